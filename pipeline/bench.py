@@ -1,0 +1,142 @@
+"""The workbench: a network on a device, cut at a layer, and batches of jobs made on it.
+
+The place where networks, objectives, the loop and the measurements meet. It knows nothing of
+shards, files or processes.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipeline import rng
+from pipeline.jobs import STATUS, LayerInfo
+from pipeline.layers import truncate
+from pipeline.models import Network
+from pipeline.objectives import make_objective
+from pipeline.optimize import ascend
+from pipeline.recipe import Recipe, trace_steps
+from pipeline.statistics import measure, to_bytes
+
+T = TypeVar("T")
+
+CPU_BATCH = 32
+CPU_BATCH_MULTIPLE = 8
+"""On a CPU, batches are filled up to a multiple of this. Matrix products of fewer rows take other
+kernels and give other last bits; measured, multiples of 8 always agree with each other."""
+
+_GPU_MEMORY_SHARE = 0.7
+_GPU_LARGEST_BATCH = 512
+
+
+class Workbench:
+    """A network on a device, in the precision of the ascent and in fp32 for measurement."""
+
+    def __init__(self, network: Network, recipe: Recipe, device: torch.device) -> None:
+        _make_arithmetic_explicit()
+        self.network, self.recipe, self.device = network, recipe, device
+        self.exact = _on_device(copy.deepcopy(network.module), torch.float32, device)
+        self.dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[recipe.precision]
+        self.fast = self.exact
+        if self.dtype != torch.float32:
+            self.fast = _on_device(copy.deepcopy(network.module), self.dtype, device)
+
+    def layer(self, info: LayerInfo) -> "LayerBench":
+        """The same network, cut at a layer."""
+        return LayerBench(self, info)
+
+    def responses(self, module: nn.Module, info: LayerInfo) -> Callable[[Tensor], Tensor]:
+        """Images (B, 3, H, W) in [0, 1] to the layer's activations (B, K, L)."""
+        dtype = next((p.dtype for p in module.parameters()), torch.float32)
+        mean = torch.tensor(self.network.mean, device=self.device).view(1, -1, 1, 1)
+        std = torch.tensor(self.network.std, device=self.device).view(1, -1, 1, 1)
+        example = self.network.example(self.recipe.image_size).to(self.device, dtype)
+        forward = truncate(module, info, example)
+
+        def responses(images: Tensor) -> Tensor:
+            normalised = (images - mean) / std
+            return forward(normalised.to(dtype, memory_format=torch.channels_last))
+
+        return responses
+
+
+class LayerBench:
+    """Makes images for channels of one layer, a batch at a time."""
+
+    def __init__(self, bench: Workbench, info: LayerInfo) -> None:
+        self.recipe, self.device = bench.recipe, bench.device
+        self.objective = make_objective(bench.recipe.objective)
+        self.fast = bench.responses(bench.fast, info)
+        self.exact = self.fast if bench.fast is bench.exact else bench.responses(bench.exact, info)
+
+    def make(
+        self,
+        job_keys: Sequence[str],
+        channels: Sequence[int],
+        on_step: Callable[[int], None] = lambda step: None,
+    ) -> dict[str, NDArray[Any]]:
+        """Optimise and measure a batch of jobs of this layer.
+
+        Returns: the arrays of `ShardResult`, one row per job.
+        """
+        n = len(channels)
+        filled = _fill_up(list(zip(job_keys, channels, strict=True)), self.device)
+        keys = rng.keys([key for key, _ in filled], self.device)
+        target = torch.tensor([channel for _, channel in filled], device=self.device)
+        ascent = ascend(self.fast, self.objective, self.recipe, keys, target, on_step)
+        pixels = to_bytes(ascent.images)
+        measured = measure(self.exact, self.objective, pixels, target)
+        measured["status"].masked_fill_(~ascent.finite, STATUS["diverged"])
+        rows = {"channel": target, "image": pixels, "trace": ascent.trace, **measured}
+        arrays: dict[str, NDArray[Any]] = {k: v[:n].cpu().numpy() for k, v in rows.items()}
+        arrays["trace_step"] = torch.tensor(trace_steps(self.recipe.optimizer.steps)).numpy()
+        return arrays
+
+    def measure(self, pixels: NDArray[Any], channels: Sequence[int]) -> dict[str, NDArray[Any]]:
+        """Measure stored images (n, H, W, 3) uint8 of some channels again."""
+        n = len(channels)
+        order = _fill_up(list(range(n)), self.device)
+        target = torch.tensor([channels[i] for i in order], device=self.device)
+        images = torch.from_numpy(pixels[order]).to(self.device)
+        measured = measure(self.exact, self.objective, images, target)
+        return {name: value[:n].cpu().numpy() for name, value in measured.items()}
+
+    def auto_batch(self) -> int:
+        """A batch size that fits the device: from the memory that a small batch really took."""
+        if self.device.type != "cuda":
+            return CPU_BATCH
+        probe = 8
+        torch.cuda.empty_cache()
+        before = torch.cuda.memory_allocated(self.device)
+        torch.cuda.reset_peak_memory_stats(self.device)
+        self._one_step(probe)
+        taken = torch.cuda.max_memory_allocated(self.device) - before
+        free = torch.cuda.mem_get_info(self.device)[0] * _GPU_MEMORY_SHARE
+        return max(1, min(_GPU_LARGEST_BATCH, int(free / max(taken / probe, 1))))
+
+    def _one_step(self, batch: int) -> None:
+        size = self.recipe.image_size
+        images = torch.zeros(batch, 3, size, size, device=self.device, requires_grad=True)
+        channels = torch.zeros(batch, dtype=torch.int64, device=self.device)
+        self.objective.score(self.fast(images), channels).sum().backward()  # type: ignore[no-untyped-call]
+
+
+def _fill_up(items: list[T], device: torch.device) -> list[T]:
+    """Repeat the last item until a CPU batch has a size of which the bits do not depend."""
+    lacking = -len(items) % CPU_BATCH_MULTIPLE if device.type == "cpu" else 0
+    return items + items[-1:] * lacking
+
+
+def _on_device(module: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    return module.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _make_arithmetic_explicit() -> None:
+    """fp32 means fp32, and the same kernels every time, whatever the library's defaults."""
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True

@@ -1,0 +1,94 @@
+"""Find the committed jobs of a layer and read them shard by shard, in flat memory."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.jobs import STATUS, Shard, ShardResult
+from pipeline.plan import LayerPlan, ModelPlan, Plan
+from pipeline.shard_file import CorruptShard
+from pipeline.store import DoneIndex, OutputFolder, read_shard, set_aside
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some jobs of a layer, read from one file."""
+
+    rows: NDArray[np.intp]
+    """Where the jobs lie among the layer's wanted channels."""
+    seed_index: int
+    result: ShardResult
+
+
+@dataclass
+class LayerView:
+    """The wanted jobs of one layer: what is there, and what had to be set aside."""
+
+    folder: OutputFolder
+    plan: Plan
+    model: ModelPlan
+    layer: LayerPlan
+    index: DoneIndex
+    corrupt: list[Path] = field(default_factory=list)
+
+    @property
+    def channels(self) -> NDArray[np.int64]:
+        """The wanted channels (C,)."""
+        return np.asarray(self.layer.channels, dtype=np.int64)
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of the images."""
+        return self.model.recipe.image_size
+
+    def located(self) -> Iterator[tuple[int, Shard, dict[int, Path]]]:
+        """Every shard with its seed's index and the files that hold its channels."""
+        for seed_index, seed in enumerate(self.plan.seeds):
+            for shard in self.plan.layer_shards(self.model, self.layer, seed):
+                yield seed_index, shard, self.index.locate(shard)
+
+    def pieces(self) -> Iterator[Piece]:
+        """Read the layer file by file; corrupt files are set aside and reported in `corrupt`."""
+        place = {channel: row for row, channel in enumerate(self.layer.channels)}
+        for seed_index, _, located in self.located():
+            for path in dict.fromkeys(located.values()):
+                wanted = {channel for channel, where in located.items() if where == path}
+                result = self._read(path)
+                if result is None:
+                    continue
+                channels = result.arrays["channel"].tolist()
+                inside = np.asarray([i for i, c in enumerate(channels) if c in wanted])
+                rows = np.asarray([place[channels[i]] for i in inside])
+                yield Piece(rows, seed_index, ShardResult(result.rows(inside), result.facts))
+
+    def _read(self, path: Path) -> ShardResult | None:
+        if path in self.corrupt:
+            return None
+        try:
+            return read_shard(path)
+        except (CorruptShard, FileNotFoundError):
+            self.corrupt.append(path)
+            if path.exists():
+                set_aside(path)
+            return None
+
+    def initial_status(self) -> NDArray[np.uint8]:
+        """Status (C, S) before any shard is read: `failed` where attempts were given up on."""
+        status = np.full((len(self.channels), len(self.plan.seeds)), STATUS["missing"], np.uint8)
+        place = {channel: row for row, channel in enumerate(self.layer.channels)}
+        for seed_index, shard, located in self.located():
+            rows = [place[c] for c in shard.channels if c not in located]
+            if rows and self.index.has_failed(shard, located):
+                status[rows, seed_index] = STATUS["failed"]
+        return status
+
+
+def layer_views(folder: OutputFolder, plan: Plan) -> Iterator[LayerView]:
+    """A view of every layer of the plan."""
+    index = DoneIndex(folder)
+    for model in plan.models:
+        for layer in model.layers:
+            yield LayerView(folder, plan, model, layer, index)

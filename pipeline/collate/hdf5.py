@@ -1,0 +1,138 @@
+"""`atlas.h5`: images and statistics of all layers in one file, schema "layer-atlas/1".
+
+Every dataset has named dimension scales, so that netCDF readers (xarray with h5netcdf) give
+labelled arrays; h5py and HDF5 viewers open it as it is. Built beside its place and renamed.
+"""
+
+import os
+import time
+import uuid
+from collections.abc import Iterable
+
+import h5py
+import numpy as np
+
+from pipeline.collate.gather import LayerView
+from pipeline.errors import StorageError
+from pipeline.jobs import STATUS
+from pipeline.recipe import trace_steps
+from pipeline.records import canonical_json, plain
+from pipeline.shard_file import IMAGE_FILTERS
+from pipeline.store import OutputFolder
+
+SCHEMA = "layer-atlas/1"
+_SCALARS = ("activation", "activation_robust", "activation_max")
+_MEANING = {
+    "activation": "objective of the stored 8-bit image, without transforms, fp32",
+    "activation_robust": "mean of the same over 16 fixed small warps",
+    "activation_max": "largest response of the target anywhere on the image",
+    "trace": "objective of the transformed views during ascent",
+    "response": "mean response of each channel of the layer to the image",
+    "image": "the image that excites the channel most",
+    "status": "what became of the job",
+}
+
+
+def write_atlas(
+    folder: OutputFolder, views: Iterable[LayerView], attributes: dict[str, str]
+) -> None:
+    """Write the atlas of all layers, one shard in memory at a time.
+
+    Args:
+        folder: where it goes.
+        views: the layers.
+        attributes: root attributes besides schema and date.
+    Raises:
+        StorageError: the disk is full or fails.
+    """
+    temporary = folder.root / f".atlas.{uuid.uuid4().hex}.tmp"
+    try:
+        with h5py.File(temporary, "w", track_order=True) as file:
+            file.attrs["schema"] = SCHEMA
+            file.attrs["created"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+            file.attrs.update(attributes)
+            file["status_type"] = h5py.enum_dtype(STATUS, basetype="u1")
+            for view in views:
+                _write_layer(file, view)
+        with open(temporary, "rb") as done:
+            os.fsync(done.fileno())
+        os.replace(temporary, folder.atlas)
+    except OSError as error:
+        raise StorageError(f"cannot write {folder.atlas}: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_layer(file: h5py.File, view: LayerView) -> None:
+    group = _layer_group(file, view)
+    _create_datasets(file, group, view)
+    status = view.initial_status()
+    for piece in view.pieces():
+        where = (piece.rows, piece.seed_index)
+        for name, array in piece.result.arrays.items():
+            if name == "status":
+                status[where] = array
+            elif name == "image":
+                for row, image in zip(piece.rows, array, strict=True):
+                    group[name][row, piece.seed_index] = image
+            elif name in group and name not in ("channel", "trace_step"):
+                group[name][where] = array
+    group["status"][...] = status
+
+
+def _layer_group(file: h5py.File, view: LayerView) -> h5py.Group:
+    model, info = view.model, view.layer.info
+    parent = file.require_group(model.label.replace("/", "_"))
+    parent.attrs["source"] = model.network.source
+    parent.attrs["weights_sha256"] = model.network.weights_sha256
+    parent.attrs["mean"] = model.network.mean
+    parent.attrs["std"] = model.network.std
+    parent.attrs["input_size"] = model.input_size
+    group = parent.create_group(info.name, track_order=True)
+    group.attrs["module_type"] = info.module_type
+    group.attrs["n_channels"] = info.n_channels
+    group.attrs["activation_shape"] = info.shape
+    group.attrs["recipe"] = canonical_json(plain(model.recipe))
+    return group
+
+
+def _create_datasets(file: h5py.File, group: h5py.Group, view: LayerView) -> None:
+    size, n = view.image_size, view.layer.info.n_channels
+    steps = trace_steps(view.model.recipe.optimizer.steps)
+    scales = {
+        "channel": view.channels,
+        "seed": np.asarray(view.plan.seeds, dtype=np.int64),
+        "y": np.arange(size),
+        "x": np.arange(size),
+        "rgb": np.arange(3),
+        "trace_step": np.asarray(steps, dtype=np.int64),
+        "response_channel": np.arange(n),
+    }
+    for name, values in scales.items():
+        group[name] = values
+        group[name].make_scale(name)
+    per_job = (len(view.channels), len(view.plan.seeds))
+    nan = {"dtype": "f4", "fillvalue": np.nan}
+    group.create_dataset(
+        "image", (*per_job, size, size, 3), "u1", chunks=(1, 1, size, size, 3), **IMAGE_FILTERS
+    )
+    group.create_dataset("status", per_job, dtype=file["status_type"])
+    for name in _SCALARS:
+        group.create_dataset(name, per_job, **nan)
+    group.create_dataset("trace", (*per_job, len(steps)), **nan)
+    group.create_dataset("response", (*per_job, n), **nan)
+    _label(group)
+
+
+def _label(group: h5py.Group) -> None:
+    """Attach the dimension scales and say what each dataset means."""
+    job = ("channel", "seed")
+    dimensions: dict[str, tuple[str, ...]] = dict.fromkeys((*_SCALARS, "status"), job)
+    dimensions["image"] = (*job, "y", "x", "rgb")
+    dimensions["trace"] = (*job, "trace_step")
+    dimensions["response"] = (*job, "response_channel")
+    for name, axes in dimensions.items():
+        group[name].attrs["description"] = _MEANING[name]
+        for axis, scale in enumerate(axes):
+            group[name].dims[axis].label = scale
+            group[name].dims[axis].attach_scale(group[scale])

@@ -1,0 +1,194 @@
+"""Montages: one PNG per layer, every channel in order under its number.
+
+A title line, then a grid. With several seeds a cell holds them side by side (`seeds: row`), or
+there is one grid after the other (`seeds: grid`). Jobs without an image are told apart at a glance:
+`dead`, `diverged`, `failed` and `missing` are written where the picture would be or under it.
+"""
+
+import io
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from pipeline.collate.gather import LayerView
+from pipeline.config import CollateSettings
+from pipeline.jobs import STATUS
+from pipeline.recipe import Recipe
+from pipeline.store import OutputFolder, write_atomically
+
+_PAPER, _INK, _FAINT, _EMPTY, _ALARM = "#ffffff", "#1a1a1a", "#6b6b6b", "#e9e9ee", "#a02020"
+_LARGEST_SIDE = 12_000
+"""Pixels; tiles of larger layers are shown smaller, so that viewers still open the picture."""
+
+_STATUS_NAMES = {code: name for name, code in STATUS.items()}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything is, in pixels."""
+
+    tile: int
+    columns: int
+    rows: int
+    seeds_across: int
+    grids: int
+    gap: int
+    label: int
+    """Height of the line of channel numbers."""
+    header: int
+    """Height of the title."""
+    subtitle: int
+    """Height of the line above each grid, if there are several."""
+
+    @property
+    def cell(self) -> tuple[int, int]:
+        """Width and height of a channel's cell, with the gap after it."""
+        width = self.seeds_across * self.tile + (self.seeds_across - 1) * (self.gap // 2)
+        return width + self.gap, self.tile + self.label + self.gap
+
+    @property
+    def grid_height(self) -> int:
+        """Height of one grid with its subtitle."""
+        return self.subtitle + self.rows * self.cell[1]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the whole picture."""
+        width = 2 * self.gap + self.columns * self.cell[0]
+        return max(width, 360), self.header + self.grids * self.grid_height + 2 * self.gap
+
+    def tile_corner(self, position: int, seed_index: int) -> tuple[int, int]:
+        """Top left of the tile of a channel (by its place in the grid) and seed."""
+        row, column = divmod(position, self.columns)
+        grid = seed_index if self.grids > 1 else 0
+        across = 0 if self.grids > 1 else seed_index
+        x = 2 * self.gap + column * self.cell[0] + across * (self.tile + self.gap // 2)
+        y = self.header + grid * self.grid_height + self.subtitle + row * self.cell[1]
+        return x, y
+
+
+def write_montage(folder: OutputFolder, view: LayerView, settings: CollateSettings) -> None:
+    """Draw the montage of a layer and put it in its place. Raises StorageError."""
+    buffer = io.BytesIO()
+    draw_montage(view, settings).save(buffer, "PNG", compress_level=4)
+    write_atomically(folder.montage(view.model.label, view.layer.info.name), buffer.getvalue())
+
+
+def draw_montage(view: LayerView, settings: CollateSettings) -> Image.Image:
+    """The montage of a layer: an RGB picture."""
+    layout = plan_layout(len(view.channels), len(view.plan.seeds), view.image_size, settings)
+    picture = Image.new("RGB", layout.size, _PAPER)
+    draw = ImageDraw.Draw(picture)
+    status = _draw_tiles(picture, view, layout)
+    _draw_title(draw, view, layout, status)
+    _draw_labels(draw, view, layout, status)
+    return picture
+
+
+def plan_layout(n: int, seeds: int, image_size: int, settings: CollateSettings) -> Layout:
+    """Choose columns and tile size for n channels: about a square, and never too large to open."""
+    across = seeds if settings.seeds == "row" else 1
+    grids = seeds if settings.seeds == "grid" and seeds > 1 else 1
+    columns = settings.columns or max(1, round(math.sqrt(n * grids / across)))
+    columns = min(columns, n)
+    rows = math.ceil(n / columns)
+    tile = min(image_size, settings.tile)
+    longest = max(columns * across, rows * grids)
+    tile = max(16, min(tile, _LARGEST_SIDE // longest - settings.gap))
+    label = max(12, round(tile * 0.14)) + 4
+    header = 2 * settings.gap + max(34, round(tile * 0.42))
+    subtitle = label + settings.gap if grids > 1 else 0
+    return Layout(tile, columns, rows, across, grids, settings.gap, label, header, subtitle)
+
+
+def _draw_tiles(picture: Image.Image, view: LayerView, layout: Layout) -> NDArray[np.uint8]:
+    """Paste every image; returns the status of every job (C, S)."""
+    status = view.initial_status()
+    draw = ImageDraw.Draw(picture)
+    for piece in view.pieces():
+        status[piece.rows, piece.seed_index] = piece.result.arrays["status"]
+        for row, pixels in zip(piece.rows, piece.result.arrays["image"], strict=True):
+            tile = Image.fromarray(pixels)
+            if tile.width != layout.tile:
+                tile = tile.resize((layout.tile, layout.tile), Image.Resampling.LANCZOS)
+            picture.paste(tile, layout.tile_corner(int(row), piece.seed_index))
+    for row, seed_index in np.argwhere(status >= STATUS["failed"]):
+        _draw_empty(draw, layout, layout.tile_corner(int(row), int(seed_index)))
+    return status
+
+
+def _draw_empty(draw: ImageDraw.ImageDraw, layout: Layout, corner: tuple[int, int]) -> None:
+    x, y = corner
+    end = layout.tile - 1
+    draw.rectangle((x, y, x + end, y + end), fill=_EMPTY)
+    draw.line((x, y, x + end, y + end), fill="#c8c8d0")
+    draw.line((x + end, y, x, y + end), fill="#c8c8d0")
+
+
+def _draw_title(
+    draw: ImageDraw.ImageDraw, view: LayerView, layout: Layout, status: NDArray[np.uint8]
+) -> None:
+    width = layout.size[0] - 4 * layout.gap
+    size = max(14, round(layout.tile * 0.19))
+    title = f"{view.model.label}  ·  {view.layer.info.name}"
+    x, y = 2 * layout.gap, layout.gap
+    draw.text((x, y), title, _INK, _fitting(title, size, width))
+    counts = ", ".join(
+        f"{int((status == code).sum())} {name}"
+        for name, code in STATUS.items()
+        if name != "ok" and (status == code).any()
+    )
+    n, total = len(view.channels), view.layer.info.n_channels
+    text = f"{n} of {total} channels" if n < total else f"{n} channels"
+    text += f"  ·  {describe_recipe(view.model.recipe)}" + (f"  ·  {counts}" if counts else "")
+    small = max(11, round(size * 0.62))
+    draw.text((x, y + size * 1.35), text, _FAINT, _fitting(text, small, width))
+
+
+def _draw_labels(
+    draw: ImageDraw.ImageDraw, view: LayerView, layout: Layout, status: NDArray[np.uint8]
+) -> None:
+    font = _font(max(10, layout.label - 6))
+    for place, channel in enumerate(view.channels):
+        for grid in range(layout.grids):
+            here = status[place, grid] if layout.grids > 1 else status[place].max()
+            x, y = layout.tile_corner(place, grid if layout.grids > 1 else 0)
+            text = str(channel)
+            draw.text((x, y + layout.tile + 2), text, _INK, font)
+            if here:
+                after = x + draw.textlength(text + "  ", font)
+                draw.text((after, y + layout.tile + 2), _STATUS_NAMES[int(here)], _ALARM, font)
+    if layout.grids > 1:
+        for grid, seed in enumerate(view.plan.seeds):
+            y = layout.header + grid * layout.grid_height
+            draw.text((2 * layout.gap, y), f"seed {seed}", _FAINT, font)
+
+
+def describe_recipe(recipe: Recipe) -> str:
+    """A recipe in a few words."""
+    parameterization, optimizer = recipe.parameterization.name, recipe.optimizer
+    return (
+        f"{recipe.objective.name}, {parameterization}, {optimizer.name} {optimizer.steps} steps, "
+        f"{recipe.image_size} px, {recipe.precision}"
+    )
+
+
+def _fitting(text: str, size: int, width: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The font at the size asked for, or smaller so that the text fits the width."""
+    for candidate in _sizes(size):
+        font = _font(candidate)
+        if font.getlength(text) <= width:
+            return font
+    return _font(8)
+
+
+def _sizes(size: int) -> Iterator[int]:
+    yield from range(size, 8, -1)
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)

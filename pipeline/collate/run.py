@@ -1,0 +1,101 @@
+"""Collate a whole output folder: montages and the atlas, from the store and the manifest alone.
+
+Done in a child process: on a full disk the HDF5 library may take its process down, and a driver
+must be there to say what happened.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from pipeline.collate.gather import LayerView, layer_views
+from pipeline.collate.hdf5 import write_atlas
+from pipeline.collate.montage import write_montage
+from pipeline.config import CollateSettings
+from pipeline.errors import EXIT_IO, EXIT_OK, StorageError
+from pipeline.manifest import plan_of, read_manifest
+from pipeline.records import build, canonical_json, digest
+from pipeline.store import OutputFolder
+
+
+def collate(folder: OutputFolder, settings: CollateSettings) -> None:
+    """Collate in a child process.
+
+    Raises:
+        StorageError: the disk is full or fails.
+    """
+    argv = [sys.executable, "-m", "pipeline", "collate-here", str(folder.root)]
+    child = subprocess.run(
+        [*argv, canonical_json(vars(settings))], stderr=subprocess.PIPE, text=True, check=False
+    )
+    if child.returncode < 0:
+        name = signal.Signals(-child.returncode).name
+        raise StorageError(f"collating {folder.root} died of {name}; is the disk full?")
+    if child.returncode != EXIT_OK:
+        raise StorageError(child.stderr.strip().splitlines()[-1])
+    sys.stderr.write(child.stderr)
+
+
+def main(argv: list[str]) -> int:
+    """What the child does: `collate-here OUTPUT_FOLDER SETTINGS`."""
+    folder = OutputFolder(Path(argv[0]))
+    settings = build(CollateSettings, json.loads(argv[1]), "collate")
+    try:
+        collate_here(folder, settings)
+    except (StorageError, OSError) as error:
+        print(error, file=sys.stderr)
+        return EXIT_IO
+    return EXIT_OK
+
+
+def collate_here(folder: OutputFolder, settings: CollateSettings) -> None:
+    """Write montages and atlas, unless they are made of the very shards that are there."""
+    manifest = read_manifest(folder)
+    plan = plan_of(manifest)
+    views = list(layer_views(folder, plan))
+    content = _content(manifest, views, settings)
+    if is_current(folder, views, content):
+        return
+    for view in views:
+        write_montage(folder, view, settings)
+    attributes = {
+        "content": content,
+        "config": _yaml(manifest["config"]),
+        "versions": canonical_json(manifest["versions"]),
+    }
+    write_atlas(folder, views, attributes)
+    for path in dict.fromkeys(path for view in views for path in view.corrupt):
+        print(f"corrupt shard set aside, to be computed again: {path}", file=sys.stderr)
+
+
+def is_current(folder: OutputFolder, views: list[LayerView], content: str) -> bool:
+    """Whether atlas and montages are there and made of this content."""
+    pictures = (folder.montage(view.model.label, view.layer.info.name) for view in views)
+    if not folder.atlas.exists() or not all(picture.exists() for picture in pictures):
+        return False
+    try:
+        with h5py.File(folder.atlas, "r") as file:
+            return str(file.attrs["content"]) == content
+    except (OSError, KeyError):
+        return False
+
+
+def _content(manifest: dict[str, Any], views: list[LayerView], settings: CollateSettings) -> str:
+    """Digest of everything that goes into montages and atlas."""
+    files = [
+        [shard.key, sorted({path.name for path in located.values()}), len(located)]
+        for view in views
+        for _, shard, located in view.located()
+    ]
+    return digest([manifest["plan"], files, vars(settings)])
+
+
+def _yaml(config: dict[str, Any]) -> str:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(config))

@@ -1,0 +1,183 @@
+"""The config: frozen records with a docstring per field, and the only module that knows OmegaConf.
+
+`conf/` holds the values, this module their types and meaning. What decides pixels is in `recipe`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.errors import UserError
+from pipeline.recipe import Adam, ChannelObjective, Fourier, Pixel, Transforms
+from pipeline.records import build
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One network of the sweep. A plain text stands for its `name`."""
+
+    name: str
+    """`demo`, the name of a torchvision classification model, or, with `target`, any label."""
+    label: str | None = None
+    """How the model is called in the atlas; default: its name."""
+    weights: str | None = None
+    """`default`, `none`, a torchvision weights enum, or a file; default: the sweep's `weights`."""
+    target: str | None = None
+    """Dotted name of a callable that returns the network (`mypackage.models.build`)."""
+    args: dict[str, Any] | None = None
+    """Keyword arguments of that callable."""
+    mean: tuple[float, ...] | None = None
+    """Mean of the training images per colour, for images in [0, 1]."""
+    std: tuple[float, ...] | None = None
+    """Standard deviation of the same."""
+    input_size: int | None = None
+    """Height and width that the network was trained for."""
+    layers: tuple[str, ...] | None = None
+    """Layers of this model; default: the sweep's `layers`."""
+
+    def __post_init__(self) -> None:
+        if not (self.label or self.name).strip():
+            raise ValueError("name must not be empty.")
+        if self.input_size is not None and self.input_size < 1:
+            raise ValueError(f"input_size must be 1 or more, not {self.input_size}.")
+
+    @property
+    def title(self) -> str:
+        """The model's label in the sweep."""
+        return self.label or self.name
+
+
+@dataclass(frozen=True)
+class LocalSettings:
+    """Worker processes on this machine, one per device."""
+
+    name: str = "local"
+    devices: str | tuple[str, ...] = "auto"
+    """`auto` (all GPUs, else the CPU) or a list such as `[cuda:0,cuda:1]` or `[cpu,cpu]`."""
+    attempts: int = 3
+    """How often a shard is tried before it is recorded as failed."""
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ValueError(f"attempts must be 1 or more, not {self.attempts}.")
+        if not self.devices:
+            raise ValueError("devices must name at least one device.")
+
+
+@dataclass(frozen=True)
+class CollateSettings:
+    """How the montages look."""
+
+    tile: int = 128
+    """Largest size of a tile, in pixels; smaller images are shown as they are."""
+    columns: int | None = None
+    """Channels per row; default: about as many columns as rows."""
+    gap: int = 6
+    """Space between tiles, in pixels."""
+    seeds: Literal["row", "grid"] = "row"
+    """Several seeds: side by side in each cell (`row`), or one grid after the other (`grid`)."""
+
+    def __post_init__(self) -> None:
+        if self.tile < 16:
+            raise ValueError(f"tile must be 16 or more, not {self.tile}.")
+        if self.columns is not None and self.columns < 1:
+            raise ValueError(f"columns must be 1 or more, not {self.columns}.")
+        if self.gap < 0:
+            raise ValueError(f"gap must be 0 or more, not {self.gap}.")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A sweep and how to run it."""
+
+    name: str
+    """Name of the output folder."""
+    output_root: str
+    """Folder of output folders."""
+    models: tuple[ModelConfig, ...]
+    """The networks."""
+    weights: str
+    """Weights of the models that do not name their own."""
+    layers: tuple[str, ...]
+    """Globs over layer names, each optionally followed by `@` and a glob over module types."""
+    channels: Any
+    """`all`, a range `"0:64"` or `"0:512:16"`, a list of numbers, or `{random: n}`."""
+    seeds: tuple[int, ...]
+    """One image per channel and seed."""
+    image_size: int | None
+    """Height and width of the images; default: each model's own input size."""
+    precision: Literal["auto", "fp32", "bf16"]
+    """Number format of the network during ascent; `auto`: bf16 where the hardware has it."""
+    batch_size: int | Literal["auto"]
+    """Jobs per forward pass; does not change results."""
+    shard_size: int
+    """Jobs per shard."""
+    objective: ChannelObjective
+    parameterization: Fourier | Pixel
+    transforms: Transforms
+    optimizer: Adam
+    executor: LocalSettings
+    collate: CollateSettings
+
+    def __post_init__(self) -> None:
+        if not self.name.strip():
+            raise ValueError("name must not be empty.")
+        for field in ("models", "layers", "seeds"):
+            if not getattr(self, field):
+                raise ValueError(f"{field} must not be empty.")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must differ, not {list(self.seeds)}.")
+        if self.image_size is not None and self.image_size < 1:
+            raise ValueError(f"image_size must be 1 or more, not {self.image_size}.")
+        if self.batch_size != "auto" and self.batch_size < 1:
+            raise ValueError(f"batch_size must be 1 or more, not {self.batch_size}.")
+        if self.shard_size < 1:
+            raise ValueError(f"shard_size must be 1 or more, not {self.shard_size}.")
+
+
+def config_folder() -> Path:
+    """Where the YAML files are: in the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parent / "conf"
+
+
+def make_config(values: Any) -> Config:
+    """Check what Hydra composed and freeze it.
+
+    Raises:
+        UserError: an unknown key, a value of the wrong type or out of range, models of one label.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        plain = OmegaConf.to_container(values, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(str(error).splitlines()[0]) from error
+    assert isinstance(plain, Mapping)
+    expanded: dict[str, Any] = {str(key): value for key, value in plain.items()}
+    expanded["models"] = _expand_models(expanded.get("models"))
+    config = build(Config, expanded)
+    return replace(config, models=tuple(_with_defaults(m, config) for m in config.models))
+
+
+def _expand_models(models: Any) -> Any:
+    entries = [models] if isinstance(models, str | Mapping) else models
+    if not isinstance(entries, list):
+        return entries
+    return [{"name": entry} if isinstance(entry, str) else entry for entry in entries]
+
+
+def _with_defaults(model: ModelConfig, config: Config) -> ModelConfig:
+    if [other.title for other in config.models].count(model.title) > 1:
+        raise UserError(
+            f"two models are called {model.title!r}; give each its own name: "
+            f"models=[{{name: {model.name}, label: first, ...}}, ...]."
+        )
+    return replace(
+        model,
+        weights=model.weights if model.weights is not None else config.weights,
+        layers=model.layers if model.layers is not None else config.layers,
+    )

@@ -1,0 +1,1 @@
+"""Executors: where workers run. They know command lines and exit codes, nothing of torch."""

@@ -1,0 +1,121 @@
+"""The nouns of a sweep, frozen: layers, series, shards and their results, and the keys of jobs.
+
+A job is (network, layer, channel, seed) under a recipe. Jobs that differ in their channel alone
+form a series; a shard is a block of a series.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.recipe import Recipe
+from pipeline.records import digest, plain
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """What one forward pass tells about a layer."""
+
+    name: str
+    """Dotted name among the network's modules."""
+    module_type: str
+    """Class of the module."""
+    kinds: tuple[str, ...]
+    """Class of the module and its base classes."""
+    n_channels: int
+    shape: tuple[int, ...]
+    """Shape of the activation without the batch."""
+    channel_axis: int
+    """Axis of the channels, counted with the batch."""
+    calls: int
+    """How often one forward pass calls the module; the first call counts."""
+    flops: int
+    """Of this layer alone, one image."""
+    flops_before: int
+    """Of the forward pass up to and including this layer, one image."""
+    flops_share: float
+    """Of the whole forward pass."""
+
+
+@dataclass(frozen=True)
+class NetworkIdentity:
+    """What of a network decides pixels; how it is called or where its file lies does not."""
+
+    source: str
+    """Which architecture: `demo`, `torchvision/resnet50`, or the dotted name of a callable."""
+    weights_sha256: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Series:
+    """All jobs of one layer and seed under one recipe."""
+
+    model: str
+    """The model's label in this sweep; not part of the identity."""
+    network: NetworkIdentity
+    layer: str
+    seed: int
+    recipe: Recipe
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What the keys are made of, as plain data."""
+        names = ("network", "layer", "seed", "recipe")
+        return {name: plain(getattr(self, name)) for name in names}
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 of the identity."""
+        return digest(self.identity)
+
+    def job_key(self, channel: int) -> str:
+        """SHA-256 that identifies one job, and seeds its random numbers."""
+        return digest({**self.identity, "channel": channel})
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A block of jobs of one series: the unit of scheduling, commit and resume."""
+
+    series: Series
+    channels: tuple[int, ...]
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 of the series and the channels."""
+        return digest({"series": self.series.key, "channels": self.channels})
+
+    @property
+    def job_keys(self) -> list[str]:
+        """The key of each job, in order of channels."""
+        return [self.series.job_key(channel) for channel in self.channels]
+
+    def __str__(self) -> str:
+        first, last = self.channels[0], self.channels[-1]
+        series = self.series
+        return f"{series.model}/{series.layer} channels {first}-{last} seed {series.seed}"
+
+
+STATUS = {"ok": 0, "dead": 1, "diverged": 2, "failed": 3, "missing": 4}
+"""What became of a job, as stored."""
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """Images and statistics of the n jobs of a shard, in order of channels."""
+
+    arrays: dict[str, NDArray[Any]]
+    """channel (n,), image (n, H, W, 3) uint8, status (n,), activation, activation_robust and
+    activation_max (n,) float32, trace (n, T) float32, trace_step (T,), response (n, K) float32."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """How it was made: seconds, device. Never part of what is compared."""
+
+    def rows(self, positions: "NDArray[np.intp] | slice") -> "dict[str, NDArray[Any]]":
+        """The arrays of some of the jobs; what all jobs share is left as it is."""
+        shared = {"trace_step"}
+        return {k: v if k in shared else v[positions] for k, v in self.arrays.items()}

@@ -1,0 +1,248 @@
+"""Layers: found by globs, described by one dummy forward, captured by stopping the forward early.
+
+Whoever hooks here, unhooks in `finally`. Activations leave this module as (B, C, L): samples,
+channels, positions.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.errors import UserError, unknown
+from pipeline.jobs import LayerInfo
+
+
+class StopForward(Exception):
+    """Leaves a forward pass at the layer that was asked for; never leaves this module."""
+
+
+# --- description ---------------------------------------------------------------------------------
+
+
+def describe_layers(network: nn.Module, example: Tensor) -> list[LayerInfo]:
+    """Describe every module that a forward pass calls, in the order of `named_modules()`.
+
+    Args:
+        network: a network in eval mode.
+        example: normalised input (1, C, H, W).
+    """
+    observer = _Observer(network)
+    with observer.watching(), torch.no_grad():
+        network(example)
+    return observer.layers()
+
+
+class _Observer:
+    """Notes shape, channel axis, calls and FLOPs of every module during one forward pass."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.names = {module: name for name, module in network.named_modules() if name}
+        self.counter = FlopCounterMode(display=False)
+        self.started: dict[nn.Module, int] = {}
+        self.seen: dict[nn.Module, dict[str, Any]] = {}
+        self.axis_by_shape: dict[tuple[int, ...], int] = {}
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        handles = []
+        for module in self.names:
+            handles.append(module.register_forward_pre_hook(self._before))
+            handles.append(module.register_forward_hook(self._after))
+        try:
+            with self.counter:
+                yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _before(self, module: nn.Module, args: Any) -> None:
+        self.started[module] = self.counter.get_total_flops()
+
+    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
+        if module in self.seen:
+            self.seen[module]["calls"] += 1
+            return
+        tensor = main_tensor(output)
+        if tensor is None or tensor.ndim < 2:
+            return
+        total = self.counter.get_total_flops()
+        axis = self._channel_axis(module, args, tensor)
+        self.axis_by_shape[tuple(tensor.shape)] = axis
+        self.seen[module] = {
+            "shape": tuple(tensor.shape[1:]),
+            "channel_axis": axis,
+            "calls": 1,
+            "flops": total - self.started[module],
+            "flops_before": total,
+        }
+
+    def _channel_axis(self, module: nn.Module, args: Any, output: Tensor) -> int:
+        """Where the channels are: told by the kind of module, else inherited from its input."""
+        last = output.ndim - 1
+        kinds = {base.__name__ for base in type(module).__mro__}
+        if kinds & {"Linear", "LayerNorm", "RMSNorm", "MultiheadAttention"} or output.ndim == 2:
+            # LayerNorm2d of ConvNeXt is a LayerNorm that works on channels-first maps.
+            return 1 if "LayerNorm2d" in kinds else last
+        if kinds & {"_ConvNd", "_BatchNorm", "GroupNorm", "_InstanceNorm"}:
+            return 1
+        dims = getattr(module, "dims", None)
+        source = main_tensor(args)
+        if source is not None and kinds & {"Permute"} and dims is not None:
+            return list(dims).index(self.axis_by_shape.get(tuple(source.shape), 1))
+        known = self.axis_by_shape.get(tuple(output.shape))
+        return known if known is not None else (last if output.ndim == 3 else 1)
+
+    def layers(self) -> list[LayerInfo]:
+        total = max(self.counter.get_total_flops(), 1)
+        return [
+            LayerInfo(
+                name=self.names[module],
+                module_type=type(module).__name__,
+                kinds=tuple(base.__name__ for base in type(module).__mro__[:-2]),
+                n_channels=seen["shape"][seen["channel_axis"] - 1],
+                flops_share=seen["flops"] / total,
+                **seen,
+            )
+            for module, seen in ((m, self.seen[m]) for m in self.names if m in self.seen)
+        ]
+
+
+def match_layers(
+    patterns: Sequence[str], layers: Sequence[LayerInfo], network: nn.Module, model: str
+) -> list[LayerInfo]:
+    """The layers that the patterns choose, in the network's order, each once.
+
+    A pattern is a glob over layer names, optionally followed by `@` and a glob over module types:
+    `features.*`, `*@Conv2d`, `layer3.*@ReLU`. A type matches a module's class and its bases.
+
+    Raises:
+        UserError: a pattern that chooses nothing, or names a module that the forward never calls.
+    """
+    chosen: set[str] = set()
+    for pattern in patterns:
+        name_glob, _, kind_glob = pattern.partition("@")
+        matches = {
+            layer.name
+            for layer in layers
+            if fnmatchcase(layer.name, name_glob)
+            and any(fnmatchcase(kind, kind_glob or "*") for kind in layer.kinds)
+        }
+        if not matches:
+            raise _no_match(pattern, layers, network, model)
+        chosen |= matches
+    return [layer for layer in layers if layer.name in chosen]
+
+
+def _no_match(
+    pattern: str, layers: Sequence[LayerInfo], network: nn.Module, model: str
+) -> UserError:
+    name_glob, _, kind_glob = pattern.partition("@")
+    if name_glob in dict(network.named_modules()) and not kind_glob:
+        return UserError(
+            f"layer {pattern!r} of model {model!r} is never called in a forward pass (or its output"
+            " has no channels), so it has no activations; `atlas layers` lists those that have."
+        )
+    remedy = "Patterns are globs over names, with @Type to filter by module type, as in *@Conv2d."
+    if kind_glob:
+        kinds = {layer.module_type for layer in layers}
+        remedy += f" Types in this model: {', '.join(sorted(kinds))}."
+    return unknown(f"layer of model {model!r}:", pattern, [layer.name for layer in layers], remedy)
+
+
+# --- capture -------------------------------------------------------------------------------------
+
+
+def truncate(network: nn.Module, layer: LayerInfo, example: Tensor) -> Callable[[Tensor], Tensor]:
+    """The network up to one layer: normalised inputs (B, C, H, W) to activations (B, C, L).
+
+    Where torchvision can trace the network the result is a graph that holds nothing but what the
+    layer needs. Otherwise the whole network runs and is left at the layer. Both give the same bits:
+    the graph is used only if it does so on `example`.
+
+    Args:
+        network: a network in eval mode.
+        layer: the layer, as described for this network.
+        example: normalised input (1, C, H, W) on the network's device and in its dtype.
+    """
+    whole = _StoppedForward(network, layer)
+    graph = _traced(network, layer)
+    if graph is None or not _same_output(graph, whole, example):
+        return whole
+    return graph
+
+
+class _StoppedForward:
+    """Runs the network and leaves it at the first call of a layer, by an exception of our own."""
+
+    def __init__(self, network: nn.Module, layer: LayerInfo) -> None:
+        self.network, self.layer = network, layer
+        self.module = network.get_submodule(layer.name)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        captured: list[Tensor] = []
+
+        def stop(module: nn.Module, args: Any, output: Any) -> None:
+            tensor = main_tensor(output)
+            assert tensor is not None
+            captured.append(tensor)
+            raise StopForward
+
+        handle = self.module.register_forward_hook(stop)
+        try:
+            self.network(x)
+        except StopForward:
+            pass
+        finally:
+            handle.remove()
+        return channels_first(captured[0], self.layer.channel_axis)
+
+
+class _TracedForward:
+    """Runs a graph that ends at the layer."""
+
+    def __init__(self, graph: nn.Module, layer: LayerInfo) -> None:
+        self.graph, self.layer = graph, layer
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return channels_first(self.graph(x)["layer"], self.layer.channel_axis)
+
+
+def _traced(network: nn.Module, layer: LayerInfo) -> _TracedForward | None:
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    try:
+        graph = create_feature_extractor(network, {layer.name: "layer"}, suppress_diff_warning=True)
+    except Exception:  # noqa: BLE001 - whatever tracing trips over, the stopped forward works
+        return None
+    return _TracedForward(graph.eval(), layer)
+
+
+def _same_output(
+    graph: Callable[[Tensor], Tensor], whole: Callable[[Tensor], Tensor], example: Tensor
+) -> bool:
+    try:
+        with torch.no_grad():
+            return torch.equal(graph(example), whole(example))
+    except Exception:  # noqa: BLE001 - a graph that cannot run is a graph that is not used
+        return False
+
+
+def main_tensor(output: Any) -> Tensor | None:
+    """The tensor of a module's output: itself, or the first of a tuple (attention, say)."""
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, tuple) and output and isinstance(output[0], Tensor):
+        return output[0]
+    return None
+
+
+def channels_first(activation: Tensor, channel_axis: int) -> Tensor:
+    """Any activation with its channels on `channel_axis` to (B, C, L); vectors have L = 1."""
+    shape = activation.movedim(channel_axis, 1)
+    return shape.reshape(shape.shape[0], shape.shape[1], math.prod(shape.shape[2:]))

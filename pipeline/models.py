@@ -1,0 +1,327 @@
+"""Models: from a name in the config to a frozen network in eval mode, with its preprocessing.
+
+Weights come from the libraries' published files, or from a local file that is read as data only.
+"""
+
+import hashlib
+import importlib
+import os
+import pickle
+import struct
+import sys
+import urllib.error
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.config import ModelConfig
+from pipeline.errors import UserError, unknown
+from pipeline.jobs import LayerInfo, NetworkIdentity
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+# What torchvision's builders set when they load published weights, and weights alone do not say.
+_PUBLISHED_ARGS: dict[str, dict[str, Any]] = {
+    "googlenet": {"transform_input": True, "aux_logits": True, "init_weights": False},
+    "inception_v3": {"transform_input": True, "aux_logits": True, "init_weights": False},
+}
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network ready to be looked into."""
+
+    label: str
+    source: str
+    module: nn.Module
+    """In eval mode, frozen, on the CPU, fp32."""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    input_size: int
+    weights_sha256: str
+    missing: tuple[str, ...]
+    """Tensors that the weights file lacks; they hold NaN."""
+
+    @property
+    def identity(self) -> NetworkIdentity:
+        """What of the network decides pixels."""
+        return NetworkIdentity(self.source, self.weights_sha256, self.mean, self.std)
+
+    def example(self, size: int) -> Tensor:
+        """Normalised noise (1, C, size, size), the same every time."""
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(1, len(self.mean), size, size, generator=generator)
+
+
+@dataclass(frozen=True)
+class _Blueprint:
+    """A network without weights, and where its published weights would come from."""
+
+    source: str
+    build: Callable[[], nn.Module]
+    published: Callable[[], Mapping[str, Tensor]] | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    input_size: int
+
+
+def load_network(config: ModelConfig) -> Network:
+    """Build the network that a model entry describes and load its weights.
+
+    Raises:
+        UserError: unknown model or weights, unreadable or foreign weights file, no network access.
+    """
+    weights = config.weights or "default"
+    blueprint = _blueprint(config, weights)
+    module = _built(blueprint, config)
+    missing: tuple[str, ...] = ()
+    if weights == "default" and blueprint.published is None and config.target:
+        pass  # a callable of the user's own brings its weights along
+    elif weights != "none":
+        state = _state(blueprint, weights, config)
+        missing = _load_state(module, state, weights, config.title)
+    module = module.eval().requires_grad_(False)
+    return Network(
+        label=config.title,
+        source=blueprint.source,
+        module=module,
+        mean=config.mean or blueprint.mean,
+        std=config.std or blueprint.std,
+        input_size=config.input_size or blueprint.input_size,
+        weights_sha256=_digest(module),
+        missing=missing,
+    )
+
+
+def check_weights(network: Network, layer: LayerInfo, activation: Tensor) -> None:
+    """Make sure that no missing tensor is needed for a layer.
+
+    Missing tensors hold NaN, and NaN spreads: an activation that depends on one shows it.
+
+    Raises:
+        UserError: names the missing tensors that lie on the way to the layer.
+    """
+    if not network.missing or not torch.isnan(activation).any():
+        return
+    shown = ", ".join(network.missing[:5]) + (", ..." if len(network.missing) > 5 else "")
+    raise UserError(
+        f"layer {layer.name!r} of model {network.label!r} needs tensors that its weights file lacks"
+        f" (missing: {shown}). Choose layers that lie before them, or give a complete file."
+    )
+
+
+# --- architectures -------------------------------------------------------------------------------
+
+
+def _blueprint(config: ModelConfig, weights: str) -> _Blueprint:
+    if config.target:
+        return _from_target(config, config.target)
+    if config.name == "demo":
+        return _demo()
+    return _from_torchvision(config.name, weights)
+
+
+def _demo() -> _Blueprint:
+    from pipeline import demo
+
+    return _Blueprint(
+        source="demo",
+        build=demo.DemoNet,
+        published=lambda: demo.demo_network().state_dict(),
+        mean=demo.MEAN,
+        std=demo.STD,
+        input_size=demo.INPUT_SIZE,
+    )
+
+
+def _from_torchvision(name: str, weights: str) -> _Blueprint:
+    import torchvision.models as zoo
+
+    names = zoo.list_models(module=zoo)
+    if name not in names:
+        remedy = "A network of your own: models=[{name: mine, target: package.module.build}]."
+        raise unknown("model", name, ["demo", *names], remedy)
+    enum = zoo.get_model_weights(name)
+    entry = _weights_entry(enum, weights)
+    preset = entry.transforms()
+    args = {} if weights == "none" else _PUBLISHED_ARGS.get(name, {})
+    return _Blueprint(
+        source=f"torchvision/{name}",
+        build=lambda: zoo.get_model(name, weights=None, **args),
+        published=lambda: entry.get_state_dict(progress=False, check_hash=True, weights_only=True),
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+        input_size=int(preset.crop_size[0]),
+    )
+
+
+def _weights_entry(enum: Any, weights: str) -> Any:
+    """The member of a torchvision weights enum; its default stands for `none` and for files."""
+    if weights in ("default", "none") or _is_file_name(weights):
+        return enum.DEFAULT
+    if weights not in enum.__members__:
+        choices = ["default", "none", *enum.__members__]
+        remedy = "Or the path of a .safetensors, .pth or .pt file."
+        raise unknown(f"weights of {enum.__name__}:", weights, choices, remedy)
+    return enum[weights]
+
+
+def _from_target(config: ModelConfig, target: str) -> _Blueprint:
+    function = _import(target)
+    return _Blueprint(
+        source=target,
+        build=lambda: function(**(config.args or {})),
+        published=None,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        input_size=224,
+    )
+
+
+def _import(target: str) -> Callable[..., Any]:
+    module_name, _, attribute = target.replace(":", ".").rpartition(".")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        value = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"target {target!r} cannot be imported ({error}). Give the dotted name of a callable "
+            "that returns the network; modules in the current folder are found too."
+        ) from error
+    if not callable(value):
+        raise UserError(f"target {target!r} is {type(value).__name__}, not a callable.")
+    return value  # type: ignore[no-any-return]
+
+
+def _built(blueprint: _Blueprint, config: ModelConfig) -> nn.Module:
+    """Build the network; random weights are the same every time."""
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        torch.manual_seed(0)
+        try:
+            module = blueprint.build()
+        except Exception as error:
+            if not config.target:
+                raise
+            raise UserError(f"target {config.target!r} failed: {error!r}.") from error
+    if not isinstance(module, nn.Module):
+        raise UserError(
+            f"target {config.target!r} returned {type(module).__name__}, not a torch.nn.Module."
+        )
+    return module
+
+
+# --- weights -------------------------------------------------------------------------------------
+
+
+def _is_file_name(weights: str) -> bool:
+    return Path(weights).suffix in (".safetensors", ".pth", ".pt") or os.sep in weights
+
+
+def _state(blueprint: _Blueprint, weights: str, config: ModelConfig) -> Mapping[str, Tensor]:
+    if _is_file_name(weights):
+        return _read_weights(Path(weights))
+    if blueprint.published is None or (blueprint.source == "demo" and weights != "default"):
+        raise unknown(
+            f"weights of model {config.title!r}:",
+            weights,
+            ["default", "none"],
+            "Or the path of a .safetensors, .pth or .pt file.",
+        )
+    try:
+        return blueprint.published()
+    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        raise UserError(
+            f"the published weights of {config.name!r} cannot be downloaded ({error}). Fetch them "
+            "on a machine with access and name the file: weights=path/to/file.pth; "
+            "or weights=none."
+        ) from error
+
+
+def _read_weights(path: Path) -> Mapping[str, Tensor]:
+    """Read a state dict as data: never runs code from the file."""
+    if not path.is_file():
+        near = sorted(p.name for p in path.parent.glob("*") if p.suffix == path.suffix)
+        hint = f" Beside it: {', '.join(near[:8])}." if near else ""
+        raise UserError(f"weights file {str(path)!r} does not exist.{hint}")
+    try:
+        loaded = _load_safetensors(path) if path.suffix == ".safetensors" else _load_torch(path)
+    except UserError:
+        raise
+    except Exception as error:
+        first_line = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
+        raise UserError(
+            f"{str(path)!r} is not a readable weights file ({first_line or type(error).__name__}). "
+            "Expected a .safetensors file or a state dict saved by torch.save."
+        ) from error
+    return _unwrapped(loaded, path)
+
+
+def _load_safetensors(path: Path) -> Any:
+    from safetensors.torch import load_file
+
+    return load_file(path)
+
+
+def _load_torch(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{str(path)!r} holds Python objects or code besides tensors, or is no weights file at "
+            "all; it was not executed. Save it anew with torch.save(model.state_dict(), path)."
+        ) from error
+    except (EOFError, struct.error) as error:
+        raise UserError(f"{str(path)!r} is cut short or is no weights file.") from error
+
+
+def _unwrapped(loaded: Any, path: Path) -> Mapping[str, Tensor]:
+    """The state dict inside the wrappings that training code puts around it."""
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+    if not isinstance(loaded, Mapping):
+        raise UserError(f"{str(path)!r} holds a {type(loaded).__name__}, not a state dict.")
+    tensors = {str(k): v for k, v in loaded.items() if isinstance(v, Tensor)}
+    if not tensors:
+        raise UserError(f"{str(path)!r} holds no tensors.")
+    return {key.removeprefix("module."): value for key, value in tensors.items()}
+
+
+def _load_state(
+    module: nn.Module, state: Mapping[str, Tensor], weights: str, label: str
+) -> tuple[str, ...]:
+    """Copy a state dict into the network; mark what it lacks with NaN and return those names."""
+    own = module.state_dict()
+    state = {name: tensor for name, tensor in state.items() if name in own}
+    if not state:
+        raise UserError(
+            f"weights {weights!r} do not fit model {label!r}: no tensor of the file has a name of "
+            f"this network ({next(iter(own), 'no tensors')}, ...). Is it for another network?"
+        )
+    for name, tensor in state.items():
+        if tensor.shape != own[name].shape:
+            raise UserError(
+                f"weights {weights!r} do not fit model {label!r}: {name} is "
+                f"{list(tensor.shape)} in the file and {list(own[name].shape)} in the network."
+            )
+    missing = [name for name in own if name not in state and own[name].is_floating_point()]
+    for name in missing:
+        own[name].fill_(float("nan"))
+    module.load_state_dict(state, strict=False)
+    return tuple(missing)
+
+
+def _digest(module: nn.Module) -> str:
+    """SHA-256 over names, types, shapes and bytes of all tensors of the network."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        sha.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return sha.hexdigest()

@@ -1,0 +1,110 @@
+"""Parameterizations: what is optimised, and how it becomes an image.
+
+The contract of the family: an `nn.Module` made for a batch of B jobs,
+- whose parameters are (B, P), and whose sample b depends on row b alone,
+- whose `forward()` renders images (B, 3, H, W) in [0, 1], differentiably,
+- whose initial values come from the job keys alone (`rng`).
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pipeline import rng
+from pipeline.recipe import Fourier, Pixel, Recipe
+
+# Square root of the covariance of ImageNet's RGB values (Olah et al. 2017, "Feature Visualization",
+# appendix on preconditioning): its columns are the directions in which natural colours vary.
+_COLOUR_DIRECTIONS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
+_CACHE_LINE = 64
+_COLOUR_SCALE = max(sum(row[i] ** 2 for row in _COLOUR_DIRECTIONS) ** 0.5 for i in range(3))
+
+
+def make_parameterization(recipe: Recipe, keys: Tensor) -> nn.Module:
+    """The recipe's parameterization for the jobs whose random keys are given: (B, 2) int64."""
+    config = recipe.parameterization
+    size = (recipe.image_size, recipe.image_size)
+    if isinstance(config, Fourier):
+        return FourierImages(config, size, keys)
+    return PixelImages(config, size, keys)
+
+
+class FourierImages(nn.Module):
+    """Images as real-FFT coefficients, so that a gradient step moves all scales at once.
+
+    Olah et al. 2017, "Feature Visualization", preconditioning. After the inverse FFT each sample is
+    divided by its own standard deviation: the optimizer can move contrast about, but not raise it,
+    which keeps pixels out of the flat ends of the sigmoid and colours natural.
+
+    Parameters: coefficients (B, P), of which the first 3 * H * (W // 2 + 1) * 2 are the real and
+    imaginary parts of the spectrum.
+    """
+
+    scale: Tensor
+
+    def __init__(self, config: Fourier, size: tuple[int, int], keys: Tensor) -> None:
+        super().__init__()
+        self.size, self.contrast = size, config.contrast
+        self.shape = (3, size[0], size[1] // 2 + 1, 2)
+        self.coefficients = _noise(keys, self.shape, config.initial_sd)
+        self.register_buffer("scale", _decay(size, config.decay_power).to(keys.device))
+
+    def forward(self) -> Tensor:
+        """Render: images (B, 3, H, W) in [0, 1]."""
+        spectrum = torch.view_as_complex(_rows(self.coefficients, self.shape) * self.scale)
+        values = torch.fft.irfft2(spectrum, s=self.size, norm="ortho")
+        spread = values.flatten(1).std(dim=1).clamp_min(1e-12)
+        return to_colours(values * (self.contrast / spread)[:, None, None, None])
+
+
+class PixelImages(nn.Module):
+    """Images as free pixels, in decorrelated colours.
+
+    Parameters: values (B, P), of which the first 3 * H * W are the pixels.
+    """
+
+    def __init__(self, config: Pixel, size: tuple[int, int], keys: Tensor) -> None:
+        super().__init__()
+        self.shape = (3, *size)
+        self.values = _noise(keys, self.shape, config.initial_sd)
+
+    def forward(self) -> Tensor:
+        """Render: images (B, 3, H, W) in [0, 1]."""
+        return to_colours(_rows(self.values, self.shape))
+
+
+def to_colours(values: Tensor) -> Tensor:
+    """Decorrelated values (B, 3, H, W) to RGB images in [0, 1]: colour matrix, then sigmoid."""
+    a, b, c = values.unbind(1)
+    # Written out rather than as a matrix product, whose bits change with the batch size.
+    rows = ((row[0] * a + row[1] * b + row[2] * c) for row in _COLOUR_DIRECTIONS)
+    rgb = torch.stack([row / _COLOUR_SCALE for row in rows], dim=1)
+    # sigmoid(x) = (1 + tanh(x / 2)) / 2: torch's CPU sigmoid rounds differently at the end of a
+    # chunk of memory, so that a sample's bits would depend on its place in the batch.
+    return 0.5 + 0.5 * torch.tanh(0.5 * rgb)
+
+
+def _decay(size: tuple[int, int], power: float) -> Tensor:
+    """Amplitude of each real-FFT coefficient: frequency ** -power, (H, W // 2 + 1, 1)."""
+    fy = torch.fft.fftfreq(size[0], dtype=torch.float64)[:, None]
+    fx = torch.fft.rfftfreq(size[1], dtype=torch.float64)[None, :]
+    frequency = torch.sqrt(fy**2 + fx**2).clamp_min(1.0 / max(size))
+    return (frequency**-power)[..., None].float()
+
+
+def _noise(keys: Tensor, shape: Sequence[int], sd: float) -> nn.Parameter:
+    """Initial parameters (B, P): normal noise, P being the size of `shape` rounded up.
+
+    Rounded up to whole cache lines, because fused Adam treats the odd end of a tensor with other
+    instructions, and where that end lies would depend on the batch size.
+    """
+    size = math.prod(shape)
+    noise = rng.normal(keys, rng.INITIAL, size) * sd
+    return nn.Parameter(nn.functional.pad(noise, (0, -size % _CACHE_LINE)))
+
+
+def _rows(parameters: Tensor, shape: Sequence[int]) -> Tensor:
+    """The rows of parameters (B, P) as (B, *shape), without their padding."""
+    return parameters[:, : math.prod(shape)].view(len(parameters), *shape)

@@ -1,0 +1,131 @@
+"""The plan: which images a sweep consists of. Pure: no torch, no files.
+
+config + what the forward passes told  ->  Plan  ->  shards
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.jobs import LayerInfo, NetworkIdentity, Series, Shard
+from pipeline.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """The channels wanted of one layer, in ascending order."""
+
+    info: LayerInfo
+    channels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """What is wanted of one network."""
+
+    label: str
+    network: NetworkIdentity
+    input_size: int
+    recipe: Recipe
+    layers: tuple[LayerPlan, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The whole sweep."""
+
+    models: tuple[ModelPlan, ...]
+    seeds: tuple[int, ...]
+    shard_size: int
+
+    def shards(self) -> Iterator[Shard]:
+        """All shards, model by model, layer by layer, seed by seed."""
+        for model in self.models:
+            for layer in model.layers:
+                for seed in self.seeds:
+                    yield from self.layer_shards(model, layer, seed)
+
+    def layer_shards(self, model: ModelPlan, layer: LayerPlan, seed: int) -> Iterator[Shard]:
+        """The shards of one layer and seed: blocks of its channels, in order."""
+        series = Series(model.label, model.network, layer.info.name, seed, model.recipe)
+        for start in range(0, len(layer.channels), self.shard_size):
+            yield Shard(series, layer.channels[start : start + self.shard_size])
+
+    @property
+    def n_jobs(self) -> int:
+        """Number of images."""
+        channels = sum(len(layer.channels) for model in self.models for layer in model.layers)
+        return channels * len(self.seeds)
+
+
+def flops_per_job(layer: LayerInfo, recipe: Recipe) -> float:
+    """Floating-point operations of one job: each step is a forward and a backward pass."""
+    return 2.0 * layer.flops_before * recipe.optimizer.steps
+
+
+def select_channels(selection: Any, n_channels: int, where: str) -> tuple[int, ...]:
+    """The channel numbers that a selection names, ascending.
+
+    Args:
+        selection: `all`, a range "start:stop[:step]", a list of numbers, or {random: n}.
+        n_channels: number of channels of the layer.
+        where: model and layer, for messages and as the seed of a random selection.
+    Raises:
+        UserError: an empty selection, a number out of range, or something else altogether.
+
+    >>> select_channels("0:8:3", 512, "net/layer")
+    (0, 3, 6)
+    """
+    chosen = _chosen(selection, n_channels, where)
+    wrong = [c for c in chosen if not 0 <= c < n_channels]
+    if wrong:
+        raise UserError(
+            f"channel {wrong[0]} is out of range: {where} has channels 0 to {n_channels - 1}."
+        )
+    if not chosen:
+        raise UserError(
+            f"channels={selection!r} selects no channel of {where} (it has {n_channels})."
+        )
+    return tuple(sorted(set(chosen)))
+
+
+def _chosen(selection: Any, n_channels: int, where: str) -> list[int]:
+    if selection == "all":
+        return list(range(n_channels))
+    if isinstance(selection, int) and not isinstance(selection, bool):
+        return [selection]
+    if isinstance(selection, str) and ":" in selection:
+        return _range(selection, n_channels)
+    if isinstance(selection, Mapping) and list(selection) == ["random"]:
+        return _random(selection["random"], n_channels, where)
+    if isinstance(selection, list | tuple) and all(type(c) is int for c in selection):
+        return list(selection)
+    raise UserError(
+        f"channels={selection!r} is not understood; give all, a range such as '0:64' or "
+        "'0:512:16', a list such as [3,17], or {random: 32}."
+    )
+
+
+def _range(text: str, n_channels: int) -> list[int]:
+    try:
+        parts = [int(part) if part.strip() else None for part in text.split(":")]
+        if len(parts) > 3 or parts[2:] == [0]:
+            raise ValueError
+    except ValueError:
+        raise UserError(
+            f"channels={text!r} is not a range; write start:stop or start:stop:step."
+        ) from None
+    # As for Python's slices, the end may lie beyond the last channel: layers differ in width.
+    return list(range(n_channels))[slice(*parts)]
+
+
+def _random(n: Any, n_channels: int, where: str) -> list[int]:
+    """The n channels whose hashes are smallest: a larger n only adds to a smaller one."""
+    if type(n) is not int or n < 1:
+        raise UserError(f"channels={{random: {n}}} needs a whole number of 1 or more.")
+    order = sorted(
+        range(n_channels), key=lambda c: hashlib.sha256(f"{where}:{c}".encode()).digest()
+    )
+    return order[:n]

@@ -1,0 +1,80 @@
+"""Counter-based random numbers: the same draws on any device, in any order, with no state.
+
+Philox4x32-10 of Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3". A draw is a pure
+function of (job key, stream, step, index), so nothing has to be saved for a resumed sweep and no
+batch-mate can shift another's numbers.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+INITIAL, WARP = 0, 1
+"""Streams: what the numbers are for."""
+
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_MASK = 0xFFFFFFFF
+_ROUNDS = 10
+
+
+def keys(job_keys: Sequence[str], device: torch.device | str = "cpu") -> Tensor:
+    """First 64 bits of each hexadecimal job key as two 32-bit words: (B, 2) int64."""
+    words = [[int(key[:8], 16), int(key[8:16], 16)] for key in job_keys]
+    return torch.tensor(words, dtype=torch.int64, device=device)
+
+
+def philox(counter: Sequence[Tensor], key: Sequence[Tensor]) -> list[Tensor]:
+    """Four words of 32 random bits per counter.
+
+    Args:
+        counter: four int64 tensors that broadcast together, each holding 32-bit words.
+        key: two such tensors.
+    Returns: four int64 tensors of the broadcast shape, values in [0, 2**32).
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(_ROUNDS):
+        # int64 products wrap modulo 2**64, which keeps all the bits that are wanted.
+        p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        c0, c1 = (p1 >> 32 & _MASK) ^ c1 ^ k0, p1 & _MASK
+        c2, c3 = (p0 >> 32 & _MASK) ^ c3 ^ k1, p0 & _MASK
+        k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
+    return [c0, c1, c2, c3]
+
+
+def uniform(keys: Tensor, stream: int, steps: int, n: int) -> Tensor:
+    """Uniform numbers in the open interval (0, 1).
+
+    Args:
+        keys: (B, 2) int64 from `keys`.
+        stream: what the numbers are for.
+        steps: number of steps to draw for, counted from 0.
+        n: numbers per sample and step.
+    Returns: (B, steps, n) float32; entry [b, s, i] depends on keys[b], stream, s and i alone.
+    """
+    words = _words(keys, stream, steps, n)
+    # 23 bits and a half: exact in float32, never 0 and never 1.
+    return ((words >> 9).to(torch.float32) + 0.5) * 2.0**-23
+
+
+def normal(keys: Tensor, stream: int, n: int) -> Tensor:
+    """Standard normal numbers by Box and Muller: (B, n) float32 from keys (B, 2)."""
+    half = (n + 1) // 2
+    u = uniform(keys, stream, 1, 2 * half)[:, 0].double()
+    # Logarithm and cosine in double: devices then agree in all but a few in 10**8 roundings.
+    radius = torch.sqrt(-2.0 * torch.log(u[:, :half]))
+    angle = 2.0 * torch.pi * u[:, half:]
+    both = torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)
+    return both[:, :n].float()
+
+
+def _words(keys: Tensor, stream: int, steps: int, n: int) -> Tensor:
+    blocks = (n + 3) // 4
+    index = torch.arange(blocks, device=keys.device)[None, None, :]
+    step = torch.arange(steps, device=keys.device)[None, :, None]
+    constant = torch.full_like(index, stream)
+    key = (keys[:, 0, None, None], keys[:, 1, None, None])
+    words = philox((index, step, constant, torch.zeros_like(index)), key)
+    return torch.stack(words, dim=-1).reshape(len(keys), steps, 4 * blocks)[..., :n]

@@ -1,0 +1,309 @@
+"""The scheduler: pending shards to bundles, bundles to an executor, until all is done or given up.
+
+It holds no state worth keeping. What is done it reads from the store, what a worker is at from its
+pulse; when it dies, the next run starts from the store again.
+"""
+
+import heapq
+import json
+import shutil
+import signal
+import sys
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from types import FrameType
+from typing import Any, Protocol
+
+from pipeline.config import ModelConfig
+from pipeline.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_IO,
+    EXIT_OK,
+    EXIT_PREEMPTED,
+    EXIT_USER_ERROR,
+    StorageError,
+    UserError,
+)
+from pipeline.executors.base import Executor, Handle
+from pipeline.jobs import Shard
+from pipeline.plan import Plan, flops_per_job
+from pipeline.records import plain
+from pipeline.store import OutputFolder, write_json
+
+POLL_SECONDS = 0.1
+BUNDLE_SECONDS = 1200.0
+"""About how long a worker runs before it is replaced by a fresh one."""
+
+GRACE_SECONDS = 10.0
+
+
+class Progress(Protocol):
+    """Is told how many jobs are finished; fractions count jobs in the making."""
+
+    def __call__(self, finished: float) -> None:
+        """Show it."""
+        ...
+
+
+@dataclass
+class Outcome:
+    """How a run ended."""
+
+    failed: list[Shard] = field(default_factory=list)
+    exit_code: int = EXIT_OK
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What workers need to know besides the shards."""
+
+    plan: Plan
+    models: dict[str, ModelConfig]
+    batch_size: Any
+    flops_per_second: float
+    """A guess at one worker's speed, good enough to cut bundles."""
+
+    def seconds(self, shard: Shard) -> float:
+        """About how long a worker takes for a shard."""
+        return self._job_seconds[shard.series.model, shard.series.layer] * len(shard.channels)
+
+    @cached_property
+    def _job_seconds(self) -> dict[tuple[str, str], float]:
+        return {
+            (model.label, layer.info.name): flops_per_job(layer.info, model.recipe)
+            / self.flops_per_second
+            for model in self.plan.models
+            for layer in model.layers
+        }
+
+
+@dataclass
+class _Worker:
+    """A bundle on its way."""
+
+    handle: Handle
+    shards: list[Shard]
+    jobs: int
+    pulse: dict[str, Any] = field(default_factory=dict)
+
+
+class Scheduler:
+    """Keeps every slot of an executor busy until no shard is pending."""
+
+    def __init__(
+        self,
+        folder: OutputFolder,
+        executor: Executor,
+        work: Workload,
+        attempts: int,
+        progress: Progress,
+    ) -> None:
+        self.folder, self.executor, self.work = folder, executor, work
+        self.attempts, self.progress = attempts, progress
+        self.outcome = Outcome()
+        self.bundles: deque[list[Shard]] = deque()
+        self.workers: list[_Worker] = []
+        self.tried: dict[str, int] = {}
+        self.finished = 0.0
+        self.signals: list[int] = []
+
+    def run(self, shards: Iterable[Shard]) -> Outcome:
+        """Make every shard, or record why not.
+
+        Raises:
+            StorageError: the output folder takes no more data.
+            UserError: a worker found a mistake that the driver could not see.
+        """
+        self.folder.drain.unlink(missing_ok=True)
+        by_model: dict[str, list[Shard]] = {}
+        for shard in shards:
+            by_model.setdefault(shard.series.model, []).append(shard)
+        for model_shards in by_model.values():
+            slots = self.executor.max_parallel
+            self.bundles.extend(pack(model_shards, self.work.seconds, slots))
+        try:
+            with self._catching_signals():
+                self._loop()
+        finally:
+            self.executor.close()
+        return self.outcome
+
+    def _loop(self) -> None:
+        while self.workers or (self.bundles and not self.outcome.exit_code):
+            self._start_workers()
+            time.sleep(POLL_SECONDS)
+            self._obey_signals()
+            for worker in list(self.workers):
+                self._look_at(worker)
+            self.progress(self.finished + sum(w.pulse.get("done", 0.0) for w in self.workers))
+
+    # --- workers ---
+
+    def _start_workers(self) -> None:
+        while self.bundles and len(self.workers) < self.executor.max_parallel:
+            if self.outcome.exit_code:
+                return
+            shards = self.bundles.popleft()
+            tag = f"worker-{uuid.uuid4().hex[:8]}"
+            write_json(self.folder.bundle(tag), self._request(shards))
+            argv = [sys.executable, "-m", "pipeline", "worker"]
+            argv += [str(self.folder.root.resolve()), str(self.folder.bundle(tag).resolve())]
+            handle = self.executor.submit(argv, tag, self.folder.log(tag))
+            self.workers.append(_Worker(handle, shards, sum(len(s.channels) for s in shards)))
+
+    def _request(self, shards: list[Shard]) -> dict[str, Any]:
+        label = shards[0].series.model
+        plan = next(model for model in self.work.plan.models if model.label == label)
+        wanted = {shard.series.layer for shard in shards}
+        layers = tuple(
+            replace(layer, channels=()) for layer in plan.layers if layer.info.name in wanted
+        )
+        return {
+            "model": plain(self.work.models[label]),
+            "plan": plain(replace(plan, layers=layers)),
+            "batch_size": self.work.batch_size,
+            "requests": [
+                {"layer": s.series.layer, "seed": s.series.seed, "channels": plain(s.channels)}
+                for s in shards
+            ],
+        }
+
+    def _look_at(self, worker: _Worker) -> None:
+        worker.pulse = self._read_pulse(worker) or worker.pulse
+        state = self.executor.poll(worker.handle)
+        if state.exit_code is None:
+            return
+        self.workers.remove(worker)
+        worker.pulse = self._read_pulse(worker) or worker.pulse
+        left = [shard for shard in worker.shards if not self.folder.shard(shard).exists()]
+        self.finished += worker.jobs - sum(len(shard.channels) for shard in left)
+        if state.exit_code == EXIT_OK and not left:
+            self._forget(worker)
+        elif state.exit_code == EXIT_IO:
+            raise StorageError(self._last_words(worker))
+        elif state.exit_code == EXIT_USER_ERROR:
+            raise UserError(self._last_words(worker))
+        elif state.exit_code == EXIT_PREEMPTED:
+            self.bundles.appendleft(left)
+        else:
+            self._after_crash(worker, left, state.exit_code)
+
+    def _after_crash(self, worker: _Worker, left: list[Shard], exit_code: int) -> None:
+        """Charge the shards in progress; try each of them again on its own; requeue the rest."""
+        in_progress = set(worker.pulse.get("shards", []))
+        charged = [shard for shard in left if shard.key in in_progress] or left
+        rest = [shard for shard in left if shard not in charged]
+        if rest:
+            self.bundles.append(rest)
+        for shard in charged:
+            self.tried[shard.key] = attempt = self.tried.get(shard.key, 0) + 1
+            self._record_failure(worker, shard, attempt, exit_code)
+            if attempt < self.attempts:
+                self.bundles.append([shard])
+            else:
+                self.outcome.failed.append(shard)
+
+    def _record_failure(self, worker: _Worker, shard: Shard, attempt: int, code: int) -> None:
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        record = {
+            "shard": shard.key,
+            "what": str(shard),
+            "channels": plain(shard.channels),
+            "seed": shard.series.seed,
+            "attempt": attempt,
+            "how": how,
+            "worker": worker.handle.tag,
+            "log": str(self.folder.log(worker.handle.tag).relative_to(self.folder.root)),
+            "traceback": self._last_words(worker, lines=40),
+        }
+        write_json(self.folder.failure(shard.key, attempt), record)
+
+    def _read_pulse(self, worker: _Worker) -> dict[str, Any] | None:
+        try:
+            pulse = json.loads(self.folder.pulse(worker.handle.tag).read_text())
+        except (OSError, ValueError):
+            return None
+        return pulse if isinstance(pulse, dict) else None
+
+    def _last_words(self, worker: _Worker, lines: int = 1) -> str:
+        log = self.folder.log(worker.handle.tag)
+        text = log.read_text(errors="replace") if log.exists() else ""
+        return "\n".join(text.strip().splitlines()[-lines:]) or "(it said nothing)"
+
+    def _forget(self, worker: _Worker) -> None:
+        """Remove what a worker that is done leaves behind, but for what it said."""
+        tag = worker.handle.tag
+        self.folder.bundle(tag).unlink(missing_ok=True)
+        self.folder.pulse(tag).unlink(missing_ok=True)
+        if self.folder.log(tag).exists() and not self.folder.log(tag).stat().st_size:
+            self.folder.log(tag).unlink()
+
+    # --- signals ---
+
+    @contextmanager
+    def _catching_signals(self) -> Iterator[None]:
+        def note(number: int, frame: FrameType | None) -> None:
+            self.signals.append(number)
+
+        previous = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _obey_signals(self) -> None:
+        """First Ctrl-C: finish the shards in progress; second: stop. SIGTERM: drop and leave."""
+        for number in self.signals:
+            if number == signal.SIGTERM:
+                self.outcome.exit_code = EXIT_PREEMPTED
+                for worker in self.workers:
+                    self.executor.cancel(worker.handle, GRACE_SECONDS)
+            elif not self.outcome.exit_code:
+                self.outcome.exit_code = EXIT_INTERRUPTED
+                self.folder.drain.touch()
+                print(
+                    "\nfinishing the shards in progress; Ctrl-C again to stop at once",
+                    file=sys.stderr,
+                )
+            else:
+                self.executor.close()
+        self.signals.clear()
+
+
+def pack(
+    shards: Sequence[Shard], seconds: Callable[[Shard], float], slots: int
+) -> Iterator[list[Shard]]:
+    """Cut the shards of one model into bundles of about equal time, one per slot and wave.
+
+    Within a wave the longest shard goes to the slot with the least work (Graham 1969); a bundle's
+    shards stay in plan order, so that a worker has the shards of a layer back to back.
+    """
+    wave: list[tuple[float, int]] = []
+    total = 0.0
+    for number, shard in enumerate(shards):
+        wave.append((seconds(shard), number))
+        total += wave[-1][0]
+        if total >= slots * BUNDLE_SECONDS:
+            yield from ([shards[i] for i in numbers] for numbers in _balance(wave, slots))
+            wave, total = [], 0.0
+    yield from ([shards[i] for i in numbers] for numbers in _balance(wave, slots))
+
+
+def _balance(wave: Sequence[tuple[float, int]], slots: int) -> list[list[int]]:
+    loads: list[tuple[float, int, list[int]]] = [(0.0, slot, []) for slot in range(slots)]
+    for cost, number in sorted(wave, key=lambda item: (-item[0], item[1])):
+        load, slot, numbers = heapq.heappop(loads)
+        heapq.heappush(loads, (load + cost, slot, [*numbers, number]))
+    return [sorted(numbers) for _, _, numbers in sorted(loads, key=lambda x: x[1]) if numbers]
+
+
+def clear_logs(folder: OutputFolder) -> None:
+    """Start a run with an empty log folder; call it under the lock only."""
+    shutil.rmtree(folder.logs, ignore_errors=True)
+    folder.logs.mkdir(parents=True, exist_ok=True)

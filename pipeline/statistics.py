@@ -1,0 +1,69 @@
+"""What is measured on finished images: always on the stored 8-bit image, read back, in fp32."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from pipeline import rng
+from pipeline.jobs import STATUS
+from pipeline.objectives import Objective
+from pipeline.recipe import Transforms
+from pipeline.transforms import draw_views, warp
+
+ROBUST_VIEWS = 16
+_SMALL_WARPS = Transforms(jitter=4.0, scale=(0.95, 1.05), rotate=5.0)
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """Images (B, 3, H, W) in [0, 1] to 8-bit pixels (B, H, W, 3)."""
+    return (images.clamp(0, 1) * 255.0).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def from_bytes(pixels: Tensor) -> Tensor:
+    """8-bit pixels (B, H, W, 3) to images (B, 3, H, W) in [0, 1], float32."""
+    return pixels.permute(0, 3, 1, 2).float().contiguous() / 255.0
+
+
+@torch.no_grad()
+def measure(
+    responses: Callable[[Tensor], Tensor], objective: Objective, pixels: Tensor, channels: Tensor
+) -> dict[str, Tensor]:
+    """Measure what each stored image does to its target and to the rest of the layer.
+
+    Args:
+        responses: images (B, 3, H, W) in [0, 1] to activations (B, K, L), fp32.
+        objective: what the images were made for.
+        pixels: (B, H, W, 3) uint8.
+        channels: (B,) int64.
+    Returns:
+        activation (B,): the objective, without transforms;
+        activation_robust (B,): its mean over 16 small warps, the same for all images;
+        activation_max (B,): the largest response of the target anywhere;
+        response (B, K): mean response of every channel of the layer;
+        status (B,) uint8: `dead` where all 17 views give one and the same response everywhere.
+    """
+    images = from_bytes(pixels)
+    activation = responses(images)
+    target = objective.target(activation, channels)
+    score = objective.score(activation, channels)
+    robust = torch.stack(
+        [
+            objective.score(responses(warp(images, view.expand(len(images), 2, 3))), channels)
+            for view in _small_warps(pixels.shape[1], pixels.device)
+        ]
+    )
+    flat = (target.amax(1) == target.amin(1)) & (robust == score).all(dim=0)
+    return {
+        "activation": score,
+        "activation_robust": robust.mean(dim=0),
+        "activation_max": target.amax(dim=1),
+        "response": activation.float().mean(dim=2),
+        "status": torch.where(flat, STATUS["dead"], STATUS["ok"]).to(torch.uint8),
+    }
+
+
+def _small_warps(size: int, device: torch.device) -> Tensor:
+    """The 16 fixed maps of `activation_robust`: (16, 2, 3)."""
+    key = rng.keys(["0" * 64], device)
+    return draw_views(_SMALL_WARPS, key, ROBUST_VIEWS, size)[:, 0]

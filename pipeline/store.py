@@ -1,0 +1,261 @@
+"""The output folder: every path in one class, atomic commits, what is done, who is at work.
+
+A shard that is present under its name is done; anything else is not. The folder is the only state:
+a sweep resumes by reading it.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline import shard_file
+from pipeline.errors import StorageError, UserError
+from pipeline.jobs import Shard, ShardResult
+from pipeline.shard_file import CorruptShard
+
+
+def safe_name(name: str) -> str:
+    """A file name for any text: no separators, no leading dot, at most 80 characters.
+
+    Names that had to be changed end in a few digits of their hash, so that no two become one.
+    """
+    cleaned = re.sub(r"[^\w.+@=-]", "_", name, flags=re.ASCII).lstrip(".")[:80]
+    if cleaned == name:
+        return name
+    return f"{cleaned[:70]}~{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:8]}"
+
+
+class OutputFolder:
+    """Names every path of an output folder; makes none of them by itself."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.atlas = root / "atlas.h5"
+        self.montages = root / "montages"
+        self.store = root / "store"
+        self.failures = root / "failures"
+        self.logs = root / "logs"
+        self.manifest = root / "manifest.json"
+        self.lock = root / "lock"
+        self.drain = self.logs / "drain"
+        """While this file is there, workers finish the shard they are at and leave."""
+
+    def shard(self, shard: Shard) -> Path:
+        """Where a committed shard lies."""
+        return self.layer(shard.series.model, shard.series.layer) / f"{shard.key}.h5"
+
+    def layer(self, model: str, layer: str) -> Path:
+        """The folder of a layer's shards."""
+        return self.store / safe_name(model) / safe_name(layer)
+
+    def montage(self, model: str, layer: str) -> Path:
+        """The picture of a layer."""
+        return self.montages / safe_name(model) / f"{safe_name(layer)}.png"
+
+    def failure(self, shard_key: str, attempt: int) -> Path:
+        """The record of a failed attempt."""
+        return self.failures / f"{shard_key}.{attempt}.json"
+
+    def bundle(self, tag: str) -> Path:
+        """What a worker is asked to do."""
+        return self.logs / f"{tag}.json"
+
+    def pulse(self, tag: str) -> Path:
+        """What a worker is doing."""
+        return self.logs / f"{tag}.pulse"
+
+    def log(self, tag: str) -> Path:
+        """What a worker says."""
+        return self.logs / f"{tag}.log"
+
+
+# --- writing -------------------------------------------------------------------------------------
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Put a file in place whole or not at all, and on the disk before this returns.
+
+    Raises:
+        StorageError: the disk is full, read-only or otherwise fails.
+    """
+    temporary = path.parent / f".{path.name[:40]}.{uuid.uuid4().hex}.tmp"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Put a JSON file in place whole or not at all."""
+    write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def commit(folder: OutputFolder, shard: Shard, result: ShardResult) -> None:
+    """Make a shard done. Raises StorageError."""
+    write_atomically(folder.shard(shard), shard_file.encode(shard, result))
+
+
+def set_aside(path: Path) -> Path:
+    """Move a corrupt shard out of the way, so that it counts as not done; nothing is deleted."""
+    target = path.with_name(f"{path.name}.corrupt-{uuid.uuid4().hex[:8]}")
+    path.rename(target)
+    return target
+
+
+def sweep_temporary(folder: OutputFolder) -> None:
+    """Delete what killed writers left behind; call it under the lock only."""
+    for path in folder.root.rglob(".*.tmp"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def prepare(folder: OutputFolder, needed_bytes: float) -> None:
+    """Create the output folder; raises UserError if it cannot be written or has no space."""
+    try:
+        folder.logs.mkdir(parents=True, exist_ok=True)
+        probe = folder.root / f".probe.{uuid.uuid4().hex}.tmp"
+        probe.write_bytes(b"layer atlas")
+        probe.unlink()
+        free = shutil.disk_usage(folder.root).free
+    except OSError as error:
+        raise UserError(
+            f"the output folder {str(folder.root)!r} cannot be written ({error.strerror}). "
+            "Choose another with output_root=/some/folder."
+        ) from error
+    if free < needed_bytes:
+        raise UserError(
+            f"the disk of {str(folder.root)!r} has {free / 1e9:.2f} GB free and the sweep needs "
+            f"about {needed_bytes / 1e9:.2f} GB. Free some, or choose output_root=/some/folder."
+        )
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def read_shard(path: Path) -> ShardResult:
+    """Read a committed shard; raises CorruptShard."""
+    return shard_file.decode(path.read_bytes())[1]
+
+
+class DoneIndex:
+    """Which jobs are done, and in which file.
+
+    A shard whose file is there under its own name is found without opening anything. Only where
+    channels are left over, because an earlier run cut its shards differently, are the headers of
+    the layer's other files read.
+    """
+
+    def __init__(self, folder: OutputFolder) -> None:
+        self.folder = folder
+        self._names: dict[Path, set[str]] = {}
+        self._headers: dict[Path, dict[str, dict[int, Path]]] = {}
+
+    def locate(self, shard: Shard) -> dict[int, Path]:
+        """The file of each done channel of a shard."""
+        path = self.folder.shard(shard)
+        if path.name in self._listing(path.parent):
+            return dict.fromkeys(shard.channels, path)
+        others = self._by_series(path.parent).get(shard.series.key, {})
+        return {channel: others[channel] for channel in shard.channels if channel in others}
+
+    def missing(self, shards: Iterable[Shard]) -> Iterator[Shard]:
+        """What is left to compute: shards that are not done, without the channels that are."""
+        for shard in shards:
+            rest = _without(shard, self.locate(shard))
+            if rest is not None:
+                yield rest
+
+    def has_failed(self, shard: Shard, done: dict[int, Path]) -> bool:
+        """Whether what is missing of a shard was tried and recorded as failed."""
+        rest = _without(shard, done)
+        return rest is not None and self.folder.failure(rest.key, 1).exists()
+
+    def _listing(self, folder: Path) -> set[str]:
+        if folder not in self._names:
+            names = os.listdir(folder) if folder.is_dir() else []
+            self._names[folder] = {
+                name for name in names if name.endswith(".h5") and name[0] != "."
+            }
+        return self._names[folder]
+
+    def _by_series(self, folder: Path) -> dict[str, dict[int, Path]]:
+        if folder not in self._headers:
+            index: dict[str, dict[int, Path]] = {}
+            for name in sorted(self._listing(folder)):
+                with contextlib.suppress(CorruptShard, OSError):
+                    with open(folder / name, "rb") as file:
+                        header = shard_file.read_header(file.read(shard_file.HEADER_BYTES))
+                    done = dict.fromkeys(header.channels, folder / name)
+                    index.setdefault(header.series, {}).update(done)
+            self._headers[folder] = index
+        return self._headers[folder]
+
+
+def _without(shard: Shard, done: dict[int, Path]) -> Shard | None:
+    """The shard without the channels that are done; None if nothing is left."""
+    rest = tuple(channel for channel in shard.channels if channel not in done)
+    if len(rest) == len(shard.channels):
+        return shard
+    return Shard(shard.series, rest) if rest else None
+
+
+# --- one run at a time ---------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def locked(folder: OutputFolder) -> Iterator[None]:
+    """Hold the output folder; the kernel lets go of it when this process ends, however it ends.
+
+    Raises:
+        UserError: another run holds it; names its host, process and start.
+    """
+    with open(folder.lock, "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            raise UserError(_held(folder, file.read())) from error
+        file.truncate(0)
+        owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.ctime()}
+        json.dump(owner, file)
+        file.flush()
+        yield
+        file.truncate(0)
+
+
+def _held(folder: OutputFolder, owner: str) -> str:
+    try:
+        values = json.loads(owner)
+        who = f"process {values['pid']} on {values['host']}, since {values['since']}"
+    except (ValueError, KeyError, TypeError):
+        who = "another process"
+    return (
+        f"the output folder {str(folder.root)!r} is in use by another run ({who}). Wait for it, "
+        "stop it, or choose another name=..."
+    )

@@ -1,0 +1,145 @@
+"""From config to plan: load each network, look at its layers, decide what is wanted of each.
+
+Everything that can be wrong with a sweep is found here, before anything is computed.
+"""
+
+import platform
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.config import Config, ModelConfig
+from pipeline.errors import UserError
+from pipeline.jobs import LayerInfo
+from pipeline.layers import describe_layers, match_layers, truncate
+from pipeline.models import Network, check_weights, load_network
+from pipeline.plan import LayerPlan, ModelPlan, Plan, select_channels
+from pipeline.recipe import Recipe
+
+SMALLEST_IMAGE = 16
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A loaded network and what one forward pass told about it."""
+
+    network: Network
+    image_size: int
+    layers: list[LayerInfo]
+    """Every layer that has channels."""
+    wanted: list[LayerInfo]
+    """Those that the config chooses."""
+
+
+def survey(config: Config) -> list[Survey]:
+    """Load and describe every model of the sweep; raises UserError."""
+    return [_survey_model(model, config) for model in config.models]
+
+
+def make_plan(config: Config, surveys: list[Survey], devices: list[str]) -> Plan:
+    """Decide the channels of every layer and the recipe of every model; raises UserError."""
+    precision = resolve_precision(config.precision, devices)
+    return Plan(
+        tuple(_plan_model(config, found, precision) for found in surveys),
+        config.seeds,
+        config.shard_size,
+    )
+
+
+def _plan_model(config: Config, found: Survey, precision: str) -> ModelPlan:
+    network = found.network
+    recipe = Recipe(
+        objective=config.objective,
+        parameterization=config.parameterization,
+        transforms=config.transforms,
+        optimizer=config.optimizer,
+        image_size=found.image_size,
+        precision=precision,
+    )
+    layers = []
+    for info in found.wanted:
+        where = f"{network.label}/{info.name}"
+        layers.append(LayerPlan(info, select_channels(config.channels, info.n_channels, where)))
+    return ModelPlan(network.label, network.identity, network.input_size, recipe, tuple(layers))
+
+
+def _survey_model(model: ModelConfig, config: Config) -> Survey:
+    network = load_network(model)
+    if len(network.mean) != 3 or len(network.std) != 3:
+        raise UserError(
+            f"model {network.label!r} has mean {list(network.mean)} and std {list(network.std)}; "
+            "networks with three colours are supported, so each needs three numbers."
+        )
+    size = config.image_size or network.input_size
+    if size < SMALLEST_IMAGE:
+        raise UserError(f"image_size={size} is too small; {SMALLEST_IMAGE} is the least.")
+    example = network.example(size)
+    layers = _describe(network, example)
+    wanted = match_layers(model.layers or config.layers, layers, network.module, network.label)
+    for info in wanted:
+        if 0 in info.shape:
+            raise UserError(_too_small(network, size, f"layer {info.name!r} has no positions left"))
+    _check_missing(network, wanted, example)
+    return Survey(network, size, layers, wanted)
+
+
+def _describe(network: Network, example: Tensor) -> list[LayerInfo]:
+    size = example.shape[-1]
+    try:
+        return describe_layers(network.module, example)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(_too_small(network, size, reason)) from error
+
+
+def _too_small(network: Network, size: int, reason: str) -> str:
+    return (
+        f"model {network.label!r} cannot take images of {size} px: {reason}. "
+        f"Set image_size (its own input size is {network.input_size})."
+    )
+
+
+def _check_missing(network: Network, wanted: list[LayerInfo], example: Tensor) -> None:
+    if network.missing:
+        with torch.no_grad():
+            for info in wanted:
+                responses = truncate(network.module, info, example)
+                check_weights(network, info, responses(example))
+
+
+def resolve_precision(precision: str, devices: list[str]) -> str:
+    """`auto` becomes bf16 where every device has hardware for it, else fp32."""
+    if precision != "auto":
+        return precision
+    return "bf16" if all(_has_bf16(device) for device in devices) else "fp32"
+
+
+def _has_bf16(device: str) -> bool:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_capability(torch.device(device)) >= (8, 0)
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return False
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def find_devices(devices: str | tuple[str, ...]) -> list[str]:
+    """The devices to use: `auto` is all GPUs, else the CPU.
+
+    Raises:
+        UserError: a device that this machine does not have.
+    """
+    n_gpus = torch.cuda.device_count()
+    if devices == "auto":
+        return [f"cuda:{i}" for i in range(n_gpus)] or ["cpu"]
+    names = [devices] if isinstance(devices, str) else list(devices)
+    names = ["cuda:0" if name == "cuda" else name for name in names]
+    valid = ["cpu", *(f"cuda:{i}" for i in range(n_gpus))]
+    for name in names:
+        if name not in valid:
+            raise UserError(
+                f"device {name!r} is not on this machine ({n_gpus} GPUs); "
+                f"choose from: {', '.join(valid)}, or executor.devices=auto."
+            )
+    return names

@@ -1,0 +1,119 @@
+"""Verification: digests of shards, the atlas against the store, activations against images."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.bench import Workbench
+from pipeline.collate.gather import LayerView, layer_views
+from pipeline.config import Config
+from pipeline.errors import EXIT_FAILED_JOBS, EXIT_OK, UserError
+from pipeline.jobs import STATUS
+from pipeline.manifest import plan_of, read_manifest
+from pipeline.models import load_network
+from pipeline.records import build
+from pipeline.store import OutputFolder
+
+TOLERANCE = 1e-3
+"""Largest relative difference between a stored activation and one measured again."""
+
+SAMPLE = 64
+"""Images measured again per layer."""
+
+_COMPARED = (
+    "image",
+    "status",
+    "activation",
+    "activation_robust",
+    "activation_max",
+    "trace",
+    "response",
+)
+
+
+def verify(config: Config, folder: OutputFolder) -> int:
+    """Check an output folder and print what was found; returns the exit code.
+
+    Corrupt shards are set aside, so that the next run computes them again.
+    """
+    manifest = read_manifest(folder)
+    plan = plan_of(manifest)
+    views = list(layer_views(folder, plan))
+    if not folder.atlas.exists():
+        raise UserError(f"there is no {folder.atlas} yet; `atlas collate name=...` makes it.")
+    problems = []
+    checked = 0
+    with h5py.File(folder.atlas, "r") as atlas:
+        for view in views:
+            problems += list(_compare(atlas, view))
+            checked += sum(len(located) for _, _, located in view.located())
+    problems += [f"corrupt shard set aside: {path}" for view in views for path in view.corrupt]
+    made_with = build(Config, manifest["config"])
+    worst, measured = _measure_again(made_with, views)
+    if worst > TOLERANCE:
+        problems.append(f"activations measured again differ by up to {100 * worst:.3g} %")
+    print(f"{checked} images: shards and atlas compared, {len(problems)} problems")
+    print(f"{measured} activations measured again, largest difference {100 * worst:.3g} %")
+    for problem in problems:
+        print(f"  {problem}")
+    return EXIT_FAILED_JOBS if problems else EXIT_OK
+
+
+def _compare(atlas: h5py.File, view: LayerView) -> Iterator[str]:
+    """Differences between a layer of the atlas and its shards."""
+    name = f"{view.model.label.replace('/', '_')}/{view.layer.info.name}"
+    if name not in atlas:
+        yield f"{name} is not in the atlas; collate it"
+        return
+    group = atlas[name]
+    for piece in view.pieces():
+        for dataset in _COMPARED:
+            for row, value in zip(piece.rows, piece.result.arrays[dataset], strict=True):
+                try:
+                    same = np.array_equal(group[dataset][row, piece.seed_index], value, True)
+                except (OSError, ValueError) as error:
+                    yield f"{name}/{dataset} cannot be read: {error}"
+                    break
+                if not same:
+                    channel = view.layer.channels[row]
+                    yield f"{name}/{dataset} of channel {channel} differs from its shard"
+
+
+def _measure_again(config: Config, views: list[LayerView]) -> tuple[float, int]:
+    """Largest relative difference of activations measured again, and how many were."""
+    worst, measured = 0.0, 0
+    models = {model.title: model for model in config.models}
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for model in dict.fromkeys(view.model for view in views):
+        network = load_network(models[model.label])
+        if network.identity != model.network:
+            raise UserError(f"the weights of model {model.label!r} are not those of the atlas.")
+        bench = Workbench(network, model.recipe, device)
+        for view in (view for view in views if view.model == model):
+            layer = bench.layer(view.layer.info)
+            for stored, pixels, channels in _sample(view):
+                again = layer.measure(pixels, channels)["activation"]
+                scale = np.maximum(np.abs(stored), 1e-6)
+                worst = max(worst, float(np.max(np.abs(again - stored) / scale)))
+                measured += len(channels)
+    return worst, measured
+
+
+def _sample(view: LayerView) -> Iterator[tuple[NDArray[Any], NDArray[Any], list[int]]]:
+    """Activations, images and channels of up to SAMPLE live jobs, spread over the layer."""
+    total = len(view.channels) * len(view.plan.seeds)
+    stride = max(1, total // SAMPLE)
+    for piece in view.pieces():
+        arrays = piece.result.arrays
+        chosen = [
+            i
+            for i, row in enumerate(piece.rows)
+            if row % stride == 0 and arrays["status"][i] == STATUS["ok"]
+        ]
+        if chosen:
+            channels = arrays["channel"][chosen].tolist()
+            yield arrays["activation"][chosen], arrays["image"][chosen], channels

@@ -1,0 +1,234 @@
+"""The worker: one process on one device that makes a bundle of shards and commits each.
+
+Started as `python -m pipeline worker OUTPUT_FOLDER BUNDLE.json`. It reports by its exit code, by
+the shards it commits, by records of failed attempts, and by a pulse file that says how far it is.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.bench import LayerBench, Workbench
+from pipeline.config import ModelConfig
+from pipeline.errors import (
+    EXIT_FAILED_JOBS,
+    EXIT_IO,
+    EXIT_OK,
+    EXIT_PREEMPTED,
+    EXIT_USER_ERROR,
+    StorageError,
+    UserError,
+)
+from pipeline.jobs import Series, Shard, ShardResult
+from pipeline.models import load_network
+from pipeline.plan import ModelPlan
+from pipeline.records import build
+from pipeline.store import OutputFolder, commit
+
+PARENT_VARIABLE = "LAYER_ATLAS_PARENT"
+"""Process id of the driver; a worker that has one dies with it."""
+
+
+@dataclass(frozen=True)
+class ShardRequest:
+    """Which shard, within the bundle's model."""
+
+    layer: str
+    seed: int
+    channels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What a worker is asked to do: shards of one model, layers back to back."""
+
+    model: ModelConfig
+    plan: ModelPlan
+    batch_size: int | Literal["auto"]
+    requests: tuple[ShardRequest, ...]
+
+    def shards(self) -> list[Shard]:
+        """The shards, in order."""
+        plan = self.plan
+        return [
+            Shard(Series(plan.label, plan.network, r.layer, r.seed, plan.recipe), r.channels)
+            for r in self.requests
+        ]
+
+
+class Preempted(BaseException):
+    """SIGTERM: drop the shard in progress and leave."""
+
+
+class Pulse:
+    """A small file that says what the worker is at; the driver reads it, nothing depends on it."""
+
+    INTERVAL = 0.25
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.facts: dict[str, Any] = {"pid": os.getpid(), "beat": 0, "shards": [], "done": 0.0}
+        self._written = 0.0
+
+    def beat(self, **facts: Any) -> None:
+        """Note facts; write them down now and then, and at once when the shards change."""
+        urgent = "shards" in facts
+        self.facts.update(facts, beat=self.facts["beat"] + 1)
+        now = time.monotonic()
+        if urgent or now - self._written > self.INTERVAL:
+            self._written = now
+            temporary = self.path.with_suffix(".pulse.tmp")
+            temporary.write_text(json.dumps(self.facts))
+            temporary.replace(self.path)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the bundle that the command line names; returns the exit code."""
+    _die_with_parent()
+    signal.signal(signal.SIGTERM, _preempt)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's business
+    folder, path = OutputFolder(Path(argv[0])), Path(argv[1])
+    pulse = Pulse(folder.pulse(path.stem))
+    try:
+        bundle = build(Bundle, json.loads(path.read_text()))
+        return work(folder, bundle, pulse)
+    except Preempted:
+        return EXIT_PREEMPTED
+    except StorageError as error:
+        print(error, file=sys.stderr)
+        return EXIT_IO
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return EXIT_USER_ERROR
+    except Exception:  # noqa: BLE001 - the driver reads it in the log and tries again
+        traceback.print_exc()
+        return EXIT_FAILED_JOBS
+
+
+def work(folder: OutputFolder, bundle: Bundle, pulse: Pulse) -> int:
+    """Make and commit every shard of a bundle that is not there yet; returns the exit code."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = load_network(bundle.model)
+    if network.identity != bundle.plan.network:
+        raise UserError(
+            f"the weights of model {network.label!r} changed while the sweep was running; start it "
+            "again to make the atlas of the new ones."
+        )
+    bench = Workbench(network, bundle.plan.recipe, device)
+    infos = {layer.info.name: layer.info for layer in bundle.plan.layers}
+    for name, group in groupby(bundle.shards(), key=lambda shard: shard.series.layer):
+        runner = ShardRunner(bench.layer(infos[name]), bundle.batch_size, folder, pulse)
+        for shards in together(list(group), runner.batch_size):
+            if folder.drain.exists():
+                return EXIT_PREEMPTED
+            runner.run([shard for shard in shards if not folder.shard(shard).exists()])
+    return EXIT_OK
+
+
+class ShardRunner:
+    """Makes shards of one layer: batches of jobs in, committed shards out."""
+
+    def __init__(
+        self,
+        bench: LayerBench,
+        batch_size: int | Literal["auto"],
+        folder: OutputFolder,
+        pulse: Pulse,
+    ) -> None:
+        self.bench, self.folder, self.pulse = bench, folder, pulse
+        self.batch_size = bench.auto_batch() if batch_size == "auto" else batch_size
+
+    def run(self, shards: Sequence[Shard]) -> None:
+        """Make some shards together and commit each. Raises StorageError."""
+        if not shards:
+            return
+        self.pulse.beat(shards=[shard.key for shard in shards])
+        started = time.monotonic()
+        jobs = [(key, c) for s in shards for key, c in zip(s.job_keys, s.channels, strict=True)]
+        result = ShardResult(self._make(jobs))
+        seconds = (time.monotonic() - started) / len(jobs)
+        end = 0
+        for shard in shards:
+            start, end = end, end + len(shard.channels)
+            facts = {"seconds_per_job": round(seconds, 4), "device": _device_name()}
+            commit(self.folder, shard, ShardResult(result.rows(slice(start, end)), facts))
+        self.pulse.beat(shards=[])
+
+    def _make(self, jobs: list[tuple[str, int]]) -> dict[str, NDArray[Any]]:
+        """Make jobs in batches; out of memory halves the batch, for the rest of the layer too."""
+        parts: list[dict[str, NDArray[Any]]] = []
+        start = 0
+        while start < len(jobs):
+            batch = jobs[start : start + self.batch_size]
+            try:
+                parts.append(self._make_batch(batch))
+            except torch.OutOfMemoryError:
+                if self.batch_size == 1:
+                    raise
+                self.batch_size //= 2
+                torch.cuda.empty_cache()
+                print(f"out of memory: batch size is now {self.batch_size}", file=sys.stderr)
+                continue
+            start += len(batch)
+        shared = {"trace_step"}
+        return {
+            name: parts[0][name] if name in shared else np.concatenate([p[name] for p in parts])
+            for name in parts[0]
+        }
+
+    def _make_batch(self, batch: list[tuple[str, int]]) -> dict[str, NDArray[Any]]:
+        done = self.pulse.facts["done"]
+        steps = self.bench.recipe.optimizer.steps
+
+        def on_step(step: int) -> None:
+            # One step short: the batch still has to be measured and stored.
+            self.pulse.beat(done=done + len(batch) * (step + 1) / (steps + 1))
+
+        arrays = self.bench.make([key for key, _ in batch], [c for _, c in batch], on_step)
+        self.pulse.beat(done=done + len(batch))
+        return arrays
+
+
+def together(shards: Sequence[Shard], batch_size: int) -> Iterator[list[Shard]]:
+    """Group neighbouring shards so that each group fills a batch; a large shard stands alone."""
+    group: list[Shard] = []
+    for shard in shards:
+        if group and sum(len(s.channels) for s in [*group, shard]) > batch_size:
+            yield group
+            group = []
+        group.append(shard)
+    if group:
+        yield group
+
+
+def _device_name() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def _preempt(number: int, frame: FrameType | None) -> None:
+    raise Preempted
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel to kill this process when the driver dies, however the driver dies."""
+    parent = os.environ.get(PARENT_VARIABLE)
+    if parent is None or not sys.platform.startswith("linux"):
+        return
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != int(parent):  # it died before the request was made
+        os.kill(os.getpid(), signal.SIGKILL)
