@@ -53,7 +53,7 @@ def layers(config: Config) -> int:
     from pipeline.report import layer_table
     from pipeline.survey import survey
 
-    print(layer_table(survey(config)))
+    print(layer_table(config, survey(config)))
     return EXIT_OK
 
 

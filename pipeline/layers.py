@@ -33,8 +33,9 @@ def describe_layers(network: nn.Module, example: Tensor) -> list[LayerInfo]:
         example: normalised input (1, C, H, W).
     """
     observer = _Observer(network)
-    with observer.watching(), torch.no_grad():
-        network(example)
+    with observer.watching():
+        # With a gradient asked for, attention runs step by step and its FLOPs are seen.
+        network(example.clone().requires_grad_())
     return observer.layers()
 
 

@@ -255,9 +255,9 @@ def _read_weights(path: Path) -> Mapping[str, Tensor]:
     except UserError:
         raise
     except Exception as error:
-        first_line = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise UserError(
-            f"{str(path)!r} is not a readable weights file ({first_line or type(error).__name__}). "
+            f"{str(path)!r} is not a readable weights file ({reason}). "
             "Expected a .safetensors file or a state dict saved by torch.save."
         ) from error
     return _unwrapped(loaded, path)

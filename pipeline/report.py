@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.collate.gather import layer_views
 from pipeline.config import Config
+from pipeline.errors import UserError
 from pipeline.jobs import STATUS
 from pipeline.manifest import plan_of, read_manifest
 from pipeline.plan import LayerPlan, ModelPlan, Plan, flops_per_job
@@ -102,11 +103,14 @@ def _notices(plan: Plan) -> list[str]:
     ]
 
 
-def layer_table(surveys: Sequence["Survey"]) -> str:
+def layer_table(config: Config, surveys: Sequence["Survey"]) -> str:
     """Every layer of every model: name, type, channels, shape, share of FLOPs; chosen or not."""
     parts = []
-    for found in surveys:
-        wanted = {info.name for info in found.wanted}
+    for model, found in zip(config.models, surveys, strict=True):
+        try:
+            wanted = {info.name for info in found.choose(model.layers or config.layers)}
+        except UserError:
+            wanted = set()
         rows = [
             (
                 "*" if info.name in wanted else "",

@@ -47,16 +47,16 @@ def measure(
     activation = responses(images)
     target = objective.target(activation, channels)
     score = objective.score(activation, channels)
-    robust = torch.stack(
-        [
-            objective.score(responses(warp(images, view.expand(len(images), 2, 3))), channels)
-            for view in _small_warps(pixels.shape[1], pixels.device)
-        ]
-    )
-    flat = (target.amax(1) == target.amin(1)) & (robust == score).all(dim=0)
+    flat = target.amax(dim=1) == target.amin(dim=1)
+    total = torch.zeros_like(score)
+    # Summed view by view: a mean over stacked views is rounded differently for other batch sizes.
+    for view in _small_warps(pixels.shape[1], pixels.device):
+        robust = objective.score(responses(warp(images, view.expand(len(images), 2, 3))), channels)
+        flat &= robust == score
+        total += robust
     return {
         "activation": score,
-        "activation_robust": robust.mean(dim=0),
+        "activation_robust": total / ROBUST_VIEWS,
         "activation_max": target.amax(dim=1),
         "response": activation.float().mean(dim=2),
         "status": torch.where(flat, STATUS["dead"], STATUS["ok"]).to(torch.uint8),

@@ -28,8 +28,10 @@ class Survey:
     image_size: int
     layers: list[LayerInfo]
     """Every layer that has channels."""
-    wanted: list[LayerInfo]
-    """Those that the config chooses."""
+
+    def choose(self, patterns: tuple[str, ...]) -> list[LayerInfo]:
+        """The layers that the patterns choose; raises UserError."""
+        return match_layers(patterns, self.layers, self.network.module, self.network.label)
 
 
 def survey(config: Config) -> list[Survey]:
@@ -40,15 +42,15 @@ def survey(config: Config) -> list[Survey]:
 def make_plan(config: Config, surveys: list[Survey], devices: list[str]) -> Plan:
     """Decide the channels of every layer and the recipe of every model; raises UserError."""
     precision = resolve_precision(config.precision, devices)
-    return Plan(
-        tuple(_plan_model(config, found, precision) for found in surveys),
-        config.seeds,
-        config.shard_size,
-    )
+    pairs = zip(config.models, surveys, strict=True)
+    models = tuple(_plan_model(config, model, found, precision) for model, found in pairs)
+    return Plan(models, config.seeds, config.shard_size)
 
 
-def _plan_model(config: Config, found: Survey, precision: str) -> ModelPlan:
+def _plan_model(config: Config, model: ModelConfig, found: Survey, precision: str) -> ModelPlan:
     network = found.network
+    wanted = found.choose(model.layers or config.layers)
+    _check_layers(found, wanted)
     recipe = Recipe(
         objective=config.objective,
         parameterization=config.parameterization,
@@ -58,7 +60,7 @@ def _plan_model(config: Config, found: Survey, precision: str) -> ModelPlan:
         precision=precision,
     )
     layers = []
-    for info in found.wanted:
+    for info in wanted:
         where = f"{network.label}/{info.name}"
         layers.append(LayerPlan(info, select_channels(config.channels, info.n_channels, where)))
     return ModelPlan(network.label, network.identity, network.input_size, recipe, tuple(layers))
@@ -74,14 +76,7 @@ def _survey_model(model: ModelConfig, config: Config) -> Survey:
     size = config.image_size or network.input_size
     if size < SMALLEST_IMAGE:
         raise UserError(f"image_size={size} is too small; {SMALLEST_IMAGE} is the least.")
-    example = network.example(size)
-    layers = _describe(network, example)
-    wanted = match_layers(model.layers or config.layers, layers, network.module, network.label)
-    for info in wanted:
-        if 0 in info.shape:
-            raise UserError(_too_small(network, size, f"layer {info.name!r} has no positions left"))
-    _check_missing(network, wanted, example)
-    return Survey(network, size, layers, wanted)
+    return Survey(network, size, _describe(network, network.example(size)))
 
 
 def _describe(network: Network, example: Tensor) -> list[LayerInfo]:
@@ -100,12 +95,17 @@ def _too_small(network: Network, size: int, reason: str) -> str:
     )
 
 
-def _check_missing(network: Network, wanted: list[LayerInfo], example: Tensor) -> None:
-    if network.missing:
-        with torch.no_grad():
-            for info in wanted:
-                responses = truncate(network.module, info, example)
-                check_weights(network, info, responses(example))
+def _check_layers(found: Survey, wanted: list[LayerInfo]) -> None:
+    """Every wanted layer has positions at this image size, and all the weights it needs."""
+    network, example = found.network, found.network.example(found.image_size)
+    for info in wanted:
+        if 0 in info.shape:
+            reason = f"layer {info.name!r} has no positions left"
+            raise UserError(_too_small(network, found.image_size, reason))
+        if network.missing:
+            with torch.no_grad():
+                activation = truncate(network.module, info, example)(example)
+            check_weights(network, info, activation)
 
 
 def resolve_precision(precision: str, devices: list[str]) -> str:

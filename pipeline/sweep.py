@@ -35,8 +35,11 @@ def run(config: Config) -> int:
     from pipeline.report import summary
 
     started = time.monotonic()
-    plan, devices = prepare_plan(config)
     folder = output_folder(config)
+    if folder.lock.exists():
+        with locked(folder):  # refuse at once what would be refused after planning
+            pass
+    plan, devices = prepare_plan(config)
     pending = list(DoneIndex(folder).missing(plan.shards()))
     prepare(folder, bytes_needed(plan, pending))
     with locked(folder):

@@ -1,0 +1,135 @@
+"""Mistakes on the command line: one clear message, exit code 2, nothing computed or written."""
+
+import contextlib
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.__main__ import main
+
+Atlas = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def atlas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Atlas:
+    """Run a command in this process; returns exit code and all that it printed."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*argv: str) -> tuple[int, str]:
+        said = io.StringIO()
+        GlobalHydra.instance().clear()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            code = main(argv)
+        return code, said.getvalue()
+
+    return run
+
+
+MISTAKES = {
+    "unknown model": (["models=[resnet5]"], "unknown model 'resnet5'; choose from: resnet50"),
+    "unknown layer": (
+        ["layers=[conv9]"],
+        "unknown layer of model 'demo': 'conv9'; choose from: conv",
+    ),
+    "unknown type": (["layers=['*@Conv3d']"], "Types in this model: AvgPool2d, Conv2d"),
+    "channel out of range": (["channels=[3,99]"], "channel 99 is out of range: demo/conv1 has"),
+    "negative channel": (["channels=[-1]"], "channel -1 is out of range"),
+    "no channel": (["channels=[]"], "selects no channel of demo/conv1"),
+    "empty range": (["channels='90:95'"], "selects no channel of demo/conv1"),
+    "senseless channels": (["channels=some"], "channels='some' is not understood"),
+    "misspelt key": (["nmae=x"], "unknown config key 'nmae'; choose from: name"),
+    "misspelt nested key": (["optimizer.step=3"], "choose from: optimizer.steps"),
+    "new key": (["+colour=red"], "unknown config key 'colour'"),
+    "misspelt choice": (["quality=drft"], "unknown quality choice 'drft'; choose from: draft"),
+    "key of another choice": (
+        ["parameterization=pixel", "parameterization.contrast=1"],
+        "contrast",
+    ),
+    "wrong type": (["optimizer.steps=many"], "optimizer.steps must be a whole number, not 'many'"),
+    "out of range": (["optimizer.steps=0"], "steps must be 1 or more, not 0"),
+    "wrong literal": (["precision=fp8"], "unknown precision 'fp8'; choose from: fp32"),
+    "unbalanced brackets": (["layers=[conv1"], "conv1"),
+    "missing weights": (["models=[alexnet]", "weights=gone.pth"], "'gone.pth' does not exist"),
+    "unknown weights": (["models=[alexnet]", "weights=IMAGENET"], "choose from: IMAGENET1K_V1"),
+    "too small": (
+        ["models=[alexnet]", "weights=none", "image_size=24"],
+        "cannot take images of 24",
+    ),
+    "tiny": (["image_size=2"], "image_size=2 is too small"),
+    "no such device": (["executor.devices=[cuda:93]"], "device 'cuda:93' is not on this machine"),
+    "hostile name": (["name=../../x"], "cannot be a folder name"),
+    "model twice": (["models=[demo,demo]"], "two models are called 'demo'"),
+    "no such target": (["models=[{name: m, target: nowhere.build}]"], "cannot be imported"),
+    "file of an experiment": (["experiment=squeezenet_local"], "does not exist"),
+}
+
+
+@pytest.mark.parametrize(("overrides", "message"), MISTAKES.values(), ids=MISTAKES)
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_a_mistake_gets_one_message_and_nothing_is_written(
+    atlas: Atlas, tmp_path: Path, command: str, overrides: list[str], message: str
+) -> None:
+    code, said = atlas(command, *overrides)
+    assert code == 2
+    assert message in said
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert "Traceback" not in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_command_offers_the_nearest(atlas: Atlas) -> None:
+    code, said = atlas("plam")
+    assert code == 2
+    assert "choose from: plan" in said
+
+
+def test_without_a_command_there_is_an_overview(atlas: Atlas) -> None:
+    code, said = atlas()
+    assert code == 0
+    assert "atlas run" in said
+
+
+def test_an_output_folder_that_cannot_be_written(atlas: Atlas, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    code, said = atlas("run", "output_root=file")
+    assert code == 2
+    assert "cannot be written" in said
+
+
+def test_status_of_a_run_that_is_not_there_names_those_that_are(
+    atlas: Atlas, tmp_path: Path
+) -> None:
+    (tmp_path / "outputs" / "other").mkdir(parents=True)
+    (tmp_path / "outputs" / "other" / "manifest.json").write_text("{}")
+    code, said = atlas("status", "name=nope")
+    assert code == 2
+    assert "Runs in 'outputs': other" in said
+
+
+def test_hydras_own_flags_work(atlas: Atlas, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as stop:
+        atlas("run", "--help")
+    assert not stop.value.code
+    code, said = atlas("run", "--cfg", "job", "quality=draft")
+    assert code == 0
+    assert "steps: 24" in said
+    (tmp_path / "more" / "quality").mkdir(parents=True)
+    (tmp_path / "more" / "quality" / "mine.yaml").write_text(
+        "# @package _global_\noptimizer: {steps: 7}\n"
+    )
+    code, said = atlas("run", "--cfg", "job", "--config-dir", "more", "quality=mine")
+    assert code == 0
+    assert "steps: 7" in said
+
+
+def test_tab_completion_completes_choices(atlas: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMP_LINE", "atlas run quality=dr")
+    monkeypatch.setenv("COMP_POINT", "20")
+    code, said = atlas("-sc", "query=bash")
+    assert code == 0
+    assert "quality=draft" in said

@@ -1,0 +1,128 @@
+"""The config: what `conf/` holds composes and is sound, and mistakes are told with their place."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from pipeline.config import Config, config_folder, make_config
+from pipeline.errors import UserError
+from pipeline.recipe import Fourier, Pixel
+
+CHOICES = [
+    f"{path.parent.name}={path.stem}"
+    for path in sorted(config_folder().glob("*/*.yaml"))
+    if path.parent.name != "experiment"
+]
+EXPERIMENTS = sorted((config_folder() / "experiment").glob("*.yaml"))
+
+
+def composed(*overrides: str) -> Config:
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return make_config(compose("config", overrides=list(overrides)))
+
+
+def test_defaults_are_the_demo_network_with_all_channels() -> None:
+    config = composed()
+    assert [model.title for model in config.models] == ["demo"]
+    assert (config.channels, config.seeds, config.layers) == ("all", (0,), ("*@Conv2d",))
+    assert isinstance(config.parameterization, Fourier)
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_of_every_group_composes(choice: str) -> None:
+    assert composed(choice).name == "demo"
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_experiment_composes_and_opens_with_its_command(path: Path) -> None:
+    config = composed(f"experiment={path.stem}", "weights=some.safetensors")
+    assert config.name != "demo"
+    command = next(line for line in path.read_text().splitlines() if "atlas" in line)
+    assert command.startswith(f"# ./scripts/atlas run experiment={path.stem}")
+
+
+def test_experiment_that_needs_weights_asks_for_them() -> None:
+    with pytest.raises(UserError, match="weights"):
+        composed("experiment=squeezenet_local")
+
+
+def test_better_quality_takes_more_steps() -> None:
+    steps = [composed(f"quality={q}").optimizer.steps for q in ("draft", "standard", "paper")]
+    assert steps == sorted(set(steps))
+
+
+def test_command_line_wins_over_preset_and_experiment() -> None:
+    config = composed("experiment=demo", "quality=paper", "optimizer.steps=7", "seeds=[5]")
+    assert (config.optimizer.steps, config.seeds) == (7, (5,))
+
+
+def test_choosing_another_group_member_replaces_the_whole_group() -> None:
+    assert composed("parameterization=pixel", "parameterization.initial_sd=1").parameterization == (
+        Pixel(initial_sd=1.0)
+    )
+
+
+def test_models_are_names_or_mappings_and_inherit_what_they_do_not_say() -> None:
+    config = composed(
+        "models=[resnet18,{name: vgg11, label: mine, weights: none, layers: [features.0]}]",
+        "layers=[conv1]",
+    )
+    first, second = config.models
+    assert (first.title, first.weights, first.layers) == ("resnet18", "default", ("conv1",))
+    assert (second.title, second.weights, second.layers) == ("mine", "none", ("features.0",))
+    assert composed("models=resnet18").models == composed("models=[resnet18]").models
+
+
+def test_config_is_plain_data_once_frozen() -> None:
+    config = composed("channels={random: 4}", "models=[{name: m, target: a.b, args: {n: [1]}}]")
+    assert config.channels == {"random": 4}
+    assert type(config.channels) is dict
+    assert type(asdict(config)["models"][0]["args"]["n"]) is list
+
+
+MISTAKES = [
+    ("+imagesize=3", ["unknown config key 'imagesize'", "choose from: image_size"]),
+    ("+optimizer.stpes=3", ["'optimizer.stpes'", "choose from: optimizer.steps"]),
+    ("optimizer.steps=0", ["optimizer", "steps must be 1 or more, not 0"]),
+    ("optimizer.steps=2.5", ["optimizer.steps must be a whole number, not 2.5"]),
+    ("transforms.scale=[1.2,1]", ["transforms", "scale must ascend, not [1.2, 1.0]"]),
+    ("transforms.scale=[1]", ["transforms.scale must be a list of 2"]),
+    ("parameterization.name=fourie", ["parameterization.name 'fourie'", "choose from: fourier"]),
+    ("precision=fp16", ["precision 'fp16'", "choose from: bf16"]),
+    ("collate.seeds=rows", ["collate.seeds 'rows'", "choose from: row"]),
+    ("collate.tile=4", ["collate", "tile must be 16 or more, not 4"]),
+    ("collate.columns=0", ["collate", "columns must be 1 or more"]),
+    ("collate.gap=-1", ["collate", "gap must be 0 or more"]),
+    ("executor.devices=[]", ["executor", "devices must name at least one"]),
+    ("executor.attempts=0", ["executor", "attempts must be 1 or more"]),
+    ("batch_size=aut", ["batch_size must be a whole number or 'auto', not 'aut'"]),
+    ("batch_size=0", ["batch_size must be 1 or more"]),
+    ("shard_size=0", ["shard_size must be 1 or more"]),
+    ("image_size=0", ["image_size must be 1 or more"]),
+    ("name=' '", ["name must not be empty"]),
+    ("seeds=[]", ["seeds must not be empty"]),
+    ("seeds=[a]", ["seeds[0] must be a whole number, not 'a'"]),
+    ("seeds=[1,1]", ["seeds must differ"]),
+    ("seeds=[9223372036854775808]", ["seeds", "9223372036854775808"]),
+    ("layers=[]", ["layers must not be empty"]),
+    ("models=[]", ["models must not be empty"]),
+    ("models=[null]", ["models[0]", "None"]),
+    ("models=[demo,demo]", ["two models are called 'demo'", "label"]),
+    ("models=[{label: x}]", ["models[0].name is missing"]),
+    ("models=[{name: demo, layer: [a]}]", ["'models[0].layer'", "choose from: models[0].layers"]),
+    ("models=[{name: demo, input_size: 0}]", ["models[0]", "input_size must be 1 or more"]),
+    ("models=[{name: demo, std: [0.2,0,0.2]}]", ["models[0]", "std"]),
+    ("models=[{name: demo, mean: [a,b,c]}]", ["models[0].mean[0] must be a number, not 'a'"]),
+    ("models=[{name: demo, args: {depth: 3}}]", ["models[0]", "args", "target"]),
+    ("models=[{name: demo, label: a/b},{name: demo, label: a_b}]", ["a/b", "a_b"]),
+]
+
+
+@pytest.mark.parametrize(("override", "told"), MISTAKES, ids=[m[0] for m in MISTAKES])
+def test_mistakes_are_told_with_place_and_value(override: str, told: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        composed(override)
+    for words in told:
+        assert words in str(caught.value)

@@ -1,0 +1,97 @@
+"""The main path of the README, in real processes, on a tiny sweep of the demo network."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+from runs import TINY, atlas
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("sweep")
+    code, said = atlas("run", root, *TINY, "seeds=[0,3]", "channels='0:10'")
+    assert code == 0, said
+    return root
+
+
+def test_the_run_says_what_it_made_and_where(sweep: Path) -> None:
+    code, said = atlas("run", sweep, *TINY, "seeds=[0,3]", "channels='0:10'")
+    assert code == 0
+    assert "40 images: 40 ok" in said
+    assert str(sweep / "demo" / "atlas.h5") in said
+
+
+def test_the_atlas_holds_images_and_statistics(sweep: Path) -> None:
+    with h5py.File(sweep / "demo" / "atlas.h5") as file:
+        assert file.attrs["schema"] == "layer-atlas/1"
+        layer = file["demo/conv2"]
+        assert layer["image"].shape == (10, 2, 32, 32, 3)
+        assert layer["seed"][:].tolist() == [0, 3]
+        target = layer["response"][:][np.arange(10), :, np.arange(10)]
+        np.testing.assert_allclose(layer["activation"][:], target, rtol=1e-5)
+        assert (layer["trace"][:][..., -1] > layer["trace"][:][..., 0]).all()
+
+
+def test_there_is_a_montage_per_layer(sweep: Path) -> None:
+    for layer in ("conv1", "conv2"):
+        with Image.open(sweep / "demo" / "montages" / "demo" / f"{layer}.png") as picture:
+            assert picture.mode == "RGB"
+            assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 100
+
+
+def test_collate_rebuilds_everything_from_the_store_alone(sweep: Path) -> None:
+    folder = sweep / "demo"
+    before = (folder / "montages" / "demo" / "conv1.png").read_bytes()
+    (folder / "atlas.h5").unlink()
+    (folder / "montages" / "demo" / "conv1.png").unlink()
+    code, _ = atlas("collate", sweep)
+    assert code == 0
+    assert (folder / "montages" / "demo" / "conv1.png").read_bytes() == before
+    assert (folder / "atlas.h5").exists()
+
+
+def test_verify_measures_the_stored_images_again(sweep: Path) -> None:
+    code, said = atlas("verify", sweep)
+    assert code == 0
+    assert "0 problems" in said
+    assert "largest difference 0 %" in said
+
+
+def test_verify_sees_an_atlas_that_does_not_match_its_store(sweep: Path, tmp_path: Path) -> None:
+    (tmp_path / "demo").mkdir()
+    for name in ("store", "manifest.json"):
+        (tmp_path / "demo" / name).symlink_to(sweep / "demo" / name)
+    changed = tmp_path / "demo" / "atlas.h5"
+    changed.write_bytes((sweep / "demo" / "atlas.h5").read_bytes())
+    with h5py.File(changed, "r+") as file:
+        file["demo/conv1/activation"][3, 0] += 1.0
+    code, said = atlas("verify", tmp_path)
+    assert code == 1
+    assert "demo/conv1/activation of channel 3 differs from its shard" in said
+
+
+def test_status_counts_what_is_done(sweep: Path) -> None:
+    code, said = atlas("status", sweep)
+    assert code == 0
+    assert "40 of 40 images are done" in said
+
+
+def test_plan_tells_and_writes_nothing(sweep: Path, tmp_path: Path) -> None:
+    code, said = atlas("plan", tmp_path, *TINY)
+    assert code == 0
+    assert "64, of which 64 are missing" in said
+    assert not list(tmp_path.iterdir())
+    code, said = atlas("plan", sweep, *TINY, "seeds=[0,3]")
+    assert code == 0
+    assert "128, of which 88 are missing" in said
+
+
+def test_layers_lists_every_layer(tmp_path: Path) -> None:
+    code, said = atlas("layers", tmp_path)
+    assert code == 0
+    assert "conv6" in said
+    assert "48x12x12" in said
+    assert not list(tmp_path.iterdir())

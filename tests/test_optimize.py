@@ -1,0 +1,161 @@
+"""The loop: known optima on toy networks, and samples that do not disturb each other."""
+
+from typing import Any
+
+import pytest
+import torch
+from toys import BLUE, GREEN, RED, colour_reader, make_recipe, pointwise
+from torch import Tensor, nn
+
+from pipeline import rng
+from pipeline.objectives import make_objective
+from pipeline.optimize import Ascent, ascend
+from pipeline.recipe import ChannelObjective, Fourier, Pixel, Recipe, Transforms, trace_steps
+
+KEYS = rng.keys([f"{i:016x}" + "0" * 48 for i in range(1, 5)])
+QUIET = Pixel(initial_sd=0.05)
+
+
+def climb(network: nn.Module, recipe: Recipe, channels: list[int], **more: Any) -> Ascent:
+    keys = more.pop("keys", KEYS[: len(channels)])
+    return ascend(
+        lambda images: network(images).flatten(2),
+        make_objective(ChannelObjective()),
+        recipe,
+        keys,
+        torch.tensor(channels),
+        **more,
+    )
+
+
+def mean_colours(images: Tensor) -> Tensor:
+    return images.mean(dim=(2, 3))
+
+
+@pytest.mark.parametrize("parameterization", [Pixel(), Fourier()], ids=["pixel", "fourier"])
+@pytest.mark.parametrize("transforms", [Transforms(jitter=2.0), Transforms(0, (1, 1), 0)])
+def test_image_turns_into_the_colour_that_the_channel_reads(
+    parameterization: Pixel | Fourier, transforms: Transforms
+) -> None:
+    recipe = make_recipe(parameterization, transforms, steps=40)
+    found = mean_colours(climb(colour_reader(), recipe, [RED, GREEN, BLUE]).images)
+    start = mean_colours(climb(colour_reader(), make_recipe(steps=1), [RED, GREEN, BLUE]).images)
+    assert (found.diagonal() > start.diagonal() + 0.2).all()
+    assert found.argmax(dim=1).tolist() == [RED, GREEN, BLUE]
+
+
+def test_pixels_reach_the_exact_optimum_of_a_mixed_reader() -> None:
+    red_not_blue = pointwise([[1.0, 0.0, -1.0], [-1.0, -1.0, -1.0]])
+    images = climb(red_not_blue, make_recipe(Pixel(), steps=200), [0, 1]).images
+    assert images[0, RED].min() > 0.97
+    assert images[0, BLUE].max() < 0.03
+    assert images[1].max() < 0.05
+
+
+def test_scores_rise_and_are_recorded_at_the_trace_steps() -> None:
+    steps: list[int] = []
+    recipe = make_recipe(Pixel(), steps=40)
+    ascent = climb(colour_reader(), recipe, [RED, GREEN], on_step=steps.append)
+    assert steps == list(range(40))
+    assert ascent.trace.shape == (2, len(trace_steps(40)))
+    assert (ascent.trace.diff(dim=1) > -0.01).all()
+    first = climb(colour_reader(), make_recipe(Pixel(), steps=1), [RED, GREEN])
+    assert torch.equal(ascent.trace[:, 0], first.trace[:, 0])
+    assert ascent.trace[0, -1] == pytest.approx(float(ascent.images[0, RED].mean()), abs=0.01)
+    assert ascent.finite.tolist() == [True, True]
+
+
+def test_learning_rate_falls_from_the_first_to_the_last() -> None:
+    def last_move(final_learning_rate: float) -> float:
+        recipes = (
+            make_recipe(Pixel(), steps=n, final_learning_rate=final_learning_rate) for n in (9, 10)
+        )
+        before, after = (climb(colour_reader(), recipe, [RED]).images for recipe in recipes)
+        return float((after - before).abs().mean())
+
+    assert last_move(0.3) > 1.5 * last_move(0.0001)
+
+
+@pytest.mark.parametrize("parameterization", [Pixel(), Fourier()], ids=["pixel", "fourier"])
+def test_sample_has_the_same_bits_alone_and_in_any_company(
+    parameterization: Pixel | Fourier,
+) -> None:
+    # Elementwise on purpose: matrix products of one row are the workbench's business.
+    recipe = make_recipe(parameterization, Transforms(), steps=10)
+    network = nn.Sequential(Scaled(3.0), nn.ReLU())
+    together = climb(network, recipe, [0, 1, 2, 1])
+    reordered = climb(network, recipe, [1, 2, 1, 0], keys=KEYS[[3, 2, 1, 0]])
+    assert torch.equal(reordered.images, together.images.flip(0))
+    for b, channel in enumerate([0, 1, 2, 1]):
+        alone = climb(network, recipe, [channel], keys=KEYS[b : b + 1])
+        assert torch.equal(alone.images[0], together.images[b])
+        assert torch.equal(alone.trace[0], together.trace[b])
+
+
+class Scaled(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.factor * x - 1.0
+
+
+class Overflows(nn.Module):
+    """Channel 0 is beyond float32 once red is near 1; channel 1 reads the absence of red."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([torch.exp(100 * x[:, :1]), 1 - x[:, :1]], dim=1)
+
+
+def test_sample_that_is_not_finite_is_reported_and_leaves_batch_mates_alone() -> None:
+    recipe = make_recipe(QUIET, steps=60)
+    ascent = climb(Overflows(), recipe, [1, 0, 1])
+    assert ascent.finite.tolist() == [True, False, True]
+    assert torch.isfinite(ascent.images).all()
+    for b in (0, 2):
+        healthy = climb(Overflows(), recipe, [1, 1, 1])
+        assert torch.equal(ascent.images[b], healthy.images[b])
+        assert torch.equal(ascent.trace[b], healthy.trace[b])
+
+
+class NaNForRed(nn.Module):
+    """Nothing but NaN for images that are redder than a limit; the identity for others."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        red = x[:, :1].mean(dim=(2, 3), keepdim=True)
+        return torch.where(red > 0.9, torch.full_like(x, float("nan")), x)
+
+
+def test_sample_stands_still_once_it_is_not_finite() -> None:
+    def at(steps: int) -> Ascent:
+        recipe = make_recipe(Pixel(), steps=steps, beta1=0.0, final_learning_rate=0.3)
+        return climb(NaNForRed(), recipe, [RED, GREEN])
+
+    early, late = at(80), at(90)
+    assert early.finite.tolist() == late.finite.tolist() == [False, True]
+    assert torch.equal(early.images[0], late.images[0])
+    assert torch.isfinite(late.images).all()
+
+
+def closed_at_first() -> nn.Module:
+    """A ReLU that no image near grey opens, but a red one does."""
+    return nn.Sequential(pointwise([[10.0, 0.0, 0.0]], [-8.0]), nn.ReLU())
+
+
+def test_closed_channel_is_reached_through_the_leak_and_not_without() -> None:
+    recipe = make_recipe(QUIET, steps=40, leaky_steps=20, leaky_slope=0.1)
+    reached = climb(closed_at_first(), recipe, [0])
+    assert reached.trace[0, 0] == 0
+    assert reached.trace[0, -1] > 1
+    for off in ({"leaky_steps": 0}, {"leaky_slope": 0.0}):
+        recipe = make_recipe(QUIET, **{"steps": 40, "leaky_steps": 20, "leaky_slope": 0.1, **off})
+        assert (climb(closed_at_first(), recipe, [0]).trace == 0).all()
+
+
+def test_network_is_not_updated() -> None:
+    network = closed_at_first()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    climb(network, make_recipe(QUIET, steps=20), [0])
+    assert all(torch.equal(before[name], t) for name, t in network.state_dict().items())
+    assert all(p.grad is None for p in network.parameters())

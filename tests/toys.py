@@ -1,0 +1,148 @@
+"""Toy networks with hand-set weights, a small recipe and a small store, shared by the tests."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.jobs import STATUS, LayerInfo, NetworkIdentity, Series, Shard, ShardResult
+from pipeline.layers import describe_layers
+from pipeline.plan import LayerPlan, ModelPlan, Plan
+from pipeline.recipe import Adam, ChannelObjective, Fourier, Pixel, Recipe, Transforms, trace_steps
+from pipeline.store import OutputFolder, commit
+
+STILL = Transforms(jitter=0.0, scale=(1.0, 1.0), rotate=0.0)
+RED, GREEN, BLUE = 0, 1, 2
+
+
+def make_recipe(
+    parameterization: Fourier | Pixel | None = None,
+    transforms: Transforms = STILL,
+    image_size: int = 16,
+    **adam: Any,
+) -> Recipe:
+    settings = {"steps": 12, "learning_rate": 0.3, "leaky_steps": 4, **adam}
+    return Recipe(
+        objective=ChannelObjective(),
+        parameterization=parameterization or Fourier(),
+        transforms=transforms,
+        optimizer=Adam(**settings),
+        image_size=image_size,
+        precision="fp32",
+    )
+
+
+# --- networks ------------------------------------------------------------------------------------
+
+
+def pointwise(weight: Iterable[Iterable[float]], bias: Iterable[float] | None = None) -> nn.Conv2d:
+    """A 1x1 convolution with the given matrix, (channels out) x (channels in)."""
+    matrix = torch.tensor([list(row) for row in weight])
+    conv = nn.Conv2d(matrix.shape[1], matrix.shape[0], 1)
+    with torch.no_grad():
+        conv.weight.copy_(matrix[:, :, None, None])
+        conv.bias.copy_(torch.zeros(len(matrix)) if bias is None else torch.tensor(list(bias)))
+    return conv.requires_grad_(False)
+
+
+def colour_reader() -> nn.Conv2d:
+    """Its channels are the colours of its input."""
+    return pointwise([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+
+
+def random_network(*modules: nn.Module) -> nn.Sequential:
+    """A chain in eval mode, frozen, whose random weights are the same every time."""
+    network = nn.Sequential(*modules).eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(0)
+    for tensor in network.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(torch.rand(tensor.shape, generator=generator) - 0.4)
+    return network
+
+
+def example(size: int = 16, batch: int = 1, seed: int = 0) -> Tensor:
+    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def layer_of(network: nn.Module, name: str, size: int = 16) -> LayerInfo:
+    return {info.name: info for info in describe_layers(network, example(size))}[name]
+
+
+# --- stores --------------------------------------------------------------------------------------
+
+IDENTITY = NetworkIdentity("toy", "c0ffee" * 10, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+
+def layer_info(name: str = "block.conv", n_channels: int = 6, **changes: Any) -> LayerInfo:
+    info = LayerInfo(
+        name=name,
+        module_type="Conv2d",
+        kinds=("Conv2d", "_ConvNd"),
+        n_channels=n_channels,
+        shape=(n_channels, 4, 4),
+        channel_axis=1,
+        calls=1,
+        flops=1000,
+        flops_before=3000,
+        flops_share=0.25,
+    )
+    return replace(info, **changes)
+
+
+def make_plan(
+    *layers: LayerInfo,
+    channels: tuple[int, ...] | None = None,
+    seeds: tuple[int, ...] = (0,),
+    shard_size: int = 2,
+    recipe: Recipe | None = None,
+    label: str = "toy",
+) -> Plan:
+    """A plan of one model; all channels of every layer unless told."""
+    wanted = tuple(
+        LayerPlan(info, tuple(range(info.n_channels)) if channels is None else channels)
+        for info in (layers or (layer_info(),))
+    )
+    return Plan(
+        (ModelPlan(label, IDENTITY, 64, recipe or make_recipe(), wanted),), seeds, shard_size
+    )
+
+
+def make_series(**changes: Any) -> Series:
+    return replace(Series("toy", IDENTITY, "block.conv", 0, make_recipe()), **changes)
+
+
+def make_result(shard: Shard, n_channels: int = 6) -> ShardResult:
+    """Arrays that tell their job: image filled with 10 * channel + seed, activation likewise."""
+    n, recipe, seed = len(shard.channels), shard.series.recipe, shard.series.seed
+    channel = np.asarray(shard.channels)
+    told = (10 * channel + seed).astype(np.float32)
+    size, steps = recipe.image_size, trace_steps(recipe.optimizer.steps)
+    image = np.broadcast_to(told[:, None, None, None], (n, size, size, 3)).astype(np.uint8)
+    arrays = {
+        "channel": channel,
+        "image": image,
+        "status": np.full(n, STATUS["ok"], np.uint8),
+        "activation": told,
+        "activation_robust": told - 0.5,
+        "activation_max": told + 0.5,
+        "trace": told[:, None] + np.arange(len(steps), dtype=np.float32),
+        "trace_step": np.asarray(steps),
+        "response": told[:, None] + np.arange(n_channels, dtype=np.float32) / 100,
+    }
+    return ShardResult(arrays, {"seconds_per_job": 0.5, "device": "toy"})
+
+
+def fill_store(folder: OutputFolder, plan: Plan) -> list[Path]:
+    """Commit made-up results for every shard of a plan; returns the files."""
+    paths = []
+    for model in plan.models:
+        for layer in model.layers:
+            for seed in plan.seeds:
+                for shard in plan.layer_shards(model, layer, seed):
+                    commit(folder, shard, make_result(shard, layer.info.n_channels))
+                    paths.append(folder.shard(shard))
+    return paths
