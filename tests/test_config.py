@@ -4,9 +4,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from toys import composed
 
-from pipeline.config import Config, config_folder, make_config
+from pipeline.config import config_folder
 from pipeline.errors import UserError
 from pipeline.recipe import Fourier, Pixel
 
@@ -16,11 +16,6 @@ CHOICES = [
     if path.parent.name != "experiment"
 ]
 EXPERIMENTS = sorted((config_folder() / "experiment").glob("*.yaml"))
-
-
-def composed(*overrides: str) -> Config:
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return make_config(compose("config", overrides=list(overrides)))
 
 
 def test_defaults_are_the_demo_network_with_all_channels() -> None:
@@ -43,9 +38,9 @@ def test_every_experiment_composes_and_opens_with_its_command(path: Path) -> Non
     assert command.startswith(f"# ./scripts/atlas run experiment={path.stem}")
 
 
-def test_experiment_that_needs_weights_asks_for_them() -> None:
-    with pytest.raises(UserError, match="weights"):
-        composed("experiment=squeezenet_local")
+def test_local_experiment_downloads_nothing() -> None:
+    (model,) = composed("experiment=squeezenet_local").models
+    assert str(model.weights).endswith(".safetensors")
 
 
 def test_better_quality_takes_more_steps() -> None:

@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from toys import BLUE, GREEN, RED, colour_reader, make_recipe, pointwise
+from toys import BLUE, GREEN, RED, STILL, colour_reader, make_recipe, pointwise
 from torch import Tensor, nn
 
 from pipeline import rng
 from pipeline.objectives import make_objective
 from pipeline.optimize import Ascent, ascend
+from pipeline.parameterizations import make_parameterization, to_colours
 from pipeline.recipe import ChannelObjective, Fourier, Pixel, Recipe, Transforms, trace_steps
 
 KEYS = rng.keys([f"{i:016x}" + "0" * 48 for i in range(1, 5)])
@@ -32,16 +33,19 @@ def mean_colours(images: Tensor) -> Tensor:
     return images.mean(dim=(2, 3))
 
 
+PURE_COLOURS = pointwise([[1.0, -0.5, -0.5], [-0.5, 1.0, -0.5], [-0.5, -0.5, 1.0]])
+
+
 @pytest.mark.parametrize("parameterization", [Pixel(), Fourier()], ids=["pixel", "fourier"])
-@pytest.mark.parametrize("transforms", [Transforms(jitter=2.0), Transforms(0, (1, 1), 0)])
+@pytest.mark.parametrize("transforms", [STILL, Transforms(jitter=2.0)], ids=["still", "moving"])
 def test_image_turns_into_the_colour_that_the_channel_reads(
     parameterization: Pixel | Fourier, transforms: Transforms
 ) -> None:
-    recipe = make_recipe(parameterization, transforms, steps=40)
-    found = mean_colours(climb(colour_reader(), recipe, [RED, GREEN, BLUE]).images)
-    start = mean_colours(climb(colour_reader(), make_recipe(steps=1), [RED, GREEN, BLUE]).images)
-    assert (found.diagonal() > start.diagonal() + 0.2).all()
-    assert found.argmax(dim=1).tolist() == [RED, GREEN, BLUE]
+    recipe = make_recipe(parameterization, transforms, steps=60)
+    found = mean_colours(climb(PURE_COLOURS, recipe, [RED, GREEN, BLUE]).images)
+    for colour, means in enumerate(found):
+        others = [c for c in (RED, GREEN, BLUE) if c != colour]
+        assert (means[colour] > means[others] + 0.08).all()
 
 
 def test_pixels_reach_the_exact_optimum_of_a_mixed_reader() -> None:
@@ -65,15 +69,15 @@ def test_scores_rise_and_are_recorded_at_the_trace_steps() -> None:
     assert ascent.finite.tolist() == [True, True]
 
 
-def test_learning_rate_falls_from_the_first_to_the_last() -> None:
-    def last_move(final_learning_rate: float) -> float:
-        recipes = (
-            make_recipe(Pixel(), steps=n, final_learning_rate=final_learning_rate) for n in (9, 10)
-        )
-        before, after = (climb(colour_reader(), recipe, [RED]).images for recipe in recipes)
-        return float((after - before).abs().mean())
-
-    assert last_move(0.3) > 1.5 * last_move(0.0001)
+@pytest.mark.parametrize(("steps", "moved"), [(1, 0.3), (2, 0.4), (5, 1.0)])
+def test_learning_rate_falls_from_the_first_to_the_last(steps: int, moved: float) -> None:
+    # Without memory, Adam moves every value by the learning rate itself.
+    recipe = make_recipe(Pixel(), steps=steps, final_learning_rate=0.1, beta1=0.0, beta2=0.0)
+    images = climb(colour_reader(), recipe, [RED]).images
+    start = make_parameterization(recipe, KEYS[:1])().detach()
+    shift = (images.logit() - start.logit())[0, RED]
+    all_three_up = to_colours(torch.ones(1, 3, 1, 1)).logit()[0, RED]
+    assert torch.allclose(shift / all_three_up, torch.tensor(moved), atol=1e-4)
 
 
 @pytest.mark.parametrize("parameterization", [Pixel(), Fourier()], ids=["pixel", "fourier"])
@@ -102,10 +106,11 @@ class Scaled(nn.Module):
 
 
 class Overflows(nn.Module):
-    """Channel 0 is beyond float32 once red is near 1; channel 1 reads the absence of red."""
+    """Channel 0 is infinite once red is beyond 0.9; channel 1 reads the absence of red."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([torch.exp(100 * x[:, :1]), 1 - x[:, :1]], dim=1)
+        red = x[:, :1]
+        return torch.cat([red / (0.9 - red).clamp_min(0), 1 - red], dim=1)
 
 
 def test_sample_that_is_not_finite_is_reported_and_leaves_batch_mates_alone() -> None:
@@ -120,17 +125,18 @@ def test_sample_that_is_not_finite_is_reported_and_leaves_batch_mates_alone() ->
 
 
 class NaNForRed(nn.Module):
-    """Nothing but NaN for images that are redder than a limit; the identity for others."""
+    """Nothing but NaN for images that are redder than a limit; red and its absence for others."""
 
     def forward(self, x: Tensor) -> Tensor:
-        red = x[:, :1].mean(dim=(2, 3), keepdim=True)
-        return torch.where(red > 0.9, torch.full_like(x, float("nan")), x)
+        red = x[:, :1]
+        too_red = red.mean(dim=(2, 3), keepdim=True) > 0.9
+        return torch.where(too_red, float("nan"), torch.cat([red, 1 - red], dim=1))
 
 
 def test_sample_stands_still_once_it_is_not_finite() -> None:
     def at(steps: int) -> Ascent:
         recipe = make_recipe(Pixel(), steps=steps, beta1=0.0, final_learning_rate=0.3)
-        return climb(NaNForRed(), recipe, [RED, GREEN])
+        return climb(NaNForRed(), recipe, [0, 1])
 
     early, late = at(80), at(90)
     assert early.finite.tolist() == late.finite.tolist() == [False, True]

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
+from pipeline.config import Config, config_folder, make_config
 from pipeline.jobs import STATUS, LayerInfo, NetworkIdentity, Series, Shard, ShardResult
 from pipeline.layers import describe_layers
 from pipeline.plan import LayerPlan, ModelPlan, Plan
@@ -17,6 +19,12 @@ from pipeline.store import OutputFolder, commit
 
 STILL = Transforms(jitter=0.0, scale=(1.0, 1.0), rotate=0.0)
 RED, GREEN, BLUE = 0, 1, 2
+
+
+def composed(*overrides: str) -> Config:
+    """The config that a command line with these overrides would make."""
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return make_config(compose("config", overrides=list(overrides)))
 
 
 def make_recipe(
@@ -58,9 +66,10 @@ def random_network(*modules: nn.Module) -> nn.Sequential:
     """A chain in eval mode, frozen, whose random weights are the same every time."""
     network = nn.Sequential(*modules).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
-    for tensor in network.state_dict().values():
+    for name, tensor in network.state_dict().items():
         if tensor.is_floating_point():
-            tensor.copy_(torch.rand(tensor.shape, generator=generator) - 0.4)
+            lowest = 0.1 if name.endswith("running_var") else -0.4
+            tensor.copy_(torch.rand(tensor.shape, generator=generator) + lowest)
     return network
 
 

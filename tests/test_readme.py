@@ -1,0 +1,33 @@
+"""The README is read first: what it says of settings and commands must be so."""
+
+import re
+from pathlib import Path
+
+from pipeline.__main__ import COMMANDS
+from pipeline.compose import config_keys
+from pipeline.config import config_folder
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_every_setting_is_in_the_table() -> None:
+    named = set(re.findall(r"`([a-z_.0-9\[\]]+)`", README))
+    groups = {"objective", "parameterization", "transforms", "optimizer", "executor", "collate"}
+    assert not [key for key in config_keys() if key not in named | groups]
+
+
+def test_every_command_is_explained() -> None:
+    assert not [command for command in COMMANDS if f"`atlas {command}`" not in README]
+
+
+def test_every_picture_is_there() -> None:
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README)
+    assert pictures
+    assert not [picture for picture in pictures if not (ROOT / picture).exists()]
+
+
+def test_every_experiment_opens_with_the_command_that_runs_it() -> None:
+    for path in (config_folder() / "experiment").glob("*.yaml"):
+        command = path.read_text().splitlines()[1]
+        assert command.startswith(f"# ./scripts/atlas run experiment={path.stem}")
