@@ -8,6 +8,7 @@ The contract of the family: an `nn.Module` made for a batch of B jobs,
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,8 +56,7 @@ class FourierImages(nn.Module):
         """Render: images (B, 3, H, W) in [0, 1]."""
         spectrum = torch.view_as_complex(_rows(self.coefficients, self.shape) * self.scale)
         values = torch.fft.irfft2(spectrum, s=self.size, norm="ortho")
-        spread = values.flatten(1).std(dim=1).clamp_min(1e-12)
-        return to_colours(values * (self.contrast / spread)[:, None, None, None])
+        return to_colours(values * (self.contrast / _spread(values)))
 
 
 class PixelImages(nn.Module):
@@ -77,21 +77,46 @@ class PixelImages(nn.Module):
 
 def to_colours(values: Tensor) -> Tensor:
     """Decorrelated values (B, 3, H, W) to RGB images in [0, 1]: colour matrix, then sigmoid."""
-    a, b, c = values.unbind(1)
-    # Written out rather than as a matrix product, whose bits change with the batch size.
-    rows = ((row[0] * a + row[1] * b + row[2] * c) for row in _COLOUR_DIRECTIONS)
-    rgb = torch.stack([row / _COLOUR_SCALE for row in rows], dim=1)
-    # sigmoid(x) = (1 + tanh(x / 2)) / 2: torch's CPU sigmoid rounds differently at the end of a
-    # chunk of memory, so that a sample's bits would depend on its place in the batch.
-    return 0.5 + 0.5 * torch.tanh(0.5 * rgb)
+    matrix = torch.tensor(_COLOUR_DIRECTIONS, device=values.device) / _COLOUR_SCALE
+    rgb: Tensor = _Sigmoid.apply(torch.matmul(matrix, values.flatten(2)))
+    return rgb.view_as(values)
+
+
+class _Sigmoid(torch.autograd.Function):
+    """1 / (1 + exp(-x)), with the same bits wherever in memory a number lies.
+
+    torch's own CPU sigmoid rounds differently at the end of a chunk of memory, so that a sample's
+    bits would depend on its place in the batch.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = torch.neg(x).exp_().add_(1.0).reciprocal_()
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        gradient: Tensor = torch.ops.aten.sigmoid_backward(grads[0], y)
+        return gradient
+
+
+def _spread(values: Tensor) -> Tensor:
+    """Standard deviation of each sample of (B, 3, H, W) over all that it holds: (B, 1, 1, 1)."""
+    # From the moments: torch.std is thirty times slower on a CPU.
+    everything = (1, 2, 3)
+    mean = values.mean(everything, keepdim=True)
+    variance = values.square().mean(everything, keepdim=True) - mean.square()
+    return variance.clamp_min(1e-12).sqrt()
 
 
 def _decay(size: tuple[int, int], power: float) -> Tensor:
-    """Amplitude of each real-FFT coefficient: frequency ** -power, (H, W // 2 + 1, 1)."""
+    """Amplitude of each real-FFT coefficient: frequency ** -power, (H, W // 2 + 1, 2)."""
     fy = torch.fft.fftfreq(size[0], dtype=torch.float64)[:, None]
     fx = torch.fft.rfftfreq(size[1], dtype=torch.float64)[None, :]
     frequency = torch.sqrt(fy**2 + fx**2).clamp_min(1.0 / max(size))
-    return (frequency**-power)[..., None].float()
+    return (frequency**-power)[..., None].expand(-1, -1, 2).float().contiguous()
 
 
 def _noise(keys: Tensor, shape: Sequence[int], sd: float) -> nn.Parameter:

@@ -41,8 +41,8 @@ def warp(images: Tensor, maps: Tensor) -> Tensor:
     y = _centres(height, images.device)[:, None]
     x = _centres(width, images.device)[None, :]
     m = maps[:, :, :, None, None]
-    # Written out: affine_grid uses a matrix product, whose bits change with the batch size.
-    grid = torch.stack([m[:, i, 0] * x + m[:, i, 1] * y + m[:, i, 2] for i in (0, 1)], dim=-1)
+    # Written out: affine_grid is a matrix product, and slower.
+    grid = torch.stack([m[:, i, 0] * x + (m[:, i, 1] * y + m[:, i, 2]) for i in (0, 1)], dim=-1)
     return F.grid_sample(images, grid, "bilinear", "reflection", align_corners=False)
 
 

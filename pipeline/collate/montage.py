@@ -93,8 +93,7 @@ def plan_layout(n: int, seeds: int, image_size: int, settings: CollateSettings) 
     """Choose columns and tile size for n channels: about a square, and never too large to open."""
     across = seeds if settings.seeds == "row" else 1
     grids = seeds if settings.seeds == "grid" and seeds > 1 else 1
-    columns = settings.columns or max(1, round(math.sqrt(n * grids / across)))
-    columns = min(columns, n)
+    columns = min(n, settings.columns or _even_columns(n, math.sqrt(n * grids / across)))
     rows = math.ceil(n / columns)
     tile = min(image_size, settings.tile)
     longest = max(columns * across, rows * grids)
@@ -103,6 +102,12 @@ def plan_layout(n: int, seeds: int, image_size: int, settings: CollateSettings) 
     header = 2 * settings.gap + max(34, round(tile * 0.42))
     subtitle = label + settings.gap if grids > 1 else 0
     return Layout(tile, columns, rows, across, grids, settings.gap, label, header, subtitle)
+
+
+def _even_columns(n: int, square: float) -> int:
+    """Columns that leave the fewest cells of the last row empty, from a square to twice as wide."""
+    candidates = range(max(1, round(square)), max(1, round(2 * square)) + 1)
+    return min(candidates, key=lambda columns: (-n % columns, columns))
 
 
 def _draw_tiles(picture: Image.Image, view: LayerView, layout: Layout) -> NDArray[np.uint8]:
