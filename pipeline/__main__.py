@@ -13,6 +13,7 @@ from pipeline.errors import (
     UserError,
     unknown,
 )
+from pipeline.store import OutputFolder, output_folder
 
 OVERVIEW = """\
 Layer Atlas: for every channel of every layer, the image that excites it most.
@@ -44,7 +45,7 @@ def plan(config: Config) -> int:
     from pipeline import sweep
     from pipeline.report import plan_table
 
-    print(plan_table(config, *sweep.prepare_plan(config)))
+    print(plan_table(_folder(config), *sweep.prepare_plan(config)))
     return EXIT_OK
 
 
@@ -60,9 +61,8 @@ def layers(config: Config) -> int:
 def status(config: Config) -> int:
     """Print how far an output folder is."""
     from pipeline.report import status_table
-    from pipeline.sweep import output_folder
 
-    print(status_table(output_folder(config)))
+    print(status_table(_folder(config)))
     return EXIT_OK
 
 
@@ -70,9 +70,8 @@ def collate(config: Config) -> int:
     """Rebuild montages and atlas from the store alone."""
     from pipeline.collate.run import collate
     from pipeline.report import summary
-    from pipeline.sweep import output_folder
 
-    folder = output_folder(config)
+    folder = _folder(config)
     collate(folder, config.collate)
     print(summary(folder))
     return EXIT_OK
@@ -80,10 +79,13 @@ def collate(config: Config) -> int:
 
 def verify(config: Config) -> int:
     """Check digests, the atlas, and a sample of activations."""
-    from pipeline.sweep import output_folder
     from pipeline.verify import verify
 
-    return verify(config, output_folder(config))
+    return verify(config, _folder(config))
+
+
+def _folder(config: Config) -> OutputFolder:
+    return output_folder(config.output_root, config.name)
 
 
 COMMANDS: dict[str, Callable[[Config], int]] = {

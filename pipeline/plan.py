@@ -4,13 +4,20 @@ config + what the forward passes told  ->  Plan  ->  shards
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.jobs import LayerInfo, NetworkIdentity, Series, Shard
 from pipeline.recipe import Recipe
+
+FLOPS_PER_SECOND = {"cpu": 3e10, "cuda": 2e13}
+"""A guess at a worker's speed, for cutting bundles and for estimates before the first shard."""
+
+_BYTES_PER_PIXEL = 3 * 2
+"""An image is stored twice, in its shard and in the atlas; noise hardly compresses."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,15 @@ class Plan:
 def flops_per_job(layer: LayerInfo, recipe: Recipe) -> float:
     """Floating-point operations of one job: each step is a forward and a backward pass."""
     return 2.0 * layer.flops_before * recipe.optimizer.steps
+
+
+def bytes_needed(plan: Plan, shards: Iterable[Shard]) -> float:
+    """About how much disk some shards will take, in store and atlas together."""
+    size = {model.label: model.recipe.image_size for model in plan.models}
+    images: Counter[str] = Counter()
+    for shard in shards:
+        images[shard.series.model] += len(shard.channels)
+    return float(sum(n * size[label] ** 2 * _BYTES_PER_PIXEL for label, n in images.items()))
 
 
 def select_channels(selection: Any, n_channels: int, where: str) -> tuple[int, ...]:

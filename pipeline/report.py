@@ -10,11 +10,17 @@ from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.jobs import STATUS
 from pipeline.manifest import plan_of, read_manifest
-from pipeline.plan import LayerPlan, ModelPlan, Plan, flops_per_job
+from pipeline.plan import (
+    FLOPS_PER_SECOND,
+    LayerPlan,
+    ModelPlan,
+    Plan,
+    bytes_needed,
+    flops_per_job,
+)
 from pipeline.progress import duration
 from pipeline.shard_file import CorruptShard
 from pipeline.store import DoneIndex, OutputFolder, read_shard
-from pipeline.sweep import FLOPS_PER_SECOND, bytes_needed, output_folder
 
 if TYPE_CHECKING:  # the survey needs torch, which most tables do not
     from pipeline.survey import Survey
@@ -34,9 +40,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1
     )
 
 
-def plan_table(config: Config, plan: Plan, devices: list[str]) -> str:
+def plan_table(folder: OutputFolder, plan: Plan, devices: list[str]) -> str:
     """Models, layers, channels, shards, done and missing, estimated time and disk."""
-    folder = output_folder(config)
     index = DoneIndex(folder)
     rows, missing = [], []
     seconds = 0.0
@@ -65,7 +70,7 @@ def plan_table(config: Config, plan: Plan, devices: list[str]) -> str:
         f"devices   {', '.join(devices)}; precision {plan.models[0].recipe.precision}",
         f"images    {plan.n_jobs}, of which {sum(row[-1] for row in rows)} are missing",
         f"estimate  {duration(seconds)}, {bytes_needed(plan, missing) / 1e6:.1f} MB",
-        *_notices(plan),
+        *(f"note      {notice}" for notice in notices(plan)),
     ]
     return table(header, rows, left=2) + "\n\n" + "\n".join(notes)
 
@@ -93,10 +98,11 @@ def _job_seconds(
     return statistics.median(measured) if measured else guess
 
 
-def _notices(plan: Plan) -> list[str]:
+def notices(plan: Plan) -> list[str]:
+    """What a user should know about the plan: layers of which only one call is looked at."""
     return [
-        f"note      {model.label}/{layer.info.name} is called {layer.info.calls} times per forward "
-        "pass; its first call is used"
+        f"{model.label}/{layer.info.name} is called {layer.info.calls} times per forward pass; "
+        "its first call is used"
         for model in plan.models
         for layer in model.layers
         if layer.info.calls > 1
@@ -156,11 +162,10 @@ def summary(folder: OutputFolder) -> str:
     plan = plan_of(read_manifest(folder))
     with h5py.File(folder.atlas, "r") as file:
         for view in layer_views(folder, plan):
-            name = view.layer.info.name
-            status = file[view.model.label.replace("/", "_")][name]["status"][()]
+            status = file[view.group]["status"][()]
             for word, code in STATUS.items():
                 counts[word] += int(np.count_nonzero(status == code))
-            montages.append(folder.montage(view.model.label, name))
+            montages.append(folder.montage(view.model.label, view.layer.info.name))
     told = ", ".join(f"{n} {word}" for word, n in counts.items() if n)
     lines = [f"{plan.n_jobs} images: {told}", f"  atlas     {folder.atlas}"]
     lines.append(

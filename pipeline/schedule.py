@@ -6,7 +6,6 @@ pulse; when it dies, the next run starts from the store again.
 
 import heapq
 import json
-import shutil
 import signal
 import sys
 import time
@@ -303,7 +302,8 @@ def _balance(wave: Sequence[tuple[float, int]], slots: int) -> list[list[int]]:
     return [sorted(numbers) for _, _, numbers in sorted(loads, key=lambda x: x[1]) if numbers]
 
 
-def clear_logs(folder: OutputFolder) -> None:
-    """Start a run with an empty log folder; call it under the lock only."""
-    shutil.rmtree(folder.logs, ignore_errors=True)
-    folder.logs.mkdir(parents=True, exist_ok=True)
+def clear_requests(folder: OutputFolder) -> None:
+    """Remove what an earlier run asked of its workers; call it under the lock only."""
+    for pattern in ("worker-*.json", "worker-*.pulse*"):
+        for path in folder.logs.glob(pattern):
+            path.unlink(missing_ok=True)

@@ -79,6 +79,17 @@ class OutputFolder:
         return self.logs / f"{tag}.log"
 
 
+def output_folder(root: str, name: str) -> OutputFolder:
+    """The folder of a run; raises UserError if its name is not a folder name."""
+    if safe_name(name) != name:
+        suggestion = safe_name(name).split("~")[0].strip("_") or "demo"
+        raise UserError(
+            f"name={name!r} cannot be a folder name; use letters, digits, - and _ "
+            f"(for instance name={suggestion}). The folder around it is set by output_root."
+        )
+    return OutputFolder(Path(root) / name)
+
+
 # --- writing -------------------------------------------------------------------------------------
 
 

@@ -1,25 +1,20 @@
 """A sweep from beginning to end: plan, make what is missing, collate."""
 
+import sys
 import time
-from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 
+from pipeline.collate.run import collate
 from pipeline.config import Config
-from pipeline.errors import EXIT_FAILED_JOBS, EXIT_OK, UserError
+from pipeline.errors import EXIT_FAILED_JOBS, EXIT_OK
 from pipeline.executors.local import LocalExecutor
 from pipeline.jobs import Shard
 from pipeline.manifest import add_timings, write_manifest
-from pipeline.plan import Plan
+from pipeline.plan import FLOPS_PER_SECOND, Plan, bytes_needed
 from pipeline.progress import Bar
-from pipeline.schedule import Outcome, Scheduler, Workload, clear_logs
-from pipeline.store import DoneIndex, OutputFolder, locked, prepare, safe_name, sweep_temporary
-
-FLOPS_PER_SECOND = {"cpu": 3e10, "cuda": 2e13}
-"""A guess at a worker's speed, for cutting bundles and for estimates before the first shard."""
-
-_BYTES_PER_PIXEL = 3 * 2
-"""An image is stored twice, in its shard and in the atlas; noise hardly compresses."""
+from pipeline.report import notices, summary
+from pipeline.schedule import Outcome, Scheduler, Workload, clear_requests
+from pipeline.store import DoneIndex, OutputFolder, locked, output_folder, prepare, sweep_temporary
 
 _ROUNDS = 3
 
@@ -31,41 +26,50 @@ def run(config: Config) -> int:
         UserError: a mistake in config or input, or another run at work in the folder.
         StorageError: the disk is full or fails.
     """
-    from pipeline.collate.run import collate
-    from pipeline.report import summary
-
     started = time.monotonic()
-    folder = output_folder(config)
+    folder = output_folder(config.output_root, config.name)
     if folder.lock.exists():
         with locked(folder):  # refuse at once what would be refused after planning
             pass
     plan, devices = prepare_plan(config)
-    pending = list(DoneIndex(folder).missing(plan.shards()))
-    prepare(folder, bytes_needed(plan, pending))
+    for notice in notices(plan):
+        print(f"note: {notice}", file=sys.stderr)
+    prepare(folder, bytes_needed(plan, DoneIndex(folder).missing(plan.shards())))
     with locked(folder):
         sweep_temporary(folder)
-        clear_logs(folder)
+        clear_requests(folder)
         write_manifest(folder, config, plan, devices)
         timings = {"planning": time.monotonic() - started}
-        outcome = Outcome()
-        # A corrupt shard shows when it is read; it is set aside and the next round makes it anew.
-        for _ in range(_ROUNDS):
-            pending = list(DoneIndex(folder).missing(plan.shards()))
-            todo = without_failed(pending, outcome.failed)
-            if todo:
-                begun = time.monotonic()
-                _make(config, folder, plan, devices, todo, outcome)
-                timings["making"] = timings.get("making", 0.0) + time.monotonic() - begun
-            if outcome.exit_code:
-                return outcome.exit_code
-            begun = time.monotonic()
-            collate(folder, config.collate)
-            timings["collating"] = time.monotonic() - begun
-            if not without_failed(DoneIndex(folder).missing(plan.shards()), outcome.failed):
-                break
-        add_timings(folder, {name: round(seconds, 3) for name, seconds in timings.items()})
-        print(summary(folder))
-    return EXIT_FAILED_JOBS if outcome.failed else EXIT_OK
+        outcome = _make_and_collate(config, folder, plan, devices, timings)
+        if not outcome.exit_code:
+            add_timings(folder, {name: round(seconds, 3) for name, seconds in timings.items()})
+            print(summary(folder))
+    return outcome.exit_code or (EXIT_FAILED_JOBS if outcome.failed else EXIT_OK)
+
+
+def _make_and_collate(
+    config: Config,
+    folder: OutputFolder,
+    plan: Plan,
+    devices: list[str],
+    timings: dict[str, float],
+) -> Outcome:
+    """Make what is missing and collate; again, if collation met a corrupt shard and set it aside."""
+    outcome = Outcome()
+    for _ in range(_ROUNDS):
+        missing = without_failed(DoneIndex(folder).missing(plan.shards()), outcome.failed)
+        if "collating" in timings and not missing:
+            break
+        begun = time.monotonic()
+        if missing:
+            _make(config, folder, plan, devices, missing, outcome)
+        if outcome.exit_code:
+            break
+        made = time.monotonic()
+        collate(folder, config.collate)
+        timings["making"] = timings.get("making", 0.0) + made - begun
+        timings["collating"] = timings.get("collating", 0.0) + time.monotonic() - made
+    return outcome
 
 
 def without_failed(shards: Iterable[Shard], failed: list[Shard]) -> list[Shard]:
@@ -81,26 +85,6 @@ def prepare_plan(config: Config) -> tuple[Plan, list[str]]:
     devices = find_devices(config.executor.devices)
     plan = make_plan(config, survey(config), devices)
     return plan, devices
-
-
-def output_folder(config: Config) -> OutputFolder:
-    """The output folder of a sweep: its name is a folder name, not a path."""
-    if safe_name(config.name) != config.name:
-        raise UserError(
-            f"name={config.name!r} cannot be a folder name; use letters, digits, - and _ "
-            f"(for instance name={safe_name(config.name).split('~')[0].strip('_') or 'demo'}). "
-            "The folder around it is set by output_root."
-        )
-    return OutputFolder(Path(config.output_root) / config.name)
-
-
-def bytes_needed(plan: Plan, shards: list[Shard]) -> float:
-    """About how much disk some shards will take."""
-    size = {model.label: model.recipe.image_size for model in plan.models}
-    images: Counter[str] = Counter()
-    for shard in shards:
-        images[shard.series.model] += len(shard.channels)
-    return float(sum(n * size[label] ** 2 * _BYTES_PER_PIXEL for label, n in images.items()))
 
 
 def _make(

@@ -65,7 +65,7 @@ def verify(config: Config, folder: OutputFolder) -> int:
 
 def _compare(atlas: h5py.File, view: LayerView) -> Iterator[str]:
     """Differences between a layer of the atlas and its shards."""
-    name = f"{view.model.label.replace('/', '_')}/{view.layer.info.name}"
+    name = view.group
     if name not in atlas:
         yield f"{name} is not in the atlas; collate it"
         return

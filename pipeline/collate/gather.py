@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.jobs import STATUS, Shard, ShardResult
 from pipeline.plan import LayerPlan, ModelPlan, Plan
 from pipeline.shard_file import CorruptShard
-from pipeline.store import DoneIndex, OutputFolder, read_shard, set_aside
+from pipeline.store import DoneIndex, OutputFolder, read_shard, safe_name, set_aside
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,11 @@ class LayerView:
     def channels(self) -> NDArray[np.int64]:
         """The wanted channels (C,)."""
         return np.asarray(self.layer.channels, dtype=np.int64)
+
+    @property
+    def group(self) -> str:
+        """Path of the layer's group in the atlas."""
+        return f"{safe_name(self.model.label)}/{safe_name(self.layer.info.name)}"
 
     @property
     def image_size(self) -> int:

@@ -82,13 +82,13 @@ def _write_layer(file: h5py.File, view: LayerView) -> None:
 
 def _layer_group(file: h5py.File, view: LayerView) -> h5py.Group:
     model, info = view.model, view.layer.info
-    parent = file.require_group(model.label.replace("/", "_"))
+    group = file.create_group(view.group, track_order=True)
+    parent = group.parent
     parent.attrs["source"] = model.network.source
     parent.attrs["weights_sha256"] = model.network.weights_sha256
     parent.attrs["mean"] = model.network.mean
     parent.attrs["std"] = model.network.std
     parent.attrs["input_size"] = model.input_size
-    group = parent.create_group(info.name, track_order=True)
     group.attrs["module_type"] = info.module_type
     group.attrs["n_channels"] = info.n_channels
     group.attrs["activation_shape"] = info.shape
