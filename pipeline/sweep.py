@@ -54,7 +54,7 @@ def _make_and_collate(
     devices: list[str],
     timings: dict[str, float],
 ) -> Outcome:
-    """Make what is missing and collate; again, if collation met a corrupt shard and set it aside."""
+    """Make what is missing and collate; again where collation set a corrupt shard aside."""
     outcome = Outcome()
     for _ in range(_ROUNDS):
         missing = without_failed(DoneIndex(folder).missing(plan.shards()), outcome.failed)

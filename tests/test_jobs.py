@@ -92,7 +92,9 @@ def test_every_field_of_network_layer_seed_and_recipe_changes_the_keys(place: st
 
 
 def test_the_fields_above_include_those_of_nested_records() -> None:
-    assert {"seed", "layer", "network.weights_sha256", "recipe.optimizer.leaky_slope"} < set(CHANGES)
+    assert {"seed", "layer", "network.weights_sha256", "recipe.optimizer.leaky_slope"} < set(
+        CHANGES
+    )
 
 
 def test_label_is_not_part_of_the_identity() -> None:

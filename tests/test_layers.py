@@ -5,9 +5,9 @@ from itertools import chain
 
 import pytest
 import torch
-from toys import example, layer_of, pointwise, random_network
 from torch import Tensor, nn
 from torchvision.ops.misc import Permute
+from toys import example, layer_of, pointwise, random_network
 
 from pipeline.errors import UserError
 from pipeline.jobs import LayerInfo
@@ -154,7 +154,11 @@ def captured_by_hand(network: nn.Module, layer: LayerInfo, x: Tensor) -> Tensor:
     handle = network.get_submodule(layer.name).register_forward_hook(keep)
     network(x)
     handle.remove()
-    return seen[0].movedim(layer.channel_axis, 1).flatten(2) if seen[0].ndim > 2 else seen[0][..., None]
+    return (
+        seen[0].movedim(layer.channel_axis, 1).flatten(2)
+        if seen[0].ndim > 2
+        else seen[0][..., None]
+    )
 
 
 def has_hooks(network: nn.Module) -> bool:
@@ -350,6 +354,29 @@ def test_nothing_beyond_the_layer_runs(extra: list[nn.Module]) -> None:
     network(example(SIZE))
     assert calls
     handle.remove()
+
+
+class Aside(nn.Module):
+    """Something that the layer `conv` does not need comes before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.aside = nn.Conv2d(3, 2, 3)
+        self.conv = nn.Conv2d(3, 2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        aside = self.aside(x)
+        return self.conv(x) + aside
+
+
+def test_what_the_layer_does_not_need_is_left_out_where_tracing_works() -> None:
+    network = Aside().eval()
+    responses = truncate(network, layer_of(network, "conv"), example(SIZE))
+    calls = []
+    handle = network.aside.register_forward_hook(lambda *_: calls.append(1))
+    responses(example(SIZE))
+    handle.remove()
+    assert not calls
 
 
 def test_exceptions_of_the_network_come_out_and_leave_no_hooks() -> None:

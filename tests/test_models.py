@@ -423,7 +423,9 @@ def test_weights_in_the_cache_are_used_without_a_download(hub: Path) -> None:
     assert named.identity == load_published().identity
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-100], lambda _: b"<html>login</html>" * 9])
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-100], lambda _: b"<html>login</html>" * 9], ids=["cut", "text"]
+)
 def test_damaged_file_in_the_cache_is_told_by_its_path(
     damage: Callable[[bytes], bytes], hub: Path
 ) -> None:

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from toys import BLUE, GREEN, RED, STILL, colour_reader, make_recipe, pointwise
 from torch import Tensor, nn
+from toys import BLUE, GREEN, RED, STILL, colour_reader, make_recipe, pointwise
 
 from pipeline import rng
 from pipeline.objectives import make_objective
@@ -142,6 +142,29 @@ def test_sample_stands_still_once_it_is_not_finite() -> None:
     assert early.finite.tolist() == late.finite.tolist() == [False, True]
     assert torch.equal(early.images[0], late.images[0])
     assert torch.isfinite(late.images).all()
+
+
+class NaNOnce(nn.Module):
+    """The scores of the first sample are NaN at one step, and sound before and after."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.steps_left = step
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.steps_left -= 1
+        if self.steps_left != -1:
+            return x
+        first = torch.arange(len(x)).view(-1, 1, 1, 1) == 0
+        return torch.where(first, float("nan"), x)
+
+
+def test_sample_that_was_not_finite_for_one_step_stays_reported() -> None:
+    ascent = climb(NaNOnce(step=3), make_recipe(Pixel(), steps=10), [RED, GREEN])
+    assert ascent.finite.tolist() == [False, True]
+    assert torch.isnan(ascent.trace[0]).tolist() == [step == 3 for step in range(10)]
+    sound = climb(nn.Identity(), make_recipe(Pixel(), steps=10), [RED, GREEN])
+    assert torch.equal(ascent.images[1], sound.images[1])
 
 
 def closed_at_first() -> nn.Module:

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from toys import make_recipe
 from torch import Tensor, nn
+from toys import make_recipe
 
 from pipeline import rng
 from pipeline.parameterizations import make_parameterization, to_colours

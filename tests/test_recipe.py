@@ -1,6 +1,7 @@
 """The recipe: values out of range are refused by name, and the trace has its ends."""
 
 from dataclasses import FrozenInstanceError
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -45,5 +46,5 @@ def test_trace_holds_at_most_33_steps_evenly_with_both_ends(steps: int) -> None:
     recorded = trace_steps(steps)
     assert len(recorded) == min(steps, 33)
     assert (recorded[0], recorded[-1]) == (0, steps - 1)
-    gaps = {b - a for a, b in zip(recorded, recorded[1:], strict=False)}
+    gaps = {b - a for a, b in pairwise(recorded)}
     assert not gaps or (min(gaps) >= 1 and max(gaps) - min(gaps) <= 1)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pytest
@@ -31,7 +31,7 @@ class Outer:
     choice: Literal["row", "grid"] = "row"
     amount: int | Literal["auto"] = "auto"
     extra: dict[str, int] | None = None
-    family: Fourier | Pixel = Fourier()
+    family: Fourier | Pixel = field(default_factory=Fourier)
     anything: Any = None
     flag: bool = False
 

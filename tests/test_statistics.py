@@ -2,15 +2,17 @@
 
 import pytest
 import torch
-from toys import BLUE, GREEN, RED, colour_reader, layer_of, make_recipe, pointwise
 from torch import Tensor, nn
+from toys import BLUE, GREEN, RED, colour_reader, layer_of, make_recipe, pointwise
 
+from pipeline import rng
 from pipeline.bench import Workbench
 from pipeline.jobs import STATUS
 from pipeline.models import Network
 from pipeline.objectives import make_objective
-from pipeline.recipe import ChannelObjective, Pixel
+from pipeline.recipe import ChannelObjective, Pixel, Transforms
 from pipeline.statistics import from_bytes, measure, to_bytes
+from pipeline.transforms import draw_views, warp
 
 SIZE = 32
 
@@ -61,7 +63,9 @@ def test_known_answers_of_a_colour_reader() -> None:
     }
 
 
-def test_robust_activation_is_near_the_plain_one_for_smooth_images_and_below_it_for_fragile() -> None:
+def test_robust_activation_is_near_the_plain_one_for_smooth_images_and_below_it_for_fragile() -> (
+    None
+):
     smooth, checks = photographs(1), torch.zeros(1, SIZE, SIZE, 3, dtype=torch.uint8)
     checks[:, ::2, ::2] = checks[:, 1::2, 1::2] = 255
     # Reads the contrast between a pixel and its right neighbour.
@@ -73,6 +77,15 @@ def test_robust_activation_is_near_the_plain_one_for_smooth_images_and_below_it_
     assert plain[1].item() == pytest.approx(0.5, abs=0.01)
     assert robust[1] < 0.6 * plain[1]
     assert robust[0] == pytest.approx(float(plain[0]), rel=0.2)
+
+
+def test_robust_activation_is_the_mean_over_16_fixed_small_warps() -> None:
+    small = Transforms(jitter=4.0, scale=(0.95, 1.05), rotate=5.0)
+    views = draw_views(small, rng.keys(["0" * 64]), 16, SIZE)
+    pixels = photographs(2)
+    reds = [warp(from_bytes(pixels), view.expand(2, 2, 3))[:, RED].mean((1, 2)) for view in views]
+    expected = torch.stack(reds).mean(dim=0)
+    assert torch.allclose(measured(pixels, [RED, RED])["activation_robust"], expected)
 
 
 def test_measures_of_an_image_do_not_depend_on_batch_mates() -> None:

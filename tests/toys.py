@@ -1,6 +1,6 @@
 """Toy networks with hand-set weights, a small recipe and a small store, shared by the tests."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from pipeline.jobs import STATUS, LayerInfo, NetworkIdentity, Series, Shard, Sha
 from pipeline.layers import describe_layers
 from pipeline.plan import LayerPlan, ModelPlan, Plan
 from pipeline.recipe import Adam, ChannelObjective, Fourier, Pixel, Recipe, Transforms, trace_steps
-from pipeline.store import OutputFolder, commit
+from pipeline.store import OutputFolder, commit, write_json
 
 STILL = Transforms(jitter=0.0, scale=(1.0, 1.0), rotate=0.0)
 RED, GREEN, BLUE = 0, 1, 2
@@ -124,17 +124,20 @@ def make_series(**changes: Any) -> Series:
     return replace(Series("toy", IDENTITY, "block.conv", 0, make_recipe()), **changes)
 
 
-def make_result(shard: Shard, n_channels: int = 6) -> ShardResult:
+def make_result(
+    shard: Shard, n_channels: int = 6, status: Mapping[int, str] | None = None
+) -> ShardResult:
     """Arrays that tell their job: image filled with 10 * channel + seed, activation likewise."""
     n, recipe, seed = len(shard.channels), shard.series.recipe, shard.series.seed
     channel = np.asarray(shard.channels)
     told = (10 * channel + seed).astype(np.float32)
     size, steps = recipe.image_size, trace_steps(recipe.optimizer.steps)
     image = np.broadcast_to(told[:, None, None, None], (n, size, size, 3)).astype(np.uint8)
+    codes = [STATUS[(status or {}).get(c, "ok")] for c in shard.channels]
     arrays = {
         "channel": channel,
         "image": image,
-        "status": np.full(n, STATUS["ok"], np.uint8),
+        "status": np.asarray(codes, np.uint8),
         "activation": told,
         "activation_robust": told - 0.5,
         "activation_max": told + 0.5,
@@ -145,13 +148,22 @@ def make_result(shard: Shard, n_channels: int = 6) -> ShardResult:
     return ShardResult(arrays, {"seconds_per_job": 0.5, "device": "toy"})
 
 
-def fill_store(folder: OutputFolder, plan: Plan) -> list[Path]:
-    """Commit made-up results for every shard of a plan; returns the files."""
+def fill_store(
+    folder: OutputFolder, plan: Plan, status: Mapping[int, str] | None = None
+) -> list[Path]:
+    """Commit made-up results for every shard of a plan; returns the files.
+
+    Args:
+        status: what became of some channels, if not `ok`. Of a shard with a `failed` channel there
+            is a record of failure instead, and of one with a `missing` channel nothing.
+    """
     paths = []
-    for model in plan.models:
-        for layer in model.layers:
-            for seed in plan.seeds:
-                for shard in plan.layer_shards(model, layer, seed):
-                    commit(folder, shard, make_result(shard, layer.info.n_channels))
-                    paths.append(folder.shard(shard))
+    for shard in plan.shards():
+        words = {(status or {}).get(channel) for channel in shard.channels}
+        if "failed" in words:
+            write_json(folder.failure(shard.key, 1), {"what": str(shard)})
+        elif "missing" not in words:
+            layers = {layer.info.name: layer.info for m in plan.models for layer in m.layers}
+            commit(folder, shard, make_result(shard, layers[shard.series.layer].n_channels, status))
+            paths.append(folder.shard(shard))
     return paths
