@@ -89,6 +89,10 @@ class LayerBench:
         ascent = ascend(self.fast, self.objective, self.recipe, keys, target, on_step)
         pixels = to_bytes(ascent.images)
         measured = measure(self.exact, self.objective, pixels, target)
+        # A channel at its ceiling answers the same to every view, but it did not from the start.
+        moved = ascent.trace.amax(dim=1) != ascent.trace.amin(dim=1)
+        dead = measured["status"] == STATUS["dead"]
+        measured["status"].masked_fill_(dead & moved, STATUS["ok"])
         measured["status"].masked_fill_(~ascent.finite, STATUS["diverged"])
         rows = {"channel": target, "image": pixels, "trace": ascent.trace, **measured}
         arrays: dict[str, NDArray[Any]] = {k: v[:n].cpu().numpy() for k, v in rows.items()}

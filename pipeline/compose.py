@@ -42,7 +42,7 @@ def with_config(command: Callable[[Config], int], overrides: Sequence[str]) -> i
     folder = str(config_folder())
     try:
         hydra.main(version_base="1.3", config_path=folder, config_name="config")(task)()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise _explain(error) from error
     if raised:
         raise raised[0]

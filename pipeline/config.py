@@ -12,6 +12,8 @@ from pipeline.errors import UserError
 from pipeline.recipe import Adam, ChannelObjective, Fourier, Pixel, Transforms
 from pipeline.records import build
 
+LARGEST_SHARD = 4096
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -39,6 +41,10 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if not (self.label or self.name).strip():
             raise ValueError("name must not be empty.")
+        if self.args is not None and self.target is None:
+            raise ValueError("args are for a callable of your own; give its name as target.")
+        if self.std is not None and not all(value > 0 for value in self.std):
+            raise ValueError(f"std must be above 0, not {list(self.std)}.")
         if self.input_size is not None and self.input_size < 1:
             raise ValueError(f"input_size must be 1 or more, not {self.input_size}.")
 
@@ -128,12 +134,14 @@ class Config:
                 raise ValueError(f"{field} must not be empty.")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must differ, not {list(self.seeds)}.")
+        if not all(-(2**63) <= seed < 2**63 for seed in self.seeds):
+            raise ValueError(f"seeds must be whole numbers of 64 bits, not {list(self.seeds)}.")
         if self.image_size is not None and self.image_size < 1:
             raise ValueError(f"image_size must be 1 or more, not {self.image_size}.")
         if self.batch_size != "auto" and self.batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more, not {self.batch_size}.")
-        if self.shard_size < 1:
-            raise ValueError(f"shard_size must be 1 or more, not {self.shard_size}.")
+        if not 1 <= self.shard_size <= LARGEST_SHARD:
+            raise ValueError(f"shard_size must be 1 to {LARGEST_SHARD}, not {self.shard_size}.")
 
 
 def config_folder() -> Path:

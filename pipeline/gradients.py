@@ -19,17 +19,19 @@ class _LeakyReLU(torch.autograd.Function):
     """ReLU forward, leaky ReLU backward."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, slope: float) -> Tensor:
-        y = torch.relu(x)
+    def forward(ctx: Any, x: Tensor, slope: float, in_place: bool) -> Tensor:
+        if in_place:
+            ctx.mark_dirty(x)
+        y = torch.relu_(x) if in_place else torch.relu(x)
         ctx.save_for_backward(y)
         ctx.slope = slope
         return y
 
     @staticmethod
-    def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor, None, None]:
         (y,) = ctx.saved_tensors  # type: ignore[attr-defined]
         slope: float = ctx.slope  # type: ignore[attr-defined]
-        return torch.ops.aten.leaky_relu_backward(grads[0], y, slope, True), None
+        return torch.ops.aten.leaky_relu_backward(grads[0], y, slope, True), None, None
 
 
 class LeakyGradient(TorchFunctionMode):
@@ -43,6 +45,8 @@ class LeakyGradient(TorchFunctionMode):
         {F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu_}
     )
 
+    _IN_PLACE: frozenset[Callable[..., Any]] = frozenset({torch.relu_, Tensor.relu_, F.relu_})
+
     def __init__(self, slope: float) -> None:
         super().__init__()
         self.slope = slope
@@ -50,5 +54,7 @@ class LeakyGradient(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Replace ReLU by its leaky twin; run everything else as it is."""
         if func in self._RELUS:
-            return _LeakyReLU.apply(args[0] if args else (kwargs or {})["input"], self.slope)
+            named = dict(zip(("input", "inplace"), args, strict=False)) | (kwargs or {})
+            in_place = func in self._IN_PLACE or bool(named.get("inplace"))
+            return _LeakyReLU.apply(named["input"], self.slope, in_place)
         return func(*args, **(kwargs or {}))

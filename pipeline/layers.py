@@ -34,8 +34,9 @@ def describe_layers(network: nn.Module, example: Tensor) -> list[LayerInfo]:
     """
     observer = _Observer(network)
     with observer.watching():
-        # With a gradient asked for, attention runs step by step and its FLOPs are seen.
-        network(example.clone().requires_grad_())
+        # With a gradient asked for, attention runs step by step and its FLOPs are seen; a copy,
+        # because a network may write over its input.
+        network(example.clone().requires_grad_().clone())
     return observer.layers()
 
 
@@ -70,8 +71,8 @@ class _Observer:
             self.seen[module]["calls"] += 1
             return
         tensor = main_tensor(output)
-        if tensor is None or tensor.ndim < 2:
-            return
+        if tensor is None or tensor.ndim < 2 or len(tensor) != 1:
+            return  # no channels, or no batch in front: the example is a batch of one
         total = self.counter.get_total_flops()
         axis = self._channel_axis(module, args, tensor)
         self.axis_by_shape[tuple(tensor.shape)] = axis
@@ -95,7 +96,9 @@ class _Observer:
         dims = getattr(module, "dims", None)
         source = main_tensor(args)
         if source is not None and kinds & {"Permute"} and dims is not None:
-            return list(dims).index(self.axis_by_shape.get(tuple(source.shape), 1))
+            return [dim % output.ndim for dim in dims].index(
+                self.axis_by_shape.get(tuple(source.shape), 1)
+            )
         known = self.axis_by_shape.get(tuple(output.shape))
         return known if known is not None else (last if output.ndim == 3 else 1)
 
@@ -229,7 +232,7 @@ def _same_output(
 ) -> bool:
     try:
         with torch.no_grad():
-            return torch.equal(graph(example), whole(example))
+            return torch.equal(graph(example.clone()), whole(example.clone()))
     except Exception:  # noqa: BLE001 - a graph that cannot run is a graph that is not used
         return False
 

@@ -9,7 +9,6 @@ import os
 import pickle
 import struct
 import sys
-import urllib.error
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from pipeline.config import ModelConfig
 from pipeline.errors import UserError, unknown
 from pipeline.jobs import LayerInfo, NetworkIdentity
+from pipeline.records import canonical_json
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -68,6 +68,8 @@ class _Blueprint:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     input_size: int
+    cached: Callable[[], Path] | None = None
+    """Where a download of the published weights is kept."""
 
 
 def load_network(config: ModelConfig) -> Network:
@@ -157,6 +159,7 @@ def _from_torchvision(name: str, weights: str) -> _Blueprint:
         mean=tuple(preset.mean),
         std=tuple(preset.std),
         input_size=int(preset.crop_size[0]),
+        cached=lambda: Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name,
     )
 
 
@@ -174,7 +177,7 @@ def _weights_entry(enum: Any, weights: str) -> Any:
 def _from_target(config: ModelConfig, target: str) -> _Blueprint:
     function = _import(target)
     return _Blueprint(
-        source=target,
+        source=target + (f"({canonical_json(config.args)})" if config.args else ""),
         build=lambda: function(**(config.args or {})),
         published=None,
         mean=IMAGENET_MEAN,
@@ -189,7 +192,7 @@ def _import(target: str) -> Callable[..., Any]:
         sys.path.insert(0, str(Path.cwd()))
     try:
         value = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:
         raise UserError(
             f"target {target!r} cannot be imported ({error}). Give the dotted name of a callable "
             "that returns the network; modules in the current folder are found too."
@@ -236,7 +239,12 @@ def _state(blueprint: _Blueprint, weights: str, config: ModelConfig) -> Mapping[
         )
     try:
         return blueprint.published()
-    except (urllib.error.URLError, OSError, RuntimeError) as error:
+    except Exception as error:
+        if blueprint.cached is not None and blueprint.cached().is_file():
+            raise UserError(
+                f"{str(blueprint.cached())!r}, the published weights of {config.name!r}, cannot be "
+                "read; delete the file, and it will be downloaded anew."
+            ) from error
         raise UserError(
             f"the published weights of {config.name!r} cannot be downloaded ({error}). Fetch them "
             "on a machine with access and name the file: weights=path/to/file.pth; "

@@ -87,7 +87,7 @@ def select_channels(selection: Any, n_channels: int, where: str) -> tuple[int, .
     Args:
         selection: `all`, a range "start:stop[:step]", a list of numbers, or {random: n}.
         n_channels: number of channels of the layer.
-        where: model and layer, for messages and as the seed of a random selection.
+        where: model and layer, for messages.
     Raises:
         UserError: an empty selection, a number out of range, or something else altogether.
 
@@ -115,7 +115,7 @@ def _chosen(selection: Any, n_channels: int, where: str) -> list[int]:
     if isinstance(selection, str) and ":" in selection:
         return _range(selection, n_channels)
     if isinstance(selection, Mapping) and list(selection) == ["random"]:
-        return _random(selection["random"], n_channels, where)
+        return _random(selection["random"], n_channels)
     if isinstance(selection, list | tuple) and all(type(c) is int for c in selection):
         return list(selection)
     raise UserError(
@@ -137,11 +137,10 @@ def _range(text: str, n_channels: int) -> list[int]:
     return list(range(n_channels))[slice(*parts)]
 
 
-def _random(n: Any, n_channels: int, where: str) -> list[int]:
-    """The n channels whose hashes are smallest: a larger n only adds to a smaller one."""
+def _random(n: Any, n_channels: int) -> list[int]:
+    """The n channels whose hashes are smallest: layers of one width get the same, and a larger n
+    only adds to a smaller one."""
     if type(n) is not int or n < 1:
         raise UserError(f"channels={{random: {n}}} needs a whole number of 1 or more.")
-    order = sorted(
-        range(n_channels), key=lambda c: hashlib.sha256(f"{where}:{c}".encode()).digest()
-    )
+    order = sorted(range(n_channels), key=lambda c: hashlib.sha256(str(c).encode()).digest())
     return order[:n]

@@ -106,16 +106,19 @@ def _convert_union(options: Sequence[Any], value: Any, where: str) -> Any:
             return _convert(option, value, where)
         except UserError as error:
             errors.append(error)
+    # A mistake inside a list or mapping is told at its own place.
+    inner = [e for e in errors if str(e).startswith((f"{where}[", f"{where}."))]
     expected = " or ".join(_type_name(option) for option in options)
-    raise errors[0] if len(options) == 1 else _wrong_type(where, value, expected)
+    raise inner[0] if inner else _wrong_type(where, value, expected)
 
 
 def _chosen(records: Sequence[Any], value: Mapping[str, Any], where: str) -> Any:
     """The record of a family whose default `name` is the one that the value names."""
     by_name = {choice_name(record): record for record in records}
-    if value.get("name") not in by_name:
-        raise unknown(f"{where}.name", value.get("name"), by_name)
-    return by_name[value["name"]]
+    name = value.get("name")
+    if not isinstance(name, str) or name not in by_name:
+        raise unknown(f"{where}.name", name, by_name)
+    return by_name[name]
 
 
 def _convert_tuple(items: Sequence[Any], value: Any, where: str) -> tuple[Any, ...]:

@@ -30,7 +30,7 @@ def safe_name(name: str) -> str:
     Names that had to be changed end in a few digits of their hash, so that no two become one.
     """
     cleaned = re.sub(r"[^\w.+@=-]", "_", name, flags=re.ASCII).lstrip(".")[:80]
-    if cleaned == name:
+    if cleaned == name != "":
         return name
     return f"{cleaned[:70]}~{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:8]}"
 

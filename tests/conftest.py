@@ -1,4 +1,4 @@
-"""What all tests share: an output folder of their own, and no weights of the user's cache."""
+"""What all tests share: an output folder of their own."""
 
 from pathlib import Path
 

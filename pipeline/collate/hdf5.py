@@ -4,6 +4,7 @@ Every dataset has named dimension scales, so that netCDF readers (xarray with h5
 labelled arrays; h5py and HDF5 viewers open it as it is. Built beside its place and renamed.
 """
 
+import contextlib
 import os
 import time
 import uuid
@@ -21,6 +22,9 @@ from pipeline.shard_file import IMAGE_FILTERS
 from pipeline.store import OutputFolder
 
 SCHEMA = "layer-atlas/1"
+_STATUS_TYPE = "~status"
+"""A name that no model can have."""
+
 _SCALARS = ("activation", "activation_robust", "activation_max")
 _MEANING = {
     "activation": "objective of the stored 8-bit image, without transforms, fp32",
@@ -51,7 +55,7 @@ def write_atlas(
             file.attrs["schema"] = SCHEMA
             file.attrs["created"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
             file.attrs.update(attributes)
-            file["status_type"] = h5py.enum_dtype(STATUS, basetype="u1")
+            file[_STATUS_TYPE] = h5py.enum_dtype(STATUS, basetype="u1")
             for view in views:
                 _write_layer(file, view)
         with open(temporary, "rb") as done:
@@ -60,7 +64,8 @@ def write_atlas(
     except OSError as error:
         raise StorageError(f"cannot write {folder.atlas}: {error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _write_layer(file: h5py.File, view: LayerView) -> None:
@@ -116,7 +121,7 @@ def _create_datasets(file: h5py.File, group: h5py.Group, view: LayerView) -> Non
     group.create_dataset(
         "image", (*per_job, size, size, 3), "u1", chunks=(1, 1, size, size, 3), **IMAGE_FILTERS
     )
-    group.create_dataset("status", per_job, dtype=file["status_type"])
+    group.create_dataset("status", per_job, dtype=file[_STATUS_TYPE])
     for name in _SCALARS:
         group.create_dataset(name, per_job, **nan)
     group.create_dataset("trace", (*per_job, len(steps)), **nan)

@@ -7,7 +7,6 @@ there is one grid after the other (`seeds: grid`). Jobs without an image are tol
 
 import io
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -141,17 +140,17 @@ def _draw_title(
     size = max(14, round(layout.tile * 0.19))
     title = f"{view.model.label}  ·  {view.layer.info.name}"
     x, y = 2 * layout.gap, layout.gap
-    draw.text((x, y), title, _INK, _fitting(title, size, width))
+    _draw_fitting(draw, (x, y), title, _INK, size, width)
     counts = ", ".join(
         f"{int((status == code).sum())} {name}"
         for name, code in STATUS.items()
         if name != "ok" and (status == code).any()
     )
     n, total = len(view.channels), view.layer.info.n_channels
-    text = f"{n} of {total} channels" if n < total else f"{n} channels"
+    text = f"{n} of {total} channels" if n < total else f"{n} channel{'s' if n > 1 else ''}"
     text += f"  ·  {describe_recipe(view.model.recipe)}" + (f"  ·  {counts}" if counts else "")
-    small = max(11, round(size * 0.62))
-    draw.text((x, y + size * 1.35), text, _FAINT, _fitting(text, small, width))
+    small = max(13, round(size * 0.62))
+    _draw_fitting(draw, (x, y + size * 1.35), text, _FAINT, small, width)
 
 
 def _draw_labels(
@@ -163,10 +162,13 @@ def _draw_labels(
             here = status[place, grid] if layout.grids > 1 else status[place].max()
             x, y = layout.tile_corner(place, grid if layout.grids > 1 else 0)
             text = str(channel)
-            draw.text((x, y + layout.tile + 2), text, _INK, font)
-            if here:
-                after = x + draw.textlength(text + "  ", font)
-                draw.text((after, y + layout.tile + 2), _STATUS_NAMES[int(here)], _ALARM, font)
+            word = _STATUS_NAMES[int(here)] if here else ""
+            after = draw.textlength(text + "  ", font)
+            fits = after + draw.textlength(word, font) <= layout.cell[0] - layout.gap // 2
+            # Where there is no room for the word, the number takes its colour.
+            draw.text((x, y + layout.tile + 2), text, _INK if fits else _ALARM, font)
+            if word and fits:
+                draw.text((x + after, y + layout.tile + 2), word, _ALARM, font)
     if layout.grids > 1:
         for grid, seed in enumerate(view.plan.seeds):
             y = layout.header + grid * layout.grid_height
@@ -182,17 +184,22 @@ def describe_recipe(recipe: Recipe) -> str:
     )
 
 
-def _fitting(text: str, size: int, width: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The font at the size asked for, or smaller so that the text fits the width."""
-    for candidate in _sizes(size):
-        font = _font(candidate)
-        if font.getlength(text) <= width:
-            return font
-    return _font(8)
-
-
-def _sizes(size: int) -> Iterator[int]:
-    yield from range(size, 8, -1)
+def _draw_fitting(
+    draw: ImageDraw.ImageDraw,
+    corner: tuple[float, float],
+    text: str,
+    colour: str,
+    size: int,
+    width: float,
+) -> None:
+    """Write a line that fits the width: smaller if need be, then cut short."""
+    font = next((_font(s) for s in range(size, 8, -1) if _font(s).getlength(text) <= width), None)
+    if font is None:
+        font = _font(9)
+        while font.getlength(text + "…") > width:
+            text = text[:-1]
+        text += "…"
+    draw.text(corner, text, colour, font)
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

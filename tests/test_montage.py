@@ -1,0 +1,205 @@
+"""Montages: every tile where it should be, at any size, and its fate told."""
+
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from toys import fill_store, layer_info, make_plan, make_recipe
+
+from pipeline.collate.gather import LayerView, layer_views
+from pipeline.collate.montage import draw_montage, plan_layout, write_montage
+from pipeline.config import CollateSettings
+from pipeline.plan import Plan
+from pipeline.store import OutputFolder
+
+
+def view_of(folder: OutputFolder, plan: Plan) -> LayerView:
+    (view,) = layer_views(folder, plan)
+    return view
+
+
+def plan_of(n: int, seeds: int = 1, size: int = 16, shard_size: int = 2) -> Plan:
+    return make_plan(
+        layer_info("conv", n),
+        seeds=tuple(range(seeds)),
+        shard_size=shard_size,
+        recipe=make_recipe(image_size=size),
+    )
+
+
+SHAPES = [(1, 1), (2, 1), (7, 1), (24, 1), (5, 2), (9, 3)]
+
+
+@pytest.mark.parametrize("arrangement", ["row", "grid"])
+@pytest.mark.parametrize(("n", "seeds"), SHAPES)
+def test_every_tile_is_in_its_place(
+    n: int, seeds: int, arrangement: str, folder: OutputFolder
+) -> None:
+    plan = plan_of(n, seeds)
+    fill_store(folder, plan)
+    settings = CollateSettings(seeds=arrangement)
+    picture = np.asarray(draw_montage(view_of(folder, plan), settings))
+    layout = plan_layout(n, seeds, 16, settings)
+    assert (picture.shape[1], picture.shape[0]) == layout.size
+    corners = {}
+    for channel, seed in product(range(n), range(seeds)):
+        x, y = corners[channel, seed] = layout.tile_corner(channel, seed)
+        tile = picture[y : y + 16, x : x + 16]
+        assert tile.shape == (16, 16, 3)
+        assert (tile == 10 * channel + seed).all(), (channel, seed)
+    assert len(set(corners.values())) == n * seeds
+    for channel, seed in product(range(n - 1), range(seeds)):
+        (x0, y0), (x1, y1) = corners[channel, seed], corners[channel + 1, seed]
+        assert (y1 > y0) or (y1 == y0 and x1 > x0)  # in reading order
+
+
+@pytest.mark.parametrize(
+    ("n", "seeds", "size", "settings"),
+    [
+        (1, 1, 16, CollateSettings()),
+        (312, 1, 96, CollateSettings()),
+        (10, 3, 512, CollateSettings(tile=64)),
+        (2048, 1, 224, CollateSettings()),
+        (4096, 2, 224, CollateSettings()),
+        (7, 2, 32, CollateSettings(columns=3, gap=0, seeds="grid")),
+        (5, 1, 32, CollateSettings(columns=100)),
+    ],
+)
+def test_tiles_neither_overlap_nor_leave_the_picture(
+    n: int, seeds: int, size: int, settings: CollateSettings
+) -> None:
+    layout = plan_layout(n, seeds, size, settings)
+    width, height = layout.size
+    assert max(width, height) < 12_500
+    assert 16 <= layout.tile <= max(16, min(size, settings.tile))
+    if settings.columns:
+        assert layout.columns == min(settings.columns, n)
+    taken = np.zeros((height, width), np.uint8)
+    for place, seed in product(range(n), range(seeds)):
+        x, y = layout.tile_corner(place, seed)
+        assert x >= 0
+        assert y >= layout.header
+        assert x + layout.tile <= width
+        assert y + layout.tile + layout.label <= height
+        taken[y : y + layout.tile, x : x + layout.tile] += 1
+    assert taken.max() == 1
+
+
+def test_default_arrangement_is_about_square() -> None:
+    for n in (16, 64, 312, 1000):
+        layout = plan_layout(n, 1, 96, CollateSettings())
+        assert 0.5 < layout.size[0] / layout.size[1] < 2
+
+
+def test_large_images_are_shown_smaller(folder: OutputFolder) -> None:
+    plan = plan_of(4, size=64)
+    fill_store(folder, plan)
+    picture = np.asarray(draw_montage(view_of(folder, plan), CollateSettings(tile=32)))
+    layout = plan_layout(4, 1, 64, CollateSettings(tile=32))
+    assert layout.tile == 32
+    x, y = layout.tile_corner(3, 0)
+    assert (picture[y : y + 32, x : x + 32] == 30).all()
+
+
+def label_of(picture: Image.Image, plan: Plan, channel: int) -> Image.Image:
+    layout = plan_layout(len(plan.models[0].layers[0].channels), 1, 64, CollateSettings())
+    x, y = layout.tile_corner(channel, 0)
+    return picture.crop((x, y + layout.tile, x + layout.cell[0], y + layout.tile + layout.label))
+
+
+def has_ink(picture: Image.Image) -> bool:
+    return bool((np.asarray(picture) < 128).any())
+
+
+def has_red_ink(picture: Image.Image) -> bool:
+    red, green, _ = np.moveaxis(np.asarray(picture).astype(int), -1, 0)
+    return bool((red - green > 60).any())
+
+
+def test_fate_of_a_job_is_written_at_its_tile(folder: OutputFolder) -> None:
+    plan = plan_of(6, size=64, shard_size=1)
+    fates = {1: "dead", 2: "diverged", 3: "failed", 4: "missing"}
+    fill_store(folder, plan, fates)
+    picture = draw_montage(view_of(folder, plan), CollateSettings())
+    labels = [label_of(picture, plan, channel) for channel in range(6)]
+    assert [has_red_ink(label) for label in labels] == [c in fates for c in range(6)]
+    assert all(has_ink(label) for label in labels)  # every channel has its number
+    assert len({label.tobytes() for label in labels}) == 6
+    layout = plan_layout(6, 1, 64, CollateSettings())
+    for channel in range(6):
+        x, y = layout.tile_corner(channel, 0)
+        tile = np.asarray(picture)[y : y + 64, x : x + 64]
+        shown = bool((tile == 10 * channel).all())
+        assert shown == (fates.get(channel) not in ("failed", "missing"))
+
+
+def test_labels_stay_within_their_cell(folder: OutputFolder) -> None:
+    # Long numbers and long words under tiles of the least size.
+    plan = make_plan(
+        layer_info("conv", 2000),
+        channels=tuple(range(1990, 1999)),
+        shard_size=1,
+        recipe=make_recipe(image_size=16),
+    )
+    settings = CollateSettings(tile=16, gap=6, columns=9)
+    fill_store(folder, plan, {1990: "diverged"})
+    with_word = np.asarray(draw_montage(view_of(folder, plan), settings))
+    fill_store(folder, plan)
+    without = np.asarray(draw_montage(view_of(folder, plan), settings))
+    layout = plan_layout(9, 1, 16, settings)
+    x, y = layout.tile_corner(1, 0)
+    neighbour = np.s_[y + layout.tile : y + layout.tile + layout.label, x:]
+    assert np.array_equal(with_word[neighbour], without[neighbour])
+
+
+def test_title_names_model_layer_and_what_became_of_the_jobs(folder: OutputFolder) -> None:
+    plan = plan_of(4)
+    fill_store(folder, plan)
+    picture = draw_montage(view_of(folder, plan), CollateSettings())
+    layout = plan_layout(4, 1, 16, CollateSettings())
+    title = (0, 0, layout.size[0], layout.header)
+    renamed = replace(plan, models=(replace(plan.models[0], label="another"),))
+    fill_store(folder, renamed)
+    pictures = [picture, draw_montage(view_of(folder, renamed), CollateSettings())]
+    fill_store(OutputFolder(folder.root / "b"), plan, {3: "dead"})
+    pictures.append(draw_montage(view_of(OutputFolder(folder.root / "b"), plan), CollateSettings()))
+    assert len({p.crop(title).tobytes() for p in pictures}) == 3
+
+
+LONG_NAMES = make_plan(layer_info("block." * 40 + "conv", 1), label="a_network_with_a_long_name")
+
+
+@pytest.mark.parametrize("plan", [LONG_NAMES, plan_of(6, shard_size=1)], ids=["names", "fates"])
+def test_title_stays_within_the_picture(plan: Plan, folder: OutputFolder) -> None:
+    fill_store(folder, plan, {1: "dead", 2: "diverged", 3: "failed", 4: "missing"})
+    picture = np.asarray(draw_montage(view_of(folder, plan), CollateSettings()))
+    assert (picture[:, -4:] == 255).all()
+
+
+def test_written_montage_is_a_png_under_safe_names(folder: OutputFolder, tmp_path: Path) -> None:
+    plan = make_plan(layer_info("../conv", 3), label="../../net")
+    fill_store(folder, plan)
+    write_montage(folder, view_of(folder, plan), CollateSettings())
+    (path,) = folder.montages.rglob("*.png")
+    assert path.resolve().is_relative_to(folder.montages.resolve())
+    with Image.open(path) as picture:
+        assert (picture.format, picture.mode) == ("PNG", "RGB")
+    assert list(tmp_path.iterdir()) == [folder.root]
+
+
+def test_corrupt_shard_is_shown_as_missing(folder: OutputFolder) -> None:
+    plan = plan_of(3, shard_size=1)
+    paths = fill_store(folder, plan)
+    paths[1].write_bytes(paths[1].read_bytes()[:-1])
+    view = view_of(folder, plan)
+    picture = np.asarray(draw_montage(view, CollateSettings()))
+    assert view.corrupt == [paths[1]]
+    layout = plan_layout(3, 1, 16, CollateSettings())
+    shown = []
+    for channel in range(3):
+        x, y = layout.tile_corner(channel, 0)
+        shown.append(bool((picture[y : y + 16, x : x + 16] == 10 * channel).all()))
+    assert shown == [True, False, True]
