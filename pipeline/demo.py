@@ -26,42 +26,44 @@ STD = (0.25, 0.25, 0.25)
 INPUT_SIZE = 96
 
 
-class DemoNet(nn.Module):
-    """RGB images (B,3,H,W), in [0, 1] and then normalised by `MEAN` and `STD` -> logits (B,40).
+class ConvReLU(nn.Conv2d):
+    """A convolution with its ReLU, so that the layer's output is what the network goes on with.
 
-    There is no batch norm here: the training script folds it into the convolutions, so that the
-    output of `conv3`, say, is the very number that its ReLU sees. Pooling averages, because maxima
-    pass gradients to single pixels only and leave a grid in images made by gradient ascent. The
-    kernels of `conv1` sum to zero, so no channel anywhere asks for plain white or black.
+    The mean of a bare first convolution is linear in the image: its atlas would be flat colours.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Maps (B,C,H,W) -> maps (B,K,H',W'), never below 0."""
+        return torch.relu(super().forward(input))
+
+
+class DemoNet(nn.Module):
+    """RGB images in [0, 1], normalised by `MEAN` and `STD`, (B,3,H,W) -> logits (B,40).
+
+    Batch norm is folded into the convolutions by the training script. Pooling averages, because
+    maxima pass gradients to single pixels only and leave a grid in images of gradient ascent.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 24, 7, stride=2, padding=3)
-        self.relu1 = nn.ReLU()
+        self.conv1 = ConvReLU(3, 24, 7, stride=2, padding=3)
         self.pool1 = nn.AvgPool2d(3, stride=2, padding=1)
-        self.conv2 = nn.Conv2d(24, 40, 3, padding=1)
-        self.relu2 = nn.ReLU()
+        self.conv2 = ConvReLU(24, 40, 3, padding=1)
         self.pool2 = nn.AvgPool2d(3, stride=2, padding=1)
-        self.conv3 = nn.Conv2d(40, 48, 3, padding=1)
-        self.relu3 = nn.ReLU()
-        self.conv4 = nn.Conv2d(48, 56, 3, padding=1)
-        self.relu4 = nn.ReLU()
-        self.conv5 = nn.Conv2d(56, 64, 3, padding=1)
-        self.relu5 = nn.ReLU()
+        self.conv3 = ConvReLU(40, 48, 3, padding=1)
+        self.conv4 = ConvReLU(48, 56, 3, padding=1)
+        self.conv5 = ConvReLU(56, 64, 3, padding=1)
         self.pool5 = nn.AvgPool2d(3, stride=2, padding=1)
-        self.conv6 = nn.Conv2d(64, 80, 3, padding=1)
-        self.relu6 = nn.ReLU()
+        self.conv6 = ConvReLU(64, 80, 3, padding=1)
         self.classify = nn.Linear(80, len(CLASSES))
 
     def features(self, x: Tensor) -> Tensor:
-        """Normalised images (B,3,H,W) -> `relu6` averaged over space, (B,80)."""
-        x = self.pool1(self.relu1(self.conv1(x)))
-        x = self.pool2(self.relu2(self.conv2(x)))
-        x = self.relu3(self.conv3(x))
-        x = self.relu4(self.conv4(x))
-        x = self.pool5(self.relu5(self.conv5(x)))
-        return torch.mean(self.relu6(self.conv6(x)), dim=(2, 3))
+        """Normalised images (B,3,H,W) -> what the classifier reads, (B,80): `conv6` averaged."""
+        x = self.pool1(self.conv1(x))
+        x = self.pool2(self.conv2(x))
+        x = self.conv4(self.conv3(x))
+        x = self.pool5(self.conv5(x))
+        return torch.mean(self.conv6(x), dim=(2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images (B,3,H,W) -> logits (B,40)."""
