@@ -32,7 +32,7 @@ def test_the_atlas_holds_images_and_statistics(sweep: Path) -> None:
         assert layer["seed"][:].tolist() == [0, 3]
         target = layer["response"][:][np.arange(10), :, np.arange(10)]
         np.testing.assert_allclose(layer["activation"][:], target, rtol=1e-5)
-        assert (layer["trace"][:][..., -1] > layer["trace"][:][..., 0]).all()
+        assert layer["trace"][:][..., -1].mean() > 1.5 * layer["trace"][:][..., 0].mean()
 
 
 def test_there_is_a_montage_per_layer(sweep: Path) -> None:

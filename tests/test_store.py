@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -128,23 +127,24 @@ def test_write_that_fails_is_told_and_leaves_nothing(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.fixture
-def files_end_at_1000_bytes() -> Iterator[None]:
-    """As on a full disk, the kernel refuses to write on, root or not."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+WRITE_TOO_MUCH = """
+import resource, sys
+from pathlib import Path
+from pipeline.store import write_atomically
+
+# As on a full disk, the kernel refuses to write on, root or not.
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+write_atomically(Path(sys.argv[1]), b"new" * 1000)
+"""
 
 
-@pytest.mark.usefixtures("files_end_at_1000_bytes")
 def test_write_that_breaks_off_is_told_and_the_old_file_stays(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_atomically(path, b"old")
-    with pytest.raises(StorageError, match=f"cannot write {path}: File too large"):
-        write_atomically(path, b"new" * 1000)
+    child = subprocess.run(
+        [sys.executable, "-c", WRITE_TOO_MUCH, str(path)], stderr=subprocess.PIPE, text=True
+    )
+    assert f"StorageError: cannot write {path}: File too large" in child.stderr
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
