@@ -41,7 +41,7 @@ class Bar:
     def __call__(self, finished: float) -> None:
         """Show how many channels are finished; fractions count those in the making."""
         if self._bar is not None:
-            self._bar.update(finished - self._bar.n)
+            self._bar.update(max(0.0, finished - self._bar.n))
         elif time.monotonic() - self._printed > _LINE_SECONDS:
             self._print_line(finished)
 

@@ -161,9 +161,13 @@ def prepare(folder: OutputFolder, needed_bytes: float) -> None:
         ) from error
     if free < needed_bytes:
         raise UserError(
-            f"the disk of {str(folder.root)!r} has {free / 1e9:.2f} GB free and the sweep needs "
-            f"about {needed_bytes / 1e9:.2f} GB. Free some, or choose output_root=/some/folder."
+            f"the disk of {str(folder.root)!r} has {_size(free)} free and the sweep needs "
+            f"about {_size(needed_bytes)}. Free some, or choose output_root=/some/folder."
         )
+
+
+def _size(n: float) -> str:
+    return f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{n / 1e6:.1f} MB"
 
 
 # --- reading -------------------------------------------------------------------------------------
