@@ -4,6 +4,7 @@ A job is (network, layer, channel, seed) under a recipe. Jobs that differ in the
 form a series; a shard is a block of a series.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -104,6 +105,9 @@ class Shard:
 STATUS = {"ok": 0, "dead": 1, "diverged": 2, "failed": 3, "missing": 4}
 """What became of a job, as stored."""
 
+_SHARED = {"trace_step"}
+"""Arrays that do not have a row per job."""
+
 
 @dataclass(frozen=True)
 class ShardResult:
@@ -117,5 +121,12 @@ class ShardResult:
 
     def rows(self, positions: "NDArray[np.intp] | slice") -> "dict[str, NDArray[Any]]":
         """The arrays of some of the jobs; what all jobs share is left as it is."""
-        shared = {"trace_step"}
-        return {k: v if k in shared else v[positions] for k, v in self.arrays.items()}
+        return {k: v if k in _SHARED else v[positions] for k, v in self.arrays.items()}
+
+
+def joined(parts: Sequence[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """The arrays of several batches of jobs as those of one."""
+    return {
+        name: array if name in _SHARED else np.concatenate([part[name] for part in parts])
+        for name, array in parts[0].items()
+    }

@@ -1,13 +1,9 @@
 """Models: from a name in the config to a frozen network in eval mode, with its preprocessing.
 
-Weights come from the libraries' published files, or from a local file that is read as data only.
+Weights come from the libraries' published files, or from a local file (`weights`).
 """
 
-import hashlib
 import importlib
-import os
-import pickle
-import struct
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -22,6 +18,7 @@ from pipeline.config import ModelConfig
 from pipeline.errors import UserError, unknown
 from pipeline.jobs import LayerInfo, NetworkIdentity
 from pipeline.records import canonical_json
+from pipeline.weights import is_weights_file, load_state, read_weights, weights_digest
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -86,7 +83,7 @@ def load_network(config: ModelConfig) -> Network:
         pass  # a callable of the user's own brings its weights along
     elif weights != "none":
         state = _state(blueprint, weights, config)
-        missing = _load_state(module, state, weights, config.title)
+        missing = load_state(module, state, weights, config.title)
     module = module.eval().requires_grad_(False)
     return Network(
         label=config.title,
@@ -95,7 +92,7 @@ def load_network(config: ModelConfig) -> Network:
         mean=config.mean or blueprint.mean,
         std=config.std or blueprint.std,
         input_size=config.input_size or blueprint.input_size,
-        weights_sha256=_digest(module),
+        weights_sha256=weights_digest(module),
         missing=missing,
     )
 
@@ -165,7 +162,7 @@ def _from_torchvision(name: str, weights: str) -> _Blueprint:
 
 def _weights_entry(enum: Any, weights: str) -> Any:
     """The member of a torchvision weights enum; its default stands for `none` and for files."""
-    if weights in ("default", "none") or _is_file_name(weights):
+    if weights in ("default", "none") or is_weights_file(weights):
         return enum.DEFAULT
     if weights not in enum.__members__:
         choices = ["default", "none", *enum.__members__]
@@ -220,16 +217,9 @@ def _built(blueprint: _Blueprint, config: ModelConfig) -> nn.Module:
     return module
 
 
-# --- weights -------------------------------------------------------------------------------------
-
-
-def _is_file_name(weights: str) -> bool:
-    return Path(weights).suffix in (".safetensors", ".pth", ".pt") or os.sep in weights
-
-
 def _state(blueprint: _Blueprint, weights: str, config: ModelConfig) -> Mapping[str, Tensor]:
-    if _is_file_name(weights):
-        return _read_weights(Path(weights))
+    if is_weights_file(weights):
+        return read_weights(Path(weights))
     if blueprint.published is None or (blueprint.source == "demo" and weights != "default"):
         raise unknown(
             f"weights of model {config.title!r}:",
@@ -250,86 +240,3 @@ def _state(blueprint: _Blueprint, weights: str, config: ModelConfig) -> Mapping[
             "on a machine with access and name the file: weights=path/to/file.pth; "
             "or weights=none."
         ) from error
-
-
-def _read_weights(path: Path) -> Mapping[str, Tensor]:
-    """Read a state dict as data: never runs code from the file."""
-    if not path.is_file():
-        near = sorted(p.name for p in path.parent.glob("*") if p.suffix == path.suffix)
-        hint = f" Beside it: {', '.join(near[:8])}." if near else ""
-        raise UserError(f"weights file {str(path)!r} does not exist.{hint}")
-    try:
-        loaded = _load_safetensors(path) if path.suffix == ".safetensors" else _load_torch(path)
-    except UserError:
-        raise
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        raise UserError(
-            f"{str(path)!r} is not a readable weights file ({reason}). "
-            "Expected a .safetensors file or a state dict saved by torch.save."
-        ) from error
-    return _unwrapped(loaded, path)
-
-
-def _load_safetensors(path: Path) -> Any:
-    from safetensors.torch import load_file
-
-    return load_file(path)
-
-
-def _load_torch(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{str(path)!r} holds Python objects or code besides tensors, or is no weights file at "
-            "all; it was not executed. Save it anew with torch.save(model.state_dict(), path)."
-        ) from error
-    except (EOFError, struct.error) as error:
-        raise UserError(f"{str(path)!r} is cut short or is no weights file.") from error
-
-
-def _unwrapped(loaded: Any, path: Path) -> Mapping[str, Tensor]:
-    """The state dict inside the wrappings that training code puts around it."""
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            loaded = loaded[key]
-    if not isinstance(loaded, Mapping):
-        raise UserError(f"{str(path)!r} holds a {type(loaded).__name__}, not a state dict.")
-    tensors = {str(k): v for k, v in loaded.items() if isinstance(v, Tensor)}
-    if not tensors:
-        raise UserError(f"{str(path)!r} holds no tensors.")
-    return {key.removeprefix("module."): value for key, value in tensors.items()}
-
-
-def _load_state(
-    module: nn.Module, state: Mapping[str, Tensor], weights: str, label: str
-) -> tuple[str, ...]:
-    """Copy a state dict into the network; mark what it lacks with NaN and return those names."""
-    own = module.state_dict()
-    state = {name: tensor for name, tensor in state.items() if name in own}
-    if not state:
-        raise UserError(
-            f"weights {weights!r} do not fit model {label!r}: no tensor of the file has a name of "
-            f"this network ({next(iter(own), 'no tensors')}, ...). Is it for another network?"
-        )
-    for name, tensor in state.items():
-        if tensor.shape != own[name].shape:
-            raise UserError(
-                f"weights {weights!r} do not fit model {label!r}: {name} is "
-                f"{list(tensor.shape)} in the file and {list(own[name].shape)} in the network."
-            )
-    missing = [name for name in own if name not in state and own[name].is_floating_point()]
-    for name in missing:
-        own[name].fill_(float("nan"))
-    module.load_state_dict(state, strict=False)
-    return tuple(missing)
-
-
-def _digest(module: nn.Module) -> str:
-    """SHA-256 over names, types, shapes and bytes of all tensors of the network."""
-    sha = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        sha.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return sha.hexdigest()

@@ -8,6 +8,7 @@ The contract of the family: an `nn.Module` made for a batch of B jobs,
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -77,9 +78,14 @@ class PixelImages(nn.Module):
 
 def to_colours(values: Tensor) -> Tensor:
     """Decorrelated values (B, 3, H, W) to RGB images in [0, 1]: colour matrix, then sigmoid."""
-    matrix = torch.tensor(_COLOUR_DIRECTIONS, device=values.device) / _COLOUR_SCALE
-    rgb: Tensor = _Sigmoid.apply(torch.matmul(matrix, values.flatten(2)))
+    rgb: Tensor = _Sigmoid.apply(torch.matmul(_colour_matrix(values.device), values.flatten(2)))
     return rgb.view_as(values)
+
+
+@cache
+def _colour_matrix(device: torch.device) -> Tensor:
+    # Kept, because a copy to a GPU at every step would make the loop wait for it.
+    return torch.tensor(_COLOUR_DIRECTIONS, device=device) / _COLOUR_SCALE
 
 
 class _Sigmoid(torch.autograd.Function):

@@ -18,7 +18,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -33,7 +32,7 @@ from pipeline.errors import (
     StorageError,
     UserError,
 )
-from pipeline.jobs import Series, Shard, ShardResult
+from pipeline.jobs import Series, Shard, ShardResult, joined
 from pipeline.models import load_network
 from pipeline.plan import ModelPlan
 from pipeline.records import build
@@ -184,11 +183,7 @@ class ShardRunner:
                 print(f"out of memory: batch size is now {self.batch_size}", file=sys.stderr)
                 continue
             start += len(batch)
-        shared = {"trace_step"}
-        return {
-            name: parts[0][name] if name in shared else np.concatenate([p[name] for p in parts])
-            for name in parts[0]
-        }
+        return joined(parts)
 
     def _make_batch(self, batch: list[tuple[str, int]]) -> dict[str, NDArray[Any]]:
         done = self.pulse.facts["done"]
