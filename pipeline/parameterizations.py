@@ -85,7 +85,8 @@ def to_colours(values: Tensor) -> Tensor:
 @cache
 def _colour_matrix(device: torch.device) -> Tensor:
     # Kept, because a copy to a GPU at every step would make the loop wait for it.
-    return torch.tensor(_COLOUR_DIRECTIONS, device=device) / _COLOUR_SCALE
+    matrix: Tensor = torch.tensor(_COLOUR_DIRECTIONS, device=device) / _COLOUR_SCALE
+    return matrix
 
 
 class _Sigmoid(torch.autograd.Function):
