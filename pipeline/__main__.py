@@ -1,5 +1,6 @@
 """The command line: `atlas COMMAND [Hydra overrides]`, one short function per command."""
 
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -8,12 +9,13 @@ from pipeline.errors import (
     EXIT_INTERRUPTED,
     EXIT_IO,
     EXIT_OK,
+    EXIT_PREEMPTED,
     EXIT_USER_ERROR,
     StorageError,
     UserError,
     unknown,
 )
-from pipeline.store import OutputFolder, output_folder
+from pipeline.store import OutputFolder, locked, output_folder
 
 OVERVIEW = """\
 Layer Atlas: for every channel of every layer, the image that excites it most.
@@ -37,6 +39,7 @@ def run(config: Config) -> int:
     """Optimise what is missing, then collate."""
     from pipeline import sweep
 
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(EXIT_PREEMPTED))
     return sweep.run(config)
 
 
@@ -69,19 +72,26 @@ def status(config: Config) -> int:
 def collate(config: Config) -> int:
     """Rebuild montages and atlas from the store alone."""
     from pipeline.collate.run import collate
+    from pipeline.manifest import read_manifest
     from pipeline.report import summary
 
     folder = _folder(config)
-    collate(folder, config.collate)
-    print(summary(folder))
+    read_manifest(folder)
+    with locked(folder):
+        collate(folder, config.collate, anew=True)
+        print(summary(folder))
     return EXIT_OK
 
 
 def verify(config: Config) -> int:
     """Check digests, the atlas, and a sample of activations."""
+    from pipeline.manifest import read_manifest
     from pipeline.verify import verify
 
-    return verify(config, _folder(config))
+    folder = _folder(config)
+    manifest = read_manifest(folder)
+    with locked(folder):
+        return verify(manifest, folder)
 
 
 def _folder(config: Config) -> OutputFolder:

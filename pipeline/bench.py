@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pipeline import rng
 from pipeline.jobs import STATUS, LayerInfo
 from pipeline.layers import truncate
-from pipeline.models import Network
+from pipeline.models import DTYPES, Network
 from pipeline.objectives import make_objective
 from pipeline.optimize import ascend
 from pipeline.recipe import Recipe, trace_steps
@@ -39,7 +39,7 @@ class Workbench:
         _make_arithmetic_explicit()
         self.network, self.recipe, self.device = network, recipe, device
         self.exact = _on_device(copy.deepcopy(network.module), torch.float32, device)
-        self.dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[recipe.precision]
+        self.dtype = DTYPES[recipe.precision]
         self.fast = self.exact
         if self.dtype != torch.float32:
             self.fast = _on_device(copy.deepcopy(network.module), self.dtype, device)
@@ -93,7 +93,8 @@ class LayerBench:
         moved = ascent.trace.amax(dim=1) != ascent.trace.amin(dim=1)
         dead = measured["status"] == STATUS["dead"]
         measured["status"].masked_fill_(dead & moved, STATUS["ok"])
-        measured["status"].masked_fill_(~ascent.finite, STATUS["diverged"])
+        finite = ascent.finite & torch.isfinite(measured["activation"])
+        measured["status"].masked_fill_(~finite, STATUS["diverged"])
         rows = {"channel": target, "image": pixels, "trace": ascent.trace, **measured}
         arrays: dict[str, NDArray[Any]] = {k: v[:n].cpu().numpy() for k, v in rows.items()}
         arrays["trace_step"] = torch.tensor(trace_steps(self.recipe.optimizer.steps)).numpy()

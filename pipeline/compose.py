@@ -60,8 +60,9 @@ def _explain(error: Exception) -> UserError:
     key = re.search(r"Could not override '([^'@]+)(@[^']*)?'", text)
     if key:
         return unknown("config key", key[1], config_keys(), "`atlas run --cfg job` shows all.")
-    first = " ".join(line.strip() for line in text.splitlines() if line.strip())
-    return UserError(first[:400])
+    causes = [text, str(error.__cause__ or "")]
+    told = " ".join(line.strip() for cause in causes for line in cause.splitlines() if line.strip())
+    return UserError(told[:400])
 
 
 def config_keys() -> list[str]:

@@ -13,6 +13,7 @@ from pipeline.recipe import Adam, ChannelObjective, Fourier, Pixel, Transforms
 from pipeline.records import build
 
 LARGEST_SHARD = 4096
+LARGEST_IMAGE = 4096
 
 
 @dataclass(frozen=True)
@@ -85,12 +86,12 @@ class CollateSettings:
     """Several seeds: side by side in each cell (`row`), or one grid after the other (`grid`)."""
 
     def __post_init__(self) -> None:
-        if self.tile < 16:
-            raise ValueError(f"tile must be 16 or more, not {self.tile}.")
+        if not 16 <= self.tile <= 2048:
+            raise ValueError(f"tile must be 16 to 2048, not {self.tile}.")
         if self.columns is not None and self.columns < 1:
             raise ValueError(f"columns must be 1 or more, not {self.columns}.")
-        if self.gap < 0:
-            raise ValueError(f"gap must be 0 or more, not {self.gap}.")
+        if not 0 <= self.gap <= 256:
+            raise ValueError(f"gap must be 0 to 256, not {self.gap}.")
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,8 @@ class Config:
             raise ValueError(f"seeds must differ, not {list(self.seeds)}.")
         if not all(-(2**63) <= seed < 2**63 for seed in self.seeds):
             raise ValueError(f"seeds must be whole numbers of 64 bits, not {list(self.seeds)}.")
-        if self.image_size is not None and self.image_size < 1:
-            raise ValueError(f"image_size must be 1 or more, not {self.image_size}.")
+        if self.image_size is not None and not 1 <= self.image_size <= LARGEST_IMAGE:
+            raise ValueError(f"image_size must be 1 to {LARGEST_IMAGE}, not {self.image_size}.")
         if self.batch_size != "auto" and self.batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more, not {self.batch_size}.")
         if not 1 <= self.shard_size <= LARGEST_SHARD:

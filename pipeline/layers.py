@@ -237,6 +237,24 @@ def _same_output(
         return False
 
 
+@contextmanager
+def capture(names: Sequence[str], network: nn.Module, outputs: dict[str, Any]) -> Iterator[None]:
+    """While active, note the output of the first call of some layers under their names."""
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            outputs.setdefault(name, output)
+
+        return hook
+
+    handles = [network.get_submodule(n).register_forward_hook(note(n)) for n in names]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def main_tensor(output: Any) -> Tensor | None:
     """The tensor of a module's output: itself, or the first of a tuple (attention, say)."""
     if isinstance(output, Tensor):

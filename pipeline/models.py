@@ -13,12 +13,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from pipeline.config import ModelConfig
 from pipeline.errors import UserError, unknown
 from pipeline.jobs import LayerInfo, NetworkIdentity
 from pipeline.records import canonical_json
 from pipeline.weights import is_weights_file, load_state, read_weights, weights_digest
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+"""Number formats of the ascent, by their names in a recipe."""
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -206,13 +210,18 @@ def _built(blueprint: _Blueprint, config: ModelConfig) -> nn.Module:
         torch.manual_seed(0)
         try:
             module = blueprint.build()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if not config.target:
                 raise
             raise UserError(f"target {config.target!r} failed: {error!r}.") from error
     if not isinstance(module, nn.Module):
         raise UserError(
             f"target {config.target!r} returned {type(module).__name__}, not a torch.nn.Module."
+        )
+    if any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
+        raise UserError(
+            f"target {config.target!r} returned a network with lazy modules, whose shapes are not "
+            "yet known; run it once on an image before returning it."
         )
     return module
 

@@ -29,7 +29,7 @@ class Ascent:
     images: Tensor
     """(B, 3, H, W) float32 in [0, 1]."""
     finite: Tensor
-    """(B,) bool: False where a score or a gradient was not finite; such a sample stands still."""
+    """(B,) bool: False where a score or a gradient was not finite at some step."""
     trace: Tensor
     """(B, T) float32: scores of the transformed views during ascent."""
 

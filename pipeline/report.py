@@ -1,9 +1,12 @@
 """What the commands print: tables of plans, layers and progress, and the last words of a run."""
 
+import contextlib
+import json
 import statistics
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.collate.gather import layer_views
 from pipeline.config import Config
@@ -20,7 +23,7 @@ from pipeline.plan import (
 )
 from pipeline.progress import duration
 from pipeline.shard_file import CorruptShard
-from pipeline.store import DoneIndex, OutputFolder, read_shard
+from pipeline.store import DoneIndex, OutputFolder, owner, read_shard
 
 if TYPE_CHECKING:  # the survey needs torch, which most tables do not
     from pipeline.survey import Survey
@@ -148,8 +151,35 @@ def status_table(folder: OutputFolder) -> str:
         rows.append((view.model.label, view.layer.info.name, status.size, done, failed, missing))
     header = ("model", "layer", "images", "done", "failed", "missing")
     done, total = sum(row[3] for row in rows), sum(row[2] for row in rows)
-    last = f"\n\n{folder.root}: {done} of {total} images are done ({100 * done / total:.1f} %)"
-    return table(header, rows, left=2) + last
+    lines = [f"{folder.root}: {done} of {total} images are done ({100 * done / total:.1f} %)"]
+    lines += _at_work(folder, total - done)
+    lines += [f"failed: {record}" for record in _last_failures(folder)]
+    return table(header, rows, left=2) + "\n\n" + "\n".join(lines)
+
+
+def _at_work(folder: OutputFolder, left: int) -> list[str]:
+    """Who runs the sweep now, how fast, and for how long yet."""
+    who = owner(folder)
+    if who is None:
+        return ["nobody is at work on it"]
+    making = sum(float(pulse.get("done", 0.0)) for pulse in _pulses(folder))
+    seconds = time.time() - folder.manifest.stat().st_mtime
+    rate = making / max(seconds, 1e-9)
+    eta = duration(left / rate) if rate else "unknown time"
+    return [f"at work: {who}; {rate:.2f} channels/s, {eta} left"]
+
+
+def _pulses(folder: OutputFolder) -> Iterator[dict[str, Any]]:
+    for path in folder.logs.glob("*.pulse"):
+        with contextlib.suppress(OSError, ValueError):
+            yield json.loads(path.read_text())
+
+
+def _last_failures(folder: OutputFolder, n: int = 5) -> list[str]:
+    """The latest records of failed attempts, a line each."""
+    paths = sorted(folder.failures.glob("*.json"), key=lambda path: path.stat().st_mtime)[-n:]
+    records = [json.loads(path.read_text()) for path in paths]
+    return [f"{r['what']}, attempt {r['attempt']}: {r['how']} ({r['log']})" for r in records]
 
 
 def summary(folder: OutputFolder) -> str:

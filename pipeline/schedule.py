@@ -150,7 +150,7 @@ class Scheduler:
             shards = self.bundles.popleft()
             tag = f"worker-{uuid.uuid4().hex[:8]}"
             write_json(self.folder.bundle(tag), self._request(shards))
-            argv = [sys.executable, "-m", "pipeline", "worker"]
+            argv = [sys.executable, "-P", "-m", "pipeline", "worker"]
             argv += [str(self.folder.root.resolve()), str(self.folder.bundle(tag).resolve())]
             handle = self.executor.submit(argv, tag, self.folder.log(tag))
             self.workers.append(_Worker(handle, shards, sum(len(s.channels) for s in shards)))
@@ -187,15 +187,16 @@ class Scheduler:
             raise StorageError(self._last_words(worker))
         elif state.exit_code == EXIT_USER_ERROR:
             raise UserError(self._last_words(worker))
-        elif state.exit_code == EXIT_PREEMPTED:
-            self.bundles.appendleft(left)
+        elif state.exit_code == EXIT_PREEMPTED or self.outcome.exit_code:
+            if left:  # it was told to go, which is no fault of the shards
+                self.bundles.appendleft(left)
         else:
             self._after_crash(worker, left, state.exit_code)
 
     def _after_crash(self, worker: _Worker, left: list[Shard], exit_code: int) -> None:
         """Charge the shards in progress; try each of them again on its own; requeue the rest."""
         in_progress = set(worker.pulse.get("shards", []))
-        charged = [shard for shard in left if shard.key in in_progress] or left
+        charged = [shard for shard in left if shard.key in in_progress] or left[:1]
         rest = [shard for shard in left if shard not in charged]
         if rest:
             self.bundles.append(rest)
@@ -215,6 +216,7 @@ class Scheduler:
             "channels": plain(shard.channels),
             "seed": shard.series.seed,
             "attempt": attempt,
+            "given_up": attempt >= self.attempts,
             "how": how,
             "worker": worker.handle.tag,
             "log": str(self.folder.log(worker.handle.tag).relative_to(self.folder.root)),
@@ -261,8 +263,7 @@ class Scheduler:
         for number in self.signals:
             if number == signal.SIGTERM:
                 self.outcome.exit_code = EXIT_PREEMPTED
-                for worker in self.workers:
-                    self.executor.cancel(worker.handle, GRACE_SECONDS)
+                self.executor.cancel([worker.handle for worker in self.workers], GRACE_SECONDS)
             elif not self.outcome.exit_code:
                 self.outcome.exit_code = EXIT_INTERRUPTED
                 self.folder.drain.touch()

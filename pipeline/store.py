@@ -16,7 +16,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pipeline import shard_file
 from pipeline.errors import StorageError, UserError
@@ -155,10 +155,7 @@ def prepare(folder: OutputFolder, needed_bytes: float) -> None:
         probe.unlink()
         free = shutil.disk_usage(folder.root).free
     except OSError as error:
-        raise UserError(
-            f"the output folder {str(folder.root)!r} cannot be written ({error.strerror}). "
-            "Choose another with output_root=/some/folder."
-        ) from error
+        raise UserError(_not_writable(folder, error)) from error
     if free < needed_bytes:
         raise UserError(
             f"the disk of {str(folder.root)!r} has {_size(free)} free and the sweep needs "
@@ -207,9 +204,12 @@ class DoneIndex:
                 yield rest
 
     def has_failed(self, shard: Shard, done: dict[int, Path]) -> bool:
-        """Whether what is missing of a shard was tried and recorded as failed."""
+        """Whether what is missing of a shard was tried and given up."""
         rest = _without(shard, done)
-        return rest is not None and self.folder.failure(rest.key, 1).exists()
+        if rest is None or not self.folder.failure(rest.key, 1).exists():
+            return False
+        records = self.folder.failures.glob(f"{rest.key}.*.json")
+        return any(json.loads(record.read_text())["given_up"] for record in records)
 
     def _listing(self, folder: Path) -> set[str]:
         if folder not in self._names:
@@ -250,27 +250,57 @@ def locked(folder: OutputFolder) -> Iterator[None]:
     Raises:
         UserError: another run holds it; names its host, process and start.
     """
-    with open(folder.lock, "a+") as file:
+    with _opened(folder) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             file.seek(0)
             raise UserError(_held(folder, file.read())) from error
         file.truncate(0)
-        owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.ctime()}
-        json.dump(owner, file)
+        me = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.ctime()}
+        json.dump(me, file)
         file.flush()
         yield
         file.truncate(0)
 
 
-def _held(folder: OutputFolder, owner: str) -> str:
+def _opened(folder: OutputFolder) -> IO[str]:
     try:
-        values = json.loads(owner)
-        who = f"process {values['pid']} on {values['host']}, since {values['since']}"
-    except (ValueError, KeyError, TypeError):
-        who = "another process"
+        return open(folder.lock, "a+")
+    except OSError as error:
+        raise UserError(_not_writable(folder, error)) from error
+
+
+def _not_writable(folder: OutputFolder, error: OSError) -> str:
     return (
-        f"the output folder {str(folder.root)!r} is in use by another run ({who}). Wait for it, "
+        f"the output folder {str(folder.root)!r} cannot be written ({error.strerror}). "
+        "Choose another with output_root=/some/folder."
+    )
+
+
+def owner(folder: OutputFolder) -> str | None:
+    """Who is at work in the folder, if anybody is; takes nothing and writes nothing."""
+    try:
+        with open(folder.lock) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return _name_owner(file.read())
+    except OSError:
+        pass
+    return None
+
+
+def _name_owner(text: str) -> str:
+    try:
+        values = json.loads(text)
+        return f"process {values['pid']} on {values['host']}, since {values['since']}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def _held(folder: OutputFolder, text: str) -> str:
+    return (
+        f"the output folder {str(folder.root)!r} is in use ({_name_owner(text)}). Wait for it, "
         "stop it, or choose another name=..."
     )

@@ -3,8 +3,10 @@
 Everything that can be wrong with a sweep is found here, before anything is computed.
 """
 
+import copy
 import platform
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,8 +14,8 @@ from torch import Tensor
 from pipeline.config import Config, ModelConfig
 from pipeline.errors import UserError
 from pipeline.jobs import LayerInfo
-from pipeline.layers import describe_layers, match_layers, truncate
-from pipeline.models import Network, check_weights, load_network
+from pipeline.layers import capture, describe_layers, main_tensor, match_layers, truncate
+from pipeline.models import DTYPES, Network, check_weights, load_network
 from pipeline.plan import LayerPlan, ModelPlan, Plan, select_channels
 from pipeline.recipe import Recipe
 
@@ -51,6 +53,11 @@ def _plan_model(config: Config, model: ModelConfig, found: Survey, precision: st
     network = found.network
     wanted = found.choose(model.layers or config.layers)
     _check_layers(found, wanted)
+    fault = _fault(found, wanted, precision)
+    if fault and config.precision == "auto" and precision == "bf16":
+        precision, fault = "fp32", _fault(found, wanted, "fp32")
+    if fault:
+        raise UserError(f"model {network.label!r} cannot be optimised in {precision}: {fault}.")
     recipe = Recipe(
         objective=config.objective,
         parameterization=config.parameterization,
@@ -79,6 +86,26 @@ def _survey_model(model: ModelConfig, config: Config) -> Survey:
     return Survey(network, size, _describe(network, network.example(size)))
 
 
+def _fault(found: Survey, wanted: list[LayerInfo], precision: str) -> str | None:
+    """What keeps the wanted layers from being optimised in a precision, tried on two images."""
+    dtype = DTYPES[precision]
+    module = copy.deepcopy(found.network.module).to(dtype)
+    images = found.network.example(found.image_size).repeat(2, 1, 1, 1).to(dtype)
+    outputs: dict[str, Any] = {}
+    try:
+        with capture([layer.name for layer in wanted], module, outputs):
+            module(images.requires_grad_().clone())
+    except Exception as error:  # noqa: BLE001 - whatever it is, the user is told before a sweep fails
+        return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    for info in wanted:
+        activation = main_tensor(outputs[info.name])
+        if activation is None or len(activation) != 2:
+            return f"layer {info.name!r} does not keep two images apart"
+        if not activation.requires_grad:
+            return f"no gradient reaches the image from layer {info.name!r}"
+    return None
+
+
 def _describe(network: Network, example: Tensor) -> list[LayerInfo]:
     size = example.shape[-1]
     try:
@@ -90,8 +117,8 @@ def _describe(network: Network, example: Tensor) -> list[LayerInfo]:
 
 def _too_small(network: Network, size: int, reason: str) -> str:
     return (
-        f"model {network.label!r} cannot take images of {size} px: {reason}. "
-        f"Set image_size (its own input size is {network.input_size})."
+        f"model {network.label!r} cannot take images of {size} px: {reason}. Set image_size (its "
+        f"own input size is {network.input_size}); a network must take a batch of three colours."
     )
 
 

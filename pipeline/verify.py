@@ -13,7 +13,7 @@ from pipeline.collate.gather import LayerView, layer_views
 from pipeline.config import Config
 from pipeline.errors import EXIT_FAILED_JOBS, EXIT_OK, UserError
 from pipeline.jobs import STATUS
-from pipeline.manifest import plan_of, read_manifest
+from pipeline.manifest import plan_of
 from pipeline.models import load_network
 from pipeline.records import build
 from pipeline.store import OutputFolder
@@ -35,22 +35,23 @@ _COMPARED = (
 )
 
 
-def verify(config: Config, folder: OutputFolder) -> int:
+def verify(manifest: dict[str, Any], folder: OutputFolder) -> int:
     """Check an output folder and print what was found; returns the exit code.
 
     Corrupt shards are set aside, so that the next run computes them again.
     """
-    manifest = read_manifest(folder)
     plan = plan_of(manifest)
     views = list(layer_views(folder, plan))
     if not folder.atlas.exists():
         raise UserError(f"there is no {folder.atlas} yet; `atlas collate name=...` makes it.")
-    problems = []
-    checked = 0
-    with h5py.File(folder.atlas, "r") as atlas:
-        for view in views:
-            problems += list(_compare(atlas, view))
-            checked += sum(len(located) for _, _, located in view.located())
+    checked = sum(len(located) for view in views for _, _, located in view.located())
+    try:
+        with h5py.File(folder.atlas, "r") as atlas:
+            problems = [problem for view in views for problem in _compare(atlas, view)]
+    except OSError as error:
+        problems = [f"{folder.atlas} cannot be read ({error}); collate it"]
+    if checked < plan.n_jobs:
+        problems.append(f"{plan.n_jobs - checked} images are missing; run it again")
     problems += [f"corrupt shard set aside: {path}" for view in views for path in view.corrupt]
     made_with = build(Config, manifest["config"])
     worst, measured = _measure_again(made_with, views)
@@ -70,12 +71,18 @@ def _compare(atlas: h5py.File, view: LayerView) -> Iterator[str]:
         yield f"{name} is not in the atlas; collate it"
         return
     group = atlas[name]
+    size = view.image_size
+    shape = (len(view.channels), len(view.plan.seeds), size, size, 3)
+    same_axes = group["image"].shape == shape and np.array_equal(group["channel"], view.channels)
+    if not same_axes or group["seed"][:].tolist() != list(view.plan.seeds):
+        yield f"{name} in the atlas is of another plan; collate it"
+        return
     for piece in view.pieces():
         for dataset in _COMPARED:
             for row, value in zip(piece.rows, piece.result.arrays[dataset], strict=True):
                 try:
                     same = np.array_equal(group[dataset][row, piece.seed_index], value, True)
-                except (OSError, ValueError) as error:
+                except (OSError, ValueError, KeyError) as error:
                     yield f"{name}/{dataset} cannot be read: {error}"
                     break
                 if not same:
@@ -98,7 +105,8 @@ def _measure_again(config: Config, views: list[LayerView]) -> tuple[float, int]:
             for stored, pixels, channels in _sample(view):
                 again = layer.measure(pixels, channels)["activation"]
                 scale = np.maximum(np.abs(stored), 1e-6)
-                worst = max(worst, float(np.max(np.abs(again - stored) / scale)))
+                difference = float(np.max(np.abs(again - stored) / scale))
+                worst = max(worst, difference if np.isfinite(difference) else np.inf)
                 measured += len(channels)
     return worst, measured
 

@@ -25,6 +25,8 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
     Raises:
         UserError: no such file, not a weights file, or one that holds code.
     """
+    if path.is_dir():
+        raise UserError(f"weights file {str(path)!r} is a folder; name a file in it.")
     if not path.is_file():
         near = sorted(p.name for p in path.parent.glob("*") if p.suffix == path.suffix)
         hint = f" Beside it: {', '.join(near[:8])}." if near else ""

@@ -4,6 +4,7 @@ Started as `python -m pipeline worker OUTPUT_FOLDER BUNDLE.json`. It reports by 
 the shards it commits, by records of failed attempts, and by a pulse file that says how far it is.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -91,8 +92,9 @@ class Pulse:
         if urgent or now - self._written > self.INTERVAL:
             self._written = now
             temporary = self.path.with_suffix(".pulse.tmp")
-            temporary.write_text(json.dumps(self.facts))
-            temporary.replace(self.path)
+            with contextlib.suppress(OSError):  # a full disk is met, and told, by the next commit
+                temporary.write_text(json.dumps(self.facts))
+                temporary.replace(self.path)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -130,8 +132,10 @@ def work(folder: OutputFolder, bundle: Bundle, pulse: Pulse) -> int:
     bench = Workbench(network, bundle.plan.recipe, device)
     infos = {layer.info.name: layer.info for layer in bundle.plan.layers}
     for name, group in groupby(bundle.shards(), key=lambda shard: shard.series.layer):
+        waiting = list(group)
+        pulse.beat(shards=[waiting[0].key])  # what goes wrong from here on is charged to it
         runner = ShardRunner(bench.layer(infos[name]), bundle.batch_size, folder, pulse)
-        for shards in together(list(group), runner.batch_size):
+        for shards in together(waiting, runner.batch_size):
             if folder.drain.exists():
                 return EXIT_PREEMPTED
             runner.run([shard for shard in shards if not folder.shard(shard).exists()])

@@ -33,20 +33,25 @@ def is_ready() -> bool:
     return STAMP.exists() and STAMP.read_text() == wanted()
 
 
+def is_same_python(python: Path) -> bool:
+    """Whether an environment's interpreter works and is of this version."""
+    if not python.exists():
+        return False
+    command = [str(python), "-c", "import sys; print(sys.version)"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    return told.stdout.strip() == sys.version.strip()
+
+
 def install() -> None:
     """Create or update the environment; the stamp comes last."""
     print("preparing .venv (once; a few minutes) ...", file=sys.stderr)
     STAMP.unlink(missing_ok=True)
-    if not (VENV / "bin" / "pip").exists():
-        venv.create(VENV, with_pip=True, clear=True)
-    pip = [
-        str(VENV / "bin" / "python"),
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "install",
-        "-q",
-    ]
+    python = VENV / "bin" / "python"
+    if not is_same_python(python):
+        venv.create(VENV, with_pip=False, clear=True)
+    # The pip at hand installs into the environment: some systems have no pip to put into it.
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check"]
+    pip += ["install", "-qq"]
     subprocess.run([*pip, "-r", str(REQUIREMENTS)], check=True)
     subprocess.run([*pip, "--no-deps", "-e", str(ROOT)], check=True)
     STAMP.write_text(wanted())

@@ -82,6 +82,62 @@ def test_a_mistake_gets_one_message_and_nothing_is_written(
     assert not list(tmp_path.iterdir())
 
 
+NETWORKS = """
+from torch import nn
+
+class Blind(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.mask = nn.Identity()
+
+    def forward(self, x):
+        return self.mask((self.conv(x) > 0).float())
+
+class Picky(nn.Conv2d):
+    def forward(self, x):
+        if str(x.dtype) != "torch.float32":
+            raise TypeError("fp32 only")
+        return super().forward(x)
+
+def blind():
+    return Blind()
+
+def picky():
+    return nn.Sequential(Picky(3, 4, 3))
+
+def lazy():
+    return nn.Sequential(nn.LazyConv2d(4, 3))
+"""
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["target=blind", "layers=[mask]"], "no gradient reaches the image from layer 'mask'"),
+        (["target=picky", "precision=bf16"], "fp32 only"),
+        (["target=lazy"], "lazy modules"),
+    ],
+)
+def test_a_network_that_cannot_be_optimised_is_told_before_it_fails(
+    atlas: Atlas, tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    (tmp_path / "networks_of_mine.py").write_text(NETWORKS)
+    target = overrides[0].partition("=")[2]
+    model = f"models=[{{name: m, target: networks_of_mine.{target}}}]"
+    code, said = atlas("plan", model, "image_size=32", *overrides[1:])
+    assert code == 2
+    assert message in said
+
+
+def test_a_network_that_fails_in_bf16_is_made_in_fp32(atlas: Atlas, tmp_path: Path) -> None:
+    (tmp_path / "networks_of_mine.py").write_text(NETWORKS)
+    model = "models=[{name: m, target: networks_of_mine.picky}]"
+    code, said = atlas("plan", model, "image_size=32", "layers=['0']")
+    assert code == 0
+    assert "precision fp32" in said
+
+
 def test_unknown_command_offers_the_nearest(atlas: Atlas) -> None:
     code, said = atlas("plam")
     assert code == 2

@@ -73,10 +73,34 @@ def test_verify_sees_an_atlas_that_does_not_match_its_store(sweep: Path, tmp_pat
     assert "demo/conv1/activation of channel 3 differs from its shard" in said
 
 
+def test_collate_mends_a_damaged_atlas(sweep: Path) -> None:
+    file = sweep / "demo" / "atlas.h5"
+    data = bytearray(file.read_bytes())
+    data[1000:1400] = bytes(400)
+    file.write_bytes(data)
+    code, said = atlas("verify", sweep)
+    assert code == 1
+    assert "Traceback" not in said
+    assert atlas("collate", sweep)[0] == 0
+    assert atlas("verify", sweep)[0] == 0
+
+
+def test_verify_tells_an_atlas_of_another_plan(sweep: Path, tmp_path: Path) -> None:
+    small = (*TINY, "layers=[conv1]")
+    assert atlas("run", tmp_path, *small, "channels='0:4'")[0] == 0
+    old = (tmp_path / "demo" / "atlas.h5").read_bytes()
+    assert atlas("run", tmp_path, *small, "channels='0:12'")[0] == 0
+    (tmp_path / "demo" / "atlas.h5").write_bytes(old)
+    code, said = atlas("verify", tmp_path)
+    assert code == 1
+    assert "is of another plan; collate it" in said
+
+
 def test_status_counts_what_is_done(sweep: Path) -> None:
     code, said = atlas("status", sweep)
     assert code == 0
     assert "40 of 40 images are done" in said
+    assert "nobody is at work" in said
 
 
 def test_plan_tells_and_writes_nothing(sweep: Path, tmp_path: Path) -> None:

@@ -35,7 +35,8 @@ C, S, T, K, SIZE = len(CHANNELS), len(SEEDS), len(trace_steps(12)), 12, 16
 
 def collated(folder: OutputFolder, plan: Plan = PLAN) -> list[LayerView]:
     views = list(layer_views(folder, plan))
-    write_atlas(folder, views, {"config": "name: toy\n", "versions": '{"torch": "2"}'})
+    attributes = {"config": "name: toy\n", "versions": '{"torch": "2"}'}
+    write_atlas(folder, views, attributes, content="digest")
     return views
 
 

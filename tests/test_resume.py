@@ -85,6 +85,7 @@ def test_sigterm_drops_the_shards_in_progress_and_leaves(tmp_path: Path) -> None
     process.send_signal(signal.SIGTERM)
     code, _ = finish(process)
     assert code == 75
+    assert not list((tmp_path / "demo").glob("failures/*")), "a shard is charged for a signal"
 
 
 def test_a_corrupt_shard_is_set_aside_and_made_again(undisturbed: Path, tmp_path: Path) -> None:
@@ -103,6 +104,20 @@ def test_a_corrupt_shard_is_set_aside_and_made_again(undisturbed: Path, tmp_path
     assert code == 0, said
     assert_same_atlas(undisturbed / "atlas.h5", folder / "atlas.h5")
     assert len(list((folder / "store").rglob("*.corrupt-*"))) == 2
+
+
+def test_a_corrupt_shard_met_while_collating_does_not_stay_missing(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    small = (*TINY, "layers=[conv1]")
+    assert atlas("run", tmp_path, *small)[0] == 0
+    shard = next((tmp_path / "demo" / "store").rglob("*.h5"))
+    shard.write_bytes(shard.read_bytes()[:-100])
+    (tmp_path / "demo" / "atlas.h5").unlink()
+    code, said = atlas("run", tmp_path, *small)
+    assert code == 0
+    assert "missing" not in said
+    assert atlas("verify", tmp_path)[0] == 0
 
 
 def test_a_second_run_on_the_same_folder_is_refused(tmp_path: Path) -> None:

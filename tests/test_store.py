@@ -244,10 +244,12 @@ def test_failed_is_what_was_tried_and_is_still_missing(folder: OutputFolder) -> 
     for shard in (first, second):
         failure = folder.failure(shard.key, 1)
         failure.parent.mkdir(parents=True, exist_ok=True)
-        failure.write_text("{}")
+        failure.write_text('{"given_up": false}')
     commit(folder, first, make_result(first))
     index = DoneIndex(folder)
     assert not index.has_failed(first, index.locate(first))
+    assert not index.has_failed(second, index.locate(second))
+    folder.failure(second.key, 2).write_text('{"given_up": true}')
     assert index.has_failed(second, index.locate(second))
 
 

@@ -161,7 +161,8 @@ def fill_store(
     for shard in plan.shards():
         words = {(status or {}).get(channel) for channel in shard.channels}
         if "failed" in words:
-            write_json(folder.failure(shard.key, 1), {"what": str(shard)})
+            record = {"what": str(shard), "given_up": True}
+            write_json(folder.failure(shard.key, 1), record)
         elif "missing" not in words:
             layers = {layer.info.name: layer.info for m in plan.models for layer in m.layers}
             commit(folder, shard, make_result(shard, layers[shard.series.layer].n_channels, status))

@@ -38,7 +38,7 @@ _MEANING = {
 
 
 def write_atlas(
-    folder: OutputFolder, views: Iterable[LayerView], attributes: dict[str, str]
+    folder: OutputFolder, views: Iterable[LayerView], attributes: dict[str, str], content: str
 ) -> None:
     """Write the atlas of all layers, one shard in memory at a time.
 
@@ -46,6 +46,7 @@ def write_atlas(
         folder: where it goes.
         views: the layers.
         attributes: root attributes besides schema and date.
+        content: digest of what the atlas is made of.
     Raises:
         StorageError: the disk is full or fails.
     """
@@ -56,8 +57,11 @@ def write_atlas(
             file.attrs["created"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
             file.attrs.update(attributes)
             file[_STATUS_TYPE] = h5py.enum_dtype(STATUS, basetype="u1")
+            views = list(views)
             for view in views:
                 _write_layer(file, view)
+            # An atlas that met corrupt shards must not pass for one of the shards made anew.
+            file.attrs["content"] = "" if any(view.corrupt for view in views) else content
         with open(temporary, "rb") as done:
             os.fsync(done.fileno())
         os.replace(temporary, folder.atlas)

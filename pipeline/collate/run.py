@@ -22,53 +22,62 @@ from pipeline.manifest import plan_of, read_manifest
 from pipeline.records import build, canonical_json, digest
 from pipeline.store import OutputFolder
 
+_ANEW = "anew"
 
-def collate(folder: OutputFolder, settings: CollateSettings) -> None:
+
+def collate(folder: OutputFolder, settings: CollateSettings, anew: bool = False) -> None:
     """Collate in a child process.
 
+    Args:
+        folder: what to collate.
+        settings: how the montages look.
+        anew: also where atlas and montages seem to be of the shards that are there.
     Raises:
+        UserError: the folder has no readable manifest.
         StorageError: the disk is full or fails.
     """
-    argv = [sys.executable, "-m", "pipeline", "collate-here", str(folder.root)]
-    child = subprocess.run(
-        [*argv, canonical_json(vars(settings))], stderr=subprocess.PIPE, text=True, check=False
-    )
+    read_manifest(folder)
+    argv = [sys.executable, "-P", "-m", "pipeline", "collate-here", str(folder.root.resolve())]
+    argv += [canonical_json(vars(settings)), *([_ANEW] if anew else [])]
+    child = subprocess.run(argv, stderr=subprocess.PIPE, text=True, check=False)
     if child.returncode < 0:
         name = signal.Signals(-child.returncode).name
-        raise StorageError(f"collating {folder.root} died of {name}; is the disk full?")
-    if child.returncode != EXIT_OK:
-        raise StorageError(child.stderr.strip().splitlines()[-1])
+        reason = "is the memory full?" if name == "SIGKILL" else "is the disk full?"
+        raise StorageError(f"collating {folder.root} died of {name}; {reason}")
+    if child.returncode == EXIT_IO:
+        raise StorageError(child.stderr.strip())
     sys.stderr.write(child.stderr)
+    if child.returncode != EXIT_OK:
+        raise RuntimeError(f"collating {folder.root} failed")
 
 
 def main(argv: list[str]) -> int:
-    """What the child does: `collate-here OUTPUT_FOLDER SETTINGS`."""
+    """What the child does: `collate-here OUTPUT_FOLDER SETTINGS [anew]`."""
     folder = OutputFolder(Path(argv[0]))
     settings = build(CollateSettings, json.loads(argv[1]), "collate")
     try:
-        collate_here(folder, settings)
+        collate_here(folder, settings, anew=argv[2:] == [_ANEW])
     except (StorageError, OSError) as error:
         print(error, file=sys.stderr)
         return EXIT_IO
     return EXIT_OK
 
 
-def collate_here(folder: OutputFolder, settings: CollateSettings) -> None:
-    """Write montages and atlas, unless they are made of the very shards that are there."""
+def collate_here(folder: OutputFolder, settings: CollateSettings, anew: bool) -> None:
+    """Write montages and atlas; unless `anew`, only if they are not of the present shards."""
     manifest = read_manifest(folder)
     plan = plan_of(manifest)
     views = list(layer_views(folder, plan))
     content = _content(manifest, views, settings)
-    if is_current(folder, views, content):
+    if is_current(folder, views, content) and not anew:
         return
     for view in views:
         write_montage(folder, view, settings)
     attributes = {
-        "content": content,
         "config": _yaml(manifest["config"]),
         "versions": canonical_json(manifest["versions"]),
     }
-    write_atlas(folder, views, attributes)
+    write_atlas(folder, views, attributes, content)
     for path in dict.fromkeys(path for view in views for path in view.corrupt):
         print(f"corrupt shard set aside, to be computed again: {path}", file=sys.stderr)
 

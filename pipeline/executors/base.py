@@ -44,8 +44,8 @@ class Executor(Protocol):
         """Look at a worker without waiting."""
         ...
 
-    def cancel(self, handle: Handle, grace_seconds: float) -> None:
-        """Ask a worker to leave; after the grace, make it."""
+    def cancel(self, handles: Sequence[Handle], grace_seconds: float) -> None:
+        """Ask workers to leave; after the grace, make them."""
         ...
 
     def close(self) -> None:

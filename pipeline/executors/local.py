@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -53,14 +54,17 @@ class LocalExecutor:
             self._free.append(self._device.pop(handle.tag))
         return State(code)
 
-    def cancel(self, handle: Handle, grace_seconds: float) -> None:
-        """SIGTERM, then SIGKILL."""
-        process = self._process[handle.tag]
-        process.terminate()
-        try:
-            process.wait(grace_seconds)
-        except subprocess.TimeoutExpired:
-            _kill_session(process)
+    def cancel(self, handles: Sequence[Handle], grace_seconds: float) -> None:
+        """SIGTERM to all, then SIGKILL to those that stay longer than the grace."""
+        processes = [self._process[handle.tag] for handle in handles]
+        for process in processes:
+            process.terminate()
+        end = time.monotonic() + grace_seconds
+        for process in processes:
+            try:
+                process.wait(max(0.0, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                _kill_session(process)
 
     def close(self) -> None:
         """Kill what still runs."""
