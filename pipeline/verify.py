@@ -48,8 +48,10 @@ def verify(manifest: dict[str, Any], folder: OutputFolder) -> int:
     try:
         with h5py.File(folder.atlas, "r") as atlas:
             problems = [problem for view in views for problem in _compare(atlas, view)]
-    except OSError as error:
-        problems = [f"{folder.atlas} cannot be read ({error}); collate it"]
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        problems = [
+            f"{folder.atlas} cannot be read ({error}); collate it"
+        ]  # h5py raises any of them
     if checked < plan.n_jobs:
         problems.append(f"{plan.n_jobs - checked} images are missing; run it again")
     problems += [f"corrupt shard set aside: {path}" for view in views for path in view.corrupt]
