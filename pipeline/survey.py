@@ -147,7 +147,8 @@ def _has_bf16(device: str) -> bool:
         return torch.cuda.get_device_capability(torch.device(device)) >= (8, 0)
     if platform.machine() not in ("x86_64", "AMD64"):
         return False
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # not in every torch
+    # Not in every torch.
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
