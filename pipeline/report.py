@@ -3,7 +3,6 @@
 import contextlib
 import json
 import statistics
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -162,9 +161,7 @@ def _at_work(folder: OutputFolder, left: int) -> list[str]:
     who = owner(folder)
     if who is None:
         return ["nobody is at work on it"]
-    making = sum(float(pulse.get("done", 0.0)) for pulse in _pulses(folder))
-    seconds = time.time() - folder.manifest.stat().st_mtime
-    rate = making / max(seconds, 1e-9)
+    rate = sum(pulse["done"] / max(pulse["seconds"], 1e-9) for pulse in _pulses(folder))
     eta = duration(left / rate) if rate else "unknown time"
     return [f"at work: {who}; {rate:.2f} channels/s, {eta} left"]
 

@@ -82,6 +82,7 @@ class Pulse:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.facts: dict[str, Any] = {"pid": os.getpid(), "beat": 0, "shards": [], "done": 0.0}
+        self._started = time.monotonic()
         self._written = 0.0
 
     def beat(self, **facts: Any) -> None:
@@ -89,6 +90,7 @@ class Pulse:
         urgent = "shards" in facts
         self.facts.update(facts, beat=self.facts["beat"] + 1)
         now = time.monotonic()
+        self.facts["seconds"] = round(now - self._started, 3)
         if urgent or now - self._written > self.INTERVAL:
             self._written = now
             temporary = self.path.with_suffix(".pulse.tmp")

@@ -8,7 +8,7 @@ import contextlib
 import os
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import h5py
 import numpy as np
@@ -38,7 +38,7 @@ _MEANING = {
 
 
 def write_atlas(
-    folder: OutputFolder, views: Iterable[LayerView], attributes: dict[str, str], content: str
+    folder: OutputFolder, views: Sequence[LayerView], attributes: dict[str, str], content: str
 ) -> None:
     """Write the atlas of all layers, one shard in memory at a time.
 
@@ -57,7 +57,6 @@ def write_atlas(
             file.attrs["created"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
             file.attrs.update(attributes)
             file[_STATUS_TYPE] = h5py.enum_dtype(STATUS, basetype="u1")
-            views = list(views)
             for view in views:
                 _write_layer(file, view)
             # An atlas that met corrupt shards must not pass for one of the shards made anew.

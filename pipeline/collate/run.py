@@ -33,10 +33,8 @@ def collate(folder: OutputFolder, settings: CollateSettings, anew: bool = False)
         settings: how the montages look.
         anew: also where atlas and montages seem to be of the shards that are there.
     Raises:
-        UserError: the folder has no readable manifest.
         StorageError: the disk is full or fails.
     """
-    read_manifest(folder)
     argv = [sys.executable, "-P", "-m", "pipeline", "collate-here", str(folder.root.resolve())]
     argv += [canonical_json(vars(settings)), *([_ANEW] if anew else [])]
     child = subprocess.run(argv, stderr=subprocess.PIPE, text=True, check=False)
