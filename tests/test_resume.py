@@ -69,7 +69,7 @@ def test_a_finished_sweep_computes_nothing(undisturbed: Path) -> None:
 def test_ctrl_c_finishes_the_shards_in_progress_and_leaves(
     undisturbed: Path, tmp_path: Path
 ) -> None:
-    process = start("run", tmp_path, *TINY)
+    process = start("run", tmp_path, *TINY, "optimizer.steps=200")
     wait_for_shards(tmp_path / "demo", 1)
     process.send_signal(signal.SIGINT)
     code, said = finish(process)
