@@ -63,9 +63,7 @@ def ascend(
         leaky = step < settings.leaky_steps and settings.leaky_slope > 0
         with LeakyGradient(settings.leaky_slope) if leaky else nullcontext():
             scores = objective.score(responses(warp(images(), views[step])), channels)
-        adam.zero_grad(set_to_none=True)
-        scores.sum().backward()  # type: ignore[no-untyped-call]
-        finite &= _freeze_where_not_finite(images, scores.detach())
+        finite &= _set_gradients(images, scores)
         adam.step()
         if step in recorded:
             trace.append(scores.detach())
@@ -89,14 +87,14 @@ def _set_learning_rate(adam: torch.optim.Adam, settings: Adam, step: int) -> Non
         group["lr"] = rate
 
 
-def _freeze_where_not_finite(images: nn.Module, scores: Tensor) -> Tensor:
-    """Zero the gradient of samples that are not finite; tell which are: (B,) bool."""
-    finite = torch.isfinite(scores)
-    for parameter in images.parameters():
-        assert parameter.grad is not None
-        finite &= torch.isfinite(parameter.grad.flatten(1).sum(dim=1))
-    for parameter in images.parameters():
-        assert parameter.grad is not None
-        shape = (-1,) + (1,) * (parameter.ndim - 1)
-        parameter.grad.masked_fill_(~finite.view(shape), 0.0)
+def _set_gradients(images: nn.Module, scores: Tensor) -> Tensor:
+    """Gradients of the scores, zero for samples where they are not finite; tells which: (B,)."""
+    parameters = list(images.parameters())
+    gradients = torch.autograd.grad(scores.sum(), parameters)
+    finite = torch.isfinite(scores.detach())
+    for gradient in gradients:
+        finite &= torch.isfinite(gradient.flatten(1).sum(dim=1))
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        keep = finite.view((-1,) + (1,) * (gradient.ndim - 1))
+        parameter.grad = gradient.nan_to_num_(0.0, 0.0, 0.0).mul_(keep)
     return finite

@@ -44,20 +44,51 @@ class FourierImages(nn.Module):
     imaginary parts of the spectrum.
     """
 
-    scale: Tensor
+    amplitude: Tensor
 
     def __init__(self, config: Fourier, size: tuple[int, int], keys: Tensor) -> None:
         super().__init__()
-        self.size, self.contrast = size, config.contrast
+        self.width, self.contrast = size[1], config.contrast
         self.shape = (3, size[0], size[1] // 2 + 1, 2)
         self.coefficients = _noise(keys, self.shape, config.initial_sd)
-        self.register_buffer("scale", _decay(size, config.decay_power).to(keys.device))
+        self.register_buffer("amplitude", _decay(size, config.decay_power).to(keys.device))
 
     def forward(self) -> Tensor:
         """Render: images (B, 3, H, W) in [0, 1]."""
-        spectrum = torch.view_as_complex(_rows(self.coefficients, self.shape) * self.scale)
-        values = torch.fft.irfft2(spectrum, s=self.size, norm="ortho")
+        coefficients = _rows(self.coefficients, self.shape)
+        values: Tensor = _InverseFFT.apply(coefficients, self.amplitude, self.width)
         return to_colours(values * (self.contrast / _spread(values)))
+
+
+class _InverseFFT(torch.autograd.Function):
+    """Scaled real-FFT coefficients (B, 3, H, W // 2 + 1, 2) to values (B, 3, H, W).
+
+    The same as torch's irfft2 in half its time on a CPU: two one-dimensional passes forward, and
+    backward one rfft2 whose scaling is merged into that of the coefficients.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, coefficients: Tensor, amplitude: Tensor, width: int) -> Tensor:
+        ctx.save_for_backward(amplitude)
+        ctx.width = width
+        spectrum = torch.view_as_complex(coefficients * amplitude)
+        columns = torch.fft.ifft(spectrum, dim=-2, norm="ortho")
+        return torch.fft.irfft(columns, n=width, norm="ortho")
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (amplitude,) = ctx.saved_tensors
+        # A column of the half spectrum stands for its mirror image too, unless it is its own.
+        weight = amplitude * _multiplicity(ctx.width, amplitude.device)
+        return torch.view_as_real(torch.fft.rfft2(grads[0], norm="ortho")) * weight, None, None
+
+
+@cache
+def _multiplicity(width: int, device: torch.device) -> Tensor:
+    """How many columns of the full spectrum each column of the half stands for: (K, 1)."""
+    columns = torch.arange(width // 2 + 1, device=device)
+    alone = (columns == 0) | (2 * columns == width)
+    return torch.where(alone, 1.0, 2.0).unsqueeze(-1)
 
 
 class PixelImages(nn.Module):
@@ -112,10 +143,9 @@ class _Sigmoid(torch.autograd.Function):
 def _spread(values: Tensor) -> Tensor:
     """Standard deviation of each sample of (B, 3, H, W) over all that it holds: (B, 1, 1, 1)."""
     # From the moments: torch.std is thirty times slower on a CPU.
-    everything = (1, 2, 3)
-    mean = values.mean(everything, keepdim=True)
-    variance = values.square().mean(everything, keepdim=True) - mean.square()
-    return variance.clamp_min(1e-12).sqrt()
+    rows = values.flatten(1)
+    variance = rows.square().mean(dim=1) - rows.mean(dim=1).square()
+    return variance.clamp_min(1e-12).sqrt().view(-1, 1, 1, 1)
 
 
 def _decay(size: tuple[int, int], power: float) -> Tensor:

@@ -7,7 +7,7 @@ part of every job's identity. The code that acts on a record lives in the module
 import math
 from dataclasses import dataclass
 
-ALGORITHM_VERSION = 1
+ALGORITHM_VERSION = 2
 """Raised with every change of code that changes pixels under an unchanged recipe."""
 
 

@@ -5,6 +5,8 @@ bilinear resampling; whatever falls outside the image is its mirror image, so no
 """
 
 import math
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,16 +38,56 @@ def draw_views(config: Transforms, keys: Tensor, steps: int, size: int) -> Tenso
 
 
 def warp(images: Tensor, maps: Tensor) -> Tensor:
-    """Resample each image (B, C, H, W) by its own affine map (B, 2, 3): (B, C, H, W)."""
+    """Resample each image (B, C, H, W) by its own affine map (B, 2, 3): (B, C, H, W).
+
+    The gradient is the inverse warp of what comes in, divided by the map's determinant. Between
+    pixels that is the exact adjoint of the resampling up to its interpolation; what the mirrored
+    border would send back is left out. Unlike the scattered additions of the exact adjoint it is
+    a resampling too: three times faster, and of the same bits every time on a GPU as well.
+    """
+    warped: Tensor = _Warp.apply(images, maps)
+    return warped
+
+
+class _Warp(torch.autograd.Function):
+    """The warp and, as its gradient, the inverse warp."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, maps: Tensor) -> Tensor:
+        ctx.save_for_backward(maps)
+        return F.grid_sample(images, _grid(images, maps), padding_mode="reflection", **_BILINEAR)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        inverse, determinant = _inverted(ctx.saved_tensors[0])
+        gradient = grads[0].contiguous()
+        gradient = F.grid_sample(gradient, _grid(gradient, inverse), **_BILINEAR)
+        return gradient.div_(determinant.view(-1, 1, 1, 1)), None
+
+
+_BILINEAR: dict[str, Any] = {"mode": "bilinear", "align_corners": False}
+
+
+def _grid(images: Tensor, maps: Tensor) -> Tensor:
+    """Where each pixel of the result (B, H, W) lies in the image: (B, H, W, 2)."""
     height, width = images.shape[-2:]
-    y = _centres(height, images.device)[:, None]
-    x = _centres(width, images.device)[None, :]
-    m = maps[:, :, :, None, None]
-    # Written out: affine_grid is a matrix product, and slower.
-    grid = torch.stack([m[:, i, 0] * x + (m[:, i, 1] * y + m[:, i, 2]) for i in (0, 1)], dim=-1)
-    return F.grid_sample(images, grid, "bilinear", "reflection", align_corners=False)
+    # Points of the plane as complex numbers x + iy: one broadcast addition makes the whole grid.
+    right, down, shift = torch.view_as_complex(maps.mT.contiguous()).unsqueeze(-1).unbind(1)
+    columns = right * _centres(width, images.device)
+    rows = down * _centres(height, images.device) + shift
+    return torch.view_as_real(rows[:, :, None] + columns[:, None, :])
 
 
+def _inverted(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Inverse maps (B, 2, 3) and determinants (B,) of affine maps (B, 2, 3)."""
+    a, b, c, d = maps[:, :, :2].flatten(1).unbind(1)
+    determinant = a * d - b * c
+    linear = torch.stack([d, -b, -c, a], dim=1).view(-1, 2, 2) / determinant.view(-1, 1, 1)
+    shift = -(linear * maps[:, None, :, 2]).sum(dim=2, keepdim=True)
+    return torch.cat([linear, shift], dim=2), determinant
+
+
+@cache
 def _centres(n: int, device: torch.device) -> Tensor:
     """Centres of n pixels that tile [-1, 1]: (n,)."""
     return (torch.arange(n, device=device, dtype=torch.float32) * 2.0 + 1.0) / n - 1.0

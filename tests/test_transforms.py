@@ -21,7 +21,7 @@ def photographs(batch: int, size: int = SIZE) -> Tensor:
 
 
 def affine(*rows: tuple[float, float, float]) -> Tensor:
-    return torch.tensor([rows])
+    return torch.tensor([rows], dtype=torch.float32)
 
 
 def coordinates(size: int = SIZE) -> Tensor:
