@@ -6,6 +6,7 @@ shards, files or processes.
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -15,9 +16,10 @@ from torch import Tensor, nn
 from pipeline import rng
 from pipeline.jobs import STATUS, LayerInfo
 from pipeline.layers import truncate
+from pipeline.memory import bytes_per_sample, samples_that_fit
 from pipeline.models import DTYPES, Network
 from pipeline.objectives import make_objective
-from pipeline.optimize import ascend
+from pipeline.optimize import Climber
 from pipeline.recipe import Recipe, trace_steps
 from pipeline.statistics import measure, to_bytes
 
@@ -28,8 +30,8 @@ CPU_BATCH_MULTIPLE = 8
 """On a CPU, batches are filled up to a multiple of this. Matrix products of fewer rows take other
 kernels and give other last bits; measured, multiples of 8 always agree with each other."""
 
-_GPU_MEMORY_SHARE = 0.7
-_GPU_LARGEST_BATCH = 512
+GPU_BATCH = 512
+"""More samples than this at once are no faster on any GPU."""
 
 
 class Workbench:
@@ -57,9 +59,8 @@ class Workbench:
         forward = truncate(module, info, example)
 
         def responses(images: Tensor) -> Tensor:
-            normalised = (images - mean).div_(std).to(dtype)
-            # In this order: a conversion that changes type and layout at once is slow on a CPU.
-            return forward(normalised.contiguous(memory_format=torch.channels_last))
+            normalised: Tensor = _Normalised.apply(images, mean, std, dtype)
+            return forward(normalised)
 
         return responses
 
@@ -72,6 +73,7 @@ class LayerBench:
         self.objective = make_objective(bench.recipe.objective)
         self.fast = bench.responses(bench.fast, info)
         self.exact = self.fast if bench.fast is bench.exact else bench.responses(bench.exact, info)
+        self.climber = Climber(self.fast, self.objective, self.recipe)
 
     def make(
         self,
@@ -87,7 +89,7 @@ class LayerBench:
         filled = _fill_up(list(zip(job_keys, channels, strict=True)), self.device)
         keys = rng.keys([key for key, _ in filled], self.device)
         target = torch.tensor([channel for _, channel in filled], device=self.device)
-        ascent = ascend(self.fast, self.objective, self.recipe, keys, target, on_step)
+        ascent = self.climber.ascend(keys, target, on_step)
         pixels = to_bytes(ascent.images)
         measured = measure(self.exact, self.objective, pixels, target)
         # A channel at its ceiling answers the same to every view, but it did not from the start.
@@ -111,23 +113,40 @@ class LayerBench:
         return {name: value[:n].cpu().numpy() for name, value in measured.items()}
 
     def auto_batch(self) -> int:
-        """A batch size that fits the device: from the memory that a small batch really took."""
-        if self.device.type != "cuda":
-            return CPU_BATCH
-        probe = 8
-        torch.cuda.empty_cache()
-        before = torch.cuda.memory_allocated(self.device)
-        torch.cuda.reset_peak_memory_stats(self.device)
-        self._one_step(probe)
-        taken = torch.cuda.max_memory_allocated(self.device) - before
-        free = torch.cuda.mem_get_info(self.device)[0] * _GPU_MEMORY_SHARE
-        return max(1, min(_GPU_LARGEST_BATCH, int(free / max(taken / probe, 1))))
+        """A batch size that fits the device, from the memory that small batches really took."""
+        largest = GPU_BATCH if self.device.type == "cuda" else CPU_BATCH
+        fit = samples_that_fit(bytes_per_sample(self._try_out, self.device), self.device)
+        if fit >= largest:
+            return largest
+        return max(fit - fit % CPU_BATCH_MULTIPLE, 1)
 
-    def _one_step(self, batch: int) -> None:
-        size = self.recipe.image_size
-        images = torch.zeros(batch, 3, size, size, device=self.device, requires_grad=True)
+    def _try_out(self, batch: int) -> None:
+        """One step of ascent and the measurement, for nothing."""
+        steps = replace(self.recipe.optimizer, steps=1)
+        climber = Climber(self.fast, self.objective, replace(self.recipe, optimizer=steps))
+        keys = rng.keys(["0" * 64] * batch, self.device)
         channels = torch.zeros(batch, dtype=torch.int64, device=self.device)
-        self.objective.score(self.fast(images), channels).sum().backward()  # type: ignore[no-untyped-call]
+        pixels = to_bytes(climber.ascend(keys, channels).images)
+        measure(self.exact, self.objective, pixels, channels)
+
+
+class _Normalised(torch.autograd.Function):
+    """(images - mean) / std in the network's dtype and in channels-last layout.
+
+    Layout and dtype change one after the other, and arithmetic is done in the layout of the
+    images, there and back: each of these is several times faster on a CPU.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype) -> Tensor:
+        ctx.save_for_backward(std)
+        normalised = (images - mean).div_(std).to(dtype)
+        return normalised.contiguous(memory_format=torch.channels_last)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        (std,) = ctx.saved_tensors
+        return grads[0].contiguous().float() / std, None, None, None
 
 
 def _fill_up(items: list[T], device: torch.device) -> list[T]:

@@ -1,8 +1,7 @@
-"""A leaky gradient through ReLU, so that a channel which starts closed can still be reached.
+"""Gradients of our own: the same forward pass to the bit, another way back.
 
-The forward pass is unchanged to the bit. In the backward pass the closed side of every ReLU lets a
-small share of the gradient through. Without it a channel whose every unit starts below zero gets no
-gradient at all and its image stays grey (lucid redirects such gradients for the same reason).
+Calls are met where they happen, by modes that are active during the ascent, so a network is neither
+changed nor searched: modules, functions, methods and in-place variants alike.
 """
 
 from collections.abc import Callable
@@ -13,6 +12,35 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+
+# --- a leak through ReLU -------------------------------------------------------------------------
+
+
+class LeakyGradient(TorchFunctionMode):
+    """While active, gradients leak by `slope` through every closed ReLU that is called.
+
+    In the backward pass the closed side lets a small share of the gradient through. Without it a
+    channel whose every unit starts below zero gets no gradient at all and its image stays grey
+    (lucid redirects such gradients for the same reason).
+    """
+
+    _RELUS: frozenset[Callable[..., Any]] = frozenset(
+        {F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu_}
+    )
+
+    _IN_PLACE: frozenset[Callable[..., Any]] = frozenset({torch.relu_, Tensor.relu_, F.relu_})
+
+    def __init__(self, slope: float) -> None:
+        super().__init__()
+        self.slope = slope
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Replace ReLU by its leaky twin; run everything else as it is."""
+        if func in self._RELUS:
+            named = dict(zip(("input", "inplace"), args, strict=False)) | (kwargs or {})
+            in_place = func in self._IN_PLACE or bool(named.get("inplace"))
+            return _LeakyReLU.apply(named["input"], self.slope, in_place)
+        return func(*args, **(kwargs or {}))
 
 
 class _LeakyReLU(torch.autograd.Function):
@@ -34,27 +62,88 @@ class _LeakyReLU(torch.autograd.Function):
         return torch.ops.aten.leaky_relu_backward(grads[0], y, slope, True), None, None
 
 
-class LeakyGradient(TorchFunctionMode):
-    """While active, gradients leak by `slope` through every closed ReLU that is called.
+# --- the way back to the image -------------------------------------------------------------------
 
-    Calls are met where they happen, so the network is neither changed nor searched: modules,
-    functions, methods and in-place variants alike.
+
+class PolyphaseStem(TorchFunctionMode):
+    """While active, strided convolutions of an image send their gradient back faster.
+
+    The gradient of a convolution with stride s is a convolution with holes, whose output has three
+    channels: the worst case of every library, and the dearest operation of a whole small network.
+    Sorted by position modulo s (its polyphase form) it is one dense convolution without holes, of
+    s * s times as many channels: 1.3 to 4 times faster on a CPU.
     """
 
-    _RELUS: frozenset[Callable[..., Any]] = frozenset(
-        {F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu_}
-    )
-
-    _IN_PLACE: frozenset[Callable[..., Any]] = frozenset({torch.relu_, Tensor.relu_, F.relu_})
-
-    def __init__(self, slope: float) -> None:
-        super().__init__()
-        self.slope = slope
+    _LARGEST_IMAGE_CHANNELS = 4
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Replace ReLU by its leaky twin; run everything else as it is."""
-        if func in self._RELUS:
-            named = dict(zip(("input", "inplace"), args, strict=False)) | (kwargs or {})
-            in_place = func in self._IN_PLACE or bool(named.get("inplace"))
-            return _LeakyReLU.apply(named["input"], self.slope, in_place)
+        """Replace such convolutions by their twin; run everything else as it is."""
+        if func in (torch.conv2d, F.conv2d):
+            names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+            named = dict(zip(names, args, strict=False)) | (kwargs or {})
+            if self._is_strided_stem(**named):
+                stride, padding = named["stride"], named.get("padding", (0, 0))
+                return _StridedStem.apply(
+                    named["input"], named["weight"], named.get("bias"), tuple(stride), padding
+                )
         return func(*args, **(kwargs or {}))
+
+    def _is_strided_stem(
+        self,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = (0, 0),
+        dilation: Any = (1, 1),
+        groups: int = 1,
+    ) -> bool:
+        return (
+            input.requires_grad
+            and not weight.requires_grad
+            and input.shape[1] <= self._LARGEST_IMAGE_CHANNELS
+            and groups == 1
+            and isinstance(stride, tuple)
+            and isinstance(padding, tuple)
+            and stride[0] == stride[1] > 1
+            and tuple(dilation) == (1, 1)
+        )
+
+
+class _StridedStem(torch.autograd.Function):
+    """A strided convolution forward, its gradient by phases backward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+    ) -> Tensor:
+        ctx.save_for_backward(weight)
+        ctx.size, ctx.stride, ctx.padding = x.shape[-2:], stride[0], padding
+        return torch.conv2d(x, weight, bias, stride, padding)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
+        kernel = _phases(ctx.saved_tensors[0], ctx.stride)
+        reach = (kernel.shape[2] - 1, kernel.shape[3] - 1)
+        padded = F.pixel_shuffle(torch.conv2d(grads[0], kernel, padding=reach), ctx.stride)
+        (height, width), (top, left) = ctx.size, ctx.padding
+        # Rows and columns that no window reached have no gradient.
+        missing = (left + width - padded.shape[3], top + height - padded.shape[2])
+        padded = F.pad(padded, (0, max(0, missing[0]), 0, max(0, missing[1])))
+        return padded[:, :, top : top + height, left : left + width], None, None, None, None
+
+
+def _phases(weight: Tensor, stride: int) -> Tensor:
+    """A kernel (O, C, K, L) by phases: (C * s * s, O, ceil(K / s), ceil(L / s)), flipped."""
+    outputs, inputs, height, width = weight.shape
+    taps = (-(-height // stride), -(-width // stride))
+    lacking = (0, taps[1] * stride - width, 0, taps[0] * stride - height)
+    grid = F.pad(weight, lacking).view(outputs, inputs, taps[0], stride, taps[1], stride)
+    phases = grid.permute(1, 3, 5, 0, 2, 4).flip(4, 5)
+    phases = phases.reshape(inputs * stride**2, outputs, *taps)
+    return phases.contiguous(memory_format=torch.channels_last)

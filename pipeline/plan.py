@@ -16,6 +16,9 @@ from pipeline.recipe import Recipe
 FLOPS_PER_SECOND = {"cpu": 3e10, "cuda": 2e13}
 """A guess at a worker's speed, for cutting bundles and for estimates before the first shard."""
 
+_MEASURED_VIEWS = 17
+"""Forward passes of the finished image, for its statistics."""
+
 _BYTES_PER_PIXEL = 3 * 2
 """An image is stored twice, in its shard and in the atlas; noise hardly compresses."""
 
@@ -69,7 +72,7 @@ class Plan:
 
 def flops_per_job(layer: LayerInfo, recipe: Recipe) -> float:
     """Floating-point operations of one job: each step is a forward and a backward pass."""
-    return 2.0 * layer.flops_before * recipe.optimizer.steps
+    return layer.flops_before * (2.0 * recipe.optimizer.steps + _MEASURED_VIEWS)
 
 
 def bytes_needed(plan: Plan, shards: Iterable[Shard]) -> float:

@@ -42,7 +42,7 @@ class Fourier:
     """Amplitude falls as frequency ** -decay_power; photographs are near 1 to 1.5."""
     initial_sd: float = 0.3
     """Standard deviation of the initial coefficients; small values leave channels dead."""
-    contrast: float = 1.5
+    contrast: float = 1.75
     """Standard deviation of every rendered sample before colours and sigmoid."""
 
     def __post_init__(self) -> None:
@@ -66,11 +66,11 @@ class Pixel:
 class Transforms:
     """Random views of the image that the network sees, drawn anew per sample and step."""
 
-    jitter: float = 8.0
+    jitter: float = 4.0
     """Largest shift along each axis, in pixels."""
-    scale: tuple[float, float] = (0.9, 1.1)
+    scale: tuple[float, float] = (0.95, 1.05)
     """Smallest and largest magnification."""
-    rotate: float = 8.0
+    rotate: float = 3.0
     """Largest turn to either side, in degrees."""
 
     def __post_init__(self) -> None:
@@ -84,17 +84,17 @@ class Adam:
     """Gradient ascent by Adam (Kingma & Ba 2015), with a leaky gradient through ReLU at first."""
 
     name: str = "adam"
-    steps: int = 96
+    steps: int = 24
     """Ascent steps per image."""
-    learning_rate: float = 0.2
+    learning_rate: float = 0.5
     """Step size at the start."""
-    final_learning_rate: float = 0.02
+    final_learning_rate: float = 0.1
     """Step size at the end; it falls along half a cosine."""
-    beta1: float = 0.9
+    beta1: float = 0.3
     """Decay of the mean of gradients."""
     beta2: float = 0.99
     """Decay of the mean of squared gradients."""
-    leaky_steps: int = 24
+    leaky_steps: int = 8
     """Number of first steps in which gradients leak through the closed side of ReLU."""
     leaky_slope: float = 0.1
     """Slope of that leak; with 0 a channel that starts closed stays a grey tile."""

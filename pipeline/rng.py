@@ -33,13 +33,16 @@ def philox(counter: Sequence[Tensor], key: Sequence[Tensor]) -> list[Tensor]:
         key: two such tensors.
     Returns: four int64 tensors of the broadcast shape, values in [0, 2**32).
     """
-    c0, c1, c2, c3 = counter
     k0, k1 = key
+    shape = torch.broadcast_shapes(*(t.shape for t in (*counter, k0, k1)))
+    c0, c1, c2, c3 = (t.expand(shape) for t in counter)
     for _ in range(_ROUNDS):
-        # int64 products wrap modulo 2**64, which keeps all the bits that are wanted.
+        # int64 products wrap modulo 2**64, which keeps all the bits that are wanted. In place
+        # where nothing else looks: memory is what this waits for.
         p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c1 = (p1 >> 32 & _MASK) ^ c1 ^ k0, p1 & _MASK
-        c2, c3 = (p0 >> 32 & _MASK) ^ c3 ^ k1, p0 & _MASK
+        c0 = (p1 >> 32).bitwise_and_(_MASK).bitwise_xor_(c1).bitwise_xor_(k0)
+        c2 = (p0 >> 32).bitwise_and_(_MASK).bitwise_xor_(c3).bitwise_xor_(k1)
+        c1, c3 = p1.bitwise_and_(_MASK), p0.bitwise_and_(_MASK)
         k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
     return [c0, c1, c2, c3]
 
@@ -66,8 +69,8 @@ def normal(keys: Tensor, stream: int, n: int) -> Tensor:
     # Logarithm and cosine in double: devices then agree in all but a few in 10**8 roundings.
     radius = torch.sqrt(-2.0 * torch.log(u[:, :half]))
     angle = 2.0 * torch.pi * u[:, half:]
-    both = torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)
-    return both[:, :n].float()
+    both = [radius * torch.cos(angle), radius * torch.sin(angle)]
+    return torch.cat([part.float() for part in both], dim=1)[:, :n]
 
 
 def _words(keys: Tensor, stream: int, steps: int, n: int) -> Tensor:

@@ -9,7 +9,7 @@ from toys import BLUE, GREEN, RED, STILL, colour_reader, make_recipe, pointwise
 
 from pipeline import rng
 from pipeline.objectives import make_objective
-from pipeline.optimize import Ascent, ascend
+from pipeline.optimize import Ascent, Climber
 from pipeline.parameterizations import make_parameterization, to_colours
 from pipeline.recipe import ChannelObjective, Fourier, Pixel, Recipe, Transforms, trace_steps
 
@@ -19,14 +19,9 @@ QUIET = Pixel(initial_sd=0.05)
 
 def climb(network: nn.Module, recipe: Recipe, channels: list[int], **more: Any) -> Ascent:
     keys = more.pop("keys", KEYS[: len(channels)])
-    return ascend(
-        lambda images: network(images).flatten(2),
-        make_objective(ChannelObjective()),
-        recipe,
-        keys,
-        torch.tensor(channels),
-        **more,
-    )
+    objective = make_objective(ChannelObjective())
+    climber = Climber(lambda images: network(images).flatten(2), objective, recipe)
+    return climber.ascend(keys, torch.tensor(channels), **more)
 
 
 def mean_colours(images: Tensor) -> Tensor:

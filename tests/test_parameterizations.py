@@ -6,7 +6,12 @@ from torch import Tensor, nn
 from toys import make_recipe
 
 from pipeline import rng
-from pipeline.parameterizations import make_parameterization, to_colours
+from pipeline.parameterizations import (
+    _FixedContrast,
+    _InverseFFT,
+    make_parameterization,
+    to_colours,
+)
 from pipeline.recipe import Fourier, Pixel
 
 KEYS = rng.keys([f"{i:016x}" + "0" * 48 for i in (11, 22, 33)])
@@ -138,3 +143,29 @@ def test_pixel_starts_with_the_noise_it_is_told() -> None:
         images_of(Pixel(initial_sd=sd), 24)().detach().logit().std() for sd in (0.1, 0.4)
     )
     assert float(wide / narrow) == pytest.approx(4, rel=1e-3)
+
+
+# --- gradients of our own ---
+
+
+def doubles(*shape: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(shape, dtype=torch.float64, generator=generator).requires_grad_()
+
+
+@pytest.mark.parametrize("width", [6, 7])
+def test_inverse_fft_and_its_gradient_are_those_of_torch(width: int) -> None:
+    coefficients, amplitude = doubles(2, 3, 5, width // 2 + 1, 2), doubles(5, width // 2 + 1, 2)
+    amplitude = amplitude.detach().abs()
+    spectrum = torch.view_as_complex(coefficients * amplitude)
+    expected = torch.fft.irfft2(spectrum, s=(5, width), norm="ortho")
+    values = _InverseFFT.apply(coefficients, amplitude, width)
+    assert torch.allclose(values, expected)
+    assert torch.autograd.gradcheck(lambda x: _InverseFFT.apply(x, amplitude, width), coefficients)
+
+
+def test_contrast_is_fixed_and_its_gradient_the_true_one() -> None:
+    values = doubles(2, 3, 4, 5)
+    scaled = _FixedContrast.apply(values * 7 + 2, 1.5)
+    assert torch.allclose(scaled.flatten(1).std(dim=1, correction=0), torch.tensor(1.5).double())
+    assert torch.autograd.gradcheck(lambda x: _FixedContrast.apply(x + 0.3, 1.5), values)

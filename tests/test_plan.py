@@ -88,5 +88,5 @@ def test_only_the_last_shard_of_a_series_is_short() -> None:
     assert [shard.channels for shard in plan.shards()] == [(0, 2, 3), (5, 6, 7), (9,)]
 
 
-def test_flops_count_a_forward_and_a_backward_per_step() -> None:
-    assert flops_per_job(layer_info(flops_before=100), make_recipe(steps=7)) == 1400
+def test_flops_count_two_passes_per_step_and_the_measured_views() -> None:
+    assert flops_per_job(layer_info(flops_before=100), make_recipe(steps=7)) == 100 * (14 + 17)

@@ -83,6 +83,30 @@ def test_each_image_goes_by_its_own_map() -> None:
         assert torch.equal(warp(images[b : b + 1], maps[b : b + 1])[0], together[b])
 
 
+def test_the_gradient_is_the_adjoint_of_the_warp_up_to_interpolation() -> None:
+    # <warp(x), g> = <x, adjoint(g)>: on smooth pictures, away from the mirrored border.
+    size = 64
+    x, y = coordinates(size)[0]
+    images = torch.sin(3 * x + 1).mul(torch.cos(2 * y)).expand(len(KEYS), 1, -1, -1)
+    images = images.clone().requires_grad_()
+    bump = torch.exp(-8 * ((x - 0.1) ** 2 + (y + 0.2) ** 2))
+    warped = warp(images, draw_views(WILD, KEYS, 1, size)[0])
+    (adjoint,) = torch.autograd.grad((warped * bump).sum(), images)
+    left = (warped * bump).sum((1, 2, 3))
+    right = (images * adjoint).sum((1, 2, 3))
+    assert torch.allclose(left, right, atol=0.01 * float(bump.sum()))
+    assert left.abs().max() > 0.3 * bump.sum()
+
+
+def test_a_shift_sends_its_gradient_back_whence_it_came() -> None:
+    images = photographs(1).requires_grad_()
+    shifted = warp(images, affine((1, 0, 2 * 3 / SIZE), (0, 1, 0)))
+    (gradient,) = torch.autograd.grad(shifted[0, 0, 8, 5], images)
+    expected = torch.zeros_like(images)
+    expected[0, 0, 8, 8] = 1.0
+    assert torch.allclose(gradient, expected, atol=1e-5)
+
+
 def test_gradients_stay_within_their_image() -> None:
     images = photographs(3).requires_grad_()
     warped = warp(images, draw_views(WILD, KEYS[:3], 1, SIZE)[0])

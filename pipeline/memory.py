@@ -1,0 +1,78 @@
+"""How large a batch may be: memory measured on small batches, not found by running out of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_GPU_SHARE = 0.8
+_CPU_SHARE = 0.25
+"""Share of the memory free now that a batch may take; several workers share a CPU's."""
+
+_SMALL, _LARGE = 8, 16
+
+
+def bytes_per_sample(run: Callable[[int], Any], device: torch.device) -> float:
+    """Memory that one more sample takes at the peak of a run.
+
+    Args:
+        run: does all that is done with a batch of the given size.
+        device: where.
+    """
+    peak = _gpu_peak if device.type == "cuda" else _cpu_peak
+    return max((peak(run, _LARGE) - peak(run, _SMALL)) / (_LARGE - _SMALL), 1.0)
+
+
+def samples_that_fit(sample_bytes: float, device: torch.device) -> int:
+    """How many samples of that size a batch may hold, at least one."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        free = torch.cuda.mem_get_info(device)[0] * _GPU_SHARE
+    else:
+        free = _free_host_bytes() * _CPU_SHARE
+    return max(1, int(free / sample_bytes))
+
+
+def _gpu_peak(run: Callable[[int], Any], batch: int) -> float:
+    torch.cuda.reset_peak_memory_stats()
+    run(batch)
+    return float(torch.cuda.max_memory_allocated())
+
+
+def _cpu_peak(run: Callable[[int], Any], batch: int) -> float:
+    """Twice what is kept for the backward pass, whose own tensors come on top of it."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        run(batch)
+    return 2.0 * sum(kept.values())
+
+
+def _free_host_bytes() -> float:
+    """Memory that this process may still take, by the kernel's and its container's account."""
+    available = _number_after(Path("/proc/meminfo"), "MemAvailable:") * 1024.0
+    cgroup = Path("/sys/fs/cgroup")
+    limit, used = _only_number(cgroup / "memory.max"), _only_number(cgroup / "memory.current")
+    return min(available, limit - used) if limit < float("inf") else available
+
+
+def _number_after(path: Path, word: str) -> float:
+    try:
+        lines = path.read_text().splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith(word))
+    except (OSError, StopIteration):
+        return 4.0 * 1024**2  # 4 GiB, where nothing can be known
+
+
+def _only_number(path: Path) -> float:
+    try:
+        return float(path.read_text())
+    except (OSError, ValueError):  # no limit is written as "max"
+        return float("inf")

@@ -1,0 +1,56 @@
+"""Batch sizes from measured memory: more memory per sample, smaller batches."""
+
+import dataclasses
+
+import pytest
+import torch
+from test_invariance import RECIPE, make_bench
+
+from pipeline import bench as bench_module
+from pipeline import memory
+from pipeline.memory import bytes_per_sample, samples_that_fit
+
+CPU = torch.device("cpu")
+
+
+def test_bytes_per_sample_are_what_the_backward_pass_keeps() -> None:
+    weight = torch.ones(100)
+
+    def run(batch: int) -> None:
+        x = torch.ones(batch, 100, requires_grad=True)
+        (x.exp() * weight).sum()  # keeps exp(x), and the weight once
+
+    assert bytes_per_sample(run, CPU) == 2 * 100 * 4
+
+
+def test_a_batch_fits_into_a_share_of_the_free_memory() -> None:
+    total = samples_that_fit(1.0, CPU)
+    assert total > 2**26, "less than 64 MiB free?"
+    assert samples_that_fit(1e18, CPU) == 1
+    assert samples_that_fit(1024.0, CPU) == pytest.approx(total / 1024, rel=0.2)
+
+
+def test_larger_images_take_more_memory() -> None:
+    def sample_bytes(size: int) -> float:
+        bench = make_bench(dataclasses.replace(RECIPE, image_size=size))
+        return bytes_per_sample(bench._try_out, CPU)
+
+    small, large = sample_bytes(48), sample_bytes(96)
+    assert 3 * small < large < 5 * small
+    assert small > 48 * 48 * 3 * 4
+
+
+def test_auto_batch_keeps_to_the_memory_and_to_whole_multiples(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = make_bench(RECIPE)
+    assert bench.auto_batch() == bench_module.CPU_BATCH
+    sample = bytes_per_sample(bench._try_out, CPU)
+    monkeypatch.setattr(memory, "_free_host_bytes", lambda: sample * 21 / memory._CPU_SHARE)
+    assert bench.auto_batch() == 16
+    monkeypatch.setattr(memory, "_free_host_bytes", lambda: 1.0)
+    assert bench.auto_batch() == 1
+
+
+def test_the_account_of_free_memory_survives_odd_machines(tmp_path: object) -> None:
+    assert memory._free_host_bytes() > 2**26

@@ -1,0 +1,87 @@
+"""CUDA graphs: the same numbers as without, and a failure that is told. Needs a GPU."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from test_invariance import RECIPE
+from toys import make_recipe
+
+from pipeline import rng
+from pipeline.bench import LayerBench, Workbench
+from pipeline.config import ModelConfig
+from pipeline.layers import describe_layers
+from pipeline.models import load_network
+from pipeline.optimize import Ascent, Climber
+from pipeline.recipe import Fourier, Pixel, Recipe
+from pipeline.replay import WARM_UP, Replayed
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+]
+
+
+def make_bench(recipe: Recipe) -> LayerBench:
+    network = load_network(ModelConfig("demo"))
+    layers = describe_layers(network.module, network.example(recipe.image_size))
+    info = next(layer for layer in layers if layer.name == "conv5")
+    return Workbench(network, recipe, torch.device("cuda")).layer(info)
+
+
+def climb(climber: Climber, numbers: range) -> Ascent:
+    keys = rng.keys([f"{i:016x}" + "0" * 48 for i in numbers], "cuda")
+    return climber.ascend(keys, torch.tensor(list(numbers), device="cuda"))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("parameterization", [Fourier(), Pixel()], ids=["fourier", "pixel"])
+def test_replayed_steps_give_the_bits_of_eager_steps(
+    precision: str, parameterization: Fourier | Pixel
+) -> None:
+    steps = replace(RECIPE.optimizer, steps=12, leaky_steps=6)
+    recipe = replace(
+        RECIPE, precision=precision, parameterization=parameterization, optimizer=steps
+    )
+    bench = make_bench(recipe)
+    for numbers in (range(16), range(16, 32)):  # the second batch replays from its first step
+        replayed = climb(bench.climber, numbers)
+        eager = Climber(bench.fast, bench.objective, recipe)
+        eager._start(*_jobs(range(16))).move = eager._batch._move  # type: ignore[union-attr]
+        expected = climb(eager, numbers)
+        assert torch.equal(replayed.images, expected.images)
+        assert torch.equal(replayed.trace, expected.trace)
+    assert bench.climber._batch is not None
+    assert len(bench.climber._batch.move._graphs) == 2  # type: ignore[union-attr]
+
+
+def _jobs(numbers: range) -> tuple[torch.Tensor, torch.Tensor]:
+    keys = rng.keys([f"{i:016x}" + "0" * 48 for i in numbers], "cuda")
+    return keys, torch.tensor(list(numbers), device="cuda")
+
+
+def test_runs_of_the_same_jobs_give_the_same_bits() -> None:
+    recipe = replace(RECIPE, optimizer=replace(RECIPE.optimizer, steps=12))
+    first = climb(make_bench(recipe).climber, range(16))
+    second = climb(make_bench(recipe).climber, range(16))
+    assert torch.equal(first.images, second.images)
+
+
+def test_a_step_that_cannot_be_captured_is_told_and_still_done(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    total = torch.zeros((), device="cuda")
+
+    def waits_for_the_device(flag: bool) -> torch.Tensor:
+        total.add_(1)
+        total.item()
+        return total
+
+    step = Replayed(waits_for_the_device)
+    for _ in range(WARM_UP + 3):
+        step(True)
+    torch.cuda.synchronize()
+    assert not step.works
+    assert capsys.readouterr().err.count("no CUDA graph of a step") == 1
+    assert make_recipe().image_size  # the device still works
+    assert float(torch.ones(3, device="cuda").sum()) == 3.0
