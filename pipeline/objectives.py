@@ -5,7 +5,7 @@ responses that each sample is about; their mean is the sample's score, shape (B,
 Sample b reads activation[b] alone.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -34,12 +34,30 @@ class ChannelMean:
 
     def target(self, activation: Tensor, channel: Tensor) -> Tensor:
         """(B, C, L) activations and (B,) channel numbers to responses (B, L), float32."""
-        rows = torch.arange(len(channel), device=activation.device)
-        return activation[rows, channel].float()
+        picked: Tensor = _Picked.apply(activation, channel)
+        return picked.float()
 
     def score(self, activation: Tensor, channel: Tensor) -> Tensor:
         """(B, C, L) activations and (B,) channel numbers to scores (B,), float32."""
         return self.target(activation, channel).mean(dim=1)
+
+
+class _Picked(torch.autograd.Function):
+    """One channel per sample of (B, C, L): (B, L). The gradient has the activations' own layout."""
+
+    @staticmethod
+    def forward(ctx: Any, activation: Tensor, channel: Tensor) -> Tensor:
+        index = channel[:, None, None].expand(-1, 1, activation.shape[2])
+        ctx.save_for_backward(index)
+        ctx.template = torch.empty_like(activation, device="meta")
+        return activation.gather(1, index).squeeze(1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        # Any other layout would be converted by every operation on the way back.
+        (index,) = ctx.saved_tensors
+        gradient = torch.zeros_like(ctx.template, device=grads[0].device)
+        return gradient.scatter_(1, index, grads[0].unsqueeze(1)), None
 
 
 def make_objective(config: ChannelObjective) -> Objective:

@@ -34,7 +34,8 @@ def philox(counter: Sequence[Tensor], key: Sequence[Tensor]) -> list[Tensor]:
     Returns: four int64 tensors of the broadcast shape, values in [0, 2**32).
     """
     k0, k1 = key
-    shape = torch.broadcast_shapes(*(t.shape for t in (*counter, k0, k1)))
+    shapes = [word.shape for word in (*counter, k0, k1)]
+    shape = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
     c0, c1, c2, c3 = (t.expand(shape) for t in counter)
     for _ in range(_ROUNDS):
         # int64 products wrap modulo 2**64, which keeps all the bits that are wanted. In place

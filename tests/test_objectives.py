@@ -31,3 +31,15 @@ def test_scores_of_half_precision_activations_are_summed_in_fp32() -> None:
     score = OBJECTIVE.score(activation, torch.tensor([0]))
     assert score.dtype == torch.float32
     assert score.item() == torch.tensor([258.0, 256.0, 256.0]).mean().item()
+
+
+def test_gradient_keeps_the_layout_of_the_activations() -> None:
+    maps = torch.randn(2, 8, 3, 3).contiguous(memory_format=torch.channels_last).requires_grad_()
+    score = OBJECTIVE.score(maps.flatten(2), torch.tensor([1, 5])).sum()
+    (gradient,) = torch.autograd.grad(score, maps)
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
+    expanded = torch.randn(2, 8, 1, requires_grad=True)
+    score = OBJECTIVE.score(expanded.expand(-1, -1, 4), torch.tensor([1, 5])).sum()
+    (gradient,) = torch.autograd.grad(score, expanded)
+    assert gradient[0, 1] == gradient[1, 5] == 1.0
+    assert gradient.sum() == 2.0

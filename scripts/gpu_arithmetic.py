@@ -1,0 +1,65 @@
+"""How near a step comes to what the device's matrix multiplication can do; prints one JSON line."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+
+from pipeline import rng
+from pipeline.bench import Workbench
+from pipeline.config import ModelConfig
+from pipeline.layers import describe_layers
+from pipeline.models import load_network
+from pipeline.optimize import Climber
+from pipeline.recipe import Adam, ChannelObjective, Fourier, Recipe, Transforms
+
+
+def seconds(function: Callable[[], object], device: torch.device) -> float:
+    """Shortest of five calls, the device waited for."""
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        function()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def gemm_rate(device: torch.device) -> float:
+    """Floating-point operations per second of a large bf16 matrix product."""
+    n = 8192 if device.type == "cuda" else 1024
+    a = torch.randn(n, n, device=device, dtype=torch.bfloat16)
+    return 2.0 * n**3 / seconds(lambda: a @ a, device)
+
+
+def step_rate(device: torch.device) -> dict[str, float]:
+    """Floating-point operations per second of the ascent for ResNet-50's last block."""
+    cuda = device.type == "cuda"
+    size, batch, steps = (224, 256, 24) if cuda else (64, 8, 2)
+    optimizer = Adam(steps=steps)
+    recipe = Recipe(ChannelObjective(), Fourier(), Transforms(), optimizer, size, "bf16")
+    network = load_network(ModelConfig("resnet50", weights="none"))
+    layers = describe_layers(network.module, network.example(size))
+    info = next(layer for layer in layers if layer.name == "layer4.2.conv3")
+    bench = Workbench(network, recipe, device).layer(info)
+    climber = Climber(bench.fast, bench.objective, recipe)
+    keys = rng.keys([f"{i:016x}" + "0" * 48 for i in range(batch)], device)
+    channels = torch.arange(batch, device=device)
+    took = seconds(lambda: climber.ascend(keys, channels), device)
+    flops = 2.0 * info.flops_before * batch * steps
+    return {"step_flops_per_second": flops / took, "milliseconds_per_step": took / steps * 1000}
+
+
+def main() -> None:
+    """Measure on the GPU, or on the CPU if the command line says so."""
+    device = torch.device(sys.argv[1] if len(sys.argv) > 1 else "cuda")
+    facts = {"gemm_flops_per_second": gemm_rate(device), **step_rate(device)}
+    facts["share_of_gemm_rate"] = facts["step_flops_per_second"] / facts["gemm_flops_per_second"]
+    print(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""What `gpu_check.sh` runs: each part in a process and a time of its own, one JSON at the end.
+
+With LAYER_ATLAS_REHEARSE=1 the same parts run small and on the CPU, to try the script itself.
+"""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+REHEARSE = os.environ.get("LAYER_ATLAS_REHEARSE") == "1"
+NEEDED = ("torch", "torchvision", "hydra", "omegaconf", "PIL", "numpy", "h5py", "tqdm")
+NEEDED += ("safetensors",)
+WELCOME = ("pytest", "matplotlib", "lucent", "torch_dreams")
+Facts = dict[str, Any]
+
+
+def main() -> int:
+    """Run all parts; returns 0 if each of them went well."""
+    out = Path(sys.argv[1]).resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    facts: Facts = {"rehearsal": REHEARSE, "missing": missing()}
+    lacking = [name for name in NEEDED if name in facts["missing"]]
+    if lacking:
+        print(f"missing packages: {', '.join(lacking)}; nothing can be run", file=sys.stderr)
+    elif not REHEARSE and not has_gpu():
+        remedy = "LAYER_ATLAS_REHEARSE=1 rehearses on the CPU"
+        print(f"torch sees no GPU here; {remedy}", file=sys.stderr)
+        lacking = ["a GPU"]
+    else:
+        facts["parts"] = {name: run_part(name, part, out) for name, part in PARTS.items()}
+    (out / "gpu_check.json").write_text(json.dumps(facts, indent=1))
+    print(f"written: {out / 'gpu_check.json'}")
+    return 0 if not lacking and all(p["ok"] for p in facts["parts"].values()) else 1
+
+
+def missing() -> list[str]:
+    """Packages that cannot be imported here."""
+    return [name for name in (*NEEDED, *WELCOME) if importlib.util.find_spec(name) is None]
+
+
+def has_gpu() -> bool:
+    """Whether torch can use a GPU, asked in a process of its own."""
+    code = "import sys, torch; sys.exit(not torch.cuda.is_available())"
+    return subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def run_part(name: str, part: Callable[[Path], Facts], out: Path) -> Facts:
+    """Run a part; whatever goes wrong in it is noted and does not stop the others."""
+    print(f"--- {name}")
+    started = time.monotonic()
+    try:
+        facts = part(out)
+    except Exception as error:  # noqa: BLE001 - the others are still worth having
+        facts = {"ok": False, "error": f"{type(error).__name__}: {error}"}
+    facts["seconds"] = round(time.monotonic() - started, 1)
+    print(json.dumps({k: v for k, v in facts.items() if k != "benchmark"}, indent=1)[:3000])
+    return facts
+
+
+def call(log: Path, limit: float, *argv: str) -> Facts:
+    """Run a Python command for at most `limit` seconds, its output in a log."""
+    with open(log, "w") as output:
+        try:
+            command = [sys.executable, *argv]
+            done = subprocess.run(
+                command, stdout=output, stderr=output, cwd=ROOT, timeout=limit, check=False
+            )
+            code: int | str = done.returncode
+        except subprocess.TimeoutExpired:
+            code = f"stopped after {limit:g} s"
+    tail = log.read_text(errors="replace").strip().splitlines()[-12:]
+    return {"ok": code == 0, "exit": code, "tail": tail}
+
+
+# --- parts ---------------------------------------------------------------------------------------
+
+
+def gpu_tests(out: Path) -> Facts:
+    """The tests that need a GPU."""
+    if "pytest" in missing():
+        return {"ok": False, "error": "package pytest is missing"}
+    return call(out / "tests.log", 100, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider")
+
+
+def benchmark(out: Path) -> Facts:
+    """Step against floor, as in the issue's table; the other tools too where they are there."""
+    folder = out / "benchmark"
+    size, batch, channels = ("64", "8", "0:8") if REHEARSE else ("224", "256", "0:256")
+    network = ["--model", "resnet50", "--weights", "none", "--layers", "layer3.5.conv3"]
+    amount = ["--channels", channels, "--image-size", size, "--batch", batch, "--repeats", "3"]
+    device = "cpu" if REHEARSE else "cuda"
+    systems = ["--systems", "ours,floor", "--ours", "standard"]
+    where = ["--device", device, "--out", str(folder)]
+    argv = ["scripts/benchmark.py", *network, *amount, *systems, *where]
+    facts = call(out / "benchmark.log", 120, *argv)
+    if facts["ok"]:
+        facts["benchmark"] = json.loads((folder / "benchmark.json").read_text())
+    return facts
+
+
+def arithmetic(out: Path) -> Facts:
+    """The share of the measured GEMM rate that a step of ResNet-50's layer4 reaches."""
+    facts = call(out / "arithmetic.log", 60, "scripts/gpu_arithmetic.py", *(["cpu"] * REHEARSE))
+    if facts["ok"]:
+        facts |= json.loads(facts["tail"][-1])
+    return facts
+
+
+def slice_of_a_sweep(out: Path) -> Facts:
+    """A part of every convolution of ResNet-50, end to end with atlas and montages."""
+    root = out / "sweep"
+    channels = "{random: 2}" if REHEARSE else "{random: 128}"
+    argv = ["-m", "pipeline", "run", f"output_root={root}", "name=slice", "models=[resnet50]"]
+    argv += ["weights=none", f"channels={channels}", "quality=standard"]
+    if REHEARSE:
+        argv += ["image_size=64", "layers=[layer1.*@Conv2d]", "optimizer.steps=2"]
+    started = time.monotonic()
+    facts = call(out / "sweep.log", 200, *argv)
+    facts["wall_seconds"] = round(time.monotonic() - started, 2)
+    folder = root / "slice"
+    if (folder / "manifest.json").exists():
+        facts["manifest"] = json.loads((folder / "manifest.json").read_text())
+    for montage in sorted(folder.rglob("montages/*/*.png"))[-1:]:
+        shutil.copy(montage, out / "montage.png")
+    shutil.rmtree(root, ignore_errors=True)
+    return facts
+
+
+PARTS: dict[str, Callable[[Path], Facts]] = {
+    "gpu_tests": gpu_tests,
+    "benchmark": benchmark,
+    "arithmetic": arithmetic,
+    "slice_of_a_sweep": slice_of_a_sweep,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())
