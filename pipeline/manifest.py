@@ -35,10 +35,13 @@ def write_manifest(folder: OutputFolder, config: Config, plan: Plan, devices: li
     write_json(folder.manifest, manifest)
 
 
-def add_timings(folder: OutputFolder, timings: dict[str, Any]) -> None:
-    """Add how long the parts of a run took. Raises StorageError."""
+def add_timings(
+    folder: OutputFolder, seconds: dict[str, float], devices: dict[str, dict[str, float]]
+) -> None:
+    """Add how long the parts of a run took, and what it had of each device. Raises StorageError."""
+    timings = {name: round(value, 3) for name, value in seconds.items()}
     manifest = read_manifest(folder)
-    write_json(folder.manifest, {**manifest, "timings": timings})
+    write_json(folder.manifest, {**manifest, "timings": {**timings, "devices": devices}})
 
 
 def read_manifest(folder: OutputFolder) -> dict[str, Any]:

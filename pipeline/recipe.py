@@ -42,7 +42,7 @@ class Fourier:
     """Amplitude falls as frequency ** -decay_power; photographs are near 1 to 1.5."""
     initial_sd: float = 0.3
     """Standard deviation of the initial coefficients; small values leave channels dead."""
-    contrast: float = 1.75
+    contrast: float = 2.0
     """Standard deviation of every rendered sample before colours and sigmoid."""
 
     def __post_init__(self) -> None:

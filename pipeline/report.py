@@ -186,7 +186,8 @@ def summary(folder: OutputFolder) -> str:
 
     counts = dict.fromkeys(STATUS, 0)
     montages = []
-    plan = plan_of(read_manifest(folder))
+    manifest = read_manifest(folder)
+    plan = plan_of(manifest)
     with h5py.File(folder.atlas, "r") as file:
         for view in layer_views(folder, plan):
             status = file[view.group]["status"][()]
@@ -198,6 +199,17 @@ def summary(folder: OutputFolder) -> str:
     lines.append(
         f"  montages  {montages[0]}" + (f" and {len(montages) - 1} more" if montages[1:] else "")
     )
+    lines += _time_taken(manifest["timings"])
     if counts["failed"]:
         lines.append(f"  failures  {folder.failures} says why; running again tries them again")
     return "\n".join(lines)
+
+
+def _time_taken(timings: dict[str, Any]) -> list[str]:
+    """How long the run took that wrote the manifest, and what share of it the devices computed."""
+    devices = timings.get("devices", {}).values()
+    if not any(device["workers"] for device in devices):
+        return []
+    slots = sum(device["slots"] for device in devices)
+    busy = sum(device["busy"] for device in devices) / (slots * timings["total"])
+    return [f"  time      {duration(timings['total'])}, devices busy {100 * busy:.0f} % of it"]

@@ -49,11 +49,24 @@ class Progress(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class WorkerTime:
+    """What a device had of a worker, in seconds."""
+
+    device: str
+    alive: float
+    """From its start to its end, loading included."""
+    busy: float
+    """Inside the making of batches: optimising and measuring."""
+
+
 @dataclass
 class Outcome:
     """How a run ended."""
 
     failed: list[Shard] = field(default_factory=list)
+    times: list[WorkerTime] = field(default_factory=list)
+    """Of every worker that has ended."""
     exit_code: int = EXIT_OK
 
 
@@ -88,6 +101,7 @@ class _Worker:
     handle: Handle
     shards: list[Shard]
     jobs: int
+    started: float
     pulse: dict[str, Any] = field(default_factory=dict)
 
 
@@ -153,7 +167,8 @@ class Scheduler:
             argv = [sys.executable, "-P", "-m", "pipeline", "worker"]
             argv += [str(self.folder.root.resolve()), str(self.folder.bundle(tag).resolve())]
             handle = self.executor.submit(argv, tag, self.folder.log(tag))
-            self.workers.append(_Worker(handle, shards, sum(len(s.channels) for s in shards)))
+            jobs = sum(len(shard.channels) for shard in shards)
+            self.workers.append(_Worker(handle, shards, jobs, time.monotonic()))
 
     def _request(self, shards: list[Shard]) -> dict[str, Any]:
         label = shards[0].series.model
@@ -179,6 +194,7 @@ class Scheduler:
             return
         self.workers.remove(worker)
         worker.pulse = self._read_pulse(worker) or worker.pulse
+        self._clock_out(worker)
         left = [shard for shard in worker.shards if not self.folder.shard(shard).exists()]
         self.finished += worker.jobs - sum(len(shard.channels) for shard in left)
         if state.exit_code == EXIT_OK and not left:
@@ -193,13 +209,26 @@ class Scheduler:
         else:
             self._after_crash(worker, left, state.exit_code)
 
+    def _clock_out(self, worker: _Worker) -> None:
+        device = worker.pulse.get("device")
+        if device is not None:  # else it died before it could say where it was
+            alive = time.monotonic() - worker.started
+            self.outcome.times.append(WorkerTime(device, alive, worker.pulse["busy"]))
+
     def _after_crash(self, worker: _Worker, left: list[Shard], exit_code: int) -> None:
-        """Charge the shards in progress; try each of them again on its own; requeue the rest."""
-        in_progress = set(worker.pulse.get("shards", []))
-        charged = [shard for shard in left if shard.key in in_progress] or left[:1]
-        rest = [shard for shard in left if shard not in charged]
-        if rest:
-            self.bundles.append(rest)
+        """Charge the shards in the making; try each again on its own; requeue the rest.
+
+        Shards that were made and not yet written are charged only if none was in the making, but
+        are on their own from then on: if it is writing them that kills, it will show.
+        """
+        making, unwritten = (
+            [shard for shard in left if shard.key in worker.pulse.get(fact, [])]
+            for fact in ("shards", "unwritten")
+        )
+        charged = making or unwritten or left[:1]
+        alone = [shard for shard in unwritten if shard not in charged]
+        rest = [shard for shard in left if shard not in charged and shard not in alone]
+        self.bundles.extend([*([rest] if rest else []), *([shard] for shard in alone)])
         for shard in charged:
             self.tried[shard.key] = attempt = self.tried.get(shard.key, 0) + 1
             self._record_failure(worker, shard, attempt, exit_code)
@@ -301,6 +330,31 @@ def _balance(wave: Sequence[tuple[float, int]], slots: int) -> list[list[int]]:
         load, slot, numbers = heapq.heappop(loads)
         heapq.heappush(loads, (load + cost, slot, [*numbers, number]))
     return [sorted(numbers) for _, _, numbers in sorted(loads, key=lambda x: x[1]) if numbers]
+
+
+def device_times(
+    devices: Sequence[str], times: Iterable[WorkerTime], wall: float
+) -> dict[str, dict[str, float]]:
+    """What a run had of each device: how many workers, and what share of its time they computed.
+
+    A device that is listed twice has two slots, and is busy throughout only if both are.
+
+    >>> device_times(["cpu"], [WorkerTime("cpu", 9.0, 6.0), WorkerTime("cpu", 5.0, 2.0)], 16.0)
+    {'cpu': {'slots': 1, 'workers': 2, 'alive': 14.0, 'busy': 8.0, 'busy_share': 0.5}}
+    """
+    told: dict[str, dict[str, float]] = {}
+    times = list(times)
+    for device in dict.fromkeys(devices):
+        here = [worker for worker in times if worker.device == device]
+        slots, busy = devices.count(device), sum(worker.busy for worker in here)
+        told[device] = {
+            "slots": slots,
+            "workers": len(here),
+            "alive": round(sum(worker.alive for worker in here), 3),
+            "busy": round(busy, 3),
+            "busy_share": round(busy / (slots * wall), 4),
+        }
+    return told
 
 
 def clear_requests(folder: OutputFolder) -> None:

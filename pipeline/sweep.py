@@ -13,7 +13,7 @@ from pipeline.manifest import add_timings, write_manifest
 from pipeline.plan import FLOPS_PER_SECOND, Plan, bytes_needed
 from pipeline.progress import Bar
 from pipeline.report import notices, summary
-from pipeline.schedule import Outcome, Scheduler, Workload, clear_requests
+from pipeline.schedule import Outcome, Scheduler, Workload, clear_requests, device_times
 from pipeline.store import DoneIndex, OutputFolder, locked, output_folder, prepare, sweep_temporary
 
 _ROUNDS = 3
@@ -42,7 +42,9 @@ def run(config: Config) -> int:
         timings = {"planning": time.monotonic() - started}
         outcome = _make_and_collate(config, folder, plan, devices, timings)
         if not outcome.exit_code:
-            add_timings(folder, {name: round(seconds, 3) for name, seconds in timings.items()})
+            timings["total"] = time.monotonic() - started
+            times = device_times(devices, outcome.times, timings["total"])
+            add_timings(folder, timings, times)
             print(summary(folder))
     return outcome.exit_code or (EXIT_FAILED_JOBS if outcome.failed else EXIT_OK)
 
@@ -95,9 +97,9 @@ def _make(
     shards: list[Shard],
     outcome: Outcome,
 ) -> None:
-    from pipeline.worker import PARENT_VARIABLE
+    from pipeline.worker import DEVICE_VARIABLE, PARENT_VARIABLE
 
-    executor = LocalExecutor(devices, PARENT_VARIABLE)
+    executor = LocalExecutor(devices, PARENT_VARIABLE, DEVICE_VARIABLE)
     work = Workload(
         plan=plan,
         models={model.title: model for model in config.models},
@@ -108,4 +110,5 @@ def _make(
     with Bar(jobs, plan.n_jobs - jobs, devices) as bar:
         made = Scheduler(folder, executor, work, config.executor.attempts, bar).run(shards)
     outcome.failed += made.failed
+    outcome.times += made.times
     outcome.exit_code = made.exit_code

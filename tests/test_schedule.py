@@ -1,14 +1,31 @@
-"""Bundles: nothing lost or doubled, every slot about equally long at work."""
+"""Bundles: nothing lost or doubled, every slot about equally long at work; who is charged."""
 
+import json
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
-from toys import layer_info, make_plan, make_recipe, make_series
+from toys import layer_info, make_plan, make_recipe, make_result, make_series
 
+from pipeline.config import ModelConfig
+from pipeline.errors import EXIT_OK
+from pipeline.executors.base import Handle, State
 from pipeline.jobs import Shard
-from pipeline.schedule import BUNDLE_SECONDS, Workload, pack
+from pipeline.schedule import (
+    BUNDLE_SECONDS,
+    Outcome,
+    Scheduler,
+    WorkerTime,
+    Workload,
+    device_times,
+    pack,
+)
+from pipeline.store import OutputFolder, commit, prepare
 
 SERIES = make_series()
 
@@ -82,4 +99,120 @@ def test_time_of_a_shard_is_its_jobs_times_its_flops() -> None:
     shallow, deep = layer_info("a", 4, flops_before=100), layer_info("b", 4, flops_before=700)
     plan = make_plan(shallow, deep, shard_size=3, recipe=make_recipe(steps=10))
     work = Workload(plan, {}, "auto", flops_per_second=1000.0)
-    assert [work.seconds(shard) for shard in plan.shards()] == [6.0, 2.0, 42.0, 14.0]
+    seconds = [work.seconds(shard) for shard in plan.shards()]
+    assert seconds == pytest.approx([11.1, 3.7, 77.7, 25.9])  # 10 steps there and back, 17 views
+
+
+# --- after a crash -------------------------------------------------------------------------------
+
+SIGKILL = -9
+
+
+@dataclass
+class Fate:
+    """What becomes of a worker: what it commits, what its last pulse tells, how it ends."""
+
+    exit_code: int = EXIT_OK
+    commits: Sequence[int] = (0, 1, 2, 3)
+    pulse: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Script:
+    """An executor whose workers meet their fates in turn, each at once."""
+
+    folder: OutputFolder
+    shards: list[Shard]
+    fates: list[Fate]
+    bundles: list[list[int]] = field(default_factory=list)
+    max_parallel: int = 1
+
+    def submit(self, argv: Sequence[str], tag: str, log: Path) -> Handle:
+        asked = [tuple(r["channels"]) for r in json.loads(Path(argv[-1]).read_text())["requests"]]
+        bundle = [n for n, shard in enumerate(self.shards) if shard.channels in asked]
+        fate = self.fates[len(self.bundles)] if len(self.bundles) < len(self.fates) else Fate()
+        for n in set(fate.commits) & set(bundle):
+            commit(self.folder, self.shards[n], make_result(self.shards[n]))
+        named = {k: [self.shards[n].key for n in v] for k, v in fate.pulse.items()}
+        pulse = {"device": "cpu", "busy": 0.25, "done": 0.0, **named}
+        self.folder.pulse(tag).write_text(json.dumps(pulse))
+        self.bundles.append(bundle)
+        return Handle(tag, str(fate.exit_code))
+
+    def poll(self, handle: Handle) -> State:
+        return State(int(handle.where))
+
+    def cancel(self, handles: Sequence[Handle], grace_seconds: float) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def run_script(folder: OutputFolder, *fates: Fate, attempts: int = 3) -> tuple[Script, Outcome]:
+    """Run a sweep of 4 shards whose workers meet these fates, then good ones."""
+    plan = make_plan(layer_info(n_channels=8), shard_size=2)
+    script = Script(folder, list(plan.shards()), list(fates))
+    prepare(folder, 0)
+    work = Workload(plan, {"toy": ModelConfig("toy")}, "auto", flops_per_second=1e6)
+    scheduler = Scheduler(folder, script, work, attempts, lambda finished: None)
+    return script, scheduler.run(script.shards)
+
+
+def charged(script: Script) -> list[tuple[int, int]]:
+    """Number and attempt of every shard that has a record of failure."""
+    number = {shard.key: n for n, shard in enumerate(script.shards)}
+    records = [json.loads(path.read_text()) for path in script.folder.failures.glob("*.json")]
+    return sorted((number[record["shard"]], record["attempt"]) for record in records)
+
+
+def test_a_crash_is_charged_to_the_shard_in_the_making(folder: OutputFolder) -> None:
+    crash = Fate(SIGKILL, commits=[0], pulse={"shards": [1], "unwritten": [0]})
+    script, outcome = run_script(folder, crash)
+    assert charged(script) == [(1, 1)]
+    assert script.bundles == [[0, 1, 2, 3], [2, 3], [1]]
+    assert not outcome.failed
+
+
+def test_what_was_made_but_not_written_is_made_again_on_its_own_uncharged(
+    folder: OutputFolder,
+) -> None:
+    crash = Fate(SIGKILL, commits=[], pulse={"shards": [1], "unwritten": [0]})
+    script, outcome = run_script(folder, crash, attempts=1)
+    assert charged(script) == [(1, 1)]
+    assert script.bundles == [[0, 1, 2, 3], [2, 3], [0]]
+    assert outcome.failed == [script.shards[1]]
+
+
+def test_a_crash_with_nothing_in_the_making_is_charged_to_what_was_being_written(
+    folder: OutputFolder,
+) -> None:
+    crash = Fate(SIGKILL, commits=[], pulse={"shards": [], "unwritten": [0]})
+    script, outcome = run_script(folder, crash, Fate(), crash, crash)
+    assert charged(script) == [(0, 1), (0, 2), (0, 3)]
+    assert script.bundles == [[0, 1, 2, 3], [1, 2, 3], [0], [0]]
+    assert outcome.failed == [script.shards[0]]
+
+
+def test_a_worker_that_dies_speechless_costs_its_first_shard_an_attempt(
+    folder: OutputFolder,
+) -> None:
+    script, _ = run_script(folder, Fate(1, commits=[]))
+    assert charged(script) == [(0, 1)]
+
+
+# --- where the time went -------------------------------------------------------------------------
+
+
+def test_the_time_of_every_worker_is_kept_also_of_those_that_die(folder: OutputFolder) -> None:
+    crash = Fate(SIGKILL, commits=[0], pulse={"shards": [1]})
+    _, outcome = run_script(folder, crash)
+    assert [(time.device, time.busy) for time in outcome.times] == [("cpu", 0.25)] * 3
+    assert all(0 < time.alive < 60 for time in outcome.times)
+
+
+def test_busy_share_is_of_the_wall_time_of_every_slot() -> None:
+    times = [WorkerTime("cpu", 8.0, 6.0), WorkerTime("cpu", 8.0, 4.0), WorkerTime("cuda:1", 5, 2)]
+    told = device_times(["cpu", "cpu", "cuda:0", "cuda:1"], times, wall=10.0)
+    assert list(told) == ["cpu", "cuda:0", "cuda:1"]
+    assert told["cpu"] == {"slots": 2, "workers": 2, "alive": 16, "busy": 10, "busy_share": 0.5}
+    assert told["cuda:0"] == {"slots": 1, "workers": 0, "alive": 0, "busy": 0, "busy_share": 0}
+    assert told["cuda:1"]["busy_share"] == 0.2

@@ -10,19 +10,30 @@ from pathlib import Path
 
 from pipeline.executors.base import Handle, State
 
+_KEEP_MEMORY = {
+    # By default the C library returns every large tensor's memory to the kernel when it is freed,
+    # so that each step pays page faults for memory it has just had: 2.2 instead of 1.7 ms for
+    # forward pass and gradient of a sample.
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
+    "MALLOC_TOP_PAD_": str(256 << 20),
+    # Memory kept by one thread's arena is of no use to another's.
+    "MALLOC_ARENA_MAX": "2",
+}
+
 
 class LocalExecutor:
     """Runs one worker process per device; CPU workers share the cores evenly.
 
     A worker is started in a session of its own, so that Ctrl-C in the terminal reaches the driver
-    alone, and is told the driver's process id, so that it does not outlive it.
+    alone, and is told the driver's process id, so that it does not outlive it, and its device.
     """
 
-    def __init__(self, devices: Sequence[str], parent_variable: str) -> None:
+    def __init__(self, devices: Sequence[str], parent_variable: str, device_variable: str) -> None:
         self._free = list(devices)
         self._device: dict[str, str] = {}
         self._process: dict[str, subprocess.Popen[bytes]] = {}
-        self._parent_variable = parent_variable
+        self._parent_variable, self._device_variable = parent_variable, device_variable
         self._max_parallel = len(devices)
         n_cpu = sum(device == "cpu" for device in devices)
         self._threads = max(1, len(os.sched_getaffinity(0)) // max(1, n_cpu))
@@ -82,7 +93,9 @@ class LocalExecutor:
             "OMP_NUM_THREADS": str(self._threads if kind == "cpu" else 4),
             # Threads that spin while they wait lose fivefold as soon as anything else runs.
             "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
+            **{name: os.environ.get(name, value) for name, value in _KEEP_MEMORY.items()},
             self._parent_variable: str(os.getpid()),
+            self._device_variable: device,
         }
 
 

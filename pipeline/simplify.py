@@ -1,0 +1,236 @@
+"""The same function of the image with less work: rewrites of a traced, frozen network.
+
+Two rewrites, for graphs in eval mode. A batch norm is an affine map with fixed coefficients, so
+it can be part of the convolution before it. ReLU commutes with max pooling and with concatenation,
+so it can wait until there are fewer elements, or fewer tensors, to pass.
+
+Every rewrite asks for permission first and leaves alone what it does not recognise. The network is
+never changed: graphs share its modules, so a rewrite works on a graph of its own, and modules that
+change are copies.
+"""
+
+import operator
+from collections import Counter
+from collections.abc import Callable, Set
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+_Functions = frozenset[Callable[..., Any]]
+
+_RELUS: _Functions = frozenset({F.relu, F.relu_, torch.relu, torch.relu_})
+_RELU_METHODS = frozenset({"relu", "relu_"})
+_MAX_POOLS: _Functions = frozenset({F.max_pool2d, torch.max_pool2d})
+_MAX_POOL_ARGUMENTS = (
+    "input",
+    "kernel_size",
+    "stride",
+    "padding",
+    "dilation",
+    "ceil_mode",
+    "return_indices",
+)
+_CATS: _Functions = frozenset({torch.cat, torch.concat, torch.concatenate})
+
+# What only reads its inputs and returns memory that nothing else refers to.
+_MAKER_MODULES = frozenset({nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d})
+_MAKERS: _Functions = _CATS | _MAX_POOLS | {F.conv2d, F.avg_pool2d, operator.add}
+
+
+def simplify(graph: fx.GraphModule) -> fx.GraphModule:
+    """A graph that computes the same as `graph`, faster; `graph` itself stays as it is.
+
+    Values agree to rounding where a batch norm was folded and to the bit elsewhere. So do
+    gradients, but for one case: with `LeakyGradient`, what leaks through a max pool's window that
+    is closed everywhere goes to the largest of its inputs instead of the first.
+
+    Args:
+        graph: a traced network, frozen and in eval mode.
+    """
+    nodes = fx.Graph()
+    nodes.output(nodes.graph_copy(graph.graph, {}))
+    work = fx.GraphModule(graph, nodes)
+    _open_chains(work)
+    _fold_batch_norms(work)
+    _lower_relus(work)
+    work.graph.lint()
+    # Built anew, the module holds only what the graph still refers to. Deleting the rest would risk
+    # deleting inside of modules that are shared with the network.
+    return fx.GraphModule(work, work.graph)
+
+
+# --- chains --------------------------------------------------------------------------------------
+
+
+def _open_chains(work: fx.GraphModule) -> None:
+    """Call the parts of a chain where tracing stopped at the chain.
+
+    It does so at everything that torchvision.ops defines, and most convolutions of MobileNet,
+    EfficientNet and RegNet are in a `Conv2dNormActivation` from there.
+    """
+    for node in list(work.graph.nodes):
+        _open(node)
+
+
+def _open(node: fx.Node) -> None:
+    chain, value = _module(node), _source(node)
+    if not isinstance(chain, nn.Sequential) or value is None or len(node.args) != 1:
+        return
+    if type(chain).forward is not nn.Sequential.forward:
+        return
+    parts = []
+    with node.graph.inserting_before(node):
+        # Not named_children(), which tells a module that is called twice only once.
+        for name in chain._modules:
+            value = node.graph.call_module(f"{node.target}.{name}", (value,))
+            parts.append(value)
+    node.replace_all_uses_with(value)
+    node.graph.erase_node(node)
+    for part in parts:
+        _open(part)
+
+
+# --- batch norm ----------------------------------------------------------------------------------
+
+
+def _fold_batch_norms(work: fx.GraphModule) -> None:
+    """Replace each convolution that a batch norm follows by one that does both."""
+    calls = Counter(_module(node) for node in work.graph.nodes if node.op == "call_module")
+    for node in list(work.graph.nodes):
+        source, norm = _source(node), _module(node)
+        if source is None or type(norm) is not nn.BatchNorm2d:
+            continue
+        conv = _module(source)
+        if type(conv) is not nn.Conv2d or not _fits(conv, norm):
+            continue
+        # A convolution that has just been folded, and now meets a second norm, was counted as none.
+        if len(source.users) == 1 and calls[conv] <= 1 and calls[norm] <= 1:
+            # A name of its own: what lies under the old one may be a part of a shared module.
+            source.target = f"folded_{source.name}"
+            work.add_submodule(source.target, _folded(conv, norm))
+            node.replace_all_uses_with(source)
+            work.graph.erase_node(node)
+
+
+def _fits(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
+    """Whether the norm is an affine map with fixed coefficients, one pair for each output."""
+    return (
+        not (conv.training or norm.training)
+        and norm.running_mean is not None
+        and norm.running_var is not None
+        and norm.num_features == conv.out_channels
+    )
+
+
+def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """One convolution for both, rounded once: the arithmetic is at least fp32."""
+    dtype = conv.weight.dtype
+    wide = torch.promote_types(dtype, torch.float32)
+    return fuse_conv_bn_eval(deepcopy(conv).to(wide), deepcopy(norm).to(wide)).to(dtype)
+
+
+# --- ReLU ----------------------------------------------------------------------------------------
+
+
+def _lower_relus(work: fx.GraphModule) -> None:
+    """Move ReLUs from before max pools and concatenations to behind them."""
+    for node in list(work.graph.nodes):
+        relus = _inputs_to_swap(node)
+        if relus and all(_can_wait(relu) for relu in relus) and _is_only_read(node):
+            _swap(node, relus)
+
+
+def _inputs_to_swap(node: fx.Node) -> list[fx.Node]:
+    """The inputs of a max pool or a concatenation, each once; none for any other node."""
+    given: Any = ()
+    if _is_max_pool(node):
+        given = (_source(node),)
+    elif _calls(node, _CATS, set()):
+        given = node.args[0] if node.args else node.kwargs.get("tensors")
+    if not isinstance(given, list | tuple) or not all(isinstance(x, fx.Node) for x in given):
+        return []
+    return list(dict.fromkeys(given))
+
+
+def _can_wait(relu: fx.Node) -> bool:
+    """Whether a node is a ReLU that nobody would miss between its input and its only user.
+
+    Its input must be fresh memory and used by nothing else. Else an in-place ReLU would be missed
+    by those who look at the same memory, and any ReLU might wait until somebody wrote there.
+    """
+    source = _source(relu)
+    return (
+        _is_relu(relu)
+        and len(relu.users) == 1
+        and source is not None
+        and len(source.users) == 1
+        and _is_maker(source)
+    )
+
+
+def _is_only_read(node: fx.Node) -> bool:
+    """Whether no user may write over the output, which is wrong once a ReLU has saved it."""
+    return all(user.op == "output" or _is_maker(user) for user in node.users)
+
+
+def _swap(node: fx.Node, relus: list[fx.Node]) -> None:
+    """From node(relu(x), ...) to relu(node(x, ...))."""
+    for relu in relus:
+        source = _source(relu)
+        assert source is not None
+        relu.replace_all_uses_with(source)
+        node.graph.erase_node(relu)
+    with node.graph.inserting_after(node):
+        # In place is safe: the output is fresh, and neither kind of node saves it for its gradient.
+        lowered = node.graph.call_function(torch.relu_, (node,))
+    node.replace_all_uses_with(lowered, delete_user_cb=lambda user: user is not lowered)
+
+
+# --- kinds of nodes ------------------------------------------------------------------------------
+
+
+def _is_relu(node: fx.Node) -> bool:
+    as_method = node.op == "call_method" and node.target in _RELU_METHODS
+    return as_method or _calls(node, _RELUS, {nn.ReLU})
+
+
+def _is_maker(node: fx.Node) -> bool:
+    return _calls(node, _MAKERS, _MAKER_MODULES)
+
+
+def _is_max_pool(node: fx.Node) -> bool:
+    """Whether a node is a max pool of which every window holds at least one element."""
+    if not _calls(node, _MAX_POOLS, {nn.MaxPool2d}):
+        return False
+    module = _module(node)
+    settings = dict(zip(_MAX_POOL_ARGUMENTS, node.args, strict=False)) | node.kwargs
+    if module is not None:
+        settings = vars(module)
+    # A dilated window can lie in the padding altogether: its -inf must not meet the ReLU.
+    return settings.get("dilation", 1) in (1, (1, 1)) and not settings.get("return_indices")
+
+
+def _calls(node: fx.Node, functions: Set[Callable[..., Any]], kinds: Set[type]) -> bool:
+    """Whether a node calls one of these functions or a module of exactly one of these kinds."""
+    if node.op == "call_function":
+        return node.target in functions and "out" not in node.kwargs
+    return type(_module(node)) in kinds
+
+
+def _module(node: fx.Node) -> nn.Module | None:
+    """The module that a node calls, unless hooks make it more than its class tells."""
+    graph = node.graph.owning_module
+    if node.op != "call_module" or graph is None:
+        return None
+    module = graph.get_submodule(str(node.target))
+    return None if module._forward_hooks or module._forward_pre_hooks else module
+
+
+def _source(node: fx.Node) -> fx.Node | None:
+    """The first input of a node, if another node made it."""
+    given = node.args[0] if node.args else node.kwargs.get("input")
+    return given if isinstance(given, fx.Node) else None

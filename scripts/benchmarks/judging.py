@@ -1,0 +1,130 @@
+"""Every system's images judged alike: on the 8-bit image, in fp32, by the same functions."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pipeline.bench import Workbench
+from pipeline.errors import UserError
+from pipeline.evidence import STRONGEST, Reference, agreement, high_frequency_share, make_reference
+from pipeline.jobs import STATUS, LayerInfo
+from pipeline.objectives import Objective
+from pipeline.statistics import from_bytes, measure
+
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """A folder of photographs, all of the size of the images."""
+
+    pixels: Tensor
+    """(N, size, size, 3) uint8."""
+    unreadable: int
+
+    @property
+    def high_frequency_share(self) -> float:
+        """Mean over the photographs: what natural images have."""
+        parts = [high_frequency_share(part) for part in self.pixels.split(_AT_ONCE)]
+        return float(torch.cat(parts).mean())
+
+
+def read_photographs(folder: Path, size: int) -> Photographs:
+    """Read every photograph of a folder; raises UserError if there are too few."""
+    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in _SUFFIXES)
+    read = [picture for path in paths if (picture := _read(path, size)) is not None]
+    if len(read) < STRONGEST:
+        raise UserError(
+            f"--photos {folder}: {len(read)} readable photographs; {STRONGEST} are the least."
+        )
+    return Photographs(torch.from_numpy(np.stack(read)), len(paths) - len(read))
+
+
+def _read(path: Path, size: int) -> Any:
+    """The centre of a photograph, its shorter side resized; None if it cannot be read."""
+    try:
+        with Image.open(path) as file:
+            picture = file.convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return None
+    scale = size / min(picture.size)
+    width, height = (max(size, round(side * scale)) for side in picture.size)
+    picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+    left, top = (width - size) // 2, (height - size) // 2
+    return np.asarray(picture.crop((left, top, left + size, top + size)))
+
+
+class Judge:
+    """Judges images of channels of one layer."""
+
+    def __init__(self, bench: Workbench, info: LayerInfo, photographs: Photographs | None) -> None:
+        layer = bench.layer(info)
+        self.responses: Callable[[Tensor], Tensor] = layer.exact
+        self.objective: Objective = layer.objective
+        self.device = bench.device
+        self.photographs = photographs
+        self.reference: Reference | None = None
+        self.strongest: Tensor | None = None
+        if photographs is not None:
+            answers = self._mean_responses(photographs.pixels)
+            self.reference = make_reference(answers)
+            self.strongest = answers.argmax(dim=0).cpu()
+
+    def photograph(self, channel: int) -> Tensor | None:
+        """The photograph that excites a channel most: (size, size, 3) uint8."""
+        if self.photographs is None or self.strongest is None:
+            return None
+        return self.photographs.pixels[self.strongest[channel]]
+
+    def judge(self, images: dict[int, Tensor]) -> dict[int, dict[str, float | bool]]:
+        """What there is to say of each channel's image (H, W, 3) uint8."""
+        channels = list(images)
+        verdicts: dict[int, dict[str, float | bool]] = {}
+        for start in range(0, len(channels), _AT_ONCE):
+            block = channels[start : start + _AT_ONCE]
+            columns = self._columns(torch.stack([images[c] for c in block]), block)
+            for i, channel in enumerate(block):
+                verdicts[channel] = {name: values[i] for name, values in columns.items()}
+        return verdicts
+
+    def _columns(self, pixels: Tensor, channels: list[int]) -> dict[str, list[Any]]:
+        pixels, target = pixels.to(self.device), torch.tensor(channels, device=self.device)
+        measured = measure(self.responses, self.objective, pixels, target)
+        columns = {
+            "dead": (measured["status"] == STATUS["dead"]).tolist(),
+            "robust_activation": measured["activation_robust"].tolist(),
+            "high_frequency_share": high_frequency_share(pixels).tolist(),
+        }
+        if self.reference is not None:
+            agrees, rank = agreement(self.reference, measured["response"], target)
+            columns |= {"agreement": agrees.tolist(), "rank": rank.tolist()}
+        return columns
+
+    @torch.no_grad()
+    def _mean_responses(self, pixels: Tensor) -> Tensor:
+        parts = pixels.split(_AT_ONCE)
+        return torch.cat([self.responses(from_bytes(p.to(self.device))).mean(dim=2) for p in parts])
+
+
+def summarised(verdicts: Sequence[dict[str, float | bool]]) -> dict[str, Any]:
+    """One number per measure: how many dead, mean of the others, median of ranks."""
+    summary: dict[str, Any] = {"dead": sum(bool(verdict["dead"]) for verdict in verdicts)}
+    for name in ("robust_activation", "high_frequency_share", "agreement"):
+        if name in verdicts[0]:
+            summary[name] = finite(np.mean([verdict[name] for verdict in verdicts]))
+    if "rank" in verdicts[0]:
+        summary["median_rank"] = float(np.median([verdict["rank"] for verdict in verdicts]))
+    return summary
+
+
+def finite(value: Any) -> float | None:
+    """The number, or None, which JSON can hold, where there is none."""
+    return float(value) if math.isfinite(value) else None
