@@ -173,7 +173,7 @@ def test_hydras_own_flags_work(atlas: Atlas, tmp_path: Path) -> None:
     assert not stop.value.code
     code, said = atlas("run", "--cfg", "job", "quality=draft")
     assert code == 0
-    assert "steps: 24" in said
+    assert "steps: 12" in said
     (tmp_path / "more" / "quality").mkdir(parents=True)
     (tmp_path / "more" / "quality" / "mine.yaml").write_text(
         "# @package _global_\noptimizer: {steps: 7}\n"
