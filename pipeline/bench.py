@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pipeline import rng
 from pipeline.jobs import STATUS, LayerInfo
-from pipeline.layers import Truncation, truncate, truncate_for_speed
+from pipeline.layers import truncate_for_speed
 from pipeline.memory import bytes_per_sample, samples_that_fit
 from pipeline.models import DTYPES, Network
 from pipeline.objectives import make_objective
@@ -50,15 +50,13 @@ class Workbench:
         """The same network, cut at a layer."""
         return LayerBench(self, info)
 
-    def responses(
-        self, module: nn.Module, info: LayerInfo, cut: Truncation
-    ) -> Callable[[Tensor], Tensor]:
+    def responses(self, module: nn.Module, info: LayerInfo) -> Callable[[Tensor], Tensor]:
         """Images (B, 3, H, W) in [0, 1] to the layer's activations (B, K, L)."""
         dtype = next((p.dtype for p in module.parameters()), torch.float32)
         mean = torch.tensor(self.network.mean, device=self.device).view(1, -1, 1, 1)
         std = torch.tensor(self.network.std, device=self.device).view(1, -1, 1, 1)
         example = self.network.example(self.recipe.image_size).to(self.device, dtype)
-        forward = cut(module, info, example)
+        forward = truncate_for_speed(module, info, example)
 
         def responses(images: Tensor) -> Tensor:
             normalised: Tensor = _Normalised.apply(images, mean, std, dtype)
@@ -73,8 +71,8 @@ class LayerBench:
     def __init__(self, bench: Workbench, info: LayerInfo) -> None:
         self.recipe, self.device = bench.recipe, bench.device
         self.objective = make_objective(bench.recipe.objective)
-        self.fast = bench.responses(bench.fast, info, truncate_for_speed)
-        self.exact = bench.responses(bench.exact, info, truncate)
+        self.fast = bench.responses(bench.fast, info)
+        self.exact = self.fast if bench.fast is bench.exact else bench.responses(bench.exact, info)
         self.climber = Climber(self.fast, self.objective, self.recipe)
 
     def make(

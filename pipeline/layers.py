@@ -163,10 +163,6 @@ def _no_match(
 # --- capture -------------------------------------------------------------------------------------
 
 
-Truncation = Callable[[nn.Module, LayerInfo, Tensor], Callable[[Tensor], Tensor]]
-"""Network, layer and an example to a function that ends at the layer."""
-
-
 def truncate(network: nn.Module, layer: LayerInfo, example: Tensor) -> Callable[[Tensor], Tensor]:
     """The network up to one layer: normalised inputs (B, C, H, W) to activations (B, C, L).
 

