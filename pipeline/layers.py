@@ -255,8 +255,8 @@ def _about_same_output(
     """Whether two forwards differ by no more than the rounding of the example's dtype."""
     with torch.no_grad():
         left, right = simple(example.clone()).float(), whole(example.clone()).float()
-    rounding = 64 * torch.finfo(example.dtype).eps
-    return bool((left - right).norm() <= rounding * right.norm())
+    # Deep networks lose about half of the digits of a bf16 number, and a third of an fp32 one's.
+    return bool((left - right).norm() <= torch.finfo(example.dtype).eps ** 0.5 * right.norm())
 
 
 @contextmanager

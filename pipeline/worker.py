@@ -5,7 +5,6 @@ the shards it commits, by records of failed attempts, and by a pulse file that s
 """
 
 import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -35,6 +34,7 @@ from pipeline.errors import (
     StorageError,
     UserError,
 )
+from pipeline.family import die_with
 from pipeline.jobs import Series, Shard, ShardResult, joined
 from pipeline.models import load_network
 from pipeline.plan import ModelPlan
@@ -120,7 +120,8 @@ class Pulse:
 
 def main(argv: Sequence[str]) -> int:
     """Run the bundle that the command line names; returns the exit code."""
-    _die_with_parent()
+    if PARENT_VARIABLE in os.environ:
+        die_with(int(os.environ[PARENT_VARIABLE]))
     signal.signal(signal.SIGTERM, _preempt)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's business
     folder, path = OutputFolder(Path(argv[0])), Path(argv[1])
@@ -306,14 +307,3 @@ def _device_name() -> str:
 def _preempt(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough; what is made is being written
     raise Preempted
-
-
-def _die_with_parent() -> None:
-    """Ask the kernel to kill this process when the driver dies, however the driver dies."""
-    parent = os.environ.get(PARENT_VARIABLE)
-    if parent is None or not sys.platform.startswith("linux"):
-        return
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    if os.getppid() != int(parent):  # it died before the request was made
-        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,7 +1,9 @@
 """Find the committed jobs of a layer and read them shard by shard, in flat memory."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,8 @@ from numpy.typing import NDArray
 
 from pipeline.jobs import STATUS, Shard, ShardResult
 from pipeline.plan import LayerPlan, ModelPlan, Plan
-from pipeline.shard_file import CorruptShard
-from pipeline.store import DoneIndex, OutputFolder, read_shard, safe_name, set_aside
+from pipeline.shard_file import CorruptShard, decode, packed_images
+from pipeline.store import DoneIndex, OutputFolder, safe_name, set_aside
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class Piece:
     """Where the jobs lie among the layer's wanted channels."""
     seed_index: int
     result: ShardResult
+    packed_images: Callable[[], list[bytes]]
+    """The same images as `result` has, as they lie in the file."""
 
 
 @dataclass
@@ -61,24 +65,26 @@ class LayerView:
         for seed_index, _, located in self.located():
             for path in dict.fromkeys(located.values()):
                 wanted = {channel for channel, where in located.items() if where == path}
-                result = self._read(path)
+                data, result = self._read(path)
                 if result is None:
                     continue
                 channels = result.arrays["channel"].tolist()
                 inside = np.asarray([i for i, c in enumerate(channels) if c in wanted])
                 rows = np.asarray([place[channels[i]] for i in inside])
-                yield Piece(rows, seed_index, ShardResult(result.rows(inside), result.facts))
+                chosen = ShardResult(result.rows(inside), result.facts)
+                yield Piece(rows, seed_index, chosen, partial(_packed, data, inside.tolist()))
 
-    def _read(self, path: Path) -> ShardResult | None:
+    def _read(self, path: Path) -> tuple[bytes, ShardResult | None]:
         if path in self.corrupt:
-            return None
+            return b"", None
         try:
-            return read_shard(path)
+            data = path.read_bytes()
+            return data, decode(data)[1]
         except (CorruptShard, FileNotFoundError):
             self.corrupt.append(path)
-            if path.exists():
+            with contextlib.suppress(FileNotFoundError):  # another process was faster
                 set_aside(path)
-            return None
+            return b"", None
 
     def initial_status(self) -> NDArray[np.uint8]:
         """Status (C, S) before any shard is read: `failed` where attempts were given up on."""
@@ -89,6 +95,11 @@ class LayerView:
             if rows and self.index.has_failed(shard, located):
                 status[rows, seed_index] = STATUS["failed"]
         return status
+
+
+def _packed(data: bytes, inside: list[int]) -> list[bytes]:
+    packed = packed_images(data)
+    return [packed[i] for i in inside]
 
 
 def layer_views(folder: OutputFolder, plan: Plan) -> Iterator[LayerView]:

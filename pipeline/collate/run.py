@@ -5,9 +5,13 @@ must be there to say what happened.
 """
 
 import json
+import multiprocessing
+import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +22,14 @@ from pipeline.collate.hdf5 import write_atlas
 from pipeline.collate.montage import write_montage
 from pipeline.config import CollateSettings
 from pipeline.errors import EXIT_IO, EXIT_OK, StorageError
+from pipeline.family import die_with
 from pipeline.manifest import plan_of, read_manifest
 from pipeline.records import build, canonical_json, digest
 from pipeline.store import OutputFolder
 
 _ANEW = "anew"
+_MOST_PAINTERS = 16
+"""Each holds a montage in memory, of up to half a gigabyte."""
 
 
 def collate(folder: OutputFolder, settings: CollateSettings, anew: bool = False) -> None:
@@ -69,8 +76,7 @@ def collate_here(folder: OutputFolder, settings: CollateSettings, anew: bool) ->
     content = _content(manifest, views, settings)
     if is_current(folder, views, content) and not anew:
         return
-    for view in views:
-        write_montage(folder, view, settings)
+    write_montages(folder, views, settings)
     attributes = {
         "config": _yaml(manifest["config"]),
         "versions": canonical_json(manifest["versions"]),
@@ -78,6 +84,24 @@ def collate_here(folder: OutputFolder, settings: CollateSettings, anew: bool) ->
     write_atlas(folder, views, attributes, content)
     for path in dict.fromkeys(path for view in views for path in view.corrupt):
         print(f"corrupt shard set aside, to be computed again: {path}", file=sys.stderr)
+
+
+def write_montages(
+    folder: OutputFolder, views: Sequence[LayerView], settings: CollateSettings
+) -> None:
+    """Draw the montages of all layers, several at once; notes corrupt shards in the views."""
+    # Forked, so that nothing is imported or listed again; no thread is running here.
+    forked = multiprocessing.get_context("fork")
+    workers = min(len(views), len(os.sched_getaffinity(0)), _MOST_PAINTERS)
+    with ProcessPoolExecutor(workers, forked, die_with, (os.getpid(),)) as pool:
+        futures = [pool.submit(_write_montage, folder, view, settings) for view in views]
+        for view, future in zip(views, futures, strict=True):
+            view.corrupt += future.result()
+
+
+def _write_montage(folder: OutputFolder, view: LayerView, settings: CollateSettings) -> list[Path]:
+    write_montage(folder, view, settings)
+    return view.corrupt
 
 
 def is_current(folder: OutputFolder, views: list[LayerView], content: str) -> bool:
