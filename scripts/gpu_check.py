@@ -61,7 +61,8 @@ def run_part(name: str, part: Callable[[Path], Facts], out: Path) -> Facts:
     except Exception as error:  # noqa: BLE001 - the others are still worth having
         facts = {"ok": False, "error": f"{type(error).__name__}: {error}"}
     facts["seconds"] = round(time.monotonic() - started, 1)
-    print(json.dumps({k: v for k, v in facts.items() if k != "benchmark"}, indent=1)[:3000])
+    brief = {k: v for k, v in facts.items() if k not in ("benchmark", "manifest")}
+    print(json.dumps(brief, indent=1))
     return facts
 
 
