@@ -88,7 +88,7 @@ class _Batch:
         self.view = torch.empty_like(self.views[0])
         self.finite = torch.ones(len(keys), dtype=torch.bool, device=keys.device)
         self.trace = torch.empty(len(self.views), len(keys), device=keys.device)
-        self.move = Replayed(self._move) if keys.is_cuda else self._move
+        self.move = self._captured(keys) if keys.is_cuda else self._move
 
     def restart(self, keys: Tensor, channels: Tensor) -> None:
         """Put other jobs in the place of these: graphs know tensors by where they lie."""
@@ -116,6 +116,16 @@ class _Batch:
         recorded = trace_steps(self.recipe.optimizer.steps)
         with torch.no_grad():
             return Ascent(self.images(), self.finite.clone(), self.trace[recorded].mT.contiguous())
+
+    def _captured(self, keys: Tensor) -> Replayed:
+        """The step as CUDA graphs, with and without the leak."""
+        both = (True, False)
+        self.view.copy_(self.views[0])
+        for leaky in both:
+            self._move(leaky)
+        graphs = Replayed(self._move, both)
+        self.restart(keys, self.channels)
+        return graphs
 
     def _draw(self, keys: Tensor) -> Tensor:
         recipe = self.recipe

@@ -5,58 +5,53 @@ captured if it works in place on the same tensors every time and never waits for
 """
 
 import sys
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
-WARM_UP = 2
-"""Calls before the capture: libraries set themselves up in the first ones."""
-
 
 class Replayed:
-    """Calls a function as it is at first, then replays a CUDA graph of it.
+    """Replays CUDA graphs of a function; calls it as it is where that cannot be.
+
+    Every flag has been passed to the function before: libraries set themselves up in their first
+    call, which must not be captured. Capturing computes nothing.
 
     Args:
-        function: takes one flag, returns a tensor, and keeps to the rules above. Each value of the
-            flag has a graph of its own. The tensor is overwritten by the next call.
+        function: takes one flag, returns a tensor, and keeps to the rules above.
+        flags: the values to capture it for.
     """
 
-    def __init__(self, function: Callable[[bool], Tensor]) -> None:
+    def __init__(self, function: Callable[[bool], Tensor], flags: Iterable[bool]) -> None:
         self._function = function
-        self._calls: Counter[bool] = Counter()
-        self._graphs: dict[bool, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
         self._pool = torch.cuda.graph_pool_handle()
-        self.works = True
-        """False once a capture has failed: then the function is called as it is."""
+        self._graphs: dict[bool, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        try:
+            for flag in flags:
+                self._graphs[flag] = self._captured(flag)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            self._graphs.clear()
+            reason = str(error).splitlines()[0]
+            print(f"no CUDA graph of a step, so slower steps: {reason}", file=sys.stderr)
+
+    @property
+    def works(self) -> bool:
+        """Whether there are graphs."""
+        return bool(self._graphs)
 
     def __call__(self, flag: bool) -> Tensor:
-        """Do what the function does."""
+        """Do what the function does; the next call overwrites the tensor that is returned."""
         if flag not in self._graphs:
-            self._calls[flag] += 1
-            if self._calls[flag] <= WARM_UP or not self._capture(flag):
-                return self._function(flag)
+            return self._function(flag)
         graph, result = self._graphs[flag]
         graph.replay()
         return result
 
-    def _capture(self, flag: bool) -> bool:
-        """Capture the function; on failure say so, once, and go on without graphs."""
-        if not self.works:
-            return False
+    def _captured(self, flag: bool) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         graph = torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.graph(graph, pool=self._pool):
-                result = self._function(flag)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            self.works = False
-            reason = str(error).splitlines()[0]
-            print(
-                f"no CUDA graph of the step ({reason}): going on without, slower", file=sys.stderr
-            )
-            return False
-        self._graphs[flag] = (graph, result)
-        return True
+        torch.cuda.empty_cache()  # what the first calls took is needed now
+        with torch.cuda.graph(graph, pool=self._pool):
+            result = self._function(flag)
+        return graph, result
