@@ -17,7 +17,7 @@ from pipeline.gradients import LeakyGradient, PolyphaseStem
 from pipeline.objectives import Objective
 from pipeline.parameterizations import make_parameterization
 from pipeline.recipe import Adam, Recipe, trace_steps
-from pipeline.replay import Replayed
+from pipeline.replay import Graphs, capture
 from pipeline.transforms import draw_views, warp
 
 Responses = Callable[[Tensor], Tensor]
@@ -72,15 +72,22 @@ class Climber:
             self._batch.restart(keys, channels)
         else:
             self._batch = None  # its memory is needed
-            self._batch = _Batch(self, keys, channels)
+            self._batch = _Batch(self.responses, self.objective, self.recipe, keys, channels)
         return self._batch
 
 
 class _Batch:
     """The tensors of a batch on its way up."""
 
-    def __init__(self, climber: Climber, keys: Tensor, channels: Tensor) -> None:
-        self.climber, self.recipe = climber, climber.recipe
+    def __init__(
+        self,
+        responses: Responses,
+        objective: Objective,
+        recipe: Recipe,
+        keys: Tensor,
+        channels: Tensor,
+    ) -> None:
+        self.responses, self.objective, self.recipe = responses, objective, recipe
         self.channels = channels.clone()
         self.images = make_parameterization(self.recipe, keys)
         self.adam = _optimizer(list(self.images.parameters()), self.recipe.optimizer)
@@ -88,7 +95,7 @@ class _Batch:
         self.view = torch.empty_like(self.views[0])
         self.finite = torch.ones(len(keys), dtype=torch.bool, device=keys.device)
         self.trace = torch.empty(len(self.views), len(keys), device=keys.device)
-        self.move = self._captured(keys) if keys.is_cuda else self._move
+        self.graphs = self._captured(keys) if keys.is_cuda else None
 
     def restart(self, keys: Tensor, channels: Tensor) -> None:
         """Put other jobs in the place of these: graphs know tensors by where they lie."""
@@ -109,7 +116,7 @@ class _Batch:
         self.view.copy_(self.views[number])
         _set_learning_rate(self.adam, settings, number)
         leaky = number < settings.leaky_steps and settings.leaky_slope > 0
-        self.trace[number] = self.move(leaky)
+        self.trace[number] = self.graphs.replay(leaky) if self.graphs else self._move(leaky)
 
     def result(self) -> Ascent:
         """The images as they are now."""
@@ -117,13 +124,13 @@ class _Batch:
         with torch.no_grad():
             return Ascent(self.images(), self.finite.clone(), self.trace[recorded].mT.contiguous())
 
-    def _captured(self, keys: Tensor) -> Replayed:
+    def _captured(self, keys: Tensor) -> Graphs | None:
         """The step as CUDA graphs, with and without the leak."""
         both = (True, False)
         self.view.copy_(self.views[0])
         for leaky in both:
             self._move(leaky)
-        graphs = Replayed(self._move, both)
+        graphs = capture(self._move, both)
         self.restart(keys, self.channels)
         return graphs
 
@@ -137,8 +144,8 @@ class _Batch:
             gradients.enter_context(PolyphaseStem())
             if leaky:
                 gradients.enter_context(LeakyGradient(self.recipe.optimizer.leaky_slope))
-            activation = self.climber.responses(warp(self.images(), self.view))
-            scores = self.climber.objective.score(activation, self.channels)
+            activation = self.responses(warp(self.images(), self.view))
+            scores = self.objective.score(activation, self.channels)
         self._set_gradients(scores)
         self.adam.step()
         return scores.detach()

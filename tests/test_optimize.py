@@ -1,5 +1,7 @@
 """The loop: known optima on toy networks, and samples that do not disturb each other."""
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -183,3 +185,22 @@ def test_network_is_not_updated() -> None:
     climb(network, make_recipe(QUIET, steps=20), [0])
     assert all(torch.equal(before[name], t) for name, t in network.state_dict().items())
     assert all(p.grad is None for p in network.parameters())
+
+
+def test_a_batch_is_freed_as_soon_as_it_is_replaced() -> None:
+    # On a GPU two batches at once would not fit, and garbage waits for its collection.
+    recipe, keys = make_recipe(Pixel(), steps=2), torch.stack([KEYS[0]] * 4)
+    network = colour_reader()
+    objective = make_objective(ChannelObjective())
+    climber = Climber(lambda images: network(images).flatten(2), objective, recipe)
+    gc.disable()
+    try:
+        climber.ascend(keys, torch.zeros(4, dtype=torch.int64))
+        first = weakref.ref(climber._batch)
+        climber.ascend(keys[:2], torch.zeros(2, dtype=torch.int64))
+        assert first() is None
+        second = weakref.ref(climber._batch)
+        del climber
+        assert second() is None
+    finally:
+        gc.enable()
