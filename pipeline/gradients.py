@@ -78,13 +78,13 @@ class PolyphaseStem(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Replace such convolutions by their twin; run everything else as it is."""
-        if func in (torch.conv2d, F.conv2d):
+        if func is torch.conv2d:  # which F.conv2d is too
             names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
             named = dict(zip(names, args, strict=False)) | (kwargs or {})
             if self._is_strided_stem(**named):
                 stride, padding = named["stride"], named.get("padding", (0, 0))
                 return _StridedStem.apply(
-                    named["input"], named["weight"], named.get("bias"), tuple(stride), padding
+                    named["input"], named["weight"], named.get("bias"), stride, padding
                 )
         return func(*args, **(kwargs or {}))
 

@@ -81,7 +81,7 @@ def _write_layer(file: h5py.File, view: LayerView) -> None:
             if name == "status":
                 status[where] = array
             elif name == "image":
-                # Packed alike in store and atlas: copied as they are, four times faster.
+                # Packed alike in store and atlas: copied as they are, more than three times faster.
                 for row, chunk in zip(piece.rows.tolist(), piece.packed_images(), strict=True):
                     group[name].id.write_direct_chunk((row, piece.seed_index, 0, 0, 0), chunk)
             elif name in group and name not in ("channel", "trace_step"):

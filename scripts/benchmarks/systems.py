@@ -8,7 +8,6 @@ takes at once, so that a time per channel never comes from a batch that is half 
 import copy
 import inspect
 import random
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from pipeline.models import DTYPES, IMAGENET_MEAN, IMAGENET_STD, Network
 from pipeline.objectives import make_objective
 from pipeline.plan import ModelPlan
 from pipeline.recipe import Recipe
+from pipeline.replay import capture
 from pipeline.statistics import to_bytes
 
 T = TypeVar("T")
@@ -188,7 +188,7 @@ class Floor:
             self.step()
 
 
-def _bare_step(case: Case, recipe: Recipe, batch: int) -> Callable[[], object]:
+def _bare_step(case: Case, recipe: Recipe, batch: int) -> Callable[[], Tensor]:
     dtype = DTYPES[recipe.precision]
     module = copy.deepcopy(case.network.module)
     module = module.to(case.device, dtype, memory_format=torch.channels_last)
@@ -205,25 +205,11 @@ def _bare_step(case: Case, recipe: Recipe, batch: int) -> Callable[[], object]:
     return step
 
 
-def _replayed(step: Callable[[], object]) -> Callable[[], object]:
+def _replayed(step: Callable[[], Tensor]) -> Callable[[], Tensor]:
     """The step as a CUDA graph, or as it is where it cannot be captured."""
-    try:
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                step()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            step()
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        print(f"floor: no CUDA graph ({reason}); measured without", file=sys.stderr)
-        return step
-    return graph.replay
+    step()
+    graphs = capture(lambda flag: step(), [True])
+    return step if graphs is None else lambda: graphs.replay(True)
 
 
 # --- this project --------------------------------------------------------------------------------
