@@ -7,6 +7,7 @@ shards, files or processes.
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -19,11 +20,15 @@ from pipeline.layers import truncate_for_speed
 from pipeline.memory import bytes_per_sample, samples_that_fit
 from pipeline.models import DTYPES, Network
 from pipeline.objectives import make_objective
+from pipeline.observe import Answer, Observer, receptive_fields
 from pipeline.optimize import Climber
 from pipeline.recipe import Recipe, trace_steps
 from pipeline.statistics import measure, to_bytes
 
 T = TypeVar("T")
+
+Observe = Callable[[Tensor], dict[str, Answer]]
+"""Images (B, 3, H, W) in [0, 1] to what layers answer, by their names."""
 
 CPU_BATCH = 32
 CPU_BATCH_MULTIPLE = 8
@@ -41,10 +46,16 @@ class Workbench:
         _make_arithmetic_explicit()
         self.network, self.recipe, self.device = network, recipe, device
         self.exact = _on_device(copy.deepcopy(network.module), torch.float32, device)
-        self.dtype = DTYPES[recipe.precision]
-        self.fast = self.exact
-        if self.dtype != torch.float32:
-            self.fast = _on_device(copy.deepcopy(network.module), self.dtype, device)
+        self._mean = torch.tensor(network.mean, device=device).view(1, -1, 1, 1)
+        self._std = torch.tensor(network.std, device=device).view(1, -1, 1, 1)
+
+    @cached_property
+    def fast(self) -> nn.Module:
+        """The network in the precision of the ascent; photographs do not need it."""
+        dtype = DTYPES[self.recipe.precision]
+        if dtype == torch.float32:
+            return self.exact
+        return _on_device(copy.deepcopy(self.network.module), dtype, self.device)
 
     def layer(self, info: LayerInfo) -> "LayerBench":
         """The same network, cut at a layer."""
@@ -53,16 +64,29 @@ class Workbench:
     def responses(self, module: nn.Module, info: LayerInfo) -> Callable[[Tensor], Tensor]:
         """Images (B, 3, H, W) in [0, 1] to the layer's activations (B, K, L)."""
         dtype = next((p.dtype for p in module.parameters()), torch.float32)
-        mean = torch.tensor(self.network.mean, device=self.device).view(1, -1, 1, 1)
-        std = torch.tensor(self.network.std, device=self.device).view(1, -1, 1, 1)
-        example = self.network.example(self.recipe.image_size).to(self.device, dtype)
-        forward = truncate_for_speed(module, info, example)
+        forward = truncate_for_speed(module, info, self._example(dtype))
+        return lambda images: forward(self._normalised(images, dtype))
 
-        def responses(images: Tensor) -> Tensor:
-            normalised: Tensor = _Normalised.apply(images, mean, std, dtype)
-            return forward(normalised)
+    def observer(self, infos: Sequence[LayerInfo]) -> Observe:
+        """Images (B, 3, H, W) in [0, 1] to the answers of several layers, in fp32."""
+        observe = Observer(self.exact, infos)
 
-        return responses
+        @torch.no_grad()
+        def see(images: Tensor) -> dict[str, Answer]:
+            return observe(self._normalised(images.to(self.device), torch.float32))
+
+        return see
+
+    def receptive_fields(self, infos: Sequence[LayerInfo]) -> dict[str, Tensor]:
+        """What each position of some layers sees: boxes (L, 4) in pixels of the image."""
+        return receptive_fields(self.exact, infos, self._example(torch.float32))
+
+    def _example(self, dtype: torch.dtype) -> Tensor:
+        return self.network.example(self.recipe.image_size).to(self.device, dtype)
+
+    def _normalised(self, images: Tensor, dtype: torch.dtype) -> Tensor:
+        normalised: Tensor = _Normalised.apply(images, self._mean, self._std, dtype)
+        return normalised
 
 
 class LayerBench:

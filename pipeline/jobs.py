@@ -1,13 +1,14 @@
 """The nouns of a sweep, frozen: layers, series, shards and their results, and the keys of jobs.
 
 A job is (network, layer, channel, seed) under a recipe. Jobs that differ in their channel alone
-form a series; a shard is a block of a series.
+form a series; a shard is a block of a series. A shard is one kind of task: work that a worker
+commits whole or not at all.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +54,45 @@ class NetworkIdentity:
 
 
 @dataclass(frozen=True)
+class Product:
+    """A file that a task leaves in the store."""
+
+    model: str
+    layer: str
+    key: str
+    shelf: str = ""
+    """Folder within the layer's; shards lie in the layer's own."""
+
+
+class Task(Protocol):
+    """Work that is committed whole: the unit of scheduling and resume."""
+
+    @property
+    def key(self) -> str:
+        """Tells it from all other tasks."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """Label of the model that it needs."""
+        ...
+
+    @property
+    def units(self) -> int:
+        """How much there is to count: images, photographs."""
+        ...
+
+    @property
+    def products(self) -> Sequence[Product]:
+        """Its files; it is done when all are there."""
+        ...
+
+    def request(self) -> dict[str, Any]:
+        """What a worker must know of it besides its model, as plain data."""
+        ...
+
+
+@dataclass(frozen=True)
 class Series:
     """All jobs of one layer and seed under one recipe."""
 
@@ -92,6 +132,31 @@ class Shard:
         return digest({"series": self.series.key, "channels": self.channels})
 
     @property
+    def model(self) -> str:
+        """Label of the model."""
+        return self.series.model
+
+    @property
+    def units(self) -> int:
+        """Number of jobs."""
+        return len(self.channels)
+
+    @property
+    def product(self) -> Product:
+        """Its file."""
+        return Product(self.series.model, self.series.layer, self.key)
+
+    @property
+    def products(self) -> tuple[Product]:
+        """Its file, as of every task."""
+        return (self.product,)
+
+    def request(self) -> dict[str, Any]:
+        """Which shard, within the model's plan."""
+        where = {"layer": self.series.layer, "seed": self.series.seed}
+        return {**where, "channels": list(self.channels)}
+
+    @property
     def job_keys(self) -> list[str]:
         """The key of each job, in order of channels."""
         return [self.series.job_key(channel) for channel in self.channels]
@@ -102,8 +167,8 @@ class Shard:
         return f"{series.model}/{series.layer} channels {first}-{last} seed {series.seed}"
 
 
-STATUS = {"ok": 0, "dead": 1, "diverged": 2, "failed": 3, "missing": 4}
-"""What became of a job, as stored."""
+STATUS = {"ok": 0, "dead": 1, "diverged": 2, "failed": 3, "missing": 4, "silent": 5}
+"""What became of a job. Shards know only the first three; the rest is found at collation."""
 
 _SHARED = {"trace_step"}
 """Arrays that do not have a row per job."""

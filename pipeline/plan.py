@@ -4,17 +4,22 @@ config + what the forward passes told  ->  Plan  ->  shards
 """
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.config import SaliencyMethod
 from pipeline.errors import UserError
 from pipeline.jobs import LayerInfo, NetworkIdentity, Series, Shard
 from pipeline.recipe import Recipe
 
 FLOPS_PER_SECOND = {"cpu": 3e10, "cuda": 2e13}
 """A guess at a worker's speed, for cutting bundles and for estimates before the first shard."""
+
+_BLOCKS = 2048
+"""A dataset is cut into about so many blocks at most, until they reach 1,024 photographs."""
 
 _MEASURED_VIEWS = 17
 """Forward passes of the finished image, for its statistics."""
@@ -43,12 +48,45 @@ class ModelPlan:
 
 
 @dataclass(frozen=True)
+class StudyPlan:
+    """The photographs that all wanted layers are shown, and what is kept of that."""
+
+    source: str
+    """Which dataset, for people."""
+    listing: str
+    """Digest of the list of photographs."""
+    count: int
+    """Number of photographs, readable or not."""
+    top: int
+    """So many of the photographs that a channel answers to most are kept for it."""
+    bottom: int
+    """So many of those that it answers to least."""
+    reference: int
+    """Of about so many photographs all responses are kept."""
+    examples: int
+    """So many of top and bottom are kept as pictures."""
+    saliency: SaliencyMethod | None
+    """How maps of the top photographs are made."""
+
+    @property
+    def block(self) -> int:
+        """Photographs per block: about a thousand blocks, none too small or too large."""
+        return min(max(64, 1 << (self.count // _BLOCKS).bit_length()), 1024)
+
+    @property
+    def stride(self) -> int:
+        """All responses are kept of every so manyth photograph."""
+        return math.ceil(self.count / self.reference)
+
+
+@dataclass(frozen=True)
 class Plan:
     """The whole sweep."""
 
     models: tuple[ModelPlan, ...]
     seeds: tuple[int, ...]
     shard_size: int
+    study: StudyPlan | None = None
 
     def shards(self) -> Iterator[Shard]:
         """All shards, model by model, layer by layer, seed by seed."""

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Sequence
 
 from tqdm import tqdm
 
@@ -9,18 +10,18 @@ _LINE_SECONDS = 10.0
 
 
 class Bar:
-    """Shows finished channels, rate and time left; call it with the number finished so far."""
+    """Shows what is finished, rate and time left; call it with the number finished so far."""
 
-    def __init__(self, total: int, already: int, devices: list[str]) -> None:
-        self.total, self.devices = total, devices
+    def __init__(self, total: int, already: int, unit: str, devices: Sequence[str]) -> None:
+        self.total, self.unit = total, unit
         self._bar: tqdm[None] | None = None
         self._started = self._printed = time.monotonic()
         if already:
-            print(f"{already} of {already + total} channels are done already", file=sys.stderr)
+            print(f"{already} of {already + total} {unit} are done already", file=sys.stderr)
         if sys.stderr.isatty():
             self._bar = tqdm(
                 total=total,
-                unit=" channels",
+                unit=f" {unit}",
                 desc=" ".join(devices),
                 bar_format="{desc} {bar} {n:.0f}/{total} [{elapsed}<{remaining}, {rate_fmt}]",
             )
@@ -33,7 +34,7 @@ class Bar:
             self._bar.close()
 
     def __call__(self, finished: float) -> None:
-        """Show how many channels are finished; fractions count those in the making."""
+        """Show how many are finished; fractions count those in the making."""
         if self._bar is not None:
             self._bar.update(max(0.0, finished - self._bar.n))
         elif time.monotonic() - self._printed > _LINE_SECONDS:
@@ -44,7 +45,7 @@ class Bar:
         seconds = self._printed - self._started
         rate = finished / max(seconds, 1e-9)
         left = (self.total - finished) / rate if rate > 0 else float("inf")
-        text = f"{finished:.0f}/{self.total} channels, {rate:.2f}/s, "
+        text = f"{finished:.0f}/{self.total} {self.unit}, {rate:.2f}/s, "
         print(text + f"{duration(seconds)} elapsed, {duration(left)} left", file=sys.stderr)
 
 

@@ -21,7 +21,7 @@ from pipeline.plan import (
     flops_per_job,
 )
 from pipeline.progress import duration
-from pipeline.shard_file import CorruptShard
+from pipeline.sealed_file import CorruptFile
 from pipeline.store import DoneIndex, OutputFolder, owner, read_shard
 
 if TYPE_CHECKING:  # the survey needs torch, which most tables do not
@@ -93,7 +93,7 @@ def _job_seconds(
         if index.locate(shard) and path.exists():
             try:
                 measured.append(float(read_shard(path).facts["seconds_per_job"]))
-            except (CorruptShard, KeyError):
+            except (CorruptFile, KeyError):
                 continue
     rate = min(FLOPS_PER_SECOND[device.split(":")[0]] for device in devices)
     guess = flops_per_job(layer.info, model.recipe) / rate

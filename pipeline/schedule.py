@@ -1,4 +1,4 @@
-"""The scheduler: pending shards to bundles, bundles to an executor, until all is done or given up.
+"""The scheduler: pending tasks to bundles, bundles to an executor, until all is done or given up.
 
 It holds no state worth keeping. What is done it reads from the store, what a worker is at from its
 pulse; when it dies, the next run starts from the store again.
@@ -13,12 +13,10 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from pipeline.config import ModelConfig
 from pipeline.errors import (
     EXIT_INTERRUPTED,
     EXIT_IO,
@@ -29,10 +27,10 @@ from pipeline.errors import (
     UserError,
 )
 from pipeline.executors.base import Executor, Handle
-from pipeline.jobs import Shard
-from pipeline.plan import Plan, flops_per_job
-from pipeline.records import plain
+from pipeline.jobs import Task
 from pipeline.store import OutputFolder, write_json
+
+T = TypeVar("T")
 
 POLL_SECONDS = 0.1
 BUNDLE_SECONDS = 1200.0
@@ -64,34 +62,22 @@ class WorkerTime:
 class Outcome:
     """How a run ended."""
 
-    failed: list[Shard] = field(default_factory=list)
+    failed: list[Task] = field(default_factory=list)
     times: list[WorkerTime] = field(default_factory=list)
     """Of every worker that has ended."""
     exit_code: int = EXIT_OK
 
 
-@dataclass(frozen=True)
-class Workload:
-    """What workers need to know besides the shards."""
+class Workload(Protocol):
+    """What a scheduler must know of a kind of tasks."""
 
-    plan: Plan
-    models: dict[str, ModelConfig]
-    batch_size: Any
-    flops_per_second: float
-    """A guess at one worker's speed, good enough to cut bundles."""
+    def seconds(self, task: Any) -> float:
+        """About how long a worker takes for a task; good enough to cut bundles."""
+        ...
 
-    def seconds(self, shard: Shard) -> float:
-        """About how long a worker takes for a shard."""
-        return self._job_seconds[shard.series.model, shard.series.layer] * len(shard.channels)
-
-    @cached_property
-    def _job_seconds(self) -> dict[tuple[str, str], float]:
-        return {
-            (model.label, layer.info.name): flops_per_job(layer.info, model.recipe)
-            / self.flops_per_second
-            for model in self.plan.models
-            for layer in model.layers
-        }
+    def bundle(self, tasks: Sequence[Any]) -> dict[str, Any]:
+        """What a worker is told that is to do these tasks of one model: plain data."""
+        ...
 
 
 @dataclass
@@ -99,14 +85,14 @@ class _Worker:
     """A bundle on its way."""
 
     handle: Handle
-    shards: list[Shard]
-    jobs: int
+    tasks: list[Task]
+    units: int
     started: float
     pulse: dict[str, Any] = field(default_factory=dict)
 
 
 class Scheduler:
-    """Keeps every slot of an executor busy until no shard is pending."""
+    """Keeps every slot of an executor busy until no task is pending."""
 
     def __init__(
         self,
@@ -119,26 +105,26 @@ class Scheduler:
         self.folder, self.executor, self.work = folder, executor, work
         self.attempts, self.progress = attempts, progress
         self.outcome = Outcome()
-        self.bundles: deque[list[Shard]] = deque()
+        self.bundles: deque[list[Task]] = deque()
         self.workers: list[_Worker] = []
         self.tried: dict[str, int] = {}
         self.finished = 0.0
         self.signals: list[int] = []
 
-    def run(self, shards: Iterable[Shard]) -> Outcome:
-        """Make every shard, or record why not.
+    def run(self, tasks: Iterable[Task]) -> Outcome:
+        """Do every task, or record why not.
 
         Raises:
             StorageError: the output folder takes no more data.
             UserError: a worker found a mistake that the driver could not see.
         """
         self.folder.drain.unlink(missing_ok=True)
-        by_model: dict[str, list[Shard]] = {}
-        for shard in shards:
-            by_model.setdefault(shard.series.model, []).append(shard)
-        for model_shards in by_model.values():
+        by_model: dict[str, list[Task]] = {}
+        for task in tasks:
+            by_model.setdefault(task.model, []).append(task)
+        for model_tasks in by_model.values():
             slots = self.executor.max_parallel
-            self.bundles.extend(pack(model_shards, self.work.seconds, slots))
+            self.bundles.extend(pack(model_tasks, self.work.seconds, slots))
         try:
             with self._catching_signals():
                 self._loop()
@@ -161,31 +147,14 @@ class Scheduler:
         while self.bundles and len(self.workers) < self.executor.max_parallel:
             if self.outcome.exit_code:
                 return
-            shards = self.bundles.popleft()
+            tasks = self.bundles.popleft()
             tag = f"worker-{uuid.uuid4().hex[:8]}"
-            write_json(self.folder.bundle(tag), self._request(shards))
+            write_json(self.folder.bundle(tag), self.work.bundle(tasks))
             argv = [sys.executable, "-P", "-m", "pipeline", "worker"]
             argv += [str(self.folder.root.resolve()), str(self.folder.bundle(tag).resolve())]
             handle = self.executor.submit(argv, tag, self.folder.log(tag))
-            jobs = sum(len(shard.channels) for shard in shards)
-            self.workers.append(_Worker(handle, shards, jobs, time.monotonic()))
-
-    def _request(self, shards: list[Shard]) -> dict[str, Any]:
-        label = shards[0].series.model
-        plan = next(model for model in self.work.plan.models if model.label == label)
-        wanted = {shard.series.layer for shard in shards}
-        layers = tuple(
-            replace(layer, channels=()) for layer in plan.layers if layer.info.name in wanted
-        )
-        return {
-            "model": plain(self.work.models[label]),
-            "plan": plain(replace(plan, layers=layers)),
-            "batch_size": self.work.batch_size,
-            "requests": [
-                {"layer": s.series.layer, "seed": s.series.seed, "channels": plain(s.channels)}
-                for s in shards
-            ],
-        }
+            units = sum(task.units for task in tasks)
+            self.workers.append(_Worker(handle, tasks, units, time.monotonic()))
 
     def _look_at(self, worker: _Worker) -> None:
         worker.pulse = self._read_pulse(worker) or worker.pulse
@@ -195,8 +164,8 @@ class Scheduler:
         self.workers.remove(worker)
         worker.pulse = self._read_pulse(worker) or worker.pulse
         self._clock_out(worker)
-        left = [shard for shard in worker.shards if not self.folder.shard(shard).exists()]
-        self.finished += worker.jobs - sum(len(shard.channels) for shard in left)
+        left = [task for task in worker.tasks if not self.folder.is_done(task)]
+        self.finished += worker.units - sum(task.units for task in left)
         if state.exit_code == EXIT_OK and not left:
             self._forget(worker)
         elif state.exit_code == EXIT_IO:
@@ -204,7 +173,7 @@ class Scheduler:
         elif state.exit_code == EXIT_USER_ERROR:
             raise UserError(self._last_words(worker))
         elif state.exit_code == EXIT_PREEMPTED or self.outcome.exit_code:
-            if left:  # it was told to go, which is no fault of the shards
+            if left:  # it was told to go, which is no fault of the tasks
                 self.bundles.appendleft(left)
         else:
             self._after_crash(worker, left, state.exit_code)
@@ -215,35 +184,34 @@ class Scheduler:
             alive = time.monotonic() - worker.started
             self.outcome.times.append(WorkerTime(device, alive, worker.pulse["busy"]))
 
-    def _after_crash(self, worker: _Worker, left: list[Shard], exit_code: int) -> None:
-        """Charge the shards in the making; try each again on its own; requeue the rest.
+    def _after_crash(self, worker: _Worker, left: list[Task], exit_code: int) -> None:
+        """Charge the tasks in the making; try each again on its own; requeue the rest.
 
-        Shards that were made and not yet written are charged only if none was in the making, but
+        Tasks that were made and not yet written are charged only if none was in the making, but
         are on their own from then on: if it is writing them that kills, it will show.
         """
         making, unwritten = (
-            [shard for shard in left if shard.key in worker.pulse.get(fact, [])]
-            for fact in ("shards", "unwritten")
+            [task for task in left if task.key in worker.pulse.get(fact, [])]
+            for fact in ("tasks", "unwritten")
         )
         charged = making or unwritten or left[:1]
-        alone = [shard for shard in unwritten if shard not in charged]
-        rest = [shard for shard in left if shard not in charged and shard not in alone]
-        self.bundles.extend([*([rest] if rest else []), *([shard] for shard in alone)])
-        for shard in charged:
-            self.tried[shard.key] = attempt = self.tried.get(shard.key, 0) + 1
-            self._record_failure(worker, shard, attempt, exit_code)
+        alone = [task for task in unwritten if task not in charged]
+        rest = [task for task in left if task not in charged and task not in alone]
+        self.bundles.extend([*([rest] if rest else []), *([task] for task in alone)])
+        for task in charged:
+            self.tried[task.key] = attempt = self.tried.get(task.key, 0) + 1
+            self._record_failure(worker, task, attempt, exit_code)
             if attempt < self.attempts:
-                self.bundles.append([shard])
+                self.bundles.append([task])
             else:
-                self.outcome.failed.append(shard)
+                self.outcome.failed.append(task)
 
-    def _record_failure(self, worker: _Worker, shard: Shard, attempt: int, code: int) -> None:
+    def _record_failure(self, worker: _Worker, task: Task, attempt: int, code: int) -> None:
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         record = {
-            "shard": shard.key,
-            "what": str(shard),
-            "channels": plain(shard.channels),
-            "seed": shard.series.seed,
+            "task": task.key,
+            "what": str(task),
+            "request": task.request(),
             "attempt": attempt,
             "given_up": attempt >= self.attempts,
             "how": how,
@@ -251,7 +219,7 @@ class Scheduler:
             "log": str(self.folder.log(worker.handle.tag).relative_to(self.folder.root)),
             "traceback": self._last_words(worker, lines=40),
         }
-        write_json(self.folder.failure(shard.key, attempt), record)
+        write_json(self.folder.failure(task.key, attempt), record)
 
     def _read_pulse(self, worker: _Worker) -> dict[str, Any] | None:
         try:
@@ -305,23 +273,21 @@ class Scheduler:
         self.signals.clear()
 
 
-def pack(
-    shards: Sequence[Shard], seconds: Callable[[Shard], float], slots: int
-) -> Iterator[list[Shard]]:
-    """Cut the shards of one model into bundles of about equal time, one per slot and wave.
+def pack(tasks: Sequence[T], seconds: Callable[[T], float], slots: int) -> Iterator[list[T]]:
+    """Cut the tasks of one model into bundles of about equal time, one per slot and wave.
 
-    Within a wave the longest shard goes to the slot with the least work (Graham 1969); a bundle's
-    shards stay in plan order, so that a worker has the shards of a layer back to back.
+    Within a wave the longest task goes to the slot with the least work (Graham 1969); a bundle's
+    tasks stay in plan order, so that a worker has the shards of a layer back to back.
     """
     wave: list[tuple[float, int]] = []
     total = 0.0
-    for number, shard in enumerate(shards):
-        wave.append((seconds(shard), number))
+    for number, task in enumerate(tasks):
+        wave.append((seconds(task), number))
         total += wave[-1][0]
         if total >= slots * BUNDLE_SECONDS:
-            yield from ([shards[i] for i in numbers] for numbers in _balance(wave, slots))
+            yield from ([tasks[i] for i in numbers] for numbers in _balance(wave, slots))
             wave, total = [], 0.0
-    yield from ([shards[i] for i in numbers] for numbers in _balance(wave, slots))
+    yield from ([tasks[i] for i in numbers] for numbers in _balance(wave, slots))
 
 
 def _balance(wave: Sequence[tuple[float, int]], slots: int) -> list[list[int]]:

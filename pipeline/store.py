@@ -20,8 +20,8 @@ from typing import IO, Any
 
 from pipeline import shard_file
 from pipeline.errors import StorageError, UserError
-from pipeline.jobs import Shard, ShardResult
-from pipeline.shard_file import CorruptShard
+from pipeline.jobs import Product, Shard, ShardResult, Task
+from pipeline.sealed_file import HEADER_BYTES, CorruptFile
 
 
 def safe_name(name: str) -> str:
@@ -50,13 +50,29 @@ class OutputFolder:
         self.drain = self.logs / "drain"
         """While this file is there, workers finish the shard they are at and leave."""
 
+    def product(self, product: Product) -> Path:
+        """Where a committed file lies."""
+        return self.layer(product.model, product.layer) / product.shelf / f"{product.key}.h5"
+
     def shard(self, shard: Shard) -> Path:
         """Where a committed shard lies."""
-        return self.layer(shard.series.model, shard.series.layer) / f"{shard.key}.h5"
+        return self.product(shard.product)
+
+    def exists(self, product: Product) -> bool:
+        """Whether a file is committed."""
+        return self.product(product).exists()
+
+    def is_done(self, task: Task) -> bool:
+        """Whether all files of a task are there."""
+        return all(self.exists(product) for product in task.products)
 
     def layer(self, model: str, layer: str) -> Path:
         """The folder of a layer's shards."""
         return self.store / safe_name(model) / safe_name(layer)
+
+    def listing(self, digest: str) -> Path:
+        """The list of a dataset's photographs."""
+        return self.root / "photographs" / f"{digest}.jsonl"
 
     def montage(self, model: str, layer: str) -> Path:
         """The picture of a layer."""
@@ -171,7 +187,7 @@ def _size(n: float) -> str:
 
 
 def read_shard(path: Path) -> ShardResult:
-    """Read a committed shard; raises CorruptShard."""
+    """Read a committed shard; raises CorruptFile."""
     return shard_file.decode(path.read_bytes())[1]
 
 
@@ -223,9 +239,9 @@ class DoneIndex:
         if folder not in self._headers:
             index: dict[str, dict[int, Path]] = {}
             for name in sorted(self._listing(folder)):
-                with contextlib.suppress(CorruptShard, OSError):
+                with contextlib.suppress(CorruptFile, OSError):
                     with open(folder / name, "rb") as file:
-                        header = shard_file.read_header(file.read(shard_file.HEADER_BYTES))
+                        header = shard_file.read_header(file.read(HEADER_BYTES))
                     done = dict.fromkeys(header.channels, folder / name)
                     index.setdefault(header.series, {}).update(done)
             self._headers[folder] = index

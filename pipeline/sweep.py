@@ -1,4 +1,4 @@
-"""A sweep from beginning to end: plan, make what is missing, collate."""
+"""A sweep from beginning to end: plan, do what is missing stage by stage, collate."""
 
 import sys
 import time
@@ -6,15 +6,18 @@ from collections.abc import Iterable
 
 from pipeline.collate.run import collate
 from pipeline.config import Config
-from pipeline.errors import EXIT_FAILED_JOBS, EXIT_OK
+from pipeline.errors import EXIT_FAILED_JOBS, EXIT_OK, UserError
 from pipeline.executors.local import LocalExecutor
-from pipeline.jobs import Shard
+from pipeline.jobs import Task
+from pipeline.listing import Listing, write_listing
 from pipeline.manifest import add_timings, write_manifest
-from pipeline.plan import FLOPS_PER_SECOND, Plan, bytes_needed
+from pipeline.photographs import open_dataset
+from pipeline.plan import Plan, bytes_needed
 from pipeline.progress import Bar
 from pipeline.report import notices, summary
-from pipeline.schedule import Outcome, Scheduler, Workload, clear_requests, device_times
-from pipeline.store import DoneIndex, OutputFolder, locked, output_folder, prepare, sweep_temporary
+from pipeline.schedule import Outcome, Scheduler, clear_requests, device_times
+from pipeline.stages import Stage, Sweep, stages
+from pipeline.store import DoneIndex, locked, output_folder, prepare, sweep_temporary
 
 _ROUNDS = 3
 
@@ -38,46 +41,17 @@ def run(config: Config) -> int:
     with locked(folder):
         sweep_temporary(folder)
         clear_requests(folder)
+        sweep = Sweep(config, plan, folder, devices)
         write_manifest(folder, config, plan, devices)
+        _write_listing(sweep)
         timings = {"planning": time.monotonic() - started}
-        outcome = _make_and_collate(config, folder, plan, devices, timings)
+        outcome = _make_and_collate(sweep, timings)
         if not outcome.exit_code:
             timings["total"] = time.monotonic() - started
             times = device_times(devices, outcome.times, timings["total"])
             add_timings(folder, timings, times)
             print(summary(folder))
     return outcome.exit_code or (EXIT_FAILED_JOBS if outcome.failed else EXIT_OK)
-
-
-def _make_and_collate(
-    config: Config,
-    folder: OutputFolder,
-    plan: Plan,
-    devices: list[str],
-    timings: dict[str, float],
-) -> Outcome:
-    """Make what is missing and collate; again where collation set a corrupt shard aside."""
-    outcome = Outcome()
-    for _ in range(_ROUNDS):
-        missing = without_failed(DoneIndex(folder).missing(plan.shards()), outcome.failed)
-        if "collating" in timings and not missing:
-            break
-        begun = time.monotonic()
-        if missing:
-            _make(config, folder, plan, devices, missing, outcome)
-        if outcome.exit_code:
-            break
-        made = time.monotonic()
-        collate(folder, config.collate)
-        timings["making"] = timings.get("making", 0.0) + made - begun
-        timings["collating"] = timings.get("collating", 0.0) + time.monotonic() - made
-    return outcome
-
-
-def without_failed(shards: Iterable[Shard], failed: list[Shard]) -> list[Shard]:
-    """The shards that were not given up in this run."""
-    given_up = {shard.key for shard in failed}
-    return [shard for shard in shards if shard.key not in given_up]
 
 
 def prepare_plan(config: Config) -> tuple[Plan, list[str]]:
@@ -89,27 +63,61 @@ def prepare_plan(config: Config) -> tuple[Plan, list[str]]:
     return plan, devices
 
 
-def _make(
-    config: Config,
-    folder: OutputFolder,
-    plan: Plan,
-    devices: list[str],
-    shards: list[Shard],
-    outcome: Outcome,
-) -> None:
-    from pipeline.worker import DEVICE_VARIABLE, PARENT_VARIABLE
+def _write_listing(sweep: Sweep) -> None:
+    """Write down which photographs there are. Raises StorageError, UserError."""
+    study, dataset = sweep.plan.study, sweep.config.dataset
+    if study is None or dataset is None or sweep.folder.listing(study.listing).exists():
+        return
+    path = sweep.folder.listing(study.listing)
+    write_listing(open_dataset(dataset).entries(), path)
+    if Listing(path).digest != study.listing:
+        path.unlink()
+        raise UserError(f"the photographs of {study.source} changed just now; start again.")
 
-    busy = devices[: len(shards)]  # CPU workers without a shard would only keep cores from others
+
+def _make_and_collate(sweep: Sweep, timings: dict[str, float]) -> Outcome:
+    """Do what is missing and collate; again where a corrupt file was set aside."""
+    outcome = Outcome()
+    for _ in range(_ROUNDS):
+        idle = all([_do(stage, sweep, timings, outcome) for stage in stages(sweep)])
+        if outcome.exit_code or (idle and "collating" in timings):
+            break
+        begun = time.monotonic()
+        collate(sweep.folder, sweep.config.collate)
+        timings["collating"] = timings.get("collating", 0.0) + time.monotonic() - begun
+    return outcome
+
+
+def _do(stage: Stage, sweep: Sweep, timings: dict[str, float], outcome: Outcome) -> bool:
+    """Do what is missing of a stage, unless told to leave; returns whether nothing was."""
+    begun = time.monotonic()
+    missing = [] if outcome.exit_code else without_failed(stage.missing(), outcome.failed)
+    if missing:
+        _schedule(stage, missing, sweep, outcome)
+    corrupt = [] if outcome.exit_code else stage.finish()
+    for path in corrupt:
+        print(f"corrupt file set aside, to be computed again: {path}", file=sys.stderr)
+    timings[stage.name] = timings.get(stage.name, 0.0) + time.monotonic() - begun
+    return not missing and not corrupt
+
+
+def without_failed(tasks: Iterable[Task], failed: list[Task]) -> list[Task]:
+    """The tasks that were not given up in this run."""
+    given_up = {task.key for task in failed}
+    return [task for task in tasks if task.key not in given_up]
+
+
+def _schedule(stage: Stage, tasks: list[Task], sweep: Sweep, outcome: Outcome) -> None:
+    from pipeline.pulse import DEVICE_VARIABLE
+    from pipeline.worker import PARENT_VARIABLE
+
+    # CPU workers without a task would only keep cores from others.
+    busy = list(sweep.devices[: len(tasks)])
     executor = LocalExecutor(busy, PARENT_VARIABLE, DEVICE_VARIABLE)
-    work = Workload(
-        plan=plan,
-        models={model.title: model for model in config.models},
-        batch_size=config.batch_size,
-        flops_per_second=min(FLOPS_PER_SECOND[device.split(":")[0]] for device in devices),
-    )
-    jobs = sum(len(shard.channels) for shard in shards)
-    with Bar(jobs, plan.n_jobs - jobs, devices) as bar:
-        made = Scheduler(folder, executor, work, config.executor.attempts, bar).run(shards)
+    units = sum(task.units for task in tasks)
+    attempts = sweep.config.executor.attempts
+    with Bar(units, stage.total - units, stage.unit, sweep.devices) as bar:
+        made = Scheduler(sweep.folder, executor, stage, attempts, bar).run(tasks)
     outcome.failed += made.failed
     outcome.times += made.times
     outcome.exit_code = made.exit_code

@@ -83,7 +83,10 @@ def _compare(atlas: h5py.File, view: LayerView) -> Iterator[str]:
         for dataset in _COMPARED:
             for row, value in zip(piece.rows, piece.result.arrays[dataset], strict=True):
                 try:
-                    same = np.array_equal(group[dataset][row, piece.seed_index], value, True)
+                    stored = group[dataset][row, piece.seed_index]
+                    if dataset == "status" and stored == STATUS["silent"]:
+                        stored = STATUS["dead"]  # which only the photographs could tell
+                    same = np.array_equal(stored, value, True)
                 except (OSError, ValueError, KeyError) as error:
                     yield f"{name}/{dataset} cannot be read: {error}"
                     break

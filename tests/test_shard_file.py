@@ -9,7 +9,8 @@ import pytest
 from toys import make_result, make_series
 
 from pipeline.jobs import STATUS, Shard, ShardResult
-from pipeline.shard_file import CorruptShard, check, decode, encode, read_header
+from pipeline.sealed_file import CorruptFile
+from pipeline.shard_file import check, decode, encode, read_header
 
 SHARD = Shard(make_series(seed=3), (4, 5, 9))
 RESULT = make_result(SHARD)
@@ -77,7 +78,7 @@ def test_every_changed_byte_is_seen(flip: int) -> None:
         damaged[position] ^= flip
         try:
             decode(bytes(damaged))
-        except CorruptShard:
+        except CorruptFile:
             continue
         unseen.append(position)
     assert unseen == []
@@ -86,7 +87,7 @@ def test_every_changed_byte_is_seen(flip: int) -> None:
 def test_every_truncation_and_every_addition_is_seen() -> None:
     lengths = {*range(600), *range(0, len(DATA), len(DATA) // 200), len(DATA) - 1}
     for data in [*(DATA[:length] for length in sorted(lengths)), DATA + b"\0", DATA + DATA]:
-        with pytest.raises(CorruptShard):
+        with pytest.raises(CorruptFile):
             decode(data)
 
 
@@ -106,7 +107,7 @@ def test_every_truncation_and_every_addition_is_seen() -> None:
     ids=lambda data: repr(data[:24]),
 )
 def test_files_of_another_kind_are_corrupt_and_nothing_worse(data: bytes) -> None:
-    with pytest.raises(CorruptShard):
+    with pytest.raises(CorruptFile):
         decode(data)
 
 
@@ -116,7 +117,7 @@ def test_digest_copied_over_zeros_is_seen() -> None:
     data = encode(SHARD, ShardResult(RESULT.arrays, {"note": zeros.decode()}))
     start = data.index(b"\n") + len(b"\nsha256 ")
     assert decode(data)[1].facts == {"note": zeros.decode()}
-    with pytest.raises(CorruptShard):
+    with pytest.raises(CorruptFile):
         decode(data.replace(zeros, data[start : start + 64]))
 
 
@@ -125,5 +126,5 @@ def test_two_swapped_stretches_are_seen() -> None:
     damaged = bytearray(DATA)
     damaged[a : a + n], damaged[b : b + n] = DATA[b : b + n], DATA[a : a + n]
     assert bytes(damaged) != DATA
-    with pytest.raises(CorruptShard):
+    with pytest.raises(CorruptFile):
         decode(bytes(damaged))

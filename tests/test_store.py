@@ -16,7 +16,7 @@ from toys import fill_store, layer_info, make_plan, make_recipe, make_result, ma
 from pipeline.errors import StorageError, UserError
 from pipeline.jobs import Shard
 from pipeline.plan import Plan
-from pipeline.shard_file import CorruptShard
+from pipeline.sealed_file import CorruptFile
 from pipeline.store import (
     DoneIndex,
     OutputFolder,
@@ -235,7 +235,7 @@ def test_files_without_a_readable_header_count_for_nothing(folder: OutputFolder)
     paths[1].write_bytes(b"garbage\n" * 99)
     (paths[2].parent / ".half.tmp").write_bytes(b"x")
     assert missing(folder, make_plan(shard_size=6)) == [("block.conv", 0, c) for c in range(4)]
-    with pytest.raises(CorruptShard):
+    with pytest.raises(CorruptFile):
         read_shard(paths[0])
 
 

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 
 from pipeline.jobs import STATUS, Shard, ShardResult
 from pipeline.plan import LayerPlan, ModelPlan, Plan
-from pipeline.shard_file import CorruptShard, decode, packed_images
+from pipeline.sealed_file import CorruptFile
+from pipeline.shard_file import decode, packed_images
 from pipeline.store import DoneIndex, OutputFolder, safe_name, set_aside
+from pipeline.study_store import Arrays, Findings, read_arrays, read_findings
+from pipeline.study_tasks import Study, examples_of_layer, studies_of
 
 
 @dataclass(frozen=True)
@@ -80,11 +83,61 @@ class LayerView:
         try:
             data = path.read_bytes()
             return data, decode(data)[1]
-        except (CorruptShard, FileNotFoundError):
+        except (CorruptFile, FileNotFoundError):
             self.corrupt.append(path)
             with contextlib.suppress(FileNotFoundError):  # another process was faster
                 set_aside(path)
             return b"", None
+
+    @cached_property
+    def study(self) -> Study | None:
+        """The study of this layer, if photographs belong to the sweep."""
+        if self.plan.study is None:
+            return None
+        studies = studies_of(self.model, self.plan.study)
+        return next(study for study in studies if study.layer == self.layer.info.name)
+
+    def findings(self) -> Findings | None:
+        """What the photographs told; None if that is not complete."""
+        if self.study is None:
+            return None
+        try:
+            return read_findings(self.folder, self.study)
+        except FileNotFoundError:
+            return None
+        except CorruptFile:
+            self.corrupt.append(self.folder.product(self.study.product))
+            return None
+
+    def judged(self, status: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The status (C, S) of jobs in the light of the photographs.
+
+        `dead` is left to channels that no photograph moves either. Other jobs without a response
+        are `silent`: it is the image that fails, not the channel.
+        """
+        dead = status == STATUS["dead"]
+        found = self.findings() if dead.any() else None
+        if found is None:
+            return status
+        moved = (found.study.max > found.study.min)[self.channels]
+        return np.where(dead & moved[:, None], STATUS["silent"], status).astype(np.uint8)
+
+    def examples(self) -> Iterator[Arrays]:
+        """The photographs of the wanted channels that are committed, block by block."""
+        if self.study is None:
+            return
+        for task in examples_of_layer(self.study, self.layer, self.plan.shard_size):
+            (product,) = task.products
+            try:
+                yield read_arrays(self.folder.product(product))
+            except FileNotFoundError:
+                continue
+            except CorruptFile:
+                self.corrupt.append(self.folder.product(product))
+
+    def rows_of(self, channels: NDArray[np.int64]) -> NDArray[np.intp]:
+        """Where channels lie among the layer's wanted ones."""
+        return np.searchsorted(self.channels, channels)
 
     def initial_status(self) -> NDArray[np.uint8]:
         """Status (C, S) before any shard is read: `failed` where attempts were given up on."""

@@ -12,9 +12,17 @@ from collections.abc import Sequence
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.collate.gather import LayerView
+from pipeline.collate.scales import add_scale, label
+from pipeline.collate.study_group import (
+    write_dataset,
+    write_evidence,
+    write_selectivity,
+)
 from pipeline.errors import StorageError
+from pipeline.evidence import STRONGEST
 from pipeline.jobs import STATUS
 from pipeline.recipe import trace_steps
 from pipeline.records import canonical_json, plain
@@ -86,7 +94,7 @@ def _write_layer(file: h5py.File, view: LayerView) -> None:
                     group[name].id.write_direct_chunk((row, piece.seed_index, 0, 0, 0), chunk)
             elif name in group and name not in ("channel", "trace_step"):
                 group[name][where] = array
-    group["status"][...] = status
+    _write_evidence(group, view, status)
 
 
 def _layer_group(file: h5py.File, view: LayerView) -> h5py.Group:
@@ -118,8 +126,7 @@ def _create_datasets(file: h5py.File, group: h5py.Group, view: LayerView) -> Non
         "response_channel": np.arange(n),
     }
     for name, values in scales.items():
-        group[name] = values
-        group[name].make_scale(name)
+        add_scale(group, name, values)
     per_job = (len(view.channels), len(view.plan.seeds))
     nan = {"dtype": "f4", "fillvalue": np.nan}
     group.create_dataset(
@@ -130,18 +137,19 @@ def _create_datasets(file: h5py.File, group: h5py.Group, view: LayerView) -> Non
         group.create_dataset(name, per_job, **nan)
     group.create_dataset("trace", (*per_job, len(steps)), **nan)
     group.create_dataset("response", (*per_job, n), **nan)
-    _label(group)
+    inner = {"image": ("y", "x", "rgb"), "trace": ("trace_step",), "response": ("response_channel",)}
+    for name, meaning in _MEANING.items():
+        label(group, name, ("channel", "seed", *inner.get(name, ())), meaning)
 
 
-def _label(group: h5py.Group) -> None:
-    """Attach the dimension scales and say what each dataset means."""
-    job = ("channel", "seed")
-    dimensions: dict[str, tuple[str, ...]] = dict.fromkeys((*_SCALARS, "status"), job)
-    dimensions["image"] = (*job, "y", "x", "rgb")
-    dimensions["trace"] = (*job, "trace_step")
-    dimensions["response"] = (*job, "response_channel")
-    for name, axes in dimensions.items():
-        group[name].attrs["description"] = _MEANING[name]
-        for axis, scale in enumerate(axes):
-            group[name].dims[axis].label = scale
-            group[name].dims[axis].attach_scale(group[scale])
+def _write_evidence(group: h5py.Group, view: LayerView, status: NDArray[np.uint8]) -> None:
+    """Add the status, and what photographs say of the images, as far as it is known."""
+    plan, found = view.plan.study, view.findings()
+    known = found is not None and found.study.count > 0
+    group["status"][...] = view.judged(status)
+    write_selectivity(group, view)
+    if plan is None or not known:
+        return
+    if len(found.study.rows) >= STRONGEST:
+        write_evidence(group, view, found.study)
+    write_dataset(group, view, plan, found)

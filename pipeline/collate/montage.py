@@ -120,7 +120,8 @@ def _draw_tiles(picture: Image.Image, view: LayerView, layout: Layout) -> NDArra
             if tile.width != layout.tile:
                 tile = tile.resize((layout.tile, layout.tile), Image.Resampling.LANCZOS)
             picture.paste(tile, layout.tile_corner(int(row), piece.seed_index))
-    for row, seed_index in np.argwhere(status >= STATUS["failed"]):
+    status = view.judged(status)
+    for row, seed_index in np.argwhere(np.isin(status, (STATUS["failed"], STATUS["missing"]))):
         _draw_empty(draw, layout, layout.tile_corner(int(row), int(seed_index)))
     return status
 

@@ -1,0 +1,21 @@
+"""Named dimension scales, by which netCDF readers (xarray with h5netcdf) give labelled arrays."""
+
+from collections.abc import Sequence
+
+import h5py
+from numpy.typing import ArrayLike
+
+
+def add_scale(group: h5py.Group, name: str, values: ArrayLike) -> None:
+    """Add a scale to a group."""
+    group[name] = values
+    group[name].make_scale(name)
+
+
+def label(group: h5py.Group, name: str, scales: Sequence[str], meaning: str) -> None:
+    """Say what a dataset means, and attach scales of its group or the one around it."""
+    dataset = group[name]
+    dataset.attrs["description"] = meaning
+    for axis, scale in enumerate(scales):
+        dataset.dims[axis].label = scale
+        dataset.dims[axis].attach_scale(group[scale] if scale in group else group.parent[scale])

@@ -1,0 +1,247 @@
+"""The stages of a sweep: kinds of tasks, in the order in which they build on each other.
+
+Photographs are studied, then images are made, then examples are picked. Each stage says what is
+missing of it, how long that takes, and what a worker must be told to do it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline.config import Config
+from pipeline.jobs import Shard, Task
+from pipeline.listing import Listing
+from pipeline.plan import FLOPS_PER_SECOND, ModelPlan, Plan, StudyPlan, flops_per_job
+from pipeline.records import plain
+from pipeline.store import DoneIndex, OutputFolder
+from pipeline.study_store import merge_study
+from pipeline.study_tasks import (
+    Examples,
+    Study,
+    StudyBlock,
+    blocks_of,
+    examples_of,
+    restricted,
+    studies_of,
+)
+
+_SECONDS_PER_PHOTOGRAPH = 2e-3
+"""Reading one, about."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A plan, how to run it, and where."""
+
+    config: Config
+    plan: Plan
+    folder: OutputFolder
+    devices: Sequence[str]
+
+    def model(self, label: str) -> ModelPlan:
+        """What is wanted of a model."""
+        return next(model for model in self.plan.models if model.label == label)
+
+    @cached_property
+    def flops_per_second(self) -> float:
+        """A guess at one worker's speed."""
+        return min(FLOPS_PER_SECOND[device.split(":")[0]] for device in self.devices)
+
+    def bundle(self, kind: str, tasks: Sequence[Task]) -> dict[str, Any]:
+        """What every bundle tells: the model, and of its layers those that the tasks need."""
+        model = self.model(tasks[0].model)
+        wanted = {product.layer for task in tasks for product in task.products}
+        layers = tuple(
+            replace(layer, channels=()) for layer in model.layers if layer.info.name in wanted
+        )
+        configs = {config.title: config for config in self.config.models}
+        return {
+            "kind": kind,
+            "model": plain(configs[model.label]),
+            "plan": plain(replace(model, layers=layers)),
+            "study": plain(self.plan.study),
+            "dataset": plain(self.config.dataset),
+            "requests": [task.request() for task in tasks],
+        }
+
+
+class Stage(Protocol):
+    """One kind of tasks; also tells the scheduler what it must know of them."""
+
+    name: str
+    unit: str
+    """What is counted."""
+
+    @property
+    def total(self) -> int:
+        """How many units there are altogether."""
+        ...
+
+    def missing(self) -> list[Any]:
+        """The tasks that are not done."""
+        ...
+
+    def finish(self) -> list[Path]:
+        """Put together what is done; returns files found corrupt and set aside."""
+        ...
+
+    def seconds(self, task: Any) -> float:
+        """About how long a worker takes for a task."""
+        ...
+
+    def bundle(self, tasks: Sequence[Any]) -> dict[str, Any]:
+        """What a worker is told."""
+        ...
+
+
+def stages(sweep: Sweep) -> list[Stage]:
+    """The stages of a sweep, in order."""
+    study = sweep.plan.study
+    if study is None:
+        return [AscentStage(sweep)]
+    return [StudyStage(sweep, study), AscentStage(sweep), ExamplesStage(sweep, study)]
+
+
+class AscentStage:
+    """Images are made."""
+
+    name, unit = "making", "channels"
+
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep, self.total = sweep, sweep.plan.n_jobs
+
+    def missing(self) -> list[Shard]:
+        """The shards that are not done; of layers whose photographs are needed, if these are."""
+        shards = DoneIndex(self.sweep.folder).missing(self.sweep.plan.shards())
+        return [shard for shard in shards if self._may_begin(shard)]
+
+    def finish(self) -> list[Path]:
+        """Collation puts shards together."""
+        return []
+
+    def seconds(self, task: Shard) -> float:
+        """By FLOPs."""
+        return self._job_seconds[task.model, task.series.layer] * task.units
+
+    def bundle(self, tasks: Sequence[Shard]) -> dict[str, Any]:
+        """Shards of one model."""
+        return {**self.sweep.bundle("ascend", tasks), "batch_size": self.sweep.config.batch_size}
+
+    def _may_begin(self, shard: Shard) -> bool:
+        study = self.sweep.plan.study
+        if study is None or shard.series.recipe.init.name != "dataset":
+            return True
+        model = self.sweep.model(shard.model)
+        of_layer = (s for s in studies_of(model, study) if s.layer == shard.series.layer)
+        return all(self.sweep.folder.exists(s.product) for s in of_layer)
+
+    @cached_property
+    def _job_seconds(self) -> dict[tuple[str, str], float]:
+        return {
+            (model.label, layer.info.name): flops_per_job(layer.info, model.recipe)
+            / self.sweep.flops_per_second
+            for model in self.sweep.plan.models
+            for layer in model.layers
+        }
+
+
+class StudyStage:
+    """Photographs are shown to all wanted layers."""
+
+    name, unit = "studying", "photographs"
+
+    def __init__(self, sweep: Sweep, study: StudyPlan) -> None:
+        self.sweep, self.study = sweep, study
+        self.total = study.count * len(sweep.plan.models)
+
+    def missing(self) -> list[StudyBlock]:
+        """The blocks of unfinished studies that are not done."""
+        found = []
+        for studies in self._unfinished():
+            for block in blocks_of(studies, self._listing):
+                exists = {p: self.sweep.folder.exists(p) for p in block.products}
+                if not all(exists.values()):
+                    found.append(restricted(block, [p for p in exists if not exists[p]]))
+        return found
+
+    def finish(self) -> list[Path]:
+        """Merge the studies whose blocks are all there. Raises StorageError."""
+        corrupt: list[Path] = []
+        for studies in self._unfinished():
+            for study in studies:
+                blocks = blocks_of((study,), self._listing)
+                corrupt += merge_study(self.sweep.folder, study, blocks)
+        return corrupt
+
+    def seconds(self, task: StudyBlock) -> float:
+        """By FLOPs of the deepest layer, and reading."""
+        model = self.sweep.model(task.model)
+        flops = max(layer.info.flops_before for layer in model.layers)
+        return (flops / self.sweep.flops_per_second + _SECONDS_PER_PHOTOGRAPH) * task.units
+
+    def bundle(self, tasks: Sequence[StudyBlock]) -> dict[str, Any]:
+        """Blocks for one model."""
+        return self.sweep.bundle("study", tasks)
+
+    def _unfinished(self) -> Iterator[tuple[Study, ...]]:
+        """The studies that are not merged, or lack their receptive fields, model by model."""
+        exists = self.sweep.folder.exists
+        for model in self.sweep.plan.models:
+            studies = studies_of(model, self.study)
+            left = tuple(s for s in studies if not (exists(s.product) and exists(s.field)))
+            if left:
+                yield left
+
+    @cached_property
+    def _listing(self) -> Listing:
+        return Listing(self.sweep.folder.listing(self.study.listing))
+
+
+class ExamplesStage:
+    """Each channel's photographs are picked, cut to the view, and mapped."""
+
+    name, unit = "picking examples", "channels"
+
+    def __init__(self, sweep: Sweep, study: StudyPlan) -> None:
+        self.sweep, self.study = sweep, study
+        layers = (layer for model in sweep.plan.models for layer in model.layers)
+        self.total = sum(len(layer.channels) for layer in layers)
+
+    def missing(self) -> list[Examples]:
+        """The examples of finished studies that are not done."""
+        exists, folder = self.sweep.folder.exists, self.sweep.folder
+        tasks = examples_of(self.sweep.plan, self.study)
+        return [t for t in tasks if exists(t.study.product) and not folder.is_done(t)]
+
+    def finish(self) -> list[Path]:
+        """Collation puts examples together."""
+        return []
+
+    def seconds(self, task: Examples) -> float:
+        """Mostly reading; a map costs about as much as a few steps of ascent."""
+        reading = 2 * self.study.examples * _SECONDS_PER_PHOTOGRAPH
+        return (reading + self._map_seconds[task.model, task.study.layer]) * task.units
+
+    def bundle(self, tasks: Sequence[Examples]) -> dict[str, Any]:
+        """Examples of one model's channels."""
+        return self.sweep.bundle("illustrate", tasks)
+
+    @cached_property
+    def _map_seconds(self) -> dict[tuple[str, str], float]:
+        passes = 2.0 * maps_per_channel(self.study)
+        return {
+            (model.label, layer.info.name): passes * layer.info.flops_before
+            / self.sweep.flops_per_second
+            for model in self.sweep.plan.models
+            for layer in model.layers
+        }
+
+
+def maps_per_channel(study: StudyPlan) -> int:
+    """How many gradients the saliency maps of a channel take."""
+    settings = study.saliency
+    if settings is None:
+        return 0
+    return settings.photographs * getattr(settings, "samples", getattr(settings, "steps", 1))

@@ -1,0 +1,137 @@
+"""Optimise: the jobs of shards, batch by batch."""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Literal
+
+import torch
+from numpy.typing import NDArray
+
+from pipeline.bench import LayerBench
+from pipeline.config import ModelConfig
+from pipeline.jobs import Series, Shard, ShardResult, joined
+from pipeline.plan import ModelPlan
+from pipeline.store import commit
+from pipeline.tasks.base import Workplace
+
+
+@dataclass(frozen=True)
+class ShardRequest:
+    """Which shard, within the bundle's model."""
+
+    layer: str
+    seed: int
+    channels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class AscentBundle:
+    """Shards of one model, layers back to back."""
+
+    model: ModelConfig
+    plan: ModelPlan
+    batch_size: int | Literal["auto"]
+    requests: tuple[ShardRequest, ...]
+
+    def run(self, place: Workplace) -> None:
+        """Make and commit the missing shards, layer by layer.
+
+        Raises:
+            StorageError: the disk is full or fails.
+        """
+        infos = {layer.info.name: layer.info for layer in self.plan.layers}
+        for name, group in groupby(self.shards(), key=lambda shard: shard.series.layer):
+            waiting = list(group)
+            # What goes wrong from here on is charged to it.
+            place.pulse.beat(tasks=[waiting[0].key])
+            runner = ShardRunner(place, place.bench.layer(infos[name]), self.batch_size)
+            for shards in place.until_told_to_leave(together(waiting, runner.batch_size)):
+                runner.run([shard for shard in shards if not place.folder.is_done(shard)])
+
+    def shards(self) -> list[Shard]:
+        """The shards, in order."""
+        plan = self.plan
+        return [
+            Shard(Series(plan.label, plan.network, r.layer, r.seed, plan.recipe), r.channels)
+            for r in self.requests
+        ]
+
+
+class ShardRunner:
+    """Makes shards of one layer: batches of jobs in, shards for the committer out."""
+
+    def __init__(
+        self, place: Workplace, bench: LayerBench, batch_size: int | Literal["auto"]
+    ) -> None:
+        self.place, self.bench, self.pulse = place, bench, place.pulse
+        self.batch_size = bench.auto_batch() if batch_size == "auto" else batch_size
+
+    def run(self, shards: Sequence[Shard]) -> None:
+        """Make some shards together and have each committed. Raises what earlier commits met."""
+        if not shards:
+            return
+        self.pulse.beat(tasks=[shard.key for shard in shards])
+        started = time.monotonic()
+        jobs = [(key, c) for s in shards for key, c in zip(s.job_keys, s.channels, strict=True)]
+        made = ShardResult(self._make(jobs))
+        seconds = (time.monotonic() - started) / len(jobs)
+        facts = {"seconds_per_job": round(seconds, 4), "device": _device_name()}
+        results, end = [], 0
+        for shard in shards:
+            start, end = end, end + len(shard.channels)
+            results.append(ShardResult(made.rows(slice(start, end)), facts))
+        self.place.committer.submit([s.key for s in shards], lambda: self._commit(shards, results))
+
+    def _commit(self, shards: Sequence[Shard], results: Sequence[ShardResult]) -> None:
+        for shard, result in zip(shards, results, strict=True):
+            commit(self.place.folder, shard, result)
+
+    def _make(self, jobs: list[tuple[str, int]]) -> dict[str, NDArray[Any]]:
+        """Make jobs in batches; out of memory halves the batch, for the rest of the layer too."""
+        parts: list[dict[str, NDArray[Any]]] = []
+        start = 0
+        while start < len(jobs):
+            batch = jobs[start : start + self.batch_size]
+            try:
+                parts.append(self._make_batch(batch))
+            except torch.OutOfMemoryError:
+                if self.batch_size == 1:
+                    raise
+                self.batch_size //= 2
+                torch.cuda.empty_cache()
+                print(f"out of memory: batch size is now {self.batch_size}", file=sys.stderr)
+                continue
+            start += len(batch)
+        return joined(parts)
+
+    def _make_batch(self, batch: list[tuple[str, int]]) -> dict[str, NDArray[Any]]:
+        done, busy = self.pulse.facts["done"], self.pulse.facts["busy"]
+        parts = self.bench.recipe.optimizer.steps + 1  # measuring counts as one more step
+        started = time.monotonic()
+
+        def on_step(step: int) -> None:
+            now = time.monotonic()
+            self.pulse.beat(done=done + len(batch) * (step + 1) / parts, busy=busy + now - started)
+
+        arrays = self.bench.make([key for key, _ in batch], [c for _, c in batch], on_step)
+        on_step(parts - 1)
+        return arrays
+
+
+def together(shards: Sequence[Shard], batch_size: int) -> Iterator[list[Shard]]:
+    """Group neighbouring shards so that each group fills a batch; a large shard stands alone."""
+    group: list[Shard] = []
+    for shard in shards:
+        if group and sum(len(s.channels) for s in [*group, shard]) > batch_size:
+            yield group
+            group = []
+        group.append(shard)
+    if group:
+        yield group
+
+
+def _device_name() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,145 @@
+"""Illustrate: the photographs that channels answer to most and least, cut to the view, mapped."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline import rng
+from pipeline.config import DatasetConfig, ModelConfig
+from pipeline.objectives import make_objective
+from pipeline.listing import Listing
+from pipeline.photographs import open_dataset
+from pipeline.plan import ModelPlan, StudyPlan
+from pipeline.records import digest
+from pipeline.saliency import saliency_maps
+from pipeline.statistics import from_bytes
+from pipeline.study import LayerStudy
+from pipeline.study_store import read_findings, write_arrays
+from pipeline.study_tasks import Examples, Study, studies_of
+from pipeline.tasks.base import Workplace
+from pipeline.views import read_view
+
+_PICTURES_KEPT = 1024
+"""Photographs that several channels of a layer share are read once, if not too far apart."""
+
+
+@dataclass(frozen=True)
+class ExamplesRequest:
+    """Which channels of which layer."""
+
+    layer: str
+    channels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ExamplesBundle:
+    """Examples of one model's channels, layers back to back."""
+
+    model: ModelConfig
+    plan: ModelPlan
+    study: StudyPlan
+    dataset: DatasetConfig
+    requests: tuple[ExamplesRequest, ...]
+
+    def run(self, place: Workplace) -> None:
+        """Pick and commit the examples.
+
+        Raises:
+            StorageError: the disk is full or fails.
+        """
+        book = PictureBook(place, self.study, self.dataset, self.plan.recipe.image_size)
+        studies = {study.layer: study for study in studies_of(self.plan, self.study)}
+        tasks = (
+            Examples(studies[r.layer], r.channels, self.study.saliency) for r in self.requests
+        )
+        for task in place.until_told_to_leave(tasks):
+            if not place.folder.is_done(task):
+                self._illustrate(task, place, book)
+
+    def _illustrate(self, task: Examples, place: Workplace, book: "PictureBook") -> None:
+        place.pulse.beat(tasks=[task.key])
+        begun = time.monotonic()
+        found = book.study(task.study)
+        arrays = _pick(task, found, book)
+        if task.saliency is not None:
+            arrays["saliency"] = self._maps(task, arrays, place)
+        (product,) = task.products
+        place.committer.submit([task.key], lambda: write_arrays(place.folder, product, arrays))
+        facts = place.pulse.facts
+        busy = facts["busy"] + time.monotonic() - begun
+        place.pulse.beat(done=facts["done"] + task.units, busy=busy)
+
+    def _maps(self, task: Examples, arrays: dict[str, NDArray[Any]], place: Workplace) -> Any:
+        """Saliency maps (n, s, H, W) uint8 of the first photographs of each channel."""
+        settings, bench = task.saliency, place.bench
+        assert settings is not None
+        pictures = arrays["strongest"][:, : settings.photographs]
+        info = next(p.info for p in self.plan.layers if p.info.name == task.study.layer)
+        maps = saliency_maps(
+            bench.responses(bench.exact, info),
+            make_objective(bench.recipe.objective),
+            from_bytes(torch.from_numpy(pictures.reshape(-1, *pictures.shape[2:]))).to(bench.device),
+            torch.tensor(np.repeat(arrays["channel"], pictures.shape[1]), device=bench.device),
+            settings,
+            rng.keys(_map_keys(task, arrays), bench.device),
+        )
+        whole = (maps * 255.0).round().to(torch.uint8).cpu().numpy()
+        return whole.reshape(*pictures.shape[:2], *whole.shape[1:])
+
+
+class PictureBook:
+    """Looks up photographs of a dataset, cut to the view of the network."""
+
+    def __init__(
+        self, place: Workplace, plan: StudyPlan, dataset: DatasetConfig, size: int
+    ) -> None:
+        self.folder, self.size = place.folder, size
+        self.photographs = open_dataset(dataset)
+        self.listing = Listing(place.folder.listing(plan.listing))
+        self.study = lru_cache(maxsize=1)(self._study)
+        self.picture = lru_cache(maxsize=_PICTURES_KEPT)(self._picture)
+
+    def pictures(self, indices: Sequence[int]) -> NDArray[np.uint8]:
+        """Photographs by their places in the listing (n, S, S, 3); black where it is -1."""
+        nothing = np.zeros((self.size, self.size, 3), np.uint8)
+        return np.stack([nothing if i < 0 else self.picture(int(i)) for i in indices])
+
+    def _picture(self, index: int) -> NDArray[np.uint8]:
+        (entry,) = self.listing.block(index, index + 1)
+        view = read_view(self.photographs, index, entry, self.size)
+        if view.pixels is None:
+            raise RuntimeError(f"photograph {entry.path} can no longer be read: {view.reason}")
+        return view.pixels
+
+    def _study(self, study: Study) -> LayerStudy:
+        return read_findings(self.folder, study).study
+
+
+def _pick(task: Examples, found: LayerStudy, book: PictureBook) -> dict[str, NDArray[Any]]:
+    """Which photographs stand for each channel, and their pictures."""
+    channels = np.asarray(task.channels, np.int64)
+    n = task.study.plan.examples
+    arrays: dict[str, NDArray[Any]] = {"channel": channels}
+    for name, ranking in (("strongest", found.top), ("weakest", found.bottom)):
+        index = ranking.index[channels, :n]
+        pictures = book.pictures(index.ravel().tolist()) if index.size else np.zeros(0, np.uint8)
+        arrays[f"{name}_index"] = index
+        arrays[name] = pictures.reshape(*index.shape, book.size, book.size, 3)
+    return arrays
+
+
+def _map_keys(task: Examples, arrays: dict[str, NDArray[Any]]) -> list[str]:
+    """A random key per map: of study, channel and photograph."""
+    assert task.saliency is not None
+    shown = arrays["strongest_index"][:, : task.saliency.photographs]
+    return [
+        digest({"study": task.study.product.key, "channel": channel, "photograph": index})
+        for channel, indices in zip(arrays["channel"].tolist(), shown.tolist(), strict=True)
+        for index in indices
+    ]
