@@ -65,8 +65,9 @@ def test_it_is_what_numpy_says() -> None:
 
 
 def test_the_strongest_and_weakest_are_told_with_score_and_place_the_earlier_of_equals() -> None:
-    images, study = photographs(), merge(blocks([50]))
-    for ranking, sign, most in ((study.top, -1, TOP), (study.bottom, 1, BOTTOM)):
+    images, study, every = photographs(), merge(blocks([50])), merge(blocks([50], top=len(COUNTED)))
+    rankings = [(study.top, -1, TOP), (every.top, -1, len(COUNTED)), (study.bottom, 1, BOTTOM)]
+    for ranking, sign, most in rankings:
         for k in range(K):
             column = sign * images["mean"][:, k]
             ranked = sorted(COUNTED, key=lambda i, column=column: (column[i], i))[:most]
