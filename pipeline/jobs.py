@@ -179,8 +179,9 @@ class ShardResult:
     """Images and statistics of the n jobs of a shard, in order of channels."""
 
     arrays: dict[str, NDArray[Any]]
-    """channel (n,), image (n, H, W, 3) uint8, status (n,), activation, activation_robust and
-    activation_max (n,) float32, trace (n, T) float32, trace_step (T,), response (n, K) float32."""
+    """channel (n,), image (n, H, W, 3) uint8, status (n,), activation, activation_robust,
+    activation_max, high_frequency and clipped (n,) float32, trace (n, T) float32, trace_step (T,),
+    response (n, K) float32."""
     facts: dict[str, Any] = field(default_factory=dict)
     """How it was made: seconds, device. Never part of what is compared."""
 

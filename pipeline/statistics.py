@@ -12,6 +12,10 @@ from pipeline.recipe import Transforms
 from pipeline.transforms import draw_views, warp
 
 ROBUST_VIEWS = 16
+
+HALF_NYQUIST = 0.25
+"""Cycles per pixel above which structure is finer than most of what photographs hold."""
+
 _SMALL_WARPS = Transforms(jitter=4.0, scale=(0.95, 1.05), rotate=5.0)
 
 
@@ -41,6 +45,8 @@ def measure(
         activation_robust (B,): its mean over 16 small warps, the same for all images;
         activation_max (B,): the largest response of the target anywhere;
         response (B, K): mean response of every channel of the layer;
+        high_frequency (B,): as `high_frequency_share` tells;
+        clipped (B,): as `clipped_share` tells;
         status (B,) uint8: `dead` where all 17 views give one and the same response everywhere.
     """
     images = from_bytes(pixels)
@@ -59,8 +65,43 @@ def measure(
         "activation_robust": total / ROBUST_VIEWS,
         "activation_max": target.amax(dim=1),
         "response": activation.float().mean(dim=2),
+        "high_frequency": high_frequency_share(pixels),
+        "clipped": clipped_share(pixels),
         "status": torch.where(flat, STATUS["dead"], STATUS["ok"]).to(torch.uint8),
     }
+
+
+def high_frequency_share(pixels: Tensor) -> Tensor:
+    """The share of an image's spectral energy above half the Nyquist frequency.
+
+    Of the grey image (mean of the colours) without its mean; 0 for an image of one grey.
+
+    Args:
+        pixels: (B, H, W, 3) uint8.
+    Returns: (B,) float32 in [0, 1].
+    """
+    grey = (pixels.float() / 255.0).mean(dim=3)
+    # Axis by axis: a sum that leaves one number is split among threads if the image stands alone.
+    mean = grey.mean(dim=2, keepdim=True).mean(dim=1, keepdim=True)
+    energy = torch.fft.fft2(grey - mean).abs().square()
+    rows = torch.fft.fftfreq(grey.shape[1], device=grey.device)
+    columns = torch.fft.fftfreq(grey.shape[2], device=grey.device)
+    fine = torch.hypot(rows[:, None], columns[None, :]) > HALF_NYQUIST
+    total = energy.sum(dim=2).sum(dim=1)
+    # Rounding leaves a grey image some energy, of which any share may lie anywhere.
+    share = (energy * fine).sum(dim=2).sum(dim=1) / total.clamp_min(1e-6)
+    return torch.where(total > 1e-6, share, 0.0)
+
+
+def clipped_share(pixels: Tensor) -> Tensor:
+    """The share of an image's pixels of which any colour is 0 or 255.
+
+    Args:
+        pixels: (B, H, W, 3) uint8.
+    Returns: (B,) float32 in [0, 1].
+    """
+    clipped = ((pixels == 0) | (pixels == 255)).any(dim=3)
+    return clipped.sum(dim=(1, 2)).float() / clipped[0].numel()
 
 
 def _small_warps(size: int, device: torch.device) -> Tensor:

@@ -30,6 +30,8 @@ _COMPARED = (
     "activation",
     "activation_robust",
     "activation_max",
+    "high_frequency",
+    "clipped",
     "trace",
     "response",
 )
@@ -80,7 +82,8 @@ def _compare(atlas: h5py.File, view: LayerView) -> Iterator[str]:
         yield f"{name} in the atlas is of another plan; collate it"
         return
     for piece in view.pieces():
-        for dataset in _COMPARED:
+        # Shards that were made before a statistic was thought of lack it.
+        for dataset in (name for name in _COMPARED if name in piece.result.arrays):
             for row, value in zip(piece.rows, piece.result.arrays[dataset], strict=True):
                 try:
                     stored = group[dataset][row, piece.seed_index]

@@ -1,93 +1,126 @@
-"""Evidence: known answers on responses and pictures made by hand."""
+"""Evidence: known answers on responses made by hand."""
 
 import math
+from typing import Any
 
+import numpy as np
 import pytest
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from pipeline.evidence import agreement, high_frequency_share, make_reference
+from pipeline.evidence import (
+    agreement,
+    best_seed,
+    make_reference,
+    percentile,
+    selectivity,
+)
+from pipeline.jobs import STATUS
+from pipeline.study import LayerStudy, merge, summarise
 
 N, K = 200, 12
+Array = NDArray[Any]
 
 
-def photographs(seed: int = 0) -> Tensor:
-    return torch.randn(N, K, generator=torch.Generator().manual_seed(seed)).exp()
+def photographs(seed: int = 0) -> Array:
+    return np.exp(np.random.default_rng(seed).normal(size=(N, K))).astype(np.float32)
 
 
-def by_definition(photos: Tensor, responses: Tensor, channels: Tensor) -> tuple[Tensor, Tensor]:
+def strongest_together(photos: Array) -> Array:
+    """(K, K): row k is the mean response to channel k's nine strongest photographs."""
+    order = np.argsort(-photos, axis=0)[:9]
+    return photos[order].mean(axis=0)  # type: ignore[no-any-return]
+
+
+def by_definition(photos: Array, responses: Array, channels: Array) -> tuple[Array, Array]:
     """Agreement and rank, one image and one channel at a time, the target cut out."""
-    mean, std = photos.double().mean(0), photos.double().std(0)
+    photos, responses = photos.astype(float), responses.astype(float)
+    mean, std = photos.mean(axis=0), photos.std(axis=0, ddof=1)
     z, images = (photos - mean) / std, (responses - mean) / std
     found = []
     for image, c in zip(images, channels.tolist(), strict=True):
         keep = [k for k in range(photos.shape[1]) if k != c]
-        templates = [z[photos[:, k].topk(9).indices].mean(0)[keep] for k in range(len(mean))]
-        cosines = [torch.cosine_similarity(image[keep], t, dim=0).item() for t in templates]
+        own = image[keep] / np.linalg.norm(image[keep])
+        templates = [z[np.argsort(-photos[:, k])[:9]].mean(axis=0)[keep] for k in range(K)]
+        cosines = [float(own @ t / np.linalg.norm(t)) for t in templates]
         found.append((cosines[c], 1 + sum(cosine > cosines[c] for cosine in cosines)))
-    return torch.tensor([f[0] for f in found]), torch.tensor([f[1] for f in found])
+    return np.asarray([f[0] for f in found]), np.asarray([f[1] for f in found])
 
 
 def test_it_is_what_it_is_defined_as() -> None:
-    photos, channels = photographs(), torch.arange(K).repeat(3)
+    photos, channels = photographs(), np.tile(np.arange(K), 12)
     responses = photographs(1)[: len(channels)]
     wanted = by_definition(photos, responses, channels)
     got = agreement(make_reference(photos), responses, channels)
-    torch.testing.assert_close(got[0], wanted[0].float(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(got[0], wanted[0], rtol=1e-12, atol=1e-12)
     assert got[1].tolist() == wanted[1].tolist()
 
 
 def test_a_channels_own_photographs_agree_and_rank_first() -> None:
     photos = photographs()
-    strongest = torch.stack([photos[photos[:, k].topk(9).indices].mean(0) for k in range(K)])
-    agrees, rank = agreement(make_reference(photos), strongest, torch.arange(K))
+    agrees, rank = agreement(make_reference(photos), strongest_together(photos), np.arange(K))
     assert (agrees > 0.9999).all()
     assert rank.tolist() == [1] * K
 
 
 def test_the_photographs_of_another_channel_rank_behind_it() -> None:
     photos = photographs()
-    strongest = torch.stack([photos[photos[:, k].topk(9).indices].mean(0) for k in range(K)])
-    agrees, rank = agreement(make_reference(photos), strongest, torch.arange(K).roll(1))
+    other = np.roll(np.arange(K), 1)
+    agrees, rank = agreement(make_reference(photos), strongest_together(photos), other)
     assert (agrees < 0.9).all()
     assert (rank >= 2).all()
 
 
+def test_channels_that_share_their_photographs_share_the_first_rank() -> None:
+    # So many that a matrix product rounds some of their equal cosines differently.
+    draw, wide = np.random.default_rng(0), 301
+    photos, images = np.exp(draw.normal(size=(2, N + wide, wide))).astype(np.float32)
+    photos[:9] += 1000
+    reference = make_reference(photos)
+    assert len(np.unique(reference.templates, axis=0)) == 1
+    assert agreement(reference, images[:wide], np.arange(wide))[1].tolist() == [1] * wide
+
+
 def test_the_target_channel_does_not_count() -> None:
-    photos, channels = photographs(), torch.arange(K)
+    photos, channels = photographs(), np.arange(K)
     responses = photographs(1)[:K]
     reference = make_reference(photos)
-    shouted = responses.clone()
+    shouted = responses.copy()
     shouted[channels, channels] = 1e4
-    for quiet, loud in zip(
-        agreement(reference, responses, channels),
-        agreement(reference, shouted, channels),
-        strict=True,
-    ):
-        assert torch.equal(quiet, loud)
+    quiet, loud = (agreement(reference, r, channels) for r in (responses, shouted))
+    assert np.array_equal(quiet[0], loud[0])
+    assert np.array_equal(quiet[1], loud[1])
 
 
 def test_a_channel_that_never_varies_does_no_harm() -> None:
-    photos, channels = photographs(), torch.arange(K)
+    photos, channels = photographs(), np.arange(K)
     responses = photographs(1)[:K]
-    # 0.1 is not a binary fraction: the mean of many is not quite 0.1.
-    dull = torch.cat([photos, torch.full((N, 1), 0.1)], dim=1)
-    moved = torch.cat([responses, torch.full((K, 1), 5.0)], dim=1)
+    dull = np.concatenate([photos, np.full((N, 1), 0.1, np.float32)], axis=1)
+    moved = np.concatenate([responses, np.full((K, 1), 5.0, np.float32)], axis=1)
     plain, _ = agreement(make_reference(photos), responses, channels)
     reference = make_reference(dull)
     assert reference.std[K] == 0
     agrees, rank = agreement(reference, moved, channels)
-    torch.testing.assert_close(agrees, plain)
-    own, _ = agreement(reference, moved[:1], torch.tensor([K]))
-    assert torch.isfinite(own).all()
+    np.testing.assert_allclose(agrees, plain, rtol=1e-6)
+    own, _ = agreement(reference, moved[:1], np.asarray([K]))
+    assert np.isfinite(own).all()
     assert (rank <= K + 1).all()
 
 
-def test_an_image_that_is_not_finite_comes_last() -> None:
-    responses = torch.full((1, K), math.nan)
-    agrees, rank = agreement(make_reference(photographs()), responses, torch.tensor([3]))
-    assert agrees.isnan().all()
-    assert rank.item() > K
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_an_image_that_is_not_finite_comes_last(value: float) -> None:
+    responses = photographs(1)[:2]
+    responses[1] = value
+    alone = agreement(make_reference(photographs()), responses[:1], np.asarray([3]))
+    agrees, rank = agreement(make_reference(photographs()), responses, np.asarray([3, 3]))
+    assert np.isnan(agrees[1])
+    assert rank[1] > K
+    assert (agrees[0], rank[0]) == (alone[0][0], alone[1][0])
+
+
+def test_a_layer_of_one_channel_has_nothing_to_agree_with() -> None:
+    photos = photographs()[:, :1]
+    agrees, rank = agreement(make_reference(photos), photos[:3], np.zeros(3, int))
+    assert (agrees.tolist(), rank.tolist()) == ([0.0] * 3, [1] * 3)
 
 
 def test_fewer_photographs_than_stand_for_a_channel_are_refused() -> None:
@@ -96,40 +129,104 @@ def test_fewer_photographs_than_stand_for_a_channel_are_refused() -> None:
 
 
 def test_batch_mates_do_not_matter() -> None:
-    reference = make_reference(photographs())
-    responses, channels = photographs(1)[:33], torch.arange(33) % K
-    together = agreement(reference, responses, channels)
-    alone = [agreement(reference, responses[i : i + 1], channels[i : i + 1]) for i in range(33)]
-    torch.testing.assert_close(together[0], torch.cat([a[0] for a in alone]))
-    assert torch.equal(together[1], torch.cat([a[1] for a in alone]))
-    pixels = torch.randint(0, 256, (5, 24, 32, 3)).to(torch.uint8)
-    shares = torch.cat([high_frequency_share(pixels[i : i + 1]) for i in range(5)])
-    torch.testing.assert_close(high_frequency_share(pixels), shares)
+    draw = np.random.default_rng(0)
+    wide, n = draw.normal(size=(40, 301)).astype(np.float32), 131
+    responses = draw.normal(size=(n, 301)).astype(np.float32)
+    channels, reference = draw.integers(0, 301, n), make_reference(wide)
+    together = (*agreement(reference, responses, channels), selectivity(responses, channels))
+    for i in range(n):
+        one, c = responses[i : i + 1], channels[i : i + 1]
+        alone = (*agreement(reference, one, c), selectivity(one, c))
+        assert [value[0] for value in alone] == [values[i] for values in together]
 
 
-def grating(across: float, down: float, height: int = 64, width: int = 64) -> Tensor:
-    """A grey wave of so many cycles per pixel: (1, H, W, 3) uint8."""
-    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    wave = 128 + 100 * torch.cos(2 * math.pi * (across * x + down * y))
-    return wave.round().to(torch.uint8)[None, ..., None].expand(1, height, width, 3)
+# --- percentile ----------------------------------------------------------------------------------
+
+
+def studied(responses: list[float], kept: list[bool] | None = None) -> LayerStudy:
+    """A study of a layer whose two channels answer alike, the second with twice as much."""
+    mean = np.asarray(responses, np.float32)[:, None] * np.asarray([1, 2], np.float32)
+    n = len(responses)
+    keep = np.ones(n, bool) if kept is None else np.asarray(kept)
+    place = np.zeros((n, 2), np.int32)
+    return merge([summarise(mean, mean, place, np.ones(n, bool), 0, keep, 1, 1)])
+
+
+def placed(study: LayerStudy, *activations: float, channel: int = 0) -> list[float]:
+    values = np.asarray(activations, np.float32)
+    return percentile(study, values, np.full(len(values), channel)).tolist()  # type: ignore[no-any-return]
+
+
+def test_percentile_counts_photographs_below_and_half_of_the_equal_ones() -> None:
+    study = studied([0, 0, 1, 2])
+    assert placed(study, -1, 0, 0.5, 1, 1.5, 2, 2.5) == [0, 25, 50, 62.5, 75, 87.5, 100]
+    assert placed(study, 2, 2.5, 4, 5, channel=1) == [62.5, 75, 87.5, 100]
+
+
+def test_only_an_image_above_every_photograph_of_the_dataset_reaches_100() -> None:
+    # The kept photographs end at 1, the dataset at 9.
+    study = studied([0, 1, 9], [True, True, False])
+    below, level, above = placed(study, 5, 9, 9.5)
+    assert below == level == pytest.approx(100 * 2.5 / 3)
+    assert above == 100
+    ladder = np.arange(1024, dtype=np.float32)[:, None]
+    kept, readable = np.arange(1024) < 3, np.ones(1024, bool)
+    block = summarise(ladder, ladder, ladder.astype(np.int32), readable, 0, kept, 1, 1)
+    nearly_all = merge([block] * 20_000)
+    assert placed(nearly_all, 1023)[0] < 100
+
+
+def test_percentile_of_nothing_is_no_number() -> None:
+    assert np.isnan(placed(studied([0, 1]), math.nan)).all()
+    nothing_kept = studied([0, 1], [False, False])
+    assert np.isnan(placed(nothing_kept, 0.5)).all()
+    assert placed(nothing_kept, 1.5) == [100]
+
+
+# --- selectivity and the best seed ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("picture", "share"),
+    ("response", "wanted"),
     [
-        (grating(0.125, 0.0), 0.0),
-        (grating(0.0, 0.375), 1.0),
-        (grating(0.1875, 0.1875), 1.0),  # fine by its length, though not along either axis
-        (grating(0.125, 0.0, 32, 64), 0.0),
-        (grating(0.375, 0.0, 32, 64), 1.0),
+        ([3.0, 0.5, 1.5], (3 - 1) / (3 + 1)),
+        ([3.0, 0.0, 0.0], 1.0),
+        ([0.0, 1.0, 1.0], -1.0),
+        ([2.0, -1.0, -1.0], 1.0),
+        ([-1.0, 4.0, 0.0], -1.0),
+        ([-1.0, -3.0, -3.0], 0.5),
+        ([0.0, 0.0, 0.0], 0.0),
+        ([0.0, 2.0, -2.0], 0.0),
+        ([2.0], math.nan),
+        ([2.0, math.nan], math.nan),
+        ([math.inf, 1.0], math.nan),
     ],
 )
-def test_a_grating_is_fine_or_coarse(picture: Tensor, share: float) -> None:
-    assert high_frequency_share(picture).item() == pytest.approx(share, abs=1e-3)
+def test_selectivity_of_known_responses(response: list[float], wanted: float) -> None:
+    (got,) = selectivity(np.asarray([response], np.float32), np.zeros(1, int))
+    assert got == pytest.approx(wanted, nan_ok=True)
 
 
-def test_an_image_of_one_grey_has_no_fine_structure() -> None:
-    assert high_frequency_share(torch.full((2, 33, 33, 3), 77, dtype=torch.uint8)).tolist() == [
-        0,
-        0,
+def test_selectivity_knows_its_channel_and_leaves_the_responses_alone() -> None:
+    responses = np.asarray([[1.0, 9.0, 2.0], [1.0, 9.0, 2.0]], np.float32)
+    before = responses.copy()
+    got = selectivity(responses, np.asarray([1, 2]))
+    np.testing.assert_allclose(got, [(9 - 1.5) / 10.5, (2 - 5) / 7], rtol=1e-6)
+    assert np.array_equal(responses, before)
+    # A loud target must not drown the others in rounding.
+    loud = selectivity(np.asarray([[1e30, 3.0, 5.0]], np.float32), np.asarray([1]))
+    assert loud[0] == pytest.approx(-1.0)
+
+
+def test_the_best_seed_is_the_live_one_that_agrees_most() -> None:
+    ok, dead, diverged, nan = STATUS["ok"], STATUS["dead"], STATUS["diverged"], math.nan
+    cases = [
+        ([0.1, 0.5, 0.3], [ok, ok, ok], 1),
+        ([0.1, 0.5, 0.3], [ok, dead, ok], 2),
+        ([0.4, 0.4, 0.3], [ok, ok, ok], 0),
+        ([-0.4, nan, -0.3], [ok, ok, diverged], 0),
+        ([0.9, 0.9, 0.9], [dead, STATUS["failed"], STATUS["missing"]], -1),
+        ([nan, nan, nan], [ok, ok, ok], -1),
     ]
+    agrees, status, wanted = (np.asarray(column) for column in zip(*cases, strict=True))
+    assert best_seed(agrees, status).tolist() == wanted.tolist()

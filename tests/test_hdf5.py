@@ -56,6 +56,8 @@ SCHEMA = {
     "activation": ((C, S), "float32", ["channel", "seed"]),
     "activation_robust": ((C, S), "float32", ["channel", "seed"]),
     "activation_max": ((C, S), "float32", ["channel", "seed"]),
+    "high_frequency": ((C, S), "float32", ["channel", "seed"]),
+    "clipped": ((C, S), "float32", ["channel", "seed"]),
     "trace": ((C, S, T), "float32", ["channel", "seed", "trace_step"]),
     "trace_step": ((T,), "int64", ["trace_step"]),
     "response": ((C, S, K), "float32", ["channel", "seed", "response_channel"]),
@@ -126,6 +128,8 @@ def test_every_made_job_is_in_its_place_and_no_other(atlas: Path) -> None:
                 "activation": told,
                 "activation_robust": told - 0.5,
                 "activation_max": told + 0.5,
+                "high_frequency": told / 1000,
+                "clipped": told / 2000,
                 "trace": told[..., None] + np.arange(T, dtype=np.float32),
                 "response": told[..., None] + columns,
             }

@@ -1,5 +1,8 @@
 """Statistics: what hand-set networks are known to answer to stored 8-bit images."""
 
+import math
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,7 +14,7 @@ from pipeline.jobs import STATUS
 from pipeline.models import Network
 from pipeline.objectives import make_objective
 from pipeline.recipe import ChannelObjective, Pixel, Transforms
-from pipeline.statistics import from_bytes, measure, to_bytes
+from pipeline.statistics import clipped_share, from_bytes, high_frequency_share, measure, to_bytes
 from pipeline.transforms import draw_views, warp
 
 SIZE = 32
@@ -54,11 +57,14 @@ def test_known_answers_of_a_colour_reader() -> None:
         assert seen["activation"][b].item() == pytest.approx(own.mean().item(), rel=1e-5)
         assert seen["activation_max"][b].item() == pytest.approx(own.max().item(), rel=1e-6)
     assert torch.allclose(seen["response"], colours.mean(dim=(1, 2)), rtol=1e-5)
+    assert torch.equal(seen["high_frequency"], high_frequency_share(pixels))
+    assert torch.equal(seen["clipped"], clipped_share(pixels))
     assert seen["status"].tolist() == [STATUS["ok"]] * 3
     assert {name: value.dtype for name, value in seen.items()} == {
         **dict.fromkeys(
             ["activation", "activation_robust", "activation_max", "response"], torch.float32
         ),
+        **dict.fromkeys(["high_frequency", "clipped"], torch.float32),
         "status": torch.uint8,
     }
 
@@ -116,3 +122,55 @@ def test_channel_that_was_driven_to_its_ceiling_is_not_dead() -> None:
     made = bench.make(["1" * 64, "2" * 64], [0, 1])
     assert made["activation"].tolist() == [1.0, 0.0]
     assert made["status"].tolist() == [STATUS["ok"], STATUS["dead"]]
+
+
+def grating(across: float, down: float, height: int = 64, width: int = 64) -> Tensor:
+    """A grey wave of so many cycles per pixel: (1, H, W, 3) uint8."""
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    wave = 128 + 100 * torch.cos(2 * math.pi * (across * x + down * y))
+    return wave.round().to(torch.uint8)[None, ..., None].expand(1, height, width, 3)
+
+
+@pytest.mark.parametrize(
+    ("picture", "share"),
+    [
+        (grating(0.125, 0.0), 0.0),
+        (grating(0.0, 0.375), 1.0),
+        (grating(0.1875, 0.1875), 1.0),  # fine by its length, though not along either axis
+        (grating(0.125, 0.0, 32, 64), 0.0),
+        (grating(0.375, 0.0, 32, 64), 1.0),
+    ],
+)
+def test_a_grating_is_fine_or_coarse(picture: Tensor, share: float) -> None:
+    assert high_frequency_share(picture).item() == pytest.approx(share, abs=1e-3)
+
+
+def test_an_image_of_one_grey_has_no_fine_structure() -> None:
+    grey = torch.full((2, 33, 33, 3), 77, dtype=torch.uint8)
+    assert high_frequency_share(grey).tolist() == [0, 0]
+
+
+def test_a_pixel_is_clipped_if_any_of_its_colours_is() -> None:
+    pixels = torch.full((3, 4, 5, 3), 128, dtype=torch.uint8)
+    pixels[1, 0, 0] = torch.tensor([0, 7, 255])
+    pixels[1, 2, 3, 2] = 255
+    pixels[1, 3, 3] = torch.tensor([1, 254, 9])
+    pixels[2] = 0
+    assert clipped_share(pixels).tolist() == [0.0, pytest.approx(2 / 20), 1.0]
+
+
+@pytest.mark.parametrize("share", [high_frequency_share, clipped_share])
+@pytest.mark.parametrize("size", [45, 224])
+def test_shares_of_pixels_depend_on_neither_batch_mates_nor_threads(
+    share: Callable[[Tensor], Tensor], size: int
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (9, size, size, 3), generator=generator).to(torch.uint8)
+    together, before = share(pixels), torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            assert torch.equal(torch.cat([share(image[None]) for image in pixels]), together)
+            assert torch.equal(share(pixels.flip(0)).flip(0), together)
+    finally:
+        torch.set_num_threads(before)

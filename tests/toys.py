@@ -141,6 +141,8 @@ def make_result(
         "activation": told,
         "activation_robust": told - 0.5,
         "activation_max": told + 0.5,
+        "high_frequency": told / 1000,
+        "clipped": told / 2000,
         "trace": told[:, None] + np.arange(len(steps), dtype=np.float32),
         "trace_step": np.asarray(steps),
         "response": told[:, None] + np.arange(n_channels, dtype=np.float32) / 100,

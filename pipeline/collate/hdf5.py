@@ -33,11 +33,13 @@ SCHEMA = "layer-atlas/1"
 _STATUS_TYPE = "~status"
 """A name that no model can have."""
 
-_SCALARS = ("activation", "activation_robust", "activation_max")
+_SCALARS = ("activation", "activation_robust", "activation_max", "high_frequency", "clipped")
 _MEANING = {
     "activation": "objective of the stored 8-bit image, without transforms, fp32",
     "activation_robust": "mean of the same over 16 fixed small warps",
     "activation_max": "largest response of the target anywhere on the image",
+    "high_frequency": "share of the image's spectral energy above half the Nyquist frequency",
+    "clipped": "share of the image's pixels of which any colour is 0 or 255",
     "trace": "objective of the transformed views during ascent",
     "response": "mean response of each channel of the layer to the image",
     "image": "the image that excites the channel most",

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from pipeline.bench import Workbench
 from pipeline.errors import UserError
-from pipeline.evidence import STRONGEST, Reference, agreement, high_frequency_share, make_reference
+from pipeline.evidence import STRONGEST, Reference, agreement, make_reference
 from pipeline.jobs import STATUS, LayerInfo
 from pipeline.objectives import Objective
-from pipeline.statistics import from_bytes, measure
+from pipeline.statistics import from_bytes, high_frequency_share, measure
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 _AT_ONCE = 32
@@ -74,9 +74,9 @@ class Judge:
         self.reference: Reference | None = None
         self.strongest: Tensor | None = None
         if photographs is not None:
-            answers = self._mean_responses(photographs.pixels)
-            self.reference = make_reference(answers)
-            self.strongest = answers.argmax(dim=0).cpu()
+            answers = self._mean_responses(photographs.pixels).cpu()
+            self.reference = make_reference(answers.numpy())
+            self.strongest = answers.argmax(dim=0)
 
     def photograph(self, channel: int) -> Tensor | None:
         """The photograph that excites a channel most: (size, size, 3) uint8."""
@@ -101,10 +101,11 @@ class Judge:
         columns = {
             "dead": (measured["status"] == STATUS["dead"]).tolist(),
             "robust_activation": measured["activation_robust"].tolist(),
-            "high_frequency_share": high_frequency_share(pixels).tolist(),
+            "high_frequency_share": measured["high_frequency"].tolist(),
         }
         if self.reference is not None:
-            agrees, rank = agreement(self.reference, measured["response"], target)
+            response = measured["response"].cpu().numpy()
+            agrees, rank = agreement(self.reference, response, np.asarray(channels))
             columns |= {"agreement": agrees.tolist(), "rank": rank.tolist()}
         return columns
 
