@@ -115,8 +115,9 @@ class SmoothGrad:
     """Maps are made for so many of each channel's strongest photographs."""
     samples: int = 16
     """Noisy copies per map."""
-    noise: float = 0.15
-    """Standard deviation of the noise, as a share of the photograph's range of values."""
+    noise: float = 0.1
+    """Standard deviation of the noise, as a share of the photograph's range of values; much of it
+    silences some channels of deep layers, whose maps are then zeros."""
 
     def __post_init__(self) -> None:
         _one_or_more(photographs=self.photographs, samples=self.samples)

@@ -20,8 +20,15 @@ MODULES = {
 FLOW = (
     *("errors", "records", "recipe", "jobs", "config", "plan"),
     *("rng", "gradients", "models", "layers", "objectives", "parameterizations", "transforms"),
-    *("optimize", "statistics", "bench", "survey", "shard_file", "store", "manifest"),
-    *("worker", "collate.gather", "collate.hdf5", "collate.montage", "collate.run"),
+    *("optimize", "statistics", "bench", "saliency", "survey", "shard_file", "store", "manifest"),
+    *(
+        "worker",
+        "collate.overlay",
+        "collate.gather",
+        "collate.hdf5",
+        "collate.montage",
+        "collate.run",
+    ),
 )
 """The way of the data, from the design: config, plan, worker, store, collate."""
 
@@ -72,7 +79,11 @@ def test_collation_knows_no_model_and_no_worker() -> None:
 
 @pytest.mark.parametrize(
     "modules",
-    [["plan"], ["collate.run", "collate.hdf5", "collate.montage"], ["schedule", "store", "report"]],
+    [
+        ["plan"],
+        ["collate.run", "collate.hdf5", "collate.montage", "collate.overlay"],
+        ["schedule", "store", "report"],
+    ],
     ids=lambda modules: modules[0],
 )
 def test_planning_scheduling_and_collation_import_no_torch(modules: list[str]) -> None:
