@@ -62,7 +62,7 @@ def saliency_maps(
         photographs: (n, 3, H, W) in [0, 1], float32.
         channels: (n,) int64, one per photograph.
         settings: the method.
-        keys: (n, 2) int64 from `rng.keys`, for methods that draw.
+        keys: (n, 2) int64 from `rng.keys`, for methods that draw; on the photographs' device.
     Returns: (n, H, W) float32 in [0, 1], see `normalised`.
     """
 
@@ -108,8 +108,8 @@ def _smoothgrad(
     """The mean gradient over noisy copies.
 
     Smilkov et al. 2017 (arXiv 1706.03825), section 2.2; gradients are averaged with their signs.
-    The noise is not captum's: its NoiseTunnel draws from torch's
-    global generator, which gives other numbers on another device and in another order.
+    The noise is not captum's: its NoiseTunnel draws from torch's global generator, which gives
+    other numbers on another device and in another order.
     """
     maps = []
     for photograph, channel, key in zip(photographs, channels, keys, strict=True):
@@ -133,8 +133,8 @@ def _integrated_gradients(
     """Gradients along the way from a black image, times the way.
 
     Sundararajan et al. 2017 (arXiv 1703.01365), section 3. One photograph at a time, so that
-    captum's batches hold steps of no other. Black, as there, is what a channel answers to least:
-    on SqueezeNet's features.12 nine of ten channels score 0.
+    captum's batches hold steps of no other. Black is the paper's choice, and a score of 0 for nine
+    of ten channels of SqueezeNet's features.12; to mid-grey more of them respond.
     """
     from captum.attr import IntegratedGradients as Captum
 
@@ -143,7 +143,7 @@ def _integrated_gradients(
         method = Captum(lambda images, c=channel: score(images, c.expand(len(images))))
         image, steps = photograph[None], settings.steps
         maps.append(method.attribute(image, n_steps=steps, internal_batch_size=BATCH))
-    return torch.cat(maps).float()
+    return torch.cat(maps)
 
 
 def _gradients(score: Score, images: Tensor, channels: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ def _gradients(score: Score, images: Tensor, channels: Tensor) -> Tensor:
     method = Saliency(score)
     parts = []
     for start in range(0, len(images), BATCH):
-        batch = images[start : start + BATCH].detach().clone().requires_grad_()
+        batch = images[start : start + BATCH].detach().requires_grad_()
         target = channels[start : start + BATCH]
         parts.append(method.attribute(batch, additional_forward_args=target, abs=False))
     return torch.cat(parts)

@@ -21,14 +21,8 @@ FLOW = (
     *("errors", "records", "recipe", "jobs", "config", "plan"),
     *("rng", "gradients", "models", "layers", "objectives", "parameterizations", "transforms"),
     *("optimize", "statistics", "bench", "saliency", "survey", "shard_file", "store", "manifest"),
-    *(
-        "worker",
-        "collate.overlay",
-        "collate.gather",
-        "collate.hdf5",
-        "collate.montage",
-        "collate.run",
-    ),
+    *("worker", "collate.overlay", "collate.gather", "collate.hdf5", "collate.montage"),
+    "collate.run",
 )
 """The way of the data, from the design: config, plan, worker, store, collate."""
 

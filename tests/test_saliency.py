@@ -260,10 +260,10 @@ def test_a_map_of_a_real_network_is_where_the_object_is() -> None:
         channel = int((responses(image.expand(8, -1, -1, -1)).mean(dim=2)[0] - grey).argmax())
     for settings in (Vanilla(), SmoothGrad(), IntegratedGradients()):
         (found,) = maps_of(responses, image, [channel], settings)
-        assert found[64:, :64].mean() > 2 * found[:64, 64:].mean()
+        assert found[64:, :64].mean() > 1.5 * found[:64, 64:].mean()
 
 
-# --- config and captum --------------------------------------------------------------------------------------
+# --- config and captum ----------------------------------------------------------------------------
 
 
 def test_every_method_composes_with_the_defaults_of_its_record() -> None:
