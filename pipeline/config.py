@@ -95,6 +95,63 @@ class CollateSettings:
 
 
 @dataclass(frozen=True)
+class VanillaSaliency:
+    """Saliency by the gradient itself (Simonyan et al. 2014, arXiv 1312.6034)."""
+
+    name: str = "vanilla"
+    photographs: int = 4
+    """Maps are made for so many of each channel's strongest photographs."""
+
+    def __post_init__(self) -> None:
+        _one_or_more(photographs=self.photographs)
+
+
+@dataclass(frozen=True)
+class SmoothGrad:
+    """Saliency by the mean gradient over noisy copies (Smilkov et al. 2017, arXiv 1706.03825)."""
+
+    name: str = "smoothgrad"
+    photographs: int = 4
+    """Maps are made for so many of each channel's strongest photographs."""
+    samples: int = 16
+    """Noisy copies per map."""
+    noise: float = 0.1
+    """Standard deviation of the noise, as a share of the photograph's range of values; much of it
+    silences some channels of deep layers, whose maps are then zeros."""
+
+    def __post_init__(self) -> None:
+        _one_or_more(photographs=self.photographs, samples=self.samples)
+        if not 0 <= self.noise <= 1:
+            raise ValueError(f"noise must be 0 to 1, not {self.noise}.")
+
+
+@dataclass(frozen=True)
+class IntegratedGradients:
+    """Saliency by what the pixels add to the score on the way from a black image to the photograph.
+
+    Sundararajan et al. 2017, arXiv 1703.01365.
+    """
+
+    name: str = "integrated_gradients"
+    photographs: int = 4
+    """Maps are made for so many of each channel's strongest photographs."""
+    steps: int = 32
+    """Points on the way at which gradients are taken."""
+
+    def __post_init__(self) -> None:
+        _one_or_more(photographs=self.photographs, steps=self.steps)
+
+
+SaliencyMethod = VanillaSaliency | SmoothGrad | IntegratedGradients
+
+
+def _one_or_more(**values: int) -> None:
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"{name} must be 1 or more, not {value}.")
+
+
+@dataclass(frozen=True)
 class Config:
     """A sweep and how to run it."""
 
@@ -126,6 +183,8 @@ class Config:
     optimizer: Adam
     executor: LocalSettings
     collate: CollateSettings
+    saliency: SaliencyMethod | None
+    """Saliency maps of the strongest photographs; `null` for none."""
 
     def __post_init__(self) -> None:
         if not self.name.strip():

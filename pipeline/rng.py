@@ -13,6 +13,9 @@ from torch import Tensor
 INITIAL, WARP = 0, 1
 """Streams: what the numbers are for."""
 
+NOISE = 2**16
+"""The first of the streams of noisy copies of one photograph, a stream per copy."""
+
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _MASK = 0xFFFFFFFF

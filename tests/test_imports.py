@@ -19,19 +19,13 @@ MODULES = {
 
 FLOW = (
     *("errors", "records", "recipe", "jobs", "config", "plan"),
-    *("rng", "gradients", "models", "layers", "objectives", "parameterizations", "transforms"),
-    *(
-        "optimize",
-        "statistics",
-        "study",
-        "evidence",
-        "bench",
-        "survey",
-        "shard_file",
-        "store",
-        "manifest",
-    ),
-    *("worker", "collate.gather", "collate.hdf5", "collate.montage", "collate.run"),
+    *("sealed_file", "shard_file", "store", "listing", "photographs", "views"),
+    *("rng", "gradients", "models", "layers", "observe", "objectives", "parameterizations"),
+    *("transforms", "optimize", "statistics", "bench", "saliency", "survey", "manifest"),
+    *("study", "study_tasks", "study_store", "evidence", "pulse", "committer"),
+    *("tasks.base", "tasks.ascend", "tasks.study", "tasks.illustrate", "worker"),
+    *("collate.overlay", "collate.gather", "collate.study_group", "collate.hdf5"),
+    *("collate.montage", "collate.run"),
 )
 """The way of the data, from the design: config, plan, worker, store, collate."""
 
@@ -84,8 +78,8 @@ def test_collation_knows_no_model_and_no_worker() -> None:
     "modules",
     [
         ["plan"],
-        ["collate.run", "collate.hdf5", "collate.montage"],
-        ["evidence", "study"],
+        ["collate.run", "collate.hdf5", "collate.montage", "collate.overlay"],
+        ["evidence", "study", "study_store", "stages"],
         ["schedule", "store", "report"],
     ],
     ids=lambda modules: modules[0],
