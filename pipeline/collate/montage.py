@@ -11,17 +11,24 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from pipeline.collate.drawing import (
+    ALARM,
+    FAINT,
+    INK,
+    LARGEST_SIDE,
+    PAPER,
+    as_tile,
+    draw_empty,
+    draw_fitting,
+    font,
+)
 from pipeline.collate.gather import LayerView
 from pipeline.config import CollateSettings
 from pipeline.jobs import STATUS
 from pipeline.recipe import Recipe
 from pipeline.store import OutputFolder, write_atomically
-
-_PAPER, _INK, _FAINT, _EMPTY, _ALARM = "#ffffff", "#1a1a1a", "#6b6b6b", "#e9e9ee", "#a02020"
-_LARGEST_SIDE = 12_000
-"""Pixels; tiles of larger layers are shown smaller, so that viewers still open the picture."""
 
 _STATUS_NAMES = {code: name for name, code in STATUS.items()}
 
@@ -80,7 +87,7 @@ def write_montage(folder: OutputFolder, view: LayerView, settings: CollateSettin
 def draw_montage(view: LayerView, settings: CollateSettings) -> Image.Image:
     """The montage of a layer: an RGB picture."""
     layout = plan_layout(len(view.channels), len(view.plan.seeds), view.image_size, settings)
-    picture = Image.new("RGB", layout.size, _PAPER)
+    picture = Image.new("RGB", layout.size, PAPER)
     draw = ImageDraw.Draw(picture)
     status = _draw_tiles(picture, view, layout)
     _draw_title(draw, view, layout, status)
@@ -96,7 +103,7 @@ def plan_layout(n: int, seeds: int, image_size: int, settings: CollateSettings) 
     rows = math.ceil(n / columns)
     tile = min(image_size, settings.tile)
     longest = max(columns * across, rows * grids)
-    tile = max(16, min(tile, _LARGEST_SIDE // longest - settings.gap))
+    tile = max(16, min(tile, LARGEST_SIDE // longest - settings.gap))
     label = max(12, round(tile * 0.14)) + 4
     header = 2 * settings.gap + max(34, round(tile * 0.42))
     subtitle = label + settings.gap if grids > 1 else 0
@@ -116,22 +123,12 @@ def _draw_tiles(picture: Image.Image, view: LayerView, layout: Layout) -> NDArra
     for piece in view.pieces():
         status[piece.rows, piece.seed_index] = piece.result.arrays["status"]
         for row, pixels in zip(piece.rows, piece.result.arrays["image"], strict=True):
-            tile = Image.fromarray(pixels)
-            if tile.width != layout.tile:
-                tile = tile.resize((layout.tile, layout.tile), Image.Resampling.LANCZOS)
-            picture.paste(tile, layout.tile_corner(int(row), piece.seed_index))
+            corner = layout.tile_corner(int(row), piece.seed_index)
+            picture.paste(as_tile(pixels, layout.tile), corner)
     status = view.judged(status)
     for row, seed_index in np.argwhere(np.isin(status, (STATUS["failed"], STATUS["missing"]))):
-        _draw_empty(draw, layout, layout.tile_corner(int(row), int(seed_index)))
+        draw_empty(draw, layout.tile_corner(int(row), int(seed_index)), layout.tile)
     return status
-
-
-def _draw_empty(draw: ImageDraw.ImageDraw, layout: Layout, corner: tuple[int, int]) -> None:
-    x, y = corner
-    end = layout.tile - 1
-    draw.rectangle((x, y, x + end, y + end), fill=_EMPTY)
-    draw.line((x, y, x + end, y + end), fill="#c8c8d0")
-    draw.line((x + end, y, x, y + end), fill="#c8c8d0")
 
 
 def _draw_title(
@@ -141,7 +138,7 @@ def _draw_title(
     size = max(14, round(layout.tile * 0.19))
     title = f"{view.model.label}  ·  {view.layer.info.name}"
     x, y = 2 * layout.gap, layout.gap
-    _draw_fitting(draw, (x, y), title, _INK, size, width)
+    draw_fitting(draw, (x, y), title, INK, size, width)
     counts = ", ".join(
         f"{int((status == code).sum())} {name}"
         for name, code in STATUS.items()
@@ -151,29 +148,29 @@ def _draw_title(
     text = f"{n} of {total} channels" if n < total else f"{n} channel{'s' if n > 1 else ''}"
     text += f"  ·  {describe_recipe(view.model.recipe)}" + (f"  ·  {counts}" if counts else "")
     small = max(13, round(size * 0.62))
-    _draw_fitting(draw, (x, y + size * 1.35), text, _FAINT, small, width)
+    draw_fitting(draw, (x, y + size * 1.35), text, FAINT, small, width)
 
 
 def _draw_labels(
     draw: ImageDraw.ImageDraw, view: LayerView, layout: Layout, status: NDArray[np.uint8]
 ) -> None:
-    font = _font(max(10, layout.label - 6))
+    small = font(max(10, layout.label - 6))
     for place, channel in enumerate(view.channels):
         for grid in range(layout.grids):
             here = status[place, grid] if layout.grids > 1 else status[place].max()
             x, y = layout.tile_corner(place, grid if layout.grids > 1 else 0)
             text = str(channel)
             word = _STATUS_NAMES[int(here)] if here else ""
-            after = draw.textlength(text + "  ", font)
-            fits = after + draw.textlength(word, font) <= layout.cell[0] - layout.gap // 2
+            after = draw.textlength(text + "  ", small)
+            fits = after + draw.textlength(word, small) <= layout.cell[0] - layout.gap // 2
             # Where there is no room for the word, the number takes its colour.
-            draw.text((x, y + layout.tile + 2), text, _INK if fits else _ALARM, font)
+            draw.text((x, y + layout.tile + 2), text, INK if fits else ALARM, small)
             if word and fits:
-                draw.text((x + after, y + layout.tile + 2), word, _ALARM, font)
+                draw.text((x + after, y + layout.tile + 2), word, ALARM, small)
     if layout.grids > 1:
         for grid, seed in enumerate(view.plan.seeds):
             y = layout.header + grid * layout.grid_height
-            draw.text((2 * layout.gap, y), f"seed {seed}", _FAINT, font)
+            draw.text((2 * layout.gap, y), f"seed {seed}", FAINT, small)
 
 
 def describe_recipe(recipe: Recipe) -> str:
@@ -183,25 +180,3 @@ def describe_recipe(recipe: Recipe) -> str:
         f"{recipe.objective.name}, {parameterization}, {optimizer.name} {optimizer.steps} steps, "
         f"{recipe.image_size} px, {recipe.precision}"
     )
-
-
-def _draw_fitting(
-    draw: ImageDraw.ImageDraw,
-    corner: tuple[float, float],
-    text: str,
-    colour: str,
-    size: int,
-    width: float,
-) -> None:
-    """Write a line that fits the width: smaller if need be, then cut short."""
-    font = next((_font(s) for s in range(size, 8, -1) if _font(s).getlength(text) <= width), None)
-    if font is None:
-        font = _font(9)
-        while font.getlength(text + "…") > width:
-            text = text[:-1]
-        text += "…"
-    draw.text(corner, text, colour, font)
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
