@@ -94,6 +94,54 @@ class CollateSettings:
             raise ValueError(f"gap must be 0 to 256, not {self.gap}.")
 
 
+@dataclass(frozen=True, kw_only=True)
+class DatasetSettings:
+    """What is kept of the photographs of a dataset, whichever it is."""
+
+    top: int = 9
+    """How many photographs are kept of those that excite a channel most."""
+    bottom: int = 9
+    """How many are kept of those that excite it least."""
+    reference: int = 10_000
+    """Of so many photographs, evenly spread over the dataset, all responses are kept: quantiles
+    and agreement come from them."""
+    examples: int = 4
+    """How many of the strongest and weakest photographs are kept as pictures."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("top", 1), ("bottom", 0), ("reference", 100), ("examples", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be {least} or more, not {getattr(self, name)}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderDataset(DatasetSettings):
+    """Every image of a folder, at any nesting."""
+
+    name: str = "folder"
+    path: str
+    """The folder."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.path.strip():
+            raise ValueError("path must not be empty.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchvisionDataset(DatasetSettings):
+    """A dataset of torchvision."""
+
+    name: str = "torchvision"
+    dataset: str
+    """Name of a class of `torchvision.datasets`."""
+    args: dict[str, Any] | None = None
+    """Keyword arguments of that class, such as root, train, split and download."""
+
+
+DatasetConfig = FolderDataset | TorchvisionDataset
+
+
 @dataclass(frozen=True)
 class VanillaSaliency:
     """Saliency by the gradient itself (Simonyan et al. 2014, arXiv 1312.6034)."""
@@ -183,6 +231,8 @@ class Config:
     optimizer: Adam
     executor: LocalSettings
     collate: CollateSettings
+    dataset: DatasetConfig | None
+    """Photographs to compare the images with; `null` for none."""
     saliency: SaliencyMethod | None
     """Saliency maps of the strongest photographs; `null` for none."""
 
@@ -200,6 +250,11 @@ class Config:
             raise ValueError(f"image_size must be 1 to {LARGEST_IMAGE}, not {self.image_size}.")
         if self.batch_size != "auto" and self.batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more, not {self.batch_size}.")
+        if self.saliency is not None and self.dataset is None:
+            raise ValueError(
+                "saliency maps are of photographs: add dataset=folder dataset.path=photos, or take "
+                "saliency=none."
+            )
         if not 1 <= self.shard_size <= LARGEST_SHARD:
             raise ValueError(f"shard_size must be 1 to {LARGEST_SHARD}, not {self.shard_size}.")
 

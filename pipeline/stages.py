@@ -232,7 +232,8 @@ class ExamplesStage:
     def _map_seconds(self) -> dict[tuple[str, str], float]:
         passes = 2.0 * maps_per_channel(self.study)
         return {
-            (model.label, layer.info.name): passes * layer.info.flops_before
+            (model.label, layer.info.name): passes
+            * layer.info.flops_before
             / self.sweep.flops_per_second
             for model in self.sweep.plan.models
             for layer in model.layers

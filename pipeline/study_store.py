@@ -159,11 +159,11 @@ def _flat(findings: Findings) -> Arrays:
 
 def _whole(arrays: Arrays) -> Findings:
     """The inverse of `_flat`."""
-    rankings = {name: _record(Ranking, name, arrays) for name in ("top", "bottom")}
-    boxes = {name: _record(Boxes, name, arrays) for name in ("top", "bottom")}
-    names = {field.name for field in dataclasses.fields(LayerStudy)} - {"count", *rankings}
-    plain = {name: arrays[name] for name in names}
-    return Findings(LayerStudy(count=int(arrays["count"]), **plain, **rankings), **boxes)
+    values: dict[str, Any] = {name: _record(Ranking, name, arrays) for name in ("top", "bottom")}
+    names = {field.name for field in dataclasses.fields(LayerStudy)} - values.keys()
+    values |= {name: arrays[name] for name in names - {"count"}}
+    study = LayerStudy(count=int(arrays["count"]), **values)
+    return Findings(study, _record(Boxes, "top", arrays), _record(Boxes, "bottom", arrays))
 
 
 def _record(cls: type[T], prefix: str, arrays: Arrays) -> T:

@@ -12,14 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.config import Config, ModelConfig
+from pipeline.config import Config, FolderDataset, ModelConfig
 from pipeline.errors import UserError
 from pipeline.jobs import LayerInfo
 from pipeline.layers import capture, describe_layers, main_tensor, match_layers, truncate
+from pipeline.listing import look_through
 from pipeline.memory import free_host_bytes
 from pipeline.models import DTYPES, Network, check_weights, load_network
-from pipeline.plan import LayerPlan, ModelPlan, Plan, select_channels
+from pipeline.photographs import open_dataset
+from pipeline.plan import LayerPlan, ModelPlan, Plan, StudyPlan, select_channels
 from pipeline.recipe import Recipe
+from pipeline.saliency import check_available
 
 SMALLEST_IMAGE = 16
 
@@ -48,7 +51,27 @@ def make_plan(config: Config, surveys: list[Survey], devices: list[str]) -> Plan
     precision = resolve_precision(config.precision, devices)
     pairs = zip(config.models, surveys, strict=True)
     models = tuple(_plan_model(config, model, found, precision) for model, found in pairs)
-    return Plan(models, config.seeds, config.shard_size)
+    return Plan(models, config.seeds, config.shard_size, _plan_study(config))
+
+
+def _plan_study(config: Config) -> StudyPlan | None:
+    """Look through the photographs, if there are any; raises UserError."""
+    check_available(config.saliency)
+    settings = config.dataset
+    if settings is None:
+        return None
+    listing, count = look_through(open_dataset(settings).entries())
+    source = settings.path if isinstance(settings, FolderDataset) else settings.dataset
+    return StudyPlan(
+        source=f"{settings.name} {source}",
+        listing=listing,
+        count=count,
+        top=settings.top,
+        bottom=settings.bottom,
+        reference=settings.reference,
+        examples=min(settings.examples, max(settings.top, settings.bottom)),
+        saliency=config.saliency,
+    )
 
 
 def _plan_model(config: Config, model: ModelConfig, found: Survey, precision: str) -> ModelPlan:

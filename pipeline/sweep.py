@@ -79,8 +79,8 @@ def _make_and_collate(sweep: Sweep, timings: dict[str, float]) -> Outcome:
     """Do what is missing and collate; again where a corrupt file was set aside."""
     outcome = Outcome()
     for _ in range(_ROUNDS):
-        idle = all([_do(stage, sweep, timings, outcome) for stage in stages(sweep)])
-        if outcome.exit_code or (idle and "collating" in timings):
+        worked = [_do(stage, sweep, timings, outcome) for stage in stages(sweep)]
+        if outcome.exit_code or ("collating" in timings and not any(worked)):
             break
         begun = time.monotonic()
         collate(sweep.folder, sweep.config.collate)
@@ -89,7 +89,7 @@ def _make_and_collate(sweep: Sweep, timings: dict[str, float]) -> Outcome:
 
 
 def _do(stage: Stage, sweep: Sweep, timings: dict[str, float], outcome: Outcome) -> bool:
-    """Do what is missing of a stage, unless told to leave; returns whether nothing was."""
+    """Do what is missing of a stage, unless told to leave; returns whether anything was."""
     begun = time.monotonic()
     missing = [] if outcome.exit_code else without_failed(stage.missing(), outcome.failed)
     if missing:
@@ -98,7 +98,7 @@ def _do(stage: Stage, sweep: Sweep, timings: dict[str, float], outcome: Outcome)
     for path in corrupt:
         print(f"corrupt file set aside, to be computed again: {path}", file=sys.stderr)
     timings[stage.name] = timings.get(stage.name, 0.0) + time.monotonic() - begun
-    return not missing and not corrupt
+    return bool(missing or corrupt)
 
 
 def without_failed(tasks: Iterable[Task], failed: list[Task]) -> list[Task]:

@@ -28,14 +28,18 @@ from pipeline.pulse import Pulse
 from pipeline.records import build
 from pipeline.store import OutputFolder
 from pipeline.tasks.ascend import AscentBundle
-from pipeline.tasks.base import Drained, open_workplace
+from pipeline.tasks.base import Bundle, Drained, open_workplace
 from pipeline.tasks.illustrate import ExamplesBundle
 from pipeline.tasks.study import StudyBundle
 
 PARENT_VARIABLE = "LAYER_ATLAS_PARENT"
 """Process id of the driver; a worker that has one dies with it."""
 
-BUNDLES = {"ascend": AscentBundle, "study": StudyBundle, "illustrate": ExamplesBundle}
+BUNDLES: dict[str, type[Bundle]] = {
+    "ascend": AscentBundle,
+    "study": StudyBundle,
+    "illustrate": ExamplesBundle,
+}
 """What a worker can be asked to do, by the `kind` of a bundle."""
 
 

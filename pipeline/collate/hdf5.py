@@ -46,6 +46,12 @@ _MEANING = {
     "status": "what became of the job",
 }
 
+_FURTHER_SCALES = {
+    "image": ("y", "x", "rgb"),
+    "trace": ("trace_step",),
+    "response": ("response_channel",),
+}
+
 
 def write_atlas(
     folder: OutputFolder, views: Sequence[LayerView], attributes: dict[str, str], content: str
@@ -139,18 +145,21 @@ def _create_datasets(file: h5py.File, group: h5py.Group, view: LayerView) -> Non
         group.create_dataset(name, per_job, **nan)
     group.create_dataset("trace", (*per_job, len(steps)), **nan)
     group.create_dataset("response", (*per_job, n), **nan)
-    inner = {"image": ("y", "x", "rgb"), "trace": ("trace_step",), "response": ("response_channel",)}
+    inner = {
+        "image": ("y", "x", "rgb"),
+        "trace": ("trace_step",),
+        "response": ("response_channel",),
+    }
     for name, meaning in _MEANING.items():
         label(group, name, ("channel", "seed", *inner.get(name, ())), meaning)
 
 
 def _write_evidence(group: h5py.Group, view: LayerView, status: NDArray[np.uint8]) -> None:
     """Add the status, and what photographs say of the images, as far as it is known."""
-    plan, found = view.plan.study, view.findings()
-    known = found is not None and found.study.count > 0
     group["status"][...] = view.judged(status)
     write_selectivity(group, view)
-    if plan is None or not known:
+    plan, found = view.plan.study, view.findings()
+    if plan is None or found is None:
         return
     if len(found.study.rows) >= STRONGEST:
         write_evidence(group, view, found.study)

@@ -110,9 +110,7 @@ def write_dataset(group: h5py.Group, view: LayerView, plan: StudyPlan, found: Fi
     _write_pictures(into, view, plan)
 
 
-def _describe(
-    into: h5py.Group, plan: StudyPlan, study: LayerStudy, listing: Listing
-) -> None:
+def _describe(into: h5py.Group, plan: StudyPlan, study: LayerStudy, listing: Listing) -> None:
     into.attrs["source"] = plan.source
     into.attrs["listing_sha256"] = plan.listing
     into.attrs["photographs"] = study.count
@@ -122,9 +120,7 @@ def _describe(
     into.attrs["unreadable_paths"] = [_path(listing, index) for index in told]
 
 
-def _write_statistics(
-    into: h5py.Group, channels: NDArray[np.int64], study: LayerStudy
-) -> None:
+def _write_statistics(into: h5py.Group, channels: NDArray[np.int64], study: LayerStudy) -> None:
     values = {name: getattr(study, name)[channels] for name in _PER_CHANNEL}
     values["responding"] = values["responding"] / max(study.count, 1)
     for name, array in values.items():

@@ -9,7 +9,7 @@ import torch
 from pipeline.bench import Workbench
 from pipeline.committer import Committer
 from pipeline.config import ModelConfig
-from pipeline.errors import EXIT_OK, EXIT_PREEMPTED, UserError
+from pipeline.errors import UserError
 from pipeline.models import load_network
 from pipeline.plan import ModelPlan
 from pipeline.pulse import Pulse
@@ -29,6 +29,10 @@ class Bundle(Protocol):
     @property
     def plan(self) -> ModelPlan:
         """What is wanted of it; of its layers only those that the tasks need."""
+        ...
+
+    def run(self, place: "Workplace") -> None:
+        """Do and commit every task that is not done yet."""
         ...
 
 
@@ -70,6 +74,3 @@ def open_workplace(
         )
     bench = Workbench(network, bundle.plan.recipe, device)
     return Workplace(folder, bench, committer, pulse)
-
-
-__all__ = ["EXIT_OK", "EXIT_PREEMPTED", "Bundle", "Drained", "Workplace", "open_workplace"]

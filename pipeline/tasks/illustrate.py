@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from pipeline import rng
 from pipeline.config import DatasetConfig, ModelConfig
-from pipeline.objectives import make_objective
 from pipeline.listing import Listing
+from pipeline.objectives import make_objective
 from pipeline.photographs import open_dataset
 from pipeline.plan import ModelPlan, StudyPlan
 from pipeline.records import digest
@@ -55,9 +55,7 @@ class ExamplesBundle:
         """
         book = PictureBook(place, self.study, self.dataset, self.plan.recipe.image_size)
         studies = {study.layer: study for study in studies_of(self.plan, self.study)}
-        tasks = (
-            Examples(studies[r.layer], r.channels, self.study.saliency) for r in self.requests
-        )
+        tasks = (Examples(studies[r.layer], r.channels, self.study.saliency) for r in self.requests)
         for task in place.until_told_to_leave(tasks):
             if not place.folder.is_done(task):
                 self._illustrate(task, place, book)
@@ -84,7 +82,9 @@ class ExamplesBundle:
         maps = saliency_maps(
             bench.responses(bench.exact, info),
             make_objective(bench.recipe.objective),
-            from_bytes(torch.from_numpy(pictures.reshape(-1, *pictures.shape[2:]))).to(bench.device),
+            from_bytes(torch.from_numpy(pictures.reshape(-1, *pictures.shape[2:]))).to(
+                bench.device
+            ),
             torch.tensor(np.repeat(arrays["channel"], pictures.shape[1]), device=bench.device),
             settings,
             rng.keys(_map_keys(task, arrays), bench.device),

@@ -77,9 +77,7 @@ class StudyBundle:
 class Show:
     """Shows photographs to the layers of a network, block by block."""
 
-    def __init__(
-        self, place: Workplace, bundle: StudyBundle, blocks: Sequence[StudyBlock]
-    ) -> None:
+    def __init__(self, place: Workplace, bundle: StudyBundle, blocks: Sequence[StudyBlock]) -> None:
         self.place, self.study = place, bundle.study
         self.infos = {layer.info.name: layer.info for layer in bundle.plan.layers}
         self.photographs = open_dataset(bundle.dataset)
