@@ -10,9 +10,8 @@ from random import Random
 from typing import Any
 
 import pytest
-from toys import layer_info, make_plan, make_recipe, make_result, make_series
+from toys import layer_info, make_plan, make_result, make_series, make_sweep
 
-from pipeline.config import ModelConfig
 from pipeline.errors import EXIT_OK
 from pipeline.executors.base import Handle, State
 from pipeline.jobs import Shard
@@ -21,10 +20,10 @@ from pipeline.schedule import (
     Outcome,
     Scheduler,
     WorkerTime,
-    Workload,
     device_times,
     pack,
 )
+from pipeline.stages import stages
 from pipeline.store import OutputFolder, commit, prepare
 
 SERIES = make_series()
@@ -95,14 +94,6 @@ def test_bundles_keep_the_order_of_the_plan() -> None:
     assert all(max(earlier) < min(later) for earlier, later in pairwise(waves))
 
 
-def test_time_of_a_shard_is_its_jobs_times_its_flops() -> None:
-    shallow, deep = layer_info("a", 4, flops_before=100), layer_info("b", 4, flops_before=700)
-    plan = make_plan(shallow, deep, shard_size=3, recipe=make_recipe(steps=10))
-    work = Workload(plan, {}, "auto", flops_per_second=1000.0)
-    seconds = [work.seconds(shard) for shard in plan.shards()]
-    assert seconds == pytest.approx([11.1, 3.7, 77.7, 25.9])  # 10 steps there and back, 17 views
-
-
 # --- after a crash -------------------------------------------------------------------------------
 
 SIGKILL = -9
@@ -152,8 +143,8 @@ def run_script(folder: OutputFolder, *fates: Fate, attempts: int = 3) -> tuple[S
     plan = make_plan(layer_info(n_channels=8), shard_size=2)
     script = Script(folder, list(plan.shards()), list(fates))
     prepare(folder, 0)
-    work = Workload(plan, {"toy": ModelConfig("toy")}, "auto", flops_per_second=1e6)
-    scheduler = Scheduler(folder, script, work, attempts, lambda finished: None)
+    (stage,) = stages(make_sweep(plan, folder))
+    scheduler = Scheduler(folder, script, stage, attempts, lambda finished: None)
     return script, scheduler.run(script.shards)
 
 
@@ -161,11 +152,11 @@ def charged(script: Script) -> list[tuple[int, int]]:
     """Number and attempt of every shard that has a record of failure."""
     number = {shard.key: n for n, shard in enumerate(script.shards)}
     records = [json.loads(path.read_text()) for path in script.folder.failures.glob("*.json")]
-    return sorted((number[record["shard"]], record["attempt"]) for record in records)
+    return sorted((number[record["task"]], record["attempt"]) for record in records)
 
 
 def test_a_crash_is_charged_to_the_shard_in_the_making(folder: OutputFolder) -> None:
-    crash = Fate(SIGKILL, commits=[0], pulse={"shards": [1], "unwritten": [0]})
+    crash = Fate(SIGKILL, commits=[0], pulse={"tasks": [1], "unwritten": [0]})
     script, outcome = run_script(folder, crash)
     assert charged(script) == [(1, 1)]
     assert script.bundles == [[0, 1, 2, 3], [2, 3], [1]]
@@ -175,7 +166,7 @@ def test_a_crash_is_charged_to_the_shard_in_the_making(folder: OutputFolder) -> 
 def test_what_was_made_but_not_written_is_made_again_on_its_own_uncharged(
     folder: OutputFolder,
 ) -> None:
-    crash = Fate(SIGKILL, commits=[], pulse={"shards": [1], "unwritten": [0]})
+    crash = Fate(SIGKILL, commits=[], pulse={"tasks": [1], "unwritten": [0]})
     script, outcome = run_script(folder, crash, attempts=1)
     assert charged(script) == [(1, 1)]
     assert script.bundles == [[0, 1, 2, 3], [2, 3], [0]]
@@ -185,7 +176,7 @@ def test_what_was_made_but_not_written_is_made_again_on_its_own_uncharged(
 def test_a_crash_with_nothing_in_the_making_is_charged_to_what_was_being_written(
     folder: OutputFolder,
 ) -> None:
-    crash = Fate(SIGKILL, commits=[], pulse={"shards": [], "unwritten": [0]})
+    crash = Fate(SIGKILL, commits=[], pulse={"tasks": [], "unwritten": [0]})
     script, outcome = run_script(folder, crash, Fate(), crash, crash)
     assert charged(script) == [(0, 1), (0, 2), (0, 3)]
     assert script.bundles == [[0, 1, 2, 3], [1, 2, 3], [0], [0]]
@@ -203,7 +194,7 @@ def test_a_worker_that_dies_speechless_costs_its_first_shard_an_attempt(
 
 
 def test_the_time_of_every_worker_is_kept_also_of_those_that_die(folder: OutputFolder) -> None:
-    crash = Fate(SIGKILL, commits=[0], pulse={"shards": [1]})
+    crash = Fate(SIGKILL, commits=[0], pulse={"tasks": [1]})
     _, outcome = run_script(folder, crash)
     assert [(time.device, time.busy) for time in outcome.times] == [("cpu", 0.25)] * 3
     assert all(0 < time.alive < 60 for time in outcome.times)

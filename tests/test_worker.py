@@ -17,9 +17,10 @@ from toys import composed, make_recipe, make_result, make_series
 from pipeline.errors import EXIT_IO, EXIT_OK, EXIT_PREEMPTED, StorageError
 from pipeline.jobs import Shard, ShardResult
 from pipeline.records import plain
-from pipeline.store import OutputFolder, prepare, read_shard, write_json
+from pipeline.store import OutputFolder, commit, prepare, read_shard, write_json
 from pipeline.sweep import prepare_plan
-from pipeline.worker import DEVICE_VARIABLE, Committer, Pulse
+from pipeline.committer import Committer
+from pipeline.pulse import DEVICE_VARIABLE, Pulse
 
 TAG = "worker-test"
 
@@ -47,12 +48,22 @@ def batch(number: int, image_size: int = 16, n: int = 2) -> tuple[list[Shard], l
     return shards, results
 
 
+def submit(
+    committer: Committer, folder: OutputFolder, shards: list[Shard], results: list[ShardResult]
+) -> None:
+    def write() -> None:
+        for shard, result in zip(shards, results, strict=True):
+            commit(folder, shard, result)
+
+    committer.submit([shard.key for shard in shards], write)
+
+
 def test_a_batch_is_committed_beside_what_the_main_thread_does(
     folder: OutputFolder, pulse: Pulse
 ) -> None:
     shards, results = batch(0, image_size=512, n=8)
-    with Committer(folder, pulse) as committer:
-        committer.submit(shards, results)
+    with Committer(pulse) as committer:
+        submit(committer, folder, shards, results)
         assert not folder.shard(shards[-1]).exists(), "submitting waited for the commit"
         assert pulse.facts["unwritten"] == [shard.key for shard in shards]
     assert all(folder.shard(shard).exists() for shard in shards)
@@ -60,10 +71,10 @@ def test_a_batch_is_committed_beside_what_the_main_thread_does(
 
 def test_commits_keep_the_order_and_few_batches_wait(folder: OutputFolder, pulse: Pulse) -> None:
     submitted: list[Shard] = []
-    with Committer(folder, pulse) as committer:
+    with Committer(pulse) as committer:
         for number in range(5):
             shards, results = batch(number, image_size=256)
-            committer.submit(shards, results)
+            submit(committer, folder, shards, results)
             submitted += shards
             unwritten = [shard for shard in submitted if not folder.shard(shard).exists()]
             assert len(unwritten) <= 2 * Committer.WAITING
@@ -74,14 +85,14 @@ def test_commits_keep_the_order_and_few_batches_wait(folder: OutputFolder, pulse
 
 def test_a_disk_that_fails_is_told_at_the_end_or_sooner(folder: OutputFolder, pulse: Pulse) -> None:
     folder.store.touch()  # a file where a folder should be: nothing can be written below
-    with pytest.raises(StorageError, match="cannot write"), Committer(folder, pulse) as committer:
-        committer.submit(*batch(0))
-    committer = Committer(folder, pulse)
+    with pytest.raises(StorageError, match="cannot write"), Committer(pulse) as committer:
+        submit(committer, folder, *batch(0))
+    committer = Committer(pulse)
     for number in range(Committer.WAITING):
         with contextlib.suppress(StorageError):
-            committer.submit(*batch(number))
+            submit(committer, folder, *batch(number))
     with pytest.raises(StorageError, match="cannot write"):
-        committer.submit(*batch(Committer.WAITING))
+        submit(committer, folder, *batch(Committer.WAITING))
     with pytest.raises(StorageError, match="cannot write"), committer:
         pass
 
@@ -93,13 +104,13 @@ def test_any_other_error_is_told_too_and_charged_to_its_shards(
     del results[1].arrays["status"]
 
     def work() -> None:
-        with Committer(folder, pulse) as committer:
-            committer.submit(shards, results)
-            pulse.beat(shards=["the next one"])
+        with Committer(pulse) as committer:
+            submit(committer, folder, shards, results)
+            pulse.beat(tasks=["the next one"])
 
     with pytest.raises(KeyError):
         work()
-    assert pulse.facts["shards"] == [shard.key for shard in shards]
+    assert pulse.facts["tasks"] == [shard.key for shard in shards]
 
 
 def test_an_error_in_the_main_thread_leaves_nothing_unwritten(
@@ -108,8 +119,8 @@ def test_an_error_in_the_main_thread_leaves_nothing_unwritten(
     shards, results = batch(0, image_size=256)
 
     def work() -> None:
-        with Committer(folder, pulse) as committer:
-            committer.submit(shards, results)
+        with Committer(pulse) as committer:
+            submit(committer, folder, shards, results)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -129,8 +140,8 @@ class RealWorker:
         self.folder, self.shards = folder, list(plan.shards())
         prepare(folder, 0)
         requests = [{"layer": "conv1", "seed": 0, "channels": s.channels} for s in self.shards]
-        bundle = {"model": plain(config.models[0]), "plan": plain(plan.models[0])}
-        bundle |= {"batch_size": 4, "requests": plain(requests)}
+        bundle = {"kind": "ascend", "model": plain(config.models[0]), "plan": plain(plan.models[0])}
+        bundle |= {"study": None, "dataset": None, "batch_size": 4, "requests": plain(requests)}
         write_json(folder.bundle(TAG), bundle)
 
     def start(self) -> "subprocess.Popen[str]":
@@ -213,7 +224,7 @@ def test_drain_finishes_the_shards_in_the_making(folder: OutputFolder) -> None:
     worker = RealWorker(folder, "optimizer.steps=100")
     process = worker.start()
     worker.wait_until_made(1)
-    making = set(worker.pulse()["shards"])
+    making = set(worker.pulse()["tasks"])
     folder.drain.touch()
     assert process.wait(60) == EXIT_PREEMPTED
     assert making | set(worker.pulse()["unwritten"]) <= worker.whole()

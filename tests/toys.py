@@ -15,6 +15,7 @@ from pipeline.jobs import STATUS, LayerInfo, NetworkIdentity, Series, Shard, Sha
 from pipeline.layers import describe_layers
 from pipeline.plan import LayerPlan, ModelPlan, Plan
 from pipeline.recipe import Adam, ChannelObjective, Fourier, Pixel, Recipe, Transforms, trace_steps
+from pipeline.stages import Sweep
 from pipeline.store import OutputFolder, commit, write_json
 
 STILL = Transforms(jitter=0.0, scale=(1.0, 1.0), rotate=0.0)
@@ -170,3 +171,9 @@ def fill_store(
             commit(folder, shard, make_result(shard, layers[shard.series.layer].n_channels, status))
             paths.append(folder.shard(shard))
     return paths
+
+
+def make_sweep(plan: Plan, folder: OutputFolder, *overrides: str) -> Sweep:
+    """A sweep of a plan of toys; its config knows how to load none of them."""
+    config = composed("models=[{name: toy, target: toys.none}]", *overrides)
+    return Sweep(config, plan, folder, ["cpu"])

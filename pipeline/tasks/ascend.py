@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.bench import LayerBench
-from pipeline.config import ModelConfig
+from pipeline.config import DatasetConfig, ModelConfig
 from pipeline.jobs import Series, Shard, ShardResult, joined
-from pipeline.plan import ModelPlan
+from pipeline.plan import ModelPlan, StudyPlan
 from pipeline.store import commit
 from pipeline.tasks.base import Workplace
 
@@ -33,6 +33,9 @@ class AscentBundle:
 
     model: ModelConfig
     plan: ModelPlan
+    study: StudyPlan | None
+    """For images that start from photographs."""
+    dataset: DatasetConfig | None
     batch_size: int | Literal["auto"]
     requests: tuple[ShardRequest, ...]
 
