@@ -14,13 +14,13 @@ import pytest
 from runs import TINY
 from toys import composed, make_recipe, make_result, make_series
 
+from pipeline.committer import Committer
 from pipeline.errors import EXIT_IO, EXIT_OK, EXIT_PREEMPTED, StorageError
 from pipeline.jobs import Shard, ShardResult
+from pipeline.pulse import DEVICE_VARIABLE, Pulse
 from pipeline.records import plain
 from pipeline.store import OutputFolder, commit, prepare, read_shard, write_json
 from pipeline.sweep import prepare_plan
-from pipeline.committer import Committer
-from pipeline.pulse import DEVICE_VARIABLE, Pulse
 
 TAG = "worker-test"
 
