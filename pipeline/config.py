@@ -4,12 +4,21 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.errors import UserError
-from pipeline.recipe import Adam, ChannelObjective, Fourier, Pixel, Transforms
+from pipeline.recipe import (
+    Adam,
+    ChannelObjective,
+    Init,
+    NoiseInit,
+    Parameterization,
+    Regularizers,
+    Transforms,
+    check_together,
+)
 from pipeline.records import build
 
 LARGEST_SHARD = 4096
@@ -121,18 +130,21 @@ class Config:
     shard_size: int
     """Jobs per shard."""
     objective: ChannelObjective
-    parameterization: Fourier | Pixel
+    parameterization: Parameterization
     transforms: Transforms
     optimizer: Adam
     executor: LocalSettings
     collate: CollateSettings
+    regularizers: Regularizers = field(default_factory=Regularizers)
+    init: Init = field(default_factory=NoiseInit)
 
     def __post_init__(self) -> None:
+        check_together(self.parameterization, self.regularizers)
         if not self.name.strip():
             raise ValueError("name must not be empty.")
-        for field in ("models", "layers", "seeds"):
-            if not getattr(self, field):
-                raise ValueError(f"{field} must not be empty.")
+        for name in ("models", "layers", "seeds"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} must not be empty.")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must differ, not {list(self.seeds)}.")
         if not all(-(2**63) <= seed < 2**63 for seed in self.seeds):

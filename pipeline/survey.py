@@ -67,6 +67,8 @@ def _plan_model(config: Config, model: ModelConfig, found: Survey, precision: st
         optimizer=config.optimizer,
         image_size=found.image_size,
         precision=precision,
+        regularizers=config.regularizers,
+        init=config.init,
     )
     layers = []
     for info in wanted:
