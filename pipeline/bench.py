@@ -8,7 +8,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from numpy.typing import NDArray
@@ -21,11 +21,9 @@ from pipeline.memory import bytes_per_sample, samples_that_fit
 from pipeline.models import DTYPES, Network
 from pipeline.objectives import make_objective
 from pipeline.observe import Answer, Observer, receptive_fields
-from pipeline.optimize import Climber
+from pipeline.optimize import Climber, Jobs
 from pipeline.recipe import Recipe, trace_steps
 from pipeline.statistics import measure, to_bytes
-
-T = TypeVar("T")
 
 Observe = Callable[[Tensor], dict[str, Answer]]
 """Images (B, 3, H, W) in [0, 1] to what layers answer, by their names."""
@@ -104,35 +102,80 @@ class LayerBench:
         job_keys: Sequence[str],
         channels: Sequence[int],
         on_step: Callable[[int], None] = lambda step: None,
+        photographs: Tensor | None = None,
     ) -> dict[str, NDArray[Any]]:
-        """Optimise and measure a batch of jobs of this layer.
+        """Optimise and measure a batch of jobs of this layer; what comes out dead, once more.
 
+        Args:
+            job_keys: of the n jobs.
+            channels: their targets.
+            on_step: told the number of each step, once it is under way.
+            photographs: (n, 3, H, W) in [0, 1], which `init=dataset` starts from.
         Returns: the arrays of `ShardResult`, one row per job.
         """
-        n = len(channels)
-        filled = _fill_up(list(zip(job_keys, channels, strict=True)), self.device)
-        keys = rng.keys([key for key, _ in filled], self.device)
-        target = torch.tensor([channel for _, channel in filled], device=self.device)
-        ascent = self.climber.ascend(keys, target, on_step)
+        settings = self.recipe.optimizer
+        keys, target = rng.keys(job_keys, self.device), torch.tensor(channels, device=self.device)
+        jobs = Jobs(keys, target, None if photographs is None else photographs.to(self.device))
+        rows = self._attempt(self.climber, jobs, on_step)
+        rows["start"] = torch.zeros_like(rows["status"])
+        for start in range(1, settings.starts):
+            (dead,) = torch.where(rows["status"] == STATUS["dead"])
+            if not len(dead):
+                break
+            self._revive(
+                rows, jobs.some(dead), dead, start, lambda step: on_step(settings.steps - 1)
+            )
+        arrays: dict[str, NDArray[Any]] = {name: row.cpu().numpy() for name, row in rows.items()}
+        arrays["trace_step"] = torch.tensor(trace_steps(settings.steps)).numpy()
+        return arrays
+
+    def _revive(
+        self,
+        rows: dict[str, Tensor],
+        jobs: Jobs,
+        dead: Tensor,
+        start: int,
+        on_step: Callable[[int], None],
+    ) -> None:
+        """Make dead jobs again from another start; those that live now take their rows' places.
+
+        A channel whose leaky steps did not open it is given leaky steps to the end.
+        """
+        settings = self.recipe.optimizer
+        leaky = replace(self.recipe, optimizer=replace(settings, leaky_steps=settings.steps))
+        again = replace(jobs, keys=rng.restarted(jobs.keys, start))
+        made = self._attempt(Climber(self.fast, self.objective, leaky), again, on_step)
+        lives = made["status"] == STATUS["ok"]
+        for name, row in made.items():
+            rows[name][dead[lives]] = row[lives]
+        rows["start"][dead[lives]] = start
+
+    def _attempt(
+        self, climber: Climber, jobs: Jobs, on_step: Callable[[int], None]
+    ) -> dict[str, Tensor]:
+        """Optimise and measure jobs from one start."""
+        n = len(jobs.channels)
+        filled = jobs.some(_filled_up(n, self.device))
+        ascent = climber.ascend(filled.keys, filled.channels, on_step, filled.photographs)
         pixels = to_bytes(ascent.images)
-        measured = measure(self.exact, self.objective, pixels, target)
+        measured = measure(self.exact, self.objective, pixels, filled.channels)
         # A channel at its ceiling answers the same to every view, but it did not from the start.
         moved = ascent.trace.amax(dim=1) != ascent.trace.amin(dim=1)
         dead = measured["status"] == STATUS["dead"]
         measured["status"].masked_fill_(dead & moved, STATUS["ok"])
         finite = ascent.finite & torch.isfinite(measured["activation"])
         measured["status"].masked_fill_(~finite, STATUS["diverged"])
-        rows = {"channel": target, "image": pixels, "trace": ascent.trace, **measured}
-        arrays: dict[str, NDArray[Any]] = {k: v[:n].cpu().numpy() for k, v in rows.items()}
-        arrays["trace_step"] = torch.tensor(trace_steps(self.recipe.optimizer.steps)).numpy()
-        return arrays
+        rows = {"channel": filled.channels, "image": pixels, "trace": ascent.trace, **measured}
+        if ascent.alpha is not None:
+            rows["alpha"] = ascent.alpha
+        return {name: row[:n] for name, row in rows.items()}
 
     def measure(self, pixels: NDArray[Any], channels: Sequence[int]) -> dict[str, NDArray[Any]]:
         """Measure stored images (n, H, W, 3) uint8 of some channels again."""
         n = len(channels)
-        order = _fill_up(list(range(n)), self.device)
-        target = torch.tensor([channels[i] for i in order], device=self.device)
-        images = torch.from_numpy(pixels[order]).to(self.device)
+        order = _filled_up(n, self.device)
+        target = torch.tensor(channels, device=self.device)[order]
+        images = torch.from_numpy(pixels).to(self.device)[order]
         measured = measure(self.exact, self.objective, images, target)
         return {name: value[:n].cpu().numpy() for name, value in measured.items()}
 
@@ -150,7 +193,10 @@ class LayerBench:
         climber = Climber(self.fast, self.objective, replace(self.recipe, optimizer=steps))
         keys = rng.keys(["0" * 64] * batch, self.device)
         channels = torch.zeros(batch, dtype=torch.int64, device=self.device)
-        climber.ascend(keys, channels)
+        size = self.recipe.image_size
+        climber.ascend(
+            keys, channels, photographs=torch.zeros(batch, 3, size, size).to(self.device)
+        )
 
 
 class _Normalised(torch.autograd.Function):
@@ -172,10 +218,10 @@ class _Normalised(torch.autograd.Function):
         return grads[0].contiguous().float() / std, None, None, None
 
 
-def _fill_up(items: list[T], device: torch.device) -> list[T]:
-    """Repeat the last item until a CPU batch has a size of which the bits do not depend."""
-    lacking = -len(items) % CPU_BATCH_MULTIPLE if device.type == "cpu" else 0
-    return items + items[-1:] * lacking
+def _filled_up(n: int, device: torch.device) -> Tensor:
+    """Positions 0 to n - 1; the last is repeated to a CPU batch of which no bit depends."""
+    lacking = -n % CPU_BATCH_MULTIPLE if device.type == "cpu" else 0
+    return torch.arange(n + lacking, device=device).clamp_max(n - 1)
 
 
 def _on_device(module: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Module:

@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.errors import UserError
-from pipeline.recipe import Adam, ChannelObjective, Fourier, Pixel, Transforms
+from pipeline.recipe import (
+    Adam,
+    ChannelObjective,
+    Init,
+    DatasetInit,
+    Parameterization,
+    Regularizers,
+    Transforms,
+    check_together,
+)
 from pipeline.records import build
 
 LARGEST_SHARD = 4096
@@ -199,6 +208,9 @@ def _one_or_more(**values: int) -> None:
             raise ValueError(f"{name} must be 1 or more, not {value}.")
 
 
+_ADD_PHOTOGRAPHS = "add dataset=folder dataset.path=photos, or take"
+
+
 @dataclass(frozen=True)
 class Config:
     """A sweep and how to run it."""
@@ -226,7 +238,9 @@ class Config:
     shard_size: int
     """Jobs per shard."""
     objective: ChannelObjective
-    parameterization: Fourier | Pixel
+    parameterization: Parameterization
+    init: Init
+    regularizers: Regularizers
     transforms: Transforms
     optimizer: Adam
     executor: LocalSettings
@@ -237,11 +251,12 @@ class Config:
     """Saliency maps of the strongest photographs; `null` for none."""
 
     def __post_init__(self) -> None:
+        check_together(self.parameterization, self.regularizers)
         if not self.name.strip():
             raise ValueError("name must not be empty.")
-        for field in ("models", "layers", "seeds"):
-            if not getattr(self, field):
-                raise ValueError(f"{field} must not be empty.")
+        for name in ("models", "layers", "seeds"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} must not be empty.")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must differ, not {list(self.seeds)}.")
         if not all(-(2**63) <= seed < 2**63 for seed in self.seeds):
@@ -250,11 +265,10 @@ class Config:
             raise ValueError(f"image_size must be 1 to {LARGEST_IMAGE}, not {self.image_size}.")
         if self.batch_size != "auto" and self.batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more, not {self.batch_size}.")
-        if self.saliency is not None and self.dataset is None:
-            raise ValueError(
-                "saliency maps are of photographs: add dataset=folder dataset.path=photos, or take "
-                "saliency=none."
-            )
+        if self.dataset is None and self.saliency is not None:
+            raise ValueError(f"saliency maps are of photographs: {_ADD_PHOTOGRAPHS} saliency=none.")
+        if self.dataset is None and isinstance(self.init, DatasetInit):
+            raise ValueError(f"init=dataset starts from photographs: {_ADD_PHOTOGRAPHS} init=noise.")
         if not 1 <= self.shard_size <= LARGEST_SHARD:
             raise ValueError(f"shard_size must be 1 to {LARGEST_SHARD}, not {self.shard_size}.")
 

@@ -1,12 +1,14 @@
 """Parameterizations: what is optimised, and how it becomes an image.
 
-The contract of the family: an `nn.Module` made for a batch of B jobs,
+The contract of the family: a `Parameterization` made for a batch of B jobs,
 - whose parameters are (B, P), and whose sample b depends on row b alone,
 - whose `forward()` renders images (B, 3, H, W) in [0, 1], differentiably,
-- whose initial values come from the job keys alone (`rng`).
+- whose initial values come from the job keys alone (`rng`), or
+- from values (B, 3, H, W) that `encode` takes: rendering then gives them back, up to contrast.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -14,26 +16,67 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline import rng
-from pipeline.recipe import Fourier, Pixel, Recipe
+from pipeline import rng, spectrum
+from pipeline.colours import fixed_contrast, from_colours, to_colours
+from pipeline.recipe import DatasetInit, Fourier, Maco, Pixel, Recipe, SpectrumInit
 
-# Square root of the covariance of ImageNet's RGB values (Olah et al. 2017, "Feature Visualization",
-# appendix on preconditioning): its columns are the directions in which natural colours vary.
-_COLOUR_DIRECTIONS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
 _CACHE_LINE = 64
-_COLOUR_SCALE = max(sum(row[i] ** 2 for row in _COLOUR_DIRECTIONS) ** 0.5 for i in range(3))
 
 
-def make_parameterization(recipe: Recipe, keys: Tensor) -> nn.Module:
-    """The recipe's parameterization for the jobs whose random keys are given: (B, 2) int64."""
-    config = recipe.parameterization
+class Parameterization(nn.Module, ABC):
+    """What the family promises; "values" are images in decorrelated colours before the sigmoid."""
+
+    def forward(self) -> Tensor:
+        """Render: images (B, 3, H, W) in [0, 1]."""
+        return to_colours(self.values())
+
+    @abstractmethod
+    def values(self) -> Tensor:
+        """The values of the images: (B, 3, H, W)."""
+
+    @abstractmethod
+    def encode(self, values: Tensor) -> None:
+        """Set the parameters to those of given values (B, 3, H, W)."""
+
+    def blur_(self, transfer: Tensor) -> None:
+        """Multiply the spectrum of the values by `transfer` (H, W // 2 + 1), in place."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be blurred.")
+
+
+def make_parameterization(
+    recipe: Recipe, keys: Tensor, photographs: Tensor | None = None
+) -> Parameterization:
+    """The recipe's parameterization at its start.
+
+    Args:
+        recipe: which, and where it starts.
+        keys: (B, 2) int64, random keys of the jobs.
+        photographs: (B, 3, H, W) in [0, 1], which `init=dataset` starts from.
+    Raises:
+        ValueError: `init=dataset` without photographs.
+    """
     size = (recipe.image_size, recipe.image_size)
+    images = _at_random(recipe.parameterization, size, keys)
+    if isinstance(recipe.init, SpectrumInit):
+        images.encode(spectral_noise(size, keys))
+    if isinstance(recipe.init, DatasetInit):
+        if photographs is None:
+            raise ValueError("init=dataset needs a photograph for every job.")
+        images.encode(from_colours(photographs))
+    return images
+
+
+def _at_random(
+    config: Fourier | Pixel | Maco, size: tuple[int, int], keys: Tensor
+) -> Parameterization:
     if isinstance(config, Fourier):
         return FourierImages(config, size, keys)
+    if isinstance(config, Maco):
+        return MacoImages(config, size, keys)
     return PixelImages(config, size, keys)
 
 
-class FourierImages(nn.Module):
+class FourierImages(Parameterization):
     """Images as real-FFT coefficients, so that a gradient step moves all scales at once.
 
     Olah et al. 2017, "Feature Visualization", preconditioning. After the inverse FFT each sample is
@@ -48,16 +91,28 @@ class FourierImages(nn.Module):
 
     def __init__(self, config: Fourier, size: tuple[int, int], keys: Tensor) -> None:
         super().__init__()
-        self.width, self.contrast = size[1], config.contrast
+        self.width, self.contrast, self.initial_sd = size[1], config.contrast, config.initial_sd
         self.shape = (3, size[0], size[1] // 2 + 1, 2)
         self.coefficients = _noise(keys, self.shape, config.initial_sd)
         self.register_buffer("amplitude", _decay(size, config.decay_power).to(keys.device))
 
-    def forward(self) -> Tensor:
-        """Render: images (B, 3, H, W) in [0, 1]."""
+    def values(self) -> Tensor:
+        """The values of the images: (B, 3, H, W)."""
         coefficients = _rows(self.coefficients, self.shape)
         values: Tensor = _InverseFFT.apply(coefficients, self.amplitude, self.width)
-        return to_colours(_FixedContrast.apply(values, self.contrast))
+        return fixed_contrast(values, self.contrast)
+
+    @torch.no_grad()
+    def encode(self, values: Tensor) -> None:
+        """Set the coefficients to those of values (B, 3, H, W), at their initial size."""
+        found = torch.view_as_real(torch.fft.rfft2(values, norm="ortho")) / self.amplitude
+        size = found.square().mean((1, 2, 3, 4), keepdim=True).clamp_min(1e-12).sqrt()
+        _rows(self.coefficients, self.shape).copy_(found * (self.initial_sd / size))
+
+    @torch.no_grad()
+    def blur_(self, transfer: Tensor) -> None:
+        """Multiply the spectrum of the values by `transfer` (H, W // 2 + 1), in place."""
+        _rows(self.coefficients, self.shape).mul_(transfer.unsqueeze(-1))
 
 
 class _InverseFFT(torch.autograd.Function):
@@ -87,82 +142,91 @@ class _InverseFFT(torch.autograd.Function):
 @cache
 def _multiplicity(width: int, device: torch.device) -> Tensor:
     """How many columns of the full spectrum each column of the half stands for: (K, 1)."""
-    columns = torch.arange(width // 2 + 1, device=device)
-    alone = (columns == 0) | (2 * columns == width)
-    return torch.where(alone, 1.0, 2.0).unsqueeze(-1)
+    return torch.where(_alone(width // 2 + 1, width), 1.0, 2.0).unsqueeze(-1).to(device)
 
 
-class PixelImages(nn.Module):
+def _alone(count: int, period: int) -> Tensor:
+    """Which of the first frequencies, in whole waves per period, are their own mirror images."""
+    return torch.arange(count) * 2 % period == 0
+
+
+def _mirrored(size: tuple[int, int]) -> Tensor:
+    """1 where a real-FFT coefficient has its mirror image in its own column, else 0: (H, K)."""
+    height, width = size
+    return (~_alone(height, height)[:, None] & _alone(width // 2 + 1, width)[None, :]).float()
+
+
+class PixelImages(Parameterization):
     """Images as free pixels, in decorrelated colours.
 
-    Parameters: values (B, P), of which the first 3 * H * W are the pixels.
+    Parameters: pixels (B, P), of which the first 3 * H * W are the values.
     """
 
     def __init__(self, config: Pixel, size: tuple[int, int], keys: Tensor) -> None:
         super().__init__()
         self.shape = (3, *size)
-        self.values = _noise(keys, self.shape, config.initial_sd)
+        self.pixels = _noise(keys, self.shape, config.initial_sd)
 
-    def forward(self) -> Tensor:
-        """Render: images (B, 3, H, W) in [0, 1]."""
-        return to_colours(_rows(self.values, self.shape))
+    def values(self) -> Tensor:
+        """The values of the images: (B, 3, H, W)."""
+        return _rows(self.pixels, self.shape)
 
+    @torch.no_grad()
+    def encode(self, values: Tensor) -> None:
+        """Set the pixels to values (B, 3, H, W)."""
+        self.values().copy_(values)
 
-def to_colours(values: Tensor) -> Tensor:
-    """Decorrelated values (B, 3, H, W) to RGB images in [0, 1]: colour matrix, then sigmoid."""
-    rgb: Tensor = _Sigmoid.apply(torch.matmul(_colour_matrix(values.device), values.flatten(2)))
-    return rgb.view_as(values)
-
-
-@cache
-def _colour_matrix(device: torch.device) -> Tensor:
-    # Kept, because a copy to a GPU at every step would make the loop wait for it.
-    matrix: Tensor = torch.tensor(_COLOUR_DIRECTIONS, device=device) / _COLOUR_SCALE
-    return matrix
+    @torch.no_grad()
+    def blur_(self, transfer: Tensor) -> None:
+        """Multiply the spectrum of the values by `transfer` (H, W // 2 + 1), in place."""
+        values = self.values()
+        values.copy_(torch.fft.irfft2(torch.fft.rfft2(values) * transfer, s=self.shape[1:]))
 
 
-class _Sigmoid(torch.autograd.Function):
-    """1 / (1 + exp(-x)), with the same bits wherever in memory a number lies.
+class MacoImages(Parameterization):
+    """Images as phases; the magnitudes of their spectra are those of photographs.
 
-    torch's own CPU sigmoid rounds differently at the end of a chunk of memory, so that a sample's
-    bits would depend on its place in the batch.
+    MACO of Fel et al. 2023, "Unlocking Feature Visualization for Deeper Networks with MAgnitude
+    Constrained Optimization" (arXiv 2306.06805): no step can add high frequencies, nor
+    anything else that photographs do not have. Magnitudes are kept up to one factor per sample,
+    the contrast. The four coefficients that are their own mirror images are real and have no phase;
+    they range between plus and minus their magnitude, as the cosine of the parameter.
+
+    Parameters: phases (B, P), of which the first 3 * H * (W // 2 + 1) are used.
     """
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        y = torch.neg(x).exp_().add_(1.0).reciprocal_()
-        ctx.save_for_backward(y)
-        return y
+    magnitude: Tensor
+    mirrored: Tensor
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        (y,) = ctx.saved_tensors
-        gradient: Tensor = torch.ops.aten.sigmoid_backward(grads[0], y)
-        return gradient
+    def __init__(self, config: Maco, size: tuple[int, int], keys: Tensor) -> None:
+        super().__init__()
+        self.width, self.contrast = size[1], config.contrast
+        self.shape = (3, size[0], size[1] // 2 + 1)
+        self.phases = _uniform_phases(keys, self.shape)
+        magnitude = spectrum.magnitudes(size).unsqueeze(-1)
+        self.register_buffer("magnitude", magnitude.to(keys.device))
+        self.register_buffer("mirrored", _mirrored(size).to(keys.device))
+
+    def values(self) -> Tensor:
+        """The values of the images: (B, 3, H, W)."""
+        phases = _rows(self.phases, self.shape)
+        # A column that is its own mirror image is made of pairs of opposite phase.
+        phases = phases - self.mirrored * phases.flip(2).roll(1, dims=2)
+        waves = torch.stack([phases.cos(), phases.sin()], dim=-1)
+        values: Tensor = _InverseFFT.apply(waves, self.magnitude, self.width)
+        return fixed_contrast(values, self.contrast)
+
+    @torch.no_grad()
+    def encode(self, values: Tensor) -> None:
+        """Set the phases to those of values (B, 3, H, W); their magnitudes are lost."""
+        # The angle in double, because torch rounds it by where in memory a number lies.
+        found = torch.fft.rfft2(values).to(torch.complex128).angle().float()
+        _rows(self.phases, self.shape).copy_(found / (1.0 + self.mirrored))
 
 
-class _FixedContrast(torch.autograd.Function):
-    """Values (B, 3, H, W) scaled so that each sample's standard deviation is the contrast."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, contrast: float) -> Tensor:
-        # From the moments: torch.std is thirty times slower on a CPU.
-        everything = (1, 2, 3)
-        mean = values.mean(everything, keepdim=True)
-        variance = values.square().mean(everything, keepdim=True) - mean.square()
-        gain = contrast * variance.clamp_min(1e-12).rsqrt()
-        scaled = values * gain
-        ctx.save_for_backward(scaled, mean * gain, gain)
-        ctx.contrast = contrast
-        return scaled
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        # What would only raise the contrast is taken out of the gradient.
-        scaled, mean, gain = ctx.saved_tensors
-        raise_contrast = (grads[0] * scaled).mean((1, 2, 3), keepdim=True) / ctx.contrast**2
-        gradient = torch.addcmul(grads[0], scaled, raise_contrast, value=-1.0)
-        return gradient.add_(mean * raise_contrast).mul_(gain), None
+def spectral_noise(size: tuple[int, int], keys: Tensor) -> Tensor:
+    """Random values (B, 3, H, W) with the spectrum of photographs and a contrast of 1."""
+    return MacoImages(Maco(contrast=1.0), size, keys).values().detach()
 
 
 def _decay(size: tuple[int, int], power: float) -> Tensor:
@@ -174,14 +238,24 @@ def _decay(size: tuple[int, int], power: float) -> Tensor:
 
 
 def _noise(keys: Tensor, shape: Sequence[int], sd: float) -> nn.Parameter:
-    """Initial parameters (B, P): normal noise, P being the size of `shape` rounded up.
+    """Initial parameters (B, P): normal noise, P being the size of `shape` rounded up."""
+    return _padded(rng.normal(keys, rng.INITIAL, math.prod(shape)) * sd)
 
-    Rounded up to whole cache lines, because fused Adam treats the odd end of a tensor with other
-    instructions, and where that end lies would depend on the batch size.
+
+def _uniform_phases(keys: Tensor, shape: Sequence[int]) -> nn.Parameter:
+    """Initial parameters (B, P) in (-pi, pi), P being the size of `shape` rounded up."""
+    return _padded(
+        (rng.uniform(keys, rng.INITIAL, 1, math.prod(shape))[:, 0] * 2.0 - 1.0) * torch.pi
+    )
+
+
+def _padded(values: Tensor) -> nn.Parameter:
+    """Parameters of which each row is rounded up to whole cache lines with zeros.
+
+    Fused Adam treats the odd end of a tensor with other instructions, and where that end lies would
+    depend on the batch size.
     """
-    size = math.prod(shape)
-    noise = rng.normal(keys, rng.INITIAL, size) * sd
-    return nn.Parameter(nn.functional.pad(noise, (0, -size % _CACHE_LINE)))
+    return nn.Parameter(nn.functional.pad(values, (0, -values.shape[1] % _CACHE_LINE)))
 
 
 def _rows(parameters: Tensor, shape: Sequence[int]) -> Tensor:

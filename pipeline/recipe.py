@@ -5,9 +5,9 @@ part of every job's identity. The code that acts on a record lives in the module
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-ALGORITHM_VERSION = 2
+ALGORITHM_VERSION = 3
 """Raised with every change of code that changes pixels under an unchanged recipe."""
 
 
@@ -41,9 +41,11 @@ class Fourier:
     decay_power: float = 1.5
     """Amplitude falls as frequency ** -decay_power; photographs are near 1 to 1.5."""
     initial_sd: float = 0.3
-    """Standard deviation of the initial coefficients; small values leave channels dead."""
+    """Root mean square of the initial coefficients; small values leave channels dead."""
     contrast: float = 2.0
     """Standard deviation of every rendered sample before colours and sigmoid."""
+    alpha: bool = False
+    """Whether to keep where the score's gradient fell, as a map of opacity."""
 
     def __post_init__(self) -> None:
         _not_negative(decay_power=self.decay_power)
@@ -56,10 +58,56 @@ class Pixel:
 
     name: str = "pixel"
     initial_sd: float = 0.3
-    """Standard deviation of the initial values, before colours and sigmoid."""
+    """Standard deviation of the initial values, before colours and sigmoid; a photograph to start
+    from is taken as it is."""
+    alpha: bool = False
+    """Whether to keep where the score's gradient fell, as a map of opacity."""
 
     def __post_init__(self) -> None:
         _positive(initial_sd=self.initial_sd)
+
+
+@dataclass(frozen=True)
+class Maco:
+    """Phases alone; magnitudes are those of photographs (Fel et al. 2023, MACO)."""
+
+    name: str = "maco"
+    contrast: float = 2.0
+    """Standard deviation of every rendered sample before colours and sigmoid."""
+    alpha: bool = False
+    """Whether to keep where the score's gradient fell, as a map of opacity."""
+
+    def __post_init__(self) -> None:
+        _positive(contrast=self.contrast)
+
+
+Parameterization = Fourier | Pixel | Maco
+
+
+@dataclass(frozen=True)
+class NoiseInit:
+    """Start from random parameters."""
+
+    name: str = "noise"
+
+
+@dataclass(frozen=True)
+class SpectrumInit:
+    """Start from noise that has the mean spectrum of photographs: random phases alone."""
+
+    name: str = "spectrum"
+
+
+@dataclass(frozen=True)
+class DatasetInit:
+    """Start from the photograph that excites the channel most."""
+
+    name: str = "dataset"
+    dataset: str = ""
+    """Digest of the dataset; the survey fills it in."""
+
+
+Init = NoiseInit | SpectrumInit | DatasetInit
 
 
 @dataclass(frozen=True)
@@ -77,6 +125,31 @@ class Transforms:
         _not_negative(jitter=self.jitter, rotate=self.rotate)
         _positive(**{"scale[0]": self.scale[0], "scale[1]": self.scale[1]})
         _require(self.scale[0] <= self.scale[1], f"scale must ascend, not {list(self.scale)}.")
+
+
+@dataclass(frozen=True)
+class Regularizers:
+    """What holds the image back while it climbs; 0 is off. Formulas are in `regularizers`.
+
+    The first four are penalties. Their gradient is measured against that of the score, so one
+    weight means the same for channels that answer with 0.1 and with 100, in any layer.
+    """
+
+    total_variation: float = 0.0
+    """Weight of the differences between neighbouring pixels."""
+    l1: float = 0.0
+    """Weight of the distance from mid-grey."""
+    l2: float = 0.0
+    """Weight of the squared distance from mid-grey."""
+    high_frequency: float = 0.0
+    """Weight of the spectral energy above half the Nyquist frequency."""
+    blur: float = 0.0
+    """Width in pixels by which each step blurs the image at first; it falls to 0 at the end."""
+    clip: float = 0.0
+    """Largest norm of a sample's gradient; 0 sets no bound."""
+
+    def __post_init__(self) -> None:
+        _not_negative(**{field.name: getattr(self, field.name) for field in fields(self)})
 
 
 @dataclass(frozen=True)
@@ -98,6 +171,8 @@ class Adam:
     """Number of first steps in which gradients leak through the closed side of ReLU."""
     leaky_slope: float = 0.1
     """Slope of that leak; with 0 a channel that starts closed stays a grey tile."""
+    starts: int = 3
+    """How many random starts a channel gets that stays dead; later ones leak at every step."""
 
     def __post_init__(self) -> None:
         _require(self.steps >= 1, f"steps must be 1 or more, not {self.steps}.")
@@ -105,6 +180,7 @@ class Adam:
         _require(0 <= self.beta1 < 1, f"beta1 must be in [0, 1), not {self.beta1}.")
         _require(0 <= self.beta2 < 1, f"beta2 must be in [0, 1), not {self.beta2}.")
         _not_negative(leaky_steps=self.leaky_steps, leaky_slope=self.leaky_slope)
+        _require(1 <= self.starts <= 255, f"starts must be 1 to 255, not {self.starts}.")
 
 
 @dataclass(frozen=True)
@@ -112,14 +188,27 @@ class Recipe:
     """What is done to make an image; two images under one recipe differ in their job alone."""
 
     objective: ChannelObjective
-    parameterization: Fourier | Pixel
+    parameterization: Parameterization
     transforms: Transforms
     optimizer: Adam
     image_size: int
     """Height and width of the image, in pixels."""
     precision: str
     """Number format of the network during ascent: `fp32` or `bf16`; all else is fp32."""
+    regularizers: Regularizers = Regularizers()
+    init: Init = NoiseInit()
     algorithm: int = ALGORITHM_VERSION
+
+    def __post_init__(self) -> None:
+        check_together(self.parameterization, self.regularizers)
+
+
+def check_together(parameterization: Parameterization, regularizers: Regularizers) -> None:
+    """Raise ValueError where a regularizer cannot work on a parameterization."""
+    _require(
+        not (isinstance(parameterization, Maco) and regularizers.blur > 0),
+        "regularizers.blur changes magnitudes, which maco holds fixed; use fourier or pixel.",
+    )
 
 
 _TRACE_POINTS = 33

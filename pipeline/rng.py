@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-INITIAL, WARP = 0, 1
+INITIAL, WARP, START = 0, 1, 2
 """Streams: what the numbers are for."""
 
 NOISE = 2**16
@@ -26,6 +26,16 @@ def keys(job_keys: Sequence[str], device: torch.device | str = "cpu") -> Tensor:
     """First 64 bits of each hexadecimal job key as two 32-bit words: (B, 2) int64."""
     words = [[int(key[:8], 16), int(key[8:16], 16)] for key in job_keys]
     return torch.tensor(words, dtype=torch.int64, device=device)
+
+
+def restarted(keys: Tensor, start: int) -> Tensor:
+    """Random keys of the start-th attempt at the same jobs, counted from 0: (B, 2) int64.
+
+    The first attempt has the keys of the jobs themselves.
+    """
+    if start == 0:
+        return keys
+    return _words(keys, START, start + 1, 2)[:, start].contiguous()
 
 
 def philox(counter: Sequence[Tensor], key: Sequence[Tensor]) -> list[Tensor]:

@@ -6,7 +6,7 @@ Everything that can be wrong with a sweep is found here, before anything is comp
 import copy
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from pipeline.memory import free_host_bytes
 from pipeline.models import DTYPES, Network, check_weights, load_network
 from pipeline.photographs import open_dataset
 from pipeline.plan import LayerPlan, ModelPlan, Plan, StudyPlan, select_channels
-from pipeline.recipe import Recipe
+from pipeline.recipe import DatasetInit, Recipe
 from pipeline.saliency import check_available
 
 SMALLEST_IMAGE = 16
@@ -50,8 +50,11 @@ def make_plan(config: Config, surveys: list[Survey], devices: list[str]) -> Plan
     """Decide the channels of every layer and the recipe of every model; raises UserError."""
     precision = resolve_precision(config.precision, devices)
     pairs = zip(config.models, surveys, strict=True)
+    study = _plan_study(config)
+    if study is not None and isinstance(config.init, DatasetInit):
+        config = replace(config, init=replace(config.init, dataset=study.listing))
     models = tuple(_plan_model(config, model, found, precision) for model, found in pairs)
-    return Plan(models, config.seeds, config.shard_size, _plan_study(config))
+    return Plan(models, config.seeds, config.shard_size, study)
 
 
 def _plan_study(config: Config) -> StudyPlan | None:
@@ -90,6 +93,8 @@ def _plan_model(config: Config, model: ModelConfig, found: Survey, precision: st
         optimizer=config.optimizer,
         image_size=found.image_size,
         precision=precision,
+        regularizers=config.regularizers,
+        init=config.init,
     )
     layers = []
     for info in wanted:

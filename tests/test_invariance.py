@@ -17,7 +17,17 @@ from pipeline.bench import LayerBench, Workbench
 from pipeline.config import ModelConfig
 from pipeline.layers import describe_layers
 from pipeline.models import load_network
-from pipeline.recipe import Adam, ChannelObjective, Fourier, Pixel, Recipe, Transforms
+from pipeline.recipe import (
+    Adam,
+    ChannelObjective,
+    Fourier,
+    Maco,
+    Pixel,
+    Recipe,
+    Regularizers,
+    SpectrumInit,
+    Transforms,
+)
 
 RECIPE = Recipe(
     objective=ChannelObjective(),
@@ -33,6 +43,15 @@ RECIPES = {
     "fourier bf16": dataclasses.replace(RECIPE, precision="bf16"),
     "pixel bf16": dataclasses.replace(RECIPE, precision="bf16", parameterization=Pixel()),
     "fourier fp32, odd size": dataclasses.replace(RECIPE, image_size=45),
+    "maco bf16": dataclasses.replace(RECIPE, precision="bf16", parameterization=Maco(alpha=True)),
+    "maco fp32, odd size": dataclasses.replace(RECIPE, parameterization=Maco(), image_size=45),
+    "regularized, from spectrum": dataclasses.replace(
+        RECIPE,
+        parameterization=Fourier(alpha=True),
+        regularizers=Regularizers(0.1, 0.1, 0.1, 0.1, blur=0.5, clip=0.01),
+        init=SpectrumInit(),
+        image_size=45,
+    ),
 }
 
 

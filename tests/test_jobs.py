@@ -56,6 +56,7 @@ def test_key_is_sha256_of_the_canonical_identity() -> None:
                 "decay_power": 1.5,
                 "initial_sd": 0.3,
                 "contrast": 2.0,
+                "alpha": False,
             },
             "transforms": {"jitter": 0.0, "scale": [1.0, 1.0], "rotate": 0.0},
             "optimizer": {
@@ -67,9 +68,19 @@ def test_key_is_sha256_of_the_canonical_identity() -> None:
                 "beta2": 0.99,
                 "leaky_steps": 4,
                 "leaky_slope": 0.1,
+                "starts": 3,
             },
             "image_size": 16,
             "precision": "fp32",
+            "regularizers": {
+                "total_variation": 0.0,
+                "l1": 0.0,
+                "l2": 0.0,
+                "high_frequency": 0.0,
+                "blur": 0.0,
+                "clip": 0.0,
+            },
+            "init": {"name": "noise"},
             "algorithm": SERIES.recipe.algorithm,
         },
     }

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from toys import BLUE, GREEN, RED, STILL, colour_reader, make_recipe, pointwise
 
 from pipeline import rng
+from pipeline.colours import to_colours
 from pipeline.objectives import make_objective
 from pipeline.optimize import Ascent, Climber
-from pipeline.parameterizations import make_parameterization, to_colours
+from pipeline.parameterizations import make_parameterization
 from pipeline.recipe import ChannelObjective, Fourier, Pixel, Recipe, Transforms, trace_steps
 
 KEYS = rng.keys([f"{i:016x}" + "0" * 48 for i in range(1, 5)])

@@ -1,0 +1,89 @@
+"""Decorrelated colours: between the values that are optimised and the pixels that are seen.
+
+"Values" are images (B, 3, H, W) in colours that vary independently in photographs, before the
+sigmoid, so that any real number is an image.
+"""
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Square root of the covariance of ImageNet's RGB values (Olah et al. 2017, "Feature Visualization",
+# appendix on preconditioning): its columns are the directions in which natural colours vary.
+_COLOUR_DIRECTIONS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
+_COLOUR_SCALE = max(sum(row[i] ** 2 for row in _COLOUR_DIRECTIONS) ** 0.5 for i in range(3))
+
+
+def to_colours(values: Tensor) -> Tensor:
+    """Decorrelated values (B, 3, H, W) to RGB images in [0, 1]: colour matrix, then sigmoid."""
+    rgb: Tensor = _Sigmoid.apply(torch.matmul(_colour_matrix(values.device), values.flatten(2)))
+    return rgb.view_as(values)
+
+
+def from_colours(images: Tensor) -> Tensor:
+    """RGB images (B, 3, H, W) in [0, 1] to decorrelated values: the inverse of `to_colours`.
+
+    Black and white lie infinitely far out; they are met half a step of 8 bits before.
+    """
+    # In double, because torch rounds logarithms by where in memory a number lies.
+    logits = images.double().clamp(0.5 / 255.0, 254.5 / 255.0).logit().float()
+    inverse = torch.linalg.inv(_colour_matrix(torch.device("cpu"))).to(images.device)
+    return torch.matmul(inverse, logits.flatten(2)).view_as(images)
+
+
+@cache
+def _colour_matrix(device: torch.device) -> Tensor:
+    # Kept, because a copy to a GPU at every step would make the loop wait for it.
+    matrix: Tensor = torch.tensor(_COLOUR_DIRECTIONS, device=device) / _COLOUR_SCALE
+    return matrix
+
+
+class _Sigmoid(torch.autograd.Function):
+    """1 / (1 + exp(-x)), with the same bits wherever in memory a number lies.
+
+    torch's own CPU sigmoid rounds differently at the end of a chunk of memory, so that a sample's
+    bits would depend on its place in the batch.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = torch.neg(x).exp_().add_(1.0).reciprocal_()
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        gradient: Tensor = torch.ops.aten.sigmoid_backward(grads[0], y)
+        return gradient
+
+
+def fixed_contrast(values: Tensor, contrast: float) -> Tensor:
+    """Values (B, 3, H, W) scaled so that each sample's standard deviation is the contrast."""
+    scaled: Tensor = _FixedContrast.apply(values, contrast)
+    return scaled
+
+
+class _FixedContrast(torch.autograd.Function):
+    """The scaling, and a gradient without what would only raise the contrast."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, contrast: float) -> Tensor:
+        # From the moments: torch.std is thirty times slower on a CPU.
+        everything = (1, 2, 3)
+        mean = values.mean(everything, keepdim=True)
+        variance = values.square().mean(everything, keepdim=True) - mean.square()
+        gain = contrast * variance.clamp_min(1e-12).rsqrt()
+        scaled = values * gain
+        ctx.save_for_backward(scaled, mean * gain, gain)
+        ctx.contrast = contrast
+        return scaled
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        scaled, mean, gain = ctx.saved_tensors
+        raise_contrast = (grads[0] * scaled).mean((1, 2, 3), keepdim=True) / ctx.contrast**2
+        gradient = torch.addcmul(grads[0], scaled, raise_contrast, value=-1.0)
+        return gradient.add_(mean * raise_contrast).mul_(gain), None
