@@ -12,8 +12,8 @@ from pipeline.errors import UserError
 from pipeline.recipe import (
     Adam,
     ChannelObjective,
-    Init,
     DatasetInit,
+    Init,
     Parameterization,
     Regularizers,
     Transforms,
@@ -268,7 +268,7 @@ class Config:
         if self.dataset is None and self.saliency is not None:
             raise ValueError(f"saliency maps are of photographs: {_ADD_PHOTOGRAPHS} saliency=none.")
         if self.dataset is None and isinstance(self.init, DatasetInit):
-            raise ValueError(f"init=dataset starts from photographs: {_ADD_PHOTOGRAPHS} init=noise.")
+            raise ValueError(f"init=dataset is a photograph: {_ADD_PHOTOGRAPHS} init=noise.")
         if not 1 <= self.shard_size <= LARGEST_SHARD:
             raise ValueError(f"shard_size must be 1 to {LARGEST_SHARD}, not {self.shard_size}.")
 

@@ -2,20 +2,28 @@
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal
 
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pipeline.bench import LayerBench
 from pipeline.config import DatasetConfig, ModelConfig
 from pipeline.jobs import Series, Shard, ShardResult, joined
 from pipeline.plan import ModelPlan, StudyPlan
+from pipeline.recipe import DatasetInit
+from pipeline.statistics import from_bytes
 from pipeline.store import commit
+from pipeline.study_tasks import Study
 from pipeline.tasks.base import Workplace
+from pipeline.tasks.pictures import PictureBook
+
+Starts = Callable[[Sequence[int]], Tensor | None]
+"""Channels to the photographs (n, 3, H, W) that their images start from, if any."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +58,22 @@ class AscentBundle:
             waiting = list(group)
             # What goes wrong from here on is charged to it.
             place.pulse.beat(tasks=[waiting[0].key])
-            runner = ShardRunner(place, place.bench.layer(infos[name]), self.batch_size)
+            bench = place.bench.layer(infos[name])
+            runner = ShardRunner(place, bench, self.batch_size, self._starts(place, name))
             for shards in place.until_told_to_leave(together(waiting, runner.batch_size)):
                 runner.run([shard for shard in shards if not place.folder.is_done(shard)])
+
+    def _starts(self, place: Workplace, layer: str) -> Starts:
+        """Photographs to start from, if the recipe wants them."""
+        plan = self.plan
+        if not isinstance(plan.recipe.init, DatasetInit):
+            return lambda channels: None
+        assert self.study is not None
+        assert self.dataset is not None
+        size = plan.recipe.image_size
+        book = PictureBook(place.folder, self.study, self.dataset, size)
+        study = Study(plan.label, plan.network, layer, size, self.study)
+        return lambda channels: from_bytes(torch.from_numpy(book.strongest(study, channels)))
 
     def shards(self) -> list[Shard]:
         """The shards, in order."""
@@ -67,9 +88,13 @@ class ShardRunner:
     """Makes shards of one layer: batches of jobs in, shards for the committer out."""
 
     def __init__(
-        self, place: Workplace, bench: LayerBench, batch_size: int | Literal["auto"]
+        self,
+        place: Workplace,
+        bench: LayerBench,
+        batch_size: int | Literal["auto"],
+        starts: Starts,
     ) -> None:
-        self.place, self.bench, self.pulse = place, bench, place.pulse
+        self.place, self.bench, self.pulse, self.starts = place, bench, place.pulse, starts
         self.batch_size = bench.auto_batch() if batch_size == "auto" else batch_size
 
     def run(self, shards: Sequence[Shard]) -> None:
@@ -119,7 +144,8 @@ class ShardRunner:
             now = time.monotonic()
             self.pulse.beat(done=done + len(batch) * (step + 1) / parts, busy=busy + now - started)
 
-        arrays = self.bench.make([key for key, _ in batch], [c for _, c in batch], on_step)
+        keys, channels = [key for key, _ in batch], [channel for _, channel in batch]
+        arrays = self.bench.make(keys, channels, on_step, self.starts(channels))
         on_step(parts - 1)
         return arrays
 

@@ -1,9 +1,7 @@
 """Illustrate: the photographs that channels answer to most and least, cut to the view, mapped."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,21 +10,16 @@ from numpy.typing import NDArray
 
 from pipeline import rng
 from pipeline.config import DatasetConfig, ModelConfig
-from pipeline.listing import Listing
 from pipeline.objectives import make_objective
-from pipeline.photographs import open_dataset
 from pipeline.plan import ModelPlan, StudyPlan
 from pipeline.records import digest
 from pipeline.saliency import saliency_maps
 from pipeline.statistics import from_bytes
 from pipeline.study import LayerStudy
-from pipeline.study_store import read_findings, write_arrays
-from pipeline.study_tasks import Examples, Study, studies_of
+from pipeline.study_store import write_arrays
+from pipeline.study_tasks import Examples, studies_of
 from pipeline.tasks.base import Workplace
-from pipeline.views import read_view
-
-_PICTURES_KEPT = 1024
-"""Photographs that several channels of a layer share are read once, if not too far apart."""
+from pipeline.tasks.pictures import PictureBook
 
 
 @dataclass(frozen=True)
@@ -53,7 +46,7 @@ class ExamplesBundle:
         Raises:
             StorageError: the disk is full or fails.
         """
-        book = PictureBook(place, self.study, self.dataset, self.plan.recipe.image_size)
+        book = PictureBook(place.folder, self.study, self.dataset, self.plan.recipe.image_size)
         studies = {study.layer: study for study in studies_of(self.plan, self.study)}
         tasks = (Examples(studies[r.layer], r.channels, self.study.saliency) for r in self.requests)
         for task in place.until_told_to_leave(tasks):
@@ -91,34 +84,6 @@ class ExamplesBundle:
         )
         whole = (maps * 255.0).round().to(torch.uint8).cpu().numpy()
         return whole.reshape(*pictures.shape[:2], *whole.shape[1:])
-
-
-class PictureBook:
-    """Looks up photographs of a dataset, cut to the view of the network."""
-
-    def __init__(
-        self, place: Workplace, plan: StudyPlan, dataset: DatasetConfig, size: int
-    ) -> None:
-        self.folder, self.size = place.folder, size
-        self.photographs = open_dataset(dataset)
-        self.listing = Listing(place.folder.listing(plan.listing))
-        self.study = lru_cache(maxsize=1)(self._study)
-        self.picture = lru_cache(maxsize=_PICTURES_KEPT)(self._picture)
-
-    def pictures(self, indices: Sequence[int]) -> NDArray[np.uint8]:
-        """Photographs by their places in the listing (n, S, S, 3); black where it is -1."""
-        nothing = np.zeros((self.size, self.size, 3), np.uint8)
-        return np.stack([nothing if i < 0 else self.picture(int(i)) for i in indices])
-
-    def _picture(self, index: int) -> NDArray[np.uint8]:
-        (entry,) = self.listing.block(index, index + 1)
-        view = read_view(self.photographs, index, entry, self.size)
-        if view.pixels is None:
-            raise RuntimeError(f"photograph {entry.path} can no longer be read: {view.reason}")
-        return view.pixels
-
-    def _study(self, study: Study) -> LayerStudy:
-        return read_findings(self.folder, study).study
 
 
 def _pick(task: Examples, found: LayerStudy, book: PictureBook) -> dict[str, NDArray[Any]]:
