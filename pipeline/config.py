@@ -14,6 +14,8 @@ from pipeline.records import build
 
 LARGEST_SHARD = 4096
 LARGEST_IMAGE = 4096
+MOST_PHOTOGRAPHS = 9
+"""Of a kind that a sheet of evidence shows of a channel."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,9 @@ class LocalSettings:
 class CollateSettings:
     """How the montages look."""
 
+    montage: Literal["grid", "evidence"] = "grid"
+    """`grid`: a picture per layer, a tile per channel; `evidence`: besides, sheets with a row per
+    channel that show its images beside photographs."""
     tile: int = 128
     """Largest size of a tile, in pixels; smaller images are shown as they are."""
     columns: int | None = None
@@ -84,8 +89,15 @@ class CollateSettings:
     """Space between tiles, in pixels."""
     seeds: Literal["row", "grid"] = "row"
     """Several seeds: side by side in each cell (`row`), or one grid after the other (`grid`)."""
+    examples: int = 4
+    """Photographs that excite a channel most on a sheet of evidence."""
+    weakest: int = 4
+    """Photographs that excite it least."""
 
     def __post_init__(self) -> None:
+        for name, shown in (("examples", self.examples), ("weakest", self.weakest)):
+            if not 0 <= shown <= MOST_PHOTOGRAPHS:
+                raise ValueError(f"{name} must be 0 to {MOST_PHOTOGRAPHS}, not {shown}.")
         if not 16 <= self.tile <= 2048:
             raise ValueError(f"tile must be 16 to 2048, not {self.tile}.")
         if self.columns is not None and self.columns < 1:
