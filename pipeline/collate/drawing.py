@@ -111,7 +111,7 @@ def paint_tile(picture: Image.Image, tile: Tile) -> None:
     if tile.pixels is None:
         draw = ImageDraw.Draw(picture)
         draw.rectangle((left, top, right - 1, bottom - 1), fill=EMPTY)
-        letters = max(10, (right - left) // 9)
+        letters = max(12, (right - left) // 9)
         paint_text(draw, Text(tile.box, tile.word, letters, ALARM, "centre"))
         return
     shown = as_tile(tile.pixels, right - left)
