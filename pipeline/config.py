@@ -23,6 +23,8 @@ from pipeline.records import build
 
 LARGEST_SHARD = 4096
 LARGEST_IMAGE = 4096
+MOST_PHOTOGRAPHS = 9
+"""Of a kind that a sheet of evidence shows of a channel."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,9 @@ class LocalSettings:
 class CollateSettings:
     """How the montages look."""
 
+    montage: Literal["grid", "evidence"] = "grid"
+    """`grid`: a picture per layer, a tile per channel; `evidence`: besides, sheets with a row per
+    channel that show its images beside photographs."""
     tile: int = 128
     """Largest size of a tile, in pixels; smaller images are shown as they are."""
     columns: int | None = None
@@ -118,9 +123,11 @@ class DatasetSettings:
     """How many of the strongest and weakest photographs are kept as pictures."""
 
     def __post_init__(self) -> None:
-        for name, least in (("top", 1), ("bottom", 0), ("reference", 100), ("examples", 0)):
+        for name, least in (("top", 1), ("bottom", 0), ("reference", 100)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be {least} or more, not {getattr(self, name)}.")
+        if not 0 <= self.examples <= MOST_PHOTOGRAPHS:
+            raise ValueError(f"examples must be 0 to {MOST_PHOTOGRAPHS}, not {self.examples}.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,9 +78,19 @@ class OutputFolder:
         """The picture of a layer."""
         return self.montages / safe_name(model) / f"{safe_name(layer)}.png"
 
-    def failure(self, shard_key: str, attempt: int) -> Path:
+    def sheet(self, model: str, layer: str, number: int) -> Path:
+        """A page of evidence of a layer."""
+        return self.montages / safe_name(model) / f"{safe_name(layer)}.evidence-{number:03}.png"
+
+    def sheets(self, model: str, layer: str) -> list[Path]:
+        """The pages of evidence of a layer that are there."""
+        folder, name = self.montages / safe_name(model), safe_name(layer)
+        found = folder.iterdir() if folder.is_dir() else ()
+        return sorted(path for path in found if path.name.startswith(f"{name}.evidence-"))
+
+    def failure(self, task_key: str, attempt: int) -> Path:
         """The record of a failed attempt."""
-        return self.failures / f"{shard_key}.{attempt}.json"
+        return self.failures / f"{task_key}.{attempt}.json"
 
     def bundle(self, tag: str) -> Path:
         """What a worker is asked to do."""

@@ -1,6 +1,6 @@
 """The config: what `conf/` holds composes and is sound, and mistakes are told with their place."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -70,6 +70,13 @@ def test_models_are_names_or_mappings_and_inherit_what_they_do_not_say() -> None
     assert composed("models=resnet18").models == composed("models=[resnet18]").models
 
 
+@pytest.mark.parametrize("asked", ["collate.montage=evidence", "montage=evidence"])
+def test_evidence_is_drawn_when_asked_for_and_looks_like_montages_otherwise(asked: str) -> None:
+    grid, evidence = composed().collate, composed(asked).collate
+    assert (grid.montage, evidence.montage) == ("grid", "evidence")
+    assert replace(evidence, montage="grid") == grid
+
+
 def test_config_is_plain_data_once_frozen() -> None:
     config = composed("channels={random: 4}", "models=[{name: m, target: a.b, args: {n: [1]}}]")
     assert config.channels == {"random": 4}
@@ -86,6 +93,7 @@ MISTAKES = [
     ("transforms.scale=[1]", ["transforms.scale must be a list of 2"]),
     ("parameterization.name=fourie", ["parameterization.name 'fourie'", "choose from: fourier"]),
     ("precision=fp16", ["precision 'fp16'", "choose from: bf16"]),
+    ("collate.montage=evidense", ["collate.montage 'evidense'", "choose from: evidence"]),
     ("collate.seeds=rows", ["collate.seeds 'rows'", "choose from: row"]),
     ("collate.tile=4", ["collate", "tile must be 16 to 2048, not 4"]),
     ("collate.columns=0", ["collate", "columns must be 1 or more"]),

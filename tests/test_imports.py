@@ -24,8 +24,9 @@ FLOW = (
     *("transforms", "optimize", "statistics", "bench", "saliency", "survey", "manifest"),
     *("study", "study_tasks", "study_store", "evidence", "pulse", "committer"),
     *("tasks.base", "tasks.ascend", "tasks.study", "tasks.illustrate", "worker"),
-    *("collate.overlay", "collate.gather", "collate.study_group", "collate.hdf5"),
-    *("collate.montage", "collate.run"),
+    *("collate.overlay", "collate.drawing", "collate.evidence_row", "collate.sheet_grid"),
+    *("collate.evidence_sheet", "collate.gather", "collate.study_group", "collate.hdf5"),
+    *("collate.montage", "collate.evidence_pages", "collate.run"),
 )
 """The way of the data, from the design: config, plan, worker, store, collate."""
 

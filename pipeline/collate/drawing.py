@@ -1,5 +1,8 @@
 """What all pictures of the atlas share: colours, the font, tiles, and lines of text that fit."""
 
+from dataclasses import dataclass
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -11,6 +14,7 @@ LARGEST_SIDE = 12_000
 """Pixels; what is larger is shown smaller or cut into pages, so that viewers still open it."""
 
 _SMALLEST_FONT = 9
+_SHADOW = "#00000080"
 
 
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
@@ -57,3 +61,83 @@ def fitting(text: str, size: int, width: float) -> tuple[str, int]:
     while text and least.getlength(text + "…") > width:
         text = text[:-1]
     return text + "…", _SMALLEST_FONT
+
+
+def wrapped(text: str, size: int, width: float) -> list[str]:
+    """A text in lines of no more than `width`, broken between words."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and font(size).getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels; right and bottom are the first outside."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A picture and its place."""
+
+    box: Box
+    """A square."""
+    pixels: NDArray[np.uint8] | None
+    """(H, W, 3); resized where it is not of the box's size. None: an empty square."""
+    frame: Box | None = None
+    """A part of `pixels` around which a thin frame is drawn."""
+    word: str = ""
+    """Written in the middle of an empty square."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A line of text and its place."""
+
+    box: Box
+    words: str
+    size: int
+    """Of the letters, in pixels; smaller where the words would not fit."""
+    colour: str = INK
+    align: Literal["left", "right", "centre"] = "left"
+
+
+def paint_tile(picture: Image.Image, tile: Tile) -> None:
+    """Put a tile into its place, with its frame."""
+    left, top, right, bottom = tile.box
+    if tile.pixels is None:
+        draw = ImageDraw.Draw(picture)
+        draw.rectangle((left, top, right - 1, bottom - 1), fill=EMPTY)
+        letters = max(12, (right - left) // 9)
+        paint_text(draw, Text(tile.box, tile.word, letters, ALARM, "centre"))
+        return
+    shown = as_tile(tile.pixels, right - left)
+    if tile.frame is not None:
+        _draw_frame(shown, tile.frame, (right - left) / tile.pixels.shape[1])
+    picture.paste(shown, (left, top))
+
+
+def paint_text(draw: ImageDraw.ImageDraw, text: Text) -> None:
+    """Write a line within its box, in the middle of its height."""
+    left, top, right, bottom = text.box
+    words, size = fitting(text.words, text.size, right - left)
+    spare = right - left - font(size).getlength(words)
+    x = left + {"left": 0.0, "centre": spare / 2, "right": spare}[text.align]
+    # The middle of capital letters, so that lines stand level whatever their letters.
+    _, up, _, down = font(size).getbbox("H")
+    draw.text((x, round((top + bottom - up - down) / 2)), words, text.colour, font(size))
+
+
+def _draw_frame(picture: Image.Image, part: Box, scale: float) -> None:
+    """A white line between dark ones: it shows on any ground, the white paper beside it too."""
+    end, line = picture.width - 1, max(1, picture.width // 100)
+    left, top = (min(end, max(1, round(side * scale))) for side in part[:2])
+    right, bottom = (max(0, min(end, round(side * scale)) - 1) for side in part[2:])
+    draw = ImageDraw.Draw(picture, "RGBA")
+    for out, colour, width in ((1, _SHADOW, 1), (-line, _SHADOW, 1), (0, PAPER, line)):
+        box = (left - out, top - out, right + out, bottom + out)
+        if box[0] <= box[2] and box[1] <= box[3]:
+            draw.rectangle(box, outline=colour, width=width)

@@ -135,6 +135,13 @@ class LayerView:
             except CorruptFile:
                 self.corrupt.append(self.folder.product(product))
 
+    def photograph_files(self) -> Iterator[str]:
+        """The names of the committed files about photographs that belong to this layer."""
+        if self.study is not None:
+            tasks = examples_of_layer(self.study, self.layer, self.plan.shard_size)
+            products = [self.study.product, *(p for task in tasks for p in task.products)]
+            yield from (p.key for p in products if self.folder.exists(p))
+
     def rows_of(self, channels: NDArray[np.int64]) -> NDArray[np.intp]:
         """Where channels lie among the layer's wanted ones."""
         return np.searchsorted(self.channels, channels)

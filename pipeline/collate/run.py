@@ -10,13 +10,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import h5py
 
+from pipeline.collate.evidence_pages import write_pages
 from pipeline.collate.gather import LayerView, layer_views
 from pipeline.collate.hdf5 import write_atlas
 from pipeline.collate.montage import write_montage
@@ -76,31 +78,31 @@ def collate_here(folder: OutputFolder, settings: CollateSettings, anew: bool) ->
     content = _content(manifest, views, settings)
     if is_current(folder, views, content) and not anew:
         return
-    write_montages(folder, views, settings)
+    paint(views, partial(write_montage, folder, settings=settings))
     attributes = {
         "config": _yaml(manifest["config"]),
         "versions": canonical_json(manifest["versions"]),
     }
     write_atlas(folder, views, attributes, content)
+    if settings.montage == "evidence":
+        paint(views, partial(write_pages, tile=settings.tile))
     for path in dict.fromkeys(path for view in views for path in view.corrupt):
-        print(f"corrupt shard set aside, to be computed again: {path}", file=sys.stderr)
+        print(f"corrupt file set aside, to be computed again: {path}", file=sys.stderr)
 
 
-def write_montages(
-    folder: OutputFolder, views: Sequence[LayerView], settings: CollateSettings
-) -> None:
-    """Draw the montages of all layers, several at once; notes corrupt shards in the views."""
+def paint(views: Sequence[LayerView], write: Callable[[LayerView], None]) -> None:
+    """Draw pictures of all layers, several at once; notes corrupt files in the views."""
     # Forked, so that nothing is imported or listed again; no thread is running here.
     forked = multiprocessing.get_context("fork")
     workers = min(len(views), len(os.sched_getaffinity(0)), _MOST_PAINTERS)
     with ProcessPoolExecutor(workers, forked, die_with, (os.getpid(),)) as pool:
-        futures = [pool.submit(_write_montage, folder, view, settings) for view in views]
+        futures = [pool.submit(_paint, view, write) for view in views]
         for view, future in zip(views, futures, strict=True):
             view.corrupt += future.result()
 
 
-def _write_montage(folder: OutputFolder, view: LayerView, settings: CollateSettings) -> list[Path]:
-    write_montage(folder, view, settings)
+def _paint(view: LayerView, write: Callable[[LayerView], None]) -> list[Path]:
+    write(view)
     return view.corrupt
 
 
@@ -123,7 +125,8 @@ def _content(manifest: dict[str, Any], views: list[LayerView], settings: Collate
         for view in views
         for _, shard, located in view.located()
     ]
-    return digest([manifest["plan"], files, vars(settings)])
+    photographs = [sorted(view.photograph_files()) for view in views]
+    return digest([manifest["plan"], files, photographs, vars(settings)])
 
 
 def _yaml(config: dict[str, Any]) -> str:

@@ -1,0 +1,108 @@
+"""Sheets of evidence of a layer, page by page, from the atlas alone."""
+
+import io
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.collate.evidence_row import MOST_IMAGES, EvidenceRow
+from pipeline.collate.evidence_sheet import draw_sheet, pages, rows_per_page
+from pipeline.collate.gather import LayerView
+from pipeline.collate.montage import describe_recipe
+from pipeline.collate.overlay import overlay
+from pipeline.jobs import STATUS
+from pipeline.store import write_atomically
+
+_FACTS = {
+    "activation": "{:.4g}",
+    "percentile": "{:.3g}",
+    "agreement": "{:.2f}",
+    "agreement_rank": "{}",
+    "selectivity": "{:.2f}",
+}
+"""What is told of each channel, and how; of the seed that agrees most if there are several."""
+
+_NOTES = (
+    "Percentile: where the image's activation lies among the photographs'.",
+    "Agreement: cosine between the layer's answers to the image and to the channel's photographs; "
+    "rank: how many channels' photographs it resembles more, plus one.",
+    "Frames: what the position of the largest response sees.",
+)
+_WORDS = {code: name for name, code in STATUS.items() if name != "ok"}
+
+
+def write_pages(view: LayerView, tile: int) -> None:
+    """Draw the sheets of a layer, as far as the atlas knows photographs; old ones are removed.
+
+    Raises:
+        StorageError: the disk is full or fails.
+    """
+    label, name = view.model.label, view.layer.info.name
+    written = set()
+    for number, page in enumerate(_pages(view, tile), 1):
+        path = view.folder.sheet(label, name, number)
+        write_atomically(path, page)
+        written.add(path)
+    for path in view.folder.sheets(label, name):
+        if path not in written:
+            path.unlink(missing_ok=True)
+
+
+def _pages(view: LayerView, tile: int) -> Iterator[bytes]:
+    """The sheets as PNG files, a page of rows in memory at a time."""
+    with h5py.File(view.folder.atlas, "r") as atlas:
+        group = atlas[view.group]
+        if "dataset" not in group or "top_image" not in group["dataset"]:
+            return
+        cut = pages(len(view.channels), rows_per_page(tile, len(_FACTS)))
+        for number, page in enumerate(cut, 1):
+            title = f"{view.model.label}  {view.layer.info.name}"
+            title += f"  ({number} of {len(cut)})" if len(cut) > 1 else ""
+            source = f"{group['dataset'].attrs['photographs']} photographs"
+            subtitle = f"{describe_recipe(view.model.recipe)}; {source}"
+            rows = [_row(group, row) for row in page]
+            buffer = io.BytesIO()
+            draw_sheet(title, subtitle, rows, tile, _NOTES).save(buffer, "PNG", compress_level=4)
+            yield buffer.getvalue()
+
+
+def _row(group: h5py.Group, row: int) -> EvidenceRow:
+    """What a sheet shows of one channel."""
+    dataset = group["dataset"]
+    status = group["status"][row, :MOST_IMAGES]
+    images = group["image"][row, :MOST_IMAGES]
+    made = ~np.isin(status, (STATUS["failed"], STATUS["missing"]))
+    strongest = dataset["top_image"][row]
+    return EvidenceRow(
+        channel=int(group["channel"][row]),
+        images=tuple(image if there else None for image, there in zip(images, made, strict=True)),
+        words=tuple(_WORDS.get(int(code), "") for code in status),
+        strongest=strongest,
+        overlays=_overlays(dataset, row, strongest),
+        weakest=dataset["bottom_image"][row] if "bottom_image" in dataset else strongest[:0],
+        boxes=dataset["top_view_box"][row, : len(strongest)],
+        facts=_facts(group, row),
+    )
+
+
+def _overlays(
+    dataset: h5py.Group, row: int, strongest: NDArray[np.uint8]
+) -> NDArray[np.uint8] | None:
+    if "top_saliency" not in dataset:
+        return None
+    maps = dataset["top_saliency"][row]
+    return np.stack([overlay(pixels, s) for pixels, s in zip(strongest, maps, strict=False)])
+
+
+def _facts(group: h5py.Group, row: int) -> dict[str, str]:
+    seed = max(0, int(group["best_seed_index"][row])) if "best_seed_index" in group else 0
+    values: dict[str, Any] = {name: group[name][row, seed] for name in _FACTS if name in group}
+    return {
+        name.removeprefix("agreement_"): _FACTS[name].format(value)
+        for name, value in values.items()
+        if not (isinstance(value, np.floating) and math.isnan(value))
+    }
