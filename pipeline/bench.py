@@ -15,24 +15,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline import rng
+from pipeline.batches import CPU_BATCH_MULTIPLE, filled_up
+from pipeline.fields import receptive_fields
 from pipeline.jobs import STATUS, LayerInfo
 from pipeline.layers import truncate_for_speed
 from pipeline.memory import bytes_per_sample, samples_that_fit
 from pipeline.models import DTYPES, Network
 from pipeline.objectives import make_objective
-from pipeline.observe import Answer, Observer, receptive_fields
+from pipeline.observe import Answer, Observer, normalised
 from pipeline.optimize import Climber, Jobs
 from pipeline.recipe import Recipe, trace_steps
 from pipeline.statistics import measure, to_bytes
 
 Observe = Callable[[Tensor], dict[str, Answer]]
-"""Images (B, 3, H, W) in [0, 1] to what layers answer, by their names."""
+"""Views (B, H, W, 3) uint8 to what layers answer, by their names."""
 
 CPU_BATCH = 32
-CPU_BATCH_MULTIPLE = 8
-"""On a CPU, batches are filled up to a multiple of this. Matrix products of fewer rows take other
-kernels and give other last bits; measured, multiples of 8 always agree with each other."""
-
 GPU_BATCH = 512
 """More samples than this at once are no faster on any GPU."""
 
@@ -66,18 +64,15 @@ class Workbench:
         return lambda images: forward(self._normalised(images, dtype))
 
     def observer(self, infos: Sequence[LayerInfo]) -> Observe:
-        """Images (B, 3, H, W) in [0, 1] to the answers of several layers, in fp32."""
+        """Views (B, H, W, 3) uint8 to the answers of several layers, in fp32."""
         observe = Observer(self.exact, infos)
-
-        @torch.no_grad()
-        def see(images: Tensor) -> dict[str, Answer]:
-            return observe(self._normalised(images.to(self.device), torch.float32))
-
-        return see
+        return lambda views: observe(normalised(views.to(self.device), self.network))
 
     def receptive_fields(self, infos: Sequence[LayerInfo]) -> dict[str, Tensor]:
         """What each position of some layers sees: boxes (L, 4) in pixels of the image."""
-        return receptive_fields(self.exact, infos, self._example(torch.float32))
+        # Not on a GPU: some of its kernels work on tiles, and what is no number spreads there.
+        example = self.network.example(self.recipe.image_size)
+        return receptive_fields(self.network.module, infos, example)
 
     def _example(self, dtype: torch.dtype) -> Tensor:
         return self.network.example(self.recipe.image_size).to(self.device, dtype)
@@ -155,7 +150,7 @@ class LayerBench:
     ) -> dict[str, Tensor]:
         """Optimise and measure jobs from one start."""
         n = len(jobs.channels)
-        filled = jobs.some(_filled_up(n, self.device))
+        filled = jobs.some(filled_up(n, self.device))
         ascent = climber.ascend(filled.keys, filled.channels, on_step, filled.photographs)
         pixels = to_bytes(ascent.images)
         measured = measure(self.exact, self.objective, pixels, filled.channels)
@@ -173,7 +168,7 @@ class LayerBench:
     def measure(self, pixels: NDArray[Any], channels: Sequence[int]) -> dict[str, NDArray[Any]]:
         """Measure stored images (n, H, W, 3) uint8 of some channels again."""
         n = len(channels)
-        order = _filled_up(n, self.device)
+        order = filled_up(n, self.device)
         target = torch.tensor(channels, device=self.device)[order]
         images = torch.from_numpy(pixels).to(self.device)[order]
         measured = measure(self.exact, self.objective, images, target)
@@ -216,12 +211,6 @@ class _Normalised(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         (std,) = ctx.saved_tensors
         return grads[0].contiguous().float() / std, None, None, None
-
-
-def _filled_up(n: int, device: torch.device) -> Tensor:
-    """Positions 0 to n - 1; the last is repeated to a CPU batch of which no bit depends."""
-    lacking = -n % CPU_BATCH_MULTIPLE if device.type == "cpu" else 0
-    return torch.arange(n + lacking, device=device).clamp_max(n - 1)
 
 
 def _on_device(module: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Module:

@@ -114,6 +114,8 @@ def _convert_union(options: Sequence[Any], value: Any, where: str) -> Any:
 
 def _chosen(records: Sequence[Any], value: Mapping[str, Any], where: str) -> Any:
     """The record of a family whose default `name` is the one that the value names."""
+    if len(records) == 1:
+        return records[0]
     by_name = {choice_name(record): record for record in records}
     name = value.get("name")
     if not isinstance(name, str) or name not in by_name:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pipeline import rng
-from pipeline.bench import CPU_BATCH_MULTIPLE
+from pipeline.batches import CPU_BATCH_MULTIPLE, filled_up
 from pipeline.config import IntegratedGradients, SaliencyMethod, SmoothGrad, VanillaSaliency
 from pipeline.errors import UserError
 from pipeline.gradients import PolyphaseStem
@@ -67,9 +67,9 @@ def saliency_maps(
     """
 
     def score(images: Tensor, channels: Tensor) -> Tensor:
-        filled, targets = _filled_up(images), _filled_up(channels)
+        rows = filled_up(len(images), images.device)
         with PolyphaseStem():
-            return objective.score(responses(filled), targets)[: len(images)]
+            return objective.score(responses(images[rows]), channels[rows])[: len(images)]
 
     methods: dict[type, Callable[..., Tensor]] = {
         VanillaSaliency: _vanilla,
@@ -157,9 +157,3 @@ def _gradients(score: Score, images: Tensor, channels: Tensor) -> Tensor:
         target = channels[start : start + BATCH]
         parts.append(method.attribute(batch, additional_forward_args=target, abs=False))
     return torch.cat(parts)
-
-
-def _filled_up(rows: Tensor) -> Tensor:
-    """Repeat the last row up to a batch of which the bits of a row do not depend, see `bench`."""
-    lacking = -len(rows) % CPU_BATCH_MULTIPLE
-    return torch.cat([rows, rows[-1:].expand(lacking, *rows.shape[1:])])

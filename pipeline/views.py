@@ -74,7 +74,7 @@ def read_view(photographs: Photographs, index: int, entry: Entry, size: int) -> 
     left, top, right, bottom = (side * fraction for side in _visible(size, width, height))
     # Of a long picture only the centre is resized; all of it might not fit into memory.
     square = picture.resize((size, size), Image.Resampling.LANCZOS, (left, top, right, bottom))
-    return View(np.asarray(square), width, height)
+    return View(np.array(square), width, height)
 
 
 def _draft(image: Image.Image, size: int) -> float:

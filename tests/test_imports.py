@@ -20,7 +20,17 @@ MODULES = {
 FLOW = (
     *("errors", "records", "recipe", "jobs", "config", "plan"),
     *("sealed_file", "shard_file", "store", "listing", "photographs", "views"),
-    *("rng", "gradients", "models", "layers", "observe", "objectives", "parameterizations"),
+    *(
+        "rng",
+        "batches",
+        "gradients",
+        "models",
+        "layers",
+        "fields",
+        "observe",
+        "objectives",
+        "parameterizations",
+    ),
     *("transforms", "optimize", "statistics", "bench", "saliency", "survey", "manifest"),
     *("study", "study_tasks", "study_store", "evidence", "pulse", "committer"),
     *("tasks.base", "tasks.ascend", "tasks.study", "tasks.illustrate", "worker"),

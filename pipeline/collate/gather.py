@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.jobs import STATUS, Shard, ShardResult
+from pipeline.jobs import STATUS, Product, Shard, ShardResult
 from pipeline.plan import LayerPlan, ModelPlan, Plan
 from pipeline.sealed_file import CorruptFile
 from pipeline.shard_file import decode, packed_images
@@ -95,7 +95,7 @@ class LayerView:
         if self.plan.study is None:
             return None
         studies = studies_of(self.model, self.plan.study)
-        return next(study for study in studies if study.layer == self.layer.info.name)
+        return studies[self.model.layers.index(self.layer)]
 
     def findings(self) -> Findings | None:
         """What the photographs told; None if that is not complete."""
@@ -122,12 +122,18 @@ class LayerView:
         moved = (found.study.max > found.study.min)[self.channels]
         return np.where(dead & moved[:, None], STATUS["silent"], status).astype(np.uint8)
 
+    def study_done(self) -> list[str]:
+        """The key of the study's file, if it is committed."""
+        study = self.study
+        return [study.product.key] if study and self.folder.exists(study.product) else []
+
+    def examples_done(self) -> list[str]:
+        """The keys of the files with the channels' photographs that are committed."""
+        return [product.key for product in self._examples() if self.folder.exists(product)]
+
     def examples(self) -> Iterator[Arrays]:
         """The photographs of the wanted channels that are committed, block by block."""
-        if self.study is None:
-            return
-        for task in examples_of_layer(self.study, self.layer, self.plan.shard_size):
-            (product,) = task.products
+        for product in self._examples():
             try:
                 yield read_arrays(self.folder.product(product))
             except FileNotFoundError:
@@ -135,12 +141,10 @@ class LayerView:
             except CorruptFile:
                 self.corrupt.append(self.folder.product(product))
 
-    def photograph_files(self) -> Iterator[str]:
-        """The names of the committed files about photographs that belong to this layer."""
+    def _examples(self) -> Iterator[Product]:
         if self.study is not None:
-            tasks = examples_of_layer(self.study, self.layer, self.plan.shard_size)
-            products = [self.study.product, *(p for task in tasks for p in task.products)]
-            yield from (p.key for p in products if self.folder.exists(p))
+            for task in examples_of_layer(self.study, self.layer, self.plan.shard_size):
+                yield from task.products
 
     def rows_of(self, channels: NDArray[np.int64]) -> NDArray[np.intp]:
         """Where channels lie among the layer's wanted ones."""

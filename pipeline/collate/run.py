@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -76,7 +76,7 @@ def collate_here(folder: OutputFolder, settings: CollateSettings, anew: bool) ->
     plan = plan_of(manifest)
     views = list(layer_views(folder, plan))
     content = _content(manifest, views, settings)
-    if is_current(folder, views, content) and not anew:
+    if is_current(folder, views, content, settings) and not anew:
         return
     paint(views, partial(write_montage, folder, settings=settings))
     attributes = {
@@ -106,9 +106,11 @@ def _paint(view: LayerView, write: Callable[[LayerView], None]) -> list[Path]:
     return view.corrupt
 
 
-def is_current(folder: OutputFolder, views: list[LayerView], content: str) -> bool:
-    """Whether atlas and montages are there and made of this content."""
-    pictures = (folder.montage(view.model.label, view.layer.info.name) for view in views)
+def is_current(
+    folder: OutputFolder, views: list[LayerView], content: str, settings: CollateSettings
+) -> bool:
+    """Whether atlas and pictures are there and made of this content."""
+    pictures = [path for view in views for path in _pictures(folder, view, settings)]
     if not folder.atlas.exists() or not all(picture.exists() for picture in pictures):
         return False
     try:
@@ -118,6 +120,14 @@ def is_current(folder: OutputFolder, views: list[LayerView], content: str) -> bo
         return False
 
 
+def _pictures(folder: OutputFolder, view: LayerView, settings: CollateSettings) -> Iterator[Path]:
+    """The pictures of a layer that must be there; of its sheets the first."""
+    names = view.model.label, view.layer.info.name
+    yield folder.montage(*names)
+    if settings.montage == "evidence" and any(view.examples_done()):
+        yield folder.sheet(*names, 1)
+
+
 def _content(manifest: dict[str, Any], views: list[LayerView], settings: CollateSettings) -> str:
     """Digest of everything that goes into montages and atlas."""
     files = [
@@ -125,7 +135,7 @@ def _content(manifest: dict[str, Any], views: list[LayerView], settings: Collate
         for view in views
         for _, shard, located in view.located()
     ]
-    photographs = [sorted(view.photograph_files()) for view in views]
+    photographs = [[*view.study_done(), *view.examples_done()] for view in views]
     return digest([manifest["plan"], files, photographs, vars(settings)])
 
 

@@ -17,7 +17,6 @@ from pipeline.jobs import LayerInfo, Product
 from pipeline.listing import Listing
 from pipeline.photographs import open_dataset
 from pipeline.plan import ModelPlan, StudyPlan
-from pipeline.statistics import from_bytes
 from pipeline.study import summarise
 from pipeline.study_store import Arrays, write_arrays
 from pipeline.study_tasks import Study, StudyBlock
@@ -107,7 +106,7 @@ class Show:
         for row, view in enumerate(views):
             if view.pixels is not None:
                 pixels[row] = view.pixels
-        answers = see(from_bytes(torch.from_numpy(pixels)))
+        answers = see(torch.from_numpy(pixels))
         return Seen(
             readable=np.asarray([view.pixels is not None for view in views]),
             size=np.asarray([(view.width, view.height) for view in views], np.int32),
