@@ -58,6 +58,12 @@ def _explain(error: Exception) -> UserError:
         return unknown(f"{group} choice", choice, options)
     text = str(error)
     key = re.search(r"Could not override '([^'@]+)(@[^']*)?'", text)
+    if key and key[1] in config_keys():
+        group = key[1].partition(".")[0]
+        return UserError(
+            f"the chosen {group} has no {key[1]!r}; choose one that has it as well: {group}=..., "
+            "before or after it."
+        )
     if key:
         return unknown("config key", key[1], config_keys(), "`atlas run --cfg job` shows all.")
     causes = [text, str(error.__cause__ or "")]

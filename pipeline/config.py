@@ -94,6 +94,49 @@ class CollateSettings:
             raise ValueError(f"gap must be 0 to 256, not {self.gap}.")
 
 
+@dataclass(frozen=True, kw_only=True)
+class DatasetSettings:
+    """What is kept of the photographs of a dataset, whichever it is."""
+
+    top: int = 9
+    """How many photographs are kept of those that excite a channel most."""
+    bottom: int = 9
+    """How many are kept of those that excite it least."""
+    reference: int = 10_000
+    """Of so many photographs, evenly spread over the dataset, all responses are kept: quantiles
+    and agreement come from them."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("top", 1), ("bottom", 0), ("reference", 100)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be {least} or more, not {getattr(self, name)}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderDataset(DatasetSettings):
+    """Every image of a folder, at any nesting."""
+
+    name: str = "folder"
+    path: str
+    """The folder."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.path.strip():
+            raise ValueError("path must not be empty.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchvisionDataset(DatasetSettings):
+    """A dataset of torchvision."""
+
+    name: str = "torchvision"
+    dataset: str
+    """Name of a class of `torchvision.datasets`."""
+    args: dict[str, Any] | None = None
+    """Keyword arguments of that class, such as root, train, split and download."""
+
+
 @dataclass(frozen=True)
 class Config:
     """A sweep and how to run it."""
@@ -126,6 +169,8 @@ class Config:
     optimizer: Adam
     executor: LocalSettings
     collate: CollateSettings
+    dataset: FolderDataset | TorchvisionDataset | None
+    """Photographs to compare the images with; default: none."""
 
     def __post_init__(self) -> None:
         if not self.name.strip():

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
@@ -17,6 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.errors import UserError, unknown
 from pipeline.jobs import LayerInfo
 from pipeline.simplify import simplify
+
+T = TypeVar("T")
 
 
 class StopForward(Exception):
@@ -198,25 +200,9 @@ class _StoppedForward:
 
     def __init__(self, network: nn.Module, layer: LayerInfo) -> None:
         self.network, self.layer = network, layer
-        self.module = network.get_submodule(layer.name)
 
     def __call__(self, x: Tensor) -> Tensor:
-        captured: list[Tensor] = []
-
-        def stop(module: nn.Module, args: Any, output: Any) -> None:
-            tensor = main_tensor(output)
-            assert tensor is not None
-            captured.append(tensor)
-            raise StopForward
-
-        handle = self.module.register_forward_hook(stop)
-        try:
-            self.network(x)
-        except StopForward:
-            pass
-        finally:
-            handle.remove()
-        return channels_first(captured[0], self.layer.channel_axis)
+        return reduce_layers(self.network, [self.layer], x, lambda a: a)[self.layer.name]
 
 
 class _TracedForward:
@@ -257,6 +243,47 @@ def _about_same_output(
         left, right = simple(example.clone()).float(), whole(example.clone()).float()
     # Deep networks lose about half of the digits of a bf16 number, and a third of an fp32 one's.
     return bool((left - right).norm() <= torch.finfo(example.dtype).eps ** 0.5 * right.norm())
+
+
+def reduce_layers(
+    network: nn.Module,
+    layers: Sequence[LayerInfo],
+    inputs: Tensor,
+    reduce: Callable[[Tensor], T],
+) -> dict[str, T]:
+    """Run the network once and reduce the first activation of some layers, each where it is made.
+
+    Nothing is kept but what `reduce` returns, and nothing can have been written over before it
+    looks. The forward pass is left behind the last of the layers.
+
+    Args:
+        network: a network in eval mode.
+        layers: described for this network.
+        inputs: normalised (B, C, H, W).
+        reduce: an activation (B, K, L) to whatever is wanted of it.
+    Returns: by name of the layer, without those that this pass did not call.
+    """
+    found: dict[str, T] = {}
+
+    def note(info: LayerInfo) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            tensor = main_tensor(output)
+            if info.name not in found and tensor is not None:
+                found[info.name] = reduce(channels_first(tensor, info.channel_axis))
+                if len(found) == len(layers):
+                    raise StopForward
+
+        return hook
+
+    handles = [network.get_submodule(i.name).register_forward_hook(note(i)) for i in layers]
+    try:
+        network(inputs)
+    except StopForward:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
 
 
 @contextmanager

@@ -99,19 +99,31 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         StorageError: the disk is full, read-only or otherwise fails.
     """
+    with written_atomically(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def written_atomically(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write to, piece by piece; it is put in place when the block ends without an error.
+
+    Raises:
+        StorageError: the disk is full, read-only or otherwise fails.
+    """
     temporary = path.parent / f".{path.name[:40]}.{uuid.uuid4().hex}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -20,7 +20,8 @@ MODULES = {
 FLOW = (
     *("errors", "records", "recipe", "jobs", "config", "plan"),
     *("rng", "gradients", "models", "layers", "objectives", "parameterizations", "transforms"),
-    *("optimize", "statistics", "bench", "survey", "shard_file", "store", "manifest"),
+    *("optimize", "statistics", "bench", "observe", "fields", "survey"),
+    *("shard_file", "store", "listing", "photographs", "views", "manifest"),
     *("worker", "collate.gather", "collate.hdf5", "collate.montage", "collate.run"),
 )
 """The way of the data, from the design: config, plan, worker, store, collate."""
@@ -72,7 +73,12 @@ def test_collation_knows_no_model_and_no_worker() -> None:
 
 @pytest.mark.parametrize(
     "modules",
-    [["plan"], ["collate.run", "collate.hdf5", "collate.montage"], ["schedule", "store", "report"]],
+    [
+        ["plan"],
+        ["collate.run", "collate.hdf5", "collate.montage"],
+        ["schedule", "store", "report"],
+        ["photographs", "views", "listing"],
+    ],
     ids=lambda modules: modules[0],
 )
 def test_planning_scheduling_and_collation_import_no_torch(modules: list[str]) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from pipeline.bench import Workbench
@@ -16,9 +15,10 @@ from pipeline.errors import UserError
 from pipeline.evidence import STRONGEST, Reference, agreement, high_frequency_share, make_reference
 from pipeline.jobs import STATUS, LayerInfo
 from pipeline.objectives import Objective
+from pipeline.photographs import FolderPhotographs
 from pipeline.statistics import from_bytes, measure
+from pipeline.views import read_view
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 _AT_ONCE = 32
 
 
@@ -39,27 +39,16 @@ class Photographs:
 
 def read_photographs(folder: Path, size: int) -> Photographs:
     """Read every photograph of a folder; raises UserError if there are too few."""
-    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in _SUFFIXES)
-    read = [picture for path in paths if (picture := _read(path, size)) is not None]
+    photographs = FolderPhotographs(folder)
+    views = [
+        read_view(photographs, *numbered, size) for numbered in enumerate(photographs.entries())
+    ]
+    read = [view.pixels for view in views if view.pixels is not None]
     if len(read) < STRONGEST:
         raise UserError(
             f"--photos {folder}: {len(read)} readable photographs; {STRONGEST} are the least."
         )
-    return Photographs(torch.from_numpy(np.stack(read)), len(paths) - len(read))
-
-
-def _read(path: Path, size: int) -> Any:
-    """The centre of a photograph, its shorter side resized; None if it cannot be read."""
-    try:
-        with Image.open(path) as file:
-            picture = file.convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError):
-        return None
-    scale = size / min(picture.size)
-    width, height = (max(size, round(side * scale)) for side in picture.size)
-    picture = picture.resize((width, height), Image.Resampling.LANCZOS)
-    left, top = (width - size) // 2, (height - size) // 2
-    return np.asarray(picture.crop((left, top, left + size, top + size)))
+    return Photographs(torch.from_numpy(np.stack(read)), len(views) - len(read))
 
 
 class Judge:
