@@ -43,6 +43,7 @@ MISTAKES = {
     "senseless channels": (["channels=some"], "channels='some' is not understood"),
     "misspelt key": (["nmae=x"], "unknown config key 'nmae'; choose from: name"),
     "misspelt nested key": (["optimizer.step=3"], "choose from: optimizer.steps"),
+    "key of a choice not made": (["dataset.path=x"], "the chosen dataset has no 'dataset.path'"),
     "new key": (["+colour=red"], "unknown config key 'colour'"),
     "misspelt choice": (["quality=drft"], "unknown quality choice 'drft'; choose from: draft"),
     "key of another choice": (

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from toys import composed
 
-from pipeline.config import config_folder
+from pipeline.config import FolderDataset, TorchvisionDataset, config_folder
 from pipeline.errors import UserError
 from pipeline.recipe import Fourier, Pixel
 
@@ -84,6 +84,17 @@ def test_config_is_plain_data_once_frozen() -> None:
     assert type(asdict(config)["models"][0]["args"]["n"]) is list
 
 
+def test_a_dataset_is_a_choice_of_its_own_and_none_by_default() -> None:
+    assert composed().dataset is None
+    assert composed("dataset=none").dataset is None
+    folder = composed("dataset=folder", "dataset.path=photos", "dataset.top=4").dataset
+    assert folder == FolderDataset(path="photos", top=4)
+    wanted = "dataset.args={root: data, train: false}"
+    library = composed("dataset=torchvision", "dataset.dataset=STL10", wanted).dataset
+    args = {"root": "data", "train": False}
+    assert library == TorchvisionDataset(dataset="STL10", args=args)
+
+
 MISTAKES = [
     ("+imagesize=3", ["unknown config key 'imagesize'", "choose from: image_size"]),
     ("+optimizer.stpes=3", ["'optimizer.stpes'", "choose from: optimizer.steps"]),
@@ -99,6 +110,11 @@ MISTAKES = [
     ("collate.columns=0", ["collate", "columns must be 1 or more"]),
     ("collate.gap=-1", ["collate", "gap must be 0 to 256"]),
     ("executor.devices=[]", ["executor", "devices must name at least one"]),
+    ("dataset=folder; dataset.path=' '", ["dataset", "path must not be empty"]),
+    ("dataset=folder; dataset.top=0", ["dataset", "top must be 1 or more, not 0"]),
+    ("dataset=folder; dataset.bottom=-1", ["dataset", "bottom must be 0 or more"]),
+    ("dataset=torchvision; dataset.reference=99", ["dataset", "reference must be 100 or more"]),
+    ("dataset=torchvision; dataset.name=fodler", ["dataset.name", "choose from: folder"]),
     ("executor.attempts=0", ["executor", "attempts must be 1 or more"]),
     ("batch_size=aut", ["batch_size must be a whole number or 'auto', not 'aut'"]),
     ("batch_size=0", ["batch_size must be 1 or more"]),
@@ -125,6 +141,6 @@ MISTAKES = [
 @pytest.mark.parametrize(("override", "told"), MISTAKES, ids=[m[0] for m in MISTAKES])
 def test_mistakes_are_told_with_place_and_value(override: str, told: list[str]) -> None:
     with pytest.raises(UserError) as caught:
-        composed(override)
+        composed(*override.split("; "))
     for words in told:
         assert words in str(caught.value)
