@@ -181,7 +181,7 @@ class ShardResult:
     arrays: dict[str, NDArray[Any]]
     """channel (n,), image (n, H, W, 3) uint8, status (n,), activation, activation_robust,
     activation_max, high_frequency and clipped (n,) float32, trace (n, T) float32, trace_step (T,),
-    response (n, K) float32."""
+    response (n, K) float32, start (n,) uint8, and if asked for alpha (n, H, W) uint8."""
     facts: dict[str, Any] = field(default_factory=dict)
     """How it was made: seconds, device. Never part of what is compared."""
 

@@ -34,7 +34,7 @@ def encode(shard: Shard, result: ShardResult) -> bytes:
         file.attrs["identity"] = canonical_json(shard.series.identity)
         file.attrs["facts"] = canonical_json(result.facts)
         for name, array in result.arrays.items():
-            if name == "image":
+            if name in ("image", "alpha"):
                 file.create_dataset(name, data=array, chunks=(1, *array.shape[1:]), **IMAGE_FILTERS)
             else:
                 file[name] = array

@@ -18,14 +18,21 @@ from numpy.typing import NDArray
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 """The levels that an atlas tells."""
 
+_SPREAD = 2654435769
+"""The golden ratio of 2**32, odd."""
+
 _NOBODY = np.iinfo(np.int64).min
 """Comes behind every image."""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The most extreme images of each of K channels, the most extreme first; the earlier of two
-    that are equal. Places that no image takes are -1, NaN and -1."""
+    """The most extreme images of each of K channels, the most extreme first.
+
+    Which of equal images come first is as good as random, but always the same: else all channels
+    that are silent on many photographs would have the same weakest ones, the first of the dataset.
+    Places that no image takes are -1, NaN and -1.
+    """
 
     index: NDArray[np.int64]
     """(K, N) which image of the dataset."""
@@ -194,11 +201,14 @@ def _all(key: NDArray[np.int64]) -> NDArray[np.intp]:
 
 
 def _key(score: NDArray[np.float32], index: NDArray[np.int64]) -> NDArray[np.int64]:
-    """A whole number per image that is larger for a larger score, and for the earlier of equals."""
+    """A whole number per image (K, n) that is larger for a larger score; no two are equal."""
+    channel = np.arange(len(index))[:, None]
+    # A product with an odd number modulo 2**32 takes every value once (Knuth, TAOCP 3, 6.4).
+    spread = ((index + channel) * _SPREAD) & 0xFFFFFFFF
     bits = score.view(np.int32)
     # The bits of floats are in order as they are, those of negative ones in reverse.
     ordered = np.where(bits < 0, bits ^ np.int32(0x7FFFFFFF), bits).astype(np.int64)
-    return np.where(index < 0, _NOBODY, (ordered << 32) | (0xFFFFFFFF - index))
+    return np.where(index < 0, _NOBODY, (ordered << 32) | spread)
 
 
 def _nobody(n_channels: int, most: int) -> Ranking:

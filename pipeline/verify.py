@@ -34,6 +34,8 @@ _COMPARED = (
     "clipped",
     "trace",
     "response",
+    "start",
+    "alpha",
 )
 
 

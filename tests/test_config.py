@@ -27,7 +27,19 @@ def test_defaults_are_the_demo_network_with_all_channels() -> None:
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_of_every_group_composes(choice: str) -> None:
-    assert composed(choice).name == "demo"
+    photographs = [] if choice.startswith("dataset=") else ["dataset=folder"]
+    assert composed(*photographs, choice).name == "demo"
+
+
+@pytest.mark.parametrize("choice", ["saliency=vanilla", "init=dataset"])
+def test_what_is_about_photographs_needs_some(choice: str) -> None:
+    with pytest.raises(UserError, match="add dataset=folder"):
+        composed(choice)
+
+
+def test_no_more_photographs_are_kept_than_a_sheet_shows() -> None:
+    with pytest.raises(UserError, match="examples must be 0 to 9, not 10"):
+        composed("dataset=folder", "dataset.examples=10")
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)

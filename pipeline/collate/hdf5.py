@@ -44,12 +44,15 @@ _MEANING = {
     "response": "mean response of each channel of the layer to the image",
     "image": "the image that excites the channel most",
     "status": "what became of the job",
+    "start": "which random start lived: 0, the first, but for channels that it left dead",
+    "alpha": "where the gradient fell during ascent, as a map of opacity",
 }
 
 _FURTHER_SCALES = {
     "image": ("y", "x", "rgb"),
     "trace": ("trace_step",),
     "response": ("response_channel",),
+    "alpha": ("y", "x"),
 }
 
 
@@ -145,13 +148,13 @@ def _create_datasets(file: h5py.File, group: h5py.Group, view: LayerView) -> Non
         group.create_dataset(name, per_job, **nan)
     group.create_dataset("trace", (*per_job, len(steps)), **nan)
     group.create_dataset("response", (*per_job, n), **nan)
-    inner = {
-        "image": ("y", "x", "rgb"),
-        "trace": ("trace_step",),
-        "response": ("response_channel",),
-    }
+    group.create_dataset("start", per_job, "u1")
+    if view.model.recipe.parameterization.alpha:
+        chunks = (1, 1, size, size)
+        group.create_dataset("alpha", (*per_job, size, size), "u1", chunks=chunks, **IMAGE_FILTERS)
     for name, meaning in _MEANING.items():
-        label(group, name, ("channel", "seed", *inner.get(name, ())), meaning)
+        if name in group:
+            label(group, name, ("channel", "seed", *_FURTHER_SCALES.get(name, ())), meaning)
 
 
 def _write_evidence(group: h5py.Group, view: LayerView, status: NDArray[np.uint8]) -> None:

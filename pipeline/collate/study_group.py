@@ -117,7 +117,8 @@ def _describe(into: h5py.Group, plan: StudyPlan, study: LayerStudy, listing: Lis
     into.attrs["kept_in_full"] = len(study.rows)
     into.attrs["unreadable"] = len(study.unreadable)
     told = study.unreadable[:_TOLD_UNREADABLE].tolist()
-    into.attrs["unreadable_paths"] = [_path(listing, index) for index in told]
+    paths = np.asarray([_path(listing, index) for index in told], object)
+    into.attrs.create("unreadable_paths", paths, dtype=h5py.string_dtype())
 
 
 def _write_statistics(into: h5py.Group, channels: NDArray[np.int64], study: LayerStudy) -> None:
