@@ -51,9 +51,12 @@ def receptive_fields(
         spoilt = torch.cat([_spoilt(example, probe) for probe in probes])
         spoilt = spoilt.contiguous(memory_format=torch.channels_last)
         found = reduce_layers(network, waiting, spoilt, _reached)
-        for name, reached in found.items():
-            searches[name].learn(probes, reached)
-        waiting = [x for x in waiting if x.name in found and searches[x.name].questions()]
+        waiting = [x for x in waiting if x.name in found]
+        # What a network leaves out, or makes of another size, for spoilt images, tells nothing.
+        waiting = [x for x in waiting if found[x.name].shape[1] == _positions(x)]
+        for layer in waiting:
+            searches[layer.name].learn(probes, found[layer.name])
+        waiting = [x for x in waiting if searches[x.name].questions()]
         probes = searches[waiting[-1].name].questions()[: _at_once(example)] if waiting else []
     return {name: search.boxes() for name, search in searches.items()}
 
