@@ -140,6 +140,7 @@ def test_hostile_files_are_counted_and_do_not_stop_the_others(tmp_path: Path) ->
     assert len(reasons) == 11
     assert "DecompressionBombError" in str(reasons["bomb.png"])
     assert "truncated" in str(reasons["truncated.jpg"])
+    assert "UnidentifiedImageError" in str(reasons["script.jpg"])  # and not given to Ghostscript
 
 
 # --- streaming -----------------------------------------------------------------------------------
