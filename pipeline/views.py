@@ -24,6 +24,10 @@ _DRAFT_MARGIN = 2
 """A JPEG is decoded at a fraction of its size if this many times the view's size is left."""
 
 
+_FILTER = Image.Resampling.BILINEAR
+"""As networks are trained and tested (torchvision's presets), with Pillow's antialiasing."""
+
+
 @dataclass(frozen=True, eq=False)
 class View:
     """The centre of a photograph, its shorter side resized."""
@@ -73,7 +77,7 @@ def read_view(photographs: Photographs, index: int, entry: Entry, size: int) -> 
         return View(None, reason=f"{type(error).__name__}: {error}"[:200])
     left, top, right, bottom = (side * fraction for side in _visible(size, width, height))
     # Of a long picture only the centre is resized; all of it might not fit into memory.
-    square = picture.resize((size, size), Image.Resampling.LANCZOS, (left, top, right, bottom))
+    square = picture.resize((size, size), _FILTER, (left, top, right, bottom))
     return View(np.array(square), width, height)
 
 
