@@ -19,7 +19,8 @@ MODULES = {
 
 FLOW = (
     *("errors", "records", "recipe", "jobs", "config", "plan"),
-    *("rng", "gradients", "models", "layers", "objectives", "parameterizations", "transforms"),
+    *("rng", "gradients", "models", "layers", "objectives", "colours", "spectrum"),
+    *("parameterizations", "regularizers", "transforms"),
     *("optimize", "statistics", "bench", "survey", "shard_file", "store", "manifest"),
     *("worker", "collate.gather", "collate.hdf5", "collate.montage", "collate.run"),
 )
