@@ -147,17 +147,30 @@ class TorchvisionPhotographs:
 
         self.title, self.dataset = title, dataset
         self.turn: contextlib.AbstractContextManager[Any] = threading.Lock()
+        self.files: list[tuple[str, int]] | None = None
         # Folders of classes only read files; others may keep one open, or draw random numbers.
         if isinstance(dataset, DatasetFolder):
-            self.turn = contextlib.nullcontext()
+            self.turn, self.files = contextlib.nullcontext(), dataset.samples
 
     def entries(self) -> Iterator[Entry]:
-        """One entry per image, like CIFAR10[3]."""
+        """One entry per image, like CIFAR10(train=False)[3]; a file where the dataset has them."""
         for index in range(len(self.dataset)):
-            yield Entry(f"{self.title}[{index}]", 0)
+            yield self._entry(index)
+
+    def _entry(self, index: int) -> Entry:
+        if self.files is None:
+            return Entry(f"{self.title}[{index}]", 0)
+        path = self.files[index][0]
+        try:
+            size = os.stat(path).st_size  # noqa: PTH116 - a million times
+        except OSError:
+            size = 0
+        return Entry(os.path.relpath(path, self.dataset.root).replace(os.sep, "/"), size)
 
     def image(self, index: int, entry: Entry) -> Image.Image:
-        """The image; raises whatever the dataset does."""
+        """The image; raises whatever the dataset does, and OSError if a file has changed."""
+        if self.files is not None and self._entry(index) != entry:
+            raise OSError("the file is not the one that was listed")
         with self.turn:
             image = self.dataset[index][0]
         if not isinstance(image, Image.Image):
@@ -166,17 +179,24 @@ class TorchvisionPhotographs:
 
 
 def _open_torchvision(settings: TorchvisionDataset) -> TorchvisionPhotographs:
-    photographs = TorchvisionPhotographs(settings.dataset, _made(settings))
+    photographs = TorchvisionPhotographs(_title(settings), _made(settings))
     if len(photographs.dataset) == 0:
         raise UserError(f"dataset.dataset={settings.dataset!r} holds no images.")
     try:
-        photographs.image(0, Entry("", 0)).close()
+        photographs.image(0, next(photographs.entries())).close()
     except Exception as error:
         raise UserError(
             f"the first image of dataset.dataset={settings.dataset!r} cannot be read: "
             f"{_reason(error)}."
         ) from error
     return photographs
+
+
+def _title(settings: TorchvisionDataset) -> str:
+    """The dataset and what chooses its images: CIFAR10(train=False); not where it lies."""
+    chosen = {k: v for k, v in (settings.args or {}).items() if k not in ("root", "download")}
+    inside = ", ".join(f"{name}={chosen[name]!r}" for name in sorted(chosen))
+    return f"{settings.dataset}({inside})" if inside else settings.dataset
 
 
 def _made(settings: TorchvisionDataset) -> Any:

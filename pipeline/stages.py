@@ -67,6 +67,16 @@ class Sweep:
         }
 
 
+@dataclass(frozen=True)
+class Finished:
+    """What became of putting together what is done."""
+
+    made: int = 0
+    """So many files were."""
+    corrupt: tuple[Path, ...] = ()
+    """Files that were set aside, to be made again."""
+
+
 class Stage(Protocol):
     """One kind of tasks; also tells the scheduler what it must know of them."""
 
@@ -83,8 +93,8 @@ class Stage(Protocol):
         """The tasks that are not done."""
         ...
 
-    def finish(self) -> list[Path]:
-        """Put together what is done; returns files found corrupt and set aside."""
+    def finish(self) -> "Finished":
+        """Put together what is done."""
         ...
 
     def seconds(self, task: Any) -> float:
@@ -117,9 +127,9 @@ class AscentStage:
         shards = DoneIndex(self.sweep.folder).missing(self.sweep.plan.shards())
         return [shard for shard in shards if self._may_begin(shard)]
 
-    def finish(self) -> list[Path]:
+    def finish(self) -> Finished:
         """Collation puts shards together."""
-        return []
+        return Finished()
 
     def seconds(self, task: Shard) -> float:
         """By FLOPs."""
@@ -166,14 +176,16 @@ class StudyStage:
                     found.append(restricted(block, [p for p in exists if not exists[p]]))
         return found
 
-    def finish(self) -> list[Path]:
+    def finish(self) -> Finished:
         """Merge the studies whose blocks are all there. Raises StorageError."""
-        corrupt: list[Path] = []
+        made, corrupt = 0, []
         for studies in self._unfinished():
+            # Listed once for all layers: the digests of a million photographs take seconds.
+            blocks = list(blocks_of(studies, self._listing))
             for study in studies:
-                blocks = blocks_of((study,), self._listing)
                 corrupt += merge_study(self.sweep.folder, study, blocks)
-        return corrupt
+                made += self.sweep.folder.exists(study.product)
+        return Finished(made, tuple(corrupt))
 
     def seconds(self, task: StudyBlock) -> float:
         """By FLOPs of the deepest layer, and reading."""
@@ -215,9 +227,9 @@ class ExamplesStage:
         tasks = examples_of(self.sweep.plan, self.study)
         return [t for t in tasks if exists(t.study.product) and not folder.is_done(t)]
 
-    def finish(self) -> list[Path]:
+    def finish(self) -> Finished:
         """Collation puts examples together."""
-        return []
+        return Finished()
 
     def seconds(self, task: Examples) -> float:
         """Mostly reading; a map costs about as much as a few steps of ascent."""

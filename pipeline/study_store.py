@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -85,32 +86,37 @@ def merge_study(folder: OutputFolder, study: Study, blocks: Iterable[StudyBlock]
     Raises:
         StorageError: the disk is full or fails.
     """
-    reader = _Reader(folder, study)
-    with contextlib.suppress(FileNotFoundError):
-        fields = reader.read(study.field)
-        found = merge(reader.blocks(blocks))
-        if fields is not None and not reader.corrupt:
-            sizes = np.concatenate(reader.sizes)
-            top, bottom = (
-                _boxes(ranking, fields["box"], sizes, study.image_size)
-                for ranking in (found.top, found.bottom)
-            )
-            write_arrays(folder, study.product, _flat(Findings(found, top, bottom)))
+    parts = [study.block(block.start, block.photographs) for block in blocks]
+    if not all(map(folder.exists, [study.field, *parts])):
+        return []
+    reader = _Reader(folder)
+    fields, summaries = reader.read(study.field), reader.summaries(parts)
+    first = next(summaries, None)
+    if first is None:
+        return reader.corrupt
+    found = merge(chain([first], summaries))
+    if fields is not None and not reader.corrupt:
+        sizes = np.concatenate(reader.sizes)
+        top, bottom = (
+            _boxes(ranking, fields["box"], sizes, study.image_size)
+            for ranking in (found.top, found.bottom)
+        )
+        write_arrays(folder, study.product, _flat(Findings(found, top, bottom)))
     return reader.corrupt
 
 
 class _Reader:
     """Reads the files of a study; keeps what the blocks say of the photographs' sizes."""
 
-    def __init__(self, folder: OutputFolder, study: Study) -> None:
-        self.folder, self.study = folder, study
+    def __init__(self, folder: OutputFolder) -> None:
+        self.folder = folder
         self.corrupt: list[Path] = []
         self.sizes: list[NDArray[np.int32]] = []
 
-    def blocks(self, blocks: Iterable[StudyBlock]) -> Iterator[Arrays]:
+    def summaries(self, parts: Iterable[Product]) -> Iterator[Arrays]:
         """The summaries of the blocks that are readable."""
-        for block in blocks:
-            arrays = self.read(self.study.block(block.start, block.photographs))
+        for part in parts:
+            arrays = self.read(part)
             if arrays is not None:
                 self.sizes.append(arrays.pop("size"))
                 yield arrays

@@ -19,6 +19,12 @@ from pipeline.records import digest, plain
 STUDY_VERSION = 1
 """Raised with every change of code that changes what a study finds."""
 
+_OF_FIELDS = ("network", "layer", "image_size", "version")
+"""What of a study's identity its receptive fields depend on."""
+
+_MOST_CHANNELS = 64
+"""Of a task that picks examples: all of its pictures are in memory at a time."""
+
 
 @dataclass(frozen=True)
 class Study:
@@ -53,7 +59,7 @@ class Study:
     @property
     def field(self) -> Product:
         """The file of the layer's receptive fields."""
-        identity = {name: self.identity[name] for name in ("network", "layer", "image_size")}
+        identity = {name: self.identity[name] for name in _OF_FIELDS}
         return Product(self.model, self.layer, digest(identity), "fields")
 
     def block(self, start: int, photographs: str) -> Product:
@@ -171,8 +177,9 @@ def examples_of(plan: Plan, study_plan: StudyPlan) -> Iterator[Examples]:
 def examples_of_layer(study: Study, layer: LayerPlan, shard_size: int) -> Iterator[Examples]:
     """The examples of a layer's wanted channels, so many channels to a task."""
     if study.plan.examples:
-        for start in range(0, len(layer.channels), shard_size):
-            channels = layer.channels[start : start + shard_size]
+        size = min(shard_size, _MOST_CHANNELS)
+        for start in range(0, len(layer.channels), size):
+            channels = layer.channels[start : start + size]
             yield Examples(study, channels, study.plan.saliency)
 
 

@@ -19,10 +19,11 @@ from pipeline.layers import capture, describe_layers, main_tensor, match_layers,
 from pipeline.listing import look_through
 from pipeline.memory import free_host_bytes
 from pipeline.models import DTYPES, Network, check_weights, load_network
-from pipeline.photographs import open_dataset
+from pipeline.photographs import Photographs, open_dataset
 from pipeline.plan import LayerPlan, ModelPlan, Plan, StudyPlan, select_channels
 from pipeline.recipe import DatasetInit, Recipe
 from pipeline.saliency import check_available
+from pipeline.views import read_view
 
 SMALLEST_IMAGE = 16
 
@@ -63,8 +64,10 @@ def _plan_study(config: Config) -> StudyPlan | None:
     settings = config.dataset
     if settings is None:
         return None
-    listing, count = look_through(open_dataset(settings).entries())
+    photographs = open_dataset(settings)
     source = settings.path if isinstance(settings, FolderDataset) else settings.dataset
+    _check_readable(photographs, source)
+    listing, count = look_through(photographs.entries())
     return StudyPlan(
         source=f"{settings.name} {source}",
         listing=listing,
@@ -74,6 +77,19 @@ def _plan_study(config: Config) -> StudyPlan | None:
         reference=settings.reference,
         examples=min(settings.examples, max(settings.top, settings.bottom)),
         saliency=config.saliency,
+    )
+
+
+def _check_readable(photographs: Photographs, source: str) -> None:
+    """Make sure that one photograph can be read, mostly the first; raises UserError."""
+    first = None
+    for index, entry in enumerate(photographs.entries()):
+        reason = read_view(photographs, index, entry, SMALLEST_IMAGE).reason
+        if reason is None:
+            return
+        first = first or f"of {entry.path!r}, {reason}"
+    raise UserError(
+        f"none of the photographs of {source!r} can be read: {first}. Give JPEG, PNG or WebP files."
     )
 
 

@@ -16,7 +16,7 @@ from pipeline.plan import Plan, bytes_needed
 from pipeline.progress import Bar
 from pipeline.report import notices, summary
 from pipeline.schedule import Outcome, Scheduler, clear_requests, device_times
-from pipeline.stages import Stage, Sweep, stages
+from pipeline.stages import Finished, Stage, Sweep, stages
 from pipeline.store import DoneIndex, locked, output_folder, prepare, sweep_temporary
 
 _ROUNDS = 3
@@ -66,9 +66,11 @@ def prepare_plan(config: Config) -> tuple[Plan, list[str]]:
 def _write_listing(sweep: Sweep) -> None:
     """Write down which photographs there are. Raises StorageError, UserError."""
     study, dataset = sweep.plan.study, sweep.config.dataset
-    if study is None or dataset is None or sweep.folder.listing(study.listing).exists():
+    if study is None or dataset is None:
         return
     path = sweep.folder.listing(study.listing)
+    if path.exists() and Listing(path).digest == study.listing:
+        return
     write_listing(open_dataset(dataset).entries(), path)
     if Listing(path).digest != study.listing:
         path.unlink()
@@ -94,11 +96,11 @@ def _do(stage: Stage, sweep: Sweep, timings: dict[str, float], outcome: Outcome)
     missing = [] if outcome.exit_code else without_failed(stage.missing(), outcome.failed)
     if missing:
         _schedule(stage, missing, sweep, outcome)
-    corrupt = [] if outcome.exit_code else stage.finish()
-    for path in corrupt:
+    finished = Finished() if outcome.exit_code else stage.finish()
+    for path in finished.corrupt:
         print(f"corrupt file set aside, to be computed again: {path}", file=sys.stderr)
     timings[stage.name] = timings.get(stage.name, 0.0) + time.monotonic() - begun
-    return bool(missing or corrupt)
+    return bool(missing or finished.made or finished.corrupt)
 
 
 def without_failed(tasks: Iterable[Task], failed: list[Task]) -> list[Task]:

@@ -136,16 +136,40 @@ def test_images_of_a_torchvision_dataset() -> None:
     args = {"size": 3, "image_size": [3, 8, 6]}
     photographs = open_dataset(TorchvisionDataset(dataset="FakeData", args=args))
     entries = list(photographs.entries())
-    assert entries == [Entry(f"FakeData[{i}]", 0) for i in range(3)]
+    title = "FakeData(image_size=[3, 8, 6], size=3)"
+    assert entries == [Entry(f"{title}[{i}]", 0) for i in range(3)]
     images = [np.asarray(photographs.image(i, entry)) for i, entry in enumerate(entries)]
     assert images[0].shape == (8, 6, 3)
     assert (images[0] != images[1]).any()
 
 
 def test_folders_of_classes(tmp_path: Path) -> None:
-    picture(tmp_path / "cat" / "1.png")
+    file = picture(tmp_path / "cat" / "1.png")
     settings = TorchvisionDataset(dataset="ImageFolder", args={"root": str(tmp_path)})
-    assert open_dataset(settings).image(0, Entry("", 0)).size == (20, 16)
+    photographs = open_dataset(settings)
+    (entry,) = photographs.entries()
+    assert entry == Entry("cat/1.png", file.stat().st_size)
+    assert photographs.image(0, entry).size == (20, 16)
+    with pytest.raises(OSError, match="the one that was listed"):
+        photographs.image(0, Entry("cat/2.png", entry.size))
+
+
+def test_what_chooses_other_images_makes_another_listing(tmp_path: Path) -> None:
+    def first(**args: Any) -> Entry:
+        return next(open_dataset(TorchvisionDataset(dataset="FakeData", args=args)).entries())
+
+    small = first(size=9, image_size=[3, 8, 8])
+    assert first(size=9, image_size=[3, 9, 9]) != small
+    assert first(size=9, image_size=[3, 8, 8], random_offset=1) != small
+    assert first(image_size=[3, 8, 8], size=9) == small
+    for name in ("a", "b"):
+        picture(tmp_path / name / "cat" / f"{name}.png")
+    folders = [
+        TorchvisionDataset(dataset="ImageFolder", args={"root": str(tmp_path / n)})
+        for n in ("a", "b")
+    ]
+    one, other = (list(open_dataset(settings).entries()) for settings in folders)
+    assert one != other
 
 
 MISTAKES: list[tuple[str, dict[str, Any] | None, list[str]]] = [

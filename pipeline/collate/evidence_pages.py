@@ -52,13 +52,23 @@ def write_pages(view: LayerView, tile: int) -> None:
             path.unlink(missing_ok=True)
 
 
+def n_pages(group: h5py.Group, tile: int) -> int:
+    """How many sheets a layer of an atlas has; none where it knows no photographs."""
+    if "dataset" not in group or "top_image" not in group["dataset"]:
+        return 0
+    return len(_cut(group, tile))
+
+
+def _cut(group: h5py.Group, tile: int) -> list[range]:
+    """The rows of each sheet."""
+    return pages(len(group["channel"]), rows_per_page(tile, len(_FACTS)))
+
+
 def _pages(view: LayerView, tile: int) -> Iterator[bytes]:
     """The sheets as PNG files, a page of rows in memory at a time."""
     with h5py.File(view.folder.atlas, "r") as atlas:
         group = atlas[view.group]
-        if "dataset" not in group or "top_image" not in group["dataset"]:
-            return
-        cut = pages(len(view.channels), rows_per_page(tile, len(_FACTS)))
+        cut = _cut(group, tile) if n_pages(group, tile) else []
         for number, page in enumerate(cut, 1):
             title = f"{view.model.label}  {view.layer.info.name}"
             title += f"  ({number} of {len(cut)})" if len(cut) > 1 else ""

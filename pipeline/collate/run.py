@@ -18,12 +18,12 @@ from typing import Any
 
 import h5py
 
-from pipeline.collate.evidence_pages import write_pages
+from pipeline.collate.evidence_pages import n_pages, write_pages
 from pipeline.collate.gather import LayerView, layer_views
 from pipeline.collate.hdf5 import write_atlas
 from pipeline.collate.montage import write_montage
 from pipeline.config import CollateSettings
-from pipeline.errors import EXIT_IO, EXIT_OK, StorageError
+from pipeline.errors import EXIT_IO, EXIT_OK, EXIT_USER_ERROR, StorageError, UserError
 from pipeline.family import die_with
 from pipeline.manifest import plan_of, read_manifest
 from pipeline.records import build, canonical_json, digest
@@ -43,6 +43,7 @@ def collate(folder: OutputFolder, settings: CollateSettings, anew: bool = False)
         anew: also where atlas and montages seem to be of the shards that are there.
     Raises:
         StorageError: the disk is full or fails.
+        UserError: the list of photographs is gone or unreadable.
     """
     argv = [sys.executable, "-P", "-m", "pipeline", "collate-here", str(folder.root.resolve())]
     argv += [canonical_json(vars(settings)), *([_ANEW] if anew else [])]
@@ -51,8 +52,9 @@ def collate(folder: OutputFolder, settings: CollateSettings, anew: bool = False)
         name = signal.Signals(-child.returncode).name
         reason = "is the memory full?" if name == "SIGKILL" else "is the disk full?"
         raise StorageError(f"collating {folder.root} died of {name}; {reason}")
-    if child.returncode == EXIT_IO:
-        raise StorageError(child.stderr.strip())
+    for code, error in ((EXIT_IO, StorageError), (EXIT_USER_ERROR, UserError)):
+        if child.returncode == code:
+            raise error(child.stderr.strip())
     sys.stderr.write(child.stderr)
     if child.returncode != EXIT_OK:
         raise RuntimeError(f"collating {folder.root} failed")
@@ -67,6 +69,9 @@ def main(argv: list[str]) -> int:
     except (StorageError, OSError) as error:
         print(error, file=sys.stderr)
         return EXIT_IO
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return EXIT_USER_ERROR
     return EXIT_OK
 
 
@@ -76,7 +81,7 @@ def collate_here(folder: OutputFolder, settings: CollateSettings, anew: bool) ->
     plan = plan_of(manifest)
     views = list(layer_views(folder, plan))
     content = _content(manifest, views, settings)
-    if is_current(folder, views, content, settings) and not anew:
+    if not anew and is_current(folder, views, content, settings):
         return
     paint(views, partial(write_montage, folder, settings=settings))
     attributes = {
@@ -110,22 +115,23 @@ def is_current(
     folder: OutputFolder, views: list[LayerView], content: str, settings: CollateSettings
 ) -> bool:
     """Whether atlas and pictures are there and made of this content."""
-    pictures = [path for view in views for path in _pictures(folder, view, settings)]
-    if not folder.atlas.exists() or not all(picture.exists() for picture in pictures):
-        return False
     try:
-        with h5py.File(folder.atlas, "r") as file:
-            return str(file.attrs["content"]) == content
-    except (OSError, KeyError):
+        with h5py.File(folder.atlas, "r") as atlas:
+            if str(atlas.attrs["content"]) != content:
+                return False
+            pictures = [path for view in views for path in _pictures(atlas, view, settings)]
+    except (OSError, RuntimeError, ValueError, KeyError):  # h5py raises any of them
         return False
+    return all(picture.exists() for picture in pictures)
 
 
-def _pictures(folder: OutputFolder, view: LayerView, settings: CollateSettings) -> Iterator[Path]:
-    """The pictures of a layer that must be there; of its sheets the first."""
+def _pictures(atlas: h5py.File, view: LayerView, settings: CollateSettings) -> Iterator[Path]:
+    """The pictures of a layer that must be there."""
     names = view.model.label, view.layer.info.name
-    yield folder.montage(*names)
-    if settings.montage == "evidence" and any(view.examples_done()):
-        yield folder.sheet(*names, 1)
+    yield view.folder.montage(*names)
+    if settings.montage == "evidence":
+        for number in range(n_pages(atlas[view.group], settings.tile)):
+            yield view.folder.sheet(*names, number + 1)
 
 
 def _content(manifest: dict[str, Any], views: list[LayerView], settings: CollateSettings) -> str:

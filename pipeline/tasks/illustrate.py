@@ -58,7 +58,7 @@ class ExamplesBundle:
         begun = time.monotonic()
         found = book.study(task.study)
         arrays = _pick(task, found, book)
-        if task.saliency is not None:
+        if task.saliency is not None and arrays["strongest"].size:
             arrays["saliency"] = self._maps(task, arrays, place)
         (product,) = task.products
         place.committer.submit([task.key], lambda: write_arrays(place.folder, product, arrays))
@@ -87,9 +87,9 @@ class ExamplesBundle:
 
 
 def _pick(task: Examples, found: LayerStudy, book: PictureBook) -> dict[str, NDArray[Any]]:
-    """Which photographs stand for each channel, and their pictures."""
+    """Which photographs stand for each channel, and their pictures; fewer if there are no more."""
     channels = np.asarray(task.channels, np.int64)
-    n = task.study.plan.examples
+    n = min(task.study.plan.examples, found.count)
     arrays: dict[str, NDArray[Any]] = {"channel": channels}
     for name, ranking in (("strongest", found.top), ("weakest", found.bottom)):
         index = ranking.index[channels, :n]

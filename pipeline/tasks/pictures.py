@@ -16,7 +16,7 @@ from pipeline.study_store import read_findings
 from pipeline.study_tasks import Study
 from pipeline.views import read_view
 
-_PICTURES_KEPT = 1024
+_MOST_PICTURES, _MOST_BYTES = 1024, 2**28
 """Photographs that several channels of a layer share are read once, if not too far apart."""
 
 
@@ -30,7 +30,8 @@ class PictureBook:
         self.photographs = open_dataset(dataset)
         self.listing = Listing(folder.listing(plan.listing))
         self.study = lru_cache(maxsize=1)(self._study)
-        self.picture = lru_cache(maxsize=_PICTURES_KEPT)(self._picture)
+        kept = min(_MOST_PICTURES, _MOST_BYTES // (3 * size**2))
+        self.picture = lru_cache(maxsize=kept)(self._picture)
 
     def strongest(self, study: Study, channels: Sequence[int]) -> NDArray[np.uint8]:
         """The photograph that each channel answers to most (n, S, S, 3)."""
