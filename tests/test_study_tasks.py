@@ -47,14 +47,13 @@ def test_network_layer_and_size_change_every_key(study: Study) -> None:
     assert changed(study) == {"study", "field", "block", "examples"}
 
 
-@pytest.mark.parametrize("changes", [{"top": 5}, {"bottom": 0}, {"reference": 101}], ids=str)
+@pytest.mark.parametrize("changes", [{"top": 5}, {"bottom": 0}, {"reference": 150}], ids=str)
 def test_what_is_kept_changes_all_but_the_fields(changes: dict[str, int]) -> None:
-    expected = set() if "reference" in changes else {"study", "block", "examples"}
-    assert changed(other(**changes)) == expected  # of 101 as of 100 every second is kept
+    assert changed(other(**changes)) == {"study", "block", "examples"}
 
 
-def test_a_wider_reference_keeps_more() -> None:
-    assert changed(other(reference=150)) == {"study", "block", "examples"}
+def test_a_reference_of_the_same_photographs_changes_nothing() -> None:
+    assert not changed(other(reference=101))  # as of 100, every second is kept
 
 
 def test_other_photographs_leave_the_blocks_that_they_share() -> None:
