@@ -32,7 +32,7 @@ from pipeline.views import read_view
 
 LAYERS = ("conv1", "conv2")
 SHEETS = "montage=evidence"
-ODD_NAMES = ("with space.png", "it's \"quoted\".png", "two\nlines.png", "\udcff.png", "é.png")
+ODD_NAMES = ("with space.png", 'it\'s "quoted".png', "two\nlines.png", "\udcff.png", "é.png")
 BROKEN = ("text.jpg", "truncated.png", "empty.webp", "nowhere.png")
 
 
