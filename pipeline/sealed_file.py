@@ -43,7 +43,9 @@ def seal(header: Mapping[str, Any], fill: Callable[[h5py.File], None]) -> bytes:
             break
         user_block *= 2
     data = block.ljust(user_block, b" ") + _hdf5(header, fill, user_block)[user_block:]
-    return data.replace(_ZEROS, hashlib.sha256(data).hexdigest().encode(), 1)
+    start = len(first_line) + len(b"sha256 ")
+    stated = hashlib.sha256(data).hexdigest().encode()
+    return data[:start] + stated + data[start + len(stated) :]
 
 
 def _hdf5(header: Mapping[str, Any], fill: Callable[[h5py.File], None], user_block: int) -> bytes:

@@ -5,10 +5,21 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
 import numpy as np
+import pytest
+from toys import composed
+
+from pipeline import sweep
+from pipeline.errors import EXIT_FAILED_JOBS, EXIT_OK
+from pipeline.executors.base import Handle, State
+from pipeline.pulse import Pulse
+from pipeline.store import OutputFolder
+from pipeline.worker import work
 
 TINY = (
     "optimizer.steps=6",
@@ -87,4 +98,45 @@ def assert_same_atlas(a: Path, b: Path) -> None:
     left, right = datasets(a), datasets(b)
     assert left.keys() == right.keys()
     for name in left:
-        assert left[name].tobytes() == right[name].tobytes(), name
+        texts = left[name].dtype.kind == "O"  # whose bits are addresses
+        same = np.array_equal(left[name], right[name]) if texts else _same_bits(left, right, name)
+        assert same, name
+
+
+def _same_bits(left: dict[str, np.ndarray], right: dict[str, np.ndarray], name: str) -> bool:
+    return left[name].tobytes() == right[name].tobytes()
+
+
+class Here:
+    """An executor that does each bundle in this process as soon as it is submitted."""
+
+    max_parallel = 1
+
+    def __init__(self, *told: object) -> None:
+        self.failed: set[str] = set()
+
+    def submit(self, argv: Sequence[str], tag: str, log: Path) -> Handle:
+        folder = OutputFolder(Path(argv[-2]))
+        try:
+            work(folder, Path(argv[-1]), Pulse(folder.pulse(tag)))
+        except Exception:
+            self.failed.add(tag)
+            log.write_text(traceback.format_exc())
+        return Handle(tag, "here")
+
+    def poll(self, handle: Handle) -> State:
+        return State(EXIT_FAILED_JOBS if handle.tag in self.failed else EXIT_OK)
+
+    def cancel(self, handles: Sequence[Handle], grace_seconds: float) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def run_here(root: Path, *overrides: str) -> int:
+    """`atlas run` with one worker, which is this process: seconds faster than starting any."""
+    config = composed(f"output_root={root}", *overrides)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweep, "LocalExecutor", Here)
+        return sweep.run(config)

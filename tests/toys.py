@@ -8,15 +8,20 @@ from typing import Any
 import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.config import Config, config_folder, make_config
-from pipeline.jobs import STATUS, LayerInfo, NetworkIdentity, Series, Shard, ShardResult
+from pipeline.jobs import STATUS, LayerInfo, NetworkIdentity, Product, Series, Shard, ShardResult
 from pipeline.layers import describe_layers
-from pipeline.plan import LayerPlan, ModelPlan, Plan
+from pipeline.listing import Entry, Listing, look_through, write_listing
+from pipeline.plan import LayerPlan, ModelPlan, Plan, StudyPlan
 from pipeline.recipe import Adam, ChannelObjective, Fourier, Pixel, Recipe, Transforms, trace_steps
 from pipeline.stages import Sweep
 from pipeline.store import OutputFolder, commit, write_json
+from pipeline.study import summarise
+from pipeline.study_store import write_arrays
+from pipeline.study_tasks import Study, blocks_of
 
 STILL = Transforms(jitter=0.0, scale=(1.0, 1.0), rotate=0.0)
 RED, GREEN, BLUE = 0, 1, 2
@@ -119,6 +124,59 @@ def make_plan(
     return Plan(
         (ModelPlan(label, IDENTITY, 64, recipe or make_recipe(), wanted),), seeds, shard_size
     )
+
+
+def make_study_plan(**changes: Any) -> StudyPlan:
+    """Photographs for a plan of toys."""
+    plan = StudyPlan(
+        source="folder photos",
+        listing="0" * 64,
+        count=150,
+        top=4,
+        bottom=3,
+        reference=100,
+        examples=2,
+        saliency=None,
+    )
+    return replace(plan, **changes)
+
+
+def make_listing(folder: OutputFolder, names: Iterable[str], **changes: Any) -> StudyPlan:
+    """Photographs of these names, with their list on disk."""
+    entries = [Entry(name, 7) for name in names]
+    listing, count = look_through(entries)
+    write_listing(entries, folder.listing(listing))
+    return make_study_plan(listing=listing, count=count, **changes)
+
+
+def fill_study(
+    folder: OutputFolder, study: Study, mean: NDArray[Any], place: NDArray[Any], boxes: NDArray[Any]
+) -> list[Product]:
+    """Commit the blocks and the receptive fields of a study; returns the products.
+
+    Args:
+        mean: (n, K) answers to photographs of 64 x 32 pixels; NaN where one cannot be read.
+        place: (n, K) positions of the largest.
+        boxes: (L, 4) receptive fields.
+    """
+    products = [study.field]
+    write_arrays(folder, study.field, {"box": boxes.astype(np.int32)})
+    for block in blocks_of((study,), Listing(folder.listing(study.plan.listing))):
+        here = slice(block.start, block.stop)
+        arrays = summarise(
+            mean[here].astype(np.float32),
+            mean[here].astype(np.float32),
+            place[here].astype(np.int32),
+            readable=np.isfinite(mean[here]).all(axis=1),
+            first=block.start,
+            kept=np.arange(block.start, block.stop) % study.plan.stride == 0,
+            top=study.plan.top,
+            bottom=study.plan.bottom,
+        )
+        arrays["size"] = np.tile(np.asarray([[64, 32]], np.int32), (block.units, 1))
+        products.append(study.block(block.start, block.photographs))
+        write_arrays(folder, products[-1], arrays)
+    return products
 
 
 def make_series(**changes: Any) -> Series:

@@ -122,5 +122,5 @@ def _facts(group: h5py.Group, row: int) -> dict[str, str]:
     return {
         name.removeprefix("agreement_"): _FACTS[name].format(value)
         for name, value in values.items()
-        if not (isinstance(value, np.floating) and math.isnan(value))
+        if not math.isnan(value) and (name != "agreement_rank" or value > 0)
     }
