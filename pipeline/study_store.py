@@ -61,13 +61,20 @@ def write_arrays(folder: OutputFolder, product: Product, arrays: Arrays) -> None
     def fill(file: h5py.File) -> None:
         for name, array in arrays.items():
             if array.dtype == object:
-                file.create_dataset(name, data=array, dtype=h5py.vlen_dtype(np.uint8))
+                _write_bytes(file, name, array)
                 continue
             pixels = array.dtype == np.uint8 and array.ndim > 2 and array.size > 0
             file.create_dataset(name, data=array, **(PIXEL_FILTERS if pixels else {}))
 
     header = {"schema": SCHEMA, "layer": product.layer, "shelf": product.shelf}
     write_atomically(folder.product(product), sealed_file.seal(header, fill))
+
+
+def _write_bytes(file: h5py.File, name: str, array: NDArray[Any]) -> None:
+    dataset = file.create_dataset(name, array.shape, h5py.vlen_dtype(np.uint8))
+    # One by one: those that happen to be equally long would pass for one array.
+    for place, item in np.ndenumerate(array):
+        dataset[place] = item
 
 
 def read_arrays(path: Path) -> Arrays:

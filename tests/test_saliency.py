@@ -275,8 +275,10 @@ def test_every_method_composes_with_the_defaults_of_its_record() -> None:
     assert composed().saliency is None
     assert composed("saliency=none").saliency is None
     for settings in (Vanilla(), SmoothGrad(), IntegratedGradients()):
-        assert composed(f"saliency={settings.name}").saliency == settings
-    changed = composed("saliency=smoothgrad", "saliency.noise=0", "saliency.photographs=2")
+        assert composed("dataset=folder", f"saliency={settings.name}").saliency == settings
+    changed = composed(
+        "dataset=folder", "saliency=smoothgrad", "saliency.noise=0", "saliency.photographs=2"
+    )
     assert changed.saliency == SmoothGrad(photographs=2, noise=0.0)
 
 

@@ -217,8 +217,9 @@ def _write_jpegs(
         add_scale(into, f"{name}_rank", np.arange(shown))
         meaning = "view of the photograph that the network saw, as a JPEG file"
         label(into, name, ["channel", f"{name}_rank"], meaning)
-    for row, row_files in zip(rows, files, strict=True):
-        into[name][row] = row_files
+    # One by one: files that happen to be equally long would pass for one array.
+    for (i, rank), file in np.ndenumerate(files):
+        into[name][rows[i], rank] = file
 
 
 def _write_maps(

@@ -68,7 +68,8 @@ class ExamplesBundle:
 
         def write() -> None:
             jpegs = np.empty(len(pictures), object)
-            jpegs[:] = [as_jpeg(picture) for picture in pictures.values()]
+            for i, picture in enumerate(pictures.values()):
+                jpegs[i] = as_jpeg(picture)
             write_arrays(place.folder, task.products[0], {**arrays, "picture": jpegs})
 
         place.committer.submit([task.key], write)
