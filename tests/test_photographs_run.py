@@ -377,7 +377,7 @@ def test_a_dataset_of_torchvision(tmp_path: Path) -> None:
         with h5py.File(tmp_path / "demo" / "atlas.h5") as file:
             dataset = file["demo/conv1/dataset"]
             assert dataset.attrs["photographs"] == 100
-            assert "[3, {0}, {0}]".format(side) in dataset["top_path"].asstr()[0, 0]
+            assert f"[3, {side}, {side}]" in dataset["top_path"].asstr()[0, 0]
             assert (dataset["top_box"][..., 2:] <= side).all()
             assert dataset["top_box"][..., 2:].max() == side
     assert len(files(tmp_path / "demo", "study")) == 2

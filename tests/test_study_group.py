@@ -122,6 +122,16 @@ def test_statistics_are_of_the_wanted_channels(atlas: Path, name: str) -> None:
         assert group["quantile"].shape == (len(CHANNELS), len(group["level"]))
 
 
+def test_rankings_are_of_the_wanted_channels(atlas: Path, name: str) -> None:
+    seen = np.delete(responses(name), UNREADABLE, axis=0)[:, CHANNELS].astype(np.float32)
+    with h5py.File(atlas) as file:
+        group = file[f"toy/{name}/dataset"]
+        assert np.array_equal(group["top_score"][:], np.sort(seen, axis=0)[::-1][:4].T)
+        assert np.array_equal(group["bottom_score"][:], np.sort(seen, axis=0)[:3].T)
+        told = responses(name)[group["top_index"][:], np.asarray(CHANNELS)[:, None]]
+        assert np.array_equal(group["top_score"][:], told.astype(np.float32))
+
+
 def test_positions_are_rows_and_columns(atlas: Path, name: str) -> None:
     width = {"conv": 4, "last": 4, "tokens": 12, "vector": 1}[name]
     with h5py.File(atlas) as file:
