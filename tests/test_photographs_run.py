@@ -297,6 +297,15 @@ def test_what_is_corrupt_is_set_aside_told_and_made_again_in_one_run(
     assert_same_atlas(undisturbed / "atlas.h5", copy / "atlas.h5")
 
 
+def test_a_corrupt_study_that_collation_meets_is_in_the_atlas_of_the_same_run(
+    undisturbed: Path, copy: Path, photographs: Path
+) -> None:
+    damage(files(copy, "study", "conv1")[0])
+    (copy / "atlas.h5").unlink()
+    assert run_here(copy.parent, *shown(photographs)) == 0
+    assert_same_atlas(undisturbed / "atlas.h5", copy / "atlas.h5")
+
+
 def test_a_study_of_which_no_block_can_be_read_is_made_again(
     undisturbed: Path, copy: Path, photographs: Path
 ) -> None:
