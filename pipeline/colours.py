@@ -13,6 +13,7 @@ from torch import Tensor
 # Square root of the covariance of ImageNet's RGB values (Olah et al. 2017, "Feature Visualization",
 # appendix on preconditioning): its columns are the directions in which natural colours vary.
 _COLOUR_DIRECTIONS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
+_EVERYTHING = (1, 2, 3)
 _COLOUR_SCALE = max(sum(row[i] ** 2 for row in _COLOUR_DIRECTIONS) ** 0.5 for i in range(3))
 
 
@@ -61,7 +62,11 @@ class _Sigmoid(torch.autograd.Function):
 
 
 def fixed_contrast(values: Tensor, contrast: float) -> Tensor:
-    """Values (B, 3, H, W) scaled so that each sample's standard deviation is the contrast."""
+    """Values (B, 3, H, W) scaled so that each sample's root mean square is the contrast.
+
+    About mid-grey, which is 0, rather than about the sample's own mean: else an image of nearly one
+    colour would be scaled up until it is white or black.
+    """
     scaled: Tensor = _FixedContrast.apply(values, contrast)
     return scaled
 
@@ -71,19 +76,15 @@ class _FixedContrast(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, contrast: float) -> Tensor:
-        # From the moments: torch.std is thirty times slower on a CPU.
-        everything = (1, 2, 3)
-        mean = values.mean(everything, keepdim=True)
-        variance = values.square().mean(everything, keepdim=True) - mean.square()
-        gain = contrast * variance.clamp_min(1e-12).rsqrt()
+        energy = values.square().mean(_EVERYTHING, keepdim=True)
+        gain = contrast * energy.clamp_min(1e-12).rsqrt()
         scaled = values * gain
-        ctx.save_for_backward(scaled, mean * gain, gain)
+        ctx.save_for_backward(scaled, gain)
         ctx.contrast = contrast
         return scaled
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        scaled, mean, gain = ctx.saved_tensors
-        raise_contrast = (grads[0] * scaled).mean((1, 2, 3), keepdim=True) / ctx.contrast**2
-        gradient = torch.addcmul(grads[0], scaled, raise_contrast, value=-1.0)
-        return gradient.add_(mean * raise_contrast).mul_(gain), None
+        scaled, gain = ctx.saved_tensors
+        raise_contrast = (grads[0] * scaled).mean(_EVERYTHING, keepdim=True) / ctx.contrast**2
+        return torch.addcmul(grads[0], scaled, raise_contrast, value=-1.0).mul_(gain), None

@@ -1,8 +1,10 @@
 """Receptive fields: which pixels of the input each position of a layer can depend on.
 
 Found by trying, so they hold for any architecture: a value that is not a number makes everything
-that is computed from it not a number, whatever the weights (a product with 0 as well). Rows and
-columns of the input are spoilt one after the other, and what is spoilt in a layer depends on them.
+that is computed from it not a number, whatever the weights (a product with 0 as well). The more
+lines of an image are spoilt from one side, the more positions of a layer are, so how many it takes
+is found by bisection, for all layers at once. Deep layers have few different fields and take few
+passes; what is left of the others is cheaper, because a pass ends at the last layer in question.
 """
 
 import math
@@ -15,8 +17,12 @@ from pipeline.jobs import LayerInfo
 from pipeline.layers import reduce_layers
 
 _MOST_AT_ONCE, _PIXELS_AT_ONCE = 32, 2**22
-_ROWS, _COLUMNS = 2, 3
-_EVERYTHING = torch.tensor(True)
+
+_SIDES = 4
+"""Left, top, right, bottom."""
+
+_Probe = tuple[int, int]
+"""A side of the image, and how many lines are spoilt from there."""
 
 
 @torch.no_grad()
@@ -31,48 +37,71 @@ def receptive_fields(
     Args:
         network: a network in eval mode, best on a CPU: some GPU kernels work on tiles and spoil
             neighbours.
-        layers: described for this network.
+        layers: described for this network and images of this size.
         example: normalised input (1, C, H, W).
     Returns: by name of the layer, (L, 4) int64: left, top, right, bottom of every position, rows
         first; right and bottom are not in the box.
     """
     height, width = example.shape[2:]
-    fields = {
-        layer.name: torch.tensor([[0, 0, width, height]]).repeat(_positions(layer), 1)
-        for layer in layers
-    }
-    # Where one corner and the other reach everything, the box is the whole image.
-    corners = reduce_layers(network, layers, _spoilt_corners(example), _reached)
-    narrow = [layer for layer in layers if not corners.get(layer.name, _EVERYTHING).all()]
-    if not narrow:
-        return fields
-    across = _extents(network, narrow, example, _COLUMNS)
-    down = _extents(network, narrow, example, _ROWS)
-    for name in across.keys() & down.keys():
-        box = torch.stack([across[name][0], down[name][0], across[name][1], down[name][1]], dim=1)
-        touched = (box[:, :2] < box[:, 2:]).all(dim=1, keepdim=True)
-        fields[name] = torch.where(touched, box, fields[name])
-    return fields
+    searches = {layer.name: _Search(_positions(layer), width, height) for layer in layers}
+    # Where the outermost lines reach everything, the box is the whole image, and all is done.
+    probes: list[_Probe] = [(side, 1) for side in range(_SIDES)]
+    waiting = sorted(layers, key=lambda layer: layer.flops_before)
+    while waiting:
+        spoilt = torch.cat([_spoilt(example, probe) for probe in probes])
+        spoilt = spoilt.contiguous(memory_format=torch.channels_last)
+        found = reduce_layers(network, waiting, spoilt, _reached)
+        waiting = [x for x in waiting if x.name in found]
+        # What a network leaves out, or makes of another size, for spoilt images, tells nothing.
+        waiting = [x for x in waiting if found[x.name].shape[1] == _positions(x)]
+        for layer in waiting:
+            searches[layer.name].learn(probes, found[layer.name])
+        waiting = [x for x in waiting if searches[x.name].questions()]
+        probes = searches[waiting[-1].name].questions()[: _at_once(example)] if waiting else []
+    return {name: search.boxes() for name, search in searches.items()}
+
+
+class _Search:
+    """How many lines must be spoilt, from each side, until they reach the positions of a layer."""
+
+    def __init__(self, positions: int, width: int, height: int) -> None:
+        self.sizes = torch.tensor([width, height, width, height])[:, None]
+        self.too_few = torch.zeros(_SIDES, positions, dtype=torch.int64)
+        # One more than there are: none reach it.
+        self.enough = (self.sizes + 1).repeat(1, positions)
+
+    def learn(self, probes: Sequence[_Probe], reached: Tensor) -> None:
+        """Take in which positions some probes reached: (B, L)."""
+        sides, counts = torch.tensor(probes).T[:, :, None]
+        for side in range(_SIDES):
+            asked = sides[:, 0] == side
+            if asked.any():
+                count, hit = counts[asked], reached[asked]
+                enough = torch.where(hit, count, self.enough[side]).amin(dim=0)
+                too_few = torch.where(hit, 0, count).amax(dim=0)
+                self.enough[side] = torch.minimum(self.enough[side], enough)
+                self.too_few[side] = torch.maximum(self.too_few[side], too_few)
+
+    def questions(self) -> list[_Probe]:
+        """The probes that halve what is not known yet."""
+        middle = (self.too_few + self.enough) // 2
+        unknown = self.enough - self.too_few > 1
+        return [
+            (side, count)
+            for side in range(_SIDES)
+            for count in torch.unique(middle[side][unknown[side]]).tolist()
+        ]
+
+    def boxes(self) -> Tensor:
+        """What is found: (L, 4), the whole image where a position was never reached."""
+        box = self.enough - 1
+        box[2:] = self.sizes[2:] - box[2:]
+        whole = torch.cat([torch.zeros_like(self.sizes[:2]), self.sizes[2:]])
+        return torch.where((box[:2] < box[2:]).all(dim=0), box, whole).mT.contiguous()
 
 
 def _positions(layer: LayerInfo) -> int:
     return math.prod(layer.shape) // layer.n_channels
-
-
-def _extents(
-    network: nn.Module, layers: Sequence[LayerInfo], example: Tensor, axis: int
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """First row (or column) that each position depends on, and the one after the last."""
-    size = example.shape[axis]
-    extents: dict[str, tuple[Tensor, Tensor]] = {}
-    for lines in torch.split(torch.arange(size), _at_once(example)):
-        spoilt = _spoilt_lines(example, axis, lines.tolist())
-        for name, reached in reduce_layers(network, layers, spoilt, _reached).items():
-            first = torch.where(reached, lines[:, None], size).amin(dim=0)
-            end = torch.where(reached, lines[:, None] + 1, 0).amax(dim=0)
-            before = extents.get(name, (first, end))
-            extents[name] = (torch.minimum(before[0], first), torch.maximum(before[1], end))
-    return extents
 
 
 def _reached(activation: Tensor) -> Tensor:
@@ -80,18 +109,13 @@ def _reached(activation: Tensor) -> Tensor:
     return activation.isnan().any(dim=1).cpu()
 
 
-def _spoilt_corners(example: Tensor) -> Tensor:
-    """The example twice, with its first and its last pixel spoilt."""
-    spoilt = example.repeat(2, 1, 1, 1)
-    spoilt[0, :, 0, 0] = spoilt[1, :, -1, -1] = math.nan
-    return spoilt.contiguous(memory_format=torch.channels_last)
-
-
-def _spoilt_lines(example: Tensor, axis: int, lines: Sequence[int]) -> Tensor:
-    """The example once for every line, with that row or column spoilt."""
-    spoilt = example.repeat(len(lines), 1, 1, 1).contiguous(memory_format=torch.channels_last)
-    for sample, line in zip(spoilt, lines, strict=True):
-        sample.select(axis - 1, line).fill_(math.nan)
+def _spoilt(example: Tensor, probe: _Probe) -> Tensor:
+    """The example with some lines spoilt from one side."""
+    side, count = probe
+    axis = 3 if side in (0, 2) else 2
+    start = 0 if side < 2 else example.shape[axis] - count
+    spoilt = example.clone()
+    spoilt.narrow(axis, start, count).fill_(math.nan)
     return spoilt
 
 

@@ -24,8 +24,7 @@ class Entry(NamedTuple):
     """A photograph of a dataset: what tells it from every other."""
 
     path: str
-    """Of the file, relative to the dataset's folder, with slashes; or a title such as
-    CIFAR10(train=False)[3]."""
+    """Of the file, relative to the dataset's folder; or a title like CIFAR10(train=False)[3]."""
     size: int
     """Bytes of the file; 0 where there is none."""
 

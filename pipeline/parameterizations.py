@@ -80,7 +80,7 @@ class FourierImages(Parameterization):
     """Images as real-FFT coefficients, so that a gradient step moves all scales at once.
 
     Olah et al. 2017, "Feature Visualization", preconditioning. After the inverse FFT each sample is
-    divided by its own standard deviation: the optimizer can move contrast about, but not raise it,
+    divided by its own root mean square: the optimizer can move contrast about, but not raise it,
     which keeps pixels out of the flat ends of the sigmoid and colours natural.
 
     Parameters: coefficients (B, P), of which the first 3 * H * (W // 2 + 1) * 2 are the real and

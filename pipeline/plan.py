@@ -21,6 +21,9 @@ FLOPS_PER_SECOND = {"cpu": 3e10, "cuda": 2e13}
 _BLOCKS = 2048
 """A dataset is cut into about so many blocks at most, until they reach 1,024 photographs."""
 
+_READING_SECONDS = 2e-3
+"""A photograph is read and resized in about that."""
+
 _MEASURED_VIEWS = 17
 """Forward passes of the finished image, for its statistics."""
 
@@ -111,6 +114,16 @@ class Plan:
 def flops_per_job(layer: LayerInfo, recipe: Recipe) -> float:
     """Floating-point operations of one job: each step is a forward and a backward pass."""
     return layer.flops_before * (2.0 * recipe.optimizer.steps + _MEASURED_VIEWS)
+
+
+def photograph_seconds(flops: float, rate: float) -> float:
+    """About how long one photograph takes: reading it, and a forward pass."""
+    return _READING_SECONDS + flops / rate
+
+
+def flops_per_second(devices: Iterable[str]) -> float:
+    """A guess at the speed of the slowest worker."""
+    return min(FLOPS_PER_SECOND[device.split(":")[0]] for device in devices)
 
 
 def bytes_needed(plan: Plan, shards: Iterable[Shard]) -> float:

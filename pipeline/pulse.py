@@ -11,11 +11,16 @@ DEVICE_VARIABLE = "LAYER_ATLAS_DEVICE"
 """What the driver calls the device that a worker runs on."""
 
 
+UNITS = {"ascend": "channels", "study": "photographs", "illustrate": "examples"}
+"""What the work of a kind of bundle is counted in."""
+
+
 class Pulse:
     """Says what the worker is at; the driver reads it, nothing depends on it.
 
     `tasks` are in the making, `unwritten` are made and perhaps not committed yet; `done` counts
-    units; `busy` are the seconds spent making, of `seconds` altogether. For the main thread alone.
+    units of its kind; `busy` are the seconds spent making, of `seconds` altogether. For the main
+    thread alone.
     """
 
     INTERVAL = 0.25

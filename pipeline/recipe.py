@@ -43,7 +43,7 @@ class Fourier:
     initial_sd: float = 0.3
     """Root mean square of the initial coefficients; small values leave channels dead."""
     contrast: float = 2.0
-    """Standard deviation of every rendered sample before colours and sigmoid."""
+    """Root mean square of every rendered sample before colours and sigmoid; 0 is mid-grey."""
     alpha: bool = False
     """Whether to keep where the score's gradient fell, as a map of opacity."""
 
@@ -73,7 +73,7 @@ class Maco:
 
     name: str = "maco"
     contrast: float = 2.0
-    """Standard deviation of every rendered sample before colours and sigmoid."""
+    """Root mean square of every rendered sample before colours and sigmoid; 0 is mid-grey."""
     alpha: bool = False
     """Whether to keep where the score's gradient fell, as a map of opacity."""
 

@@ -13,16 +13,19 @@ from pipeline.errors import UserError
 from pipeline.jobs import STATUS
 from pipeline.manifest import plan_of, read_manifest
 from pipeline.plan import (
-    FLOPS_PER_SECOND,
     LayerPlan,
     ModelPlan,
     Plan,
     bytes_needed,
     flops_per_job,
+    flops_per_second,
+    photograph_seconds,
 )
 from pipeline.progress import duration
+from pipeline.pulse import UNITS
 from pipeline.sealed_file import CorruptFile
 from pipeline.store import DoneIndex, OutputFolder, owner, read_shard
+from pipeline.study_tasks import studies_of
 
 if TYPE_CHECKING:  # the survey needs torch, which most tables do not
     from pipeline.survey import Survey
@@ -65,12 +68,13 @@ def plan_table(folder: OutputFolder, plan: Plan, devices: list[str]) -> str:
                     undone,
                 )
             )
-    seconds /= len(devices)
+    seconds = (seconds + _study_seconds(folder, plan, devices)) / len(devices)
     header = ("model", "layer", "channels", "seeds", "shards", "done", "missing")
     notes = [
         f"output    {folder.root}",
         f"devices   {', '.join(devices)}; precision {plan.models[0].recipe.precision}",
         f"images    {plan.n_jobs}, of which {sum(row[-1] for row in rows)} are missing",
+        *_photographs(folder, plan),
         f"estimate  {duration(seconds)}, {bytes_needed(plan, missing) / 1e6:.1f} MB",
         *(f"note      {notice}" for notice in notices(plan)),
     ]
@@ -95,9 +99,34 @@ def _job_seconds(
                 measured.append(float(read_shard(path).facts["seconds_per_job"]))
             except (CorruptFile, KeyError):
                 continue
-    rate = min(FLOPS_PER_SECOND[device.split(":")[0]] for device in devices)
-    guess = flops_per_job(layer.info, model.recipe) / rate
+    guess = flops_per_job(layer.info, model.recipe) / flops_per_second(devices)
     return statistics.median(measured) if measured else guess
+
+
+def _study_seconds(folder: OutputFolder, plan: Plan, devices: list[str]) -> float:
+    """Seconds for the photographs that layers are yet to be shown: a guess by FLOPs."""
+    if plan.study is None:
+        return 0.0
+    total = 0.0
+    for model in plan.models:
+        pairs = zip(model.layers, studies_of(model, plan.study), strict=True)
+        left = [layer.info.flops_before for layer, s in pairs if not folder.exists(s.product)]
+        if left:
+            one = photograph_seconds(max(left), flops_per_second(devices))
+            total += one * plan.study.count
+    return total
+
+
+def _photographs(folder: OutputFolder, plan: Plan) -> list[str]:
+    """How many photographs there are, and how many layers have seen them all."""
+    if plan.study is None:
+        return []
+    studies = [s for model in plan.models for s in studies_of(model, plan.study)]
+    done = sum(folder.exists(study.product) for study in studies)
+    told = (
+        f"photos    {plan.study.count} ({plan.study.source}), studied in {done} of {len(studies)}"
+    )
+    return [f"{told} layers"]
 
 
 def notices(plan: Plan) -> list[str]:
@@ -151,6 +180,7 @@ def status_table(folder: OutputFolder) -> str:
     header = ("model", "layer", "images", "done", "failed", "missing")
     done, total = sum(row[3] for row in rows), sum(row[2] for row in rows)
     lines = [f"{folder.root}: {done} of {total} images are done ({100 * done / total:.1f} %)"]
+    lines += _photographs(folder, plan)
     lines += _at_work(folder, total - done)
     lines += [f"failed: {record}" for record in _last_failures(folder)]
     return table(header, rows, left=2) + "\n\n" + "\n".join(lines)
@@ -161,9 +191,14 @@ def _at_work(folder: OutputFolder, left: int) -> list[str]:
     who = owner(folder)
     if who is None:
         return ["nobody is at work on it"]
-    rate = sum(pulse["done"] / max(pulse["seconds"], 1e-9) for pulse in _pulses(folder))
-    eta = duration(left / rate) if rate else "unknown time"
-    return [f"at work: {who}; {rate:.2f} channels/s, {eta} left"]
+    rates: dict[str, float] = {}
+    for pulse in _pulses(folder):
+        unit = UNITS.get(pulse.get("kind", ""), "channels")
+        rates[unit] = rates.get(unit, 0.0) + pulse["done"] / max(pulse["seconds"], 1e-9)
+    told = [f"{rate:.2f} {unit}/s" for unit, rate in rates.items()] or ["starting"]
+    if rates.get("channels"):
+        told.append(f"{duration(left / rates['channels'])} left")
+    return [f"at work: {who}; {', '.join(told)}"]
 
 
 def _pulses(folder: OutputFolder) -> Iterator[dict[str, Any]]:
@@ -194,15 +229,46 @@ def summary(folder: OutputFolder) -> str:
             for word, code in STATUS.items():
                 counts[word] += int(np.count_nonzero(status == code))
             montages.append(folder.montage(view.model.label, view.layer.info.name))
+        evidence = _evidence([file[view.group] for view in layer_views(folder, plan)])
     told = ", ".join(f"{n} {word}" for word, n in counts.items() if n)
     lines = [f"{plan.n_jobs} images: {told}", f"  atlas     {folder.atlas}"]
     lines.append(
         f"  montages  {montages[0]}" + (f" and {len(montages) - 1} more" if montages[1:] else "")
     )
+    lines += evidence
     lines += _time_taken(manifest["timings"])
     if counts["failed"]:
         lines.append(f"  failures  {folder.failures} says why; running again tries them again")
     return "\n".join(lines)
+
+
+def _evidence(layers: Sequence[Any]) -> list[str]:
+    """What photographs say of the images, in a line; and how many could not be read."""
+    import numpy as np
+
+    told = [layer for layer in layers if "agreement" in layer]
+    lines = []
+    if told:
+        live = [layer["status"][()] == STATUS["ok"] for layer in told]
+        values = {
+            name: np.concatenate(
+                [layer[name][()][ok] for layer, ok in zip(told, live, strict=True)]
+            )
+            for name in ("agreement", "agreement_rank", "percentile")
+        }
+        if len(values["agreement"]):
+            above = 100 * np.mean(values["percentile"] == 100)
+            lines.append(
+                f"  evidence  agreement {np.mean(values['agreement']):.2f}, median rank "
+                f"{np.median(values['agreement_rank']):.0f}, {above:.1f} % of live images excite "
+                "more than any photograph"
+            )
+    seen = [layer["dataset"].attrs for layer in layers if "dataset" in layer]
+    worst = max(seen, key=lambda attrs: attrs["unreadable"], default=None)
+    if worst is not None and worst["unreadable"]:
+        some = ", ".join(worst["unreadable_paths"][:3])
+        lines.append(f"  photos    {worst['unreadable']} could not be read: {some} ...")
+    return lines
 
 
 def _time_taken(timings: dict[str, Any]) -> list[str]:

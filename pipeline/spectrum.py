@@ -2,7 +2,7 @@
 
 Measured once by `scripts/measure_spectrum.py` and kept in the package on a polar grid, so that it
 can be had for any image size. All of it is about decorrelated colours before the sigmoid
-(`parameterizations.from_colours`), each photograph scaled to a standard deviation of 1.
+(`parameterizations.from_colours`), each photograph scaled to a root mean square of 1.
 """
 
 from functools import cache

@@ -53,10 +53,16 @@ class Findings:
 
 
 def write_arrays(folder: OutputFolder, product: Product, arrays: Arrays) -> None:
-    """Commit the arrays of a product; pictures are compressed. Raises StorageError."""
+    """Commit the arrays of a product; maps are compressed. Raises StorageError.
+
+    An array of objects holds bytes, each a uint8 array of its own length: JPEG files.
+    """
 
     def fill(file: h5py.File) -> None:
         for name, array in arrays.items():
+            if array.dtype == object:
+                file.create_dataset(name, data=array, dtype=h5py.vlen_dtype(np.uint8))
+                continue
             pixels = array.dtype == np.uint8 and array.ndim > 2 and array.size > 0
             file.create_dataset(name, data=array, **(PIXEL_FILTERS if pixels else {}))
 

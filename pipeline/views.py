@@ -7,7 +7,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,10 @@ _AHEAD = 64
 
 _DRAFT_MARGIN = 2
 """A JPEG is decoded at a fraction of its size if this many times the view's size is left."""
+
+
+_FILTER = Image.Resampling.BILINEAR
+"""As networks are trained and tested (torchvision's presets), with Pillow's antialiasing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,17 +68,18 @@ def stream_views(
 
 def read_view(photographs: Photographs, index: int, entry: Entry, size: int) -> View:
     """Photograph number `index` of a dataset, as a view."""
-    try:
-        with closing(photographs.image(index, entry)) as image:
+    with ExitStack() as opened:
+        try:
+            image = opened.enter_context(closing(photographs.image(index, entry)))
             width, height = image.size
             fraction = _draft(image, size)
             picture = _as_rgb(image)
-    except Exception as error:  # noqa: BLE001 - whatever a file from outside trips over
-        return View(None, reason=f"{type(error).__name__}: {error}"[:200])
-    left, top, right, bottom = (side * fraction for side in _visible(size, width, height))
-    # Of a long picture only the centre is resized; all of it might not fit into memory.
-    square = picture.resize((size, size), Image.Resampling.LANCZOS, (left, top, right, bottom))
-    return View(np.array(square), width, height)
+        except Exception as error:  # noqa: BLE001 - whatever a file from outside trips over
+            return View(None, reason=f"{type(error).__name__}: {error}"[:200])
+        left, top, right, bottom = (side * fraction for side in _visible(size, width, height))
+        # Of a long picture only the centre is resized; all of it might not fit into memory.
+        square = picture.resize((size, size), _FILTER, (left, top, right, bottom))
+        return View(np.array(square), width, height)
 
 
 def _draft(image: Image.Image, size: int) -> float:
@@ -99,7 +104,10 @@ def _as_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
+    if image.mode != "RGB":
+        return image.convert("RGB")
+    image.load()
+    return image
 
 
 def to_original(

@@ -76,7 +76,8 @@ def main(argv: Sequence[str]) -> int:
 def work(folder: OutputFolder, path: Path, pulse: Pulse) -> None:
     """Do and commit every task of a bundle file that is not done yet."""
     values = json.loads(path.read_text())
-    bundle = build(BUNDLES[values.pop("kind")], values)
+    pulse.facts["kind"] = kind = values.pop("kind")
+    bundle = build(BUNDLES[kind], values)
     with Committer(pulse) as committer:
         bundle.run(open_workplace(bundle, folder, committer, pulse))
 

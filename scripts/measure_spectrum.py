@@ -3,7 +3,7 @@
     python scripts/measure_spectrum.py FOLDER pipeline/data/spectrum.safetensors
 
 Each photograph is cut to its middle square, not resized, brought to decorrelated colours before the
-sigmoid, scaled to a standard deviation of 1 and seen through a Hann window, because the jump from
+sigmoid, scaled to a root mean square of 1 and seen through a Hann window, because the jump from
 one border to the opposite one would pass for high frequencies. Means are of logarithms: what the
 typical photograph has, not what the strongest have.
 """

@@ -1,5 +1,6 @@
 """Real runs of the command line in real processes, for the tests that need them."""
 
+import io
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 from toys import composed
 
 from pipeline import sweep
@@ -98,13 +100,20 @@ def assert_same_atlas(a: Path, b: Path) -> None:
     left, right = datasets(a), datasets(b)
     assert left.keys() == right.keys()
     for name in left:
-        texts = left[name].dtype.kind == "O"  # whose bits are addresses
-        same = np.array_equal(left[name], right[name]) if texts else _same_bits(left, right, name)
-        assert same, name
+        assert _bits(left[name]) == _bits(right[name]), name
 
 
-def _same_bits(left: dict[str, np.ndarray], right: dict[str, np.ndarray], name: str) -> bool:
-    return left[name].tobytes() == right[name].tobytes()
+def _bits(array: np.ndarray) -> list[bytes]:
+    """The bytes of an array; of texts and files, whose own bits are addresses, of each."""
+    if array.dtype.kind != "O":
+        return [array.tobytes()]
+    return [item if isinstance(item, bytes) else item.tobytes() for item in array.ravel()]
+
+
+def opened(files: np.ndarray) -> np.ndarray:
+    """The pictures (..., H, W, 3) in an array of JPEG files."""
+    pictures = [np.asarray(Image.open(io.BytesIO(file.tobytes()))) for file in files.ravel()]
+    return np.stack(pictures).reshape(*files.shape, *pictures[0].shape)
 
 
 class Here:

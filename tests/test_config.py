@@ -115,6 +115,8 @@ MISTAKES = [
     ("transforms.scale=[1.2,1]", ["transforms", "scale must ascend, not [1.2, 1.0]"]),
     ("transforms.scale=[1]", ["transforms.scale must be a list of 2"]),
     ("parameterization.name=fourie", ["parameterization.name 'fourie'", "choose from: fourier"]),
+    ("init.name=nois", ["init.name 'nois'", "choose from: noise"]),
+    ("regularizers.l2=-1", ["regularizers", "l2 must be 0 or more, not -1.0"]),
     ("precision=fp16", ["precision 'fp16'", "choose from: bf16"]),
     ("collate.montage=evidense", ["collate.montage 'evidense'", "choose from: evidence"]),
     ("collate.seeds=rows", ["collate.seeds 'rows'", "choose from: row"]),
@@ -148,6 +150,12 @@ MISTAKES = [
     ("models=[{name: demo, mean: [a,b,c]}]", ["models[0].mean[0] must be a number, not 'a'"]),
     ("models=[{name: demo, args: {depth: 3}}]", ["models[0]", "args", "target"]),
 ]
+
+
+def test_a_regularizer_that_cannot_work_is_refused() -> None:
+    with pytest.raises(UserError, match="use fourier or pixel"):
+        composed("parameterization=maco", "regularizers.blur=0.5")
+    assert composed("parameterization=maco", "regularizers.l2=0.5").regularizers.l2 == 0.5
 
 
 @pytest.mark.parametrize(("override", "told"), MISTAKES, ids=[m[0] for m in MISTAKES])

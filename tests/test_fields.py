@@ -96,6 +96,32 @@ def test_what_hides_its_origin_counts_as_seeing_everything() -> None:
     assert found["2"].tolist() == [[0, 0, 16, 16]]
 
 
+class Turns(nn.Module):
+    """Leaves out a layer where a comparison fails, as all do with what is not a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.then = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        return self.then(y) if y.square().mean() > 0 else y
+
+
+def test_a_layer_that_is_left_out_counts_as_seeing_everything() -> None:
+    found = fields(random_network(Turns()))
+    assert found["0.then"].tolist() == [[0, 0, 16, 16]] * 12**2
+    assert found["0.first"][0].tolist() == [0, 0, 3, 3]
+
+
+def test_deep_layers_take_few_passes() -> None:
+    network, images = random_network(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1)), []
+    (info,) = [x for x in describe_layers(network, example(64)) if x.name == "1"]
+    network.register_forward_pre_hook(lambda module, args: images.append(len(args[0])))
+    receptive_fields(network, [info], example(64))
+    assert images == [4]
+
+
 def test_whatever_is_nowhere_seen_is_in_no_box() -> None:
     found = fields(random_network(nn.Conv2d(3, 4, 2, stride=5)))
     assert found["0"].tolist() == boxes(*[[(0, 2), (5, 7), (10, 12)]] * 2).tolist()

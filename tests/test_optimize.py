@@ -46,6 +46,13 @@ def test_image_turns_into_the_colour_that_the_channel_reads(
         assert (means[colour] > means[others] + 0.08).all()
 
 
+def test_a_channel_that_likes_plain_white_does_not_burn_its_image_out() -> None:
+    white = pointwise([[1.0, 1.0, 1.0]])
+    images = climb(white, make_recipe(Fourier(), steps=60), [0]).images
+    assert images.mean() > 0.75
+    assert images.max() < 0.97
+
+
 def test_pixels_reach_the_exact_optimum_of_a_mixed_reader() -> None:
     red_not_blue = pointwise([[1.0, 0.0, -1.0], [-1.0, -1.0, -1.0]])
     images = climb(red_not_blue, make_recipe(Pixel(), steps=200), [0, 1]).images

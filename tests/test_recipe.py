@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from toys import make_recipe
 
-from pipeline.recipe import Adam, Fourier, Pixel, Transforms, trace_steps
+from pipeline.recipe import Adam, Fourier, Maco, Pixel, Regularizers, Transforms, trace_steps
 
 OUT_OF_RANGE = [
     (Fourier, {"decay_power": -0.1}, "decay_power must be 0 or more, not -0.1"),
@@ -25,6 +25,10 @@ OUT_OF_RANGE = [
     (Adam, {"beta2": float("nan")}, r"beta2 must be in \[0, 1\)"),
     (Adam, {"leaky_steps": -1}, "leaky_steps must be 0 or more"),
     (Adam, {"leaky_slope": -0.1}, "leaky_slope must be 0 or more"),
+    (Adam, {"starts": 0}, "starts must be 1 to 255, not 0"),
+    (Maco, {"contrast": 0.0}, "contrast must be above 0, not 0.0"),
+    (Regularizers, {"total_variation": -1.0}, "total_variation must be 0 or more, not -1.0"),
+    (Regularizers, {"clip": float("nan")}, "clip must be 0 or more, not nan"),
 ]
 
 

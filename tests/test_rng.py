@@ -61,6 +61,17 @@ def test_keys_streams_and_steps_share_no_draws() -> None:
     assert len(draws.unique()) >= draws.numel() - 3
 
 
+def test_attempts_have_keys_of_their_own() -> None:
+    keys = rng.keys(JOB_KEYS)
+    assert torch.equal(rng.restarted(keys, 0), keys)
+    attempts = torch.stack([rng.restarted(keys, start) for start in range(5)])
+    assert attempts.shape == (5, 8, 2)
+    assert attempts.min() >= 0
+    assert attempts.max() < 2**32
+    assert len(attempts.flatten(0, 1).unique(dim=0)) == 40
+    assert torch.equal(rng.restarted(keys[3:4], 2), attempts[2, 3:4])
+
+
 def test_uniform_never_reaches_its_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     def extremes(counter: list[Tensor], key: list[Tensor]) -> list[Tensor]:
         shape = torch.broadcast_shapes(*(t.shape for t in (*counter, *key)))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import xarray
 from numpy.typing import NDArray
+from runs import opened
 from toys import fill_store, fill_study, layer_info, make_listing, make_plan
 
 from pipeline.collate.gather import LayerView, layer_views
@@ -21,6 +22,7 @@ from pipeline.plan import Plan
 from pipeline.store import OutputFolder
 from pipeline.study_store import merge_study, read_findings, write_arrays
 from pipeline.study_tasks import Study, blocks_of, examples_of_layer, studies_of
+from pipeline.tasks.pictures import as_jpeg
 
 N, K, SIDE, SHOWN = 150, 6, 16, 2
 CHANNELS, SEEDS = (0, 2, 3, 5), (0, 7)
@@ -67,14 +69,19 @@ def fill(
 
 
 def examples(study: Study, channels: tuple[int, ...]) -> dict[str, NDArray[Any]]:
-    """Pictures whose every pixel tells channel and rank."""
+    """Pictures whose every pixel, and number, tells channel and rank."""
     told = 10 * np.asarray(channels)[:, None] + np.arange(SHOWN)
-    pixels = np.broadcast_to(told[..., None, None, None], (*told.shape, SIDE, SIDE, 3))
+    index = np.concatenate([told.ravel(), told.ravel() + 100])
+    files = np.empty(len(index), object)
+    files[:] = [as_jpeg(np.full((SIDE, SIDE, 3), grey, np.uint8)) for grey in index]
+    maps = np.broadcast_to(told[:, :1, None, None] + 1, (len(channels), 1, SIDE, SIDE))
     return {
         "channel": np.asarray(channels),
-        "strongest": pixels.astype(np.uint8),
-        "weakest": (pixels + 100).astype(np.uint8),
-        "saliency": (pixels[:, :1, ..., 0] + 1).astype(np.uint8),
+        "strongest_index": told,
+        "weakest_index": told + 100,
+        "picture_index": index,
+        "picture": files,
+        "saliency": maps.astype(np.uint8),
     }
 
 
@@ -150,7 +157,6 @@ def test_xarray_gives_labelled_arrays(atlas: Path, name: str) -> None:
         assert data["top_box"].dims == ("channel", "top", "edge")
         assert data["bottom_position"].dims == ("channel", "bottom", "map_axis")
         assert data["quantile"].dims == ("channel", "level")
-        assert data["top_image"].dims == ("channel", "top_image_rank", "y", "x", "rgb")
         assert data["top_saliency"].dims == ("channel", "top_saliency_rank", "y", "x")
         assert dict(data.sizes)["top"] == 4
         assert float(data["quantile"].sel(level=0.5)[3]) == 1.0
@@ -210,8 +216,8 @@ def test_pictures_lie_at_their_channels(atlas: Path) -> None:
     told = 10 * np.asarray(CHANNELS)[:, None] + np.arange(SHOWN)
     with h5py.File(atlas) as file:
         group = file["toy/conv/dataset"]
-        assert np.array_equal(group["top_image"][..., 3, 4, 1], told)
-        assert np.array_equal(group["bottom_image"][..., 3, 4, 1], told + 100)
+        assert np.array_equal(opened(group["top_jpeg"][:])[..., 3, 4, 1], told)
+        assert np.array_equal(opened(group["bottom_jpeg"][:])[..., 3, 4, 1], told + 100)
         assert np.array_equal(group["top_saliency"][..., 3, 4], told[:, :1] + 1)
 
 
@@ -221,7 +227,7 @@ def test_kinds_of_which_none_is_kept_are_left_out(folder: OutputFolder) -> None:
     fill(folder, plan)
     collated(folder, plan)
     with h5py.File(folder.atlas) as file:
-        assert not [n for n in file["toy/conv/dataset"] if "bottom" in n or "image" in n]
+        assert not [n for n in file["toy/conv/dataset"] if "bottom" in n or "jpeg" in n]
     with xarray.open_dataset(folder.atlas, engine="h5netcdf", group="toy/conv/dataset") as data:
         assert "top_score" in data
 

@@ -8,6 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from pipeline.collate.evidence_row import MOST_IMAGES, EvidenceRow
 from pipeline.collate.evidence_sheet import draw_sheet, pages, rows_per_page
@@ -54,7 +55,7 @@ def write_pages(view: LayerView, tile: int) -> None:
 
 def n_pages(group: h5py.Group, tile: int) -> int:
     """How many sheets a layer of an atlas has; none where it knows no photographs."""
-    if "dataset" not in group or "top_image" not in group["dataset"]:
+    if "dataset" not in group or "top_jpeg" not in group["dataset"]:
         return 0
     return len(_cut(group, tile))
 
@@ -86,23 +87,30 @@ def _row(group: h5py.Group, row: int) -> EvidenceRow:
     status = group["status"][row, :MOST_IMAGES]
     images = group["image"][row, :MOST_IMAGES]
     made = ~np.isin(status, (STATUS["failed"], STATUS["missing"]))
-    strongest = dataset["top_image"][row]
+    strongest = _photographs(dataset, "top_jpeg", row, images.shape[1])
     return EvidenceRow(
         channel=int(group["channel"][row]),
         images=tuple(image if there else None for image, there in zip(images, made, strict=True)),
         words=tuple(_WORDS.get(int(code), "") for code in status),
         strongest=strongest,
         overlays=_overlays(dataset, row, strongest),
-        weakest=dataset["bottom_image"][row] if "bottom_image" in dataset else strongest[:0],
+        weakest=_photographs(dataset, "bottom_jpeg", row, images.shape[1]),
         boxes=dataset["top_view_box"][row, : len(strongest)],
         facts=_facts(group, row),
     )
 
 
+def _photographs(dataset: h5py.Group, name: str, row: int, size: int) -> NDArray[np.uint8]:
+    """The pictures of a channel's photographs (n, size, size, 3), as many as there are."""
+    files = dataset[name][row] if name in dataset else ()
+    pictures = [np.asarray(Image.open(io.BytesIO(file))) for file in files if len(file)]
+    return np.stack(pictures) if pictures else np.zeros((0, size, size, 3), np.uint8)
+
+
 def _overlays(
     dataset: h5py.Group, row: int, strongest: NDArray[np.uint8]
 ) -> NDArray[np.uint8] | None:
-    if "top_saliency" not in dataset:
+    if "top_saliency" not in dataset or not len(strongest):
         return None
     maps = dataset["top_saliency"][row]
     return np.stack([overlay(pixels, s) for pixels, s in zip(strongest, maps, strict=False)])

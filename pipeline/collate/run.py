@@ -33,6 +33,10 @@ _ANEW = "anew"
 _MOST_PAINTERS = 16
 """Each holds a montage in memory, of up to half a gigabyte."""
 
+_ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+"""For small matrices: several processes draw side by side, and threads that wait for each other
+take a hundred times as long as one."""
+
 
 def collate(folder: OutputFolder, settings: CollateSettings, anew: bool = False) -> None:
     """Collate in a child process.
@@ -47,7 +51,8 @@ def collate(folder: OutputFolder, settings: CollateSettings, anew: bool = False)
     """
     argv = [sys.executable, "-P", "-m", "pipeline", "collate-here", str(folder.root.resolve())]
     argv += [canonical_json(vars(settings)), *([_ANEW] if anew else [])]
-    child = subprocess.run(argv, stderr=subprocess.PIPE, text=True, check=False)
+    environment = {**os.environ, **_ONE_THREAD}
+    child = subprocess.run(argv, stderr=subprocess.PIPE, text=True, check=False, env=environment)
     if child.returncode < 0:
         name = signal.Signals(-child.returncode).name
         reason = "is the memory full?" if name == "SIGKILL" else "is the disk full?"

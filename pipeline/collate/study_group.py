@@ -21,7 +21,7 @@ from pipeline.listing import Listing
 from pipeline.plan import StudyPlan
 from pipeline.shard_file import IMAGE_FILTERS
 from pipeline.study import QUANTILES, LayerStudy
-from pipeline.study_store import Findings
+from pipeline.study_store import Arrays, Findings
 
 _JOB = ("channel", "seed")
 _TOLD_UNREADABLE = 100
@@ -107,7 +107,7 @@ def write_dataset(group: h5py.Group, view: LayerView, plan: StudyPlan, found: Fi
     _write_statistics(into, view.channels, found.study)
     for name in ("top", "bottom"):
         _write_ranking(into, view, name, found, listing)
-    _write_pictures(into, view, plan)
+    _write_pictures(into, view)
 
 
 def _describe(into: h5py.Group, plan: StudyPlan, study: LayerStudy, listing: Listing) -> None:
@@ -182,32 +182,56 @@ def _path(listing: Listing, index: int) -> str:
 
 # --- pictures ------------------------------------------------------------------------------------
 
-_PICTURES = {
-    "strongest": ("top_image", "view of the photograph that the network saw"),
-    "weakest": ("bottom_image", "view of the photograph that the network saw"),
-    "saliency": ("top_saliency", "which pixels of it the channel answers to"),
-}
+_KINDS = {"strongest": "top_jpeg", "weakest": "bottom_jpeg"}
 
 
-def _write_pictures(into: h5py.Group, view: LayerView, plan: StudyPlan) -> None:
+def _write_pictures(into: h5py.Group, view: LayerView) -> None:
     """Add the pictures of the first photographs and their saliency, as far as they are made."""
     for arrays in view.examples():
         rows = view.rows_of(arrays["channel"])
-        for name in _PICTURES.keys() & arrays.keys():
-            if arrays[name].size:
-                dataset = _PICTURES[name][0]
-                if dataset not in into:
-                    _create_pictures(into, name, len(view.channels), arrays[name])
-                into[dataset][rows] = arrays[name]
+        for kind, name in _KINDS.items():
+            _write_jpegs(into, name, len(view.channels), rows, _jpegs(arrays, kind))
+        if "saliency" in arrays:
+            _write_maps(into, len(view.channels), rows, arrays["saliency"])
 
 
-def _create_pictures(
-    into: h5py.Group, name: str, n_channels: int, pictures: NDArray[np.uint8]
+def _jpegs(arrays: Arrays, kind: str) -> NDArray[Any]:
+    """The files (n, shown) of a kind's photographs; empty ones where there is none."""
+    known = dict(zip(arrays["picture_index"].tolist(), arrays["picture"], strict=True))
+    nothing = np.zeros(0, np.uint8)
+    index = arrays[f"{kind}_index"]
+    files = np.empty(index.shape, object)
+    for place, photograph in np.ndenumerate(index):
+        files[place] = known.get(photograph, nothing)
+    return files
+
+
+def _write_jpegs(
+    into: h5py.Group, name: str, n_channels: int, rows: NDArray[np.intp], files: NDArray[Any]
 ) -> None:
-    dataset, meaning = _PICTURES[name]
-    shown, *one = pictures.shape[1:]
-    chunks = (1, 1, *one)
-    into.create_dataset(dataset, (n_channels, shown, *one), "u1", chunks=chunks, **IMAGE_FILTERS)
-    scale = f"{dataset}_rank"
-    add_scale(into, scale, np.arange(shown))
-    label(into, dataset, ["channel", scale, "y", "x", *(["rgb"] if len(one) == 3 else [])], meaning)
+    if not files.size:
+        return
+    if name not in into:
+        shown = files.shape[1]
+        into.create_dataset(name, (n_channels, shown), dtype=h5py.vlen_dtype(np.uint8))
+        add_scale(into, f"{name}_rank", np.arange(shown))
+        meaning = "view of the photograph that the network saw, as a JPEG file"
+        label(into, name, ["channel", f"{name}_rank"], meaning)
+    for (k, rank), file in np.ndenumerate(files):
+        # One by one: several files of the same length h5py takes for one array of more axes.
+        into[name][rows[k], rank] = file
+
+
+def _write_maps(
+    into: h5py.Group, n_channels: int, rows: NDArray[np.intp], maps: NDArray[np.uint8]
+) -> None:
+    name = "top_saliency"
+    if name not in into:
+        shown, *size = maps.shape[1:]
+        chunks = (1, 1, *size)
+        shape = (n_channels, shown, *size)
+        into.create_dataset(name, shape, "u1", chunks=chunks, **IMAGE_FILTERS)
+        add_scale(into, f"{name}_rank", np.arange(shown))
+        meaning = "which pixels of the view the channel answers to"
+        label(into, name, ["channel", f"{name}_rank", "y", "x"], meaning)
+    into[name][rows] = maps

@@ -22,10 +22,12 @@ from pipeline.study import LayerStudy
 from pipeline.study_store import write_arrays
 from pipeline.study_tasks import Examples, studies_of
 from pipeline.tasks.base import Workplace
-from pipeline.tasks.pictures import PictureBook
+from pipeline.tasks.pictures import PictureBook, as_jpeg
 
-Responses = Callable[[Tensor], Tensor]
-"""Images (B, 3, H, W) in [0, 1] to a layer's activations (B, K, L)."""
+_KINDS = ("strongest", "weakest")
+
+Respond = Callable[[str], Callable[[Tensor], Tensor]]
+"""A layer's name to what answers images (B, 3, H, W) in [0, 1] with its activations (B, K, L)."""
 
 
 @dataclass(frozen=True)
@@ -55,75 +57,80 @@ class ExamplesBundle:
         book = PictureBook(place.folder, self.study, self.dataset, self.plan.recipe.image_size)
         studies = {study.layer: study for study in studies_of(self.plan, self.study)}
         tasks = (Examples(studies[r.layer], r.channels, self.study.saliency) for r in self.requests)
-        # Cutting the network takes longer than the maps of a few channels.
-        respond = lru_cache(maxsize=1)(lambda layer: self._responses(layer, place))
+        infos = {layer.info.name: layer.info for layer in self.plan.layers}
+        bench = place.bench
+        # Cutting the network may take longer than the maps of a few channels.
+        respond = lru_cache(maxsize=1)(lambda name: bench.responses(bench.exact, infos[name]))
         for task in place.until_told_to_leave(tasks):
             if not place.folder.is_done(task):
                 self._illustrate(task, place, book, respond)
 
-    def _responses(self, layer: str, place: Workplace) -> Responses:
-        info = next(plan.info for plan in self.plan.layers if plan.info.name == layer)
-        return place.bench.responses(place.bench.exact, info)
-
     def _illustrate(
-        self,
-        task: Examples,
-        place: Workplace,
-        book: PictureBook,
-        respond: Callable[[str], Responses],
+        self, task: Examples, place: Workplace, book: PictureBook, respond: Respond
     ) -> None:
         place.pulse.beat(tasks=[task.key])
         begun = time.monotonic()
-        found = book.study(task.study)
-        arrays = _pick(task, found, book)
-        if task.saliency is not None and arrays["strongest"].size:
-            arrays["saliency"] = _maps(task, arrays, place, respond(task.study.layer))
-        (product,) = task.products
-        place.committer.submit([task.key], lambda: write_arrays(place.folder, product, arrays))
+        arrays = _pick(task, book.study(task.study))
+        pictures = book.pictures(
+            np.concatenate([arrays[f"{name}_index"].ravel() for name in _KINDS]).tolist()
+        )
+        arrays["picture_index"] = np.asarray(list(pictures), np.int64)
+        if task.saliency is not None and pictures:
+            arrays["saliency"] = self._maps(
+                task, arrays["strongest_index"], pictures, place, respond
+            )
+
+        def write() -> None:
+            jpegs = np.empty(len(pictures), object)
+            jpegs[:] = [as_jpeg(picture) for picture in pictures.values()]
+            write_arrays(place.folder, task.products[0], {**arrays, "picture": jpegs})
+
+        place.committer.submit([task.key], write)
         facts = place.pulse.facts
         busy = facts["busy"] + time.monotonic() - begun
         place.pulse.beat(done=facts["done"] + task.units, busy=busy)
 
+    def _maps(
+        self,
+        task: Examples,
+        strongest: NDArray[np.int64],
+        pictures: dict[int, NDArray[np.uint8]],
+        place: Workplace,
+        respond: Respond,
+    ) -> NDArray[np.uint8]:
+        """Saliency maps (n, s, H, W) of the first photographs of each channel."""
+        settings, bench = task.saliency, place.bench
+        assert settings is not None
+        shown = strongest[:, : settings.photographs]
+        nothing = np.zeros_like(next(iter(pictures.values())))
+        pixels = np.stack([pictures.get(index, nothing) for index in shown.ravel().tolist()])
+        maps = saliency_maps(
+            respond(task.study.layer),
+            make_objective(bench.recipe.objective),
+            from_bytes(torch.from_numpy(pixels)).to(bench.device),
+            torch.tensor(np.repeat(task.channels, shown.shape[1]), device=bench.device),
+            settings,
+            rng.keys(_map_keys(task, shown), bench.device),
+        )
+        whole = (maps * 255.0).round().to(torch.uint8).cpu().numpy()
+        return whole.reshape(*shown.shape, *whole.shape[1:])
 
-def _maps(
-    task: Examples, arrays: dict[str, NDArray[Any]], place: Workplace, responses: Responses
-) -> NDArray[np.uint8]:
-    """Saliency maps (n, s, H, W) uint8 of the first photographs of each channel."""
-    settings, bench = task.saliency, place.bench
-    assert settings is not None
-    pictures = arrays["strongest"][:, : settings.photographs]
-    photographs = from_bytes(torch.from_numpy(pictures.reshape(-1, *pictures.shape[2:])))
-    maps = saliency_maps(
-        responses,
-        make_objective(bench.recipe.objective),
-        photographs.to(bench.device),
-        torch.tensor(np.repeat(arrays["channel"], pictures.shape[1]), device=bench.device),
-        settings,
-        rng.keys(_map_keys(task, arrays), bench.device),
-    )
-    whole: NDArray[np.uint8] = (maps * 255.0).round().to(torch.uint8).cpu().numpy()
-    return whole.reshape(*pictures.shape[:2], *whole.shape[1:])
 
-
-def _pick(task: Examples, found: LayerStudy, book: PictureBook) -> dict[str, NDArray[Any]]:
-    """Which photographs stand for each channel, and their pictures; fewer if there are no more."""
+def _pick(task: Examples, found: LayerStudy) -> dict[str, NDArray[Any]]:
+    """Which photographs stand for each channel; fewer if there are no more."""
     channels = np.asarray(task.channels, np.int64)
     n = min(task.study.plan.examples, found.count)
-    arrays: dict[str, NDArray[Any]] = {"channel": channels}
-    for name, ranking in (("strongest", found.top), ("weakest", found.bottom)):
-        index = ranking.index[channels, :n]
-        pictures = book.pictures(index.ravel().tolist()) if index.size else np.zeros(0, np.uint8)
-        arrays[f"{name}_index"] = index
-        arrays[name] = pictures.reshape(*index.shape, book.size, book.size, 3)
-    return arrays
+    index = {
+        name: ranking.index[channels, :n]
+        for name, ranking in zip(_KINDS, (found.top, found.bottom), strict=True)
+    }
+    return {"channel": channels, **{f"{name}_index": places for name, places in index.items()}}
 
 
-def _map_keys(task: Examples, arrays: dict[str, NDArray[Any]]) -> list[str]:
+def _map_keys(task: Examples, shown: NDArray[np.int64]) -> list[str]:
     """A random key per map: of study, channel and photograph."""
-    assert task.saliency is not None
-    shown = arrays["strongest_index"][:, : task.saliency.photographs]
     return [
         digest({"study": task.study.product.key, "channel": channel, "photograph": index})
-        for channel, indices in zip(arrays["channel"].tolist(), shown.tolist(), strict=True)
+        for channel, indices in zip(task.channels, shown.tolist(), strict=True)
         for index in indices
     ]

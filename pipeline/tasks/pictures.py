@@ -1,23 +1,29 @@
 """Photographs as pictures, for tasks that show or start from those that channels answer to."""
 
-from collections.abc import Sequence
+import io
+import os
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from pipeline.config import DatasetConfig
-from pipeline.listing import Listing
+from pipeline.listing import Entry, Listing
 from pipeline.photographs import open_dataset
 from pipeline.plan import StudyPlan
 from pipeline.store import OutputFolder
 from pipeline.study import LayerStudy
 from pipeline.study_store import read_findings
 from pipeline.study_tasks import Study
-from pipeline.views import read_view
+from pipeline.views import stream_views
 
-_MOST_PICTURES, _MOST_BYTES = 1024, 2**28
-"""Photographs that several channels of a layer share are read once, if not too far apart."""
+_KEPT_BYTES = 2**28
+"""Photographs that neighbouring channels share are read once; about so much of them is kept."""
+
+_QUALITY = 92
 
 
 class PictureBook:
@@ -30,24 +36,49 @@ class PictureBook:
         self.photographs = open_dataset(dataset)
         self.listing = Listing(folder.listing(plan.listing))
         self.study = lru_cache(maxsize=1)(self._study)
-        kept = min(_MOST_PICTURES, _MOST_BYTES // (3 * size**2))
-        self.picture = lru_cache(maxsize=kept)(self._picture)
+        self._kept: dict[int, NDArray[np.uint8]] = {}
 
     def strongest(self, study: Study, channels: Sequence[int]) -> NDArray[np.uint8]:
         """The photograph that each channel answers to most (n, S, S, 3)."""
-        return self.pictures(self.study(study).top.index[list(channels), 0].tolist())
-
-    def pictures(self, indices: Sequence[int]) -> NDArray[np.uint8]:
-        """Photographs by their places in the listing (n, S, S, 3); black where it is -1."""
+        index = self.study(study).top.index[list(channels), 0].tolist()
+        pictures = self.pictures(index)
         nothing = np.zeros((self.size, self.size, 3), np.uint8)
-        return np.stack([nothing if i < 0 else self.picture(int(i)) for i in indices])
+        return np.stack([pictures.get(i, nothing) for i in index])
 
-    def _picture(self, index: int) -> NDArray[np.uint8]:
+    def pictures(self, indices: Iterable[int]) -> dict[int, NDArray[np.uint8]]:
+        """Photographs by their places in the listing, each (S, S, 3); none for -1.
+
+        Raises:
+            RuntimeError: one that could be read no longer can.
+        """
+        wanted = sorted({index for index in indices if index >= 0})
+        if len(self._kept) * 3 * self.size**2 > _KEPT_BYTES:
+            self._kept.clear()
+        missing = [index for index in wanted if index not in self._kept]
+        numbered = [(index, self._entry(index)) for index in missing]
+        views = stream_views(self.photographs, numbered, self.size, reading_threads())
+        for (index, entry), view in zip(numbered, views, strict=True):
+            if view.pixels is None:
+                raise RuntimeError(f"photograph {entry.path} can no longer be read: {view.reason}")
+            self._kept[index] = view.pixels
+        return {index: self._kept[index] for index in wanted}
+
+    def _entry(self, index: int) -> Entry:
         (entry,) = self.listing.block(index, index + 1)
-        view = read_view(self.photographs, index, entry, self.size)
-        if view.pixels is None:
-            raise RuntimeError(f"photograph {entry.path} can no longer be read: {view.reason}")
-        return view.pixels
+        return entry
 
     def _study(self, study: Study) -> LayerStudy:
         return read_findings(self.folder, study).study
+
+
+def as_jpeg(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A picture (H, W, 3) as the bytes of a JPEG file (n,): a tenth of its size."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
+    return np.frombuffer(buffer.getvalue(), np.uint8)
+
+
+def reading_threads() -> int:
+    """Threads that read photographs: all cores feed a GPU; a CPU's have the network to run."""
+    cores = len(os.sched_getaffinity(0))
+    return cores if torch.cuda.is_available() else torch.get_num_threads()

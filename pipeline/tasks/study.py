@@ -1,6 +1,5 @@
 """Study: photographs are shown to all wanted layers at once, block by block."""
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pipeline.study import summarise
 from pipeline.study_store import Arrays, write_arrays
 from pipeline.study_tasks import Study, StudyBlock
 from pipeline.tasks.base import Workplace
+from pipeline.tasks.pictures import reading_threads
 from pipeline.views import View, stream_views
 
 BATCH = 64
@@ -150,7 +150,7 @@ class Show:
             for block in blocks
             for pair in enumerate(self.listing.block(block.start, block.stop), block.start)
         )
-        return stream_views(self.photographs, numbered, self.size, _threads())
+        return stream_views(self.photographs, numbered, self.size, reading_threads())
 
     def _commit(self, files: dict[Product, Arrays]) -> None:
         for product, arrays in files.items():
@@ -167,9 +167,3 @@ class Seen:
     """(n, 2) width and height of the photographs."""
     answers: dict[str, dict[str, NDArray[Any]]]
     """mean, peak and place (n, K) of each layer."""
-
-
-def _threads() -> int:
-    """Threads that read photographs: all cores feed a GPU; a CPU's have the network to run."""
-    cores = len(os.sched_getaffinity(0))
-    return cores if torch.cuda.is_available() else torch.get_num_threads()

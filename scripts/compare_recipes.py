@@ -1,0 +1,198 @@
+"""Compare recipes by what their images are worth, against photographs.
+
+    python scripts/compare_recipes.py --model squeezenet1_1 --weights squeezenet1_1.safetensors \\
+        --layers features.7,features.12 --channels '0:256:32;0:512:16' --image-size 128 \\
+        --photos photographs/ --out compared/ \\
+        standard='' maco='parameterization=maco optimizer.learning_rate=0.3'
+
+Each recipe is a name and Hydra overrides. Writes a table to the screen, all numbers to
+`compared.json`, and a contact sheet per layer with one recipe to a row. Seconds are those of the
+processor, per channel, of the ascent alone; `above` is the share of live channels whose image
+excites the channel more than every photograph does.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # so that the script also runs where the package is not installed
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from benchmarks.judging import Photographs, read_photographs  # noqa: E402
+from PIL import Image  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from pipeline.bench import LayerBench, Workbench  # noqa: E402
+from pipeline.compose import with_config  # noqa: E402
+from pipeline.config import Config  # noqa: E402
+from pipeline.errors import EXIT_OK, EXIT_USER_ERROR, UserError  # noqa: E402
+from pipeline.evidence import agreement, high_frequency_share, make_reference  # noqa: E402
+from pipeline.jobs import STATUS, LayerInfo, Series  # noqa: E402
+from pipeline.plan import ModelPlan, select_channels  # noqa: E402
+from pipeline.recipe import DatasetInit  # noqa: E402
+from pipeline.statistics import from_bytes  # noqa: E402
+from pipeline.survey import Survey, make_plan, survey  # noqa: E402
+
+BATCH = 32
+COLUMNS = ("agreement", "rank", "high_frequency", "clipped", "dead", "above", "activation")
+COLUMNS += ("seconds",)
+
+
+def main() -> int:
+    args = _arguments()
+    try:
+        photographs = read_photographs(args.photos, args.image_size)
+        recipes = {name: _plan(args, overrides) for name, overrides in args.recipes}
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    args.out.mkdir(parents=True, exist_ok=True)
+    found: dict[str, dict[str, Any]] = {name: {} for name in recipes}
+    print("| layer | recipe | " + " | ".join(COLUMNS) + " |\n" + "|---" * (2 + len(COLUMNS)) + "|")
+    _, first = next(iter(recipes.values()))
+    for info, channels in _layers(args, first):
+        rows, answers = [], None
+        for name, (network, plan) in recipes.items():
+            made = Comparison(network, plan, info, photographs, answers)
+            answers = made.answers
+            numbers, pixels = made.numbers(channels, args.seeds)
+            found[name][info.name] = numbers
+            rows.append(pixels[: args.pictures])
+            values = " | ".join(f"{numbers[column]:.3g}" for column in COLUMNS)
+            print(f"| {info.name} | {name} | {values} |", flush=True)
+        sheet = torch.cat([torch.cat(list(row), dim=1) for row in rows])
+        Image.fromarray(sheet.numpy()).save(args.out / f"{info.name}.png")
+    (args.out / "compared.json").write_text(
+        json.dumps({"argv": sys.argv, "found": found}, indent=1)
+    )
+    return EXIT_OK
+
+
+def _arguments() -> argparse.Namespace:
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
+    add = parser.add_argument
+    add("--model", default="demo", help="as in models=[...] of a sweep")
+    add("--weights", default="default", help="as in weights=... of a sweep")
+    add("--layers", required=True, help="names, separated by commas")
+    add("--channels", required=True, help="a range per layer, joined by ';'")
+    add("--image-size", type=int, default=128)
+    add("--photos", type=Path, required=True, help="a folder of photographs to compare with")
+    add("--seeds", type=lambda text: [int(word) for word in text.split(",")], default=[0])
+    add("--pictures", type=int, default=10, help="how many channels the contact sheets show")
+    add("--out", type=Path, required=True)
+    add("recipes", nargs="+", type=lambda text: text.split("=", 1), help="NAME='OVERRIDES'")
+    return parser.parse_args()
+
+
+def _plan(args: argparse.Namespace, overrides: str) -> tuple[Survey, ModelPlan]:
+    layers = ",".join(f'"{name}"' for name in args.layers.split(","))
+    sweep = [f"models=[{args.model}]", f'weights="{args.weights}"', f"layers=[{layers}]"]
+    composed: list[Config] = []
+
+    def keep(config: Config) -> int:
+        composed.append(config)
+        return EXIT_OK
+
+    argv = sys.argv  # Hydra is told what to compose through it
+    with_config(keep, [*sweep, f"image_size={args.image_size}", *overrides.split()])
+    sys.argv = argv
+    surveys = survey(composed[0])
+    (plan,) = make_plan(composed[0], surveys, ["cpu"]).models
+    return surveys[0], plan
+
+
+def _layers(
+    args: argparse.Namespace, plan: ModelPlan
+) -> Iterator[tuple[LayerInfo, tuple[int, ...]]]:
+    infos = [layer.info for layer in plan.layers]
+    for info, text in zip(infos, args.channels.split(";"), strict=True):
+        yield info, select_channels(text, info.n_channels, info.name)
+
+
+class Comparison:
+    """One recipe on one layer, beside photographs."""
+
+    def __init__(
+        self,
+        found: Survey,
+        plan: ModelPlan,
+        info: LayerInfo,
+        photographs: Photographs,
+        answers: Tensor | None,
+    ) -> None:
+        self.plan, self.info, self.photographs = plan, info, photographs
+        workbench = Workbench(found.network, plan.recipe, torch.device("cpu"))
+        self.bench: LayerBench = workbench.layer(info)
+        self.answers = self._answers() if answers is None else answers
+        self.reference = make_reference(self.answers)
+
+    @torch.no_grad()
+    def _answers(self) -> Tensor:
+        """How the layer's channels respond to the photographs: (N, K)."""
+        parts = self.photographs.pixels.split(BATCH)
+        return torch.cat([self.bench.exact(from_bytes(part)).mean(dim=2) for part in parts])
+
+    def numbers(
+        self, channels: Sequence[int], seeds: Sequence[int]
+    ) -> tuple[dict[str, float], Tensor]:
+        """What is told of the images of channels, and the images of the first seed."""
+        jobs = [(channel, seed) for seed in seeds for channel in channels]
+        made = [self._make(jobs[i : i + BATCH]) for i in range(0, len(jobs), BATCH)]
+        joined = {name: np.concatenate([part[name] for part in made]) for name in made[0]}
+        target, pixels = torch.tensor([c for c, _ in jobs]), torch.from_numpy(joined["image"])
+        agrees, rank = agreement(self.reference, torch.from_numpy(joined["response"]), target)
+        live = joined["status"] != STATUS["dead"]
+        above = joined["activation"] > self.answers.amax(dim=0)[target].numpy()
+        extreme = ((pixels == 0) | (pixels == 255)).any(dim=3)
+        return {
+            "agreement": float(agrees.mean()),
+            "rank": float(rank.float().median()),
+            "high_frequency": float(high_frequency_share(pixels).mean()),
+            "clipped": float(extreme.float().mean()),
+            "dead": int((~live).sum()),
+            "above": float(above[live].mean()),
+            "activation": float(joined["activation"].mean()),
+            "seconds": self._seconds(jobs),
+        }, pixels
+
+    def _make(self, jobs: list[tuple[int, int]]) -> dict[str, Any]:
+        channels = [channel for channel, _ in jobs]
+        made = self.bench.make(self._keys(jobs), channels, photographs=self._starts(channels))
+        return {name: made[name] for name in ("image", "status", "activation", "response")}
+
+    def _keys(self, jobs: list[tuple[int, int]]) -> list[str]:
+        plan, name = self.plan, self.info.name
+        series = Series(plan.label, plan.network, name, 0, plan.recipe)
+        return [replace(series, seed=seed).job_key(channel) for channel, seed in jobs]
+
+    def _starts(self, channels: list[int]) -> Tensor | None:
+        """The strongest photograph of each channel, where the recipe starts from it."""
+        if not isinstance(self.plan.recipe.init, DatasetInit):
+            return None
+        return from_bytes(self.photographs.pixels[self.answers.argmax(dim=0)[channels]])
+
+    def _seconds(self, jobs: list[tuple[int, int]]) -> float:
+        """Processor time per job of the ascent alone, of one batch, after a first one."""
+        batch = jobs[:BATCH]
+        keys = torch.tensor([[channel, seed] for channel, seed in batch])
+        channels = [channel for channel, _ in batch]
+        took = []
+        for _ in range(2):
+            started = time.process_time()
+            self.bench.climber.ascend(
+                keys, torch.tensor(channels), photographs=self._starts(channels)
+            )
+            took.append(time.process_time() - started)
+        return min(took) / len(batch)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
