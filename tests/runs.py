@@ -100,19 +100,20 @@ def assert_same_atlas(a: Path, b: Path) -> None:
     left, right = datasets(a), datasets(b)
     assert left.keys() == right.keys()
     for name in left:
-        assert left[name].shape == right[name].shape, name
         assert _bits(left[name]) == _bits(right[name]), name
 
 
 def _bits(array: np.ndarray) -> list[bytes]:
-    """Of texts and files, whose own bits are addresses, the contents."""
-    return list(map(bytes, array.ravel())) if array.dtype.kind == "O" else [array.tobytes()]
+    """The bytes of an array; of texts and files, whose own bits are addresses, of each."""
+    if array.dtype.kind != "O":
+        return [array.tobytes()]
+    return [item if isinstance(item, bytes) else item.tobytes() for item in array.ravel()]
 
 
-def as_picture(file: np.ndarray) -> np.ndarray:
-    """The pixels of a picture file's bytes."""
-    with Image.open(io.BytesIO(file)) as picture:
-        return np.asarray(picture)
+def opened(files: np.ndarray) -> np.ndarray:
+    """The pictures (..., H, W, 3) in an array of JPEG files."""
+    pictures = [np.asarray(Image.open(io.BytesIO(file.tobytes()))) for file in files.ravel()]
+    return np.stack(pictures).reshape(*files.shape, *pictures[0].shape)
 
 
 class Here:
@@ -127,7 +128,7 @@ class Here:
         folder = OutputFolder(Path(argv[-2]))
         try:
             work(folder, Path(argv[-1]), Pulse(folder.pulse(tag)))
-        except Exception:  # noqa: BLE001 - as a worker's process ends
+        except Exception:  # noqa: BLE001 - as a worker does
             self.failed.add(tag)
             log.write_text(traceback.format_exc())
         return Handle(tag, "here")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import xarray
 from numpy.typing import NDArray
-from runs import as_picture
+from runs import opened
 from toys import fill_store, fill_study, layer_info, make_listing, make_plan
 
 from pipeline.collate.gather import LayerView, layer_views
@@ -69,28 +69,20 @@ def fill(
 
 
 def examples(study: Study, channels: tuple[int, ...]) -> dict[str, NDArray[Any]]:
-    """Photographs of one grey each, and maps that tell channel and rank."""
-    strongest = 10 * np.asarray(channels)[:, None] + np.arange(SHOWN)
-    index = np.unique([strongest, strongest + 100])
-    pictures = np.empty(len(index), object)
-    for place, grey in enumerate(index):
-        pictures[place] = as_jpeg(np.full((SIDE, SIDE, 3), grey, np.uint8))
-    maps = np.broadcast_to(strongest[:, :1, None, None] + 1, (len(channels), 1, SIDE, SIDE))
+    """Pictures whose every pixel, and number, tells channel and rank."""
+    told = 10 * np.asarray(channels)[:, None] + np.arange(SHOWN)
+    index = np.concatenate([told.ravel(), told.ravel() + 100])
+    files = np.empty(len(index), object)
+    files[:] = [as_jpeg(np.full((SIDE, SIDE, 3), grey, np.uint8)) for grey in index]
+    maps = np.broadcast_to(told[:, :1, None, None] + 1, (len(channels), 1, SIDE, SIDE))
     return {
         "channel": np.asarray(channels),
-        "strongest_index": strongest,
-        "weakest_index": strongest + 100,
+        "strongest_index": told,
+        "weakest_index": told + 100,
         "picture_index": index,
-        "picture": pictures,
+        "picture": files,
         "saliency": maps.astype(np.uint8),
     }
-
-
-def greys(group: h5py.Group, name: str) -> NDArray[np.uint8]:
-    """The grey of every picture."""
-    return np.asarray(
-        [[np.asarray(as_picture(file))[3, 4, 1] for file in row] for row in group[name]]
-    )
 
 
 def make_photographed(
@@ -137,6 +129,16 @@ def test_statistics_are_of_the_wanted_channels(atlas: Path, name: str) -> None:
         assert group["quantile"].shape == (len(CHANNELS), len(group["level"]))
 
 
+def test_rankings_are_of_the_wanted_channels(atlas: Path, name: str) -> None:
+    seen = np.delete(responses(name), UNREADABLE, axis=0)[:, CHANNELS].astype(np.float32)
+    with h5py.File(atlas) as file:
+        group = file[f"toy/{name}/dataset"]
+        assert np.array_equal(group["top_score"][:], np.sort(seen, axis=0)[::-1][:4].T)
+        assert np.array_equal(group["bottom_score"][:], np.sort(seen, axis=0)[:3].T)
+        told = responses(name)[group["top_index"][:], np.asarray(CHANNELS)[:, None]]
+        assert np.array_equal(group["top_score"][:], told.astype(np.float32))
+
+
 def test_positions_are_rows_and_columns(atlas: Path, name: str) -> None:
     width = {"conv": 4, "last": 4, "tokens": 12, "vector": 1}[name]
     with h5py.File(atlas) as file:
@@ -155,7 +157,6 @@ def test_xarray_gives_labelled_arrays(atlas: Path, name: str) -> None:
         assert data["top_box"].dims == ("channel", "top", "edge")
         assert data["bottom_position"].dims == ("channel", "bottom", "map_axis")
         assert data["quantile"].dims == ("channel", "level")
-        assert data["top_jpeg"].dims == ("channel", "top_jpeg_rank")
         assert data["top_saliency"].dims == ("channel", "top_saliency_rank", "y", "x")
         assert dict(data.sizes)["top"] == 4
         assert float(data["quantile"].sel(level=0.5)[3]) == 1.0
@@ -215,8 +216,8 @@ def test_pictures_lie_at_their_channels(atlas: Path) -> None:
     told = 10 * np.asarray(CHANNELS)[:, None] + np.arange(SHOWN)
     with h5py.File(atlas) as file:
         group = file["toy/conv/dataset"]
-        assert np.array_equal(greys(group, "top_jpeg"), told)
-        assert np.array_equal(greys(group, "bottom_jpeg"), told + 100)
+        assert np.array_equal(opened(group["top_jpeg"][:])[..., 3, 4, 1], told)
+        assert np.array_equal(opened(group["bottom_jpeg"][:])[..., 3, 4, 1], told + 100)
         assert np.array_equal(group["top_saliency"][..., 3, 4], told[:, :1] + 1)
 
 
@@ -226,7 +227,7 @@ def test_kinds_of_which_none_is_kept_are_left_out(folder: OutputFolder) -> None:
     fill(folder, plan)
     collated(folder, plan)
     with h5py.File(folder.atlas) as file:
-        assert not [n for n in file["toy/conv/dataset"] if "bottom" in n or "image" in n]
+        assert not [n for n in file["toy/conv/dataset"] if "bottom" in n or "jpeg" in n]
     with xarray.open_dataset(folder.atlas, engine="h5netcdf", group="toy/conv/dataset") as data:
         assert "top_score" in data
 

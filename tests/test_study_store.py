@@ -193,3 +193,13 @@ def test_a_study_of_nothing_readable_is_merged(folder: OutputFolder) -> None:
     assert found.study.count == 0
     assert len(found.study.unreadable) == N
     assert not found.top.photograph.any()
+
+
+@pytest.mark.parametrize("lengths", [(), (5,), (5, 5, 5), (3, 0, 7)], ids=str)
+def test_files_within_a_file_come_back(folder: OutputFolder, lengths: tuple[int, ...]) -> None:
+    parts = np.empty(len(lengths), object)
+    parts[:] = [np.arange(length, dtype=np.uint8) for length in lengths]
+    write_arrays(folder, PRODUCT, {"picture": parts})
+    read = read_arrays(folder.product(PRODUCT))["picture"]
+    assert read.shape == (len(lengths),)
+    assert [part.tolist() for part in read] == [list(range(length)) for length in lengths]

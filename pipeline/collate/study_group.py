@@ -217,9 +217,9 @@ def _write_jpegs(
         add_scale(into, f"{name}_rank", np.arange(shown))
         meaning = "view of the photograph that the network saw, as a JPEG file"
         label(into, name, ["channel", f"{name}_rank"], meaning)
-    # One by one: files that happen to be equally long would pass for one array.
-    for (i, rank), file in np.ndenumerate(files):
-        into[name][rows[i], rank] = file
+    for (k, rank), file in np.ndenumerate(files):
+        # One by one: several files of the same length h5py takes for one array of more axes.
+        into[name][rows[k], rank] = file
 
 
 def _write_maps(

@@ -1,12 +1,15 @@
 """Illustrate: the photographs that channels answer to most and least, cut to the view, mapped."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pipeline import rng
 from pipeline.config import DatasetConfig, ModelConfig
@@ -22,6 +25,9 @@ from pipeline.tasks.base import Workplace
 from pipeline.tasks.pictures import PictureBook, as_jpeg
 
 _KINDS = ("strongest", "weakest")
+
+Respond = Callable[[str], Callable[[Tensor], Tensor]]
+"""A layer's name to what answers images (B, 3, H, W) in [0, 1] with its activations (B, K, L)."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +57,17 @@ class ExamplesBundle:
         book = PictureBook(place.folder, self.study, self.dataset, self.plan.recipe.image_size)
         studies = {study.layer: study for study in studies_of(self.plan, self.study)}
         tasks = (Examples(studies[r.layer], r.channels, self.study.saliency) for r in self.requests)
+        infos = {layer.info.name: layer.info for layer in self.plan.layers}
+        bench = place.bench
+        # Cutting the network may take longer than the maps of a few channels.
+        respond = lru_cache(maxsize=1)(lambda name: bench.responses(bench.exact, infos[name]))
         for task in place.until_told_to_leave(tasks):
             if not place.folder.is_done(task):
-                self._illustrate(task, place, book)
+                self._illustrate(task, place, book, respond)
 
-    def _illustrate(self, task: Examples, place: Workplace, book: PictureBook) -> None:
+    def _illustrate(
+        self, task: Examples, place: Workplace, book: PictureBook, respond: Respond
+    ) -> None:
         place.pulse.beat(tasks=[task.key])
         begun = time.monotonic()
         arrays = _pick(task, book.study(task.study))
@@ -64,7 +76,9 @@ class ExamplesBundle:
         )
         arrays["picture_index"] = np.asarray(list(pictures), np.int64)
         if task.saliency is not None and pictures:
-            arrays["saliency"] = self._maps(task, arrays["strongest_index"], pictures, place)
+            arrays["saliency"] = self._maps(
+                task, arrays["strongest_index"], pictures, place, respond
+            )
 
         def write() -> None:
             jpegs = np.empty(len(pictures), object)
@@ -83,6 +97,7 @@ class ExamplesBundle:
         strongest: NDArray[np.int64],
         pictures: dict[int, NDArray[np.uint8]],
         place: Workplace,
+        respond: Respond,
     ) -> NDArray[np.uint8]:
         """Saliency maps (n, s, H, W) of the first photographs of each channel."""
         settings, bench = task.saliency, place.bench
@@ -90,9 +105,8 @@ class ExamplesBundle:
         shown = strongest[:, : settings.photographs]
         nothing = np.zeros_like(next(iter(pictures.values())))
         pixels = np.stack([pictures.get(index, nothing) for index in shown.ravel().tolist()])
-        info = next(p.info for p in self.plan.layers if p.info.name == task.study.layer)
         maps = saliency_maps(
-            bench.responses(bench.exact, info),
+            respond(task.study.layer),
             make_objective(bench.recipe.objective),
             from_bytes(torch.from_numpy(pixels)).to(bench.device),
             torch.tensor(np.repeat(task.channels, shown.shape[1]), device=bench.device),
