@@ -17,7 +17,6 @@ from pipeline.recipe import (
     Parameterization,
     Regularizers,
     Transforms,
-    check_together,
 )
 from pipeline.records import build
 
@@ -139,7 +138,6 @@ class Config:
     init: Init = field(default_factory=NoiseInit)
 
     def __post_init__(self) -> None:
-        check_together(self.parameterization, self.regularizers)
         if not self.name.strip():
             raise ValueError("name must not be empty.")
         for name in ("models", "layers", "seeds"):
