@@ -17,7 +17,6 @@ from pipeline.recipe import (
     Parameterization,
     Regularizers,
     Transforms,
-    check_together,
 )
 from pipeline.records import build
 
@@ -258,7 +257,6 @@ class Config:
     """Saliency maps of the strongest photographs; `null` for none."""
 
     def __post_init__(self) -> None:
-        check_together(self.parameterization, self.regularizers)
         if not self.name.strip():
             raise ValueError("name must not be empty.")
         for name in ("models", "layers", "seeds"):

@@ -38,9 +38,9 @@ class Parameterization(nn.Module, ABC):
     def encode(self, values: Tensor) -> None:
         """Set the parameters to those of given values (B, 3, H, W)."""
 
+    @abstractmethod
     def blur_(self, transfer: Tensor) -> None:
         """Multiply the spectrum of the values by `transfer` (H, W // 2 + 1), in place."""
-        raise NotImplementedError(f"{type(self).__name__} cannot be blurred.")
 
 
 def make_parameterization(
@@ -222,6 +222,9 @@ class MacoImages(Parameterization):
         # The angle in double, because torch rounds it by where in memory a number lies.
         found = torch.fft.rfft2(values).to(torch.complex128).angle().float()
         _rows(self.phases, self.shape).copy_(found / (1.0 + self.mirrored))
+
+    def blur_(self, transfer: Tensor) -> None:
+        """Nothing: `transfer` is above 0, so phases keep, and magnitudes are fixed."""
 
 
 def spectral_noise(size: tuple[int, int], keys: Tensor) -> Tensor:

@@ -42,8 +42,9 @@ class Fourier:
     """Amplitude falls as frequency ** -decay_power; photographs are near 1 to 1.5."""
     initial_sd: float = 0.3
     """Root mean square of the initial coefficients; small values leave channels dead."""
-    contrast: float = 2.0
-    """Root mean square of every rendered sample before colours and sigmoid; 0 is mid-grey."""
+    contrast: float = 2.5
+    """Root mean square of every rendered sample before colours and sigmoid, where 0 is mid-grey;
+    photographs have about 2.5."""
     alpha: bool = False
     """Whether to keep where the score's gradient fell, as a map of opacity."""
 
@@ -114,11 +115,11 @@ Init = NoiseInit | SpectrumInit | DatasetInit
 class Transforms:
     """Random views of the image that the network sees, drawn anew per sample and step."""
 
-    jitter: float = 4.0
+    jitter: float = 2.0
     """Largest shift along each axis, in pixels."""
-    scale: tuple[float, float] = (0.95, 1.05)
+    scale: tuple[float, float] = (0.97, 1.03)
     """Smallest and largest magnification."""
-    rotate: float = 3.0
+    rotate: float = 2.0
     """Largest turn to either side, in degrees."""
 
     def __post_init__(self) -> None:
@@ -144,7 +145,8 @@ class Regularizers:
     high_frequency: float = 0.0
     """Weight of the spectral energy above half the Nyquist frequency."""
     blur: float = 0.0
-    """Width in pixels by which each step blurs the image at first; it falls to 0 at the end."""
+    """Width in pixels by which each step blurs the image at first; it falls to 0 at the end. Maco's
+    images stay as they are: a blur changes magnitudes alone, which maco holds fixed."""
     clip: float = 0.0
     """Largest norm of a sample's gradient; 0 sets no bound."""
 
@@ -198,17 +200,6 @@ class Recipe:
     regularizers: Regularizers = Regularizers()
     init: Init = NoiseInit()
     algorithm: int = ALGORITHM_VERSION
-
-    def __post_init__(self) -> None:
-        check_together(self.parameterization, self.regularizers)
-
-
-def check_together(parameterization: Parameterization, regularizers: Regularizers) -> None:
-    """Raise ValueError where a regularizer cannot work on a parameterization."""
-    _require(
-        not (isinstance(parameterization, Maco) and regularizers.blur > 0),
-        "regularizers.blur changes magnitudes, which maco holds fixed; use fourier or pixel.",
-    )
 
 
 _TRACE_POINTS = 33

@@ -42,7 +42,7 @@ from pipeline.survey import Survey, make_plan, survey  # noqa: E402
 
 BATCH = 32
 COLUMNS = ("agreement", "rank", "high_frequency", "clipped", "dead", "above", "activation")
-COLUMNS += ("seconds",)
+COLUMNS += ("robust", "seconds")
 
 
 def main() -> int:
@@ -160,13 +160,15 @@ class Comparison:
             "dead": int((~live).sum()),
             "above": float(above[live].mean()),
             "activation": float(joined["activation"].mean()),
+            "robust": float(joined["activation_robust"].mean()),
             "seconds": self._seconds(jobs),
         }, pixels
 
     def _make(self, jobs: list[tuple[int, int]]) -> dict[str, Any]:
         channels = [channel for channel, _ in jobs]
         made = self.bench.make(self._keys(jobs), channels, photographs=self._starts(channels))
-        return {name: made[name] for name in ("image", "status", "activation", "response")}
+        kept = ("image", "status", "activation", "activation_robust", "response")
+        return {name: made[name] for name in kept}
 
     def _keys(self, jobs: list[tuple[int, int]]) -> list[str]:
         plan, name = self.plan, self.info.name

@@ -152,12 +152,6 @@ MISTAKES = [
 ]
 
 
-def test_a_regularizer_that_cannot_work_is_refused() -> None:
-    with pytest.raises(UserError, match="use fourier or pixel"):
-        composed("parameterization=maco", "regularizers.blur=0.5")
-    assert composed("parameterization=maco", "regularizers.l2=0.5").regularizers.l2 == 0.5
-
-
 @pytest.mark.parametrize(("override", "told"), MISTAKES, ids=[m[0] for m in MISTAKES])
 def test_mistakes_are_told_with_place_and_value(override: str, told: list[str]) -> None:
     with pytest.raises(UserError) as caught:

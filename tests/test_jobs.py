@@ -55,7 +55,7 @@ def test_key_is_sha256_of_the_canonical_identity() -> None:
                 "name": "fourier",
                 "decay_power": 1.5,
                 "initial_sd": 0.3,
-                "contrast": 2.0,
+                "contrast": 2.5,
                 "alpha": False,
             },
             "transforms": {"jitter": 0.0, "scale": [1.0, 1.0], "rotate": 0.0},
