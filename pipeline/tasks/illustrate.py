@@ -12,22 +12,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline import rng
-from pipeline.config import DatasetConfig, ModelConfig
+from pipeline.config import DatasetConfig, ModelConfig, SaliencyMethod
 from pipeline.objectives import make_objective
 from pipeline.plan import ModelPlan, StudyPlan
 from pipeline.records import digest
 from pipeline.saliency import saliency_maps
 from pipeline.statistics import from_bytes
 from pipeline.study import LayerStudy
-from pipeline.study_store import write_arrays
+from pipeline.study_store import Arrays, write_arrays
 from pipeline.study_tasks import Examples, studies_of
 from pipeline.tasks.base import Workplace
 from pipeline.tasks.pictures import PictureBook, as_jpeg
 
 _KINDS = ("strongest", "weakest")
 
-Respond = Callable[[str], Callable[[Tensor], Tensor]]
-"""A layer's name to what answers images (B, 3, H, W) in [0, 1] with its activations (B, K, L)."""
+Pictures = dict[int, NDArray[np.uint8]]
+"""Photographs (H, W, 3) by their places in the listing."""
 
 
 @dataclass(frozen=True)
@@ -54,67 +54,69 @@ class ExamplesBundle:
         Raises:
             StorageError: the disk is full or fails.
         """
-        book = PictureBook(place.folder, self.study, self.dataset, self.plan.recipe.image_size)
+        illustrator = Illustrator(place, self)
         studies = {study.layer: study for study in studies_of(self.plan, self.study)}
         tasks = (Examples(studies[r.layer], r.channels, self.study.saliency) for r in self.requests)
-        infos = {layer.info.name: layer.info for layer in self.plan.layers}
-        bench = place.bench
-        # Cutting the network may take longer than the maps of a few channels.
-        respond = lru_cache(maxsize=1)(lambda name: bench.responses(bench.exact, infos[name]))
         for task in place.until_told_to_leave(tasks):
             if not place.folder.is_done(task):
-                self._illustrate(task, place, book, respond)
+                illustrator.run(task)
 
-    def _illustrate(
-        self, task: Examples, place: Workplace, book: PictureBook, respond: Respond
-    ) -> None:
-        place.pulse.beat(tasks=[task.key])
+
+class Illustrator:
+    """Picks the photographs of channels, and maps what of them a channel answers to."""
+
+    def __init__(self, place: Workplace, bundle: ExamplesBundle) -> None:
+        self.place = place
+        size = bundle.plan.recipe.image_size
+        self.book = PictureBook(place.folder, bundle.study, bundle.dataset, size)
+        self.infos = {layer.info.name: layer.info for layer in bundle.plan.layers}
+        self.objective = make_objective(bundle.plan.recipe.objective)
+        # Cutting the network may take longer than the maps of a few channels.
+        self.responses = lru_cache(maxsize=1)(self._responses)
+
+    def run(self, task: Examples) -> None:
+        """Do one task and have it committed. Raises what earlier commits met."""
+        self.place.pulse.beat(tasks=[task.key])
         begun = time.monotonic()
-        arrays = _pick(task, book.study(task.study))
-        pictures = book.pictures(
-            np.concatenate([arrays[f"{name}_index"].ravel() for name in _KINDS]).tolist()
-        )
+        arrays = _pick(task, self.book.study(task.study))
+        shown = np.concatenate([arrays[f"{name}_index"].ravel() for name in _KINDS])
+        pictures = self.book.pictures(shown.tolist())
         arrays["picture_index"] = np.asarray(list(pictures), np.int64)
         if task.saliency is not None and pictures:
-            arrays["saliency"] = self._maps(
-                task, arrays["strongest_index"], pictures, place, respond
-            )
-
-        def write() -> None:
-            jpegs = np.empty(len(pictures), object)
-            for i, picture in enumerate(pictures.values()):
-                jpegs[i] = as_jpeg(picture)
-            write_arrays(place.folder, task.products[0], {**arrays, "picture": jpegs})
-
-        place.committer.submit([task.key], write)
-        facts = place.pulse.facts
+            mapped = arrays["strongest_index"][:, : task.saliency.photographs]
+            arrays["saliency"] = self._maps(task, task.saliency, mapped, pictures)
+        self.place.committer.submit([task.key], lambda: self._commit(task, arrays, pictures))
+        facts = self.place.pulse.facts
         busy = facts["busy"] + time.monotonic() - begun
-        place.pulse.beat(done=facts["done"] + task.units, busy=busy)
+        self.place.pulse.beat(done=facts["done"] + task.units, busy=busy)
 
     def _maps(
-        self,
-        task: Examples,
-        strongest: NDArray[np.int64],
-        pictures: dict[int, NDArray[np.uint8]],
-        place: Workplace,
-        respond: Respond,
+        self, task: Examples, method: SaliencyMethod, shown: NDArray[np.int64], pictures: Pictures
     ) -> NDArray[np.uint8]:
-        """Saliency maps (n, s, H, W) of the first photographs of each channel."""
-        settings, bench = task.saliency, place.bench
-        assert settings is not None
-        shown = strongest[:, : settings.photographs]
+        """Saliency maps (n, s, H, W) of the photographs `shown` (n, s) of each channel."""
+        device = self.place.bench.device
         nothing = np.zeros_like(next(iter(pictures.values())))
         pixels = np.stack([pictures.get(index, nothing) for index in shown.ravel().tolist()])
         maps = saliency_maps(
-            respond(task.study.layer),
-            make_objective(bench.recipe.objective),
-            from_bytes(torch.from_numpy(pixels)).to(bench.device),
-            torch.tensor(np.repeat(task.channels, shown.shape[1]), device=bench.device),
-            settings,
-            rng.keys(_map_keys(task, shown), bench.device),
+            self.responses(task.study.layer),
+            self.objective,
+            from_bytes(torch.from_numpy(pixels)).to(device),
+            torch.tensor(np.repeat(task.channels, shown.shape[1]), device=device),
+            method,
+            rng.keys(_map_keys(task, shown), device),
         )
         whole = (maps * 255.0).round().to(torch.uint8).cpu().numpy()
         return whole.reshape(*shown.shape, *whole.shape[1:])
+
+    def _commit(self, task: Examples, arrays: Arrays, pictures: Pictures) -> None:
+        jpegs = np.empty(len(pictures), object)
+        for i, picture in enumerate(pictures.values()):
+            jpegs[i] = as_jpeg(picture)
+        write_arrays(self.place.folder, task.products[0], {**arrays, "picture": jpegs})
+
+    def _responses(self, layer: str) -> Callable[[Tensor], Tensor]:
+        bench = self.place.bench
+        return bench.responses(bench.exact, self.infos[layer])
 
 
 def _pick(task: Examples, found: LayerStudy) -> dict[str, NDArray[Any]]:
