@@ -116,11 +116,15 @@ def arithmetic(out: Path) -> Facts:
 
 
 def slice_of_a_sweep(out: Path) -> Facts:
-    """A part of every convolution of ResNet-50, end to end with atlas and montages."""
+    """A part of every convolution of ResNet-50, end to end with photographs, atlas and montages."""
     root = out / "sweep"
     channels = "{random: 2}" if REHEARSE else "{random: 128}"
     argv = ["-m", "pipeline", "run", f"output_root={root}", "name=slice", "models=[resnet50]"]
     argv += ["weights=none", f"channels={channels}", "quality=standard"]
+    # Noise for photographs: what is looked at is that, and how fast, they are shown.
+    pictures = 64 if REHEARSE else 512
+    argv += ["dataset=torchvision", "dataset.dataset=FakeData", "dataset.examples=0"]
+    argv += [f"dataset.args={{size: {pictures}, image_size: [3, 256, 256]}}"]
     if REHEARSE:
         argv += ["image_size=64", "layers=[layer1.*@Conv2d]", "optimizer.steps=2"]
     started = time.monotonic()

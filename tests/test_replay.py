@@ -1,6 +1,7 @@
 """CUDA graphs: the same numbers as without, and a failure that is told. Needs a GPU."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +12,8 @@ from pipeline.bench import LayerBench, Workbench
 from pipeline.config import ModelConfig
 from pipeline.layers import describe_layers
 from pipeline.models import load_network
-from pipeline.optimize import Ascent, Climber
-from pipeline.recipe import Fourier, Pixel, Recipe
+from pipeline.optimize import Ascent, Climber, Jobs
+from pipeline.recipe import Fourier, Maco, Pixel, Recipe, Regularizers, SpectrumInit
 from pipeline.replay import capture
 
 pytestmark = [
@@ -33,20 +34,28 @@ def climb(climber: Climber, numbers: range) -> Ascent:
     return climber.ascend(keys, torch.tensor(list(numbers), device="cuda"))
 
 
+HELD_BACK = Regularizers(0.1, 0.1, 0.1, 0.1, blur=0.5, clip=1.0)
+CHANGES: dict[str, dict[str, Any]] = {
+    "fourier": {"parameterization": Fourier()},
+    "pixel": {"parameterization": Pixel(alpha=True)},
+    "maco": {"parameterization": Maco(alpha=True)},
+    "held back": {"parameterization": Fourier(), "regularizers": HELD_BACK},
+    "spectrum": {"parameterization": Fourier(), "init": SpectrumInit()},
+}
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("parameterization", [Fourier(), Pixel()], ids=["fourier", "pixel"])
+@pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
 def test_replayed_steps_give_the_bits_of_eager_steps(
-    precision: str, parameterization: Fourier | Pixel
+    precision: str, changes: dict[str, Any]
 ) -> None:
     steps = replace(RECIPE.optimizer, steps=12, leaky_steps=6)
-    recipe = replace(
-        RECIPE, precision=precision, parameterization=parameterization, optimizer=steps
-    )
+    recipe = replace(RECIPE, precision=precision, optimizer=steps, **changes)
     bench = make_bench(recipe)
     for numbers in (range(16), range(16, 32)):  # the second batch replays from its first step
         replayed = climb(bench.climber, numbers)
         eager = Climber(bench.fast, bench.objective, recipe)
-        eager._start(*_jobs(range(16))).graphs = None
+        eager._start(_jobs(range(16))).graphs = None
         expected = climb(eager, numbers)
         assert torch.equal(replayed.images, expected.images)
         assert torch.equal(replayed.trace, expected.trace)
@@ -54,9 +63,24 @@ def test_replayed_steps_give_the_bits_of_eager_steps(
     assert bench.climber._batch.graphs is not None
 
 
-def _jobs(numbers: range) -> tuple[torch.Tensor, torch.Tensor]:
+def _jobs(numbers: range) -> Jobs:
     keys = rng.keys([f"{i:016x}" + "0" * 48 for i in numbers], "cuda")
-    return keys, torch.tensor(list(numbers), device="cuda")
+    return Jobs(keys, torch.tensor(list(numbers), device="cuda"), None)
+
+
+def test_photographs_are_answered_as_on_a_cpu() -> None:
+    network = load_network(ModelConfig("demo"))
+    layers = describe_layers(network.module, network.example(RECIPE.image_size))
+    size = RECIPE.image_size
+    generator = torch.Generator().manual_seed(0)
+    views = torch.randint(0, 256, (16, size, size, 3), generator=generator, dtype=torch.uint8)
+    on_cpu, on_gpu = (
+        Workbench(network, RECIPE, torch.device(device)).observer(layers)(views)
+        for device in ("cpu", "cuda")
+    )
+    for name, answer in on_cpu.items():
+        torch.testing.assert_close(on_gpu[name].mean.cpu(), answer.mean, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(on_gpu[name].peak.cpu(), answer.peak, rtol=1e-3, atol=1e-4)
 
 
 def test_runs_of_the_same_jobs_give_the_same_bits() -> None:
