@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT))  # so that the script also runs where the package 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from benchmarks.judging import Photographs, read_photographs  # noqa: E402
+from numpy.typing import NDArray  # noqa: E402
 from PIL import Image  # noqa: E402
 from torch import Tensor  # noqa: E402
 
@@ -33,7 +34,7 @@ from pipeline.bench import LayerBench, Workbench  # noqa: E402
 from pipeline.compose import with_config  # noqa: E402
 from pipeline.config import Config  # noqa: E402
 from pipeline.errors import EXIT_OK, EXIT_USER_ERROR, UserError  # noqa: E402
-from pipeline.evidence import agreement, high_frequency_share, make_reference  # noqa: E402
+from pipeline.evidence import agreement, make_reference  # noqa: E402
 from pipeline.jobs import STATUS, LayerInfo, Series  # noqa: E402
 from pipeline.plan import ModelPlan, select_channels  # noqa: E402
 from pipeline.recipe import DatasetInit  # noqa: E402
@@ -126,7 +127,7 @@ class Comparison:
         plan: ModelPlan,
         info: LayerInfo,
         photographs: Photographs,
-        answers: Tensor | None,
+        answers: NDArray[np.float32] | None,
     ) -> None:
         self.plan, self.info, self.photographs = plan, info, photographs
         workbench = Workbench(found.network, plan.recipe, torch.device("cpu"))
@@ -135,10 +136,11 @@ class Comparison:
         self.reference = make_reference(self.answers)
 
     @torch.no_grad()
-    def _answers(self) -> Tensor:
+    def _answers(self) -> NDArray[np.float32]:
         """How the layer's channels respond to the photographs: (N, K)."""
         parts = self.photographs.pixels.split(BATCH)
-        return torch.cat([self.bench.exact(from_bytes(part)).mean(dim=2) for part in parts])
+        answers = [self.bench.exact(from_bytes(part)).mean(dim=2) for part in parts]
+        return torch.cat(answers).numpy()
 
     def numbers(
         self, channels: Sequence[int], seeds: Sequence[int]
@@ -147,28 +149,26 @@ class Comparison:
         jobs = [(channel, seed) for seed in seeds for channel in channels]
         made = [self._make(jobs[i : i + BATCH]) for i in range(0, len(jobs), BATCH)]
         joined = {name: np.concatenate([part[name] for part in made]) for name in made[0]}
-        target, pixels = torch.tensor([c for c, _ in jobs]), torch.from_numpy(joined["image"])
-        agrees, rank = agreement(self.reference, torch.from_numpy(joined["response"]), target)
+        target = np.asarray([channel for channel, _ in jobs])
+        agrees, rank = agreement(self.reference, joined["response"], target)
         live = joined["status"] != STATUS["dead"]
-        above = joined["activation"] > self.answers.amax(dim=0)[target].numpy()
-        extreme = ((pixels == 0) | (pixels == 255)).any(dim=3)
+        above = joined["activation"] > self.answers.max(axis=0)[target]
         return {
             "agreement": float(agrees.mean()),
-            "rank": float(rank.float().median()),
-            "high_frequency": float(high_frequency_share(pixels).mean()),
-            "clipped": float(extreme.float().mean()),
+            "rank": float(np.median(rank)),
+            "high_frequency": float(joined["high_frequency"].mean()),
+            "clipped": float(joined["clipped"].mean()),
             "dead": int((~live).sum()),
             "above": float(above[live].mean()),
             "activation": float(joined["activation"].mean()),
             "robust": float(joined["activation_robust"].mean()),
             "seconds": self._seconds(jobs),
-        }, pixels
+        }, torch.from_numpy(joined["image"])
 
     def _make(self, jobs: list[tuple[int, int]]) -> dict[str, Any]:
         channels = [channel for channel, _ in jobs]
         made = self.bench.make(self._keys(jobs), channels, photographs=self._starts(channels))
-        kept = ("image", "status", "activation", "activation_robust", "response")
-        return {name: made[name] for name in kept}
+        return {name: array for name, array in made.items() if name != "trace_step"}
 
     def _keys(self, jobs: list[tuple[int, int]]) -> list[str]:
         plan, name = self.plan, self.info.name
@@ -179,7 +179,7 @@ class Comparison:
         """The strongest photograph of each channel, where the recipe starts from it."""
         if not isinstance(self.plan.recipe.init, DatasetInit):
             return None
-        return from_bytes(self.photographs.pixels[self.answers.argmax(dim=0)[channels]])
+        return from_bytes(self.photographs.pixels[self.answers.argmax(axis=0)[channels]])
 
     def _seconds(self, jobs: list[tuple[int, int]]) -> float:
         """Processor time per job of the ascent alone, of one batch, after a first one."""
