@@ -6,9 +6,11 @@
         standard='' maco='parameterization=maco optimizer.learning_rate=0.3'
 
 Each recipe is a name and Hydra overrides. Writes a table to the screen, all numbers to
-`compared.json`, and a contact sheet per layer with one recipe to a row. Seconds are those of the
-processor, per channel, of the ascent alone; `above` is the share of live channels whose image
-excites the channel more than every photograph does.
+`compared.json`, and a contact sheet per layer with one recipe to a row. `others` is the agreement
+with the nine photographs after the strongest one; `above` the share of live channels whose image
+excites the channel more than every photograph does; seconds are of the processor, per channel,
+of the ascent alone. For comparison, the first row of a layer judges each channel's strongest
+photograph as if it were an image.
 """
 
 import argparse
@@ -34,16 +36,24 @@ from pipeline.bench import LayerBench, Workbench  # noqa: E402
 from pipeline.compose import with_config  # noqa: E402
 from pipeline.config import Config  # noqa: E402
 from pipeline.errors import EXIT_OK, EXIT_USER_ERROR, UserError  # noqa: E402
-from pipeline.evidence import agreement, make_reference  # noqa: E402
+from pipeline.evidence import (  # noqa: E402
+    STRONGEST,
+    Reference,
+    agreement,
+    make_reference,
+    standardised,
+)
 from pipeline.jobs import STATUS, LayerInfo, Series  # noqa: E402
 from pipeline.plan import ModelPlan, select_channels  # noqa: E402
 from pipeline.recipe import DatasetInit  # noqa: E402
-from pipeline.statistics import from_bytes  # noqa: E402
+from pipeline.statistics import clipped_share, from_bytes, high_frequency_share  # noqa: E402
+from pipeline.study import strongest  # noqa: E402
 from pipeline.survey import Survey, make_plan, survey  # noqa: E402
 
 BATCH = 32
-COLUMNS = ("agreement", "rank", "high_frequency", "clipped", "dead", "above", "activation")
-COLUMNS += ("robust", "seconds")
+COLUMNS = ("agreement", "others", "rank", "high_frequency", "clipped", "dead", "above")
+COLUMNS += ("activation", "robust", "seconds")
+PHOTOGRAPH = "strongest photograph"
 
 
 def main() -> int:
@@ -64,16 +74,22 @@ def main() -> int:
             made = Comparison(network, plan, info, photographs, answers)
             answers = made.answers
             numbers, pixels = made.numbers(channels, args.seeds)
+            if not rows:
+                _tell(info.name, PHOTOGRAPH, made.of_photographs(channels))
             found[name][info.name] = numbers
             rows.append(pixels[: args.pictures])
-            values = " | ".join(f"{numbers[column]:.3g}" for column in COLUMNS)
-            print(f"| {info.name} | {name} | {values} |", flush=True)
+            _tell(info.name, name, numbers)
         sheet = torch.cat([torch.cat(list(row), dim=1) for row in rows])
         Image.fromarray(sheet.numpy()).save(args.out / f"{info.name}.png")
     (args.out / "compared.json").write_text(
         json.dumps({"argv": sys.argv, "found": found}, indent=1)
     )
     return EXIT_OK
+
+
+def _tell(layer: str, name: str, numbers: dict[str, float]) -> None:
+    values = (f"{numbers[column]:.3g}" if column in numbers else "" for column in COLUMNS)
+    print(f"| {layer} | {name} | {' | '.join(values)} |", flush=True)
 
 
 def _arguments() -> argparse.Namespace:
@@ -134,6 +150,30 @@ class Comparison:
         self.bench: LayerBench = workbench.layer(info)
         self.answers = self._answers() if answers is None else answers
         self.reference = make_reference(self.answers)
+        self.others = _of_the_next(self.reference, self.answers)
+
+    def of_photographs(self, channels: Sequence[int]) -> dict[str, float]:
+        """What is told of the strongest photograph of each channel."""
+        target = np.asarray(channels)
+        first = self.answers.argmax(axis=0)[target]
+        pixels = self.photographs.pixels[first]
+        return {
+            **self._agreement(self.answers[first], target),
+            "high_frequency": float(high_frequency_share(pixels).mean()),
+            "clipped": float(clipped_share(pixels).mean()),
+            "activation": float(self.answers[first, target].mean()),
+        }
+
+    def _agreement(
+        self, responses: NDArray[np.float32], target: NDArray[np.integer[Any]]
+    ) -> dict[str, float]:
+        agrees, rank = agreement(self.reference, responses, target)
+        others, _ = agreement(self.others, responses, target)
+        return {
+            "agreement": float(agrees.mean()),
+            "others": float(others.mean()),
+            "rank": float(np.median(rank)),
+        }
 
     @torch.no_grad()
     def _answers(self) -> NDArray[np.float32]:
@@ -150,12 +190,10 @@ class Comparison:
         made = [self._make(jobs[i : i + BATCH]) for i in range(0, len(jobs), BATCH)]
         joined = {name: np.concatenate([part[name] for part in made]) for name in made[0]}
         target = np.asarray([channel for channel, _ in jobs])
-        agrees, rank = agreement(self.reference, joined["response"], target)
         live = joined["status"] != STATUS["dead"]
         above = joined["activation"] > self.answers.max(axis=0)[target]
         return {
-            "agreement": float(agrees.mean()),
-            "rank": float(np.median(rank)),
+            **self._agreement(joined["response"], target),
             "high_frequency": float(joined["high_frequency"].mean()),
             "clipped": float(joined["clipped"].mean()),
             "dead": int((~live).sum()),
@@ -194,6 +232,13 @@ class Comparison:
             )
             took.append(time.process_time() - started)
         return min(took) / len(batch)
+
+
+def _of_the_next(reference: Reference, answers: NDArray[np.float32]) -> Reference:
+    """A reference of the nine photographs after each channel's strongest."""
+    photographs = answers[strongest(answers, STRONGEST + 1)[:, 1:]].mean(axis=1, dtype=np.float64)
+    templates = standardised(photographs, reference.mean, reference.std)
+    return replace(reference, templates=templates)
 
 
 if __name__ == "__main__":
