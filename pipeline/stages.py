@@ -13,7 +13,14 @@ from typing import Any, Protocol
 from pipeline.config import Config
 from pipeline.jobs import Shard, Task
 from pipeline.listing import Listing
-from pipeline.plan import FLOPS_PER_SECOND, ModelPlan, Plan, StudyPlan, flops_per_job
+from pipeline.plan import (
+    ModelPlan,
+    Plan,
+    StudyPlan,
+    flops_per_job,
+    flops_per_second,
+    photograph_seconds,
+)
 from pipeline.records import plain
 from pipeline.store import DoneIndex, OutputFolder
 from pipeline.study_store import merge_study
@@ -26,9 +33,6 @@ from pipeline.study_tasks import (
     restricted,
     studies_of,
 )
-
-_SECONDS_PER_PHOTOGRAPH = 2e-3
-"""Reading one, about."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Sweep:
     @cached_property
     def flops_per_second(self) -> float:
         """A guess at one worker's speed."""
-        return min(FLOPS_PER_SECOND[device.split(":")[0]] for device in self.devices)
+        return flops_per_second(self.devices)
 
     def bundle(self, kind: str, tasks: Sequence[Task]) -> dict[str, Any]:
         """What every bundle tells: the model, and of its layers those that the tasks need."""
@@ -191,7 +195,7 @@ class StudyStage:
         """By FLOPs of the deepest layer, and reading."""
         model = self.sweep.model(task.model)
         flops = max(layer.info.flops_before for layer in model.layers)
-        return (flops / self.sweep.flops_per_second + _SECONDS_PER_PHOTOGRAPH) * task.units
+        return photograph_seconds(flops, self.sweep.flops_per_second) * task.units
 
     def bundle(self, tasks: Sequence[StudyBlock]) -> dict[str, Any]:
         """Blocks for one model."""
@@ -233,7 +237,7 @@ class ExamplesStage:
 
     def seconds(self, task: Examples) -> float:
         """Mostly reading; a map costs about as much as a few steps of ascent."""
-        reading = 2 * self.study.examples * _SECONDS_PER_PHOTOGRAPH
+        reading = 2 * self.study.examples * photograph_seconds(0.0, 1.0)
         return (reading + self._map_seconds[task.model, task.study.layer]) * task.units
 
     def bundle(self, tasks: Sequence[Examples]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from toys import (
     make_sweep,
 )
 
+from pipeline import plan as plan_module
 from pipeline.config import IntegratedGradients, SmoothGrad, VanillaSaliency
 from pipeline.plan import Plan, StudyPlan
 from pipeline.recipe import DatasetInit
@@ -38,9 +39,7 @@ FLOPS_PER_SECOND = 1000.0
 def test_time_of_a_shard_is_its_jobs_times_its_flops(
     folder: OutputFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(
-        __import__("pipeline.stages").stages.FLOPS_PER_SECOND, "cpu", FLOPS_PER_SECOND
-    )
+    monkeypatch.setitem(plan_module.FLOPS_PER_SECOND, "cpu", FLOPS_PER_SECOND)
     shallow, deep = layer_info("a", 4, flops_before=100), layer_info("b", 4, flops_before=700)
     plan = make_plan(shallow, deep, shard_size=3, recipe=make_recipe(steps=10))
     stage = AscentStage(make_sweep(plan, folder))
@@ -208,9 +207,7 @@ def test_bundles_tell_the_layers_that_their_tasks_need(folder: OutputFolder) -> 
 def test_time_of_a_block_is_that_of_the_deepest_layer(
     folder: OutputFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(
-        __import__("pipeline.stages").stages.FLOPS_PER_SECOND, "cpu", FLOPS_PER_SECOND
-    )
+    monkeypatch.setitem(plan_module.FLOPS_PER_SECOND, "cpu", FLOPS_PER_SECOND)
     sweep = photographed(folder, "a", "b")
     stage = studying(sweep)
     assert [stage.seconds(block) for block in stage.missing()] == pytest.approx(
