@@ -10,9 +10,10 @@ from PIL import Image
 from toys import fill_store, layer_info, make_plan, make_recipe
 
 from pipeline.collate.gather import LayerView, layer_views
-from pipeline.collate.montage import draw_montage, plan_layout, write_montage
+from pipeline.collate.montage import describe_recipe, draw_montage, plan_layout, write_montage
 from pipeline.config import CollateSettings
 from pipeline.plan import Plan
+from pipeline.recipe import DatasetInit
 from pipeline.store import OutputFolder
 
 
@@ -203,3 +204,8 @@ def test_corrupt_shard_is_shown_as_missing(folder: OutputFolder) -> None:
         x, y = layout.tile_corner(channel, 0)
         shown.append(bool((picture[y : y + 16, x : x + 16] == 10 * channel).all()))
     assert shown == [True, False, True]
+
+
+def test_that_images_were_photographs_is_told() -> None:
+    assert "photographs" not in describe_recipe(make_recipe())
+    assert "from photographs" in describe_recipe(replace(make_recipe(), init=DatasetInit()))

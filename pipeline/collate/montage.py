@@ -174,9 +174,13 @@ def _draw_labels(
 
 
 def describe_recipe(recipe: Recipe) -> str:
-    """A recipe in a few words."""
+    """A recipe in a few words; that images were photographs once is among them."""
     parameterization, optimizer = recipe.parameterization.name, recipe.optimizer
+    start = _STARTS.get(recipe.init.name, "")
     return (
-        f"{recipe.objective.name}, {parameterization}, {optimizer.name} {optimizer.steps} steps, "
-        f"{recipe.image_size} px, {recipe.precision}"
+        f"{recipe.objective.name}, {parameterization}{start}, {optimizer.name} {optimizer.steps} "
+        f"steps, {recipe.image_size} px, {recipe.precision}"
     )
+
+
+_STARTS = {"dataset": " from photographs", "spectrum": " from the spectrum of photographs"}
