@@ -273,7 +273,8 @@ class Config:
         if self.dataset is None and self.saliency is not None:
             raise ValueError(f"saliency maps are of photographs: {_ADD_PHOTOGRAPHS} saliency=none.")
         if self.dataset is None and isinstance(self.init, DatasetInit):
-            raise ValueError(f"init=dataset is a photograph: {_ADD_PHOTOGRAPHS} init=noise.")
+            which = "init=dataset, as in quality=natural, starts from photographs"
+            raise ValueError(f"{which}: {_ADD_PHOTOGRAPHS} init=noise or another quality.")
         if not 1 <= self.shard_size <= LARGEST_SHARD:
             raise ValueError(f"shard_size must be 1 to {LARGEST_SHARD}, not {self.shard_size}.")
 
