@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pipeline.bench import Observe
 from pipeline.config import DatasetConfig, ModelConfig
 from pipeline.jobs import LayerInfo, Product
 from pipeline.listing import Listing
+from pipeline.observe import Answer
 from pipeline.photographs import open_dataset
 from pipeline.plan import ModelPlan, StudyPlan
 from pipeline.study import summarise
@@ -106,7 +108,7 @@ class Show:
         for row, view in enumerate(views):
             if view.pixels is not None:
                 pixels[row] = view.pixels
-        answers = see(torch.from_numpy(pixels))
+        answers = seen_in_parts(see, torch.from_numpy(pixels))
         return Seen(
             readable=np.asarray([view.pixels is not None for view in views]),
             size=np.asarray([(view.width, view.height) for view in views], np.int32),
@@ -155,6 +157,27 @@ class Show:
     def _commit(self, files: dict[Product, Arrays]) -> None:
         for product, arrays in files.items():
             write_arrays(self.place.folder, product, arrays)
+
+
+def seen_in_parts(see: Observe, views: Tensor) -> dict[str, Answer]:
+    """What layers answer to views; those that memory does not hold at once are shown in halves.
+
+    Raises:
+        OutOfMemoryError: of the device, for a single view.
+    """
+    try:
+        return see(views)
+    except torch.OutOfMemoryError:
+        if len(views) == 1:
+            raise
+    torch.cuda.empty_cache()
+    halves = [seen_in_parts(see, half) for half in views.tensor_split(2)]
+    return {
+        name: Answer(
+            *(torch.cat([vars(half[name])[part] for half in halves]) for part in vars(answer))
+        )
+        for name, answer in halves[0].items()
+    }
 
 
 @dataclass(frozen=True)
