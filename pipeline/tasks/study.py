@@ -171,13 +171,13 @@ def seen_in_parts(see: Observe, views: Tensor) -> dict[str, Answer]:
         if len(views) == 1:
             raise
     torch.cuda.empty_cache()
-    halves = [seen_in_parts(see, half) for half in views.tensor_split(2)]
-    return {
-        name: Answer(
-            *(torch.cat([vars(half[name])[part] for half in halves]) for part in vars(answer))
-        )
-        for name, answer in halves[0].items()
-    }
+    first, second = (seen_in_parts(see, half) for half in views.tensor_split(2))
+    return {name: _joined(first[name], second[name]) for name in first}
+
+
+def _joined(first: Answer, second: Answer) -> Answer:
+    pairs = zip(vars(first).values(), vars(second).values(), strict=True)
+    return Answer(*(torch.cat(pair) for pair in pairs))
 
 
 @dataclass(frozen=True)
