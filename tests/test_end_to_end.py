@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
-from runs import TINY, atlas
+from runs import TINY, atlas, run_here
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +87,9 @@ def test_collate_mends_a_damaged_atlas(sweep: Path) -> None:
 
 def test_verify_tells_an_atlas_of_another_plan(sweep: Path, tmp_path: Path) -> None:
     small = (*TINY, "layers=[conv1]")
-    assert atlas("run", tmp_path, *small, "channels='0:4'")[0] == 0
+    assert run_here(tmp_path, *small, "channels='0:4'") == 0
     old = (tmp_path / "demo" / "atlas.h5").read_bytes()
-    assert atlas("run", tmp_path, *small, "channels='0:12'")[0] == 0
+    assert run_here(tmp_path, *small, "channels='0:12'") == 0
     (tmp_path / "demo" / "atlas.h5").write_bytes(old)
     code, said = atlas("verify", tmp_path)
     assert code == 1

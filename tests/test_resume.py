@@ -12,6 +12,7 @@ from runs import (
     atlas,
     finish,
     kill_group,
+    run_here,
     shards,
     start,
     wait_for_shards,
@@ -89,8 +90,7 @@ def test_sigterm_drops_the_shards_in_progress_and_leaves(tmp_path: Path) -> None
 
 
 def test_a_corrupt_shard_is_set_aside_and_made_again(undisturbed: Path, tmp_path: Path) -> None:
-    code, _ = atlas("run", tmp_path, *TINY)
-    assert code == 0
+    assert run_here(tmp_path, *TINY) == 0
     folder = tmp_path / "demo"
     first, second = sorted((folder / "store").rglob("*.h5"))[:2]
     data = bytearray(first.read_bytes())
@@ -110,7 +110,7 @@ def test_a_corrupt_shard_met_while_collating_does_not_stay_missing(
     undisturbed: Path, tmp_path: Path
 ) -> None:
     small = (*TINY, "layers=[conv1]")
-    assert atlas("run", tmp_path, *small)[0] == 0
+    assert run_here(tmp_path, *small) == 0
     shard = next((tmp_path / "demo" / "store").rglob("*.h5"))
     shard.write_bytes(shard.read_bytes()[:-100])
     (tmp_path / "demo" / "atlas.h5").unlink()
@@ -133,8 +133,7 @@ def test_a_second_run_on_the_same_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_widened_sweep_computes_only_what_is_new(undisturbed: Path, tmp_path: Path) -> None:
-    code, _ = atlas("run", tmp_path, *TINY, "channels='0:12'")
-    assert code == 0
+    assert run_here(tmp_path, *TINY, "channels='0:12'") == 0
     before = shards(tmp_path / "demo")
     code, said = atlas("run", tmp_path, *TINY)
     assert code == 0, said
