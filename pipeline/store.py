@@ -173,7 +173,8 @@ def commit(folder: OutputFolder, shard: Shard, result: ShardResult) -> None:
 def set_aside(path: Path) -> Path:
     """Move a corrupt shard out of the way, so that it counts as not done; nothing is deleted."""
     target = path.with_name(f"{path.name}.corrupt-{uuid.uuid4().hex[:8]}")
-    path.rename(target)
+    with contextlib.suppress(FileNotFoundError):  # another process was faster
+        path.rename(target)
     return target
 
 

@@ -261,6 +261,18 @@ def test_a_sweep_killed_while_photographs_are_shown_ends_in_the_same_atlas(
     assert not list(folder.rglob("*.tmp"))
 
 
+def test_a_file_that_is_there_is_not_written_again_with_one_that_is_not(
+    copy: Path, photographs: Path
+) -> None:
+    (field,) = (copy / "store/demo/conv2/fields").iterdir()
+    field.unlink()
+    before = shards(copy)
+    assert run_here(copy.parent, *shown(photographs), SHEETS) == 0
+    after = shards(copy)
+    assert before.items() <= after.items(), "a committed file was made again"
+    assert after.keys() - before.keys() == {str(field.relative_to(copy))}
+
+
 def test_a_finished_sweep_computes_nothing(copy: Path, photographs: Path) -> None:
     before, atlas_file = shards(copy), (copy / "atlas.h5").stat().st_mtime_ns
     assert run_here(copy.parent, *shown(photographs), SHEETS) == 0

@@ -20,7 +20,7 @@ from pipeline.photographs import open_dataset
 from pipeline.plan import ModelPlan, StudyPlan
 from pipeline.study import summarise
 from pipeline.study_store import Arrays, write_arrays
-from pipeline.study_tasks import Study, StudyBlock
+from pipeline.study_tasks import StudyBlock, study_of
 from pipeline.tasks.base import Workplace
 from pipeline.tasks.pictures import reading_threads
 from pipeline.views import View, stream_views
@@ -62,11 +62,9 @@ class StudyBundle:
 
     def blocks(self) -> list[StudyBlock]:
         """The tasks, in order."""
-        plan = self.plan
-        size = plan.recipe.image_size
         return [
             StudyBlock(
-                tuple(Study(plan.label, plan.network, n, size, self.study) for n in r.layers),
+                tuple(study_of(self.plan, layer, self.study) for layer in r.layers),
                 r.start,
                 r.stop,
                 r.photographs,
@@ -156,7 +154,9 @@ class Show:
 
     def _commit(self, files: dict[Product, Arrays]) -> None:
         for product, arrays in files.items():
-            write_arrays(self.place.folder, product, arrays)
+            # A kill between two files of a layer leaves one of them, and it stays as it is.
+            if not self.place.folder.exists(product):
+                write_arrays(self.place.folder, product, arrays)
 
 
 def seen_in_parts(see: Observe, views: Tensor) -> dict[str, Answer]:
