@@ -21,7 +21,7 @@ FLOPS_PER_SECOND = {"cpu": 3e10, "cuda": 2e13}
 _BLOCKS = 2048
 """A dataset is cut into about so many blocks at most, until they reach 1,024 photographs."""
 
-_READING_SECONDS = 2e-3
+READING_SECONDS = 2e-3
 """A photograph is read and resized in about that."""
 
 _MEASURED_VIEWS = 17
@@ -118,7 +118,7 @@ def flops_per_job(layer: LayerInfo, recipe: Recipe) -> float:
 
 def photograph_seconds(flops: float, rate: float) -> float:
     """About how long one photograph takes: reading it, and a forward pass."""
-    return _READING_SECONDS + flops / rate
+    return READING_SECONDS + flops / rate
 
 
 def flops_per_second(devices: Iterable[str]) -> float:

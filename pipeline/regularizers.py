@@ -14,10 +14,9 @@ from torch import Tensor
 
 from pipeline.parameterizations import Parameterization
 from pipeline.recipe import Regularizers
+from pipeline.spectrum import fine_frequencies
 
 _EVERYTHING = (1, 2, 3)
-HALF_NYQUIST = 0.25
-"""Cycles per pixel."""
 
 
 def pulled_back(settings: Regularizers, images: Tensor, gradient: Tensor) -> Tensor:
@@ -75,10 +74,7 @@ def high_frequency(images: Tensor) -> Tensor:
     X is the orthonormal Fourier transform. These frequencies are what Olah et al. 2017, "Feature
     Visualization", "The enemy of feature visualization", finds too much of in such images.
     """
-    height, width = images.shape[-2:]
-    fy = torch.fft.fftfreq(height, device=images.device)[:, None]
-    fx = torch.fft.fftfreq(width, device=images.device)[None, :]
-    fine = torch.hypot(fy, fx) > HALF_NYQUIST
+    fine = fine_frequencies((images.shape[2], images.shape[3]), images.device)
     energy = torch.view_as_real(torch.fft.fft2(images, norm="ortho")).square().sum(dim=-1)
     return (energy * fine).sum(_EVERYTHING) / 2.0
 

@@ -220,16 +220,17 @@ def summary(folder: OutputFolder) -> str:
     import numpy as np
 
     counts = dict.fromkeys(STATUS, 0)
-    montages = []
+    montages, layers = [], []
     manifest = read_manifest(folder)
     plan = plan_of(manifest)
     with h5py.File(folder.atlas, "r") as file:
         for view in layer_views(folder, plan):
-            status = file[view.group]["status"][()]
+            layers.append(file[view.group])
+            status = layers[-1]["status"][()]
             for word, code in STATUS.items():
                 counts[word] += int(np.count_nonzero(status == code))
             montages.append(folder.montage(view.model.label, view.layer.info.name))
-        evidence = _evidence([file[view.group] for view in layer_views(folder, plan)])
+        evidence = _evidence(layers)
     told = ", ".join(f"{n} {word}" for word, n in counts.items() if n)
     lines = [f"{plan.n_jobs} images: {told}", f"  atlas     {folder.atlas}"]
     lines.append(

@@ -1,8 +1,9 @@
-"""The mean spectrum of photographs: what maco holds fixed and noise can start from.
+"""Spectra of images: which frequencies are fine, and the mean spectrum of photographs.
 
-Measured once by `scripts/measure_spectrum.py` and kept in the package on a polar grid, so that it
-can be had for any image size. All of it is about decorrelated colours before the sigmoid
-(`parameterizations.from_colours`), each photograph scaled to a root mean square of 1.
+The mean spectrum is what maco holds fixed and noise can start from. It was measured once by
+`scripts/measure_spectrum.py` and is kept in the package on a polar grid, so that it can be had for
+any image size. It is about decorrelated colours before the sigmoid (`colours.from_colours`), each
+photograph scaled to a root mean square of 1.
 """
 
 from functools import cache
@@ -17,6 +18,9 @@ LOWEST, HIGHEST = 1 / 128, 0.5
 """First and last radius of the grid, in cycles per pixel; beyond them magnitudes stay the same."""
 
 RADII, ANGLES = 24, 12
+
+HALF_NYQUIST = 0.25
+"""Cycles per pixel above which structure is finer than most of what photographs hold."""
 
 
 def magnitudes(size: tuple[int, int]) -> Tensor:
@@ -38,6 +42,13 @@ def magnitudes(size: tuple[int, int]) -> Tensor:
         maps[:, :, -1] = (maps[:, :, -1] + maps[:, :, -1].flip(1).roll(1, dims=1)) / 2.0
     magnitude: Tensor = maps.exp().float()
     return magnitude
+
+
+def fine_frequencies(size: tuple[int, int], device: torch.device) -> Tensor:
+    """Which coefficients of a full FFT are above half the Nyquist frequency: (H, W) bool."""
+    fy = torch.fft.fftfreq(size[0], device=device)[:, None]
+    fx = torch.fft.fftfreq(size[1], device=device)[None, :]
+    return torch.hypot(fy, fx) > HALF_NYQUIST
 
 
 def polar_frequencies(size: tuple[int, int]) -> tuple[Tensor, Tensor]:

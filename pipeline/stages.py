@@ -4,16 +4,17 @@ Photographs are studied, then images are made, then examples are picked. Each st
 missing of it, how long that takes, and what a worker must be told to do it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.config import Config
-from pipeline.jobs import Shard, Task
+from pipeline.jobs import LayerInfo, Shard, Task
 from pipeline.listing import Listing
 from pipeline.plan import (
+    READING_SECONDS,
     ModelPlan,
     Plan,
     StudyPlan,
@@ -21,6 +22,7 @@ from pipeline.plan import (
     flops_per_second,
     photograph_seconds,
 )
+from pipeline.recipe import Recipe
 from pipeline.records import plain
 from pipeline.store import DoneIndex, OutputFolder
 from pipeline.study_store import merge_study
@@ -32,6 +34,7 @@ from pipeline.study_tasks import (
     examples_of,
     restricted,
     studies_of,
+    study_of,
 )
 
 
@@ -52,6 +55,16 @@ class Sweep:
     def flops_per_second(self) -> float:
         """A guess at one worker's speed."""
         return flops_per_second(self.devices)
+
+    def seconds_by_layer(
+        self, flops: Callable[[LayerInfo, Recipe], float]
+    ) -> dict[tuple[str, str], float]:
+        """What so many FLOPs take a worker, by labels of models and names of layers."""
+        return {
+            (model.label, layer.info.name): flops(layer.info, model.recipe) / self.flops_per_second
+            for model in self.plan.models
+            for layer in model.layers
+        }
 
     def bundle(self, kind: str, tasks: Sequence[Task]) -> dict[str, Any]:
         """What every bundle tells: the model, and of its layers those that the tasks need."""
@@ -148,17 +161,11 @@ class AscentStage:
         if study is None or shard.series.recipe.init.name != "dataset":
             return True
         model = self.sweep.model(shard.model)
-        of_layer = (s for s in studies_of(model, study) if s.layer == shard.series.layer)
-        return all(self.sweep.folder.exists(s.product) for s in of_layer)
+        return self.sweep.folder.exists(study_of(model, shard.series.layer, study).product)
 
     @cached_property
     def _job_seconds(self) -> dict[tuple[str, str], float]:
-        return {
-            (model.label, layer.info.name): flops_per_job(layer.info, model.recipe)
-            / self.sweep.flops_per_second
-            for model in self.sweep.plan.models
-            for layer in model.layers
-        }
+        return self.sweep.seconds_by_layer(flops_per_job)
 
 
 class StudyStage:
@@ -237,7 +244,7 @@ class ExamplesStage:
 
     def seconds(self, task: Examples) -> float:
         """Mostly reading; a map costs about as much as a few steps of ascent."""
-        reading = 2 * self.study.examples * photograph_seconds(0.0, 1.0)
+        reading = 2 * self.study.examples * READING_SECONDS
         return (reading + self._map_seconds[task.model, task.study.layer]) * task.units
 
     def bundle(self, tasks: Sequence[Examples]) -> dict[str, Any]:
@@ -247,13 +254,7 @@ class ExamplesStage:
     @cached_property
     def _map_seconds(self) -> dict[tuple[str, str], float]:
         passes = 2.0 * maps_per_channel(self.study)
-        return {
-            (model.label, layer.info.name): passes
-            * layer.info.flops_before
-            / self.sweep.flops_per_second
-            for model in self.sweep.plan.models
-            for layer in model.layers
-        }
+        return self.sweep.seconds_by_layer(lambda info, recipe: passes * info.flops_before)
 
 
 def maps_per_channel(study: StudyPlan) -> int:

@@ -9,12 +9,10 @@ from pipeline import rng
 from pipeline.jobs import STATUS
 from pipeline.objectives import Objective
 from pipeline.recipe import Transforms
+from pipeline.spectrum import fine_frequencies
 from pipeline.transforms import draw_views, warp
 
 ROBUST_VIEWS = 16
-
-HALF_NYQUIST = 0.25
-"""Cycles per pixel above which structure is finer than most of what photographs hold."""
 
 _SMALL_WARPS = Transforms(jitter=4.0, scale=(0.95, 1.05), rotate=5.0)
 
@@ -84,9 +82,7 @@ def high_frequency_share(pixels: Tensor) -> Tensor:
     # Axis by axis: a sum that leaves one number is split among threads if the image stands alone.
     mean = grey.mean(dim=2, keepdim=True).mean(dim=1, keepdim=True)
     energy = torch.fft.fft2(grey - mean).abs().square()
-    rows = torch.fft.fftfreq(grey.shape[1], device=grey.device)
-    columns = torch.fft.fftfreq(grey.shape[2], device=grey.device)
-    fine = torch.hypot(rows[:, None], columns[None, :]) > HALF_NYQUIST
+    fine = fine_frequencies((grey.shape[1], grey.shape[2]), grey.device)
     total = energy.sum(dim=2).sum(dim=1)
     # Rounding leaves a grey image some energy, of which any share may lie anywhere.
     share = (energy * fine).sum(dim=2).sum(dim=1) / total.clamp_min(1e-6)

@@ -3,7 +3,6 @@
 A study is merged once, when all its blocks are there; from then on everybody reads the one file.
 """
 
-import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -87,8 +86,7 @@ def read_arrays(path: Path) -> Arrays:
     try:
         return sealed_file.unseal(path.read_bytes(), SCHEMA)[1]
     except CorruptFile as error:
-        with contextlib.suppress(FileNotFoundError):  # another process was faster
-            set_aside(path)
+        set_aside(path)
         raise CorruptFile(f"{path}: {error}") from error
 
 

@@ -151,12 +151,14 @@ class Examples:
         return f"{self.model}/{self.study.layer} examples of channels {first}-{last}"
 
 
+def study_of(model: ModelPlan, layer: str, plan: StudyPlan) -> Study:
+    """The study of one of a model's layers."""
+    return Study(model.label, model.network, layer, model.recipe.image_size, plan)
+
+
 def studies_of(model: ModelPlan, plan: StudyPlan) -> tuple[Study, ...]:
     """The studies of a model's wanted layers."""
-    size = model.recipe.image_size
-    return tuple(
-        Study(model.label, model.network, layer.info.name, size, plan) for layer in model.layers
-    )
+    return tuple(study_of(model, layer.info.name, plan) for layer in model.layers)
 
 
 def blocks_of(studies: tuple[Study, ...], listing: Listing) -> Iterator[StudyBlock]:

@@ -23,7 +23,6 @@ _AHEAD = 64
 _DRAFT_MARGIN = 2
 """A JPEG is decoded at a fraction of its size if this many times the view's size is left."""
 
-
 _FILTER = Image.Resampling.BILINEAR
 """As networks are trained and tested (torchvision's presets), with Pillow's antialiasing."""
 

@@ -1,6 +1,5 @@
 """Find the committed jobs of a layer and read them shard by shard, in flat memory."""
 
-import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -15,7 +14,7 @@ from pipeline.sealed_file import CorruptFile
 from pipeline.shard_file import decode, packed_images
 from pipeline.store import DoneIndex, OutputFolder, safe_name, set_aside
 from pipeline.study_store import Arrays, Findings, read_arrays, read_findings
-from pipeline.study_tasks import Study, examples_of_layer, studies_of
+from pipeline.study_tasks import Study, examples_of_layer, study_of
 
 
 @dataclass(frozen=True)
@@ -85,17 +84,14 @@ class LayerView:
             return data, decode(data)[1]
         except (CorruptFile, FileNotFoundError):
             self.corrupt.append(path)
-            with contextlib.suppress(FileNotFoundError):  # another process was faster
-                set_aside(path)
+            set_aside(path)
             return b"", None
 
     @cached_property
     def study(self) -> Study | None:
         """The study of this layer, if photographs belong to the sweep."""
-        if self.plan.study is None:
-            return None
-        studies = studies_of(self.model, self.plan.study)
-        return studies[self.model.layers.index(self.layer)]
+        plan = self.plan.study
+        return study_of(self.model, self.layer.info.name, plan) if plan else None
 
     def findings(self) -> Findings | None:
         """What the photographs told; None if that is not complete."""
@@ -122,14 +118,10 @@ class LayerView:
         moved = (found.study.max > found.study.min)[self.channels]
         return np.where(dead & moved[:, None], STATUS["silent"], status).astype(np.uint8)
 
-    def study_done(self) -> list[str]:
-        """The key of the study's file, if it is committed."""
-        study = self.study
-        return [study.product.key] if study and self.folder.exists(study.product) else []
-
-    def examples_done(self) -> list[str]:
-        """The keys of the files with the channels' photographs that are committed."""
-        return [product.key for product in self._examples() if self.folder.exists(product)]
+    def photographs_done(self) -> list[str]:
+        """The keys of the committed files about photographs: study and examples."""
+        products = [*([self.study.product] if self.study else []), *self._examples()]
+        return [product.key for product in products if self.folder.exists(product)]
 
     def examples(self) -> Iterator[Arrays]:
         """The photographs of the wanted channels that are committed, block by block."""

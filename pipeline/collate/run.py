@@ -146,7 +146,7 @@ def _content(manifest: dict[str, Any], views: list[LayerView], settings: Collate
         for view in views
         for _, shard, located in view.located()
     ]
-    photographs = [[*view.study_done(), *view.examples_done()] for view in views]
+    photographs = [view.photographs_done() for view in views]
     return digest([manifest["plan"], files, photographs, vars(settings)])
 
 

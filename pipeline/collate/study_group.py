@@ -138,6 +138,8 @@ def _write_ranking(
     """The photographs that channels answer to most (`top`) or least (`bottom`)."""
     ranking, boxes = getattr(found.study, name), getattr(found, name)
     index, channels = ranking.index[view.channels], view.channels
+    if not index.size:
+        return
     paths = cache(lambda index: _path(listing, index))
     values = {
         "index": index,
@@ -147,8 +149,6 @@ def _write_ranking(
         "box": boxes.photograph[channels],
         "view_box": boxes.view[channels],
     }
-    if not index.size:
-        return
     add_scale(into, name, np.arange(index.shape[1]))
     inner = {"position": "map_axis", "box": "edge", "view_box": "edge"}
     for part, array in values.items():

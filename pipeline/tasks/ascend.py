@@ -18,7 +18,7 @@ from pipeline.plan import ModelPlan, StudyPlan
 from pipeline.recipe import DatasetInit
 from pipeline.statistics import from_bytes
 from pipeline.store import commit
-from pipeline.study_tasks import Study
+from pipeline.study_tasks import study_of
 from pipeline.tasks.base import Workplace
 from pipeline.tasks.pictures import PictureBook
 
@@ -54,25 +54,29 @@ class AscentBundle:
             StorageError: the disk is full or fails.
         """
         infos = {layer.info.name: layer.info for layer in self.plan.layers}
+        book = self._book(place)
         for name, group in groupby(self.shards(), key=lambda shard: shard.series.layer):
             waiting = list(group)
             # What goes wrong from here on is charged to it.
             place.pulse.beat(tasks=[waiting[0].key])
             bench = place.bench.layer(infos[name])
-            runner = ShardRunner(place, bench, self.batch_size, self._starts(place, name))
+            runner = ShardRunner(place, bench, self.batch_size, self._starts(book, name))
             for shards in place.until_told_to_leave(together(waiting, runner.batch_size)):
                 runner.run([shard for shard in shards if not place.folder.is_done(shard)])
 
-    def _starts(self, place: Workplace, layer: str) -> Starts:
-        """Photographs to start from, if the recipe wants them."""
-        plan = self.plan
-        if not isinstance(plan.recipe.init, DatasetInit):
-            return lambda channels: None
+    def _book(self, place: Workplace) -> PictureBook | None:
+        """The photographs to start from, if the recipe wants them; opening them may take long."""
+        recipe = self.plan.recipe
+        if not isinstance(recipe.init, DatasetInit):
+            return None
         assert self.study is not None
         assert self.dataset is not None
-        size = plan.recipe.image_size
-        book = PictureBook(place.folder, self.study, self.dataset, size)
-        study = Study(plan.label, plan.network, layer, size, self.study)
+        return PictureBook(place.folder, self.study, self.dataset, recipe.image_size)
+
+    def _starts(self, book: PictureBook | None, layer: str) -> Starts:
+        if book is None or self.study is None:
+            return lambda channels: None
+        study = study_of(self.plan, layer, self.study)
         return lambda channels: from_bytes(torch.from_numpy(book.strongest(study, channels)))
 
     def shards(self) -> list[Shard]:

@@ -20,7 +20,7 @@ from pipeline.saliency import saliency_maps
 from pipeline.statistics import from_bytes
 from pipeline.study import LayerStudy
 from pipeline.study_store import Arrays, write_arrays
-from pipeline.study_tasks import Examples, studies_of
+from pipeline.study_tasks import Examples, study_of
 from pipeline.tasks.base import Workplace
 from pipeline.tasks.pictures import PictureBook, as_jpeg
 
@@ -55,8 +55,10 @@ class ExamplesBundle:
             StorageError: the disk is full or fails.
         """
         illustrator = Illustrator(place, self)
-        studies = {study.layer: study for study in studies_of(self.plan, self.study)}
-        tasks = (Examples(studies[r.layer], r.channels, self.study.saliency) for r in self.requests)
+        tasks = (
+            Examples(study_of(self.plan, r.layer, self.study), r.channels, self.study.saliency)
+            for r in self.requests
+        )
         for task in place.until_told_to_leave(tasks):
             if not place.folder.is_done(task):
                 illustrator.run(task)
