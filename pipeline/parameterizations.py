@@ -55,7 +55,7 @@ def make_parameterization(
     Raises:
         ValueError: `init=dataset` without photographs.
     """
-    size = (recipe.image_size, recipe.image_size)
+    size = recipe.image_size
     images = _at_random(recipe.parameterization, size, keys)
     if isinstance(recipe.init, SpectrumInit):
         images.encode(spectral_noise(size, keys))

@@ -86,7 +86,7 @@ def clipped(gradients: Tensor, largest: float) -> Tensor:
     return shrunk
 
 
-def blur(images: Parameterization, width: Tensor, size: int) -> None:
+def blur(images: Parameterization, width: Tensor, size: tuple[int, int]) -> None:
     """Blur the images by a Gaussian, in their parameters.
 
     Yosinski et al. 2015, "Understanding Neural Networks Through Deep Visualization", section 3, and
@@ -98,8 +98,8 @@ def blur(images: Parameterization, width: Tensor, size: int) -> None:
         width: standard deviation of the Gaussian in pixels, a tensor without dimensions.
         size: height and width of the images.
     """
-    fy = torch.fft.fftfreq(size, device=width.device)[:, None]
-    fx = torch.fft.rfftfreq(size, device=width.device)[None, :]
+    fy = torch.fft.fftfreq(size[0], device=width.device)[:, None]
+    fx = torch.fft.rfftfreq(size[1], device=width.device)[None, :]
     images.blur_(torch.exp(-2.0 * torch.pi**2 * width**2 * (fy**2 + fx**2)))
 
 
