@@ -318,9 +318,8 @@ class Config:
             raise ValueError("objective=joint names its layers in its terms; leave out layers.")
 
     def _check_image_size(self) -> None:
-        sides = (
-            self.image_size if isinstance(self.image_size, tuple) else (self.image_size or 1,) * 2
-        )
+        size = 1 if self.image_size is None else self.image_size
+        sides = size if isinstance(size, tuple) else (size, size)
         if not all(1 <= side <= LARGEST_IMAGE for side in sides):
             raise ValueError(f"image_size must be 1 to {LARGEST_IMAGE}, not {self.image_size}.")
         if self.dataset is not None and sides[0] != sides[1]:

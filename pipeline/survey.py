@@ -21,7 +21,7 @@ from pipeline.layers import capture, describe_layers, main_tensor, match_layers,
 from pipeline.listing import look_through
 from pipeline.memory import free_host_bytes
 from pipeline.models import DTYPES, Network, check_weights, load_network
-from pipeline.objective_records import JointObjective
+from pipeline.objective_records import JointObjective, Objective
 from pipeline.objectives.custom import with_source
 from pipeline.photographs import Photographs, open_dataset
 from pipeline.plan import ModelPlan, Plan, StudyPlan
@@ -110,7 +110,8 @@ def _plan_model(
 ) -> ModelPlan:
     network = found.network
     wanted = found.choose(model.layers or config.objective.own_layers)
-    recipe = _recipe(config, [(found, wanted)], precision, inputs)
+    objective = with_source(config.objective)
+    recipe = _recipe(config, objective, [(found, wanted)], precision, inputs)
     layers = tuple(aim(config, recipe, inputs.find, [(network, info)]) for info in wanted)
     return ModelPlan(network.label, network.identity, network.input_size, recipe, layers)
 
@@ -133,8 +134,7 @@ def _plan_joint(
         replace(term, model="", network=digest(plain(network.identity)), layer=layer.name)
         for term, (network, layer) in pairs
     )
-    config = replace(config, objective=replace(objective, terms=terms))
-    recipe = _recipe(config, wanted, precision, inputs)
+    recipe = _recipe(config, replace(objective, terms=terms), wanted, precision, inputs)
     first = found[0][0]
     layer = aim(config, recipe, inputs.find, found)
     return ModelPlan(first.label, first.identity, first.input_size, recipe, (layer,))
@@ -142,6 +142,7 @@ def _plan_joint(
 
 def _recipe(
     config: Config,
+    objective: Objective,
     wanted: list[tuple[Survey, list[LayerInfo]]],
     precision: str,
     inputs: Inputs,
@@ -151,7 +152,7 @@ def _recipe(
         _check_layers(found, layers)
         precision = _possible(config, found, layers, precision)
     recipe = Recipe(
-        objective=with_source(config.objective),
+        objective=objective,
         parameterization=config.parameterization,
         transforms=config.transforms,
         optimizer=config.optimizer,

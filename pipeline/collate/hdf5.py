@@ -206,7 +206,8 @@ def _add_scales(group: h5py.Group, view: LayerView) -> None:
 def _write_evidence(group: h5py.Group, view: LayerView, status: NDArray[np.uint8]) -> None:
     """Add the status, and what photographs say of the images, as far as it is known."""
     group["status"][...] = view.judged(status)
-    write_selectivity(group, view)
+    if view.model.recipe.objective.of_channels:
+        write_selectivity(group, view)
     plan, found = view.plan.study, view.findings()
     if plan is None or found is None:
         return
