@@ -113,7 +113,7 @@ class _Batch:
         self.responses, self.objective, self.recipe = responses, objective, recipe
         keys = jobs.keys
         self.channels = jobs.channels.clone()
-        self.images = make_parameterization(recipe, keys, jobs.photographs)
+        self.images = make_parameterization(recipe, 3, keys, jobs.photographs)
         self.adam = _optimizer(list(self.images.parameters()), recipe.optimizer)
         self.views = self._draw(keys)
         self.view = torch.empty_like(self.views[0])
@@ -129,7 +129,7 @@ class _Batch:
         """Put other jobs in the place of these: graphs know tensors by where they lie."""
         self.channels.copy_(jobs.channels)
         self.views.copy_(self._draw(jobs.keys))
-        fresh = make_parameterization(self.recipe, jobs.keys, jobs.photographs)
+        fresh = make_parameterization(self.recipe, 3, jobs.keys, jobs.photographs)
         with torch.no_grad():
             for mine, new in zip(self.images.parameters(), fresh.parameters(), strict=True):
                 mine.copy_(new)
@@ -182,7 +182,7 @@ class _Batch:
         self._set_gradient(rendered, pulled_back(settings, seen.detach(), gradient), scores)
         self.adam.step()
         if settings.blur > 0:
-            blur(self.images, self.blur, self.recipe.image_size)
+            blur(self.images, self.blur, (self.recipe.image_size,) * 2)
         return scores.detach()
 
     def _scores(self, images: Tensor, leaky: bool) -> Tensor:
