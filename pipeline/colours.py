@@ -42,6 +42,16 @@ def from_colours(images: Tensor) -> Tensor:
     return torch.matmul(inverse, logits.flatten(2)).view_as(images)
 
 
+def to_bytes(images: Tensor) -> Tensor:
+    """Images (B, C, H, W) in [0, 1] to 8-bit pixels (B, H, W, C)."""
+    return (images.clamp(0, 1) * 255.0).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def from_bytes(pixels: Tensor) -> Tensor:
+    """8-bit pixels (B, H, W, C) to images (B, C, H, W) in [0, 1], float32."""
+    return pixels.permute(0, 3, 1, 2).float().contiguous() / 255.0
+
+
 @cache
 def _colour_matrix(device: torch.device) -> Tensor:
     # Kept, because a copy to a GPU at every step would make the loop wait for it.

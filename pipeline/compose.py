@@ -78,7 +78,9 @@ def config_keys() -> list[str]:
 
 def _keys(cls: Any, prefix: str) -> list[str]:
     keys: list[str] = []
-    for name, hint in get_type_hints(cls).items():
+    hints = get_type_hints(cls)
+    for name in (field.name for field in dataclasses.fields(cls)):
+        hint = hints[name]
         keys.append(f"{prefix}{name}")
         union = get_origin(hint) in (Union, types.UnionType)
         for option in get_args(hint) if union else (hint,):

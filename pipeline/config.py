@@ -8,17 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, nearest_first
+from pipeline.objective_records import JointObjective, Objective
 from pipeline.recipe import (
     Adam,
-    ChannelObjective,
     DatasetInit,
     Init,
+    Octaves,
     Parameterization,
     Regularizers,
     Transforms,
 )
-from pipeline.records import build
+from pipeline.records import build, choice_name
 
 LARGEST_SHARD = 4096
 LARGEST_IMAGE = 4096
@@ -229,26 +230,34 @@ class Config:
     """The networks."""
     weights: str
     """Weights of the models that do not name their own."""
-    layers: tuple[str, ...]
-    """Globs over layer names, each optionally followed by `@` and a glob over module types."""
+    layers: tuple[str, ...] | None
+    """Globs over layer names, each optionally followed by `@` and a glob over module types;
+    default: every convolution, or what the objective is about."""
     channels: Any
-    """`all`, a range `"0:64"` or `"0:512:16"`, a list of numbers, or `{random: n}`."""
+    """`all`, a range `"0:64"` or `"0:512:16"`, a list of numbers or of class names, or
+    `{random: n}`; where channels are combined, `[[3, 17], [5, 9]]`, `{zip: [...]}` or
+    `{product: [...]}`."""
     seeds: tuple[int, ...]
     """One image per channel and seed."""
-    image_size: int | None
-    """Height and width of the images; default: each model's own input size."""
+    image_size: int | tuple[int, int] | None
+    """Height and width of the images, in pixels; one number for squares; default: each model's own
+    input size."""
     precision: Literal["auto", "fp32", "bf16"]
     """Number format of the network during ascent; `auto`: bf16 where the hardware has it."""
     batch_size: int | Literal["auto"]
     """Jobs per forward pass; does not change results."""
     shard_size: int
     """Jobs per shard."""
-    objective: ChannelObjective
+    objective: Objective
     parameterization: Parameterization
     init: Init
     regularizers: Regularizers
     transforms: Transforms
     optimizer: Adam
+    octaves: Octaves | None
+    """Climb at growing sizes; `null` for one size."""
+    snapshots: int
+    """Keep the image every so many steps; 0: only the finished one."""
     executor: LocalSettings
     collate: CollateSettings
     dataset: DatasetConfig | None
@@ -260,14 +269,13 @@ class Config:
         if not self.name.strip():
             raise ValueError("name must not be empty.")
         for name in ("models", "layers", "seeds"):
-            if not getattr(self, name):
+            if getattr(self, name) == ():
                 raise ValueError(f"{name} must not be empty.")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must differ, not {list(self.seeds)}.")
         if not all(-(2**63) <= seed < 2**63 for seed in self.seeds):
             raise ValueError(f"seeds must be whole numbers of 64 bits, not {list(self.seeds)}.")
-        if self.image_size is not None and not 1 <= self.image_size <= LARGEST_IMAGE:
-            raise ValueError(f"image_size must be 1 to {LARGEST_IMAGE}, not {self.image_size}.")
+        self._check_image_size()
         if self.batch_size != "auto" and self.batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more, not {self.batch_size}.")
         if self.dataset is None and self.saliency is not None:
@@ -275,8 +283,50 @@ class Config:
         if self.dataset is None and isinstance(self.init, DatasetInit):
             which = "init=dataset, as in quality=natural, starts from photographs"
             raise ValueError(f"{which}: {_ADD_PHOTOGRAPHS} init=noise or another quality.")
+        if self.snapshots < 0:
+            raise ValueError(f"snapshots must be 0 or more, not {self.snapshots}.")
+        chosen = choice_name(type(self.objective))
+        if self.dataset is not None and not self.objective.of_channels:
+            raise ValueError(
+                f"photographs are compared with images of channels, which objective={chosen} as it "
+                "is set does not make: take dataset=none."
+            )
+        if self.octaves is not None and not self.objective.of_any_size:
+            raise ValueError(
+                f"octaves climb at several sizes, and objective={chosen} is about one: take "
+                "octaves=none."
+            )
+        if isinstance(self.objective, JointObjective):
+            self._check_terms(self.objective)
         if not 1 <= self.shard_size <= LARGEST_SHARD:
             raise ValueError(f"shard_size must be 1 to {LARGEST_SHARD}, not {self.shard_size}.")
+
+    def _check_terms(self, objective: JointObjective) -> None:
+        labels = [model.title for model in self.models]
+        for term in objective.terms:
+            if not term.model and len(labels) > 1:
+                raise ValueError(
+                    f"the term of layer {term.layer!r} must name its model: {', '.join(labels)}."
+                )
+            if term.model and term.model not in labels:
+                nearest = ", ".join(nearest_first(term.model, labels))
+                raise ValueError(f"a term names model {term.model!r}; models has: {nearest}.")
+        idle = set(labels) - {term.model or labels[0] for term in objective.terms}
+        if idle:
+            raise ValueError(f"no term of the objective is of model {min(idle)!r}.")
+        if self.layers is not None:
+            raise ValueError("objective=joint names its layers in its terms; leave out layers.")
+
+    def _check_image_size(self) -> None:
+        size = 1 if self.image_size is None else self.image_size
+        sides = size if isinstance(size, tuple) else (size, size)
+        if not all(1 <= side <= LARGEST_IMAGE for side in sides):
+            raise ValueError(f"image_size must be 1 to {LARGEST_IMAGE}, not {self.image_size}.")
+        if self.dataset is not None and sides[0] != sides[1]:
+            raise ValueError(
+                f"photographs are shown as squares, so images must be squares too: give one number "
+                f"instead of image_size={list(sides)}, or dataset=none."
+            )
 
 
 def config_folder() -> Path:
@@ -322,5 +372,5 @@ def _with_defaults(model: ModelConfig, config: Config) -> ModelConfig:
     return replace(
         model,
         weights=model.weights if model.weights is not None else config.weights,
-        layers=model.layers if model.layers is not None else config.layers,
+        layers=model.layers or config.layers or config.objective.own_layers,
     )

@@ -5,6 +5,7 @@ form a series; a shard is a block of a series. A shard is one kind of task: work
 commits whole or not at all.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -40,6 +41,16 @@ class LayerInfo:
     """Of the forward pass up to and including this layer, one image."""
     flops_share: float
     """Of the whole forward pass."""
+
+    @property
+    def map_size(self) -> tuple[int, int]:
+        """Height and width of the map; tokens without one are a row, unless they make a square."""
+        sides = [n for axis, n in enumerate(self.shape, 1) if axis != self.channel_axis]
+        if len(sides) == 2:
+            return sides[0], sides[1]
+        count = math.prod(sides)
+        side = math.isqrt(count)
+        return (side, side) if side * side == count else (1, count)
 
 
 @dataclass(frozen=True)
@@ -170,7 +181,7 @@ class Shard:
 STATUS = {"ok": 0, "dead": 1, "diverged": 2, "failed": 3, "missing": 4, "silent": 5}
 """What became of a job. Shards know only the first three; the rest is found at collation."""
 
-_SHARED = {"trace_step"}
+_SHARED = {"trace_step", "snapshot_step"}
 """Arrays that do not have a row per job."""
 
 
@@ -179,9 +190,11 @@ class ShardResult:
     """Images and statistics of the n jobs of a shard, in order of channels."""
 
     arrays: dict[str, NDArray[Any]]
-    """channel (n,), image (n, H, W, 3) uint8, status (n,), activation, activation_robust,
-    activation_max, high_frequency and clipped (n,) float32, trace (n, T) float32, trace_step (T,),
-    response (n, K) float32, start (n,) uint8, and if asked for alpha (n, H, W) uint8."""
+    """channel (n,), status (n,), start (n,) uint8; image (n, H, W, C) uint8, activation,
+    activation_robust, activation_max, high_frequency and clipped (n,) float32, trace (n, T) float32
+    with trace_step (T,), response (n, K) float32; where it is asked for alpha (n, H, W) uint8,
+    part_activation (n, parts) float32, snapshot (n, N, H, W, C) uint8 with snapshot_step (N,). All
+    from image on have an axis V after the first if a job has several variants."""
     facts: dict[str, Any] = field(default_factory=dict)
     """How it was made: seconds, device. Never part of what is compared."""
 

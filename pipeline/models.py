@@ -3,8 +3,6 @@
 Weights come from the libraries' published files, or from a local file (`weights`).
 """
 
-import importlib
-import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from pipeline.config import ModelConfig
+from pipeline.dotted import import_callable
 from pipeline.errors import UserError, unknown
 from pipeline.jobs import LayerInfo, NetworkIdentity
 from pipeline.records import canonical_json
@@ -47,16 +46,18 @@ class Network:
     weights_sha256: str
     missing: tuple[str, ...]
     """Tensors that the weights file lacks; they hold NaN."""
+    categories: tuple[str, ...] = ()
+    """Names of the classes that its output tells apart, if they are known."""
 
     @property
     def identity(self) -> NetworkIdentity:
         """What of the network decides pixels."""
         return NetworkIdentity(self.source, self.weights_sha256, self.mean, self.std)
 
-    def example(self, size: int) -> Tensor:
-        """Normalised noise (1, C, size, size), the same every time."""
+    def example(self, size: tuple[int, int]) -> Tensor:
+        """Normalised noise (1, C, *size), the same every time."""
         generator = torch.Generator().manual_seed(0)
-        return torch.randn(1, len(self.mean), size, size, generator=generator)
+        return torch.randn(1, len(self.mean), *size, generator=generator)
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ def _weights_entry(enum: Any, weights: str) -> Any:
 
 
 def _from_target(config: ModelConfig, target: str) -> _Blueprint:
-    function = _import(target)
+    function = import_callable(target, "target", "that returns the network")
     return _Blueprint(
         source=target + (f"({canonical_json(config.args)})" if config.args else ""),
         build=lambda: function(**(config.args or {})),
@@ -185,22 +186,6 @@ def _from_target(config: ModelConfig, target: str) -> _Blueprint:
         std=IMAGENET_STD,
         input_size=224,
     )
-
-
-def _import(target: str) -> Callable[..., Any]:
-    module_name, _, attribute = target.replace(":", ".").rpartition(".")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        value = getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:
-        raise UserError(
-            f"target {target!r} cannot be imported ({error}). Give the dotted name of a callable "
-            "that returns the network; modules in the current folder are found too."
-        ) from error
-    if not callable(value):
-        raise UserError(f"target {target!r} is {type(value).__name__}, not a callable.")
-    return value  # type: ignore[no-any-return]
 
 
 def _built(blueprint: _Blueprint, config: ModelConfig) -> nn.Module:

@@ -3,17 +3,15 @@
 config + what the forward passes told  ->  Plan  ->  shards
 """
 
-import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
 from pipeline.config import SaliencyMethod
-from pipeline.errors import UserError
 from pipeline.jobs import LayerInfo, NetworkIdentity, Series, Shard
-from pipeline.recipe import Recipe
+from pipeline.recipe import Recipe, snapshot_steps
+from pipeline.targets import Targets
 
 FLOPS_PER_SECOND = {"cpu": 3e10, "cuda": 2e13}
 """A guess at a worker's speed, for cutting bundles and for estimates before the first shard."""
@@ -32,11 +30,41 @@ _BYTES_PER_PIXEL = 3 * 2
 
 
 @dataclass(frozen=True)
+class Tap:
+    """A further layer whose activations decide about an image."""
+
+    model: str
+    """Label of its model, which may be another."""
+    network: NetworkIdentity
+    info: LayerInfo
+
+
+@dataclass(frozen=True)
 class LayerPlan:
-    """The channels wanted of one layer, in ascending order."""
+    """The targets wanted of one layer, in ascending order; mostly they are its channels."""
 
     info: LayerInfo
     channels: tuple[int, ...]
+    """Their numbers."""
+    targets: Targets | None = None
+    """What the numbers stand for; default: the layer's channels."""
+    others: tuple[Tap, ...] = ()
+    """Further layers, for objectives that read several."""
+
+    @property
+    def all_targets(self) -> Targets:
+        """Every target that could be wanted."""
+        return self.targets or Targets((self.info.n_channels,))
+
+    @property
+    def taps(self) -> tuple[LayerInfo, ...]:
+        """All layers that are read, the layer itself first."""
+        return (self.info, *(tap.info for tap in self.others))
+
+    @property
+    def flops(self) -> int:
+        """Of a forward pass that reads them all, one image."""
+        return self.info.flops_before + sum(tap.info.flops_before for tap in self.others)
 
 
 @dataclass(frozen=True)
@@ -48,6 +76,11 @@ class ModelPlan:
     input_size: int
     recipe: Recipe
     layers: tuple[LayerPlan, ...]
+
+    @property
+    def photograph_size(self) -> int:
+        """Height and width of photographs; the images of sweeps with photographs are squares."""
+        return self.recipe.image_size[0]
 
 
 @dataclass(frozen=True)
@@ -90,6 +123,8 @@ class Plan:
     seeds: tuple[int, ...]
     shard_size: int
     study: StudyPlan | None = None
+    inputs: dict[str, str] = field(default_factory=dict)
+    """Where the files that recipes refer to came from."""
 
     def shards(self) -> Iterator[Shard]:
         """All shards, model by model, layer by layer, seed by seed."""
@@ -111,9 +146,9 @@ class Plan:
         return channels * len(self.seeds)
 
 
-def flops_per_job(layer: LayerInfo, recipe: Recipe) -> float:
+def flops_per_job(layer: LayerPlan, recipe: Recipe) -> float:
     """Floating-point operations of one job: each step is a forward and a backward pass."""
-    return layer.flops_before * (2.0 * recipe.optimizer.steps + _MEASURED_VIEWS)
+    return layer.flops * recipe.variants * (2.0 * recipe.total_steps + _MEASURED_VIEWS)
 
 
 def photograph_seconds(flops: float, rate: float) -> float:
@@ -126,75 +161,16 @@ def flops_per_second(devices: Iterable[str]) -> float:
     return min(FLOPS_PER_SECOND[device.split(":")[0]] for device in devices)
 
 
+def _stored_pixels(recipe: Recipe) -> int:
+    """Pixels of a job's images, with those on the way."""
+    pictures = recipe.variants * (1 + len(snapshot_steps(recipe)))
+    return math.prod(recipe.image_size) * pictures
+
+
 def bytes_needed(plan: Plan, shards: Iterable[Shard]) -> float:
     """About how much disk some shards will take, in store and atlas together."""
-    size = {model.label: model.recipe.image_size for model in plan.models}
+    pixels = {model.label: _stored_pixels(model.recipe) for model in plan.models}
     images: Counter[str] = Counter()
     for shard in shards:
         images[shard.series.model] += len(shard.channels)
-    return float(sum(n * size[label] ** 2 * _BYTES_PER_PIXEL for label, n in images.items()))
-
-
-def select_channels(selection: Any, n_channels: int, where: str) -> tuple[int, ...]:
-    """The channel numbers that a selection names, ascending.
-
-    Args:
-        selection: `all`, a range "start:stop[:step]", a list of numbers, or {random: n}.
-        n_channels: number of channels of the layer.
-        where: model and layer, for messages.
-    Raises:
-        UserError: an empty selection, a number out of range, or something else altogether.
-
-    >>> select_channels("0:8:3", 512, "net/layer")
-    (0, 3, 6)
-    """
-    chosen = _chosen(selection, n_channels, where)
-    wrong = [c for c in chosen if not 0 <= c < n_channels]
-    if wrong:
-        raise UserError(
-            f"channel {wrong[0]} is out of range: {where} has channels 0 to {n_channels - 1}."
-        )
-    if not chosen:
-        raise UserError(
-            f"channels={selection!r} selects no channel of {where} (it has {n_channels})."
-        )
-    return tuple(sorted(set(chosen)))
-
-
-def _chosen(selection: Any, n_channels: int, where: str) -> list[int]:
-    if selection == "all":
-        return list(range(n_channels))
-    if isinstance(selection, int) and not isinstance(selection, bool):
-        return [selection]
-    if isinstance(selection, str) and ":" in selection:
-        return _range(selection, n_channels)
-    if isinstance(selection, Mapping) and list(selection) == ["random"]:
-        return _random(selection["random"], n_channels)
-    if isinstance(selection, list | tuple) and all(type(c) is int for c in selection):
-        return list(selection)
-    raise UserError(
-        f"channels={selection!r} is not understood; give all, a range such as '0:64' or "
-        "'0:512:16', a list such as [3,17], or {random: 32}."
-    )
-
-
-def _range(text: str, n_channels: int) -> list[int]:
-    try:
-        parts = [int(part) if part.strip() else None for part in text.split(":")]
-        if len(parts) > 3 or parts[2:] == [0]:
-            raise ValueError
-    except ValueError:
-        raise UserError(
-            f"channels={text!r} is not a range; write start:stop or start:stop:step."
-        ) from None
-    # As for Python's slices, the end may lie beyond the last channel: layers differ in width.
-    return list(range(n_channels))[slice(*parts)]
-
-
-def _random(n: Any, n_channels: int) -> list[int]:
-    """The n channels whose hashes are smallest: layers of one width get the same, and a larger n
-    only adds to a smaller one."""
-    if type(n) is not int or n < 1:
-        raise UserError(f"channels={{random: {n}}} needs a whole number of 1 or more.")
-    order = sorted(range(n_channels), key=lambda c: hashlib.sha256(str(c).encode()).digest())
-    return order[:n]
+    return float(sum(n * pixels[label] * _BYTES_PER_PIXEL for label, n in images.items()))

@@ -4,33 +4,13 @@ One frozen record per choice of a family; its `name` is how a config picks it, a
 part of every job's identity. The code that acts on a record lives in the module of its family.
 """
 
-import math
 from dataclasses import dataclass, fields
 
-ALGORITHM_VERSION = 3
+from pipeline.objective_records import Objective
+from pipeline.ranges import not_negative, positive, require
+
+ALGORITHM_VERSION = 4
 """Raised with every change of code that changes pixels under an unchanged recipe."""
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
-
-
-def _positive(**values: float) -> None:
-    for name, value in values.items():
-        _require(math.isfinite(value) and value > 0, f"{name} must be above 0, not {value}.")
-
-
-def _not_negative(**values: float) -> None:
-    for name, value in values.items():
-        _require(math.isfinite(value) and value >= 0, f"{name} must be 0 or more, not {value}.")
-
-
-@dataclass(frozen=True)
-class ChannelObjective:
-    """Mean activation of one channel over all positions."""
-
-    name: str = "channel"
 
 
 @dataclass(frozen=True)
@@ -49,8 +29,8 @@ class Fourier:
     """Whether to keep where the score's gradient fell, as a map of opacity."""
 
     def __post_init__(self) -> None:
-        _not_negative(decay_power=self.decay_power)
-        _positive(initial_sd=self.initial_sd, contrast=self.contrast)
+        not_negative(decay_power=self.decay_power)
+        positive(initial_sd=self.initial_sd, contrast=self.contrast)
 
 
 @dataclass(frozen=True)
@@ -65,7 +45,7 @@ class Pixel:
     """Whether to keep where the score's gradient fell, as a map of opacity."""
 
     def __post_init__(self) -> None:
-        _positive(initial_sd=self.initial_sd)
+        positive(initial_sd=self.initial_sd)
 
 
 @dataclass(frozen=True)
@@ -79,7 +59,7 @@ class Maco:
     """Whether to keep where the score's gradient fell, as a map of opacity."""
 
     def __post_init__(self) -> None:
-        _positive(contrast=self.contrast)
+        positive(contrast=self.contrast)
 
 
 Parameterization = Fourier | Pixel | Maco
@@ -123,9 +103,9 @@ class Transforms:
     """Largest turn to either side, in degrees."""
 
     def __post_init__(self) -> None:
-        _not_negative(jitter=self.jitter, rotate=self.rotate)
-        _positive(**{"scale[0]": self.scale[0], "scale[1]": self.scale[1]})
-        _require(self.scale[0] <= self.scale[1], f"scale must ascend, not {list(self.scale)}.")
+        not_negative(jitter=self.jitter, rotate=self.rotate)
+        positive(**{"scale[0]": self.scale[0], "scale[1]": self.scale[1]})
+        require(self.scale[0] <= self.scale[1], f"scale must ascend, not {list(self.scale)}.")
 
 
 @dataclass(frozen=True)
@@ -151,7 +131,7 @@ class Regularizers:
     """Largest norm of a sample's gradient; 0 sets no bound."""
 
     def __post_init__(self) -> None:
-        _not_negative(**{field.name: getattr(self, field.name) for field in fields(self)})
+        not_negative(**{field.name: getattr(self, field.name) for field in fields(self)})
 
 
 @dataclass(frozen=True)
@@ -177,29 +157,56 @@ class Adam:
     """How many random starts a channel gets that stays dead; later ones leak at every step."""
 
     def __post_init__(self) -> None:
-        _require(self.steps >= 1, f"steps must be 1 or more, not {self.steps}.")
-        _positive(learning_rate=self.learning_rate, final_learning_rate=self.final_learning_rate)
-        _require(0 <= self.beta1 < 1, f"beta1 must be in [0, 1), not {self.beta1}.")
-        _require(0 <= self.beta2 < 1, f"beta2 must be in [0, 1), not {self.beta2}.")
-        _not_negative(leaky_steps=self.leaky_steps, leaky_slope=self.leaky_slope)
-        _require(1 <= self.starts <= 255, f"starts must be 1 to 255, not {self.starts}.")
+        require(self.steps >= 1, f"steps must be 1 or more, not {self.steps}.")
+        positive(learning_rate=self.learning_rate, final_learning_rate=self.final_learning_rate)
+        require(0 <= self.beta1 < 1, f"beta1 must be in [0, 1), not {self.beta1}.")
+        require(0 <= self.beta2 < 1, f"beta2 must be in [0, 1), not {self.beta2}.")
+        not_negative(leaky_steps=self.leaky_steps, leaky_slope=self.leaky_slope)
+        require(1 <= self.starts <= 255, f"starts must be 1 to 255, not {self.starts}.")
+
+
+@dataclass(frozen=True)
+class Octaves:
+    """Climbing at growing sizes (Mordvintsev et al. 2015, "Inceptionism"), each with all steps."""
+
+    count: int = 4
+    """How many sizes, the image's own last."""
+    scale: float = 1.4
+    """Each is so many times as large as the one before."""
+
+    def __post_init__(self) -> None:
+        require(1 <= self.count <= 32, f"count must be 1 to 32, not {self.count}.")
+        require(1 < self.scale <= 4, f"scale must be above 1 and at most 4, not {self.scale}.")
 
 
 @dataclass(frozen=True)
 class Recipe:
     """What is done to make an image; two images under one recipe differ in their job alone."""
 
-    objective: ChannelObjective
+    objective: Objective
     parameterization: Parameterization
     transforms: Transforms
     optimizer: Adam
-    image_size: int
+    image_size: tuple[int, int]
     """Height and width of the image, in pixels."""
     precision: str
     """Number format of the network during ascent: `fp32` or `bf16`; all else is fp32."""
     regularizers: Regularizers = Regularizers()
     init: Init = NoiseInit()
+    octaves: Octaves | None = None
+    snapshots: int = 0
+    """The image is kept every so many steps; 0: only at the end."""
     algorithm: int = ALGORITHM_VERSION
+
+    @property
+    def variants(self) -> int:
+        """Images per job."""
+        return self.objective.variants
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all octaves."""
+        return self.optimizer.steps * (self.octaves.count if self.octaves else 1)
 
 
 _TRACE_POINTS = 33
@@ -209,3 +216,22 @@ def trace_steps(steps: int) -> list[int]:
     """The steps at which scores are recorded: at most 33, evenly spread, ends included."""
     count = min(steps, _TRACE_POINTS)
     return sorted({round(i * (steps - 1) / max(count - 1, 1)) for i in range(count)})
+
+
+def recorded_steps(recipe: Recipe) -> list[int]:
+    """The steps at which scores are recorded, of all octaves."""
+    steps = recipe.optimizer.steps
+    starts = range(0, recipe.total_steps, steps)
+    return [start + step for start in starts for step in trace_steps(steps)]
+
+
+def snapshot_steps(recipe: Recipe) -> list[int]:
+    """After how many steps the image is kept: at the start, every so many, and at the end.
+
+    With octaves, at the end of each.
+    """
+    steps, every = recipe.optimizer.steps, recipe.snapshots
+    if not every:
+        return []
+    kept = [*range(every, steps, every), steps]
+    return [0, *(start + step for start in range(0, recipe.total_steps, steps) for step in kept)]

@@ -99,7 +99,7 @@ def _job_seconds(
                 measured.append(float(read_shard(path).facts["seconds_per_job"]))
             except (CorruptFile, KeyError):
                 continue
-    guess = flops_per_job(layer.info, model.recipe) / flops_per_second(devices)
+    guess = flops_per_job(layer, model.recipe) / flops_per_second(devices)
     return statistics.median(measured) if measured else guess
 
 
@@ -145,7 +145,9 @@ def layer_table(config: Config, surveys: Sequence["Survey"]) -> str:
     parts = []
     for model, found in zip(config.models, surveys, strict=True):
         try:
-            wanted = {info.name for info in found.choose(model.layers or config.layers)}
+            wanted = {
+                info.name for info in found.choose(model.layers or config.objective.own_layers)
+            }
         except UserError:
             wanted = set()
         rows = [
@@ -161,7 +163,8 @@ def layer_table(config: Config, surveys: Sequence["Survey"]) -> str:
             for info in found.layers
         ]
         header = ("", "layer", "type", "channels", "shape", "FLOPs", "calls")
-        title = f"{found.network.label} ({found.network.source}), {found.image_size} px input"
+        size = " x ".join(map(str, found.image_size))
+        title = f"{found.network.label} ({found.network.source}), {size} px input"
         parts.append(f"{title}\n\n{table(header, rows, left=3)}")
     note = "* chosen by `layers`. A layer called several times shows its first call."
     return "\n\n".join([*parts, note])

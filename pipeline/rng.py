@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-INITIAL, WARP, START = 0, 1, 2
+INITIAL, WARP, START, VARIANT, OCTAVE, DIRECTION = 0, 1, 2, 3, 4, 5
 """Streams: what the numbers are for."""
 
 NOISE = 2**16
@@ -28,14 +28,19 @@ def keys(job_keys: Sequence[str], device: torch.device | str = "cpu") -> Tensor:
     return torch.tensor(words, dtype=torch.int64, device=device)
 
 
-def restarted(keys: Tensor, start: int) -> Tensor:
-    """Random keys of the start-th attempt at the same jobs, counted from 0: (B, 2) int64.
+def derived(keys: Tensor, stream: int, number: int) -> Tensor:
+    """Random keys for another of the same kind: another start, variant or octave: (B, 2) int64.
 
-    The first attempt has the keys of the jobs themselves.
+    Number 0 has the keys themselves.
+
+    Args:
+        keys: (B, 2) int64.
+        stream: the kind.
+        number: which.
     """
-    if start == 0:
+    if number == 0:
         return keys
-    return _words(keys, START, start + 1, 2)[:, start].contiguous()
+    return _words(keys, stream, number + 1, 2)[:, number].contiguous()
 
 
 def philox(counter: Sequence[Tensor], key: Sequence[Tensor]) -> list[Tensor]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import h5py
+import numpy as np
 
 from pipeline import sealed_file
 from pipeline.jobs import STATUS, Shard, ShardResult
@@ -13,6 +14,9 @@ from pipeline.records import canonical_json
 from pipeline.sealed_file import CorruptFile
 
 SCHEMA = "layer-atlas-shard/1"
+
+PICTURES = {"image": 3, "snapshot": 3, "alpha": 2}
+"""Arrays of pictures, and how many axes each picture has: they are stored one to a chunk."""
 
 IMAGE_FILTERS: dict[str, Any] = {"compression": "gzip", "compression_opts": 4, "fletcher32": True}
 """How images are packed, one image to a chunk; the atlas packs them alike."""
@@ -34,8 +38,9 @@ def encode(shard: Shard, result: ShardResult) -> bytes:
         file.attrs["identity"] = canonical_json(shard.series.identity)
         file.attrs["facts"] = canonical_json(result.facts)
         for name, array in result.arrays.items():
-            if name in ("image", "alpha"):
-                file.create_dataset(name, data=array, chunks=(1, *array.shape[1:]), **IMAGE_FILTERS)
+            if name in PICTURES:
+                chunks = (1,) * (array.ndim - PICTURES[name]) + array.shape[-PICTURES[name] :]
+                file.create_dataset(name, data=array, chunks=chunks, **IMAGE_FILTERS)
             else:
                 file[name] = array
         file["status"].attrs["meaning"] = canonical_json(STATUS)
@@ -70,12 +75,19 @@ def decode(data: bytes) -> tuple[Header, ShardResult]:
     return _header(values), ShardResult(arrays, facts)
 
 
-def packed_images(data: bytes) -> list[bytes]:
-    """The images of a checked shard file, packed as they are: one chunk of `IMAGE_FILTERS` each."""
+def packed_pictures(data: bytes, name: str) -> list[tuple[tuple[int, ...], bytes]]:
+    """Pictures of a checked shard file, packed as they are: one chunk of `IMAGE_FILTERS` each.
+
+    Args:
+        data: the file.
+        name: of the array.
+    Returns: where in the array each begins, row first, and its bytes.
+    """
     with h5py.File(io.BytesIO(data), "r") as file:
-        images = file["image"]
-        corners = [(row, 0, 0, 0) for row in range(len(images))]
-        return [bytes(images.id.read_direct_chunk(corner)[1]) for corner in corners]
+        pictures = file[name]
+        many = pictures.shape[: -PICTURES[name]]
+        corners = [(*place, *(0,) * PICTURES[name]) for place in np.ndindex(many)]
+        return [(c, bytes(pictures.id.read_direct_chunk(c)[1])) for c in corners]
 
 
 def check(data: bytes) -> Header:

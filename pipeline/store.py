@@ -14,7 +14,7 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -69,6 +69,10 @@ class OutputFolder:
     def layer(self, model: str, layer: str) -> Path:
         """The folder of a layer's shards."""
         return self.store / safe_name(model) / safe_name(layer)
+
+    def input(self, reference: str) -> Path:
+        """The copy of a file that a recipe refers to."""
+        return self.root / "inputs" / reference
 
     def listing(self, digest: str) -> Path:
         """The list of a dataset's photographs."""
@@ -150,6 +154,28 @@ def written_atomically(path: Path) -> Iterator[IO[bytes]]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def keep_inputs(folder: OutputFolder, sources: Mapping[str, str]) -> None:
+    """Copy the files that recipes refer to, where they are not there yet.
+
+    Args:
+        folder: where to.
+        sources: the file of each reference.
+    Raises:
+        StorageError: the disk is full or fails.
+        UserError: a file is gone, or is not what it was when the sweep was planned.
+    """
+    for reference, source in sources.items():
+        if folder.input(reference).exists():
+            continue
+        try:
+            data = Path(source).expanduser().read_bytes()
+        except OSError as error:
+            raise UserError(f"{source!r} cannot be read ({error.strerror}).") from error
+        if not reference.startswith(hashlib.sha256(data).hexdigest()):
+            raise UserError(f"{source!r} changed just now; start again.")
+        write_atomically(folder.input(reference), data)
 
 
 def write_json(path: Path, value: Any) -> None:

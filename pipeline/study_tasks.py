@@ -153,7 +153,7 @@ class Examples:
 
 def study_of(model: ModelPlan, layer: str, plan: StudyPlan) -> Study:
     """The study of one of a model's layers."""
-    return Study(model.label, model.network, layer, model.recipe.image_size, plan)
+    return Study(model.label, model.network, layer, model.photograph_size, plan)
 
 
 def studies_of(model: ModelPlan, plan: StudyPlan) -> tuple[Study, ...]:

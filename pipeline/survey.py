@@ -12,16 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.aim import aim, terms_of
 from pipeline.config import Config, FolderDataset, ModelConfig
 from pipeline.errors import UserError
+from pipeline.inputs import Inputs
 from pipeline.jobs import LayerInfo
 from pipeline.layers import capture, describe_layers, main_tensor, match_layers, truncate
 from pipeline.listing import look_through
 from pipeline.memory import free_host_bytes
 from pipeline.models import DTYPES, Network, check_weights, load_network
+from pipeline.objective_records import JointObjective, Objective
+from pipeline.objectives.custom import with_source
 from pipeline.photographs import Photographs, open_dataset
-from pipeline.plan import LayerPlan, ModelPlan, Plan, StudyPlan, select_channels
+from pipeline.plan import ModelPlan, Plan, StudyPlan
 from pipeline.recipe import DatasetInit, Recipe
+from pipeline.records import digest, plain
 from pipeline.saliency import check_available
 from pipeline.views import read_view
 
@@ -33,7 +38,8 @@ class Survey:
     """A loaded network and what one forward pass told about it."""
 
     network: Network
-    image_size: int
+    image_size: tuple[int, int]
+    """Height and width of the images."""
     layers: list[LayerInfo]
     """Every layer that has channels."""
 
@@ -50,12 +56,18 @@ def survey(config: Config) -> list[Survey]:
 def make_plan(config: Config, surveys: list[Survey], devices: list[str]) -> Plan:
     """Decide the channels of every layer and the recipe of every model; raises UserError."""
     precision = resolve_precision(config.precision, devices)
-    pairs = zip(config.models, surveys, strict=True)
     study = _plan_study(config)
     if study is not None and isinstance(config.init, DatasetInit):
         config = replace(config, init=replace(config.init, dataset=study.listing))
-    models = tuple(_plan_model(config, model, found, precision) for model, found in pairs)
-    return Plan(models, config.seeds, config.shard_size, study)
+    inputs = Inputs()
+    models: tuple[ModelPlan, ...]
+    if isinstance(config.objective, JointObjective):
+        models = (_plan_joint(config, config.objective, surveys, precision, inputs),)
+    else:
+        pairs = zip(config.models, surveys, strict=True)
+        models = tuple(_plan_model(config, m, found, precision, inputs) for m, found in pairs)
+    sources = {reference: str(path) for reference, path in inputs.sources.items()}
+    return Plan(models, config.seeds, config.shard_size, study, sources)
 
 
 def _plan_study(config: Config) -> StudyPlan | None:
@@ -93,30 +105,76 @@ def _check_readable(photographs: Photographs, source: str) -> None:
     )
 
 
-def _plan_model(config: Config, model: ModelConfig, found: Survey, precision: str) -> ModelPlan:
+def _plan_model(
+    config: Config, model: ModelConfig, found: Survey, precision: str, inputs: Inputs
+) -> ModelPlan:
     network = found.network
-    wanted = found.choose(model.layers or config.layers)
-    _check_layers(found, wanted)
-    fault = _fault(found, wanted, precision)
-    if fault and config.precision == "auto" and precision == "bf16":
-        precision, fault = "fp32", _fault(found, wanted, "fp32")
-    if fault:
-        raise UserError(f"model {network.label!r} cannot be optimised in {precision}: {fault}.")
+    wanted = found.choose(model.layers or config.objective.own_layers)
+    objective = with_source(config.objective)
+    recipe = _recipe(config, objective, [(found, wanted)], precision, inputs)
+    layers = tuple(aim(config, recipe, inputs.find, [(network, info)]) for info in wanted)
+    return ModelPlan(network.label, network.identity, network.input_size, recipe, layers)
+
+
+def _plan_joint(
+    config: Config,
+    objective: JointObjective,
+    surveys: list[Survey],
+    precision: str,
+    inputs: Inputs,
+) -> ModelPlan:
+    """One layer that stands for all terms: that of the first."""
+    found = terms_of(objective, [(survey.network, survey.layers) for survey in surveys])
+    wanted = [
+        (survey, [layer for network, layer in found if network is survey.network])
+        for survey in surveys
+    ]
+    pairs = zip(objective.terms, found, strict=True)
+    terms = tuple(
+        replace(term, model="", network=digest(plain(network.identity)), layer=layer.name)
+        for term, (network, layer) in pairs
+    )
+    recipe = _recipe(config, replace(objective, terms=terms), wanted, precision, inputs)
+    first = found[0][0]
+    layer = aim(config, recipe, inputs.find, found)
+    return ModelPlan(first.label, first.identity, first.input_size, recipe, (layer,))
+
+
+def _recipe(
+    config: Config,
+    objective: Objective,
+    wanted: list[tuple[Survey, list[LayerInfo]]],
+    precision: str,
+    inputs: Inputs,
+) -> Recipe:
+    """The recipe, once it is clear that the wanted layers can be optimised."""
+    for found, layers in wanted:
+        _check_layers(found, layers)
+        precision = _possible(config, found, layers, precision)
     recipe = Recipe(
-        objective=config.objective,
+        objective=objective,
         parameterization=config.parameterization,
         transforms=config.transforms,
         optimizer=config.optimizer,
-        image_size=found.image_size,
+        image_size=wanted[0][0].image_size,
         precision=precision,
         regularizers=config.regularizers,
         init=config.init,
+        octaves=config.octaves,
+        snapshots=config.snapshots,
     )
-    layers = []
-    for info in wanted:
-        where = f"{network.label}/{info.name}"
-        layers.append(LayerPlan(info, select_channels(config.channels, info.n_channels, where)))
-    return ModelPlan(network.label, network.identity, network.input_size, recipe, tuple(layers))
+    return inputs.resolved(recipe)
+
+
+def _possible(config: Config, found: Survey, layers: list[LayerInfo], precision: str) -> str:
+    """The precision that some layers can be optimised in; raises UserError if there is none."""
+    fault = _fault(found, layers, precision)
+    if fault and config.precision == "auto" and precision == "bf16":
+        precision, fault = "fp32", _fault(found, layers, "fp32")
+    if fault:
+        label = found.network.label
+        raise UserError(f"model {label!r} cannot be optimised in {precision}: {fault}.")
+    return precision
 
 
 def _survey_model(model: ModelConfig, config: Config) -> Survey:
@@ -126,10 +184,16 @@ def _survey_model(model: ModelConfig, config: Config) -> Survey:
             f"model {network.label!r} has mean {list(network.mean)} and std {list(network.std)}; "
             "networks with three colours are supported, so each needs three numbers."
         )
-    size = config.image_size or network.input_size
-    if size < SMALLEST_IMAGE:
-        raise UserError(f"image_size={size} is too small; {SMALLEST_IMAGE} is the least.")
+    size = _image_size(config, network)
+    if min(size) < SMALLEST_IMAGE:
+        raise UserError(f"image_size={list(size)} is too small; {SMALLEST_IMAGE} is the least.")
     return Survey(network, size, _describe(network, network.example(size)))
+
+
+def _image_size(config: Config, network: Network) -> tuple[int, int]:
+    """Height and width of the images that are made for a network."""
+    size = config.image_size or network.input_size
+    return size if isinstance(size, tuple) else (size, size)
 
 
 def _fault(found: Survey, wanted: list[LayerInfo], precision: str) -> str | None:
@@ -153,7 +217,7 @@ def _fault(found: Survey, wanted: list[LayerInfo], precision: str) -> str | None
 
 
 def _describe(network: Network, example: Tensor) -> list[LayerInfo]:
-    size = example.shape[-1]
+    size = (example.shape[2], example.shape[3])
     try:
         return describe_layers(network.module, example)
     except Exception as error:
@@ -161,10 +225,11 @@ def _describe(network: Network, example: Tensor) -> list[LayerInfo]:
         raise UserError(_too_small(network, size, reason)) from error
 
 
-def _too_small(network: Network, size: int, reason: str) -> str:
+def _too_small(network: Network, size: tuple[int, int], reason: str) -> str:
     return (
-        f"model {network.label!r} cannot take images of {size} px: {reason}. Set image_size (its "
-        f"own input size is {network.input_size}); a network must take a batch of three colours."
+        f"model {network.label!r} cannot take images of {size[0]} x {size[1]} px: {reason}. Set "
+        f"image_size (its own input size is {network.input_size}); a network must take a batch of "
+        f"{len(network.mean)} colours."
     )
 
 
@@ -177,7 +242,7 @@ def _check_layers(found: Survey, wanted: list[LayerInfo]) -> None:
             raise UserError(_too_small(network, found.image_size, reason))
         if network.missing:
             with torch.no_grad():
-                activation = truncate(network.module, info, example)(example)
+                (activation,) = truncate(network.module, [info], example)(example)
             check_weights(network, info, activation)
 
 

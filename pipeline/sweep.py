@@ -17,7 +17,14 @@ from pipeline.progress import Bar
 from pipeline.report import notices, summary
 from pipeline.schedule import Outcome, Scheduler, clear_requests, device_times
 from pipeline.stages import Finished, Stage, Sweep, stages
-from pipeline.store import DoneIndex, locked, output_folder, prepare, sweep_temporary
+from pipeline.store import (
+    DoneIndex,
+    keep_inputs,
+    locked,
+    output_folder,
+    prepare,
+    sweep_temporary,
+)
 
 _ROUNDS = 3
 
@@ -43,6 +50,7 @@ def run(config: Config) -> int:
         clear_requests(folder)
         sweep = Sweep(config, plan, folder, devices)
         write_manifest(folder, config, plan, devices)
+        keep_inputs(folder, plan.inputs)
         _write_listing(sweep)
         timings = {"planning": time.monotonic() - started}
         outcome = _make_and_collate(sweep, timings)

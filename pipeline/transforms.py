@@ -16,14 +16,14 @@ from pipeline import rng
 from pipeline.recipe import Transforms
 
 
-def draw_views(config: Transforms, keys: Tensor, steps: int, size: int) -> Tensor:
+def draw_views(config: Transforms, keys: Tensor, steps: int, size: tuple[int, int]) -> Tensor:
     """Draw the random affine maps of all steps at once.
 
     Args:
         config: ranges of scale, rotation and jitter.
         keys: (B, 2) int64, random keys of the jobs.
         steps: number of steps.
-        size: image size in pixels, which sets the unit of the jitter.
+        size: height and width of the images in pixels, which sets the unit of the jitter.
     Returns: (steps, B, 2, 3) float32, output coordinates in [-1, 1] to input coordinates.
     """
     # Drawn and computed on the CPU, so that every device warps by the same bits.
@@ -31,7 +31,7 @@ def draw_views(config: Transforms, keys: Tensor, steps: int, size: int) -> Tenso
     low, high = config.scale
     scale = low * (high / low) ** u[..., 0]
     angle = math.radians(config.rotate) * (2.0 * u[..., 1] - 1.0)
-    shift = (2.0 * config.jitter / size) * (2.0 * u[..., 2:] - 1.0)
+    shift = (2.0 * config.jitter / torch.tensor(size[::-1]).double()) * (2.0 * u[..., 2:] - 1.0)
     cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
     rows = [torch.stack([cos, -sin, shift[..., 0]], -1), torch.stack([sin, cos, shift[..., 1]], -1)]
     return torch.stack(rows, dim=-2).transpose(0, 1).float().contiguous().to(keys.device)

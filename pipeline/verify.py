@@ -8,15 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.bench import Workbench
 from pipeline.collate.gather import LayerView, layer_views
 from pipeline.config import Config
 from pipeline.errors import EXIT_FAILED_JOBS, EXIT_OK, UserError
 from pipeline.jobs import STATUS
 from pipeline.manifest import plan_of
-from pipeline.models import load_network
 from pipeline.records import build
 from pipeline.store import OutputFolder
+from pipeline.tasks.base import open_bench
 
 TOLERANCE = 1e-3
 """Largest relative difference between a stored activation and one measured again."""
@@ -77,8 +76,8 @@ def _compare(atlas: h5py.File, view: LayerView) -> Iterator[str]:
         yield f"{name} is not in the atlas; collate it"
         return
     group = atlas[name]
-    size = view.image_size
-    shape = (len(view.channels), len(view.plan.seeds), size, size, 3)
+    jobs = (len(view.channels), len(view.plan.seeds))
+    shape = (*jobs, *view.variants, *view.image_size, view.colours)
     same_axes = group["image"].shape == shape and np.array_equal(group["channel"], view.channels)
     if not same_axes or group["seed"][:].tolist() != list(view.plan.seeds):
         yield f"{name} in the atlas is of another plan; collate it"
@@ -106,12 +105,11 @@ def _measure_again(config: Config, views: list[LayerView]) -> tuple[float, int]:
     models = {model.title: model for model in config.models}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for model in dict.fromkeys(view.model for view in views):
-        network = load_network(models[model.label])
-        if network.identity != model.network:
-            raise UserError(f"the weights of model {model.label!r} are not those of the atlas.")
-        bench = Workbench(network, model.recipe, device)
+        labels = [model.label, *(tap.model for layer in model.layers for tap in layer.others)]
+        wanted = [models[label] for label in dict.fromkeys(labels)]
+        bench = open_bench(wanted, model, views[0].folder, device)
         for view in (view for view in views if view.model == model):
-            layer = bench.layer(view.layer.info)
+            layer = bench.layer(view.layer.info, view.layer.others)
             for stored, pixels, channels in _sample(view):
                 again = layer.measure(pixels, channels)["activation"]
                 scale = np.maximum(np.abs(stored), 1e-6)

@@ -1,14 +1,17 @@
 """Every parameterization at every kind of shape, for the tests of the family and of its members."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
+from toys import make_recipe
 
-from pipeline import parameterizations, rng
+from pipeline import rng
+from pipeline.parameterizations import make_parameterization
 from pipeline.parameterizations.base import Parameterization, Shape
-from pipeline.recipe import Fourier, Init, Maco, NoiseInit, Pixel
+from pipeline.recipe import Fourier, Init, Maco, Pixel
 from pipeline.recipe import Parameterization as Config
 
 KEYS = rng.keys([f"{i:016x}" + "0" * 48 for i in (11, 22, 33)])
@@ -34,11 +37,9 @@ def images_of(
     init: Init | None = None,
     photographs: Tensor | None = None,
 ) -> Parameterization:
-    images = parameterizations._at_random(config, shape, keys)
-    start = parameterizations._start(init or NoiseInit(), shape, keys, photographs)
-    if start is not None:
-        images.encode(start)
-    return images
+    recipe = make_recipe(config, image_size=shape[1:])
+    recipe = recipe if init is None else replace(recipe, init=init)
+    return make_parameterization(recipe, shape[0], keys, photographs)
 
 
 def only_parameter(images: nn.Module) -> nn.Parameter:

@@ -17,9 +17,9 @@ from pipeline.bench import LayerBench, Workbench
 from pipeline.config import ModelConfig
 from pipeline.layers import describe_layers
 from pipeline.models import load_network
+from pipeline.objective_records import ChannelObjective
 from pipeline.recipe import (
     Adam,
-    ChannelObjective,
     Fourier,
     Maco,
     Pixel,
@@ -34,7 +34,7 @@ RECIPE = Recipe(
     parameterization=Fourier(),
     transforms=Transforms(),
     optimizer=Adam(steps=3, leaky_steps=1),
-    image_size=48,
+    image_size=(48, 48),
     precision="fp32",
 )
 CHANNELS = list(range(32))
@@ -42,15 +42,17 @@ RECIPES = {
     "fourier fp32": RECIPE,
     "fourier bf16": dataclasses.replace(RECIPE, precision="bf16"),
     "pixel bf16": dataclasses.replace(RECIPE, precision="bf16", parameterization=Pixel()),
-    "fourier fp32, odd size": dataclasses.replace(RECIPE, image_size=45),
+    "fourier fp32, odd size": dataclasses.replace(RECIPE, image_size=(45, 45)),
     "maco bf16": dataclasses.replace(RECIPE, precision="bf16", parameterization=Maco(alpha=True)),
-    "maco fp32, odd size": dataclasses.replace(RECIPE, parameterization=Maco(), image_size=45),
+    "maco fp32, odd size": dataclasses.replace(
+        RECIPE, parameterization=Maco(), image_size=(45, 45)
+    ),
     "regularized, from spectrum": dataclasses.replace(
         RECIPE,
         parameterization=Fourier(alpha=True),
         regularizers=Regularizers(0.1, 0.1, 0.1, 0.1, blur=0.5, clip=0.01),
         init=SpectrumInit(),
-        image_size=45,
+        image_size=(45, 45),
     ),
 }
 

@@ -11,13 +11,15 @@ import pytest
 from toys import IDENTITY, make_result, make_series
 
 from pipeline.jobs import Series, Shard
-from pipeline.recipe import Fourier, Pixel
+from pipeline.recipe import Fourier, Octaves, Pixel
 
 SERIES = make_series()
 
 
 def changed(value: Any) -> Any:
     """Another value of the same kind that a recipe would accept."""
+    if value is None:
+        return Octaves()
     if isinstance(value, str):
         return value + "x"
     if isinstance(value, tuple):
@@ -50,7 +52,7 @@ def test_key_is_sha256_of_the_canonical_identity() -> None:
         "layer": "block.conv",
         "seed": 0,
         "recipe": {
-            "objective": {"name": "channel"},
+            "objective": {"name": "channel", "sign": "positive"},
             "parameterization": {
                 "name": "fourier",
                 "decay_power": 1.5,
@@ -70,7 +72,9 @@ def test_key_is_sha256_of_the_canonical_identity() -> None:
                 "leaky_slope": 0.1,
                 "starts": 3,
             },
-            "image_size": 16,
+            "image_size": [16, 16],
+            "octaves": None,
+            "snapshots": 0,
             "precision": "fp32",
             "regularizers": {
                 "total_variation": 0.0,

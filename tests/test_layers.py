@@ -231,7 +231,7 @@ def test_layer_called_twice_is_counted_and_its_first_call_captured() -> None:
     info = described(network)["1.relu"]
     assert info.calls == 2
     first = torch.relu(network[1].conv1(network[0](x))).flatten(2)
-    assert torch.equal(truncate(network, info, x)(x), first)
+    assert torch.equal(truncate(network, [info], x)(x)[0], first)
 
 
 def test_layer_whose_output_has_no_batch_in_front_is_not_offered() -> None:
@@ -299,7 +299,7 @@ def test_captured_activation_is_what_the_layer_returned(make: Callable[[], nn.Mo
     for batch, seed in ((1, 0), (3, 1)):
         x = example(SIZE, batch, seed)
         for layer in described(network).values():
-            responses = truncate(network, layer, example(SIZE))
+            responses = truncate(network, [layer], example(SIZE))
             seen = responses(x.clone())
             assert seen.shape[:2] == (batch, layer.n_channels), layer.name
             assert torch.equal(seen, captured_by_hand(network, layer, x.clone())), layer.name
@@ -313,7 +313,7 @@ def test_gradient_through_the_capture_is_that_of_the_network(
     network = make()
     for layer in described(network).values():
         x = example(SIZE, 2).requires_grad_()
-        seen = truncate(network, layer, example(SIZE))(x * 1)
+        (seen,) = truncate(network, [layer], example(SIZE))(x * 1)
         (gradient,) = torch.autograd.grad(seen[:, 0].sum(), x)
         assert gradient.abs().sum() > 0, layer.name
 
@@ -321,7 +321,7 @@ def test_gradient_through_the_capture_is_that_of_the_network(
 def test_other_image_sizes_pass_through_the_capture() -> None:
     network = plain()
     layer = layer_of(network, "3", SIZE)
-    assert truncate(network, layer, example(SIZE))(example(24)).shape == (1, 4, 20 * 20)
+    assert truncate(network, [layer], example(SIZE))(example(24))[0].shape == (1, 4, 20 * 20)
 
 
 class Bomb(nn.Module):
@@ -346,7 +346,7 @@ class Untraceable(nn.Module):
 def test_nothing_beyond_the_layer_runs(extra: list[nn.Module]) -> None:
     counted = pointwise([[1.0, 0.0, 0.0]])
     network = random_network(nn.Conv2d(3, 3, 3), *extra, counted)
-    responses = truncate(network, layer_of(network, "0"), example(SIZE))
+    responses = truncate(network, [layer_of(network, "0")], example(SIZE))
     calls = []
     handle = counted.register_forward_hook(lambda *_: calls.append(1))
     responses(example(SIZE))
@@ -371,7 +371,7 @@ class Aside(nn.Module):
 
 def test_what_the_layer_does_not_need_is_left_out_where_tracing_works() -> None:
     network = Aside().eval()
-    responses = truncate(network, layer_of(network, "conv"), example(SIZE))
+    responses = truncate(network, [layer_of(network, "conv")], example(SIZE))
     calls = []
     handle = network.aside.register_forward_hook(lambda *_: calls.append(1))
     responses(example(SIZE))
@@ -383,7 +383,7 @@ def test_exceptions_of_the_network_come_out_and_leave_no_hooks() -> None:
     wire: list[bool] = []
     network = random_network(nn.Conv2d(3, 3, 3), Untraceable(), Bomb(wire), nn.Conv2d(3, 2, 3))
     layer = layer_of(network, "3")
-    responses = truncate(network, layer, example(SIZE))
+    responses = truncate(network, [layer], example(SIZE))
     wire.append(True)
     with pytest.raises(RuntimeError, match="the network's own mistake"):
         responses(example(SIZE))
@@ -398,7 +398,7 @@ def test_exceptions_of_the_network_come_out_and_leave_no_hooks() -> None:
 def test_input_of_the_wrong_kind_raises(make: Callable[[], nn.Module]) -> None:
     network = make()
     name = next(name for name in chain(["3", "0.then"]) if name in described(network))
-    responses = truncate(network, layer_of(network, name), example(SIZE))
+    responses = truncate(network, [layer_of(network, name)], example(SIZE))
     with pytest.raises(RuntimeError, match="channels"):
         responses(torch.zeros(1, 5, SIZE, SIZE))
     assert not has_hooks(network)

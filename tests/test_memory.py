@@ -33,7 +33,7 @@ def test_a_batch_fits_into_a_share_of_the_free_memory() -> None:
 
 def test_larger_images_take_more_memory() -> None:
     def sample_bytes(size: int) -> float:
-        bench = make_bench(dataclasses.replace(RECIPE, image_size=size))
+        bench = make_bench(dataclasses.replace(RECIPE, image_size=(size, size)))
         return bytes_per_sample(bench._try_out, CPU)
 
     small, large = sample_bytes(48), sample_bytes(96)

@@ -255,16 +255,16 @@ def safetensors_of(value: State, folder: Path) -> bytes:
 
 UNREADABLE: dict[str, tuple[str, Callable[[Path], bytes], list[str]]] = {
     "empty": ("w.pth", lambda _: b"", ["cut short or is no weights file"]),
-    "empty safetensors": ("w.safetensors", lambda _: b"", ["not a readable weights file"]),
+    "empty safetensors": ("w.safetensors", lambda _: b"", ["not a readable file"]),
     "text": ("w.pth", lambda _: b"not a network\n" * 99, ["no", "weights file"]),
-    "text as safetensors": ("w.safetensors", lambda _: b"text\n" * 99, ["not a readable weights"]),
-    "truncated": ("w.pt", lambda _: saved(state())[:-100], ["not a readable weights file"]),
+    "text as safetensors": ("w.safetensors", lambda _: b"text\n" * 99, ["not a readable file"]),
+    "truncated": ("w.pt", lambda _: saved(state())[:-100], ["not a readable file"]),
     "truncated to a few bytes": ("w.pth", lambda _: saved(state())[:20], ["weights file"]),
     "truncated legacy": ("w.pth", lambda _: legacy(state())[:-10], ["weights file"]),
     "truncated safetensors": (
         "w.safetensors",
         lambda folder: safetensors_of(state(), folder)[:-10],
-        ["not a readable weights file"],
+        ["not a readable file"],
     ),
     "code": (
         "w.pth",

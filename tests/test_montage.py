@@ -43,7 +43,7 @@ def test_every_tile_is_in_its_place(
     fill_store(folder, plan)
     settings = CollateSettings(seeds=arrangement)
     picture = np.asarray(draw_montage(view_of(folder, plan), settings))
-    layout = plan_layout(n, seeds, 16, settings)
+    layout = plan_layout(n, seeds, (16, 16), settings)
     assert (picture.shape[1], picture.shape[0]) == layout.size
     corners = {}
     for channel, seed in product(range(n), range(seeds)):
@@ -72,10 +72,10 @@ def test_every_tile_is_in_its_place(
 def test_tiles_neither_overlap_nor_leave_the_picture(
     n: int, seeds: int, size: int, settings: CollateSettings
 ) -> None:
-    layout = plan_layout(n, seeds, size, settings)
+    layout = plan_layout(n, seeds, (size, size), settings)
     width, height = layout.size
     assert max(width, height) < 12_500
-    assert 16 <= layout.tile <= max(16, min(size, settings.tile))
+    assert 16 <= layout.tile[0] <= max(16, min(size, settings.tile))
     if settings.columns:
         assert layout.columns == min(settings.columns, n)
     taken = np.zeros((height, width), np.uint8)
@@ -83,15 +83,15 @@ def test_tiles_neither_overlap_nor_leave_the_picture(
         x, y = layout.tile_corner(place, seed)
         assert x >= 0
         assert y >= layout.header
-        assert x + layout.tile <= width
-        assert y + layout.tile + layout.label <= height
-        taken[y : y + layout.tile, x : x + layout.tile] += 1
+        assert x + layout.tile[0] <= width
+        assert y + layout.tile[1] + layout.label <= height
+        taken[y : y + layout.tile[1], x : x + layout.tile[0]] += 1
     assert taken.max() == 1
 
 
 def test_default_arrangement_is_about_square() -> None:
     for n in (16, 64, 312, 1000):
-        layout = plan_layout(n, 1, 96, CollateSettings())
+        layout = plan_layout(n, 1, (96, 96), CollateSettings())
         assert 0.5 < layout.size[0] / layout.size[1] < 2
 
 
@@ -99,16 +99,18 @@ def test_large_images_are_shown_smaller(folder: OutputFolder) -> None:
     plan = plan_of(4, size=64)
     fill_store(folder, plan)
     picture = np.asarray(draw_montage(view_of(folder, plan), CollateSettings(tile=32)))
-    layout = plan_layout(4, 1, 64, CollateSettings(tile=32))
-    assert layout.tile == 32
+    layout = plan_layout(4, 1, (64, 64), CollateSettings(tile=32))
+    assert layout.tile == (32, 32)
     x, y = layout.tile_corner(3, 0)
     assert (picture[y : y + 32, x : x + 32] == 30).all()
 
 
 def label_of(picture: Image.Image, plan: Plan, channel: int) -> Image.Image:
-    layout = plan_layout(len(plan.models[0].layers[0].channels), 1, 64, CollateSettings())
+    layout = plan_layout(len(plan.models[0].layers[0].channels), 1, (64, 64), CollateSettings())
     x, y = layout.tile_corner(channel, 0)
-    return picture.crop((x, y + layout.tile, x + layout.cell[0], y + layout.tile + layout.label))
+    return picture.crop(
+        (x, y + layout.tile[1], x + layout.cell[0], y + layout.tile[1] + layout.label)
+    )
 
 
 def has_ink(picture: Image.Image) -> bool:
@@ -129,7 +131,7 @@ def test_fate_of_a_job_is_written_at_its_tile(folder: OutputFolder) -> None:
     assert [has_red_ink(label) for label in labels] == [c in fates for c in range(6)]
     assert all(has_ink(label) for label in labels)  # every channel has its number
     assert len({label.tobytes() for label in labels}) == 6
-    layout = plan_layout(6, 1, 64, CollateSettings())
+    layout = plan_layout(6, 1, (64, 64), CollateSettings())
     for channel in range(6):
         x, y = layout.tile_corner(channel, 0)
         tile = np.asarray(picture)[y : y + 64, x : x + 64]
@@ -150,9 +152,9 @@ def test_labels_stay_within_their_cell(folder: OutputFolder) -> None:
     with_word = np.asarray(draw_montage(view_of(folder, plan), settings))
     fill_store(folder, plan)
     without = np.asarray(draw_montage(view_of(folder, plan), settings))
-    layout = plan_layout(9, 1, 16, settings)
+    layout = plan_layout(9, 1, (16, 16), settings)
     x, y = layout.tile_corner(1, 0)
-    neighbour = np.s_[y + layout.tile : y + layout.tile + layout.label, x:]
+    neighbour = np.s_[y + layout.tile[1] : y + layout.tile[1] + layout.label, x:]
     assert np.array_equal(with_word[neighbour], without[neighbour])
 
 
@@ -160,7 +162,7 @@ def test_title_names_model_layer_and_what_became_of_the_jobs(folder: OutputFolde
     plan = plan_of(4)
     fill_store(folder, plan)
     picture = draw_montage(view_of(folder, plan), CollateSettings())
-    layout = plan_layout(4, 1, 16, CollateSettings())
+    layout = plan_layout(4, 1, (16, 16), CollateSettings())
     title = (0, 0, layout.size[0], layout.header)
     renamed = replace(plan, models=(replace(plan.models[0], label="another"),))
     fill_store(folder, renamed)
@@ -198,7 +200,7 @@ def test_corrupt_shard_is_shown_as_missing(folder: OutputFolder) -> None:
     view = view_of(folder, plan)
     picture = np.asarray(draw_montage(view, CollateSettings()))
     assert view.corrupt == [paths[1]]
-    layout = plan_layout(3, 1, 16, CollateSettings())
+    layout = plan_layout(3, 1, (16, 16), CollateSettings())
     shown = []
     for channel in range(3):
         x, y = layout.tile_corner(channel, 0)

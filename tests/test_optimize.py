@@ -7,14 +7,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import BLUE, GREEN, RED, STILL, colour_reader, make_recipe, pointwise
+from toys import BLUE, GREEN, RED, STILL, channel_mean, colour_reader, make_recipe, pointwise
 
 from pipeline import rng
 from pipeline.colours import to_colours
-from pipeline.objectives import make_objective
-from pipeline.optimize import Ascent, Climber
+from pipeline.optimize import Ascent, Climber, Jobs
 from pipeline.parameterizations import make_parameterization
-from pipeline.recipe import ChannelObjective, Fourier, Pixel, Recipe, Transforms, trace_steps
+from pipeline.recipe import Fourier, Pixel, Recipe, Transforms, trace_steps
 
 KEYS = rng.keys([f"{i:016x}" + "0" * 48 for i in range(1, 5)])
 QUIET = Pixel(initial_sd=0.05)
@@ -22,9 +21,9 @@ QUIET = Pixel(initial_sd=0.05)
 
 def climb(network: nn.Module, recipe: Recipe, channels: list[int], **more: Any) -> Ascent:
     keys = more.pop("keys", KEYS[: len(channels)])
-    objective = make_objective(ChannelObjective())
-    climber = Climber(lambda images: network(images).flatten(2), objective, recipe)
-    return climber.ascend(keys, torch.tensor(channels), **more)
+    objective = channel_mean()
+    climber = Climber(lambda images: (network(images).flatten(2),), objective, recipe)
+    return climber.ascend(Jobs(keys, torch.tensor(channels)), **more)
 
 
 def mean_colours(images: Tensor) -> Tensor:
@@ -199,13 +198,13 @@ def test_a_batch_is_freed_as_soon_as_it_is_replaced() -> None:
     # On a GPU two batches at once would not fit, and garbage waits for its collection.
     recipe, keys = make_recipe(Pixel(), steps=2), torch.stack([KEYS[0]] * 4)
     network = colour_reader()
-    objective = make_objective(ChannelObjective())
-    climber = Climber(lambda images: network(images).flatten(2), objective, recipe)
+    objective = channel_mean()
+    climber = Climber(lambda images: (network(images).flatten(2),), objective, recipe)
     gc.disable()
     try:
-        climber.ascend(keys, torch.zeros(4, dtype=torch.int64))
+        climber.ascend(Jobs(keys, torch.zeros(4, dtype=torch.int64)))
         first = weakref.ref(climber._batch)
-        climber.ascend(keys[:2], torch.zeros(2, dtype=torch.int64))
+        climber.ascend(Jobs(keys[:2], torch.zeros(2, dtype=torch.int64)))
         assert first() is None
         second = weakref.ref(climber._batch)
         del climber

@@ -1,15 +1,11 @@
 """Parameterizations: what the family promises, checked on every member at once."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from images import KEYS, every_member, every_shape, images_of, only_parameter, photographs
 from torch import Tensor
-from toys import make_recipe
 
 from pipeline import spectrum
-from pipeline.parameterizations import make_parameterization
 from pipeline.parameterizations.base import Shape
 from pipeline.recipe import DatasetInit, Fourier, SpectrumInit
 from pipeline.recipe import Parameterization as Config
@@ -103,12 +99,6 @@ def test_a_start_depends_on_its_own_photograph_alone(config: Config, shape: Shap
         assert torch.equal(alone[0], together[b])
 
 
-def test_a_recipe_says_what_is_made_and_where_it_starts() -> None:
-    recipe = replace(make_recipe(Fourier(contrast=1.0), image_size=24), init=DatasetInit())
+def test_a_start_from_the_dataset_needs_photographs() -> None:
     with pytest.raises(ValueError, match="init=dataset"):
-        make_parameterization(recipe, 3, KEYS)
-    for colours in (1, 3):
-        wanted = photographs((colours, 24, 24))
-        images = make_parameterization(recipe, colours, KEYS, wanted)
-        expected = images_of(recipe.parameterization, (colours, 24, 24), KEYS, recipe.init, wanted)
-        assert torch.equal(images(), expected())
+        images_of(Fourier(), init=DatasetInit())

@@ -7,14 +7,13 @@ import pytest
 import torch
 from images import every_shape, images_of
 from torch import Tensor, nn
-from toys import make_recipe, random_network
+from toys import channel_mean, make_recipe, random_network
 
 from pipeline import rng
 from pipeline.colours import fixed_contrast
-from pipeline.objectives import make_objective
-from pipeline.optimize import Ascent, Climber
+from pipeline.optimize import Ascent, Climber, Jobs
 from pipeline.parameterizations.base import Shape
-from pipeline.recipe import ChannelObjective, Fourier, Maco, Pixel, Recipe, Regularizers, Transforms
+from pipeline.recipe import Fourier, Maco, Pixel, Recipe, Regularizers, Transforms
 from pipeline.regularizers import (
     blur,
     blur_width,
@@ -65,11 +64,11 @@ def climb(
     network = toy()
     recipe = recipe_of(regularizers, parameterization or Pixel())
     climber = Climber(
-        lambda images: factor * network(images).flatten(2),
-        make_objective(ChannelObjective()),
+        lambda images: (factor * network(images).flatten(2),),
+        channel_mean(),
         recipe,
     )
-    return climber.ascend(keys, torch.tensor(channels))
+    return climber.ascend(Jobs(keys, torch.tensor(channels)))
 
 
 # --- penalties ---
@@ -198,10 +197,10 @@ def test_the_trace_holds_the_objective_alone() -> None:
 def test_batch_mates_never_matter(parameterization: Pixel | Fourier) -> None:
     # Elementwise, because matrix products of one row are the workbench's business.
     def run(keys: Tensor, channels: list[int]) -> Tensor:
-        objective = make_objective(ChannelObjective())
+        objective = channel_mean()
         recipe = recipe_of(SOME, parameterization)
-        climber = Climber(lambda images: torch.relu(images - 0.2).flatten(2), objective, recipe)
-        return climber.ascend(keys, torch.tensor(channels)).images
+        climber = Climber(lambda images: (torch.relu(images - 0.2).flatten(2),), objective, recipe)
+        return climber.ascend(Jobs(keys, torch.tensor(channels))).images
 
     together = run(KEYS[:3], [0, 1, 2])
     for b in range(3):

@@ -31,7 +31,7 @@ def make_bench(recipe: Recipe) -> LayerBench:
 
 def climb(climber: Climber, numbers: range) -> Ascent:
     keys = rng.keys([f"{i:016x}" + "0" * 48 for i in numbers], "cuda")
-    return climber.ascend(keys, torch.tensor(list(numbers), device="cuda"))
+    return climber.ascend(Jobs(keys, torch.tensor(list(numbers), device="cuda")))
 
 
 HELD_BACK = Regularizers(0.1, 0.1, 0.1, 0.1, blur=0.5, clip=1.0)
@@ -65,17 +65,18 @@ def test_replayed_steps_give_the_bits_of_eager_steps(
 
 def _jobs(numbers: range) -> Jobs:
     keys = rng.keys([f"{i:016x}" + "0" * 48 for i in numbers], "cuda")
-    return Jobs(keys, torch.tensor(list(numbers), device="cuda"), None)
+    return Jobs(keys, torch.tensor(list(numbers), device="cuda"))
 
 
 def test_photographs_are_answered_as_on_a_cpu() -> None:
     network = load_network(ModelConfig("demo"))
     layers = describe_layers(network.module, network.example(RECIPE.image_size))
-    size = RECIPE.image_size
     generator = torch.Generator().manual_seed(0)
-    views = torch.randint(0, 256, (16, size, size, 3), generator=generator, dtype=torch.uint8)
+    views = torch.randint(
+        0, 256, (16, *RECIPE.image_size, 3), generator=generator, dtype=torch.uint8
+    )
     on_cpu, on_gpu = (
-        Workbench(network, RECIPE, torch.device(device)).observer(layers)(views)
+        Workbench(network, RECIPE, torch.device(device)).network.observer(layers)(views)
         for device in ("cpu", "cuda")
     )
     for name, answer in on_cpu.items():

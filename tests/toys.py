@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.config import Config, config_folder, make_config
+from pipeline.inputs import nowhere
 from pipeline.jobs import STATUS, LayerInfo, NetworkIdentity, Product, Series, Shard, ShardResult
 from pipeline.layers import describe_layers
 from pipeline.listing import Entry, Listing, look_through, write_listing
+from pipeline.objective_records import ChannelObjective
+from pipeline.objectives import Objective, Surroundings, make_objective
 from pipeline.plan import LayerPlan, ModelPlan, Plan, StudyPlan
-from pipeline.recipe import Adam, ChannelObjective, Fourier, Pixel, Recipe, Transforms, trace_steps
+from pipeline.recipe import Adam, Fourier, Pixel, Recipe, Transforms, trace_steps
 from pipeline.stages import Sweep
 from pipeline.store import OutputFolder, commit, write_json
 from pipeline.study import summarise
@@ -36,7 +39,7 @@ def composed(*overrides: str) -> Config:
 def make_recipe(
     parameterization: Fourier | Pixel | None = None,
     transforms: Transforms = STILL,
-    image_size: int = 16,
+    image_size: int | tuple[int, int] = 16,
     **adam: Any,
 ) -> Recipe:
     settings = {"steps": 12, "learning_rate": 0.3, "leaky_steps": 4, **adam}
@@ -45,7 +48,7 @@ def make_recipe(
         parameterization=parameterization or Fourier(),
         transforms=transforms,
         optimizer=Adam(**settings),
-        image_size=image_size,
+        image_size=(image_size, image_size) if isinstance(image_size, int) else image_size,
         precision="fp32",
     )
 
@@ -85,6 +88,26 @@ def example(size: int = 16, batch: int = 1, seed: int = 0) -> Tensor:
 
 def layer_of(network: nn.Module, name: str, size: int = 16) -> LayerInfo:
     return {info.name: info for info in describe_layers(network, example(size))}[name]
+
+
+def surroundings(
+    *layers: LayerInfo, size: tuple[int, int] = (16, 16), **changes: Any
+) -> Surroundings:
+    """What an objective knows of layers whose activations it does not ask for."""
+    told = Surroundings(
+        layers=layers or (layer_info(),),
+        activations=lambda images: [],
+        find=nowhere,
+        colours=3,
+        size=(16, 16),
+        device=torch.device("cpu"),
+    )
+    return replace(told, **changes)
+
+
+def channel_mean() -> Objective:
+    """The mean of a channel of any layer."""
+    return make_objective(ChannelObjective(), surroundings())
 
 
 # --- stores --------------------------------------------------------------------------------------
@@ -191,7 +214,7 @@ def make_result(
     channel = np.asarray(shard.channels)
     told = (10 * channel + seed).astype(np.float32)
     size, steps = recipe.image_size, trace_steps(recipe.optimizer.steps)
-    image = np.broadcast_to(told[:, None, None, None], (n, size, size, 3)).astype(np.uint8)
+    image = np.broadcast_to(told[:, None, None, None], (n, *size, 3)).astype(np.uint8)
     codes = [STATUS[(status or {}).get(c, "ok")] for c in shard.channels]
     arrays = {
         "channel": channel,

@@ -22,21 +22,33 @@ def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def as_tile(pixels: NDArray[np.uint8], side: int) -> Image.Image:
-    """Pixels (H, W, 3) as a square picture; they are resized only if they are not `side` wide."""
-    tile = Image.fromarray(pixels)
-    if tile.size != (side, side):
-        tile = tile.resize((side, side), Image.Resampling.LANCZOS)
+def as_tile(pixels: NDArray[np.uint8], size: tuple[int, int]) -> Image.Image:
+    """Pixels (H, W, C) as a picture; they are resized only if they are not `size`, width first."""
+    tile = Image.fromarray(in_colour(pixels))
+    if tile.size != size:
+        tile = tile.resize(size, Image.Resampling.LANCZOS)
     return tile
 
 
-def draw_empty(draw: ImageDraw.ImageDraw, corner: tuple[int, int], side: int) -> None:
-    """A crossed out square where an image would be."""
-    x, y = corner
-    end = side - 1
-    draw.rectangle((x, y, x + end, y + end), fill=EMPTY)
-    draw.line((x, y, x + end, y + end), fill=RULE)
-    draw.line((x + end, y, x, y + end), fill=RULE)
+def in_colour(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Pixels (..., C) of any number of colours as RGB (..., 3).
+
+    One colour is grey. Of more than three the first three are shown, of two red and green.
+    """
+    count = pixels.shape[-1]
+    if count == 1:
+        return np.repeat(pixels, 3, axis=-1)
+    if count == 2:
+        return np.concatenate([pixels, np.zeros_like(pixels[..., :1])], axis=-1)
+    return np.ascontiguousarray(pixels[..., :3])
+
+
+def draw_empty(draw: ImageDraw.ImageDraw, corner: tuple[int, int], size: tuple[int, int]) -> None:
+    """A crossed out rectangle where an image would be."""
+    (x, y), (right, bottom) = corner, (corner[0] + size[0] - 1, corner[1] + size[1] - 1)
+    draw.rectangle((x, y, right, bottom), fill=EMPTY)
+    draw.line((x, y, right, bottom), fill=RULE)
+    draw.line((right, y, x, bottom), fill=RULE)
 
 
 def draw_fitting(
@@ -114,7 +126,7 @@ def paint_tile(picture: Image.Image, tile: Tile) -> None:
         letters = max(12, (right - left) // 9)
         paint_text(draw, Text(tile.box, tile.word, letters, ALARM, "centre"))
         return
-    shown = as_tile(tile.pixels, right - left)
+    shown = as_tile(tile.pixels, (right - left, right - left))
     if tile.frame is not None:
         _draw_frame(shown, tile.frame, (right - left) / tile.pixels.shape[1])
     picture.paste(shown, (left, top))

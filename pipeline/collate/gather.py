@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from pipeline.jobs import STATUS, Product, Shard, ShardResult
 from pipeline.plan import LayerPlan, ModelPlan, Plan
 from pipeline.sealed_file import CorruptFile
-from pipeline.shard_file import decode, packed_images
+from pipeline.shard_file import decode, packed_pictures
 from pipeline.store import DoneIndex, OutputFolder, safe_name, set_aside
 from pipeline.study_store import Arrays, Findings, read_arrays, read_findings
 from pipeline.study_tasks import Study, examples_of_layer, study_of
+
+PackedPicture = tuple[tuple[int, ...], bytes]
+"""Where a picture begins in an array, row first, and its bytes."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +28,8 @@ class Piece:
     """Where the jobs lie among the layer's wanted channels."""
     seed_index: int
     result: ShardResult
-    packed_images: Callable[[], list[bytes]]
-    """The same images as `result` has, as they lie in the file."""
+    packed: Callable[[str], list[PackedPicture]]
+    """The same pictures as `result` has under a name, as they lie in the file."""
 
 
 @dataclass
@@ -51,9 +54,26 @@ class LayerView:
         return f"{safe_name(self.model.label)}/{safe_name(self.layer.info.name)}"
 
     @property
-    def image_size(self) -> int:
+    def titles(self) -> list[tuple[str, str]]:
+        """Label of the model and name of each layer that the images are for."""
+        others = [(tap.model, tap.info.name) for tap in self.layer.others]
+        return [(self.model.label, self.layer.info.name), *others]
+
+    @property
+    def image_size(self) -> tuple[int, int]:
         """Height and width of the images."""
         return self.model.recipe.image_size
+
+    @property
+    def colours(self) -> int:
+        """How many colours the images have."""
+        return len(self.model.network.mean)
+
+    @property
+    def variants(self) -> tuple[int, ...]:
+        """The axis of variants in the shape of an array: none if a job has one image."""
+        count = self.model.recipe.variants
+        return () if count == 1 else (count,)
 
     def located(self) -> Iterator[tuple[int, Shard, dict[int, Path]]]:
         """Every shard with its seed's index and the files that hold its channels."""
@@ -153,9 +173,11 @@ class LayerView:
         return status
 
 
-def _packed(data: bytes, inside: list[int]) -> list[bytes]:
-    packed = packed_images(data)
-    return [packed[i] for i in inside]
+def _packed(data: bytes, inside: list[int], name: str) -> list[PackedPicture]:
+    """Packed pictures of some jobs, numbered anew."""
+    place = {row: number for number, row in enumerate(inside)}
+    found = packed_pictures(data, name)
+    return [((place[r], *corner), chunk) for (r, *corner), chunk in found if r in place]
 
 
 def layer_views(folder: OutputFolder, plan: Plan) -> Iterator[LayerView]:

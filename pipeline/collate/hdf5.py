@@ -24,7 +24,7 @@ from pipeline.collate.study_group import (
 from pipeline.errors import StorageError
 from pipeline.evidence import STRONGEST
 from pipeline.jobs import STATUS
-from pipeline.recipe import trace_steps
+from pipeline.recipe import recorded_steps, snapshot_steps
 from pipeline.records import canonical_json, plain
 from pipeline.shard_file import IMAGE_FILTERS
 from pipeline.store import OutputFolder
@@ -46,10 +46,17 @@ _MEANING = {
     "status": "what became of the job",
     "start": "which random start lived: 0, the first, but for channels that it left dead",
     "alpha": "where the gradient fell during ascent, as a map of opacity",
+    "part_activation": "what each part of a target that consists of several answers",
+    "snapshot": "the image on its way",
 }
+
+_OF_JOBS = frozenset({"status", "start"})
+"""Datasets without an axis of variants."""
 
 _FURTHER_SCALES = {
     "image": ("y", "x", "rgb"),
+    "part_activation": ("part",),
+    "snapshot": ("step", "y", "x", "rgb"),
     "trace": ("trace_step",),
     "response": ("response_channel",),
     "alpha": ("y", "x"),
@@ -99,11 +106,12 @@ def _write_layer(file: h5py.File, view: LayerView) -> None:
         for name, array in piece.result.arrays.items():
             if name == "status":
                 status[where] = array
-            elif name == "image":
+            elif name in ("image", "snapshot"):
                 # Packed alike in store and atlas: copied as they are, more than three times faster.
-                for row, chunk in zip(piece.rows.tolist(), piece.packed_images(), strict=True):
-                    group[name].id.write_direct_chunk((row, piece.seed_index, 0, 0, 0), chunk)
-            elif name in group and name not in ("channel", "trace_step"):
+                for (row, *corner), chunk in piece.packed(name):
+                    place = (int(piece.rows[row]), piece.seed_index, *corner)
+                    group[name].id.write_direct_chunk(place, chunk)
+            elif name in group and name not in ("channel", "trace_step", "snapshot_step"):
                 group[name][where] = array
     _write_evidence(group, view, status)
 
@@ -125,42 +133,81 @@ def _layer_group(file: h5py.File, view: LayerView) -> h5py.Group:
 
 
 def _create_datasets(file: h5py.File, group: h5py.Group, view: LayerView) -> None:
-    size, n = view.image_size, view.layer.info.n_channels
-    steps = trace_steps(view.model.recipe.optimizer.steps)
+    _add_scales(group, view)
+    recipe, n = view.model.recipe, view.layer.info.n_channels
+    per_job = (len(view.channels), len(view.plan.seeds))
+    per_image, picture = (*per_job, *view.variants), (*view.image_size, view.colours)
+    nan = {"dtype": "f4", "fillvalue": np.nan}
+    _create_pictures(group, "image", per_image, picture)
+    group.create_dataset("status", per_job, dtype=file[_STATUS_TYPE])
+    group.create_dataset("start", per_job, "u1")
+    for name in _SCALARS:
+        group.create_dataset(name, per_image, **nan)
+    group.create_dataset("trace", (*per_image, len(recorded_steps(recipe))), **nan)
+    group.create_dataset("response", (*per_image, n), **nan)
+    if recipe.parameterization.alpha:
+        _create_pictures(group, "alpha", per_image, view.image_size)
+    if recipe.snapshots:
+        frames = (*per_image, len(snapshot_steps(recipe)))
+        _create_pictures(group, "snapshot", frames, picture)
+    parts = len(view.layer.all_targets.sizes)
+    if parts > 1:
+        group.create_dataset("part_activation", (*per_image, parts), **nan)
+    variant = ("variant",) if view.variants else ()
+    for name, meaning in _MEANING.items():
+        if name in group:
+            axes = () if name in _OF_JOBS else (*variant, *_FURTHER_SCALES.get(name, ()))
+            label(group, name, ("channel", "seed", *axes), meaning)
+
+
+def _create_pictures(
+    group: h5py.Group, name: str, many: tuple[int, ...], picture: tuple[int, ...]
+) -> None:
+    chunks = ((1,) * len(many)) + picture
+    group.create_dataset(name, (*many, *picture), "u1", chunks=chunks, **IMAGE_FILTERS)
+
+
+def _add_scales(group: h5py.Group, view: LayerView) -> None:
+    """Add what numbers the axes, and names for what the numbers stand for."""
+    recipe, targets = view.model.recipe, view.layer.all_targets
+    height, width = view.image_size
     scales = {
         "channel": view.channels,
         "seed": np.asarray(view.plan.seeds, dtype=np.int64),
-        "y": np.arange(size),
-        "x": np.arange(size),
-        "rgb": np.arange(3),
-        "trace_step": np.asarray(steps, dtype=np.int64),
-        "response_channel": np.arange(n),
+        "y": np.arange(height),
+        "x": np.arange(width),
+        "rgb": np.arange(view.colours),
+        "trace_step": np.asarray(recorded_steps(recipe), dtype=np.int64),
+        "response_channel": np.arange(view.layer.info.n_channels),
     }
+    if view.variants:
+        scales["variant"] = np.arange(*view.variants)
+    if recipe.snapshots:
+        scales["step"] = np.asarray(snapshot_steps(recipe), dtype=np.int64)
+    if len(targets.sizes) > 1:
+        scales["part"] = np.arange(len(targets.sizes))
     for name, values in scales.items():
         add_scale(group, name, values)
-    per_job = (len(view.channels), len(view.plan.seeds))
-    nan = {"dtype": "f4", "fillvalue": np.nan}
-    group.create_dataset(
-        "image", (*per_job, size, size, 3), "u1", chunks=(1, 1, size, size, 3), **IMAGE_FILTERS
-    )
-    group.create_dataset("status", per_job, dtype=file[_STATUS_TYPE])
-    for name in _SCALARS:
-        group.create_dataset(name, per_job, **nan)
-    group.create_dataset("trace", (*per_job, len(steps)), **nan)
-    group.create_dataset("response", (*per_job, n), **nan)
-    group.create_dataset("start", per_job, "u1")
-    if view.model.recipe.parameterization.alpha:
-        chunks = (1, 1, size, size)
-        group.create_dataset("alpha", (*per_job, size, size), "u1", chunks=chunks, **IMAGE_FILTERS)
-    for name, meaning in _MEANING.items():
-        if name in group:
-            label(group, name, ("channel", "seed", *_FURTHER_SCALES.get(name, ())), meaning)
+    if view.variants:
+        group["variant"].attrs["names"] = list(recipe.objective.variant_names)
+    if targets.names:
+        names = [targets.names[channel] for channel in view.layer.channels]
+        group.create_dataset("channel_name", data=names, dtype=h5py.string_dtype())
+        label(group, "channel_name", ("channel",), "name of the class")
+    if len(targets.sizes) > 1:
+        parts = np.asarray([targets.parts(channel) for channel in view.layer.channels])
+        group.create_dataset("part_channel", data=parts)
+        label(group, "part_channel", ("channel", "part"), "the channels that a target consists of")
+        taps = [f"{view.model.label}/{view.layer.info.name}"]
+        taps += [f"{tap.model}/{tap.info.name}" for tap in view.layer.others]
+        group["part"].attrs["layers"] = taps if len(taps) > 1 else taps * len(targets.sizes)
 
 
 def _write_evidence(group: h5py.Group, view: LayerView, status: NDArray[np.uint8]) -> None:
     """Add the status, and what photographs say of the images, as far as it is known."""
     group["status"][...] = view.judged(status)
-    write_selectivity(group, view)
+    if view.model.recipe.objective.of_channels:
+        write_selectivity(group, view)
     plan, found = view.plan.study, view.findings()
     if plan is None or found is None:
         return

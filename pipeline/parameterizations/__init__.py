@@ -24,7 +24,7 @@ def make_parameterization(
     Raises:
         ValueError: `init=dataset` without photographs.
     """
-    shape = (colours, recipe.image_size, recipe.image_size)
+    shape = (colours, *recipe.image_size)
     images = _at_random(recipe.parameterization, shape, keys)
     start = _start(recipe.init, shape, keys, photographs)
     if start is not None:

@@ -1,6 +1,6 @@
 """What every kind of bundle has in common."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -22,8 +22,8 @@ class Bundle(Protocol):
     """Tasks of one kind and one model."""
 
     @property
-    def model(self) -> ModelConfig:
-        """How to load the network."""
+    def models(self) -> tuple[ModelConfig, ...]:
+        """How to load the network, and further ones that its images are for as well."""
         ...
 
     @property
@@ -60,17 +60,33 @@ class Drained(Exception):
 def open_workplace(
     bundle: Bundle, folder: OutputFolder, committer: Committer, pulse: Pulse
 ) -> Workplace:
-    """Load the network of a bundle.
-
-    Raises:
-        UserError: its weights are no longer those that were planned with.
-    """
+    """Load the networks of a bundle; raises UserError as `open_bench` does."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = load_network(bundle.model)
-    if network.identity != bundle.plan.network:
-        raise UserError(
-            f"the weights of model {network.label!r} changed while the sweep was running; start it "
-            "again to make the atlas of the new ones."
-        )
-    bench = Workbench(network, bundle.plan.recipe, device)
+    bench = open_bench(bundle.models, bundle.plan, folder, device)
     return Workplace(folder, bench, committer, pulse)
+
+
+def open_bench(
+    models: Sequence[ModelConfig], plan: ModelPlan, folder: OutputFolder, device: torch.device
+) -> Workbench:
+    """Load networks onto a device.
+
+    Args:
+        models: the network of the plan, and further ones that its images are for as well.
+        plan: what they were when the sweep was planned.
+        folder: has the files that the recipe refers to.
+        device: where.
+    Raises:
+        UserError: weights are no longer those that were planned with.
+    """
+    planned = {plan.label: plan.network}
+    planned |= {tap.model: tap.network for layer in plan.layers for tap in layer.others}
+    networks = {model.title: load_network(model) for model in models}
+    for label, network in networks.items():
+        if network.identity != planned[label]:
+            raise UserError(
+                f"the weights of model {label!r} are not those that the sweep was planned with; "
+                "run it again to make the atlas of the new ones."
+            )
+    main = networks.pop(plan.label)
+    return Workbench(main, plan.recipe, device, networks, folder.input)
