@@ -11,9 +11,11 @@ from typing import Any, Literal
 from pipeline.errors import UserError, nearest_first
 from pipeline.objective_records import JointObjective, Objective
 from pipeline.recipe import (
+    FROM_NOISE_ALONE,
     Adam,
     DatasetInit,
     Init,
+    NoiseInit,
     Octaves,
     Parameterization,
     Regularizers,
@@ -283,6 +285,7 @@ class Config:
         if self.dataset is None and isinstance(self.init, DatasetInit):
             which = "init=dataset, as in quality=natural, starts from photographs"
             raise ValueError(f"{which}: {_ADD_PHOTOGRAPHS} init=noise or another quality.")
+        self._check_start()
         if self.snapshots < 0:
             raise ValueError(f"snapshots must be 0 or more, not {self.snapshots}.")
         chosen = choice_name(type(self.objective))
@@ -300,6 +303,22 @@ class Config:
             self._check_terms(self.objective)
         if not 1 <= self.shard_size <= LARGEST_SHARD:
             raise ValueError(f"shard_size must be 1 to {LARGEST_SHARD}, not {self.shard_size}.")
+
+    def _check_start(self) -> None:
+        if not isinstance(self.parameterization, FROM_NOISE_ALONE):
+            return
+        chosen = choice_name(type(self.parameterization))
+        if not isinstance(self.init, NoiseInit):
+            raise ValueError(
+                f"parameterization={chosen} starts from noise alone: what gives a picture back is "
+                f"not known. Take init=noise instead of init={choice_name(type(self.init))}, and "
+                "not quality=natural; or another parameterization."
+            )
+        if self.octaves is not None:
+            raise ValueError(
+                f"octaves start from pictures, and parameterization={chosen} from noise alone: "
+                "take octaves=none or another parameterization."
+            )
 
     def _check_terms(self, objective: JointObjective) -> None:
         labels = [model.title for model in self.models]

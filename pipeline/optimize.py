@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from pipeline import rng
 from pipeline.colours import to_bytes
 from pipeline.gradients import LeakyGradient, PolyphaseStem
+from pipeline.inputs import Find, nowhere
 from pipeline.layers import Forward
 from pipeline.objectives import Objective
 from pipeline.parameterizations import make_parameterization
@@ -88,9 +90,9 @@ class Ascends(Protocol):
         ...
 
 
-def started(recipe: Recipe, jobs: Jobs) -> Parameterization:
+def started(recipe: Recipe, jobs: Jobs, colours: int = 3, find: Find = nowhere) -> Parameterization:
     """The images of some samples as the ascent begins; raises ValueError as `ascend` does."""
-    images = make_parameterization(recipe, 3, jobs.keys, jobs.photographs)
+    images = make_parameterization(recipe, colours, jobs.keys, jobs.photographs, find)
     if jobs.values is not None:
         images.encode(jobs.values)
     return images
@@ -105,10 +107,20 @@ class Climber:
         forward: the network up to the layers; must treat every sample for itself.
         objective: scores of the activations.
         recipe: how to do it.
+        colours: of the images.
+        find: the files that the recipe refers to.
     """
 
-    def __init__(self, forward: Forward, objective: Objective, recipe: Recipe) -> None:
+    def __init__(
+        self,
+        forward: Forward,
+        objective: Objective,
+        recipe: Recipe,
+        colours: int = 3,
+        find: Find = nowhere,
+    ) -> None:
         self.forward, self.objective, self.recipe = forward, objective, recipe
+        self._started = partial(started, recipe, colours=colours, find=find)
         self._batch: _Batch | None = None
 
     def ascend(self, jobs: Jobs, on_step: Callable[[int], None] = lambda step: None) -> Ascent:
@@ -128,18 +140,25 @@ class Climber:
             self._batch.restart(jobs)
         else:
             self._batch = None  # its memory is needed
-            self._batch = _Batch(self.forward, self.objective, self.recipe, jobs)
+            self._batch = _Batch(self.forward, self.objective, self.recipe, self._started, jobs)
         return self._batch
 
 
 class _Batch:
     """The tensors of a batch on its way up."""
 
-    def __init__(self, forward: Forward, objective: Objective, recipe: Recipe, jobs: Jobs) -> None:
+    def __init__(
+        self,
+        forward: Forward,
+        objective: Objective,
+        recipe: Recipe,
+        started: Callable[[Jobs], Parameterization],
+        jobs: Jobs,
+    ) -> None:
         self.forward, self.objective, self.recipe = forward, objective, recipe
         keys = jobs.keys
         self.targets = jobs.targets.clone()
-        self.images = started(recipe, jobs)
+        self.started, self.images = started, started(jobs)
         self.adam = _optimizer(list(self.images.parameters()), recipe.optimizer)
         self.views = self._draw(keys)
         self.view = torch.empty_like(self.views[0])
@@ -153,7 +172,7 @@ class _Batch:
         """Put other jobs in the place of these: graphs know tensors by where they lie."""
         self.targets.copy_(jobs.targets)
         self.views.copy_(self._draw(jobs.keys))
-        fresh = started(self.recipe, jobs)
+        fresh = self.started(jobs)
         with torch.no_grad():
             for mine, new in zip(self.images.parameters(), fresh.parameters(), strict=True):
                 mine.copy_(new)
@@ -211,6 +230,7 @@ class _Batch:
             self.attribution += gradient.abs().mean(dim=1).nan_to_num_(0.0, 0.0, 0.0)
         self._set_gradient(rendered, pulled_back(settings, seen.detach(), gradient), scores)
         self.adam.step()
+        self.images.constrain_()
         if settings.blur > 0:
             blur(self.images, self.blur, self.recipe.image_size)
         return scores.detach()

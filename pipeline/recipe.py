@@ -62,7 +62,56 @@ class Maco:
         positive(contrast=self.contrast)
 
 
-Parameterization = Fourier | Pixel | Maco
+@dataclass(frozen=True)
+class Pyramid:
+    """A sum of levels, each with twice the resolution of the one before (Burt & Adelson 1983)."""
+
+    name: str = "pyramid"
+    levels: int = 6
+    """Number of levels; the finest has the image's own resolution."""
+    decay_power: float = 0.5
+    """A level's amplitude falls as its frequency ** -decay_power; 0.5 is what 1.5 is to Fourier
+    coefficients, of which there are more at high frequencies."""
+    initial_sd: float = 0.3
+    """Root mean square of the initial values of the levels, before that."""
+    contrast: float = 2.5
+    """Root mean square of every rendered sample before colours and sigmoid; 0 is mid-grey."""
+    alpha: bool = False
+    """Whether to keep where the score's gradient fell, as a map of opacity."""
+
+    def __post_init__(self) -> None:
+        require(1 <= self.levels <= 12, f"levels must be 1 to 12, not {self.levels}.")
+        not_negative(decay_power=self.decay_power)
+        positive(initial_sd=self.initial_sd, contrast=self.contrast)
+
+
+@dataclass(frozen=True)
+class Cppn:
+    """A small network from a pixel's place to its colours (Mordvintsev et al. 2018)."""
+
+    name: str = "cppn"
+    layers: int = 8
+    """Number of hidden layers."""
+    units: int = 24
+    """Number of units of each."""
+    step: float = 0.1
+    """How far a step moves a weight, as a multiple of the learning rate and of the standard
+    deviation that the weight starts with."""
+    contrast: float = 2.5
+    """Root mean square of every rendered sample before colours and sigmoid; 0 is mid-grey."""
+    alpha: bool = False
+    """Whether to keep where the score's gradient fell, as a map of opacity."""
+
+    def __post_init__(self) -> None:
+        require(1 <= self.layers <= 64, f"layers must be 1 to 64, not {self.layers}.")
+        require(2 <= self.units <= 1024, f"units must be 2 to 1024, not {self.units}.")
+        positive(step=self.step, contrast=self.contrast)
+
+
+Parameterization = Fourier | Pixel | Maco | Pyramid | Cppn
+
+FROM_NOISE_ALONE = (Cppn,)
+"""For these no parameters can be found that give a picture back."""
 
 
 @dataclass(frozen=True)

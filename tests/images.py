@@ -11,10 +11,11 @@ from toys import make_recipe
 from pipeline import rng
 from pipeline.parameterizations import make_parameterization
 from pipeline.parameterizations.base import Parameterization, Shape
-from pipeline.recipe import Fourier, Init, Maco, Pixel
+from pipeline.recipe import FROM_NOISE_ALONE, Cppn, Fourier, Init, Maco, Pixel, Pyramid
 from pipeline.recipe import Parameterization as Config
 
-KEYS = rng.keys([f"{i:016x}" + "0" * 48 for i in (11, 22, 33)])
+KEYS = rng.keys([f"{i:016x}" + "0" * 48 for i in range(11, 19)])
+"""Eight: on a CPU batches are filled up to multiples of that."""
 
 FAMILY: Sequence[Config] = (
     Fourier(),
@@ -22,11 +23,17 @@ FAMILY: Sequence[Config] = (
     Pixel(),
     Pixel(initial_sd=2.0),
     Maco(),
+    Pyramid(),
+    Pyramid(levels=3, decay_power=0.0, contrast=1.0),
+    Cppn(layers=2, units=6),
 )
 SHAPES: Sequence[Shape] = ((3, 16, 16), (3, 17, 17), (1, 12, 18), (5, 15, 20))
 """Colours, height and width: even and odd, square and not, grey, coloured and more than that."""
 
+FROM_PICTURES = [config for config in FAMILY if not isinstance(config, FROM_NOISE_ALONE)]
+
 every_member = pytest.mark.parametrize("config", FAMILY, ids=str)
+every_member_from_pictures = pytest.mark.parametrize("config", FROM_PICTURES, ids=str)
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "x".join(map(str, s)))
 
 
@@ -48,8 +55,8 @@ def only_parameter(images: nn.Module) -> nn.Parameter:
 
 
 def photographs(shape: Shape) -> Tensor:
-    """Three pictures with black, white and everything between."""
+    """A picture per key, with black, white and everything between."""
     generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(3, shape[0], 5, 5, generator=generator)
+    coarse = torch.rand(len(KEYS), shape[0], 5, 5, generator=generator)
     smooth = nn.functional.interpolate(coarse, shape[1:], mode="bicubic")
     return smooth.sub(0.5).mul(2.0).add(0.5).clamp(0, 1)

@@ -3,16 +3,23 @@
 from torch import Tensor
 
 from pipeline.colours import from_colours
+from pipeline.inputs import Find, nowhere
 from pipeline.parameterizations.base import Parameterization, Shape
+from pipeline.parameterizations.cppn import CppnImages
 from pipeline.parameterizations.fourier import FourierImages
 from pipeline.parameterizations.maco import MacoImages, spectral_noise
 from pipeline.parameterizations.pixel import PixelImages
-from pipeline.recipe import DatasetInit, Fourier, Init, Maco, Recipe, SpectrumInit
+from pipeline.parameterizations.pyramid import PyramidImages
+from pipeline.recipe import Cppn, DatasetInit, Fourier, Init, Maco, Pyramid, Recipe, SpectrumInit
 from pipeline.recipe import Parameterization as Config
 
 
 def make_parameterization(
-    recipe: Recipe, colours: int, keys: Tensor, photographs: Tensor | None = None
+    recipe: Recipe,
+    colours: int,
+    keys: Tensor,
+    photographs: Tensor | None = None,
+    find: Find = nowhere,
 ) -> Parameterization:
     """The recipe's parameterization at its start.
 
@@ -21,6 +28,7 @@ def make_parameterization(
         colours: of the images; decorrelated as those of photographs if there are three.
         keys: (B, 2) int64, random keys of the jobs.
         photographs: (B, C, H, W) in [0, 1], which `init=dataset` starts from.
+        find: the files that the recipe refers to.
     Raises:
         ValueError: `init=dataset` without photographs.
     """
@@ -37,6 +45,10 @@ def _at_random(config: Config, shape: Shape, keys: Tensor) -> Parameterization:
         return FourierImages(config, shape, keys)
     if isinstance(config, Maco):
         return MacoImages(config, shape, keys)
+    if isinstance(config, Cppn):
+        return CppnImages(config, shape, keys)
+    if isinstance(config, Pyramid):
+        return PyramidImages(config, shape, keys)
     return PixelImages(config, shape, keys)
 
 
