@@ -19,7 +19,7 @@ from pipeline.parameterizations import make_parameterization
 from pipeline.recipe import Adam, Recipe, trace_steps
 from pipeline.regularizers import blur, blur_width, clipped, pulled_back
 from pipeline.replay import Graphs, capture
-from pipeline.transforms import draw_views, warp
+from pipeline.transforms.views import draw_views, see
 
 Responses = Callable[[Tensor], Tensor]
 """Images (B, 3, H, W) in [0, 1] to activations (B, C, L) of the layer."""
@@ -167,8 +167,8 @@ class _Batch:
         return graphs
 
     def _draw(self, keys: Tensor) -> Tensor:
-        recipe = self.recipe
-        return draw_views(recipe.transforms, keys, recipe.optimizer.steps, recipe.image_size)
+        recipe, size = self.recipe, (self.recipe.image_size, self.recipe.image_size)
+        return draw_views(recipe.transforms, keys, recipe.optimizer.steps, size)
 
     def _move(self, leaky: bool) -> Tensor:
         """Climb once along the gradient; returns the scores before: (B,)."""
@@ -191,7 +191,7 @@ class _Batch:
             gradients.enter_context(PolyphaseStem())
             if leaky:
                 gradients.enter_context(LeakyGradient(self.recipe.optimizer.leaky_slope))
-            activation = self.responses(warp(images, self.view))
+            activation = self.responses(see(self.recipe.transforms, images, self.view))
             return self.objective.score(activation, self.channels)
 
     def _set_gradient(self, rendered: Tensor, at_image: Tensor, scores: Tensor) -> None:

@@ -1,6 +1,6 @@
 """What is measured on finished images: always on the stored 8-bit image, read back, in fp32."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from pipeline.jobs import STATUS
 from pipeline.objectives import Objective
 from pipeline.recipe import Transforms
 from pipeline.spectrum import fine_frequencies
-from pipeline.transforms import draw_views, warp
+from pipeline.transforms.views import draw_views, see
 
 ROBUST_VIEWS = 16
 
@@ -54,8 +54,9 @@ def measure(
     flat = target.amax(dim=1) == target.amin(dim=1)
     total = torch.zeros_like(score)
     # Summed view by view: a mean over stacked views is rounded differently for other batch sizes.
-    for view in _small_warps(pixels.shape[1], pixels.device):
-        robust = objective.score(responses(warp(images, view.expand(len(images), 2, 3))), channels)
+    for view in _small_warps(pixels.shape[1:3], pixels.device):
+        seen = see(_SMALL_WARPS, images, view.expand(len(images), -1))
+        robust = objective.score(responses(seen), channels)
         flat &= robust == score
         total += robust
     return {
@@ -100,7 +101,7 @@ def clipped_share(pixels: Tensor) -> Tensor:
     return clipped.sum(dim=(1, 2)).float() / clipped[0].numel()
 
 
-def _small_warps(size: int, device: torch.device) -> Tensor:
-    """The 16 fixed maps of `activation_robust`: (16, 2, 3)."""
+def _small_warps(size: Sequence[int], device: torch.device) -> Tensor:
+    """The 16 fixed views of `activation_robust`: (16, 1, P)."""
     key = rng.keys(["0" * 64], device)
-    return draw_views(_SMALL_WARPS, key, ROBUST_VIEWS, size)[:, 0]
+    return draw_views(_SMALL_WARPS, key, ROBUST_VIEWS, (size[0], size[1]))
