@@ -1,6 +1,6 @@
 """What is measured on finished images: always on the stored 8-bit image, read back, in fp32."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -54,7 +54,7 @@ def measure(
     flat = target.amax(dim=1) == target.amin(dim=1)
     total = torch.zeros_like(score)
     # Summed view by view: a mean over stacked views is rounded differently for other batch sizes.
-    for view in _small_warps(pixels.shape[1:3], pixels.device):
+    for view in _small_warps((pixels.shape[1], pixels.shape[2]), pixels.device):
         seen = see(_SMALL_WARPS, images, view.expand(len(images), -1))
         robust = objective.score(responses(seen), channels)
         flat &= robust == score
@@ -101,7 +101,7 @@ def clipped_share(pixels: Tensor) -> Tensor:
     return clipped.sum(dim=(1, 2)).float() / clipped[0].numel()
 
 
-def _small_warps(size: Sequence[int], device: torch.device) -> Tensor:
+def _small_warps(size: tuple[int, int], device: torch.device) -> Tensor:
     """The 16 fixed views of `activation_robust`: (16, 1, P)."""
     key = rng.keys(["0" * 64], device)
-    return draw_views(_SMALL_WARPS, key, ROBUST_VIEWS, (size[0], size[1]))
+    return draw_views(_SMALL_WARPS, key, ROBUST_VIEWS, size)

@@ -14,7 +14,7 @@ from pipeline import rng
 from pipeline.recipe import Transforms
 from pipeline.transforms.views import draw_views, see
 
-HEIGHT, WIDTH = 20, 28
+HEIGHT, WIDTH = 21, 27
 KEYS = rng.keys([f"{i:016x}" + "0" * 48 for i in range(40)])
 PARTS = {
     "colours": replace(STILL, brightness=(0.5, 2.0), contrast=(0.5, 2.0), saturation=(0.0, 2.0)),
@@ -136,6 +136,8 @@ def test_noise_is_normal_with_the_deviation_told_and_never_the_same() -> None:
     views = draw(config, steps=3)
     noise = torch.stack([see(config, images, view) - images for view in views]).flatten(2)
     assert torch.allclose(noise.std(2), views[..., 0], rtol=0.1)
+    of_keys = rng.quick_normal(rng.step_keys(KEYS, rng.NOISE_KEY, 3)[:, 2], noise.shape[2])
+    assert torch.allclose(noise[2], views[2, :, :1] * of_keys, atol=1e-6)
     standard = noise / views[..., :1]
     moments = [float((standard**k).mean()) for k in range(1, 5)]
     assert moments == pytest.approx([0, 1, 0, 3], abs=0.05)

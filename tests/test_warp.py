@@ -122,8 +122,15 @@ def test_a_mirrored_gradient_keeps_its_sign() -> None:
 
 
 def test_nothing_comes_back_from_behind_the_horizon() -> None:
-    # The horizon of this view runs through the image, at x = -1/3 / 0.9: behind it nothing is seen.
-    tilted = torch.tensor([[[1.0, 0, 0.3], [0, 1.0, 0], [0.9, 0, 1.0]]])
-    images = photographs(1).requires_grad_()
-    (gradient,) = torch.autograd.grad(warp(images, torch.linalg.inv(tilted)).sum(), images)
-    assert torch.isfinite(gradient).all()
+    # This view shows x from 0 to 0.49 in the image. Seen from there its horizon is x = 1/2, where
+    # the centres of a column of pixels lie; beyond it the view's inverse goes on with points that
+    # are behind the viewer.
+    tilted = torch.tensor([[[0.475, 0, 0.475], [0, 1.0, 0], [0.95, 0, 1.0]]])
+    images, picture = photographs(1, 10, 10).requires_grad_(), coordinates(10, 10)
+    x = picture[0, 0, 0]
+    seen = (0.475 * x + 0.475) / (0.95 * x + 1.0)
+    assert torch.allclose(warp(picture, tilted)[0, 0, 5], seen, atol=1e-5)
+    (gradient,) = torch.autograd.grad(warp(images, tilted).sum(), images)
+    assert float(x[7]) == 0.5
+    assert (gradient[..., x > 0.49] == 0).all()
+    assert (gradient[..., 4:6, 5:7] > 0).all()

@@ -72,7 +72,8 @@ class Blur(Part):
     def apply(self, config: Transforms, images: Tensor, numbers: Tensor) -> Tensor:
         """Blur each image."""
         away = distances(math.ceil(3.0 * config.blur[1]), images.device)
-        kernel = torch.exp(-0.5 * (away / numbers.clamp_min(1e-3)) ** 2)
+        # In double: the last bit of an exponential may depend on where in a batch it stands.
+        kernel = torch.exp(-0.5 * (away / numbers.double().clamp_min(1e-3)) ** 2).to(images.dtype)
         rows, columns = (reach(kernel, n) for n in images.shape[2:])
         return spread(images, kernel) / (rows[:, None, :, None] * columns[:, None, None, :])
 

@@ -92,7 +92,7 @@ def _area(images: Tensor, inverse: Tensor, determinant: Tensor) -> Tensor:
     if inverse.shape[1] == 2:
         return everywhere
     depth = _at_pixels(inverse[:, 2], images).unsqueeze(1)
-    return torch.where(depth > _BEHIND, everywhere * depth**3, math.inf)
+    return (everywhere * depth**3).masked_fill_(depth < _BEHIND, math.inf)
 
 
 def _inverted(maps: Tensor) -> tuple[Tensor, Tensor]:
