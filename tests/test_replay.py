@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_invariance import RECIPE
+from test_invariance import EVERY_TRANSFORM, RECIPE
 
 from pipeline import rng
 from pipeline.bench import LayerBench, Workbench
@@ -41,6 +41,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "maco": {"parameterization": Maco(alpha=True)},
     "held back": {"parameterization": Fourier(), "regularizers": HELD_BACK},
     "spectrum": {"parameterization": Fourier(), "init": SpectrumInit()},
+    "every transform": {"transforms": EVERY_TRANSFORM},
 }
 
 
