@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.errors import UserError
+from pipeline.optimizer_records import Optimizer
 from pipeline.recipe import (
-    Adam,
     ChannelObjective,
     DatasetInit,
     Init,
@@ -248,7 +248,7 @@ class Config:
     init: Init
     regularizers: Regularizers
     transforms: Transforms
-    optimizer: Adam
+    optimizer: Optimizer
     executor: LocalSettings
     collate: CollateSettings
     dataset: DatasetConfig | None

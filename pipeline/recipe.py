@@ -4,26 +4,13 @@ One frozen record per choice of a family; its `name` is how a config picks it, a
 part of every job's identity. The code that acts on a record lives in the module of its family.
 """
 
-import math
 from dataclasses import dataclass, fields
+
+from pipeline.optimizer_records import Optimizer
+from pipeline.ranges import not_negative, positive, require
 
 ALGORITHM_VERSION = 3
 """Raised with every change of code that changes pixels under an unchanged recipe."""
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
-
-
-def _positive(**values: float) -> None:
-    for name, value in values.items():
-        _require(math.isfinite(value) and value > 0, f"{name} must be above 0, not {value}.")
-
-
-def _not_negative(**values: float) -> None:
-    for name, value in values.items():
-        _require(math.isfinite(value) and value >= 0, f"{name} must be 0 or more, not {value}.")
 
 
 @dataclass(frozen=True)
@@ -49,8 +36,8 @@ class Fourier:
     """Whether to keep where the score's gradient fell, as a map of opacity."""
 
     def __post_init__(self) -> None:
-        _not_negative(decay_power=self.decay_power)
-        _positive(initial_sd=self.initial_sd, contrast=self.contrast)
+        not_negative(decay_power=self.decay_power)
+        positive(initial_sd=self.initial_sd, contrast=self.contrast)
 
 
 @dataclass(frozen=True)
@@ -65,7 +52,7 @@ class Pixel:
     """Whether to keep where the score's gradient fell, as a map of opacity."""
 
     def __post_init__(self) -> None:
-        _positive(initial_sd=self.initial_sd)
+        positive(initial_sd=self.initial_sd)
 
 
 @dataclass(frozen=True)
@@ -79,7 +66,7 @@ class Maco:
     """Whether to keep where the score's gradient fell, as a map of opacity."""
 
     def __post_init__(self) -> None:
-        _positive(contrast=self.contrast)
+        positive(contrast=self.contrast)
 
 
 Parameterization = Fourier | Pixel | Maco
@@ -123,9 +110,9 @@ class Transforms:
     """Largest turn to either side, in degrees."""
 
     def __post_init__(self) -> None:
-        _not_negative(jitter=self.jitter, rotate=self.rotate)
-        _positive(**{"scale[0]": self.scale[0], "scale[1]": self.scale[1]})
-        _require(self.scale[0] <= self.scale[1], f"scale must ascend, not {list(self.scale)}.")
+        not_negative(jitter=self.jitter, rotate=self.rotate)
+        positive(**{"scale[0]": self.scale[0], "scale[1]": self.scale[1]})
+        require(self.scale[0] <= self.scale[1], f"scale must ascend, not {list(self.scale)}.")
 
 
 @dataclass(frozen=True)
@@ -151,38 +138,7 @@ class Regularizers:
     """Largest norm of a sample's gradient; 0 sets no bound."""
 
     def __post_init__(self) -> None:
-        _not_negative(**{field.name: getattr(self, field.name) for field in fields(self)})
-
-
-@dataclass(frozen=True)
-class Adam:
-    """Gradient ascent by Adam (Kingma & Ba 2015), with a leaky gradient through ReLU at first."""
-
-    name: str = "adam"
-    steps: int = 24
-    """Ascent steps per image."""
-    learning_rate: float = 0.5
-    """Step size at the start."""
-    final_learning_rate: float = 0.1
-    """Step size at the end; it falls along half a cosine."""
-    beta1: float = 0.3
-    """Decay of the mean of gradients."""
-    beta2: float = 0.99
-    """Decay of the mean of squared gradients."""
-    leaky_steps: int = 8
-    """Number of first steps in which gradients leak through the closed side of ReLU."""
-    leaky_slope: float = 0.1
-    """Slope of that leak; with 0 a channel that starts closed stays a grey tile."""
-    starts: int = 3
-    """How many random starts a channel gets that stays dead; later ones leak at every step."""
-
-    def __post_init__(self) -> None:
-        _require(self.steps >= 1, f"steps must be 1 or more, not {self.steps}.")
-        _positive(learning_rate=self.learning_rate, final_learning_rate=self.final_learning_rate)
-        _require(0 <= self.beta1 < 1, f"beta1 must be in [0, 1), not {self.beta1}.")
-        _require(0 <= self.beta2 < 1, f"beta2 must be in [0, 1), not {self.beta2}.")
-        _not_negative(leaky_steps=self.leaky_steps, leaky_slope=self.leaky_slope)
-        _require(1 <= self.starts <= 255, f"starts must be 1 to 255, not {self.starts}.")
+        not_negative(**{field.name: getattr(self, field.name) for field in fields(self)})
 
 
 @dataclass(frozen=True)
@@ -192,7 +148,7 @@ class Recipe:
     objective: ChannelObjective
     parameterization: Parameterization
     transforms: Transforms
-    optimizer: Adam
+    optimizer: Optimizer
     image_size: int
     """Height and width of the image, in pixels."""
     precision: str

@@ -13,7 +13,8 @@ from pipeline.config import ModelConfig
 from pipeline.layers import describe_layers
 from pipeline.models import load_network
 from pipeline.optimize import Climber
-from pipeline.recipe import Adam, ChannelObjective, Fourier, Recipe, Transforms
+from pipeline.optimizer_records import Adam
+from pipeline.recipe import ChannelObjective, Fourier, Recipe, Transforms
 
 
 def seconds(function: Callable[[], object], device: torch.device) -> float:

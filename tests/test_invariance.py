@@ -17,8 +17,8 @@ from pipeline.bench import LayerBench, Workbench
 from pipeline.config import ModelConfig
 from pipeline.layers import describe_layers
 from pipeline.models import load_network
+from pipeline.optimizer_records import Adam
 from pipeline.recipe import (
-    Adam,
     ChannelObjective,
     Fourier,
     Maco,

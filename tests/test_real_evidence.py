@@ -21,7 +21,8 @@ from pipeline.evidence import agreement, make_reference, percentile, selectivity
 from pipeline.jobs import STATUS
 from pipeline.layers import describe_layers
 from pipeline.models import load_network
-from pipeline.recipe import Adam, ChannelObjective, Fourier, Pixel, Recipe, Transforms
+from pipeline.optimizer_records import Adam
+from pipeline.recipe import ChannelObjective, Fourier, Pixel, Recipe, Transforms
 from pipeline.statistics import from_bytes
 from pipeline.study import LayerStudy, merge, summarise
 

@@ -15,8 +15,9 @@ from pipeline.config import Config, config_folder, make_config
 from pipeline.jobs import STATUS, LayerInfo, NetworkIdentity, Product, Series, Shard, ShardResult
 from pipeline.layers import describe_layers
 from pipeline.listing import Entry, Listing, look_through, write_listing
+from pipeline.optimizer_records import Adam
 from pipeline.plan import LayerPlan, ModelPlan, Plan, StudyPlan
-from pipeline.recipe import Adam, ChannelObjective, Fourier, Pixel, Recipe, Transforms, trace_steps
+from pipeline.recipe import ChannelObjective, Fourier, Pixel, Recipe, Transforms, trace_steps
 from pipeline.stages import Sweep
 from pipeline.store import OutputFolder, commit, write_json
 from pipeline.study import summarise
