@@ -112,8 +112,9 @@ class Plan:
 
 
 def flops_per_job(layer: LayerInfo, recipe: Recipe) -> float:
-    """Floating-point operations of one job: each step is a forward and a backward pass."""
-    return layer.flops_before * (2.0 * recipe.optimizer.steps + _MEASURED_VIEWS)
+    """Floating-point operations of one job: passes of its steps forward and backward, and views."""
+    passes = recipe.optimizer.steps * recipe.optimizer.passes_per_step
+    return layer.flops_before * (2.0 * passes + _MEASURED_VIEWS)
 
 
 def photograph_seconds(flops: float, rate: float) -> float:

@@ -18,11 +18,12 @@ MODULES = {
 }
 
 FLOW = (
-    *("errors", "records", "recipe", "jobs", "config", "plan"),
+    *("errors", "records", "ranges", "optimizer_records", "recipe", "jobs", "config", "plan"),
     *("sealed_file", "shard_file", "store", "listing", "photographs", "views"),
     *("rng", "batches", "gradients", "models", "layers", "fields", "observe", "objectives"),
     *("colours", "spectrum", "parameterizations", "regularizers"),
-    *("transforms", "optimize", "statistics", "bench", "saliency", "survey", "manifest"),
+    *("transforms", "side_by_side", "optimizers", "optimize"),
+    *("statistics", "bench", "saliency", "survey", "manifest"),
     *("study", "study_tasks", "study_store", "evidence", "pulse", "committer"),
     *("tasks.base", "tasks.ascend", "tasks.study", "tasks.illustrate", "worker"),
     *("collate.overlay", "collate.drawing", "collate.evidence_row", "collate.sheet_grid"),
