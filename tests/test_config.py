@@ -28,7 +28,9 @@ def test_defaults_are_the_demo_network_with_all_channels() -> None:
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_of_every_group_composes(choice: str) -> None:
     photographs = [] if choice.startswith("dataset=") else ["dataset=folder"]
-    assert composed(*photographs, choice).name == "demo"
+    group, _, pick = choice.partition("=")
+    whose = [f"optimizer={pick.partition('_')[0]}"] if group == "pace" else []
+    assert composed(*photographs, *whose, choice).name == "demo"
 
 
 @pytest.mark.parametrize("choice", ["saliency=vanilla", "init=dataset"])
