@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from pipeline.errors import UserError, nearest_first
 from pipeline.objective_records import JointObjective, Objective
+from pipeline.optimizer_records import Optimizer
 from pipeline.recipe import (
     FROM_NOISE_ALONE,
-    Adam,
     DatasetInit,
     Init,
     NoiseInit,
@@ -255,7 +255,7 @@ class Config:
     init: Init
     regularizers: Regularizers
     transforms: Transforms
-    optimizer: Adam
+    optimizer: Optimizer
     octaves: Octaves | None
     """Climb at growing sizes; `null` for one size."""
     snapshots: int

@@ -7,6 +7,7 @@ part of every job's identity. The code that acts on a record lives in the module
 from dataclasses import dataclass, fields
 
 from pipeline.objective_records import Objective
+from pipeline.optimizer_records import Optimizer
 from pipeline.ranges import not_negative, positive, require, within
 
 ALGORITHM_VERSION = 4
@@ -224,37 +225,6 @@ class Regularizers:
 
 
 @dataclass(frozen=True)
-class Adam:
-    """Gradient ascent by Adam (Kingma & Ba 2015), with a leaky gradient through ReLU at first."""
-
-    name: str = "adam"
-    steps: int = 24
-    """Ascent steps per image."""
-    learning_rate: float = 0.5
-    """Step size at the start."""
-    final_learning_rate: float = 0.1
-    """Step size at the end; it falls along half a cosine."""
-    beta1: float = 0.3
-    """Decay of the mean of gradients."""
-    beta2: float = 0.99
-    """Decay of the mean of squared gradients."""
-    leaky_steps: int = 8
-    """Number of first steps in which gradients leak through the closed side of ReLU."""
-    leaky_slope: float = 0.1
-    """Slope of that leak; with 0 a channel that starts closed stays a grey tile."""
-    starts: int = 3
-    """How many random starts a channel gets that stays dead; later ones leak at every step."""
-
-    def __post_init__(self) -> None:
-        require(self.steps >= 1, f"steps must be 1 or more, not {self.steps}.")
-        positive(learning_rate=self.learning_rate, final_learning_rate=self.final_learning_rate)
-        require(0 <= self.beta1 < 1, f"beta1 must be in [0, 1), not {self.beta1}.")
-        require(0 <= self.beta2 < 1, f"beta2 must be in [0, 1), not {self.beta2}.")
-        not_negative(leaky_steps=self.leaky_steps, leaky_slope=self.leaky_slope)
-        require(1 <= self.starts <= 255, f"starts must be 1 to 255, not {self.starts}.")
-
-
-@dataclass(frozen=True)
 class Octaves:
     """Climbing at growing sizes (Mordvintsev et al. 2015, "Inceptionism"), each with all steps."""
 
@@ -275,7 +245,7 @@ class Recipe:
     objective: Objective
     parameterization: Parameterization
     transforms: Transforms
-    optimizer: Adam
+    optimizer: Optimizer
     image_size: tuple[int, int]
     """Height and width of the image, in pixels."""
     precision: str
