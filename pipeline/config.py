@@ -15,6 +15,7 @@ from pipeline.recipe import (
     FROM_NOISE_ALONE,
     DatasetInit,
     Init,
+    Mask,
     NoiseInit,
     Octaves,
     Parameterization,
@@ -253,6 +254,8 @@ class Config:
     objective: Objective
     parameterization: Parameterization
     init: Init
+    mask: Mask | None
+    """Make images only within a mask over a fixed picture; `null` for everywhere."""
     regularizers: Regularizers
     transforms: Transforms
     optimizer: Optimizer
@@ -362,10 +365,12 @@ def make_config(values: Any) -> Config:
         UserError: an unknown key, a value of the wrong type or out of range, models of one label.
     """
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
     try:
         plain = OmegaConf.to_container(values, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise UserError(f"{error.full_key} is missing and has no default.") from error
     except OmegaConfBaseException as error:
         raise UserError(str(error).splitlines()[0]) from error
     assert isinstance(plain, Mapping)

@@ -5,7 +5,9 @@ part of every job's identity. The code that acts on a record lives in the module
 """
 
 from dataclasses import dataclass, fields
+from typing import Any
 
+from pipeline.inputs import input_field
 from pipeline.objective_records import Objective
 from pipeline.optimizer_records import Optimizer
 from pipeline.ranges import not_negative, positive, require, within
@@ -109,9 +111,45 @@ class Cppn:
         positive(step=self.step, contrast=self.contrast)
 
 
-Parameterization = Fourier | Pixel | Maco | Pyramid | Cppn
+@dataclass(frozen=True)
+class Generator:
+    """Latents of a network that makes images: a learned prior (Nguyen et al. 2016)."""
 
-FROM_NOISE_ALONE = (Cppn,)
+    name: str = "generator"
+    target: str = ""
+    """Dotted name of a callable that returns the network (`mypackage.prior.build`)."""
+    args: dict[str, Any] | None = None
+    """Keyword arguments of that callable."""
+    weights: str = input_field("weights", default="")
+    """File of the network's weights."""
+    latent: tuple[int, ...] = ()
+    """Shape of the latents of one image: `[128]` or `[128, 1, 1]`."""
+    output: tuple[float, float] = (-1.0, 1.0)
+    """What black and white are in the network's images."""
+    bounds: tuple[float, float] | None = (-3.0, 3.0)
+    """Least and largest latent; null for none. Latents start as standard normal numbers; Nguyen et
+    al. keep codes within 3 standard deviations of what they are for photographs."""
+    step: float = 0.5
+    """How far a step moves a latent, as a multiple of the learning rate."""
+    source: str = ""
+    """Digest of the file that the callable is written in; the survey fills it in."""
+    alpha: bool = False
+    """Whether to keep where the score's gradient fell, as a map of opacity."""
+
+    def __post_init__(self) -> None:
+        for name in ("target", "weights", "latent"):
+            require(bool(getattr(self, name)), f"{name} must not be empty.")
+        require(min(self.latent) >= 1, f"latent must be 1 or more, not {list(self.latent)}.")
+        require(self.output[0] < self.output[1], f"output must ascend, not {list(self.output)}.")
+        if self.bounds is not None:
+            ascending = self.bounds[0] < self.bounds[1]
+            require(ascending, f"bounds must ascend, not {list(self.bounds)}.")
+        positive(step=self.step)
+
+
+Parameterization = Fourier | Pixel | Maco | Pyramid | Cppn | Generator
+
+FROM_NOISE_ALONE = (Cppn, Generator)
 """For these no parameters can be found that give a picture back."""
 
 
@@ -138,7 +176,35 @@ class DatasetInit:
     """Digest of the dataset; the survey fills it in."""
 
 
-Init = NoiseInit | SpectrumInit | DatasetInit
+@dataclass(frozen=True)
+class PhotographInit:
+    """Start every image from one photograph."""
+
+    name: str = "photograph"
+    photograph: str = input_field("picture", default="")
+    """The image file; its middle is cut to the shape of the images and resized."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.photograph), "photograph must name one: init.photograph=photo.jpg.")
+
+
+Init = NoiseInit | SpectrumInit | DatasetInit | PhotographInit
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Images are made only within a mask over a fixed picture."""
+
+    name: str = "picture"
+    area: str = input_field("mask", default="")
+    """Image file of the mask: white where images are made, black where the picture stays."""
+    picture: str = input_field("picture", default="")
+    """Image file of the picture; mask and picture are cut to the shape of the images and resized.
+    """
+
+    def __post_init__(self) -> None:
+        for name in ("area", "picture"):
+            require(bool(getattr(self, name)), f"{name} must name an image file.")
 
 
 @dataclass(frozen=True)
@@ -252,6 +318,7 @@ class Recipe:
     """Number format of the network during ascent: `fp32` or `bf16`; all else is fp32."""
     regularizers: Regularizers = Regularizers()
     init: Init = NoiseInit()
+    mask: Mask | None = None
     octaves: Octaves | None = None
     snapshots: int = 0
     """The image is kept every so many steps; 0: only at the end."""

@@ -33,6 +33,13 @@ NEEDED = {
     "quality=natural": ["dataset=folder"],
     **{f"saliency={name}": ["dataset=folder"] for name in METHODS},
     **{f"objective={name}": ["objective.photograph=photo.jpg"] for name in OF_PHOTOGRAPHS},
+    "init=photograph": ["init.photograph=photo.jpg"],
+    "mask=picture": ["mask.area=mask.png", "mask.picture=photo.jpg"],
+    "parameterization=generator": [
+        "parameterization.target=mymodule.build",
+        "parameterization.weights=prior.pth",
+        "parameterization.latent=[8]",
+    ],
     "objective=custom": ["objective.function=mymodule.score"],
     "objective=joint": ["objective.terms=[{layer: conv1}, {layer: conv2, weight: -1}]"],
 }
@@ -44,6 +51,19 @@ def test_every_choice_of_every_group_composes(choice: str) -> None:
     group, _, pick = choice.partition("=")
     whose = [f"optimizer={pick.partition('_')[0]}"] if group == "pace" else []
     assert composed(choice, *whose, *NEEDED.get(choice, [])).name == "demo"
+
+
+@pytest.mark.parametrize(
+    ("choice", "key"),
+    [
+        ("mask=picture", "mask.area"),
+        ("init=photograph", "init.photograph"),
+        ("parameterization=generator", "parameterization.target"),
+    ],
+)
+def test_what_must_be_given_is_told(choice: str, key: str) -> None:
+    with pytest.raises(UserError, match=f"{key} is missing and has no default"):
+        composed(choice)
 
 
 @pytest.mark.parametrize("choice", ["saliency=vanilla", "init=dataset"])

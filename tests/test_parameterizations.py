@@ -1,26 +1,40 @@
 """Parameterizations: what the family promises, checked on every member at once."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from images import (
     KEYS,
+    MASK,
+    PICTURE,
     every_member,
     every_member_from_pictures,
     every_shape,
+    find,
     images_of,
     only_parameter,
     photographs,
+    recipe_of,
 )
 from torch import Tensor, nn
-from toys import channel_mean, make_recipe, random_network
+from toys import channel_mean, random_network
 
 from pipeline import rng, spectrum
 from pipeline.optimize import Ascent, Climber, Jobs
 from pipeline.parameterizations.base import Shape
-from pipeline.recipe import DatasetInit, Fourier, Regularizers, SpectrumInit, Transforms
+from pipeline.pictures import read_picture
+from pipeline.recipe import (
+    Adam,
+    DatasetInit,
+    Fourier,
+    Mask,
+    PhotographInit,
+    Regularizers,
+    SpectrumInit,
+    Transforms,
+)
 from pipeline.recipe import Parameterization as Config
+
+every_mask = pytest.mark.parametrize("mask", [None, MASK], ids=["bare", "masked"])
 
 
 @every_member
@@ -116,36 +130,42 @@ def test_gradient_is_the_slope_of_what_is_rendered(config: Config, shape: Shape)
 # --- in the loop ---
 
 
-def climb(config: Config, shape: Shape, keys: Tensor, climber: Climber | None = None) -> Ascent:
-    climber = climber or climber_of(config, shape)
-    return climber.ascend(Jobs(keys, torch.arange(len(keys)) % 4))
-
-
-def climber_of(config: Config, shape: Shape) -> Climber:
+def climber_of(config: Config, shape: Shape, mask: Mask | None) -> Climber:
     network = random_network(nn.Conv2d(shape[0], 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 4, 3))
-    recipe = make_recipe(config, Transforms(jitter=1.0), shape[1:], steps=6)
-    recipe = replace(recipe, regularizers=Regularizers(blur=0.4))
+    recipe = recipe_of(
+        config,
+        shape,
+        mask=mask,
+        transforms=Transforms(jitter=1.0),
+        optimizer=Adam(steps=6, leaky_steps=2),
+        regularizers=Regularizers(blur=0.4),
+    )
     return Climber(
-        lambda images: (network(images).flatten(2),), channel_mean(), recipe, colours=shape[0]
+        lambda images: (network(images).flatten(2),), channel_mean(), recipe, shape[0], find
     )
 
 
+def climb(climber: Climber, keys: Tensor) -> Ascent:
+    return climber.ascend(Jobs(keys, torch.arange(len(keys)) % 4))
+
+
+@every_mask
 @every_member
 @every_shape
-def test_scores_rise(config: Config, shape: Shape) -> None:
-    ascent = climb(config, shape, KEYS)
+def test_scores_rise(config: Config, shape: Shape, mask: Mask | None) -> None:
+    ascent = climb(climber_of(config, shape, mask), KEYS)
     assert ascent.images.shape == (len(KEYS), *shape)
     assert ascent.finite.all()
     assert (ascent.trace[:, -1] > ascent.trace[:, 0]).all()
 
 
+@every_mask
 @every_member
-@every_shape
-def test_a_second_batch_is_that_of_a_fresh_start(config: Config, shape: Shape) -> None:
+def test_a_second_batch_is_that_of_a_fresh_start(config: Config, mask: Mask | None) -> None:
     others = rng.keys([f"{i:016x}" + "0" * 48 for i in range(91, 99)])
-    climber = climber_of(config, shape)
-    climb(config, shape, KEYS, climber)
-    again, fresh = climb(config, shape, others, climber), climb(config, shape, others)
+    used, fresh = (climber_of(config, (1, 12, 18), mask) for _ in range(2))
+    climb(used, KEYS)
+    again, fresh = climb(used, others), climb(fresh, others)
     assert torch.equal(again.images, fresh.images)
     assert torch.equal(again.trace, fresh.trace)
 
@@ -183,6 +203,15 @@ def test_what_was_once_encoded_is_given_back(config: Config, shape: Shape) -> No
     wanted = images.values().detach().clone()
     images.encode(wanted)
     assert torch.allclose(images.values(), wanted, atol=1e-3)
+
+
+@every_member_from_pictures
+@every_shape
+def test_a_start_from_one_photograph_is_that_of_every_job(config: Config, shape: Shape) -> None:
+    images = images_of(config, shape, init=PhotographInit(photograph=PICTURE))
+    picture = read_picture(find(PICTURE), shape[0], shape[1:]).expand(len(KEYS), -1, -1, -1)
+    expected = images_of(config, shape, init=DatasetInit(), photographs=picture)
+    assert torch.equal(images(), expected())
 
 
 def test_a_start_from_the_dataset_needs_photographs() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from images import MASK, PRIOR, find, for_colours
 from test_invariance import EVERY_TRANSFORM, RECIPE
 
 from pipeline import rng
@@ -14,7 +15,7 @@ from pipeline.layers import describe_layers
 from pipeline.models import load_network
 from pipeline.optimize import Ascent, Climber, Jobs
 from pipeline.optimizer_records import LBFGS, SGD, AdamW, NAdam
-from pipeline.recipe import Fourier, Maco, Pixel, Recipe, Regularizers, SpectrumInit
+from pipeline.recipe import Cppn, Fourier, Maco, Pixel, Pyramid, Recipe, Regularizers, SpectrumInit
 from pipeline.replay import capture
 
 pytestmark = [
@@ -27,7 +28,7 @@ def make_bench(recipe: Recipe) -> LayerBench:
     network = load_network(ModelConfig("demo"))
     layers = describe_layers(network.module, network.example(recipe.image_size))
     info = next(layer for layer in layers if layer.name == "conv5")
-    return Workbench(network, recipe, torch.device("cuda")).layer(info)
+    return Workbench(network, recipe, torch.device("cuda"), find=find).layer(info)
 
 
 def climb(climber: Climber, numbers: range) -> Ascent:
@@ -40,6 +41,9 @@ CHANGES: dict[str, dict[str, Any]] = {
     "fourier": {"parameterization": Fourier()},
     "pixel": {"parameterization": Pixel(alpha=True)},
     "maco": {"parameterization": Maco(alpha=True)},
+    "pyramid": {"parameterization": Pyramid(), "regularizers": HELD_BACK},
+    "cppn": {"parameterization": Cppn(layers=3)},
+    "generator": {"parameterization": for_colours(PRIOR, 3), "mask": MASK},
     "held back": {"parameterization": Fourier(), "regularizers": HELD_BACK},
     "nadam": {"optimizer": NAdam(steps=12, leaky_steps=6, weight_decay=0.01)},
     "adamw": {"optimizer": AdamW(steps=12, leaky_steps=6)},
@@ -60,7 +64,7 @@ def test_replayed_steps_give_the_bits_of_eager_steps(
     bench = make_bench(recipe)
     for numbers in (range(16), range(16, 32)):  # the second batch replays from its first step
         replayed = climb(bench.climber, numbers)
-        eager = Climber(bench.fast, bench.objective, recipe)
+        eager = Climber(bench.fast, bench.objective, recipe, find=find)
         eager._start(_jobs(range(16))).graphs = None
         expected = climb(eager, numbers)
         assert torch.equal(replayed.images, expected.images)

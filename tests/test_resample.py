@@ -34,9 +34,8 @@ def test_weights_of_half_and_double() -> None:
 def test_the_gradient_is_the_transpose(size: tuple[int, int]) -> None:
     images, weight = torch.rand(2, 1, *size).requires_grad_(), torch.rand(2, 1, 17, 9)
     (gradient,) = torch.autograd.grad((resized(images, (17, 9)) * weight).sum(), images)
-    down, across = (
-        resampling(a, b, torch.device("cpu")) for a, b in zip(size, (17, 9), strict=True)
-    )
+    down = resampling(size[0], 17, images.device)
+    across = resampling(size[1], 9, images.device)
     assert torch.allclose(gradient, down.T @ weight @ across, atol=1e-5)
 
 
