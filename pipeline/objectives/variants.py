@@ -60,7 +60,7 @@ class Interpolation(Objective):
     def climbed(self, activations: Activations, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Scores (B,) and scores with likeness of neighbours (B,), float32."""
         score = self.score(activations, targets)
-        rows = activations[0].float().view(-1, self.variants, activations[0][0].numel())
+        rows = activations[0].float().reshape(-1, self.variants, activations[0][0].numel())
         alike = torch.nn.functional.cosine_similarity(rows[:, 1:], rows[:, :-1], dim=2)
         # Of the neighbour before and of the one after; those at the ends have one.
         before, after = torch.zeros_like(rows[:, :, 0]), torch.zeros_like(rows[:, :, 0])
