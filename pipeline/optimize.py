@@ -19,7 +19,8 @@ from pipeline.colours import to_bytes
 from pipeline.gradients import LeakyGradient, PolyphaseStem
 from pipeline.layers import Forward
 from pipeline.objectives import Objective
-from pipeline.parameterizations import Parameterization, make_parameterization
+from pipeline.parameterizations import make_parameterization
+from pipeline.parameterizations.base import Parameterization
 from pipeline.recipe import Adam, Recipe, snapshot_steps, trace_steps
 from pipeline.regularizers import blur, blur_width, clipped, pulled_back
 from pipeline.replay import Graphs, capture
@@ -89,7 +90,7 @@ class Ascends(Protocol):
 
 def started(recipe: Recipe, jobs: Jobs) -> Parameterization:
     """The images of some samples as the ascent begins; raises ValueError as `ascend` does."""
-    images = make_parameterization(recipe, jobs.keys, jobs.photographs)
+    images = make_parameterization(recipe, 3, jobs.keys, jobs.photographs)
     if jobs.values is not None:
         images.encode(jobs.values)
     return images

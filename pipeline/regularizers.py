@@ -12,7 +12,7 @@ Penalties R are sums over pixels and colours, so weights mean the same at any im
 import torch
 from torch import Tensor
 
-from pipeline.parameterizations import Parameterization
+from pipeline.parameterizations.base import Parameterization
 from pipeline.recipe import Regularizers
 from pipeline.spectrum import fine_frequencies
 
@@ -20,12 +20,12 @@ _EVERYTHING = (1, 2, 3)
 
 
 def pulled_back(settings: Regularizers, images: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient of the score at the images, less those of the penalties: (B, 3, H, W).
+    """The gradient of the score at the images, less those of the penalties: (B, C, H, W).
 
     Args:
         settings: the weights.
-        images: (B, 3, H, W) in [0, 1].
-        gradient: (B, 3, H, W) of the score.
+        images: (B, C, H, W) in [0, 1].
+        gradient: (B, C, H, W) of the score.
     """
     penalties = [
         weight * penalty(images.requires_grad_())

@@ -13,7 +13,7 @@ import pipeline
 
 PACKAGE = Path(pipeline.__file__).parent
 MODULES = {
-    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 
@@ -21,7 +21,8 @@ FLOW = (
     *("errors", "records", "recipe", "jobs", "config", "plan"),
     *("sealed_file", "shard_file", "store", "listing", "photographs", "views"),
     *("rng", "batches", "gradients", "models", "layers", "fields", "observe", "objectives"),
-    *("colours", "spectrum", "parameterizations", "regularizers"),
+    *("colours", "spectrum", "parameterizations.base", "parameterizations.frequencies"),
+    *("parameterizations.fourier", "parameterizations", "regularizers"),
     *("transforms", "optimize", "statistics", "bench", "saliency", "survey", "manifest"),
     *("study", "study_tasks", "study_store", "evidence", "pulse", "committer"),
     *("tasks.base", "tasks.ascend", "tasks.study", "tasks.illustrate", "worker"),

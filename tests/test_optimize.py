@@ -78,7 +78,7 @@ def test_learning_rate_falls_from_the_first_to_the_last(steps: int, moved: float
     # Without memory, Adam moves every value by the learning rate itself.
     recipe = make_recipe(Pixel(), steps=steps, final_learning_rate=0.1, beta1=0.0, beta2=0.0)
     images = climb(colour_reader(), recipe, [RED]).images
-    start = make_parameterization(recipe, KEYS[:1])().detach()
+    start = make_parameterization(recipe, 3, KEYS[:1])().detach()
     shift = (images.logit() - start.logit())[0, RED]
     all_three_up = to_colours(torch.ones(1, 3, 1, 1)).logit()[0, RED]
     assert torch.allclose(shift / all_three_up, torch.tensor(moved), atol=1e-4)

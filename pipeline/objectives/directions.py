@@ -93,8 +93,8 @@ def read_directions(path: Path, entry: str | None, layer: str) -> Tensor:
         UserError: an unreadable file, no such entry, or something else than a matrix of numbers.
     """
     entries = read_tensors(path)
-    name = entry or (layer if layer in entries else next(iter(entries), ""))
-    if name not in entries or (entry is None and len(entries) > 1 and name != layer):
+    name = entry or (next(iter(entries)) if len(entries) == 1 else layer)
+    if name not in entries:
         raise unknown("entry of objective.vectors:", name, entries, "Set objective.entry.")
     rows = entries[name]
     rows = rows[None] if rows.ndim == 1 else rows
