@@ -88,7 +88,7 @@ class LocalSettings:
 
 @dataclass(frozen=True)
 class CollateSettings:
-    """How the montages look."""
+    """How the montages look, and what pictures there are besides."""
 
     montage: Literal["grid", "evidence"] = "grid"
     """`grid`: a picture per layer, a tile per channel; `evidence`: besides, sheets with a row per
@@ -101,6 +101,9 @@ class CollateSettings:
     """Space between tiles, in pixels."""
     seeds: Literal["row", "grid"] = "row"
     """Several seeds: side by side in each cell (`row`), or one grid after the other (`grid`)."""
+    films: Literal["none", "strip", "webp", "both"] = "none"
+    """Every image on its way, of a sweep with snapshots: as a strip of its frames, as an animated
+    WebP file, or as both."""
 
     def __post_init__(self) -> None:
         if not 16 <= self.tile <= 2048:

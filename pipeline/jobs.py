@@ -181,6 +181,9 @@ class Shard:
 STATUS = {"ok": 0, "dead": 1, "diverged": 2, "failed": 3, "missing": 4, "silent": 5}
 """What became of a job. Shards know only the first three; the rest is found at collation."""
 
+FATES = {code: word for word, code in STATUS.items() if word != "ok"}
+"""What pictures say of a job that did not go well."""
+
 _SHARED = {"trace_step", "snapshot_step"}
 """Arrays that do not have a row per job."""
 

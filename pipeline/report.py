@@ -96,7 +96,7 @@ def _job_seconds(
         path = folder.shard(shard)
         if index.locate(shard) and path.exists():
             try:
-                measured.append(float(read_shard(path).facts["seconds_per_job"]))
+                measured.append(float(read_shard(path, pictures=False).facts["seconds_per_job"]))
             except (CorruptFile, KeyError):
                 continue
     guess = flops_per_job(layer, model.recipe) / flops_per_second(devices)

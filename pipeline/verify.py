@@ -8,14 +8,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.collate.gather import LayerView, layer_views
+from pipeline.collate.gather import LayerView, Piece, layer_views
 from pipeline.config import Config
 from pipeline.errors import EXIT_FAILED_JOBS, EXIT_OK, UserError
 from pipeline.jobs import STATUS
 from pipeline.manifest import plan_of
 from pipeline.records import build
+from pipeline.shard_file import PICTURES
 from pipeline.store import OutputFolder
 from pipeline.tasks.base import open_bench
+from pipeline.wording import target_name
 
 TOLERANCE = 1e-3
 """Largest relative difference between a stored activation and one measured again."""
@@ -24,7 +26,6 @@ SAMPLE = 64
 """Images measured again per layer."""
 
 _COMPARED = (
-    "image",
     "status",
     "activation",
     "activation_robust",
@@ -34,7 +35,7 @@ _COMPARED = (
     "trace",
     "response",
     "start",
-    "alpha",
+    "part_activation",
 )
 
 
@@ -83,20 +84,32 @@ def _compare(atlas: h5py.File, view: LayerView) -> Iterator[str]:
         yield f"{name} in the atlas is of another plan; collate it"
         return
     for piece in view.pieces():
-        # Shards that were made before a statistic was thought of lack it.
-        for dataset in (name for name in _COMPARED if name in piece.result.arrays):
-            for row, value in zip(piece.rows, piece.result.arrays[dataset], strict=True):
+        for dataset, rows in _datasets(view, piece):
+            for row, value in rows:
                 try:
                     stored = group[dataset][row, piece.seed_index]
                     if dataset == "status" and stored == STATUS["silent"]:
                         stored = STATUS["dead"]  # which only the photographs could tell
-                    same = np.array_equal(stored, value, True)
+                    same = np.array_equal(stored, value, dataset not in PICTURES)
                 except (OSError, ValueError, KeyError) as error:
                     yield f"{name}/{dataset} cannot be read: {error}"
                     break
                 if not same:
-                    channel = view.layer.channels[row]
-                    yield f"{name}/{dataset} of channel {channel} differs from its shard"
+                    recipe, channel = view.model.recipe, view.layer.channels[row]
+                    target = target_name(recipe, view.layer, channel)
+                    yield f"{name}/{dataset} of {target} differs from its shard"
+
+
+def _datasets(
+    view: LayerView, piece: Piece
+) -> Iterator[tuple[str, Iterator[tuple[int, NDArray[Any]]]]]:
+    """What is compared of some jobs: of each dataset the rows and their values."""
+    for name in _COMPARED:
+        # Shards that were made before a statistic was thought of lack it.
+        if name in piece.result.arrays:
+            yield name, zip(piece.rows.tolist(), piece.result.arrays[name], strict=True)
+    for name in view.pictures:
+        yield name, piece.pictures(name)
 
 
 def _measure_again(config: Config, views: list[LayerView]) -> tuple[float, int]:
@@ -132,4 +145,5 @@ def _sample(view: LayerView) -> Iterator[tuple[NDArray[Any], NDArray[Any], list[
         ]
         if chosen:
             channels = arrays["channel"][chosen].tolist()
-            yield arrays["activation"][chosen], arrays["image"][chosen], channels
+            images = [images for _, images in piece.pictures("image", chosen)]
+            yield arrays["activation"][chosen], np.stack(images), channels

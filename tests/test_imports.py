@@ -19,7 +19,7 @@ MODULES = {
 
 FLOW = (
     *("errors", "ranges", "records", "inputs", "objective_records", "optimizer_records", "recipe"),
-    *("jobs", "config", "targets", "plan"),
+    *("jobs", "config", "targets", "plan", "wording"),
     *("sealed_file", "shard_file", "store", "listing", "photographs", "views", "pictures"),
     *("rng", "batches", "gradients", "models", "layers", "fields", "observe", "device_network"),
     *("objectives.base", "objectives.channels", "objectives.directions", "objectives.joint"),
@@ -33,8 +33,10 @@ FLOW = (
     *("study", "study_tasks", "study_store", "evidence", "pulse", "committer"),
     *("tasks.base", "tasks.ascend", "tasks.study", "tasks.illustrate", "worker"),
     *("collate.overlay", "collate.drawing", "collate.evidence_row", "collate.sheet_grid"),
-    *("collate.evidence_sheet", "collate.gather", "collate.study_group", "collate.hdf5"),
-    *("collate.montage", "collate.evidence_pages", "collate.run"),
+    *("collate.evidence_sheet", "collate.gather", "collate.coordinates"),
+    *("collate.study_group", "collate.hdf5"),
+    *("collate.layout", "collate.labels", "collate.montage", "collate.films"),
+    *("collate.evidence_pages", "collate.run"),
 )
 """The way of the data, from the design: config, plan, worker, store, collate."""
 

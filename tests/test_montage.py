@@ -10,11 +10,13 @@ from PIL import Image
 from toys import fill_store, layer_info, make_plan, make_recipe
 
 from pipeline.collate.gather import LayerView, layer_views
-from pipeline.collate.montage import describe_recipe, draw_montage, plan_layout, write_montage
+from pipeline.collate.layout import plan_layout
+from pipeline.collate.montage import draw_montage, write_montage
 from pipeline.config import CollateSettings
 from pipeline.plan import Plan
 from pipeline.recipe import DatasetInit
 from pipeline.store import OutputFolder
+from pipeline.wording import describe_recipe
 
 
 def view_of(folder: OutputFolder, plan: Plan) -> LayerView:
@@ -74,7 +76,7 @@ def test_tiles_neither_overlap_nor_leave_the_picture(
 ) -> None:
     layout = plan_layout(n, seeds, (size, size), settings)
     width, height = layout.size
-    assert max(width, height) < 12_500
+    assert max(width, height) <= 12_000
     assert 16 <= layout.tile[0] <= max(16, min(size, settings.tile))
     if settings.columns:
         assert layout.columns == min(settings.columns, n)
@@ -84,7 +86,7 @@ def test_tiles_neither_overlap_nor_leave_the_picture(
         assert x >= 0
         assert y >= layout.header
         assert x + layout.tile[0] <= width
-        assert y + layout.tile[1] + layout.label <= height
+        assert y + layout.tile[1] + layout.line <= height
         taken[y : y + layout.tile[1], x : x + layout.tile[0]] += 1
     assert taken.max() == 1
 
@@ -109,7 +111,7 @@ def label_of(picture: Image.Image, plan: Plan, channel: int) -> Image.Image:
     layout = plan_layout(len(plan.models[0].layers[0].channels), 1, (64, 64), CollateSettings())
     x, y = layout.tile_corner(channel, 0)
     return picture.crop(
-        (x, y + layout.tile[1], x + layout.cell[0], y + layout.tile[1] + layout.label)
+        (x, y + layout.tile[1], x + layout.cell[0], y + layout.tile[1] + layout.line)
     )
 
 
@@ -154,7 +156,7 @@ def test_labels_stay_within_their_cell(folder: OutputFolder) -> None:
     without = np.asarray(draw_montage(view_of(folder, plan), settings))
     layout = plan_layout(9, 1, (16, 16), settings)
     x, y = layout.tile_corner(1, 0)
-    neighbour = np.s_[y + layout.tile[1] : y + layout.tile[1] + layout.label, x:]
+    neighbour = np.s_[y + layout.tile[1] : y + layout.tile[1] + layout.line, x:]
     assert np.array_equal(with_word[neighbour], without[neighbour])
 
 
