@@ -245,9 +245,9 @@ class Config:
     `{product: [...]}`."""
     seeds: tuple[int, ...]
     """One image per channel and seed."""
-    image_size: int | tuple[int, int] | None
-    """Height and width of the images, in pixels; one number for squares; default: each model's own
-    input size."""
+    image_size: int | tuple[int, int] | Literal["photograph"] | None
+    """Height and width of the images, in pixels; one number for squares; `photograph`: as large as
+    the one that they start from or are about; default: each model's own input size."""
     precision: Literal["auto", "fp32", "bf16"]
     """Number format of the network during ascent; `auto`: bf16 where the hardware has it."""
     batch_size: int | Literal["auto"]
@@ -342,7 +342,20 @@ class Config:
         if self.layers is not None:
             raise ValueError("objective=joint names its layers in its terms; leave out layers.")
 
+    @property
+    def photograph(self) -> str | None:
+        """The file of the photograph that images start from or are about, if there is one."""
+        found = (getattr(record, "photograph", None) for record in (self.init, self.objective))
+        return next((path for path in found if path), None)
+
     def _check_image_size(self) -> None:
+        if self.image_size == "photograph":
+            if self.photograph is None:
+                raise ValueError(
+                    "image_size=photograph needs one: init=photograph init.photograph=photo.jpg, or "
+                    "an objective about a photograph."
+                )
+            return
         size = 1 if self.image_size is None else self.image_size
         sides = size if isinstance(size, tuple) else (size, size)
         if not all(1 <= side <= LARGEST_IMAGE for side in sides):

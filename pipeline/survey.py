@@ -7,6 +7,7 @@ import copy
 import os
 import platform
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from pipeline.objectives.custom import with_source
 from pipeline.parameterizations.check import check_parameterization
 from pipeline.parameterizations.generator import with_source as with_generator_source
 from pipeline.photographs import Photographs, open_dataset
+from pipeline.pictures import picture_size
 from pipeline.plan import ModelPlan, Plan, StudyPlan
 from pipeline.recipe import DatasetInit, Recipe
 from pipeline.records import digest, plain
@@ -198,6 +200,9 @@ def _survey_model(model: ModelConfig, config: Config) -> Survey:
 def _image_size(config: Config, network: Network) -> tuple[int, int]:
     """Height and width of the images that are made for a network."""
     size = config.image_size or network.input_size
+    if size == "photograph":
+        assert config.photograph is not None
+        return picture_size(Path(config.photograph).expanduser())
     return size if isinstance(size, tuple) else (size, size)
 
 

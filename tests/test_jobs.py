@@ -92,6 +92,7 @@ def test_key_is_sha256_of_the_canonical_identity() -> None:
             },
             "image_size": [16, 16],
             "octaves": None,
+            "mask": None,
             "snapshots": 0,
             "precision": "fp32",
             "regularizers": {
