@@ -107,5 +107,7 @@ def _variants(recipe: Recipe) -> str:
     names = recipe.objective.variant_names
     if names in (("0",), ("positive",)):
         return ""
+    if names == tuple(map(str, range(len(names)))):
+        return f" ({len(names)} images)"
     shown = names if len(names) <= _SHOWN_VARIANTS else (names[0], "...", names[-1])
     return f" ({', '.join(shown)})"
