@@ -73,7 +73,7 @@ class LayerBench:
     """Makes images for targets of one layer, a batch at a time."""
 
     def __init__(self, bench: Workbench, info: LayerInfo, others: Sequence[Tap] = ()) -> None:
-        self.recipe, self.device = bench.recipe, bench.device
+        self.recipe, self.device, self.find = bench.recipe, bench.device, bench.find
         self.colours = len(bench.network.network.mean)
         self.exact = self.fast = _together(bench, info, others, DeviceNetwork.exact_forward)
         if self.recipe.precision != "fp32":
@@ -169,7 +169,7 @@ class LayerBench:
         return rows if variants == 1 else rows.reshape(-1, variants, *rows.shape[1:])
 
     def _climber(self, recipe: Recipe) -> Ascends:
-        return make_climber(self.fast, self.objective, recipe)
+        return make_climber(self.fast, self.objective, recipe, self.colours, self.find)
 
     def measure(self, pixels: NDArray[Any], channels: Sequence[int]) -> dict[str, NDArray[Any]]:
         """Measure stored images of some targets again: (n, H, W, C) uint8, or (n, V, H, W, C)."""

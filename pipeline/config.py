@@ -10,10 +10,13 @@ from typing import Any, Literal
 
 from pipeline.errors import UserError, nearest_first
 from pipeline.objective_records import JointObjective, Objective
+from pipeline.optimizer_records import Optimizer
 from pipeline.recipe import (
-    Adam,
+    FROM_NOISE_ALONE,
     DatasetInit,
     Init,
+    Mask,
+    NoiseInit,
     Octaves,
     Parameterization,
     Regularizers,
@@ -254,9 +257,11 @@ class Config:
     objective: Objective
     parameterization: Parameterization
     init: Init
+    mask: Mask | None
+    """Make images only within a mask over a fixed picture; `null` for everywhere."""
     regularizers: Regularizers
     transforms: Transforms
-    optimizer: Adam
+    optimizer: Optimizer
     octaves: Octaves | None
     """Climb at growing sizes; `null` for one size."""
     snapshots: int
@@ -286,6 +291,7 @@ class Config:
         if self.dataset is None and isinstance(self.init, DatasetInit):
             which = "init=dataset, as in quality=natural, starts from photographs"
             raise ValueError(f"{which}: {_ADD_PHOTOGRAPHS} init=noise or another quality.")
+        self._check_start()
         if self.snapshots < 0:
             raise ValueError(f"snapshots must be 0 or more, not {self.snapshots}.")
         chosen = choice_name(type(self.objective))
@@ -303,6 +309,22 @@ class Config:
             self._check_terms(self.objective)
         if not 1 <= self.shard_size <= LARGEST_SHARD:
             raise ValueError(f"shard_size must be 1 to {LARGEST_SHARD}, not {self.shard_size}.")
+
+    def _check_start(self) -> None:
+        if not isinstance(self.parameterization, FROM_NOISE_ALONE):
+            return
+        chosen = choice_name(type(self.parameterization))
+        if not isinstance(self.init, NoiseInit):
+            raise ValueError(
+                f"parameterization={chosen} starts from noise alone: what gives a picture back is "
+                f"not known. Take init=noise instead of init={choice_name(type(self.init))}, and "
+                "not quality=natural; or another parameterization."
+            )
+        if self.octaves is not None:
+            raise ValueError(
+                f"octaves start from pictures, and parameterization={chosen} from noise alone: "
+                "take octaves=none or another parameterization."
+            )
 
     def _check_terms(self, objective: JointObjective) -> None:
         labels = [model.title for model in self.models]
@@ -346,10 +368,12 @@ def make_config(values: Any) -> Config:
         UserError: an unknown key, a value of the wrong type or out of range, models of one label.
     """
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
     try:
         plain = OmegaConf.to_container(values, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise UserError(f"{error.full_key} is missing and has no default.") from error
     except OmegaConfBaseException as error:
         raise UserError(str(error).splitlines()[0]) from error
     assert isinstance(plain, Mapping)

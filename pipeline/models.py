@@ -82,7 +82,7 @@ def load_network(config: ModelConfig) -> Network:
     """
     weights = config.weights or "default"
     blueprint = _blueprint(config, weights)
-    module = _built(blueprint, config)
+    module = build_module(blueprint.build, "target", config.target)
     missing: tuple[str, ...] = ()
     if weights == "default" and blueprint.published is None and config.target:
         pass  # a callable of the user's own brings its weights along
@@ -188,25 +188,35 @@ def _from_target(config: ModelConfig, target: str) -> _Blueprint:
     )
 
 
-def _built(blueprint: _Blueprint, config: ModelConfig) -> nn.Module:
-    """Build the network; random weights are the same every time."""
+def build_module(
+    build: Callable[[], nn.Module], setting: str = "", target: str | None = None
+) -> nn.Module:
+    """Build a network; random weights are the same every time.
+
+    Args:
+        build: what builds it.
+        setting: where the user gave its name, for messages.
+        target: that name, if the user gave one.
+    Raises:
+        UserError: the user's callable fails, or does not return a network that is ready.
+    """
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         torch.manual_seed(0)
         try:
-            module = blueprint.build()
+            module = build()
         except (Exception, SystemExit) as error:
-            if not config.target:
+            if not target:
                 raise
-            raise UserError(f"target {config.target!r} failed: {error!r}.") from error
+            raise UserError(f"{setting} {target!r} failed: {error!r}.") from error
     if not isinstance(module, nn.Module):
         raise UserError(
-            f"target {config.target!r} returned {type(module).__name__}, not a torch.nn.Module."
+            f"{setting} {target!r} returned {type(module).__name__}, not a torch.nn.Module."
         )
     if any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
         raise UserError(
-            f"target {config.target!r} returned a network with lazy modules, whose shapes are not "
-            "yet known; run it once on an image before returning it."
+            f"{setting} {target!r} returned a network with lazy modules, whose shapes are not yet "
+            "known; run it once before returning it."
         )
     return module
 

@@ -6,11 +6,13 @@ starts from, plus what smaller sizes have added to it.
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from pipeline import rng
+from pipeline.inputs import Find, nowhere
 from pipeline.layers import Forward
 from pipeline.objectives import Objective
 from pipeline.optimize import Ascends, Ascent, Climber, Jobs, started
@@ -18,11 +20,17 @@ from pipeline.recipe import Octaves, Recipe
 from pipeline.resample import resized
 
 
-def make_climber(forward: Forward, objective: Objective, recipe: Recipe) -> Ascends:
+def make_climber(
+    forward: Forward,
+    objective: Objective,
+    recipe: Recipe,
+    colours: int = 3,
+    find: Find = nowhere,
+) -> Ascends:
     """What makes images by a recipe; see `Climber` for the arguments."""
     if recipe.octaves is None:
-        return Climber(forward, objective, recipe)
-    return OctaveClimber(forward, objective, recipe, recipe.octaves)
+        return Climber(forward, objective, recipe, colours, find)
+    return OctaveClimber(forward, objective, recipe, recipe.octaves, colours, find)
 
 
 def octave_sizes(octaves: Octaves, size: tuple[int, int]) -> list[tuple[int, int]]:
@@ -39,18 +47,27 @@ class OctaveClimber:
     """Climbs size after size."""
 
     def __init__(
-        self, forward: Forward, objective: Objective, recipe: Recipe, octaves: Octaves
+        self,
+        forward: Forward,
+        objective: Objective,
+        recipe: Recipe,
+        octaves: Octaves,
+        colours: int = 3,
+        find: Find = nowhere,
     ) -> None:
         self.recipe = recipe
+        self._started = partial(started, recipe, colours=colours, find=find)
         self.sizes = octave_sizes(octaves, recipe.image_size)
         self.climbers = [
-            Climber(forward, objective, replace(recipe, image_size=size, octaves=None))
+            make_climber(
+                forward, objective, replace(recipe, image_size=size, octaves=None), colours, find
+            )
             for size in self.sizes
         ]
 
     def ascend(self, jobs: Jobs, on_step: Callable[[int], None] = lambda step: None) -> Ascent:
         """As `Climber.ascend` does; all that is kept on the way has the image's own size."""
-        picture = started(self.recipe, jobs).values().detach()
+        picture = self._started(jobs).values().detach()
         added: Tensor | None = None
         found: list[Ascent] = []
         for number, climber in enumerate(self.climbers):

@@ -147,8 +147,9 @@ class Plan:
 
 
 def flops_per_job(layer: LayerPlan, recipe: Recipe) -> float:
-    """Floating-point operations of one job: each step is a forward and a backward pass."""
-    return layer.flops * recipe.variants * (2.0 * recipe.total_steps + _MEASURED_VIEWS)
+    """Floating-point operations of one job: passes of its steps forward and backward, and views."""
+    passes = recipe.total_steps * recipe.optimizer.passes_per_step
+    return layer.flops * recipe.variants * (2.0 * passes + _MEASURED_VIEWS)
 
 
 def photograph_seconds(flops: float, rate: float) -> float:

@@ -5,9 +5,12 @@ part of every job's identity. The code that acts on a record lives in the module
 """
 
 from dataclasses import dataclass, fields
+from typing import Any
 
+from pipeline.inputs import input_field
 from pipeline.objective_records import Objective
-from pipeline.ranges import not_negative, positive, require
+from pipeline.optimizer_records import Optimizer
+from pipeline.ranges import not_negative, positive, require, within
 
 ALGORITHM_VERSION = 4
 """Raised with every change of code that changes pixels under an unchanged recipe."""
@@ -62,7 +65,92 @@ class Maco:
         positive(contrast=self.contrast)
 
 
-Parameterization = Fourier | Pixel | Maco
+@dataclass(frozen=True)
+class Pyramid:
+    """A sum of levels, each with twice the resolution of the one before (Burt & Adelson 1983)."""
+
+    name: str = "pyramid"
+    levels: int = 6
+    """Number of levels; the finest has the image's own resolution."""
+    decay_power: float = 0.5
+    """A level's amplitude falls as its frequency ** -decay_power; 0.5 is what 1.5 is to Fourier
+    coefficients, of which there are more at high frequencies."""
+    initial_sd: float = 0.3
+    """Root mean square of the initial values of the levels, before that."""
+    contrast: float = 2.5
+    """Root mean square of every rendered sample before colours and sigmoid; 0 is mid-grey."""
+    alpha: bool = False
+    """Whether to keep where the score's gradient fell, as a map of opacity."""
+
+    def __post_init__(self) -> None:
+        require(1 <= self.levels <= 12, f"levels must be 1 to 12, not {self.levels}.")
+        not_negative(decay_power=self.decay_power)
+        positive(initial_sd=self.initial_sd, contrast=self.contrast)
+
+
+@dataclass(frozen=True)
+class Cppn:
+    """A small network from a pixel's place to its colours (Mordvintsev et al. 2018)."""
+
+    name: str = "cppn"
+    layers: int = 8
+    """Number of hidden layers."""
+    units: int = 24
+    """Number of units of each."""
+    step: float = 0.1
+    """How far a step moves a weight, as a multiple of the learning rate and of the standard
+    deviation that the weight starts with."""
+    contrast: float = 2.5
+    """Root mean square of every rendered sample before colours and sigmoid; 0 is mid-grey."""
+    alpha: bool = False
+    """Whether to keep where the score's gradient fell, as a map of opacity."""
+
+    def __post_init__(self) -> None:
+        require(1 <= self.layers <= 64, f"layers must be 1 to 64, not {self.layers}.")
+        require(2 <= self.units <= 1024, f"units must be 2 to 1024, not {self.units}.")
+        positive(step=self.step, contrast=self.contrast)
+
+
+@dataclass(frozen=True)
+class Generator:
+    """Latents of a network that makes images: a learned prior (Nguyen et al. 2016)."""
+
+    name: str = "generator"
+    target: str = ""
+    """Dotted name of a callable that returns the network (`mypackage.prior.build`)."""
+    args: dict[str, Any] | None = None
+    """Keyword arguments of that callable."""
+    weights: str = input_field("weights", default="")
+    """File of the network's weights."""
+    latent: tuple[int, ...] = ()
+    """Shape of the latents of one image: `[128]` or `[128, 1, 1]`."""
+    output: tuple[float, float] = (-1.0, 1.0)
+    """What black and white are in the network's images."""
+    bounds: tuple[float, float] | None = (-3.0, 3.0)
+    """Least and largest latent; null for none. Latents start as standard normal numbers; Nguyen et
+    al. keep codes within 3 standard deviations of what they are for photographs."""
+    step: float = 0.5
+    """How far a step moves a latent, as a multiple of the learning rate."""
+    source: str = ""
+    """Digest of the file that the callable is written in; the survey fills it in."""
+    alpha: bool = False
+    """Whether to keep where the score's gradient fell, as a map of opacity."""
+
+    def __post_init__(self) -> None:
+        for name in ("target", "weights", "latent"):
+            require(bool(getattr(self, name)), f"{name} must not be empty.")
+        require(min(self.latent) >= 1, f"latent must be 1 or more, not {list(self.latent)}.")
+        require(self.output[0] < self.output[1], f"output must ascend, not {list(self.output)}.")
+        if self.bounds is not None:
+            ascending = self.bounds[0] < self.bounds[1]
+            require(ascending, f"bounds must ascend, not {list(self.bounds)}.")
+        positive(step=self.step)
+
+
+Parameterization = Fourier | Pixel | Maco | Pyramid | Cppn | Generator
+
+FROM_NOISE_ALONE = (Cppn, Generator)
+"""For these no parameters can be found that give a picture back."""
 
 
 @dataclass(frozen=True)
@@ -88,24 +176,92 @@ class DatasetInit:
     """Digest of the dataset; the survey fills it in."""
 
 
-Init = NoiseInit | SpectrumInit | DatasetInit
+@dataclass(frozen=True)
+class PhotographInit:
+    """Start every image from one photograph."""
+
+    name: str = "photograph"
+    photograph: str = input_field("picture", default="")
+    """The image file; its middle is cut to the shape of the images and resized."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.photograph), "photograph must name one: init.photograph=photo.jpg.")
+
+
+Init = NoiseInit | SpectrumInit | DatasetInit | PhotographInit
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Images are made only within a mask over a fixed picture."""
+
+    name: str = "picture"
+    area: str = input_field("mask", default="")
+    """Image file of the mask: white where images are made, black where the picture stays."""
+    picture: str = input_field("picture", default="")
+    """Image file of the picture; mask and picture are cut to the shape of the images and resized.
+    """
+
+    def __post_init__(self) -> None:
+        for name in ("area", "picture"):
+            require(bool(getattr(self, name)), f"{name} must name an image file.")
 
 
 @dataclass(frozen=True)
 class Transforms:
-    """Random views of the image that the network sees, drawn anew per sample and step."""
+    """Random views of the image that the network sees, drawn anew per sample and step.
+
+    Ranges are a smallest and a largest value, between which values are uniform. Formulas are in
+    `transforms`.
+    """
 
     jitter: float = 2.0
     """Largest shift along each axis, in pixels."""
     scale: tuple[float, float] = (0.97, 1.03)
-    """Smallest and largest magnification."""
+    """Smallest and largest magnification; their logarithms are uniform."""
     rotate: float = 2.0
     """Largest turn to either side, in degrees."""
+    flip: float = 0.0
+    """Probability of a mirror image, left to right."""
+    perspective: float = 0.0
+    """How far the corners of what is seen may lie inwards of the image's, in half sides."""
+    crop: tuple[float, float] = (1.0, 1.0)
+    """Side of a crop, as a share of the image's; the crop fills the view."""
+    brightness: tuple[float, float] = (1.0, 1.0)
+    """Factor of all values."""
+    contrast: tuple[float, float] = (1.0, 1.0)
+    """Factor of the distance from the mean grey."""
+    saturation: tuple[float, float] = (1.0, 1.0)
+    """Factor of the distance from the grey image; of images with three colours alone."""
+    blur: tuple[float, float] = (0.0, 0.0)
+    """Width of a Gaussian, in pixels."""
+    noise: tuple[float, float] = (0.0, 0.0)
+    """Standard deviation of normal noise, where images are in [0, 1]."""
+    cutout: tuple[float, float] = (0.0, 0.0)
+    """Height and width of a grey rectangle, as a share of the image's."""
 
     def __post_init__(self) -> None:
         not_negative(jitter=self.jitter, rotate=self.rotate)
-        positive(**{"scale[0]": self.scale[0], "scale[1]": self.scale[1]})
-        require(self.scale[0] <= self.scale[1], f"scale must ascend, not {list(self.scale)}.")
+        within(0.0, 1.0, flip=self.flip)
+        within(0.0, _MOST_PERSPECTIVE, perspective=self.perspective)
+        for name, least, most in _TRANSFORM_RANGES:
+            low, high = getattr(self, name)
+            within(least, most, **{f"{name}[0]": low, f"{name}[1]": high})
+            require(low <= high, f"{name} must ascend, not {[low, high]}.")
+
+
+_MOST_PERSPECTIVE = 0.6
+"""From two thirds on, the corners need not make a convex shape, and no view looks like that."""
+
+_TRANSFORM_RANGES = (
+    ("scale", 0.1, 10.0),
+    ("crop", 0.05, 1.0),
+    *((name, 0.0, 10.0) for name in ("brightness", "contrast", "saturation")),
+    ("blur", 0.0, 50.0),
+    ("noise", 0.0, 10.0),
+    ("cutout", 0.0, 1.0),
+)
+"""What the ends of each range may be."""
 
 
 @dataclass(frozen=True)
@@ -135,37 +291,6 @@ class Regularizers:
 
 
 @dataclass(frozen=True)
-class Adam:
-    """Gradient ascent by Adam (Kingma & Ba 2015), with a leaky gradient through ReLU at first."""
-
-    name: str = "adam"
-    steps: int = 24
-    """Ascent steps per image."""
-    learning_rate: float = 0.5
-    """Step size at the start."""
-    final_learning_rate: float = 0.1
-    """Step size at the end; it falls along half a cosine."""
-    beta1: float = 0.3
-    """Decay of the mean of gradients."""
-    beta2: float = 0.99
-    """Decay of the mean of squared gradients."""
-    leaky_steps: int = 8
-    """Number of first steps in which gradients leak through the closed side of ReLU."""
-    leaky_slope: float = 0.1
-    """Slope of that leak; with 0 a channel that starts closed stays a grey tile."""
-    starts: int = 3
-    """How many random starts a channel gets that stays dead; later ones leak at every step."""
-
-    def __post_init__(self) -> None:
-        require(self.steps >= 1, f"steps must be 1 or more, not {self.steps}.")
-        positive(learning_rate=self.learning_rate, final_learning_rate=self.final_learning_rate)
-        require(0 <= self.beta1 < 1, f"beta1 must be in [0, 1), not {self.beta1}.")
-        require(0 <= self.beta2 < 1, f"beta2 must be in [0, 1), not {self.beta2}.")
-        not_negative(leaky_steps=self.leaky_steps, leaky_slope=self.leaky_slope)
-        require(1 <= self.starts <= 255, f"starts must be 1 to 255, not {self.starts}.")
-
-
-@dataclass(frozen=True)
 class Octaves:
     """Climbing at growing sizes (Mordvintsev et al. 2015, "Inceptionism"), each with all steps."""
 
@@ -186,13 +311,14 @@ class Recipe:
     objective: Objective
     parameterization: Parameterization
     transforms: Transforms
-    optimizer: Adam
+    optimizer: Optimizer
     image_size: tuple[int, int]
     """Height and width of the image, in pixels."""
     precision: str
     """Number format of the network during ascent: `fp32` or `bf16`; all else is fp32."""
     regularizers: Regularizers = Regularizers()
     init: Init = NoiseInit()
+    mask: Mask | None = None
     octaves: Octaves | None = None
     snapshots: int = 0
     """The image is kept every so many steps; 0: only at the end."""

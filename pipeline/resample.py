@@ -8,15 +8,24 @@ from functools import cache
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
+
+_CACHE_LINE = 16
+"""Numbers in a cache line. What a product rounds on a CPU depends on where in one its matrices
+begin, so lines of pixels are filled up to whole ones, lest it depend on a sample's place."""
 
 
 def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
     """Images (B, C, H, W) at another height and width: (B, C, *size)."""
-    if tuple(images.shape[2:]) == size:
+    height, width = images.shape[2:]
+    if (height, width) == size:
         return images
-    down = resampling(images.shape[2], size[0], images.device)
-    across = resampling(images.shape[3], size[1], images.device)
-    return down @ (images @ across.mT)
+    maps = pad(images.flatten(0, 1), (0, -width % _CACHE_LINE))
+    # A product per map: the kernel of one large product would depend on how many there are.
+    down = resampling(height, size[0], images.device).expand(len(maps), -1, -1)
+    across = _in_whole_lines(width, size[1], images.device).expand(len(maps), -1, -1)
+    made = torch.bmm(torch.bmm(down, maps), across)[..., : size[1]]
+    return made.reshape(*images.shape[:2], *size)
 
 
 @cache
@@ -24,11 +33,19 @@ def resampling(before: int, after: int, device: torch.device) -> Tensor:
     """The matrix (after, before) that resamples a line of pixels.
 
     Linear between pixels where it enlarges; where it shrinks, weights fall along a triangle as wide
-    as two of the new pixels, as Pillow and torch do with antialiasing. Rows sum to 1.
+    as two of the new pixels, as Pillow and torch do with antialiasing. Rows sum to 1. From 2 n
+    pixels to n the weights are (1, 3, 3, 1) / 8, and back (1, 3) / 4.
     """
     scale = before / after
-    support = max(scale, 1.0)
     centres = (torch.arange(after, dtype=torch.float64) + 0.5) * scale
     pixels = torch.arange(before, dtype=torch.float64) + 0.5
-    weights = (1.0 - (pixels[None, :] - centres[:, None]).abs() / support).clamp_min(0.0)
+    distance = (pixels[None, :] - centres[:, None]).abs() / max(scale, 1.0)
+    weights = (1.0 - distance).clamp_min(0.0)
     return (weights / weights.sum(dim=1, keepdim=True)).float().to(device)
+
+
+@cache
+def _in_whole_lines(before: int, after: int, device: torch.device) -> Tensor:
+    """The transpose of that matrix, with zeros for what fills lines up."""
+    matrix = resampling(before, after, device).mT
+    return pad(matrix, (0, -after % _CACHE_LINE, 0, -before % _CACHE_LINE))

@@ -23,6 +23,8 @@ from pipeline.memory import free_host_bytes
 from pipeline.models import DTYPES, Network, check_weights, load_network
 from pipeline.objective_records import JointObjective, Objective
 from pipeline.objectives.custom import with_source
+from pipeline.parameterizations.check import check_parameterization
+from pipeline.parameterizations.generator import with_source as with_generator_source
 from pipeline.photographs import Photographs, open_dataset
 from pipeline.plan import ModelPlan, Plan, StudyPlan
 from pipeline.recipe import DatasetInit, Recipe
@@ -153,17 +155,20 @@ def _recipe(
         precision = _possible(config, found, layers, precision)
     recipe = Recipe(
         objective=objective,
-        parameterization=config.parameterization,
+        parameterization=with_generator_source(config.parameterization),
         transforms=config.transforms,
         optimizer=config.optimizer,
         image_size=wanted[0][0].image_size,
         precision=precision,
         regularizers=config.regularizers,
         init=config.init,
+        mask=config.mask,
         octaves=config.octaves,
         snapshots=config.snapshots,
     )
-    return inputs.resolved(recipe)
+    recipe = inputs.resolved(recipe)
+    check_parameterization(recipe, len(wanted[0][0].network.mean), inputs.find)
+    return recipe
 
 
 def _possible(config: Config, found: Survey, layers: list[LayerInfo], precision: str) -> str:

@@ -33,6 +33,13 @@ NEEDED = {
     "quality=natural": ["dataset=folder"],
     **{f"saliency={name}": ["dataset=folder"] for name in METHODS},
     **{f"objective={name}": ["objective.photograph=photo.jpg"] for name in OF_PHOTOGRAPHS},
+    "init=photograph": ["init.photograph=photo.jpg"],
+    "mask=picture": ["mask.area=mask.png", "mask.picture=photo.jpg"],
+    "parameterization=generator": [
+        "parameterization.target=mymodule.build",
+        "parameterization.weights=prior.pth",
+        "parameterization.latent=[8]",
+    ],
     "objective=custom": ["objective.function=mymodule.score"],
     "objective=joint": ["objective.terms=[{layer: conv1}, {layer: conv2, weight: -1}]"],
 }
@@ -41,7 +48,22 @@ NEEDED = {
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_of_every_group_composes(choice: str) -> None:
-    assert composed(choice, *NEEDED.get(choice, [])).name == "demo"
+    group, _, pick = choice.partition("=")
+    whose = [f"optimizer={pick.partition('_')[0]}"] if group == "pace" else []
+    assert composed(choice, *whose, *NEEDED.get(choice, [])).name == "demo"
+
+
+@pytest.mark.parametrize(
+    ("choice", "key"),
+    [
+        ("mask=picture", "mask.area"),
+        ("init=photograph", "init.photograph"),
+        ("parameterization=generator", "parameterization.target"),
+    ],
+)
+def test_what_must_be_given_is_told(choice: str, key: str) -> None:
+    with pytest.raises(UserError, match=f"{key} is missing and has no default"):
+        composed(choice)
 
 
 @pytest.mark.parametrize("choice", ["saliency=vanilla", "init=dataset"])
@@ -127,6 +149,9 @@ MISTAKES = [
     ("optimizer.steps=2.5", ["optimizer.steps must be a whole number, not 2.5"]),
     ("transforms.scale=[1.2,1]", ["transforms", "scale must ascend, not [1.2, 1.0]"]),
     ("transforms.scale=[1]", ["transforms.scale must be a list of 2"]),
+    ("transforms.noise=0.1", ["transforms.noise must be a list, not 0.1"]),
+    ("transforms.flip=2", ["transforms", "flip must be 0 to 1, not 2.0"]),
+    ("+transforms.jiter=2", ["'transforms.jiter'", "choose from: transforms.jitter"]),
     ("parameterization.name=fourie", ["parameterization.name 'fourie'", "choose from: fourier"]),
     ("init.name=nois", ["init.name 'nois'", "choose from: noise"]),
     ("regularizers.l2=-1", ["regularizers", "l2 must be 0 or more, not -1.0"]),

@@ -38,7 +38,7 @@ def test_magnitudes_are_those_of_photographs_whatever_the_phases(shape: Shape) -
 
 @every_shape
 def test_any_phases_are_reached(shape: Shape) -> None:
-    wanted = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+    wanted = torch.randn(len(KEYS), *shape, generator=torch.Generator().manual_seed(0))
     images = maco(shape)
     images.encode(wanted)
     free = ~own_mirror_images(shape)
@@ -49,7 +49,7 @@ def test_any_phases_are_reached(shape: Shape) -> None:
 @every_shape
 def test_the_gradient_is_the_true_one(shape: Shape) -> None:
     images = maco(shape).double()
-    weight = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0)).double()
+    weight = torch.randn(len(KEYS), *shape, generator=torch.Generator().manual_seed(0)).double()
 
     class Values(nn.Module):
         def __init__(self) -> None:

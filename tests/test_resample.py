@@ -24,7 +24,29 @@ def test_rows_sum_to_1_and_the_same_size_is_left_alone() -> None:
     assert resized(images, (6, 8)) is images
 
 
-def test_a_sample_is_resized_alike_in_any_batch() -> None:
-    images = torch.rand(16, 3, 20, 24)
-    together = resized(images, (31, 13))
-    assert torch.equal(resized(images[5:13], (31, 13)), together[5:13])
+def test_weights_of_half_and_double() -> None:
+    device = torch.device("cpu")
+    assert resampling(8, 4, device)[1].mul(8).tolist() == [0, 1, 3, 3, 1, 0, 0, 0]
+    assert resampling(4, 8, device)[3].mul(4).tolist() == [0, 3, 1, 0]
+
+
+@pytest.mark.parametrize("size", [(16, 24), (9, 9), (20, 17)])
+def test_the_gradient_is_the_transpose(size: tuple[int, int]) -> None:
+    images, weight = torch.rand(2, 1, *size).requires_grad_(), torch.rand(2, 1, 17, 9)
+    (gradient,) = torch.autograd.grad((resized(images, (17, 9)) * weight).sum(), images)
+    down = resampling(size[0], 17, images.device)
+    across = resampling(size[1], 9, images.device)
+    assert torch.allclose(gradient, down.T @ weight @ across, atol=1e-5)
+
+
+@pytest.mark.parametrize("after", [(31, 13), (17, 17), (9, 9)])
+@pytest.mark.parametrize("before", [(20, 24), (9, 9), (17, 17), (17, 33)])
+def test_a_sample_is_resized_alike_in_any_batch_and_place(
+    before: tuple[int, int], after: tuple[int, int]
+) -> None:
+    images = torch.rand(16, 3, *before)
+    together = resized(images, after)
+    for start in (1, 3, 8):
+        # A copy begins a cache line, as the middle of a batch may not.
+        found = resized(images[start : start + 8].clone(), after)
+        assert torch.equal(found, together[start : start + 8])

@@ -11,10 +11,11 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from pipeline import rng
-from pipeline.colours import to_colours
+from pipeline.colours import from_colours, to_colours
 
 Shape = tuple[int, int, int]
 """Colours, height and width of an image."""
@@ -25,6 +26,39 @@ _CACHE_LINE = 64
 class Parameterization(nn.Module, ABC):
     """What the family promises; "values" are images in decorrelated colours before the sigmoid."""
 
+    @abstractmethod
+    def forward(self) -> Tensor:
+        """Render: images (B, C, H, W) in [0, 1]."""
+
+    def values(self) -> Tensor:
+        """The values of the images: (B, C, H, W)."""
+        return from_colours(self())
+
+    def encode(self, values: Tensor) -> None:
+        """Set the parameters to those of given values (B, C, H, W).
+
+        Raises:
+            ValueError: no parameters can be found for given images; a config that wants them is
+                refused.
+        """
+        raise ValueError(f"{type(self).__name__} can start from noise alone.")
+
+    def blur_(self, transfer: Tensor) -> None:
+        """Multiply the spectrum of the values by `transfer` (H, W // 2 + 1), in place.
+
+        Nothing, where parameters are not linear in the values.
+        """
+
+    def constrain_(self) -> None:
+        """After a step, bring parameters back to where they may be, in place.
+
+        Nothing, where they may be anywhere.
+        """
+
+
+class ValueImages(Parameterization):
+    """Images that are made of values."""
+
     def forward(self) -> Tensor:
         """Render: images (B, C, H, W) in [0, 1]."""
         return to_colours(self.values())
@@ -32,14 +66,6 @@ class Parameterization(nn.Module, ABC):
     @abstractmethod
     def values(self) -> Tensor:
         """The values of the images: (B, C, H, W)."""
-
-    @abstractmethod
-    def encode(self, values: Tensor) -> None:
-        """Set the parameters to those of given values (B, C, H, W)."""
-
-    @abstractmethod
-    def blur_(self, transfer: Tensor) -> None:
-        """Multiply the spectrum of the values by `transfer` (H, W // 2 + 1), in place."""
 
 
 def normal(keys: Tensor, shape: Sequence[int], sd: float) -> nn.Parameter:
@@ -59,3 +85,10 @@ def padded(values: Tensor) -> nn.Parameter:
 def rows(parameters: Tensor, shape: Sequence[int]) -> Tensor:
     """The rows of parameters (B, P) as (B, *shape), without their padding."""
     return parameters[:, : math.prod(shape)].view(len(parameters), *shape)
+
+
+def split(parameters: Tensor, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
+    """The rows of parameters (B, P) as several (B, *shape), one after the other."""
+    sizes = [math.prod(shape) for shape in shapes]
+    parts = torch.split(parameters[:, : sum(sizes)], sizes, dim=1)
+    return [part.view(len(part), *shape) for part, shape in zip(parts, shapes, strict=True)]

@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 
 from pipeline.colours import fixed_contrast
-from pipeline.parameterizations.base import Parameterization, Shape, normal, rows
+from pipeline.parameterizations.base import Shape, ValueImages, normal, rows
 from pipeline.parameterizations.frequencies import inverse_fft
 from pipeline.recipe import Fourier
 
 
-class FourierImages(Parameterization):
+class FourierImages(ValueImages):
     """Images as real-FFT coefficients, so that a gradient step moves all scales at once.
 
     Olah et al. 2017, "Feature Visualization", preconditioning. After the inverse FFT each sample is

@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 from pipeline import rng, spectrum
 from pipeline.colours import fixed_contrast
-from pipeline.parameterizations.base import Parameterization, Shape, padded, rows
+from pipeline.parameterizations.base import Shape, ValueImages, padded, rows
 from pipeline.parameterizations.frequencies import inverse_fft, mirrored
 from pipeline.recipe import Maco
 
 
-class MacoImages(Parameterization):
+class MacoImages(ValueImages):
     """Images as phases; the magnitudes of their spectra are those of photographs.
 
     MACO of Fel et al. 2023, "Unlocking Feature Visualization for Deeper Networks with MAgnitude

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from pipeline.parameterizations.base import Parameterization, Shape, normal, rows
+from pipeline.parameterizations.base import Shape, ValueImages, normal, rows
 from pipeline.recipe import Pixel
 
 
-class PixelImages(Parameterization):
+class PixelImages(ValueImages):
     """Images as free pixels, in decorrelated colours.
 
     Parameters: pixels (B, P), of which the first C * H * W are the values.
