@@ -115,7 +115,7 @@ def plan_layout(
         variants: images of each seed.
     """
     blocks, grids = (1, seeds) if settings.seeds == "grid" else (seeds, 1)
-    largest = min(max(image_size), settings.tile)
+    largest = max(16, min(max(image_size), settings.tile))
     for side in range(largest, 15, -1):
         tile = _tile(image_size, side)
         columns = settings.columns or _columns(n, tile, blocks * variants, grids, settings.gap)
