@@ -253,7 +253,7 @@ class Config:
     batch_size: int | Literal["auto"]
     """Jobs per forward pass; does not change results."""
     shard_size: int
-    """Jobs per shard."""
+    """Jobs per shard; fewer where their pictures would take more than 256 MB."""
     objective: Objective
     parameterization: Parameterization
     init: Init

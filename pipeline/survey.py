@@ -28,7 +28,7 @@ from pipeline.parameterizations.check import check_parameterization
 from pipeline.parameterizations.generator import with_source as with_generator_source
 from pipeline.photographs import Photographs, open_dataset
 from pipeline.pictures import picture_size
-from pipeline.plan import ModelPlan, Plan, StudyPlan
+from pipeline.plan import ModelPlan, Plan, StudyPlan, jobs_at_once
 from pipeline.recipe import DatasetInit, Recipe
 from pipeline.records import digest, plain
 from pipeline.saliency import check_available
@@ -71,7 +71,8 @@ def make_plan(config: Config, surveys: list[Survey], devices: list[str]) -> Plan
         pairs = zip(config.models, surveys, strict=True)
         models = tuple(_plan_model(config, m, found, precision, inputs) for m, found in pairs)
     sources = {reference: str(path) for reference, path in inputs.sources.items()}
-    return Plan(models, config.seeds, config.shard_size, study, sources)
+    fitting = min(jobs_at_once(model.recipe, model.colours) for model in models)
+    return Plan(models, config.seeds, min(config.shard_size, fitting), study, sources)
 
 
 def _plan_study(config: Config) -> StudyPlan | None:

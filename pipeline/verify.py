@@ -17,7 +17,7 @@ from pipeline.records import build
 from pipeline.shard_file import PICTURES
 from pipeline.store import OutputFolder
 from pipeline.tasks.base import open_bench
-from pipeline.wording import target_name
+from pipeline.wording import count_images, target_name
 
 TOLERANCE = 1e-3
 """Largest relative difference between a stored activation and one measured again."""
@@ -57,13 +57,13 @@ def verify(manifest: dict[str, Any], folder: OutputFolder) -> int:
             f"{folder.atlas} cannot be read ({error}); collate it"
         ]  # h5py raises any of them
     if checked < plan.n_jobs:
-        problems.append(f"{plan.n_jobs - checked} images are missing; run it again")
+        problems.append(f"{count_images(plan, plan.n_jobs - checked)} missing; run it again")
     problems += [f"corrupt shard set aside: {path}" for view in views for path in view.corrupt]
     made_with = build(Config, manifest["config"])
     worst, measured = _measure_again(made_with, views)
     if worst > TOLERANCE:
         problems.append(f"activations measured again differ by up to {100 * worst:.3g} %")
-    print(f"{checked} images: shards and atlas compared, {len(problems)} problems")
+    print(f"{count_images(plan, checked)}: shards and atlas compared, {len(problems)} problems")
     print(f"{measured} activations measured again, largest difference {100 * worst:.3g} %")
     for problem in problems:
         print(f"  {problem}")
@@ -117,11 +117,11 @@ def _measure_again(config: Config, views: list[LayerView]) -> tuple[float, int]:
     worst, measured = 0.0, 0
     models = {model.title: model for model in config.models}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    for model in dict.fromkeys(view.model for view in views):
+    for model in {view.model.label: view.model for view in views}.values():
         labels = [model.label, *(tap.model for layer in model.layers for tap in layer.others)]
         wanted = [models[label] for label in dict.fromkeys(labels)]
         bench = open_bench(wanted, model, views[0].folder, device)
-        for view in (view for view in views if view.model == model):
+        for view in (view for view in views if view.model is model):
             layer = bench.layer(view.layer.info, view.layer.others)
             for stored, pixels, channels in _sample(view):
                 again = layer.measure(pixels, channels)["activation"]

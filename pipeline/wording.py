@@ -6,7 +6,7 @@ from pipeline.objective_records import (
     LogitObjective,
     ProbabilityObjective,
 )
-from pipeline.plan import LayerPlan, ModelPlan
+from pipeline.plan import LayerPlan, ModelPlan, Plan
 from pipeline.recipe import Recipe
 from pipeline.records import choice_name
 
@@ -27,6 +27,20 @@ def counted(n: int, word: str) -> str:
 def plural(word: str) -> str:
     """Several of it."""
     return _PLURALS.get(word, f"{word}s")
+
+
+def count_images(plan: Plan, jobs: int) -> str:
+    """The images of some jobs: `12 images`, `12 jobs of 2 images`."""
+    variants = plan.models[0].recipe.variants
+    return (
+        counted(jobs, "image") if variants == 1 else f"{counted(jobs, 'job')} of {variants} images"
+    )
+
+
+def targets_word(plan: Plan) -> str:
+    """What the targets of a plan are, in the plural."""
+    words = {target_word(model.recipe, layer) for model in plan.models for layer in model.layers}
+    return plural(words.pop() if len(words) == 1 else "target")
 
 
 def target_word(recipe: Recipe, layer: LayerPlan) -> str:
@@ -107,5 +121,7 @@ def _variants(recipe: Recipe) -> str:
     names = recipe.objective.variant_names
     if names in (("0",), ("positive",)):
         return ""
+    if names == tuple(map(str, range(len(names)))):
+        return f" ({len(names)} images)"
     shown = names if len(names) <= _SHOWN_VARIANTS else (names[0], "...", names[-1])
     return f" ({', '.join(shown)})"

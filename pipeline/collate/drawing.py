@@ -107,10 +107,10 @@ def numbered(word: str, numbers: Iterable[int], width: float) -> list[str]:
     return texts if fit else [text.removeprefix(f"{word} ") for text in texts]
 
 
-def common_size(texts: Iterable[str], size: int, width: float) -> int:
-    """The largest size up to `size` at which all texts fit, or the smallest that can be read."""
+def common_size(texts: Iterable[str], size: int, width: float, least: int = _SMALLEST_FONT) -> int:
+    """The largest size from `least` up to `size` at which all texts fit, or `least`."""
     longest = max(texts, key=font(size).getlength, default="")
-    return fitting(longest, size, width)[1]
+    return max(least, fitting(longest, size, width)[1])
 
 
 def wrapped(text: str, size: int, width: float) -> list[str]:

@@ -55,7 +55,7 @@ class Film:
     """After how many steps each is."""
     title: str
     facts: Sequence[str]
-    """How it was made, and what became of it."""
+    """What became of it, and how it was made."""
 
 
 def check_snapshots(settings: CollateSettings, snapshots: int) -> None:
@@ -120,7 +120,7 @@ def _film(
         f"seed {view.plan.seeds[seed_index]}",
         *([variant_words(view)[variant]] if view.variants else []),
     ]
-    facts = [*facts_of(view), view.fate(row, status)]
+    facts = [view.fate(row, status), *facts_of(view)]
     return Film(frames, snapshot_steps(recipe), "  ·  ".join(title), facts)
 
 

@@ -76,7 +76,7 @@ class LayerView:
     @property
     def colours(self) -> int:
         """How many colours the images have."""
-        return len(self.model.network.mean)
+        return self.model.colours
 
     @property
     def variants(self) -> tuple[int, ...]:

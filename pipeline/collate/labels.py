@@ -51,7 +51,7 @@ def draw_heading(picture: Image.Image, layout: Layout, title: str, facts: Iterab
     """Write a title, and below it in small letters the facts that are not empty."""
     draw = ImageDraw.Draw(picture)
     width = layout.size[0] - 4 * layout.gap
-    size = max(14, round(max(layout.tile) * 0.19))
+    size = max(14, round(layout.scale * 0.19))
     x, y = 2 * layout.gap, layout.gap
     draw_fitting(draw, (x, y), title, INK, size, width)
     text = "  ·  ".join(filter(None, facts))

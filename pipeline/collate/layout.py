@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pipeline.collate.drawing import LARGEST_SIDE
 from pipeline.config import CollateSettings
 
+_NARROWEST = 480
+"""Pixels; a title needs some width."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -25,10 +28,21 @@ class Layout:
     """Images of a block, side by side."""
     grids: int
     gap: int
-    line: int
-    """Height of a line of text below the images."""
-    header: int
-    """Height of the title."""
+
+    @property
+    def scale(self) -> float:
+        """Side of a square as large as an image, to which letters are fitted."""
+        return math.sqrt(self.tile[0] * self.tile[1])
+
+    @property
+    def line(self) -> int:
+        """Height of a line of text below the images."""
+        return max(12, round(self.scale * 0.14)) + 4
+
+    @property
+    def header(self) -> int:
+        """Height of the title."""
+        return 2 * self.gap + max(34, round(self.scale * 0.42))
 
     @property
     def block(self) -> int:
@@ -72,7 +86,7 @@ class Layout:
     def size(self) -> tuple[int, int]:
         """Width and height of the whole picture."""
         width = 2 * self.gap + self.columns * self.cell[0]
-        return max(width, 360), self.header + self.grids * self.grid_height + 2 * self.gap
+        return max(width, _NARROWEST), self.header + self.grids * self.grid_height + 2 * self.gap
 
     def tile_corner(self, position: int, seed_index: int = 0, variant: int = 0) -> tuple[int, int]:
         """Top left of the image of a cell (by its place in the grid), seed and variant."""
@@ -101,28 +115,32 @@ def plan_layout(
         variants: images of each seed.
     """
     blocks, grids = (1, seeds) if settings.seeds == "grid" else (seeds, 1)
-    shape = image_size[0] / image_size[1]
-    square = math.sqrt(n * grids * shape / (blocks * variants))
-    columns = min(n, settings.columns or _even_columns(n, square))
-    rows, largest = math.ceil(n / columns), min(max(image_size), settings.tile)
+    largest = max(16, min(max(image_size), settings.tile))
     for side in range(largest, 15, -1):
-        layout = Layout(
-            tile=(max(1, round(side / max(shape, 1.0))), max(1, round(side * min(shape, 1.0)))),
-            columns=columns,
-            rows=rows,
-            blocks=blocks,
-            variants=variants,
-            grids=grids,
-            gap=settings.gap,
-            line=max(12, round(side * 0.14)) + 4,
-            header=2 * settings.gap + max(34, round(side * 0.42)),
-        )
+        tile = _tile(image_size, side)
+        columns = settings.columns or _columns(n, tile, blocks * variants, grids, settings.gap)
+        columns = min(n, columns)
+        rows = math.ceil(n / columns)
+        layout = Layout(tile, columns, rows, blocks, variants, grids, settings.gap)
         if max(layout.size) <= LARGEST_SIDE:
             break
     return layout
 
 
-def _even_columns(n: int, square: float) -> int:
-    """Columns that leave the fewest cells of the last row empty, from a square to twice as wide."""
+def _tile(image_size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Width and height of an image whose longer side is so long."""
+    height, width = (max(1, round(side * length / max(image_size))) for length in image_size)
+    return width, height
+
+
+def _columns(n: int, tile: tuple[int, int], across: int, grids: int, gap: int) -> int:
+    """Columns that leave the fewest cells of the last row empty, from a square to twice as wide.
+
+    Few images stand in few rows instead, as far as the title is wide anyway.
+    """
+    square = math.sqrt(n * grids * tile[1] / (tile[0] * across))
+    below_title = _NARROWEST // (across * (tile[0] + gap))
+    if below_title > square:
+        return math.ceil(n / math.ceil(n / below_title))
     candidates = range(math.ceil(square), max(math.ceil(square), round(2 * square)) + 1)
     return min(candidates, key=lambda columns: (-n % columns, columns))

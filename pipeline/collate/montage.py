@@ -48,7 +48,7 @@ def draw_montage(view: LayerView, settings: CollateSettings) -> Image.Image:
     status = _draw_tiles(picture, view, layout)
     targets = count_targets(view.model.recipe, view.layer)
     title = layer_title(view.model, view.layer)
-    draw_heading(picture, layout, title, [targets, *facts_of(view), _fates(status)])
+    draw_heading(picture, layout, title, [targets, _fates(status), *facts_of(view)])
     draw = ImageDraw.Draw(picture)
     for label in _labels(view, layout, status):
         write_label(draw, label)
@@ -89,7 +89,8 @@ def _labels(view: LayerView, layout: Layout, status: NDArray[np.uint8]) -> Itera
     yield from _captions(view, layout, fates)
     recipe, channels = view.model.recipe, view.layer.channels
     texts = [target_label(recipe, view.layer, channel) for channel in channels]
-    size = common_size(texts, layout.letters, layout.room)
+    # Names that are long are cut short rather than made as small as can be.
+    size = common_size(texts, layout.letters, layout.room, round(0.7 * layout.letters))
     for place, text in enumerate(texts):
         for grid in range(layout.grids):
             fate = "" if layout.blocks > 1 else fates[place, grid]
