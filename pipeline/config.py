@@ -19,9 +19,9 @@ from pipeline.recipe import (
     Octaves,
     Parameterization,
     Regularizers,
-    Transforms,
 )
 from pipeline.records import build, choice_name
+from pipeline.transform_record import Transforms
 
 LARGEST_SHARD = 4096
 LARGEST_IMAGE = 4096

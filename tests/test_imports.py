@@ -18,14 +18,14 @@ MODULES = {
 }
 
 FLOW = (
-    *("errors", "records", "recipe", "jobs", "config", "plan"),
+    *("errors", "records", "transform_record", "recipe", "jobs", "config", "plan"),
     *("sealed_file", "shard_file", "store", "listing", "photographs", "views"),
     *("rng", "batches", "gradients", "models", "layers", "fields", "observe", "objectives"),
     *("colours", "spectrum", "parameterizations.base", "parameterizations.frequencies"),
     *("parameterizations.fourier", "parameterizations", "regularizers"),
     *("transforms.part", "transforms.spread", "transforms.warp", "transforms.geometry"),
-    *("transforms.photometry", "transforms.views"),
-    *("optimize", "statistics", "bench", "saliency", "survey", "manifest"),
+    *("transforms.photometry", "transforms", "optimize"),
+    *("statistics", "bench", "saliency", "survey", "manifest"),
     *("study", "study_tasks", "study_store", "evidence", "pulse", "committer"),
     *("tasks.base", "tasks.ascend", "tasks.study", "tasks.illustrate", "worker"),
     *("collate.overlay", "collate.drawing", "collate.evidence_row", "collate.sheet_grid"),
