@@ -20,9 +20,9 @@ from pipeline.recipe import (
     Octaves,
     Parameterization,
     Regularizers,
-    Transforms,
 )
 from pipeline.records import build, choice_name
+from pipeline.transform_record import Transforms
 
 LARGEST_SHARD = 4096
 LARGEST_IMAGE = 4096
@@ -352,8 +352,8 @@ class Config:
         if self.image_size == "photograph":
             if self.photograph is None:
                 raise ValueError(
-                    "image_size=photograph needs one: init=photograph init.photograph=photo.jpg, or "
-                    "an objective about a photograph."
+                    "image_size=photograph needs one: init=photograph init.photograph=photo.jpg, "
+                    "or an objective about a photograph."
                 )
             return
         size = 1 if self.image_size is None else self.image_size
