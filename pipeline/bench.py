@@ -25,7 +25,8 @@ from pipeline.objectives import make_objective
 from pipeline.observe import Answer, Observer, normalised
 from pipeline.optimize import Climber, Jobs
 from pipeline.recipe import Recipe, trace_steps
-from pipeline.statistics import measure, to_bytes
+from pipeline.resampling import Resize
+from pipeline.statistics import from_bytes, measure, to_bytes
 
 Observe = Callable[[Tensor], dict[str, Answer]]
 """Views (B, H, W, 3) uint8 to what layers answer, by their names."""
@@ -44,6 +45,7 @@ class Workbench:
         self.exact = _on_device(copy.deepcopy(network.module), torch.float32, device)
         self._mean = torch.tensor(network.mean, device=device).view(1, -1, 1, 1)
         self._std = torch.tensor(network.std, device=device).view(1, -1, 1, 1)
+        self._resize = _resize(recipe, device)
 
     @cached_property
     def fast(self) -> nn.Module:
@@ -60,25 +62,31 @@ class Workbench:
     def responses(self, module: nn.Module, info: LayerInfo) -> Callable[[Tensor], Tensor]:
         """Images (B, 3, H, W) in [0, 1] to the layer's activations (B, K, L)."""
         dtype = next((p.dtype for p in module.parameters()), torch.float32)
-        forward = truncate_for_speed(module, info, self._example(dtype))
-        return lambda images: forward(self._normalised(images, dtype))
+        forward = truncate_for_speed(module, info, self._example().to(self.device, dtype))
+        return lambda images: forward(self._inputs(images, dtype))
 
     def observer(self, infos: Sequence[LayerInfo]) -> Observe:
         """Views (B, H, W, 3) uint8 to the answers of several layers, in fp32."""
         observe = Observer(self.exact, infos)
-        return lambda views: observe(normalised(views.to(self.device), self.network))
+        if self._resize is None:
+            return lambda views: observe(normalised(views.to(self.device), self.network))
+        return lambda views: observe(self._inputs(from_bytes(views.to(self.device)), torch.float32))
 
     def receptive_fields(self, infos: Sequence[LayerInfo]) -> dict[str, Tensor]:
         """What each position of some layers sees: boxes (L, 4) in pixels of the image."""
         # Not on a GPU: some of its kernels work on tiles, and what is no number spreads there.
-        example = self.network.example(self.recipe.image_size)
-        return receptive_fields(self.network.module, infos, example)
+        fields = receptive_fields(self.network.module, infos, self._example())
+        if self._resize is None:
+            return fields
+        return {name: self._resize.sources(boxes) for name, boxes in fields.items()}
 
-    def _example(self, dtype: torch.dtype) -> Tensor:
-        return self.network.example(self.recipe.image_size).to(self.device, dtype)
+    def _example(self) -> Tensor:
+        return self.network.example(self.recipe.network_size or self.recipe.image_size)
 
-    def _normalised(self, images: Tensor, dtype: torch.dtype) -> Tensor:
-        normalised: Tensor = _Normalised.apply(images, self._mean, self._std, dtype)
+    def _inputs(self, images: Tensor, dtype: torch.dtype) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] as the network takes them."""
+        seen = images if self._resize is None else self._resize(images)
+        normalised: Tensor = _Normalised.apply(seen, self._mean, self._std, dtype)
         return normalised
 
 
@@ -213,12 +221,22 @@ class _Normalised(torch.autograd.Function):
         return grads[0].contiguous().float() / std, None, None, None
 
 
+def _resize(recipe: Recipe, device: torch.device) -> Resize | None:
+    """What a network that takes one size alone needs before it."""
+    if recipe.network_size is None:
+        return None
+    size = (recipe.image_size, recipe.image_size)
+    return Resize(size, (recipe.network_size, recipe.network_size), device)
+
+
 def _on_device(module: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Module:
     return module.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def _make_arithmetic_explicit() -> None:
     """fp32 means fp32, and the same kernels every time, whatever the library's defaults."""
+    # Attention without gradients would else be of other rounding than with them, and slower.
+    torch.backends.mha.set_fastpath_enabled(False)
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = False

@@ -5,6 +5,7 @@ form a series; a shard is a block of a series. A shard is one kind of task: work
 commits whole or not at all.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -40,6 +41,13 @@ class LayerInfo:
     """Of the forward pass up to and including this layer, one image."""
     flops_share: float
     """Of the whole forward pass."""
+    prefix_tokens: int = 0
+    """Leading tokens that are left out of activations, because they are no positions."""
+
+    @property
+    def positions(self) -> int:
+        """Number of positions of an activation (B, C, L)."""
+        return math.prod(self.shape) // self.n_channels - self.prefix_tokens
 
 
 @dataclass(frozen=True)

@@ -199,6 +199,11 @@ class Recipe:
     """Number format of the network during ascent: `fp32` or `bf16`; all else is fp32."""
     regularizers: Regularizers = Regularizers()
     init: Init = NoiseInit()
+    class_token: bool = False
+    """Whether tokens that are no positions (class token, registers) belong to activations."""
+    network_size: int | None = None
+    """Height and width that images are resized to before a network that takes no other; `None`: the
+    network sees them as they are."""
     algorithm: int = ALGORITHM_VERSION
 
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from pipeline.activations import main_tensor
 from pipeline.config import Config, FolderDataset, ModelConfig
 from pipeline.errors import UserError
 from pipeline.jobs import LayerInfo
-from pipeline.layers import capture, describe_layers, main_tensor, match_layers, truncate
+from pipeline.layers import OUTPUT, capture, describe_layers, match_layers, truncate
 from pipeline.listing import look_through
 from pipeline.memory import free_host_bytes
 from pipeline.models import DTYPES, Network, check_weights, load_network
@@ -34,8 +35,15 @@ class Survey:
 
     network: Network
     image_size: int
+    network_size: int | None
+    """What images are resized to for a network that takes no other size."""
     layers: list[LayerInfo]
     """Every layer that has channels."""
+
+    @property
+    def example(self) -> Tensor:
+        """Normalised noise (1, C, H, W) of the size that the network is given."""
+        return self.network.example(self.network_size or self.image_size)
 
     def choose(self, patterns: tuple[str, ...]) -> list[LayerInfo]:
         """The layers that the patterns choose; raises UserError."""
@@ -111,6 +119,8 @@ def _plan_model(config: Config, model: ModelConfig, found: Survey, precision: st
         precision=precision,
         regularizers=config.regularizers,
         init=config.init,
+        class_token=config.class_token,
+        network_size=found.network_size,
     )
     layers = []
     for info in wanted:
@@ -121,22 +131,63 @@ def _plan_model(config: Config, model: ModelConfig, found: Survey, precision: st
 
 def _survey_model(model: ModelConfig, config: Config) -> Survey:
     network = load_network(model)
-    if len(network.mean) != 3 or len(network.std) != 3:
-        raise UserError(
-            f"model {network.label!r} has mean {list(network.mean)} and std {list(network.std)}; "
-            "networks with three colours are supported, so each needs three numbers."
-        )
     size = config.image_size or network.input_size
     if size < SMALLEST_IMAGE:
         raise UserError(f"image_size={size} is too small; {SMALLEST_IMAGE} is the least.")
-    return Survey(network, size, _describe(network, network.example(size)))
+    layers, network_size = _described(network, size, config.class_token)
+    return Survey(_with_fitting_categories(network, model, layers), size, network_size, layers)
+
+
+def _described(
+    network: Network, size: int, class_token: bool
+) -> tuple[list[LayerInfo], int | None]:
+    """The layers, and the network's own size if it takes no other; raises UserError."""
+    own = network.input_size
+    try:
+        return describe_layers(network.module, network.example(size), class_token), None
+    except Exception as error:
+        # Networks that merely cannot take small images take larger ones.
+        if _takes(network, own) and not _takes(network, 2 * own):
+            return describe_layers(network.module, network.example(own), class_token), own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(_other_colours(network) or _too_small(network, size, reason)) from error
+
+
+@torch.no_grad()
+def _takes(network: Network, size: int) -> bool:
+    """Whether a network takes images of a size."""
+    try:
+        network.module(network.example(size))
+    except Exception:  # noqa: BLE001 - why not is told when the network is described
+        return False
+    return True
+
+
+def _with_fitting_categories(
+    network: Network, model: ModelConfig, layers: list[LayerInfo]
+) -> Network:
+    """The network with the names of as many classes as its output has, else with none.
+
+    Raises:
+        UserError: a file of the user's own that names more or fewer.
+    """
+    names = len(network.categories)
+    classes = next((layer.n_channels for layer in layers if layer.name == OUTPUT), 0)
+    if names in (0, classes):
+        return network
+    if model.categories is not None:
+        raise UserError(
+            f"categories {model.categories!r} names {names} classes, but the output of model "
+            f"{network.label!r} has {classes or 'no channels'}; give one name per line for each."
+        )
+    return replace(network, categories=())
 
 
 def _fault(found: Survey, wanted: list[LayerInfo], precision: str) -> str | None:
     """What keeps the wanted layers from being optimised in a precision, tried on two images."""
     dtype = DTYPES[precision]
     module = copy.deepcopy(found.network.module).to(dtype)
-    images = found.network.example(found.image_size).repeat(2, 1, 1, 1).to(dtype)
+    images = found.example.repeat(2, 1, 1, 1).to(dtype)
     outputs: dict[str, Any] = {}
     try:
         with capture([layer.name for layer in wanted], module, outputs):
@@ -152,25 +203,31 @@ def _fault(found: Survey, wanted: list[LayerInfo], precision: str) -> str | None
     return None
 
 
-def _describe(network: Network, example: Tensor) -> list[LayerInfo]:
-    size = example.shape[-1]
-    try:
-        return describe_layers(network.module, example)
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(_too_small(network, size, reason)) from error
+def _other_colours(network: Network) -> str | None:
+    """What to do if the first convolution takes images of another number of colours."""
+    first = next((m for m in network.module.modules() if isinstance(m, nn.Conv2d)), None)
+    if first is None or first.in_channels == len(network.mean):
+        return None
+    colours = first.in_channels
+    mean, std = ([value] * colours for value in (0.5, 0.25))
+    return (
+        f"model {network.label!r} cannot take images of {len(network.mean)} colours: its first "
+        f"convolution takes {colours}. Give the mean and std of its training images, with "
+        f"{colours} numbers each: models=[{{..., mean: {mean}, std: {std}}}]."
+    )
 
 
 def _too_small(network: Network, size: int, reason: str) -> str:
     return (
-        f"model {network.label!r} cannot take images of {size} px: {reason}. Set image_size (its "
-        f"own input size is {network.input_size}); a network must take a batch of three colours."
+        f"model {network.label!r} cannot take images of {size} px and {len(network.mean)} colours: "
+        f"{reason}. Set image_size (its own input size is {network.input_size}); it must take a "
+        "batch of images with as many colours as mean and std have numbers."
     )
 
 
 def _check_layers(found: Survey, wanted: list[LayerInfo]) -> None:
     """Every wanted layer has positions at this image size, and all the weights it needs."""
-    network, example = found.network, found.network.example(found.image_size)
+    network, example = found.network, found.example
     for info in wanted:
         if 0 in info.shape:
             reason = f"layer {info.name!r} has no positions left"
