@@ -20,7 +20,8 @@ MODULES = {
 FLOW = (
     *("errors", "records", "recipe", "jobs", "config", "plan"),
     *("sealed_file", "shard_file", "store", "listing", "photographs", "views"),
-    *("rng", "batches", "gradients", "models", "layers", "fields", "observe", "objectives"),
+    *("rng", "batches", "gradients", "weights", "architectures", "models", "activations", "layers"),
+    *("fields", "resampling", "observe", "objectives"),
     *("colours", "spectrum", "parameterizations", "regularizers"),
     *("transforms", "optimize", "statistics", "bench", "saliency", "survey", "manifest"),
     *("study", "study_tasks", "study_store", "evidence", "pulse", "committer"),

@@ -22,6 +22,8 @@ def changed(value: Any) -> Any:
         return value + "x"
     if isinstance(value, tuple):
         return (*value[:-1], changed(value[-1]))
+    if value is None:
+        return 1
     return value + (1 if isinstance(value, int) else 0.001)
 
 
@@ -81,6 +83,8 @@ def test_key_is_sha256_of_the_canonical_identity() -> None:
                 "clip": 0.0,
             },
             "init": {"name": "noise"},
+            "class_token": False,
+            "network_size": None,
             "algorithm": SERIES.recipe.algorithm,
         },
     }

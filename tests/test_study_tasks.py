@@ -41,9 +41,11 @@ def changed(study: Study) -> set[str]:
         replace(STUDY, network=replace(IDENTITY, mean=(0.4, 0.5, 0.5))),
         replace(STUDY, layer="block.other"),
         replace(STUDY, image_size=32),
+        replace(STUDY, network_size=32),
+        replace(STUDY, class_token=True),
     ],
 )
-def test_network_layer_and_size_change_every_key(study: Study) -> None:
+def test_network_layer_and_view_change_every_key(study: Study) -> None:
     assert changed(study) == {"study", "field", "block", "examples"}
 
 
