@@ -135,7 +135,8 @@ def _survey_model(model: ModelConfig, config: Config) -> Survey:
     if size < SMALLEST_IMAGE:
         raise UserError(f"image_size={size} is too small; {SMALLEST_IMAGE} is the least.")
     layers, network_size = _described(network, size, config.class_token)
-    return Survey(_with_fitting_categories(network, model, layers), size, network_size, layers)
+    _check_categories(network, model, layers)
+    return Survey(network, size, network_size, layers)
 
 
 def _described(
@@ -163,24 +164,15 @@ def _takes(network: Network, size: int) -> bool:
     return True
 
 
-def _with_fitting_categories(
-    network: Network, model: ModelConfig, layers: list[LayerInfo]
-) -> Network:
-    """The network with the names of as many classes as its output has, else with none.
-
-    Raises:
-        UserError: a file of the user's own that names more or fewer.
-    """
+def _check_categories(network: Network, model: ModelConfig, layers: list[LayerInfo]) -> None:
+    """A file of the user's own names as many classes as the output has; raises UserError."""
     names = len(network.categories)
     classes = next((layer.n_channels for layer in layers if layer.name == OUTPUT), 0)
-    if names in (0, classes):
-        return network
-    if model.categories is not None:
+    if model.categories is not None and names != classes:
         raise UserError(
             f"categories {model.categories!r} names {names} classes, but the output of model "
             f"{network.label!r} has {classes or 'no channels'}; give one name per line for each."
         )
-    return replace(network, categories=())
 
 
 def _fault(found: Survey, wanted: list[LayerInfo], precision: str) -> str | None:
