@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from test_survey import configured
 
 from pipeline.config import ModelConfig
 from pipeline.errors import UserError
 from pipeline.models import Network, load_network
 from pipeline.survey import survey
-from test_survey import configured
 
 timm = pytest.importorskip("timm", reason="timm is not installed")
 

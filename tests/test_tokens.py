@@ -1,4 +1,4 @@
-"""Tokens that are no positions: found in any network, left out of activations, kept if asked for."""
+"""Tokens that are no positions: found in any network, left out, and kept if asked for."""
 
 from typing import Any
 
