@@ -5,7 +5,6 @@ small member, else with the family's own class and few layers.
 """
 
 import importlib.util
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -183,7 +182,7 @@ FAMILIES = {
 
 
 @pytest.fixture
-def loaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Network]]:
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Network]:
     """What is loaded; the worker takes the network of the plan, as they are in one process."""
     networks: list[Network] = []
 
@@ -194,7 +193,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Network]]:
 
     for module in (survey, base):
         monkeypatch.setattr(module, "load_network", load_once)
-    yield networks
+    return networks
 
 
 @pytest.mark.parametrize("name", FAMILIES)
