@@ -1,5 +1,6 @@
 """The survey: what networks ask of images (size, colours) and of names is found before a sweep."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -23,6 +24,7 @@ from pipeline.survey import make_plan, survey
 VIT = "{name: vit, target: test_tokens.small_vit, input_size: 32}"
 """Takes images of 32 px alone."""
 ATTENTION = "encoder.layers.encoder_layer_0"
+CPU = torch.device("cpu")
 
 
 def configured(model: str, *overrides: str) -> Config:
@@ -84,7 +86,7 @@ def test_the_bench_resizes_what_the_network_sees() -> None:
     (found,) = survey(config)
     (info,) = found.choose((ATTENTION,))
     (model,) = make_plan(config, [found], ["cpu"]).models
-    bench = Workbench(found.network, model.recipe, torch.device("cpu"))
+    bench = Workbench(found.network, model.recipe, CPU)
     pixels = torch.randint(0, 256, (8, 48, 48, 3), dtype=torch.uint8)
     resized = torch.nn.functional.interpolate(
         from_bytes(pixels), (32, 32), mode="bilinear", antialias=True
@@ -103,12 +105,34 @@ def test_the_bench_resizes_what_the_network_sees() -> None:
     assert torch.equal(answers.mean, seen.mean(dim=2))
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_bits_of_attention_depend_on_no_batch_no_thread_and_no_gradient(precision: str) -> None:
+    layer = f"{ATTENTION}.self_attention"
+    config = replace(configured(VIT, f"layers=[{layer}]", "image_size=48"), precision=precision)
+    (found,) = survey(config)
+    (info,) = found.choose((layer,))
+    (model,) = make_plan(config, [found], ["cpu"]).models
+    bench, images = Workbench(found.network, model.recipe, CPU), torch.rand(24, 3, 48, 48)
+    responses, before = bench.responses(bench.fast, info), torch.get_num_threads()
+    reference = responses(images)
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            for batch in (8, 16, 24):
+                seen = images[:batch].clone().requires_grad_()
+                assert torch.equal(responses(seen), reference[:batch])
+                with torch.no_grad():
+                    assert torch.equal(responses(seen), reference[:batch])
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_receptive_fields_are_in_pixels_of_the_image() -> None:
     config = configured(VIT, "layers=[conv_proj]", "image_size=64")
     (found,) = survey(config)
     wanted = found.choose(("conv_proj", ATTENTION))
     (model,) = make_plan(config, [found], ["cpu"]).models
-    fields = Workbench(found.network, model.recipe, torch.device("cpu")).receptive_fields(wanted)
+    fields = Workbench(found.network, model.recipe, CPU).receptive_fields(wanted)
     # Patches of 8 px are of 16 px in the image, and resizing reaches one pixel beyond.
     assert fields["conv_proj"].shape == (16, 4)
     assert fields["conv_proj"][0].tolist() == [0, 0, 17, 17]
