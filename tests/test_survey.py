@@ -146,7 +146,7 @@ def test_photographs_pass_through_a_network_of_one_size(tmp_path: Path) -> None:
     few = ("channels=[0,1]", "optimizer.steps=2", "executor.devices=[cpu]", "name=x")
     photographs = ("dataset=folder", f"dataset.path={tmp_path / 'photos'}", "dataset.top=3")
     sweep = (f"models=[{VIT}]", f"layers=[{ATTENTION}]", "image_size=48", "precision=fp32")
-    assert run_here(tmp_path, *sweep, *few, *photographs, "saliency=vanilla") == 0
+    assert run_here(tmp_path, *sweep, *few, *photographs) == 0
     with h5py.File(tmp_path / "x" / "atlas.h5") as file:
         layer = file["vit"][ATTENTION]
         assert layer["image"].shape == (2, 1, 48, 48, 3)
