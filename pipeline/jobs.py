@@ -55,7 +55,7 @@ class LayerInfo:
         sides = [n for axis, n in enumerate(self.shape, 1) if axis != self.channel_axis]
         if len(sides) == 2:
             return sides[0], sides[1]
-        count = math.prod(sides)
+        count = self.positions
         side = math.isqrt(count)
         return (side, side) if side * side == count else (1, count)
 

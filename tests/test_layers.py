@@ -273,7 +273,7 @@ def test_output_in_a_dict_is_found_by_its_key(keys: tuple[str, ...], main: int) 
     info = layer_of(network, OUTPUT)
     assert info.n_channels == 2 + main
     expected = network.convs[main](x).flatten(2)
-    assert torch.equal(truncate(network, info, example(SIZE))(x), expected)
+    assert torch.equal(truncate(network, [info], example(SIZE))(x)[0], expected)
 
 
 class Pair(nn.Module):
@@ -290,9 +290,9 @@ class Pair(nn.Module):
 def test_first_tensor_of_a_tuple_counts_in_a_layer_and_in_the_output() -> None:
     network, x = Pair().eval(), example(SIZE, 2)
     expected = network.conv(x).flatten(2)
-    assert torch.equal(truncate(network, layer_of(network, OUTPUT), x[:1])(x), expected)
+    assert torch.equal(truncate(network, [layer_of(network, OUTPUT)], x[:1])(x)[0], expected)
     inner = nn.Sequential(network)
-    assert torch.equal(truncate(inner, layer_of(inner, "0"), x[:1])(x), expected)
+    assert torch.equal(truncate(inner, [layer_of(inner, "0")], x[:1])(x)[0], expected)
 
 
 class Named(nn.Module):
@@ -310,7 +310,7 @@ def test_module_that_is_called_output_wins() -> None:
     network, x = Named().eval(), example(SIZE)
     (info,) = describe_layers(network, x)
     assert (info.name, info.n_channels) == (OUTPUT, 4)
-    assert torch.equal(truncate(network, info, x)(x), network.output(x).flatten(2))
+    assert torch.equal(truncate(network, [info], x)(x)[0], network.output(x).flatten(2))
     assert matched(network, "*") == matched(network, OUTPUT) == [OUTPUT]
 
 
@@ -383,8 +383,8 @@ def test_captured_activation_is_what_the_layer_returned(make: Callable[[], nn.Mo
     for batch, seed in ((1, 0), (3, 1)):
         x = example(SIZE, batch, seed)
         for layer in described(network).values():
-            responses = truncate(network, [layer], example(SIZE))
-            seen = responses(x.clone())
+            forward = truncate(network, [layer], example(SIZE))
+            (seen,) = forward(x.clone())
             assert seen.shape[:2] == (batch, layer.n_channels), layer.name
             assert torch.equal(seen, captured_by_hand(network, layer, x.clone())), layer.name
     assert not has_hooks(network)
@@ -487,7 +487,7 @@ def test_exceptions_of_the_network_come_out_and_leave_no_hooks() -> None:
         describe_layers(network, example(SIZE))
     assert not has_hooks(network)
     wire.clear()
-    assert responses(example(SIZE)).shape[:2] == (1, 2)
+    assert responses(example(SIZE))[0].shape[:2] == (1, 2)
 
 
 @pytest.mark.parametrize("make", [plain, NETWORKS["branches"]], ids=["traced", "stopped"])
