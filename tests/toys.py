@@ -219,7 +219,7 @@ def make_result(
 ) -> ShardResult:
     """Arrays that tell their job: image filled with 10 * channel + seed, activation likewise.
 
-    Further variants tell 3 more each; images on the way tell 1 more each; further parts 7 more.
+    Further variants tell 3 more each; images on the way tell 20 more each; further parts 7 more.
     """
     recipe, seed = shard.series.recipe, shard.series.seed
     channel, steps = np.asarray(shard.channels), recorded_steps(recipe)
@@ -241,7 +241,7 @@ def make_result(
         "response": told[..., None] + np.arange(n_channels, dtype=np.float32) / 100,
     }
     if kept := snapshot_steps(recipe):
-        arrays["snapshot"] = _filled(told[..., None] + np.arange(len(kept)), shard)
+        arrays["snapshot"] = _filled(told[..., None] + 20 * np.arange(len(kept)), shard)
         arrays["snapshot_step"] = np.asarray(kept)
     if parts > 1:
         arrays["part_activation"] = told[..., None] + 7 * np.arange(parts, dtype=np.float32)
