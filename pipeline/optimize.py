@@ -26,7 +26,7 @@ from pipeline.parameterizations.base import Parameterization
 from pipeline.recipe import Adam, Recipe, snapshot_steps, trace_steps
 from pipeline.regularizers import blur, blur_width, clipped, pulled_back
 from pipeline.replay import Graphs, capture
-from pipeline.transforms import draw_views, warp
+from pipeline.transforms.views import draw_views, see
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ class _Batch:
             gradients.enter_context(PolyphaseStem())
             if leaky:
                 gradients.enter_context(LeakyGradient(self.recipe.optimizer.leaky_slope))
-            activations = self.forward(warp(images, self.view))
+            activations = self.forward(see(self.recipe.transforms, images, self.view))
             return self.objective.climbed(activations, self.targets)
 
     def _set_gradient(self, rendered: Tensor, at_image: Tensor, scores: Tensor) -> None:

@@ -19,3 +19,9 @@ def not_negative(**values: float) -> None:
     """Raise ValueError unless all values are finite and 0 or more."""
     for name, value in values.items():
         require(math.isfinite(value) and value >= 0, f"{name} must be 0 or more, not {value}.")
+
+
+def within(least: float, most: float, **values: float) -> None:
+    """Raise ValueError unless all values lie between two others, which are allowed too."""
+    for name, value in values.items():
+        require(least <= value <= most, f"{name} must be {least:g} to {most:g}, not {value}.")

@@ -10,7 +10,7 @@ from pipeline.layers import Forward
 from pipeline.objectives import Objective
 from pipeline.recipe import Transforms
 from pipeline.spectrum import fine_frequencies
-from pipeline.transforms import draw_views, warp
+from pipeline.transforms.views import draw_views, see
 
 ROBUST_VIEWS = 16
 
@@ -46,7 +46,7 @@ def measure(
     total = torch.zeros_like(score)
     # Summed view by view: a mean over stacked views is rounded differently for other batch sizes.
     for view in _small_warps((pixels.shape[1], pixels.shape[2]), pixels.device):
-        moved = activations(warp(images, view.expand(len(images), 2, 3)))
+        moved = activations(see(_SMALL_WARPS, images, view.expand(len(images), -1)))
         robust = objective.score(moved, targets)
         flat &= robust == score
         total += robust
@@ -95,6 +95,6 @@ def clipped_share(pixels: Tensor) -> Tensor:
 
 
 def _small_warps(size: tuple[int, int], device: torch.device) -> Tensor:
-    """The 16 fixed maps of `activation_robust`: (16, 2, 3)."""
+    """The 16 fixed views of `activation_robust`: (16, 1, P)."""
     key = rng.keys(["0" * 64], device)
-    return draw_views(_SMALL_WARPS, key, ROBUST_VIEWS, size)[:, 0]
+    return draw_views(_SMALL_WARPS, key, ROBUST_VIEWS, size)

@@ -18,12 +18,18 @@ MODULES = {
 }
 
 FLOW = (
-    *("errors", "records", "recipe", "jobs", "config", "plan"),
-    *("sealed_file", "shard_file", "store", "listing", "photographs", "views"),
-    *("rng", "batches", "gradients", "models", "layers", "fields", "observe", "objectives"),
-    *("colours", "spectrum", "parameterizations.base", "parameterizations.frequencies"),
+    *("errors", "ranges", "records", "inputs", "objective_records", "recipe", "jobs", "config"),
+    *("targets", "plan"),
+    *("sealed_file", "shard_file", "store", "listing", "photographs", "views", "pictures"),
+    *("rng", "batches", "gradients", "models", "layers", "fields", "observe", "device_network"),
+    *("objectives.base", "objectives.channels", "objectives.directions", "objectives.joint"),
+    *("objectives.likeness", "objectives.variants", "objectives.whole_layer", "objectives.custom"),
+    *("objectives", "colours", "spectrum", "resample"),
+    *("parameterizations.base", "parameterizations.frequencies"),
     *("parameterizations.fourier", "parameterizations", "regularizers"),
-    *("transforms", "optimize", "statistics", "bench", "saliency", "survey", "manifest"),
+    *("transforms.part", "transforms.spread", "transforms.warp", "transforms.geometry"),
+    *("transforms.photometry", "transforms.views"),
+    *("optimize", "octaves", "statistics", "bench", "saliency", "aim", "survey", "manifest"),
     *("study", "study_tasks", "study_store", "evidence", "pulse", "committer"),
     *("tasks.base", "tasks.ascend", "tasks.study", "tasks.illustrate", "worker"),
     *("collate.overlay", "collate.drawing", "collate.evidence_row", "collate.sheet_grid"),

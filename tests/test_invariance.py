@@ -37,6 +37,17 @@ RECIPE = Recipe(
     image_size=(48, 48),
     precision="fp32",
 )
+EVERY_TRANSFORM = Transforms(
+    flip=0.5,
+    perspective=0.2,
+    crop=(0.5, 1.0),
+    brightness=(0.8, 1.2),
+    contrast=(0.8, 1.2),
+    saturation=(0.8, 1.2),
+    blur=(0.0, 1.0),
+    noise=(0.0, 0.1),
+    cutout=(0.0, 0.3),
+)
 CHANNELS = list(range(32))
 RECIPES = {
     "fourier fp32": RECIPE,
@@ -47,8 +58,9 @@ RECIPES = {
     "maco fp32, odd size": dataclasses.replace(
         RECIPE, parameterization=Maco(), image_size=(45, 45)
     ),
-    "regularized, from spectrum": dataclasses.replace(
+    "regularized, from spectrum, every transform": dataclasses.replace(
         RECIPE,
+        transforms=EVERY_TRANSFORM,
         parameterization=Fourier(alpha=True),
         regularizers=Regularizers(0.1, 0.1, 0.1, 0.1, blur=0.5, clip=0.01),
         init=SpectrumInit(),

@@ -23,8 +23,10 @@ def changed(value: Any) -> Any:
     if isinstance(value, str):
         return value + "x"
     if isinstance(value, tuple):
-        return (*value[:-1], changed(value[-1]))
-    return value + (1 if isinstance(value, int) else 0.001)
+        return tuple(changed(item) for item in value)
+    if isinstance(value, int):
+        return value + 1
+    return value + (0.001 if value < 1.0 else -0.001)
 
 
 def one_change_each(record: Any) -> Iterator[tuple[str, Any]]:
@@ -60,7 +62,20 @@ def test_key_is_sha256_of_the_canonical_identity() -> None:
                 "contrast": 2.5,
                 "alpha": False,
             },
-            "transforms": {"jitter": 0.0, "scale": [1.0, 1.0], "rotate": 0.0},
+            "transforms": {
+                "jitter": 0.0,
+                "scale": [1.0, 1.0],
+                "rotate": 0.0,
+                "flip": 0.0,
+                "perspective": 0.0,
+                "crop": [1.0, 1.0],
+                "brightness": [1.0, 1.0],
+                "contrast": [1.0, 1.0],
+                "saturation": [1.0, 1.0],
+                "blur": [0.0, 0.0],
+                "noise": [0.0, 0.0],
+                "cutout": [0.0, 0.0],
+            },
             "optimizer": {
                 "name": "adam",
                 "steps": 12,

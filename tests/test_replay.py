@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from images import MASK, PRIOR, find, for_colours
-from test_invariance import RECIPE
+from test_invariance import EVERY_TRANSFORM, RECIPE
 
 from pipeline import rng
 from pipeline.bench import LayerBench, Workbench
@@ -45,6 +45,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "generator": {"parameterization": for_colours(PRIOR, 3), "mask": MASK},
     "held back": {"parameterization": Fourier(), "regularizers": HELD_BACK},
     "spectrum": {"parameterization": Fourier(), "init": SpectrumInit()},
+    "every transform": {"transforms": EVERY_TRANSFORM},
 }
 
 

@@ -15,7 +15,7 @@ from pipeline.jobs import STATUS
 from pipeline.models import Network
 from pipeline.recipe import Pixel, Transforms
 from pipeline.statistics import clipped_share, high_frequency_share, measure
-from pipeline.transforms import draw_views, warp
+from pipeline.transforms.views import draw_views, see
 
 SIZE = 32
 
@@ -87,9 +87,9 @@ def test_robust_activation_is_near_the_plain_one_for_smooth_images_and_below_it_
 
 def test_robust_activation_is_the_mean_over_16_fixed_small_warps() -> None:
     small = Transforms(jitter=4.0, scale=(0.95, 1.05), rotate=5.0)
-    views = draw_views(small, rng.keys(["0" * 64]), 16, (SIZE, SIZE))
+    views = draw_views(small, rng.keys(["0" * 64]), 16, (SIZE, SIZE)).expand(-1, 2, -1)
     pixels = photographs(2)
-    reds = [warp(from_bytes(pixels), view.expand(2, 2, 3))[:, RED].mean((1, 2)) for view in views]
+    reds = [see(small, from_bytes(pixels), view)[:, RED].mean((1, 2)) for view in views]
     expected = torch.stack(reds).mean(dim=0)
     assert torch.allclose(measured(pixels, [RED, RED])["activation_robust"], expected)
 
