@@ -217,7 +217,7 @@ class _Evaluation:
     scores: Tensor
     """(B,), not finite where they are not."""
     gradient: Tensor
-    """(B, 3, H, W) of the scores at the images, without regularizers."""
+    """(B, C, H, W) of the scores at the images, without regularizers."""
     finite: Tensor
     """(B,) bool: where score and gradient are."""
 

@@ -1,5 +1,6 @@
 """The plan: channels as selected, shards that lose and double nothing, mistakes told."""
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 from toys import layer_info, make_plan, make_recipe
 
 from pipeline.errors import UserError
+from pipeline.optimizer_records import LBFGS
 from pipeline.plan import flops_per_job, select_channels
 
 
@@ -90,3 +92,5 @@ def test_only_the_last_shard_of_a_series_is_short() -> None:
 
 def test_flops_count_two_passes_per_step_and_the_measured_views() -> None:
     assert flops_per_job(layer_info(flops_before=100), make_recipe(steps=7)) == 100 * (14 + 17)
+    searching = replace(make_recipe(), optimizer=LBFGS(steps=7, evaluations=5))
+    assert flops_per_job(layer_info(flops_before=100), searching) == 100 * (70 + 17)
