@@ -24,7 +24,7 @@ from pipeline.models import Network
 from pipeline.objectives import Surroundings, make_objective
 from pipeline.octaves import make_climber
 from pipeline.optimize import Ascends, Ascent, Jobs
-from pipeline.plan import Tap
+from pipeline.plan import Tap, jobs_at_once
 from pipeline.recipe import Recipe, recorded_steps, snapshot_steps
 from pipeline.statistics import measure
 
@@ -185,6 +185,7 @@ class LayerBench:
         """A number of jobs that fits the device, from the memory that small batches really took."""
         variants = self.recipe.variants
         largest = (GPU_BATCH if self.device.type == "cuda" else CPU_BATCH) // variants
+        largest = min(largest, jobs_at_once(self.recipe, self.colours))
         fit = samples_that_fit(bytes_per_sample(self._try_out, self.device), self.device)
         if fit >= largest:
             return max(largest, 1)
@@ -247,6 +248,8 @@ def _together(
 
 def _make_arithmetic_explicit() -> None:
     """fp32 means fp32, and the same kernels every time, whatever the library's defaults."""
+    # Attention without gradients would else be of other rounding than with them, and slower.
+    torch.backends.mha.set_fastpath_enabled(False)
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = False

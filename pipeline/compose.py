@@ -73,7 +73,7 @@ def _explain(error: Exception) -> UserError:
 
 def config_keys() -> list[str]:
     """Every dotted key of the config, of every choice of every group."""
-    return sorted(set(_keys(Config, "")) | {"quality", "experiment", "montage"})
+    return sorted(set(_keys(Config, "")) | {"quality", "pace", "experiment", "montage"})
 
 
 def _keys(cls: Any, prefix: str) -> list[str]:

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from pipeline.errors import UserError, nearest_first
 from pipeline.objective_records import JointObjective, Objective
+from pipeline.optimizer_records import Optimizer
 from pipeline.recipe import (
     FROM_NOISE_ALONE,
-    Adam,
     DatasetInit,
     Init,
     Mask,
@@ -20,9 +20,9 @@ from pipeline.recipe import (
     Octaves,
     Parameterization,
     Regularizers,
-    Transforms,
 )
 from pipeline.records import build, choice_name
+from pipeline.transform_record import Transforms
 
 LARGEST_SHARD = 4096
 LARGEST_IMAGE = 4096
@@ -35,9 +35,11 @@ class ModelConfig:
     """One network of the sweep. A plain text stands for its `name`."""
 
     name: str
-    """`demo`, the name of a torchvision classification model, or, with `target`, any label."""
+    """`demo`, a torchvision classification model, a model of timm (`timm/resnet18`), or, with
+    `target`, any label."""
     label: str | None = None
-    """How the model is called in the atlas; default: its name."""
+    """How the model is called in the atlas; default: its name, `timm-resnet18` for
+    `timm/resnet18`."""
     weights: str | None = None
     """`default`, `none`, a torchvision weights enum, or a file; default: the sweep's `weights`."""
     target: str | None = None
@@ -52,6 +54,9 @@ class ModelConfig:
     """Height and width that the network was trained for."""
     layers: tuple[str, ...] | None = None
     """Layers of this model; default: the sweep's `layers`."""
+    categories: str | None = None
+    """Text file with the names of the classes that it tells apart, one per line; default: those
+    that torchvision or timm know."""
 
     def __post_init__(self) -> None:
         if not (self.label or self.name).strip():
@@ -65,8 +70,8 @@ class ModelConfig:
 
     @property
     def title(self) -> str:
-        """The model's label in the sweep."""
-        return self.label or self.name
+        """The model's label in the sweep; a name of timm's without its slash, as of files."""
+        return self.label or self.name.replace("timm/", "timm-", 1)
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ class LocalSettings:
 
 @dataclass(frozen=True)
 class CollateSettings:
-    """How the montages look."""
+    """How the montages look, and what pictures there are besides."""
 
     montage: Literal["grid", "evidence"] = "grid"
     """`grid`: a picture per layer, a tile per channel; `evidence`: besides, sheets with a row per
@@ -101,6 +106,9 @@ class CollateSettings:
     """Space between tiles, in pixels."""
     seeds: Literal["row", "grid"] = "row"
     """Several seeds: side by side in each cell (`row`), or one grid after the other (`grid`)."""
+    films: Literal["none", "strip", "webp", "both"] = "none"
+    """Every image on its way, of a sweep with snapshots: as a strip of its frames, as an animated
+    WebP file, or as both."""
 
     def __post_init__(self) -> None:
         if not 16 <= self.tile <= 2048:
@@ -242,15 +250,17 @@ class Config:
     `{product: [...]}`."""
     seeds: tuple[int, ...]
     """One image per channel and seed."""
-    image_size: int | tuple[int, int] | None
-    """Height and width of the images, in pixels; one number for squares; default: each model's own
-    input size."""
+    image_size: int | tuple[int, int] | Literal["photograph"] | None
+    """Height and width of the images, in pixels; one number for squares; `photograph`: as large as
+    the one that they start from or are about; default: each model's own input size."""
+    class_token: bool
+    """Whether tokens that are no positions (class token, registers) belong to activations."""
     precision: Literal["auto", "fp32", "bf16"]
     """Number format of the network during ascent; `auto`: bf16 where the hardware has it."""
     batch_size: int | Literal["auto"]
     """Jobs per forward pass; does not change results."""
     shard_size: int
-    """Jobs per shard."""
+    """Jobs per shard; fewer where their pictures would take more than 256 MB."""
     objective: Objective
     parameterization: Parameterization
     init: Init
@@ -258,7 +268,7 @@ class Config:
     """Make images only within a mask over a fixed picture; `null` for everywhere."""
     regularizers: Regularizers
     transforms: Transforms
-    optimizer: Adam
+    optimizer: Optimizer
     octaves: Octaves | None
     """Climb at growing sizes; `null` for one size."""
     snapshots: int
@@ -339,7 +349,20 @@ class Config:
         if self.layers is not None:
             raise ValueError("objective=joint names its layers in its terms; leave out layers.")
 
+    @property
+    def photograph(self) -> str | None:
+        """The file of the photograph that images start from or are about, if there is one."""
+        found = (getattr(record, "photograph", None) for record in (self.init, self.objective))
+        return next((path for path in found if path), None)
+
     def _check_image_size(self) -> None:
+        if self.image_size == "photograph":
+            if self.photograph is None:
+                raise ValueError(
+                    "image_size=photograph needs one: init=photograph init.photograph=photo.jpg, "
+                    "or an objective about a photograph."
+                )
+            return
         size = 1 if self.image_size is None else self.image_size
         sides = size if isinstance(size, tuple) else (size, size)
         if not all(1 <= side <= LARGEST_IMAGE for side in sides):

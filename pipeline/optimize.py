@@ -1,8 +1,8 @@
 """The loop, alone: gradient ascent of many images for many channels in one batch.
 
 Nothing here mixes samples: scores are (B,), the sum of scores is ascended, so the gradient of one
-sample does not depend on how many others there are, and Adam works element by element. Nothing
-here waits for the device: what a step reads and writes stays there.
+sample does not depend on how many others there are, and optimizers keep to the rows of samples.
+Nothing here waits for the device: what a step reads and writes stays there.
 """
 
 import math
@@ -21,12 +21,13 @@ from pipeline.gradients import LeakyGradient, PolyphaseStem
 from pipeline.inputs import Find, nowhere
 from pipeline.layers import Forward
 from pipeline.objectives import Objective
+from pipeline.optimizers import make_stepper
 from pipeline.parameterizations import make_parameterization
 from pipeline.parameterizations.base import Parameterization
-from pipeline.recipe import Adam, Recipe, snapshot_steps, trace_steps
+from pipeline.recipe import Recipe, snapshot_steps, trace_steps
 from pipeline.regularizers import blur, blur_width, clipped, pulled_back
 from pipeline.replay import Graphs, capture
-from pipeline.transforms.views import draw_views, see
+from pipeline.transforms import draw_views, see
 
 
 @dataclass(frozen=True)
@@ -159,14 +160,15 @@ class _Batch:
         keys = jobs.keys
         self.targets = jobs.targets.clone()
         self.started, self.images = started, started(jobs)
-        self.adam = _optimizer(list(self.images.parameters()), recipe.optimizer)
+        (self.parameters,) = self.images.parameters()
+        self.stepper = make_stepper(self.parameters, recipe.optimizer)
         self.views = self._draw(keys)
         self.view = torch.empty_like(self.views[0])
         self.blur = torch.zeros((), device=keys.device)
         self.attribution = torch.zeros((len(keys), *recipe.image_size), device=keys.device)
         self.finite = torch.ones(len(keys), dtype=torch.bool, device=keys.device)
         self.trace = torch.empty(len(self.views), len(keys), device=keys.device)
-        self.graphs = self._captured(jobs) if keys.is_cuda else None
+        self.graphs = self._captured(jobs) if keys.is_cuda and not self.stepper.waits else None
 
     def restart(self, jobs: Jobs) -> None:
         """Put other jobs in the place of these: graphs know tensors by where they lie."""
@@ -176,9 +178,7 @@ class _Batch:
         with torch.no_grad():
             for mine, new in zip(self.images.parameters(), fresh.parameters(), strict=True):
                 mine.copy_(new)
-        for state in self.adam.state.values():
-            for tensor in state.values():
-                tensor.zero_()
+        self.stepper.restart()
         self.attribution.zero_()
         self.finite.fill_(True)
 
@@ -187,8 +187,8 @@ class _Batch:
         settings = self.recipe.optimizer
         self.view.copy_(self.views[number])
         self.blur.fill_(blur_width(self.recipe.regularizers, number, settings.steps))
-        _set_learning_rate(self.adam, settings, number)
-        leaky = number < settings.leaky_steps and settings.leaky_slope > 0
+        self.stepper.begin(number)
+        leaky = settings.leaks(number)
         self.trace[number] = self.graphs.replay(leaky) if self.graphs else self._move(leaky)
 
     def result(self) -> Ascent:
@@ -221,19 +221,25 @@ class _Batch:
 
     def _move(self, leaky: bool) -> Tensor:
         """Climb once along the gradient; returns the scores before: (B,)."""
-        settings = self.recipe.regularizers
+        here = self._evaluate(leaky)
+        if self.recipe.parameterization.alpha:
+            self.attribution += here.gradient.abs().mean(dim=1).nan_to_num_(0.0, 0.0, 0.0)
+        self.finite &= here.finite
+        self.stepper.step(here.climbed, lambda: self._evaluate(leaky).climbed)
+        self.images.constrain_()
+        if self.recipe.regularizers.blur > 0:
+            blur(self.images, self.blur, self.recipe.image_size)
+        return here.scores
+
+    def _evaluate(self, leaky: bool) -> "_Evaluation":
+        """What the images are worth as they are; sets the gradient of their parameters."""
         rendered = self.images()
         seen = rendered.detach().requires_grad_()
         scores, climbed = self._scores(seen, leaky)
         (gradient,) = torch.autograd.grad(climbed.sum(), seen)
-        if self.recipe.parameterization.alpha:
-            self.attribution += gradient.abs().mean(dim=1).nan_to_num_(0.0, 0.0, 0.0)
-        self._set_gradient(rendered, pulled_back(settings, seen.detach(), gradient), scores)
-        self.adam.step()
-        self.images.constrain_()
-        if settings.blur > 0:
-            blur(self.images, self.blur, self.recipe.image_size)
-        return scores.detach()
+        followed = pulled_back(self.recipe.regularizers, seen.detach(), gradient)
+        finite = self._set_gradient(rendered, followed, climbed)
+        return _Evaluation(scores.detach(), climbed.detach(), gradient, finite)
 
     def _scores(self, images: Tensor, leaky: bool) -> tuple[Tensor, Tensor]:
         """Scores (B,) of the images as they are seen at this step, and what is climbed (B,)."""
@@ -244,15 +250,28 @@ class _Batch:
             activations = self.forward(see(self.recipe.transforms, images, self.view))
             return self.objective.climbed(activations, self.targets)
 
-    def _set_gradient(self, rendered: Tensor, at_image: Tensor, scores: Tensor) -> None:
-        """The parameters' gradient; zero, from now on noted, for samples where not finite."""
-        (parameter,) = self.images.parameters()
-        (gradient,) = torch.autograd.grad(rendered, parameter, at_image)
+    def _set_gradient(self, rendered: Tensor, at_image: Tensor, scores: Tensor) -> Tensor:
+        """The parameters' gradient, zero where it is not finite; returns where it is: (B,)."""
+        (gradient,) = torch.autograd.grad(rendered, self.parameters, at_image)
         finite = torch.isfinite(scores.detach()) & torch.isfinite(gradient.sum(dim=1))
         gradient = gradient.nan_to_num_(0.0, 0.0, 0.0).mul_(finite[:, None])
         clip = self.recipe.regularizers.clip
-        parameter.grad = clipped(gradient, clip) if clip > 0 else gradient
-        self.finite &= finite
+        self.parameters.grad = clipped(gradient, clip) if clip > 0 else gradient
+        return finite
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """What the images of a batch are worth where they are."""
+
+    scores: Tensor
+    """(B,), not finite where they are not."""
+    climbed: Tensor
+    """(B,), what the ascent follows."""
+    gradient: Tensor
+    """(B, C, H, W) of what is climbed at the images, without regularizers."""
+    finite: Tensor
+    """(B,) bool: where score and gradient are."""
 
 
 def opacity(attribution: Tensor) -> Tensor:
@@ -266,30 +285,3 @@ def opacity(attribution: Tensor) -> Tensor:
     rank = math.ceil(0.99 * flat.shape[1])
     full = flat.kthvalue(rank, dim=1).values.clamp_min(1e-30)
     return (attribution / full.view(-1, 1, 1)).clamp_(0.0, 1.0).mul_(255.0).round_().to(torch.uint8)
-
-
-def _optimizer(parameters: list[torch.nn.Parameter], settings: Adam) -> torch.optim.Adam:
-    # The one place that says "up": every score is maximised.
-    on_gpu = parameters[0].is_cuda
-    return torch.optim.Adam(
-        parameters,
-        # On a GPU a graph reads the rate from where it lies.
-        lr=torch.zeros((), device=parameters[0].device) if on_gpu else 0.0,
-        betas=(settings.beta1, settings.beta2),
-        eps=1e-12,
-        maximize=True,
-        fused=True,
-        capturable=on_gpu,
-    )
-
-
-def _set_learning_rate(adam: torch.optim.Adam, settings: Adam, step: int) -> None:
-    """Half a cosine from the first to the final learning rate."""
-    progress = step / max(settings.steps - 1, 1)
-    first, last = settings.learning_rate, settings.final_learning_rate
-    rate = last + (first - last) * 0.5 * (1.0 + math.cos(math.pi * progress))
-    for group in adam.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
-        else:
-            group["lr"] = rate

@@ -25,8 +25,9 @@ READING_SECONDS = 2e-3
 _MEASURED_VIEWS = 17
 """Forward passes of the finished image, for its statistics."""
 
-_BYTES_PER_PIXEL = 3 * 2
-"""An image is stored twice, in its shard and in the atlas; noise hardly compresses."""
+_PICTURES_AT_ONCE = 2**28
+"""Bytes of pictures, those on the way included, that a batch or a shard holds at most. A worker has
+several in memory: the one that it makes, copies of it, and those that wait to be written."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,17 @@ class ModelPlan:
     input_size: int
     recipe: Recipe
     layers: tuple[LayerPlan, ...]
+
+    @property
+    def colours(self) -> int:
+        """Of its images."""
+        return len(self.network.mean)
+
+    @property
+    def networks(self) -> dict[str, NetworkIdentity]:
+        """The network, and further ones that its images are for as well, by their labels."""
+        taps = (tap for layer in self.layers for tap in layer.others)
+        return {self.label: self.network, **{tap.model: tap.network for tap in taps}}
 
     @property
     def photograph_size(self) -> int:
@@ -140,15 +152,21 @@ class Plan:
             yield Shard(series, layer.channels[start : start + self.shard_size])
 
     @property
+    def variants(self) -> int:
+        """Images per job; all models have one objective."""
+        return self.models[0].recipe.variants
+
+    @property
     def n_jobs(self) -> int:
-        """Number of images."""
+        """Number of jobs: of images, unless a job has several."""
         channels = sum(len(layer.channels) for model in self.models for layer in model.layers)
         return channels * len(self.seeds)
 
 
 def flops_per_job(layer: LayerPlan, recipe: Recipe) -> float:
-    """Floating-point operations of one job: each step is a forward and a backward pass."""
-    return layer.flops * recipe.variants * (2.0 * recipe.total_steps + _MEASURED_VIEWS)
+    """Floating-point operations of one job: passes of its steps forward and backward, and views."""
+    passes = recipe.total_steps * recipe.optimizer.passes_per_step
+    return layer.flops * recipe.variants * (2.0 * passes + _MEASURED_VIEWS)
 
 
 def photograph_seconds(flops: float, rate: float) -> float:
@@ -161,16 +179,24 @@ def flops_per_second(devices: Iterable[str]) -> float:
     return min(FLOPS_PER_SECOND[device.split(":")[0]] for device in devices)
 
 
-def _stored_pixels(recipe: Recipe) -> int:
-    """Pixels of a job's images, with those on the way."""
-    pictures = recipe.variants * (1 + len(snapshot_steps(recipe)))
-    return math.prod(recipe.image_size) * pictures
+def picture_bytes(recipe: Recipe, colours: int) -> int:
+    """Of all pictures of a job, those on the way included; one byte for each colour of a pixel."""
+    layers = colours * (1 + len(snapshot_steps(recipe))) + recipe.parameterization.alpha
+    return math.prod(recipe.image_size) * recipe.variants * layers
+
+
+def jobs_at_once(recipe: Recipe, colours: int) -> int:
+    """How many jobs a batch or a shard holds at most, at least one."""
+    return max(1, _PICTURES_AT_ONCE // picture_bytes(recipe, colours))
 
 
 def bytes_needed(plan: Plan, shards: Iterable[Shard]) -> float:
-    """About how much disk some shards will take, in store and atlas together."""
-    pixels = {model.label: _stored_pixels(model.recipe) for model in plan.models}
-    images: Counter[str] = Counter()
+    """About how much disk some shards will take, in store and atlas together.
+
+    Nearly all of it are pictures, which hardly compress.
+    """
+    one = {model.label: picture_bytes(model.recipe, model.colours) for model in plan.models}
+    jobs: Counter[str] = Counter()
     for shard in shards:
-        images[shard.series.model] += len(shard.channels)
-    return float(sum(n * pixels[label] * _BYTES_PER_PIXEL for label, n in images.items()))
+        jobs[shard.series.model] += len(shard.channels)
+    return float(2 * sum(n * one[label] for label, n in jobs.items()))

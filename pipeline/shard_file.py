@@ -2,11 +2,13 @@
 
 import io
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline import sealed_file
 from pipeline.jobs import STATUS, Shard, ShardResult
@@ -61,13 +63,17 @@ def _header(values: dict[str, Any]) -> Header:
         raise CorruptFile(f"no readable header: {error}") from error
 
 
-def decode(data: bytes) -> tuple[Header, ShardResult]:
+def decode(data: bytes, pictures: bool = True) -> tuple[Header, ShardResult]:
     """Check the digest of a shard file and read it.
 
+    Args:
+        data: the file.
+        pictures: whether to read the pictures too, which are nearly all of it.
     Raises:
         CorruptFile: the digest does not match, or what it covers cannot be read.
     """
-    values, arrays, attributes = sealed_file.unseal(data, SCHEMA)
+    without = () if pictures else PICTURES
+    values, arrays, attributes = sealed_file.unseal(data, SCHEMA, without)
     try:
         facts = json.loads(str(attributes["facts"]))
     except (KeyError, ValueError) as error:
@@ -75,19 +81,37 @@ def decode(data: bytes) -> tuple[Header, ShardResult]:
     return _header(values), ShardResult(arrays, facts)
 
 
-def packed_pictures(data: bytes, name: str) -> list[tuple[tuple[int, ...], bytes]]:
-    """Pictures of a checked shard file, packed as they are: one chunk of `IMAGE_FILTERS` each.
+def pictures_of(data: bytes, name: str, rows: Iterable[int]) -> Iterator[NDArray[np.uint8]]:
+    """An array of pictures in a checked shard file, job by job: never all of it in memory.
 
     Args:
         data: the file.
         name: of the array.
-    Returns: where in the array each begins, row first, and its bytes.
+        rows: of which jobs.
+    """
+    with h5py.File(io.BytesIO(data), "r") as file:
+        for row in rows:
+            yield file[name][row]
+
+
+def packed_pictures(
+    data: bytes, name: str, rows: Iterable[int]
+) -> Iterator[tuple[int, tuple[int, ...], bytes]]:
+    """Pictures of some jobs, packed as they are: one chunk of `IMAGE_FILTERS` each.
+
+    Args:
+        data: a checked shard file.
+        name: of the array.
+        rows: of which jobs.
+    Returns: the row of each picture, where among the other axes it begins, and its bytes.
     """
     with h5py.File(io.BytesIO(data), "r") as file:
         pictures = file[name]
-        many = pictures.shape[: -PICTURES[name]]
-        corners = [(*place, *(0,) * PICTURES[name]) for place in np.ndindex(many)]
-        return [(c, bytes(pictures.id.read_direct_chunk(c)[1])) for c in corners]
+        many = pictures.shape[1 : -PICTURES[name]]
+        for row in rows:
+            for place in np.ndindex(many):
+                corner = (*place, *(0,) * PICTURES[name])
+                yield row, corner, bytes(pictures.id.read_direct_chunk((row, *corner))[1])
 
 
 def check(data: bytes) -> Header:

@@ -92,6 +92,15 @@ class OutputFolder:
         found = folder.iterdir() if folder.is_dir() else ()
         return sorted(path for path in found if path.name.startswith(f"{name}.evidence-"))
 
+    def film(self, model: str, layer: str, file: str) -> Path:
+        """An image on its way; the file is called by target, seed and variant."""
+        return self.root / "films" / safe_name(model) / safe_name(layer) / safe_name(file)
+
+    def films(self, model: str, layer: str) -> list[Path]:
+        """The films of a layer that are there."""
+        folder = self.root / "films" / safe_name(model) / safe_name(layer)
+        return sorted(path for path in folder.glob("*.*") if path.name[0] != ".")
+
     def failure(self, task_key: str, attempt: int) -> Path:
         """The record of a failed attempt."""
         return self.failures / f"{task_key}.{attempt}.json"
@@ -235,9 +244,9 @@ def _size(n: float) -> str:
 # --- reading -------------------------------------------------------------------------------------
 
 
-def read_shard(path: Path) -> ShardResult:
-    """Read a committed shard; raises CorruptFile."""
-    return shard_file.decode(path.read_bytes())[1]
+def read_shard(path: Path, pictures: bool = True) -> ShardResult:
+    """Read a committed shard, with its pictures or without; raises CorruptFile."""
+    return shard_file.decode(path.read_bytes(), pictures)[1]
 
 
 class DoneIndex:

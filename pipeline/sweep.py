@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Iterable
 
+from pipeline.collate.films import check_snapshots
 from pipeline.collate.run import collate
 from pipeline.config import Config
 from pipeline.errors import EXIT_FAILED_JOBS, EXIT_OK, UserError
@@ -66,6 +67,7 @@ def prepare_plan(config: Config) -> tuple[Plan, list[str]]:
     """Plan the sweep and find its devices; raises UserError. Writes nothing."""
     from pipeline.survey import find_devices, make_plan, survey
 
+    check_snapshots(config.collate, config.snapshots)
     devices = find_devices(config.executor.devices)
     plan = make_plan(config, survey(config), devices)
     return plan, devices

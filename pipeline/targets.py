@@ -54,8 +54,10 @@ class Targets:
         >>> Targets((8, 10)).label(37)
         '3+7'
         """
-        if self.names:
-            return f"{target} {self.names[target]}"
+        return f"{target} {self.names[target]}" if self.names else self.numbers(target)
+
+    def numbers(self, target: int) -> str:
+        """How a file is called that is of a target: its channels alone."""
         return "+".join(map(str, self.parts(target)))
 
 

@@ -45,8 +45,9 @@ from pipeline.objective_records import (
     Term,
 )
 from pipeline.optimize import Jobs
+from pipeline.optimizer_records import Adam
 from pipeline.plan import Tap
-from pipeline.recipe import Adam, Fourier, Recipe, Regularizers, Transforms
+from pipeline.recipe import Fourier, Recipe, Regularizers, Transforms
 
 SAMPLES = 32
 PHOTOGRAPH = "photograph.png"

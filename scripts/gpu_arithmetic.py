@@ -14,7 +14,8 @@ from pipeline.layers import describe_layers
 from pipeline.models import load_network
 from pipeline.objective_records import ChannelObjective
 from pipeline.optimize import Climber, Jobs
-from pipeline.recipe import Adam, Fourier, Recipe, Transforms
+from pipeline.optimizer_records import Adam
+from pipeline.recipe import Fourier, Recipe, Transforms
 
 
 def seconds(function: Callable[[], object], device: torch.device) -> float:

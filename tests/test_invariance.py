@@ -18,8 +18,8 @@ from pipeline.config import ModelConfig
 from pipeline.layers import describe_layers
 from pipeline.models import load_network
 from pipeline.objective_records import ChannelObjective
+from pipeline.optimizer_records import Adam
 from pipeline.recipe import (
-    Adam,
     Fourier,
     Maco,
     Pixel,

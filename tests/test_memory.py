@@ -8,7 +8,7 @@ import torch
 from test_invariance import RECIPE, make_bench
 
 from pipeline import bench as bench_module
-from pipeline import memory
+from pipeline import memory, plan
 from pipeline.memory import bytes_per_sample, samples_that_fit
 
 CPU = torch.device("cpu")
@@ -53,6 +53,14 @@ def test_auto_batch_keeps_to_the_memory_and_to_whole_multiples(
     assert bench.auto_batch() == 16
     monkeypatch.setattr(memory, "free_host_bytes", lambda: 1.0)
     assert bench.auto_batch() == 1
+
+
+def test_auto_batch_leaves_room_for_the_pictures_on_the_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = dataclasses.replace(RECIPE, snapshots=2)
+    monkeypatch.setattr(plan, "_PICTURES_AT_ONCE", 3 * plan.picture_bytes(recipe, 3))
+    assert make_bench(recipe).auto_batch() == 3
 
 
 def test_the_account_of_free_memory_survives_odd_machines(tmp_path: object) -> None:

@@ -10,9 +10,7 @@ from torch import Tensor, nn
 from toys import BLUE, GREEN, RED, STILL, channel_mean, colour_reader, make_recipe, pointwise
 
 from pipeline import rng
-from pipeline.colours import to_colours
 from pipeline.optimize import Ascent, Climber, Jobs
-from pipeline.parameterizations import make_parameterization
 from pipeline.recipe import Fourier, Pixel, Recipe, Transforms, trace_steps
 
 KEYS = rng.keys([f"{i:016x}" + "0" * 48 for i in range(1, 5)])
@@ -71,17 +69,6 @@ def test_scores_rise_and_are_recorded_at_the_trace_steps() -> None:
     assert torch.equal(ascent.trace[:, 0], first.trace[:, 0])
     assert ascent.trace[0, -1] == pytest.approx(float(ascent.images[0, RED].mean()), abs=0.01)
     assert ascent.finite.tolist() == [True, True]
-
-
-@pytest.mark.parametrize(("steps", "moved"), [(1, 0.3), (2, 0.4), (5, 1.0)])
-def test_learning_rate_falls_from_the_first_to_the_last(steps: int, moved: float) -> None:
-    # Without memory, Adam moves every value by the learning rate itself.
-    recipe = make_recipe(Pixel(), steps=steps, final_learning_rate=0.1, beta1=0.0, beta2=0.0)
-    images = climb(colour_reader(), recipe, [RED]).images
-    start = make_parameterization(recipe, 3, KEYS[:1])().detach()
-    shift = (images.logit() - start.logit())[0, RED]
-    all_three_up = to_colours(torch.ones(1, 3, 1, 1)).logit()[0, RED]
-    assert torch.allclose(shift / all_three_up, torch.tensor(moved), atol=1e-4)
 
 
 @pytest.mark.parametrize("parameterization", [Pixel(), Fourier()], ids=["pixel", "fourier"])

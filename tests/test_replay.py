@@ -14,6 +14,7 @@ from pipeline.config import ModelConfig
 from pipeline.layers import describe_layers
 from pipeline.models import load_network
 from pipeline.optimize import Ascent, Climber, Jobs
+from pipeline.optimizer_records import LBFGS, SGD, AdamW, NAdam
 from pipeline.recipe import Cppn, Fourier, Maco, Pixel, Pyramid, Recipe, Regularizers, SpectrumInit
 from pipeline.replay import capture
 
@@ -44,6 +45,10 @@ CHANGES: dict[str, dict[str, Any]] = {
     "cppn": {"parameterization": Cppn(layers=3)},
     "generator": {"parameterization": for_colours(PRIOR, 3), "mask": MASK},
     "held back": {"parameterization": Fourier(), "regularizers": HELD_BACK},
+    "nadam": {"optimizer": NAdam(steps=12, leaky_steps=6, weight_decay=0.01)},
+    "adamw": {"optimizer": AdamW(steps=12, leaky_steps=6)},
+    "sgd": {"optimizer": SGD(steps=12, leaky_steps=6, weight_decay=0.01)},
+    "sgd as it is": {"optimizer": SGD(steps=12, momentum=0.0, normalised=False)},
     "spectrum": {"parameterization": Fourier(), "init": SpectrumInit()},
     "every transform": {"transforms": EVERY_TRANSFORM},
 }
@@ -55,7 +60,7 @@ def test_replayed_steps_give_the_bits_of_eager_steps(
     precision: str, changes: dict[str, Any]
 ) -> None:
     steps = replace(RECIPE.optimizer, steps=12, leaky_steps=6)
-    recipe = replace(RECIPE, precision=precision, optimizer=steps, **changes)
+    recipe = replace(RECIPE, **{"precision": precision, "optimizer": steps, **changes})
     bench = make_bench(recipe)
     for numbers in (range(16), range(16, 32)):  # the second batch replays from its first step
         replayed = climb(bench.climber, numbers)
@@ -94,6 +99,17 @@ def test_runs_of_the_same_jobs_give_the_same_bits() -> None:
     first = climb(make_bench(recipe).climber, range(16))
     second = climb(make_bench(recipe).climber, range(16))
     assert torch.equal(first.images, second.images)
+
+
+def test_steps_that_wait_for_the_device_are_not_captured(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bench = make_bench(replace(RECIPE, optimizer=LBFGS(steps=2, leaky_steps=1, evaluations=3)))
+    first, second = (climb(bench.climber, range(16)) for _ in range(2))
+    assert bench.climber._batch is not None
+    assert bench.climber._batch.graphs is None
+    assert torch.equal(first.images, second.images)
+    assert not capsys.readouterr().err
 
 
 def test_a_step_that_cannot_be_captured_is_told_and_still_done(

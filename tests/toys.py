@@ -18,13 +18,15 @@ from pipeline.layers import describe_layers
 from pipeline.listing import Entry, Listing, look_through, write_listing
 from pipeline.objective_records import ChannelObjective
 from pipeline.objectives import Objective, Surroundings, make_objective
+from pipeline.optimizer_records import Adam
 from pipeline.plan import LayerPlan, ModelPlan, Plan, StudyPlan
-from pipeline.recipe import Adam, Fourier, Pixel, Recipe, Transforms, trace_steps
+from pipeline.recipe import Fourier, Pixel, Recipe, Transforms, recorded_steps, snapshot_steps
 from pipeline.stages import Sweep
 from pipeline.store import OutputFolder, commit, write_json
 from pipeline.study import summarise
 from pipeline.study_store import write_arrays
 from pipeline.study_tasks import Study, blocks_of
+from pipeline.targets import Targets
 
 STILL = Transforms(jitter=0.0, scale=(1.0, 1.0), rotate=0.0)
 RED, GREEN, BLUE = 0, 1, 2
@@ -138,14 +140,17 @@ def make_plan(
     shard_size: int = 2,
     recipe: Recipe | None = None,
     label: str = "toy",
+    colours: int = 3,
+    targets: Targets | None = None,
 ) -> Plan:
     """A plan of one model; all channels of every layer unless told."""
     wanted = tuple(
-        LayerPlan(info, tuple(range(info.n_channels)) if channels is None else channels)
+        LayerPlan(info, tuple(range(info.n_channels)) if channels is None else channels, targets)
         for info in (layers or (layer_info(),))
     )
+    network = replace(IDENTITY, mean=(0.5,) * colours, std=(0.25,) * colours)
     return Plan(
-        (ModelPlan(label, IDENTITY, 64, recipe or make_recipe(), wanted),), seeds, shard_size
+        (ModelPlan(label, network, 64, recipe or make_recipe(), wanted),), seeds, shard_size
     )
 
 
@@ -207,29 +212,48 @@ def make_series(**changes: Any) -> Series:
 
 
 def make_result(
-    shard: Shard, n_channels: int = 6, status: Mapping[int, str] | None = None
+    shard: Shard,
+    n_channels: int = 6,
+    status: Mapping[int, str] | None = None,
+    parts: int = 1,
 ) -> ShardResult:
-    """Arrays that tell their job: image filled with 10 * channel + seed, activation likewise."""
-    n, recipe, seed = len(shard.channels), shard.series.recipe, shard.series.seed
-    channel = np.asarray(shard.channels)
+    """Arrays that tell their job: image filled with 10 * channel + seed, activation likewise.
+
+    Further variants tell 3 more each; images on the way tell 20 more each; further parts 7 more.
+    """
+    recipe, seed = shard.series.recipe, shard.series.seed
+    channel, steps = np.asarray(shard.channels), recorded_steps(recipe)
     told = (10 * channel + seed).astype(np.float32)
-    size, steps = recipe.image_size, trace_steps(recipe.optimizer.steps)
-    image = np.broadcast_to(told[:, None, None, None], (n, *size, 3)).astype(np.uint8)
+    if recipe.variants > 1:
+        told = told[:, None] + 3 * np.arange(recipe.variants, dtype=np.float32)
     codes = [STATUS[(status or {}).get(c, "ok")] for c in shard.channels]
     arrays = {
         "channel": channel,
-        "image": image,
+        "image": _filled(told, shard),
         "status": np.asarray(codes, np.uint8),
         "activation": told,
         "activation_robust": told - 0.5,
         "activation_max": told + 0.5,
         "high_frequency": told / 1000,
         "clipped": told / 2000,
-        "trace": told[:, None] + np.arange(len(steps), dtype=np.float32),
+        "trace": told[..., None] + np.arange(len(steps), dtype=np.float32),
         "trace_step": np.asarray(steps),
-        "response": told[:, None] + np.arange(n_channels, dtype=np.float32) / 100,
+        "response": told[..., None] + np.arange(n_channels, dtype=np.float32) / 100,
     }
+    if kept := snapshot_steps(recipe):
+        arrays["snapshot"] = _filled(told[..., None] + 20 * np.arange(len(kept)), shard)
+        arrays["snapshot_step"] = np.asarray(kept)
+    if parts > 1:
+        arrays["part_activation"] = told[..., None] + 7 * np.arange(parts, dtype=np.float32)
     return ShardResult(arrays, {"seconds_per_job": 0.5, "device": "toy"})
+
+
+def _filled(values: NDArray[Any], shard: Shard) -> NDArray[np.uint8]:
+    """A picture of each value."""
+    series = shard.series
+    picture = (*series.recipe.image_size, len(series.network.mean))
+    flat = values[..., None, None, None].astype(np.uint8)
+    return np.broadcast_to(flat, (*values.shape, *picture)).copy()
 
 
 def fill_store(
@@ -248,8 +272,11 @@ def fill_store(
             record = {"what": str(shard), "given_up": True}
             write_json(folder.failure(shard.key, 1), record)
         elif "missing" not in words:
-            layers = {layer.info.name: layer.info for m in plan.models for layer in m.layers}
-            commit(folder, shard, make_result(shard, layers[shard.series.layer].n_channels, status))
+            layers = {layer.info.name: layer for m in plan.models for layer in m.layers}
+            layer = layers[shard.series.layer]
+            parts = len(layer.all_targets.sizes)
+            result = make_result(shard, layer.info.n_channels, status, parts)
+            commit(folder, shard, result)
             paths.append(folder.shard(shard))
     return paths
 

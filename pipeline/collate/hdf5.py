@@ -14,8 +14,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.collate.coordinates import add_coordinates, colour_axis
 from pipeline.collate.gather import LayerView
-from pipeline.collate.scales import add_scale, label
+from pipeline.collate.scales import label
 from pipeline.collate.study_group import (
     write_dataset,
     write_evidence,
@@ -53,10 +54,10 @@ _MEANING = {
 _OF_JOBS = frozenset({"status", "start"})
 """Datasets without an axis of variants."""
 
-_FURTHER_SCALES = {
-    "image": ("y", "x", "rgb"),
+_FURTHER_AXES = {
+    "image": ("y", "x", "colour"),
     "part_activation": ("part",),
-    "snapshot": ("step", "y", "x", "rgb"),
+    "snapshot": ("step", "y", "x", "colour"),
     "trace": ("trace_step",),
     "response": ("response_channel",),
     "alpha": ("y", "x"),
@@ -106,13 +107,12 @@ def _write_layer(file: h5py.File, view: LayerView) -> None:
         for name, array in piece.result.arrays.items():
             if name == "status":
                 status[where] = array
-            elif name in ("image", "snapshot"):
-                # Packed alike in store and atlas: copied as they are, more than three times faster.
-                for (row, *corner), chunk in piece.packed(name):
-                    place = (int(piece.rows[row]), piece.seed_index, *corner)
-                    group[name].id.write_direct_chunk(place, chunk)
             elif name in group and name not in ("channel", "trace_step", "snapshot_step"):
                 group[name][where] = array
+        for name in view.pictures:
+            # Packed alike in store and atlas: copied as they are, more than three times faster.
+            for place, chunk in piece.packed(name):
+                group[name].id.write_direct_chunk(place, chunk)
     _write_evidence(group, view, status)
 
 
@@ -128,36 +128,41 @@ def _layer_group(file: h5py.File, view: LayerView) -> h5py.Group:
     group.attrs["module_type"] = info.module_type
     group.attrs["n_channels"] = info.n_channels
     group.attrs["activation_shape"] = info.shape
+    group.attrs["prefix_tokens"] = info.prefix_tokens
     group.attrs["recipe"] = canonical_json(plain(model.recipe))
     return group
 
 
 def _create_datasets(file: h5py.File, group: h5py.Group, view: LayerView) -> None:
-    _add_scales(group, view)
+    add_coordinates(group, view)
     recipe, n = view.model.recipe, view.layer.info.n_channels
     per_job = (len(view.channels), len(view.plan.seeds))
-    per_image, picture = (*per_job, *view.variants), (*view.image_size, view.colours)
+    per_image = (*per_job, *view.variants)
     nan = {"dtype": "f4", "fillvalue": np.nan}
-    _create_pictures(group, "image", per_image, picture)
     group.create_dataset("status", per_job, dtype=file[_STATUS_TYPE])
     group.create_dataset("start", per_job, "u1")
     for name in _SCALARS:
         group.create_dataset(name, per_image, **nan)
     group.create_dataset("trace", (*per_image, len(recorded_steps(recipe))), **nan)
     group.create_dataset("response", (*per_image, n), **nan)
-    if recipe.parameterization.alpha:
-        _create_pictures(group, "alpha", per_image, view.image_size)
-    if recipe.snapshots:
-        frames = (*per_image, len(snapshot_steps(recipe)))
-        _create_pictures(group, "snapshot", frames, picture)
+    for name in view.pictures:
+        many = (*per_image, len(snapshot_steps(recipe))) if name == "snapshot" else per_image
+        shape = view.image_size if name == "alpha" else (*view.image_size, view.colours)
+        _create_pictures(group, name, many, shape)
     parts = len(view.layer.all_targets.sizes)
     if parts > 1:
         group.create_dataset("part_activation", (*per_image, parts), **nan)
-    variant = ("variant",) if view.variants else ()
     for name, meaning in _MEANING.items():
         if name in group:
-            axes = () if name in _OF_JOBS else (*variant, *_FURTHER_SCALES.get(name, ()))
-            label(group, name, ("channel", "seed", *axes), meaning)
+            label(group, name, ("channel", "seed", *_further_axes(view, name)), meaning)
+
+
+def _further_axes(view: LayerView, name: str) -> list[str]:
+    """The axes of a dataset after those of the jobs."""
+    if name in _OF_JOBS:
+        return []
+    axes = [colour_axis(view) if axis == "colour" else axis for axis in _FURTHER_AXES.get(name, ())]
+    return ["variant", *axes] if view.variants else axes
 
 
 def _create_pictures(
@@ -165,42 +170,6 @@ def _create_pictures(
 ) -> None:
     chunks = ((1,) * len(many)) + picture
     group.create_dataset(name, (*many, *picture), "u1", chunks=chunks, **IMAGE_FILTERS)
-
-
-def _add_scales(group: h5py.Group, view: LayerView) -> None:
-    """Add what numbers the axes, and names for what the numbers stand for."""
-    recipe, targets = view.model.recipe, view.layer.all_targets
-    height, width = view.image_size
-    scales = {
-        "channel": view.channels,
-        "seed": np.asarray(view.plan.seeds, dtype=np.int64),
-        "y": np.arange(height),
-        "x": np.arange(width),
-        "rgb": np.arange(view.colours),
-        "trace_step": np.asarray(recorded_steps(recipe), dtype=np.int64),
-        "response_channel": np.arange(view.layer.info.n_channels),
-    }
-    if view.variants:
-        scales["variant"] = np.arange(*view.variants)
-    if recipe.snapshots:
-        scales["step"] = np.asarray(snapshot_steps(recipe), dtype=np.int64)
-    if len(targets.sizes) > 1:
-        scales["part"] = np.arange(len(targets.sizes))
-    for name, values in scales.items():
-        add_scale(group, name, values)
-    if view.variants:
-        group["variant"].attrs["names"] = list(recipe.objective.variant_names)
-    if targets.names:
-        names = [targets.names[channel] for channel in view.layer.channels]
-        group.create_dataset("channel_name", data=names, dtype=h5py.string_dtype())
-        label(group, "channel_name", ("channel",), "name of the class")
-    if len(targets.sizes) > 1:
-        parts = np.asarray([targets.parts(channel) for channel in view.layer.channels])
-        group.create_dataset("part_channel", data=parts)
-        label(group, "part_channel", ("channel", "part"), "the channels that a target consists of")
-        taps = [f"{view.model.label}/{view.layer.info.name}"]
-        taps += [f"{tap.model}/{tap.info.name}" for tap in view.layer.others]
-        group["part"].attrs["layers"] = taps if len(taps) > 1 else taps * len(targets.sizes)
 
 
 def _write_evidence(group: h5py.Group, view: LayerView, status: NDArray[np.uint8]) -> None:
