@@ -20,6 +20,7 @@ from pipeline.objective_records import (
 from pipeline.objectives import Surroundings, make_objective
 from pipeline.plan import LayerPlan, Tap
 from pipeline.recipe import Recipe
+from pipeline.resample import resized
 from pipeline.targets import Targets, select_targets
 
 
@@ -86,7 +87,8 @@ def _surroundings(
 
 def _activation(network: Network, layer: LayerInfo, images: Tensor) -> Tensor:
     mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (network.mean, network.std))
-    inputs = (images - mean) / std
+    size = (images.shape[2], images.shape[3])
+    inputs = (resized(images, network.seen_size(size)) - mean) / std
     return reduce_layers(network.module, [layer], inputs, lambda found: found)[layer.name]
 
 

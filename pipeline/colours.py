@@ -52,6 +52,17 @@ def from_bytes(pixels: Tensor) -> Tensor:
     return pixels.permute(0, 3, 1, 2).float().contiguous() / 255.0
 
 
+def recoloured(images: Tensor, colours: int) -> Tensor:
+    """RGB images (B, 3, H, W) in as many colours as a network takes: (B, C, H, W).
+
+    Of any number but 3 each is the grey that ITU-R 601 gives, as Pillow's.
+    """
+    if colours == 3:
+        return images
+    grey = 0.299 * images[:, :1] + 0.587 * images[:, 1:2] + 0.114 * images[:, 2:]
+    return grey.repeat(1, colours, 1, 1)
+
+
 @cache
 def _colour_matrix(device: torch.device) -> Tensor:
     # Kept, because a copy to a GPU at every step would make the loop wait for it.

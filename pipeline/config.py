@@ -20,9 +20,9 @@ from pipeline.recipe import (
     Octaves,
     Parameterization,
     Regularizers,
-    Transforms,
 )
 from pipeline.records import build, choice_name
+from pipeline.transform_record import Transforms
 
 LARGEST_SHARD = 4096
 LARGEST_IMAGE = 4096
@@ -35,9 +35,11 @@ class ModelConfig:
     """One network of the sweep. A plain text stands for its `name`."""
 
     name: str
-    """`demo`, the name of a torchvision classification model, or, with `target`, any label."""
+    """`demo`, a torchvision classification model, a model of timm (`timm/resnet18`), or, with
+    `target`, any label."""
     label: str | None = None
-    """How the model is called in the atlas; default: its name."""
+    """How the model is called in the atlas; default: its name, `timm-resnet18` for
+    `timm/resnet18`."""
     weights: str | None = None
     """`default`, `none`, a torchvision weights enum, or a file; default: the sweep's `weights`."""
     target: str | None = None
@@ -52,6 +54,9 @@ class ModelConfig:
     """Height and width that the network was trained for."""
     layers: tuple[str, ...] | None = None
     """Layers of this model; default: the sweep's `layers`."""
+    categories: str | None = None
+    """Text file with the names of the classes that it tells apart, one per line; default: those
+    that torchvision or timm know."""
 
     def __post_init__(self) -> None:
         if not (self.label or self.name).strip():
@@ -65,8 +70,8 @@ class ModelConfig:
 
     @property
     def title(self) -> str:
-        """The model's label in the sweep."""
-        return self.label or self.name
+        """The model's label in the sweep; a name of timm's without its slash, as of files."""
+        return self.label or self.name.replace("timm/", "timm-", 1)
 
 
 @dataclass(frozen=True)
@@ -245,9 +250,11 @@ class Config:
     `{product: [...]}`."""
     seeds: tuple[int, ...]
     """One image per channel and seed."""
-    image_size: int | tuple[int, int] | None
-    """Height and width of the images, in pixels; one number for squares; default: each model's own
-    input size."""
+    image_size: int | tuple[int, int] | Literal["photograph"] | None
+    """Height and width of the images, in pixels; one number for squares; `photograph`: as large as
+    the one that they start from or are about; default: each model's own input size."""
+    class_token: bool
+    """Whether tokens that are no positions (class token, registers) belong to activations."""
     precision: Literal["auto", "fp32", "bf16"]
     """Number format of the network during ascent; `auto`: bf16 where the hardware has it."""
     batch_size: int | Literal["auto"]
@@ -342,7 +349,20 @@ class Config:
         if self.layers is not None:
             raise ValueError("objective=joint names its layers in its terms; leave out layers.")
 
+    @property
+    def photograph(self) -> str | None:
+        """The file of the photograph that images start from or are about, if there is one."""
+        found = (getattr(record, "photograph", None) for record in (self.init, self.objective))
+        return next((path for path in found if path), None)
+
     def _check_image_size(self) -> None:
+        if self.image_size == "photograph":
+            if self.photograph is None:
+                raise ValueError(
+                    "image_size=photograph needs one: init=photograph init.photograph=photo.jpg, "
+                    "or an objective about a photograph."
+                )
+            return
         size = 1 if self.image_size is None else self.image_size
         sides = size if isinstance(size, tuple) else (size, size)
         if not all(1 <= side <= LARGEST_IMAGE for side in sides):

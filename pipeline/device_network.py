@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.colours import from_bytes, recoloured
 from pipeline.fields import receptive_fields
 from pipeline.jobs import LayerInfo
 from pipeline.layers import Forward, truncate_for_speed
 from pipeline.models import DTYPES, Network
 from pipeline.observe import Answer, Observer, normalised
+from pipeline.resample import resized, sources
 
 Observe = Callable[[Tensor], dict[str, Answer]]
 """Views (B, H, W, 3) uint8 to what layers answer, by their names."""
@@ -54,19 +56,35 @@ class DeviceNetwork:
     def observer(self, layers: Sequence[LayerInfo]) -> Observe:
         """Views (B, H, W, 3) uint8 to the answers of several layers, in fp32."""
         observe = Observer(self.exact, layers)
-        return lambda views: observe(normalised(views.to(self.device), self.network))
+        if self.network.fixed_size is None and len(self.network.mean) == 3:
+            return lambda views: observe(normalised(views.to(self.device), self.network))
+        return lambda views: observe(self._inputs(self._photographs(views), torch.float32))
+
+    def _photographs(self, views: Tensor) -> Tensor:
+        """Views (B, H, W, 3) uint8 as images (B, C, H, W) in [0, 1]."""
+        return recoloured(from_bytes(views.to(self.device)), len(self.network.mean))
 
     def receptive_fields(self, layers: Sequence[LayerInfo]) -> dict[str, Tensor]:
         """What each position of some layers sees: boxes (L, 4) in pixels of the image."""
         # Not on a GPU: some of its kernels work on tiles, and what is no number spreads there.
-        return receptive_fields(self.network.module, layers, self.network.example(self.size))
+        seen = self.network.seen_size(self.size)
+        fields = receptive_fields(self.network.module, layers, self.network.example(seen))
+        return {name: sources(boxes, self.size, seen) for name, boxes in fields.items()}
 
     def _forward(
         self, module: nn.Module, dtype: torch.dtype, layers: Sequence[LayerInfo]
     ) -> Forward:
-        example = self.network.example(self.size).to(self.device, dtype)
+        seen = self.network.seen_size(self.size)
+        example = self.network.example(seen).to(self.device, dtype)
         forward = truncate_for_speed(module, layers, example)
-        return lambda images: forward(_Normalised.apply(images, self._mean, self._std, dtype))
+        return lambda images: forward(self._inputs(images, dtype))
+
+    def _inputs(self, images: Tensor, dtype: torch.dtype) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] as the network takes them."""
+        if self.network.fixed_size is not None:
+            images = resized(images, self.network.seen_size(self.size))
+        inputs: Tensor = _Normalised.apply(images, self._mean, self._std, dtype)
+        return inputs
 
 
 class _Normalised(torch.autograd.Function):

@@ -43,7 +43,7 @@ def receptive_fields(
         first; right and bottom are not in the box.
     """
     height, width = example.shape[2:]
-    searches = {layer.name: _Search(_positions(layer), width, height) for layer in layers}
+    searches = {layer.name: _Search(layer.positions, width, height) for layer in layers}
     # Where the outermost lines reach everything, the box is the whole image, and all is done.
     probes: list[_Probe] = [(side, 1) for side in range(_SIDES)]
     waiting = sorted(layers, key=lambda layer: layer.flops_before)
@@ -53,7 +53,7 @@ def receptive_fields(
         found = reduce_layers(network, waiting, spoilt, _reached)
         waiting = [x for x in waiting if x.name in found]
         # What a network leaves out, or makes of another size, for spoilt images, tells nothing.
-        waiting = [x for x in waiting if found[x.name].shape[1] == _positions(x)]
+        waiting = [x for x in waiting if found[x.name].shape[1] == x.positions]
         for layer in waiting:
             searches[layer.name].learn(probes, found[layer.name])
         waiting = [x for x in waiting if searches[x.name].questions()]
@@ -98,10 +98,6 @@ class _Search:
         box[2:] = self.sizes[2:] - box[2:]
         whole = torch.cat([torch.zeros_like(self.sizes[:2]), self.sizes[2:]])
         return torch.where((box[:2] < box[2:]).all(dim=0), box, whole).mT.contiguous()
-
-
-def _positions(layer: LayerInfo) -> int:
-    return math.prod(layer.shape) // layer.n_channels
 
 
 def _reached(activation: Tensor) -> Tensor:

@@ -41,6 +41,13 @@ class LayerInfo:
     """Of the forward pass up to and including this layer, one image."""
     flops_share: float
     """Of the whole forward pass."""
+    prefix_tokens: int = 0
+    """Leading tokens that are left out of activations, because they are no positions."""
+
+    @property
+    def positions(self) -> int:
+        """Number of positions of an activation (B, C, L)."""
+        return math.prod(self.shape) // self.n_channels - self.prefix_tokens
 
     @property
     def map_size(self) -> tuple[int, int]:
@@ -48,7 +55,7 @@ class LayerInfo:
         sides = [n for axis, n in enumerate(self.shape, 1) if axis != self.channel_axis]
         if len(sides) == 2:
             return sides[0], sides[1]
-        count = math.prod(sides)
+        count = self.positions
         side = math.isqrt(count)
         return (side, side) if side * side == count else (1, count)
 
@@ -62,6 +69,9 @@ class NetworkIdentity:
     weights_sha256: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    fixed_size: int | None = None
+    """Height and width that images are resized to before a network that takes no other; `None`: it
+    sees them as they are."""
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,9 @@
 """Layers: found by globs, described by one dummy forward, captured by stopping the forward early.
 
-Whoever hooks here, unhooks in `finally`. Activations leave this module as (B, C, L): samples,
-channels, positions.
+Layers are the modules of a network, and its own output. Whoever hooks here, unhooks in `finally`.
+Activations leave this module as (B, C, L): samples, channels, positions.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -14,28 +13,44 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from pipeline.activations import channels_first, main_tensor, prefix_tokens
 from pipeline.errors import UserError, unknown
 from pipeline.jobs import LayerInfo
 from pipeline.simplify import simplify
 
 T = TypeVar("T")
 
+OUTPUT = "output"
+"""The layer that is what the network returns, unless a module has this name."""
+
 
 class StopForward(Exception):
     """Leaves a forward pass at the layer that was asked for; never leaves this module."""
 
 
+def module_of(network: nn.Module, name: str) -> nn.Module:
+    """The module of a layer, which for the network's own output is the network."""
+    if name == OUTPUT and not isinstance(getattr(network, OUTPUT, None), nn.Module):
+        return network
+    return network.get_submodule(name)
+
+
 # --- description ---------------------------------------------------------------------------------
 
 
-def describe_layers(network: nn.Module, example: Tensor) -> list[LayerInfo]:
+def describe_layers(
+    network: nn.Module, example: Tensor, class_token: bool = False
+) -> list[LayerInfo]:
     """Describe every module that a forward pass calls, in the order of `named_modules()`.
+
+    The network's own output comes last.
 
     Args:
         network: a network in eval mode.
         example: normalised input (1, C, H, W).
+        class_token: whether tokens that are no positions belong to activations.
     """
-    observer = _Observer(network)
+    observer = _Observer(network, 0 if class_token else prefix_tokens(network))
     with observer.watching():
         # With a gradient asked for, attention runs step by step and its FLOPs are seen; a copy,
         # because a network may write over its input.
@@ -46,8 +61,11 @@ def describe_layers(network: nn.Module, example: Tensor) -> list[LayerInfo]:
 class _Observer:
     """Notes shape, channel axis, calls and FLOPs of every module during one forward pass."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, prefix: int) -> None:
         self.names = {module: name for name, module in network.named_modules() if name}
+        if OUTPUT not in self.names.values():
+            self.names[network] = OUTPUT
+        self.prefix, self.positions = prefix, set[int]()
         self.counter = FlopCounterMode(display=False)
         self.started: dict[nn.Module, int] = {}
         self.seen: dict[nn.Module, dict[str, Any]] = {}
@@ -82,6 +100,7 @@ class _Observer:
         self.seen[module] = {
             "shape": tuple(tensor.shape[1:]),
             "channel_axis": axis,
+            "prefix_tokens": self._prefix(tensor, axis),
             "calls": 1,
             "flops": total - self.started[module],
             "flops_before": total,
@@ -105,6 +124,17 @@ class _Observer:
         known = self.axis_by_shape.get(tuple(output.shape))
         return known if known is not None else (last if output.ndim == 3 else 1)
 
+    def _prefix(self, output: Tensor, channel_axis: int) -> int:
+        """How many tokens of an output (1, T, C) are no positions.
+
+        They are what it has more of than there were positions before: of the map of patches, say.
+        """
+        length = output.numel() // max(output.shape[channel_axis], 1)
+        longer = length not in self.positions and length - self.prefix in self.positions
+        prefix = self.prefix if output.ndim == 3 and channel_axis == 2 and longer else 0
+        self.positions.add(length - prefix)
+        return prefix
+
     def layers(self) -> list[LayerInfo]:
         total = max(self.counter.get_total_flops(), 1)
         return [
@@ -126,7 +156,8 @@ def match_layers(
     """The layers that the patterns choose, in the network's order, each once.
 
     A pattern is a glob over layer names, optionally followed by `@` and a glob over module types:
-    `features.*`, `*@Conv2d`, `layer3.*@ReLU`. A type matches a module's class and its bases.
+    `features.*`, `*@Conv2d`, `layer3.*@ReLU`. A type matches a module's class and its bases. The
+    network's own output is chosen by its name alone, `output`.
 
     Raises:
         UserError: a pattern that chooses nothing, or names a module that the forward never calls.
@@ -139,6 +170,7 @@ def match_layers(
             for layer in layers
             if fnmatchcase(layer.name, name_glob)
             and any(fnmatchcase(kind, kind_glob or "*") for kind in layer.kinds)
+            and (pattern == OUTPUT or module_of(network, layer.name) is not network)
         }
         if not matches:
             raise _no_match(pattern, layers, network, model)
@@ -152,12 +184,13 @@ def _no_match(
     name_glob, _, kind_glob = pattern.partition("@")
     if name_glob in dict(network.named_modules()) and not kind_glob:
         return UserError(
-            f"layer {pattern!r} of model {model!r} is never called in a forward pass (or its output"
-            " has no channels), so it has no activations; `atlas layers` lists those that have."
+            f"layer {pattern!r} of model {model!r} has no activations: a forward pass never calls "
+            "it, or what it returns does not begin with a tensor that has images on its first axis "
+            "and channels on another. `atlas layers` lists those that have."
         )
     remedy = "Patterns are globs over names, with @Type to filter by module type, as in *@Conv2d."
     if kind_glob:
-        kinds = {kind for layer in layers for kind in layer.kinds if kind[0] != "_"}
+        kinds = {k for x in layers if x.name != OUTPUT for k in x.kinds if k[0] != "_"}
         remedy += f" Types in this model: {', '.join(sorted(kinds))}."
     return unknown(f"layer of model {model!r}:", pattern, [layer.name for layer in layers], remedy)
 
@@ -216,19 +249,35 @@ class _TracedForward:
         self.graph, self.layers = graph, layers
 
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
+        found = ((main_tensor(tensor), layer) for tensor, layer in self._outputs(x))
+        return tuple(channels_first(tensor, layer) for tensor, layer in found if tensor is not None)
+
+    def _outputs(self, x: Tensor) -> list[tuple[Any, LayerInfo]]:
         found = self.graph(x)
-        return tuple(channels_first(found[i.name], i.channel_axis) for i in self.layers)
+        return [(found[layer.name], layer) for layer in self.layers]
 
 
 def _traced(network: nn.Module, layers: Sequence[LayerInfo]) -> _TracedForward | None:
     from torchvision.models.feature_extraction import create_feature_extractor
 
-    names = {layer.name: layer.name for layer in layers}
     try:
-        graph = create_feature_extractor(network, names, suppress_diff_warning=True)
+        nodes = {_node_of(network, layer.name): layer.name for layer in layers}
+        graph = create_feature_extractor(network, nodes, suppress_diff_warning=True)
     except Exception:  # noqa: BLE001 - whatever tracing trips over, the stopped forward works
         return None
+    # What a network asserts of later layers would keep these in the graph.
+    graph.graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
+    graph.recompile()
     return _TracedForward(graph.eval(), layers)
+
+
+def _node_of(network: nn.Module, name: str) -> str:
+    """What the tracer calls a layer; the network's own output is its last node."""
+    from torchvision.models.feature_extraction import get_graph_node_names
+
+    if module_of(network, name) is not network:
+        return name
+    return str(get_graph_node_names(network, suppress_diff_warning=True)[1][-1])
 
 
 def _same_output(graph: Forward, whole: Forward, example: Tensor) -> bool:
@@ -276,13 +325,13 @@ def reduce_layers(
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             tensor = main_tensor(output)
             if info.name not in found and tensor is not None:
-                found[info.name] = reduce(channels_first(tensor, info.channel_axis))
+                found[info.name] = reduce(channels_first(tensor, info))
                 if len(found) == len(layers):
                     raise StopForward
 
         return hook
 
-    handles = [network.get_submodule(i.name).register_forward_hook(note(i)) for i in layers]
+    handles = [module_of(network, i.name).register_forward_hook(note(i)) for i in layers]
     try:
         network(inputs)
     except StopForward:
@@ -303,24 +352,9 @@ def capture(names: Sequence[str], network: nn.Module, outputs: dict[str, Any]) -
 
         return hook
 
-    handles = [network.get_submodule(n).register_forward_hook(note(n)) for n in names]
+    handles = [module_of(network, n).register_forward_hook(note(n)) for n in names]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
-
-
-def main_tensor(output: Any) -> Tensor | None:
-    """The tensor of a module's output: itself, or the first of a tuple (attention, say)."""
-    if isinstance(output, Tensor):
-        return output
-    if isinstance(output, tuple) and output and isinstance(output[0], Tensor):
-        return output[0]
-    return None
-
-
-def channels_first(activation: Tensor, channel_axis: int) -> Tensor:
-    """Any activation with its channels on `channel_axis` to (B, C, L); vectors have L = 1."""
-    shape = activation.movedim(channel_axis, 1)
-    return shape.reshape(shape.shape[0], shape.shape[1], math.prod(shape.shape[2:]))

@@ -3,33 +3,21 @@
 Weights come from the libraries' published files, or from a local file (`weights`).
 """
 
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
+from pipeline.architectures import TIMM, Blueprint, build_module, find_architecture
 from pipeline.config import ModelConfig
-from pipeline.dotted import import_callable
 from pipeline.errors import UserError, unknown
 from pipeline.jobs import LayerInfo, NetworkIdentity
-from pipeline.records import canonical_json
 from pipeline.weights import is_weights_file, load_state, read_weights, weights_digest
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """Number formats of the ascent, by their names in a recipe."""
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-# What torchvision's builders set when they load published weights, and weights alone do not say.
-_PUBLISHED_ARGS: dict[str, dict[str, Any]] = {
-    "googlenet": {"transform_input": True, "aux_logits": True, "init_weights": False},
-    "inception_v3": {"transform_input": True, "aux_logits": True, "init_weights": False},
-}
 
 
 @dataclass(frozen=True)
@@ -47,31 +35,25 @@ class Network:
     missing: tuple[str, ...]
     """Tensors that the weights file lacks; they hold NaN."""
     categories: tuple[str, ...] = ()
-    """Names of the classes that its output tells apart, if they are known."""
+    """Names of the classes that the network tells apart, in the order of its output; () where they
+    are not known."""
+    fixed_size: int | None = None
+    """Height and width that images are resized to, if it takes no others; the survey finds out."""
 
     @property
     def identity(self) -> NetworkIdentity:
         """What of the network decides pixels."""
-        return NetworkIdentity(self.source, self.weights_sha256, self.mean, self.std)
+        told = (self.source, self.weights_sha256, self.mean, self.std, self.fixed_size)
+        return NetworkIdentity(*told)
+
+    def seen_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of what the network sees of images of a size."""
+        return size if self.fixed_size is None else (self.fixed_size, self.fixed_size)
 
     def example(self, size: tuple[int, int]) -> Tensor:
         """Normalised noise (1, C, *size), the same every time."""
         generator = torch.Generator().manual_seed(0)
         return torch.randn(1, len(self.mean), *size, generator=generator)
-
-
-@dataclass(frozen=True)
-class _Blueprint:
-    """A network without weights, and where its published weights would come from."""
-
-    source: str
-    build: Callable[[], nn.Module]
-    published: Callable[[], Mapping[str, Tensor]] | None
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    input_size: int
-    cached: Callable[[], Path] | None = None
-    """Where a download of the published weights is kept."""
 
 
 def load_network(config: ModelConfig) -> Network:
@@ -81,10 +63,16 @@ def load_network(config: ModelConfig) -> Network:
         UserError: unknown model or weights, unreadable or foreign weights file, no network access.
     """
     weights = config.weights or "default"
-    blueprint = _blueprint(config, weights)
+    blueprint = find_architecture(config, weights)
+    mean, std = config.mean or blueprint.mean, config.std or blueprint.std
+    if len(mean) != len(std):
+        raise UserError(
+            f"model {config.title!r} has mean {list(mean)} and std {list(std)}; give both, with a "
+            "number for each colour of its images."
+        )
     module = build_module(blueprint.build, "target", config.target)
     missing: tuple[str, ...] = ()
-    if weights == "default" and blueprint.published is None and config.target:
+    if weights == "default" and config.target:
         pass  # a callable of the user's own brings its weights along
     elif weights != "none":
         state = _state(blueprint, weights, config)
@@ -94,11 +82,12 @@ def load_network(config: ModelConfig) -> Network:
         label=config.title,
         source=blueprint.source,
         module=module,
-        mean=config.mean or blueprint.mean,
-        std=config.std or blueprint.std,
+        mean=mean,
+        std=std,
         input_size=config.input_size or blueprint.input_size,
         weights_sha256=weights_digest(module),
         missing=missing,
+        categories=_categories(config.categories) or blueprint.categories,
     )
 
 
@@ -119,118 +108,27 @@ def check_weights(network: Network, layer: LayerInfo, activation: Tensor) -> Non
     )
 
 
-# --- architectures -------------------------------------------------------------------------------
-
-
-def _blueprint(config: ModelConfig, weights: str) -> _Blueprint:
-    if config.target:
-        return _from_target(config, config.target)
-    if config.name == "demo":
-        return _demo()
-    return _from_torchvision(config.name, weights)
-
-
-def _demo() -> _Blueprint:
-    from pipeline import demo
-
-    return _Blueprint(
-        source="demo",
-        build=demo.DemoNet,
-        published=lambda: demo.demo_network().state_dict(),
-        mean=demo.MEAN,
-        std=demo.STD,
-        input_size=demo.INPUT_SIZE,
-    )
-
-
-def _from_torchvision(name: str, weights: str) -> _Blueprint:
-    import torchvision.models as zoo
-
-    names = zoo.list_models(module=zoo)
-    if name not in names:
-        remedy = "A network of your own: models=[{name: mine, target: package.module.build}]."
-        raise unknown("model", name, ["demo", *names], remedy)
-    enum = zoo.get_model_weights(name)
-    entry = _weights_entry(enum, weights)
-    preset = entry.transforms()
-    args = {} if weights == "none" else _PUBLISHED_ARGS.get(name, {})
-    return _Blueprint(
-        source=f"torchvision/{name}",
-        build=lambda: zoo.get_model(name, weights=None, **args),
-        published=lambda: entry.get_state_dict(progress=False, check_hash=True, weights_only=True),
-        mean=tuple(preset.mean),
-        std=tuple(preset.std),
-        input_size=int(preset.crop_size[0]),
-        cached=lambda: Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name,
-    )
-
-
-def _weights_entry(enum: Any, weights: str) -> Any:
-    """The member of a torchvision weights enum; its default stands for `none` and for files."""
-    if weights in ("default", "none") or is_weights_file(weights):
-        return enum.DEFAULT
-    if weights not in enum.__members__:
-        choices = ["default", "none", *enum.__members__]
-        remedy = "Or the path of a .safetensors, .pth or .pt file."
-        raise unknown(f"weights of {enum.__name__}:", weights, choices, remedy)
-    return enum[weights]
-
-
-def _from_target(config: ModelConfig, target: str) -> _Blueprint:
-    function = import_callable(target, "target", "that returns the network")
-    return _Blueprint(
-        source=target + (f"({canonical_json(config.args)})" if config.args else ""),
-        build=lambda: function(**(config.args or {})),
-        published=None,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        input_size=224,
-    )
-
-
-def build_module(
-    build: Callable[[], nn.Module], setting: str = "", target: str | None = None
-) -> nn.Module:
-    """Build a network; random weights are the same every time.
-
-    Args:
-        build: what builds it.
-        setting: where the user gave its name, for messages.
-        target: that name, if the user gave one.
-    Raises:
-        UserError: the user's callable fails, or does not return a network that is ready.
-    """
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        torch.manual_seed(0)
-        try:
-            module = build()
-        except (Exception, SystemExit) as error:
-            if not target:
-                raise
-            raise UserError(f"{setting} {target!r} failed: {error!r}.") from error
-    if not isinstance(module, nn.Module):
+def _categories(path: str | None) -> tuple[str, ...]:
+    """The lines of a text file."""
+    if path is None:
+        return ()
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"{setting} {target!r} returned {type(module).__name__}, not a torch.nn.Module."
-        )
-    if any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
-        raise UserError(
-            f"{setting} {target!r} returned a network with lazy modules, whose shapes are not yet "
-            "known; run it once before returning it."
-        )
-    return module
+            f"categories {path!r} cannot be read ({error}). Give a text file with the name of one "
+            "class per line, in the order of the network's output."
+        ) from error
+    if not any(line.strip() for line in lines):
+        raise UserError(f"categories {path!r} names no class; give one per line.")
+    return tuple(line.strip() for line in lines)
 
 
-def _state(blueprint: _Blueprint, weights: str, config: ModelConfig) -> Mapping[str, Tensor]:
+def _state(blueprint: Blueprint, weights: str, config: ModelConfig) -> Mapping[str, Tensor]:
     if is_weights_file(weights):
         return read_weights(Path(weights))
-    if blueprint.published is None or (blueprint.source == "demo" and weights != "default"):
-        raise unknown(
-            f"weights of model {config.title!r}:",
-            weights,
-            ["default", "none"],
-            "Or the path of a .safetensors, .pth or .pt file.",
-        )
+    _check_published(blueprint, weights, config)
+    assert blueprint.published is not None
     try:
         return blueprint.published()
     except Exception as error:
@@ -239,8 +137,20 @@ def _state(blueprint: _Blueprint, weights: str, config: ModelConfig) -> Mapping[
                 f"{str(blueprint.cached())!r}, the published weights of {config.name!r}, cannot be "
                 "read; delete the file, and it will be downloaded anew."
             ) from error
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UserError(
-            f"the published weights of {config.name!r} cannot be downloaded ({error}). Fetch them "
-            "on a machine with access and name the file: weights=path/to/file.pth; "
-            "or weights=none."
+            f"the published weights of {config.name!r} cannot be downloaded ({reason}). Fetch them "
+            f"on a machine with access ({blueprint.address}) and name the file: "
+            "weights=path/to/file.pth; or weights=none."
         ) from error
+
+
+def _check_published(blueprint: Blueprint, weights: str, config: ModelConfig) -> None:
+    """Make sure that there is such a published set; raises UserError."""
+    known = ["default", "none"] if blueprint.published or config.target else ["none"]
+    if weights in known or (blueprint.published and blueprint.source.startswith("torchvision/")):
+        return
+    remedy = "Or the path of a .safetensors, .pth or .pt file."
+    if blueprint.source.startswith(TIMM) and blueprint.published:
+        remedy += " Sets of timm are part of the name: timm/resnet18.a1_in1k."
+    raise unknown(f"weights of model {config.title!r}:", weights, known, remedy)

@@ -58,7 +58,7 @@ class Observer:
 
 
 def normalised(pixels: Tensor, network: Network) -> Tensor:
-    """Views (B, H, W, 3) uint8 as inputs (B, 3, H, W) of a network, in channels-last layout.
+    """Views (B, H, W, C) uint8 as inputs (B, C, H, W) of a network, in channels-last layout.
 
     The same bits as the workbench gives to a network in fp32.
     """

@@ -27,7 +27,7 @@ from pipeline.parameterizations.base import Parameterization
 from pipeline.recipe import Recipe, snapshot_steps, trace_steps
 from pipeline.regularizers import blur, blur_width, clipped, pulled_back
 from pipeline.replay import Graphs, capture
-from pipeline.transforms.views import draw_views, see
+from pipeline.transforms import draw_views, see
 
 
 @dataclass(frozen=True)

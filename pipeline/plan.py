@@ -84,6 +84,12 @@ class ModelPlan:
         return len(self.network.mean)
 
     @property
+    def networks(self) -> dict[str, NetworkIdentity]:
+        """The network, and further ones that its images are for as well, by their labels."""
+        taps = (tap for layer in self.layers for tap in layer.others)
+        return {self.label: self.network, **{tap.model: tap.network for tap in taps}}
+
+    @property
     def photograph_size(self) -> int:
         """Height and width of photographs; the images of sweeps with photographs are squares."""
         return self.recipe.image_size[0]

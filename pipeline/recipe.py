@@ -10,7 +10,8 @@ from typing import Any
 from pipeline.inputs import input_field
 from pipeline.objective_records import Objective
 from pipeline.optimizer_records import Optimizer
-from pipeline.ranges import not_negative, positive, require, within
+from pipeline.ranges import not_negative, positive, require
+from pipeline.transform_record import Transforms
 
 ALGORITHM_VERSION = 4
 """Raised with every change of code that changes pixels under an unchanged recipe."""
@@ -208,63 +209,6 @@ class Mask:
 
 
 @dataclass(frozen=True)
-class Transforms:
-    """Random views of the image that the network sees, drawn anew per sample and step.
-
-    Ranges are a smallest and a largest value, between which values are uniform. Formulas are in
-    `transforms`.
-    """
-
-    jitter: float = 2.0
-    """Largest shift along each axis, in pixels."""
-    scale: tuple[float, float] = (0.97, 1.03)
-    """Smallest and largest magnification; their logarithms are uniform."""
-    rotate: float = 2.0
-    """Largest turn to either side, in degrees."""
-    flip: float = 0.0
-    """Probability of a mirror image, left to right."""
-    perspective: float = 0.0
-    """How far the corners of what is seen may lie inwards of the image's, in half sides."""
-    crop: tuple[float, float] = (1.0, 1.0)
-    """Side of a crop, as a share of the image's; the crop fills the view."""
-    brightness: tuple[float, float] = (1.0, 1.0)
-    """Factor of all values."""
-    contrast: tuple[float, float] = (1.0, 1.0)
-    """Factor of the distance from the mean grey."""
-    saturation: tuple[float, float] = (1.0, 1.0)
-    """Factor of the distance from the grey image; of images with three colours alone."""
-    blur: tuple[float, float] = (0.0, 0.0)
-    """Width of a Gaussian, in pixels."""
-    noise: tuple[float, float] = (0.0, 0.0)
-    """Standard deviation of normal noise, where images are in [0, 1]."""
-    cutout: tuple[float, float] = (0.0, 0.0)
-    """Height and width of a grey rectangle, as a share of the image's."""
-
-    def __post_init__(self) -> None:
-        not_negative(jitter=self.jitter, rotate=self.rotate)
-        within(0.0, 1.0, flip=self.flip)
-        within(0.0, _MOST_PERSPECTIVE, perspective=self.perspective)
-        for name, least, most in _TRANSFORM_RANGES:
-            low, high = getattr(self, name)
-            within(least, most, **{f"{name}[0]": low, f"{name}[1]": high})
-            require(low <= high, f"{name} must ascend, not {[low, high]}.")
-
-
-_MOST_PERSPECTIVE = 0.6
-"""From two thirds on, the corners need not make a convex shape, and no view looks like that."""
-
-_TRANSFORM_RANGES = (
-    ("scale", 0.1, 10.0),
-    ("crop", 0.05, 1.0),
-    *((name, 0.0, 10.0) for name in ("brightness", "contrast", "saturation")),
-    ("blur", 0.0, 50.0),
-    ("noise", 0.0, 10.0),
-    ("cutout", 0.0, 1.0),
-)
-"""What the ends of each range may be."""
-
-
-@dataclass(frozen=True)
 class Regularizers:
     """What holds the image back while it climbs; 0 is off. Formulas are in `regularizers`.
 
@@ -322,6 +266,8 @@ class Recipe:
     octaves: Octaves | None = None
     snapshots: int = 0
     """The image is kept every so many steps; 0: only at the end."""
+    class_token: bool = False
+    """Whether tokens that are no positions (class token, registers) belong to activations."""
     algorithm: int = ALGORITHM_VERSION
 
     @property

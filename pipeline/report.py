@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.collate.gather import layer_views
 from pipeline.config import Config
 from pipeline.errors import UserError
-from pipeline.jobs import STATUS
+from pipeline.jobs import STATUS, LayerInfo
 from pipeline.manifest import plan_of, read_manifest
 from pipeline.plan import (
     LayerPlan,
@@ -133,8 +133,18 @@ def _photographs(folder: OutputFolder, plan: Plan) -> list[str]:
 
 
 def notices(plan: Plan) -> list[str]:
-    """What a user should know about the plan: layers of which only one call is looked at."""
-    return [
+    """What a user should know about the plan.
+
+    Networks that see images in another size, and layers of which only one call is looked at.
+    """
+    resized = [
+        f"{label} takes images of {network.fixed_size} px alone; those of "
+        f"{' x '.join(map(str, model.recipe.image_size))} px are resized to that before it"
+        for model in plan.models
+        for label, network in model.networks.items()
+        if network.fixed_size is not None
+    ]
+    return resized + [
         f"{model.label}/{layer.info.name} is called {layer.info.calls} times per forward pass; "
         "its first call is used"
         for model in plan.models
@@ -159,7 +169,7 @@ def layer_table(config: Config, surveys: Sequence["Survey"]) -> str:
                 info.name,
                 info.module_type,
                 info.n_channels,
-                "x".join(map(str, info.shape)),
+                _shape(info),
                 f"{100 * info.flops_share:.1f} %",
                 info.calls if info.calls > 1 else "",
             )
@@ -168,9 +178,23 @@ def layer_table(config: Config, surveys: Sequence["Survey"]) -> str:
         header = ("", "layer", "type", "channels", "shape", "FLOPs", "calls")
         size = " x ".join(map(str, found.image_size))
         title = f"{found.network.label} ({found.network.source}), {size} px input"
+        if found.network.fixed_size is not None:
+            title += f", resized to {found.network.fixed_size} px"
         parts.append(f"{title}\n\n{table(header, rows, left=3)}")
     note = "* chosen by `layers`. A layer called several times shows its first call."
+    if any(info.prefix_tokens for found in surveys for info in found.layers):
+        note += (
+            "\nTokens in brackets are no positions (class token, registers) and left out; "
+            "class_token=true keeps them."
+        )
     return "\n\n".join([*parts, note])
+
+
+def _shape(info: LayerInfo) -> str:
+    """Sides of an activation; those tokens that are left out in brackets: (1+)196x192."""
+    if not info.prefix_tokens:
+        return "x".join(map(str, info.shape))
+    return f"({info.prefix_tokens}+){info.positions}x{info.n_channels}"
 
 
 def status_table(folder: OutputFolder) -> str:

@@ -49,3 +49,28 @@ def _in_whole_lines(before: int, after: int, device: torch.device) -> Tensor:
     """The transpose of that matrix, with zeros for what fills lines up."""
     matrix = resampling(before, after, device).mT
     return pad(matrix, (0, -after % _CACHE_LINE, 0, -before % _CACHE_LINE))
+
+
+def sources(boxes: Tensor, size: tuple[int, int], resized_to: tuple[int, int]) -> Tensor:
+    """What boxes of resized pixels depend on: boxes (N, 4) in pixels of the original.
+
+    Both are left, top, right, bottom; right and bottom are not in the box.
+
+    Args:
+        boxes: (N, 4) int64.
+        size: height and width of the original.
+        resized_to: height and width of what the boxes are on.
+    """
+    rows, columns = (
+        _reach(resampling(*lengths, torch.device("cpu")))
+        for lengths in zip(size, resized_to, strict=True)
+    )
+    left, top, right, bottom = boxes.cpu().unbind(dim=1)
+    edges = (columns[left, 0], rows[top, 0], columns[right - 1, 1], rows[bottom - 1, 1])
+    return torch.stack(edges, dim=1)
+
+
+def _reach(matrix: Tensor) -> Tensor:
+    """The first column of each row that is not zero, and the one after the last: (after, 2)."""
+    there = (matrix != 0).int()
+    return torch.stack([there.argmax(dim=1), there.shape[1] - there.flip(1).argmax(dim=1)], dim=1)

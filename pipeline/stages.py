@@ -77,8 +77,7 @@ class Sweep:
             if layer.info.name in wanted
         )
         configs = {config.title: config for config in self.config.models}
-        others = (tap.model for layer in layers for tap in layer.others)
-        labels = dict.fromkeys([model.label, *others])
+        labels = replace(model, layers=layers).networks
         return {
             "kind": kind,
             "models": [plain(configs[label]) for label in labels],

@@ -8,9 +8,9 @@ from pipeline.colours import from_bytes
 from pipeline.jobs import STATUS
 from pipeline.layers import Forward
 from pipeline.objectives import Objective
-from pipeline.recipe import Transforms
 from pipeline.spectrum import fine_frequencies
-from pipeline.transforms.views import draw_views, see
+from pipeline.transform_record import Transforms
+from pipeline.transforms import draw_views, see
 
 ROBUST_VIEWS = 16
 

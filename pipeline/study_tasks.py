@@ -19,7 +19,7 @@ from pipeline.records import digest, plain
 STUDY_VERSION = 1
 """Raised with every change of code that changes what a study finds."""
 
-_OF_FIELDS = ("network", "layer", "image_size", "version")
+_OF_FIELDS = ("network", "layer", "image_size", "class_token", "version")
 """What of a study's identity its receptive fields depend on."""
 
 _MOST_CHANNELS = 64
@@ -36,6 +36,8 @@ class Study:
     layer: str
     image_size: int
     plan: StudyPlan
+    class_token: bool = False
+    """Whether tokens that are no positions belong to activations."""
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -44,6 +46,7 @@ class Study:
             "network": plain(self.network),
             "layer": self.layer,
             "image_size": self.image_size,
+            "class_token": self.class_token,
             "stride": self.plan.stride,
             "top": self.plan.top,
             "bottom": self.plan.bottom,
@@ -153,7 +156,8 @@ class Examples:
 
 def study_of(model: ModelPlan, layer: str, plan: StudyPlan) -> Study:
     """The study of one of a model's layers."""
-    return Study(model.label, model.network, layer, model.photograph_size, plan)
+    token = model.recipe.class_token
+    return Study(model.label, model.network, layer, model.photograph_size, plan, token)
 
 
 def studies_of(model: ModelPlan, plan: StudyPlan) -> tuple[Study, ...]:

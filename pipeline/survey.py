@@ -7,17 +7,19 @@ import copy
 import os
 import platform
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from pipeline.activations import main_tensor
 from pipeline.aim import aim, terms_of
 from pipeline.config import Config, FolderDataset, ModelConfig
 from pipeline.errors import UserError
 from pipeline.inputs import Inputs
 from pipeline.jobs import LayerInfo
-from pipeline.layers import capture, describe_layers, main_tensor, match_layers, truncate
+from pipeline.layers import OUTPUT, capture, describe_layers, match_layers, truncate
 from pipeline.listing import look_through
 from pipeline.memory import free_host_bytes
 from pipeline.models import DTYPES, Network, check_weights, load_network
@@ -26,6 +28,7 @@ from pipeline.objectives.custom import with_source
 from pipeline.parameterizations.check import check_parameterization
 from pipeline.parameterizations.generator import with_source as with_generator_source
 from pipeline.photographs import Photographs, open_dataset
+from pipeline.pictures import picture_size
 from pipeline.plan import ModelPlan, Plan, StudyPlan, jobs_at_once
 from pipeline.recipe import DatasetInit, Recipe
 from pipeline.records import digest, plain
@@ -44,6 +47,11 @@ class Survey:
     """Height and width of the images."""
     layers: list[LayerInfo]
     """Every layer that has channels."""
+
+    @property
+    def example(self) -> Tensor:
+        """Normalised noise (1, C, H, W) of the size that the network is given."""
+        return self.network.example(self.network.seen_size(self.image_size))
 
     def choose(self, patterns: tuple[str, ...]) -> list[LayerInfo]:
         """The layers that the patterns choose; raises UserError."""
@@ -166,6 +174,7 @@ def _recipe(
         mask=config.mask,
         octaves=config.octaves,
         snapshots=config.snapshots,
+        class_token=config.class_token,
     )
     recipe = inputs.resolved(recipe)
     check_parameterization(recipe, len(wanted[0][0].network.mean), inputs.find)
@@ -185,20 +194,57 @@ def _possible(config: Config, found: Survey, layers: list[LayerInfo], precision:
 
 def _survey_model(model: ModelConfig, config: Config) -> Survey:
     network = load_network(model)
-    if len(network.mean) != 3 or len(network.std) != 3:
-        raise UserError(
-            f"model {network.label!r} has mean {list(network.mean)} and std {list(network.std)}; "
-            "networks with three colours are supported, so each needs three numbers."
-        )
     size = _image_size(config, network)
     if min(size) < SMALLEST_IMAGE:
         raise UserError(f"image_size={list(size)} is too small; {SMALLEST_IMAGE} is the least.")
-    return Survey(network, size, _describe(network, network.example(size)))
+    network, layers = _described(network, size, config.class_token)
+    _check_categories(network, model, layers)
+    return Survey(network, size, layers)
+
+
+def _described(
+    network: Network, size: tuple[int, int], class_token: bool
+) -> tuple[Network, list[LayerInfo]]:
+    """The layers, and the network, which may take no size but its own; raises UserError."""
+    own = (network.input_size, network.input_size)
+    try:
+        return network, describe_layers(network.module, network.example(size), class_token)
+    except Exception as error:
+        # Networks that merely cannot take small images take larger ones.
+        if _takes(network, own) and not _takes(network, (2 * own[0], 2 * own[1])):
+            fixed = replace(network, fixed_size=network.input_size)
+            return fixed, describe_layers(network.module, network.example(own), class_token)
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(_other_colours(network) or _too_small(network, size, reason)) from error
+
+
+@torch.no_grad()
+def _takes(network: Network, size: tuple[int, int]) -> bool:
+    """Whether a network takes images of a size."""
+    try:
+        network.module(network.example(size))
+    except Exception:  # noqa: BLE001 - why not is told when the network is described
+        return False
+    return True
+
+
+def _check_categories(network: Network, model: ModelConfig, layers: list[LayerInfo]) -> None:
+    """A file of the user's own names as many classes as the output has; raises UserError."""
+    names = len(network.categories)
+    classes = next((layer.n_channels for layer in layers if layer.name == OUTPUT), 0)
+    if model.categories is not None and names != classes:
+        raise UserError(
+            f"categories {model.categories!r} names {names} classes, but the output of model "
+            f"{network.label!r} has {classes or 'no channels'}; give one name per line for each."
+        )
 
 
 def _image_size(config: Config, network: Network) -> tuple[int, int]:
     """Height and width of the images that are made for a network."""
     size = config.image_size or network.input_size
+    if size == "photograph":
+        assert config.photograph is not None
+        return picture_size(Path(config.photograph).expanduser())
     return size if isinstance(size, tuple) else (size, size)
 
 
@@ -206,7 +252,7 @@ def _fault(found: Survey, wanted: list[LayerInfo], precision: str) -> str | None
     """What keeps the wanted layers from being optimised in a precision, tried on two images."""
     dtype = DTYPES[precision]
     module = copy.deepcopy(found.network.module).to(dtype)
-    images = found.network.example(found.image_size).repeat(2, 1, 1, 1).to(dtype)
+    images = found.example.repeat(2, 1, 1, 1).to(dtype)
     outputs: dict[str, Any] = {}
     try:
         with capture([layer.name for layer in wanted], module, outputs):
@@ -222,26 +268,32 @@ def _fault(found: Survey, wanted: list[LayerInfo], precision: str) -> str | None
     return None
 
 
-def _describe(network: Network, example: Tensor) -> list[LayerInfo]:
-    size = (example.shape[2], example.shape[3])
-    try:
-        return describe_layers(network.module, example)
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(_too_small(network, size, reason)) from error
+def _other_colours(network: Network) -> str | None:
+    """What to do if the first convolution takes images of another number of colours."""
+    first = next((m for m in network.module.modules() if isinstance(m, nn.Conv2d)), None)
+    if first is None or first.in_channels == len(network.mean):
+        return None
+    colours = first.in_channels
+    mean, std = ([value] * colours for value in (0.5, 0.25))
+    return (
+        f"model {network.label!r} cannot take images of {len(network.mean)} colours: its first "
+        f"convolution takes {colours}. Give the mean and std of its training images, with "
+        f"{colours} numbers each: models=[{{..., mean: {mean}, std: {std}}}]."
+    )
 
 
 def _too_small(network: Network, size: tuple[int, int], reason: str) -> str:
     return (
-        f"model {network.label!r} cannot take images of {size[0]} x {size[1]} px: {reason}. Set "
-        f"image_size (its own input size is {network.input_size}); a network must take a batch of "
-        f"{len(network.mean)} colours."
+        f"model {network.label!r} cannot take images of {size[0]} x {size[1]} px and "
+        f"{len(network.mean)} colours: {reason}. Set image_size (its own input size is "
+        f"{network.input_size}); it must take a batch of images with as many colours as mean and "
+        "std have numbers."
     )
 
 
 def _check_layers(found: Survey, wanted: list[LayerInfo]) -> None:
     """Every wanted layer has positions at this image size, and all the weights it needs."""
-    network, example = found.network, found.network.example(found.image_size)
+    network, example = found.network, found.example
     for info in wanted:
         if 0 in info.shape:
             reason = f"layer {info.name!r} has no positions left"

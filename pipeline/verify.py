@@ -118,8 +118,7 @@ def _measure_again(config: Config, views: list[LayerView]) -> tuple[float, int]:
     models = {model.title: model for model in config.models}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for model in {view.model.label: view.model for view in views}.values():
-        labels = [model.label, *(tap.model for layer in model.layers for tap in layer.others)]
-        wanted = [models[label] for label in dict.fromkeys(labels)]
+        wanted = [models[label] for label in model.networks]
         bench = open_bench(wanted, model, views[0].folder, device)
         for view in (view for view in views if view.model is model):
             layer = bench.layer(view.layer.info, view.layer.others)

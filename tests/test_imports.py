@@ -18,17 +18,18 @@ MODULES = {
 }
 
 FLOW = (
-    *("errors", "ranges", "records", "inputs", "objective_records", "optimizer_records", "recipe"),
-    *("jobs", "config", "targets", "plan", "wording"),
+    *("errors", "ranges", "records", "inputs", "objective_records", "optimizer_records"),
+    *("transform_record", "recipe", "jobs", "config", "targets", "plan", "wording"),
     *("sealed_file", "shard_file", "store", "listing", "photographs", "views", "pictures"),
-    *("rng", "batches", "gradients", "models", "layers", "fields", "observe", "device_network"),
+    *("rng", "batches", "gradients", "weights", "architectures", "models", "activations", "layers"),
+    *("fields", "observe", "colours", "resample", "device_network"),
     *("objectives.base", "objectives.channels", "objectives.directions", "objectives.joint"),
     *("objectives.likeness", "objectives.variants", "objectives.whole_layer", "objectives.custom"),
-    *("objectives", "colours", "spectrum", "resample"),
+    *("objectives", "spectrum"),
     *("parameterizations.base", "parameterizations.frequencies"),
     *("parameterizations.fourier", "parameterizations", "regularizers"),
     *("transforms.part", "transforms.spread", "transforms.warp", "transforms.geometry"),
-    *("transforms.photometry", "transforms.views", "side_by_side", "optimizers"),
+    *("transforms.photometry", "transforms", "side_by_side", "optimizers"),
     *("optimize", "octaves", "statistics", "bench", "saliency", "aim", "survey", "manifest"),
     *("study", "study_tasks", "study_store", "evidence", "pulse", "committer"),
     *("tasks.base", "tasks.ascend", "tasks.study", "tasks.illustrate", "worker"),

@@ -50,6 +50,7 @@ def test_key_is_sha256_of_the_canonical_identity() -> None:
             "weights_sha256": "c0ffee" * 10,
             "mean": [0.5, 0.5, 0.5],
             "std": [0.25, 0.25, 0.25],
+            "fixed_size": None,
         },
         "layer": "block.conv",
         "seed": 0,
@@ -92,6 +93,7 @@ def test_key_is_sha256_of_the_canonical_identity() -> None:
             },
             "image_size": [16, 16],
             "octaves": None,
+            "mask": None,
             "snapshots": 0,
             "precision": "fp32",
             "regularizers": {
@@ -103,6 +105,7 @@ def test_key_is_sha256_of_the_canonical_identity() -> None:
                 "clip": 0.0,
             },
             "init": {"name": "noise"},
+            "class_token": False,
             "algorithm": SERIES.recipe.algorithm,
         },
     }

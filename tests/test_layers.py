@@ -11,7 +11,7 @@ from toys import example, layer_of, pointwise, random_network
 
 from pipeline.errors import UserError
 from pipeline.jobs import LayerInfo
-from pipeline.layers import describe_layers, match_layers, truncate
+from pipeline.layers import OUTPUT, describe_layers, match_layers, module_of, truncate
 
 SIZE = 16
 
@@ -151,7 +151,7 @@ def captured_by_hand(network: nn.Module, layer: LayerInfo, x: Tensor) -> Tensor:
     def keep(module: nn.Module, args: object, output: Tensor | tuple[Tensor, ...]) -> None:
         seen.append((output if isinstance(output, Tensor) else output[0]).clone())
 
-    handle = network.get_submodule(layer.name).register_forward_hook(keep)
+    handle = module_of(network, layer.name).register_forward_hook(keep)
     network(x)
     handle.remove()
     return (
@@ -173,7 +173,11 @@ def described(network: nn.Module) -> dict[str, LayerInfo]:
 
 
 def channels_of(network: nn.Module) -> dict[str, tuple[int, int]]:
-    return {name: (i.channel_axis, i.n_channels) for name, i in described(network).items()}
+    return {
+        name: (info.channel_axis, info.n_channels)
+        for name, info in described(network).items()
+        if name != OUTPUT
+    }
 
 
 def test_description_of_a_convolution() -> None:
@@ -240,6 +244,85 @@ def test_layer_whose_output_has_no_batch_in_front_is_not_offered() -> None:
 
 
 @every_network
+def test_output_comes_last_and_is_all_of_the_network(make: Callable[[], nn.Module]) -> None:
+    network = make()
+    *_, output = describe_layers(network, example(SIZE))
+    assert (output.name, output.module_type) == (OUTPUT, type(network).__name__)
+    assert output.shape == network(example(SIZE)).shape[1:]
+    assert (output.flops_share, output.flops) == (1.0, output.flops_before)
+
+
+class Names(nn.Module):
+    """Answers by name, as networks for segmentation and of Hugging Face do."""
+
+    def __init__(self, *keys: str) -> None:
+        super().__init__()
+        self.keys = keys
+        self.convs = nn.ModuleList(nn.Conv2d(3, 2 + i, 3) for i in range(len(keys)))
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {key: conv(x) for key, conv in zip(self.keys, self.convs, strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("keys", "main"),
+    [(("aux", "out"), 1), (("out", "logits"), 1), (("left", "right"), 0), (("out", "aux"), 0)],
+)
+def test_output_in_a_dict_is_found_by_its_key(keys: tuple[str, ...], main: int) -> None:
+    network, x = Names(*keys).eval(), example(SIZE, 3)
+    info = layer_of(network, OUTPUT)
+    assert info.n_channels == 2 + main
+    expected = network.convs[main](x).flatten(2)
+    assert torch.equal(truncate(network, [info], example(SIZE))(x)[0], expected)
+
+
+class Pair(nn.Module):
+    """Returns several things, not all of which are tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> tuple[None, Tensor, str]:
+        return None, self.conv(x), "done"
+
+
+def test_first_tensor_of_a_tuple_counts_in_a_layer_and_in_the_output() -> None:
+    network, x = Pair().eval(), example(SIZE, 2)
+    expected = network.conv(x).flatten(2)
+    assert torch.equal(truncate(network, [layer_of(network, OUTPUT)], x[:1])(x)[0], expected)
+    inner = nn.Sequential(network)
+    assert torch.equal(truncate(inner, [layer_of(inner, "0")], x[:1])(x)[0], expected)
+
+
+class Named(nn.Module):
+    """A module called `output`, and something after it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.output = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.output(x))[:, :2]
+
+
+def test_module_that_is_called_output_wins() -> None:
+    network, x = Named().eval(), example(SIZE)
+    (info,) = describe_layers(network, x)
+    assert (info.name, info.n_channels) == (OUTPUT, 4)
+    assert torch.equal(truncate(network, [info], x)(x)[0], network.output(x).flatten(2))
+    assert matched(network, "*") == matched(network, OUTPUT) == [OUTPUT]
+
+
+def test_output_is_chosen_by_its_name_alone() -> None:
+    assert OUTPUT not in matched(residual(), "*", "*@*")
+    assert matched(residual(), OUTPUT, "0") == ["0", OUTPUT]
+    for pattern in ("outpu?", "*@Sequential"):
+        with pytest.raises(UserError, match="unknown layer"):
+            matched(residual(), pattern)
+
+
+@every_network
 def test_describing_leaves_no_hooks_and_changes_nothing(make: Callable[[], nn.Module]) -> None:
     network = make()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -279,7 +362,8 @@ def test_globs_choose_layers_in_network_order_each_once(
     [
         ("1.conv3", ["'1.conv3'", "model 'toy'", "choose from: 1.conv", "@Type"]),
         ("*@Linear", ["'*@Linear'", "Types in this model: ", "Conv2d", "ReLU"]),
-        ("1.unused", ["'1.unused'", "never called", "atlas layers"]),
+        ("1.unused", ["'1.unused'", "never calls it", "atlas layers"]),
+        ("outptu", ["'outptu'", "choose from: output"]),
         ("1.CONV1", ["'1.CONV1'", "choose from: 1.conv1"]),
     ],
 )
@@ -299,8 +383,8 @@ def test_captured_activation_is_what_the_layer_returned(make: Callable[[], nn.Mo
     for batch, seed in ((1, 0), (3, 1)):
         x = example(SIZE, batch, seed)
         for layer in described(network).values():
-            responses = truncate(network, [layer], example(SIZE))
-            seen = responses(x.clone())
+            forward = truncate(network, [layer], example(SIZE))
+            (seen,) = forward(x.clone())
             assert seen.shape[:2] == (batch, layer.n_channels), layer.name
             assert torch.equal(seen, captured_by_hand(network, layer, x.clone())), layer.name
     assert not has_hooks(network)
@@ -342,10 +426,22 @@ class Untraceable(nn.Module):
         return x if x.sum() > 0 else x + 0
 
 
-@pytest.mark.parametrize("extra", [[], [Untraceable()]], ids=["traced", "stopped"])
-def test_nothing_beyond_the_layer_runs(extra: list[nn.Module]) -> None:
+class Asserts(nn.Module):
+    """Insists on something, as transformers do; in a graph that is a node which must not go."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        torch._assert(x.dim() == 4, "a map is needed")
+        return x
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [([], []), ([Untraceable()], []), ([], [Asserts()])],
+    ids=["traced", "stopped", "traced, with assertions"],
+)
+def test_nothing_beyond_the_layer_runs(before: list[nn.Module], after: list[nn.Module]) -> None:
     counted = pointwise([[1.0, 0.0, 0.0]])
-    network = random_network(nn.Conv2d(3, 3, 3), *extra, counted)
+    network = random_network(nn.Conv2d(3, 3, 3), *before, counted, *after)
     responses = truncate(network, [layer_of(network, "0")], example(SIZE))
     calls = []
     handle = counted.register_forward_hook(lambda *_: calls.append(1))
@@ -391,7 +487,7 @@ def test_exceptions_of_the_network_come_out_and_leave_no_hooks() -> None:
         describe_layers(network, example(SIZE))
     assert not has_hooks(network)
     wire.clear()
-    assert responses(example(SIZE)).shape[:2] == (1, 2)
+    assert responses(example(SIZE))[0].shape[:2] == (1, 2)
 
 
 @pytest.mark.parametrize("make", [plain, NETWORKS["branches"]], ids=["traced", "stopped"])

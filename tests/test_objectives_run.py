@@ -5,8 +5,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from runs import atlas_here, run_here, shards
+from torch import nn
 
 from pipeline.errors import EXIT_OK, UserError
 
@@ -22,7 +24,8 @@ TWO_MODELS = (
 
 def layer(root: Path, name: str, group: str = "demo/conv5") -> dict[str, np.ndarray]:
     with h5py.File(root / name / "atlas.h5") as file:
-        return {key: item[()] for key, item in file[group].items()}
+        items = file[group].items()
+        return {key: item[()] for key, item in items if isinstance(item, h5py.Dataset)}
 
 
 @pytest.fixture(scope="module")
@@ -172,3 +175,62 @@ def test_mistakes_are_told_before_anything_is_computed(mistake: str, tmp_path: P
     for word in words:
         assert word in str(caught.value)
     assert not list(tmp_path.rglob("*.h5"))
+
+
+# --- classes and colours -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("objective", ["logit", "probability"])
+def test_classes_are_swept_by_name(objective: str, tmp_path: Path) -> None:
+    classes = (*BASE, f"objective={objective}", "channels=[hearts,stars]", "name=c")
+    assert run_here(tmp_path, *classes) == EXIT_OK
+    found = layer(tmp_path, "c", "demo/output")
+    assert [name.decode() for name in found["channel_name"]] == ["stars", "hearts"]
+    scores = found["response"][np.arange(2), 0, found["channel"]]
+    if objective == "probability":
+        logits = found["response"][:, 0]
+        scores = np.exp(scores) / np.exp(logits).sum(axis=1)
+    assert np.allclose(found["activation"][:, 0], scores, rtol=1e-4)
+
+
+def test_a_class_that_is_not_there_is_told_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"class .heart. .* the nearest are: hearts"):
+        run_here(tmp_path, *BASE, "objective=logit", "channels=[heart]")
+
+
+def coloured(colours: int) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(colours, 8, 5, stride=2), nn.ReLU(), nn.Conv2d(8, 6, 3))
+
+
+@pytest.mark.parametrize("colours", [1, 2, 5])
+@pytest.mark.parametrize("parameterization", ["fourier", "pixel"])
+def test_images_have_as_many_colours_as_the_network_takes(
+    colours: int, parameterization: str, tmp_path: Path
+) -> None:
+    numbers = ",".join(["0.4"] * colours)
+    model = f"{{name: own, target: test_objectives_run.coloured, args: {{colours: {colours}}}"
+    sweep = (f"models=[{model}, mean: [{numbers}], std: [{numbers}]}}]", "layers=['2']", *BASE)
+    assert run_here(tmp_path, *sweep, f"parameterization={parameterization}", "name=n") == EXIT_OK
+    found = layer(tmp_path, "n", "own/2")
+    assert found["image"].shape == (6, 1, 32, 32, colours)
+    assert (found["image"].std(axis=(1, 2, 3)) > 5).all()
+    assert found["status"].max() == 0
+
+
+def test_photographs_are_grey_for_a_network_that_sees_grey(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for i in range(12):
+        pixels = noise.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((40, 40)).save(tmp_path / "photos" / f"{i}.png")
+    target = "target: test_objectives_run.coloured, args: {colours: 1}, mean: [0.5], std: [0.25]"
+    sweep = (*BASE, f"models=[{{name: own, {target}}}]", "layers=['2']", "name=g")
+    photographs = (
+        *("dataset=folder", f"dataset.path={tmp_path / 'photos'}", "dataset.top=3"),
+        *("saliency=vanilla", "init=dataset", "optimizer.starts=1"),
+    )
+    assert run_here(tmp_path, *sweep, *photographs) == EXIT_OK
+    found = layer(tmp_path, "g", "own/2")
+    assert found["image"].shape == (6, 1, 32, 32, 1)
+    assert np.isfinite(found["agreement"]).all()

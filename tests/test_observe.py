@@ -35,7 +35,7 @@ def demo() -> Network:
 
 
 def chosen(network: Network, *names: str) -> list[LayerInfo]:
-    layers = describe_layers(network.module, network.example(SIZE))
+    layers = describe_layers(network.module, network.example((SIZE, SIZE)))
     return [layer for layer in layers if layer.name in names]
 
 
@@ -116,7 +116,7 @@ def test_the_forward_is_left_behind_the_last_layer(demo: Network) -> None:
         if name.startswith("conv")
     ]
     try:
-        Observer(demo.module, layers)(demo.example(SIZE))
+        Observer(demo.module, layers)(demo.example((SIZE, SIZE)))
     finally:
         for handle in handles:
             handle.remove()

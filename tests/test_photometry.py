@@ -11,8 +11,8 @@ from torchvision.transforms import functional as vision
 from toys import STILL
 
 from pipeline import rng
-from pipeline.recipe import Transforms
-from pipeline.transforms.views import draw_views, see
+from pipeline.transform_record import Transforms
+from pipeline.transforms import draw_views, see
 
 HEIGHT, WIDTH = 21, 27
 KEYS = rng.keys([f"{i:016x}" + "0" * 48 for i in range(40)])

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.resample import resampling, resized
+from pipeline.resample import resampling, resized, sources
 
 
 @pytest.mark.parametrize("size", [(7, 30), (40, 11), (16, 24), (33, 50)])
@@ -50,3 +50,20 @@ def test_a_sample_is_resized_alike_in_any_batch_and_place(
         # A copy begins a cache line, as the middle of a batch may not.
         found = resized(images[start : start + 8].clone(), after)
         assert torch.equal(found, together[start : start + 8])
+
+
+@pytest.mark.parametrize("size", [(16, 24), (11, 9)])
+@pytest.mark.parametrize("to", [(7, 30), (16, 24), (8, 8)])
+def test_what_a_box_depends_on_is_all_that_moves_it(
+    size: tuple[int, int], to: tuple[int, int]
+) -> None:
+    boxes = torch.tensor([[0, 0, 1, 1], [3, 5, 7, 6], [0, 0, to[1], to[0]]])
+    for box, (left, top, right, bottom) in zip(
+        boxes, sources(boxes, size, to).tolist(), strict=True
+    ):
+        image = torch.rand(1, 1, *size).requires_grad_()
+        part = resized(image, to)[:, :, box[1] : box[3], box[0] : box[2]]
+        (gradient,) = torch.autograd.grad(part.sum(), image)
+        moved = gradient[0, 0] != 0
+        assert moved[top:bottom, left:right].all()
+        assert moved.sum() == (bottom - top) * (right - left)

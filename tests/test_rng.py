@@ -63,13 +63,13 @@ def test_keys_streams_and_steps_share_no_draws() -> None:
 
 def test_attempts_have_keys_of_their_own() -> None:
     keys = rng.keys(JOB_KEYS)
-    assert torch.equal(rng.restarted(keys, 0), keys)
-    attempts = torch.stack([rng.restarted(keys, start) for start in range(5)])
+    assert torch.equal(rng.derived(keys, rng.START, 0), keys)
+    attempts = torch.stack([rng.derived(keys, rng.START, start) for start in range(5)])
     assert attempts.shape == (5, 8, 2)
     assert attempts.min() >= 0
     assert attempts.max() < 2**32
     assert len(attempts.flatten(0, 1).unique(dim=0)) == 40
-    assert torch.equal(rng.restarted(keys[3:4], 2), attempts[2, 3:4])
+    assert torch.equal(rng.derived(keys[3:4], rng.START, 2), attempts[2, 3:4])
 
 
 def test_steps_have_keys_of_their_own() -> None:

@@ -15,7 +15,7 @@ from pipeline.jobs import STATUS
 from pipeline.models import Network
 from pipeline.recipe import Pixel, Transforms
 from pipeline.statistics import clipped_share, high_frequency_share, measure
-from pipeline.transforms.views import draw_views, see
+from pipeline.transforms import draw_views, see
 
 SIZE = 32
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from toys import IDENTITY, layer_info, make_listing, make_plan, make_study_plan
+from toys import IDENTITY, layer_info, make_listing, make_plan, make_recipe, make_study_plan
 
 from pipeline.config import SmoothGrad, VanillaSaliency
 from pipeline.listing import Listing
@@ -41,10 +41,20 @@ def changed(study: Study) -> set[str]:
         replace(STUDY, network=replace(IDENTITY, mean=(0.4, 0.5, 0.5))),
         replace(STUDY, layer="block.other"),
         replace(STUDY, image_size=32),
+        replace(STUDY, class_token=True),
     ],
 )
-def test_network_layer_and_size_change_every_key(study: Study) -> None:
+def test_network_layer_and_view_change_every_key(study: Study) -> None:
     assert changed(study) == {"study", "field", "block", "examples"}
+
+
+@pytest.mark.parametrize("changes", [{"image_size": (32, 32)}, {"class_token": True}], ids=str)
+def test_a_study_sees_photographs_as_the_recipe_tells(changes: dict[str, Any]) -> None:
+    plan, recipe = make_plan(), replace(make_recipe(), **changes)
+    (study,) = studies_of(plan.models[0], make_study_plan())
+    (other,) = studies_of(make_plan(recipe=recipe).models[0], make_study_plan())
+    assert study.product.key != other.product.key
+    assert study.field.key != other.field.key
 
 
 @pytest.mark.parametrize("changes", [{"top": 5}, {"bottom": 0}, {"reference": 150}], ids=str)

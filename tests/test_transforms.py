@@ -10,9 +10,9 @@ from torchvision.transforms import functional as vision
 from toys import STILL
 
 from pipeline import rng
-from pipeline.recipe import Transforms
+from pipeline.transform_record import Transforms
+from pipeline.transforms import draw_views, see
 from pipeline.transforms.geometry import Geometry
-from pipeline.transforms.views import draw_views, see
 from pipeline.transforms.warp import warp
 
 SIZE = 16

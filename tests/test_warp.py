@@ -19,8 +19,8 @@ from test_transforms import (
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.recipe import Transforms
-from pipeline.transforms.views import draw_views, see
+from pipeline.transform_record import Transforms
+from pipeline.transforms import draw_views, see
 from pipeline.transforms.warp import warp
 
 

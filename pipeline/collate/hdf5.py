@@ -128,6 +128,7 @@ def _layer_group(file: h5py.File, view: LayerView) -> h5py.Group:
     group.attrs["module_type"] = info.module_type
     group.attrs["n_channels"] = info.n_channels
     group.attrs["activation_shape"] = info.shape
+    group.attrs["prefix_tokens"] = info.prefix_tokens
     group.attrs["recipe"] = canonical_json(plain(model.recipe))
     return group
 

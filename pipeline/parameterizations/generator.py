@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.architectures import build_module
 from pipeline.dotted import import_callable, source_digest
 from pipeline.errors import UserError
 from pipeline.inputs import Find
-from pipeline.models import build_module
 from pipeline.parameterizations.base import Parameterization, Shape, normal, rows
 from pipeline.recipe import Generator
 from pipeline.recipe import Parameterization as Config

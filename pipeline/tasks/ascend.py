@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.bench import LayerBench
-from pipeline.colours import from_bytes
+from pipeline.colours import from_bytes, recoloured
 from pipeline.config import DatasetConfig, ModelConfig
 from pipeline.jobs import Series, Shard, ShardResult, joined
 from pipeline.plan import ModelPlan, StudyPlan
@@ -78,7 +78,13 @@ class AscentBundle:
         if book is None or self.study is None:
             return lambda channels: None
         study = study_of(self.plan, layer, self.study)
-        return lambda channels: from_bytes(torch.from_numpy(book.strongest(study, channels)))
+        colours = len(self.plan.network.mean)
+
+        def starts(channels: Sequence[int]) -> Tensor:
+            pixels = torch.from_numpy(book.strongest(study, channels))
+            return recoloured(from_bytes(pixels), colours)
+
+        return starts
 
     def shards(self) -> list[Shard]:
         """The shards, in order."""

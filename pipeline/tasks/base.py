@@ -1,7 +1,7 @@
 """What every kind of bundle has in common."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 import torch
@@ -10,7 +10,8 @@ from pipeline.bench import Workbench
 from pipeline.committer import Committer
 from pipeline.config import ModelConfig
 from pipeline.errors import UserError
-from pipeline.models import load_network
+from pipeline.jobs import NetworkIdentity
+from pipeline.models import Network, load_network
 from pipeline.plan import ModelPlan
 from pipeline.pulse import Pulse
 from pipeline.store import OutputFolder
@@ -79,14 +80,16 @@ def open_bench(
     Raises:
         UserError: weights are no longer those that were planned with.
     """
-    planned = {plan.label: plan.network}
-    planned |= {tap.model: tap.network for layer in plan.layers for tap in layer.others}
-    networks = {model.title: load_network(model) for model in models}
-    for label, network in networks.items():
-        if network.identity != planned[label]:
-            raise UserError(
-                f"the weights of model {label!r} are not those that the sweep was planned with; "
-                "run it again to make the atlas of the new ones."
-            )
+    networks = {model.title: _as_planned(model, plan.networks[model.title]) for model in models}
     main = networks.pop(plan.label)
     return Workbench(main, plan.recipe, device, networks, folder.input)
+
+
+def _as_planned(model: ModelConfig, planned: NetworkIdentity) -> Network:
+    network = replace(load_network(model), fixed_size=planned.fixed_size)
+    if network.identity != planned:
+        raise UserError(
+            f"the weights of model {network.label!r} are not those that the sweep was planned "
+            "with; run it again to make the atlas of the new ones."
+        )
+    return network

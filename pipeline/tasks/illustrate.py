@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline import rng
-from pipeline.colours import from_bytes
+from pipeline.colours import from_bytes, recoloured
 from pipeline.config import DatasetConfig, ModelConfig, SaliencyMethod
 from pipeline.layers import Forward
 from pipeline.plan import ModelPlan, StudyPlan
@@ -69,6 +69,7 @@ class Illustrator:
     def __init__(self, place: Workplace, bundle: ExamplesBundle) -> None:
         self.place = place
         size = bundle.plan.photograph_size
+        self.colours = len(bundle.plan.network.mean)
         self.book = PictureBook(place.folder, bundle.study, bundle.dataset, size)
         self.infos = {layer.info.name: layer.info for layer in bundle.plan.layers}
         # Cutting the network may take longer than the maps of a few channels.
@@ -99,7 +100,7 @@ class Illustrator:
         pixels = np.stack([pictures.get(index, nothing) for index in shown.ravel().tolist()])
         maps = saliency_maps(
             self.forward(task.study.layer),
-            from_bytes(torch.from_numpy(pixels)).to(device),
+            recoloured(from_bytes(torch.from_numpy(pixels)).to(device), self.colours),
             torch.tensor(np.repeat(task.channels, shown.shape[1]), device=device),
             method,
             rng.keys(_map_keys(task, shown), device),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline import rng
-from pipeline.recipe import Transforms
+from pipeline.transform_record import Transforms
 from pipeline.transforms.part import Part, Size, between
 from pipeline.transforms.warp import warp
 

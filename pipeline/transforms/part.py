@@ -4,12 +4,10 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
-from pipeline.recipe import Transforms
+from pipeline.transform_record import Range, Transforms
 
 Size = tuple[int, int]
 """Height and width in pixels."""
-
-Range = tuple[float, float]
 
 
 class Part(ABC):

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from pipeline import rng
-from pipeline.recipe import Transforms
-from pipeline.transforms.part import Part, Range, Size, between
+from pipeline.transform_record import Range, Transforms
+from pipeline.transforms.part import Part, Size, between
 from pipeline.transforms.spread import distances, reach, spread
 from pipeline.transforms.warp import centres
 
