@@ -135,8 +135,8 @@ def notices(plan: Plan) -> list[str]:
     Networks that see images in another size, and layers of which only one call is looked at.
     """
     resized = [
-        f"{model.label} takes images of {model.recipe.network_size} px alone; those of "
-        f"{model.recipe.image_size} px are resized to that before it"
+        f"{model.label} takes only images of {model.recipe.network_size} px; those of "
+        f"{model.recipe.image_size} px are resized for it"
         for model in plan.models
         if model.recipe.network_size is not None
     ]
