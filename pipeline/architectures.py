@@ -4,8 +4,6 @@ A name is `demo`, one of torchvision's, one of timm's (`timm/...`), or any label
 returns the network.
 """
 
-import importlib
-import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from pipeline.config import ModelConfig
+from pipeline.dotted import import_callable
 from pipeline.errors import UserError, unknown
 from pipeline.records import canonical_json
 from pipeline.weights import is_weights_file
@@ -68,29 +67,35 @@ def find_architecture(config: ModelConfig, weights: str) -> Blueprint:
     return _from_torchvision(config.name, weights)
 
 
-def build(blueprint: Blueprint, config: ModelConfig) -> nn.Module:
-    """Build the network; random weights are the same every time.
+def build_module(
+    build: Callable[[], nn.Module], setting: str = "", target: str | None = None
+) -> nn.Module:
+    """Build a network; random weights are the same every time.
 
+    Args:
+        build: what builds it.
+        setting: where the user gave its name, for messages.
+        target: that name, if the user gave one.
     Raises:
-        UserError: a callable of the user's own that fails or returns no network ready for use.
+        UserError: the user's callable fails, or does not return a network that is ready.
     """
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         torch.manual_seed(0)
         try:
-            module = blueprint.build()
+            module = build()
         except (Exception, SystemExit) as error:
-            if not config.target:
+            if not target:
                 raise
-            raise UserError(f"target {config.target!r} failed: {error!r}.") from error
+            raise UserError(f"{setting} {target!r} failed: {error!r}.") from error
     if not isinstance(module, nn.Module):
         raise UserError(
-            f"target {config.target!r} returned {type(module).__name__}, not a torch.nn.Module."
+            f"{setting} {target!r} returned {type(module).__name__}, not a torch.nn.Module."
         )
     if any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
         raise UserError(
-            f"target {config.target!r} returned a network with lazy modules, whose shapes are not "
-            "yet known; run it once on an image before returning it."
+            f"{setting} {target!r} returned a network with lazy modules, whose shapes are not yet "
+            "known; run it once before returning it."
         )
     return module
 
@@ -201,7 +206,7 @@ def _timm_categories(timm: Any, known: Mapping[str, Any]) -> Sequence[str]:
 
 
 def _from_target(config: ModelConfig, target: str) -> Blueprint:
-    function = _import(target)
+    function = import_callable(target, "target", "that returns the network")
     return Blueprint(
         source=target + (f"({canonical_json(config.args)})" if config.args else ""),
         build=lambda: function(**(config.args or {})),
@@ -210,19 +215,3 @@ def _from_target(config: ModelConfig, target: str) -> Blueprint:
         std=IMAGENET_STD,
         input_size=224,
     )
-
-
-def _import(target: str) -> Callable[..., Any]:
-    module_name, _, attribute = target.replace(":", ".").rpartition(".")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        value = getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:
-        raise UserError(
-            f"target {target!r} cannot be imported ({error}). Give the dotted name of a callable "
-            "that returns the network; modules in the current folder are found too."
-        ) from error
-    if not callable(value):
-        raise UserError(f"target {target!r} is {type(value).__name__}, not a callable.")
-    return value  # type: ignore[no-any-return]

@@ -1,104 +1,93 @@
-"""The workbench: a network on a device, cut at a layer, and batches of jobs made on it.
+"""The workbench: networks on a device, cut at a layer, and batches of jobs made there.
 
 The place where networks, objectives, the loop and the measurements meet. It knows nothing of
 shards, files or processes.
 """
 
-import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline import rng
 from pipeline.batches import CPU_BATCH_MULTIPLE, filled_up
-from pipeline.fields import receptive_fields
+from pipeline.colours import to_bytes
+from pipeline.device_network import DeviceNetwork
+from pipeline.inputs import Find, nowhere
 from pipeline.jobs import STATUS, LayerInfo
-from pipeline.layers import truncate_for_speed
+from pipeline.layers import Forward
 from pipeline.memory import bytes_per_sample, samples_that_fit
-from pipeline.models import DTYPES, Network
-from pipeline.objectives import make_objective
-from pipeline.observe import Answer, Observer, normalised
-from pipeline.optimize import Climber, Jobs
-from pipeline.recipe import Recipe, trace_steps
-from pipeline.resampling import Resize
-from pipeline.statistics import from_bytes, measure, to_bytes
-
-Observe = Callable[[Tensor], dict[str, Answer]]
-"""Views (B, H, W, 3) uint8 to what layers answer, by their names."""
+from pipeline.models import Network
+from pipeline.objectives import Surroundings, make_objective
+from pipeline.octaves import make_climber
+from pipeline.optimize import Ascends, Ascent, Jobs
+from pipeline.plan import Tap, jobs_at_once
+from pipeline.recipe import Recipe, recorded_steps, snapshot_steps
+from pipeline.statistics import measure
 
 CPU_BATCH = 32
 GPU_BATCH = 512
 """More samples than this at once are no faster on any GPU."""
 
+_OF_JOBS = frozenset({"channel", "status", "start"})
+"""Arrays without an axis of variants."""
+
 
 class Workbench:
-    """A network on a device, in the precision of the ascent and in fp32 for measurement."""
+    """Networks on a device, and the recipe that images are made by.
 
-    def __init__(self, network: Network, recipe: Recipe, device: torch.device) -> None:
+    Args:
+        network: whose layers images are made for.
+        recipe: how they are made.
+        device: where.
+        others: further networks, by their labels, for objectives that read several.
+        find: the files that the recipe refers to.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        recipe: Recipe,
+        device: torch.device,
+        others: Mapping[str, Network] | None = None,
+        find: Find = nowhere,
+    ) -> None:
         _make_arithmetic_explicit()
-        self.network, self.recipe, self.device = network, recipe, device
-        self.exact = _on_device(copy.deepcopy(network.module), torch.float32, device)
-        self._mean = torch.tensor(network.mean, device=device).view(1, -1, 1, 1)
-        self._std = torch.tensor(network.std, device=device).view(1, -1, 1, 1)
-        self._resize = _resize(recipe, device)
+        self.recipe, self.device, self.find = recipe, device, find
+        self.network = self._installed(network)
+        self.others = {label: self._installed(other) for label, other in (others or {}).items()}
 
-    @cached_property
-    def fast(self) -> nn.Module:
-        """The network in the precision of the ascent; photographs do not need it."""
-        dtype = DTYPES[self.recipe.precision]
-        if dtype == torch.float32:
-            return self.exact
-        return _on_device(copy.deepcopy(self.network.module), dtype, self.device)
+    def layer(self, info: LayerInfo, others: Sequence[Tap] = ()) -> "LayerBench":
+        """The networks, cut at a layer, and at further ones that the objective reads."""
+        return LayerBench(self, info, others)
 
-    def layer(self, info: LayerInfo) -> "LayerBench":
-        """The same network, cut at a layer."""
-        return LayerBench(self, info)
-
-    def responses(self, module: nn.Module, info: LayerInfo) -> Callable[[Tensor], Tensor]:
-        """Images (B, 3, H, W) in [0, 1] to the layer's activations (B, K, L)."""
-        dtype = next((p.dtype for p in module.parameters()), torch.float32)
-        forward = truncate_for_speed(module, info, self._example().to(self.device, dtype))
-        return lambda images: forward(self._inputs(images, dtype))
-
-    def observer(self, infos: Sequence[LayerInfo]) -> Observe:
-        """Views (B, H, W, 3) uint8 to the answers of several layers, in fp32."""
-        observe = Observer(self.exact, infos)
-        if self._resize is None:
-            return lambda views: observe(normalised(views.to(self.device), self.network))
-        return lambda views: observe(self._inputs(from_bytes(views.to(self.device)), torch.float32))
-
-    def receptive_fields(self, infos: Sequence[LayerInfo]) -> dict[str, Tensor]:
-        """What each position of some layers sees: boxes (L, 4) in pixels of the image."""
-        # Not on a GPU: some of its kernels work on tiles, and what is no number spreads there.
-        fields = receptive_fields(self.network.module, infos, self._example())
-        if self._resize is None:
-            return fields
-        return {name: self._resize.sources(boxes) for name, boxes in fields.items()}
-
-    def _example(self) -> Tensor:
-        return self.network.example(self.recipe.network_size or self.recipe.image_size)
-
-    def _inputs(self, images: Tensor, dtype: torch.dtype) -> Tensor:
-        """Images (B, C, H, W) in [0, 1] as the network takes them."""
-        seen = images if self._resize is None else self._resize(images)
-        normalised: Tensor = _Normalised.apply(seen, self._mean, self._std, dtype)
-        return normalised
+    def _installed(self, network: Network) -> DeviceNetwork:
+        recipe = self.recipe
+        return DeviceNetwork(network, recipe.precision, recipe.image_size, self.device)
 
 
 class LayerBench:
-    """Makes images for channels of one layer, a batch at a time."""
+    """Makes images for targets of one layer, a batch at a time."""
 
-    def __init__(self, bench: Workbench, info: LayerInfo) -> None:
-        self.recipe, self.device = bench.recipe, bench.device
-        self.objective = make_objective(bench.recipe.objective)
-        self.fast = bench.responses(bench.fast, info)
-        self.exact = self.fast if bench.fast is bench.exact else bench.responses(bench.exact, info)
-        self.climber = Climber(self.fast, self.objective, self.recipe)
+    def __init__(self, bench: Workbench, info: LayerInfo, others: Sequence[Tap] = ()) -> None:
+        self.recipe, self.device, self.find = bench.recipe, bench.device, bench.find
+        self.colours = len(bench.network.network.mean)
+        self.exact = self.fast = _together(bench, info, others, DeviceNetwork.exact_forward)
+        if self.recipe.precision != "fp32":
+            self.fast = _together(bench, info, others, DeviceNetwork.fast_forward)
+        surroundings = Surroundings(
+            layers=(info, *(tap.info for tap in others)),
+            activations=self.exact,
+            find=bench.find,
+            colours=self.colours,
+            size=self.recipe.image_size,
+            device=self.device,
+        )
+        self.objective = make_objective(self.recipe.objective, surroundings)
+        self.climber = self._climber(self.recipe)
 
     def make(
         self,
@@ -113,23 +102,23 @@ class LayerBench:
             job_keys: of the n jobs.
             channels: their targets.
             on_step: told the number of each step, once it is under way.
-            photographs: (n, 3, H, W) in [0, 1], which `init=dataset` starts from.
+            photographs: (n, C, H, W) in [0, 1], which `init=dataset` starts from.
         Returns: the arrays of `ShardResult`, one row per job.
         """
-        settings = self.recipe.optimizer
+        recipe, last = self.recipe, self.recipe.total_steps - 1
         keys, target = rng.keys(job_keys, self.device), torch.tensor(channels, device=self.device)
         jobs = Jobs(keys, target, None if photographs is None else photographs.to(self.device))
         rows = self._attempt(self.climber, jobs, on_step)
         rows["start"] = torch.zeros_like(rows["status"])
-        for start in range(1, settings.starts):
+        for start in range(1, recipe.optimizer.starts):
             (dead,) = torch.where(rows["status"] == STATUS["dead"])
             if not len(dead):
                 break
-            self._revive(
-                rows, jobs.some(dead), dead, start, lambda step: on_step(settings.steps - 1)
-            )
+            self._revive(rows, jobs.some(dead), dead, start, lambda step: on_step(last))
         arrays: dict[str, NDArray[Any]] = {name: row.cpu().numpy() for name, row in rows.items()}
-        arrays["trace_step"] = torch.tensor(trace_steps(settings.steps)).numpy()
+        arrays["trace_step"] = torch.tensor(recorded_steps(recipe)).numpy()
+        if recipe.snapshots:
+            arrays["snapshot_step"] = torch.tensor(snapshot_steps(recipe)).numpy()
         return arrays
 
     def _revive(
@@ -146,91 +135,115 @@ class LayerBench:
         """
         settings = self.recipe.optimizer
         leaky = replace(self.recipe, optimizer=replace(settings, leaky_steps=settings.steps))
-        again = replace(jobs, keys=rng.restarted(jobs.keys, start))
-        made = self._attempt(Climber(self.fast, self.objective, leaky), again, on_step)
+        again = replace(jobs, keys=rng.derived(jobs.keys, rng.START, start))
+        made = self._attempt(self._climber(leaky), again, on_step)
         lives = made["status"] == STATUS["ok"]
         for name, row in made.items():
             rows[name][dead[lives]] = row[lives]
         rows["start"][dead[lives]] = start
 
     def _attempt(
-        self, climber: Climber, jobs: Jobs, on_step: Callable[[int], None]
+        self, climber: Ascends, jobs: Jobs, on_step: Callable[[int], None]
     ) -> dict[str, Tensor]:
         """Optimise and measure jobs from one start."""
-        n = len(jobs.channels)
+        n = len(jobs.targets)
         filled = jobs.some(filled_up(n, self.device))
-        ascent = climber.ascend(filled.keys, filled.channels, on_step, filled.photographs)
+        samples = filled.with_variants(self.recipe.variants)
+        ascent = climber.ascend(samples, on_step)
         pixels = to_bytes(ascent.images)
-        measured = measure(self.exact, self.objective, pixels, filled.channels)
-        # A channel at its ceiling answers the same to every view, but it did not from the start.
-        moved = ascent.trace.amax(dim=1) != ascent.trace.amin(dim=1)
-        dead = measured["status"] == STATUS["dead"]
-        measured["status"].masked_fill_(dead & moved, STATUS["ok"])
-        finite = ascent.finite & torch.isfinite(measured["activation"])
-        measured["status"].masked_fill_(~finite, STATUS["diverged"])
-        rows = {"channel": filled.channels, "image": pixels, "trace": ascent.trace, **measured}
-        if ascent.alpha is not None:
-            rows["alpha"] = ascent.alpha
+        measured = measure(self.exact, self.objective, pixels, samples.targets)
+        status = _status(ascent, measured)
+        rows = {**measured, "image": pixels, "trace": ascent.trace}
+        for name in ("alpha", "snapshot"):
+            found = getattr(ascent, name)
+            if found is not None:
+                rows[name] = found
+        rows = {name: self._of_jobs(row) for name, row in rows.items()}
+        rows["status"] = _of_whole_jobs(status, self.recipe.variants)
+        rows["channel"] = filled.targets
         return {name: row[:n] for name, row in rows.items()}
 
+    def _of_jobs(self, rows: Tensor) -> Tensor:
+        """Rows (B, ...) of samples as those of jobs: (n, V, ...), without V if it is 1."""
+        variants = self.recipe.variants
+        return rows if variants == 1 else rows.reshape(-1, variants, *rows.shape[1:])
+
+    def _climber(self, recipe: Recipe) -> Ascends:
+        return make_climber(self.fast, self.objective, recipe, self.colours, self.find)
+
     def measure(self, pixels: NDArray[Any], channels: Sequence[int]) -> dict[str, NDArray[Any]]:
-        """Measure stored images (n, H, W, 3) uint8 of some channels again."""
-        n = len(channels)
+        """Measure stored images of some targets again: (n, H, W, C) uint8, or (n, V, H, W, C)."""
+        n, variants = len(channels), self.recipe.variants
         order = filled_up(n, self.device)
-        target = torch.tensor(channels, device=self.device)[order]
+        target = torch.tensor(channels, device=self.device)[order].repeat_interleave(variants)
         images = torch.from_numpy(pixels).to(self.device)[order]
+        images = images if variants == 1 else images.flatten(0, 1)
         measured = measure(self.exact, self.objective, images, target)
-        return {name: value[:n].cpu().numpy() for name, value in measured.items()}
+        return {name: self._of_jobs(value)[:n].cpu().numpy() for name, value in measured.items()}
 
     def auto_batch(self) -> int:
-        """A batch size that fits the device, from the memory that small batches really took."""
-        largest = GPU_BATCH if self.device.type == "cuda" else CPU_BATCH
+        """A number of jobs that fits the device, from the memory that small batches really took."""
+        variants = self.recipe.variants
+        largest = (GPU_BATCH if self.device.type == "cuda" else CPU_BATCH) // variants
+        largest = min(largest, jobs_at_once(self.recipe, self.colours))
         fit = samples_that_fit(bytes_per_sample(self._try_out, self.device), self.device)
         if fit >= largest:
-            return largest
+            return max(largest, 1)
         return max(fit - fit % CPU_BATCH_MULTIPLE, 1)
 
     def _try_out(self, batch: int) -> None:
         """One step of ascent, for nothing; the measurement keeps less, as it has no way back."""
         steps = replace(self.recipe.optimizer, steps=1)
-        climber = Climber(self.fast, self.objective, replace(self.recipe, optimizer=steps))
+        recipe = replace(self.recipe, optimizer=steps, octaves=None, snapshots=0)
         keys = rng.keys(["0" * 64] * batch, self.device)
-        channels = torch.zeros(batch, dtype=torch.int64, device=self.device)
-        size = self.recipe.image_size
-        climber.ascend(
-            keys, channels, photographs=torch.zeros(batch, 3, size, size).to(self.device)
+        targets = torch.zeros(batch, dtype=torch.int64, device=self.device)
+        photographs = torch.zeros(batch, self.colours, *recipe.image_size).to(self.device)
+        self._climber(recipe).ascend(
+            Jobs(keys, targets, photographs).with_variants(recipe.variants), lambda step: None
         )
 
 
-class _Normalised(torch.autograd.Function):
-    """(images - mean) / std in the network's dtype and in channels-last layout.
-
-    Layout and dtype change one after the other, and arithmetic is done in the layout of the
-    images, there and back: each of these is several times faster on a CPU.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, images: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype) -> Tensor:
-        ctx.save_for_backward(std)
-        normalised = (images - mean).div_(std).to(dtype)
-        return normalised.contiguous(memory_format=torch.channels_last)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        (std,) = ctx.saved_tensors
-        return grads[0].contiguous().float() / std, None, None, None
+def _status(ascent: Ascent, measured: dict[str, Tensor]) -> Tensor:
+    """What became of each sample: (B,) uint8. Takes `status` out of what was measured."""
+    status = measured.pop("status")
+    # A channel at its ceiling answers the same to every view, but it did not from the start.
+    moved = ascent.trace.amax(dim=1) != ascent.trace.amin(dim=1)
+    status = status.masked_fill((status == STATUS["dead"]) & moved, STATUS["ok"])
+    finite = ascent.finite & torch.isfinite(measured["activation"])
+    return status.masked_fill(~finite, STATUS["diverged"])
 
 
-def _resize(recipe: Recipe, device: torch.device) -> Resize | None:
-    """What a network that takes one size alone needs before it."""
-    if recipe.network_size is None:
-        return None
-    size = (recipe.image_size, recipe.image_size)
-    return Resize(size, (recipe.network_size, recipe.network_size), device)
+def _of_whole_jobs(status: Tensor, variants: int) -> Tensor:
+    """The status of jobs: `diverged` if any variant is, `dead` if all are."""
+    if variants == 1:
+        return status
+    each = status.view(-1, variants)
+    whole = torch.where((each == STATUS["dead"]).all(dim=1), STATUS["dead"], STATUS["ok"])
+    return whole.masked_fill((each == STATUS["diverged"]).any(dim=1), STATUS["diverged"]).to(status)
 
 
-def _on_device(module: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Module:
-    return module.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+def _together(
+    bench: Workbench,
+    info: LayerInfo,
+    others: Sequence[Tap],
+    forward: Callable[[DeviceNetwork, Sequence[LayerInfo]], Forward],
+) -> Forward:
+    """Images to the activations of a layer and of further ones, each network once."""
+    label = bench.network.network.label
+    layers = [(label, info), *((tap.model, tap.info) for tap in others)]
+    networks = {label: bench.network, **bench.others}
+    read = {
+        model: forward(networks[model], [layer for of, layer in layers if of == model])
+        for model in dict.fromkeys(model for model, _ in layers)
+    }
+    if len(read) == 1:
+        return read[label]
+
+    def all_of_them(images: Tensor) -> tuple[Tensor, ...]:
+        found = {model: iter(activations(images)) for model, activations in read.items()}
+        return tuple(next(found[model]) for model, _ in layers)
+
+    return all_of_them
 
 
 def _make_arithmetic_explicit() -> None:

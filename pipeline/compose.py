@@ -73,12 +73,14 @@ def _explain(error: Exception) -> UserError:
 
 def config_keys() -> list[str]:
     """Every dotted key of the config, of every choice of every group."""
-    return sorted(set(_keys(Config, "")) | {"quality", "experiment", "montage"})
+    return sorted(set(_keys(Config, "")) | {"quality", "pace", "experiment", "montage"})
 
 
 def _keys(cls: Any, prefix: str) -> list[str]:
     keys: list[str] = []
-    for name, hint in get_type_hints(cls).items():
+    hints = get_type_hints(cls)
+    for name in (field.name for field in dataclasses.fields(cls)):
+        hint = hints[name]
         keys.append(f"{prefix}{name}")
         union = get_origin(hint) in (Union, types.UnionType)
         for option in get_args(hint) if union else (hint,):

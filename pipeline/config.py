@@ -8,17 +8,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, nearest_first
+from pipeline.objective_records import JointObjective, Objective
+from pipeline.optimizer_records import Optimizer
 from pipeline.recipe import (
-    Adam,
-    ChannelObjective,
+    FROM_NOISE_ALONE,
     DatasetInit,
     Init,
+    Mask,
+    NoiseInit,
+    Octaves,
     Parameterization,
     Regularizers,
-    Transforms,
 )
-from pipeline.records import build
+from pipeline.records import build, choice_name
+from pipeline.transform_record import Transforms
 
 LARGEST_SHARD = 4096
 LARGEST_IMAGE = 4096
@@ -89,7 +93,7 @@ class LocalSettings:
 
 @dataclass(frozen=True)
 class CollateSettings:
-    """How the montages look."""
+    """How the montages look, and what pictures there are besides."""
 
     montage: Literal["grid", "evidence"] = "grid"
     """`grid`: a picture per layer, a tile per channel; `evidence`: besides, sheets with a row per
@@ -102,6 +106,9 @@ class CollateSettings:
     """Space between tiles, in pixels."""
     seeds: Literal["row", "grid"] = "row"
     """Several seeds: side by side in each cell (`row`), or one grid after the other (`grid`)."""
+    films: Literal["none", "strip", "webp", "both"] = "none"
+    """Every image on its way, of a sweep with snapshots: as a strip of its frames, as an animated
+    WebP file, or as both."""
 
     def __post_init__(self) -> None:
         if not 16 <= self.tile <= 2048:
@@ -234,14 +241,18 @@ class Config:
     """The networks."""
     weights: str
     """Weights of the models that do not name their own."""
-    layers: tuple[str, ...]
-    """Globs over layer names, each optionally followed by `@` and a glob over module types."""
+    layers: tuple[str, ...] | None
+    """Globs over layer names, each optionally followed by `@` and a glob over module types;
+    default: every convolution, or what the objective is about."""
     channels: Any
-    """`all`, a range `"0:64"` or `"0:512:16"`, a list of numbers, or `{random: n}`."""
+    """`all`, a range `"0:64"` or `"0:512:16"`, a list of numbers or of class names, or
+    `{random: n}`; where channels are combined, `[[3, 17], [5, 9]]`, `{zip: [...]}` or
+    `{product: [...]}`."""
     seeds: tuple[int, ...]
     """One image per channel and seed."""
-    image_size: int | None
-    """Height and width of the images; default: each model's own input size."""
+    image_size: int | tuple[int, int] | Literal["photograph"] | None
+    """Height and width of the images, in pixels; one number for squares; `photograph`: as large as
+    the one that they start from or are about; default: each model's own input size."""
     class_token: bool
     """Whether tokens that are no positions (class token, registers) belong to activations."""
     precision: Literal["auto", "fp32", "bf16"]
@@ -249,13 +260,19 @@ class Config:
     batch_size: int | Literal["auto"]
     """Jobs per forward pass; does not change results."""
     shard_size: int
-    """Jobs per shard."""
-    objective: ChannelObjective
+    """Jobs per shard; fewer where their pictures would take more than 256 MB."""
+    objective: Objective
     parameterization: Parameterization
     init: Init
+    mask: Mask | None
+    """Make images only within a mask over a fixed picture; `null` for everywhere."""
     regularizers: Regularizers
     transforms: Transforms
-    optimizer: Adam
+    optimizer: Optimizer
+    octaves: Octaves | None
+    """Climb at growing sizes; `null` for one size."""
+    snapshots: int
+    """Keep the image every so many steps; 0: only the finished one."""
     executor: LocalSettings
     collate: CollateSettings
     dataset: DatasetConfig | None
@@ -267,14 +284,13 @@ class Config:
         if not self.name.strip():
             raise ValueError("name must not be empty.")
         for name in ("models", "layers", "seeds"):
-            if not getattr(self, name):
+            if getattr(self, name) == ():
                 raise ValueError(f"{name} must not be empty.")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must differ, not {list(self.seeds)}.")
         if not all(-(2**63) <= seed < 2**63 for seed in self.seeds):
             raise ValueError(f"seeds must be whole numbers of 64 bits, not {list(self.seeds)}.")
-        if self.image_size is not None and not 1 <= self.image_size <= LARGEST_IMAGE:
-            raise ValueError(f"image_size must be 1 to {LARGEST_IMAGE}, not {self.image_size}.")
+        self._check_image_size()
         if self.batch_size != "auto" and self.batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more, not {self.batch_size}.")
         if self.dataset is None and self.saliency is not None:
@@ -282,8 +298,80 @@ class Config:
         if self.dataset is None and isinstance(self.init, DatasetInit):
             which = "init=dataset, as in quality=natural, starts from photographs"
             raise ValueError(f"{which}: {_ADD_PHOTOGRAPHS} init=noise or another quality.")
+        self._check_start()
+        if self.snapshots < 0:
+            raise ValueError(f"snapshots must be 0 or more, not {self.snapshots}.")
+        chosen = choice_name(type(self.objective))
+        if self.dataset is not None and not self.objective.of_channels:
+            raise ValueError(
+                f"photographs are compared with images of channels, which objective={chosen} as it "
+                "is set does not make: take dataset=none."
+            )
+        if self.octaves is not None and not self.objective.of_any_size:
+            raise ValueError(
+                f"octaves climb at several sizes, and objective={chosen} is about one: take "
+                "octaves=none."
+            )
+        if isinstance(self.objective, JointObjective):
+            self._check_terms(self.objective)
         if not 1 <= self.shard_size <= LARGEST_SHARD:
             raise ValueError(f"shard_size must be 1 to {LARGEST_SHARD}, not {self.shard_size}.")
+
+    def _check_start(self) -> None:
+        if not isinstance(self.parameterization, FROM_NOISE_ALONE):
+            return
+        chosen = choice_name(type(self.parameterization))
+        if not isinstance(self.init, NoiseInit):
+            raise ValueError(
+                f"parameterization={chosen} starts from noise alone: what gives a picture back is "
+                f"not known. Take init=noise instead of init={choice_name(type(self.init))}, and "
+                "not quality=natural; or another parameterization."
+            )
+        if self.octaves is not None:
+            raise ValueError(
+                f"octaves start from pictures, and parameterization={chosen} from noise alone: "
+                "take octaves=none or another parameterization."
+            )
+
+    def _check_terms(self, objective: JointObjective) -> None:
+        labels = [model.title for model in self.models]
+        for term in objective.terms:
+            if not term.model and len(labels) > 1:
+                raise ValueError(
+                    f"the term of layer {term.layer!r} must name its model: {', '.join(labels)}."
+                )
+            if term.model and term.model not in labels:
+                nearest = ", ".join(nearest_first(term.model, labels))
+                raise ValueError(f"a term names model {term.model!r}; models has: {nearest}.")
+        idle = set(labels) - {term.model or labels[0] for term in objective.terms}
+        if idle:
+            raise ValueError(f"no term of the objective is of model {min(idle)!r}.")
+        if self.layers is not None:
+            raise ValueError("objective=joint names its layers in its terms; leave out layers.")
+
+    @property
+    def photograph(self) -> str | None:
+        """The file of the photograph that images start from or are about, if there is one."""
+        found = (getattr(record, "photograph", None) for record in (self.init, self.objective))
+        return next((path for path in found if path), None)
+
+    def _check_image_size(self) -> None:
+        if self.image_size == "photograph":
+            if self.photograph is None:
+                raise ValueError(
+                    "image_size=photograph needs one: init=photograph init.photograph=photo.jpg, "
+                    "or an objective about a photograph."
+                )
+            return
+        size = 1 if self.image_size is None else self.image_size
+        sides = size if isinstance(size, tuple) else (size, size)
+        if not all(1 <= side <= LARGEST_IMAGE for side in sides):
+            raise ValueError(f"image_size must be 1 to {LARGEST_IMAGE}, not {self.image_size}.")
+        if self.dataset is not None and sides[0] != sides[1]:
+            raise ValueError(
+                f"photographs are shown as squares, so images must be squares too: give one number "
+                f"instead of image_size={list(sides)}, or dataset=none."
+            )
 
 
 def config_folder() -> Path:
@@ -300,10 +388,12 @@ def make_config(values: Any) -> Config:
         UserError: an unknown key, a value of the wrong type or out of range, models of one label.
     """
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
     try:
         plain = OmegaConf.to_container(values, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise UserError(f"{error.full_key} is missing and has no default.") from error
     except OmegaConfBaseException as error:
         raise UserError(str(error).splitlines()[0]) from error
     assert isinstance(plain, Mapping)
@@ -329,5 +419,5 @@ def _with_defaults(model: ModelConfig, config: Config) -> ModelConfig:
     return replace(
         model,
         weights=model.weights if model.weights is not None else config.weights,
-        layers=model.layers if model.layers is not None else config.layers,
+        layers=model.layers or config.layers or config.objective.own_layers,
     )

@@ -49,6 +49,16 @@ class LayerInfo:
         """Number of positions of an activation (B, C, L)."""
         return math.prod(self.shape) // self.n_channels - self.prefix_tokens
 
+    @property
+    def map_size(self) -> tuple[int, int]:
+        """Height and width of the map; tokens without one are a row, unless they make a square."""
+        sides = [n for axis, n in enumerate(self.shape, 1) if axis != self.channel_axis]
+        if len(sides) == 2:
+            return sides[0], sides[1]
+        count = self.positions
+        side = math.isqrt(count)
+        return (side, side) if side * side == count else (1, count)
+
 
 @dataclass(frozen=True)
 class NetworkIdentity:
@@ -59,6 +69,9 @@ class NetworkIdentity:
     weights_sha256: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    fixed_size: int | None = None
+    """Height and width that images are resized to before a network that takes no other; `None`: it
+    sees them as they are."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +191,10 @@ class Shard:
 STATUS = {"ok": 0, "dead": 1, "diverged": 2, "failed": 3, "missing": 4, "silent": 5}
 """What became of a job. Shards know only the first three; the rest is found at collation."""
 
-_SHARED = {"trace_step"}
+FATES = {code: word for word, code in STATUS.items() if word != "ok"}
+"""What pictures say of a job that did not go well."""
+
+_SHARED = {"trace_step", "snapshot_step"}
 """Arrays that do not have a row per job."""
 
 
@@ -187,9 +203,11 @@ class ShardResult:
     """Images and statistics of the n jobs of a shard, in order of channels."""
 
     arrays: dict[str, NDArray[Any]]
-    """channel (n,), image (n, H, W, 3) uint8, status (n,), activation, activation_robust,
-    activation_max, high_frequency and clipped (n,) float32, trace (n, T) float32, trace_step (T,),
-    response (n, K) float32, start (n,) uint8, and if asked for alpha (n, H, W) uint8."""
+    """channel (n,), status (n,), start (n,) uint8; image (n, H, W, C) uint8, activation,
+    activation_robust, activation_max, high_frequency and clipped (n,) float32, trace (n, T) float32
+    with trace_step (T,), response (n, K) float32; where it is asked for alpha (n, H, W) uint8,
+    part_activation (n, parts) float32, snapshot (n, N, H, W, C) uint8 with snapshot_step (N,). All
+    from image on have an axis V after the first if a job has several variants."""
     facts: dict[str, Any] = field(default_factory=dict)
     """How it was made: seconds, device. Never part of what is compared."""
 

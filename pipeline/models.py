@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pipeline.architectures import TIMM, Blueprint, build, find_architecture
+from pipeline.architectures import TIMM, Blueprint, build_module, find_architecture
 from pipeline.config import ModelConfig
 from pipeline.errors import UserError, unknown
 from pipeline.jobs import LayerInfo, NetworkIdentity
@@ -37,16 +37,23 @@ class Network:
     categories: tuple[str, ...] = ()
     """Names of the classes that the network tells apart, in the order of its output; () where they
     are not known."""
+    fixed_size: int | None = None
+    """Height and width that images are resized to, if it takes no others; the survey finds out."""
 
     @property
     def identity(self) -> NetworkIdentity:
         """What of the network decides pixels."""
-        return NetworkIdentity(self.source, self.weights_sha256, self.mean, self.std)
+        told = (self.source, self.weights_sha256, self.mean, self.std, self.fixed_size)
+        return NetworkIdentity(*told)
 
-    def example(self, size: int) -> Tensor:
-        """Normalised noise (1, C, size, size), the same every time."""
+    def seen_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of what the network sees of images of a size."""
+        return size if self.fixed_size is None else (self.fixed_size, self.fixed_size)
+
+    def example(self, size: tuple[int, int]) -> Tensor:
+        """Normalised noise (1, C, *size), the same every time."""
         generator = torch.Generator().manual_seed(0)
-        return torch.randn(1, len(self.mean), size, size, generator=generator)
+        return torch.randn(1, len(self.mean), *size, generator=generator)
 
 
 def load_network(config: ModelConfig) -> Network:
@@ -63,7 +70,7 @@ def load_network(config: ModelConfig) -> Network:
             f"model {config.title!r} has mean {list(mean)} and std {list(std)}; give both, with a "
             "number for each colour of its images."
         )
-    module = build(blueprint, config)
+    module = build_module(blueprint.build, "target", config.target)
     missing: tuple[str, ...] = ()
     if weights == "default" and config.target:
         pass  # a callable of the user's own brings its weights along

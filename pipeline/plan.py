@@ -3,17 +3,15 @@
 config + what the forward passes told  ->  Plan  ->  shards
 """
 
-import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
 from pipeline.config import SaliencyMethod
-from pipeline.errors import UserError
 from pipeline.jobs import LayerInfo, NetworkIdentity, Series, Shard
-from pipeline.recipe import Recipe
+from pipeline.recipe import Recipe, snapshot_steps
+from pipeline.targets import Targets
 
 FLOPS_PER_SECOND = {"cpu": 3e10, "cuda": 2e13}
 """A guess at a worker's speed, for cutting bundles and for estimates before the first shard."""
@@ -27,16 +25,47 @@ READING_SECONDS = 2e-3
 _MEASURED_VIEWS = 17
 """Forward passes of the finished image, for its statistics."""
 
-_BYTES_PER_PIXEL = 3 * 2
-"""An image is stored twice, in its shard and in the atlas; noise hardly compresses."""
+_PICTURES_AT_ONCE = 2**28
+"""Bytes of pictures, those on the way included, that a batch or a shard holds at most. A worker has
+several in memory: the one that it makes, copies of it, and those that wait to be written."""
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A further layer whose activations decide about an image."""
+
+    model: str
+    """Label of its model, which may be another."""
+    network: NetworkIdentity
+    info: LayerInfo
 
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """The channels wanted of one layer, in ascending order."""
+    """The targets wanted of one layer, in ascending order; mostly they are its channels."""
 
     info: LayerInfo
     channels: tuple[int, ...]
+    """Their numbers."""
+    targets: Targets | None = None
+    """What the numbers stand for; default: the layer's channels."""
+    others: tuple[Tap, ...] = ()
+    """Further layers, for objectives that read several."""
+
+    @property
+    def all_targets(self) -> Targets:
+        """Every target that could be wanted."""
+        return self.targets or Targets((self.info.n_channels,))
+
+    @property
+    def taps(self) -> tuple[LayerInfo, ...]:
+        """All layers that are read, the layer itself first."""
+        return (self.info, *(tap.info for tap in self.others))
+
+    @property
+    def flops(self) -> int:
+        """Of a forward pass that reads them all, one image."""
+        return self.info.flops_before + sum(tap.info.flops_before for tap in self.others)
 
 
 @dataclass(frozen=True)
@@ -48,6 +77,22 @@ class ModelPlan:
     input_size: int
     recipe: Recipe
     layers: tuple[LayerPlan, ...]
+
+    @property
+    def colours(self) -> int:
+        """Of its images."""
+        return len(self.network.mean)
+
+    @property
+    def networks(self) -> dict[str, NetworkIdentity]:
+        """The network, and further ones that its images are for as well, by their labels."""
+        taps = (tap for layer in self.layers for tap in layer.others)
+        return {self.label: self.network, **{tap.model: tap.network for tap in taps}}
+
+    @property
+    def photograph_size(self) -> int:
+        """Height and width of photographs; the images of sweeps with photographs are squares."""
+        return self.recipe.image_size[0]
 
 
 @dataclass(frozen=True)
@@ -90,6 +135,8 @@ class Plan:
     seeds: tuple[int, ...]
     shard_size: int
     study: StudyPlan | None = None
+    inputs: dict[str, str] = field(default_factory=dict)
+    """Where the files that recipes refer to came from."""
 
     def shards(self) -> Iterator[Shard]:
         """All shards, model by model, layer by layer, seed by seed."""
@@ -105,15 +152,21 @@ class Plan:
             yield Shard(series, layer.channels[start : start + self.shard_size])
 
     @property
+    def variants(self) -> int:
+        """Images per job; all models have one objective."""
+        return self.models[0].recipe.variants
+
+    @property
     def n_jobs(self) -> int:
-        """Number of images."""
+        """Number of jobs: of images, unless a job has several."""
         channels = sum(len(layer.channels) for model in self.models for layer in model.layers)
         return channels * len(self.seeds)
 
 
-def flops_per_job(layer: LayerInfo, recipe: Recipe) -> float:
-    """Floating-point operations of one job: each step is a forward and a backward pass."""
-    return layer.flops_before * (2.0 * recipe.optimizer.steps + _MEASURED_VIEWS)
+def flops_per_job(layer: LayerPlan, recipe: Recipe) -> float:
+    """Floating-point operations of one job: passes of its steps forward and backward, and views."""
+    passes = recipe.total_steps * recipe.optimizer.passes_per_step
+    return layer.flops * recipe.variants * (2.0 * passes + _MEASURED_VIEWS)
 
 
 def photograph_seconds(flops: float, rate: float) -> float:
@@ -126,75 +179,24 @@ def flops_per_second(devices: Iterable[str]) -> float:
     return min(FLOPS_PER_SECOND[device.split(":")[0]] for device in devices)
 
 
+def picture_bytes(recipe: Recipe, colours: int) -> int:
+    """Of all pictures of a job, those on the way included; one byte for each colour of a pixel."""
+    layers = colours * (1 + len(snapshot_steps(recipe))) + recipe.parameterization.alpha
+    return math.prod(recipe.image_size) * recipe.variants * layers
+
+
+def jobs_at_once(recipe: Recipe, colours: int) -> int:
+    """How many jobs a batch or a shard holds at most, at least one."""
+    return max(1, _PICTURES_AT_ONCE // picture_bytes(recipe, colours))
+
+
 def bytes_needed(plan: Plan, shards: Iterable[Shard]) -> float:
-    """About how much disk some shards will take, in store and atlas together."""
-    size = {model.label: model.recipe.image_size for model in plan.models}
-    images: Counter[str] = Counter()
-    for shard in shards:
-        images[shard.series.model] += len(shard.channels)
-    return float(sum(n * size[label] ** 2 * _BYTES_PER_PIXEL for label, n in images.items()))
+    """About how much disk some shards will take, in store and atlas together.
 
-
-def select_channels(selection: Any, n_channels: int, where: str) -> tuple[int, ...]:
-    """The channel numbers that a selection names, ascending.
-
-    Args:
-        selection: `all`, a range "start:stop[:step]", a list of numbers, or {random: n}.
-        n_channels: number of channels of the layer.
-        where: model and layer, for messages.
-    Raises:
-        UserError: an empty selection, a number out of range, or something else altogether.
-
-    >>> select_channels("0:8:3", 512, "net/layer")
-    (0, 3, 6)
+    Nearly all of it are pictures, which hardly compress.
     """
-    chosen = _chosen(selection, n_channels, where)
-    wrong = [c for c in chosen if not 0 <= c < n_channels]
-    if wrong:
-        raise UserError(
-            f"channel {wrong[0]} is out of range: {where} has channels 0 to {n_channels - 1}."
-        )
-    if not chosen:
-        raise UserError(
-            f"channels={selection!r} selects no channel of {where} (it has {n_channels})."
-        )
-    return tuple(sorted(set(chosen)))
-
-
-def _chosen(selection: Any, n_channels: int, where: str) -> list[int]:
-    if selection == "all":
-        return list(range(n_channels))
-    if isinstance(selection, int) and not isinstance(selection, bool):
-        return [selection]
-    if isinstance(selection, str) and ":" in selection:
-        return _range(selection, n_channels)
-    if isinstance(selection, Mapping) and list(selection) == ["random"]:
-        return _random(selection["random"], n_channels)
-    if isinstance(selection, list | tuple) and all(type(c) is int for c in selection):
-        return list(selection)
-    raise UserError(
-        f"channels={selection!r} is not understood; give all, a range such as '0:64' or "
-        "'0:512:16', a list such as [3,17], or {random: 32}."
-    )
-
-
-def _range(text: str, n_channels: int) -> list[int]:
-    try:
-        parts = [int(part) if part.strip() else None for part in text.split(":")]
-        if len(parts) > 3 or parts[2:] == [0]:
-            raise ValueError
-    except ValueError:
-        raise UserError(
-            f"channels={text!r} is not a range; write start:stop or start:stop:step."
-        ) from None
-    # As for Python's slices, the end may lie beyond the last channel: layers differ in width.
-    return list(range(n_channels))[slice(*parts)]
-
-
-def _random(n: Any, n_channels: int) -> list[int]:
-    """The n channels whose hashes are smallest: layers of one width get the same, and a larger n
-    only adds to a smaller one."""
-    if type(n) is not int or n < 1:
-        raise UserError(f"channels={{random: {n}}} needs a whole number of 1 or more.")
-    order = sorted(range(n_channels), key=lambda c: hashlib.sha256(str(c).encode()).digest())
-    return order[:n]
+    one = {model.label: picture_bytes(model.recipe, model.colours) for model in plan.models}
+    jobs: Counter[str] = Counter()
+    for shard in shards:
+        jobs[shard.series.model] += len(shard.channels)
+    return float(2 * sum(n * one[label] for label, n in jobs.items()))

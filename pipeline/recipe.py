@@ -4,33 +4,17 @@ One frozen record per choice of a family; its `name` is how a config picks it, a
 part of every job's identity. The code that acts on a record lives in the module of its family.
 """
 
-import math
 from dataclasses import dataclass, fields
+from typing import Any
 
-ALGORITHM_VERSION = 3
+from pipeline.inputs import input_field
+from pipeline.objective_records import Objective
+from pipeline.optimizer_records import Optimizer
+from pipeline.ranges import not_negative, positive, require
+from pipeline.transform_record import Transforms
+
+ALGORITHM_VERSION = 4
 """Raised with every change of code that changes pixels under an unchanged recipe."""
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
-
-
-def _positive(**values: float) -> None:
-    for name, value in values.items():
-        _require(math.isfinite(value) and value > 0, f"{name} must be above 0, not {value}.")
-
-
-def _not_negative(**values: float) -> None:
-    for name, value in values.items():
-        _require(math.isfinite(value) and value >= 0, f"{name} must be 0 or more, not {value}.")
-
-
-@dataclass(frozen=True)
-class ChannelObjective:
-    """Mean activation of one channel over all positions."""
-
-    name: str = "channel"
 
 
 @dataclass(frozen=True)
@@ -49,8 +33,8 @@ class Fourier:
     """Whether to keep where the score's gradient fell, as a map of opacity."""
 
     def __post_init__(self) -> None:
-        _not_negative(decay_power=self.decay_power)
-        _positive(initial_sd=self.initial_sd, contrast=self.contrast)
+        not_negative(decay_power=self.decay_power)
+        positive(initial_sd=self.initial_sd, contrast=self.contrast)
 
 
 @dataclass(frozen=True)
@@ -65,7 +49,7 @@ class Pixel:
     """Whether to keep where the score's gradient fell, as a map of opacity."""
 
     def __post_init__(self) -> None:
-        _positive(initial_sd=self.initial_sd)
+        positive(initial_sd=self.initial_sd)
 
 
 @dataclass(frozen=True)
@@ -79,10 +63,95 @@ class Maco:
     """Whether to keep where the score's gradient fell, as a map of opacity."""
 
     def __post_init__(self) -> None:
-        _positive(contrast=self.contrast)
+        positive(contrast=self.contrast)
 
 
-Parameterization = Fourier | Pixel | Maco
+@dataclass(frozen=True)
+class Pyramid:
+    """A sum of levels, each with twice the resolution of the one before (Burt & Adelson 1983)."""
+
+    name: str = "pyramid"
+    levels: int = 6
+    """Number of levels; the finest has the image's own resolution."""
+    decay_power: float = 0.5
+    """A level's amplitude falls as its frequency ** -decay_power; 0.5 is what 1.5 is to Fourier
+    coefficients, of which there are more at high frequencies."""
+    initial_sd: float = 0.3
+    """Root mean square of the initial values of the levels, before that."""
+    contrast: float = 2.5
+    """Root mean square of every rendered sample before colours and sigmoid; 0 is mid-grey."""
+    alpha: bool = False
+    """Whether to keep where the score's gradient fell, as a map of opacity."""
+
+    def __post_init__(self) -> None:
+        require(1 <= self.levels <= 12, f"levels must be 1 to 12, not {self.levels}.")
+        not_negative(decay_power=self.decay_power)
+        positive(initial_sd=self.initial_sd, contrast=self.contrast)
+
+
+@dataclass(frozen=True)
+class Cppn:
+    """A small network from a pixel's place to its colours (Mordvintsev et al. 2018)."""
+
+    name: str = "cppn"
+    layers: int = 8
+    """Number of hidden layers."""
+    units: int = 24
+    """Number of units of each."""
+    step: float = 0.1
+    """How far a step moves a weight, as a multiple of the learning rate and of the standard
+    deviation that the weight starts with."""
+    contrast: float = 2.5
+    """Root mean square of every rendered sample before colours and sigmoid; 0 is mid-grey."""
+    alpha: bool = False
+    """Whether to keep where the score's gradient fell, as a map of opacity."""
+
+    def __post_init__(self) -> None:
+        require(1 <= self.layers <= 64, f"layers must be 1 to 64, not {self.layers}.")
+        require(2 <= self.units <= 1024, f"units must be 2 to 1024, not {self.units}.")
+        positive(step=self.step, contrast=self.contrast)
+
+
+@dataclass(frozen=True)
+class Generator:
+    """Latents of a network that makes images: a learned prior (Nguyen et al. 2016)."""
+
+    name: str = "generator"
+    target: str = ""
+    """Dotted name of a callable that returns the network (`mypackage.prior.build`)."""
+    args: dict[str, Any] | None = None
+    """Keyword arguments of that callable."""
+    weights: str = input_field("weights", default="")
+    """File of the network's weights."""
+    latent: tuple[int, ...] = ()
+    """Shape of the latents of one image: `[128]` or `[128, 1, 1]`."""
+    output: tuple[float, float] = (-1.0, 1.0)
+    """What black and white are in the network's images."""
+    bounds: tuple[float, float] | None = (-3.0, 3.0)
+    """Least and largest latent; null for none. Latents start as standard normal numbers; Nguyen et
+    al. keep codes within 3 standard deviations of what they are for photographs."""
+    step: float = 0.5
+    """How far a step moves a latent, as a multiple of the learning rate."""
+    source: str = ""
+    """Digest of the file that the callable is written in; the survey fills it in."""
+    alpha: bool = False
+    """Whether to keep where the score's gradient fell, as a map of opacity."""
+
+    def __post_init__(self) -> None:
+        for name in ("target", "weights", "latent"):
+            require(bool(getattr(self, name)), f"{name} must not be empty.")
+        require(min(self.latent) >= 1, f"latent must be 1 or more, not {list(self.latent)}.")
+        require(self.output[0] < self.output[1], f"output must ascend, not {list(self.output)}.")
+        if self.bounds is not None:
+            ascending = self.bounds[0] < self.bounds[1]
+            require(ascending, f"bounds must ascend, not {list(self.bounds)}.")
+        positive(step=self.step)
+
+
+Parameterization = Fourier | Pixel | Maco | Pyramid | Cppn | Generator
+
+FROM_NOISE_ALONE = (Cppn, Generator)
+"""For these no parameters can be found that give a picture back."""
 
 
 @dataclass(frozen=True)
@@ -108,24 +177,35 @@ class DatasetInit:
     """Digest of the dataset; the survey fills it in."""
 
 
-Init = NoiseInit | SpectrumInit | DatasetInit
+@dataclass(frozen=True)
+class PhotographInit:
+    """Start every image from one photograph."""
+
+    name: str = "photograph"
+    photograph: str = input_field("picture", default="")
+    """The image file; its middle is cut to the shape of the images and resized."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.photograph), "photograph must name one: init.photograph=photo.jpg.")
+
+
+Init = NoiseInit | SpectrumInit | DatasetInit | PhotographInit
 
 
 @dataclass(frozen=True)
-class Transforms:
-    """Random views of the image that the network sees, drawn anew per sample and step."""
+class Mask:
+    """Images are made only within a mask over a fixed picture."""
 
-    jitter: float = 2.0
-    """Largest shift along each axis, in pixels."""
-    scale: tuple[float, float] = (0.97, 1.03)
-    """Smallest and largest magnification."""
-    rotate: float = 2.0
-    """Largest turn to either side, in degrees."""
+    name: str = "picture"
+    area: str = input_field("mask", default="")
+    """Image file of the mask: white where images are made, black where the picture stays."""
+    picture: str = input_field("picture", default="")
+    """Image file of the picture; mask and picture are cut to the shape of the images and resized.
+    """
 
     def __post_init__(self) -> None:
-        _not_negative(jitter=self.jitter, rotate=self.rotate)
-        _positive(**{"scale[0]": self.scale[0], "scale[1]": self.scale[1]})
-        _require(self.scale[0] <= self.scale[1], f"scale must ascend, not {list(self.scale)}.")
+        for name in ("area", "picture"):
+            require(bool(getattr(self, name)), f"{name} must name an image file.")
 
 
 @dataclass(frozen=True)
@@ -151,60 +231,54 @@ class Regularizers:
     """Largest norm of a sample's gradient; 0 sets no bound."""
 
     def __post_init__(self) -> None:
-        _not_negative(**{field.name: getattr(self, field.name) for field in fields(self)})
+        not_negative(**{field.name: getattr(self, field.name) for field in fields(self)})
 
 
 @dataclass(frozen=True)
-class Adam:
-    """Gradient ascent by Adam (Kingma & Ba 2015), with a leaky gradient through ReLU at first."""
+class Octaves:
+    """Climbing at growing sizes (Mordvintsev et al. 2015, "Inceptionism"), each with all steps."""
 
-    name: str = "adam"
-    steps: int = 24
-    """Ascent steps per image."""
-    learning_rate: float = 0.5
-    """Step size at the start."""
-    final_learning_rate: float = 0.1
-    """Step size at the end; it falls along half a cosine."""
-    beta1: float = 0.3
-    """Decay of the mean of gradients."""
-    beta2: float = 0.99
-    """Decay of the mean of squared gradients."""
-    leaky_steps: int = 8
-    """Number of first steps in which gradients leak through the closed side of ReLU."""
-    leaky_slope: float = 0.1
-    """Slope of that leak; with 0 a channel that starts closed stays a grey tile."""
-    starts: int = 3
-    """How many random starts a channel gets that stays dead; later ones leak at every step."""
+    count: int = 4
+    """How many sizes, the image's own last."""
+    scale: float = 1.4
+    """Each is so many times as large as the one before."""
 
     def __post_init__(self) -> None:
-        _require(self.steps >= 1, f"steps must be 1 or more, not {self.steps}.")
-        _positive(learning_rate=self.learning_rate, final_learning_rate=self.final_learning_rate)
-        _require(0 <= self.beta1 < 1, f"beta1 must be in [0, 1), not {self.beta1}.")
-        _require(0 <= self.beta2 < 1, f"beta2 must be in [0, 1), not {self.beta2}.")
-        _not_negative(leaky_steps=self.leaky_steps, leaky_slope=self.leaky_slope)
-        _require(1 <= self.starts <= 255, f"starts must be 1 to 255, not {self.starts}.")
+        require(1 <= self.count <= 32, f"count must be 1 to 32, not {self.count}.")
+        require(1 < self.scale <= 4, f"scale must be above 1 and at most 4, not {self.scale}.")
 
 
 @dataclass(frozen=True)
 class Recipe:
     """What is done to make an image; two images under one recipe differ in their job alone."""
 
-    objective: ChannelObjective
+    objective: Objective
     parameterization: Parameterization
     transforms: Transforms
-    optimizer: Adam
-    image_size: int
+    optimizer: Optimizer
+    image_size: tuple[int, int]
     """Height and width of the image, in pixels."""
     precision: str
     """Number format of the network during ascent: `fp32` or `bf16`; all else is fp32."""
     regularizers: Regularizers = Regularizers()
     init: Init = NoiseInit()
+    mask: Mask | None = None
+    octaves: Octaves | None = None
+    snapshots: int = 0
+    """The image is kept every so many steps; 0: only at the end."""
     class_token: bool = False
     """Whether tokens that are no positions (class token, registers) belong to activations."""
-    network_size: int | None = None
-    """Height and width that images are resized to before a network that takes no other; `None`: the
-    network sees them as they are."""
     algorithm: int = ALGORITHM_VERSION
+
+    @property
+    def variants(self) -> int:
+        """Images per job."""
+        return self.objective.variants
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all octaves."""
+        return self.optimizer.steps * (self.octaves.count if self.octaves else 1)
 
 
 _TRACE_POINTS = 33
@@ -214,3 +288,22 @@ def trace_steps(steps: int) -> list[int]:
     """The steps at which scores are recorded: at most 33, evenly spread, ends included."""
     count = min(steps, _TRACE_POINTS)
     return sorted({round(i * (steps - 1) / max(count - 1, 1)) for i in range(count)})
+
+
+def recorded_steps(recipe: Recipe) -> list[int]:
+    """The steps at which scores are recorded, of all octaves."""
+    steps = recipe.optimizer.steps
+    starts = range(0, recipe.total_steps, steps)
+    return [start + step for start in starts for step in trace_steps(steps)]
+
+
+def snapshot_steps(recipe: Recipe) -> list[int]:
+    """After how many steps the image is kept: at the start, every so many, and at the end.
+
+    With octaves, at the end of each.
+    """
+    steps, every = recipe.optimizer.steps, recipe.snapshots
+    if not every:
+        return []
+    kept = [*range(every, steps, every), steps]
+    return [0, *(start + step for start in range(0, recipe.total_steps, steps) for step in kept)]

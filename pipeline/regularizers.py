@@ -12,7 +12,7 @@ Penalties R are sums over pixels and colours, so weights mean the same at any im
 import torch
 from torch import Tensor
 
-from pipeline.parameterizations import Parameterization
+from pipeline.parameterizations.base import Parameterization
 from pipeline.recipe import Regularizers
 from pipeline.spectrum import fine_frequencies
 
@@ -20,12 +20,12 @@ _EVERYTHING = (1, 2, 3)
 
 
 def pulled_back(settings: Regularizers, images: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient of the score at the images, less those of the penalties: (B, 3, H, W).
+    """The gradient of the score at the images, less those of the penalties: (B, C, H, W).
 
     Args:
         settings: the weights.
-        images: (B, 3, H, W) in [0, 1].
-        gradient: (B, 3, H, W) of the score.
+        images: (B, C, H, W) in [0, 1].
+        gradient: (B, C, H, W) of the score.
     """
     penalties = [
         weight * penalty(images.requires_grad_())
@@ -86,7 +86,7 @@ def clipped(gradients: Tensor, largest: float) -> Tensor:
     return shrunk
 
 
-def blur(images: Parameterization, width: Tensor, size: int) -> None:
+def blur(images: Parameterization, width: Tensor, size: tuple[int, int]) -> None:
     """Blur the images by a Gaussian, in their parameters.
 
     Yosinski et al. 2015, "Understanding Neural Networks Through Deep Visualization", section 3, and
@@ -98,8 +98,8 @@ def blur(images: Parameterization, width: Tensor, size: int) -> None:
         width: standard deviation of the Gaussian in pixels, a tensor without dimensions.
         size: height and width of the images.
     """
-    fy = torch.fft.fftfreq(size, device=width.device)[:, None]
-    fx = torch.fft.rfftfreq(size, device=width.device)[None, :]
+    fy = torch.fft.fftfreq(size[0], device=width.device)[:, None]
+    fx = torch.fft.rfftfreq(size[1], device=width.device)[None, :]
     images.blur_(torch.exp(-2.0 * torch.pi**2 * width**2 * (fy**2 + fx**2)))
 
 

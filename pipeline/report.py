@@ -5,6 +5,7 @@ import json
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.collate.gather import layer_views
@@ -26,6 +27,7 @@ from pipeline.pulse import UNITS
 from pipeline.sealed_file import CorruptFile
 from pipeline.store import DoneIndex, OutputFolder, owner, read_shard
 from pipeline.study_tasks import studies_of
+from pipeline.wording import count_images, targets_word
 
 if TYPE_CHECKING:  # the survey needs torch, which most tables do not
     from pipeline.survey import Survey
@@ -69,11 +71,12 @@ def plan_table(folder: OutputFolder, plan: Plan, devices: list[str]) -> str:
                 )
             )
     seconds = (seconds + _study_seconds(folder, plan, devices)) / len(devices)
-    header = ("model", "layer", "channels", "seeds", "shards", "done", "missing")
+    total = plan.n_jobs if plan.variants == 1 else count_images(plan, plan.n_jobs)
+    header = ("model", "layer", targets_word(plan), "seeds", "shards", "done", "missing")
     notes = [
         f"output    {folder.root}",
         f"devices   {', '.join(devices)}; precision {plan.models[0].recipe.precision}",
-        f"images    {plan.n_jobs}, of which {sum(row[-1] for row in rows)} are missing",
+        f"images    {total}, of which {sum(row[-1] for row in rows)} are missing",
         *_photographs(folder, plan),
         f"estimate  {duration(seconds)}, {bytes_needed(plan, missing) / 1e6:.1f} MB",
         *(f"note      {notice}" for notice in notices(plan)),
@@ -96,10 +99,10 @@ def _job_seconds(
         path = folder.shard(shard)
         if index.locate(shard) and path.exists():
             try:
-                measured.append(float(read_shard(path).facts["seconds_per_job"]))
+                measured.append(float(read_shard(path, pictures=False).facts["seconds_per_job"]))
             except (CorruptFile, KeyError):
                 continue
-    guess = flops_per_job(layer.info, model.recipe) / flops_per_second(devices)
+    guess = flops_per_job(layer, model.recipe) / flops_per_second(devices)
     return statistics.median(measured) if measured else guess
 
 
@@ -135,10 +138,11 @@ def notices(plan: Plan) -> list[str]:
     Networks that see images in another size, and layers of which only one call is looked at.
     """
     resized = [
-        f"{model.label} takes only images of {model.recipe.network_size} px; those of "
-        f"{model.recipe.image_size} px are resized for it"
+        f"{label} takes only images of {network.fixed_size} px; those of "
+        f"{' x '.join(map(str, model.recipe.image_size))} px are resized for it"
         for model in plan.models
-        if model.recipe.network_size is not None
+        for label, network in model.networks.items()
+        if network.fixed_size is not None
     ]
     return resized + [
         f"{model.label}/{layer.info.name} is called {layer.info.calls} times per forward pass; "
@@ -154,7 +158,9 @@ def layer_table(config: Config, surveys: Sequence["Survey"]) -> str:
     parts = []
     for model, found in zip(config.models, surveys, strict=True):
         try:
-            wanted = {info.name for info in found.choose(model.layers or config.layers)}
+            wanted = {
+                info.name for info in found.choose(model.layers or config.objective.own_layers)
+            }
         except UserError:
             wanted = set()
         rows = [
@@ -170,9 +176,10 @@ def layer_table(config: Config, surveys: Sequence["Survey"]) -> str:
             for info in found.layers
         ]
         header = ("", "layer", "type", "channels", "shape", "FLOPs", "calls")
-        title = f"{found.network.label} ({found.network.source}), {found.image_size} px input"
-        if found.network_size is not None:
-            title += f", resized to {found.network_size} px"
+        size = " x ".join(map(str, found.image_size))
+        title = f"{found.network.label} ({found.network.source}), {size} px input"
+        if found.network.fixed_size is not None:
+            title += f", resized to {found.network.fixed_size} px"
         parts.append(f"{title}\n\n{table(header, rows, left=3)}")
     note = "* chosen by `layers`. A layer called several times shows its first call."
     if any(info.prefix_tokens for found in surveys for info in found.layers):
@@ -200,9 +207,11 @@ def status_table(folder: OutputFolder) -> str:
         failed = int((status == STATUS["failed"]).sum())
         missing = status.size - done - failed
         rows.append((view.model.label, view.layer.info.name, status.size, done, failed, missing))
-    header = ("model", "layer", "images", "done", "failed", "missing")
+    jobs = "images" if plan.variants == 1 else "jobs"
+    header = ("model", "layer", jobs, "done", "failed", "missing")
     done, total = sum(row[3] for row in rows), sum(row[2] for row in rows)
-    lines = [f"{folder.root}: {done} of {total} images are done ({100 * done / total:.1f} %)"]
+    share = f"{100 * done / total:.1f} %"
+    lines = [f"{folder.root}: {done} of {count_images(plan, total)} are done ({share})"]
     lines += _photographs(folder, plan)
     lines += _at_work(folder, total - done)
     lines += [f"failed: {record}" for record in _last_failures(folder)]
@@ -243,7 +252,7 @@ def summary(folder: OutputFolder) -> str:
     import numpy as np
 
     counts = dict.fromkeys(STATUS, 0)
-    montages, layers = [], []
+    montages, layers, films = [], [], []
     manifest = read_manifest(folder)
     plan = plan_of(manifest)
     with h5py.File(folder.atlas, "r") as file:
@@ -252,18 +261,24 @@ def summary(folder: OutputFolder) -> str:
             status = layers[-1]["status"][()]
             for word, code in STATUS.items():
                 counts[word] += int(np.count_nonzero(status == code))
-            montages.append(folder.montage(view.model.label, view.layer.info.name))
+            names = view.model.label, view.layer.info.name
+            montages.append(folder.montage(*names))
+            films += folder.films(*names)
         evidence = _evidence(layers)
     told = ", ".join(f"{n} {word}" for word, n in counts.items() if n)
-    lines = [f"{plan.n_jobs} images: {told}", f"  atlas     {folder.atlas}"]
-    lines.append(
-        f"  montages  {montages[0]}" + (f" and {len(montages) - 1} more" if montages[1:] else "")
-    )
+    lines = [f"{count_images(plan, plan.n_jobs)}: {told}", f"  atlas     {folder.atlas}"]
+    lines.append(f"  montages  {_first(montages)}")
+    if films:
+        lines.append(f"  films     {_first(films)}")
     lines += evidence
     lines += _time_taken(manifest["timings"])
     if counts["failed"]:
         lines.append(f"  failures  {folder.failures} says why; running again tries them again")
     return "\n".join(lines)
+
+
+def _first(paths: Sequence[Path]) -> str:
+    return f"{paths[0]}" + (f" and {len(paths) - 1} more" if paths[1:] else "")
 
 
 def _evidence(layers: Sequence[Any]) -> list[str]:

@@ -19,7 +19,8 @@ from pipeline.batches import CPU_BATCH_MULTIPLE, filled_up
 from pipeline.config import IntegratedGradients, SaliencyMethod, SmoothGrad, VanillaSaliency
 from pipeline.errors import UserError
 from pipeline.gradients import PolyphaseStem
-from pipeline.objectives import Objective
+from pipeline.layers import Forward
+from pipeline.objectives.base import picked
 
 BATCH = 2 * CPU_BATCH_MULTIPLE
 """Images per pass through the network. Fixed: Integrated Gradients sum batch by batch, so another
@@ -47,8 +48,7 @@ def check_available(settings: SaliencyMethod | None) -> None:
 
 
 def saliency_maps(
-    responses: Callable[[Tensor], Tensor],
-    objective: Objective,
+    activations: Forward,
     photographs: Tensor,
     channels: Tensor,
     settings: SaliencyMethod,
@@ -57,8 +57,8 @@ def saliency_maps(
     """Map what of each photograph a channel answers to.
 
     Args:
-        responses: images (B, 3, H, W) in [0, 1] to activations (B, K, L), fp32, differentiable.
-        objective: what is attributed; `ChannelMean` for the mean of a channel.
+        activations: images (B, 3, H, W) in [0, 1] to the layer's activations, fp32,
+            differentiable; what is attributed is the mean of a channel.
         photographs: (n, 3, H, W) in [0, 1], float32.
         channels: (n,) int64, one per photograph.
         settings: the method.
@@ -69,7 +69,8 @@ def saliency_maps(
     def score(images: Tensor, channels: Tensor) -> Tensor:
         rows = filled_up(len(images), images.device)
         with PolyphaseStem():
-            return objective.score(responses(images[rows]), channels[rows])[: len(images)]
+            found = picked(activations(images[rows])[0], channels[rows])
+            return found.mean(dim=1)[: len(images)]
 
     methods: dict[type, Callable[..., Tensor]] = {
         VanillaSaliency: _vanilla,

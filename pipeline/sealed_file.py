@@ -9,7 +9,7 @@ HDF5 library gets to parse it.
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 import h5py
@@ -85,16 +85,21 @@ def check(data: bytes, schema: str) -> dict[str, Any]:
 
 
 def unseal(
-    data: bytes, schema: str
+    data: bytes, schema: str, without: Container[str] = ()
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]], dict[str, Any]]:
     """Check a file and read it: its header, arrays and attributes.
 
+    Args:
+        data: the file.
+        schema: of which kind it must be.
+        without: names of arrays that are not needed.
     Raises:
         CorruptFile: the digest does not match, or what it covers cannot be read.
     """
     header = check(data, schema)
     try:
         with h5py.File(io.BytesIO(data), "r") as file:
-            return header, {name: np.asarray(file[name]) for name in file}, dict(file.attrs)
+            names = [name for name in file if name not in without]
+            return header, {name: np.asarray(file[name]) for name in names}, dict(file.attrs)
     except (OSError, KeyError, ValueError) as error:
         raise CorruptFile(f"unreadable HDF5: {error}") from error

@@ -2,10 +2,13 @@
 
 import io
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import h5py
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline import sealed_file
 from pipeline.jobs import STATUS, Shard, ShardResult
@@ -13,6 +16,9 @@ from pipeline.records import canonical_json
 from pipeline.sealed_file import CorruptFile
 
 SCHEMA = "layer-atlas-shard/1"
+
+PICTURES = {"image": 3, "snapshot": 3, "alpha": 2}
+"""Arrays of pictures, and how many axes each picture has: they are stored one to a chunk."""
 
 IMAGE_FILTERS: dict[str, Any] = {"compression": "gzip", "compression_opts": 4, "fletcher32": True}
 """How images are packed, one image to a chunk; the atlas packs them alike."""
@@ -34,8 +40,9 @@ def encode(shard: Shard, result: ShardResult) -> bytes:
         file.attrs["identity"] = canonical_json(shard.series.identity)
         file.attrs["facts"] = canonical_json(result.facts)
         for name, array in result.arrays.items():
-            if name in ("image", "alpha"):
-                file.create_dataset(name, data=array, chunks=(1, *array.shape[1:]), **IMAGE_FILTERS)
+            if name in PICTURES:
+                chunks = (1,) * (array.ndim - PICTURES[name]) + array.shape[-PICTURES[name] :]
+                file.create_dataset(name, data=array, chunks=chunks, **IMAGE_FILTERS)
             else:
                 file[name] = array
         file["status"].attrs["meaning"] = canonical_json(STATUS)
@@ -56,13 +63,17 @@ def _header(values: dict[str, Any]) -> Header:
         raise CorruptFile(f"no readable header: {error}") from error
 
 
-def decode(data: bytes) -> tuple[Header, ShardResult]:
+def decode(data: bytes, pictures: bool = True) -> tuple[Header, ShardResult]:
     """Check the digest of a shard file and read it.
 
+    Args:
+        data: the file.
+        pictures: whether to read the pictures too, which are nearly all of it.
     Raises:
         CorruptFile: the digest does not match, or what it covers cannot be read.
     """
-    values, arrays, attributes = sealed_file.unseal(data, SCHEMA)
+    without = () if pictures else PICTURES
+    values, arrays, attributes = sealed_file.unseal(data, SCHEMA, without)
     try:
         facts = json.loads(str(attributes["facts"]))
     except (KeyError, ValueError) as error:
@@ -70,12 +81,37 @@ def decode(data: bytes) -> tuple[Header, ShardResult]:
     return _header(values), ShardResult(arrays, facts)
 
 
-def packed_images(data: bytes) -> list[bytes]:
-    """The images of a checked shard file, packed as they are: one chunk of `IMAGE_FILTERS` each."""
+def pictures_of(data: bytes, name: str, rows: Iterable[int]) -> Iterator[NDArray[np.uint8]]:
+    """An array of pictures in a checked shard file, job by job: never all of it in memory.
+
+    Args:
+        data: the file.
+        name: of the array.
+        rows: of which jobs.
+    """
     with h5py.File(io.BytesIO(data), "r") as file:
-        images = file["image"]
-        corners = [(row, 0, 0, 0) for row in range(len(images))]
-        return [bytes(images.id.read_direct_chunk(corner)[1]) for corner in corners]
+        for row in rows:
+            yield file[name][row]
+
+
+def packed_pictures(
+    data: bytes, name: str, rows: Iterable[int]
+) -> Iterator[tuple[int, tuple[int, ...], bytes]]:
+    """Pictures of some jobs, packed as they are: one chunk of `IMAGE_FILTERS` each.
+
+    Args:
+        data: a checked shard file.
+        name: of the array.
+        rows: of which jobs.
+    Returns: the row of each picture, where among the other axes it begins, and its bytes.
+    """
+    with h5py.File(io.BytesIO(data), "r") as file:
+        pictures = file[name]
+        many = pictures.shape[1 : -PICTURES[name]]
+        for row in rows:
+            for place in np.ndindex(many):
+                corner = (*place, *(0,) * PICTURES[name])
+                yield row, corner, bytes(pictures.id.read_direct_chunk((row, *corner))[1])
 
 
 def check(data: bytes) -> Header:

@@ -23,13 +23,20 @@ HALF_NYQUIST = 0.25
 """Cycles per pixel above which structure is finer than most of what photographs hold."""
 
 
-def magnitudes(size: tuple[int, int]) -> Tensor:
+def magnitudes(size: tuple[int, int], colours: int = 3) -> Tensor:
     """Magnitude of each coefficient of an orthonormal real FFT of images of that size.
 
     Args:
         size: height H and width W of the image.
-    Returns: (3, H, W // 2 + 1) float32, one map per decorrelated colour.
+        colours: number C of its colours.
+    Returns: (C, H, W // 2 + 1) float32. One map per decorrelated colour if there are three; else
+        the mean of these for every colour.
     """
+    maps = _colour_magnitudes(size)
+    return maps if colours == len(maps) else maps.mean(dim=0).repeat(colours, 1, 1)
+
+
+def _colour_magnitudes(size: tuple[int, int]) -> Tensor:
     kept = _kept()
     radius, angle = polar_frequencies(size)
     across = (radius.clamp(LOWEST, HIGHEST) / LOWEST).log() / _STEP

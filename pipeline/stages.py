@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.config import Config
-from pipeline.jobs import LayerInfo, Shard, Task
+from pipeline.jobs import Shard, Task
 from pipeline.listing import Listing
 from pipeline.plan import (
     READING_SECONDS,
+    LayerPlan,
     ModelPlan,
     Plan,
     StudyPlan,
@@ -57,11 +58,11 @@ class Sweep:
         return flops_per_second(self.devices)
 
     def seconds_by_layer(
-        self, flops: Callable[[LayerInfo, Recipe], float]
+        self, flops: Callable[[LayerPlan, Recipe], float]
     ) -> dict[tuple[str, str], float]:
         """What so many FLOPs take a worker, by labels of models and names of layers."""
         return {
-            (model.label, layer.info.name): flops(layer.info, model.recipe) / self.flops_per_second
+            (model.label, layer.info.name): flops(layer, model.recipe) / self.flops_per_second
             for model in self.plan.models
             for layer in model.layers
         }
@@ -71,12 +72,15 @@ class Sweep:
         model = self.model(tasks[0].model)
         wanted = {product.layer for task in tasks for product in task.products}
         layers = tuple(
-            replace(layer, channels=()) for layer in model.layers if layer.info.name in wanted
+            replace(layer, channels=(), targets=None)
+            for layer in model.layers
+            if layer.info.name in wanted
         )
         configs = {config.title: config for config in self.config.models}
+        labels = replace(model, layers=layers).networks
         return {
             "kind": kind,
-            "model": plain(configs[model.label]),
+            "models": [plain(configs[label]) for label in labels],
             "plan": plain(replace(model, layers=layers)),
             "study": plain(self.plan.study),
             "dataset": plain(self.config.dataset),
@@ -254,7 +258,7 @@ class ExamplesStage:
     @cached_property
     def _map_seconds(self) -> dict[tuple[str, str], float]:
         passes = 2.0 * maps_per_channel(self.study)
-        return self.sweep.seconds_by_layer(lambda info, recipe: passes * info.flops_before)
+        return self.sweep.seconds_by_layer(lambda layer, recipe: passes * layer.info.flops_before)
 
 
 def maps_per_channel(study: StudyPlan) -> int:

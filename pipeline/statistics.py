@@ -1,68 +1,62 @@
 """What is measured on finished images: always on the stored 8-bit image, read back, in fp32."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from pipeline import rng
+from pipeline.colours import from_bytes
 from pipeline.jobs import STATUS
+from pipeline.layers import Forward
 from pipeline.objectives import Objective
-from pipeline.recipe import Transforms
 from pipeline.spectrum import fine_frequencies
-from pipeline.transforms import draw_views, warp
+from pipeline.transform_record import Transforms
+from pipeline.transforms import draw_views, see
 
 ROBUST_VIEWS = 16
 
 _SMALL_WARPS = Transforms(jitter=4.0, scale=(0.95, 1.05), rotate=5.0)
 
 
-def to_bytes(images: Tensor) -> Tensor:
-    """Images (B, 3, H, W) in [0, 1] to 8-bit pixels (B, H, W, 3)."""
-    return (images.clamp(0, 1) * 255.0).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-
-
-def from_bytes(pixels: Tensor) -> Tensor:
-    """8-bit pixels (B, H, W, 3) to images (B, 3, H, W) in [0, 1], float32."""
-    return pixels.permute(0, 3, 1, 2).float().contiguous() / 255.0
-
-
 @torch.no_grad()
 def measure(
-    responses: Callable[[Tensor], Tensor], objective: Objective, pixels: Tensor, channels: Tensor
+    activations: Forward, objective: Objective, pixels: Tensor, targets: Tensor
 ) -> dict[str, Tensor]:
     """Measure what each stored image does to its target and to the rest of the layer.
 
     Args:
-        responses: images (B, 3, H, W) in [0, 1] to activations (B, K, L), fp32.
+        activations: images (B, C, H, W) in [0, 1] to activations, fp32.
         objective: what the images were made for.
-        pixels: (B, H, W, 3) uint8.
-        channels: (B,) int64.
+        pixels: (B, H, W, C) uint8.
+        targets: (B,) int64.
     Returns:
         activation (B,): the objective, without transforms;
         activation_robust (B,): its mean over 16 small warps, the same for all images;
         activation_max (B,): the largest response of the target anywhere;
+        part_activation (B, parts): what each part of a target answers, if it has several;
         response (B, K): mean response of every channel of the layer;
         high_frequency (B,): as `high_frequency_share` tells;
         clipped (B,): as `clipped_share` tells;
         status (B,) uint8: `dead` where all 17 views give one and the same response everywhere.
     """
     images = from_bytes(pixels)
-    activation = responses(images)
-    target = objective.target(activation, channels)
-    score = objective.score(activation, channels)
-    flat = target.amax(dim=1) == target.amin(dim=1)
+    found = activations(images)
+    responses = objective.responses(found, targets)
+    score = objective.score(found, targets)
+    flat = responses.amax(dim=1) == responses.amin(dim=1)
     total = torch.zeros_like(score)
     # Summed view by view: a mean over stacked views is rounded differently for other batch sizes.
-    for view in _small_warps(pixels.shape[1], pixels.device):
-        robust = objective.score(responses(warp(images, view.expand(len(images), 2, 3))), channels)
+    for view in _small_warps((pixels.shape[1], pixels.shape[2]), pixels.device):
+        moved = activations(see(_SMALL_WARPS, images, view.expand(len(images), -1)))
+        robust = objective.score(moved, targets)
         flat &= robust == score
         total += robust
+    parts = objective.parts(found, targets)
     return {
         "activation": score,
         "activation_robust": total / ROBUST_VIEWS,
-        "activation_max": target.amax(dim=1),
-        "response": activation.float().mean(dim=2),
+        "activation_max": responses.amax(dim=1),
+        **({} if parts is None else {"part_activation": parts}),
+        "response": found[0].float().mean(dim=2),
         "high_frequency": high_frequency_share(pixels),
         "clipped": clipped_share(pixels),
         "status": torch.where(flat, STATUS["dead"], STATUS["ok"]).to(torch.uint8),
@@ -75,7 +69,7 @@ def high_frequency_share(pixels: Tensor) -> Tensor:
     Of the grey image (mean of the colours) without its mean; 0 for an image of one grey.
 
     Args:
-        pixels: (B, H, W, 3) uint8.
+        pixels: (B, H, W, C) uint8.
     Returns: (B,) float32 in [0, 1].
     """
     grey = (pixels.float() / 255.0).mean(dim=3)
@@ -93,14 +87,14 @@ def clipped_share(pixels: Tensor) -> Tensor:
     """The share of an image's pixels of which any colour is 0 or 255.
 
     Args:
-        pixels: (B, H, W, 3) uint8.
+        pixels: (B, H, W, C) uint8.
     Returns: (B,) float32 in [0, 1].
     """
     clipped = ((pixels == 0) | (pixels == 255)).any(dim=3)
     return clipped.sum(dim=(1, 2)).float() / clipped[0].numel()
 
 
-def _small_warps(size: int, device: torch.device) -> Tensor:
-    """The 16 fixed maps of `activation_robust`: (16, 2, 3)."""
+def _small_warps(size: tuple[int, int], device: torch.device) -> Tensor:
+    """The 16 fixed views of `activation_robust`: (16, 1, P)."""
     key = rng.keys(["0" * 64], device)
-    return draw_views(_SMALL_WARPS, key, ROBUST_VIEWS, size)[:, 0]
+    return draw_views(_SMALL_WARPS, key, ROBUST_VIEWS, size)

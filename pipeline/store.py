@@ -14,7 +14,7 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -70,6 +70,10 @@ class OutputFolder:
         """The folder of a layer's shards."""
         return self.store / safe_name(model) / safe_name(layer)
 
+    def input(self, reference: str) -> Path:
+        """The copy of a file that a recipe refers to."""
+        return self.root / "inputs" / reference
+
     def listing(self, digest: str) -> Path:
         """The list of a dataset's photographs."""
         return self.root / "photographs" / f"{digest}.jsonl"
@@ -87,6 +91,15 @@ class OutputFolder:
         folder, name = self.montages / safe_name(model), safe_name(layer)
         found = folder.iterdir() if folder.is_dir() else ()
         return sorted(path for path in found if path.name.startswith(f"{name}.evidence-"))
+
+    def film(self, model: str, layer: str, file: str) -> Path:
+        """An image on its way; the file is called by target, seed and variant."""
+        return self.root / "films" / safe_name(model) / safe_name(layer) / safe_name(file)
+
+    def films(self, model: str, layer: str) -> list[Path]:
+        """The films of a layer that are there."""
+        folder = self.root / "films" / safe_name(model) / safe_name(layer)
+        return sorted(path for path in folder.glob("*.*") if path.name[0] != ".")
 
     def failure(self, task_key: str, attempt: int) -> Path:
         """The record of a failed attempt."""
@@ -152,6 +165,28 @@ def written_atomically(path: Path) -> Iterator[IO[bytes]]:
             temporary.unlink()
 
 
+def keep_inputs(folder: OutputFolder, sources: Mapping[str, str]) -> None:
+    """Copy the files that recipes refer to, where they are not there yet.
+
+    Args:
+        folder: where to.
+        sources: the file of each reference.
+    Raises:
+        StorageError: the disk is full or fails.
+        UserError: a file is gone, or is not what it was when the sweep was planned.
+    """
+    for reference, source in sources.items():
+        if folder.input(reference).exists():
+            continue
+        try:
+            data = Path(source).expanduser().read_bytes()
+        except OSError as error:
+            raise UserError(f"{source!r} cannot be read ({error.strerror}).") from error
+        if not reference.startswith(hashlib.sha256(data).hexdigest()):
+            raise UserError(f"{source!r} changed just now; start again.")
+        write_atomically(folder.input(reference), data)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Put a JSON file in place whole or not at all."""
     write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
@@ -209,9 +244,9 @@ def _size(n: float) -> str:
 # --- reading -------------------------------------------------------------------------------------
 
 
-def read_shard(path: Path) -> ShardResult:
-    """Read a committed shard; raises CorruptFile."""
-    return shard_file.decode(path.read_bytes())[1]
+def read_shard(path: Path, pictures: bool = True) -> ShardResult:
+    """Read a committed shard, with its pictures or without; raises CorruptFile."""
+    return shard_file.decode(path.read_bytes(), pictures)[1]
 
 
 class DoneIndex:

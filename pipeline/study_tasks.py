@@ -19,7 +19,7 @@ from pipeline.records import digest, plain
 STUDY_VERSION = 1
 """Raised with every change of code that changes what a study finds."""
 
-_OF_FIELDS = ("network", "layer", "image_size", "network_size", "class_token", "version")
+_OF_FIELDS = ("network", "layer", "image_size", "class_token", "version")
 """What of a study's identity its receptive fields depend on."""
 
 _MOST_CHANNELS = 64
@@ -36,8 +36,6 @@ class Study:
     layer: str
     image_size: int
     plan: StudyPlan
-    network_size: int | None = None
-    """What photographs are resized to before a network that takes no other size."""
     class_token: bool = False
     """Whether tokens that are no positions belong to activations."""
 
@@ -48,7 +46,6 @@ class Study:
             "network": plain(self.network),
             "layer": self.layer,
             "image_size": self.image_size,
-            "network_size": self.network_size,
             "class_token": self.class_token,
             "stride": self.plan.stride,
             "top": self.plan.top,
@@ -159,16 +156,8 @@ class Examples:
 
 def study_of(model: ModelPlan, layer: str, plan: StudyPlan) -> Study:
     """The study of one of a model's layers."""
-    recipe = model.recipe
-    return Study(
-        model.label,
-        model.network,
-        layer,
-        recipe.image_size,
-        plan,
-        network_size=recipe.network_size,
-        class_token=recipe.class_token,
-    )
+    token = model.recipe.class_token
+    return Study(model.label, model.network, layer, model.photograph_size, plan, token)
 
 
 def studies_of(model: ModelPlan, plan: StudyPlan) -> tuple[Study, ...]:

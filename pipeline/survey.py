@@ -7,22 +7,31 @@ import copy
 import os
 import platform
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.activations import main_tensor
+from pipeline.aim import aim, terms_of
 from pipeline.config import Config, FolderDataset, ModelConfig
 from pipeline.errors import UserError
+from pipeline.inputs import Inputs
 from pipeline.jobs import LayerInfo
 from pipeline.layers import OUTPUT, capture, describe_layers, match_layers, truncate
 from pipeline.listing import look_through
 from pipeline.memory import free_host_bytes
 from pipeline.models import DTYPES, Network, check_weights, load_network
+from pipeline.objective_records import JointObjective, Objective
+from pipeline.objectives.custom import with_source
+from pipeline.parameterizations.check import check_parameterization
+from pipeline.parameterizations.generator import with_source as with_generator_source
 from pipeline.photographs import Photographs, open_dataset
-from pipeline.plan import LayerPlan, ModelPlan, Plan, StudyPlan, select_channels
+from pipeline.pictures import picture_size
+from pipeline.plan import ModelPlan, Plan, StudyPlan, jobs_at_once
 from pipeline.recipe import DatasetInit, Recipe
+from pipeline.records import digest, plain
 from pipeline.saliency import check_available
 from pipeline.views import read_view
 
@@ -34,16 +43,15 @@ class Survey:
     """A loaded network and what one forward pass told about it."""
 
     network: Network
-    image_size: int
-    network_size: int | None
-    """What images are resized to for a network that takes no other size."""
+    image_size: tuple[int, int]
+    """Height and width of the images."""
     layers: list[LayerInfo]
     """Every layer that has channels."""
 
     @property
     def example(self) -> Tensor:
         """Normalised noise (1, C, H, W) of the size that the network is given."""
-        return self.network.example(self.network_size or self.image_size)
+        return self.network.example(self.network.seen_size(self.image_size))
 
     def choose(self, patterns: tuple[str, ...]) -> list[LayerInfo]:
         """The layers that the patterns choose; raises UserError."""
@@ -58,12 +66,19 @@ def survey(config: Config) -> list[Survey]:
 def make_plan(config: Config, surveys: list[Survey], devices: list[str]) -> Plan:
     """Decide the channels of every layer and the recipe of every model; raises UserError."""
     precision = resolve_precision(config.precision, devices)
-    pairs = zip(config.models, surveys, strict=True)
     study = _plan_study(config)
     if study is not None and isinstance(config.init, DatasetInit):
         config = replace(config, init=replace(config.init, dataset=study.listing))
-    models = tuple(_plan_model(config, model, found, precision) for model, found in pairs)
-    return Plan(models, config.seeds, config.shard_size, study)
+    inputs = Inputs()
+    models: tuple[ModelPlan, ...]
+    if isinstance(config.objective, JointObjective):
+        models = (_plan_joint(config, config.objective, surveys, precision, inputs),)
+    else:
+        pairs = zip(config.models, surveys, strict=True)
+        models = tuple(_plan_model(config, m, found, precision, inputs) for m, found in pairs)
+    sources = {reference: str(path) for reference, path in inputs.sources.items()}
+    fitting = min(jobs_at_once(model.recipe, model.colours) for model in models)
+    return Plan(models, config.seeds, min(config.shard_size, fitting), study, sources)
 
 
 def _plan_study(config: Config) -> StudyPlan | None:
@@ -101,62 +116,111 @@ def _check_readable(photographs: Photographs, source: str) -> None:
     )
 
 
-def _plan_model(config: Config, model: ModelConfig, found: Survey, precision: str) -> ModelPlan:
+def _plan_model(
+    config: Config, model: ModelConfig, found: Survey, precision: str, inputs: Inputs
+) -> ModelPlan:
     network = found.network
-    wanted = found.choose(model.layers or config.layers)
-    _check_layers(found, wanted)
-    fault = _fault(found, wanted, precision)
-    if fault and config.precision == "auto" and precision == "bf16":
-        precision, fault = "fp32", _fault(found, wanted, "fp32")
-    if fault:
-        raise UserError(f"model {network.label!r} cannot be optimised in {precision}: {fault}.")
+    wanted = found.choose(model.layers or config.objective.own_layers)
+    objective = with_source(config.objective)
+    recipe = _recipe(config, objective, [(found, wanted)], precision, inputs)
+    layers = tuple(aim(config, recipe, inputs.find, [(network, info)]) for info in wanted)
+    return ModelPlan(network.label, network.identity, network.input_size, recipe, layers)
+
+
+def _plan_joint(
+    config: Config,
+    objective: JointObjective,
+    surveys: list[Survey],
+    precision: str,
+    inputs: Inputs,
+) -> ModelPlan:
+    """One layer that stands for all terms: that of the first."""
+    found = terms_of(objective, [(survey.network, survey.layers) for survey in surveys])
+    wanted = [
+        (survey, [layer for network, layer in found if network is survey.network])
+        for survey in surveys
+    ]
+    pairs = zip(objective.terms, found, strict=True)
+    terms = tuple(
+        replace(term, model="", network=digest(plain(network.identity)), layer=layer.name)
+        for term, (network, layer) in pairs
+    )
+    recipe = _recipe(config, replace(objective, terms=terms), wanted, precision, inputs)
+    first = found[0][0]
+    layer = aim(config, recipe, inputs.find, found)
+    return ModelPlan(first.label, first.identity, first.input_size, recipe, (layer,))
+
+
+def _recipe(
+    config: Config,
+    objective: Objective,
+    wanted: list[tuple[Survey, list[LayerInfo]]],
+    precision: str,
+    inputs: Inputs,
+) -> Recipe:
+    """The recipe, once it is clear that the wanted layers can be optimised."""
+    for found, layers in wanted:
+        _check_layers(found, layers)
+        precision = _possible(config, found, layers, precision)
     recipe = Recipe(
-        objective=config.objective,
-        parameterization=config.parameterization,
+        objective=objective,
+        parameterization=with_generator_source(config.parameterization),
         transforms=config.transforms,
         optimizer=config.optimizer,
-        image_size=found.image_size,
+        image_size=wanted[0][0].image_size,
         precision=precision,
         regularizers=config.regularizers,
         init=config.init,
+        mask=config.mask,
+        octaves=config.octaves,
+        snapshots=config.snapshots,
         class_token=config.class_token,
-        network_size=found.network_size,
     )
-    layers = []
-    for info in wanted:
-        where = f"{network.label}/{info.name}"
-        layers.append(LayerPlan(info, select_channels(config.channels, info.n_channels, where)))
-    return ModelPlan(network.label, network.identity, network.input_size, recipe, tuple(layers))
+    recipe = inputs.resolved(recipe)
+    check_parameterization(recipe, len(wanted[0][0].network.mean), inputs.find)
+    return recipe
+
+
+def _possible(config: Config, found: Survey, layers: list[LayerInfo], precision: str) -> str:
+    """The precision that some layers can be optimised in; raises UserError if there is none."""
+    fault = _fault(found, layers, precision)
+    if fault and config.precision == "auto" and precision == "bf16":
+        precision, fault = "fp32", _fault(found, layers, "fp32")
+    if fault:
+        label = found.network.label
+        raise UserError(f"model {label!r} cannot be optimised in {precision}: {fault}.")
+    return precision
 
 
 def _survey_model(model: ModelConfig, config: Config) -> Survey:
     network = load_network(model)
-    size = config.image_size or network.input_size
-    if size < SMALLEST_IMAGE:
-        raise UserError(f"image_size={size} is too small; {SMALLEST_IMAGE} is the least.")
-    layers, network_size = _described(network, size, config.class_token)
+    size = _image_size(config, network)
+    if min(size) < SMALLEST_IMAGE:
+        raise UserError(f"image_size={list(size)} is too small; {SMALLEST_IMAGE} is the least.")
+    network, layers = _described(network, size, config.class_token)
     _check_categories(network, model, layers)
-    return Survey(network, size, network_size, layers)
+    return Survey(network, size, layers)
 
 
 def _described(
-    network: Network, size: int, class_token: bool
-) -> tuple[list[LayerInfo], int | None]:
-    """The layers, and the network's own size if it takes no other; raises UserError."""
-    own = network.input_size
+    network: Network, size: tuple[int, int], class_token: bool
+) -> tuple[Network, list[LayerInfo]]:
+    """The layers, and the network, which may take no size but its own; raises UserError."""
+    own = (network.input_size, network.input_size)
     try:
-        return describe_layers(network.module, network.example(size), class_token), None
+        return network, describe_layers(network.module, network.example(size), class_token)
     except Exception as error:
         # Networks that merely cannot take small images take larger ones.
-        if _takes(network, own) and not _takes(network, 2 * own):
-            return describe_layers(network.module, network.example(own), class_token), own
+        if _takes(network, own) and not _takes(network, (2 * own[0], 2 * own[1])):
+            fixed = replace(network, fixed_size=network.input_size)
+            return fixed, describe_layers(network.module, network.example(own), class_token)
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        told = _other_colours(network, size) or _too_small(network, size, reason)
+        told = _other_colours(network, size, own) or _too_small(network, size, reason)
         raise UserError(told) from error
 
 
 @torch.no_grad()
-def _takes(network: Network, size: int) -> bool:
+def _takes(network: Network, size: tuple[int, int]) -> bool:
     """Whether a network takes images of a size."""
     try:
         network.module(network.example(size))
@@ -174,6 +238,15 @@ def _check_categories(network: Network, model: ModelConfig, layers: list[LayerIn
             f"categories {model.categories!r} names {names} classes, but the output of model "
             f"{network.label!r} has {classes or 'no channels'}; give one name per line for each."
         )
+
+
+def _image_size(config: Config, network: Network) -> tuple[int, int]:
+    """Height and width of the images that are made for a network."""
+    size = config.image_size or network.input_size
+    if size == "photograph":
+        assert config.photograph is not None
+        return picture_size(Path(config.photograph).expanduser())
+    return size if isinstance(size, tuple) else (size, size)
 
 
 def _fault(found: Survey, wanted: list[LayerInfo], precision: str) -> str | None:
@@ -196,12 +269,12 @@ def _fault(found: Survey, wanted: list[LayerInfo], precision: str) -> str | None
     return None
 
 
-def _other_colours(network: Network, size: int) -> str | None:
+def _other_colours(network: Network, *sizes: tuple[int, int]) -> str | None:
     """What to do if the network takes as many colours as its first convolution, and not these."""
     first = next((m for m in network.module.modules() if isinstance(m, nn.Conv2d)), None)
     colours = first.in_channels if first is not None else len(network.mean)
     other = replace(network, mean=(0.0,) * colours)
-    if colours == len(network.mean) or not (_takes(other, size) or _takes(other, other.input_size)):
+    if colours == len(network.mean) or not any(_takes(other, size) for size in sizes):
         return None
     mean, std = ([value] * colours for value in (0.5, 0.25))
     return (
@@ -211,11 +284,12 @@ def _other_colours(network: Network, size: int) -> str | None:
     )
 
 
-def _too_small(network: Network, size: int, reason: str) -> str:
+def _too_small(network: Network, size: tuple[int, int], reason: str) -> str:
     return (
-        f"model {network.label!r} cannot take images of {size} px and {len(network.mean)} colours: "
-        f"{reason}. Set image_size (its own input size is {network.input_size}); it must take a "
-        "batch of images with as many colours as mean and std have numbers."
+        f"model {network.label!r} cannot take images of {size[0]} x {size[1]} px and "
+        f"{len(network.mean)} colours: {reason}. Set image_size (its own input size is "
+        f"{network.input_size}); it must take a batch of images with as many colours as mean and "
+        "std have numbers."
     )
 
 
@@ -228,7 +302,7 @@ def _check_layers(found: Survey, wanted: list[LayerInfo]) -> None:
             raise UserError(_too_small(network, found.image_size, reason))
         if network.missing:
             with torch.no_grad():
-                activation = truncate(network.module, info, example)(example)
+                (activation,) = truncate(network.module, [info], example)(example)
             check_weights(network, info, activation)
 
 

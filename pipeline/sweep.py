@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Iterable
 
+from pipeline.collate.films import check_snapshots
 from pipeline.collate.run import collate
 from pipeline.config import Config
 from pipeline.errors import EXIT_FAILED_JOBS, EXIT_OK, UserError
@@ -17,7 +18,14 @@ from pipeline.progress import Bar
 from pipeline.report import notices, summary
 from pipeline.schedule import Outcome, Scheduler, clear_requests, device_times
 from pipeline.stages import Finished, Stage, Sweep, stages
-from pipeline.store import DoneIndex, locked, output_folder, prepare, sweep_temporary
+from pipeline.store import (
+    DoneIndex,
+    keep_inputs,
+    locked,
+    output_folder,
+    prepare,
+    sweep_temporary,
+)
 
 _ROUNDS = 3
 
@@ -43,6 +51,7 @@ def run(config: Config) -> int:
         clear_requests(folder)
         sweep = Sweep(config, plan, folder, devices)
         write_manifest(folder, config, plan, devices)
+        keep_inputs(folder, plan.inputs)
         _write_listing(sweep)
         timings = {"planning": time.monotonic() - started}
         outcome = _make_and_collate(sweep, timings)
@@ -58,6 +67,7 @@ def prepare_plan(config: Config) -> tuple[Plan, list[str]]:
     """Plan the sweep and find its devices; raises UserError. Writes nothing."""
     from pipeline.survey import find_devices, make_plan, survey
 
+    check_snapshots(config.collate, config.snapshots)
     devices = find_devices(config.executor.devices)
     plan = make_plan(config, survey(config), devices)
     return plan, devices

@@ -8,15 +8,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.bench import Workbench
-from pipeline.collate.gather import LayerView, layer_views
+from pipeline.collate.gather import LayerView, Piece, layer_views
 from pipeline.config import Config
 from pipeline.errors import EXIT_FAILED_JOBS, EXIT_OK, UserError
 from pipeline.jobs import STATUS
 from pipeline.manifest import plan_of
-from pipeline.models import load_network
 from pipeline.records import build
+from pipeline.shard_file import PICTURES
 from pipeline.store import OutputFolder
+from pipeline.tasks.base import open_bench
+from pipeline.wording import count_images, target_name
 
 TOLERANCE = 1e-3
 """Largest relative difference between a stored activation and one measured again."""
@@ -25,7 +26,6 @@ SAMPLE = 64
 """Images measured again per layer."""
 
 _COMPARED = (
-    "image",
     "status",
     "activation",
     "activation_robust",
@@ -35,7 +35,7 @@ _COMPARED = (
     "trace",
     "response",
     "start",
-    "alpha",
+    "part_activation",
 )
 
 
@@ -57,13 +57,13 @@ def verify(manifest: dict[str, Any], folder: OutputFolder) -> int:
             f"{folder.atlas} cannot be read ({error}); collate it"
         ]  # h5py raises any of them
     if checked < plan.n_jobs:
-        problems.append(f"{plan.n_jobs - checked} images are missing; run it again")
+        problems.append(f"{count_images(plan, plan.n_jobs - checked)} missing; run it again")
     problems += [f"corrupt shard set aside: {path}" for view in views for path in view.corrupt]
     made_with = build(Config, manifest["config"])
     worst, measured = _measure_again(made_with, views)
     if worst > TOLERANCE:
         problems.append(f"activations measured again differ by up to {100 * worst:.3g} %")
-    print(f"{checked} images: shards and atlas compared, {len(problems)} problems")
+    print(f"{count_images(plan, checked)}: shards and atlas compared, {len(problems)} problems")
     print(f"{measured} activations measured again, largest difference {100 * worst:.3g} %")
     for problem in problems:
         print(f"  {problem}")
@@ -77,27 +77,39 @@ def _compare(atlas: h5py.File, view: LayerView) -> Iterator[str]:
         yield f"{name} is not in the atlas; collate it"
         return
     group = atlas[name]
-    size = view.image_size
-    shape = (len(view.channels), len(view.plan.seeds), size, size, 3)
+    jobs = (len(view.channels), len(view.plan.seeds))
+    shape = (*jobs, *view.variants, *view.image_size, view.colours)
     same_axes = group["image"].shape == shape and np.array_equal(group["channel"], view.channels)
     if not same_axes or group["seed"][:].tolist() != list(view.plan.seeds):
         yield f"{name} in the atlas is of another plan; collate it"
         return
     for piece in view.pieces():
-        # Shards that were made before a statistic was thought of lack it.
-        for dataset in (name for name in _COMPARED if name in piece.result.arrays):
-            for row, value in zip(piece.rows, piece.result.arrays[dataset], strict=True):
+        for dataset, rows in _datasets(view, piece):
+            for row, value in rows:
                 try:
                     stored = group[dataset][row, piece.seed_index]
                     if dataset == "status" and stored == STATUS["silent"]:
                         stored = STATUS["dead"]  # which only the photographs could tell
-                    same = np.array_equal(stored, value, True)
+                    same = np.array_equal(stored, value, dataset not in PICTURES)
                 except (OSError, ValueError, KeyError) as error:
                     yield f"{name}/{dataset} cannot be read: {error}"
                     break
                 if not same:
-                    channel = view.layer.channels[row]
-                    yield f"{name}/{dataset} of channel {channel} differs from its shard"
+                    recipe, channel = view.model.recipe, view.layer.channels[row]
+                    target = target_name(recipe, view.layer, channel)
+                    yield f"{name}/{dataset} of {target} differs from its shard"
+
+
+def _datasets(
+    view: LayerView, piece: Piece
+) -> Iterator[tuple[str, Iterator[tuple[int, NDArray[Any]]]]]:
+    """What is compared of some jobs: of each dataset the rows and their values."""
+    for name in _COMPARED:
+        # Shards that were made before a statistic was thought of lack it.
+        if name in piece.result.arrays:
+            yield name, zip(piece.rows.tolist(), piece.result.arrays[name], strict=True)
+    for name in view.pictures:
+        yield name, piece.pictures(name)
 
 
 def _measure_again(config: Config, views: list[LayerView]) -> tuple[float, int]:
@@ -105,13 +117,11 @@ def _measure_again(config: Config, views: list[LayerView]) -> tuple[float, int]:
     worst, measured = 0.0, 0
     models = {model.title: model for model in config.models}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    for model in dict.fromkeys(view.model for view in views):
-        network = load_network(models[model.label])
-        if network.identity != model.network:
-            raise UserError(f"the weights of model {model.label!r} are not those of the atlas.")
-        bench = Workbench(network, model.recipe, device)
-        for view in (view for view in views if view.model == model):
-            layer = bench.layer(view.layer.info)
+    for model in {view.model.label: view.model for view in views}.values():
+        wanted = [models[label] for label in model.networks]
+        bench = open_bench(wanted, model, views[0].folder, device)
+        for view in (view for view in views if view.model is model):
+            layer = bench.layer(view.layer.info, view.layer.others)
             for stored, pixels, channels in _sample(view):
                 again = layer.measure(pixels, channels)["activation"]
                 scale = np.maximum(np.abs(stored), 1e-6)
@@ -134,4 +144,5 @@ def _sample(view: LayerView) -> Iterator[tuple[NDArray[Any], NDArray[Any], list[
         ]
         if chosen:
             channels = arrays["channel"][chosen].tolist()
-            yield arrays["activation"][chosen], arrays["image"][chosen], channels
+            images = [images for _, images in piece.pictures("image", chosen)]
+            yield arrays["activation"][chosen], np.stack(images), channels

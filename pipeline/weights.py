@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,23 +26,50 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
     Raises:
         UserError: no such file, not a weights file, or one that holds code.
     """
+    _check_file(path)
+    try:
+        loaded = _load_safetensors(path) if path.suffix == ".safetensors" else _load_torch(path)
+    except UserError:
+        raise
+    except Exception as error:
+        expected = "a .safetensors file or a state dict saved by torch.save"
+        raise _unreadable(path, error, expected) from error
+    return _unwrapped(loaded, path)
+
+
+def read_tensors(path: Path) -> Mapping[str, Tensor]:
+    """Read the named tensors of a file of numbers; a tensor without a name is called "".
+
+    Raises:
+        UserError: no such file, or not a .npy, .npz, .safetensors, .pt or .pth file of numbers.
+    """
+    _check_file(path)
+    try:
+        if path.suffix in (".npy", ".npz"):
+            loaded = np.load(path, allow_pickle=False)
+            named = dict(loaded) if path.suffix == ".npz" else {"": loaded}
+            return {name: torch.from_numpy(array) for name, array in named.items()}
+        loaded = _load_safetensors(path) if path.suffix == ".safetensors" else _load_torch(path)
+    except UserError:
+        raise
+    except Exception as error:
+        expected = "a .npy, .npz, .safetensors or .pt file of numbers"
+        raise _unreadable(path, error, expected) from error
+    return {"": loaded} if isinstance(loaded, Tensor) else _unwrapped(loaded, path)
+
+
+def _unreadable(path: Path, error: Exception, expected: str) -> UserError:
+    reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    return UserError(f"{str(path)!r} is not a readable file ({reason}). Expected {expected}.")
+
+
+def _check_file(path: Path) -> None:
     if path.is_dir():
         raise UserError(f"weights file {str(path)!r} is a folder; name a file in it.")
     if not path.is_file():
         near = sorted(p.name for p in path.parent.glob("*") if p.suffix == path.suffix)
         hint = f" Beside it: {', '.join(near[:8])}." if near else ""
         raise UserError(f"weights file {str(path)!r} does not exist.{hint}")
-    try:
-        loaded = _load_safetensors(path) if path.suffix == ".safetensors" else _load_torch(path)
-    except UserError:
-        raise
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        raise UserError(
-            f"{str(path)!r} is not a readable weights file ({reason}). "
-            "Expected a .safetensors file or a state dict saved by torch.save."
-        ) from error
-    return _unwrapped(loaded, path)
 
 
 def _load_safetensors(path: Path) -> Any:

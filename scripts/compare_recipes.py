@@ -33,6 +33,7 @@ from PIL import Image  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from pipeline.bench import LayerBench, Workbench  # noqa: E402
+from pipeline.colours import from_bytes  # noqa: E402
 from pipeline.compose import with_config  # noqa: E402
 from pipeline.config import Config  # noqa: E402
 from pipeline.errors import EXIT_OK, EXIT_USER_ERROR, UserError  # noqa: E402
@@ -44,11 +45,13 @@ from pipeline.evidence import (  # noqa: E402
     standardised,
 )
 from pipeline.jobs import STATUS, LayerInfo, Series  # noqa: E402
-from pipeline.plan import ModelPlan, select_channels  # noqa: E402
+from pipeline.optimize import Jobs  # noqa: E402
+from pipeline.plan import ModelPlan  # noqa: E402
 from pipeline.recipe import DatasetInit  # noqa: E402
-from pipeline.statistics import clipped_share, from_bytes, high_frequency_share  # noqa: E402
+from pipeline.statistics import clipped_share, high_frequency_share  # noqa: E402
 from pipeline.study import strongest  # noqa: E402
 from pipeline.survey import Survey, make_plan, survey  # noqa: E402
+from pipeline.targets import Targets, select_targets  # noqa: E402
 
 BATCH = 32
 COLUMNS = ("agreement", "others", "rank", "high_frequency", "clipped", "dead", "above")
@@ -131,7 +134,7 @@ def _layers(
 ) -> Iterator[tuple[LayerInfo, tuple[int, ...]]]:
     infos = [layer.info for layer in plan.layers]
     for info, text in zip(infos, args.channels.split(";"), strict=True):
-        yield info, select_channels(text, info.n_channels, info.name)
+        yield info, select_targets(text, Targets((info.n_channels,)), info.name)
 
 
 class Comparison:
@@ -179,7 +182,7 @@ class Comparison:
     def _answers(self) -> NDArray[np.float32]:
         """How the layer's channels respond to the photographs: (N, K)."""
         parts = self.photographs.pixels.split(BATCH)
-        answers = [self.bench.exact(from_bytes(part)).mean(dim=2) for part in parts]
+        answers = [self.bench.exact(from_bytes(part))[0].mean(dim=2) for part in parts]
         return torch.cat(answers).numpy()
 
     def numbers(
@@ -227,9 +230,8 @@ class Comparison:
         took = []
         for _ in range(2):
             started = time.process_time()
-            self.bench.climber.ascend(
-                keys, torch.tensor(channels), photographs=self._starts(channels)
-            )
+            jobs = Jobs(keys, torch.tensor(channels), self._starts(channels))
+            self.bench.climber.ascend(jobs, lambda step: None)
             took.append(time.process_time() - started)
         return min(took) / len(batch)
 

@@ -12,8 +12,10 @@ from pipeline.bench import Workbench
 from pipeline.config import ModelConfig
 from pipeline.layers import describe_layers
 from pipeline.models import load_network
-from pipeline.optimize import Climber
-from pipeline.recipe import Adam, ChannelObjective, Fourier, Recipe, Transforms
+from pipeline.objective_records import ChannelObjective
+from pipeline.optimize import Climber, Jobs
+from pipeline.optimizer_records import Adam
+from pipeline.recipe import Fourier, Recipe, Transforms
 
 
 def seconds(function: Callable[[], object], device: torch.device) -> float:
@@ -40,15 +42,15 @@ def step_rate(device: torch.device) -> dict[str, float]:
     cuda = device.type == "cuda"
     size, batch, steps = (224, 256, 24) if cuda else (64, 8, 2)
     optimizer = Adam(steps=steps)
-    recipe = Recipe(ChannelObjective(), Fourier(), Transforms(), optimizer, size, "bf16")
+    recipe = Recipe(ChannelObjective(), Fourier(), Transforms(), optimizer, (size, size), "bf16")
     network = load_network(ModelConfig("resnet50", weights="none"))
-    layers = describe_layers(network.module, network.example(size))
+    layers = describe_layers(network.module, network.example((size, size)))
     info = next(layer for layer in layers if layer.name == "layer4.2.conv3")
     bench = Workbench(network, recipe, device).layer(info)
     climber = Climber(bench.fast, bench.objective, recipe)
     keys = rng.keys([f"{i:016x}" + "0" * 48 for i in range(batch)], device)
-    channels = torch.arange(batch, device=device)
-    took = seconds(lambda: climber.ascend(keys, channels), device)
+    jobs = Jobs(keys, torch.arange(batch, device=device))
+    took = seconds(lambda: climber.ascend(jobs), device)
     flops = 2.0 * info.flops_before * batch * steps
     return {"step_flops_per_second": flops / took, "milliseconds_per_step": took / steps * 1000}
 

@@ -1,5 +1,6 @@
 """Real runs of the command line in real processes, for the tests that need them."""
 
+import contextlib
 import io
 import os
 import signal
@@ -16,6 +17,7 @@ import pytest
 from PIL import Image
 from toys import composed
 
+from pipeline import __main__ as commands
 from pipeline import sweep
 from pipeline.errors import EXIT_FAILED_JOBS, EXIT_OK
 from pipeline.executors.base import Handle, State
@@ -141,6 +143,20 @@ class Here:
 
     def close(self) -> None:
         pass
+
+
+def atlas_here(command: str, root: Path, *overrides: str) -> tuple[int, str]:
+    """What `atlas` does, in this process, for tests that look at no process."""
+    said, terminate = io.StringIO(), signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
+            patch.setattr(sweep, "LocalExecutor", Here)
+            stack.enter_context(contextlib.redirect_stdout(said))
+            stack.enter_context(contextlib.redirect_stderr(said))
+            code = commands.main([command, f"output_root={root}", *overrides])
+    finally:
+        signal.signal(signal.SIGTERM, terminate)  # a sweep sets its own
+    return code, said.getvalue()
 
 
 def run_here(root: Path, *overrides: str) -> int:

@@ -225,11 +225,11 @@ def check_images(layer: h5py.Group) -> None:
 
 def check_forwards(network: Network, family: Family) -> None:
     """The forward that is optimised, simplified or not, is that of the network."""
-    example = network.example(family.image_size)
+    example = network.example((family.image_size, family.image_size))
     layers = {layer.name: layer for layer in describe_layers(network.module, example)}
     with torch.no_grad():
         for name in family.layers:
-            fast = truncate_for_speed(network.module, layers[name], example)(example.clone())
+            (fast,) = truncate_for_speed(network.module, [layers[name]], example)(example.clone())
             plain = reduce_layers(network.module, [layers[name]], example.clone(), Tensor.clone)
             torch.testing.assert_close(fast, plain[name], rtol=1e-3, atol=1e-4)
             assert fast.shape == (1, layers[name].n_channels, layers[name].positions)
@@ -266,4 +266,4 @@ def test_layer_that_is_called_twice_shows_its_first_call() -> None:
     layer = next(x for x in describe_layers(network, x[:1]) if x.name == "shared")
     assert layer.calls == 2
     expected = network.shared(torch.relu(network.stem(x))).flatten(2)
-    assert torch.equal(truncate_for_speed(network, layer, x[:1])(x), expected)
+    assert torch.equal(truncate_for_speed(network, [layer], x[:1])(x)[0], expected)

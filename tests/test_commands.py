@@ -63,6 +63,7 @@ MISTAKES = {
     "tiny": (["image_size=2"], "image_size=2 is too small"),
     "no such device": (["executor.devices=[cuda:93]"], "device 'cuda:93' is not on this machine"),
     "hostile name": (["name=../../x"], "cannot be a folder name"),
+    "films of nothing": (["collate.films=both"], "keeps none: run it with snapshots=8"),
     "model twice": (["models=[demo,demo]"], "two models are called 'demo'"),
     "no such target": (["models=[{name: m, target: nowhere.build}]"], "cannot be imported"),
     "file of an experiment": (["experiment=squeezenet_local"], "does not exist"),

@@ -1,5 +1,6 @@
 """The config: what `conf/` holds composes and is sound, and mistakes are told with their place."""
 
+import shlex
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,20 +16,55 @@ CHOICES = [
     for path in sorted(config_folder().glob("*/*.yaml"))
     if path.parent.name != "experiment"
 ]
+METHODS = ("vanilla", "smoothgrad", "integrated_gradients")
+OF_PHOTOGRAPHS = ("caricature", "inversion", "accentuation")
 EXPERIMENTS = sorted((config_folder() / "experiment").glob("*.yaml"))
 
 
 def test_defaults_are_the_demo_network_with_all_channels() -> None:
     config = composed()
     assert [model.title for model in config.models] == ["demo"]
-    assert (config.channels, config.seeds, config.layers) == ("all", (0,), ("*@Conv2d",))
+    assert (config.channels, config.seeds) == ("all", (0,))
+    assert config.models[0].layers == ("*@Conv2d",)
     assert isinstance(config.parameterization, Fourier)
+
+
+NEEDED = {
+    "init=dataset": ["dataset=folder"],
+    "quality=natural": ["dataset=folder"],
+    **{f"saliency={name}": ["dataset=folder"] for name in METHODS},
+    **{f"objective={name}": ["objective.photograph=photo.jpg"] for name in OF_PHOTOGRAPHS},
+    "init=photograph": ["init.photograph=photo.jpg"],
+    "mask=picture": ["mask.area=mask.png", "mask.picture=photo.jpg"],
+    "parameterization=generator": [
+        "parameterization.target=mymodule.build",
+        "parameterization.weights=prior.pth",
+        "parameterization.latent=[8]",
+    ],
+    "objective=custom": ["objective.function=mymodule.score"],
+    "objective=joint": ["objective.terms=[{layer: conv1}, {layer: conv2, weight: -1}]"],
+}
+"""What some choices cannot do without."""
 
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_of_every_group_composes(choice: str) -> None:
-    photographs = [] if choice.startswith("dataset=") else ["dataset=folder"]
-    assert composed(*photographs, choice).name == "demo"
+    group, _, pick = choice.partition("=")
+    whose = [f"optimizer={pick.partition('_')[0]}"] if group == "pace" else []
+    assert composed(choice, *whose, *NEEDED.get(choice, [])).name == "demo"
+
+
+@pytest.mark.parametrize(
+    ("choice", "key"),
+    [
+        ("mask=picture", "mask.area"),
+        ("init=photograph", "init.photograph"),
+        ("parameterization=generator", "parameterization.target"),
+    ],
+)
+def test_what_must_be_given_is_told(choice: str, key: str) -> None:
+    with pytest.raises(UserError, match=f"{key} is missing and has no default"):
+        composed(choice)
 
 
 @pytest.mark.parametrize("choice", ["saliency=vanilla", "init=dataset"])
@@ -44,10 +80,10 @@ def test_no_more_photographs_are_kept_than_a_sheet_shows() -> None:
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_every_experiment_composes_and_opens_with_its_command(path: Path) -> None:
-    config = composed(f"experiment={path.stem}", "weights=some.safetensors")
-    assert config.name != "demo"
     command = next(line for line in path.read_text().splitlines() if "atlas" in line)
-    assert command.startswith(f"# ./scripts/atlas run experiment={path.stem}")
+    words = shlex.split(command.removeprefix("# "))
+    assert words[:3] == ["./scripts/atlas", "run", f"experiment={path.stem}"]
+    assert composed(*words[2:]).name != "demo"
 
 
 def test_local_experiment_downloads_nothing() -> None:
@@ -114,6 +150,9 @@ MISTAKES = [
     ("optimizer.steps=2.5", ["optimizer.steps must be a whole number, not 2.5"]),
     ("transforms.scale=[1.2,1]", ["transforms", "scale must ascend, not [1.2, 1.0]"]),
     ("transforms.scale=[1]", ["transforms.scale must be a list of 2"]),
+    ("transforms.noise=0.1", ["transforms.noise must be a list, not 0.1"]),
+    ("transforms.flip=2", ["transforms", "flip must be 0 to 1, not 2.0"]),
+    ("+transforms.jiter=2", ["'transforms.jiter'", "choose from: transforms.jitter"]),
     ("parameterization.name=fourie", ["parameterization.name 'fourie'", "choose from: fourier"]),
     ("init.name=nois", ["init.name 'nois'", "choose from: noise"]),
     ("regularizers.l2=-1", ["regularizers", "l2 must be 0 or more, not -1.0"]),

@@ -1,4 +1,4 @@
-"""The main path of the README, in real processes, on a tiny sweep of the demo network."""
+"""The main path of the README, every command once in a real process, on a tiny sweep."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
-from runs import TINY, atlas, run_here
+from runs import TINY, atlas, atlas_here, run_here
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_run_says_what_it_made_and_where(sweep: Path) -> None:
-    code, said = atlas("run", sweep, *TINY, "seeds=[0,3]", "channels='0:10'")
+    code, said = atlas_here("run", sweep, *TINY, "seeds=[0,3]", "channels='0:10'")
     assert code == 0
     assert "40 images: 40 ok" in said
     assert str(sweep / "demo" / "atlas.h5") in said
@@ -68,7 +68,7 @@ def test_verify_sees_an_atlas_that_does_not_match_its_store(sweep: Path, tmp_pat
     changed.write_bytes((sweep / "demo" / "atlas.h5").read_bytes())
     with h5py.File(changed, "r+") as file:
         file["demo/conv1/activation"][3, 0] += 1.0
-    code, said = atlas("verify", tmp_path)
+    code, said = atlas_here("verify", tmp_path)
     assert code == 1
     assert "demo/conv1/activation of channel 3 differs from its shard" in said
 
@@ -78,11 +78,11 @@ def test_collate_mends_a_damaged_atlas(sweep: Path) -> None:
     data = bytearray(file.read_bytes())
     data[1000:1400] = bytes(400)
     file.write_bytes(data)
-    code, said = atlas("verify", sweep)
+    code, said = atlas_here("verify", sweep)
     assert code == 1
     assert "Traceback" not in said
-    assert atlas("collate", sweep)[0] == 0
-    assert atlas("verify", sweep)[0] == 0
+    assert atlas_here("collate", sweep)[0] == 0
+    assert atlas_here("verify", sweep)[0] == 0
 
 
 def test_verify_tells_an_atlas_of_another_plan(sweep: Path, tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_verify_tells_an_atlas_of_another_plan(sweep: Path, tmp_path: Path) -> N
     old = (tmp_path / "demo" / "atlas.h5").read_bytes()
     assert run_here(tmp_path, *small, "channels='0:12'") == 0
     (tmp_path / "demo" / "atlas.h5").write_bytes(old)
-    code, said = atlas("verify", tmp_path)
+    code, said = atlas_here("verify", tmp_path)
     assert code == 1
     assert "is of another plan; collate it" in said
 
@@ -108,7 +108,7 @@ def test_plan_tells_and_writes_nothing(sweep: Path, tmp_path: Path) -> None:
     assert code == 0
     assert "64, of which 64 are missing" in said
     assert not list(tmp_path.iterdir())
-    code, said = atlas("plan", sweep, *TINY, "seeds=[0,3]")
+    code, said = atlas_here("plan", sweep, *TINY, "seeds=[0,3]")
     assert code == 0
     assert "128, of which 88 are missing" in said
 

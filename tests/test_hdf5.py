@@ -14,10 +14,12 @@ from pipeline.collate.gather import LayerView, layer_views
 from pipeline.collate.hdf5 import write_atlas
 from pipeline.errors import StorageError
 from pipeline.jobs import STATUS
+from pipeline.objective_records import InterpolationObjective, LogitObjective
 from pipeline.plan import Plan
 from pipeline.recipe import trace_steps
 from pipeline.records import plain
 from pipeline.store import OutputFolder
+from pipeline.targets import Targets
 
 LAYER = "layer3.0.conv1"
 CHANNELS = (0, 1, 3, 4, 6, 7, 9, 10, 11)
@@ -239,3 +241,64 @@ def test_atlas_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot write"):
         collated(OutputFolder(tmp_path / "file"))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+WHOLE = replace(
+    make_recipe(image_size=(16, 24)), objective=InterpolationObjective(images=3), snapshots=5
+)
+ALL_AXES = make_plan(
+    layer_info("a", 6), seeds=(0, 1), channels=(8, 20), recipe=WHOLE, targets=Targets((6, 6)),
+    colours=5,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def all_axes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = OutputFolder(tmp_path_factory.mktemp("axes"))
+    fill_store(folder, ALL_AXES)
+    collated(folder, ALL_AXES)
+    return folder.atlas
+
+
+def test_every_further_axis_is_a_labelled_one(all_axes: Path) -> None:
+    with xarray.open_dataset(all_axes, engine="h5netcdf", group="toy/a") as data:
+        per_image = ("channel", "seed", "variant")
+        picture = ("y", "x", "band")
+        assert data["image"].dims == (*per_image, *picture)
+        assert data["image"].shape == (2, 2, 3, 16, 24, 5)
+        assert data["snapshot"].dims == (*per_image, "step", *picture)
+        assert data["part_activation"].dims == (*per_image, "part")
+        assert data["response"].dims == (*per_image, "response_channel")
+        assert data["status"].dims == data["start"].dims == ("channel", "seed")
+        assert data["step"].values.tolist() == [0, 5, 10, 12]
+        assert all(data[name].dims for name in data.data_vars)
+        assert not [axis for axis in data.sizes if axis not in data.coords]
+
+
+def test_variants_steps_and_parts_are_found_by_what_they_are_called(all_axes: Path) -> None:
+    with xarray.open_dataset(all_axes, engine="h5netcdf", group="toy/a") as data:
+        halfway = data.sel(variant="0.5", channel=20, seed=1)
+        assert float(halfway["activation"]) == 10 * 20 + 1 + 3
+        assert halfway["snapshot"].sel(step=10)[0, 0, 4] == (10 * 20 + 1 + 3 + 40) % 256
+        assert data["part_channel"].sel(channel=20).values.tolist() == [3, 2]
+        assert data["part_layer"].values.tolist() == ["toy/a", "toy/a"]
+        assert {"part_channel", "part_layer"} <= set(data.coords)
+        assert float(halfway["part_activation"].sel(part=1)) == 10 * 20 + 1 + 3 + 7
+
+
+def test_classes_are_found_by_their_names(folder: OutputFolder) -> None:
+    names = ("owl", "Zürich", "cab", "tench", "a", "b")
+    recipe = replace(make_recipe(), objective=LogitObjective())
+    plan = make_plan(channels=(1, 3), recipe=recipe, targets=Targets((6,), names))
+    fill_store(folder, plan)
+    collated(folder, plan)
+    with xarray.open_dataset(folder.atlas, engine="h5netcdf", group="toy/block.conv") as data:
+        assert data["channel_name"].values.tolist() == ["Zürich", "tench"]
+        named = data.set_xindex("channel_name")
+        assert float(named["activation"].sel(channel_name="tench").squeeze()) == 30.0
+
+
+def test_pictures_are_compressed_one_to_a_chunk_whatever_their_axes(all_axes: Path) -> None:
+    with h5py.File(all_axes) as file:
+        assert file["toy/a/snapshot"].chunks == (1, 1, 1, 1, 16, 24, 5)
+        assert file["toy/a/image"].chunks == (1, 1, 1, 16, 24, 5)

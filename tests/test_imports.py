@@ -13,22 +13,31 @@ import pipeline
 
 PACKAGE = Path(pipeline.__file__).parent
 MODULES = {
-    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 
 FLOW = (
-    *("errors", "records", "recipe", "jobs", "config", "plan"),
-    *("sealed_file", "shard_file", "store", "listing", "photographs", "views"),
+    *("errors", "ranges", "records", "inputs", "objective_records", "optimizer_records"),
+    *("transform_record", "recipe", "jobs", "config", "targets", "plan", "wording"),
+    *("sealed_file", "shard_file", "store", "listing", "photographs", "views", "pictures"),
     *("rng", "batches", "gradients", "weights", "architectures", "models", "activations", "layers"),
-    *("fields", "resampling", "observe", "objectives"),
-    *("colours", "spectrum", "parameterizations", "regularizers"),
-    *("transforms", "optimize", "statistics", "bench", "saliency", "survey", "manifest"),
+    *("fields", "observe", "colours", "resample", "device_network"),
+    *("objectives.base", "objectives.channels", "objectives.directions", "objectives.joint"),
+    *("objectives.likeness", "objectives.variants", "objectives.whole_layer", "objectives.custom"),
+    *("objectives", "spectrum"),
+    *("parameterizations.base", "parameterizations.frequencies"),
+    *("parameterizations.fourier", "parameterizations", "regularizers"),
+    *("transforms.part", "transforms.spread", "transforms.warp", "transforms.geometry"),
+    *("transforms.photometry", "transforms", "side_by_side", "optimizers"),
+    *("optimize", "octaves", "statistics", "bench", "saliency", "aim", "survey", "manifest"),
     *("study", "study_tasks", "study_store", "evidence", "pulse", "committer"),
     *("tasks.base", "tasks.ascend", "tasks.study", "tasks.illustrate", "worker"),
     *("collate.overlay", "collate.drawing", "collate.evidence_row", "collate.sheet_grid"),
-    *("collate.evidence_sheet", "collate.gather", "collate.study_group", "collate.hdf5"),
-    *("collate.montage", "collate.evidence_pages", "collate.run"),
+    *("collate.evidence_sheet", "collate.gather", "collate.coordinates"),
+    *("collate.study_group", "collate.hdf5"),
+    *("collate.layout", "collate.labels", "collate.montage", "collate.films"),
+    *("collate.evidence_pages", "collate.run"),
 )
 """The way of the data, from the design: config, plan, worker, store, collate."""
 

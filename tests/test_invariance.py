@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from runs import TINY, assert_same_atlas, atlas, datasets
+from runs import TINY, assert_same_atlas, atlas, datasets, run_here
 
 from pipeline.bench import LayerBench, Workbench
 from pipeline.config import ModelConfig
 from pipeline.layers import describe_layers
 from pipeline.models import load_network
+from pipeline.objective_records import ChannelObjective
+from pipeline.optimizer_records import Adam
 from pipeline.recipe import (
-    Adam,
-    ChannelObjective,
     Fourier,
     Maco,
     Pixel,
@@ -34,23 +34,37 @@ RECIPE = Recipe(
     parameterization=Fourier(),
     transforms=Transforms(),
     optimizer=Adam(steps=3, leaky_steps=1),
-    image_size=48,
+    image_size=(48, 48),
     precision="fp32",
+)
+EVERY_TRANSFORM = Transforms(
+    flip=0.5,
+    perspective=0.2,
+    crop=(0.5, 1.0),
+    brightness=(0.8, 1.2),
+    contrast=(0.8, 1.2),
+    saturation=(0.8, 1.2),
+    blur=(0.0, 1.0),
+    noise=(0.0, 0.1),
+    cutout=(0.0, 0.3),
 )
 CHANNELS = list(range(32))
 RECIPES = {
     "fourier fp32": RECIPE,
     "fourier bf16": dataclasses.replace(RECIPE, precision="bf16"),
     "pixel bf16": dataclasses.replace(RECIPE, precision="bf16", parameterization=Pixel()),
-    "fourier fp32, odd size": dataclasses.replace(RECIPE, image_size=45),
+    "fourier fp32, odd size": dataclasses.replace(RECIPE, image_size=(45, 45)),
     "maco bf16": dataclasses.replace(RECIPE, precision="bf16", parameterization=Maco(alpha=True)),
-    "maco fp32, odd size": dataclasses.replace(RECIPE, parameterization=Maco(), image_size=45),
-    "regularized, from spectrum": dataclasses.replace(
+    "maco fp32, odd size": dataclasses.replace(
+        RECIPE, parameterization=Maco(), image_size=(45, 45)
+    ),
+    "regularized, from spectrum, every transform": dataclasses.replace(
         RECIPE,
+        transforms=EVERY_TRANSFORM,
         parameterization=Fourier(alpha=True),
         regularizers=Regularizers(0.1, 0.1, 0.1, 0.1, blur=0.5, clip=0.01),
         init=SpectrumInit(),
-        image_size=45,
+        image_size=(45, 45),
     ),
 }
 
@@ -113,11 +127,12 @@ def test_bits_do_not_depend_on_workers_shards_or_selection(tmp_path: Path) -> No
     two_workers = ("executor.devices=[cpu,cpu]", "shard_size=8")
     one_worker = ("executor.devices=[cpu]", "shard_size=12", "batch_size=5")
     assert atlas("run", tmp_path, *overrides, *two_workers, "name=a")[0] == 0
-    assert atlas("run", tmp_path, *overrides, *one_worker, "name=b")[0] == 0
+    torch.set_num_threads(2)
+    assert run_here(tmp_path, *overrides, *one_worker, "name=b") == 0
     assert_same_atlas(tmp_path / "a" / "atlas.h5", tmp_path / "b" / "atlas.h5")
 
     half = ("channels=[22,20,0,2,4,6,8,10,12,14,16,18]", "layers=[conv2]")
-    assert atlas("run", tmp_path, *overrides, *two_workers, *half, "name=c")[0] == 0
+    assert run_here(tmp_path, *overrides, "shard_size=8", *half, "name=c") == 0
     whole, part = datasets(tmp_path / "a" / "atlas.h5"), datasets(tmp_path / "c" / "atlas.h5")
     for name in ("image", "activation", "activation_robust", "response", "trace", "status"):
         assert part[f"demo/conv2/{name}"].tobytes() == whole[f"demo/conv2/{name}"][:24:2].tobytes()

@@ -11,20 +11,22 @@ import pytest
 from toys import IDENTITY, make_result, make_series
 
 from pipeline.jobs import Series, Shard
-from pipeline.recipe import Fourier, Pixel
+from pipeline.recipe import Fourier, Octaves, Pixel
 
 SERIES = make_series()
 
 
 def changed(value: Any) -> Any:
     """Another value of the same kind that a recipe would accept."""
+    if value is None:
+        return Octaves()
     if isinstance(value, str):
         return value + "x"
     if isinstance(value, tuple):
-        return (*value[:-1], changed(value[-1]))
-    if value is None:
-        return 1
-    return value + (1 if isinstance(value, int) else 0.001)
+        return tuple(changed(item) for item in value)
+    if isinstance(value, int):
+        return value + 1
+    return value + (0.001 if value < 1.0 else -0.001)
 
 
 def one_change_each(record: Any) -> Iterator[tuple[str, Any]]:
@@ -48,11 +50,12 @@ def test_key_is_sha256_of_the_canonical_identity() -> None:
             "weights_sha256": "c0ffee" * 10,
             "mean": [0.5, 0.5, 0.5],
             "std": [0.25, 0.25, 0.25],
+            "fixed_size": None,
         },
         "layer": "block.conv",
         "seed": 0,
         "recipe": {
-            "objective": {"name": "channel"},
+            "objective": {"name": "channel", "sign": "positive"},
             "parameterization": {
                 "name": "fourier",
                 "decay_power": 1.5,
@@ -60,19 +63,38 @@ def test_key_is_sha256_of_the_canonical_identity() -> None:
                 "contrast": 2.5,
                 "alpha": False,
             },
-            "transforms": {"jitter": 0.0, "scale": [1.0, 1.0], "rotate": 0.0},
+            "transforms": {
+                "jitter": 0.0,
+                "scale": [1.0, 1.0],
+                "rotate": 0.0,
+                "flip": 0.0,
+                "perspective": 0.0,
+                "crop": [1.0, 1.0],
+                "brightness": [1.0, 1.0],
+                "contrast": [1.0, 1.0],
+                "saturation": [1.0, 1.0],
+                "blur": [0.0, 0.0],
+                "noise": [0.0, 0.0],
+                "cutout": [0.0, 0.0],
+            },
             "optimizer": {
                 "name": "adam",
                 "steps": 12,
                 "learning_rate": 0.3,
                 "final_learning_rate": 0.1,
+                "schedule": "cosine",
+                "warmup_steps": 0,
                 "beta1": 0.3,
                 "beta2": 0.99,
+                "weight_decay": 0.0,
                 "leaky_steps": 4,
                 "leaky_slope": 0.1,
                 "starts": 3,
             },
-            "image_size": 16,
+            "image_size": [16, 16],
+            "octaves": None,
+            "mask": None,
+            "snapshots": 0,
             "precision": "fp32",
             "regularizers": {
                 "total_variation": 0.0,
@@ -84,7 +106,6 @@ def test_key_is_sha256_of_the_canonical_identity() -> None:
             },
             "init": {"name": "noise"},
             "class_token": False,
-            "network_size": None,
             "algorithm": SERIES.recipe.algorithm,
         },
     }

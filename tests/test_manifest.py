@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from runs import TINY, atlas
+from runs import TINY, atlas, atlas_here
 
 
 def test_a_run_tells_what_share_of_it_each_device_computed(tmp_path: Path) -> None:
@@ -18,5 +18,5 @@ def test_a_run_tells_what_share_of_it_each_device_computed(tmp_path: Path) -> No
     assert 0 < cpu["busy"] <= cpu["alive"] <= 2 * timings["total"]
     assert cpu["busy_share"] == pytest.approx(cpu["busy"] / (2 * timings["total"]), abs=1e-3)
     assert f"devices busy {100 * cpu['busy_share']:.0f} % of it" in said
-    code, said = atlas("run", tmp_path, *TINY, "layers=[conv1]", "channels='0:16'")
+    code, said = atlas_here("run", tmp_path, *TINY, "layers=[conv1]", "channels='0:16'")
     assert "devices busy" not in said, "nothing was computed"

@@ -8,7 +8,7 @@ import torch
 from test_invariance import RECIPE, make_bench
 
 from pipeline import bench as bench_module
-from pipeline import memory
+from pipeline import memory, plan
 from pipeline.memory import bytes_per_sample, samples_that_fit
 
 CPU = torch.device("cpu")
@@ -33,7 +33,7 @@ def test_a_batch_fits_into_a_share_of_the_free_memory() -> None:
 
 def test_larger_images_take_more_memory() -> None:
     def sample_bytes(size: int) -> float:
-        bench = make_bench(dataclasses.replace(RECIPE, image_size=size))
+        bench = make_bench(dataclasses.replace(RECIPE, image_size=(size, size)))
         return bytes_per_sample(bench._try_out, CPU)
 
     small, large = sample_bytes(48), sample_bytes(96)
@@ -53,6 +53,14 @@ def test_auto_batch_keeps_to_the_memory_and_to_whole_multiples(
     assert bench.auto_batch() == 16
     monkeypatch.setattr(memory, "free_host_bytes", lambda: 1.0)
     assert bench.auto_batch() == 1
+
+
+def test_auto_batch_leaves_room_for_the_pictures_on_the_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = dataclasses.replace(RECIPE, snapshots=2)
+    monkeypatch.setattr(plan, "_PICTURES_AT_ONCE", 3 * plan.picture_bytes(recipe, 3))
+    assert make_bench(recipe).auto_batch() == 3
 
 
 def test_the_account_of_free_memory_survives_odd_machines(tmp_path: object) -> None:

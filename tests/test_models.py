@@ -92,8 +92,8 @@ def test_random_weights_are_the_same_every_time_and_disturb_nobody() -> None:
 
 def test_example_is_the_same_every_time() -> None:
     network = load(weights="none")
-    assert network.example(20).shape == (1, 3, 20, 20)
-    assert torch.equal(network.example(20), load(weights="none").example(20))
+    assert network.example((20, 20)).shape == (1, 3, 20, 20)
+    assert torch.equal(network.example((20, 20)), load(weights="none").example((20, 20)))
 
 
 @pytest.mark.parametrize(
@@ -255,16 +255,16 @@ def safetensors_of(value: State, folder: Path) -> bytes:
 
 UNREADABLE: dict[str, tuple[str, Callable[[Path], bytes], list[str]]] = {
     "empty": ("w.pth", lambda _: b"", ["cut short or is no weights file"]),
-    "empty safetensors": ("w.safetensors", lambda _: b"", ["not a readable weights file"]),
+    "empty safetensors": ("w.safetensors", lambda _: b"", ["not a readable file"]),
     "text": ("w.pth", lambda _: b"not a network\n" * 99, ["no", "weights file"]),
-    "text as safetensors": ("w.safetensors", lambda _: b"text\n" * 99, ["not a readable weights"]),
-    "truncated": ("w.pt", lambda _: saved(state())[:-100], ["not a readable weights file"]),
-    "truncated to a few bytes": ("w.pth", lambda _: saved(state())[:20], ["weights file"]),
-    "truncated legacy": ("w.pth", lambda _: legacy(state())[:-10], ["weights file"]),
+    "text as safetensors": ("w.safetensors", lambda _: b"text\n" * 99, ["not a readable file"]),
+    "truncated": ("w.pt", lambda _: saved(state())[:-100], ["not a readable file"]),
+    "truncated to a few bytes": ("w.pth", lambda _: saved(state())[:20], ["a state dict"]),
+    "truncated legacy": ("w.pth", lambda _: legacy(state())[:-10], ["a state dict"]),
     "truncated safetensors": (
         "w.safetensors",
         lambda folder: safetensors_of(state(), folder)[:-10],
-        ["not a readable weights file"],
+        ["not a readable file"],
     ),
     "code": (
         "w.pth",

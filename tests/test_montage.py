@@ -10,11 +10,13 @@ from PIL import Image
 from toys import fill_store, layer_info, make_plan, make_recipe
 
 from pipeline.collate.gather import LayerView, layer_views
-from pipeline.collate.montage import describe_recipe, draw_montage, plan_layout, write_montage
+from pipeline.collate.layout import Layout, plan_layout
+from pipeline.collate.montage import draw_montage, write_montage
 from pipeline.config import CollateSettings
+from pipeline.objective_records import ChannelObjective, LogitObjective
 from pipeline.plan import Plan
-from pipeline.recipe import DatasetInit
 from pipeline.store import OutputFolder
+from pipeline.targets import Targets
 
 
 def view_of(folder: OutputFolder, plan: Plan) -> LayerView:
@@ -43,7 +45,7 @@ def test_every_tile_is_in_its_place(
     fill_store(folder, plan)
     settings = CollateSettings(seeds=arrangement)
     picture = np.asarray(draw_montage(view_of(folder, plan), settings))
-    layout = plan_layout(n, seeds, 16, settings)
+    layout = plan_layout(n, seeds, (16, 16), settings)
     assert (picture.shape[1], picture.shape[0]) == layout.size
     corners = {}
     for channel, seed in product(range(n), range(seeds)):
@@ -58,40 +60,45 @@ def test_every_tile_is_in_its_place(
 
 
 @pytest.mark.parametrize(
-    ("n", "seeds", "size", "settings"),
+    ("n", "seeds", "variants", "size", "settings"),
     [
-        (1, 1, 16, CollateSettings()),
-        (312, 1, 96, CollateSettings()),
-        (10, 3, 512, CollateSettings(tile=64)),
-        (2048, 1, 224, CollateSettings()),
-        (4096, 2, 224, CollateSettings()),
-        (7, 2, 32, CollateSettings(columns=3, gap=0, seeds="grid")),
-        (5, 1, 32, CollateSettings(columns=100)),
+        (1, 1, 1, (16, 16), CollateSettings()),
+        (312, 1, 1, (96, 96), CollateSettings()),
+        (10, 3, 1, (512, 512), CollateSettings(tile=64)),
+        (2048, 1, 1, (224, 224), CollateSettings()),
+        (4096, 2, 1, (224, 224), CollateSettings()),
+        (2048, 2, 2, (224, 224), CollateSettings(seeds="grid")),
+        (7, 2, 3, (32, 32), CollateSettings(columns=3, gap=0, seeds="grid")),
+        (5, 1, 1, (32, 32), CollateSettings(columns=100)),
+        (9, 2, 4, (24, 96), CollateSettings()),
+        (9, 3, 2, (96, 24), CollateSettings()),
+        (2, 1, 64, (224, 224), CollateSettings()),
     ],
 )
 def test_tiles_neither_overlap_nor_leave_the_picture(
-    n: int, seeds: int, size: int, settings: CollateSettings
+    n: int, seeds: int, variants: int, size: tuple[int, int], settings: CollateSettings
 ) -> None:
-    layout = plan_layout(n, seeds, size, settings)
+    layout = plan_layout(n, seeds, size, settings, variants)
     width, height = layout.size
-    assert max(width, height) < 12_500
-    assert 16 <= layout.tile <= max(16, min(size, settings.tile))
+    assert max(width, height) <= 12_000
+    assert 16 <= max(layout.tile) <= max(16, min(max(size), settings.tile))
+    assert layout.tile[0] / layout.tile[1] == pytest.approx(size[1] / size[0], rel=0.1)
     if settings.columns:
         assert layout.columns == min(settings.columns, n)
     taken = np.zeros((height, width), np.uint8)
-    for place, seed in product(range(n), range(seeds)):
-        x, y = layout.tile_corner(place, seed)
+    for place, seed, variant in np.ndindex(n, seeds, variants):
+        x, y = layout.tile_corner(place, seed, variant)
         assert x >= 0
         assert y >= layout.header
-        assert x + layout.tile <= width
-        assert y + layout.tile + layout.label <= height
-        taken[y : y + layout.tile, x : x + layout.tile] += 1
+        assert x + layout.tile[0] <= width
+        assert y + layout.tile[1] + layout.lines * layout.line <= height
+        taken[y : y + layout.tile[1] + layout.lines * layout.line, x : x + layout.tile[0]] += 1
     assert taken.max() == 1
 
 
 def test_default_arrangement_is_about_square() -> None:
     for n in (16, 64, 312, 1000):
-        layout = plan_layout(n, 1, 96, CollateSettings())
+        layout = plan_layout(n, 1, (96, 96), CollateSettings())
         assert 0.5 < layout.size[0] / layout.size[1] < 2
 
 
@@ -99,16 +106,18 @@ def test_large_images_are_shown_smaller(folder: OutputFolder) -> None:
     plan = plan_of(4, size=64)
     fill_store(folder, plan)
     picture = np.asarray(draw_montage(view_of(folder, plan), CollateSettings(tile=32)))
-    layout = plan_layout(4, 1, 64, CollateSettings(tile=32))
-    assert layout.tile == 32
+    layout = plan_layout(4, 1, (64, 64), CollateSettings(tile=32))
+    assert layout.tile == (32, 32)
     x, y = layout.tile_corner(3, 0)
     assert (picture[y : y + 32, x : x + 32] == 30).all()
 
 
 def label_of(picture: Image.Image, plan: Plan, channel: int) -> Image.Image:
-    layout = plan_layout(len(plan.models[0].layers[0].channels), 1, 64, CollateSettings())
+    layout = plan_layout(len(plan.models[0].layers[0].channels), 1, (64, 64), CollateSettings())
     x, y = layout.tile_corner(channel, 0)
-    return picture.crop((x, y + layout.tile, x + layout.cell[0], y + layout.tile + layout.label))
+    return picture.crop(
+        (x, y + layout.tile[1], x + layout.cell[0], y + layout.tile[1] + layout.line)
+    )
 
 
 def has_ink(picture: Image.Image) -> bool:
@@ -129,7 +138,7 @@ def test_fate_of_a_job_is_written_at_its_tile(folder: OutputFolder) -> None:
     assert [has_red_ink(label) for label in labels] == [c in fates for c in range(6)]
     assert all(has_ink(label) for label in labels)  # every channel has its number
     assert len({label.tobytes() for label in labels}) == 6
-    layout = plan_layout(6, 1, 64, CollateSettings())
+    layout = plan_layout(6, 1, (64, 64), CollateSettings())
     for channel in range(6):
         x, y = layout.tile_corner(channel, 0)
         tile = np.asarray(picture)[y : y + 64, x : x + 64]
@@ -150,9 +159,9 @@ def test_labels_stay_within_their_cell(folder: OutputFolder) -> None:
     with_word = np.asarray(draw_montage(view_of(folder, plan), settings))
     fill_store(folder, plan)
     without = np.asarray(draw_montage(view_of(folder, plan), settings))
-    layout = plan_layout(9, 1, 16, settings)
+    layout = plan_layout(9, 1, (16, 16), settings)
     x, y = layout.tile_corner(1, 0)
-    neighbour = np.s_[y + layout.tile : y + layout.tile + layout.label, x:]
+    neighbour = np.s_[y + layout.tile[1] : y + layout.tile[1] + layout.line, x:]
     assert np.array_equal(with_word[neighbour], without[neighbour])
 
 
@@ -160,7 +169,7 @@ def test_title_names_model_layer_and_what_became_of_the_jobs(folder: OutputFolde
     plan = plan_of(4)
     fill_store(folder, plan)
     picture = draw_montage(view_of(folder, plan), CollateSettings())
-    layout = plan_layout(4, 1, 16, CollateSettings())
+    layout = plan_layout(4, 1, (16, 16), CollateSettings())
     title = (0, 0, layout.size[0], layout.header)
     renamed = replace(plan, models=(replace(plan.models[0], label="another"),))
     fill_store(folder, renamed)
@@ -198,7 +207,7 @@ def test_corrupt_shard_is_shown_as_missing(folder: OutputFolder) -> None:
     view = view_of(folder, plan)
     picture = np.asarray(draw_montage(view, CollateSettings()))
     assert view.corrupt == [paths[1]]
-    layout = plan_layout(3, 1, 16, CollateSettings())
+    layout = plan_layout(3, 1, (16, 16), CollateSettings())
     shown = []
     for channel in range(3):
         x, y = layout.tile_corner(channel, 0)
@@ -206,6 +215,84 @@ def test_corrupt_shard_is_shown_as_missing(folder: OutputFolder) -> None:
     assert shown == [True, False, True]
 
 
-def test_that_images_were_photographs_is_told() -> None:
-    assert "photographs" not in describe_recipe(make_recipe())
-    assert "from photographs" in describe_recipe(replace(make_recipe(), init=DatasetInit()))
+BOTH = replace(make_recipe(image_size=64), objective=ChannelObjective(sign="both"))
+
+
+@pytest.mark.parametrize("arrangement", ["row", "grid"])
+def test_variants_stand_side_by_side_in_the_order_of_seeds(
+    arrangement: str, folder: OutputFolder
+) -> None:
+    settings = CollateSettings(seeds=arrangement)
+    plan = make_plan(layer_info("conv", 3), seeds=(0, 1), recipe=BOTH)
+    fill_store(folder, plan)
+    picture = np.asarray(draw_montage(view_of(folder, plan), settings))
+    layout = plan_layout(3, 2, (64, 64), settings, 2)
+    for channel, seed in product(range(3), range(2)):
+        (x0, y0), (x1, y1) = (layout.tile_corner(channel, seed, v) for v in range(2))
+        assert y0 == y1
+        assert 64 <= x1 - x0 < 72  # closer than anything else
+        for variant, x in enumerate((x0, x1)):
+            tile = picture[y0 : y0 + 64, x : x + 64]
+            assert (tile == 10 * channel + seed + 3 * variant).all()
+
+
+def captions(picture: Image.Image, layout: Layout, place: int, *image: int) -> Image.Image:
+    """What is written in the first line below an image."""
+    x, y = layout.line_corner(0, place, *image)
+    return picture.crop((x, y, x + layout.tile[0], y + layout.line - 2))
+
+
+def test_every_variant_has_its_caption(folder: OutputFolder) -> None:
+    plan = make_plan(layer_info("conv", 2), recipe=BOTH)
+    fill_store(folder, plan)
+    picture = draw_montage(view_of(folder, plan), CollateSettings())
+    layout = plan_layout(2, 1, (64, 64), CollateSettings(), 2)
+    told = [captions(picture, layout, p, 0, v).tobytes() for p in range(2) for v in range(2)]
+    assert told[0] == told[2] != told[1] == told[3]
+
+
+@pytest.mark.parametrize("arrangement", ["row", "grid"])
+def test_the_fate_of_each_seed_is_told_where_it_stands(
+    arrangement: str, folder: OutputFolder
+) -> None:
+    settings = CollateSettings(seeds=arrangement)
+    first, second = (make_plan(layer_info("conv", 2), seeds=(s,), recipe=BOTH) for s in (0, 1))
+    fill_store(folder, first)
+    fill_store(folder, second, {1: "dead"})
+    plan = replace(first, seeds=(0, 1))
+    picture = draw_montage(view_of(folder, plan), settings)
+    layout = plan_layout(2, 2, (64, 64), settings, 2)
+    red = {}
+    for place, seed in product(range(2), range(2)):
+        x, y = layout.tile_corner(place, seed)
+        bottom = y + layout.tile[1] + layout.lines * layout.line
+        red[place, seed] = has_red_ink(picture.crop((x, y, x + layout.block, bottom)))
+    assert [where for where, found in red.items() if found] == [(1, 1)]
+
+
+@pytest.mark.parametrize("size", [16, 48, 128])
+def test_long_names_are_cut_short_rather_than_run_into_each_other(
+    size: int, folder: OutputFolder
+) -> None:
+    names = ("owl", "a soft-coated wheaten terrier that is long", "crème brûlée", "cab")
+    recipe = replace(make_recipe(image_size=size), objective=LogitObjective())
+    plan = make_plan(layer_info("output", 4), recipe=recipe, targets=Targets((4,), names))
+    fill_store(folder, plan)
+    settings = CollateSettings(columns=4)
+    picture = np.asarray(draw_montage(view_of(folder, plan), settings))
+    layout = plan_layout(4, 1, (size, size), settings)
+    for place in range(4):
+        x, y = layout.line_corner(-1, place)
+        assert (picture[y : y + layout.line, x + layout.room + 1 : x + layout.cell[0]] == 255).all()
+        assert (picture[y : y + layout.line, x : x + layout.room] < 128).any()
+
+
+@pytest.mark.parametrize(("colours", "shown"), [(1, (0, 0, 0)), (2, (0, 0, None)), (5, (0, 0, 0))])
+def test_images_of_any_number_of_colours_are_shown(
+    colours: int, shown: tuple[int | None, ...], folder: OutputFolder
+) -> None:
+    plan = make_plan(layer_info("conv", 2), recipe=make_recipe(), colours=colours)
+    fill_store(folder, plan)
+    picture = np.asarray(draw_montage(view_of(folder, plan), CollateSettings()))
+    x, y = plan_layout(2, 1, (16, 16), CollateSettings()).tile_corner(1)
+    assert picture[y, x].tolist() == [0 if band is None else 10 for band in shown]

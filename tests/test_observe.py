@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from toys import colour_reader, example, layer_of, make_recipe, random_network
 
 from pipeline.bench import Workbench
+from pipeline.colours import from_bytes
 from pipeline.config import ModelConfig
 from pipeline.jobs import LayerInfo
 from pipeline.layers import describe_layers, truncate
 from pipeline.models import Network, load_network
 from pipeline.observe import Answer, Observer, normalised
-from pipeline.statistics import from_bytes
 
 SIZE = 48
 
@@ -35,7 +35,7 @@ def demo() -> Network:
 
 
 def chosen(network: Network, *names: str) -> list[LayerInfo]:
-    layers = describe_layers(network.module, network.example(SIZE))
+    layers = describe_layers(network.module, network.example((SIZE, SIZE)))
     return [layer for layer in layers if layer.name in names]
 
 
@@ -80,7 +80,7 @@ def test_every_kind_of_layer_is_reduced_as_it_was_when_it_was_made(
     inputs = example(16, batch=8).contiguous(memory_format=layout)
     answers = observed(network, inputs)
     for info in describe_layers(network, inputs[:1]):
-        activation = truncate(network, info, inputs[:1])(inputs.clone())
+        (activation,) = truncate(network, [info], inputs[:1])(inputs.clone())
         answer = answers[info.name]
         torch.testing.assert_close(answer.mean, activation.mean(dim=2))
         assert torch.equal(answer.peak, activation.amax(dim=2))
@@ -116,7 +116,7 @@ def test_the_forward_is_left_behind_the_last_layer(demo: Network) -> None:
         if name.startswith("conv")
     ]
     try:
-        Observer(demo.module, layers)(demo.example(SIZE))
+        Observer(demo.module, layers)(demo.example((SIZE, SIZE)))
     finally:
         for handle in handles:
             handle.remove()
@@ -152,10 +152,10 @@ def views(count: int) -> Tensor:
 def test_means_are_those_of_the_workbench(demo: Network) -> None:
     layers = chosen(demo, "conv2", "conv5")
     bench = Workbench(demo, make_recipe(image_size=SIZE), torch.device("cpu"))
-    answers = Observer(bench.exact, layers)(normalised(views(16), demo))
+    answers = Observer(bench.network.exact, layers)(normalised(views(16), demo))
     for info in layers:
         with torch.no_grad():
-            expected = bench.responses(bench.exact, info)(from_bytes(views(16)))
+            expected = bench.network.exact_forward([info])(from_bytes(views(16)))[0]
         torch.testing.assert_close(answers[info.name].mean, expected.mean(dim=2))
         torch.testing.assert_close(answers[info.name].peak, expected.amax(dim=2))
 

@@ -1,71 +1,14 @@
-"""The plan: channels as selected, shards that lose and double nothing, mistakes told."""
+"""The plan: shards that lose and double nothing, and what they cost."""
 
-from itertools import pairwise
-from typing import Any
+from dataclasses import replace
 
 import pytest
-from toys import layer_info, make_plan, make_recipe
+from toys import composed, layer_info, make_plan, make_recipe
 
-from pipeline.errors import UserError
-from pipeline.plan import flops_per_job, select_channels
-
-
-@pytest.mark.parametrize(
-    ("selection", "chosen"),
-    [
-        ("all", range(10)),
-        ("0:4", range(4)),
-        ("2:8:3", (2, 5)),
-        (":3", range(3)),
-        ("7:", (7, 8, 9)),
-        ("-2:", (8, 9)),
-        ("8:64", (8, 9)),  # layers differ in width: a range may reach beyond
-        ("9:5:-2", (7, 9)),
-        (3, (3,)),
-        ([7, 3, 7], (3, 7)),
-        ((0, 9), (0, 9)),
-        ({"random": 99}, range(10)),
-    ],
-)
-def test_selections_choose_channels_in_ascending_order(selection: Any, chosen: Any) -> None:
-    assert select_channels(selection, 10, "net/layer") == tuple(chosen)
-
-
-def test_random_selection_is_fixed_and_grows_with_its_size() -> None:
-    picks = [set(select_channels({"random": n}, 512, "net/layer")) for n in (8, 32, 256, 512)]
-    assert [len(pick) for pick in picks] == [8, 32, 256, 512]
-    for small, large in pairwise(picks):
-        assert small < large
-    assert picks[0] == set(select_channels({"random": 8}, 512, "net/layer"))
-    assert picks[1] != set(range(32))
-
-
-@pytest.mark.parametrize(
-    ("selection", "words"),
-    [
-        ([3, 10], ["channel 10", "net/layer", "channels 0 to 9"]),
-        (-1, ["channel -1", "net/layer"]),
-        ([], ["[]", "no channel of net/layer", "10"]),
-        ("12:14", ["'12:14'", "no channel of net/layer"]),
-        ("0:4:0", ["'0:4:0'", "start:stop"]),
-        ("a:b", ["'a:b'", "start:stop"]),
-        ("1:2:3:4", ["'1:2:3:4'", "start:stop"]),
-        ("al", ["'al'", "all", "{random: 32}"]),
-        ("5", ["'5'", "[3,17]"]),
-        ([1.5], ["[1.5]", "[3,17]"]),
-        ([True], ["[True]", "[3,17]"]),
-        (True, ["True", "[3,17]"]),
-        (None, ["None", "all"]),
-        ({"random": 0}, ["{random: 0}", "1 or more"]),
-        ({"random": "many"}, ["{random: many}", "whole number"]),
-        ({"rnadom": 3}, ["rnadom", "{random: 32}"]),
-    ],
-)
-def test_mistakes_in_a_selection_are_told(selection: Any, words: list[str]) -> None:
-    with pytest.raises(UserError) as caught:
-        select_channels(selection, 10, "net/layer")
-    for word in words:
-        assert word in str(caught.value)
+from pipeline.objective_records import ChannelObjective
+from pipeline.plan import LayerPlan, bytes_needed, flops_per_job, jobs_at_once, picture_bytes
+from pipeline.survey import make_plan as plan_of
+from pipeline.survey import survey
 
 
 @pytest.mark.parametrize("shard_size", [1, 3, 4, 64])
@@ -89,4 +32,32 @@ def test_only_the_last_shard_of_a_series_is_short() -> None:
 
 
 def test_flops_count_two_passes_per_step_and_the_measured_views() -> None:
-    assert flops_per_job(layer_info(flops_before=100), make_recipe(steps=7)) == 100 * (14 + 17)
+    assert flops_per_job(
+        LayerPlan(layer_info(flops_before=100), ()), make_recipe(steps=7)
+    ) == 100 * (14 + 17)
+
+
+FILMED = replace(make_recipe(image_size=(10, 20), steps=9), snapshots=3)
+"""Of four pictures on the way, and the finished one."""
+
+
+def test_disk_is_for_every_picture_of_every_job_twice() -> None:
+    both = replace(FILMED, objective=ChannelObjective(sign="both"))
+    for recipe, colours, pictures in ((FILMED, 3, 5), (FILMED, 1, 5), (both, 3, 10)):
+        plan = make_plan(layer_info("a", 7), recipe=recipe, colours=colours)
+        expected = 2 * 7 * 10 * 20 * pictures * colours
+        assert bytes_needed(plan, plan.shards()) == expected
+
+
+def test_a_batch_holds_fewer_jobs_the_more_pictures_they_have() -> None:
+    large = make_recipe(image_size=1024, steps=64)
+    often = replace(large, snapshots=1)
+    assert jobs_at_once(make_recipe(), 3) > 100_000
+    assert jobs_at_once(often, 3) == 1
+    assert jobs_at_once(large, 3) * picture_bytes(large, 3) <= 2**28
+
+
+def test_shards_are_no_larger_than_memory_bears() -> None:
+    config = composed("image_size=512", "snapshots=1", "layers=[conv1]", "channels='0:8'")
+    plan = plan_of(config, survey(config), ["cpu"])
+    assert plan.shard_size == jobs_at_once(plan.models[0].recipe, 3) == 13

@@ -14,7 +14,7 @@ README = (ROOT / "README.md").read_text()
 def test_every_setting_is_in_the_table() -> None:
     named = set(re.findall(r"`([a-z_.0-9\[\]]+)`", README))
     groups = {"objective", "parameterization", "transforms", "optimizer", "executor", "collate"}
-    groups |= {"saliency", "init", "regularizers"}
+    groups |= {"saliency", "init", "regularizers", "octaves"}
     assert not [key for key in config_keys() if key not in named | groups]
 
 

@@ -16,13 +16,15 @@ from test_real_network import SHARED, WEIGHTS
 from toys import STILL
 
 from pipeline.bench import LayerBench, Workbench
+from pipeline.colours import from_bytes
 from pipeline.config import ModelConfig
 from pipeline.evidence import agreement, make_reference, percentile, selectivity
 from pipeline.jobs import STATUS
 from pipeline.layers import describe_layers
 from pipeline.models import load_network
-from pipeline.recipe import Adam, ChannelObjective, Fourier, Pixel, Recipe, Transforms
-from pipeline.statistics import from_bytes
+from pipeline.objective_records import ChannelObjective
+from pipeline.optimizer_records import Adam
+from pipeline.recipe import Fourier, Pixel, Recipe, Transforms
 from pipeline.study import LayerStudy, merge, summarise
 
 SIZE, LAYER, BLOCK, K = 96, "features.12", 50, 512
@@ -33,7 +35,7 @@ STANDARD = Recipe(
     parameterization=Fourier(),
     transforms=Transforms(),
     optimizer=Adam(steps=24, leaky_steps=8),
-    image_size=SIZE,
+    image_size=(SIZE, SIZE),
     precision="fp32",
 )
 
@@ -76,7 +78,7 @@ def photographs() -> NDArray[np.uint8]:
 def studied(layer: LayerBench, pixels: NDArray[np.uint8]) -> LayerStudy:
     blocks = []
     for first in range(0, len(pixels), BLOCK):
-        responses = layer.exact(from_bytes(torch.from_numpy(pixels[first : first + BLOCK])))
+        responses = layer.exact(from_bytes(torch.from_numpy(pixels[first : first + BLOCK])))[0]
         peak, place = responses.max(dim=2)
         parts = (responses.mean(dim=2), peak, place.int())
         everyone = np.ones(len(responses), bool)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from toys import make_recipe
 
-from pipeline.recipe import Adam, Fourier, Maco, Pixel, Regularizers, Transforms, trace_steps
+from pipeline.recipe import Fourier, Maco, Pixel, Regularizers, Transforms, trace_steps
 
 OUT_OF_RANGE = [
     (Fourier, {"decay_power": -0.1}, "decay_power must be 0 or more, not -0.1"),
@@ -16,16 +16,20 @@ OUT_OF_RANGE = [
     (Pixel, {"initial_sd": float("inf")}, "initial_sd must be above 0, not inf"),
     (Transforms, {"jitter": -1.0}, "jitter must be 0 or more"),
     (Transforms, {"rotate": float("nan")}, "rotate must be 0 or more"),
-    (Transforms, {"scale": (0.0, 1.0)}, r"scale\[0\] must be above 0"),
+    (Transforms, {"scale": (0.0, 1.0)}, r"scale\[0\] must be 0.1 to 10, not 0.0"),
     (Transforms, {"scale": (1.1, 0.9)}, r"scale must ascend, not \[1.1, 0.9\]"),
-    (Adam, {"steps": 0}, "steps must be 1 or more, not 0"),
-    (Adam, {"learning_rate": 0.0}, "learning_rate must be above 0"),
-    (Adam, {"final_learning_rate": -1.0}, "final_learning_rate must be above 0"),
-    (Adam, {"beta1": 1.0}, r"beta1 must be in \[0, 1\), not 1.0"),
-    (Adam, {"beta2": float("nan")}, r"beta2 must be in \[0, 1\)"),
-    (Adam, {"leaky_steps": -1}, "leaky_steps must be 0 or more"),
-    (Adam, {"leaky_slope": -0.1}, "leaky_slope must be 0 or more"),
-    (Adam, {"starts": 0}, "starts must be 1 to 255, not 0"),
+    (Transforms, {"flip": 1.5}, "flip must be 0 to 1, not 1.5"),
+    (Transforms, {"flip": float("nan")}, "flip must be 0 to 1, not nan"),
+    (Transforms, {"perspective": 0.7}, "perspective must be 0 to 0.6, not 0.7"),
+    (Transforms, {"crop": (0.01, 0.5)}, r"crop\[0\] must be 0.05 to 1, not 0.01"),
+    (Transforms, {"crop": (0.5, 1.5)}, r"crop\[1\] must be 0.05 to 1, not 1.5"),
+    (Transforms, {"crop": (0.5, 0.25)}, r"crop must ascend, not \[0.5, 0.25\]"),
+    (Transforms, {"brightness": (-0.1, 1.0)}, r"brightness\[0\] must be 0 to 10, not -0.1"),
+    (Transforms, {"contrast": (1.0, float("inf"))}, r"contrast\[1\] must be 0 to 10, not inf"),
+    (Transforms, {"saturation": (2.0, 1.0)}, "saturation must ascend"),
+    (Transforms, {"blur": (0.0, 60.0)}, r"blur\[1\] must be 0 to 50, not 60.0"),
+    (Transforms, {"noise": (-0.1, 0.1)}, r"noise\[0\] must be 0 to 10, not -0.1"),
+    (Transforms, {"cutout": (0.1, 1.1)}, r"cutout\[1\] must be 0 to 1, not 1.1"),
     (Maco, {"contrast": 0.0}, "contrast must be above 0, not 0.0"),
     (Regularizers, {"total_variation": -1.0}, "total_variation must be 0 or more, not -1.0"),
     (Regularizers, {"clip": float("nan")}, "clip must be 0 or more, not nan"),

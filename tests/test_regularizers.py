@@ -5,15 +5,15 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
+from images import every_shape, images_of
 from torch import Tensor, nn
-from toys import make_recipe, random_network
+from toys import channel_mean, make_recipe, random_network
 
 from pipeline import rng
 from pipeline.colours import fixed_contrast
-from pipeline.objectives import make_objective
-from pipeline.optimize import Ascent, Climber
-from pipeline.parameterizations import make_parameterization
-from pipeline.recipe import ChannelObjective, Fourier, Maco, Pixel, Recipe, Regularizers, Transforms
+from pipeline.optimize import Ascent, Climber, Jobs
+from pipeline.parameterizations.base import Shape
+from pipeline.recipe import Fourier, Maco, Pixel, Recipe, Regularizers, Transforms
 from pipeline.regularizers import (
     blur,
     blur_width,
@@ -64,18 +64,19 @@ def climb(
     network = toy()
     recipe = recipe_of(regularizers, parameterization or Pixel())
     climber = Climber(
-        lambda images: factor * network(images).flatten(2),
-        make_objective(ChannelObjective()),
+        lambda images: (factor * network(images).flatten(2),),
+        channel_mean(),
         recipe,
     )
-    return climber.ascend(keys, torch.tensor(channels))
+    return climber.ascend(Jobs(keys, torch.tensor(channels)))
 
 
 # --- penalties ---
 
 
-def test_known_penalties() -> None:
-    images = torch.full((2, 3, 4, 4), 0.5)
+@pytest.mark.parametrize("colours", [1, 3, 5])
+def test_known_penalties(colours: int) -> None:
+    images = torch.full((2, colours, 4, 7), 0.5)
     images[1, 0, 1, 1] = 0.75
     assert total_variation(images).tolist() == [0.0, 4 * 0.25]
     assert l1(images).tolist() == [0.0, 0.25]
@@ -133,15 +134,15 @@ def test_weights_mean_the_same_for_channels_of_any_scale() -> None:
 
 
 @pytest.mark.parametrize("parameterization", [Pixel(), Fourier()], ids=["pixel", "fourier"])
-@pytest.mark.parametrize("size", [16, 17])
-def test_blur_is_a_gaussian_on_the_values(parameterization: Pixel | Fourier, size: int) -> None:
-    recipe = make_recipe(parameterization, image_size=size)
-    images = make_parameterization(recipe, KEYS)
+@every_shape
+def test_blur_is_a_gaussian_on_the_values(parameterization: Pixel | Fourier, shape: Shape) -> None:
+    images = images_of(parameterization, shape)
     before = images.values().detach().clone()
-    blur(images, torch.tensor(1.3), size)
-    frequency = torch.fft.fftfreq(size)
-    transfer = torch.exp(-2 * (torch.pi * 1.3) ** 2 * frequency.square())
-    expected = torch.fft.ifft2(torch.fft.fft2(before) * transfer[:, None] * transfer[None, :]).real
+    blur(images, torch.tensor(1.3), shape[1:])
+    down, across = (
+        torch.exp(-2 * (torch.pi * 1.3 * torch.fft.fftfreq(side)) ** 2) for side in shape[1:]
+    )
+    expected = torch.fft.ifft2(torch.fft.fft2(before) * down[:, None] * across[None, :]).real
     if isinstance(parameterization, Fourier):
         expected = fixed_contrast(expected, parameterization.contrast)
     assert torch.allclose(images.values(), expected, atol=1e-4)
@@ -196,10 +197,10 @@ def test_the_trace_holds_the_objective_alone() -> None:
 def test_batch_mates_never_matter(parameterization: Pixel | Fourier) -> None:
     # Elementwise, because matrix products of one row are the workbench's business.
     def run(keys: Tensor, channels: list[int]) -> Tensor:
-        objective = make_objective(ChannelObjective())
+        objective = channel_mean()
         recipe = recipe_of(SOME, parameterization)
-        climber = Climber(lambda images: torch.relu(images - 0.2).flatten(2), objective, recipe)
-        return climber.ascend(keys, torch.tensor(channels)).images
+        climber = Climber(lambda images: (torch.relu(images - 0.2).flatten(2),), objective, recipe)
+        return climber.ascend(Jobs(keys, torch.tensor(channels))).images
 
     together = run(KEYS[:3], [0, 1, 2])
     for b in range(3):

@@ -10,6 +10,7 @@ from runs import (
     TINY,
     assert_same_atlas,
     atlas,
+    atlas_here,
     finish,
     kill_group,
     run_here,
@@ -40,7 +41,7 @@ def test_a_sweep_killed_at_random_moments_ends_in_the_same_atlas(
         kill_group(process)
         assert before.items() <= shards(folder).items(), "a committed shard was lost or rewritten"
     before = shards(folder)
-    code, said = atlas("run", tmp_path, *TINY)
+    code, said = atlas_here("run", tmp_path, *TINY)
     assert code == 0, said
     assert before.items() <= shards(folder).items(), "a committed shard was made again"
     assert_same_atlas(undisturbed / "atlas.h5", folder / "atlas.h5")
@@ -60,7 +61,7 @@ def test_workers_die_with_a_killed_driver(tmp_path: Path) -> None:
 def test_a_finished_sweep_computes_nothing(undisturbed: Path) -> None:
     before = shards(undisturbed)
     atlas_file = (undisturbed / "atlas.h5").stat().st_mtime_ns
-    code, said = atlas("run", undisturbed.parent, *TINY)
+    code, said = atlas_here("run", undisturbed.parent, *TINY)
     assert code == 0
     assert "64 images: " in said
     assert shards(undisturbed) == before
@@ -97,10 +98,10 @@ def test_a_corrupt_shard_is_set_aside_and_made_again(undisturbed: Path, tmp_path
     data[len(data) // 2] ^= 1
     first.write_bytes(data)
     second.write_bytes(second.read_bytes()[:-100])
-    code, said = atlas("verify", tmp_path)
+    code, said = atlas_here("verify", tmp_path)
     assert code == 1
     assert said.count("corrupt shard set aside") == 2
-    code, said = atlas("run", tmp_path, *TINY)
+    code, said = atlas_here("run", tmp_path, *TINY)
     assert code == 0, said
     assert_same_atlas(undisturbed / "atlas.h5", folder / "atlas.h5")
     assert len(list((folder / "store").rglob("*.corrupt-*"))) == 2
@@ -114,28 +115,28 @@ def test_a_corrupt_shard_met_while_collating_does_not_stay_missing(
     shard = next((tmp_path / "demo" / "store").rglob("*.h5"))
     shard.write_bytes(shard.read_bytes()[:-100])
     (tmp_path / "demo" / "atlas.h5").unlink()
-    code, said = atlas("run", tmp_path, *small)
+    code, said = atlas_here("run", tmp_path, *small)
     assert code == 0
     assert "missing" not in said
-    assert atlas("verify", tmp_path)[0] == 0
+    assert atlas_here("verify", tmp_path)[0] == 0
 
 
 def test_a_second_run_on_the_same_folder_is_refused(tmp_path: Path) -> None:
-    slow = "optimizer.steps=400"
-    first = start("run", tmp_path, *TINY, slow)
+    slow = (*TINY, "optimizer.steps=200", "executor.devices=[cpu]")
+    first = start("run", tmp_path, *slow)
     wait_for_shards(tmp_path / "demo", 1)
-    code, said = atlas("run", tmp_path, *TINY, slow)
+    code, said = atlas_here("run", tmp_path, *slow)
     assert code == 2
     assert f"process {first.pid} on" in said
     kill_group(first)
-    code, said = atlas("run", tmp_path, *TINY, "channels=[0]")
+    code, said = atlas_here("run", tmp_path, *TINY, "channels=[0]")
     assert code == 0, "the lock of a killed run blocks"
 
 
 def test_a_widened_sweep_computes_only_what_is_new(undisturbed: Path, tmp_path: Path) -> None:
     assert run_here(tmp_path, *TINY, "channels='0:12'") == 0
     before = shards(tmp_path / "demo")
-    code, said = atlas("run", tmp_path, *TINY)
+    code, said = atlas_here("run", tmp_path, *TINY)
     assert code == 0, said
     assert "24 of 64 channels are done already" in said
     assert before.items() <= shards(tmp_path / "demo").items()

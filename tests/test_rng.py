@@ -63,13 +63,23 @@ def test_keys_streams_and_steps_share_no_draws() -> None:
 
 def test_attempts_have_keys_of_their_own() -> None:
     keys = rng.keys(JOB_KEYS)
-    assert torch.equal(rng.restarted(keys, 0), keys)
-    attempts = torch.stack([rng.restarted(keys, start) for start in range(5)])
+    assert torch.equal(rng.derived(keys, rng.START, 0), keys)
+    attempts = torch.stack([rng.derived(keys, rng.START, start) for start in range(5)])
     assert attempts.shape == (5, 8, 2)
     assert attempts.min() >= 0
     assert attempts.max() < 2**32
     assert len(attempts.flatten(0, 1).unique(dim=0)) == 40
-    assert torch.equal(rng.restarted(keys[3:4], 2), attempts[2, 3:4])
+    assert torch.equal(rng.derived(keys[3:4], rng.START, 2), attempts[2, 3:4])
+
+
+def test_steps_have_keys_of_their_own() -> None:
+    keys = rng.keys(JOB_KEYS)
+    drawn = rng.step_keys(keys, rng.NOISE_KEY, 6)
+    assert drawn.shape == (8, 6, 2)
+    assert drawn.min() >= 0
+    assert drawn.max() < 2**32
+    assert len(drawn.flatten(0, 1).unique(dim=0)) == 48
+    assert torch.equal(rng.step_keys(keys[3:4], rng.NOISE_KEY, 2), drawn[3:4, :2])
 
 
 def test_uniform_never_reaches_its_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,14 +103,26 @@ def test_uniform_is_uniform() -> None:
 
 
 @pytest.mark.parametrize("n", [20_000, 20_001])
-def test_normal_is_normal(n: int) -> None:
-    drawn = rng.normal(rng.keys(JOB_KEYS), rng.INITIAL, n).double()
+@pytest.mark.parametrize("quick", [False, True])
+def test_normal_is_normal(n: int, quick: bool) -> None:
+    keys = rng.keys(JOB_KEYS)
+    drawn = (rng.quick_normal(keys, n) if quick else rng.normal(keys, rng.INITIAL, n)).double()
     assert drawn.shape == (8, n)
     moments = [float((drawn**k).mean()) for k in range(1, 5)]
     assert moments == pytest.approx([0, 1, 0, 3], abs=0.06)
     cdf = 0.5 * (1 + torch.erf(drawn.flatten().sort().values / math.sqrt(2)))
     ranks = (torch.arange(cdf.numel()) + 0.5) / cdf.numel()
     assert float((cdf - ranks).abs().max()) < 2.5 / math.sqrt(cdf.numel())  # Kolmogorov
+
+
+def test_quick_normal_depends_on_its_key_and_place_alone() -> None:
+    keys = rng.keys(JOB_KEYS)
+    drawn = rng.quick_normal(keys, 33)
+    assert torch.equal(rng.quick_normal(keys[2:4], 20), drawn[2:4, :20])
+    wide = rng.quick_normal(keys, 20_000).double()
+    assert torch.corrcoef(wide).fill_diagonal_(0).abs().max() < 0.04
+    for lag in (1, 2, 8):
+        assert abs(float((wide[:, lag:] * wide[:, :-lag]).mean())) < 0.02
 
 
 def test_normal_numbers_of_a_sample_are_not_correlated() -> None:

@@ -18,9 +18,9 @@ from pipeline.bench import Workbench
 from pipeline.config import IntegratedGradients, ModelConfig, SaliencyMethod, SmoothGrad
 from pipeline.config import VanillaSaliency as Vanilla
 from pipeline.errors import UserError
-from pipeline.layers import describe_layers
+from pipeline.layers import Forward, describe_layers
 from pipeline.models import load_network
-from pipeline.objectives import ChannelMean
+from pipeline.objectives.base import picked
 from pipeline.saliency import check_available, normalised, saliency_maps
 
 METHODS: list[SaliencyMethod] = [
@@ -32,13 +32,13 @@ METHODS: list[SaliencyMethod] = [
 IDS = [f"{method.name}{i}" for i, method in enumerate(METHODS)]
 
 
-def responses_of(module: nn.Module) -> Callable[[Tensor], Tensor]:
+def responses_of(module: nn.Module) -> Forward:
     """Images to activations (B, K, L) of the last layer; the toys know no normalisation."""
-    return lambda images: module(images).flatten(2)
+    return lambda images: (module(images).flatten(2),)
 
 
 def maps_of(
-    responses: Callable[[Tensor], Tensor],
+    responses: Forward,
     photographs: Tensor,
     channels: list[int],
     settings: SaliencyMethod,
@@ -46,7 +46,7 @@ def maps_of(
 ) -> Tensor:
     keys = keys_for(len(channels)) if keys is None else keys
     targets = torch.tensor(channels)
-    return saliency_maps(responses, ChannelMean(), photographs, targets, settings, keys)
+    return saliency_maps(responses, photographs, targets, settings, keys)
 
 
 def keys_for(n: int) -> Tensor:
@@ -96,7 +96,7 @@ def test_integrated_gradients_of_a_linear_network_are_weight_times_image() -> No
 def test_what_integrated_gradients_attribute_adds_up_to_the_score() -> None:
     network, images = small_network(), photographs(2)
     attributed = saliency._integrated_gradients(
-        lambda x, c: ChannelMean().score(responses_of(network)(x), c),
+        lambda x, c: picked(responses_of(network)(x)[0], c).mean(dim=1),
         images,
         torch.tensor([2, 5]),
         IntegratedGradients(steps=200),
@@ -178,7 +178,8 @@ def demo_responses() -> Callable[[Tensor], Tensor]:
     network = load_network(ModelConfig("demo"))
     layers = describe_layers(network.module, network.example(40))
     bench = Workbench(network, make_recipe(image_size=40), torch.device("cpu"))
-    return bench.responses(bench.exact, next(info for info in layers if info.name == "conv5"))
+    info = next(info for info in layers if info.name == "conv5")
+    return bench.network.exact_forward([info])
 
 
 @pytest.mark.parametrize("settings", METHODS, ids=IDS)
@@ -234,7 +235,7 @@ def test_map_of_a_vector_layer_is_the_gradient_of_the_class_score() -> None:
     module = random_network(*body, nn.Flatten(), nn.Linear(5, 4))
     network = replace(load_network(ModelConfig("demo")), module=module)
     bench = Workbench(network, make_recipe(), torch.device("cpu"))
-    responses = bench.responses(bench.exact, layer_of(module, "4"))
+    responses = bench.network.exact_forward([layer_of(module, "4")])
     images = photographs(2, 16)
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (network.mean, network.std))
     wanted = images.clone().requires_grad_()
@@ -259,7 +260,7 @@ def test_a_map_of_a_real_network_is_where_the_object_is() -> None:
     layers = describe_layers(network.module, network.example(128))
     bench = Workbench(network, make_recipe(image_size=128), torch.device("cpu"))
     layer = next(info for info in layers if info.name == "features.12")
-    responses = bench.responses(bench.exact, layer)
+    responses = bench.network.exact_forward([layer])
     with torch.no_grad():
         grey = responses(torch.full((8, 3, 128, 128), 0.5)).mean(dim=2)[0]
         channel = int((responses(image.expand(8, -1, -1, -1)).mean(dim=2)[0] - grey).argmax())

@@ -2,16 +2,27 @@
 
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
-from toys import make_result, make_series
+from toys import make_recipe, make_result, make_series
 
 from pipeline.jobs import STATUS, Shard, ShardResult
+from pipeline.objective_records import DiversityObjective
 from pipeline.sealed_file import CorruptFile, seal
-from pipeline.shard_file import SCHEMA, check, decode, encode, read_header
+from pipeline.shard_file import (
+    IMAGE_FILTERS,
+    SCHEMA,
+    check,
+    decode,
+    encode,
+    packed_pictures,
+    pictures_of,
+    read_header,
+)
 
 SHARD = Shard(make_series(seed=3), (4, 5, 9))
 RESULT = make_result(SHARD)
@@ -89,3 +100,31 @@ def test_facts_that_are_none_are_corrupt() -> None:
 def test_a_damaged_shard_is_corrupt() -> None:
     with pytest.raises(CorruptFile):
         decode(DATA[:-1])
+
+
+FILMED = replace(make_recipe(), objective=DiversityObjective(images=2), snapshots=6)
+
+
+def test_pictures_are_read_job_by_job_and_only_where_they_are_wanted() -> None:
+    shard = Shard(make_series(recipe=FILMED), (4, 5, 9))
+    made = make_result(shard)
+    data = encode(shard, made)
+    statistics = decode(data, pictures=False)[1].arrays
+    assert made.arrays.keys() - statistics.keys() == {"image", "snapshot"}
+    for name in ("image", "snapshot"):
+        some = np.stack(list(pictures_of(data, name, [2, 0])))
+        assert np.array_equal(some, made.arrays[name][[2, 0]])
+
+
+def test_packed_pictures_can_be_put_elsewhere_as_they_are() -> None:
+    shard = Shard(make_series(recipe=FILMED), (4, 5, 9))
+    made = make_result(shard).arrays["snapshot"]
+    with h5py.File(io.BytesIO(), "w") as file:
+        copy = file.create_dataset(
+            "copy", made.shape, "u1", chunks=(1, 1, 1, *made.shape[3:]), **IMAGE_FILTERS
+        )
+        data = encode(shard, make_result(shard))
+        for row, corner, chunk in packed_pictures(data, "snapshot", [0, 2]):
+            copy.id.write_direct_chunk((row, *corner), chunk)
+        assert np.array_equal(copy[[0, 2]], made[[0, 2]])
+        assert not copy[1].any()

@@ -6,16 +6,16 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import BLUE, GREEN, RED, colour_reader, layer_of, make_recipe, pointwise
+from toys import BLUE, GREEN, RED, channel_mean, colour_reader, layer_of, make_recipe, pointwise
 
 from pipeline import rng
 from pipeline.bench import Workbench
+from pipeline.colours import from_bytes, to_bytes
 from pipeline.jobs import STATUS
 from pipeline.models import Network
-from pipeline.objectives import make_objective
-from pipeline.recipe import ChannelObjective, Pixel, Transforms
-from pipeline.statistics import clipped_share, from_bytes, high_frequency_share, measure, to_bytes
-from pipeline.transforms import draw_views, warp
+from pipeline.recipe import Pixel, Transforms
+from pipeline.statistics import clipped_share, high_frequency_share, measure
+from pipeline.transforms import draw_views, see
 
 SIZE = 32
 
@@ -23,8 +23,8 @@ SIZE = 32
 def measured(pixels: Tensor, channels: list[int], network: nn.Module | None = None) -> dict:
     network = network or colour_reader()
     return measure(
-        lambda images: network(images).flatten(2),
-        make_objective(ChannelObjective()),
+        lambda images: (network(images).flatten(2),),
+        channel_mean(),
         pixels,
         torch.tensor(channels),
     )
@@ -87,9 +87,9 @@ def test_robust_activation_is_near_the_plain_one_for_smooth_images_and_below_it_
 
 def test_robust_activation_is_the_mean_over_16_fixed_small_warps() -> None:
     small = Transforms(jitter=4.0, scale=(0.95, 1.05), rotate=5.0)
-    views = draw_views(small, rng.keys(["0" * 64]), 16, SIZE)
+    views = draw_views(small, rng.keys(["0" * 64]), 16, (SIZE, SIZE)).expand(-1, 2, -1)
     pixels = photographs(2)
-    reds = [warp(from_bytes(pixels), view.expand(2, 2, 3))[:, RED].mean((1, 2)) for view in views]
+    reds = [see(small, from_bytes(pixels), view)[:, RED].mean((1, 2)) for view in views]
     expected = torch.stack(reds).mean(dim=0)
     assert torch.allclose(measured(pixels, [RED, RED])["activation_robust"], expected)
 

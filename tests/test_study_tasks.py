@@ -41,7 +41,6 @@ def changed(study: Study) -> set[str]:
         replace(STUDY, network=replace(IDENTITY, mean=(0.4, 0.5, 0.5))),
         replace(STUDY, layer="block.other"),
         replace(STUDY, image_size=32),
-        replace(STUDY, network_size=32),
         replace(STUDY, class_token=True),
     ],
 )
@@ -49,9 +48,7 @@ def test_network_layer_and_view_change_every_key(study: Study) -> None:
     assert changed(study) == {"study", "field", "block", "examples"}
 
 
-@pytest.mark.parametrize(
-    "changes", [{"image_size": 32}, {"network_size": 32}, {"class_token": True}], ids=str
-)
+@pytest.mark.parametrize("changes", [{"image_size": (32, 32)}, {"class_token": True}], ids=str)
 def test_a_study_sees_photographs_as_the_recipe_tells(changes: dict[str, Any]) -> None:
     plan, recipe = make_plan(), replace(make_recipe(), **changes)
     (study,) = studies_of(plan.models[0], make_study_plan())

@@ -61,18 +61,20 @@ def test_images_of_another_size_are_resized(
 ) -> None:
     plan = planned(VIT, f"layers=[{ATTENTION}]", *overrides)
     (model,) = plan.models
-    assert (model.recipe.image_size, model.recipe.network_size) == (seen, resized)
+    assert (model.recipe.image_size, model.network.fixed_size) == ((seen, seen), resized)
     said = " ".join(notices(plan))
-    assert ("vit takes only images of 32 px; those of 48 px are resized" in said) == bool(resized)
+    told = "vit takes only images of 32 px; those of 48 x 48 px are resized"
+    assert (told in said) == bool(resized)
 
 
 def test_networks_that_take_other_sizes_see_images_as_they_are() -> None:
-    assert recipe("demo", "image_size=48").network_size is None
+    (model,) = planned("demo", "image_size=48").models
+    assert model.network.fixed_size is None
 
 
 def test_image_that_is_too_small_for_a_network_of_any_size_is_refused() -> None:
     message = told("alexnet", "image_size=24", "layers=[features.0]")
-    assert "cannot take images of 24 px" in message
+    assert "cannot take images of 24 x 24 px" in message
     assert "its own input size is 224" in message
 
 
@@ -93,15 +95,15 @@ def test_the_bench_resizes_what_the_network_sees() -> None:
     )
     mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in (found.network.mean, found.network.std))
     kept: list[torch.Tensor] = []
-    handle = bench.exact.encoder.layers.encoder_layer_0.register_forward_hook(
+    handle = bench.network.exact.encoder.layers.encoder_layer_0.register_forward_hook(
         lambda module, args, output: kept.append(output)
     )
-    bench.exact((resized - mean) / std)
+    bench.network.exact((resized - mean) / std)
     handle.remove()
-    seen = bench.responses(bench.exact, info)(from_bytes(pixels))
+    (seen,) = bench.network.exact_forward([info])(from_bytes(pixels))
     torch.testing.assert_close(seen, kept[0][:, 1:].mT, atol=1e-4, rtol=1e-4)
     # Photographs are seen as images are, to the bit.
-    answers = bench.observer([info])(pixels)[ATTENTION]
+    answers = bench.network.observer([info])(pixels)[ATTENTION]
     assert torch.equal(answers.mean, seen.mean(dim=2))
 
 
@@ -113,16 +115,16 @@ def test_bits_of_attention_depend_on_no_batch_no_thread_and_no_gradient(precisio
     (info,) = found.choose((layer,))
     (model,) = make_plan(config, [found], ["cpu"]).models
     bench, images = Workbench(found.network, model.recipe, CPU), torch.rand(24, 3, 48, 48)
-    responses, before = bench.responses(bench.fast, info), torch.get_num_threads()
-    reference = responses(images)
+    forward, before = bench.network.fast_forward([info]), torch.get_num_threads()
+    (reference,) = forward(images)
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
             for batch in (8, 16, 24):
                 seen = images[:batch].clone().requires_grad_()
-                assert torch.equal(responses(seen), reference[:batch])
+                assert torch.equal(forward(seen)[0], reference[:batch])
                 with torch.no_grad():
-                    assert torch.equal(responses(seen), reference[:batch])
+                    assert torch.equal(forward(seen)[0], reference[:batch])
     finally:
         torch.set_num_threads(before)
 
@@ -132,7 +134,7 @@ def test_receptive_fields_are_in_pixels_of_the_image() -> None:
     (found,) = survey(config)
     wanted = found.choose(("conv_proj", ATTENTION))
     (model,) = make_plan(config, [found], ["cpu"]).models
-    fields = Workbench(found.network, model.recipe, CPU).receptive_fields(wanted)
+    fields = Workbench(found.network, model.recipe, CPU).network.receptive_fields(wanted)
     # Patches of 8 px are of 16 px in the image, and resizing reaches one pixel beyond.
     assert fields["conv_proj"].shape == (16, 4)
     assert fields["conv_proj"][0].tolist() == [0, 0, 17, 17]
@@ -171,7 +173,7 @@ def test_class_token_is_left_out_unless_it_is_asked_for() -> None:
 def test_table_of_layers_tells_which_tokens_are_left_out() -> None:
     config = configured(VIT, f"layers=[{ATTENTION}]", "image_size=48")
     table = layer_table(config, survey(config))
-    assert "48 px input, resized to 32 px" in table
+    assert "48 x 48 px input, resized to 32 px" in table
     assert "(1+)16x8" in table
     assert "class_token=true keeps them" in table
     config = configured("demo")
@@ -215,7 +217,7 @@ def unfolded() -> torch.nn.Module:
 
 def test_convolution_that_takes_no_colours_is_not_taken_for_one_that_does() -> None:
     message = told("{name: net, target: test_survey.unfolded, input_size: 16}", "layers=['1']")
-    assert "cannot take images of 16 px" in message
+    assert "cannot take images of 16 x 16 px" in message
     assert "convolution takes" not in message
 
 

@@ -83,17 +83,18 @@ def test_channels_are_those_of_the_image_tokens_alone() -> None:
     images = network.block(network.patches(x).flatten(2).mT)
     layer = layer_of(network, "block.1", SIZE)
     assert (layer.shape, layer.positions) == ((19, 8), 16)
-    seen = truncate(network, layer, x[:1])(x)
+    (seen,) = truncate(network, [layer], x[:1])(x)
     assert torch.allclose(seen, images.mT, atol=1e-6)
     reduced = reduce_layers(network, [layer], x, lambda activation: activation.clone())
     assert torch.equal(reduced["block.1"], seen)
     # The class token does not move them, and moves the mean if it is kept.
     with torch.no_grad():
         network.cls_token.add_(5.0)
-    assert torch.equal(truncate(network, layer, x[:1])(x), seen)
+    assert torch.equal(truncate(network, [layer], x[:1])(x)[0], seen)
     kept = next(x for x in describe_layers(network, x[:1], class_token=True) if x.name == "block.1")
-    assert truncate(network, kept, x[:1])(x).shape == (3, 8, 19)
-    assert torch.equal(truncate(network, kept, x[:1])(x)[:, :, 3:], seen)
+    (whole,) = truncate(network, [kept], x[:1])(x)
+    assert whole.shape == (3, 8, 19)
+    assert torch.equal(whole[:, :, 3:], seen)
 
 
 def test_receptive_fields_are_of_the_tokens_that_are_left() -> None:
@@ -136,7 +137,7 @@ def test_attention_returns_a_tuple_of_which_the_first_counts() -> None:
     tokens = torch.cat([network.class_token.expand(3, -1, -1), tokens], dim=1)
     tokens = block.ln_1(tokens + network.encoder.pos_embedding)
     expected = block.self_attention(tokens, tokens, tokens, need_weights=False)[0]
-    seen = truncate(network, layer, x[:1])(x)
+    (seen,) = truncate(network, [layer], x[:1])(x)
     assert torch.allclose(seen, expected[:, 1:].mT, atol=1e-6)
 
 

@@ -12,16 +12,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.config import Config, config_folder, make_config
+from pipeline.inputs import nowhere
 from pipeline.jobs import STATUS, LayerInfo, NetworkIdentity, Product, Series, Shard, ShardResult
 from pipeline.layers import describe_layers
 from pipeline.listing import Entry, Listing, look_through, write_listing
+from pipeline.objective_records import ChannelObjective
+from pipeline.objectives import Objective, Surroundings, make_objective
+from pipeline.optimizer_records import Adam
 from pipeline.plan import LayerPlan, ModelPlan, Plan, StudyPlan
-from pipeline.recipe import Adam, ChannelObjective, Fourier, Pixel, Recipe, Transforms, trace_steps
+from pipeline.recipe import Fourier, Pixel, Recipe, Transforms, recorded_steps, snapshot_steps
 from pipeline.stages import Sweep
 from pipeline.store import OutputFolder, commit, write_json
 from pipeline.study import summarise
 from pipeline.study_store import write_arrays
 from pipeline.study_tasks import Study, blocks_of
+from pipeline.targets import Targets
 
 STILL = Transforms(jitter=0.0, scale=(1.0, 1.0), rotate=0.0)
 RED, GREEN, BLUE = 0, 1, 2
@@ -36,7 +41,7 @@ def composed(*overrides: str) -> Config:
 def make_recipe(
     parameterization: Fourier | Pixel | None = None,
     transforms: Transforms = STILL,
-    image_size: int = 16,
+    image_size: int | tuple[int, int] = 16,
     **adam: Any,
 ) -> Recipe:
     settings = {"steps": 12, "learning_rate": 0.3, "leaky_steps": 4, **adam}
@@ -45,7 +50,7 @@ def make_recipe(
         parameterization=parameterization or Fourier(),
         transforms=transforms,
         optimizer=Adam(**settings),
-        image_size=image_size,
+        image_size=(image_size, image_size) if isinstance(image_size, int) else image_size,
         precision="fp32",
     )
 
@@ -87,6 +92,26 @@ def layer_of(network: nn.Module, name: str, size: int = 16) -> LayerInfo:
     return {info.name: info for info in describe_layers(network, example(size))}[name]
 
 
+def surroundings(
+    *layers: LayerInfo, size: tuple[int, int] = (16, 16), **changes: Any
+) -> Surroundings:
+    """What an objective knows of layers whose activations it does not ask for."""
+    told = Surroundings(
+        layers=layers or (layer_info(),),
+        activations=lambda images: [],
+        find=nowhere,
+        colours=3,
+        size=(16, 16),
+        device=torch.device("cpu"),
+    )
+    return replace(told, **changes)
+
+
+def channel_mean() -> Objective:
+    """The mean of a channel of any layer."""
+    return make_objective(ChannelObjective(), surroundings())
+
+
 # --- stores --------------------------------------------------------------------------------------
 
 IDENTITY = NetworkIdentity("toy", "c0ffee" * 10, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -115,14 +140,17 @@ def make_plan(
     shard_size: int = 2,
     recipe: Recipe | None = None,
     label: str = "toy",
+    colours: int = 3,
+    targets: Targets | None = None,
 ) -> Plan:
     """A plan of one model; all channels of every layer unless told."""
     wanted = tuple(
-        LayerPlan(info, tuple(range(info.n_channels)) if channels is None else channels)
+        LayerPlan(info, tuple(range(info.n_channels)) if channels is None else channels, targets)
         for info in (layers or (layer_info(),))
     )
+    network = replace(IDENTITY, mean=(0.5,) * colours, std=(0.25,) * colours)
     return Plan(
-        (ModelPlan(label, IDENTITY, 64, recipe or make_recipe(), wanted),), seeds, shard_size
+        (ModelPlan(label, network, 64, recipe or make_recipe(), wanted),), seeds, shard_size
     )
 
 
@@ -184,29 +212,48 @@ def make_series(**changes: Any) -> Series:
 
 
 def make_result(
-    shard: Shard, n_channels: int = 6, status: Mapping[int, str] | None = None
+    shard: Shard,
+    n_channels: int = 6,
+    status: Mapping[int, str] | None = None,
+    parts: int = 1,
 ) -> ShardResult:
-    """Arrays that tell their job: image filled with 10 * channel + seed, activation likewise."""
-    n, recipe, seed = len(shard.channels), shard.series.recipe, shard.series.seed
-    channel = np.asarray(shard.channels)
+    """Arrays that tell their job: image filled with 10 * channel + seed, activation likewise.
+
+    Further variants tell 3 more each; images on the way tell 20 more each; further parts 7 more.
+    """
+    recipe, seed = shard.series.recipe, shard.series.seed
+    channel, steps = np.asarray(shard.channels), recorded_steps(recipe)
     told = (10 * channel + seed).astype(np.float32)
-    size, steps = recipe.image_size, trace_steps(recipe.optimizer.steps)
-    image = np.broadcast_to(told[:, None, None, None], (n, size, size, 3)).astype(np.uint8)
+    if recipe.variants > 1:
+        told = told[:, None] + 3 * np.arange(recipe.variants, dtype=np.float32)
     codes = [STATUS[(status or {}).get(c, "ok")] for c in shard.channels]
     arrays = {
         "channel": channel,
-        "image": image,
+        "image": _filled(told, shard),
         "status": np.asarray(codes, np.uint8),
         "activation": told,
         "activation_robust": told - 0.5,
         "activation_max": told + 0.5,
         "high_frequency": told / 1000,
         "clipped": told / 2000,
-        "trace": told[:, None] + np.arange(len(steps), dtype=np.float32),
+        "trace": told[..., None] + np.arange(len(steps), dtype=np.float32),
         "trace_step": np.asarray(steps),
-        "response": told[:, None] + np.arange(n_channels, dtype=np.float32) / 100,
+        "response": told[..., None] + np.arange(n_channels, dtype=np.float32) / 100,
     }
+    if kept := snapshot_steps(recipe):
+        arrays["snapshot"] = _filled(told[..., None] + 20 * np.arange(len(kept)), shard)
+        arrays["snapshot_step"] = np.asarray(kept)
+    if parts > 1:
+        arrays["part_activation"] = told[..., None] + 7 * np.arange(parts, dtype=np.float32)
     return ShardResult(arrays, {"seconds_per_job": 0.5, "device": "toy"})
+
+
+def _filled(values: NDArray[Any], shard: Shard) -> NDArray[np.uint8]:
+    """A picture of each value."""
+    series = shard.series
+    picture = (*series.recipe.image_size, len(series.network.mean))
+    flat = values[..., None, None, None].astype(np.uint8)
+    return np.broadcast_to(flat, (*values.shape, *picture)).copy()
 
 
 def fill_store(
@@ -225,8 +272,11 @@ def fill_store(
             record = {"what": str(shard), "given_up": True}
             write_json(folder.failure(shard.key, 1), record)
         elif "missing" not in words:
-            layers = {layer.info.name: layer.info for m in plan.models for layer in m.layers}
-            commit(folder, shard, make_result(shard, layers[shard.series.layer].n_channels, status))
+            layers = {layer.info.name: layer for m in plan.models for layer in m.layers}
+            layer = layers[shard.series.layer]
+            parts = len(layer.all_targets.sizes)
+            result = make_result(shard, layer.info.n_channels, status, parts)
+            commit(folder, shard, result)
             paths.append(folder.shard(shard))
     return paths
 

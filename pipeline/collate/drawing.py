@@ -1,6 +1,9 @@
 """What all pictures of the atlas share: colours, the font, tiles, and lines of text that fit."""
 
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -17,26 +20,47 @@ _SMALLEST_FONT = 9
 _SHADOW = "#00000080"
 
 
+@cache
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """The font of all texts, `size` pixels high."""
     return ImageFont.load_default(size)
 
 
-def as_tile(pixels: NDArray[np.uint8], side: int) -> Image.Image:
-    """Pixels (H, W, 3) as a square picture; they are resized only if they are not `side` wide."""
-    tile = Image.fromarray(pixels)
-    if tile.size != (side, side):
-        tile = tile.resize((side, side), Image.Resampling.LANCZOS)
+def as_tile(pixels: NDArray[np.uint8], size: tuple[int, int]) -> Image.Image:
+    """Pixels (H, W, C) as a picture; they are resized only if they are not `size`, width first."""
+    tile = Image.fromarray(in_colour(pixels))
+    if tile.size != size:
+        tile = tile.resize(size, Image.Resampling.LANCZOS)
     return tile
 
 
-def draw_empty(draw: ImageDraw.ImageDraw, corner: tuple[int, int], side: int) -> None:
-    """A crossed out square where an image would be."""
-    x, y = corner
-    end = side - 1
-    draw.rectangle((x, y, x + end, y + end), fill=EMPTY)
-    draw.line((x, y, x + end, y + end), fill=RULE)
-    draw.line((x + end, y, x, y + end), fill=RULE)
+def in_colour(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Pixels (..., C) of any number of colours as RGB (..., 3).
+
+    One colour is grey. Of more than three the first three are shown, of two red and green.
+    """
+    count = pixels.shape[-1]
+    if count == 1:
+        return np.repeat(pixels, 3, axis=-1)
+    if count == 2:
+        return np.concatenate([pixels, np.zeros_like(pixels[..., :1])], axis=-1)
+    return np.ascontiguousarray(pixels[..., :3])
+
+
+def colours_shown(count: int) -> str:
+    """How `in_colour` shows so many colours, where that does not go without saying."""
+    if count in (1, 3):
+        return ""
+    shown = "0, 1 as red, green" if count == 2 else f"0, 1, 2 of {count} as red, green, blue"
+    return f"bands {shown}"
+
+
+def draw_empty(draw: ImageDraw.ImageDraw, corner: tuple[int, int], size: tuple[int, int]) -> None:
+    """A crossed out rectangle where an image would be."""
+    (x, y), (right, bottom) = corner, (corner[0] + size[0] - 1, corner[1] + size[1] - 1)
+    draw.rectangle((x, y, right, bottom), fill=EMPTY)
+    draw.line((x, y, right, bottom), fill=RULE)
+    draw.line((right, y, x, bottom), fill=RULE)
 
 
 def draw_fitting(
@@ -54,13 +78,39 @@ def draw_fitting(
 
 def fitting(text: str, size: int, width: float) -> tuple[str, int]:
     """The text, cut short if it must be, and the largest size up to `size` at which it fits."""
+    text = drawable(text)
     for smaller in range(size, _SMALLEST_FONT - 1, -1):
         if font(smaller).getlength(text) <= width:
             return text, smaller
-    least = font(_SMALLEST_FONT)
-    while text and least.getlength(text + "…") > width:
+    return shortened(text, _SMALLEST_FONT, width), _SMALLEST_FONT
+
+
+def drawable(text: str) -> str:
+    """The text without accents, which the font does not have."""
+    return "".join(c for c in unicodedata.normalize("NFD", text) if not unicodedata.combining(c))
+
+
+def shortened(text: str, size: int, width: float) -> str:
+    """The text, cut short if it must be."""
+    text, letters = drawable(text), font(size)
+    if letters.getlength(text) <= width:
+        return text
+    while text and letters.getlength(text + "…") > width:
         text = text[:-1]
-    return text + "…", _SMALLEST_FONT
+    return text + "…"
+
+
+def numbered(word: str, numbers: Iterable[int], width: float) -> list[str]:
+    """Numbers with a word before each, or where that is too wide, without it."""
+    texts = [f"{word} {number}" for number in numbers]
+    fit = all(font(_SMALLEST_FONT).getlength(text) <= width for text in texts)
+    return texts if fit else [text.removeprefix(f"{word} ") for text in texts]
+
+
+def common_size(texts: Iterable[str], size: int, width: float, least: int = _SMALLEST_FONT) -> int:
+    """The largest size from `least` up to `size` at which all texts fit, or `least`."""
+    longest = max(texts, key=font(size).getlength, default="")
+    return max(least, fitting(longest, size, width)[1])
 
 
 def wrapped(text: str, size: int, width: float) -> list[str]:
@@ -114,7 +164,7 @@ def paint_tile(picture: Image.Image, tile: Tile) -> None:
         letters = max(12, (right - left) // 9)
         paint_text(draw, Text(tile.box, tile.word, letters, ALARM, "centre"))
         return
-    shown = as_tile(tile.pixels, right - left)
+    shown = as_tile(tile.pixels, (right - left, right - left))
     if tile.frame is not None:
         _draw_frame(shown, tile.frame, (right - left) / tile.pixels.shape[1])
     picture.paste(shown, (left, top))

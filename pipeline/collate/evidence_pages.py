@@ -13,10 +13,10 @@ from PIL import Image
 from pipeline.collate.evidence_row import MOST_IMAGES, EvidenceRow
 from pipeline.collate.evidence_sheet import draw_sheet, pages, rows_per_page
 from pipeline.collate.gather import LayerView
-from pipeline.collate.montage import describe_recipe
 from pipeline.collate.overlay import overlay
-from pipeline.jobs import STATUS
+from pipeline.jobs import FATES, STATUS
 from pipeline.store import write_atomically
+from pipeline.wording import describe_recipe
 
 _FACTS = {
     "activation": "{:.4g}",
@@ -33,7 +33,6 @@ _NOTES = (
     "rank: how many channels' photographs it resembles more, plus one.",
     "Frames: what the position of the largest response sees.",
 )
-_WORDS = {code: name for name, code in STATUS.items() if name != "ok"}
 
 
 def write_pages(view: LayerView, tile: int) -> None:
@@ -91,7 +90,7 @@ def _row(group: h5py.Group, row: int) -> EvidenceRow:
     return EvidenceRow(
         channel=int(group["channel"][row]),
         images=tuple(image if there else None for image, there in zip(images, made, strict=True)),
-        words=tuple(_WORDS.get(int(code), "") for code in status),
+        words=tuple(FATES.get(int(code), "") for code in status),
         strongest=strongest,
         overlays=_overlays(dataset, row, strongest),
         weakest=_photographs(dataset, "bottom_jpeg", row, images.shape[1]),

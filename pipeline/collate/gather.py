@@ -1,17 +1,17 @@
 """Find the committed jobs of a layer and read them shard by shard, in flat memory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.jobs import STATUS, Product, Shard, ShardResult
+from pipeline.jobs import FATES, STATUS, Product, Shard, ShardResult
 from pipeline.plan import LayerPlan, ModelPlan, Plan
 from pipeline.sealed_file import CorruptFile
-from pipeline.shard_file import decode, packed_images
+from pipeline.shard_file import decode, packed_pictures, pictures_of
 from pipeline.store import DoneIndex, OutputFolder, safe_name, set_aside
 from pipeline.study_store import Arrays, Findings, read_arrays, read_findings
 from pipeline.study_tasks import Study, examples_of_layer, study_of
@@ -25,8 +25,26 @@ class Piece:
     """Where the jobs lie among the layer's wanted channels."""
     seed_index: int
     result: ShardResult
-    packed_images: Callable[[], list[bytes]]
-    """The same images as `result` has, as they lie in the file."""
+    """All but the pictures."""
+    data: bytes
+    """The file."""
+    inside: tuple[int, ...]
+    """Where the jobs lie in it."""
+
+    def pictures(
+        self, name: str, some: Iterable[int] | None = None
+    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """The row and the pictures of each job, or of some of them, one in memory at a time."""
+        chosen = list(range(len(self.inside)) if some is None else some)
+        inside = [self.inside[i] for i in chosen]
+        rows = self.rows[chosen].tolist()
+        return zip(rows, pictures_of(self.data, name, inside), strict=True)
+
+    def packed(self, name: str) -> Iterator[tuple[tuple[int, ...], bytes]]:
+        """Every picture as it lies in the file: its place in an array of the layer, its bytes."""
+        place = dict(zip(self.inside, self.rows.tolist(), strict=True))
+        for row, corner, chunk in packed_pictures(self.data, name, self.inside):
+            yield (place[row], self.seed_index, *corner), chunk
 
 
 @dataclass
@@ -51,9 +69,27 @@ class LayerView:
         return f"{safe_name(self.model.label)}/{safe_name(self.layer.info.name)}"
 
     @property
-    def image_size(self) -> int:
+    def image_size(self) -> tuple[int, int]:
         """Height and width of the images."""
         return self.model.recipe.image_size
+
+    @property
+    def colours(self) -> int:
+        """How many colours the images have."""
+        return self.model.colours
+
+    @property
+    def variants(self) -> tuple[int, ...]:
+        """The axis of variants in the shape of an array: none if a job has one image."""
+        count = self.model.recipe.variants
+        return () if count == 1 else (count,)
+
+    @property
+    def pictures(self) -> list[str]:
+        """Which arrays of pictures there are of each job."""
+        recipe = self.model.recipe
+        asked = {"snapshot": recipe.snapshots > 0, "alpha": recipe.parameterization.alpha}
+        return ["image", *(name for name, wanted in asked.items() if wanted)]
 
     def located(self) -> Iterator[tuple[int, Shard, dict[int, Path]]]:
         """Every shard with its seed's index and the files that hold its channels."""
@@ -71,17 +107,17 @@ class LayerView:
                 if result is None:
                     continue
                 channels = result.arrays["channel"].tolist()
-                inside = np.asarray([i for i, c in enumerate(channels) if c in wanted])
+                inside = [i for i, channel in enumerate(channels) if channel in wanted]
                 rows = np.asarray([place[channels[i]] for i in inside])
-                chosen = ShardResult(result.rows(inside), result.facts)
-                yield Piece(rows, seed_index, chosen, partial(_packed, data, inside.tolist()))
+                chosen = ShardResult(result.rows(np.asarray(inside)), result.facts)
+                yield Piece(rows, seed_index, chosen, data, tuple(inside))
 
     def _read(self, path: Path) -> tuple[bytes, ShardResult | None]:
         if path in self.corrupt:
             return b"", None
         try:
             data = path.read_bytes()
-            return data, decode(data)[1]
+            return data, decode(data, pictures=False)[1]
         except (CorruptFile, FileNotFoundError):
             self.corrupt.append(path)
             set_aside(path)
@@ -112,11 +148,20 @@ class LayerView:
         are `silent`: it is the image that fails, not the channel.
         """
         dead = status == STATUS["dead"]
-        found = self.findings() if dead.any() else None
-        if found is None:
+        if not dead.any() or self._moved is None:
             return status
-        moved = (found.study.max > found.study.min)[self.channels]
-        return np.where(dead & moved[:, None], STATUS["silent"], status).astype(np.uint8)
+        return np.where(dead & self._moved[:, None], STATUS["silent"], status).astype(np.uint8)
+
+    def fate(self, row: int, status: int) -> str:
+        """What became of a job that did not go well, in a word, in the same light."""
+        silent = status == STATUS["dead"] and self._moved is not None and self._moved[row]
+        return FATES.get(STATUS["silent"] if silent else status, "")
+
+    @cached_property
+    def _moved(self) -> NDArray[np.bool_] | None:
+        """Which channels (C,) some photograph moves, if that is known."""
+        found = self.findings()
+        return None if found is None else (found.study.max > found.study.min)[self.channels]
 
     def photographs_done(self) -> list[str]:
         """The keys of the committed files about photographs: study and examples."""
@@ -151,11 +196,6 @@ class LayerView:
             if rows and self.index.has_failed(shard, located):
                 status[rows, seed_index] = STATUS["failed"]
         return status
-
-
-def _packed(data: bytes, inside: list[int]) -> list[bytes]:
-    packed = packed_images(data)
-    return [packed[i] for i in inside]
 
 
 def layer_views(folder: OutputFolder, plan: Plan) -> Iterator[LayerView]:

@@ -14,8 +14,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.collate.coordinates import add_coordinates, colour_axis
 from pipeline.collate.gather import LayerView
-from pipeline.collate.scales import add_scale, label
+from pipeline.collate.scales import label
 from pipeline.collate.study_group import (
     write_dataset,
     write_evidence,
@@ -24,7 +25,7 @@ from pipeline.collate.study_group import (
 from pipeline.errors import StorageError
 from pipeline.evidence import STRONGEST
 from pipeline.jobs import STATUS
-from pipeline.recipe import trace_steps
+from pipeline.recipe import recorded_steps, snapshot_steps
 from pipeline.records import canonical_json, plain
 from pipeline.shard_file import IMAGE_FILTERS
 from pipeline.store import OutputFolder
@@ -46,10 +47,17 @@ _MEANING = {
     "status": "what became of the job",
     "start": "which random start lived: 0, the first, but for channels that it left dead",
     "alpha": "where the gradient fell during ascent, as a map of opacity",
+    "part_activation": "what each part of a target that consists of several answers",
+    "snapshot": "the image on its way",
 }
 
-_FURTHER_SCALES = {
-    "image": ("y", "x", "rgb"),
+_OF_JOBS = frozenset({"status", "start"})
+"""Datasets without an axis of variants."""
+
+_FURTHER_AXES = {
+    "image": ("y", "x", "colour"),
+    "part_activation": ("part",),
+    "snapshot": ("step", "y", "x", "colour"),
     "trace": ("trace_step",),
     "response": ("response_channel",),
     "alpha": ("y", "x"),
@@ -99,12 +107,12 @@ def _write_layer(file: h5py.File, view: LayerView) -> None:
         for name, array in piece.result.arrays.items():
             if name == "status":
                 status[where] = array
-            elif name == "image":
-                # Packed alike in store and atlas: copied as they are, more than three times faster.
-                for row, chunk in zip(piece.rows.tolist(), piece.packed_images(), strict=True):
-                    group[name].id.write_direct_chunk((row, piece.seed_index, 0, 0, 0), chunk)
-            elif name in group and name not in ("channel", "trace_step"):
+            elif name in group and name not in ("channel", "trace_step", "snapshot_step"):
                 group[name][where] = array
+        for name in view.pictures:
+            # Packed alike in store and atlas: copied as they are, more than three times faster.
+            for place, chunk in piece.packed(name):
+                group[name].id.write_direct_chunk(place, chunk)
     _write_evidence(group, view, status)
 
 
@@ -126,42 +134,49 @@ def _layer_group(file: h5py.File, view: LayerView) -> h5py.Group:
 
 
 def _create_datasets(file: h5py.File, group: h5py.Group, view: LayerView) -> None:
-    size, n = view.image_size, view.layer.info.n_channels
-    steps = trace_steps(view.model.recipe.optimizer.steps)
-    scales = {
-        "channel": view.channels,
-        "seed": np.asarray(view.plan.seeds, dtype=np.int64),
-        "y": np.arange(size),
-        "x": np.arange(size),
-        "rgb": np.arange(3),
-        "trace_step": np.asarray(steps, dtype=np.int64),
-        "response_channel": np.arange(n),
-    }
-    for name, values in scales.items():
-        add_scale(group, name, values)
+    add_coordinates(group, view)
+    recipe, n = view.model.recipe, view.layer.info.n_channels
     per_job = (len(view.channels), len(view.plan.seeds))
+    per_image = (*per_job, *view.variants)
     nan = {"dtype": "f4", "fillvalue": np.nan}
-    group.create_dataset(
-        "image", (*per_job, size, size, 3), "u1", chunks=(1, 1, size, size, 3), **IMAGE_FILTERS
-    )
     group.create_dataset("status", per_job, dtype=file[_STATUS_TYPE])
-    for name in _SCALARS:
-        group.create_dataset(name, per_job, **nan)
-    group.create_dataset("trace", (*per_job, len(steps)), **nan)
-    group.create_dataset("response", (*per_job, n), **nan)
     group.create_dataset("start", per_job, "u1")
-    if view.model.recipe.parameterization.alpha:
-        chunks = (1, 1, size, size)
-        group.create_dataset("alpha", (*per_job, size, size), "u1", chunks=chunks, **IMAGE_FILTERS)
+    for name in _SCALARS:
+        group.create_dataset(name, per_image, **nan)
+    group.create_dataset("trace", (*per_image, len(recorded_steps(recipe))), **nan)
+    group.create_dataset("response", (*per_image, n), **nan)
+    for name in view.pictures:
+        many = (*per_image, len(snapshot_steps(recipe))) if name == "snapshot" else per_image
+        shape = view.image_size if name == "alpha" else (*view.image_size, view.colours)
+        _create_pictures(group, name, many, shape)
+    parts = len(view.layer.all_targets.sizes)
+    if parts > 1:
+        group.create_dataset("part_activation", (*per_image, parts), **nan)
     for name, meaning in _MEANING.items():
         if name in group:
-            label(group, name, ("channel", "seed", *_FURTHER_SCALES.get(name, ())), meaning)
+            label(group, name, ("channel", "seed", *_further_axes(view, name)), meaning)
+
+
+def _further_axes(view: LayerView, name: str) -> list[str]:
+    """The axes of a dataset after those of the jobs."""
+    if name in _OF_JOBS:
+        return []
+    axes = [colour_axis(view) if axis == "colour" else axis for axis in _FURTHER_AXES.get(name, ())]
+    return ["variant", *axes] if view.variants else axes
+
+
+def _create_pictures(
+    group: h5py.Group, name: str, many: tuple[int, ...], picture: tuple[int, ...]
+) -> None:
+    chunks = ((1,) * len(many)) + picture
+    group.create_dataset(name, (*many, *picture), "u1", chunks=chunks, **IMAGE_FILTERS)
 
 
 def _write_evidence(group: h5py.Group, view: LayerView, status: NDArray[np.uint8]) -> None:
     """Add the status, and what photographs say of the images, as far as it is known."""
     group["status"][...] = view.judged(status)
-    write_selectivity(group, view)
+    if view.model.recipe.objective.of_channels:
+        write_selectivity(group, view)
     plan, found = view.plan.study, view.findings()
     if plan is None or found is None:
         return

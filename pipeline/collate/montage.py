@@ -1,80 +1,36 @@
 """Montages: one PNG per layer, every channel in order under its number.
 
-A title line, then a grid. With several seeds a cell holds them side by side (`seeds: row`), or
-there is one grid after the other (`seeds: grid`). Jobs without an image are told apart at a glance:
-`dead`, `diverged`, `failed` and `missing` are written where the picture would be or under it.
+A title, then a grid. With several seeds a cell holds them side by side (`seeds: row`), or there is
+one grid after the other (`seeds: grid`); several images of one job always stand side by side. Jobs
+without an image are told apart at a glance: `dead`, `diverged`, `failed` and `missing` are written
+where the picture would be or under it.
 """
 
 import io
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from pipeline.collate.drawing import (
-    ALARM,
     FAINT,
-    INK,
-    LARGEST_SIDE,
     PAPER,
     as_tile,
+    common_size,
     draw_empty,
-    draw_fitting,
     font,
+    numbered,
 )
 from pipeline.collate.gather import LayerView
+from pipeline.collate.labels import Label, draw_heading, facts_of, variant_words, write_label
+from pipeline.collate.layout import Layout, plan_layout
 from pipeline.config import CollateSettings
-from pipeline.jobs import STATUS
-from pipeline.recipe import Recipe
+from pipeline.jobs import FATES, STATUS
 from pipeline.store import OutputFolder, write_atomically
-
-_STATUS_NAMES = {code: name for name, code in STATUS.items()}
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where everything is, in pixels."""
-
-    tile: int
-    columns: int
-    rows: int
-    seeds_across: int
-    grids: int
-    gap: int
-    label: int
-    """Height of the line of channel numbers."""
-    header: int
-    """Height of the title."""
-    subtitle: int
-    """Height of the line above each grid, if there are several."""
-
-    @property
-    def cell(self) -> tuple[int, int]:
-        """Width and height of a channel's cell, with the gap after it."""
-        width = self.seeds_across * self.tile + (self.seeds_across - 1) * (self.gap // 2)
-        return width + self.gap, self.tile + self.label + self.gap
-
-    @property
-    def grid_height(self) -> int:
-        """Height of one grid with its subtitle."""
-        return self.subtitle + self.rows * self.cell[1]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height of the whole picture."""
-        width = 2 * self.gap + self.columns * self.cell[0]
-        return max(width, 360), self.header + self.grids * self.grid_height + 2 * self.gap
-
-    def tile_corner(self, position: int, seed_index: int) -> tuple[int, int]:
-        """Top left of the tile of a channel (by its place in the grid) and seed."""
-        row, column = divmod(position, self.columns)
-        grid = seed_index if self.grids > 1 else 0
-        across = 0 if self.grids > 1 else seed_index
-        x = 2 * self.gap + column * self.cell[0] + across * (self.tile + self.gap // 2)
-        y = self.header + grid * self.grid_height + self.subtitle + row * self.cell[1]
-        return x, y
+from pipeline.wording import count_targets, layer_title, target_label
 
 
 def write_montage(folder: OutputFolder, view: LayerView, settings: CollateSettings) -> None:
@@ -86,34 +42,21 @@ def write_montage(folder: OutputFolder, view: LayerView, settings: CollateSettin
 
 def draw_montage(view: LayerView, settings: CollateSettings) -> Image.Image:
     """The montage of a layer: an RGB picture."""
-    layout = plan_layout(len(view.channels), len(view.plan.seeds), view.image_size, settings)
+    n, seeds, variants = len(view.channels), len(view.plan.seeds), math.prod(view.variants)
+    layout = plan_layout(n, seeds, view.image_size, settings, variants)
     picture = Image.new("RGB", layout.size, PAPER)
-    draw = ImageDraw.Draw(picture)
     status = _draw_tiles(picture, view, layout)
-    _draw_title(draw, view, layout, status)
-    _draw_labels(draw, view, layout, status)
+    targets = count_targets(view.model.recipe, view.layer)
+    title = layer_title(view.model, view.layer)
+    draw_heading(picture, layout, title, [targets, _fates(status), *facts_of(view)])
+    draw = ImageDraw.Draw(picture)
+    for label in _labels(view, layout, status):
+        write_label(draw, label)
+    if layout.grids > 1:
+        for grid, seed in enumerate(view.plan.seeds):
+            corner = (2 * layout.gap, layout.header + grid * layout.grid_height)
+            draw.text(corner, f"seed {seed}", FAINT, font(layout.letters))
     return picture
-
-
-def plan_layout(n: int, seeds: int, image_size: int, settings: CollateSettings) -> Layout:
-    """Choose columns and tile size for n channels: about a square, and never too large to open."""
-    across = seeds if settings.seeds == "row" else 1
-    grids = seeds if settings.seeds == "grid" and seeds > 1 else 1
-    columns = min(n, settings.columns or _even_columns(n, math.sqrt(n * grids / across)))
-    rows = math.ceil(n / columns)
-    tile = min(image_size, settings.tile)
-    longest = max(columns * across, rows * grids)
-    tile = max(16, min(tile, LARGEST_SIDE // longest - settings.gap))
-    label = max(12, round(tile * 0.14)) + 4
-    header = 2 * settings.gap + max(34, round(tile * 0.42))
-    subtitle = label + settings.gap if grids > 1 else 0
-    return Layout(tile, columns, rows, across, grids, settings.gap, label, header, subtitle)
-
-
-def _even_columns(n: int, square: float) -> int:
-    """Columns that leave the fewest cells of the last row empty, from a square to twice as wide."""
-    candidates = range(max(1, round(square)), max(1, round(2 * square)) + 1)
-    return min(candidates, key=lambda columns: (-n % columns, columns))
 
 
 def _draw_tiles(picture: Image.Image, view: LayerView, layout: Layout) -> NDArray[np.uint8]:
@@ -122,65 +65,51 @@ def _draw_tiles(picture: Image.Image, view: LayerView, layout: Layout) -> NDArra
     draw = ImageDraw.Draw(picture)
     for piece in view.pieces():
         status[piece.rows, piece.seed_index] = piece.result.arrays["status"]
-        for row, pixels in zip(piece.rows, piece.result.arrays["image"], strict=True):
-            corner = layout.tile_corner(int(row), piece.seed_index)
-            picture.paste(as_tile(pixels, layout.tile), corner)
+        for row, images in piece.pictures("image"):
+            variants = images.reshape(layout.variants, *images.shape[-3:])
+            for variant, pixels in enumerate(variants):
+                corner = layout.tile_corner(row, piece.seed_index, variant)
+                picture.paste(as_tile(pixels, layout.tile), corner)
     status = view.judged(status)
     for row, seed_index in np.argwhere(np.isin(status, (STATUS["failed"], STATUS["missing"]))):
-        draw_empty(draw, layout.tile_corner(int(row), int(seed_index)), layout.tile)
+        for variant in range(layout.variants):
+            draw_empty(draw, layout.tile_corner(int(row), int(seed_index), variant), layout.tile)
     return status
 
 
-def _draw_title(
-    draw: ImageDraw.ImageDraw, view: LayerView, layout: Layout, status: NDArray[np.uint8]
-) -> None:
-    width = layout.size[0] - 4 * layout.gap
-    size = max(14, round(layout.tile * 0.19))
-    title = f"{view.model.label}  ·  {view.layer.info.name}"
-    x, y = 2 * layout.gap, layout.gap
-    draw_fitting(draw, (x, y), title, INK, size, width)
-    counts = ", ".join(
-        f"{int((status == code).sum())} {name}"
-        for name, code in STATUS.items()
-        if name != "ok" and (status == code).any()
-    )
-    n, total = len(view.channels), view.layer.info.n_channels
-    text = f"{n} of {total} channels" if n < total else f"{n} channel{'s' if n > 1 else ''}"
-    text += f"  ·  {describe_recipe(view.model.recipe)}" + (f"  ·  {counts}" if counts else "")
-    small = max(13, round(size * 0.62))
-    draw_fitting(draw, (x, y + size * 1.35), text, FAINT, small, width)
+def _fates(status: NDArray[np.uint8]) -> str:
+    """How many jobs came to nothing, and how."""
+    counts = {word: int((status == code).sum()) for code, word in FATES.items()}
+    return ", ".join(f"{n} {word}" for word, n in counts.items() if n)
 
 
-def _draw_labels(
-    draw: ImageDraw.ImageDraw, view: LayerView, layout: Layout, status: NDArray[np.uint8]
-) -> None:
-    small = font(max(10, layout.label - 6))
-    for place, channel in enumerate(view.channels):
+def _labels(view: LayerView, layout: Layout, status: NDArray[np.uint8]) -> Iterator[Label]:
+    """All words below images: names of variants, seeds, then targets."""
+    fates = np.vectorize(lambda code: FATES.get(code, ""), otypes=[object])(status)
+    yield from _captions(view, layout, fates)
+    recipe, channels = view.model.recipe, view.layer.channels
+    texts = [target_label(recipe, view.layer, channel) for channel in channels]
+    # Names that are long are cut short rather than made as small as can be.
+    size = common_size(texts, layout.letters, layout.room, round(0.7 * layout.letters))
+    for place, text in enumerate(texts):
         for grid in range(layout.grids):
-            here = status[place, grid] if layout.grids > 1 else status[place].max()
-            x, y = layout.tile_corner(place, grid if layout.grids > 1 else 0)
-            text = str(channel)
-            word = _STATUS_NAMES[int(here)] if here else ""
-            after = draw.textlength(text + "  ", small)
-            fits = after + draw.textlength(word, small) <= layout.cell[0] - layout.gap // 2
-            # Where there is no room for the word, the number takes its colour.
-            draw.text((x, y + layout.tile + 2), text, INK if fits else ALARM, small)
-            if word and fits:
-                draw.text((x + after, y + layout.tile + 2), word, ALARM, small)
-    if layout.grids > 1:
-        for grid, seed in enumerate(view.plan.seeds):
-            y = layout.header + grid * layout.grid_height
-            draw.text((2 * layout.gap, y), f"seed {seed}", FAINT, small)
+            fate = "" if layout.blocks > 1 else fates[place, grid]
+            corner = layout.line_corner(-1, place, grid)
+            yield Label(corner, text, size, layout.room, fate=fate)
 
 
-def describe_recipe(recipe: Recipe) -> str:
-    """A recipe in a few words; that images were photographs once is among them."""
-    parameterization, optimizer = recipe.parameterization.name, recipe.optimizer
-    start = _STARTS.get(recipe.init.name, "")
-    return (
-        f"{recipe.objective.name}, {parameterization}{start}, {optimizer.name} {optimizer.steps} "
-        f"steps, {recipe.image_size} px, {recipe.precision}"
+def _captions(view: LayerView, layout: Layout, fates: NDArray[Any]) -> Iterator[Label]:
+    """What tells the images of a cell apart: seeds, with their fates, and variants."""
+    seeds = numbered("seed", view.plan.seeds, layout.block) if layout.blocks > 1 else []
+    variants = variant_words(view, layout.tile[0]) if layout.variants > 1 else []
+    size = min(
+        common_size(seeds, layout.letters, layout.block),
+        common_size(variants, layout.letters, layout.tile[0]),
     )
-
-
-_STARTS = {"dataset": " from photographs", "spectrum": " from the spectrum of photographs"}
+    for (place, seed), fate in np.ndenumerate(fates):
+        for variant, name in enumerate(variants):
+            corner = layout.line_corner(0, place, seed, variant)
+            yield Label(corner, name, size, layout.tile[0], FAINT)
+        if seeds:
+            corner = layout.line_corner(-2, place, seed)
+            yield Label(corner, seeds[seed], size, layout.block, FAINT, fate)

@@ -1,4 +1,4 @@
-"""Collate a whole output folder: montages and the atlas, from the store and the manifest alone.
+"""Collate a whole output folder: pictures and the atlas, from the store and the manifest alone.
 
 Done in a child process: on a full disk the HDF5 library may take its process down, and a driver
 must be there to say what happened.
@@ -19,6 +19,7 @@ from typing import Any
 import h5py
 
 from pipeline.collate.evidence_pages import n_pages, write_pages
+from pipeline.collate.films import check_snapshots, film_paths, write_films
 from pipeline.collate.gather import LayerView, layer_views
 from pipeline.collate.hdf5 import write_atlas
 from pipeline.collate.montage import write_montage
@@ -47,7 +48,8 @@ def collate(folder: OutputFolder, settings: CollateSettings, anew: bool = False)
         anew: also where atlas and montages seem to be of the shards that are there.
     Raises:
         StorageError: the disk is full or fails.
-        UserError: the list of photographs is gone or unreadable.
+        UserError: the list of photographs is gone or unreadable, or films are asked for of a sweep
+            without snapshots.
     """
     argv = [sys.executable, "-P", "-m", "pipeline", "collate-here", str(folder.root.resolve())]
     argv += [canonical_json(vars(settings)), *([_ANEW] if anew else [])]
@@ -81,14 +83,17 @@ def main(argv: list[str]) -> int:
 
 
 def collate_here(folder: OutputFolder, settings: CollateSettings, anew: bool) -> None:
-    """Write montages and atlas; unless `anew`, only if they are not of the present shards."""
+    """Write pictures and atlas; unless `anew`, only if they are not of the present shards."""
     manifest = read_manifest(folder)
     plan = plan_of(manifest)
+    check_snapshots(settings, min(model.recipe.snapshots for model in plan.models))
     views = list(layer_views(folder, plan))
     content = _content(manifest, views, settings)
     if not anew and is_current(folder, views, content, settings):
         return
     paint(views, partial(write_montage, folder, settings=settings))
+    if settings.films != "none":
+        paint(views, partial(write_films, settings=settings))
     attributes = {
         "config": _yaml(manifest["config"]),
         "versions": canonical_json(manifest["versions"]),
@@ -137,6 +142,7 @@ def _pictures(atlas: h5py.File, view: LayerView, settings: CollateSettings) -> I
     if settings.montage == "evidence":
         for number in range(n_pages(atlas[view.group], settings.tile)):
             yield view.folder.sheet(*names, number + 1)
+    yield from film_paths(view, atlas[view.group]["status"][...], settings)
 
 
 def _content(manifest: dict[str, Any], views: list[LayerView], settings: CollateSettings) -> str:

@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 
 import h5py
+import numpy as np
 from numpy.typing import ArrayLike
 
 
 def add_scale(group: h5py.Group, name: str, values: ArrayLike) -> None:
-    """Add a scale to a group."""
-    group[name] = values
+    """Add a scale to a group: numbers, or texts."""
+    values = np.asarray(values)
+    text = values.dtype.kind == "U"
+    data, dtype = (values.astype(object), h5py.string_dtype()) if text else (values, values.dtype)
+    group.create_dataset(name, data=data, dtype=dtype)
     group[name].make_scale(name)
 
 

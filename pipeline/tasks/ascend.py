@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.bench import LayerBench
+from pipeline.colours import from_bytes, recoloured
 from pipeline.config import DatasetConfig, ModelConfig
 from pipeline.jobs import Series, Shard, ShardResult, joined
 from pipeline.plan import ModelPlan, StudyPlan
 from pipeline.recipe import DatasetInit
-from pipeline.statistics import from_bytes
 from pipeline.store import commit
 from pipeline.study_tasks import study_of
 from pipeline.tasks.base import Workplace
@@ -39,7 +39,8 @@ class ShardRequest:
 class AscentBundle:
     """Shards of one model, layers back to back."""
 
-    model: ModelConfig
+    models: tuple[ModelConfig, ...]
+    """The network, and further ones that its images are for as well."""
     plan: ModelPlan
     study: StudyPlan | None
     """For images that start from photographs."""
@@ -53,13 +54,13 @@ class AscentBundle:
         Raises:
             StorageError: the disk is full or fails.
         """
-        infos = {layer.info.name: layer.info for layer in self.plan.layers}
+        layers = {layer.info.name: layer for layer in self.plan.layers}
         book = self._book(place)
         for name, group in groupby(self.shards(), key=lambda shard: shard.series.layer):
             waiting = list(group)
             # What goes wrong from here on is charged to it.
             place.pulse.beat(tasks=[waiting[0].key])
-            bench = place.bench.layer(infos[name])
+            bench = place.bench.layer(layers[name].info, layers[name].others)
             runner = ShardRunner(place, bench, self.batch_size, self._starts(book, name))
             for shards in place.until_told_to_leave(together(waiting, runner.batch_size)):
                 runner.run([shard for shard in shards if not place.folder.is_done(shard)])
@@ -71,13 +72,19 @@ class AscentBundle:
             return None
         assert self.study is not None
         assert self.dataset is not None
-        return PictureBook(place.folder, self.study, self.dataset, recipe.image_size)
+        return PictureBook(place.folder, self.study, self.dataset, self.plan.photograph_size)
 
     def _starts(self, book: PictureBook | None, layer: str) -> Starts:
         if book is None or self.study is None:
             return lambda channels: None
         study = study_of(self.plan, layer, self.study)
-        return lambda channels: from_bytes(torch.from_numpy(book.strongest(study, channels)))
+        colours = len(self.plan.network.mean)
+
+        def starts(channels: Sequence[int]) -> Tensor:
+            pixels = torch.from_numpy(book.strongest(study, channels))
+            return recoloured(from_bytes(pixels), colours)
+
+        return starts
 
     def shards(self) -> list[Shard]:
         """The shards, in order."""
@@ -141,7 +148,7 @@ class ShardRunner:
 
     def _make_batch(self, batch: list[tuple[str, int]]) -> dict[str, NDArray[Any]]:
         done, busy = self.pulse.facts["done"], self.pulse.facts["busy"]
-        parts = self.bench.recipe.optimizer.steps + 1  # measuring counts as one more step
+        parts = self.bench.recipe.total_steps + 1  # measuring counts as one more step
         started = time.monotonic()
 
         def on_step(step: int) -> None:

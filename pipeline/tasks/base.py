@@ -1,7 +1,7 @@
 """What every kind of bundle has in common."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 import torch
@@ -10,7 +10,8 @@ from pipeline.bench import Workbench
 from pipeline.committer import Committer
 from pipeline.config import ModelConfig
 from pipeline.errors import UserError
-from pipeline.models import load_network
+from pipeline.jobs import NetworkIdentity
+from pipeline.models import Network, load_network
 from pipeline.plan import ModelPlan
 from pipeline.pulse import Pulse
 from pipeline.store import OutputFolder
@@ -22,8 +23,8 @@ class Bundle(Protocol):
     """Tasks of one kind and one model."""
 
     @property
-    def model(self) -> ModelConfig:
-        """How to load the network."""
+    def models(self) -> tuple[ModelConfig, ...]:
+        """How to load the network, and further ones that its images are for as well."""
         ...
 
     @property
@@ -60,17 +61,35 @@ class Drained(Exception):
 def open_workplace(
     bundle: Bundle, folder: OutputFolder, committer: Committer, pulse: Pulse
 ) -> Workplace:
-    """Load the network of a bundle.
-
-    Raises:
-        UserError: its weights are no longer those that were planned with.
-    """
+    """Load the networks of a bundle; raises UserError as `open_bench` does."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = load_network(bundle.model)
-    if network.identity != bundle.plan.network:
-        raise UserError(
-            f"the weights of model {network.label!r} changed while the sweep was running; start it "
-            "again to make the atlas of the new ones."
-        )
-    bench = Workbench(network, bundle.plan.recipe, device)
+    bench = open_bench(bundle.models, bundle.plan, folder, device)
     return Workplace(folder, bench, committer, pulse)
+
+
+def open_bench(
+    models: Sequence[ModelConfig], plan: ModelPlan, folder: OutputFolder, device: torch.device
+) -> Workbench:
+    """Load networks onto a device.
+
+    Args:
+        models: the network of the plan, and further ones that its images are for as well.
+        plan: what they were when the sweep was planned.
+        folder: has the files that the recipe refers to.
+        device: where.
+    Raises:
+        UserError: weights are no longer those that were planned with.
+    """
+    networks = {model.title: _as_planned(model, plan.networks[model.title]) for model in models}
+    main = networks.pop(plan.label)
+    return Workbench(main, plan.recipe, device, networks, folder.input)
+
+
+def _as_planned(model: ModelConfig, planned: NetworkIdentity) -> Network:
+    network = replace(load_network(model), fixed_size=planned.fixed_size)
+    if network.identity != planned:
+        raise UserError(
+            f"the weights of model {network.label!r} are not those that the sweep was planned "
+            "with; run it again to make the atlas of the new ones."
+        )
+    return network

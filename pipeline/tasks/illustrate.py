@@ -1,7 +1,6 @@
 """Illustrate: the photographs that channels answer to most and least, cut to the view, mapped."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -9,15 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pipeline import rng
+from pipeline.colours import from_bytes, recoloured
 from pipeline.config import DatasetConfig, ModelConfig, SaliencyMethod
-from pipeline.objectives import make_objective
+from pipeline.layers import Forward
 from pipeline.plan import ModelPlan, StudyPlan
 from pipeline.records import digest
 from pipeline.saliency import saliency_maps
-from pipeline.statistics import from_bytes
 from pipeline.study import LayerStudy
 from pipeline.study_store import Arrays, write_arrays
 from pipeline.study_tasks import Examples, study_of
@@ -42,7 +40,8 @@ class ExamplesRequest:
 class ExamplesBundle:
     """Examples of one model's channels, layers back to back."""
 
-    model: ModelConfig
+    models: tuple[ModelConfig, ...]
+    """The network."""
     plan: ModelPlan
     study: StudyPlan
     dataset: DatasetConfig
@@ -69,12 +68,12 @@ class Illustrator:
 
     def __init__(self, place: Workplace, bundle: ExamplesBundle) -> None:
         self.place = place
-        size = bundle.plan.recipe.image_size
+        size = bundle.plan.photograph_size
+        self.colours = len(bundle.plan.network.mean)
         self.book = PictureBook(place.folder, bundle.study, bundle.dataset, size)
         self.infos = {layer.info.name: layer.info for layer in bundle.plan.layers}
-        self.objective = make_objective(bundle.plan.recipe.objective)
         # Cutting the network may take longer than the maps of a few channels.
-        self.responses = lru_cache(maxsize=1)(self._responses)
+        self.forward = lru_cache(maxsize=1)(self._forward)
 
     def run(self, task: Examples) -> None:
         """Do one task and have it committed. Raises what earlier commits met."""
@@ -100,9 +99,8 @@ class Illustrator:
         nothing = np.zeros_like(next(iter(pictures.values())))
         pixels = np.stack([pictures.get(index, nothing) for index in shown.ravel().tolist()])
         maps = saliency_maps(
-            self.responses(task.study.layer),
-            self.objective,
-            from_bytes(torch.from_numpy(pixels)).to(device),
+            self.forward(task.study.layer),
+            recoloured(from_bytes(torch.from_numpy(pixels)).to(device), self.colours),
             torch.tensor(np.repeat(task.channels, shown.shape[1]), device=device),
             method,
             rng.keys(_map_keys(task, shown), device),
@@ -116,9 +114,8 @@ class Illustrator:
             jpegs[i] = as_jpeg(picture)
         write_arrays(self.place.folder, task.products[0], {**arrays, "picture": jpegs})
 
-    def _responses(self, layer: str) -> Callable[[Tensor], Tensor]:
-        bench = self.place.bench
-        return bench.responses(bench.exact, self.infos[layer])
+    def _forward(self, layer: str) -> Forward:
+        return self.place.bench.network.exact_forward([self.infos[layer]])
 
 
 def _pick(task: Examples, found: LayerStudy) -> dict[str, NDArray[Any]]:

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.bench import Observe
 from pipeline.config import DatasetConfig, ModelConfig
+from pipeline.device_network import Observe
 from pipeline.jobs import LayerInfo, Product
 from pipeline.listing import Listing
 from pipeline.observe import Answer
@@ -43,7 +43,8 @@ class BlockRequest:
 class StudyBundle:
     """Blocks of photographs for one model."""
 
-    model: ModelConfig
+    models: tuple[ModelConfig, ...]
+    """The network."""
     plan: ModelPlan
     study: StudyPlan
     dataset: DatasetConfig
@@ -81,7 +82,7 @@ class Show:
         self.infos = {layer.info.name: layer.info for layer in bundle.plan.layers}
         self.photographs = open_dataset(bundle.dataset)
         self.listing = Listing(place.folder.listing(bundle.study.listing))
-        self.size = bundle.plan.recipe.image_size
+        self.size = bundle.plan.photograph_size
         self.views = self._read(blocks)
 
     def run(self, block: StudyBlock) -> None:
@@ -90,7 +91,7 @@ class Show:
         pulse.beat(tasks=[block.key])
         begun, busy, done = time.monotonic(), pulse.facts["busy"], pulse.facts["done"]
         infos = [self.infos[study.layer] for study in block.studies]
-        see = self.place.bench.observer(infos)
+        see = self.place.bench.network.observer(infos)
         parts = []
         for start in range(block.start, block.stop, BATCH):
             parts.append(self._see(see, min(BATCH, block.stop - start)))
@@ -140,7 +141,7 @@ class Show:
         """Receptive fields; the worker of the first block finds them."""
         if block.start > 0:
             return {}
-        fields = self.place.bench.receptive_fields(infos)
+        fields = self.place.bench.network.receptive_fields(infos)
         return {s.field: {"box": fields[s.layer].cpu().numpy()} for s in block.studies}
 
     def _read(self, blocks: Sequence[StudyBlock]) -> Iterator[View]:

@@ -1,7 +1,7 @@
 """Every system's images judged alike: on the 8-bit image, in fp32, by the same functions."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from pipeline.bench import Workbench
+from pipeline.colours import from_bytes
 from pipeline.errors import UserError
 from pipeline.evidence import STRONGEST, Reference, agreement, make_reference
 from pipeline.jobs import STATUS, LayerInfo
+from pipeline.layers import Forward
 from pipeline.objectives import Objective
 from pipeline.photographs import FolderPhotographs
-from pipeline.statistics import from_bytes, high_frequency_share, measure
+from pipeline.statistics import high_frequency_share, measure
 from pipeline.views import read_view
 
 _AT_ONCE = 32
@@ -56,7 +58,7 @@ class Judge:
 
     def __init__(self, bench: Workbench, info: LayerInfo, photographs: Photographs | None) -> None:
         layer = bench.layer(info)
-        self.responses: Callable[[Tensor], Tensor] = layer.exact
+        self.forward: Forward = layer.exact
         self.objective: Objective = layer.objective
         self.device = bench.device
         self.photographs = photographs
@@ -86,7 +88,7 @@ class Judge:
 
     def _columns(self, pixels: Tensor, channels: list[int]) -> dict[str, list[Any]]:
         pixels, target = pixels.to(self.device), torch.tensor(channels, device=self.device)
-        measured = measure(self.responses, self.objective, pixels, target)
+        measured = measure(self.forward, self.objective, pixels, target)
         columns = {
             "dead": (measured["status"] == STATUS["dead"]).tolist(),
             "robust_activation": measured["activation_robust"].tolist(),
@@ -101,7 +103,9 @@ class Judge:
     @torch.no_grad()
     def _mean_responses(self, pixels: Tensor) -> Tensor:
         parts = pixels.split(_AT_ONCE)
-        return torch.cat([self.responses(from_bytes(p.to(self.device))).mean(dim=2) for p in parts])
+        return torch.cat(
+            [self.forward(from_bytes(p.to(self.device)))[0].mean(dim=2) for p in parts]
+        )
 
 
 def summarised(verdicts: Sequence[dict[str, float | bool]]) -> dict[str, Any]:

@@ -20,14 +20,15 @@ from torch import Tensor, nn
 
 from pipeline import rng
 from pipeline.bench import Workbench
+from pipeline.colours import to_bytes
 from pipeline.jobs import LayerInfo, Series
 from pipeline.layers import truncate
 from pipeline.models import DTYPES, IMAGENET_MEAN, IMAGENET_STD, Network
-from pipeline.objectives import make_objective
+from pipeline.objectives.base import picked
+from pipeline.optimize import Jobs
 from pipeline.plan import ModelPlan
 from pipeline.recipe import Recipe
 from pipeline.replay import capture
-from pipeline.statistics import to_bytes
 
 T = TypeVar("T")
 
@@ -192,15 +193,16 @@ def _bare_step(case: Case, recipe: Recipe, batch: int) -> Callable[[], Tensor]:
     dtype = DTYPES[recipe.precision]
     module = copy.deepcopy(case.network.module)
     module = module.to(case.device, dtype, memory_format=torch.channels_last)
-    example = case.network.example(case.image_size).to(case.device, dtype)
-    forward = truncate(module, case.info, example)
-    inputs = torch.randn(batch, 3, case.image_size, case.image_size, device=case.device)
+    size = (case.image_size, case.image_size)
+    example = case.network.example(size).to(case.device, dtype)
+    forward = truncate(module, [case.info], example)
+    inputs = torch.randn(batch, 3, *size, device=case.device)
     inputs = inputs.to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
     channels = torch.arange(batch, device=case.device) % case.info.n_channels
-    objective = make_objective(recipe.objective)
 
     def step() -> Tensor:
-        return torch.autograd.grad(objective.score(forward(inputs), channels).sum(), inputs)[0]
+        scores = picked(forward(inputs)[0], channels).mean(dim=1)
+        return torch.autograd.grad(scores.sum(), inputs)[0]
 
     return step
 
@@ -237,7 +239,7 @@ class Ours:
         keys = self._job_keys(unit)
         words, target = rng.keys(keys, device), torch.tensor(unit.channels, device=device)
         before = self.floor and self.floor.milliseconds()
-        _, ascent = timed(lambda: to_bytes(self.bench.climber.ascend(words, target).images), device)
+        _, ascent = timed(lambda: to_bytes(self._ascend(words, target)), device)
         after = self.floor and self.floor.milliseconds()
         arrays, whole = timed(lambda: self.bench.make(keys, unit.channels), device)
         timings = {
@@ -248,6 +250,9 @@ class Ours:
             step = ascent / self.batch / self.steps * 1000
             timings["step_over_floor"] = step / ((before + after) / 2)
         return Made(torch.from_numpy(arrays["image"][: unit.wanted]), timings)
+
+    def _ascend(self, keys: Tensor, targets: Tensor) -> Tensor:
+        return self.bench.climber.ascend(Jobs(keys, targets), lambda step: None).images
 
     def _job_keys(self, unit: Unit) -> list[str]:
         plan, layer = self.plan, self.case.info.name

@@ -1,0 +1,122 @@
+"""Aim: the objective meets the layers, and the channels that are asked for become targets."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pipeline.config import Config
+from pipeline.errors import UserError
+from pipeline.inputs import Find
+from pipeline.jobs import LayerInfo
+from pipeline.layers import match_layers, reduce_layers
+from pipeline.models import Network
+from pipeline.objective_records import (
+    DirectionObjective,
+    JointObjective,
+    LogitObjective,
+    ProbabilityObjective,
+)
+from pipeline.objectives import Surroundings, make_objective
+from pipeline.plan import LayerPlan, Tap
+from pipeline.recipe import Recipe
+from pipeline.resample import resized
+from pipeline.targets import Targets, select_targets
+
+
+def aim(
+    config: Config,
+    recipe: Recipe,
+    find: Find,
+    layers: Sequence[tuple[Network, LayerInfo]],
+) -> LayerPlan:
+    """What is wanted of a layer, or of several that are read together.
+
+    Args:
+        config: which targets.
+        recipe: the objective, its files resolved.
+        find: the files that the recipe refers to.
+        layers: the layer and its network first, further ones after it.
+    Raises:
+        UserError: the objective does not fit the layer, or there are no such targets.
+    """
+    (network, info), *others = layers
+    where = " and ".join(f"{of.label}/{layer.name}" for of, layer in layers)
+    objective = make_objective(recipe.objective, _surroundings(recipe, find, layers))
+    targets = Targets(objective.sizes, _names(recipe, network, objective.sizes))
+    _refuse_endless(recipe, config)
+    return LayerPlan(
+        info,
+        select_targets(config.channels, targets, where),
+        None if targets == Targets((info.n_channels,)) else targets,
+        tuple(Tap(of.label, of.identity, layer) for of, layer in others),
+    )
+
+
+def _names(recipe: Recipe, network: Network, sizes: tuple[int, ...]) -> tuple[str, ...]:
+    """The names of the classes, if targets are the classes that the network tells apart."""
+    of_classes = isinstance(recipe.objective, LogitObjective | ProbabilityObjective)
+    return network.categories if of_classes and sizes == (len(network.categories),) else ()
+
+
+def _refuse_endless(recipe: Recipe, config: Config) -> None:
+    objective = recipe.objective
+    random = isinstance(objective, DirectionObjective) and not objective.vectors
+    if random and config.channels == "all":
+        raise UserError(
+            "there is no end of random directions; say which: channels='0:64', or give a file of "
+            "directions as objective.vectors."
+        )
+
+
+def _surroundings(
+    recipe: Recipe, find: Find, layers: Sequence[tuple[Network, LayerInfo]]
+) -> Surroundings:
+    def activations(images: Tensor) -> list[Tensor]:
+        return [_activation(network, layer, images) for network, layer in layers]
+
+    return Surroundings(
+        layers=tuple(layer for _, layer in layers),
+        activations=activations,
+        find=find,
+        colours=len(layers[0][0].mean),
+        size=recipe.image_size,
+        device=torch.device("cpu"),
+    )
+
+
+def _activation(network: Network, layer: LayerInfo, images: Tensor) -> Tensor:
+    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (network.mean, network.std))
+    size = (images.shape[2], images.shape[3])
+    inputs = (resized(images, network.seen_size(size)) - mean) / std
+    return reduce_layers(network.module, [layer], inputs, lambda found: found)[layer.name]
+
+
+def terms_of(
+    objective: JointObjective, networks: Sequence[tuple[Network, list[LayerInfo]]]
+) -> list[tuple[Network, LayerInfo]]:
+    """The layer of each term and its network.
+
+    Args:
+        objective: as it is in the config.
+        networks: all networks with all their layers; a term without a model is of the first.
+    Raises:
+        UserError: a term names a layer that its model does not have, or networks differ in colours.
+    """
+    by_label = {network.label: (network, layers) for network, layers in networks}
+    first = networks[0][0].label
+    found = [_layer_of(term.layer, *by_label[term.model or first]) for term in objective.terms]
+    colours = {len(network.mean) for network, _ in found}
+    if len(colours) > 1:
+        raise UserError(f"the models of a joint objective differ in colours: {sorted(colours)}.")
+    return found
+
+
+def _layer_of(name: str, network: Network, layers: list[LayerInfo]) -> tuple[Network, LayerInfo]:
+    matches = match_layers((name,), layers, network.module, network.label)
+    if len(matches) > 1:
+        raise UserError(
+            f"a term of the objective needs one layer, and {name!r} of model {network.label!r} is "
+            f"{len(matches)}: {', '.join(match.name for match in matches[:5])}, ..."
+        )
+    return network, matches[0]

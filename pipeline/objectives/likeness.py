@@ -1,0 +1,90 @@
+"""Objectives about a photograph, and what a layer sees in it."""
+
+import torch
+from torch import Tensor
+
+from pipeline.objective_records import (
+    AccentuationObjective,
+    CaricatureObjective,
+    InversionObjective,
+)
+from pipeline.objectives.base import LEAST_COSINE, Activations, Objective, Surroundings, picked
+from pipeline.pictures import read_picture
+
+
+def _seen_in(photograph: str, surroundings: Surroundings) -> Tensor:
+    """What the layer answers to a photograph: (1, K, L)."""
+    path = surroundings.find(photograph)
+    image = read_picture(path, surroundings.colours, surroundings.size).to(surroundings.device)
+    with torch.no_grad():
+        # As many as fill a batch up, because a batch of one takes other kernels.
+        return surroundings.activations(image.expand(8, -1, -1, -1).contiguous())[0][:1].float()
+
+
+class Caricature(Objective):
+    """What the layer sees in a photograph, exaggerated: s = mean_k,l(a * r) * cos(a, r)**p.
+
+    r are the activations of the photograph. Carter et al. 2019, "Activation Atlas", and Olah et al.
+    2018, "The Building Blocks of Interpretability", visualise activations so; with all positions
+    at once it is the caricature of lucid's notebooks.
+    """
+
+    def __init__(self, record: CaricatureObjective, surroundings: Surroundings) -> None:
+        self.sizes, self.power = (1,), record.cosine_power
+        self.seen = _seen_in(record.photograph, surroundings)
+        self.size = self.seen.norm().clamp_min(1e-12)
+
+    def responses(self, activations: Activations, targets: Tensor) -> Tensor:
+        """The score: (B, 1) float32."""
+        activation = activations[0].float()
+        product = (activation * self.seen).flatten(1)
+        score = product.mean(dim=1)
+        if self.power > 0:
+            norms = activation.flatten(1).norm(dim=1) * self.size
+            cosine = product.sum(dim=1) / norms.clamp_min(1e-12)
+            score = score * cosine.clamp_min(LEAST_COSINE) ** self.power
+        return score[:, None]
+
+
+class Inversion(Objective):
+    """An image that the layer takes for the photograph: s = -|a - r|**2 / |r|**2.
+
+    Mahendran & Vedaldi 2015, "Understanding Deep Image Representations by Inverting Them", section
+    2; what holds the image back is the recipe's.
+    """
+
+    def __init__(self, record: InversionObjective, surroundings: Surroundings) -> None:
+        self.sizes = (1,)
+        self.seen = _seen_in(record.photograph, surroundings)
+        self.energy = self.seen.square().sum().clamp_min(1e-12)
+
+    def responses(self, activations: Activations, targets: Tensor) -> Tensor:
+        """The score: (B, 1) float32."""
+        distance = (activations[0].float() - self.seen).square().flatten(1).sum(dim=1)
+        return -(distance / self.energy)[:, None]
+
+
+class Accentuation(Objective):
+    """A channel brought out in a photograph: s = mean_l a[k, l], and s - w * d is climbed.
+
+    d = |a - r|**2 / |r|**2 over all other channels, times |s|: the rest of the layer is to stay
+    what it was in the photograph. After Hamblin et al. 2024, "Feature Accentuation" (arXiv
+    2402.10039), who hold back a layer between image and channel instead. To be started from the
+    photograph.
+    """
+
+    def __init__(self, record: AccentuationObjective, surroundings: Surroundings) -> None:
+        self.sizes, self.weight = (surroundings.layers[0].n_channels,), record.faithfulness
+        self.seen = _seen_in(record.photograph, surroundings)
+        self.energy = self.seen.square().sum().clamp_min(1e-12)
+
+    def responses(self, activations: Activations, targets: Tensor) -> Tensor:
+        """The channel at each position: (B, L) float32."""
+        return picked(activations[0], targets)
+
+    def climbed(self, activations: Activations, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores (B,) and scores less distance (B,), float32."""
+        score = self.score(activations, targets)
+        apart = (activations[0].float() - self.seen).square()
+        rest = apart.flatten(1).sum(dim=1) - picked(apart, targets).sum(dim=1)
+        return score, score - self.weight * score.detach().abs() * rest / self.energy

@@ -1,0 +1,127 @@
+"""What pictures and tables call things: targets, layers, recipes, and how many there are."""
+
+from pipeline.objective_records import (
+    DirectionObjective,
+    JointObjective,
+    LogitObjective,
+    ProbabilityObjective,
+)
+from pipeline.plan import LayerPlan, ModelPlan, Plan
+from pipeline.recipe import Recipe
+from pipeline.records import choice_name
+
+_PLURALS = {"class": "classes"}
+_STARTS = {"dataset": " from photographs", "spectrum": " from the spectrum of photographs"}
+_SHOWN_VARIANTS = 5
+
+
+def counted(n: int, word: str) -> str:
+    """A number of things.
+
+    >>> counted(2, "class")
+    '2 classes'
+    """
+    return f"{n} {word if n == 1 else plural(word)}"
+
+
+def plural(word: str) -> str:
+    """Several of it."""
+    return _PLURALS.get(word, f"{word}s")
+
+
+def count_images(plan: Plan, jobs: int) -> str:
+    """The images of some jobs: `12 images`, `12 jobs of 2 images`."""
+    variants = plan.models[0].recipe.variants
+    return (
+        counted(jobs, "image") if variants == 1 else f"{counted(jobs, 'job')} of {variants} images"
+    )
+
+
+def targets_word(plan: Plan) -> str:
+    """What the targets of a plan are, in the plural."""
+    words = {target_word(model.recipe, layer) for model in plan.models for layer in model.layers}
+    return plural(words.pop() if len(words) == 1 else "target")
+
+
+def target_word(recipe: Recipe, layer: LayerPlan) -> str:
+    """What a target of a layer is, in a word."""
+    objective, targets = recipe.objective, layer.all_targets
+    if len(targets.sizes) > 1:
+        return "combination"
+    if isinstance(objective, LogitObjective | ProbabilityObjective):
+        return "class"
+    if isinstance(objective, DirectionObjective):
+        return "direction"
+    return "whole layer" if layer.targets and targets.count == 1 else "channel"
+
+
+def count_targets(recipe: Recipe, layer: LayerPlan) -> str:
+    """How many targets there are pictures of, and of how many.
+
+    Combinations are too many to say of how many, and a whole layer is one.
+    """
+    word, n, count = target_word(recipe, layer), len(layer.channels), layer.all_targets.count
+    if word == "whole layer":
+        return word
+    if n < count and word != "combination":
+        return f"{n} of {counted(count, word)}"
+    return counted(n, word)
+
+
+def target_label(recipe: Recipe, layer: LayerPlan, target: int) -> str:
+    """A target where it is plain what it is: its number, and its name if it has one."""
+    word = target_word(recipe, layer)
+    return word if word == "whole layer" else layer.all_targets.label(target)
+
+
+def target_name(recipe: Recipe, layer: LayerPlan, target: int) -> str:
+    """A target in full: `channel 5`, `channels 3+17`, `class 207 golden retriever`."""
+    word, label = target_word(recipe, layer), target_label(recipe, layer, target)
+    if word == "whole layer":
+        return label
+    return f"channels {label}" if word == "combination" else f"{word} {label}"
+
+
+def layer_title(model: ModelPlan, layer: LayerPlan) -> str:
+    """Model and layer that images are for; of several, with how much each counts."""
+    title = f"{model.label}  ·  {layer.info.name}"
+    objective, before = model.recipe.objective, model.label
+    if not isinstance(objective, JointObjective):
+        return title
+    title = _times(objective.terms[0].weight) + title
+    for term, tap in zip(objective.terms[1:], layer.others, strict=True):
+        sign = "   -   " if term.weight < 0 else "   +   "
+        label = "" if tap.model == before else f"{tap.model}  ·  "
+        title += f"{sign}{_times(abs(term.weight))}{label}{tap.info.name}"
+        before = tap.model
+    return title
+
+
+def _times(weight: float) -> str:
+    # The font of the pictures has no other signs for minus and times.
+    return "" if weight == 1.0 else f"{weight:g} x "
+
+
+def describe_recipe(recipe: Recipe) -> str:
+    """A recipe in a few words; that images were photographs once is among them."""
+    parameterization, optimizer = recipe.parameterization.name, recipe.optimizer
+    start = _STARTS.get(recipe.init.name, "")
+    height, width = recipe.image_size
+    size = f"{height}" if height == width else f"{width} x {height}"
+    octaves = f" in {counted(recipe.octaves.count, 'octave')}" if recipe.octaves else ""
+    return (
+        f"{choice_name(type(recipe.objective))}{_variants(recipe)}, {parameterization}{start}, "
+        f"{optimizer.name} {counted(recipe.total_steps, 'step')}{octaves}, {size} px, "
+        f"{recipe.precision}"
+    )
+
+
+def _variants(recipe: Recipe) -> str:
+    """What tells images of one target apart, and what is unusual about the only one."""
+    names = recipe.objective.variant_names
+    if names in (("0",), ("positive",)):
+        return ""
+    if names == tuple(map(str, range(len(names)))):
+        return f" ({len(names)} images)"
+    shown = names if len(names) <= _SHOWN_VARIANTS else (names[0], "...", names[-1])
+    return f" ({', '.join(shown)})"

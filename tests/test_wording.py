@@ -1,0 +1,103 @@
+"""What things are called, in pictures and tables."""
+
+from dataclasses import replace
+
+import pytest
+from toys import IDENTITY, layer_info, make_plan, make_recipe
+
+from pipeline.objective_records import (
+    ChannelObjective,
+    DirectionObjective,
+    DiversityObjective,
+    InterpolationObjective,
+    JointObjective,
+    LayerObjective,
+    LogitObjective,
+    Objective,
+    Term,
+)
+from pipeline.plan import Tap
+from pipeline.recipe import DatasetInit, Octaves
+from pipeline.targets import Targets
+from pipeline.wording import (
+    count_images,
+    count_targets,
+    describe_recipe,
+    layer_title,
+    target_label,
+    target_name,
+    targets_word,
+)
+
+NAMED = Targets((3,), ("owl", "cab", "tench"))
+KINDS: list[tuple[Objective, Targets | None, int, str, str, str]] = [
+    (ChannelObjective(), None, 4, "1 of 6 channels", "4", "channel 4"),
+    (LogitObjective(), NAMED, 1, "1 of 3 classes", "1 cab", "class 1 cab"),
+    (LogitObjective(), None, 1, "1 of 6 classes", "1", "class 1"),
+    (DirectionObjective(), Targets((1,)), 0, "1 direction", "0", "direction 0"),
+    (InterpolationObjective(), Targets((6, 6)), 20, "1 combination", "3+2", "channels 3+2"),
+    (LayerObjective(), Targets((1,)), 0, "whole layer", "whole layer", "whole layer"),
+]
+
+
+@pytest.mark.parametrize(("objective", "targets", "target", "counted", "label", "name"), KINDS)
+def test_targets_are_called_what_they_are(
+    objective: Objective, targets: Targets | None, target: int, counted: str, label: str, name: str
+) -> None:
+    recipe = replace(make_recipe(), objective=objective)
+    plan = make_plan(layer_info("a", 6), channels=(target,), recipe=recipe, targets=targets)
+    (layer,) = plan.models[0].layers
+    assert count_targets(recipe, layer) == counted
+    assert target_label(recipe, layer, target) == label
+    assert target_name(recipe, layer, target) == name
+    assert targets_word(plan).rstrip("es") in counted
+
+
+def test_jobs_of_several_images_are_told_from_images() -> None:
+    several = replace(make_recipe(), objective=DiversityObjective(images=3))
+    assert count_images(make_plan(), 1) == "1 image"
+    assert count_images(make_plan(), 2) == "2 images"
+    assert count_images(make_plan(recipe=several), 2) == "2 jobs of 3 images"
+
+
+_WEIGHTS = ((1.0, 1.0, 1.0), (2.0, -1.0, -0.5))
+
+
+def joint_title(weights: tuple[float, ...]) -> str:
+    """The title of a sum of three layers, of which the last is of another network."""
+    terms = tuple(Term(layer, weight=w) for layer, w in zip("abc", weights, strict=True))
+    recipe = replace(make_recipe(), objective=JointObjective(terms=terms))
+    (model,) = make_plan(layer_info("a"), recipe=recipe, label="net").models
+    others = (Tap("net", IDENTITY, layer_info("b")), Tap("other", IDENTITY, layer_info("c")))
+    return layer_title(model, replace(model.layers[0], others=others))
+
+
+def test_a_joint_title_names_every_term_with_its_weight() -> None:
+    plain, weighted = (" ".join(title.split()) for title in map(joint_title, _WEIGHTS))
+    assert plain == "net · a + b + other · c"
+    assert weighted == "2 x net · a - b - 0.5 x other · c"
+
+
+def test_that_images_were_photographs_is_told() -> None:
+    assert "photographs" not in describe_recipe(make_recipe())
+    assert "from photographs" in describe_recipe(replace(make_recipe(), init=DatasetInit()))
+
+
+@pytest.mark.parametrize(
+    ("objective", "words"),
+    [
+        (ChannelObjective(), "channel, "),
+        (ChannelObjective(sign="both"), "channel (positive, negative), "),
+        (ChannelObjective(sign="negative"), "channel (negative), "),
+        (DiversityObjective(images=4), "diversity (4 images), "),
+        (InterpolationObjective(images=3), "interpolation (0, 0.5, 1), "),
+        (InterpolationObjective(images=9), "interpolation (0, ..., 1), "),
+    ],
+)
+def test_a_recipe_tells_what_sets_its_images_apart(objective: Objective, words: str) -> None:
+    assert describe_recipe(replace(make_recipe(), objective=objective)).startswith(words)
+
+
+def test_a_recipe_tells_steps_octaves_and_size() -> None:
+    recipe = replace(make_recipe(image_size=(24, 32), steps=5), octaves=Octaves(count=3, scale=2.0))
+    assert "15 steps in 3 octaves, 32 x 24 px, fp32" in describe_recipe(recipe)
