@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from images import KEYS, PRIOR, Prior, find, for_colours, hand_set, images_of, only_parameter
+from images import KEYS, MASK, PRIOR, Prior, find, for_colours, hand_set, images_of, only_parameter
 from safetensors.torch import save_file
+from test_parameterizations import climb, climber_of
 from torch import Tensor, nn
 from toys import make_recipe
 
@@ -17,7 +18,7 @@ from pipeline.errors import UserError
 from pipeline.inputs import Inputs
 from pipeline.parameterizations.check import check_parameterization
 from pipeline.parameterizations.generator import GeneratorImages, with_source
-from pipeline.recipe import Fourier, Generator, SpectrumInit
+from pipeline.recipe import Fourier, Generator, Mask, SpectrumInit
 from pipeline.resample import resized
 
 
@@ -70,6 +71,17 @@ def test_latents_that_left_their_bounds_are_brought_back() -> None:
     before = free.latents.clone()
     free.constrain_()
     assert torch.equal(free.latents, before)
+
+
+@pytest.mark.parametrize("mask", [None, MASK], ids=["bare", "masked"])
+def test_latents_that_climb_stay_within_their_bounds(mask: Mask | None) -> None:
+    config = replace(PRIOR, bounds=(-0.2, 0.3), step=0.5)
+    climber = climber_of(config, (3, 16, 16), mask)
+    climb(climber, KEYS)
+    assert climber._batch is not None
+    latents = only_parameter(climber._batch.images).detach() * config.step
+    assert float(latents.min()) == pytest.approx(-0.2)
+    assert float(latents.max()) == pytest.approx(0.3)
 
 
 def test_the_generator_is_frozen_and_no_parameter_of_the_images() -> None:

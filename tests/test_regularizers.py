@@ -13,7 +13,16 @@ from pipeline import rng
 from pipeline.colours import fixed_contrast
 from pipeline.optimize import Ascent, Climber, Jobs
 from pipeline.parameterizations.base import Shape
-from pipeline.recipe import Fourier, Maco, Pixel, Recipe, Regularizers, Transforms
+from pipeline.recipe import (
+    Fourier,
+    Maco,
+    Parameterization,
+    Pixel,
+    Pyramid,
+    Recipe,
+    Regularizers,
+    Transforms,
+)
 from pipeline.regularizers import (
     blur,
     blur_width,
@@ -49,14 +58,14 @@ def toy() -> nn.Module:
     return network
 
 
-def recipe_of(regularizers: Regularizers, parameterization: Fourier | Pixel | Maco) -> Recipe:
+def recipe_of(regularizers: Regularizers, parameterization: Parameterization) -> Recipe:
     recipe = make_recipe(parameterization, Transforms(jitter=1.0), SIZE, steps=40)
     return replace(recipe, regularizers=regularizers)
 
 
 def climb(
     regularizers: Regularizers,
-    parameterization: Fourier | Pixel | Maco | None = None,
+    parameterization: Parameterization | None = None,
     keys: Tensor = KEYS,
     channels: list[int] = CHANNELS,
     factor: float = 1.0,
@@ -133,9 +142,15 @@ def test_weights_mean_the_same_for_channels_of_any_scale() -> None:
 # --- blur and clipping ---
 
 
-@pytest.mark.parametrize("parameterization", [Pixel(), Fourier()], ids=["pixel", "fourier"])
+BLURRED = [Pixel(), Fourier(), Pyramid()]
+every_blurred = pytest.mark.parametrize("parameterization", BLURRED, ids=lambda p: p.name)
+
+
+@every_blurred
 @every_shape
-def test_blur_is_a_gaussian_on_the_values(parameterization: Pixel | Fourier, shape: Shape) -> None:
+def test_blur_is_a_gaussian_on_the_values(
+    parameterization: Pixel | Fourier | Pyramid, shape: Shape
+) -> None:
     images = images_of(parameterization, shape)
     before = images.values().detach().clone()
     blur(images, torch.tensor(1.3), shape[1:])
@@ -143,13 +158,15 @@ def test_blur_is_a_gaussian_on_the_values(parameterization: Pixel | Fourier, sha
         torch.exp(-2 * (torch.pi * 1.3 * torch.fft.fftfreq(side)) ** 2) for side in shape[1:]
     )
     expected = torch.fft.ifft2(torch.fft.fft2(before) * down[:, None] * across[None, :]).real
-    if isinstance(parameterization, Fourier):
+    if not isinstance(parameterization, Pixel):
         expected = fixed_contrast(expected, parameterization.contrast)
     assert torch.allclose(images.values(), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("parameterization", [Pixel(), Fourier()], ids=["pixel", "fourier"])
-def test_wider_blur_leaves_less_fine_structure(parameterization: Pixel | Fourier) -> None:
+@every_blurred
+def test_wider_blur_leaves_less_fine_structure(
+    parameterization: Pixel | Fourier | Pyramid,
+) -> None:
     found = [
         high_frequency(climb(Regularizers(blur=width), parameterization).images).mean()
         for width in (0.0, 0.3, 0.8)
