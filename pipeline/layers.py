@@ -265,8 +265,8 @@ def _traced(network: nn.Module, layers: Sequence[LayerInfo]) -> _TracedForward |
         graph = create_feature_extractor(network, nodes, suppress_diff_warning=True)
     except Exception:  # noqa: BLE001 - whatever tracing trips over, the stopped forward works
         return None
-    # What a network asserts of later layers would keep these in the graph.
-    graph.graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
+    # What a network asserts of later layers would keep them in the graph.
+    graph.graph.eliminate_dead_code(lambda n: n.is_impure() and n.target is not torch._assert)
     graph.recompile()
     return _TracedForward(graph.eval(), layers)
 

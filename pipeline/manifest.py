@@ -17,7 +17,7 @@ from pipeline.records import build, plain
 from pipeline.store import OutputFolder, write_json
 
 SCHEMA = "layer-atlas-manifest/1"
-_PACKAGES = ("torch", "torchvision", "numpy", "h5py", "pillow", "hydra-core")
+_PACKAGES = ("torch", "torchvision", "timm", "numpy", "h5py", "pillow", "hydra-core")
 
 
 def write_manifest(folder: OutputFolder, config: Config, plan: Plan, devices: list[str]) -> None:

@@ -138,8 +138,8 @@ def notices(plan: Plan) -> list[str]:
     Networks that see images in another size, and layers of which only one call is looked at.
     """
     resized = [
-        f"{label} takes images of {network.fixed_size} px alone; those of "
-        f"{' x '.join(map(str, model.recipe.image_size))} px are resized to that before it"
+        f"{label} takes only images of {network.fixed_size} px; those of "
+        f"{' x '.join(map(str, model.recipe.image_size))} px are resized for it"
         for model in plan.models
         for label, network in model.networks.items()
         if network.fixed_size is not None

@@ -215,7 +215,8 @@ def _described(
             fixed = replace(network, fixed_size=network.input_size)
             return fixed, describe_layers(network.module, network.example(own), class_token)
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(_other_colours(network) or _too_small(network, size, reason)) from error
+        told = _other_colours(network, size, own) or _too_small(network, size, reason)
+        raise UserError(told) from error
 
 
 @torch.no_grad()
@@ -268,12 +269,13 @@ def _fault(found: Survey, wanted: list[LayerInfo], precision: str) -> str | None
     return None
 
 
-def _other_colours(network: Network) -> str | None:
-    """What to do if the first convolution takes images of another number of colours."""
+def _other_colours(network: Network, *sizes: tuple[int, int]) -> str | None:
+    """What to do if the network takes as many colours as its first convolution, and not these."""
     first = next((m for m in network.module.modules() if isinstance(m, nn.Conv2d)), None)
-    if first is None or first.in_channels == len(network.mean):
+    colours = first.in_channels if first is not None else len(network.mean)
+    other = replace(network, mean=(0.0,) * colours)
+    if colours == len(network.mean) or not any(_takes(other, size) for size in sizes):
         return None
-    colours = first.in_channels
     mean, std = ([value] * colours for value in (0.5, 0.25))
     return (
         f"model {network.label!r} cannot take images of {len(network.mean)} colours: its first "

@@ -475,6 +475,31 @@ def test_what_the_layer_does_not_need_is_left_out_where_tracing_works() -> None:
     assert not calls
 
 
+class AttendsAside(nn.Module):
+    """As before, with a layer that returns a tuple."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.aside = nn.Linear(3, 4)
+        self.attention = nn.MultiheadAttention(3, 1, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.flatten(2).mT
+        return self.aside(tokens), self.attention(tokens, tokens, tokens)[0]
+
+
+def test_layer_that_returns_a_tuple_is_traced_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As the workbench has it: else attention takes another way where a hook looks at it.
+    monkeypatch.setattr("torch.backends.mha._is_fastpath_enabled", False)
+    network = AttendsAside().eval().requires_grad_(False)
+    responses = truncate(network, [layer_of(network, "attention")], example(SIZE))
+    calls = []
+    handle = network.aside.register_forward_hook(lambda *_: calls.append(1))
+    assert responses(example(SIZE, 2))[0].shape == (2, 3, SIZE * SIZE)
+    handle.remove()
+    assert not calls
+
+
 def test_exceptions_of_the_network_come_out_and_leave_no_hooks() -> None:
     wire: list[bool] = []
     network = random_network(nn.Conv2d(3, 3, 3), Untraceable(), Bomb(wire), nn.Conv2d(3, 2, 3))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,18 @@ import numpy as np
 import pytest
 import torch
 from runs import TINY, run_here
-from test_optimize import KEYS, PURE_COLOURS, mean_colours
+from test_optimize import KEYS, PURE_COLOURS, QUIET, closed_at_first, mean_colours
 from torch import Tensor, nn
-from toys import BLUE, GREEN, RED, colour_reader, composed, make_recipe
+from toys import BLUE, GREEN, RED, channel_mean, colour_reader, composed, make_recipe
 
 from pipeline import rng
 from pipeline.colours import to_colours
 from pipeline.errors import UserError
-from pipeline.objectives import make_objective
-from pipeline.optimize import Ascent, Climber
+from pipeline.optimize import Ascent, Climber, Jobs
 from pipeline.optimizer_records import LBFGS, SGD, Adam, AdamW, NAdam, Optimizer
 from pipeline.optimizers import Stepper, learning_rate, make_stepper
 from pipeline.parameterizations import make_parameterization
-from pipeline.recipe import ChannelObjective, Fourier, Pixel, Recipe, Regularizers, Transforms
+from pipeline.recipe import Fourier, Pixel, Recipe, Regularizers, Transforms
 
 OPTIMIZERS: dict[str, Optimizer] = {
     "adam": Adam(),
@@ -39,12 +39,11 @@ each = pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
 
 
 def climber_of(recipe: Recipe, network: nn.Module) -> Climber:
-    objective = make_objective(ChannelObjective())
-    return Climber(lambda images: network(images).flatten(2), objective, recipe)
+    return Climber(lambda images: (network(images).flatten(2),), channel_mean(), recipe)
 
 
 def climb(recipe: Recipe, channels: list[int], network: nn.Module = PURE_COLOURS) -> Ascent:
-    return climber_of(recipe, network).ascend(KEYS[: len(channels)], torch.tensor(channels))
+    return climber_of(recipe, network).ascend(Jobs(KEYS[: len(channels)], torch.tensor(channels)))
 
 
 def recipe_of(optimizer: Optimizer, *args: Any, **changes: Any) -> Recipe:
@@ -79,9 +78,11 @@ class Hill:
         self.slope = torch.logspace(-1, 1, start.shape[1]) * height
         self.parameters = nn.Parameter(start.clone())
         self.stepper = make_stepper(self.parameters, optimizer)
+        self.places: list[Tensor] = []
 
     def evaluate(self) -> Tensor:
-        away = self.parameters.detach() - self.peak
+        self.places.append(self.parameters.detach().clone())
+        away = self.places[-1] - self.peak
         self.parameters.grad = -2.0 * self.slope * away
         return -(self.slope * away.square()).view(len(away), 600, 64).sum(2).sum(1)
 
@@ -114,12 +115,10 @@ def test_lbfgs_climbs_low_hills_as_it_climbs_high_ones() -> None:
 
 def test_lbfgs_takes_no_more_evaluations_than_it_is_allowed_and_its_record_tells() -> None:
     settings = LBFGS(evaluations=5, leaky_steps=1, steps=4)
-    hill, asked = Hill(settings, list(range(8))), []
-    for step in range(settings.steps):
-        asked.append(1)
-        hill.stepper.begin(step)
-        hill.stepper.step(hill.evaluate(), lambda: (asked.append(1), hill.evaluate())[1])
-    assert settings.steps * 3 <= len(asked) <= settings.steps * (settings.passes_per_step + 1)
+    hill = Hill(settings, list(range(8)))
+    hill.climb(settings.steps)
+    passes = len(hill.places) / settings.steps
+    assert 3 <= passes <= settings.passes_per_step + 1
 
 
 def test_lbfgs_steps_back_from_where_the_score_is_not_finite() -> None:
@@ -139,6 +138,57 @@ def test_lbfgs_steps_back_from_where_the_score_is_not_finite() -> None:
     after = walled()
     assert torch.isfinite(after).all()
     assert (after > before).all()
+
+
+def test_lbfgs_reaches_a_closed_channel_through_the_leak_and_not_without() -> None:
+    network = closed_at_first()
+    reached = climb(recipe_of(LBFGS(steps=12), QUIET), [0], network)
+    assert reached.trace[0, 0] == 0
+    assert reached.trace[0, -1] > 1
+    assert (climb(recipe_of(LBFGS(steps=12, leaky_steps=0), QUIET), [0], network).trace == 0).all()
+
+
+@pytest.mark.parametrize("leaky_steps", [0, 9])
+def test_lbfgs_goes_where_the_score_stays_the_same_only_if_a_leak_leads_on(
+    leaky_steps: int,
+) -> None:
+    parameters = nn.Parameter(torch.zeros(2, 64))
+    stepper = make_stepper(parameters, LBFGS(leaky_steps=leaky_steps))
+
+    def flat() -> Tensor:
+        parameters.grad = torch.ones_like(parameters)
+        return torch.zeros(2)
+
+    for step in range(4):
+        stepper.begin(step)
+        stepper.step(flat(), flat)
+    assert bool((parameters > 0).all()) == bool(leaky_steps)
+    assert bool((parameters == 0).all()) != bool(leaky_steps)
+
+
+def test_lbfgs_with_a_longer_memory_comes_closer_to_the_peak() -> None:
+    hills = [Hill(LBFGS(history=history, leaky_steps=0), [0, 1]) for history in (1, 10)]
+    short, long = ((hill.climb(4) - hill.peak).norm() for hill in hills)
+    assert long < 0.9 * short
+
+
+def test_lbfgs_tries_first_what_its_learning_rate_says() -> None:
+    tried = []
+    for rate in (0.25, 0.5):
+        hill = Hill(LBFGS(learning_rate=rate), [0])
+        hill.climb(1)
+        tried.append(float((hill.places[1] - hill.places[0]).norm()))
+    assert tried[1] == pytest.approx(2 * tried[0], rel=1e-3)
+
+
+def test_where_lbfgs_only_looks_leaves_no_trace_in_what_is_told_of_a_sample() -> None:
+    recipe = recipe_of(LBFGS(steps=3, leaky_steps=0), Fourier(alpha=True), Transforms())
+    together = climb(recipe, [RED, GREEN, BLUE])
+    alone = climb(recipe, [RED])
+    assert together.alpha is not None
+    assert alone.alpha is not None
+    assert torch.equal(together.alpha[0], alone.alpha[0])
+    assert torch.equal(together.trace[0], alone.trace[0])
 
 
 # --- known answers -------------------------------------------------------------------------------
@@ -228,7 +278,7 @@ def test_step_sizes_of_the_schedule_are_those_of_the_ascent(steps: int, moved: f
     # Without memory, Adam moves every value by the learning rate itself.
     recipe = make_recipe(Pixel(), steps=steps, final_learning_rate=0.1, beta1=0.0, beta2=0.0)
     images = climb(recipe, [RED], colour_reader()).images
-    start = make_parameterization(recipe, KEYS[:1])().detach()
+    start = make_parameterization(recipe, 3, KEYS[:1])().detach()
     shift = (images.logit() - start.logit())[0, RED]
     all_three_up = to_colours(torch.ones(1, 3, 1, 1)).logit()[0, RED]
     assert torch.allclose(shift / all_three_up, torch.tensor(moved), atol=1e-4)
@@ -238,7 +288,7 @@ def test_clipping_bounds_the_step_of_each_sample() -> None:
     settings = SGD(steps=1, momentum=0.0, normalised=False, learning_rate=2.0)
     recipe = replace(recipe_of(settings, Pixel()), regularizers=Regularizers(clip=1e-3))
     climber = climber_of(recipe, colour_reader())
-    climber.ascend(KEYS[:2], torch.tensor([RED, GREEN]))
+    climber.ascend(Jobs(KEYS[:2], torch.tensor([RED, GREEN])))
     assert climber._batch is not None
     start = make_parameterization(recipe, KEYS[:2])
     moved = climber._batch.parameters - next(start.parameters())
@@ -261,9 +311,14 @@ def test_a_row_has_the_same_bits_in_any_company_on_any_number_of_threads(
         for rows, count in (([5] * 8, 2), ([9, 3, *range(8)], 3), (list(range(15, 7, -1)), 1)):
             torch.set_num_threads(count)
             assert torch.equal(Hill(optimizer, rows).climb(3), together[rows])
-            assert torch.get_num_threads() == count
+            assert torch.get_num_threads() == _threads_of_a_new_thread() == count
     finally:
         torch.set_num_threads(threads)
+
+
+def _threads_of_a_new_thread() -> int:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(torch.get_num_threads).result()
 
 
 @each
@@ -271,11 +326,11 @@ def test_other_jobs_in_the_place_of_these_start_afresh(optimizer: Optimizer) -> 
     recipe = recipe_of(optimizer, Fourier(), Transforms(), steps=5, leaky_steps=2)
     reused = climber_of(recipe, PURE_COLOURS)
     others = rng.keys([f"{i:016x}" + "f" * 48 for i in range(3)])
-    reused.ascend(others, torch.tensor([BLUE, BLUE, RED]))
+    reused.ascend(Jobs(others, torch.tensor([BLUE, BLUE, RED])))
     batch = reused._batch
     assert batch is not None
     lies = batch.parameters.data_ptr()
-    again = reused.ascend(KEYS[:3], torch.tensor([RED, GREEN, BLUE]))
+    again = reused.ascend(Jobs(KEYS[:3], torch.tensor([RED, GREEN, BLUE])))
     assert reused._batch is batch
     assert batch.parameters.data_ptr() == lies
     fresh = climb(recipe, [RED, GREEN, BLUE])

@@ -6,6 +6,7 @@ import pytest
 from toys import composed, layer_info, make_plan, make_recipe
 
 from pipeline.objective_records import ChannelObjective
+from pipeline.optimizer_records import LBFGS
 from pipeline.plan import LayerPlan, bytes_needed, flops_per_job, jobs_at_once, picture_bytes
 from pipeline.survey import make_plan as plan_of
 from pipeline.survey import survey
@@ -32,9 +33,10 @@ def test_only_the_last_shard_of_a_series_is_short() -> None:
 
 
 def test_flops_count_two_passes_per_step_and_the_measured_views() -> None:
-    assert flops_per_job(
-        LayerPlan(layer_info(flops_before=100), ()), make_recipe(steps=7)
-    ) == 100 * (14 + 17)
+    layer, recipe = LayerPlan(layer_info(flops_before=100), ()), make_recipe(steps=7)
+    assert flops_per_job(layer, recipe) == 100 * (14 + 17)
+    searching = replace(recipe, optimizer=LBFGS(steps=7, evaluations=5))
+    assert flops_per_job(layer, searching) == 100 * (70 + 17)
 
 
 FILMED = replace(make_recipe(image_size=(10, 20), steps=9), snapshots=3)

@@ -63,9 +63,8 @@ def test_images_of_another_size_are_resized(
     (model,) = plan.models
     assert (model.recipe.image_size, model.network.fixed_size) == ((seen, seen), resized)
     said = " ".join(notices(plan))
-    assert ("vit takes images of 32 px alone; those of 48 x 48 px are resized" in said) == bool(
-        resized
-    )
+    told = "vit takes only images of 32 px; those of 48 x 48 px are resized"
+    assert (told in said) == bool(resized)
 
 
 def test_networks_that_take_other_sizes_see_images_as_they_are() -> None:
@@ -209,6 +208,17 @@ def test_network_of_other_colours_asks_for_mean_and_std(colours: int, numbers: i
     assert f"cannot take images of {numbers or 3} colours" in message
     assert f"its first convolution takes {colours}" in message
     assert f"mean: {[0.5] * colours}, std: {[0.25] * colours}" in message
+
+
+def unfolded() -> torch.nn.Module:
+    """A network of three colours whose first convolution takes more: it sorts pixels by place."""
+    return torch.nn.Sequential(torch.nn.PixelUnshuffle(2), torch.nn.Conv2d(12, 4, 9))
+
+
+def test_convolution_that_takes_no_colours_is_not_taken_for_one_that_does() -> None:
+    message = told("{name: net, target: test_survey.unfolded, input_size: 16}", "layers=['1']")
+    assert "cannot take images of 16 x 16 px" in message
+    assert "convolution takes" not in message
 
 
 def test_mean_and_std_have_as_many_numbers() -> None:
