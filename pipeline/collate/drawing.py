@@ -51,8 +51,7 @@ def colours_shown(count: int) -> str:
     """How `in_colour` shows so many colours, where that does not go without saying."""
     if count in (1, 3):
         return ""
-    shown = "0, 1 as red, green" if count == 2 else f"0, 1, 2 of {count} as red, green, blue"
-    return f"bands {shown}"
+    return "2 bands in red and green" if count == 2 else f"bands 0 to 2 of {count}"
 
 
 def draw_empty(draw: ImageDraw.ImageDraw, corner: tuple[int, int], size: tuple[int, int]) -> None:
