@@ -22,8 +22,9 @@ from pipeline.errors import UserError
 from pipeline.optimize import Ascent, Climber, Jobs
 from pipeline.optimizer_records import LBFGS, SGD, Adam, AdamW, NAdam, Optimizer
 from pipeline.optimizers import Stepper, learning_rate, make_stepper
+from pipeline.parameterization_records import Fourier, Pixel
 from pipeline.parameterizations import make_parameterization
-from pipeline.recipe import Fourier, Pixel, Recipe, Regularizers, Transforms
+from pipeline.recipe import Recipe, Regularizers, Transforms
 
 OPTIMIZERS: dict[str, Optimizer] = {
     "adam": Adam(),
@@ -290,7 +291,7 @@ def test_clipping_bounds_the_step_of_each_sample() -> None:
     climber = climber_of(recipe, colour_reader())
     climber.ascend(Jobs(KEYS[:2], torch.tensor([RED, GREEN])))
     assert climber._batch is not None
-    start = make_parameterization(recipe, KEYS[:2])
+    start = make_parameterization(recipe, 3, KEYS[:2])
     moved = climber._batch.parameters - next(start.parameters())
     assert moved.norm(dim=1).tolist() == pytest.approx([2e-3] * 2, rel=1e-3)
 

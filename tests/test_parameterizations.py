@@ -20,18 +20,13 @@ from toys import channel_mean, random_network
 
 from pipeline import rng, spectrum
 from pipeline.optimize import Ascent, Climber, Jobs
+from pipeline.optimizer_records import Adam
 from pipeline.parameterization_records import Fourier, Mask
 from pipeline.parameterization_records import Parameterization as Config
 from pipeline.parameterizations.base import Shape
 from pipeline.pictures import read_picture
-from pipeline.recipe import (
-    Adam,
-    DatasetInit,
-    PhotographInit,
-    Regularizers,
-    SpectrumInit,
-    Transforms,
-)
+from pipeline.recipe import DatasetInit, PhotographInit, Regularizers, SpectrumInit
+from pipeline.transform_record import Transforms
 
 every_mask = pytest.mark.parametrize("mask", [None, MASK], ids=["bare", "masked"])
 
