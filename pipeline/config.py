@@ -11,16 +11,8 @@ from typing import Any, Literal
 from pipeline.errors import UserError, nearest_first
 from pipeline.objective_records import JointObjective, Objective
 from pipeline.optimizer_records import Optimizer
-from pipeline.recipe import (
-    FROM_NOISE_ALONE,
-    DatasetInit,
-    Init,
-    Mask,
-    NoiseInit,
-    Octaves,
-    Parameterization,
-    Regularizers,
-)
+from pipeline.parameterization_records import FROM_NOISE_ALONE, Mask, Parameterization
+from pipeline.recipe import DatasetInit, Init, NoiseInit, Octaves, Regularizers
 from pipeline.records import build, choice_name
 from pipeline.transform_record import Transforms
 

@@ -46,8 +46,9 @@ from pipeline.objective_records import (
 )
 from pipeline.optimize import Jobs
 from pipeline.optimizer_records import Adam
+from pipeline.parameterization_records import Fourier
 from pipeline.plan import Tap
-from pipeline.recipe import Fourier, Recipe, Regularizers, Transforms
+from pipeline.recipe import Recipe, Regularizers, Transforms
 
 SAMPLES = 32
 PHOTOGRAPH = "photograph.png"

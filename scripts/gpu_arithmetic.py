@@ -15,7 +15,8 @@ from pipeline.models import load_network
 from pipeline.objective_records import ChannelObjective
 from pipeline.optimize import Climber, Jobs
 from pipeline.optimizer_records import Adam
-from pipeline.recipe import Fourier, Recipe, Transforms
+from pipeline.parameterization_records import Fourier
+from pipeline.recipe import Recipe, Transforms
 
 
 def seconds(function: Callable[[], object], device: torch.device) -> float:

@@ -16,21 +16,20 @@ from torch import Tensor, nn
 from toys import make_recipe
 
 from pipeline import rng
-from pipeline.parameterizations import make_parameterization
-from pipeline.parameterizations.base import Parameterization, Shape
-from pipeline.recipe import (
+from pipeline.parameterization_records import (
     FROM_NOISE_ALONE,
     Cppn,
     Fourier,
     Generator,
-    Init,
     Maco,
     Mask,
     Pixel,
     Pyramid,
-    Recipe,
 )
-from pipeline.recipe import Parameterization as Config
+from pipeline.parameterization_records import Parameterization as Config
+from pipeline.parameterizations import make_parameterization
+from pipeline.parameterizations.base import Parameterization, Shape
+from pipeline.recipe import Init, Recipe
 
 KEYS = rng.keys([f"{i:016x}" + "0" * 48 for i in range(11, 19)])
 """Eight: on a CPU batches are filled up to multiples of that."""

@@ -15,7 +15,8 @@ from pipeline.bench import LayerBench, Workbench
 from pipeline.colours import from_colours
 from pipeline.jobs import STATUS
 from pipeline.models import Network
-from pipeline.recipe import DatasetInit, Fourier, Maco, Pixel, Recipe
+from pipeline.parameterization_records import Fourier, Maco, Pixel
+from pipeline.recipe import DatasetInit, Recipe
 
 LIVE, SOMETIMES, HARD, NEVER = range(4)
 OK, DEAD = STATUS["ok"], STATUS["dead"]

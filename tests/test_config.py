@@ -9,7 +9,7 @@ from toys import composed
 
 from pipeline.config import FolderDataset, TorchvisionDataset, config_folder
 from pipeline.errors import UserError
-from pipeline.recipe import Fourier, Pixel
+from pipeline.parameterization_records import Fourier, Pixel
 
 CHOICES = [
     f"{path.parent.name}={path.stem}"

@@ -10,9 +10,10 @@ from toys import composed
 from pipeline.colours import fixed_contrast
 from pipeline.config import Config
 from pipeline.errors import UserError
+from pipeline.parameterization_records import Cppn
 from pipeline.parameterizations.base import Shape
 from pipeline.parameterizations.cppn import CppnImages, composite, coordinates, deviations
-from pipeline.recipe import Cppn, SpectrumInit
+from pipeline.recipe import SpectrumInit
 
 
 def by_hand(config: Cppn, weights: Tensor, shape: Shape) -> Tensor:

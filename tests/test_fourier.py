@@ -6,9 +6,10 @@ from images import every_shape, images_of, only_parameter, photographs
 from torch import Tensor
 
 from pipeline.colours import fixed_contrast, from_colours, to_colours
+from pipeline.parameterization_records import Fourier
 from pipeline.parameterizations.base import Shape
 from pipeline.parameterizations.frequencies import inverse_fft
-from pipeline.recipe import DatasetInit, Fourier
+from pipeline.recipe import DatasetInit
 
 
 @pytest.mark.parametrize("contrast", [1.0, 2.5])

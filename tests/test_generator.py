@@ -16,9 +16,10 @@ from toys import make_recipe
 from pipeline.dotted import source_digest
 from pipeline.errors import UserError
 from pipeline.inputs import Inputs
+from pipeline.parameterization_records import Fourier, Generator, Mask
 from pipeline.parameterizations.check import check_parameterization
 from pipeline.parameterizations.generator import GeneratorImages, with_source
-from pipeline.recipe import Fourier, Generator, Mask, SpectrumInit
+from pipeline.recipe import SpectrumInit
 from pipeline.resample import resized
 
 

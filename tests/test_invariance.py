@@ -19,15 +19,8 @@ from pipeline.layers import describe_layers
 from pipeline.models import load_network
 from pipeline.objective_records import ChannelObjective
 from pipeline.optimizer_records import Adam
-from pipeline.recipe import (
-    Fourier,
-    Maco,
-    Pixel,
-    Recipe,
-    Regularizers,
-    SpectrumInit,
-    Transforms,
-)
+from pipeline.parameterization_records import Fourier, Maco, Pixel
+from pipeline.recipe import Recipe, Regularizers, SpectrumInit, Transforms
 
 RECIPE = Recipe(
     objective=ChannelObjective(),

@@ -6,9 +6,10 @@ from torch import Tensor, nn
 
 from pipeline import spectrum
 from pipeline.colours import from_colours
+from pipeline.parameterization_records import Maco
 from pipeline.parameterizations.base import Shape
 from pipeline.parameterizations.maco import MacoImages
-from pipeline.recipe import DatasetInit, Maco
+from pipeline.recipe import DatasetInit
 
 
 def maco(shape: Shape) -> MacoImages:

@@ -23,11 +23,12 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.errors import UserError
+from pipeline.parameterization_records import Fourier, Mask, Pixel
+from pipeline.parameterization_records import Parameterization as Config
 from pipeline.parameterizations.base import Shape
 from pipeline.parameterizations.check import check_parameterization
 from pipeline.pictures import read_picture
-from pipeline.recipe import DatasetInit, Fourier, Mask, PhotographInit, Pixel
-from pipeline.recipe import Parameterization as Config
+from pipeline.recipe import DatasetInit, PhotographInit
 
 
 def mask_of(shape: Shape) -> Tensor:

@@ -32,8 +32,8 @@ from pipeline.objective_records import (
     ProbabilityObjective,
     Term,
 )
+from pipeline.parameterization_records import Fourier, Parameterization, Pixel
 from pipeline.plan import Tap
-from pipeline.recipe import Fourier, Parameterization, Pixel
 
 PHOTOGRAPH, VECTORS = "photograph.png", "vectors.npy"
 OBJECTIVES: dict[str, Objective] = {

@@ -111,6 +111,21 @@ def test_octaves_make_rectangles_with_pictures_on_the_way(tmp_path: Path) -> Non
     assert found["step"].tolist() == [0, 4, 8, 12, 16]
 
 
+def test_a_dream_is_as_large_as_its_photograph_and_begins_with_it(
+    photograph: Path, tmp_path: Path
+) -> None:
+    few = ("layers=[conv5]", "optimizer.steps=2", "snapshots=2", "octaves.count=2")
+    dream = ("experiment=deepdream", f"init.photograph={photograph}", "collate.films=both")
+    assert run_here(tmp_path, *dream, *few) == EXIT_OK
+    found = layer(tmp_path, "deepdream")
+    assert found["image"].shape == (1, 1, 40, 60, 3)
+    first = found["snapshot"][0, 0, 0].astype(float)
+    small = Image.open(photograph).resize((43, 29), Image.Resampling.BILINEAR).resize((60, 40))
+    assert np.abs(first - np.asarray(small)).mean() < 4
+    films = tmp_path / "deepdream" / "films" / "demo" / "conv5"
+    assert sorted(path.suffix for path in films.iterdir()) == [".png", ".webp"]
+
+
 @pytest.mark.parametrize("name", ["caricature", "inversion", "accentuation"])
 def test_objectives_about_a_photograph_keep_a_copy(
     name: str, photograph: Path, tmp_path: Path

@@ -10,7 +10,8 @@ from toys import channel_mean, colour_reader, make_recipe
 from pipeline import rng
 from pipeline.octaves import make_climber, octave_sizes
 from pipeline.optimize import Jobs
-from pipeline.recipe import Octaves, Pixel, recorded_steps, snapshot_steps
+from pipeline.parameterization_records import Pixel
+from pipeline.recipe import Octaves, recorded_steps, snapshot_steps
 
 JOBS = Jobs(rng.keys([f"{i:016x}" + "0" * 48 for i in range(1, 4)]), torch.tensor([0, 1, 2]))
 RECIPE = replace(make_recipe(Pixel(), image_size=(20, 32), steps=4), octaves=Octaves(3, 2.0))

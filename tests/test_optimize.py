@@ -11,7 +11,8 @@ from toys import BLUE, GREEN, RED, STILL, channel_mean, colour_reader, make_reci
 
 from pipeline import rng
 from pipeline.optimize import Ascent, Climber, Jobs
-from pipeline.recipe import Fourier, Pixel, Recipe, Transforms, trace_steps
+from pipeline.parameterization_records import Fourier, Pixel
+from pipeline.recipe import Recipe, Transforms, trace_steps
 
 KEYS = rng.keys([f"{i:016x}" + "0" * 48 for i in range(1, 5)])
 QUIET = Pixel(initial_sd=0.05)

@@ -20,17 +20,10 @@ from pipeline.errors import UserError
 from pipeline.inputs import Inputs
 from pipeline.layers import describe_layers
 from pipeline.models import load_network
+from pipeline.parameterization_records import Cppn, Generator, Maco, Pyramid
 from pipeline.parameterizations import make_parameterization
 from pipeline.pictures import read_picture
-from pipeline.recipe import (
-    Cppn,
-    Generator,
-    Maco,
-    PhotographInit,
-    Pyramid,
-    Recipe,
-    Regularizers,
-)
+from pipeline.recipe import PhotographInit, Recipe, Regularizers
 from pipeline.store import OutputFolder, keep_inputs
 from pipeline.sweep import prepare_plan
 

@@ -20,19 +20,18 @@ from toys import channel_mean, random_network
 
 from pipeline import rng, spectrum
 from pipeline.optimize import Ascent, Climber, Jobs
+from pipeline.parameterization_records import Fourier, Mask
+from pipeline.parameterization_records import Parameterization as Config
 from pipeline.parameterizations.base import Shape
 from pipeline.pictures import read_picture
 from pipeline.recipe import (
     Adam,
     DatasetInit,
-    Fourier,
-    Mask,
     PhotographInit,
     Regularizers,
     SpectrumInit,
     Transforms,
 )
-from pipeline.recipe import Parameterization as Config
 
 every_mask = pytest.mark.parametrize("mask", [None, MASK], ids=["bare", "masked"])
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from images import every_shape, images_of, photographs
 
+from pipeline.parameterization_records import Pixel
 from pipeline.parameterizations.base import Shape
-from pipeline.recipe import DatasetInit, Pixel
+from pipeline.recipe import DatasetInit
 
 
 def test_it_starts_with_the_noise_it_is_told() -> None:

@@ -8,9 +8,10 @@ from images import KEYS, every_shape, images_of, only_parameter, photographs
 from torch import Tensor
 
 from pipeline.colours import fixed_contrast, from_colours
+from pipeline.parameterization_records import Pyramid
 from pipeline.parameterizations.base import Shape
 from pipeline.parameterizations.pyramid import PyramidImages, level_shapes
-from pipeline.recipe import DatasetInit, Pyramid
+from pipeline.recipe import DatasetInit
 from pipeline.resample import resized
 
 

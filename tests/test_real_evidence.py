@@ -24,7 +24,8 @@ from pipeline.layers import describe_layers
 from pipeline.models import load_network
 from pipeline.objective_records import ChannelObjective
 from pipeline.optimizer_records import Adam
-from pipeline.recipe import Fourier, Pixel, Recipe, Transforms
+from pipeline.parameterization_records import Fourier, Pixel
+from pipeline.recipe import Recipe, Transforms
 from pipeline.study import LayerStudy, merge, summarise
 
 SIZE, LAYER, BLOCK, K = 96, "features.12", 50, 512

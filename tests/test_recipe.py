@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from toys import make_recipe
 
-from pipeline.recipe import Fourier, Maco, Pixel, Regularizers, Transforms, trace_steps
+from pipeline.parameterization_records import Fourier, Maco, Pixel
+from pipeline.recipe import Regularizers, Transforms, trace_steps
 
 OUT_OF_RANGE = [
     (Fourier, {"decay_power": -0.1}, "decay_power must be 0 or more, not -0.1"),

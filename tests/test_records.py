@@ -9,8 +9,9 @@ import pytest
 from toys import make_plan, make_recipe
 
 from pipeline.errors import UserError
+from pipeline.parameterization_records import Fourier, Pixel
 from pipeline.plan import Plan
-from pipeline.recipe import Fourier, Pixel, Recipe
+from pipeline.recipe import Recipe
 from pipeline.records import build, canonical_json, choice_name, digest, plain
 
 

@@ -12,17 +12,9 @@ from toys import channel_mean, make_recipe, random_network
 from pipeline import rng
 from pipeline.colours import fixed_contrast
 from pipeline.optimize import Ascent, Climber, Jobs
+from pipeline.parameterization_records import Fourier, Maco, Parameterization, Pixel, Pyramid
 from pipeline.parameterizations.base import Shape
-from pipeline.recipe import (
-    Fourier,
-    Maco,
-    Parameterization,
-    Pixel,
-    Pyramid,
-    Recipe,
-    Regularizers,
-    Transforms,
-)
+from pipeline.recipe import Recipe, Regularizers, Transforms
 from pipeline.regularizers import (
     blur,
     blur_width,

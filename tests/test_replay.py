@@ -15,7 +15,8 @@ from pipeline.layers import describe_layers
 from pipeline.models import load_network
 from pipeline.optimize import Ascent, Climber, Jobs
 from pipeline.optimizer_records import LBFGS, SGD, AdamW, NAdam
-from pipeline.recipe import Cppn, Fourier, Maco, Pixel, Pyramid, Recipe, Regularizers, SpectrumInit
+from pipeline.parameterization_records import Cppn, Fourier, Maco, Pixel, Pyramid
+from pipeline.recipe import Recipe, Regularizers, SpectrumInit
 from pipeline.replay import capture
 
 pytestmark = [

@@ -13,7 +13,8 @@ from pipeline.bench import Workbench
 from pipeline.colours import from_bytes, to_bytes
 from pipeline.jobs import STATUS
 from pipeline.models import Network
-from pipeline.recipe import Pixel, Transforms
+from pipeline.parameterization_records import Pixel
+from pipeline.recipe import Transforms
 from pipeline.statistics import clipped_share, high_frequency_share, measure
 from pipeline.transforms import draw_views, see
 

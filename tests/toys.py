@@ -19,8 +19,9 @@ from pipeline.listing import Entry, Listing, look_through, write_listing
 from pipeline.objective_records import ChannelObjective
 from pipeline.objectives import Objective, Surroundings, make_objective
 from pipeline.optimizer_records import Adam
+from pipeline.parameterization_records import Fourier, Pixel
 from pipeline.plan import LayerPlan, ModelPlan, Plan, StudyPlan
-from pipeline.recipe import Fourier, Pixel, Recipe, Transforms, recorded_steps, snapshot_steps
+from pipeline.recipe import Recipe, Transforms, recorded_steps, snapshot_steps
 from pipeline.stages import Sweep
 from pipeline.store import OutputFolder, commit, write_json
 from pipeline.study import summarise

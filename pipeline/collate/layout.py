@@ -9,6 +9,9 @@ from pipeline.config import CollateSettings
 _NARROWEST = 480
 """Pixels; a title needs some width."""
 
+_LARGEST_SCALE = 160.0
+"""Letters that go with images of this side, in pixels, are large enough for any image."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -31,8 +34,8 @@ class Layout:
 
     @property
     def scale(self) -> float:
-        """Side of a square as large as an image, to which letters are fitted."""
-        return math.sqrt(self.tile[0] * self.tile[1])
+        """Side of a square as large as an image, to which letters are fitted up to a size."""
+        return min(math.sqrt(self.tile[0] * self.tile[1]), _LARGEST_SCALE)
 
     @property
     def line(self) -> int:

@@ -4,6 +4,8 @@ from torch import Tensor
 
 from pipeline.colours import from_colours
 from pipeline.inputs import Find, nowhere
+from pipeline.parameterization_records import Cppn, Fourier, Generator, Maco, Pyramid
+from pipeline.parameterization_records import Parameterization as Config
 from pipeline.parameterizations.base import Parameterization, Shape
 from pipeline.parameterizations.cppn import CppnImages
 from pipeline.parameterizations.fourier import FourierImages
@@ -13,19 +15,7 @@ from pipeline.parameterizations.maco import MacoImages, spectral_noise
 from pipeline.parameterizations.masked import MaskedImages
 from pipeline.parameterizations.pixel import PixelImages
 from pipeline.parameterizations.pyramid import PyramidImages
-from pipeline.recipe import (
-    Cppn,
-    DatasetInit,
-    Fourier,
-    Generator,
-    Init,
-    Maco,
-    PhotographInit,
-    Pyramid,
-    Recipe,
-    SpectrumInit,
-)
-from pipeline.recipe import Parameterization as Config
+from pipeline.recipe import DatasetInit, Init, PhotographInit, Recipe, SpectrumInit
 
 
 def make_parameterization(

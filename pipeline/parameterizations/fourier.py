@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from pipeline.colours import fixed_contrast
+from pipeline.parameterization_records import Fourier
 from pipeline.parameterizations.base import Shape, ValueImages, normal, rows
 from pipeline.parameterizations.frequencies import inverse_fft
-from pipeline.recipe import Fourier
 
 
 class FourierImages(ValueImages):

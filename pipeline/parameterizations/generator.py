@@ -14,9 +14,9 @@ from pipeline.architectures import build_module
 from pipeline.dotted import import_callable, source_digest
 from pipeline.errors import UserError
 from pipeline.inputs import Find
+from pipeline.parameterization_records import Generator
+from pipeline.parameterization_records import Parameterization as Config
 from pipeline.parameterizations.base import Parameterization, Shape, normal, rows
-from pipeline.recipe import Generator
-from pipeline.recipe import Parameterization as Config
 from pipeline.records import build, canonical_json, plain
 from pipeline.resample import resized
 from pipeline.weights import load_state, read_weights

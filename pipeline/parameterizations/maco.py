@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from pipeline import rng, spectrum
 from pipeline.colours import fixed_contrast
+from pipeline.parameterization_records import Maco
 from pipeline.parameterizations.base import Shape, ValueImages, padded, rows
 from pipeline.parameterizations.frequencies import inverse_fft, mirrored
-from pipeline.recipe import Maco
 
 
 class MacoImages(ValueImages):

@@ -3,9 +3,9 @@
 from torch import Tensor
 
 from pipeline.inputs import Find
+from pipeline.parameterization_records import Mask
 from pipeline.parameterizations.base import Parameterization, Shape
 from pipeline.parameterizations.given import given_picture
-from pipeline.recipe import Mask
 
 
 class MaskedImages(Parameterization):

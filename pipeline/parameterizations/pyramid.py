@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from pipeline.colours import fixed_contrast
+from pipeline.parameterization_records import Pyramid
 from pipeline.parameterizations.base import Shape, ValueImages, normal, rows, split
-from pipeline.recipe import Pyramid
 from pipeline.resample import resized
 
 
