@@ -249,3 +249,16 @@ def test_photographs_are_grey_for_a_network_that_sees_grey(tmp_path: Path) -> No
     found = layer(tmp_path, "g", "own/2")
     assert found["image"].shape == (6, 1, 32, 32, 1)
     assert np.isfinite(found["agreement"]).all()
+
+
+def test_an_objective_with_arguments_of_its_own_is_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = "def score(activations, power):\n    return activations.amax(dim=(1, 2)) ** power\n"
+    (tmp_path / "powers.py").write_text(module)
+    monkeypatch.syspath_prepend(tmp_path)
+    sweep = (*CONV5, "objective=custom", "objective.function=powers.score", "name=custom")
+    sweep += ("objective.args={power: 2}",)
+    assert run_here(tmp_path, *sweep) == EXIT_OK
+    code, said = atlas_here("verify", tmp_path, *sweep)
+    assert (code, "1 activations measured again" in said) == (0, True), said
