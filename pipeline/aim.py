@@ -18,6 +18,7 @@ from pipeline.objective_records import (
     ProbabilityObjective,
 )
 from pipeline.objectives import Surroundings, make_objective
+from pipeline.objectives.directions import RANDOM_DIRECTIONS
 from pipeline.plan import LayerPlan, Tap
 from pipeline.recipe import Recipe
 from pipeline.resample import resized
@@ -44,7 +45,7 @@ def aim(
     where = " and ".join(f"{of.label}/{layer.name}" for of, layer in layers)
     objective = make_objective(recipe.objective, _surroundings(recipe, find, layers))
     targets = Targets(objective.sizes, _names(recipe, network, objective.sizes))
-    _refuse_endless(recipe, config)
+    _refuse_all_random(recipe, config)
     return LayerPlan(
         info,
         select_targets(config.channels, targets, where),
@@ -59,13 +60,13 @@ def _names(recipe: Recipe, network: Network, sizes: tuple[int, ...]) -> tuple[st
     return network.categories if of_classes and sizes == (len(network.categories),) else ()
 
 
-def _refuse_endless(recipe: Recipe, config: Config) -> None:
+def _refuse_all_random(recipe: Recipe, config: Config) -> None:
     objective = recipe.objective
     random = isinstance(objective, DirectionObjective) and not objective.vectors
     if random and config.channels == "all":
         raise UserError(
-            "there is no end of random directions; say which: channels='0:64', or give a file of "
-            "directions as objective.vectors."
+            f"there are {RANDOM_DIRECTIONS} random directions; say which: channels='0:64', or give "
+            "a file of directions as objective.vectors."
         )
 
 

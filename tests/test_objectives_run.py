@@ -146,7 +146,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], list[str]]] = {
         ["'nowhere.png' cannot be read", "relative to"],
     ),
     "all pairs": (("objective=interpolation",), ["which channels go together", "{zip: [...]}"]),
-    "endless": (("objective=direction",), ["channels='0:64'", "objective.vectors"]),
+    "all random": (("objective=direction",), ["channels='0:64'", "objective.vectors"]),
     "layer of a term": (
         ("layers=null", "objective=joint", "objective.terms=[{layer: conv9},{layer: conv5}]"),
         ["'conv9'", "choose from: conv"],
