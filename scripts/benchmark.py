@@ -40,9 +40,10 @@ from pipeline.compose import with_config  # noqa: E402
 from pipeline.config import Config  # noqa: E402
 from pipeline.errors import EXIT_OK, EXIT_USER_ERROR, UserError, unknown  # noqa: E402
 from pipeline.jobs import LayerInfo  # noqa: E402
-from pipeline.plan import ModelPlan, select_channels  # noqa: E402
+from pipeline.plan import ModelPlan  # noqa: E402
 from pipeline.records import plain  # noqa: E402
 from pipeline.survey import Survey, find_devices, make_plan, survey  # noqa: E402
+from pipeline.targets import Targets, select_targets  # noqa: E402
 
 SYSTEMS = ("ours", "lucent", "torch-dreams", "floor")
 PACKAGES = {"lucent": ("torch-lucent", "lucent"), "torch-dreams": ("torch_dreams", "torch_dreams")}
@@ -217,7 +218,10 @@ def _per_layer(option: str, text: str, infos: list[LayerInfo]) -> list[tuple[int
         )
     parts = parts * len(infos) if len(parts) == 1 else parts
     pairs = zip(parts, infos, strict=True)
-    return [select_channels(_selection(part), info.n_channels, info.name) for part, info in pairs]
+    return [
+        select_targets(_selection(part), Targets((info.n_channels,)), info.name)
+        for part, info in pairs
+    ]
 
 
 def _selection(text: str) -> str | list[int]:

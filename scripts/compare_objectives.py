@@ -48,7 +48,8 @@ from pipeline.optimize import Jobs
 from pipeline.optimizer_records import Adam
 from pipeline.parameterization_records import Fourier
 from pipeline.plan import Tap
-from pipeline.recipe import Recipe, Regularizers, Transforms
+from pipeline.recipe import Recipe, Regularizers
+from pipeline.transform_record import Transforms
 
 SAMPLES = 32
 PHOTOGRAPH = "photograph.png"

@@ -16,7 +16,8 @@ from pipeline.objective_records import ChannelObjective
 from pipeline.optimize import Climber, Jobs
 from pipeline.optimizer_records import Adam
 from pipeline.parameterization_records import Fourier
-from pipeline.recipe import Recipe, Transforms
+from pipeline.recipe import Recipe
+from pipeline.transform_record import Transforms
 
 
 def seconds(function: Callable[[], object], device: torch.device) -> float:

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from pipeline import rng
+from pipeline.architectures import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.bench import Workbench
 from pipeline.colours import to_bytes
 from pipeline.jobs import LayerInfo, Series
 from pipeline.layers import truncate
-from pipeline.models import DTYPES, IMAGENET_MEAN, IMAGENET_STD, Network
+from pipeline.models import DTYPES, Network
 from pipeline.objectives.base import picked
 from pipeline.optimize import Jobs
 from pipeline.plan import ModelPlan
