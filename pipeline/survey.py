@@ -196,7 +196,10 @@ def _survey_model(model: ModelConfig, config: Config) -> Survey:
     network = load_network(model)
     size = _image_size(config, network)
     if min(size) < SMALLEST_IMAGE:
-        raise UserError(f"image_size={list(size)} is too small; {SMALLEST_IMAGE} is the least.")
+        raise UserError(
+            f"images of {size[0]} x {size[1]} px are too small; image_size must be {SMALLEST_IMAGE} or "
+            "more."
+        )
     network, layers = _described(network, size, config.class_token)
     _check_categories(network, model, layers)
     return Survey(network, size, layers)

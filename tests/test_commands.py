@@ -60,7 +60,7 @@ MISTAKES = {
         ["models=[alexnet]", "weights=none", "image_size=24"],
         "cannot take images of 24",
     ),
-    "tiny": (["image_size=2"], "image_size=2 is too small"),
+    "tiny": (["image_size=2"], "images of 2 x 2 px are too small"),
     "no such device": (["executor.devices=[cuda:93]"], "device 'cuda:93' is not on this machine"),
     "hostile name": (["name=../../x"], "cannot be a folder name"),
     "films of nothing": (["collate.films=both"], "keeps none: run it with snapshots=8"),

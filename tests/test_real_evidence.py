@@ -65,7 +65,7 @@ class Case:
 
 def bench(weights: str, recipe: Recipe = STANDARD) -> LayerBench:
     network = load_network(ModelConfig("squeezenet1_1", weights=weights))
-    layers = describe_layers(network.module, network.example(SIZE))
+    layers = describe_layers(network.module, network.example((SIZE, SIZE)))
     info = next(layer for layer in layers if layer.name == LAYER)
     return Workbench(network, recipe, torch.device("cpu")).layer(info)
 
