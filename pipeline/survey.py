@@ -197,8 +197,8 @@ def _survey_model(model: ModelConfig, config: Config) -> Survey:
     size = _image_size(config, network)
     if min(size) < SMALLEST_IMAGE:
         raise UserError(
-            f"images of {size[0]} x {size[1]} px are too small; image_size must be {SMALLEST_IMAGE} or "
-            "more."
+            f"images of {size[0]} x {size[1]} px are too small; image_size must be "
+            f"{SMALLEST_IMAGE} or more."
         )
     network, layers = _described(network, size, config.class_token)
     _check_categories(network, model, layers)

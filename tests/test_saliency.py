@@ -69,8 +69,8 @@ class Weighted(nn.Module):
         super().__init__()
         self.weight = weight
 
-    def forward(self, images: Tensor) -> Tensor:
-        return torch.einsum("bchw,kchw->bk", images, self.weight)[..., None]
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        return (torch.einsum("bchw,kchw->bk", images, self.weight)[..., None],)
 
 
 # --- known answers -------------------------------------------------------------------------------
@@ -125,7 +125,7 @@ def test_smoothgrad_is_captums_noise_tunnel_under_the_same_noise(
     streams = range(rng.NOISE, rng.NOISE + samples)
     draws = torch.cat([rng.normal(keys_for(1), s, image.numel()) for s in streams])
     monkeypatch.setattr(torch, "normal", lambda mean, std: std * draws.view_as(std))
-    tunnel = NoiseTunnel(Saliency(lambda x: network(x)[:, 4].mean(dim=1)))
+    tunnel = NoiseTunnel(Saliency(lambda x: network(x)[0][:, 4].mean(dim=1)))
     spread = 0.2 * float(image.max() - image.min())
     inner = {"nt_type": "smoothgrad", "nt_samples": samples, "stdevs": spread, "abs": False}
     expected = tunnel.attribute(image[None].requires_grad_(), **inner)
@@ -176,7 +176,7 @@ def test_maps_that_are_not_finite_become_zeros_and_leave_others_alone() -> None:
 @pytest.fixture(scope="module")
 def demo_responses() -> Callable[[Tensor], Tensor]:
     network = load_network(ModelConfig("demo"))
-    layers = describe_layers(network.module, network.example(40))
+    layers = describe_layers(network.module, network.example((40, 40)))
     bench = Workbench(network, make_recipe(image_size=40), torch.device("cpu"))
     info = next(info for info in layers if info.name == "conv5")
     return bench.network.exact_forward([info])
@@ -257,13 +257,13 @@ def test_a_map_of_a_real_network_is_where_the_object_is() -> None:
     image = torch.full((1, 3, 128, 128), 0.5)
     image[0, :, 64:, :64] = to_tensor(Image.open(path).convert("RGB").resize((64, 64)))
     network = load_network(ModelConfig("squeezenet1_1", weights=str(WEIGHTS)))
-    layers = describe_layers(network.module, network.example(128))
+    layers = describe_layers(network.module, network.example((128, 128)))
     bench = Workbench(network, make_recipe(image_size=128), torch.device("cpu"))
     layer = next(info for info in layers if info.name == "features.12")
     responses = bench.network.exact_forward([layer])
     with torch.no_grad():
-        grey = responses(torch.full((8, 3, 128, 128), 0.5)).mean(dim=2)[0]
-        channel = int((responses(image.expand(8, -1, -1, -1)).mean(dim=2)[0] - grey).argmax())
+        grey = responses(torch.full((8, 3, 128, 128), 0.5))[0].mean(dim=2)[0]
+        channel = int((responses(image.expand(8, -1, -1, -1))[0].mean(dim=2)[0] - grey).argmax())
     for settings in (Vanilla(), SmoothGrad(), IntegratedGradients()):
         (found,) = maps_of(responses, image, [channel], settings)
         assert found[64:, :64].mean() > 1.5 * found[:64, 64:].mean()

@@ -143,7 +143,7 @@ class RealWorker:
         self.folder, self.shards = folder, list(plan.shards())
         prepare(folder, 0)
         requests = [{"layer": "conv1", "seed": 0, "channels": s.channels} for s in self.shards]
-        bundle = {"kind": "ascend", "model": plain(config.models[0]), "plan": plain(plan.models[0])}
+        bundle = {"kind": "ascend", "models": plain(config.models), "plan": plain(plan.models[0])}
         bundle |= {"study": None, "dataset": None, "batch_size": 4, "requests": plain(requests)}
         write_json(folder.bundle(TAG), bundle)
 
