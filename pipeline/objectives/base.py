@@ -70,6 +70,14 @@ class Objective(ABC):
         return None
 
 
+def total(values: Tensor) -> Tensor:
+    """The sum of each sample's values (B, K, L): (B,).
+
+    Channels first: many times faster than all at once where these lie side by side in memory.
+    """
+    return values.sum(dim=1).sum(dim=1)
+
+
 def picked(activation: Tensor, channels: Tensor) -> Tensor:
     """One channel per sample of (B, K, L): (B, L) float32."""
     rows: Tensor = _Picked.apply(activation, channels)

@@ -8,7 +8,14 @@ from pipeline.objective_records import (
     CaricatureObjective,
     InversionObjective,
 )
-from pipeline.objectives.base import LEAST_COSINE, Activations, Objective, Surroundings, picked
+from pipeline.objectives.base import (
+    LEAST_COSINE,
+    Activations,
+    Objective,
+    Surroundings,
+    picked,
+    total,
+)
 from pipeline.pictures import read_picture
 
 
@@ -37,11 +44,11 @@ class Caricature(Objective):
     def responses(self, activations: Activations, targets: Tensor) -> Tensor:
         """The score: (B, 1) float32."""
         activation = activations[0].float()
-        product = (activation * self.seen).flatten(1)
-        score = product.mean(dim=1)
+        product = total(activation * self.seen)
+        score = product / self.seen.numel()
         if self.power > 0:
-            norms = activation.flatten(1).norm(dim=1) * self.size
-            cosine = product.sum(dim=1) / norms.clamp_min(1e-12)
+            norms = total(activation.square()).clamp_min(1e-12).sqrt() * self.size
+            cosine = product / norms.clamp_min(1e-12)
             score = score * cosine.clamp_min(LEAST_COSINE) ** self.power
         return score[:, None]
 
@@ -60,7 +67,7 @@ class Inversion(Objective):
 
     def responses(self, activations: Activations, targets: Tensor) -> Tensor:
         """The score: (B, 1) float32."""
-        distance = (activations[0].float() - self.seen).square().flatten(1).sum(dim=1)
+        distance = total((activations[0].float() - self.seen).square())
         return -(distance / self.energy)[:, None]
 
 
@@ -86,5 +93,5 @@ class Accentuation(Objective):
         """Scores (B,) and scores less distance (B,), float32."""
         score = self.score(activations, targets)
         apart = (activations[0].float() - self.seen).square()
-        rest = apart.flatten(1).sum(dim=1) - picked(apart, targets).sum(dim=1)
+        rest = total(apart) - picked(apart, targets).sum(dim=1)
         return score, score - self.weight * score.detach().abs() * rest / self.energy

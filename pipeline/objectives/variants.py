@@ -2,9 +2,17 @@
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from pipeline.objective_records import DiversityObjective, InterpolationObjective
-from pipeline.objectives.base import Activations, Objective, Surroundings, parts_of, picked
+from pipeline.objectives.base import (
+    Activations,
+    Objective,
+    Surroundings,
+    parts_of,
+    picked,
+    total,
+)
 
 
 class Diversity(Objective):
@@ -45,6 +53,8 @@ class Interpolation(Objective):
         n = surroundings.layers[0].n_channels
         self.sizes, self.variants, self.weight = (n, n), record.variants, record.alignment
         self.way = torch.linspace(0.0, 1.0, record.variants, device=surroundings.device)
+        self.neighbours = torch.full_like(self.way, 2.0)
+        self.neighbours[0] = self.neighbours[-1] = 1.0
 
     def responses(self, activations: Activations, targets: Tensor) -> Tensor:
         """The weighted sum of both channels at each position: (B, L) float32."""
@@ -60,15 +70,18 @@ class Interpolation(Objective):
     def climbed(self, activations: Activations, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Scores (B,) and scores with likeness of neighbours (B,), float32."""
         score = self.score(activations, targets)
-        rows = activations[0].float().reshape(-1, self.variants, activations[0][0].numel())
-        alike = torch.nn.functional.cosine_similarity(rows[:, 1:], rows[:, :-1], dim=2)
+        alike = self._likeness_of_neighbours(activations[0].float())
         # Of the neighbour before and of the one after; those at the ends have one.
-        before, after = torch.zeros_like(rows[:, :, 0]), torch.zeros_like(rows[:, :, 0])
-        before[:, 1:], after[:, :-1] = alike, alike
-        count = torch.full_like(self.way, 2.0)
-        count[0] = count[-1] = 1.0
-        likeness = ((before + after) / count).flatten()
+        both = pad(alike, (1, 0)) + pad(alike, (0, 1))
+        likeness = (both / self.neighbours).flatten()
         return score, score + self.weight * strength(score, self.variants) * likeness
+
+    def _likeness_of_neighbours(self, activation: Tensor) -> Tensor:
+        """Cosines between (B, K, L) activations of neighbours: (B // V, V - 1)."""
+        norms = total(activation.square()).clamp_min(1e-12).sqrt().view(-1, self.variants)
+        # Sample by sample, so that the layout stays; what is rolled in from another job is cut off.
+        products = total(activation * activation.roll(1, dims=0)).view(-1, self.variants)[:, 1:]
+        return products / (norms[:, 1:] * norms[:, :-1])
 
 
 def strength(score: Tensor, variants: int) -> Tensor:
