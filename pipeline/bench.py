@@ -32,9 +32,6 @@ CPU_BATCH = 32
 GPU_BATCH = 512
 """More samples than this at once are no faster on any GPU."""
 
-_OF_JOBS = frozenset({"channel", "status", "start"})
-"""Arrays without an axis of variants."""
-
 
 class Workbench:
     """Networks on a device, and the recipe that images are made by.
@@ -159,7 +156,7 @@ class LayerBench:
             if found is not None:
                 rows[name] = found
         rows = {name: self._of_jobs(row) for name, row in rows.items()}
-        rows["status"] = _of_whole_jobs(status, self.recipe.variants)
+        rows["status"] = of_whole_jobs(status, self.recipe.variants)
         rows["channel"] = filled.targets
         return {name: row[:n] for name, row in rows.items()}
 
@@ -213,8 +210,11 @@ def _status(ascent: Ascent, measured: dict[str, Tensor]) -> Tensor:
     return status.masked_fill(~finite, STATUS["diverged"])
 
 
-def _of_whole_jobs(status: Tensor, variants: int) -> Tensor:
-    """The status of jobs: `diverged` if any variant is, `dead` if all are."""
+def of_whole_jobs(status: Tensor, variants: int) -> Tensor:
+    """The status of jobs (n,) from that of their images (n * V,).
+
+    A job is `diverged` if any of its images is, and `dead` if all are.
+    """
     if variants == 1:
         return status
     each = status.view(-1, variants)

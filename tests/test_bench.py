@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 from toys import layer_of, make_recipe, pointwise
 
-from pipeline.bench import LayerBench, Workbench
+from pipeline.bench import LayerBench, Workbench, of_whole_jobs
 from pipeline.colours import from_colours
 from pipeline.jobs import STATUS
 from pipeline.models import Network
@@ -124,3 +124,10 @@ def test_photographs_are_where_their_jobs_start() -> None:
     assert (torch.cosine_similarity(values, wanted) > 0.99).all()
     with pytest.raises(ValueError, match="init=dataset"):
         bench_of(recipe).make(["1" * 64], [LIVE])
+
+
+def test_a_job_is_dead_if_all_its_images_are_and_diverged_if_any_is() -> None:
+    ok, dead, diverged = (STATUS[word] for word in ("ok", "dead", "diverged"))
+    each = torch.tensor([ok, dead, dead, dead, dead, diverged, ok, ok], dtype=torch.uint8)
+    assert of_whole_jobs(each, 2).tolist() == [ok, dead, diverged, ok]
+    assert torch.equal(of_whole_jobs(each, 1), each)

@@ -187,13 +187,13 @@ def test_the_file_of_a_function_is_part_of_the_identity() -> None:
 
 
 def test_a_joint_score_is_the_weighted_sum_of_its_terms() -> None:
-    record = JointObjective(terms=(Term("a"), Term("b", weight=-0.5)))
+    record = JointObjective(terms=(Term("a", weight=2.0), Term("b", weight=-0.5)))
     layers = (layer_info("a", n_channels=2), layer_info("b", n_channels=5))
     objective = make_objective(record, surroundings(*layers))
     assert objective.sizes == (2, 5)
     other = torch.arange(10.0).view(2, 5, 1)
     targets = [0 * 5 + 3, 1 * 5 + 4]  # (0, 3) and (1, 4)
-    assert scores(objective, [MAPS, other], targets) == [3.0 - 1.5, 1.0 - 4.5]
+    assert scores(objective, [MAPS, other], targets) == [6.0 - 1.5, 2.0 - 4.5]
     parts = objective.parts([MAPS, other], torch.tensor(targets))
     assert parts is not None
     assert parts.tolist() == [[3.0, 3.0], [1.0, 9.0]]

@@ -199,3 +199,10 @@ def test_a_batch_is_freed_as_soon_as_it_is_replaced() -> None:
         assert second() is None
     finally:
         gc.enable()
+
+
+def test_variants_of_a_job_start_from_noise_of_their_own() -> None:
+    samples = Jobs(KEYS[:2], torch.tensor([RED, GREEN])).with_variants(3)
+    assert samples.targets.tolist() == [RED] * 3 + [GREEN] * 3
+    assert len({tuple(key) for key in samples.keys.tolist()}) == 6
+    assert torch.equal(samples.keys[[0, 3]], KEYS[:2])
