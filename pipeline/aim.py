@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.inputs import Find
 from pipeline.jobs import LayerInfo
-from pipeline.layers import match_layers, reduce_layers
+from pipeline.layers import match_layers
 from pipeline.models import Network
 from pipeline.objective_records import (
     DirectionObjective,
@@ -18,10 +17,10 @@ from pipeline.objective_records import (
     ProbabilityObjective,
 )
 from pipeline.objectives import Surroundings, make_objective
+from pipeline.objectives.base import not_yet
 from pipeline.objectives.directions import RANDOM_DIRECTIONS
 from pipeline.plan import LayerPlan, Tap
 from pipeline.recipe import Recipe
-from pipeline.resample import resized
 from pipeline.targets import Targets, select_targets
 
 
@@ -43,7 +42,15 @@ def aim(
     """
     (network, info), *others = layers
     where = " and ".join(f"{of.label}/{layer.name}" for of, layer in layers)
-    objective = make_objective(recipe.objective, _surroundings(recipe, find, layers))
+    surroundings = Surroundings(
+        layers=tuple(layer for _, layer in layers),
+        activations=not_yet,
+        find=find,
+        colours=len(network.mean),
+        size=recipe.image_size,
+        device=torch.device("cpu"),
+    )
+    objective = make_objective(recipe.objective, surroundings)
     targets = Targets(objective.sizes, _names(recipe, network, objective.sizes))
     _refuse_all_random(recipe, config)
     return LayerPlan(
@@ -68,29 +75,6 @@ def _refuse_all_random(recipe: Recipe, config: Config) -> None:
             f"there are {RANDOM_DIRECTIONS} random directions; say which: channels='0:64', or give "
             "a file of directions as objective.vectors."
         )
-
-
-def _surroundings(
-    recipe: Recipe, find: Find, layers: Sequence[tuple[Network, LayerInfo]]
-) -> Surroundings:
-    def activations(images: Tensor) -> list[Tensor]:
-        return [_activation(network, layer, images) for network, layer in layers]
-
-    return Surroundings(
-        layers=tuple(layer for _, layer in layers),
-        activations=activations,
-        find=find,
-        colours=len(layers[0][0].mean),
-        size=recipe.image_size,
-        device=torch.device("cpu"),
-    )
-
-
-def _activation(network: Network, layer: LayerInfo, images: Tensor) -> Tensor:
-    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (network.mean, network.std))
-    size = (images.shape[2], images.shape[3])
-    inputs = (resized(images, network.seen_size(size)) - mean) / std
-    return reduce_layers(network.module, [layer], inputs, lambda found: found)[layer.name]
 
 
 def terms_of(

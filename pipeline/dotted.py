@@ -36,6 +36,26 @@ def import_callable(name: str, setting: str, purpose: str) -> Callable[..., Any]
     return value  # type: ignore[no-any-return]
 
 
+def import_planned(name: str, setting: str, purpose: str, source: str) -> Callable[..., Any]:
+    """The same, as it was when the sweep was planned.
+
+    Args:
+        name: such as `package.module.function`.
+        setting: where the name was given, for messages.
+        purpose: what it is called for.
+        source: `source_digest` at that time; empty while the sweep is being planned.
+    Raises:
+        UserError: it cannot be imported, is no callable, or its file is another by now.
+    """
+    value = import_callable(name, setting, purpose)
+    if source not in ("", source_digest(value)):
+        raise UserError(
+            f"the code of {setting}={name!r} is not what the sweep was planned with; run it again "
+            "to make the images of the new one."
+        )
+    return value
+
+
 def source_digest(function: Callable[..., Any]) -> str:
     """SHA-256 (hex) of the file that a callable is written in; empty if it is in none."""
     try:

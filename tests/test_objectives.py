@@ -186,6 +186,11 @@ def test_the_file_of_a_function_is_part_of_the_identity() -> None:
     assert len(record.source) == 64  # type: ignore[union-attr]
 
 
+def test_a_function_that_was_changed_after_planning_is_refused() -> None:
+    with pytest.raises(UserError, match="is not what the sweep was planned with"):
+        custom("peak", source="0" * 64)
+
+
 def test_a_joint_score_is_the_weighted_sum_of_its_terms() -> None:
     record = JointObjective(terms=(Term("a", weight=2.0), Term("b", weight=-0.5)))
     layers = (layer_info("a", n_channels=2), layer_info("b", n_channels=5))

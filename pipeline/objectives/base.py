@@ -46,6 +46,11 @@ LEAST_COSINE = 0.1
 """Below it a cosine stops counting, so that a gradient leads out of there; lucid does the same."""
 
 
+def not_yet(images: Tensor) -> Activations:
+    """Shows nothing to a network: for plans, which need to know no activations."""
+    raise LookupError("no network is at hand while a sweep is planned")
+
+
 class Objective(ABC):
     """Maps activations to scores."""
 

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.dotted import import_callable, source_digest
+from pipeline.dotted import import_callable, import_planned, source_digest
 from pipeline.errors import UserError
+from pipeline.jobs import LayerInfo
 from pipeline.objective_records import CustomObjective, Objective
 from pipeline.objectives.base import Activations, Surroundings
 from pipeline.objectives.base import Objective as Kind
@@ -24,19 +25,16 @@ class Custom(Kind):
 
     def __init__(self, record: CustomObjective, surroundings: Surroundings) -> None:
         self.name, self.args = record.function, record.args or {}
-        self.function = import_callable(record.function, "objective.function", _RETURNS)
+        self.function = import_planned(record.function, _SETTING, _RETURNS, record.source)
         self.per_channel = _asks_for_channels(self.function)
         self.sizes = (surroundings.layers[0].n_channels if self.per_channel else 1,)
-        self._try_out(surroundings)
+        self._try_out(surroundings.layers[0], surroundings.device)
 
-    def _try_out(self, surroundings: Surroundings) -> None:
+    @torch.no_grad()
+    def _try_out(self, layer: LayerInfo, device: torch.device) -> None:
         """Call the function once, so that what is wrong with it shows before a sweep begins."""
-        images = torch.zeros(
-            8, surroundings.colours, *surroundings.size, device=surroundings.device
-        )
-        targets = torch.zeros(8, dtype=torch.int64, device=surroundings.device)
-        with torch.no_grad():
-            self.responses(surroundings.activations(images), targets)
+        activation = torch.zeros(8, layer.n_channels, layer.positions, device=device)
+        self.responses([activation], torch.zeros(8, dtype=torch.int64, device=device))
 
     def responses(self, activations: Activations, targets: Tensor) -> Tensor:
         """The score: (B, 1) float32."""
@@ -44,17 +42,18 @@ class Custom(Kind):
         try:
             score: Any = self.function(activations[0].float(), **told)
         except Exception as error:
-            raise UserError(f"objective.function={self.name!r} failed: {error!r}.") from error
+            raise UserError(f"{_SETTING}={self.name!r} failed: {error!r}.") from error
         if not isinstance(score, Tensor) or score.shape != targets.shape:
             shape = list(score.shape) if isinstance(score, Tensor) else type(score).__name__
             raise UserError(
-                f"objective.function={self.name!r} returned {shape} for activations of "
+                f"{_SETTING}={self.name!r} returned {shape} for activations of "
                 f"{list(activations[0].shape)}; it must return a tensor of shape "
                 f"[{len(targets)}]: a score per sample."
             )
         return score.float()[:, None]
 
 
+_SETTING = "objective.function"
 _RETURNS = "that takes activations (B, C, positions) and returns scores (B,)"
 
 
@@ -73,5 +72,5 @@ def with_source(record: Objective) -> Objective:
     """
     if not isinstance(record, CustomObjective):
         return record
-    function = import_callable(record.function, "objective.function", _RETURNS)
+    function = import_callable(record.function, _SETTING, _RETURNS)
     return replace(record, source=source_digest(function))

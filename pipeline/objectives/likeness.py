@@ -1,5 +1,7 @@
 """Objectives about a photograph, and what a layer sees in it."""
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
@@ -19,16 +21,33 @@ from pipeline.objectives.base import (
 from pipeline.pictures import read_picture
 
 
-def _seen_in(photograph: str, surroundings: Surroundings) -> Tensor:
-    """What the layer answers to a photograph: (1, K, L)."""
-    path = surroundings.find(photograph)
-    image = read_picture(path, surroundings.colours, surroundings.size).to(surroundings.device)
-    with torch.no_grad():
+class _OfPhotograph(Objective):
+    """Knows what the layer answers to a photograph.
+
+    Raises:
+        UserError: the file is no image.
+    """
+
+    def __init__(self, photograph: str, surroundings: Surroundings) -> None:
+        path = surroundings.find(photograph)
+        self._image = read_picture(path, surroundings.colours, surroundings.size)
+        self._surroundings = surroundings
+
+    @cached_property
+    def seen(self) -> Tensor:
+        """The activations of the photograph: (1, K, L); a plan does without them."""
         # As many as fill a batch up, because a batch of one takes other kernels.
-        return surroundings.activations(image.expand(8, -1, -1, -1).contiguous())[0][:1].float()
+        images = self._image.to(self._surroundings.device).expand(8, -1, -1, -1).contiguous()
+        with torch.no_grad():
+            return self._surroundings.activations(images)[0][:1].float()
+
+    @cached_property
+    def energy(self) -> Tensor:
+        """|r|**2, without dimensions."""
+        return self.seen.square().sum().clamp_min(1e-12)
 
 
-class Caricature(Objective):
+class Caricature(_OfPhotograph):
     """What the layer sees in a photograph, exaggerated: s = mean_k,l(a * r) * cos(a, r)**p.
 
     r are the activations of the photograph. Carter et al. 2019, "Activation Atlas", and Olah et al.
@@ -37,9 +56,13 @@ class Caricature(Objective):
     """
 
     def __init__(self, record: CaricatureObjective, surroundings: Surroundings) -> None:
+        super().__init__(record.photograph, surroundings)
         self.sizes, self.power = (1,), record.cosine_power
-        self.seen = _seen_in(record.photograph, surroundings)
-        self.size = self.seen.norm().clamp_min(1e-12)
+
+    @cached_property
+    def length(self) -> Tensor:
+        """|r|, without dimensions."""
+        return self.seen.norm().clamp_min(1e-12)
 
     def responses(self, activations: Activations, targets: Tensor) -> Tensor:
         """The score: (B, 1) float32."""
@@ -47,13 +70,13 @@ class Caricature(Objective):
         product = total(activation * self.seen)
         score = product / self.seen.numel()
         if self.power > 0:
-            norms = total(activation.square()).clamp_min(1e-12).sqrt() * self.size
+            norms = total(activation.square()).clamp_min(1e-12).sqrt() * self.length
             cosine = product / norms.clamp_min(1e-12)
             score = score * cosine.clamp_min(LEAST_COSINE) ** self.power
         return score[:, None]
 
 
-class Inversion(Objective):
+class Inversion(_OfPhotograph):
     """An image that the layer takes for the photograph: s = -|a - r|**2 / |r|**2.
 
     Mahendran & Vedaldi 2015, "Understanding Deep Image Representations by Inverting Them", section
@@ -61,9 +84,8 @@ class Inversion(Objective):
     """
 
     def __init__(self, record: InversionObjective, surroundings: Surroundings) -> None:
+        super().__init__(record.photograph, surroundings)
         self.sizes = (1,)
-        self.seen = _seen_in(record.photograph, surroundings)
-        self.energy = self.seen.square().sum().clamp_min(1e-12)
 
     def responses(self, activations: Activations, targets: Tensor) -> Tensor:
         """The score: (B, 1) float32."""
@@ -71,7 +93,7 @@ class Inversion(Objective):
         return -(distance / self.energy)[:, None]
 
 
-class Accentuation(Objective):
+class Accentuation(_OfPhotograph):
     """A channel brought out in a photograph: s = mean_l a[k, l], and s - w * d is climbed.
 
     d = |a - r|**2 / |r|**2 over all other channels, times |s|: the rest of the layer is to stay
@@ -81,9 +103,8 @@ class Accentuation(Objective):
     """
 
     def __init__(self, record: AccentuationObjective, surroundings: Surroundings) -> None:
+        super().__init__(record.photograph, surroundings)
         self.sizes, self.weight = (surroundings.layers[0].n_channels,), record.faithfulness
-        self.seen = _seen_in(record.photograph, surroundings)
-        self.energy = self.seen.square().sum().clamp_min(1e-12)
 
     def responses(self, activations: Activations, targets: Tensor) -> Tensor:
         """The channel at each position: (B, L) float32."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.architectures import build_module
-from pipeline.dotted import import_callable, source_digest
+from pipeline.dotted import import_callable, import_planned, source_digest
 from pipeline.errors import UserError
 from pipeline.inputs import Find
 from pipeline.parameterization_records import Generator
@@ -24,7 +24,7 @@ from pipeline.weights import load_state, read_weights
 Prior = Callable[[Tensor], Tensor]
 """Latents (B, ...) to what the generator makes of them (B, C, h, w)."""
 
-_SETTING = "parameterization.target"
+_SETTING, _RETURNS = "parameterization.target", "that returns the generator"
 
 
 class GeneratorImages(Parameterization):
@@ -85,12 +85,7 @@ def _loaded(record: str, colours: int, weights: Path, device: torch.device) -> P
 
 
 def _with_weights(config: Generator, weights: Path) -> nn.Module:
-    function = _imported(config)
-    if config.source not in ("", source_digest(function)):
-        raise UserError(
-            f"the code of {_SETTING}={config.target!r} is not what the sweep was planned with; run "
-            "it again to make the images of the new one."
-        )
+    function = import_planned(config.target, _SETTING, _RETURNS, config.source)
     network = build_module(lambda: function(**(config.args or {})), _SETTING, config.target)
     missing = load_state(network, read_weights(weights), str(weights), config.target)
     if missing:
@@ -121,10 +116,6 @@ def _try_out(network: nn.Module, config: Generator, colours: int, device: torch.
         )
 
 
-def _imported(config: Generator) -> Callable[..., Any]:
-    return import_callable(config.target, _SETTING, "that returns the generator")
-
-
 def with_source(config: Config) -> Config:
     """A record that also tells the code that a generator is made by.
 
@@ -133,4 +124,4 @@ def with_source(config: Config) -> Config:
     """
     if not isinstance(config, Generator):
         return config
-    return replace(config, source=source_digest(_imported(config)))
+    return replace(config, source=source_digest(import_callable(config.target, _SETTING, _RETURNS)))
