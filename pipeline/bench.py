@@ -6,6 +6,7 @@ shards, files or processes.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from pipeline.memory import bytes_per_sample, samples_that_fit
 from pipeline.models import Network
 from pipeline.objectives import Surroundings, make_objective
 from pipeline.octaves import make_climber
-from pipeline.optimize import Ascends, Ascent, Jobs
+from pipeline.optimize import Ascends, Ascent, Jobs, started
 from pipeline.plan import Tap, jobs_at_once
 from pipeline.recipe import Recipe, recorded_steps, snapshot_steps
 from pipeline.statistics import measure
@@ -70,8 +71,9 @@ class LayerBench:
     """Makes images for targets of one layer, a batch at a time."""
 
     def __init__(self, bench: Workbench, info: LayerInfo, others: Sequence[Tap] = ()) -> None:
-        self.recipe, self.device, self.find = bench.recipe, bench.device, bench.find
+        self.recipe, self.device = bench.recipe, bench.device
         self.colours = len(bench.network.network.mean)
+        self.start = partial(started, colours=self.colours, find=bench.find)
         self.exact = self.fast = _together(bench, info, others, DeviceNetwork.exact_forward)
         if self.recipe.precision != "fp32":
             self.fast = _together(bench, info, others, DeviceNetwork.fast_forward)
@@ -166,7 +168,7 @@ class LayerBench:
         return rows if variants == 1 else rows.reshape(-1, variants, *rows.shape[1:])
 
     def _climber(self, recipe: Recipe) -> Ascends:
-        return make_climber(self.fast, self.objective, recipe, self.colours, self.find)
+        return make_climber(self.fast, self.objective, recipe, self.start)
 
     def measure(self, pixels: NDArray[Any], channels: Sequence[int]) -> dict[str, NDArray[Any]]:
         """Measure stored images of some targets again: (n, H, W, C) uint8, or (n, V, H, W, C)."""
@@ -215,8 +217,6 @@ def of_whole_jobs(status: Tensor, variants: int) -> Tensor:
 
     A job is `diverged` if any of its images is, and `dead` if all are.
     """
-    if variants == 1:
-        return status
     each = status.view(-1, variants)
     whole = torch.where((each == STATUS["dead"]).all(dim=1), STATUS["dead"], STATUS["ok"])
     return whole.masked_fill((each == STATUS["diverged"]).any(dim=1), STATUS["diverged"]).to(status)

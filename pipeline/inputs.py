@@ -7,7 +7,7 @@ copy under the reference, so that workers, and whoever comes back in a year, nee
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,16 +66,6 @@ class Inputs:
             ) from error
         self.sources.setdefault(reference, path)
         return reference
-
-
-def references(record: Any) -> Iterator[str]:
-    """All references within a resolved record."""
-    for field in dataclasses.fields(record):
-        value = getattr(record, field.name)
-        if "input" in field.metadata and value:
-            yield value
-        elif dataclasses.is_dataclass(value):
-            yield from references(value)
 
 
 def nowhere(reference: str) -> Path:

@@ -249,12 +249,15 @@ class _TracedForward:
         self.graph, self.layers = graph, layers
 
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
-        found = ((main_tensor(tensor), layer) for tensor, layer in self._outputs(x))
-        return tuple(channels_first(tensor, layer) for tensor, layer in found if tensor is not None)
-
-    def _outputs(self, x: Tensor) -> list[tuple[Any, LayerInfo]]:
         found = self.graph(x)
-        return [(found[layer.name], layer) for layer in self.layers]
+        return tuple(channels_first(_tensor_of(found[i.name]), i) for i in self.layers)
+
+
+def _tensor_of(output: Any) -> Tensor:
+    """The tensor of a layer's output, which has one: else it would be no layer."""
+    tensor = main_tensor(output)
+    assert tensor is not None
+    return tensor
 
 
 def _traced(network: nn.Module, layers: Sequence[LayerInfo]) -> _TracedForward | None:

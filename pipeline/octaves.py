@@ -6,31 +6,25 @@ starts from, plus what smaller sizes have added to it.
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from pipeline import rng
-from pipeline.inputs import Find, nowhere
 from pipeline.layers import Forward
 from pipeline.objectives import Objective
-from pipeline.optimize import Ascends, Ascent, Climber, Jobs, started
+from pipeline.optimize import Ascends, Ascent, Climber, Jobs, Start, started
 from pipeline.recipe import Octaves, Recipe
 from pipeline.resample import resized
 
 
 def make_climber(
-    forward: Forward,
-    objective: Objective,
-    recipe: Recipe,
-    colours: int = 3,
-    find: Find = nowhere,
+    forward: Forward, objective: Objective, recipe: Recipe, start: Start = started
 ) -> Ascends:
     """What makes images by a recipe; see `Climber` for the arguments."""
     if recipe.octaves is None:
-        return Climber(forward, objective, recipe, colours, find)
-    return OctaveClimber(forward, objective, recipe, recipe.octaves, colours, find)
+        return Climber(forward, objective, recipe, start)
+    return OctaveClimber(forward, objective, recipe, recipe.octaves, start)
 
 
 def octave_sizes(octaves: Octaves, size: tuple[int, int]) -> list[tuple[int, int]]:
@@ -52,22 +46,16 @@ class OctaveClimber:
         objective: Objective,
         recipe: Recipe,
         octaves: Octaves,
-        colours: int = 3,
-        find: Find = nowhere,
+        start: Start = started,
     ) -> None:
-        self.recipe = recipe
-        self._started = partial(started, recipe, colours=colours, find=find)
+        self.recipe, self.start = recipe, start
         self.sizes = octave_sizes(octaves, recipe.image_size)
-        self.climbers = [
-            make_climber(
-                forward, objective, replace(recipe, image_size=size, octaves=None), colours, find
-            )
-            for size in self.sizes
-        ]
+        recipes = [replace(recipe, image_size=size, octaves=None) for size in self.sizes]
+        self.climbers = [Climber(forward, objective, each, start) for each in recipes]
 
     def ascend(self, jobs: Jobs, on_step: Callable[[int], None] = lambda step: None) -> Ascent:
         """As `Climber.ascend` does; all that is kept on the way has the image's own size."""
-        picture = self._started(jobs).values().detach()
+        picture = self.start(self.recipe, jobs).values().detach()
         added: Tensor | None = None
         found: list[Ascent] = []
         for number, climber in enumerate(self.climbers):

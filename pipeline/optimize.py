@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from typing import Protocol
 
 import torch
@@ -91,8 +90,19 @@ class Ascends(Protocol):
         ...
 
 
+Start = Callable[[Recipe, Jobs], Parameterization]
+"""The images of some samples as the ascent by a recipe begins."""
+
+
 def started(recipe: Recipe, jobs: Jobs, colours: int = 3, find: Find = nowhere) -> Parameterization:
-    """The images of some samples as the ascent begins; raises ValueError as `ascend` does."""
+    """The images of some samples as the ascent begins; raises ValueError as `ascend` does.
+
+    Args:
+        recipe: how to begin.
+        jobs: the samples.
+        colours: of the images.
+        find: the files that the recipe refers to.
+    """
     images = make_parameterization(recipe, colours, jobs.keys, jobs.photographs, find)
     if jobs.values is not None:
         images.encode(jobs.values)
@@ -108,20 +118,13 @@ class Climber:
         forward: the network up to the layers; must treat every sample for itself.
         objective: scores of the activations.
         recipe: how to do it.
-        colours: of the images.
-        find: the files that the recipe refers to.
+        start: how to begin; `started`, told what it must know besides.
     """
 
     def __init__(
-        self,
-        forward: Forward,
-        objective: Objective,
-        recipe: Recipe,
-        colours: int = 3,
-        find: Find = nowhere,
+        self, forward: Forward, objective: Objective, recipe: Recipe, start: Start = started
     ) -> None:
-        self.forward, self.objective, self.recipe = forward, objective, recipe
-        self._started = partial(started, recipe, colours=colours, find=find)
+        self.forward, self.objective, self.recipe, self.start = forward, objective, recipe, start
         self._batch: _Batch | None = None
 
     def ascend(self, jobs: Jobs, on_step: Callable[[int], None] = lambda step: None) -> Ascent:
@@ -141,7 +144,7 @@ class Climber:
             self._batch.restart(jobs)
         else:
             self._batch = None  # its memory is needed
-            self._batch = _Batch(self.forward, self.objective, self.recipe, self._started, jobs)
+            self._batch = _Batch(self.forward, self.objective, self.recipe, self.start, jobs)
         return self._batch
 
 
@@ -153,13 +156,13 @@ class _Batch:
         forward: Forward,
         objective: Objective,
         recipe: Recipe,
-        started: Callable[[Jobs], Parameterization],
+        start: Start,
         jobs: Jobs,
     ) -> None:
         self.forward, self.objective, self.recipe = forward, objective, recipe
         keys = jobs.keys
         self.targets = jobs.targets.clone()
-        self.started, self.images = started, started(jobs)
+        self.start, self.images = start, start(recipe, jobs)
         (self.parameters,) = self.images.parameters()
         self.stepper = make_stepper(self.parameters, recipe.optimizer)
         self.views = self._draw(keys)
@@ -174,7 +177,7 @@ class _Batch:
         """Put other jobs in the place of these: graphs know tensors by where they lie."""
         self.targets.copy_(jobs.targets)
         self.views.copy_(self._draw(jobs.keys))
-        fresh = self.started(jobs)
+        fresh = self.start(self.recipe, jobs)
         with torch.no_grad():
             for mine, new in zip(self.images.parameters(), fresh.parameters(), strict=True):
                 mine.copy_(new)

@@ -58,11 +58,6 @@ class LayerPlan:
         return self.targets or Targets((self.info.n_channels,))
 
     @property
-    def taps(self) -> tuple[LayerInfo, ...]:
-        """All layers that are read, the layer itself first."""
-        return (self.info, *(tap.info for tap in self.others))
-
-    @property
     def flops(self) -> int:
         """Of a forward pass that reads them all, one image."""
         return self.info.flops_before + sum(tap.info.flops_before for tap in self.others)

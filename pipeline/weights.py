@@ -4,7 +4,7 @@ import hashlib
 import os
 import pickle
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,8 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
     Raises:
         UserError: no such file, not a weights file, or one that holds code.
     """
-    _check_file(path)
-    try:
-        loaded = _load_safetensors(path) if path.suffix == ".safetensors" else _load_torch(path)
-    except UserError:
-        raise
-    except Exception as error:
-        expected = "a .safetensors file or a state dict saved by torch.save"
-        raise _unreadable(path, error, expected) from error
-    return _unwrapped(loaded, path)
+    expected = "a .safetensors file or a state dict saved by torch.save"
+    return _unwrapped(_read(path, _load, expected), path)
 
 
 def read_tensors(path: Path) -> Mapping[str, Tensor]:
@@ -43,24 +36,35 @@ def read_tensors(path: Path) -> Mapping[str, Tensor]:
     Raises:
         UserError: no such file, or not a .npy, .npz, .safetensors, .pt or .pth file of numbers.
     """
-    _check_file(path)
-    try:
-        if path.suffix in (".npy", ".npz"):
-            loaded = np.load(path, allow_pickle=False)
-            named = dict(loaded) if path.suffix == ".npz" else {"": loaded}
-            return {name: torch.from_numpy(array) for name, array in named.items()}
-        loaded = _load_safetensors(path) if path.suffix == ".safetensors" else _load_torch(path)
-    except UserError:
-        raise
-    except Exception as error:
-        expected = "a .npy, .npz, .safetensors or .pt file of numbers"
-        raise _unreadable(path, error, expected) from error
+    of_numpy = path.suffix in (".npy", ".npz")
+    expected = "a .npy, .npz, .safetensors or .pt file of numbers"
+    loaded = _read(path, _load_numpy if of_numpy else _load, expected)
+    if of_numpy:
+        return loaded  # type: ignore[no-any-return]
     return {"": loaded} if isinstance(loaded, Tensor) else _unwrapped(loaded, path)
 
 
-def _unreadable(path: Path, error: Exception, expected: str) -> UserError:
-    reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-    return UserError(f"{str(path)!r} is not a readable file ({reason}). Expected {expected}.")
+def _read(path: Path, load: Callable[[Path], Any], expected: str) -> Any:
+    _check_file(path)
+    try:
+        return load(path)
+    except UserError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise UserError(
+            f"{str(path)!r} is not a readable file ({reason}). Expected {expected}."
+        ) from error
+
+
+def _load(path: Path) -> Any:
+    return _load_safetensors(path) if path.suffix == ".safetensors" else _load_torch(path)
+
+
+def _load_numpy(path: Path) -> dict[str, Tensor]:
+    loaded = np.load(path, allow_pickle=False)
+    named = dict(loaded) if path.suffix == ".npz" else {"": loaded}
+    return {name: torch.from_numpy(array) for name, array in named.items()}
 
 
 def _check_file(path: Path) -> None:

@@ -31,10 +31,9 @@ def plural(word: str) -> str:
 
 def count_images(plan: Plan, jobs: int) -> str:
     """The images of some jobs: `12 images`, `12 jobs of 2 images`."""
-    variants = plan.models[0].recipe.variants
-    return (
-        counted(jobs, "image") if variants == 1 else f"{counted(jobs, 'job')} of {variants} images"
-    )
+    if plan.variants == 1:
+        return counted(jobs, "image")
+    return f"{counted(jobs, 'job')} of {plan.variants} images"
 
 
 def targets_word(plan: Plan) -> str:

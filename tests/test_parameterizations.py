@@ -1,5 +1,7 @@
 """Parameterizations: what the family promises, checked on every member at once."""
 
+from functools import partial
+
 import pytest
 import torch
 from images import (
@@ -19,7 +21,7 @@ from torch import Tensor, nn
 from toys import channel_mean, random_network
 
 from pipeline import rng, spectrum
-from pipeline.optimize import Ascent, Climber, Jobs
+from pipeline.optimize import Ascent, Climber, Jobs, started
 from pipeline.optimizer_records import Adam
 from pipeline.parameterization_records import Fourier, Mask
 from pipeline.parameterization_records import Parameterization as Config
@@ -134,9 +136,8 @@ def climber_of(config: Config, shape: Shape, mask: Mask | None) -> Climber:
         optimizer=Adam(steps=6, leaky_steps=2),
         regularizers=Regularizers(blur=0.4),
     )
-    return Climber(
-        lambda images: (network(images).flatten(2),), channel_mean(), recipe, shape[0], find
-    )
+    start = partial(started, colours=shape[0], find=find)
+    return Climber(lambda images: (network(images).flatten(2),), channel_mean(), recipe, start)
 
 
 def climb(climber: Climber, keys: Tensor) -> Ascent:

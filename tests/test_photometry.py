@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from test_invariance import EVERY_TRANSFORM
 from torch import Tensor
 from torchvision.transforms import functional as vision
 from toys import STILL
@@ -22,18 +23,7 @@ PARTS = {
     "noise": replace(STILL, noise=(0.05, 0.2)),
     "cutout": replace(STILL, cutout=(0.2, 0.6)),
 }
-ALL = Transforms(
-    jitter=3.0,
-    flip=0.5,
-    perspective=0.2,
-    crop=(0.5, 1.0),
-    brightness=(0.8, 1.2),
-    contrast=(0.8, 1.2),
-    saturation=(0.8, 1.2),
-    blur=(0.0, 1.0),
-    noise=(0.0, 0.1),
-    cutout=(0.0, 0.3),
-)
+ALL = replace(EVERY_TRANSFORM, jitter=3.0)
 each_part = pytest.mark.parametrize("config", [*PARTS.values(), ALL], ids=[*PARTS, "all"])
 
 

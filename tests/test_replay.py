@@ -65,7 +65,7 @@ def test_replayed_steps_give_the_bits_of_eager_steps(
     bench = make_bench(recipe)
     for numbers in (range(16), range(16, 32)):  # the second batch replays from its first step
         replayed = climb(bench.climber, numbers)
-        eager = Climber(bench.fast, bench.objective, recipe, find=find)
+        eager = Climber(bench.fast, bench.objective, recipe, bench.start)
         eager._start(_jobs(range(16))).graphs = None
         expected = climb(eager, numbers)
         assert torch.equal(replayed.images, expected.images)

@@ -62,7 +62,8 @@ class Caricature(_OfPhotograph):
     @cached_property
     def length(self) -> Tensor:
         """|r|, without dimensions."""
-        return self.seen.norm().clamp_min(1e-12)
+        length: Tensor = self.seen.norm()
+        return length.clamp_min(1e-12)
 
     def responses(self, activations: Activations, targets: Tensor) -> Tensor:
         """The score: (B, 1) float32."""
