@@ -12,14 +12,13 @@ from pipeline.errors import UserError, nearest_first
 from pipeline.objective_records import JointObjective, Objective
 from pipeline.optimizer_records import Optimizer
 from pipeline.parameterization_records import FROM_NOISE_ALONE, Mask, Parameterization
+from pipeline.photograph_records import DatasetConfig, SaliencyMethod
 from pipeline.recipe import DatasetInit, Init, NoiseInit, Octaves, Regularizers
 from pipeline.records import build, choice_name
 from pipeline.transform_record import Transforms
 
 LARGEST_SHARD = 4096
 LARGEST_IMAGE = 4096
-MOST_PHOTOGRAPHS = 9
-"""Of a kind that a sheet of evidence shows of a channel."""
 
 
 @dataclass(frozen=True)
@@ -109,113 +108,6 @@ class CollateSettings:
             raise ValueError(f"columns must be 1 or more, not {self.columns}.")
         if not 0 <= self.gap <= 256:
             raise ValueError(f"gap must be 0 to 256, not {self.gap}.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetSettings:
-    """What is kept of the photographs of a dataset, whichever it is."""
-
-    top: int = 9
-    """How many photographs are kept of those that excite a channel most."""
-    bottom: int = 9
-    """How many are kept of those that excite it least."""
-    reference: int = 10_000
-    """Of so many photographs, evenly spread over the dataset, all responses are kept: quantiles
-    and agreement come from them."""
-    examples: int = 4
-    """How many of the strongest and weakest photographs are kept as pictures."""
-
-    def __post_init__(self) -> None:
-        for name, least in (("top", 1), ("bottom", 0), ("reference", 100)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be {least} or more, not {getattr(self, name)}.")
-        if not 0 <= self.examples <= MOST_PHOTOGRAPHS:
-            raise ValueError(f"examples must be 0 to {MOST_PHOTOGRAPHS}, not {self.examples}.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FolderDataset(DatasetSettings):
-    """Every image of a folder, at any nesting."""
-
-    name: str = "folder"
-    path: str
-    """The folder."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.path.strip():
-            raise ValueError("path must not be empty.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TorchvisionDataset(DatasetSettings):
-    """A dataset of torchvision."""
-
-    name: str = "torchvision"
-    dataset: str
-    """Name of a class of `torchvision.datasets`."""
-    args: dict[str, Any] | None = None
-    """Keyword arguments of that class, such as root, train, split and download."""
-
-
-DatasetConfig = FolderDataset | TorchvisionDataset
-
-
-@dataclass(frozen=True)
-class VanillaSaliency:
-    """Saliency by the gradient itself (Simonyan et al. 2014, arXiv 1312.6034)."""
-
-    name: str = "vanilla"
-    photographs: int = 4
-    """Maps are made for so many of each channel's strongest photographs."""
-
-    def __post_init__(self) -> None:
-        _one_or_more(photographs=self.photographs)
-
-
-@dataclass(frozen=True)
-class SmoothGrad:
-    """Saliency by the mean gradient over noisy copies (Smilkov et al. 2017, arXiv 1706.03825)."""
-
-    name: str = "smoothgrad"
-    photographs: int = 4
-    """Maps are made for so many of each channel's strongest photographs."""
-    samples: int = 16
-    """Noisy copies per map."""
-    noise: float = 0.1
-    """Standard deviation of the noise, as a share of the photograph's range of values; much of it
-    silences some channels of deep layers, whose maps are then zeros."""
-
-    def __post_init__(self) -> None:
-        _one_or_more(photographs=self.photographs, samples=self.samples)
-        if not 0 <= self.noise <= 1:
-            raise ValueError(f"noise must be 0 to 1, not {self.noise}.")
-
-
-@dataclass(frozen=True)
-class IntegratedGradients:
-    """Saliency by what the pixels add to the score on the way from a black image to the photograph.
-
-    Sundararajan et al. 2017, arXiv 1703.01365.
-    """
-
-    name: str = "integrated_gradients"
-    photographs: int = 4
-    """Maps are made for so many of each channel's strongest photographs."""
-    steps: int = 32
-    """Points on the way at which gradients are taken."""
-
-    def __post_init__(self) -> None:
-        _one_or_more(photographs=self.photographs, steps=self.steps)
-
-
-SaliencyMethod = VanillaSaliency | SmoothGrad | IntegratedGradients
-
-
-def _one_or_more(**values: int) -> None:
-    for name, value in values.items():
-        if value < 1:
-            raise ValueError(f"{name} must be 1 or more, not {value}.")
 
 
 _ADD_PHOTOGRAPHS = "add dataset=folder dataset.path=photos, or take"

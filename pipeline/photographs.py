@@ -15,9 +15,9 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from pipeline.config import FolderDataset, TorchvisionDataset
 from pipeline.errors import UserError, nearest_first, unknown
 from pipeline.listing import Entry
+from pipeline.photograph_records import FolderDataset, TorchvisionDataset
 
 SUFFIXES = frozenset({".jpeg", ".jpg", ".png", ".webp"})
 """Files with these endings, in any case, are photographs of a folder."""

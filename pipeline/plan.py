@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from pipeline.config import SaliencyMethod
 from pipeline.jobs import LayerInfo, NetworkIdentity, Series, Shard
+from pipeline.photograph_records import SaliencyMethod
 from pipeline.recipe import Recipe, snapshot_steps
 from pipeline.targets import Targets
 

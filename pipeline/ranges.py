@@ -25,3 +25,9 @@ def within(least: float, most: float, **values: float) -> None:
     """Raise ValueError unless all values lie between two others, which are allowed too."""
     for name, value in values.items():
         require(least <= value <= most, f"{name} must be {least:g} to {most:g}, not {value}.")
+
+
+def one_or_more(**values: int) -> None:
+    """Raise ValueError unless all values are 1 or more."""
+    for name, value in values.items():
+        require(value >= 1, f"{name} must be 1 or more, not {value}.")

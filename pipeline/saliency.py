@@ -16,11 +16,16 @@ from torch import Tensor
 
 from pipeline import rng
 from pipeline.batches import CPU_BATCH_MULTIPLE, filled_up
-from pipeline.config import IntegratedGradients, SaliencyMethod, SmoothGrad, VanillaSaliency
 from pipeline.errors import UserError
 from pipeline.gradients import PolyphaseStem
 from pipeline.layers import Forward
 from pipeline.objectives.base import picked
+from pipeline.photograph_records import (
+    IntegratedGradients,
+    SaliencyMethod,
+    SmoothGrad,
+    VanillaSaliency,
+)
 
 BATCH = 2 * CPU_BATCH_MULTIPLE
 """Images per pass through the network. Fixed: Integrated Gradients sum batch by batch, so another

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from pipeline.config import SaliencyMethod
 from pipeline.jobs import NetworkIdentity, Product
 from pipeline.listing import Listing
+from pipeline.photograph_records import SaliencyMethod
 from pipeline.plan import LayerPlan, ModelPlan, Plan, StudyPlan
 from pipeline.records import digest, plain
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pipeline.activations import main_tensor
 from pipeline.aim import aim, terms_of
-from pipeline.config import Config, FolderDataset, ModelConfig
+from pipeline.config import Config, ModelConfig
 from pipeline.errors import UserError
 from pipeline.inputs import Inputs
 from pipeline.jobs import LayerInfo
@@ -27,6 +27,7 @@ from pipeline.objective_records import JointObjective, Objective
 from pipeline.objectives.custom import with_source
 from pipeline.parameterizations.check import check_parameterization
 from pipeline.parameterizations.generator import with_source as with_generator_source
+from pipeline.photograph_records import FolderDataset
 from pipeline.photographs import Photographs, open_dataset
 from pipeline.pictures import picture_size
 from pipeline.plan import ModelPlan, Plan, StudyPlan, jobs_at_once

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from toys import composed
 
-from pipeline.config import FolderDataset, TorchvisionDataset, config_folder
+from pipeline.config import config_folder
 from pipeline.errors import UserError
 from pipeline.parameterization_records import Fourier, Pixel
+from pipeline.photograph_records import FolderDataset, TorchvisionDataset
 
 CHOICES = [
     f"{path.parent.name}={path.stem}"

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config import FolderDataset, TorchvisionDataset
 from pipeline.errors import UserError
 from pipeline.listing import Entry
+from pipeline.photograph_records import FolderDataset, TorchvisionDataset
 from pipeline.photographs import FolderPhotographs, open_dataset
 
 

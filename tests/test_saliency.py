@@ -15,12 +15,13 @@ from toys import composed, layer_of, make_recipe, pointwise, random_network
 
 from pipeline import rng, saliency
 from pipeline.bench import Workbench
-from pipeline.config import IntegratedGradients, ModelConfig, SaliencyMethod, SmoothGrad
-from pipeline.config import VanillaSaliency as Vanilla
+from pipeline.config import ModelConfig
 from pipeline.errors import UserError
 from pipeline.layers import Forward, describe_layers
 from pipeline.models import load_network
 from pipeline.objectives.base import picked
+from pipeline.photograph_records import IntegratedGradients, SaliencyMethod, SmoothGrad
+from pipeline.photograph_records import VanillaSaliency as Vanilla
 from pipeline.saliency import check_available, normalised, saliency_maps
 
 METHODS: list[SaliencyMethod] = [

@@ -16,7 +16,7 @@ from toys import (
 )
 
 from pipeline import plan as plan_module
-from pipeline.config import IntegratedGradients, SmoothGrad, VanillaSaliency
+from pipeline.photograph_records import IntegratedGradients, SmoothGrad, VanillaSaliency
 from pipeline.plan import Plan, StudyPlan
 from pipeline.recipe import DatasetInit
 from pipeline.stages import (

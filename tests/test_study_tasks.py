@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from toys import IDENTITY, layer_info, make_listing, make_plan, make_recipe, make_study_plan
 
-from pipeline.config import SmoothGrad, VanillaSaliency
 from pipeline.listing import Listing
+from pipeline.photograph_records import SmoothGrad, VanillaSaliency
 from pipeline.store import OutputFolder
 from pipeline.study_tasks import Examples, Study, blocks_of, examples_of, restricted, studies_of
 

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from pipeline.bench import LayerBench
 from pipeline.colours import from_bytes, recoloured
-from pipeline.config import DatasetConfig, ModelConfig
+from pipeline.config import ModelConfig
 from pipeline.jobs import Series, Shard, ShardResult, joined
+from pipeline.photograph_records import DatasetConfig
 from pipeline.plan import ModelPlan, StudyPlan
 from pipeline.recipe import DatasetInit
 from pipeline.store import commit

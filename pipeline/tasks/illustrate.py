@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from pipeline import rng
 from pipeline.colours import from_bytes, recoloured
-from pipeline.config import DatasetConfig, ModelConfig, SaliencyMethod
+from pipeline.config import ModelConfig
 from pipeline.layers import Forward
+from pipeline.photograph_records import DatasetConfig, SaliencyMethod
 from pipeline.plan import ModelPlan, StudyPlan
 from pipeline.records import digest
 from pipeline.saliency import saliency_maps

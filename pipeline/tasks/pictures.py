@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.config import DatasetConfig
 from pipeline.listing import Entry, Listing
+from pipeline.photograph_records import DatasetConfig
 from pipeline.photographs import open_dataset
 from pipeline.plan import StudyPlan
 from pipeline.store import OutputFolder

@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.config import DatasetConfig, ModelConfig
+from pipeline.config import ModelConfig
 from pipeline.device_network import Observe
 from pipeline.jobs import LayerInfo, Product
 from pipeline.listing import Listing
 from pipeline.observe import Answer
+from pipeline.photograph_records import DatasetConfig
 from pipeline.photographs import open_dataset
 from pipeline.plan import ModelPlan, StudyPlan
 from pipeline.study import summarise
