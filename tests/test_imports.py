@@ -19,16 +19,8 @@ MODULES = {
 
 FLOW = (
     *("errors", "ranges", "records", "inputs", "objective_records", "optimizer_records"),
-    *(
-        "transform_record",
-        "parameterization_records",
-        "recipe",
-        "jobs",
-        "config",
-        "targets",
-        "plan",
-        "wording",
-    ),
+    *("transform_record", "parameterization_records", "photograph_records", "recipe", "jobs"),
+    *("config", "targets", "plan", "wording"),
     *("sealed_file", "shard_file", "store", "listing", "photographs", "views", "pictures"),
     *("rng", "batches", "gradients", "weights", "architectures", "models", "activations", "layers"),
     *("fields", "observe", "colours", "resample", "device_network"),
