@@ -89,9 +89,9 @@ def verify(config: Config) -> int:
     from pipeline.verify import verify
 
     folder = _folder(config)
-    manifest = read_manifest(folder)
+    read_manifest(folder)
     with locked(folder):
-        return verify(manifest, folder)
+        return verify(config, folder)
 
 
 def _folder(config: Config) -> OutputFolder:
@@ -136,6 +136,10 @@ def _dispatch(argv: list[str]) -> int:
         from pipeline.collate import run as collation
 
         return collation.main(rest)
+    if command == "compare-here":
+        from pipeline.collate import compare
+
+        return compare.main(rest)
     if command.startswith("-"):  # Hydra's own flags, such as tab completion, need no command
         command, rest = "plan", argv
     if command not in COMMANDS:

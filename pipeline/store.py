@@ -43,6 +43,7 @@ class OutputFolder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.atlas = root / "atlas.h5"
+        self.brief = root / "atlas.json"
         self.montages = root / "montages"
         self.store = root / "store"
         self.failures = root / "failures"
@@ -74,11 +75,11 @@ class OutputFolder:
 
     def input(self, reference: str) -> Path:
         """The copy of a file that a recipe refers to."""
-        return self.root / "inputs" / reference
+        return self.root / "inputs" / safe_name(reference)
 
     def listing(self, digest: str) -> Path:
         """The list of a dataset's photographs."""
-        return self.root / "photographs" / f"{digest}.jsonl"
+        return self.root / "photographs" / safe_name(f"{digest}.jsonl")
 
     def montage(self, model: str, layer: str) -> Path:
         """The picture of a layer."""

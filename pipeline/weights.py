@@ -4,6 +4,8 @@ import hashlib
 import os
 import pickle
 import struct
+import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,21 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
+
+_MOST_UNPACKED = 2**32
+"""Bytes of numbers in a packed file."""
+
+_MOST_REPEATED = 2**28
+"""Bytes of a tensor of which the file holds fewer numbers than it has."""
+
+_OTHER_KINDS: dict[str, Callable[[Tensor], bool]] = {
+    "sparse": lambda tensor: tensor.layout is not torch.strided,
+    "without numbers (meta)": lambda tensor: tensor.device.type != "cpu",
+    "quantized": lambda tensor: tensor.is_quantized,
+    "larger than what the file holds of it": lambda tensor: (
+        tensor.nbytes > max(tensor.untyped_storage().nbytes(), _MOST_REPEATED)
+    ),
+}
 
 
 def is_weights_file(weights: str) -> bool:
@@ -39,15 +56,17 @@ def read_tensors(path: Path) -> Mapping[str, Tensor]:
     of_numpy = path.suffix in (".npy", ".npz")
     expected = "a .npy, .npz, .safetensors or .pt file of numbers"
     loaded = _read(path, _load_numpy if of_numpy else _load, expected)
-    if of_numpy:
-        return loaded  # type: ignore[no-any-return]
-    return {"": loaded} if isinstance(loaded, Tensor) else _unwrapped(loaded, path)
+    if of_numpy or isinstance(loaded, Tensor):
+        return _checked(loaded if of_numpy else {"": loaded}, path)
+    return _unwrapped(loaded, path)
 
 
 def _read(path: Path, load: Callable[[Path], Any], expected: str) -> Any:
     _check_file(path)
     try:
-        return load(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is odd in it, which is told below
+            return load(path)
     except UserError:
         raise
     except Exception as error:
@@ -62,14 +81,26 @@ def _load(path: Path) -> Any:
 
 
 def _load_numpy(path: Path) -> dict[str, Tensor]:
+    _check_packed(path, _MOST_UNPACKED)
     loaded = np.load(path, allow_pickle=False)
     named = dict(loaded) if path.suffix == ".npz" else {"": loaded}
     return {name: torch.from_numpy(array) for name, array in named.items()}
 
 
+def _check_packed(path: Path, most: int) -> None:
+    """Make sure that what is packed in a file is no more than so many bytes."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as packed:
+            size = sum(part.file_size for part in packed.infolist())
+        if size > most:
+            raise ValueError(f"it would unpack to {size} bytes")
+
+
 def _check_file(path: Path) -> None:
     if path.is_dir():
         raise UserError(f"weights file {str(path)!r} is a folder; name a file in it.")
+    if path.exists() and not path.is_file():
+        raise UserError(f"weights file {str(path)!r} is a pipe or a device; name a file.")
     if not path.is_file():
         near = sorted(p.name for p in path.parent.glob("*") if p.suffix == path.suffix)
         hint = f" Beside it: {', '.join(near[:8])}." if near else ""
@@ -83,6 +114,7 @@ def _load_safetensors(path: Path) -> Any:
 
 
 def _load_torch(path: Path) -> Any:
+    _check_packed(path, path.stat().st_size)  # torch.save packs nothing
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -104,7 +136,18 @@ def _unwrapped(loaded: Any, path: Path) -> Mapping[str, Tensor]:
     tensors = {str(k): v for k, v in loaded.items() if isinstance(v, Tensor)}
     if not tensors:
         raise UserError(f"{str(path)!r} holds no tensors.")
-    return {key.removeprefix("module."): value for key, value in tensors.items()}
+    return {key.removeprefix("module."): value for key, value in _checked(tensors, path).items()}
+
+
+def _checked(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Tensors of plain numbers that are really there; raises UserError."""
+    for name, tensor in tensors.items():
+        kind = next((told for told, of in _OTHER_KINDS.items() if of(tensor)), None)
+        if kind is not None:
+            raise UserError(
+                f"{str(path)!r}: tensor {name!r} is {kind}; save it as a tensor of plain numbers."
+            )
+    return tensors
 
 
 def load_state(
@@ -123,16 +166,21 @@ def load_state(
             f"this network ({next(iter(own), 'no tensors')}, ...). Is it for another network?"
         )
     for name, tensor in state.items():
-        if tensor.shape != own[name].shape:
+        if _fit(tensor) != _fit(own[name]):
             raise UserError(
                 f"weights {weights!r} do not fit model {label!r}: {name} is "
-                f"{list(tensor.shape)} in the file and {list(own[name].shape)} in the network."
+                f"{_fit(tensor)} in the file and {_fit(own[name])} in the network."
             )
     missing = [name for name in own if name not in state and own[name].is_floating_point()]
     for name in missing:
         own[name].fill_(float("nan"))
     module.load_state_dict(state, strict=False)
     return tuple(missing)
+
+
+def _fit(tensor: Tensor) -> str:
+    """What of a tensor must be the same in file and network."""
+    return f"{list(tensor.shape)}{' of complex numbers' if tensor.is_complex() else ''}"
 
 
 def weights_digest(module: nn.Module) -> str:

@@ -42,7 +42,8 @@ FLOW = (
     *("collate.evidence_sheet", "collate.gather", "collate.coordinates"),
     *("collate.study_group", "collate.hdf5"),
     *("collate.layout", "collate.labels", "collate.montage", "collate.films"),
-    *("collate.evidence_pages", "collate.run"),
+    *("collate.evidence_pages", "collate.brief", "collate.child", "collate.compare"),
+    "collate.run",
 )
 """The way of the data, from the design: config, plan, worker, store, collate."""
 
@@ -95,7 +96,7 @@ def test_collation_knows_no_model_and_no_worker() -> None:
     "modules",
     [
         ["plan"],
-        ["collate.run", "collate.hdf5", "collate.montage", "collate.overlay"],
+        ["collate.run", "collate.hdf5", "collate.montage", "collate.overlay", "collate.compare"],
         ["evidence", "study", "study_store", "stages"],
         ["schedule", "store", "report"],
     ],
@@ -119,4 +120,4 @@ def test_only_the_door_knows_hydra() -> None:
         for module, path in MODULES.items()
         if any(name.split(".")[0] in ("hydra", "omegaconf") for name in imported(path))
     }
-    assert knowing <= {"config", "compose", "config_source", "collate.run"}  # the last one for YAML
+    assert knowing <= {"config", "compose", "config_source"}

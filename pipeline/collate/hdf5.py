@@ -136,7 +136,7 @@ def _create_datasets(file: h5py.File, group: h5py.Group, view: LayerView) -> Non
     add_coordinates(group, view)
     per_job = (len(view.channels), len(view.plan.seeds))
     for name, frame in view.frames.items():
-        shape = (*per_job, *frame.shape)
+        shape = (*per_job, *frame.largest)
         if frame.packed:
             chunks = (1,) * (len(shape) - PICTURES[name]) + shape[-PICTURES[name] :]
             group.create_dataset(name, shape, "u1", chunks=chunks, **PICTURE_FILTERS)
