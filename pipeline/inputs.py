@@ -56,6 +56,8 @@ class Inputs:
 
     def _reference(self, name: str, kind: str) -> str:
         path = Path(name).expanduser()
+        if path.exists() and not path.is_file():
+            raise UserError(f"the {kind} file {name!r} is a folder, a pipe or a device.")
         try:
             with open(path, "rb") as file:
                 reference = hashlib.file_digest(file, "sha256").hexdigest() + path.suffix.lower()

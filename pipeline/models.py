@@ -113,8 +113,10 @@ def _categories(path: str | None) -> tuple[str, ...]:
     if path is None:
         return ()
     try:
+        if not Path(path).is_file():
+            raise FileNotFoundError("there is no such file")
         lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(
             f"categories {path!r} cannot be read ({error}). Give a text file with the name of one "
             "class per line, in the order of the network's output."

@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # the survey needs torch, which most tables do not
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) -> str:
     """A plain table; the first `left` columns are aligned to the left, the others to the right."""
-    lines = [list(header), *([str(cell) for cell in row] for row in rows)]
+    lines = [list(header), *([inert(str(cell)) for cell in row] for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     lines.insert(1, ["-" * width for width in widths])
     return "\n".join(
@@ -128,7 +128,8 @@ def _photographs(folder: OutputFolder, plan: Plan) -> list[str]:
     studies = [s for model in plan.models for s in studies_of(model, plan.study)]
     done = sum(folder.exists(study.product) for study in studies)
     told = (
-        f"photos    {plan.study.count} ({plan.study.source}), studied in {done} of {len(studies)}"
+        f"photos    {plan.study.count} ({inert(plan.study.source)}), studied in {done} of "
+        f"{len(studies)}"
     )
     return [f"{told} layers"]
 
@@ -139,15 +140,15 @@ def notices(plan: Plan) -> list[str]:
     Networks that see images in another size, and layers of which only one call is looked at.
     """
     resized = [
-        f"{label} takes only images of {network.fixed_size} px; those of "
+        f"{inert(label)} takes only images of {network.fixed_size} px; those of "
         f"{' x '.join(map(str, model.recipe.image_size))} px are resized for it"
         for model in plan.models
         for label, network in model.networks.items()
         if network.fixed_size is not None
     ]
     return resized + [
-        f"{model.label}/{layer.info.name} is called {layer.info.calls} times per forward pass; "
-        "its first call is used"
+        f"{inert(model.label)}/{inert(layer.info.name)} is called {layer.info.calls} times per "
+        "forward pass; its first call is used"
         for model in plan.models
         for layer in model.layers
         if layer.info.calls > 1
@@ -178,7 +179,8 @@ def layer_table(config: Config, surveys: Sequence["Survey"]) -> str:
         ]
         header = ("", "layer", "type", "channels", "shape", "FLOPs", "calls")
         size = " x ".join(map(str, found.image_size))
-        title = f"{found.network.label} ({found.network.source}), {size} px input"
+        named = inert(f"{found.network.label} ({found.network.source})")
+        title = f"{named}, {size} px input"
         if found.network.fixed_size is not None:
             title += f", resized to {found.network.fixed_size} px"
         parts.append(f"{title}\n\n{table(header, rows, left=3)}")

@@ -122,14 +122,50 @@ class OutputFolder:
 
 
 def output_folder(root: str, name: str) -> OutputFolder:
-    """The folder of a run; raises UserError if its name is not a folder name."""
+    """The folder of a run.
+
+    Raises:
+        UserError: its name is not a folder name, or something in it leads elsewhere.
+    """
     if safe_name(name) != name:
         suggestion = safe_name(name).split("~")[0].strip("_") or "demo"
         raise UserError(
             f"name={name!r} cannot be a folder name; use letters, digits, - and _ "
             f"(for instance name={suggestion}). The folder around it is set by output_root."
         )
-    return OutputFolder(Path(root) / name)
+    folder = OutputFolder(Path(root) / name)
+    _check_contents(folder.root)
+    return folder
+
+
+def _check_contents(root: Path) -> None:
+    """Nothing in an output folder leads out of it, or keeps waiting whoever opens it.
+
+    The folder may be somebody else's, and what lies in it is overwritten and deleted. It may itself
+    be a link: that is the user's own doing.
+    """
+    inside = os.path.realpath(root) + os.sep
+    waiting = [inside]
+    while waiting:
+        try:
+            entries = list(os.scandir(waiting.pop()))
+        except OSError:  # not there, or told by whoever needs it
+            continue
+        for entry in entries:
+            if entry.is_symlink() and not os.path.realpath(entry.path).startswith(inside):
+                raise UserError(_leads_out(entry.path))
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(entry.path)
+            elif not (entry.is_symlink() or entry.is_file(follow_symlinks=False)):
+                raise UserError(f"{entry.path!r} is a pipe or a device; remove it.")
+
+
+def _leads_out(path: str) -> str:
+    return (
+        f"{path!r} is a link to {os.path.realpath(path)!r}. What lies in an output folder is "
+        "overwritten and deleted, so nothing in it may be a link to elsewhere. The folder itself "
+        "may: or set output_root."
+    )
 
 
 # --- writing -------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ FLOW = (
     *("transform_record", "parameterization_records", "photograph_records", "recipe", "jobs"),
     *("config", "targets", "plan", "wording"),
     *("stored", "sealed_file", "frames", "shard_file", "store"),
-    *("listing", "photographs", "jpegs", "views", "pictures"),
+    *("listing", "image_files", "photographs", "jpegs", "views", "pictures"),
     *("rng", "batches", "gradients", "weights", "architectures", "models", "activations", "layers"),
     *("fields", "observe", "colours", "resample", "device_network"),
     *("objectives.base", "objectives.channels", "objectives.directions", "objectives.joint"),
