@@ -12,7 +12,7 @@ import pytest
 from toys import make_plan, make_recipe, make_result
 
 from pipeline.frames import most_bytes
-from pipeline.jobs import STATUS, Shard, ShardResult
+from pipeline.jobs import STATUS, ShardResult
 from pipeline.objective_records import DiversityObjective
 from pipeline.plan import Plan
 from pipeline.sealed_file import CorruptFile, seal
