@@ -116,6 +116,10 @@ class OutputFolder:
         """Where a worker was handed over to that goes on without its driver."""
         return self.logs / f"{tag}.submitted"
 
+    def ending(self, tag: str) -> Path:
+        """How such a worker ended."""
+        return self.logs / f"{tag}.exit"
+
     def pulse(self, tag: str) -> Path:
         """What a worker is doing."""
         return self.logs / f"{tag}.pulse"

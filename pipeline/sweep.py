@@ -111,7 +111,7 @@ def _do(stage: Stage, sweep: Sweep, timings: dict[str, float], outcome: Outcome)
         return False
     begun = time.monotonic()
     missing = _wanted(stage, sweep, outcome)
-    if missing:
+    if missing or any(submissions(sweep.folder)):  # these are perhaps all done
         _schedule(stage, missing, sweep, outcome)
     finished = Finished() if outcome.is_cut_short else stage.finish()
     for path in finished.corrupt:

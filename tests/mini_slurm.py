@@ -154,7 +154,8 @@ def _kept(folder: Path) -> Iterator[None]:
         env={**os.environ, "PATH": SEARCH, "SLURM_CONF": str(folder / "slurm.conf")},
         start_new_session=True,
     )
-    assert keeper.stdin and keeper.stdout
+    assert keeper.stdin
+    assert keeper.stdout
     try:
         told = keeper.stdout.readline().strip()
         if told != "ready":
