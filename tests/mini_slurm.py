@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,20 +46,20 @@ TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 GresTypes=gpu
-SlurmctldParameters={controller_parameters}
+{signals}
 # The node is what this file says, whatever the machine has.
 SlurmdParameters=config_overrides
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
+EnforcePartLimits=ALL
 ReturnToService=2
 KillWait=2
-MinJobAge={min_job_age}
-MaxArraySize={max_array_size}
-MaxJobCount={max_job_count}
-NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=16000 Gres=gpu:2
+MaxArraySize=4
+NodeName={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=16000 Gres=gpu:2
 PartitionName=low Nodes={host} Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime=15
 PartitionName=high Nodes={host} PriorityTier=10 PreemptMode=OFF
+PartitionName=short Nodes={host} MaxTime=5
 """
 
 # Any devices do: Slurm counts them, and tells jobs their numbers.
@@ -92,9 +92,10 @@ class MiniSlurm:
         )
         return done.stdout
 
-    def pid(self, daemon: str) -> int:
-        """Process id of slurmctld or slurmd."""
-        return int((self.folder / f"{daemon}.pid").read_text())
+    def preempt(self) -> None:
+        """Take the node from all jobs for two seconds, by one that comes first."""
+        high = ("--partition=high", "--exclusive", "--output=/dev/null", "--wrap=sleep 2")
+        self.ask("sbatch", *high)
 
 
 def missing_binaries() -> list[str]:
@@ -106,12 +107,13 @@ def missing_binaries() -> list[str]:
 def mini_slurm(
     folder: Path,
     *,
-    controller_parameters: str = "preempt_send_user_signal",
-    min_job_age: int = 300,
-    max_array_size: int = 1001,
-    max_job_count: int = 10000,
+    warns: bool = True,
 ) -> Iterator[MiniSlurm]:
     """Start it, name it in SLURM_CONF, and stop it in any case.
+
+    Args:
+        folder: for all its files.
+        warns: whether it sends jobs that it preempts the signal they asked for, beside SIGTERM.
 
     Where that cannot be, the test is skipped, and the summary of all tests says so.
     """
@@ -125,10 +127,7 @@ def mini_slurm(
         "user": getpass.getuser(),
         "controller_port": _free_port(),
         "node_port": _free_port(),
-        "controller_parameters": controller_parameters,
-        "min_job_age": min_job_age,
-        "max_array_size": max_array_size,
-        "max_job_count": max_job_count,
+        "signals": "SlurmctldParameters=preempt_send_user_signal" if warns else "",
     }
     slurm.config.write_text(CONFIG.format(**settings))
     (folder / "gres.conf").write_text(GPUS)
@@ -192,14 +191,15 @@ def _start(folder: Path) -> str:
     key.chmod(0o400)
     own = [f"--{kind}-file={folder / name}" for kind, name in _MUNGE_FILES.items()]
     # --force: temporary folders may be readable by more people than munged approves of.
-    _daemon(folder, "munged", "-F", "--force", f"--socket={folder / 'munge.socket'}", *own)
-    if not _wait_until((folder / "munge.socket").exists):
+    socket = folder / "munge.socket"
+    munged = _daemon(folder, "munged", "-F", "--force", f"--socket={socket}", *own)
+    if not _wait_until(socket.exists, [munged]):
         return f"munged: {_last_line(folder / 'munged.out')}"
-    _daemon(folder, "slurmctld", "-D")
-    _daemon(folder, "slurmd", "-D")
-    if not _wait_until(_node_is_idle):
-        logs = (f"{name}: {_last_line(folder / f'{name}.out')}" for name in ("slurmctld", "slurmd"))
-        return "; ".join(logs)
+    daemons = [_daemon(folder, name, "-D") for name in ("slurmctld", "slurmd")]
+    if not _wait_until(_node_is_idle, daemons):
+        return "; ".join(
+            f"{_last_line(folder / f'{name}.out')}" for name in ("slurmctld", "slurmd")
+        )
     return ""
 
 
@@ -211,9 +211,9 @@ _MUNGE_FILES = {
 }
 
 
-def _daemon(folder: Path, *command: str) -> None:
+def _daemon(folder: Path, *command: str) -> "subprocess.Popen[bytes]":
     with open(folder / f"{command[0]}.out", "w") as output:
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
 
 
 def _node_is_idle() -> bool:
@@ -221,11 +221,11 @@ def _node_is_idle() -> bool:
     return "idle" in told.stdout
 
 
-def _wait_until(true: object) -> bool:
-    assert callable(true)
+def _wait_until(true: Callable[[], bool], daemons: Sequence["subprocess.Popen[bytes]"]) -> bool:
     end = time.monotonic() + START_SECONDS
     while not true():
-        if time.monotonic() > end:
+        dead = any(daemon.poll() is not None for daemon in daemons)
+        if dead or time.monotonic() > end:
             return False
         time.sleep(0.05)
     return True

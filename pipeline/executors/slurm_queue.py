@@ -55,9 +55,12 @@ class JobState:
     @property
     def remark(self) -> str:
         """What is worth telling: `NODE_FAIL`, `PENDING (PartitionConfig)`; else nothing."""
-        if self.reason not in _NO_REASON:
-            return f"{self.state} ({self.reason})"
-        return "" if self.state in ("COMPLETED", "FAILED", *_RUNNING) else self.state
+        if self.state in ("COMPLETED", *_RUNNING):
+            return ""
+        if self.reason in _NO_REASON:
+            return "" if self.state == "FAILED" else self.state
+        # A job that was cancelled keeps the reason for which it waited before.
+        return self.state if self.state == "CANCELLED" else f"{self.state} ({self.reason})"
 
 
 _FORMAT = "JobArrayID:|,State:|,Reason:|,exit_code:|"
