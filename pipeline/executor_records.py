@@ -109,6 +109,11 @@ class SlurmSettings(_Share):
         for name in ("jobs", "minutes", "notice_seconds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}.")
+        if self.notice_seconds >= 60 * self.minutes:
+            raise ValueError(
+                f"notice_seconds must be less than the {60 * self.minutes} s of minutes, not "
+                f"{self.notice_seconds}."
+            )
         taken = _OWN_OPTIONS & self.sbatch_options.keys()
         if taken:
             raise ValueError(f"options must leave {min(taken)} alone: workers depend on it.")

@@ -26,7 +26,7 @@ from pipeline.errors import (
     UserError,
 )
 from pipeline.executor_records import ExecutorSettings
-from pipeline.executors.base import Executor, Handle, Request, State
+from pipeline.executors.base import Executor, Request, State
 from pipeline.failures import Failure, attempts_at, write_failure
 from pipeline.family import LEAVING_SIGNALS
 from pipeline.jobs import Task

@@ -53,7 +53,7 @@ FLOW = (
     *("collate.layout", "collate.labels", "collate.montage", "collate.films"),
     *("collate.evidence_pages", "collate.run"),
     *("executors.base", "executors.local", "executors.slurm_job", "executors.slurm_queue"),
-    *("executors.slurm", "executors", "packing", "crew", "schedule"),
+    *("executors.slurm_submit", "executors.slurm", "executors", "packing", "crew", "schedule"),
 )
 """The way of the data, from the design: config, plan, worker, store, collate."""
 

@@ -196,9 +196,9 @@ def test_a_stopped_worker_leaves_for_good_or_is_killed_and_one_that_waits_too(lo
     handles = executor.submit([request(logs, code, str(marks)) for code in codes])
     wait_for(lambda: (marks / "0").exists() and "up" in log(logs, handles[1]))
     executor.stop(handles)
-    states = wait(executor, handles)
-    assert states[0] == State("ended", EXIT_PREEMPTED, "CANCELLED")
-    assert states[1:] == [State("ended", None, "CANCELLED")] * 2
+    assert wait(executor, handles) == [State("ended", EXIT_PREEMPTED, "CANCELLED")] * 3
+    assert (logs / f"{handles[0].tag}.exit").exists()
+    assert not (logs / f"{handles[1].tag}.exit").exists(), "it was not killed"
     assert "CANCELLED" in log(logs, handles[1]), "Slurm's own words are not in the log"
 
 
@@ -337,11 +337,11 @@ def test_jobs_that_wait_for_what_never_comes_are_told_of(
 def test_without_slurm_or_submitit_a_message_says_what_is_missing(
     logs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PATH", "")
-    with pytest.raises(UserError, match="scontrol is not installed here"):
-        open_slurm(logs)
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(UserError, match=r"pip install 'layer-atlas\[slurm\]'"):
+        open_slurm(logs)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match="there is no sbatch, srun, squeue"):
         open_slurm(logs)
 
 

@@ -3,22 +3,20 @@
 Jobs go on without the process that submitted them, and any other can take them up by their handles.
 """
 
-import contextlib
 import math
 import os
 import re
-import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from pipeline.errors import UserError, unknown
+from pipeline.errors import EXIT_OK, UserError, unknown
 from pipeline.executor_records import SlurmSettings
 from pipeline.executors.base import Handle, Request, State
-from pipeline.executors.slurm_job import SlurmError, SlurmJob, read_ending
+from pipeline.executors.slurm_job import SlurmError, read_ending
 from pipeline.executors.slurm_queue import JobState, cancel, job_states, partitions, site_limits
+from pipeline.executors.slurm_submit import Submitter, remedy
 
 LEAST_INTERVAL, MOST_INTERVAL = 1.0, 15.0
 """Seconds between two questions to squeue: few when there is news, then more and more."""
@@ -28,15 +26,6 @@ _MOST_WORDS = 10_000
 
 _TOO_MANY = re.compile(r"limit|array|temporarily|queue full", re.IGNORECASE)
 """What sbatch says when fewer jobs might be taken."""
-
-_REMEDIES = {
-    "account": "Set executor.account; `sacctmgr show associations user=$USER` lists yours.",
-    "qos": "Set executor.qos; `sacctmgr show qos` lists those of the site.",
-    "gres": "Take executor.gpus=0 for CPUs, or an executor.partition that has GPUs.",
-    "time limit": "Take less executor.minutes; `sinfo` lists the limits of partitions.",
-    "node configuration": "Take less executor.cpus or memory_gb, or another executor.partition.",
-    "unrecognized option": "Correct executor.options; `sbatch --help` lists what there is.",
-}
 
 
 class SlurmExecutor:
@@ -54,9 +43,9 @@ class SlurmExecutor:
 
     def __init__(self, settings: SlurmSettings, folder: Path) -> None:
         self._settings, self._folder = settings, folder.resolve()
-        self._submitit = _submitit()
+        self._submitter = Submitter(settings, self._folder / "slurm")
         try:
-            self._limits = site_limits()
+            limits = site_limits()
             _check_partition(settings)
         except SlurmError as error:
             raise UserError(
@@ -64,7 +53,8 @@ class SlurmExecutor:
                 "work; executor=local needs neither."
             ) from error
         self.max_parallel = settings.jobs
-        self._ceiling = max(1, self._limits.jobs // 2)  # others want to submit as well
+        self._longest_array = limits.array
+        self._ceiling = max(1, limits.jobs // 2)  # others want to submit as well
         self._states: dict[str, JobState] = {}
         self._ends: dict[str, State] = {}
         self._spoken: set[str] = set()
@@ -77,12 +67,14 @@ class SlurmExecutor:
     def max_submitted(self) -> int:
         """Those there are and those there is room for.
 
-        While some wait there is none: more would only be behind them.
+        While some wait there is no use for more, which would only be behind them; unless nobody
+        will be there later to submit them.
         """
-        waiting, running = self._count("waiting"), self._count("running")
-        if waiting:
-            return waiting + running
-        return min(self._settings.jobs, self._ceiling) if running else self._ceiling
+        if self._settings.detach or not self._alive():
+            return self._ceiling
+        if self._alive("waiting"):
+            return len(self._alive())
+        return min(self._settings.jobs, self._ceiling)
 
     def submit(self, requests: Sequence[Request]) -> list[Handle]:
         """Hand over workers, in as few arrays as the site allows, one array after the other.
@@ -90,12 +82,12 @@ class SlurmExecutor:
         Raises:
             UserError: sbatch refuses them, and not for what is there already.
         """
-        left, size = list(requests), self._limits.array
+        left, size = list(requests), self._longest_array
         handles: list[Handle] = []
         while left:
             part = left[:size]
             try:
-                handles += self._submit_array(part, after=handles[-1:])
+                handles += self._submit_array(part)
             except SlurmError as error:
                 if len(part) > 1 and _TOO_MANY.search(str(error)):
                     size = len(part) // 2
@@ -105,69 +97,25 @@ class SlurmExecutor:
             del left[: len(part)]
         return handles
 
+    def _submit_array(self, requests: Sequence[Request]) -> list[Handle]:
+        """Submit an array; after those that have jobs in the queue, so that no more run at once."""
+        earlier = self._alive() if self._settings.detach else self._alive("waiting")
+        ids = self._submitter.submit(requests, sorted({job.partition("_")[0] for job in earlier}))
+        self._states.update({job: JobState("PENDING") for job in ids})
+        self._interval = LEAST_INTERVAL
+        return [Handle(r.tag, job) for r, job in zip(requests, ids, strict=True)]
+
     def _refused(self, error: SlurmError) -> None:
         """Try again when fewer are there; raises UserError if none is."""
-        alive = self._count("waiting", "running")
-        if not alive:
-            raise UserError(f"Slurm refuses the jobs: {error}{_remedy(error)}") from error
-        self._ceiling = alive
+        if not self._alive():
+            raise UserError(f"Slurm refuses the jobs: {error}{remedy(error)}") from error
+        self._ceiling = len(self._alive())
         self._complain("sbatch", f"Slurm takes no more jobs now ({error}); the rest follows later")
 
-    def _count(self, *phases: str) -> int:
-        return sum(state.phase in phases for state in self._states.values())
-
-    def _submit_array(self, requests: Sequence[Request], after: Sequence[Handle]) -> list[Handle]:
-        """Submit an array; behind another one, so that no more run at once. Raises SlurmError."""
-        folder = self._folder / "slurm"
-        folder.mkdir(parents=True, exist_ok=True)
-        engine = self._submitit.SlurmExecutor(folder, python=f"{shlex.quote(sys.executable)} -P")
-        engine.update_parameters(**self._parameters(after))
-        try:
-            with _outside_of_jobs(), engine.batch():
-                jobs = [engine.submit(self._job(request)) for request in requests]
-        except (RuntimeError, OSError) as error:
-            raise SlurmError(str(error).strip().replace("\n", " ")) from error
-        finally:
-            _remove(folder, ".submission_file_*", f"{'[0-9a-f]' * 32}.pkl")
-        handles = [Handle(r.tag, job.job_id) for r, job in zip(requests, jobs, strict=True)]
-        self._states.update({handle.where: JobState("PENDING") for handle in handles})
-        self._interval = LEAST_INTERVAL
-        return handles
-
-    def _job(self, request: Request) -> SlurmJob:
-        return SlurmJob(
-            argv=request.argv,
-            log=str(request.log),
-            ending=str(self._ending(request.tag)),
-            device="cuda" if self._settings.gpus else "cpu",
-            threads=self._settings.cpus,
-        )
-
-    def _parameters(self, after: Sequence[Handle]) -> dict[str, Any]:
-        """What submitit is told; options that it has no name for are `additional_parameters`."""
-        s = self._settings
-        additional: dict[str, Any] = {"requeue": True, **s.sbatch_options}
-        if after:
-            array = after[0].where.partition("_")[0]
-            additional["dependency"] = f"afterany:{array}"
-        return {
-            "job_name": f"atlas-{self._folder.parent.name}",
-            "time": s.minutes,
-            "cpus_per_task": s.cpus,
-            "mem": f"{math.ceil(s.memory_gb * 1e9 / 2**20)}M",
-            "gpus_per_node": s.gpus or None,
-            "partition": s.partition,
-            "account": s.account,
-            "qos": s.qos,
-            "setup": list(s.setup),
-            "array_parallelism": s.jobs,
-            "signal_delay_s": s.notice_seconds,
-            "stderr_to_stdout": True,
-            "wckey": None,
-            # Since Slurm 22.05 srun does not take this from its job.
-            "srun_args": [f"--cpus-per-task={s.cpus}"],
-            "additional_parameters": additional,
-        }
+    def _alive(self, *phases: str) -> list[str]:
+        """Jobs that wait or run; or of the given phases."""
+        wanted = phases or ("waiting", "running")
+        return [job for job, state in self._states.items() if state.phase in wanted]
 
     # --- looking ---
 
@@ -214,11 +162,11 @@ class SlurmExecutor:
         """How a worker ended: what was written down, else what Slurm knows."""
         os.listdir(self._folder)  # a network file system then shows what is new in it
         code = read_ending(self._ending(handle.tag))
-        said = self._folder / "slurm" / f"{handle.where}_0_log.out"
+        said = self._submitter.said(handle.where)
         if code is None and said.exists():
             with open(self._folder / f"{handle.tag}.log", "ab") as log:
                 log.write(said.read_bytes()[-_MOST_WORDS:])
-        _remove(said.parent, f"{handle.where}_submitted.pkl", *([said.name] if code == 0 else []))
+        self._submitter.forget(handle.where, keep_words=code != EXIT_OK)
         return State("ended", job.exit_code if code is None else code, job.remark)
 
     def _ending(self, tag: str) -> Path:
@@ -249,44 +197,9 @@ class SlurmExecutor:
         self._complaints.add(about)
 
 
-def _submitit() -> Any:
-    try:
-        import submitit
-    except ImportError as error:
-        raise UserError(
-            "executor=slurm needs submitit: pip install 'layer-atlas[slurm]'."
-        ) from error
-    return submitit
-
-
 def _check_partition(settings: SlurmSettings) -> None:
     if settings.partition:
         known = partitions()
         for name in settings.partition.split(","):
             if name not in known:
                 raise unknown("executor.partition", name, known, "`sinfo` tells more of them.")
-
-
-@contextlib.contextmanager
-def _outside_of_jobs() -> Iterator[None]:
-    """Hide what a surrounding job says of itself; sbatch would take it for the new jobs'."""
-    hidden = {
-        name: os.environ.pop(name)
-        for name in list(os.environ)
-        if name.startswith(("SLURM_", "SRUN_", "SUBMITIT_")) and name != "SLURM_CONF"
-    }
-    try:
-        yield
-    finally:
-        os.environ.update(hidden)
-
-
-def _remove(folder: Path, *patterns: str) -> None:
-    for pattern in patterns:
-        for path in folder.glob(pattern):
-            path.unlink(missing_ok=True)
-
-
-def _remedy(error: SlurmError) -> str:
-    words = str(error).lower()
-    return next((f". {remedy}" for word, remedy in _REMEDIES.items() if word in words), "")

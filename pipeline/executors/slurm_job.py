@@ -3,6 +3,7 @@
 submitit pickles a `SlurmJob`, which holds plain data. This module needs neither submitit nor torch.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -29,8 +30,6 @@ def ask_slurm(*command: str) -> str:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False
         )
-    except FileNotFoundError as error:
-        raise SlurmError(f"{command[0]} is not installed here") from error
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SlurmError(f"{command[0]}: {error}") from error
     if done.returncode:
@@ -121,10 +120,11 @@ def _own_id() -> str:
 
 
 def write_ending(path: Path, code: int) -> None:
-    """Write an exit code down, whole or not at all."""
+    """Write an exit code down, whole or not at all; on a full disk only Slurm knows it."""
     temporary = path.with_suffix(".exit.tmp")
-    temporary.write_text(json.dumps({"exit_code": code}))
-    temporary.replace(path)
+    with contextlib.suppress(OSError):
+        temporary.write_text(json.dumps({"exit_code": code}))
+        temporary.replace(path)
 
 
 def read_ending(path: Path) -> int | None:

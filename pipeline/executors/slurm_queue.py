@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from pipeline.errors import EXIT_PREEMPTED
 from pipeline.executors.slurm_job import SlurmError, ask_slurm
 
 _RUNNING = {"RUNNING", "COMPLETING", "SIGNALING", "RESIZING", "STAGE_OUT"}
@@ -41,11 +42,13 @@ class JobState:
 
     @property
     def exit_code(self) -> int | None:
-        """Of one that ended by itself; a shell adds 128 to the signal that killed a command."""
+        """Of one that ended by itself, or was sent away; else nobody knows."""
+        if self.state in ("CANCELLED", "PREEMPTED"):  # too soon to say so itself
+            return EXIT_PREEMPTED
         if self.state not in ("COMPLETED", "FAILED"):
             return None
         code = os.waitstatus_to_exitcode(self.status)
-        return code if code <= 128 else 128 - code
+        return code if code <= 128 else 128 - code  # what shells make of a signal
 
     @property
     def needs_help(self) -> bool:
