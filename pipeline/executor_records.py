@@ -111,7 +111,7 @@ class SlurmSettings(_Share):
                 raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}.")
         if self.notice_seconds >= 60 * self.minutes:
             raise ValueError(
-                f"notice_seconds must be less than the {60 * self.minutes} s of minutes, not "
+                f"notice_seconds must be less than the time limit, {60 * self.minutes} s, not "
                 f"{self.notice_seconds}."
             )
         taken = _OWN_OPTIONS & self.sbatch_options.keys()

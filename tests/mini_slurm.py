@@ -57,7 +57,7 @@ ReturnToService=2
 KillWait=2
 MaxArraySize=4
 NodeName={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=16000 Gres=gpu:2
-PartitionName=low Nodes={host} Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime=15
+PartitionName=low Nodes={host} Default=YES PriorityTier=1 {preempted}
 PartitionName=high Nodes={host} PriorityTier=10 PreemptMode=OFF
 PartitionName=short Nodes={host} MaxTime=5
 """
@@ -108,12 +108,14 @@ def mini_slurm(
     folder: Path,
     *,
     warns: bool = True,
+    preempted: str = "PreemptMode=REQUEUE GraceTime=15",
 ) -> Iterator[MiniSlurm]:
     """Start it, name it in SLURM_CONF, and stop it in any case.
 
     Args:
         folder: for all its files.
         warns: whether it sends jobs that it preempts the signal they asked for, beside SIGTERM.
+        preempted: what becomes of these jobs.
 
     Where that cannot be, the test is skipped, and the summary of all tests says so.
     """
@@ -127,6 +129,7 @@ def mini_slurm(
         "user": getpass.getuser(),
         "controller_port": _free_port(),
         "node_port": _free_port(),
+        "preempted": preempted,
         "signals": "SlurmctldParameters=preempt_send_user_signal" if warns else "",
     }
     slurm.config.write_text(CONFIG.format(**settings))

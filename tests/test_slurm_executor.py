@@ -357,16 +357,25 @@ def test_slurm_tells_a_job_before_its_time_limit(logs: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("warns", [True, False])
-def test_a_preempted_job_goes_on_by_whatever_signal_the_site_sends(
-    warns: bool, tmp_path: Path
+@pytest.mark.parametrize(
+    "site",
+    [
+        {},
+        {"warns": False},
+        {"preempted": "PreemptMode=REQUEUE GraceTime=0"},
+        {"preempted": "PreemptMode=CANCEL GraceTime=15"},
+    ],
+    ids=str,
+)
+def test_a_preempted_job_goes_on_by_whatever_rules_the_site_has(
+    site: dict[str, Any], tmp_path: Path
 ) -> None:
-    with mini_slurm(tmp_path / "slurm", warns=warns) as site:
+    with mini_slurm(tmp_path / "slurm", **site) as slurm:
         logs = tmp_path / "atlas" / "logs"
         logs.mkdir(parents=True)
         executor, marks = open_slurm(logs), lives(logs)
         handles = executor.submit([request(logs, LEAVE, str(marks))])
         wait_for(lambda: (marks / "0").exists())
-        site.preempt()
+        slurm.preempt()
         assert wait(executor, handles)[0] == State("ended", 0)
         assert len(list(marks.iterdir())) == 2

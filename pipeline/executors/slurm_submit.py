@@ -1,12 +1,14 @@
 """Handing workers to Slurm: submitit writes the scripts, pickles the jobs and calls sbatch."""
 
-import contextlib
+import io
 import math
 import os
+import re
 import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ _REMEDIES = {
     "qos": "Set executor.qos; `sacctmgr show qos` lists those of the site.",
     "gres": "Take executor.gpus=0 for CPUs, or an executor.partition that has GPUs.",
     "time limit": "Take less executor.minutes; `sinfo` lists the limits of partitions.",
+    "processors": "Take less executor.cpus, or another executor.partition.",
     "node configuration": "Take less executor.cpus or memory_gb, or another executor.partition.",
     "unrecognized option": "Correct executor.options; `sbatch --help` lists what there is.",
 }
@@ -58,10 +61,13 @@ class Submitter:
         engine = self._submitit.SlurmExecutor(self._folder, python=python)
         engine.update_parameters(**self._parameters(after))
         try:
-            with _outside_of_jobs(), engine.batch():
+            # What submitit prints of a refusal is told by the exception as well.
+            with _outside_of_jobs(), redirect_stderr(io.StringIO()), engine.batch():
                 jobs = [engine.submit(self._job(request)) for request in requests]
         except RuntimeError as error:
-            raise SlurmError(str(error).strip().replace("\n", " ")) from error
+            raise SlurmError(
+                " ".join(re.sub("sbatch: (error: )?", "", str(error)).split())
+            ) from error
         except OSError as error:
             raise StorageError(f"cannot write {self._folder}: {error.strerror or error}") from error
         finally:
@@ -128,7 +134,7 @@ def _submitit() -> Any:
     return submitit
 
 
-@contextlib.contextmanager
+@contextmanager
 def _outside_of_jobs() -> Iterator[None]:
     """Hide what a surrounding job says of itself; sbatch would take it for the new jobs'."""
     hidden = {
