@@ -15,7 +15,9 @@ from pipeline.errors import (
     UserError,
     unknown,
 )
-from pipeline.store import OutputFolder, locked, output_folder
+from pipeline.family import LEAVING_SIGNALS
+from pipeline.lock import locked
+from pipeline.store import OutputFolder, output_folder
 
 OVERVIEW = """\
 Layer Atlas: for every channel of every layer, the image that excites it most.
@@ -39,7 +41,8 @@ def run(config: Config) -> int:
     """Optimise what is missing, then collate."""
     from pipeline import sweep
 
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(EXIT_PREEMPTED))
+    for number in LEAVING_SIGNALS:
+        signal.signal(number, lambda number, frame: sys.exit(EXIT_PREEMPTED))
     return sweep.run(config)
 
 

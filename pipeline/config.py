@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.errors import UserError, nearest_first
+from pipeline.executor_records import ExecutorSettings
 from pipeline.objective_records import JointObjective, Objective
 from pipeline.optimizer_records import Optimizer
 from pipeline.parameterization_records import FROM_NOISE_ALONE, Mask, Parameterization
@@ -63,23 +64,6 @@ class ModelConfig:
     def title(self) -> str:
         """The model's label in the sweep; a name of timm's without its slash, as of files."""
         return self.label or self.name.replace("timm/", "timm-", 1)
-
-
-@dataclass(frozen=True)
-class LocalSettings:
-    """Worker processes on this machine, one per device."""
-
-    name: str = "local"
-    devices: str | tuple[str, ...] = "auto"
-    """`auto` (all GPUs, else the CPU) or a list such as `[cuda:0,cuda:1]` or `[cpu,cpu]`."""
-    attempts: int = 3
-    """How often a shard is tried before it is recorded as failed."""
-
-    def __post_init__(self) -> None:
-        if self.attempts < 1:
-            raise ValueError(f"attempts must be 1 or more, not {self.attempts}.")
-        if not self.devices:
-            raise ValueError("devices must name at least one device.")
 
 
 @dataclass(frozen=True)
@@ -157,7 +141,7 @@ class Config:
     """Climb at growing sizes; `null` for one size."""
     snapshots: int
     """Keep the image every so many steps; 0: only the finished one."""
-    executor: LocalSettings
+    executor: ExecutorSettings
     collate: CollateSettings
     dataset: DatasetConfig | None
     """Photographs to compare the images with; `null` for none."""

@@ -3,13 +3,13 @@
 import contextlib
 import json
 import os
+import socket
 import time
 from pathlib import Path
 from typing import Any
 
 DEVICE_VARIABLE = "LAYER_ATLAS_DEVICE"
-"""What the driver calls the device that a worker runs on."""
-
+"""What its executor calls the device that a worker runs on."""
 
 UNITS = {"ascend": "channels", "study": "photographs", "illustrate": "examples"}
 """What the work of a kind of bundle is counted in."""
@@ -28,6 +28,7 @@ class Pulse:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.facts: dict[str, Any] = {
+            "host": socket.gethostname(),
             "pid": os.getpid(),
             "device": os.environ.get(DEVICE_VARIABLE),
             "beat": 0,

@@ -12,6 +12,7 @@ from pipeline.collate.gather import layer_views
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.jobs import STATUS, LayerInfo
+from pipeline.lock import owner
 from pipeline.manifest import plan_of, read_manifest
 from pipeline.plan import (
     LayerPlan,
@@ -25,7 +26,7 @@ from pipeline.plan import (
 from pipeline.progress import duration
 from pipeline.pulse import UNITS
 from pipeline.sealed_file import CorruptFile
-from pipeline.store import DoneIndex, OutputFolder, owner, read_shard
+from pipeline.store import DoneIndex, OutputFolder, read_shard
 from pipeline.study_tasks import studies_of
 from pipeline.wording import count_images, targets_word
 
@@ -273,8 +274,21 @@ def summary(folder: OutputFolder) -> str:
     lines += evidence
     lines += _time_taken(manifest["timings"])
     if counts["failed"]:
-        lines.append(f"  failures  {folder.failures} says why; running again tries them again")
+        name = folder.root.name
+        lines.append(
+            f"  failures  `atlas failures name={name}` says why; `atlas retry name={name}` has the "
+            "next run try them again"
+        )
     return "\n".join(lines)
+
+
+def still_at_work(folder: OutputFolder, workers: int) -> str:
+    """What a user is told when a run leaves before its workers."""
+    name = folder.root.name
+    return (
+        f"{workers} workers go on by themselves; `atlas status name={name}` shows how far they "
+        "are, and the same command again takes them up"
+    )
 
 
 def _first(paths: Sequence[Path]) -> str:

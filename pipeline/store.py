@@ -1,18 +1,15 @@
-"""The output folder: every path in one class, atomic commits, what is done, who is at work.
+"""The output folder: every path in one class, atomic commits, what is done.
 
 A shard that is present under its name is done; anything else is not. The folder is the only state:
 a sweep resumes by reading it.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
-import socket
-import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -66,6 +63,12 @@ class OutputFolder:
         """Whether all files of a task are there."""
         return all(self.exists(product) for product in task.products)
 
+    def look_again(self, tasks: Iterable[Task]) -> None:
+        """Have a network file system forget what it remembers of the folders of some tasks."""
+        for folder in {self.product(p).parent for task in tasks for p in task.products}:
+            with contextlib.suppress(OSError):
+                os.listdir(folder)
+
     def layer(self, model: str, layer: str) -> Path:
         """The folder of a layer's shards."""
         return self.store / safe_name(model) / safe_name(layer)
@@ -108,6 +111,10 @@ class OutputFolder:
     def bundle(self, tag: str) -> Path:
         """What a worker is asked to do."""
         return self.logs / f"{tag}.json"
+
+    def submission(self, tag: str) -> Path:
+        """Where a worker was handed over to that goes on without its driver."""
+        return self.logs / f"{tag}.submitted"
 
     def pulse(self, tag: str) -> Path:
         """What a worker is doing."""
@@ -229,7 +236,7 @@ def prepare(folder: OutputFolder, needed_bytes: float) -> None:
         probe.unlink()
         free = shutil.disk_usage(folder.root).free
     except OSError as error:
-        raise UserError(_not_writable(folder, error)) from error
+        raise UserError(not_writable(folder, error)) from error
     if free < needed_bytes:
         raise UserError(
             f"the disk of {str(folder.root)!r} has {_size(free)} free and the sweep needs "
@@ -239,6 +246,14 @@ def prepare(folder: OutputFolder, needed_bytes: float) -> None:
 
 def _size(n: float) -> str:
     return f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{n / 1e6:.1f} MB"
+
+
+def not_writable(folder: OutputFolder, error: OSError) -> str:
+    """What a user is told."""
+    return (
+        f"the output folder {str(folder.root)!r} cannot be written ({error.strerror}). "
+        "Choose another with output_root=/some/folder."
+    )
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -312,69 +327,3 @@ def _without(shard: Shard, done: dict[int, Path]) -> Shard | None:
     if len(rest) == len(shard.channels):
         return shard
     return Shard(shard.series, rest) if rest else None
-
-
-# --- one run at a time ---------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def locked(folder: OutputFolder) -> Iterator[None]:
-    """Hold the output folder; the kernel lets go of it when this process ends, however it ends.
-
-    Raises:
-        UserError: another run holds it; names its host, process and start.
-    """
-    with _opened(folder) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise UserError(_held(folder, file.read())) from error
-        file.truncate(0)
-        me = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.ctime()}
-        json.dump(me, file)
-        file.flush()
-        yield
-        file.truncate(0)
-
-
-def _opened(folder: OutputFolder) -> IO[str]:
-    try:
-        return open(folder.lock, "a+")
-    except OSError as error:
-        raise UserError(_not_writable(folder, error)) from error
-
-
-def _not_writable(folder: OutputFolder, error: OSError) -> str:
-    return (
-        f"the output folder {str(folder.root)!r} cannot be written ({error.strerror}). "
-        "Choose another with output_root=/some/folder."
-    )
-
-
-def owner(folder: OutputFolder) -> str | None:
-    """Who is at work in the folder, if anybody is; takes nothing and writes nothing."""
-    try:
-        with open(folder.lock) as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return _name_owner(file.read())
-    except OSError:
-        pass
-    return None
-
-
-def _name_owner(text: str) -> str:
-    try:
-        values = json.loads(text)
-        return f"process {values['pid']} on {values['host']}, since {values['since']}"
-    except (ValueError, KeyError, TypeError):
-        return "another process"
-
-
-def _held(folder: OutputFolder, text: str) -> str:
-    return (
-        f"the output folder {str(folder.root)!r} is in use ({_name_owner(text)}). Wait for it, "
-        "stop it, or choose another name=..."
-    )

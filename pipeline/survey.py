@@ -17,6 +17,7 @@ from pipeline.activations import main_tensor
 from pipeline.aim import aim, terms_of
 from pipeline.config import Config, ModelConfig
 from pipeline.errors import UserError
+from pipeline.executor_records import ExecutorSettings, LocalSettings, SlurmSettings
 from pipeline.inputs import Inputs
 from pipeline.jobs import LayerInfo
 from pipeline.layers import OUTPUT, capture, describe_layers, match_layers, truncate
@@ -317,7 +318,13 @@ def resolve_precision(precision: str, devices: list[str]) -> str:
     return "bf16" if all(_has_bf16(device) for device in devices) else "fp32"
 
 
+ELSEWHERE = "cuda"
+"""A GPU of another machine."""
+
+
 def _has_bf16(device: str) -> bool:
+    if device == ELSEWHERE:  # as all have since 2020; for older ones `precision` must be given
+        return True
     if device.startswith("cuda"):
         return torch.cuda.get_device_capability(torch.device(device)) >= (8, 0)
     if platform.machine() not in ("x86_64", "AMD64"):
@@ -337,12 +344,23 @@ def _cpu_workers() -> int:
     return max(1, min(len(os.sched_getaffinity(0)), MOST_CPU_WORKERS, fitting))
 
 
-def find_devices(devices: str | tuple[str, ...]) -> list[str]:
-    """The devices to use: `auto` is all GPUs, else the CPU once per worker that it can bear.
+def find_devices(settings: ExecutorSettings) -> list[str]:
+    """The devices that workers will run on, as far as they are known beforehand.
+
+    On this machine they are named: `cuda:1`, `cpu`. Elsewhere they are only `cuda` or `cpu`, one
+    per worker.
 
     Raises:
         UserError: a device that this machine does not have.
     """
+    if isinstance(settings, LocalSettings):
+        return _devices_here(settings.devices)
+    count = settings.jobs if isinstance(settings, SlurmSettings) else settings.workers or 1
+    return [ELSEWHERE if settings.gpus else "cpu"] * count
+
+
+def _devices_here(devices: str | tuple[str, ...]) -> list[str]:
+    """The chosen ones; `auto` is all GPUs, else the CPU once per worker that it can bear."""
     n_gpus = torch.cuda.device_count()
     if devices == "auto":
         return [f"cuda:{i}" for i in range(n_gpus)] or ["cpu"] * _cpu_workers()

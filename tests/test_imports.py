@@ -20,8 +20,18 @@ MODULES = {
 FLOW = (
     *("errors", "ranges", "records", "inputs", "objective_records", "optimizer_records"),
     *("transform_record", "parameterization_records", "photograph_records", "recipe", "jobs"),
-    *("config", "targets", "plan", "wording"),
-    *("sealed_file", "shard_file", "store", "listing", "photographs", "views", "pictures"),
+    *("executor_records", "config", "targets", "plan", "wording"),
+    *(
+        "sealed_file",
+        "shard_file",
+        "store",
+        "lock",
+        "failures",
+        "listing",
+        "photographs",
+        "views",
+        "pictures",
+    ),
     *("rng", "batches", "gradients", "weights", "architectures", "models", "activations", "layers"),
     *("fields", "observe", "colours", "resample", "device_network"),
     *("objectives.base", "objectives.channels", "objectives.directions", "objectives.joint"),
@@ -35,13 +45,14 @@ FLOW = (
     *("transforms.part", "transforms.spread", "transforms.warp", "transforms.geometry"),
     *("transforms.photometry", "transforms", "side_by_side", "optimizers"),
     *("optimize", "octaves", "statistics", "bench", "saliency", "aim", "survey", "manifest"),
-    *("study", "study_tasks", "study_store", "evidence", "pulse", "committer"),
+    *("study", "study_tasks", "study_store", "evidence", "family", "pulse", "committer"),
     *("tasks.base", "tasks.ascend", "tasks.study", "tasks.illustrate", "worker"),
     *("collate.overlay", "collate.drawing", "collate.evidence_row", "collate.sheet_grid"),
     *("collate.evidence_sheet", "collate.gather", "collate.coordinates"),
     *("collate.study_group", "collate.hdf5"),
     *("collate.layout", "collate.labels", "collate.montage", "collate.films"),
     *("collate.evidence_pages", "collate.run"),
+    *("executors.base", "executors.local", "executors", "packing", "crew", "schedule"),
 )
 """The way of the data, from the design: config, plan, worker, store, collate."""
 
