@@ -26,6 +26,14 @@ class UserError(Exception):
         super().__init__(_shortened(_one_line(message)))
 
 
+class UnusableFile(UserError):
+    """A file that is there, but whose content is of no use: cut short, hostile, or of another kind.
+
+    What is wrong is in the file and not in the config. Of several models, a sweep goes on without
+    the one whose weights are such a file.
+    """
+
+
 class StorageError(Exception):
     """The output folder cannot take more data: full, read-only or gone (exit 74)."""
 
