@@ -81,6 +81,7 @@ def plan_table(folder: OutputFolder, plan: Plan, devices: list[str]) -> str:
         *_photographs(folder, plan),
         f"estimate  {duration(seconds)}, {bytes_needed(plan, missing) / 1e6:.1f} MB",
         *(f"note      {notice}" for notice in notices(plan)),
+        *(f"left out  {model.model}: {model.why}" for model in plan.left_out),
     ]
     return table(header, rows, left=2) + "\n\n" + "\n".join(notes)
 
@@ -157,11 +158,11 @@ def notices(plan: Plan) -> list[str]:
 def layer_table(config: Config, surveys: Sequence["Survey"]) -> str:
     """Every layer of every model: name, type, channels, shape, share of FLOPs; chosen or not."""
     parts = []
-    for model, found in zip(config.models, surveys, strict=True):
+    layers = {model.title: model.layers for model in config.models}
+    for found in surveys:
+        patterns = layers[found.network.label] or config.objective.own_layers
         try:
-            wanted = {
-                info.name for info in found.choose(model.layers or config.objective.own_layers)
-            }
+            wanted = {info.name for info in found.choose(patterns)}
         except UserError:
             wanted = set()
         rows = [
@@ -216,6 +217,7 @@ def status_table(folder: OutputFolder) -> str:
     lines += _photographs(folder, plan)
     lines += _at_work(folder, total - done)
     lines += [f"failed: {record}" for record in _last_failures(folder)]
+    lines += [f"left out: {model.model}: {model.why}" for model in plan.left_out]
     return table(header, rows, left=2) + "\n\n" + "\n".join(lines)
 
 
@@ -273,6 +275,8 @@ def summary(folder: OutputFolder) -> str:
         lines.append(f"  films     {_first(films)}")
     lines += evidence
     lines += _time_taken(manifest["timings"])
+    for model in plan.left_out:
+        lines.append(f"  left out  {model.model}: {model.why} Mend that and run again.")
     if counts["failed"]:
         name = folder.root.name
         lines.append(

@@ -18,6 +18,7 @@ from typing import IO, Any
 from pipeline import shard_file
 from pipeline.errors import StorageError, UserError
 from pipeline.jobs import Product, Shard, ShardResult, Task
+from pipeline.paths import user_path
 from pipeline.sealed_file import HEADER_BYTES, CorruptFile
 
 
@@ -130,14 +131,14 @@ class OutputFolder:
 
 
 def output_folder(root: str, name: str) -> OutputFolder:
-    """The folder of a run; raises UserError if its name is not a folder name."""
+    """The folder of a run; raises UserError if its name or its root is none."""
     if safe_name(name) != name:
         suggestion = safe_name(name).split("~")[0].strip("_") or "demo"
         raise UserError(
             f"name={name!r} cannot be a folder name; use letters, digits, - and _ "
             f"(for instance name={suggestion}). The folder around it is set by output_root."
         )
-    return OutputFolder(Path(root) / name)
+    return OutputFolder(user_path(root, "output_root") / name)
 
 
 # --- writing -------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ MODULES = {
 }
 
 FLOW = (
-    *("errors", "ranges", "records", "inputs", "objective_records", "optimizer_records"),
+    *("errors", "paths", "ranges", "records", "inputs", "objective_records", "optimizer_records"),
     *("transform_record", "parameterization_records", "photograph_records", "recipe", "jobs"),
     *("executor_records", "config", "targets", "plan", "wording"),
     *(
@@ -44,7 +44,8 @@ FLOW = (
     "regularizers",
     *("transforms.part", "transforms.spread", "transforms.warp", "transforms.geometry"),
     *("transforms.photometry", "transforms", "side_by_side", "optimizers"),
-    *("optimize", "octaves", "statistics", "bench", "saliency", "aim", "survey", "manifest"),
+    *("optimize", "octaves", "statistics", "bench", "saliency", "aim"),
+    *("devices", "survey", "manifest"),
     *("study", "study_tasks", "study_store", "evidence", "family", "pulse", "committer"),
     *("tasks.base", "tasks.ascend", "tasks.study", "tasks.illustrate", "worker"),
     *("collate.overlay", "collate.drawing", "collate.evidence_row", "collate.sheet_grid"),
