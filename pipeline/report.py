@@ -26,9 +26,12 @@ from pipeline.plan import (
 from pipeline.progress import duration
 from pipeline.pulse import UNITS
 from pipeline.sealed_file import CorruptFile
-from pipeline.store import DoneIndex, OutputFolder, read_shard
+from pipeline.store import DoneIndex, OutputFolder, read_header
 from pipeline.study_tasks import studies_of
 from pipeline.wording import count_images, targets_word
+
+_LONGEST_JOB = 1e6
+"""Seconds; what a shard claims beyond that is no help."""
 
 if TYPE_CHECKING:  # the survey needs torch, which most tables do not
     from pipeline.survey import Survey
@@ -58,7 +61,7 @@ def plan_table(folder: OutputFolder, plan: Plan, devices: list[str]) -> str:
             shards = [s for seed in plan.seeds for s in plan.layer_shards(model, layer, seed)]
             left = list(index.missing(shards))
             jobs, undone = sum(len(s.channels) for s in shards), sum(len(s.channels) for s in left)
-            seconds += undone * _job_seconds(folder, index, plan, model, layer, devices)
+            seconds += undone * _job_seconds(folder, plan, model, layer, devices)
             missing += left
             rows.append(
                 (
@@ -88,7 +91,6 @@ def plan_table(folder: OutputFolder, plan: Plan, devices: list[str]) -> str:
 
 def _job_seconds(
     folder: OutputFolder,
-    index: DoneIndex,
     plan: Plan,
     model: ModelPlan,
     layer: LayerPlan,
@@ -98,12 +100,10 @@ def _job_seconds(
     measured = []
     shards = (s for seed in plan.seeds for s in plan.layer_shards(model, layer, seed))
     for shard in islice(shards, 3):
-        path = folder.shard(shard)
-        if index.locate(shard) and path.exists():
-            try:
-                measured.append(float(read_shard(path, pictures=False).facts["seconds_per_job"]))
-            except (CorruptFile, KeyError):
-                continue
+        with contextlib.suppress(CorruptFile, OSError):
+            seconds = read_header(folder.shard(shard)).facts.get("seconds_per_job")
+            if isinstance(seconds, float) and 0 < seconds < _LONGEST_JOB:
+                measured.append(seconds)
     guess = flops_per_job(layer, model.recipe) / flops_per_second(devices)
     return statistics.median(measured) if measured else guess
 

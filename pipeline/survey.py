@@ -205,20 +205,23 @@ def _recipe(
     for found, layers in wanted:
         _check_layers(found, layers)
         precision = _possible(config, found, layers, precision)
-    recipe = Recipe(
-        objective=objective,
-        parameterization=with_generator_source(config.parameterization),
-        transforms=config.transforms,
-        optimizer=config.optimizer,
-        image_size=wanted[0][0].image_size,
-        precision=precision,
-        regularizers=config.regularizers,
-        init=config.init,
-        mask=config.mask,
-        octaves=config.octaves,
-        snapshots=config.snapshots,
-        class_token=config.class_token,
-    )
+    try:
+        recipe = Recipe(
+            objective=objective,
+            parameterization=with_generator_source(config.parameterization),
+            transforms=config.transforms,
+            optimizer=config.optimizer,
+            image_size=wanted[0][0].image_size,
+            precision=precision,
+            regularizers=config.regularizers,
+            init=config.init,
+            mask=config.mask,
+            octaves=config.octaves,
+            snapshots=config.snapshots,
+            class_token=config.class_token,
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
     recipe = inputs.resolved(recipe)
     check_parameterization(recipe, len(wanted[0][0].network.mean), inputs.find)
     return recipe
