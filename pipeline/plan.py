@@ -134,6 +134,19 @@ class ModelPlan:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A model that the sweep goes on without, because the file of its weights is of no use."""
+
+    model: str
+    """Its label."""
+    why: str
+    """What is wrong with the file."""
+
+    def __str__(self) -> str:
+        return f"model {self.model!r} is left out: {self.why}"
+
+
+@dataclass(frozen=True)
 class StudyPlan:
     """The photographs that all wanted layers are shown, and what is kept of that."""
 
@@ -181,6 +194,8 @@ class Plan:
     study: StudyPlan | None = None
     inputs: dict[str, str] = field(default_factory=dict)
     """Where the files that recipes refer to came from."""
+    left_out: tuple[LeftOut, ...] = ()
+    """Models that were asked for and could not be planned."""
 
     def __post_init__(self) -> None:
         labels = [model.label for model in self.models]
