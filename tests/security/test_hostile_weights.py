@@ -160,24 +160,21 @@ TENSORS: dict[str, Callable[[], torch.Tensor]] = {
     "sparse": lambda: torch.eye(3).to_sparse(),
     "meta": lambda: torch.zeros(3, 3, device="meta"),
     "quantized": lambda: torch.quantize_per_tensor(torch.eye(3), 0.1, 0, torch.qint8),
-    "larger than what the file holds": lambda: torch.zeros(1).expand(10**6, 10**6),
+    "repeated": lambda: torch.zeros(1).expand(10**6, 10**6),
+    "complex": lambda: torch.zeros(3, 3, dtype=torch.complex64),
 }
 
 
-@pytest.mark.parametrize(("kind", "make"), TENSORS.items(), ids=TENSORS)
-@pytest.mark.parametrize("read", [read_weights, read_tensors])
+@pytest.mark.parametrize("make", TENSORS.values(), ids=TENSORS)
 def test_tensors_without_plain_numbers_are_told(
-    tmp_path: Path, kind: str, make: Callable[[], torch.Tensor], read: Callable[[Path], object]
+    tmp_path: Path, make: Callable[[], torch.Tensor]
 ) -> None:
-    torch.save({"a": make()}, tmp_path / "odd.pth")
-    with pytest.raises(UserError, match=kind):
-        read(tmp_path / "odd.pth")
-
-
-def test_complex_numbers_do_not_pass_for_real_ones() -> None:
-    network = torch.nn.Linear(2, 2)
-    with pytest.raises(UserError, match="of complex numbers in the file"):
-        load_state(network, {"weight": torch.zeros(2, 2, dtype=torch.complex64)}, "odd", "m")
+    path = tmp_path / "odd.pth"
+    torch.save({"weight": make()}, path)
+    with pytest.raises(UserError, match="no plain array of real numbers"):
+        read_tensors(path)
+    with pytest.raises(UserError, match="do not fit model 'm'"):
+        load_state(torch.nn.Linear(3, 3), read_weights(path), str(path), "m")
 
 
 # --- what unpacks to more than there is ----------------------------------------------------------
@@ -228,9 +225,11 @@ def test_files_of_numbers_that_lie_are_told(tmp_path: Path, name: str, data: byt
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_pipes_and_devices_are_not_waited_for(tmp_path: Path) -> None:
+def test_pipes_and_devices_are_not_waited_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     os.mkfifo(tmp_path / "pipe.pth")
     (tmp_path / "zero.pth").symlink_to("/dev/zero")
     for name in ("pipe.pth", "zero.pth"):
-        with pytest.raises(UserError, match="is a pipe or a device"):
-            read_weights(tmp_path / name)
+        assert main(["layers", f"weights={tmp_path / name}", f"output_root={tmp_path}"]) == 2
+        assert "is no file but a device or pipe" in capsys.readouterr().err
