@@ -26,9 +26,12 @@ from pipeline.plan import (
 from pipeline.progress import duration
 from pipeline.pulse import UNITS
 from pipeline.sealed_file import CorruptFile
-from pipeline.store import DoneIndex, OutputFolder, read_shard
+from pipeline.store import DoneIndex, OutputFolder, read_header
 from pipeline.study_tasks import studies_of
 from pipeline.wording import count_images, targets_word
+
+_LONGEST_JOB = 1e6
+"""Seconds; what a shard claims beyond that is no help."""
 
 if TYPE_CHECKING:  # the survey needs torch, which most tables do not
     from pipeline.survey import Survey
@@ -58,7 +61,7 @@ def plan_table(folder: OutputFolder, plan: Plan, devices: list[str]) -> str:
             shards = [s for seed in plan.seeds for s in plan.layer_shards(model, layer, seed)]
             left = list(index.missing(shards))
             jobs, undone = sum(len(s.channels) for s in shards), sum(len(s.channels) for s in left)
-            seconds += undone * _job_seconds(folder, index, plan, model, layer, devices)
+            seconds += undone * _job_seconds(folder, plan, model, layer, devices)
             missing += left
             rows.append(
                 (
@@ -81,13 +84,13 @@ def plan_table(folder: OutputFolder, plan: Plan, devices: list[str]) -> str:
         *_photographs(folder, plan),
         f"estimate  {duration(seconds)}, {bytes_needed(plan, missing) / 1e6:.1f} MB",
         *(f"note      {notice}" for notice in notices(plan)),
+        *(f"left out  {model.model}: {model.why}" for model in plan.left_out),
     ]
     return table(header, rows, left=2) + "\n\n" + "\n".join(notes)
 
 
 def _job_seconds(
     folder: OutputFolder,
-    index: DoneIndex,
     plan: Plan,
     model: ModelPlan,
     layer: LayerPlan,
@@ -97,12 +100,10 @@ def _job_seconds(
     measured = []
     shards = (s for seed in plan.seeds for s in plan.layer_shards(model, layer, seed))
     for shard in islice(shards, 3):
-        path = folder.shard(shard)
-        if index.locate(shard) and path.exists():
-            try:
-                measured.append(float(read_shard(path, pictures=False).facts["seconds_per_job"]))
-            except (CorruptFile, KeyError):
-                continue
+        with contextlib.suppress(CorruptFile, OSError):
+            seconds = read_header(folder.shard(shard)).facts.get("seconds_per_job")
+            if isinstance(seconds, float) and 0 < seconds < _LONGEST_JOB:
+                measured.append(seconds)
     guess = flops_per_job(layer, model.recipe) / flops_per_second(devices)
     return statistics.median(measured) if measured else guess
 
@@ -157,11 +158,11 @@ def notices(plan: Plan) -> list[str]:
 def layer_table(config: Config, surveys: Sequence["Survey"]) -> str:
     """Every layer of every model: name, type, channels, shape, share of FLOPs; chosen or not."""
     parts = []
-    for model, found in zip(config.models, surveys, strict=True):
+    layers = {model.title: model.layers for model in config.models}
+    for found in surveys:
+        patterns = layers[found.network.label] or config.objective.own_layers
         try:
-            wanted = {
-                info.name for info in found.choose(model.layers or config.objective.own_layers)
-            }
+            wanted = {info.name for info in found.choose(patterns)}
         except UserError:
             wanted = set()
         rows = [
@@ -216,6 +217,7 @@ def status_table(folder: OutputFolder) -> str:
     lines += _photographs(folder, plan)
     lines += _at_work(folder, total - done)
     lines += [f"failed: {record}" for record in _last_failures(folder)]
+    lines += [f"left out: {model.model}: {model.why}" for model in plan.left_out]
     return table(header, rows, left=2) + "\n\n" + "\n".join(lines)
 
 
@@ -273,6 +275,8 @@ def summary(folder: OutputFolder) -> str:
         lines.append(f"  films     {_first(films)}")
     lines += evidence
     lines += _time_taken(manifest["timings"])
+    for model in plan.left_out:
+        lines.append(f"  left out  {model.model}: {model.why} Mend that and run again.")
     if counts["failed"]:
         name = folder.root.name
         lines.append(

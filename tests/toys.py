@@ -22,6 +22,8 @@ from pipeline.optimizer_records import Adam
 from pipeline.parameterization_records import Fourier, Pixel
 from pipeline.plan import LayerPlan, ModelPlan, Plan, StudyPlan
 from pipeline.recipe import Recipe, Transforms, recorded_steps, snapshot_steps
+from pipeline.sealed_file import unseal
+from pipeline.shard_file import SCHEMA
 from pipeline.stages import Sweep
 from pipeline.store import OutputFolder, commit, write_json
 from pipeline.study import summarise
@@ -189,7 +191,7 @@ def fill_study(
         boxes: (L, 4) receptive fields.
     """
     products = [study.field]
-    write_arrays(folder, study.field, {"box": boxes.astype(np.int32)})
+    write_arrays(folder, study.field, {"box": boxes.astype(np.int64)})
     for block in blocks_of((study,), Listing(folder.listing(study.plan.listing))):
         here = slice(block.start, block.stop)
         arrays = summarise(
@@ -280,6 +282,12 @@ def fill_store(
             commit(folder, shard, result)
             paths.append(folder.shard(shard))
     return paths
+
+
+def stored_arrays(path: Path, schema: str = SCHEMA) -> dict[str, NDArray[Any]]:
+    """All arrays of a sealed file, pictures too."""
+    arrays = unseal(path.read_bytes(), schema).arrays
+    return {name: array.read() for name, array in arrays.items()}
 
 
 def make_sweep(plan: Plan, folder: OutputFolder, *overrides: str) -> Sweep:
