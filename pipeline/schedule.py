@@ -227,16 +227,16 @@ class Scheduler:
         if state.exit_code == EXIT_OK and left and self._may_show_yet(worker, left):
             return
         self.workers.remove(worker)
-        self.folder.submission(worker.tag).unlink(missing_ok=True)
+        forget(self.folder, worker.tag)
         self._clock_out(worker)
         self.finished += worker.units - sum(task.units for task in left)
         if not left:
-            forget(self.folder, worker.tag)
-        elif state.exit_code == EXIT_IO:
+            return
+        if state.exit_code == EXIT_IO:
             raise StorageError(last_words(self.folder, worker.tag))
-        elif state.exit_code == EXIT_USER_ERROR:
+        if state.exit_code == EXIT_USER_ERROR:
             raise UserError(last_words(self.folder, worker.tag))
-        elif not worker.stalled and (state.exit_code == EXIT_PREEMPTED or self.outcome.exit_code):
+        if not worker.stalled and (state.exit_code == EXIT_PREEMPTED or self.outcome.exit_code):
             self.bundles.appendleft(left)  # it was told to go, which is no fault of the tasks
         elif not worker.has_begun:
             self._after_false_start(worker, left)
@@ -302,8 +302,9 @@ class Scheduler:
             when=time.strftime("%Y-%m-%d %H:%M:%S"),
             worker=worker.tag,
             host=str(worker.pulse.get("host", "")),
-            log=str(self.folder.log(worker.tag).relative_to(self.folder.root)),
-            said=last_words(self.folder, worker.tag, lines=40),
+            log=self.folder.relative(self.folder.log(worker.tag)),
+            said=last_words(self.folder, worker.tag, lines=200),
+            files=tuple(self.folder.relative(self.folder.product(p)) for p in task.products),
         )
         write_failure(self.folder, failure)
         return failure

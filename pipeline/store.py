@@ -44,11 +44,23 @@ class OutputFolder:
         self.montages = root / "montages"
         self.store = root / "store"
         self.failures = root / "failures"
+        self.retried = self.failures / "retried"
+        """Records of attempts from before their task was put back."""
         self.logs = root / "logs"
         self.manifest = root / "manifest.json"
         self.lock = root / "lock"
         self.drain = self.logs / "drain"
         """While this file is there, workers finish the shard they are at and leave."""
+
+    @property
+    def choice(self) -> str:
+        """What on a command line chooses this folder."""
+        parent = str(self.root.parent)
+        return f"name={self.root.name}" + ("" if parent == "outputs" else f" output_root={parent}")
+
+    def relative(self, path: Path) -> str:
+        """A path as it is from here, wherever the folder lies."""
+        return path.relative_to(self.root).as_posix()
 
     def product(self, product: Product) -> Path:
         """Where a committed file lies."""
@@ -246,13 +258,21 @@ def prepare(folder: OutputFolder, needed_bytes: float) -> None:
         raise UserError(not_writable(folder, error)) from error
     if free < needed_bytes:
         raise UserError(
-            f"the disk of {str(folder.root)!r} has {_size(free)} free and the sweep needs "
-            f"about {_size(needed_bytes)}. Free some, or choose output_root=/some/folder."
+            f"the disk of {str(folder.root)!r} has {disk_size(free)} free and the sweep needs "
+            f"about {disk_size(needed_bytes)}. Free some, or choose output_root=/some/folder."
         )
 
 
-def _size(n: float) -> str:
-    return f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{n / 1e6:.1f} MB"
+def disk_size(n: float) -> str:
+    """Bytes for people.
+
+    >>> disk_size(2_500_000)
+    '2.5 MB'
+    """
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n >= size:
+            return f"{n / size:.1f} {unit}"
+    return f"{n:.0f} B"
 
 
 def not_writable(folder: OutputFolder, error: OSError) -> str:
@@ -328,17 +348,9 @@ class DoneIndex:
     def missing(self, shards: Iterable[Shard]) -> Iterator[Shard]:
         """What is left to compute: shards that are not done, without the channels that are."""
         for shard in shards:
-            rest = _without(shard, self.locate(shard))
+            rest = without(shard, self.locate(shard))
             if rest is not None:
                 yield rest
-
-    def has_failed(self, shard: Shard, done: dict[int, Path]) -> bool:
-        """Whether what is missing of a shard was tried and given up."""
-        rest = _without(shard, done)
-        if rest is None or not self.folder.failure(rest.key, 1).exists():
-            return False
-        records = self.folder.failures.glob(f"{rest.key}.*.json")
-        return any(json.loads(record.read_text())["given_up"] for record in records)
 
     def _listing(self, folder: Path) -> set[str]:
         if folder not in self._names:
@@ -360,8 +372,8 @@ class DoneIndex:
         return self._headers[folder]
 
 
-def _without(shard: Shard, done: dict[int, Path]) -> Shard | None:
-    """The shard without the channels that are done; None if nothing is left."""
+def without(shard: Shard, done: dict[int, Path]) -> Shard | None:
+    """What is left of a shard: itself without the channels that are done; None if nothing is."""
     rest = tuple(channel for channel in shard.channels if channel not in done)
     if len(rest) == len(shard.channels):
         return shard

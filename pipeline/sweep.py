@@ -19,7 +19,8 @@ from pipeline.manifest import add_timings, write_manifest
 from pipeline.photographs import open_dataset
 from pipeline.plan import LeftOut, Plan, bytes_needed
 from pipeline.progress import Bar
-from pipeline.report import notices, still_at_work, summary
+from pipeline.report.plan import notices
+from pipeline.report.summary import still_at_work, summary
 from pipeline.schedule import Outcome, Scheduler, device_times
 from pipeline.stages import Finished, Stage, Sweep, stages
 from pipeline.store import (

@@ -47,6 +47,9 @@ FLOW = (
     *("collate.evidence_pages", "collate.run"),
     *("executors.base", "executors.local", "executors.slurm_job", "executors.slurm_queue"),
     *("executors.slurm_submit", "executors.slurm", "executors", "packing", "crew", "schedule"),
+    *("progress", "stages", "cases", "wanted", "cleaning", "watching", "standing"),
+    *("report.tables", "report.plan", "report.layers", "report.summary", "report.failures"),
+    *("report.workers", "report.status", "report.cleaning", "sweep"),
 )
 """The way of the data, from the design: config, plan, worker, store, collate."""
 
@@ -101,7 +104,8 @@ def test_collation_knows_no_model_and_no_worker() -> None:
         ["plan"],
         ["collate.run", "collate.hdf5", "collate.montage", "collate.overlay"],
         ["evidence", "study", "study_store", "stages"],
-        ["schedule", "store", "report"],
+        ["schedule", "store", "stages"],
+        ["report.plan", "report.layers", "report.status", "report.summary", "report.cleaning"],
     ],
     ids=lambda modules: modules[0],
 )

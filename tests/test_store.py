@@ -243,20 +243,6 @@ def test_files_without_a_readable_header_count_for_nothing(folder: OutputFolder)
         read_shard(paths[0], plan.models[0], plan.models[0].layers[0])
 
 
-def test_failed_is_what_was_tried_and_is_still_missing(folder: OutputFolder) -> None:
-    first, second, _ = make_plan().shards()
-    for shard in (first, second):
-        failure = folder.failure(shard.key, 1)
-        failure.parent.mkdir(parents=True, exist_ok=True)
-        failure.write_text('{"given_up": false}')
-    commit(folder, first, make_result(first))
-    index = DoneIndex(folder)
-    assert not index.has_failed(first, index.locate(first))
-    assert not index.has_failed(second, index.locate(second))
-    folder.failure(second.key, 2).write_text('{"given_up": true}')
-    assert index.has_failed(second, index.locate(second))
-
-
 # --- preparing -----------------------------------------------------------------------------------
 
 

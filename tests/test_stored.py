@@ -125,8 +125,7 @@ TABLES: dict[str, Any] = {
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 def test_tables_that_cannot_be(table: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
-        for array in read_table(table, BODY).values():
-            array.read()
+        _ = [array.read() for array in read_table(table, BODY).values()]
 
 
 def packed(data: bytes) -> bytes:

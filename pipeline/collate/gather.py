@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.failures import quarantined, read_failures
 from pipeline.frames import Arrays, Frame
 from pipeline.jobs import FATES, STATUS, Shard, ShardResult
 from pipeline.plan import LayerPlan, ModelPlan, Plan
 from pipeline.sealed_file import CorruptFile
 from pipeline.shard_file import ShardFile, job_frames
-from pipeline.store import DoneIndex, OutputFolder, read_shard, safe_name, set_aside
+from pipeline.store import DoneIndex, OutputFolder, read_shard, safe_name, set_aside, without
 from pipeline.study_store import Findings, read_examples, read_findings
 from pipeline.study_tasks import Examples, Study, examples_of_layer, study_of
 
@@ -55,6 +56,8 @@ class LayerView:
     model: ModelPlan
     layer: LayerPlan
     index: DoneIndex
+    given_up: Set[str] = frozenset()
+    """Keys of tasks in quarantine."""
     corrupt: list[Path] = field(default_factory=list)
 
     @property
@@ -98,6 +101,13 @@ class LayerView:
         for seed_index, seed in enumerate(self.plan.seeds):
             for shard in self.plan.layer_shards(self.model, self.layer, seed):
                 yield seed_index, shard, self.index.locate(shard)
+
+    def left(self) -> Iterator[tuple[int, Shard]]:
+        """What is not done, shard by shard, with its seed's index."""
+        for seed_index, shard, located in self.located():
+            rest = without(shard, located)
+            if rest is not None:
+                yield seed_index, rest
 
     def pieces(self) -> Iterator[Piece]:
         """Read the layer file by file; corrupt files are set aside and reported in `corrupt`."""
@@ -195,17 +205,16 @@ class LayerView:
     def initial_status(self) -> NDArray[np.uint8]:
         """Status (C, S) before any shard is read: `failed` where attempts were given up on."""
         status = np.full((len(self.channels), len(self.plan.seeds)), STATUS["missing"], np.uint8)
-        place = {channel: row for row, channel in enumerate(self.layer.channels)}
-        for seed_index, shard, located in self.located():
-            rows = [place[c] for c in shard.channels if c not in located]
-            if rows and self.index.has_failed(shard, located):
+        for seed_index, shard in self.left() if self.given_up else ():
+            if shard.key in self.given_up:
+                rows = self.rows_of(np.asarray(shard.channels, np.int64))
                 status[rows, seed_index] = STATUS["failed"]
         return status
 
 
 def layer_views(folder: OutputFolder, plan: Plan) -> Iterator[LayerView]:
     """A view of every layer of the plan."""
-    index = DoneIndex(folder)
+    index, given_up = DoneIndex(folder), quarantined(read_failures(folder))
     for model in plan.models:
         for layer in model.layers:
-            yield LayerView(folder, plan, model, layer, index)
+            yield LayerView(folder, plan, model, layer, index, given_up)

@@ -80,7 +80,7 @@ class Illustrator:
 
     def run(self, task: Examples) -> None:
         """Do one task and have it committed. Raises what earlier commits met."""
-        self.place.pulse.beat(tasks=[task.key])
+        self.place.pulse.begin([task])
         begun = time.monotonic()
         arrays = _pick(task, self.book.study(task.study))
         shown = np.concatenate([arrays[f"{name}_index"].ravel() for name in _KINDS])

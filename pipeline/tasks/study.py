@@ -90,7 +90,7 @@ class Show:
     def run(self, block: StudyBlock) -> None:
         """Show one block and have it committed. Raises what earlier commits met."""
         pulse = self.place.pulse
-        pulse.beat(tasks=[block.key])
+        pulse.begin([block])
         begun, busy, done = time.monotonic(), pulse.facts["busy"], pulse.facts["done"]
         infos = [self.infos[study.layer] for study in block.studies]
         see = self.place.bench.network.observer(infos)
