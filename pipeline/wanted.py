@@ -25,19 +25,14 @@ class Wanted:
     def __init__(self, folder: OutputFolder, manifest: dict[str, Any]) -> None:
         plan = plan_of(manifest)
         views = list(layer_views(folder, plan))
-        self.folder = folder
-        self.holders: dict[tuple[Path, str], dict[int, Path]] = {}
-        """The file of each job, by the folder and the series of its shard."""
-        for view in views:
-            for _, shard, located in view.located():
-                series = folder.shard(shard).parent, shard.series.key
-                self.holders.setdefault(series, {}).update(located)
         self.left_out = _left_out(manifest, plan)
+        self.layers = {folder.layer(v.model.label, v.layer.info.name): v for v in views}
         self.paths = {folder.atlas, folder.manifest, folder.lock}
-        self.paths |= {path for files in self.holders.values() for path in files.values()}
-        self.paths |= {path for view in views for path in _pictures(view)}
-        self.paths |= {*_about_photographs(folder, plan), *_records(folder)}
-        self.paths |= {folder.input(reference) for reference in plan.inputs}
+        for view in views:
+            self.paths.update(*(located.values() for _, _, located in view.located()))
+            self.paths.update(_pictures(view))
+        self.paths.update(_about_photographs(folder, plan), _records(folder))
+        self.paths.update(map(folder.input, plan.inputs))
         self._sound: dict[Path, bool] = {}
 
     def has(self, path: Path, model: str | None) -> bool:
@@ -53,8 +48,14 @@ class Wanted:
                 header = read_header(file.read(HEADER_BYTES))
         except (CorruptFile, OSError):
             return False
-        files = self.holders.get((path.parent, header.series), {})
-        return not all(self._is_sound(files[c]) for c in header.channels if c in files)
+        if path.parent not in self.layers:
+            return False
+        for _, shard, located in self.layers[path.parent].located():
+            same = shard.series.key == header.series
+            held = (located.get(channel) for channel in header.channels) if same else ()
+            if not all(self._is_sound(file) for file in held if file is not None):
+                return True
+        return False
 
     def _is_sound(self, path: Path) -> bool:
         if path not in self._sound:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,14 @@ from pipeline.jobs import (
 )
 from pipeline.layers import describe_layers
 from pipeline.listing import Entry, Listing, look_through, write_listing
+from pipeline.manifest import SCHEMA
 from pipeline.objective_records import ChannelObjective
 from pipeline.objectives import Objective, Surroundings, make_objective
 from pipeline.optimizer_records import Adam
 from pipeline.parameterization_records import Fourier, Pixel
 from pipeline.plan import LayerPlan, ModelPlan, Plan, StudyPlan
 from pipeline.recipe import Recipe, Transforms, recorded_steps, snapshot_steps
+from pipeline.records import plain
 from pipeline.stages import Sweep
 from pipeline.store import OutputFolder, commit
 from pipeline.study import summarise
@@ -316,6 +319,20 @@ def fail(
             files=tuple(folder.relative(folder.product(product)) for product in task.products),
         )
         write_failure(folder, failure)
+
+
+@cache
+def toy_config() -> Config:
+    """A config that knows how to load none of the toys."""
+    return composed("models=[{name: toy, target: toys.none}]")
+
+
+def make_manifest(plan: Plan, *left_out: str) -> dict[str, Any]:
+    """The manifest of a plan of toys; `left_out`: models that were asked for besides."""
+    config = plain(toy_config())
+    config["models"] += [{**config["models"][0], "name": name} for name in left_out]
+    told = {"schema": SCHEMA, "config": config, "plan": plain(plan), "devices": ["cpu"]}
+    return {**told, "versions": {}, "timings": {}}
 
 
 def make_sweep(plan: Plan, folder: OutputFolder, *overrides: str) -> Sweep:
