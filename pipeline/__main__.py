@@ -54,17 +54,21 @@ def plan(config: Config) -> int:
     from pipeline import sweep
     from pipeline.report.plan import plan_table
 
-    print(plan_table(_folder(config), *sweep.prepare_plan(config)))
-    return EXIT_OK
+    planned, devices = sweep.prepare_plan(config)
+    print(plan_table(_folder(config), planned, devices))
+    return sweep.tell_left_out(planned.left_out)
 
 
 def layers(config: Config) -> int:
     """Print the layers of the models."""
+    from pipeline import sweep
+    from pipeline.plan import LeftOut
     from pipeline.report.layers import layer_table
-    from pipeline.survey import survey
+    from pipeline.survey import Survey, survey
 
-    print(layer_table(config, survey(config)))
-    return EXIT_OK
+    found = survey(config)
+    print(layer_table(config, [each for each in found if isinstance(each, Survey)]))
+    return sweep.tell_left_out([each for each in found if isinstance(each, LeftOut)])
 
 
 def status(config: Config, *words: str) -> int:

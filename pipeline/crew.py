@@ -80,7 +80,7 @@ def last_words(folder: OutputFolder, tag: str, lines: int = 1) -> str:
 
 def forget(folder: OutputFolder, tag: str) -> None:
     """Remove what a worker that is done leaves behind, but for what it said."""
-    for path in (folder.bundle(tag), folder.pulse(tag), folder.submission(tag)):
+    for path in (folder.bundle(tag), folder.pulse(tag), folder.ending(tag), folder.submission(tag)):
         path.unlink(missing_ok=True)
     log = folder.log(tag)
     if log.exists() and not log.stat().st_size:
@@ -126,5 +126,5 @@ def clear_requests(folder: OutputFolder) -> None:
 
 
 def _requests(folder: OutputFolder) -> Iterable[Any]:
-    for pattern in ("worker-*.json", "worker-*.pulse*"):
+    for pattern in ("worker-*.json", "worker-*.pulse*", "worker-*.exit"):
         yield from folder.logs.glob(pattern)

@@ -26,7 +26,7 @@ from pipeline.errors import (
     UserError,
 )
 from pipeline.executor_records import ExecutorSettings
-from pipeline.executors.base import Executor, Handle, Request, State
+from pipeline.executors.base import Executor, Request, State
 from pipeline.failures import Failure, attempts_at, write_failure
 from pipeline.family import LEAVING_SIGNALS
 from pipeline.jobs import Task
@@ -141,18 +141,15 @@ class Scheduler:
     def _adopt(self, tasks: Iterable[Task]) -> list[Task]:
         """Take up workers of earlier runs that are still at it; returns what they do not do."""
         pending = {task.key: task for task in tasks}
-        for submission in submissions(self.folder) if self.executor.lasting else ():
-            if submission.engine != self.settings.name:
-                continue
-            theirs = [pending.pop(key) for key in submission.tasks if key in pending]
-            if theirs:
-                self.workers.append(Worker(submission.handle, theirs))
-            elif self._has_ended(submission.handle):
+        earlier = [s for s in submissions(self.folder) if s.engine == self.settings.name]
+        states = self.executor.poll([submission.handle for submission in earlier])
+        for submission in earlier:
+            wanted = [pending.pop(key) for key in submission.tasks if key in pending]
+            if wanted:
+                self.workers.append(Worker(submission.handle, wanted))
+            elif states[submission.handle.tag].phase == "ended":
                 forget(self.folder, submission.handle.tag)
         return list(pending.values())
-
-    def _has_ended(self, handle: Handle) -> bool:
-        return self.executor.poll([handle])[handle.tag].phase == "ended"
 
     def _cut(self, tasks: Iterable[Task]) -> None:
         by_model: dict[str, list[Task]] = {}

@@ -18,7 +18,10 @@ from typing import IO, Any
 from pipeline import shard_file
 from pipeline.errors import StorageError, UserError
 from pipeline.jobs import Product, Shard, ShardResult, Task
+from pipeline.paths import user_path
+from pipeline.plan import LayerPlan, ModelPlan
 from pipeline.sealed_file import HEADER_BYTES, CorruptFile
+from pipeline.shard_file import ShardFile, most_shard_bytes
 
 
 def safe_name(name: str) -> str:
@@ -128,6 +131,10 @@ class OutputFolder:
         """Where a worker was handed over to that goes on without its driver."""
         return self.logs / f"{tag}.submitted"
 
+    def ending(self, tag: str) -> Path:
+        """How such a worker ended."""
+        return self.logs / f"{tag}.exit"
+
     def pulse(self, tag: str) -> Path:
         """What a worker is doing."""
         return self.logs / f"{tag}.pulse"
@@ -138,14 +145,14 @@ class OutputFolder:
 
 
 def output_folder(root: str, name: str) -> OutputFolder:
-    """The folder of a run; raises UserError if its name is not a folder name."""
+    """The folder of a run; raises UserError if its name or its root is none."""
     if safe_name(name) != name:
         suggestion = safe_name(name).split("~")[0].strip("_") or "demo"
         raise UserError(
             f"name={name!r} cannot be a folder name; use letters, digits, - and _ "
             f"(for instance name={suggestion}). The folder around it is set by output_root."
         )
-    return OutputFolder(Path(root) / name)
+    return OutputFolder(user_path(root, "output_root") / name)
 
 
 # --- writing -------------------------------------------------------------------------------------
@@ -279,9 +286,42 @@ def not_writable(folder: OutputFolder, error: OSError) -> str:
 # --- reading -------------------------------------------------------------------------------------
 
 
-def read_shard(path: Path, pictures: bool = True) -> ShardResult:
-    """Read a committed shard, with its pictures or without; raises CorruptFile."""
-    return shard_file.decode(path.read_bytes(), pictures)[1]
+def read_at_most(path: Path, most: int) -> bytes:
+    """Read a file that is no longer than it can be.
+
+    Raises:
+        CorruptFile: it is longer; then it is not read.
+        OSError: it is not there or cannot be read.
+    """
+    with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size > most:
+            raise CorruptFile(f"the file is longer than the {most} bytes that it can have")
+        return file.read(most)
+
+
+def read_shard(path: Path, model: ModelPlan, layer: LayerPlan) -> ShardFile:
+    """Read a committed shard, but for its pictures.
+
+    Args:
+        path: of the file.
+        model, layer: whose jobs it must hold.
+    Raises:
+        CorruptFile: it is damaged, or not of such jobs.
+        OSError: it is not there or cannot be read.
+    """
+    n = len(read_header(path).channels)
+    return shard_file.decode(read_at_most(path, most_shard_bytes(model, layer, n)), model, layer)
+
+
+def read_header(path: Path) -> shard_file.Header:
+    """Read whose jobs a shard holds, and how they were made, from its first bytes.
+
+    Raises:
+        CorruptFile: they say nothing of that.
+        OSError: the file is not there or cannot be read.
+    """
+    with open(path, "rb") as file:
+        return shard_file.read_header(file.read(HEADER_BYTES))
 
 
 class DoneIndex:
@@ -325,8 +365,7 @@ class DoneIndex:
             index: dict[str, dict[int, Path]] = {}
             for name in sorted(self._listing(folder)):
                 with contextlib.suppress(CorruptFile, OSError):
-                    with open(folder / name, "rb") as file:
-                        header = shard_file.read_header(file.read(HEADER_BYTES))
+                    header = read_header(folder / name)
                     done = dict.fromkeys(header.channels, folder / name)
                     index.setdefault(header.series, {}).update(done)
             self._headers[folder] = index

@@ -13,9 +13,9 @@ from pipeline.listing import Listing
 from pipeline.manifest import plan_of
 from pipeline.plan import Plan
 from pipeline.records import build
-from pipeline.sealed_file import HEADER_BYTES, CorruptFile
-from pipeline.shard_file import check, read_header
-from pipeline.store import OutputFolder, safe_name
+from pipeline.sealed_file import CorruptFile, check
+from pipeline.shard_file import SCHEMA
+from pipeline.store import OutputFolder, read_header, safe_name
 from pipeline.study_tasks import blocks_of, examples_of, studies_of
 
 
@@ -44,8 +44,7 @@ class Wanted:
     def _stands_in(self, path: Path) -> bool:
         """Whether it is a shard with jobs of which the file that should hold them is damaged."""
         try:
-            with open(path, "rb") as file:
-                header = read_header(file.read(HEADER_BYTES))
+            header = read_header(path)
         except (CorruptFile, OSError):
             return False
         if path.parent not in self.layers:
@@ -61,7 +60,7 @@ class Wanted:
         if path not in self._sound:
             self._sound[path] = False
             with contextlib.suppress(CorruptFile, OSError):
-                check(path.read_bytes())
+                check(path.read_bytes(), SCHEMA)
                 self._sound[path] = True
         return self._sound[path]
 

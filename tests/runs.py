@@ -155,18 +155,22 @@ class Here:
         pass
 
 
-def atlas_here(command: str, root: Path, *overrides: str) -> tuple[int, str]:
-    """What `atlas` does, in this process, for tests that look at no process."""
+def driver_here(command: str, root: Path, *overrides: str) -> tuple[int, str]:
+    """What `atlas` does, in this process; its workers are where the executor has them."""
     said, terminate = io.StringIO(), signal.getsignal(signal.SIGTERM)
     try:
-        with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
-            patch.setattr(sweep, "open_executor", Here)
-            stack.enter_context(contextlib.redirect_stdout(said))
-            stack.enter_context(contextlib.redirect_stderr(said))
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             code = commands.main([command, f"output_root={root}", *overrides])
     finally:
         signal.signal(signal.SIGTERM, terminate)  # a sweep sets its own
     return code, said.getvalue()
+
+
+def atlas_here(command: str, root: Path, *overrides: str) -> tuple[int, str]:
+    """What `atlas` does, workers and all in this process, for tests that look at none."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweep, "open_executor", Here)
+        return driver_here(command, root, *overrides)
 
 
 def run_here(root: Path, *overrides: str) -> int:

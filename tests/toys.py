@@ -27,7 +27,7 @@ from pipeline.jobs import (
 )
 from pipeline.layers import describe_layers
 from pipeline.listing import Entry, Listing, look_through, write_listing
-from pipeline.manifest import SCHEMA
+from pipeline.manifest import SCHEMA as MANIFEST_SCHEMA
 from pipeline.objective_records import ChannelObjective
 from pipeline.objectives import Objective, Surroundings, make_objective
 from pipeline.optimizer_records import Adam
@@ -35,6 +35,8 @@ from pipeline.parameterization_records import Fourier, Pixel
 from pipeline.plan import LayerPlan, ModelPlan, Plan, StudyPlan
 from pipeline.recipe import Recipe, Transforms, recorded_steps, snapshot_steps
 from pipeline.records import plain
+from pipeline.sealed_file import unseal
+from pipeline.shard_file import SCHEMA
 from pipeline.stages import Sweep
 from pipeline.store import OutputFolder, commit
 from pipeline.study import summarise
@@ -202,7 +204,7 @@ def fill_study(
         boxes: (L, 4) receptive fields.
     """
     products = [study.field]
-    write_arrays(folder, study.field, {"box": boxes.astype(np.int32)})
+    write_arrays(folder, study.field, {"box": boxes.astype(np.int64)})
     for block in blocks_of((study,), Listing(folder.listing(study.plan.listing))):
         here = slice(block.start, block.stop)
         arrays = summarise(
@@ -294,6 +296,12 @@ def fill_store(
     return paths
 
 
+def stored_arrays(path: Path, schema: str = SCHEMA) -> dict[str, NDArray[Any]]:
+    """All arrays of a sealed file, pictures too."""
+    arrays = unseal(path.read_bytes(), schema).arrays
+    return {name: array.read() for name, array in arrays.items()}
+
+
 def fail(
     folder: OutputFolder,
     task: Task,
@@ -331,7 +339,7 @@ def make_manifest(plan: Plan, *left_out: str) -> dict[str, Any]:
     """The manifest of a plan of toys; `left_out`: models that were asked for besides."""
     config = plain(toy_config())
     config["models"] += [{**config["models"][0], "name": name} for name in left_out]
-    told = {"schema": SCHEMA, "config": config, "plan": plain(plan), "devices": ["cpu"]}
+    told = {"schema": MANIFEST_SCHEMA, "config": config, "plan": plain(plan), "devices": ["cpu"]}
     return {**told, "versions": {}, "timings": {}}
 
 

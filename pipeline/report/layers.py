@@ -15,11 +15,11 @@ if TYPE_CHECKING:  # the survey needs torch, which most commands do without
 def layer_table(config: Config, surveys: Sequence["Survey"]) -> str:
     """Every layer of every model: name, type, channels, shape, share of FLOPs; chosen or not."""
     parts = []
-    for model, found in zip(config.models, surveys, strict=True):
+    layers = {model.title: model.layers for model in config.models}
+    for found in surveys:
+        patterns = layers[found.network.label] or config.objective.own_layers
         try:
-            wanted = {
-                info.name for info in found.choose(model.layers or config.objective.own_layers)
-            }
+            wanted = {info.name for info in found.choose(patterns)}
         except UserError:
             wanted = set()
         rows = [

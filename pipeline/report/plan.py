@@ -1,5 +1,6 @@
 """What `atlas plan` prints: what a run would make, how long it takes, and how much disk."""
 
+import contextlib
 import statistics
 from itertools import islice
 
@@ -15,9 +16,12 @@ from pipeline.plan import (
 from pipeline.progress import duration
 from pipeline.report.tables import table
 from pipeline.sealed_file import CorruptFile
-from pipeline.store import DoneIndex, OutputFolder, disk_size, read_shard
+from pipeline.store import DoneIndex, OutputFolder, disk_size, read_header
 from pipeline.study_tasks import studies_of
 from pipeline.wording import count_images, targets_word
+
+_LONGEST_JOB = 1e6
+"""Seconds; what a shard claims beyond that is no help."""
 
 
 def plan_table(folder: OutputFolder, plan: Plan, devices: list[str]) -> str:
@@ -30,7 +34,7 @@ def plan_table(folder: OutputFolder, plan: Plan, devices: list[str]) -> str:
             shards = [s for seed in plan.seeds for s in plan.layer_shards(model, layer, seed)]
             left = list(index.missing(shards))
             jobs, undone = sum(len(s.channels) for s in shards), sum(len(s.channels) for s in left)
-            seconds += undone * _job_seconds(folder, index, plan, model, layer, devices)
+            seconds += undone * _job_seconds(folder, plan, model, layer, devices)
             missing += left
             rows.append(
                 (
@@ -53,28 +57,22 @@ def plan_table(folder: OutputFolder, plan: Plan, devices: list[str]) -> str:
         *photographs_seen(folder, plan),
         f"estimate  {duration(seconds)}, {disk_size(bytes_needed(plan, missing))}",
         *(f"note      {notice}" for notice in notices(plan)),
+        *(f"left out  {model.model}: {model.why}" for model in plan.left_out),
     ]
     return table(header, rows, left=2) + "\n\n" + "\n".join(notes)
 
 
 def _job_seconds(
-    folder: OutputFolder,
-    index: DoneIndex,
-    plan: Plan,
-    model: ModelPlan,
-    layer: LayerPlan,
-    devices: list[str],
+    folder: OutputFolder, plan: Plan, model: ModelPlan, layer: LayerPlan, devices: list[str]
 ) -> float:
     """Seconds per channel: as measured in the layer's first done shards, else a guess by FLOPs."""
     measured = []
     shards = (s for seed in plan.seeds for s in plan.layer_shards(model, layer, seed))
     for shard in islice(shards, 3):
-        path = folder.shard(shard)
-        if index.locate(shard) and path.exists():
-            try:
-                measured.append(float(read_shard(path, pictures=False).facts["seconds_per_job"]))
-            except (CorruptFile, KeyError):
-                continue
+        with contextlib.suppress(CorruptFile, OSError):
+            seconds = read_header(folder.shard(shard)).facts.get("seconds_per_job")
+            if isinstance(seconds, float) and 0 < seconds < _LONGEST_JOB:
+                measured.append(seconds)
     guess = flops_per_job(layer, model.recipe) / flops_per_second(devices)
     return statistics.median(measured) if measured else guess
 

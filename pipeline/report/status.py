@@ -39,6 +39,7 @@ def status_table(folder: OutputFolder, every_layer: bool = False) -> str:
         _headline(folder, plan, standings),
         _layers(plan, standings, fold=not every_layer and len(standings) > _MOST_LAYERS),
         "\n".join([*photographs_seen(folder, plan), *at_work(scene, standings)]),
+        "\n".join(f"left out: {model.model}: {model.why}" for model in plan.left_out),
         "\n".join(_failures(folder, cases)),
     ]
     return "\n\n".join(part for part in parts if part)

@@ -38,6 +38,8 @@ def summary(folder: OutputFolder) -> str:
         lines.append(f"  films     {_first(films)}")
     lines += evidence
     lines += _time_taken(manifest["timings"])
+    for model in plan.left_out:
+        lines.append(f"  left out  {model.model}: {model.why} Mend that and run again.")
     if counts["failed"]:
         lines.append(
             f"  failures  `atlas failures {folder.choice}` says why; `atlas retry {folder.choice}` "

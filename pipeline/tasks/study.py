@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipeline.config import ModelConfig
 from pipeline.device_network import Observe
+from pipeline.frames import Arrays
 from pipeline.jobs import LayerInfo, Product
 from pipeline.listing import Listing
 from pipeline.observe import Answer
@@ -20,7 +21,7 @@ from pipeline.photograph_records import DatasetConfig
 from pipeline.photographs import open_dataset
 from pipeline.plan import ModelPlan, StudyPlan
 from pipeline.study import summarise
-from pipeline.study_store import Arrays, write_arrays
+from pipeline.study_store import write_arrays
 from pipeline.study_tasks import StudyBlock, study_of
 from pipeline.tasks.base import Workplace
 from pipeline.tasks.pictures import reading_threads
