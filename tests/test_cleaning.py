@@ -13,6 +13,7 @@ from pipeline.cleaning import look_through, remove
 from pipeline.crew import Worker, write_submission
 from pipeline.errors import UserError
 from pipeline.executors.base import Handle
+from pipeline.executors.slurm_job import write_ending
 from pipeline.plan import Plan
 from pipeline.store import OutputFolder, write_json
 
@@ -37,6 +38,11 @@ LITTER = (
     "logs/worker-01234567.json",
     "logs/worker-01234567.pulse",
     "logs/worker-01234567.pulse.tmp",
+    "logs/worker-01234567.exit",
+    "logs/worker-01234567.exit.tmp",
+    "logs/slurm/12_submitted.pkl",
+    "logs/slurm/12_3_0_log.out",
+    f"logs/slurm/{KEY[:32]}.pkl",
     "logs/drain",
     ".probe.0123.tmp",
     f"store/toy/a/.{KEY[:40]}.0123.tmp",
@@ -67,7 +73,7 @@ UNKNOWN = (
     f"failures/{KEY}.1.txt",
     f"failures/{KEY}.1.json",
     "logs/worker-mine.log",
-    "logs/submitit.out",
+    "logs/slurm/notes.out",
     "logs/drain\n",
     "h5.tmp",
     os.fsdecode(b"\xff.png"),
@@ -138,6 +144,8 @@ def test_nothing_is_cleaned_while_workers_may_be_writing(folder: OutputFolder, p
     with pytest.raises(UserError, match="1 worker that slurm was given may still be at work"):
         look_through(folder, make_manifest(plan))
     assert files(folder) == before
+    write_ending(folder.ending(worker.tag), 0)
+    look_through(folder, make_manifest(plan))
 
 
 # --- the command ---------------------------------------------------------------------------------

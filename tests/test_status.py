@@ -86,7 +86,9 @@ def test_layers_that_have_something_to_tell_are_not_folded(folder: OutputFolder)
     for shard in shards[:10]:
         fail(folder, shard)
     assert list(rows(told(folder, plan))) == [
-        "toy", *(f"  l{i}" for i in range(10)), "  20 layers, to l29"
+        "toy",
+        *(f"  l{i}" for i in range(10)),
+        "  20 layers, to l29",
     ]
 
 

@@ -13,6 +13,7 @@ from toys import layer_info, make_plan
 from pipeline import watching
 from pipeline.crew import Worker, write_submission
 from pipeline.executors.base import Handle
+from pipeline.executors.slurm_job import write_ending
 from pipeline.jobs import Shard
 from pipeline.lock import locked
 from pipeline.pulse import Pulse
@@ -94,6 +95,8 @@ def test_workers_of_a_run_are_those_whose_requests_are_there(folder: OutputFolde
 def test_workers_that_go_on_by_themselves_are_at_work_without_a_run(folder: OutputFolder) -> None:
     hand_over(folder, 0)
     hand_over(folder, 1, lasting=True)
+    hand_over(folder, 2, lasting=True)
+    write_ending(folder.ending(tag(2)), 1)
     scene = look_at(folder)
     assert scene.driver is None
     assert [(worker.tag, worker.engine) for worker in scene.workers] == [(tag(1), "slurm")]

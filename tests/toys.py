@@ -335,10 +335,9 @@ def toy_config() -> Config:
     return composed("models=[{name: toy, target: toys.none}]")
 
 
-def make_manifest(plan: Plan, *left_out: str) -> dict[str, Any]:
-    """The manifest of a plan of toys; `left_out`: models that were asked for besides."""
+def make_manifest(plan: Plan) -> dict[str, Any]:
+    """The manifest of a plan of toys."""
     config = plain(toy_config())
-    config["models"] += [{**config["models"][0], "name": name} for name in left_out]
     told = {"schema": MANIFEST_SCHEMA, "config": config, "plan": plain(plan), "devices": ["cpu"]}
     return {**told, "versions": {}, "timings": {}}
 
