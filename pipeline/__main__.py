@@ -202,11 +202,11 @@ def _dispatch(argv: list[str]) -> int:
         raise unknown("command", command, COMMANDS, "`atlas` alone explains them.")
     from pipeline.compose import with_config
 
-    words, overrides = _words(command, rest)
+    words, overrides = split_words(command, rest)
     return with_config(lambda config: COMMANDS[command](config, *words), overrides)
 
 
-def _words(command: str, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_words(command: str, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """The words among the arguments of a command, and all else, which is for Hydra.
 
     Raises:
