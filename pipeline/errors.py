@@ -1,5 +1,8 @@
 """What can go wrong and is not a bug: the one exception a user sees, and the exit codes."""
 
+import contextlib
+import errno
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -11,12 +14,22 @@ EXIT_PREEMPTED = 75
 EXIT_INTERRUPTED = 130
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system calls a disk that is full, or a user's share of it."""
+
+
 class UserError(Exception):
     """A mistake in the config or the input. Its message is all the user gets to see (exit 2)."""
 
 
 class StorageError(Exception):
     """The output folder cannot take more data: full, read-only or gone (exit 74)."""
+
+
+def tell(message: object) -> None:
+    """Print to standard error, if it takes anything: it may be a file on a disk that is full."""
+    with contextlib.suppress(OSError):
+        print(message, file=sys.stderr)
 
 
 def nearest_first(value: str, choices: Iterable[str]) -> list[str]:

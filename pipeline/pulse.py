@@ -52,5 +52,6 @@ class Pulse:
         self.facts["seconds"] = self._written - self._started
         temporary = self.path.with_suffix(".pulse.tmp")
         with contextlib.suppress(OSError):  # a full disk is met, and told, by the next commit
+            self.path.parent.mkdir(exist_ok=True)
             temporary.write_text(json.dumps(self.facts))
             temporary.replace(self.path)
