@@ -9,8 +9,9 @@ import os
 import re
 import sys
 import types
+import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from pipeline.config import Config, config_folder, make_config
 from pipeline.errors import EXIT_OK, UserError, unknown
@@ -22,53 +23,82 @@ def with_config(command: Callable[[Config], int], overrides: Sequence[str]) -> i
     Raises:
         UserError: overrides that cannot be parsed, unknown keys or choices, values out of range.
     """
-    import hydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
+    return max((command(config) for config in _composed(overrides)), default=EXIT_OK)
 
-    results: list[int] = []
+
+def _composed(overrides: Sequence[str]) -> list[Config]:
+    """What Hydra makes of a command line: mostly one config, none if it was asked for help."""
+    import hydra
+
+    configs: list[Config] = []
     raised: list[BaseException] = []
 
     def task(values: Any) -> None:
         try:
-            results.append(command(make_config(values)))
+            configs.append(make_config(values))
         except BaseException as error:  # noqa: BLE001 - carried past Hydra, which would print it
             raised.append(error)
 
+    _check_flags(overrides)
     # Hydra reads the command line itself, and hands exceptions on only when asked to.
     sys.argv = [sys.argv[0], *overrides]
     os.environ["HYDRA_FULL_ERROR"] = "1"
     _hide_command_from_completion()
     folder = str(config_folder())
-    try:
-        hydra.main(version_base="1.3", config_path=folder, config_name="config")(task)()
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise _explain(error) from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            hydra.main(version_base="1.3", config_path=folder, config_name="config")(task)()
+        except Exception as error:  # of many kinds: Hydra trips over what it does not expect
+            raise _explain(error, overrides) from error
     if raised:
         raise raised[0]
-    return max(results, default=EXIT_OK)
+    return configs
 
 
-def _explain(error: Exception) -> UserError:
+def _check_flags(words: Sequence[str]) -> None:
+    """Make sure that Hydra knows all flags; it would answer with how it is used."""
+    from hydra._internal.utils import get_args_parser
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(
+            f"{message}. Settings are KEY=VALUE; `atlas run --help` lists the flags of Hydra."
+        )
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    if parser.parse_args(words).experimental_rerun is not None:
+        refuse("--experimental-rerun would run code that a file holds")
+
+
+def _explain(error: Exception, overrides: Sequence[str]) -> UserError:
     """Hydra's complaint in one message, with the nearest valid names."""
+    from hydra.errors import OverrideParseException
+
     options = getattr(error, "options", None)
     missing = getattr(error, "missing_cfg_file", None)
     if missing and options is not None:
         group, _, choice = str(missing).removesuffix(".yaml").rpartition("/")
-        return unknown(f"{group} choice", choice, options)
-    text = str(error)
-    key = re.search(r"Could not override '([^'@]+)(@[^']*)?'", text)
-    if key and key[1] in config_keys():
-        group = key[1].partition(".")[0]
-        return UserError(
-            f"the chosen {group} has no {key[1]!r}; choose one that has it as well: {group}=..., "
-            "before or after it."
-        )
-    if key:
-        return unknown("config key", key[1], config_keys(), "`atlas run --cfg job` shows all.")
-    causes = [text, str(error.__cause__ or "")]
-    told = " ".join(line.strip() for cause in causes for line in cause.splitlines() if line.strip())
-    return UserError(told[:400])
+        return unknown(f"{group.strip('/')} choice", choice, options)
+    key = re.search(r"Could not override '([^'@]+)(@[^']*)?'", str(error))
+    if key and (key[1] not in config_keys() or "." in key[1]):
+        return _no_such_key(key[1])
+    told = f"{str(error) or type(error).__name__} {error.__cause__ or ''}".strip()
+    if isinstance(error, OverrideParseException):
+        remedy = "Put a value that holds special characters in quotes of its own: 'KEY=\"VALUE\"'."
+        return UserError(f"{error.override!r} cannot be understood: {told}. {remedy}")
+    return UserError(f"no config can be made of {' '.join(overrides)!r}: {told}")
+
+
+def _no_such_key(key: str) -> UserError:
+    """A key that is in no config, or not in this one."""
+    if key not in config_keys():
+        return unknown("config key", key, config_keys(), "`atlas run --cfg job` shows all.")
+    group = key.partition(".")[0]
+    return UserError(
+        f"the chosen {group} has no {key!r}; choose one that has it as well: {group}=..., before "
+        "or after it."
+    )
 
 
 def config_keys() -> list[str]:
