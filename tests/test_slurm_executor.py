@@ -189,17 +189,13 @@ def test_a_worker_that_slurm_tells_to_leave_goes_on_later(logs: Path, slurm: Min
     assert {mark.name for mark in marks.iterdir()} == {"0", "1"}
 
 
-def test_a_stopped_worker_leaves_for_good_or_is_killed_and_one_that_waits_too(logs: Path) -> None:
-    stubborn = "import signal; signal.signal(15, signal.SIG_IGN); " + SLEEP
-    executor, marks = open_slurm(logs), lives(logs)
-    codes = (LEAVE, stubborn, SLEEP)
-    handles = executor.submit([request(logs, code, str(marks)) for code in codes])
-    wait_for(lambda: (marks / "0").exists() and "up" in log(logs, handles[1]))
+def test_a_stopped_worker_leaves_for_good_and_one_that_waits_too(logs: Path) -> None:
+    executor, marks = open_slurm(logs, jobs=1), lives(logs)
+    handles = executor.submit([request(logs, LEAVE, str(marks)) for _ in range(2)])
+    wait_for((marks / "0").exists)
     executor.stop(handles)
-    assert wait(executor, handles) == [State("ended", EXIT_PREEMPTED, "CANCELLED")] * 3
-    assert (logs / f"{handles[0].tag}.exit").exists()
-    assert not (logs / f"{handles[1].tag}.exit").exists(), "it was not killed"
-    assert "CANCELLED" in log(logs, handles[1]), "Slurm's own words are not in the log"
+    assert wait(executor, handles) == [State("ended", EXIT_PREEMPTED, "CANCELLED")] * 2
+    assert len(list(marks.iterdir())) == 1
 
 
 # --- coming back ---------------------------------------------------------------------------------
@@ -349,6 +345,18 @@ def test_without_slurm_or_submitit_a_message_says_what_is_missing(
 
 
 @pytest.mark.slow
+def test_a_worker_that_does_not_leave_is_killed(logs: Path) -> None:
+    stubborn = "import signal; signal.signal(15, signal.SIG_IGN); " + SLEEP
+    executor = open_slurm(logs)
+    handles = executor.submit([request(logs, stubborn)])
+    wait_for((logs / f"{handles[0].tag}.log").exists)
+    wait_for(lambda: "up" in log(logs, handles[0]))
+    executor.stop(handles)
+    assert wait(executor, handles) == [State("ended", EXIT_PREEMPTED, "CANCELLED")]
+    assert "CANCELLED" in log(logs, handles[0]), "Slurm's own words are not in the log"
+
+
+@pytest.mark.slow
 def test_slurm_tells_a_job_before_its_time_limit(logs: Path) -> None:
     executor, marks = open_slurm(logs, minutes=1, notice_seconds=30), lives(logs)
     handles = executor.submit([request(logs, LEAVE, str(marks))])
@@ -375,7 +383,7 @@ def test_a_preempted_job_goes_on_by_whatever_rules_the_site_has(
         logs.mkdir(parents=True)
         executor, marks = open_slurm(logs), lives(logs)
         handles = executor.submit([request(logs, LEAVE, str(marks))])
-        wait_for(lambda: (marks / "0").exists())
+        wait_for((marks / "0").exists)
         slurm.preempt()
         assert wait(executor, handles)[0] == State("ended", 0)
         assert len(list(marks.iterdir())) == 2
