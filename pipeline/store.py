@@ -41,6 +41,7 @@ class OutputFolder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.atlas = root / "atlas.h5"
+        self.brief = root / "atlas.json"
         self.montages = root / "montages"
         self.store = root / "store"
         self.failures = root / "failures"
@@ -90,11 +91,11 @@ class OutputFolder:
 
     def input(self, reference: str) -> Path:
         """The copy of a file that a recipe refers to."""
-        return self.root / "inputs" / reference
+        return self.root / "inputs" / safe_name(reference)
 
     def listing(self, digest: str) -> Path:
         """The list of a dataset's photographs."""
-        return self.root / "photographs" / f"{digest}.jsonl"
+        return self.root / "photographs" / safe_name(f"{digest}.jsonl")
 
     def montage(self, model: str, layer: str) -> Path:
         """The picture of a layer."""
@@ -145,14 +146,50 @@ class OutputFolder:
 
 
 def output_folder(root: str, name: str) -> OutputFolder:
-    """The folder of a run; raises UserError if its name or its root is none."""
+    """The folder of a run.
+
+    Raises:
+        UserError: its name or its root is none, or something in it leads elsewhere.
+    """
     if safe_name(name) != name:
         suggestion = safe_name(name).split("~")[0].strip("_") or "demo"
         raise UserError(
             f"name={name!r} cannot be a folder name; use letters, digits, - and _ "
             f"(for instance name={suggestion}). The folder around it is set by output_root."
         )
-    return OutputFolder(user_path(root, "output_root") / name)
+    folder = OutputFolder(user_path(root, "output_root") / name)
+    _check_contents(folder.root)
+    return folder
+
+
+def _check_contents(root: Path) -> None:
+    """Nothing in an output folder leads out of it, or keeps waiting whoever opens it.
+
+    The folder may be somebody else's, and what lies in it is overwritten and deleted. It may itself
+    be a link: that is the user's own doing.
+    """
+    inside = os.path.realpath(root) + os.sep
+    waiting = [inside]
+    while waiting:
+        try:
+            entries = list(os.scandir(waiting.pop()))
+        except OSError:  # not there, or told by whoever needs it
+            continue
+        for entry in entries:
+            if entry.is_symlink() and not os.path.realpath(entry.path).startswith(inside):
+                raise UserError(_leads_out(entry.path))
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(entry.path)
+            elif not (entry.is_symlink() or entry.is_file(follow_symlinks=False)):
+                raise UserError(f"{entry.path!r} is a pipe or a device; remove it.")
+
+
+def _leads_out(path: str) -> str:
+    return (
+        f"{path!r} is a link to {os.path.realpath(path)!r}. What lies in an output folder is "
+        "overwritten and deleted, so nothing in it may be a link to elsewhere. The folder itself "
+        "may: or set output_root."
+    )
 
 
 # --- writing -------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from pipeline.plan import LeftOut, Plan, bytes_needed
 from pipeline.progress import Bar
 from pipeline.report.plan import notices
 from pipeline.report.summary import still_at_work, summary
+from pipeline.report.tables import say
 from pipeline.schedule import Outcome, Scheduler, device_times
 from pipeline.stages import Finished, Stage, Sweep, stages
 from pipeline.store import (
@@ -31,6 +32,7 @@ from pipeline.store import (
     prepare,
     sweep_temporary,
 )
+from pipeline.wording import inert
 
 _ROUNDS = 3
 
@@ -65,7 +67,7 @@ def run(config: Config) -> int:
             timings["total"] = time.monotonic() - started
             times = device_times(devices, outcome.times, timings["total"])
             add_timings(folder, timings, times)
-            print(summary(folder))
+            say(summary(folder))
     return outcome.exit_code or (EXIT_FAILED_JOBS if outcome.failed else incomplete)
 
 
@@ -90,7 +92,7 @@ def prepare_plan(config: Config) -> tuple[Plan, list[str]]:
 def tell_left_out(models: Sequence[LeftOut]) -> int:
     """Say which models a sweep goes on without; returns its exit code if all else goes well."""
     for model in models:
-        print(f"error: {model}", file=sys.stderr)
+        print(f"error: {inert(str(model))}", file=sys.stderr)
     return EXIT_FAILED_JOBS if models else EXIT_OK
 
 

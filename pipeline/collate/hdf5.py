@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.collate.coordinates import add_coordinates, colour_axis
 from pipeline.collate.gather import LayerView
-from pipeline.collate.scales import label
+from pipeline.collate.scales import as_text, label
 from pipeline.collate.study_group import (
     write_dataset,
     write_evidence,
@@ -126,12 +126,12 @@ def _layer_group(file: h5py.File, view: LayerView) -> h5py.Group:
     model, info = view.model, view.layer.info
     group = file.create_group(view.group, track_order=True)
     parent = group.parent
-    parent.attrs["source"] = model.network.source
-    parent.attrs["weights_sha256"] = model.network.weights_sha256
+    parent.attrs["source"] = as_text(model.network.source)
+    parent.attrs["weights_sha256"] = as_text(model.network.weights_sha256)
     parent.attrs["mean"] = model.network.mean
     parent.attrs["std"] = model.network.std
     parent.attrs["input_size"] = model.input_size
-    group.attrs["module_type"] = info.module_type
+    group.attrs["module_type"] = as_text(info.module_type)
     group.attrs["n_channels"] = info.n_channels
     group.attrs["activation_shape"] = info.shape
     group.attrs["prefix_tokens"] = info.prefix_tokens
@@ -143,7 +143,7 @@ def _create_datasets(file: h5py.File, group: h5py.Group, view: LayerView) -> Non
     add_coordinates(group, view)
     per_job = (len(view.channels), len(view.plan.seeds))
     for name, frame in view.frames.items():
-        shape = (*per_job, *frame.shape)
+        shape = (*per_job, *frame.largest)
         if frame.packed:
             chunks = (1,) * (len(shape) - PICTURES[name]) + shape[-PICTURES[name] :]
             group.create_dataset(name, shape, "u1", chunks=chunks, **PICTURE_FILTERS)
