@@ -25,7 +25,7 @@ class Wanted:
         self.left_out = {safe_name(model.model) for model in plan.left_out}
         """Their files are not for anybody to judge."""
         self.layers = {folder.layer(v.model.label, v.layer.info.name): v for v in views}
-        self.paths = {folder.atlas, folder.manifest, folder.lock}
+        self.paths = {folder.atlas, folder.brief, folder.manifest, folder.lock}
         for view in views:
             self.paths.update(*(located.values() for _, _, located in view.located()))
             self.paths.update(_pictures(view))

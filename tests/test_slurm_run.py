@@ -9,7 +9,7 @@ from mini_slurm import MiniSlurm
 from runs import (
     TINY,
     assert_same_atlas,
-    driver_here,
+    driven_here,
     kill_group,
     run_here,
     shards,
@@ -46,14 +46,14 @@ def test_a_sweep_left_to_itself_is_taken_up_and_a_cancelled_job_made_good(
     undisturbed: Path, tmp_path: Path, slurm: MiniSlurm
 ) -> None:
     sweep = (*SWEEP, *ON_SLURM, "executor.jobs=1")
-    code, said = driver_here("run", tmp_path, *sweep, "executor.detach=true")
+    code, said = driven_here("run", tmp_path, *sweep, "executor.detach=true")
     assert code == 0, said
     assert "1 workers go on by themselves" in said
     assert len(jobs(slurm)) == 1
     wait_for_shards(tmp_path / "demo", 1)
-    assert "workers that go on without the run" in driver_here("status", tmp_path)[1]
+    assert "workers that go on without the run" in driven_here("status", tmp_path)[1]
     slurm.ask("scancel", *jobs(slurm))
-    code, said = driver_here("run", tmp_path, *sweep)
+    code, said = driven_here("run", tmp_path, *sweep)
     assert code == 0, said
     assert_same_atlas(undisturbed, tmp_path / "demo" / "atlas.h5")
     assert not list((tmp_path / "demo" / "failures").glob("*")), "a shard is charged for it"
@@ -72,7 +72,7 @@ def test_jobs_go_on_without_their_driver_and_after_being_preempted(
     slurm.preempt()
     wait_for(lambda: "PD" in slurm.ask("squeue", "--partition=low"))
     before = shards(folder)
-    code, said = driver_here("run", tmp_path, *sweep)
+    code, said = driven_here("run", tmp_path, *sweep)
     assert code == 0, said
     assert before.items() <= shards(folder).items(), "a committed shard was made again"
     assert_same_atlas(undisturbed, folder / "atlas.h5")
@@ -84,6 +84,6 @@ def test_jobs_go_on_without_their_driver_and_after_being_preempted(
 
 
 def test_a_mistake_is_told_before_anything_is_submitted(tmp_path: Path, slurm: MiniSlurm) -> None:
-    code, said = driver_here("run", tmp_path, *SWEEP, *ON_SLURM, "executor.partition=lwo")
+    code, said = driven_here("run", tmp_path, *SWEEP, *ON_SLURM, "executor.partition=lwo")
     assert code == 2
     assert "unknown executor.partition 'lwo'; choose from: low" in said
