@@ -4,10 +4,9 @@ import os
 import signal
 from pathlib import Path
 
-import h5py
 import numpy as np
 from runs import atlas_here, datasets, shards
-from sweeps import N_OF_FIRST, SWEEP, failures, run_forked, trouble
+from sweeps import SWEEP, failures, run_forked, trouble
 from torch import Tensor
 
 from pipeline.jobs import STATUS
