@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from pipeline.errors import UserError, tell
+from pipeline.records import build, parse_object
 from pipeline.store import OutputFolder, not_writable
 
 BEAT_SECONDS = 1.0
@@ -25,6 +26,10 @@ BEAT_SECONDS = 1.0
 
 SILENT_SECONDS = 5.0
 """A holder on another host whose record stays as it is for so long is gone."""
+
+
+_MOST_LETTERS = 4096
+"""Of a holder's record."""
 
 
 @dataclass(frozen=True)
@@ -176,8 +181,8 @@ def _write(file: IO[str], holder: Holder) -> None:
 def _read(file: IO[str]) -> Holder | None:
     file.seek(0)
     try:
-        return Holder(**json.loads(file.read()))
-    except (ValueError, TypeError):
+        return build(Holder, parse_object(file.read(_MOST_LETTERS)))
+    except (ValueError, UserError):
         return None
 
 

@@ -26,7 +26,7 @@ from pipeline.errors import (
     UserError,
 )
 from pipeline.executor_records import ExecutorSettings
-from pipeline.executors.base import Executor, Handle, Request, State
+from pipeline.executors.base import Executor, Request, State
 from pipeline.failures import Failure, attempts_at, write_failure
 from pipeline.family import LEAVING_SIGNALS
 from pipeline.jobs import Task
@@ -141,18 +141,15 @@ class Scheduler:
     def _adopt(self, tasks: Iterable[Task]) -> list[Task]:
         """Take up workers of earlier runs that are still at it; returns what they do not do."""
         pending = {task.key: task for task in tasks}
-        for submission in submissions(self.folder) if self.executor.lasting else ():
-            if submission.engine != self.settings.name:
-                continue
-            theirs = [pending.pop(key) for key in submission.tasks if key in pending]
-            if theirs:
-                self.workers.append(Worker(submission.handle, theirs))
-            elif self._has_ended(submission.handle):
+        earlier = [s for s in submissions(self.folder) if s.engine == self.settings.name]
+        states = self.executor.poll([submission.handle for submission in earlier])
+        for submission in earlier:
+            wanted = [pending.pop(key) for key in submission.tasks if key in pending]
+            if wanted:
+                self.workers.append(Worker(submission.handle, wanted))
+            elif states[submission.handle.tag].phase == "ended":
                 forget(self.folder, submission.handle.tag)
         return list(pending.values())
-
-    def _has_ended(self, handle: Handle) -> bool:
-        return self.executor.poll([handle])[handle.tag].phase == "ended"
 
     def _cut(self, tasks: Iterable[Task]) -> None:
         by_model: dict[str, list[Task]] = {}
@@ -235,17 +232,17 @@ class Scheduler:
         if state.exit_code == EXIT_OK and left and self._may_show_yet(worker, left):
             return
         self.workers.remove(worker)
-        self.folder.submission(worker.tag).unlink(missing_ok=True)
+        forget(self.folder, worker.tag)
         self._clock_out(worker)
         self.finished += worker.units - sum(task.units for task in left)
         if not left:
-            forget(self.folder, worker.tag)
-        elif state.exit_code == EXIT_IO:
+            return
+        if state.exit_code == EXIT_IO:
             words = last_words(self.folder, worker.tag)
             raise StorageError(f"a worker could not write to {self.folder.root}: {words}")
-        elif state.exit_code == EXIT_USER_ERROR:
+        if state.exit_code == EXIT_USER_ERROR:
             raise UserError(last_words(self.folder, worker.tag))
-        elif not worker.stalled and (state.exit_code == EXIT_PREEMPTED or self.outcome.exit_code):
+        if not worker.stalled and (state.exit_code == EXIT_PREEMPTED or self.outcome.exit_code):
             self.bundles.appendleft(left)  # it was told to go, which is no fault of the tasks
         elif not worker.has_begun:
             self._after_false_start(worker, left)
@@ -311,8 +308,9 @@ class Scheduler:
             when=time.strftime("%Y-%m-%d %H:%M:%S"),
             worker=worker.tag,
             host=str(worker.pulse.get("host", "")),
-            log=str(self.folder.log(worker.tag).relative_to(self.folder.root)),
-            said=last_words(self.folder, worker.tag, lines=40),
+            log=self.folder.relative(self.folder.log(worker.tag)),
+            said=last_words(self.folder, worker.tag, lines=200),
+            files=tuple(self.folder.relative(self.folder.product(p)) for p in task.products),
         )
         write_failure(self.folder, failure)
         return failure

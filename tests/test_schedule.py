@@ -101,6 +101,7 @@ def test_a_crash_is_charged_to_the_shard_in_the_making(folder: OutputFolder) -> 
     assert charged(script) == [(1, 1)]
     assert script.bundles == [[0, 1, 2, 3], [2, 3], [1]]
     assert not outcome.failed
+    assert not list(folder.logs.iterdir()), "a worker that has ended seems to be at work"
 
 
 def test_what_was_made_but_not_written_is_made_again_on_its_own_uncharged(

@@ -1,8 +1,8 @@
 """A soak: one sweep whose processes are killed at random, again and again, until it is whole.
 
-Each kill is `kill -9` of a worker, of the driver, or of both, at any moment: while they plan, start,
-make, write or collate. Whoever dies is replaced: workers by the driver, the driver by running the
-same command again.
+Each kill is `kill -9` of a worker, of the driver, or of both, at any moment: while they plan,
+start, make, write or collate. Whoever dies is replaced: workers by the driver, the driver by
+running the same command again.
 """
 
 import contextlib
