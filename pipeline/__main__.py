@@ -1,6 +1,5 @@
 """The command line: `atlas COMMAND [Hydra overrides]`, one short function per command."""
 
-import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -11,11 +10,13 @@ from pipeline.errors import (
     EXIT_OK,
     EXIT_PREEMPTED,
     EXIT_USER_ERROR,
+    FULL,
     StorageError,
     UserError,
+    tell,
     unknown,
 )
-from pipeline.family import LEAVING_SIGNALS
+from pipeline.family import Preempted, leave_when_told
 from pipeline.lock import locked
 from pipeline.store import OutputFolder, output_folder
 
@@ -44,8 +45,7 @@ def run(config: Config) -> int:
     """Optimise what is missing, then collate."""
     from pipeline import sweep
 
-    for number in LEAVING_SIGNALS:
-        signal.signal(number, lambda number, frame: sys.exit(EXIT_PREEMPTED))
+    leave_when_told()
     return sweep.run(config)
 
 
@@ -181,11 +181,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(argv)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        tell(f"error: {error}")
         return EXIT_USER_ERROR
     except StorageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        tell(f"error: {error}")
         return EXIT_IO
+    except OSError as error:  # whatever it was that met the full disk
+        if error.errno not in FULL:
+            raise
+        tell(f"error: {error}")
+        return EXIT_IO
+    except Preempted:
+        return EXIT_PREEMPTED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
 
@@ -213,11 +220,11 @@ def _dispatch(argv: list[str]) -> int:
         raise unknown("command", command, COMMANDS, "`atlas` alone explains them.")
     from pipeline.compose import with_config
 
-    words, overrides = _words(command, rest)
+    words, overrides = split_words(command, rest)
     return with_config(lambda config: COMMANDS[command](config, *words), overrides)
 
 
-def _words(command: str, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_words(command: str, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """The words among the arguments of a command, and all else, which is for Hydra.
 
     Raises:

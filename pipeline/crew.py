@@ -117,11 +117,16 @@ def submissions(folder: OutputFolder) -> Iterator[Submission]:
             continue
 
 
+def lasting(folder: OutputFolder) -> list[Submission]:
+    """Those that may still be at work: all that have not written down how they ended."""
+    return [s for s in submissions(folder) if not folder.ending(s.handle.tag).exists()]
+
+
 def clear_requests(folder: OutputFolder) -> None:
     """Remove what earlier runs asked of workers that died with them; under the lock only."""
-    lasting = {submission.handle.tag for submission in submissions(folder)}
+    kept = {submission.handle.tag for submission in submissions(folder)}
     for path in _requests(folder):
-        if path.name.partition(".")[0] not in lasting:
+        if path.name.partition(".")[0] not in kept:
             path.unlink(missing_ok=True)
 
 

@@ -14,7 +14,7 @@ from pipeline.jobs import LayerInfo, NetworkIdentity, Series, Shard
 from pipeline.objective_records import JointObjective
 from pipeline.photograph_records import MOST_PHOTOGRAPHS, SaliencyMethod
 from pipeline.ranges import not_negative, one_or_more, require, within
-from pipeline.recipe import Recipe, snapshot_steps
+from pipeline.recipe import Recipe, snapshot_count
 from pipeline.targets import Targets
 
 FLOPS_PER_SECOND = {"cpu": 3e10, "cuda": 2e13}
@@ -251,7 +251,7 @@ def flops_per_second(devices: Iterable[str]) -> float:
 
 def picture_bytes(recipe: Recipe, colours: int) -> int:
     """Of all pictures of a job, those on the way included; one byte for each colour of a pixel."""
-    layers = colours * (1 + len(snapshot_steps(recipe))) + recipe.parameterization.alpha
+    layers = colours * (1 + snapshot_count(recipe)) + recipe.parameterization.alpha
     return math.prod(recipe.image_size) * recipe.variants * layers
 
 

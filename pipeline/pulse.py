@@ -87,5 +87,6 @@ class Pulse:
         self.facts["seconds"] = 0.0 if self._begun is None else self._written - self._begun
         temporary = self.path.with_suffix(".pulse.tmp")
         with contextlib.suppress(OSError):  # a full disk is met, and told, by the next commit
+            self.path.parent.mkdir(exist_ok=True)
             temporary.write_text(json.dumps(self.facts))
             temporary.replace(self.path)

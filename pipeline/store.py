@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pipeline import shard_file
-from pipeline.errors import StorageError, UserError
+from pipeline.errors import FULL, StorageError, UserError
 from pipeline.jobs import Product, Shard, ShardResult, Task
 from pipeline.paths import user_path
 from pipeline.plan import LayerPlan, ModelPlan
@@ -284,17 +284,24 @@ def sweep_temporary(folder: OutputFolder) -> None:
 
 
 def prepare(folder: OutputFolder, needed_bytes: float) -> None:
-    """Create the output folder; raises UserError if it cannot be written or has no space."""
+    """Create the output folder.
+
+    Raises:
+        StorageError: the disk has less space than is needed.
+        UserError: the folder cannot be written.
+    """
+    probe = folder.root / f".probe.{uuid.uuid4().hex}.tmp"
     try:
         folder.logs.mkdir(parents=True, exist_ok=True)
-        probe = folder.root / f".probe.{uuid.uuid4().hex}.tmp"
         probe.write_bytes(b"layer atlas")
-        probe.unlink()
         free = shutil.disk_usage(folder.root).free
     except OSError as error:
-        raise UserError(not_writable(folder, error)) from error
+        raise not_writable(folder, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
     if free < needed_bytes:
-        raise UserError(
+        raise StorageError(
             f"the disk of {str(folder.root)!r} has {disk_size(free)} free and the sweep needs "
             f"about {disk_size(needed_bytes)}. Free some, or choose output_root=/some/folder."
         )
@@ -312,9 +319,10 @@ def disk_size(n: float) -> str:
     return f"{n:.0f} B"
 
 
-def not_writable(folder: OutputFolder, error: OSError) -> str:
-    """What a user is told."""
-    return (
+def not_writable(folder: OutputFolder, error: OSError) -> StorageError | UserError:
+    """What to raise where nothing can be written: the disk may be full, or the folder be wrong."""
+    kind = StorageError if error.errno in FULL else UserError
+    return kind(
         f"the output folder {str(folder.root)!r} cannot be written ({error.strerror}). "
         "Choose another with output_root=/some/folder."
     )

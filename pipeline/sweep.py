@@ -26,6 +26,7 @@ from pipeline.schedule import Outcome, Scheduler, device_times
 from pipeline.stages import Finished, Stage, Sweep, stages
 from pipeline.store import (
     DoneIndex,
+    OutputFolder,
     keep_inputs,
     output_folder,
     prepare,
@@ -47,16 +48,13 @@ def run(config: Config) -> int:
     folder = output_folder(config.output_root, config.name)
     if folder.lock.exists():
         with locked(folder):  # refuse at once what would be refused after planning
-            pass
+            _clear_up(folder)
     plan, devices = prepare_plan(config)
     for notice in notices(plan):
         print(f"note: {notice}", file=sys.stderr)
     incomplete = tell_left_out(plan.left_out)
     prepare(folder, bytes_needed(plan, DoneIndex(folder).missing(plan.shards())))
     with locked(folder):
-        if not any(submissions(folder)):  # else they may be writing
-            sweep_temporary(folder)
-        clear_requests(folder)
         sweep = Sweep(config, plan, folder, devices)
         write_manifest(folder, config, plan, devices)
         keep_inputs(folder, plan.inputs)
@@ -71,6 +69,13 @@ def run(config: Config) -> int:
             add_timings(folder, timings, times)
             say(summary(folder))
     return outcome.exit_code or (EXIT_FAILED_JOBS if outcome.failed else incomplete)
+
+
+def _clear_up(folder: OutputFolder) -> None:
+    """Remove what earlier runs left unfinished, which may take the space that is needed."""
+    if not any(submissions(folder)):  # else they may be writing
+        sweep_temporary(folder)
+    clear_requests(folder)
 
 
 def prepare_plan(config: Config) -> tuple[Plan, list[str]]:

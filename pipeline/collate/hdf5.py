@@ -6,6 +6,7 @@ labelled arrays; h5py and HDF5 viewers open it as it is. Built beside its place 
 
 import contextlib
 import os
+import re
 import time
 import uuid
 from collections.abc import Sequence
@@ -90,11 +91,17 @@ def write_atlas(
         with open(temporary, "rb") as done:
             os.fsync(done.fileno())
         os.replace(temporary, folder.atlas)
-    except OSError as error:
-        raise StorageError(f"cannot write {folder.atlas}: {error}") from error
+    except (OSError, RuntimeError) as error:  # a full disk is either, by when HDF5 meets it
+        raise StorageError(f"cannot write {folder.atlas}: {_reason(error)}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _reason(error: Exception) -> str:
+    """What the system said, out of the several lines that HDF5 makes of it."""
+    told = re.search("error message = '([^']+)'", str(error))
+    return told[1] if told else str(error)
 
 
 def _write_layer(file: h5py.File, view: LayerView) -> None:

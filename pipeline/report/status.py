@@ -100,5 +100,6 @@ def _failures(folder: OutputFolder, cases: Sequence[Case]) -> Iterator[str]:
     yield f"{counted(len(cases), 'task')} failed; the latest:"
     for case in reversed(cases[-_MOST_CASES:]):
         yield from (f"  {line}" for line in in_short(case))
-        yield f"    {inert(str(folder.root / case.last.log))}"
+        log = folder.root / case.last.log
+        yield from [f"    {inert(str(log))}"] if log.exists() else []
     yield from remedies(folder, cases)
