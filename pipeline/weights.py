@@ -171,6 +171,7 @@ def weights_digest(module: nn.Module) -> str:
     """SHA-256 over names, types, shapes and bytes of all tensors of the network."""
     sha = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
-        sha.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        told = f"{name} {tensor.dtype} {list(tensor.shape)}\n"
+        sha.update(told.encode(errors="surrogatepass"))  # names need not be text
         sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return sha.hexdigest()

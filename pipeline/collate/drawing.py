@@ -19,7 +19,7 @@ LARGEST_SIDE = 12_000
 """Pixels; what is larger is shown smaller or cut into pages, so that viewers still open it."""
 
 _SMALLEST_FONT = 9
-_LONGEST_TEXT = 1000
+_LONGEST_TEXT = 300
 """Letters; no picture has room for more, and they take time to measure."""
 _SHADOW = "#00000080"
 
