@@ -1,8 +1,8 @@
 """A real Slurm of one node, for tests: in a folder of its own, on free ports, gone when they are.
 
 Several can run side by side; the variable SLURM_CONF says which one the client commands talk to.
-All its processes belong to a keeper (this file as a program), which ends them when it is told to, or
-when its standard input is closed, as it is when the test's process is no more, however it died.
+All its processes belong to a keeper (this file as a program), which ends them when it is told to,
+or when its standard input is closed, as it is when the test's process is gone, however it died.
 """
 
 import contextlib
