@@ -1,4 +1,4 @@
-"""How large a batch may be: memory measured on small batches; what running out of it looks like."""
+"""How large a batch may be: memory measured on small batches, and what if it does not suffice."""
 
 import os
 from collections.abc import Callable
@@ -17,7 +17,7 @@ _CPU_SHARE = 0.5
 _SMALL, _LARGE = 8, 16
 
 _WORDS = ("can't allocate memory", "bad_alloc", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
-"""By which errors without a class of their own are told: the CPU's and those of CUDA's libraries."""
+"""What tells errors that have no class of their own: the CPU's, and those of CUDA's libraries."""
 
 
 def if_it_fits(make: Callable[[], T], least: bool = False) -> T | None:

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import IO
 
 from pipeline import worker
@@ -31,7 +32,7 @@ class ForkedWorker:
         env: Mapping[str, str],
         start_new_session: bool,
     ) -> None:
-        told = (list(argv[-2:]), os.path.abspath(stdout.name), dict(env), os.getcwd())
+        told = (list(argv[-2:]), str(Path(stdout.name).resolve()), dict(env), str(Path.cwd()))
         self._process = _CONTEXT.Process(target=_work, args=told, daemon=True)
         self._process.start()
         assert self._process.pid is not None

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from forked import ForkedWorker
-from runs import driven_here, kill_group, shards, start
+from runs import assert_same_atlas, driven_here, kill_group, shards, start
 from troubled import HOLD, TROUBLE
 
 from pipeline.executors import local
@@ -136,6 +136,16 @@ def unfinished(done: Path, folder: Path, n_missing: int = 3) -> dict[str, tuple[
     for name in sorted(shards(folder))[N_SHARDS - n_missing :]:
         (folder / name).unlink()
     return shards(folder)
+
+
+def assert_nothing_lost(
+    undisturbed: Path, folder: Path, before: dict[str, tuple[int, int]] | None = None
+) -> None:
+    """No committed shard was lost or made again, and the atlas is that of an undisturbed sweep."""
+    after = shards(folder)
+    assert (before or {}).items() <= after.items(), "a committed shard was lost or made again"
+    assert shards(undisturbed).keys() <= after.keys()
+    assert_same_atlas(undisturbed / "atlas.h5", folder / "atlas.h5")
 
 
 def temporaries(folder: Path) -> list[Path]:

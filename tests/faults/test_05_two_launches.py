@@ -5,8 +5,8 @@ import socket
 import time
 from pathlib import Path
 
-from runs import assert_same_atlas, atlas, shards
-from sweeps import SWEEP, holding, run_forked, wait_until_held
+from runs import atlas, shards
+from sweeps import SWEEP, assert_nothing_lost, holding, run_forked, wait_until_held
 
 SOON = 20.0
 """Seconds; starting Python and importing torch are most of it, on a busy machine."""
@@ -30,4 +30,4 @@ def test_the_second_is_refused_and_told_who_is_at_work(undisturbed: Path, tmp_pa
     assert f"process {os.getpid()} on {socket.gethostname()}, since " in said
     assert len(said.splitlines()) == 1
     assert seconds < SOON
-    assert_same_atlas(undisturbed / "atlas.h5", folder / "atlas.h5")
+    assert_nothing_lost(undisturbed, folder)

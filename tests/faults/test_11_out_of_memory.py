@@ -4,8 +4,7 @@ import resource
 from pathlib import Path
 
 import torch
-from runs import assert_same_atlas, shards
-from sweeps import failures, run_forked, trouble
+from sweeps import assert_nothing_lost, failures, run_forked, trouble
 from torch import Tensor
 
 PER_IMAGE = 64 << 20
@@ -33,8 +32,7 @@ def test_the_batch_is_halved_once_for_the_layer(undisturbed: Path, tmp_path: Pat
     assert code == 0, said
     assert logs(folder) == "out of memory: batch size is now 6\n"
     assert not failures(folder)
-    assert shards(folder).keys() == shards(undisturbed).keys()
-    assert_same_atlas(undisturbed / "atlas.h5", folder / "atlas.h5")
+    assert_nothing_lost(undisturbed, folder)
 
 
 def test_running_out_of_it_while_a_batch_size_is_sought(undisturbed: Path, tmp_path: Path) -> None:
@@ -44,4 +42,4 @@ def test_running_out_of_it_while_a_batch_size_is_sought(undisturbed: Path, tmp_p
     assert code == 0, said
     assert logs(folder) == ""
     assert not failures(folder)
-    assert_same_atlas(undisturbed / "atlas.h5", folder / "atlas.h5")
+    assert_nothing_lost(undisturbed, folder)

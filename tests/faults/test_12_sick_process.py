@@ -4,8 +4,7 @@ import ctypes
 from pathlib import Path
 
 import pytest
-from runs import assert_same_atlas, shards
-from sweeps import failures, run_forked, trouble
+from sweeps import assert_nothing_lost, failures, run_forked, trouble
 from torch import Tensor
 from troubled import first_time
 
@@ -45,5 +44,4 @@ def test_the_process_is_left_and_a_new_one_takes_over(
     assert failure.how == how
     assert said in failure.said
     assert f"in {name}" in failure.said, "the stack does not show where it was"
-    assert len(shards(folder)) == len(shards(undisturbed))
-    assert_same_atlas(undisturbed / "atlas.h5", folder / "atlas.h5")
+    assert_nothing_lost(undisturbed, folder)

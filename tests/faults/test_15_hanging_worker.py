@@ -8,8 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from runs import assert_same_atlas, shards
-from sweeps import failures, is_alive, run_forked, trouble
+from sweeps import assert_nothing_lost, failures, is_alive, run_forked, trouble
 from torch import Tensor
 from troubled import first_time
 
@@ -59,5 +58,4 @@ def test_it_is_noticed_sent_away_and_replaced(
     (failure,) = failures(folder)
     assert failure.how == "no progress for 3 s"
     assert (f"in {name}" in failure.said) == says_where
-    assert len(shards(folder)) == len(shards(undisturbed))
-    assert_same_atlas(undisturbed / "atlas.h5", folder / "atlas.h5")
+    assert_nothing_lost(undisturbed, folder)

@@ -1,12 +1,22 @@
 """Fault 22: all that the scheduler knew is lost; the store is the truth."""
 
-import os
 import shutil
-import signal
+import time
 from pathlib import Path
 
-from runs import assert_same_atlas, atlas_here, shards
-from sweeps import SWEEP, failures, holding, run_forked, unfinished, wait_until_held
+from runs import atlas_here, shards
+from sweeps import (
+    SWEEP,
+    assert_nothing_lost,
+    failures,
+    holding,
+    run_forked,
+    trouble,
+    unfinished,
+    wait_until_held,
+)
+from torch import Tensor
+from troubled import wait
 
 
 def test_between_runs(undisturbed: Path, tmp_path: Path) -> None:
@@ -17,22 +27,25 @@ def test_between_runs(undisturbed: Path, tmp_path: Path) -> None:
     (folder / "lock").unlink()
     code, said = atlas_here("run", tmp_path, *SWEEP)
     assert code == 0, said
-    assert before.items() <= shards(folder).items(), "a committed shard was made again"
-    assert_same_atlas(undisturbed / "atlas.h5", folder / "atlas.h5")
+    assert_nothing_lost(undisturbed, folder, before)
+
+
+def wait_then_crawl(x: Tensor) -> None:
+    """Slow at every step, so that a worker that is not heard is taken to hang before it is done."""
+    wait(x)
+    time.sleep(0.03)
 
 
 def test_while_it_runs(undisturbed: Path, tmp_path: Path) -> None:
-    """The worker goes on and is heard again; when it dies, what it was at is known."""
-    folder = tmp_path / "demo"
+    folder, before = tmp_path / "demo", {}
 
     def lose_the_logs() -> None:
-        worker = wait_until_held()
-        shutil.rmtree(folder / "logs")
-        os.kill(worker, signal.SIGUSR1)
         wait_until_held()
+        before.update(shards(folder))
+        shutil.rmtree(folder / "logs")
 
-    with holding(lose_the_logs):
-        code, said = run_forked(tmp_path)
+    with holding(lose_the_logs), trouble("test_22_lost_state.wait_then_crawl"):
+        code, said = run_forked(tmp_path, "executor.stall_seconds=3")
     assert code == 0, said
-    assert not failures(folder)
-    assert_same_atlas(undisturbed / "atlas.h5", folder / "atlas.h5")
+    assert not failures(folder), "a worker was not heard any more"
+    assert_nothing_lost(undisturbed, folder, before)
