@@ -32,6 +32,8 @@ _MEASURED_VIEWS = 17
 _MOST_CHANNELS, _MOST_TARGETS = 2**24, 2**20
 """Of a layer; more are a mistake, or a manifest that was made up."""
 
+_MOST_COLOURS = 4096
+
 _LARGEST_PICTURE = 2**31
 """Bytes; HDF5 takes no more in one chunk than twice that."""
 
@@ -108,7 +110,8 @@ class ModelPlan:
         names = [layer.info.name for layer in self.layers]
         require(len(set(names)) == len(names), "two layers of one name.")
         mean, std = self.network.mean, self.network.std
-        require(len(mean) == len(std) > 0, f"mean {list(mean)} and std {list(std)}.")
+        require(len(mean) == len(std), f"mean of {len(mean)} colours and std of {len(std)}.")
+        within(1, _MOST_COLOURS, colours=len(mean))
         one = math.prod(self.recipe.image_size) * self.colours
         require(one < _LARGEST_PICTURE, f"pictures of {one} bytes.")
         objective = self.recipe.objective
