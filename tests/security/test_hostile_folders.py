@@ -17,6 +17,7 @@ from toys import composed, fill_store, make_plan, make_recipe
 from pipeline.__main__ import COMMANDS
 from pipeline.collate.run import collate_here
 from pipeline.config import CollateSettings
+from pipeline.crew import submissions
 from pipeline.errors import UserError
 from pipeline.manifest import plan_of, read_manifest, write_manifest
 from pipeline.plan import Plan
@@ -388,6 +389,15 @@ def test_failures_that_somebody_made_up_are_shown_and_do_nothing(received: Outpu
         code, said = said_by(words[0], received, *words[1:])
         assert code == 0, said
         assert said.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("where", ["--user=me", "../../mine", "/tmp/mine", "", "12;x", "1\n2", 12])
+def test_workers_to_take_up_again_have_names(received: OutputFolder, where: Any) -> None:
+    # They become arguments of scancel, and parts of paths of files that are removed.
+    told = {"engine": "slurm", "where": where, "tasks": []}
+    received.submission("worker-00000000").write_text(json.dumps(told))
+    found = list(submissions(received))
+    assert bool(found) == (where == 12)
 
 
 # --- files that are longer than the disk ---------------------------------------------------------
