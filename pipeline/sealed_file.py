@@ -36,16 +36,27 @@ def seal(header: Mapping[str, Any], fill: Callable[[h5py.File], None]) -> bytes:
         fill: writes the contents.
     """
     user_block = 512
-    while True:
-        first_line = canonical_json({**header, "user_block": user_block}).encode() + b"\n"
-        block = first_line + b"sha256 " + _ZEROS + b"\n"
-        if len(block) <= user_block:
-            break
+    while len(opening(header, user_block)) > user_block:
         user_block *= 2
-    data = block.ljust(user_block, b" ") + _hdf5(header, fill, user_block)[user_block:]
-    start = len(first_line) + len(b"sha256 ")
+    block = opening(header, user_block).ljust(user_block, b" ")
+    return stamped(block + _hdf5(header, fill, user_block)[user_block:])
+
+
+def opening(header: Mapping[str, Any], user_block: int) -> bytes:
+    """The two lines that a file opens with; its digest is yet to be put in."""
+    line = canonical_json({**header, "user_block": user_block}).encode()
+    return line + b"\nsha256 " + _ZEROS + b"\n"
+
+
+def stamped(data: bytes) -> bytes:
+    """A file whose digest is zeros, with its digest."""
+    start = _digest_place(data)
     stated = hashlib.sha256(data).hexdigest().encode()
     return data[:start] + stated + data[start + len(stated) :]
+
+
+def _digest_place(data: bytes) -> int:
+    return data.index(b"\n") + len(b"\nsha256 ")
 
 
 def _hdf5(header: Mapping[str, Any], fill: Callable[[h5py.File], None], user_block: int) -> bytes:
@@ -75,7 +86,7 @@ def read_header(data: bytes, schema: str) -> dict[str, Any]:
 def check(data: bytes, schema: str) -> dict[str, Any]:
     """Check the digest of a file; returns its header. Raises CorruptFile."""
     header = read_header(data, schema)
-    start = data.index(b"\n") + len(b"\nsha256 ")
+    start = _digest_place(data)
     stated = data[start : start + 64]
     # Only this one place may differ from what was hashed; piece by piece, without a copy of it all.
     sha = hashlib.sha256(data[:start] + _ZEROS)

@@ -88,7 +88,7 @@ def collate_here(folder: OutputFolder, settings: CollateSettings, anew: bool) ->
     plan = plan_of(manifest)
     check_snapshots(settings, min(model.recipe.snapshots for model in plan.models))
     views = list(layer_views(folder, plan))
-    content = _content(manifest, views, settings)
+    content = content_of(manifest, views, settings)
     if not anew and is_current(folder, views, content, settings):
         return
     paint(views, partial(write_montage, folder, settings=settings))
@@ -145,7 +145,7 @@ def _pictures(atlas: h5py.File, view: LayerView, settings: CollateSettings) -> I
     yield from film_paths(view, atlas[view.group]["status"][...], settings)
 
 
-def _content(manifest: dict[str, Any], views: list[LayerView], settings: CollateSettings) -> str:
+def content_of(manifest: dict[str, Any], views: list[LayerView], settings: CollateSettings) -> str:
     """Digest of everything that goes into montages and atlas."""
     files = [
         [shard.key, sorted({path.name for path in located.values()}), len(located)]
