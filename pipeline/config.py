@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.errors import UserError, nearest_first
+from pipeline.executor_records import ExecutorSettings
 from pipeline.objective_records import JointObjective, Objective
 from pipeline.optimizer_records import Optimizer
 from pipeline.parameterization_records import FROM_NOISE_ALONE, Mask, Parameterization
 from pipeline.photograph_records import DatasetConfig, SaliencyMethod
-from pipeline.recipe import DatasetInit, Init, NoiseInit, Octaves, Regularizers
+from pipeline.recipe import LARGEST_IMAGE, DatasetInit, Init, NoiseInit, Octaves, Regularizers
 from pipeline.records import build, choice_name
 from pipeline.transform_record import Transforms
 
 LARGEST_SHARD = 4096
-LARGEST_IMAGE = 4096
 
 
 @dataclass(frozen=True)
@@ -63,23 +63,6 @@ class ModelConfig:
     def title(self) -> str:
         """The model's label in the sweep; a name of timm's without its slash, as of files."""
         return self.label or self.name.replace("timm/", "timm-", 1)
-
-
-@dataclass(frozen=True)
-class LocalSettings:
-    """Worker processes on this machine, one per device."""
-
-    name: str = "local"
-    devices: str | tuple[str, ...] = "auto"
-    """`auto` (all GPUs, else the CPU) or a list such as `[cuda:0,cuda:1]` or `[cpu,cpu]`."""
-    attempts: int = 3
-    """How often a shard is tried before it is recorded as failed."""
-
-    def __post_init__(self) -> None:
-        if self.attempts < 1:
-            raise ValueError(f"attempts must be 1 or more, not {self.attempts}.")
-        if not self.devices:
-            raise ValueError("devices must name at least one device.")
 
 
 @dataclass(frozen=True)
@@ -157,7 +140,7 @@ class Config:
     """Climb at growing sizes; `null` for one size."""
     snapshots: int
     """Keep the image every so many steps; 0: only the finished one."""
-    executor: LocalSettings
+    executor: ExecutorSettings
     collate: CollateSettings
     dataset: DatasetConfig | None
     """Photographs to compare the images with; `null` for none."""
@@ -172,8 +155,6 @@ class Config:
                 raise ValueError(f"{name} must not be empty.")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must differ, not {list(self.seeds)}.")
-        if not all(-(2**63) <= seed < 2**63 for seed in self.seeds):
-            raise ValueError(f"seeds must be whole numbers of 64 bits, not {list(self.seeds)}.")
         self._check_image_size()
         if self.batch_size != "auto" and self.batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more, not {self.batch_size}.")
@@ -279,7 +260,7 @@ def make_config(values: Any) -> Config:
     except MissingMandatoryValue as error:
         raise UserError(f"{error.full_key} is missing and has no default.") from error
     except OmegaConfBaseException as error:
-        raise UserError(str(error).splitlines()[0]) from error
+        raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}.") from error
     assert isinstance(plain, Mapping)
     expanded: dict[str, Any] = {str(key): value for key, value in plain.items()}
     expanded["models"] = _expand_models(expanded.get("models"))

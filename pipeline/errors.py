@@ -11,12 +11,41 @@ EXIT_PREEMPTED = 75
 EXIT_INTERRUPTED = 130
 
 
+MOST_TOLD = 600
+"""Characters of a message; more of them nobody reads, and a value may have millions."""
+
+
 class UserError(Exception):
-    """A mistake in the config or the input. Its message is all the user gets to see (exit 2)."""
+    """A mistake in the config or the input. Its message is all the user gets to see (exit 2).
+
+    Whatever it quotes, it is one line that a terminal can show. Of a long one the middle is left
+    out: what is wrong stands at the beginning, and what to do about it at the end.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_shortened(_one_line(message)))
+
+
+class UnusableFile(UserError):
+    """A file that is there, but whose content is of no use: cut short, hostile, or of another kind.
+
+    What is wrong is in the file and not in the config. Of several models, a sweep goes on without
+    the one whose weights are such a file.
+    """
 
 
 class StorageError(Exception):
     """The output folder cannot take more data: full, read-only or gone (exit 74)."""
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(part.strip() for part in text.splitlines())
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+
+
+def _shortened(line: str) -> str:
+    half = (MOST_TOLD - 5) // 2
+    return line if len(line) <= MOST_TOLD else f"{line[:half]} ... {line[-half:]}"
 
 
 def nearest_first(value: str, choices: Iterable[str]) -> list[str]:

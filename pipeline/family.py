@@ -1,9 +1,15 @@
-"""Processes that do not outlive who started them."""
+"""Processes: which signals tell them to leave, and dying with who started them."""
 
 import ctypes
 import os
 import signal
 import sys
+
+LEAVING_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""What people and cluster managers announce the end of a process with."""
+
+PARENT_VARIABLE = "LAYER_ATLAS_PARENT"
+"""Process id of who started a worker; a worker that has one dies with it."""
 
 
 def die_with(parent: int) -> None:

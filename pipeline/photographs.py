@@ -17,6 +17,7 @@ from PIL import Image
 
 from pipeline.errors import UserError, nearest_first, unknown
 from pipeline.listing import Entry
+from pipeline.paths import user_path
 from pipeline.photograph_records import FolderDataset, TorchvisionDataset
 
 SUFFIXES = frozenset({".jpeg", ".jpg", ".png", ".webp"})
@@ -117,7 +118,7 @@ def _is_named_as_image(path: str) -> bool:
 
 
 def _open_folder(settings: FolderDataset) -> FolderPhotographs:
-    root = Path(settings.path).expanduser()
+    root = user_path(settings.path, "dataset.path")
     if not root.exists():
         folders = [path.name for path in root.parent.glob("*") if path.is_dir()]
         near = ", ".join(nearest_first(root.name, folders)[:8])

@@ -7,9 +7,13 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
+from pipeline.config import LARGEST_SHARD
 from pipeline.jobs import LayerInfo, NetworkIdentity, Series, Shard
-from pipeline.photograph_records import SaliencyMethod
+from pipeline.objective_records import JointObjective
+from pipeline.photograph_records import MOST_PHOTOGRAPHS, SaliencyMethod
+from pipeline.ranges import not_negative, one_or_more, require, within
 from pipeline.recipe import Recipe, snapshot_steps
 from pipeline.targets import Targets
 
@@ -24,6 +28,15 @@ READING_SECONDS = 2e-3
 
 _MEASURED_VIEWS = 17
 """Forward passes of the finished image, for its statistics."""
+
+_MOST_CHANNELS, _MOST_TARGETS = 2**24, 2**20
+"""Of a layer; more are a mistake, or a manifest that was made up."""
+
+_LARGEST_PICTURE = 2**31
+"""Bytes; HDF5 takes no more in one chunk than twice that."""
+
+_MOST_COUNTED = 2**32 - 1
+"""Photographs of a dataset."""
 
 _PICTURES_AT_ONCE = 2**28
 """Bytes of pictures, those on the way included, that a batch or a shard holds at most. A worker has
@@ -52,6 +65,24 @@ class LayerPlan:
     others: tuple[Tap, ...] = ()
     """Further layers, for objectives that read several."""
 
+    def __post_init__(self) -> None:
+        info, targets = self.info, self.all_targets
+        require(1 <= info.n_channels <= _MOST_CHANNELS, f"{info.n_channels} channels of a layer.")
+        require(len(self.channels) <= _MOST_TARGETS, f"{len(self.channels)} targets of a layer.")
+        ascending = all(a < b for a, b in pairwise(self.channels))
+        within_all = not self.channels or 0 <= self.channels[0] <= self.channels[-1] < targets.count
+        require(ascending and within_all, f"targets that are not among {targets.count}, ascending.")
+        named = len(targets.names) in (0, targets.count)
+        require(named, f"{len(targets.names)} names of {targets.count} targets.")
+        parts, layers = len(targets.sizes), 1 + len(self.others)
+        require(parts == 1 or parts % layers == 0, f"{parts} parts of {layers} layers.")
+        axes = range(1, len(info.shape) + 1)
+        channels_there = info.channel_axis in axes
+        require(
+            channels_there and info.shape[info.channel_axis - 1] == info.n_channels,
+            f"{info.n_channels} channels along axis {info.channel_axis} of {list(info.shape)}.",
+        )
+
     @property
     def all_targets(self) -> Targets:
         """Every target that could be wanted."""
@@ -73,6 +104,18 @@ class ModelPlan:
     recipe: Recipe
     layers: tuple[LayerPlan, ...]
 
+    def __post_init__(self) -> None:
+        names = [layer.info.name for layer in self.layers]
+        require(len(set(names)) == len(names), "two layers of one name.")
+        mean, std = self.network.mean, self.network.std
+        require(len(mean) == len(std) > 0, f"mean {list(mean)} and std {list(std)}.")
+        one = math.prod(self.recipe.image_size) * self.colours
+        require(one < _LARGEST_PICTURE, f"pictures of {one} bytes.")
+        objective = self.recipe.objective
+        terms = len(objective.terms) if isinstance(objective, JointObjective) else 1
+        several = all(len(layer.others) == terms - 1 for layer in self.layers)
+        require(several, f"layers that are not read {terms} together.")
+
     @property
     def colours(self) -> int:
         """Of its images."""
@@ -88,6 +131,19 @@ class ModelPlan:
     def photograph_size(self) -> int:
         """Height and width of photographs; the images of sweeps with photographs are squares."""
         return self.recipe.image_size[0]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A model that the sweep goes on without, because the file of its weights is of no use."""
+
+    model: str
+    """Its label."""
+    why: str
+    """What is wrong with the file."""
+
+    def __str__(self) -> str:
+        return f"model {self.model!r} is left out: {self.why}"
 
 
 @dataclass(frozen=True)
@@ -111,6 +167,12 @@ class StudyPlan:
     saliency: SaliencyMethod | None
     """How maps of the top photographs are made."""
 
+    def __post_init__(self) -> None:
+        one_or_more(count=self.count, top=self.top, reference=self.reference)
+        not_negative(bottom=self.bottom)
+        within(1, _MOST_COUNTED, count=self.count)
+        within(0, MOST_PHOTOGRAPHS, examples=self.examples)
+
     @property
     def block(self) -> int:
         """Photographs per block: about a thousand blocks, none too small or too large."""
@@ -132,6 +194,16 @@ class Plan:
     study: StudyPlan | None = None
     inputs: dict[str, str] = field(default_factory=dict)
     """Where the files that recipes refer to came from."""
+    left_out: tuple[LeftOut, ...] = ()
+    """Models that were asked for and could not be planned."""
+
+    def __post_init__(self) -> None:
+        labels = [model.label for model in self.models]
+        require(len(set(labels)) == len(labels) > 0, f"models called {labels}.")
+        require(all(model.layers for model in self.models), "a model without layers.")
+        require(len(set(self.seeds)) == len(self.seeds) > 0, f"seeds {list(self.seeds)}.")
+        within(-(2**63), 2**63 - 1, **{"seeds": min(self.seeds), "the largest": max(self.seeds)})
+        within(1, LARGEST_SHARD, shard_size=self.shard_size)
 
     def shards(self) -> Iterator[Shard]:
         """All shards, model by model, layer by layer, seed by seed."""

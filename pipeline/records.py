@@ -7,6 +7,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import types
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -19,6 +20,21 @@ T = TypeVar("T")
 def canonical_json(value: object) -> str:
     """The one JSON text of a value: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def parse_object(text: str | bytes) -> dict[str, Any]:
+    """The values of a JSON object, from wherever it came.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        values = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"it holds {type(values).__name__}, not an object")
+    return values
 
 
 def digest(value: object) -> str:
@@ -76,7 +92,7 @@ def _join(where: str, name: object) -> str:
 def _convert(hint: Any, value: Any, where: str) -> Any:
     origin = get_origin(hint)
     if hint is Any:
-        return value
+        return _convert_any(value, where)
     if origin in (Union, types.UnionType):
         return _convert_union(get_args(hint), value, where)
     if origin is Literal:
@@ -108,7 +124,7 @@ def _convert_union(options: Sequence[Any], value: Any, where: str) -> Any:
             errors.append(error)
     # A mistake inside a list or mapping is told at its own place.
     inner = [e for e in errors if str(e).startswith((f"{where}[", f"{where}."))]
-    expected = " or ".join(_type_name(option) for option in options)
+    expected = " or ".join(dict.fromkeys(_type_name(option) for option in options))
     raise inner[0] if inner else _wrong_type(where, value, expected)
 
 
@@ -134,13 +150,28 @@ def _convert_tuple(items: Sequence[Any], value: Any, where: str) -> tuple[Any, .
     return tuple(_convert(hint, v, f"{where}[{i}]") for i, (hint, v) in pairs)
 
 
+def _convert_any(value: Any, where: str) -> Any:
+    """Whatever JSON can hold."""
+    if isinstance(value, Mapping):
+        return {str(key): _convert_any(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_convert_any(item, f"{where}[{i}]") for i, item in enumerate(value)]
+    return None if value is None else _convert_scalar(_kind(value), value, where)
+
+
+def _kind(value: Any) -> type:
+    return next((kind for kind in (bool, int, float) if isinstance(value, kind)), str)
+
+
 def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint is int and isinstance(value, bool):
-        raise _wrong_type(where, value, "a whole number")
-    if not isinstance(value, hint):
+    if hint is float and _kind(value) is int:
+        value = float(_convert_scalar(int, value, where))
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise _wrong_type(where, value, _type_name(hint))
+    if hint is int and not -(2**63) <= value < 2**63:
+        raise _wrong_type(where, value, "a whole number of 64 bits")
+    if hint is float and not math.isfinite(value):
+        raise _wrong_type(where, value, "a finite number")
     return value
 
 

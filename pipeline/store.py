@@ -1,18 +1,15 @@
-"""The output folder: every path in one class, atomic commits, what is done, who is at work.
+"""The output folder: every path in one class, atomic commits, what is done.
 
 A shard that is present under its name is done; anything else is not. The folder is the only state:
 a sweep resumes by reading it.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
-import socket
-import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -21,7 +18,10 @@ from typing import IO, Any
 from pipeline import shard_file
 from pipeline.errors import StorageError, UserError
 from pipeline.jobs import Product, Shard, ShardResult, Task
+from pipeline.paths import user_path
+from pipeline.plan import LayerPlan, ModelPlan
 from pipeline.sealed_file import HEADER_BYTES, CorruptFile
+from pipeline.shard_file import ShardFile, most_shard_bytes
 
 
 def safe_name(name: str) -> str:
@@ -44,11 +44,23 @@ class OutputFolder:
         self.montages = root / "montages"
         self.store = root / "store"
         self.failures = root / "failures"
+        self.retried = self.failures / "retried"
+        """Records of attempts from before their task was put back."""
         self.logs = root / "logs"
         self.manifest = root / "manifest.json"
         self.lock = root / "lock"
         self.drain = self.logs / "drain"
         """While this file is there, workers finish the shard they are at and leave."""
+
+    @property
+    def choice(self) -> str:
+        """What on a command line chooses this folder."""
+        parent = str(self.root.parent)
+        return f"name={self.root.name}" + ("" if parent == "outputs" else f" output_root={parent}")
+
+    def relative(self, path: Path) -> str:
+        """A path as it is from here, wherever the folder lies."""
+        return path.relative_to(self.root).as_posix()
 
     def product(self, product: Product) -> Path:
         """Where a committed file lies."""
@@ -65,6 +77,12 @@ class OutputFolder:
     def is_done(self, task: Task) -> bool:
         """Whether all files of a task are there."""
         return all(self.exists(product) for product in task.products)
+
+    def look_again(self, tasks: Iterable[Task]) -> None:
+        """Have a network file system forget what it remembers of the folders of some tasks."""
+        for folder in {self.product(p).parent for task in tasks for p in task.products}:
+            with contextlib.suppress(OSError):
+                os.listdir(folder)
 
     def layer(self, model: str, layer: str) -> Path:
         """The folder of a layer's shards."""
@@ -109,6 +127,14 @@ class OutputFolder:
         """What a worker is asked to do."""
         return self.logs / f"{tag}.json"
 
+    def submission(self, tag: str) -> Path:
+        """Where a worker was handed over to that goes on without its driver."""
+        return self.logs / f"{tag}.submitted"
+
+    def ending(self, tag: str) -> Path:
+        """How such a worker ended."""
+        return self.logs / f"{tag}.exit"
+
     def pulse(self, tag: str) -> Path:
         """What a worker is doing."""
         return self.logs / f"{tag}.pulse"
@@ -119,14 +145,14 @@ class OutputFolder:
 
 
 def output_folder(root: str, name: str) -> OutputFolder:
-    """The folder of a run; raises UserError if its name is not a folder name."""
+    """The folder of a run; raises UserError if its name or its root is none."""
     if safe_name(name) != name:
         suggestion = safe_name(name).split("~")[0].strip("_") or "demo"
         raise UserError(
             f"name={name!r} cannot be a folder name; use letters, digits, - and _ "
             f"(for instance name={suggestion}). The folder around it is set by output_root."
         )
-    return OutputFolder(Path(root) / name)
+    return OutputFolder(user_path(root, "output_root") / name)
 
 
 # --- writing -------------------------------------------------------------------------------------
@@ -229,24 +255,73 @@ def prepare(folder: OutputFolder, needed_bytes: float) -> None:
         probe.unlink()
         free = shutil.disk_usage(folder.root).free
     except OSError as error:
-        raise UserError(_not_writable(folder, error)) from error
+        raise UserError(not_writable(folder, error)) from error
     if free < needed_bytes:
         raise UserError(
-            f"the disk of {str(folder.root)!r} has {_size(free)} free and the sweep needs "
-            f"about {_size(needed_bytes)}. Free some, or choose output_root=/some/folder."
+            f"the disk of {str(folder.root)!r} has {disk_size(free)} free and the sweep needs "
+            f"about {disk_size(needed_bytes)}. Free some, or choose output_root=/some/folder."
         )
 
 
-def _size(n: float) -> str:
-    return f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{n / 1e6:.1f} MB"
+def disk_size(n: float) -> str:
+    """Bytes for people.
+
+    >>> disk_size(2_500_000)
+    '2.5 MB'
+    """
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n >= size:
+            return f"{n / size:.1f} {unit}"
+    return f"{n:.0f} B"
+
+
+def not_writable(folder: OutputFolder, error: OSError) -> str:
+    """What a user is told."""
+    return (
+        f"the output folder {str(folder.root)!r} cannot be written ({error.strerror}). "
+        "Choose another with output_root=/some/folder."
+    )
 
 
 # --- reading -------------------------------------------------------------------------------------
 
 
-def read_shard(path: Path, pictures: bool = True) -> ShardResult:
-    """Read a committed shard, with its pictures or without; raises CorruptFile."""
-    return shard_file.decode(path.read_bytes(), pictures)[1]
+def read_at_most(path: Path, most: int) -> bytes:
+    """Read a file that is no longer than it can be.
+
+    Raises:
+        CorruptFile: it is longer; then it is not read.
+        OSError: it is not there or cannot be read.
+    """
+    with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size > most:
+            raise CorruptFile(f"the file is longer than the {most} bytes that it can have")
+        return file.read(most)
+
+
+def read_shard(path: Path, model: ModelPlan, layer: LayerPlan) -> ShardFile:
+    """Read a committed shard, but for its pictures.
+
+    Args:
+        path: of the file.
+        model, layer: whose jobs it must hold.
+    Raises:
+        CorruptFile: it is damaged, or not of such jobs.
+        OSError: it is not there or cannot be read.
+    """
+    n = len(read_header(path).channels)
+    return shard_file.decode(read_at_most(path, most_shard_bytes(model, layer, n)), model, layer)
+
+
+def read_header(path: Path) -> shard_file.Header:
+    """Read whose jobs a shard holds, and how they were made, from its first bytes.
+
+    Raises:
+        CorruptFile: they say nothing of that.
+        OSError: the file is not there or cannot be read.
+    """
+    with open(path, "rb") as file:
+        return shard_file.read_header(file.read(HEADER_BYTES))
 
 
 class DoneIndex:
@@ -273,17 +348,9 @@ class DoneIndex:
     def missing(self, shards: Iterable[Shard]) -> Iterator[Shard]:
         """What is left to compute: shards that are not done, without the channels that are."""
         for shard in shards:
-            rest = _without(shard, self.locate(shard))
+            rest = without(shard, self.locate(shard))
             if rest is not None:
                 yield rest
-
-    def has_failed(self, shard: Shard, done: dict[int, Path]) -> bool:
-        """Whether what is missing of a shard was tried and given up."""
-        rest = _without(shard, done)
-        if rest is None or not self.folder.failure(rest.key, 1).exists():
-            return False
-        records = self.folder.failures.glob(f"{rest.key}.*.json")
-        return any(json.loads(record.read_text())["given_up"] for record in records)
 
     def _listing(self, folder: Path) -> set[str]:
         if folder not in self._names:
@@ -298,83 +365,16 @@ class DoneIndex:
             index: dict[str, dict[int, Path]] = {}
             for name in sorted(self._listing(folder)):
                 with contextlib.suppress(CorruptFile, OSError):
-                    with open(folder / name, "rb") as file:
-                        header = shard_file.read_header(file.read(HEADER_BYTES))
+                    header = read_header(folder / name)
                     done = dict.fromkeys(header.channels, folder / name)
                     index.setdefault(header.series, {}).update(done)
             self._headers[folder] = index
         return self._headers[folder]
 
 
-def _without(shard: Shard, done: dict[int, Path]) -> Shard | None:
-    """The shard without the channels that are done; None if nothing is left."""
+def without(shard: Shard, done: dict[int, Path]) -> Shard | None:
+    """What is left of a shard: itself without the channels that are done; None if nothing is."""
     rest = tuple(channel for channel in shard.channels if channel not in done)
     if len(rest) == len(shard.channels):
         return shard
     return Shard(shard.series, rest) if rest else None
-
-
-# --- one run at a time ---------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def locked(folder: OutputFolder) -> Iterator[None]:
-    """Hold the output folder; the kernel lets go of it when this process ends, however it ends.
-
-    Raises:
-        UserError: another run holds it; names its host, process and start.
-    """
-    with _opened(folder) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise UserError(_held(folder, file.read())) from error
-        file.truncate(0)
-        me = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.ctime()}
-        json.dump(me, file)
-        file.flush()
-        yield
-        file.truncate(0)
-
-
-def _opened(folder: OutputFolder) -> IO[str]:
-    try:
-        return open(folder.lock, "a+")
-    except OSError as error:
-        raise UserError(_not_writable(folder, error)) from error
-
-
-def _not_writable(folder: OutputFolder, error: OSError) -> str:
-    return (
-        f"the output folder {str(folder.root)!r} cannot be written ({error.strerror}). "
-        "Choose another with output_root=/some/folder."
-    )
-
-
-def owner(folder: OutputFolder) -> str | None:
-    """Who is at work in the folder, if anybody is; takes nothing and writes nothing."""
-    try:
-        with open(folder.lock) as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return _name_owner(file.read())
-    except OSError:
-        pass
-    return None
-
-
-def _name_owner(text: str) -> str:
-    try:
-        values = json.loads(text)
-        return f"process {values['pid']} on {values['host']}, since {values['since']}"
-    except (ValueError, KeyError, TypeError):
-        return "another process"
-
-
-def _held(folder: OutputFolder, text: str) -> str:
-    return (
-        f"the output folder {str(folder.root)!r} is in use ({_name_owner(text)}). Wait for it, "
-        "stop it, or choose another name=..."
-    )

@@ -2,26 +2,30 @@
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from pipeline.collate.films import check_snapshots
 from pipeline.collate.run import collate
 from pipeline.config import Config
+from pipeline.crew import clear_requests, submissions
 from pipeline.errors import EXIT_FAILED_JOBS, EXIT_OK, UserError
-from pipeline.executors.local import LocalExecutor
+from pipeline.executor_records import SlurmSettings
+from pipeline.executors import open_executor
+from pipeline.failures import quarantined, read_failures
 from pipeline.jobs import Task
 from pipeline.listing import Listing, write_listing
+from pipeline.lock import locked
 from pipeline.manifest import add_timings, write_manifest
 from pipeline.photographs import open_dataset
-from pipeline.plan import Plan, bytes_needed
+from pipeline.plan import LeftOut, Plan, bytes_needed
 from pipeline.progress import Bar
-from pipeline.report import notices, summary
-from pipeline.schedule import Outcome, Scheduler, clear_requests, device_times
+from pipeline.report.plan import notices
+from pipeline.report.summary import still_at_work, summary
+from pipeline.schedule import Outcome, Scheduler, device_times
 from pipeline.stages import Finished, Stage, Sweep, stages
 from pipeline.store import (
     DoneIndex,
     keep_inputs,
-    locked,
     output_folder,
     prepare,
     sweep_temporary,
@@ -45,9 +49,11 @@ def run(config: Config) -> int:
     plan, devices = prepare_plan(config)
     for notice in notices(plan):
         print(f"note: {notice}", file=sys.stderr)
+    incomplete = tell_left_out(plan.left_out)
     prepare(folder, bytes_needed(plan, DoneIndex(folder).missing(plan.shards())))
     with locked(folder):
-        sweep_temporary(folder)
+        if not any(submissions(folder)):  # else they may be writing
+            sweep_temporary(folder)
         clear_requests(folder)
         sweep = Sweep(config, plan, folder, devices)
         write_manifest(folder, config, plan, devices)
@@ -55,22 +61,32 @@ def run(config: Config) -> int:
         _write_listing(sweep)
         timings = {"planning": time.monotonic() - started}
         outcome = _make_and_collate(sweep, timings)
-        if not outcome.exit_code:
+        if outcome.at_work:
+            print(still_at_work(folder, outcome.at_work))
+        elif not outcome.exit_code:
             timings["total"] = time.monotonic() - started
             times = device_times(devices, outcome.times, timings["total"])
             add_timings(folder, timings, times)
             print(summary(folder))
-    return outcome.exit_code or (EXIT_FAILED_JOBS if outcome.failed else EXIT_OK)
+    return outcome.exit_code or (EXIT_FAILED_JOBS if outcome.failed else incomplete)
 
 
 def prepare_plan(config: Config) -> tuple[Plan, list[str]]:
     """Plan the sweep and find its devices; raises UserError. Writes nothing."""
-    from pipeline.survey import find_devices, make_plan, survey
+    from pipeline.devices import find_devices
+    from pipeline.survey import make_plan, survey
 
     check_snapshots(config.collate, config.snapshots)
-    devices = find_devices(config.executor.devices)
+    devices = find_devices(config.executor)
     plan = make_plan(config, survey(config), devices)
     return plan, devices
+
+
+def tell_left_out(models: Sequence[LeftOut]) -> int:
+    """Say which models a sweep goes on without; returns its exit code if all else goes well."""
+    for model in models:
+        print(f"error: {model}", file=sys.stderr)
+    return EXIT_FAILED_JOBS if models else EXIT_OK
 
 
 def _write_listing(sweep: Sweep) -> None:
@@ -92,7 +108,7 @@ def _make_and_collate(sweep: Sweep, timings: dict[str, float]) -> Outcome:
     outcome = Outcome()
     for _ in range(_ROUNDS):
         worked = [_do(stage, sweep, timings, outcome) for stage in stages(sweep)]
-        if outcome.exit_code or ("collating" in timings and not any(worked)):
+        if outcome.is_cut_short or ("collating" in timings and not any(worked)):
             break
         begun = time.monotonic()
         collate(sweep.folder, sweep.config.collate)
@@ -102,34 +118,34 @@ def _make_and_collate(sweep: Sweep, timings: dict[str, float]) -> Outcome:
 
 def _do(stage: Stage, sweep: Sweep, timings: dict[str, float], outcome: Outcome) -> bool:
     """Do what is missing of a stage, unless told to leave; returns whether anything was."""
+    if outcome.is_cut_short:
+        return False
     begun = time.monotonic()
-    missing = [] if outcome.exit_code else without_failed(stage.missing(), outcome.failed)
-    if missing:
+    missing = _wanted(stage, sweep, outcome)
+    if missing or any(submissions(sweep.folder)):  # these are perhaps all done
         _schedule(stage, missing, sweep, outcome)
-    finished = Finished() if outcome.exit_code else stage.finish()
+    finished = Finished() if outcome.is_cut_short else stage.finish()
     for path in finished.corrupt:
         print(f"corrupt file set aside, to be computed again: {path}", file=sys.stderr)
     timings[stage.name] = timings.get(stage.name, 0.0) + time.monotonic() - begun
     return bool(missing or finished.made or finished.corrupt)
 
 
-def without_failed(tasks: Iterable[Task], failed: list[Task]) -> list[Task]:
-    """The tasks that were not given up in this run."""
-    given_up = {task.key for task in failed}
-    return [task for task in tasks if task.key not in given_up]
+def _wanted(stage: Stage, sweep: Sweep, outcome: Outcome) -> list[Task]:
+    """The missing tasks of a stage; those in quarantine count as failed."""
+    given_up = quarantined(read_failures(sweep.folder))
+    missing = stage.missing()
+    outcome.failed |= {task.key for task in missing if task.key in given_up}
+    return [task for task in missing if task.key not in given_up]
 
 
 def _schedule(stage: Stage, tasks: list[Task], sweep: Sweep, outcome: Outcome) -> None:
-    from pipeline.pulse import DEVICE_VARIABLE
-    from pipeline.worker import PARENT_VARIABLE
-
+    settings = sweep.config.executor
     # CPU workers without a task would only keep cores from others.
     busy = list(sweep.devices[: len(tasks)])
-    executor = LocalExecutor(busy, PARENT_VARIABLE, DEVICE_VARIABLE)
+    executor = open_executor(settings, busy, sweep.folder.logs)
     units = sum(task.units for task in tasks)
-    attempts = sweep.config.executor.attempts
+    detach = isinstance(settings, SlurmSettings) and settings.detach
     with Bar(units, stage.total - units, stage.unit, sweep.devices) as bar:
-        made = Scheduler(sweep.folder, executor, stage, attempts, bar).run(tasks)
-    outcome.failed += made.failed
-    outcome.times += made.times
-    outcome.exit_code = made.exit_code
+        made = Scheduler(sweep.folder, executor, settings, stage, bar).run(tasks, detach)
+    outcome.add(made)

@@ -4,6 +4,7 @@ Started as `python -m pipeline worker OUTPUT_FOLDER BUNDLE.json`. It reports by 
 the files it commits, by records of failed attempts, and by a pulse file that says how far it is.
 """
 
+import faulthandler
 import json
 import os
 import signal
@@ -23,7 +24,7 @@ from pipeline.errors import (
     StorageError,
     UserError,
 )
-from pipeline.family import die_with
+from pipeline.family import LEAVING_SIGNALS, PARENT_VARIABLE, die_with
 from pipeline.pulse import Pulse
 from pipeline.records import build
 from pipeline.store import OutputFolder
@@ -31,9 +32,6 @@ from pipeline.tasks.ascend import AscentBundle
 from pipeline.tasks.base import Bundle, Drained, open_workplace
 from pipeline.tasks.illustrate import ExamplesBundle
 from pipeline.tasks.study import StudyBundle
-
-PARENT_VARIABLE = "LAYER_ATLAS_PARENT"
-"""Process id of the driver; a worker that has one dies with it."""
 
 BUNDLES: dict[str, type[Bundle]] = {
     "ascend": AscentBundle,
@@ -44,17 +42,17 @@ BUNDLES: dict[str, type[Bundle]] = {
 
 
 class Preempted(BaseException):
-    """SIGTERM: drop the tasks in the making, finish writing those that are made, and leave."""
+    """Told to leave: drop the tasks in the making, finish writing those that are made."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Do the bundle that the command line names; returns the exit code."""
     if PARENT_VARIABLE in os.environ:
         die_with(int(os.environ[PARENT_VARIABLE]))
-    signal.signal(signal.SIGTERM, _preempt)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's business
+    _heed_signals()
     folder, path = OutputFolder(Path(argv[0])), Path(argv[1])
     pulse = Pulse(folder.pulse(path.stem))
+    pulse.write()
     try:
         work(folder, path, pulse)
         return EXIT_OK
@@ -82,6 +80,16 @@ def work(folder: OutputFolder, path: Path, pulse: Pulse) -> None:
         bundle.run(open_workplace(bundle, folder, committer, pulse))
 
 
+def _heed_signals() -> None:
+    for number in LEAVING_SIGNALS:
+        signal.signal(number, _preempt)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's business
+    # A worker that hangs or crashes outside Python says at least where it was.
+    faulthandler.enable()
+    faulthandler.register(signal.SIGTERM, chain=True)
+
+
 def _preempt(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough; what is made is being written
+    for leaving in LEAVING_SIGNALS:  # once is enough; what is made is being written
+        signal.signal(leaving, signal.SIG_IGN)
     raise Preempted

@@ -20,7 +20,7 @@ from toys import composed
 from pipeline import __main__ as commands
 from pipeline import sweep
 from pipeline.errors import EXIT_FAILED_JOBS, EXIT_OK
-from pipeline.executors.base import Handle, State
+from pipeline.executors.base import Handle, Request, State
 from pipeline.pulse import Pulse
 from pipeline.store import OutputFolder
 from pipeline.worker import work
@@ -121,47 +121,61 @@ def opened(files: np.ndarray) -> np.ndarray:
 class Here:
     """An executor that does each bundle in this process as soon as it is submitted."""
 
-    max_parallel = 1
+    max_parallel = max_submitted = 1
+    lasting = False
+    poll_seconds = 0.01
 
     def __init__(self, *told: object) -> None:
         self.failed: set[str] = set()
 
-    def submit(self, argv: Sequence[str], tag: str, log: Path) -> Handle:
-        folder = OutputFolder(Path(argv[-2]))
+    def submit(self, requests: Sequence[Request]) -> list[Handle]:
+        for request in requests:
+            self._do(request)
+        return [Handle(request.tag, "here") for request in requests]
+
+    def _do(self, request: Request) -> None:
+        folder = OutputFolder(Path(request.argv[-2]))
         try:
-            work(folder, Path(argv[-1]), Pulse(folder.pulse(tag)))
+            work(folder, Path(request.argv[-1]), Pulse(folder.pulse(request.tag)))
         except Exception:  # noqa: BLE001 - as a worker does
-            self.failed.add(tag)
-            log.write_text(traceback.format_exc())
-        return Handle(tag, "here")
+            self.failed.add(request.tag)
+            request.log.write_text(traceback.format_exc())
 
-    def poll(self, handle: Handle) -> State:
-        return State(EXIT_FAILED_JOBS if handle.tag in self.failed else EXIT_OK)
+    def poll(self, handles: Sequence[Handle]) -> dict[str, State]:
+        codes = {h.tag: EXIT_FAILED_JOBS if h.tag in self.failed else EXIT_OK for h in handles}
+        return {tag: State("ended", code) for tag, code in codes.items()}
 
-    def cancel(self, handles: Sequence[Handle], grace_seconds: float) -> None:
+    def stop(self, handles: Sequence[Handle]) -> None:
+        pass
+
+    def kill(self, handles: Sequence[Handle]) -> None:
         pass
 
     def close(self) -> None:
         pass
 
 
-def atlas_here(command: str, root: Path, *overrides: str) -> tuple[int, str]:
-    """What `atlas` does, in this process, for tests that look at no process."""
+def driver_here(command: str, root: Path, *overrides: str) -> tuple[int, str]:
+    """What `atlas` does, in this process; its workers are where the executor has them."""
     said, terminate = io.StringIO(), signal.getsignal(signal.SIGTERM)
     try:
-        with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
-            patch.setattr(sweep, "LocalExecutor", Here)
-            stack.enter_context(contextlib.redirect_stdout(said))
-            stack.enter_context(contextlib.redirect_stderr(said))
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             code = commands.main([command, f"output_root={root}", *overrides])
     finally:
         signal.signal(signal.SIGTERM, terminate)  # a sweep sets its own
     return code, said.getvalue()
 
 
+def atlas_here(command: str, root: Path, *overrides: str) -> tuple[int, str]:
+    """What `atlas` does, workers and all in this process, for tests that look at none."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweep, "open_executor", Here)
+        return driver_here(command, root, *overrides)
+
+
 def run_here(root: Path, *overrides: str) -> int:
     """`atlas run` with one worker, which is this process: seconds faster than starting any."""
     config = composed(f"output_root={root}", *overrides)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweep, "LocalExecutor", Here)
+        patch.setattr(sweep, "open_executor", Here)
         return sweep.run(config)

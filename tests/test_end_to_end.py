@@ -99,7 +99,7 @@ def test_verify_tells_an_atlas_of_another_plan(sweep: Path, tmp_path: Path) -> N
 def test_status_counts_what_is_done(sweep: Path) -> None:
     code, said = atlas("status", sweep)
     assert code == 0
-    assert "40 of 40 images are done" in said
+    assert "40 of 40 images done" in said
     assert "nobody is at work" in said
 
 

@@ -8,15 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.executors.base import Request
 from pipeline.executors.local import LocalExecutor
+from pipeline.family import PARENT_VARIABLE
+from pipeline.pulse import DEVICE_VARIABLE
 
 TELL = "import json, os; print(json.dumps(dict(os.environ)))"
 
 
 def environment(device: str, tmp_path: Path) -> dict[str, str]:
-    executor = LocalExecutor([device], "PARENT", "DEVICE")
-    handle = executor.submit([sys.executable, "-c", TELL], "w", tmp_path / "log")
-    while executor.poll(handle).running:
+    executor = LocalExecutor([device])
+    handles = executor.submit([Request((sys.executable, "-c", TELL), "w", tmp_path / "log")])
+    while executor.poll(handles)["w"].phase == "running":
         time.sleep(0.01)
     return dict(json.loads((tmp_path / "log").read_text()))
 
@@ -27,8 +30,8 @@ def test_a_worker_is_told_its_driver_and_its_device_and_keeps_its_memory(
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     told = environment(device, tmp_path)
-    assert told["DEVICE"] == device
-    assert told["PARENT"] == str(os.getpid())
+    assert told[DEVICE_VARIABLE] == device
+    assert told[PARENT_VARIABLE] == str(os.getpid())
     assert told["CUDA_VISIBLE_DEVICES"] == device.removeprefix("cpu").removeprefix("cuda:")
     assert told["MALLOC_MMAP_MAX_"] == "0"
     assert told["MALLOC_TRIM_THRESHOLD_"] == "1099511627776"

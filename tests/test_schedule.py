@@ -1,98 +1,26 @@
-"""Bundles: nothing lost or doubled, every slot about equally long at work; who is charged."""
+"""The scheduler: who is charged for a crash, what is tried again, where the time went."""
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
-from toys import layer_info, make_plan, make_result, make_series, make_sweep
+from toys import layer_info, make_plan, make_result, make_sweep
 
-from pipeline.errors import EXIT_OK
-from pipeline.executors.base import Handle, State
+from pipeline.errors import EXIT_OK, UserError
+from pipeline.executor_records import LocalSettings
+from pipeline.executors.base import Handle, Request, State
 from pipeline.jobs import Shard
 from pipeline.schedule import (
-    BUNDLE_SECONDS,
     Outcome,
     Scheduler,
     WorkerTime,
     device_times,
-    pack,
 )
 from pipeline.stages import stages
 from pipeline.store import OutputFolder, commit, prepare
-
-SERIES = make_series()
-
-
-def shards_of(costs: list[float]) -> tuple[list[Shard], dict[str, float]]:
-    shards = [Shard(SERIES, (i,)) for i in range(len(costs))]
-    return shards, {shard.key: cost for shard, cost in zip(shards, costs, strict=True)}
-
-
-def random_costs(n: int, largest: float, seed: int) -> list[float]:
-    random = Random(seed)
-    return [largest * random.random() ** 3 for _ in range(n)]
-
-
-CASES = [
-    [],
-    [5.0],
-    [1.0] * 10,
-    random_costs(40, 60.0, 0),  # one wave
-    random_costs(300, BUNDLE_SECONDS / 3, 1),  # many waves
-    [3 * BUNDLE_SECONDS, 1.0, 1.0],  # one shard longer than a bundle
-    [0.0] * 7,
-]
-
-
-@pytest.mark.parametrize("slots", [1, 2, 5])
-@pytest.mark.parametrize("costs", CASES, ids=lambda costs: f"{len(costs)} shards")
-def test_no_shard_is_lost_or_doubled_and_no_bundle_is_empty(costs: list[float], slots: int) -> None:
-    shards, cost = shards_of(costs)
-    bundles = list(pack(shards, lambda shard: cost[shard.key], slots))
-    assert Counter(s.key for bundle in bundles for s in bundle) == Counter(s.key for s in shards)
-    assert all(bundles)
-
-
-@pytest.mark.parametrize("slots", [1, 2, 5])
-@pytest.mark.parametrize("costs", CASES, ids=lambda costs: f"{len(costs)} shards")
-def test_bundles_of_a_wave_differ_by_a_shard_at_most(costs: list[float], slots: int) -> None:
-    shards, cost = shards_of(costs)
-    bundles = list(pack(shards, lambda shard: cost[shard.key], slots))
-    loads = [sum(cost[s.key] for s in bundle) for bundle in bundles]
-    longest = max(costs, default=0.0)
-    for start in range(0, len(loads), slots):
-        wave = loads[start : start + slots]
-        wave += [0.0] * (min(slots, len(costs)) - len(wave))
-        assert max(wave) - min(wave) <= longest + 1e-9
-    assert all(load <= BUNDLE_SECONDS + longest + 1e-9 for load in loads)
-
-
-def test_every_slot_gets_work_while_there_are_shards_enough() -> None:
-    shards, cost = shards_of([1.0] * 3)
-    assert [len(bundle) for bundle in pack(shards, lambda s: cost[s.key], 3)] == [1, 1, 1]
-
-
-def test_bundles_keep_the_order_of_the_plan() -> None:
-    costs = random_costs(300, BUNDLE_SECONDS / 3, 2)
-    shards, cost = shards_of(costs)
-    bundles = list(pack(shards, lambda shard: cost[shard.key], 3))
-    order = {shard.key: i for i, shard in enumerate(shards)}
-    for bundle in bundles:
-        places = [order[shard.key] for shard in bundle]
-        assert places == sorted(places)
-    waves = [
-        [order[s.key] for bundle in bundles[i : i + 3] for s in bundle]
-        for i in range(0, len(bundles), 3)
-    ]
-    assert len(waves) > 3
-    assert all(max(earlier) < min(later) for earlier, later in pairwise(waves))
-
 
 # --- after a crash -------------------------------------------------------------------------------
 
@@ -106,6 +34,7 @@ class Fate:
     exit_code: int = EXIT_OK
     commits: Sequence[int] = (0, 1, 2, 3)
     pulse: dict[str, Any] = field(default_factory=dict)
+    beat: int = 1
 
 
 @dataclass
@@ -116,24 +45,32 @@ class Script:
     shards: list[Shard]
     fates: list[Fate]
     bundles: list[list[int]] = field(default_factory=list)
-    max_parallel: int = 1
+    max_parallel = max_submitted = 1
+    lasting = False
+    poll_seconds = 0.01
 
-    def submit(self, argv: Sequence[str], tag: str, log: Path) -> Handle:
-        asked = [tuple(r["channels"]) for r in json.loads(Path(argv[-1]).read_text())["requests"]]
-        bundle = [n for n, shard in enumerate(self.shards) if shard.channels in asked]
+    def submit(self, requests: Sequence[Request]) -> list[Handle]:
+        return [self._start(request) for request in requests]
+
+    def _start(self, request: Request) -> Handle:
+        bundle = json.loads(Path(request.argv[-1]).read_text())
+        asked = [tuple(r["channels"]) for r in bundle["requests"]]
+        numbers = [n for n, shard in enumerate(self.shards) if shard.channels in asked]
         fate = self.fates[len(self.bundles)] if len(self.bundles) < len(self.fates) else Fate()
-        for n in set(fate.commits) & set(bundle):
+        for n in set(fate.commits) & set(numbers):
             commit(self.folder, self.shards[n], make_result(self.shards[n]))
         named = {k: [self.shards[n].key for n in v] for k, v in fate.pulse.items()}
-        pulse = {"device": "cpu", "busy": 0.25, "done": 0.0, **named}
-        self.folder.pulse(tag).write_text(json.dumps(pulse))
-        self.bundles.append(bundle)
-        return Handle(tag, str(fate.exit_code))
+        pulse = {"device": "cpu", "busy": 0.25, "done": 0.0, "beat": fate.beat, **named}
+        self.folder.pulse(request.tag).write_text(json.dumps(pulse))
+        self.bundles.append(numbers)
+        return Handle(request.tag, str(fate.exit_code))
 
-    def poll(self, handle: Handle) -> State:
-        return State(int(handle.where))
+    def poll(self, handles: Sequence[Handle]) -> dict[str, State]:
+        return {handle.tag: State("ended", int(handle.where)) for handle in handles}
 
-    def cancel(self, handles: Sequence[Handle], grace_seconds: float) -> None: ...
+    def stop(self, handles: Sequence[Handle]) -> None: ...
+
+    def kill(self, handles: Sequence[Handle]) -> None: ...
 
     def close(self) -> None: ...
 
@@ -144,7 +81,8 @@ def run_script(folder: OutputFolder, *fates: Fate, attempts: int = 3) -> tuple[S
     script = Script(folder, list(plan.shards()), list(fates))
     prepare(folder, 0)
     (stage,) = stages(make_sweep(plan, folder))
-    scheduler = Scheduler(folder, script, stage, attempts, lambda finished: None)
+    settings = LocalSettings(attempts=attempts)
+    scheduler = Scheduler(folder, script, settings, stage, lambda finished: None)
     return script, scheduler.run(script.shards)
 
 
@@ -170,7 +108,7 @@ def test_what_was_made_but_not_written_is_made_again_on_its_own_uncharged(
     script, outcome = run_script(folder, crash, attempts=1)
     assert charged(script) == [(1, 1)]
     assert script.bundles == [[0, 1, 2, 3], [2, 3], [0]]
-    assert outcome.failed == [script.shards[1]]
+    assert outcome.failed == {script.shards[1].key}
 
 
 def test_a_crash_with_nothing_in_the_making_is_charged_to_what_was_being_written(
@@ -180,14 +118,32 @@ def test_a_crash_with_nothing_in_the_making_is_charged_to_what_was_being_written
     script, outcome = run_script(folder, crash, Fate(), crash, crash)
     assert charged(script) == [(0, 1), (0, 2), (0, 3)]
     assert script.bundles == [[0, 1, 2, 3], [1, 2, 3], [0], [0]]
-    assert outcome.failed == [script.shards[0]]
+    assert outcome.failed == {script.shards[0].key}
 
 
-def test_a_worker_that_dies_speechless_costs_its_first_shard_an_attempt(
+def test_a_worker_that_ends_before_it_began_costs_no_shard_an_attempt(
     folder: OutputFolder,
 ) -> None:
-    script, _ = run_script(folder, Fate(1, commits=[]))
-    assert charged(script) == [(0, 1)]
+    script, outcome = run_script(folder, Fate(1, commits=[], beat=0))
+    assert charged(script) == []
+    assert script.bundles == [[0, 1, 2, 3]] * 2
+    assert not outcome.failed
+
+
+def test_no_more_workers_are_started_when_none_gets_to_begin(folder: OutputFolder) -> None:
+    with pytest.raises(UserError, match=r"3 workers in a row ended .*exit code 1"):
+        run_script(folder, *[Fate(1, commits=[], beat=0)] * 3)
+    assert not folder.failures.exists()
+
+
+def test_attempts_of_earlier_runs_count(folder: OutputFolder) -> None:
+    crash = Fate(SIGKILL, commits=[], pulse={"tasks": [0]})
+    run_script(folder, crash, attempts=3)
+    for shard in (folder.store).rglob("*.h5"):
+        shard.unlink()
+    script, outcome = run_script(folder, crash, Fate(), crash)
+    assert charged(script) == [(0, 1), (0, 2), (0, 3)]
+    assert outcome.failed == {script.shards[0].key}
 
 
 # --- where the time went -------------------------------------------------------------------------

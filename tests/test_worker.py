@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 from runs import TINY
-from toys import composed, make_recipe, make_result, make_series
+from toys import composed, make_recipe, make_result, make_series, stored_arrays
 
 from pipeline.committer import Committer
 from pipeline.errors import EXIT_IO, EXIT_OK, EXIT_PREEMPTED, StorageError
 from pipeline.jobs import Shard, ShardResult
 from pipeline.pulse import DEVICE_VARIABLE, Pulse
 from pipeline.records import plain
-from pipeline.store import OutputFolder, commit, prepare, read_shard, write_json
+from pipeline.store import OutputFolder, commit, prepare, write_json
 from pipeline.sweep import prepare_plan
 from pipeline.worker import work
 
@@ -170,7 +170,7 @@ class RealWorker:
         """The keys of the shards that are there, each of them readable."""
         done = [shard for shard in self.shards if self.folder.shard(shard).exists()]
         for shard in done:
-            channels = read_shard(self.folder.shard(shard)).arrays["channel"]
+            channels = stored_arrays(self.folder.shard(shard))["channel"]
             assert tuple(channels) == shard.channels
         return {shard.key for shard in done}
 

@@ -25,16 +25,15 @@ from pipeline.collate.study_group import (
 from pipeline.errors import StorageError
 from pipeline.evidence import STRONGEST
 from pipeline.jobs import STATUS
-from pipeline.recipe import recorded_steps, snapshot_steps
 from pipeline.records import canonical_json, plain
-from pipeline.shard_file import IMAGE_FILTERS
+from pipeline.shard_file import PICTURES
 from pipeline.store import OutputFolder
+from pipeline.stored import PICTURE_FILTERS
 
 SCHEMA = "layer-atlas/1"
 _STATUS_TYPE = "~status"
 """A name that no model can have."""
 
-_SCALARS = ("activation", "activation_robust", "activation_max", "high_frequency", "clipped")
 _MEANING = {
     "activation": "objective of the stored 8-bit image, without transforms, fp32",
     "activation_robust": "mean of the same over 16 fixed small warps",
@@ -107,7 +106,7 @@ def _write_layer(file: h5py.File, view: LayerView) -> None:
         for name, array in piece.result.arrays.items():
             if name == "status":
                 status[where] = array
-            elif name in group and name not in ("channel", "trace_step", "snapshot_step"):
+            elif name != "channel":
                 group[name][where] = array
         for name in view.pictures:
             # Packed alike in store and atlas: copied as they are, more than three times faster.
@@ -135,23 +134,17 @@ def _layer_group(file: h5py.File, view: LayerView) -> h5py.Group:
 
 def _create_datasets(file: h5py.File, group: h5py.Group, view: LayerView) -> None:
     add_coordinates(group, view)
-    recipe, n = view.model.recipe, view.layer.info.n_channels
     per_job = (len(view.channels), len(view.plan.seeds))
-    per_image = (*per_job, *view.variants)
-    nan = {"dtype": "f4", "fillvalue": np.nan}
-    group.create_dataset("status", per_job, dtype=file[_STATUS_TYPE])
-    group.create_dataset("start", per_job, "u1")
-    for name in _SCALARS:
-        group.create_dataset(name, per_image, **nan)
-    group.create_dataset("trace", (*per_image, len(recorded_steps(recipe))), **nan)
-    group.create_dataset("response", (*per_image, n), **nan)
-    for name in view.pictures:
-        many = (*per_image, len(snapshot_steps(recipe))) if name == "snapshot" else per_image
-        shape = view.image_size if name == "alpha" else (*view.image_size, view.colours)
-        _create_pictures(group, name, many, shape)
-    parts = len(view.layer.all_targets.sizes)
-    if parts > 1:
-        group.create_dataset("part_activation", (*per_image, parts), **nan)
+    for name, frame in view.frames.items():
+        shape = (*per_job, *frame.shape)
+        if frame.packed:
+            chunks = (1,) * (len(shape) - PICTURES[name]) + shape[-PICTURES[name] :]
+            group.create_dataset(name, shape, "u1", chunks=chunks, **PICTURE_FILTERS)
+        elif name == "status":
+            group.create_dataset(name, shape, file[_STATUS_TYPE])
+        else:
+            unknown = np.nan if frame.dtype == "f4" else 0
+            group.create_dataset(name, shape, frame.dtype, fillvalue=unknown)
     for name, meaning in _MEANING.items():
         if name in group:
             label(group, name, ("channel", "seed", *_further_axes(view, name)), meaning)
@@ -163,13 +156,6 @@ def _further_axes(view: LayerView, name: str) -> list[str]:
         return []
     axes = [colour_axis(view) if axis == "colour" else axis for axis in _FURTHER_AXES.get(name, ())]
     return ["variant", *axes] if view.variants else axes
-
-
-def _create_pictures(
-    group: h5py.Group, name: str, many: tuple[int, ...], picture: tuple[int, ...]
-) -> None:
-    chunks = ((1,) * len(many)) + picture
-    group.create_dataset(name, (*many, *picture), "u1", chunks=chunks, **IMAGE_FILTERS)
 
 
 def _write_evidence(group: h5py.Group, view: LayerView, status: NDArray[np.uint8]) -> None:

@@ -17,11 +17,13 @@ from pipeline.evidence import (
     percentile,
     selectivity,
 )
+from pipeline.frames import Arrays
+from pipeline.jpegs import parted
 from pipeline.listing import Listing
 from pipeline.plan import StudyPlan
-from pipeline.shard_file import IMAGE_FILTERS
+from pipeline.stored import PICTURE_FILTERS
 from pipeline.study import QUANTILES, LayerStudy
-from pipeline.study_store import Arrays, Findings
+from pipeline.study_store import Findings
 
 _JOB = ("channel", "seed")
 _TOLD_UNREADABLE = 100
@@ -197,7 +199,8 @@ def _write_pictures(into: h5py.Group, view: LayerView) -> None:
 
 def _jpegs(arrays: Arrays, kind: str) -> NDArray[Any]:
     """The files (n, shown) of a kind's photographs; empty ones where there is none."""
-    known = dict(zip(arrays["picture_index"].tolist(), arrays["picture"], strict=True))
+    pictures = parted(arrays["picture"], arrays["picture_end"])
+    known = dict(zip(arrays["picture_index"].tolist(), pictures, strict=True))
     nothing = np.zeros(0, np.uint8)
     index = arrays[f"{kind}_index"]
     files = np.empty(index.shape, object)
@@ -230,7 +233,7 @@ def _write_maps(
         shown, *size = maps.shape[1:]
         chunks = (1, 1, *size)
         shape = (n_channels, shown, *size)
-        into.create_dataset(name, shape, "u1", chunks=chunks, **IMAGE_FILTERS)
+        into.create_dataset(name, shape, "u1", chunks=chunks, **PICTURE_FILTERS)
         add_scale(into, f"{name}_rank", np.arange(shown))
         meaning = "which pixels of the view the channel answers to"
         label(into, name, ["channel", f"{name}_rank", "y", "x"], meaning)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipeline.config import ModelConfig
 from pipeline.device_network import Observe
+from pipeline.frames import Arrays
 from pipeline.jobs import LayerInfo, Product
 from pipeline.listing import Listing
 from pipeline.observe import Answer
@@ -20,7 +21,7 @@ from pipeline.photograph_records import DatasetConfig
 from pipeline.photographs import open_dataset
 from pipeline.plan import ModelPlan, StudyPlan
 from pipeline.study import summarise
-from pipeline.study_store import Arrays, write_arrays
+from pipeline.study_store import write_arrays
 from pipeline.study_tasks import StudyBlock, study_of
 from pipeline.tasks.base import Workplace
 from pipeline.tasks.pictures import reading_threads
@@ -89,7 +90,7 @@ class Show:
     def run(self, block: StudyBlock) -> None:
         """Show one block and have it committed. Raises what earlier commits met."""
         pulse = self.place.pulse
-        pulse.beat(tasks=[block.key])
+        pulse.begin([block])
         begun, busy, done = time.monotonic(), pulse.facts["busy"], pulse.facts["done"]
         infos = [self.infos[study.layer] for study in block.studies]
         see = self.place.bench.network.observer(infos)
