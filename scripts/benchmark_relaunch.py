@@ -31,6 +31,8 @@ class Measured:
     """One command, from its start to its end."""
 
     seconds: float
+    busy: float
+    """Seconds of a core that its processes took: on a machine with other work, the better number."""
     megabytes: float
     """The most that one of its processes had in memory."""
     parts: dict[str, float]
@@ -113,7 +115,8 @@ def _measure(command: str, overrides: Sequence[str], sweep: Path) -> Measured:
         raise SystemExit(f"atlas {command} ended with {os.waitstatus_to_exitcode(status)}")
     timings = json.loads((sweep / "manifest.json").read_text())["timings"]
     parts = {name: value for name, value in timings.items() if name != "devices"}
-    return Measured(seconds, used.ru_maxrss / 1000, parts if command == "run" else {})
+    busy = used.ru_utime + used.ru_stime
+    return Measured(seconds, busy, used.ru_maxrss / 1000, parts if command == "run" else {})
 
 
 def _state(sweep: Path) -> list[tuple[str, int, int]]:
@@ -127,11 +130,11 @@ def _report(args: argparse.Namespace, measured: dict[str, list[Measured]]) -> No
     jobs = args.layers * args.seeds * args.channels
     print(f"\n{jobs:,} jobs: {args.layers} layers x {args.channels} channels x {args.seeds} seeds")
     for command, runs in measured.items():
-        seconds = [run.seconds for run in runs]
+        seconds, busy = [run.seconds for run in runs], [run.busy for run in runs]
         print(
             f"{command:8} {statistics.median(seconds):6.1f} s "
-            f"[{min(seconds):.1f} - {max(seconds):.1f}], "
-            f"{max(run.megabytes for run in runs):.0f} MB"
+            f"[{min(seconds):.1f} - {max(seconds):.1f}], of a core {statistics.median(busy):.1f} s "
+            f"[{min(busy):.1f} - {max(busy):.1f}], {max(run.megabytes for run in runs):.0f} MB"
         )
         for part in runs[0].parts:
             print(f"  {part:10} {statistics.median(run.parts[part] for run in runs):6.1f} s")

@@ -148,7 +148,7 @@ def _pictures(atlas: h5py.File, view: LayerView, settings: CollateSettings) -> I
 def content_of(manifest: dict[str, Any], views: list[LayerView], settings: CollateSettings) -> str:
     """Digest of everything that goes into montages and atlas."""
     files = [
-        [shard.key, sorted({path.name for path in located.values()}), len(located)]
+        [shard.key, sorted(path.name for path in set(located.values())), len(located)]
         for view in views
         for _, shard, located in view.located()
     ]

@@ -1,14 +1,15 @@
 """A finished sweep of any size, made in a minute: real files, though no image in them was climbed.
 
-Every shard is a sealed file under its own name; header, identity, channels and digest are right. The
-numbers are made up, and those that would fill the disk are left to HDF5, which gives back fill
-values for what was never written. The manifest is written as a run writes it, and the atlas by the
-module that collates, so that commands find nothing to do by their own rules.
+Every shard is a sealed file under its own name, with the right header, identity, channels and
+digest; all images are grey, and of the statistics there is no more than a shard must have. The
+manifest is written as a run writes it, and the atlas by the module that collates, but for what would
+fill the disk. So the commands find nothing to do by their own rules.
 """
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import h5py
 import numpy as np
@@ -24,11 +25,11 @@ from pipeline.config import CollateSettings, Config
 from pipeline.errors import EXIT_OK
 from pipeline.jobs import STATUS, Shard
 from pipeline.manifest import plan_of, read_manifest, write_manifest
-from pipeline.plan import LayerPlan, Plan
-from pipeline.recipe import recorded_steps
+from pipeline.plan import Plan
 from pipeline.records import canonical_json
-from pipeline.shard_file import IMAGE_FILTERS, SCHEMA
+from pipeline.shard_file import PICTURES, SCHEMA
 from pipeline.store import OutputFolder, output_folder, prepare
+from pipeline.stored import Numbers, write_pictures
 from pipeline.sweep import prepare_plan
 
 
@@ -53,7 +54,7 @@ def _make(config: Config) -> int:
         for layer in model.layers:
             folder.layer(model.label, layer.info.name).mkdir(parents=True)
             for seed in plan.seeds:
-                _write_series(folder, layer, list(plan.layer_shards(model, layer, seed)))
+                _write_series(folder, list(plan.layer_shards(model, layer, seed)))
     _write_atlas(folder, config.collate)
     return EXIT_OK
 
@@ -61,11 +62,11 @@ def _make(config: Config) -> int:
 # --- shards --------------------------------------------------------------------------------------
 
 
-def _write_series(folder: OutputFolder, layer: LayerPlan, shards: Sequence[Shard]) -> None:
+def _write_series(folder: OutputFolder, shards: Sequence[Shard]) -> None:
     """Write the shards of a layer and seed, which differ in their channels alone."""
     moulds: dict[int, _Mould] = {}
     for shard in reversed(shards):  # so that moulds have room for the longest numbers
-        mould = moulds.get(len(shard.channels)) or _Mould.of(shard, layer.info.n_channels)
+        mould = moulds.get(len(shard.channels)) or _Mould.of(shard)
         moulds[len(shard.channels)] = mould
         # Not made durable, unlike those of a real run: that would take most of the time.
         folder.shard(shard).write_bytes(mould.cast(shard))
@@ -75,6 +76,8 @@ def _write_series(folder: OutputFolder, layer: LayerPlan, shards: Sequence[Shard
 class _Mould:
     """A sealed shard that others are cast from."""
 
+    table: bytes
+    """Where its arrays lie."""
     body: bytes
     """The file without its user block."""
     user_block: int
@@ -82,48 +85,37 @@ class _Mould:
     """Where in the body the channels' numbers are."""
 
     @staticmethod
-    def of(shard: Shard, n_channels: int) -> "_Mould":
-        places: list[int] = []
-
-        def fill(file: h5py.File) -> None:
-            _fill(file, shard, n_channels)
-            places.append(file["channel"].id.get_offset())
-
-        data = sealed_file.seal(_header(shard), fill)
-        user_block = sealed_file.read_header(data, SCHEMA)["user_block"]
-        return _Mould(data[user_block:], user_block, places[-1] - user_block)
+    def of(shard: Shard) -> "_Mould":
+        data = sealed_file.seal(_header(shard), partial(_fill, shard=shard))
+        sealed = sealed_file.unseal(data, SCHEMA)
+        user_block = sealed.header["user_block"]
+        channel = sealed.arrays["channel"]
+        assert isinstance(channel, Numbers)
+        table = data.split(b"\n", 3)[2]
+        return _Mould(table, data[user_block:], user_block, channel.start)
 
     def cast(self, shard: Shard) -> bytes:
         """The file of another shard of the same series, with as many channels."""
         numbers = np.asarray(shard.channels, dtype=np.int64).tobytes()
-        end = self.place + len(numbers)
-        block = sealed_file.opening(_header(shard), self.user_block).ljust(self.user_block)
-        body = self.body[: self.place] + numbers + self.body[end:]
-        return sealed_file.stamped(block + body)
+        block = sealed_file.opening(_header(shard), self.user_block) + self.table + b"\n"
+        body = self.body[: self.place] + numbers + self.body[self.place + len(numbers) :]
+        return sealed_file.stamped(block.ljust(self.user_block) + body)
 
 
 def _header(shard: Shard) -> dict[str, object]:
-    return {"schema": SCHEMA, "series": shard.series.key, "channels": shard.channels}
+    whose = {"series": shard.series.key, "channels": shard.channels}
+    return {"schema": SCHEMA, **whose, "facts": {"seconds_per_job": 0.06, "device": "cpu"}}
 
 
-def _fill(file: h5py.File, shard: Shard, n_channels: int) -> None:
+def _fill(file: h5py.File, shard: Shard) -> None:
     """The datasets of a shard, as `shard_file` lays them out."""
-    recipe, n = shard.series.recipe, len(shard.channels)
+    n, size = len(shard.channels), shard.series.recipe.image_size
     file.attrs["identity"] = canonical_json(shard.series.identity)
-    file.attrs["facts"] = canonical_json({"seconds_per_job": 0.06, "device": "cpu"})
     file["channel"] = np.asarray(shard.channels, dtype=np.int64)
     file["status"] = np.full(n, STATUS["ok"], np.uint8)
-    file["status"].attrs["meaning"] = canonical_json(STATUS)
-    file["start"] = np.zeros(n, np.uint8)
-    steps = recorded_steps(recipe)
-    file["trace_step"] = np.asarray(steps)
-    picture = (*recipe.image_size, len(shard.series.network.mean))
-    grey = np.full((n, *picture), 128, np.uint8)
-    file.create_dataset("image", data=grey, chunks=(1, *picture), **IMAGE_FILTERS)
-    for name in ("activation", "activation_robust", "activation_max", "high_frequency", "clipped"):
-        file.create_dataset(name, (n,), "f4", fillvalue=1.0)
-    file.create_dataset("trace", (n, len(steps)), "f4", fillvalue=1.0)
-    file.create_dataset("response", (n, n_channels), "f4", fillvalue=1.0)
+    file["activation"] = np.ones(n, np.float32)
+    grey = np.full((n, *size, len(shard.series.network.mean)), 128, np.uint8)
+    write_pictures(file, "image", grey, PICTURES["image"])
 
 
 # --- atlas ---------------------------------------------------------------------------------------
