@@ -1,6 +1,5 @@
 """The command line: `atlas COMMAND [Hydra overrides]`, one short function per command."""
 
-import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -11,11 +10,13 @@ from pipeline.errors import (
     EXIT_OK,
     EXIT_PREEMPTED,
     EXIT_USER_ERROR,
+    FULL,
     StorageError,
     UserError,
+    tell,
     unknown,
 )
-from pipeline.family import LEAVING_SIGNALS
+from pipeline.family import Preempted, leave_when_told
 from pipeline.lock import locked
 from pipeline.store import OutputFolder, output_folder
 
@@ -44,8 +45,7 @@ def run(config: Config) -> int:
     """Optimise what is missing, then collate."""
     from pipeline import sweep
 
-    for number in LEAVING_SIGNALS:
-        signal.signal(number, lambda number, frame: sys.exit(EXIT_PREEMPTED))
+    leave_when_told()
     return sweep.run(config)
 
 
@@ -53,9 +53,10 @@ def plan(config: Config) -> int:
     """Print what a run would do."""
     from pipeline import sweep
     from pipeline.report.plan import plan_table
+    from pipeline.report.tables import say
 
     planned, devices = sweep.prepare_plan(config)
-    print(plan_table(_folder(config), planned, devices))
+    say(plan_table(_folder(config), planned, devices))
     return sweep.tell_left_out(planned.left_out)
 
 
@@ -64,26 +65,29 @@ def layers(config: Config) -> int:
     from pipeline import sweep
     from pipeline.plan import LeftOut
     from pipeline.report.layers import layer_table
+    from pipeline.report.tables import say
     from pipeline.survey import Survey, survey
 
     found = survey(config)
-    print(layer_table(config, [each for each in found if isinstance(each, Survey)]))
+    say(layer_table(config, [each for each in found if isinstance(each, Survey)]))
     return sweep.tell_left_out([each for each in found if isinstance(each, LeftOut)])
 
 
 def status(config: Config, *words: str) -> int:
     """Print how far an output folder is."""
     from pipeline.report.status import status_table
+    from pipeline.report.tables import say
 
-    print(status_table(_folder(config), every_layer="all" in words))
+    say(status_table(_folder(config), every_layer="all" in words))
     return EXIT_OK
 
 
 def failures(config: Config, *words: str) -> int:
     """Print which tasks failed, or the full story of some."""
     from pipeline.report.failures import failures_report
+    from pipeline.report.tables import say
 
-    print(failures_report(_folder(config), words))
+    say(failures_report(_folder(config), words))
     return EXIT_OK
 
 
@@ -92,11 +96,12 @@ def retry(config: Config, *words: str) -> int:
     from pipeline.cases import retry
     from pipeline.manifest import read_manifest
     from pipeline.report.failures import put_back_report
+    from pipeline.report.tables import say
 
     folder = _folder(config)
     manifest = read_manifest(folder)
     with locked(folder):
-        print(put_back_report(folder, retry(folder, manifest, words)))
+        say(put_back_report(folder, retry(folder, manifest, words)))
     return EXIT_OK
 
 
@@ -105,12 +110,13 @@ def collate(config: Config) -> int:
     from pipeline.collate.run import collate
     from pipeline.manifest import read_manifest
     from pipeline.report.summary import summary
+    from pipeline.report.tables import say
 
     folder = _folder(config)
     read_manifest(folder)
     with locked(folder):
         collate(folder, config.collate, anew=True)
-        print(summary(folder))
+        say(summary(folder))
     return EXIT_OK
 
 
@@ -120,9 +126,9 @@ def verify(config: Config) -> int:
     from pipeline.verify import verify
 
     folder = _folder(config)
-    manifest = read_manifest(folder)
+    read_manifest(folder)
     with locked(folder):
-        return verify(manifest, folder)
+        return verify(config, folder)
 
 
 def clean(config: Config, *words: str) -> int:
@@ -130,12 +136,13 @@ def clean(config: Config, *words: str) -> int:
     from pipeline import cleaning
     from pipeline.manifest import read_manifest
     from pipeline.report.cleaning import cleaning_table
+    from pipeline.report.tables import say
 
     folder = _folder(config)
     manifest = read_manifest(folder)
     with locked(folder):
         found = cleaning.look_through(folder, manifest)
-        print(cleaning_table(folder, found))
+        say(cleaning_table(folder, found))
         if found.removable and ("yes" in words or _agrees()):
             cleaning.remove(folder, found)
             print("removed")
@@ -174,11 +181,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(argv)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        tell(f"error: {error}")
         return EXIT_USER_ERROR
     except StorageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        tell(f"error: {error}")
         return EXIT_IO
+    except OSError as error:  # whatever it was that met the full disk
+        if error.errno not in FULL:
+            raise
+        tell(f"error: {error}")
+        return EXIT_IO
+    except Preempted:
+        return EXIT_PREEMPTED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
 
@@ -196,17 +210,21 @@ def _dispatch(argv: list[str]) -> int:
         from pipeline.collate import run as collation
 
         return collation.main(rest)
+    if command == "compare-here":
+        from pipeline.collate import compare
+
+        return compare.main(rest)
     if command.startswith("-"):  # Hydra's own flags, such as tab completion, need no command
         command, rest = "plan", argv
     if command not in COMMANDS:
         raise unknown("command", command, COMMANDS, "`atlas` alone explains them.")
     from pipeline.compose import with_config
 
-    words, overrides = _words(command, rest)
+    words, overrides = split_words(command, rest)
     return with_config(lambda config: COMMANDS[command](config, *words), overrides)
 
 
-def _words(command: str, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_words(command: str, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """The words among the arguments of a command, and all else, which is for Hydra.
 
     Raises:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.crew import submissions
+from pipeline.crew import lasting
 from pipeline.errors import StorageError, UserError
 from pipeline.failures import Failure, read_failure
 from pipeline.store import OutputFolder
@@ -20,6 +20,7 @@ from pipeline.wording import counted
 
 _OF_DONE = "failures of tasks that are done"
 _KEY = "[0-9a-f]{64}"
+_WORKER = "worker-[0-9a-f]{8}"
 _LAYER = "(?P<model>[^/]+)/(?P<layer>[^/]+?)"
 
 KINDS = {
@@ -32,9 +33,10 @@ KINDS = {
     "lists of photographs": rf"photographs/{_KEY}\.jsonl",
     "inputs of recipes": rf"inputs/{_KEY}(\.[^/]*)?",
     _OF_DONE: rf"failures/(retried/)?{_KEY}\.\d+(\.[0-9a-f]{{8}})?\.json",
-    "logs and requests of workers": r"logs/(drain|worker-[0-9a-f]{8}\.(log|json|submitted|pulse))",
-    "unfinished files": r"(.*/)?(\.[^/]*\.tmp|worker-[0-9a-f]{8}\.pulse\.tmp)",
-    "atlas and manifest": r"atlas\.h5|manifest\.json|lock",
+    "what workers were told and said": rf"logs/(drain|{_WORKER}\.(json|log|pulse|submitted|exit))",
+    "files of Slurm jobs": r"logs/slurm/([0-9_]+_(submitted\.pkl|log\.out)|[0-9a-f]{32}\.pkl)",
+    "unfinished files": rf"(.*/)?\.[^/]*\.tmp|logs/{_WORKER}\.(pulse|exit)\.tmp",
+    "atlas and manifest": r"atlas\.(h5|json)|manifest\.json|lock",
 }
 """Every kind of file that an output folder holds, by its path; in the order of removal."""
 
@@ -58,7 +60,7 @@ def look_through(folder: OutputFolder, manifest: dict[str, Any]) -> Findings:
         UserError: workers may be writing that go on by themselves; or the list of photographs is
             gone, so that nobody can tell which studies of them are wanted.
     """
-    at_work = list(submissions(folder))
+    at_work = lasting(folder)
     if at_work:
         raise UserError(
             f"{counted(len(at_work), 'worker')} that {at_work[0].engine} was given may still be at "

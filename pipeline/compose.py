@@ -11,9 +11,10 @@ import os
 import re
 import sys
 import types
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from pipeline.config import Config, config_folder, make_config
 from pipeline.errors import EXIT_OK, UserError, unknown
@@ -35,7 +36,7 @@ def with_config(command: Callable[[Config], int], arguments: Sequence[str]) -> i
         UserError: overrides that cannot be parsed, unknown keys or choices, values out of range.
     """
     flags, rest = _parsed(arguments)
-    with _explained():
+    with _explained(rest):
         rest += _further_files(flags.config_dir, rest)
         if any(argument.startswith("-") for argument in rest):
             _show(rest)
@@ -52,6 +53,7 @@ def _parsed(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         UserError: another flag. Some would have Hydra run what a file names.
     """
     parser = argparse.ArgumentParser(prog="atlas COMMAND", add_help=False, allow_abbrev=False)
+    parser.error = _refuse  # type: ignore[method-assign]
     parser.add_argument("--config-dir", "-cd", metavar="FOLDER")
     parser.add_argument("--multirun", "-m", action="store_true")
     known, rest = parser.parse_known_args(arguments)
@@ -71,13 +73,23 @@ def _further_files(folder: str | None, overrides: Sequence[str]) -> list[str]:
 
 def _show(arguments: Sequence[str]) -> None:
     import hydra
+    from hydra._internal.utils import get_args_parser
 
+    parser = get_args_parser()
+    parser.error = _refuse  # type: ignore[method-assign]
+    parser.parse_args(arguments)
     # Hydra reads the command line itself, and hands exceptions on only when asked to.
     sys.argv = [sys.argv[0], *arguments]
     os.environ["HYDRA_FULL_ERROR"] = "1"
     _hide_command_from_completion()
     folder = str(config_folder())
     hydra.main(version_base="1.3", config_path=folder, config_name="config")(print)()
+
+
+def _refuse(message: str) -> NoReturn:
+    """What a parser of flags does instead of telling how it is used."""
+    told = f"{message}. Settings are KEY=VALUE; `atlas run --help` lists the flags of Hydra."
+    raise UserError(told)
 
 
 def _jobs(overrides: Sequence[str], several: bool) -> Iterator[list[str]]:
@@ -106,36 +118,46 @@ def _composed(overrides: Sequence[str]) -> Config:
 
 
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
+def _explained(overrides: Sequence[str]) -> Iterator[None]:
+    """Turn what Hydra raises into one message; keep what it warns of to itself."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:  # of many kinds: Hydra trips over what it does not expect
+            raise _explain(error, overrides) from error
 
-    try:
-        yield
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise _explain(error) from error
 
-
-def _explain(error: Exception) -> UserError:
+def _explain(error: Exception, overrides: Sequence[str]) -> UserError:
     """Hydra's complaint in one message, with the nearest valid names."""
+    from hydra.errors import OverrideParseException
+
     options = getattr(error, "options", None)
     missing = getattr(error, "missing_cfg_file", None)
     if missing and options is not None:
         group, _, choice = str(missing).removesuffix(".yaml").rpartition("/")
-        return unknown(f"{group} choice", choice, options)
-    text = str(error)
-    key = re.search(r"Could not override '([^'@]+)(@[^']*)?'", text)
-    if key and key[1] in config_keys():
-        group = key[1].partition(".")[0]
-        return UserError(
-            f"the chosen {group} has no {key[1]!r}; choose one that has it as well: {group}=..., "
-            "before or after it."
-        )
-    if key:
-        return unknown("config key", key[1], config_keys(), "`atlas run --cfg job` shows all.")
-    causes = [text, str(error.__cause__ or "")]
-    told = " ".join(line.strip() for cause in causes for line in cause.splitlines() if line.strip())
-    return UserError(told[:400])
+        return unknown(f"{group.strip('/')} choice", choice, options)
+    key = re.search(r"Could not override '([^'@]+)(@[^']*)?'", str(error))
+    if key and (key[1] not in config_keys() or "." in key[1]):
+        return _no_such_key(key[1])
+    told = f"{str(error) or type(error).__name__} {error.__cause__ or ''}".strip()
+    if isinstance(error, OverrideParseException):
+        remedy = "Put a value that holds special characters in quotes of its own: 'KEY=\"VALUE\"'."
+        return UserError(f"{error.override!r} cannot be understood: {told}. {remedy}")
+    return UserError(f"no config can be made of {' '.join(overrides)!r}: {told}")
+
+
+def _no_such_key(key: str) -> UserError:
+    """A key that is in no config, or not in this one."""
+    if key not in config_keys():
+        return unknown("config key", key, config_keys(), "`atlas run --cfg job` shows all.")
+    group = key.partition(".")[0]
+    return UserError(
+        f"the chosen {group} has no {key!r}; choose one that has it as well: {group}=..., before "
+        "or after it."
+    )
 
 
 def config_keys() -> list[str]:

@@ -14,6 +14,7 @@ from pipeline.objective_records import JointObjective, Objective
 from pipeline.optimizer_records import Optimizer
 from pipeline.parameterization_records import FROM_NOISE_ALONE, Mask, Parameterization
 from pipeline.photograph_records import DatasetConfig, SaliencyMethod
+from pipeline.ranges import within
 from pipeline.recipe import LARGEST_IMAGE, DatasetInit, Init, NoiseInit, Octaves, Regularizers
 from pipeline.records import build, choice_name
 from pipeline.transform_record import Transforms
@@ -56,8 +57,8 @@ class ModelConfig:
             raise ValueError("args are for a callable of your own; give its name as target.")
         if self.std is not None and not all(value > 0 for value in self.std):
             raise ValueError(f"std must be above 0, not {list(self.std)}.")
-        if self.input_size is not None and self.input_size < 1:
-            raise ValueError(f"input_size must be 1 or more, not {self.input_size}.")
+        if self.input_size is not None:
+            within(1, LARGEST_IMAGE, input_size=self.input_size)
 
     @property
     def title(self) -> str:

@@ -1,6 +1,5 @@
 """The crew: the workers of a run, what each has to do, and what is heard of it."""
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,6 +7,8 @@ from typing import Any
 
 from pipeline.executors.base import WAITING, Handle, State
 from pipeline.jobs import Task
+from pipeline.pulse import known_facts
+from pipeline.records import parse_object
 from pipeline.store import OutputFolder, write_json
 
 
@@ -65,10 +66,9 @@ def _life(pulse: Mapping[str, Any]) -> tuple[Any, ...]:
 def read_pulse(folder: OutputFolder, tag: str) -> dict[str, Any] | None:
     """What a worker last said of itself, if it can be read."""
     try:
-        pulse = json.loads(folder.pulse(tag).read_text())
+        return known_facts(parse_object(folder.pulse(tag).read_bytes()))
     except (OSError, ValueError):
         return None
-    return pulse if isinstance(pulse, dict) else None
 
 
 def last_words(folder: OutputFolder, tag: str, lines: int = 1) -> str:
@@ -110,18 +110,23 @@ def submissions(folder: OutputFolder) -> Iterator[Submission]:
     """The workers that are written down; perhaps they have ended meanwhile."""
     for path in sorted(folder.logs.glob("worker-*.submitted")):
         try:
-            values = json.loads(path.read_text())
+            values = parse_object(path.read_bytes())
             handle = Handle(path.stem, str(values["where"]))
             yield Submission(str(values["engine"]), handle, tuple(map(str, values["tasks"])))
         except (OSError, ValueError, KeyError, TypeError):
             continue
 
 
+def lasting(folder: OutputFolder) -> list[Submission]:
+    """Those that may still be at work: all that have not written down how they ended."""
+    return [s for s in submissions(folder) if not folder.ending(s.handle.tag).exists()]
+
+
 def clear_requests(folder: OutputFolder) -> None:
     """Remove what earlier runs asked of workers that died with them; under the lock only."""
-    lasting = {submission.handle.tag for submission in submissions(folder)}
+    kept = {submission.handle.tag for submission in submissions(folder)}
     for path in _requests(folder):
-        if path.name.partition(".")[0] not in lasting:
+        if path.name.partition(".")[0] not in kept:
             path.unlink(missing_ok=True)
 
 

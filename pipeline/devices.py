@@ -34,6 +34,9 @@ def _has_bf16(device: str) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
+MOST_WORKERS = 10_000
+"""Of a cluster; Slurm's own limit of jobs, unless its administrator sets another."""
+
 MOST_CPU_WORKERS = 8
 BYTES_PER_CPU_WORKER = 2 * 2**30
 
@@ -56,6 +59,11 @@ def find_devices(settings: ExecutorSettings) -> list[str]:
     if isinstance(settings, LocalSettings):
         return _devices_here(settings.devices)
     count = settings.jobs if isinstance(settings, SlurmSettings) else settings.workers or 1
+    if count > MOST_WORKERS:
+        raise UserError(
+            f"executor={settings.name} is asked for {count} workers at once; {MOST_WORKERS} is the "
+            "most that clusters take."
+        )
     return [ELSEWHERE if settings.gpus else "cpu"] * count
 
 

@@ -4,7 +4,6 @@ The records are the only count of attempts. A task whose last attempt failed is 
 leave it alone until it is put back.
 """
 
-import json
 import uuid
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.records import build, plain
+from pipeline.records import build, parse_object, plain
 from pipeline.store import OutputFolder, write_json
 
 _FRAME, _FATAL = '  File "', "Fatal Python error: "
@@ -46,8 +45,10 @@ class Failure:
     @property
     def layers(self) -> tuple[str, ...]:
         """The layers that it was about."""
-        layer = self.request.get("layer")
-        return (str(layer),) if layer else tuple(map(str, self.request.get("layers", ())))
+        layer, layers = self.request.get("layer"), self.request.get("layers")
+        if layer:
+            return (str(layer),)
+        return tuple(map(str, layers)) if isinstance(layers, list) else ()
 
 
 def write_failure(folder: OutputFolder, failure: Failure) -> None:
@@ -75,8 +76,8 @@ def read_failures(folder: OutputFolder, put_back: bool = False) -> list[Failure]
 def read_failure(path: Path) -> Failure | None:
     """A record, if it can be read."""
     try:
-        return build(Failure, json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError, RecursionError, AttributeError, UserError):
+        return build(Failure, parse_object(path.read_bytes()))
+    except (OSError, ValueError, UserError):
         return None
 
 

@@ -39,10 +39,14 @@ class Frame:
     """Whether a file without it is no use."""
 
     @property
+    def largest(self) -> tuple[int, ...]:
+        """Shape of the largest such array."""
+        return tuple(side.most if isinstance(side, UpTo) else side for side in self.shape)
+
+    @property
     def most_bytes(self) -> int:
-        """What the largest such array takes."""
-        sides = (side.most if isinstance(side, UpTo) else side for side in self.shape)
-        return math.prod(sides) * np.dtype(self.dtype).itemsize
+        """What that takes."""
+        return math.prod(self.largest) * np.dtype(self.dtype).itemsize
 
     def fits(self, array: Stored, lengths: dict[str, int]) -> bool:
         """Whether an array is like this, as far as can be told without reading it.

@@ -13,7 +13,7 @@ from pipeline.jobs import LayerInfo, NetworkIdentity, Series, Shard
 from pipeline.objective_records import JointObjective
 from pipeline.photograph_records import MOST_PHOTOGRAPHS, SaliencyMethod
 from pipeline.ranges import not_negative, one_or_more, require, within
-from pipeline.recipe import Recipe, snapshot_steps
+from pipeline.recipe import Recipe, snapshot_count
 from pipeline.targets import Targets, is_ascending
 
 FLOPS_PER_SECOND = {"cpu": 3e10, "cuda": 2e13}
@@ -30,6 +30,8 @@ _MEASURED_VIEWS = 17
 
 _MOST_CHANNELS, _MOST_TARGETS = 2**24, 2**20
 """Of a layer; more are a mistake, or a manifest that was made up."""
+
+_MOST_COLOURS = 4096
 
 _LARGEST_PICTURE = 2**31
 """Bytes; HDF5 takes no more in one chunk than twice that."""
@@ -109,7 +111,8 @@ class ModelPlan:
         names = [layer.info.name for layer in self.layers]
         require(len(set(names)) == len(names), "two layers of one name.")
         mean, std = self.network.mean, self.network.std
-        require(len(mean) == len(std) > 0, f"mean {list(mean)} and std {list(std)}.")
+        require(len(mean) == len(std), f"mean of {len(mean)} colours and std of {len(std)}.")
+        within(1, _MOST_COLOURS, colours=len(mean))
         one = math.prod(self.recipe.image_size) * self.colours
         require(one < _LARGEST_PICTURE, f"pictures of {one} bytes.")
         objective = self.recipe.objective
@@ -249,7 +252,7 @@ def flops_per_second(devices: Iterable[str]) -> float:
 
 def picture_bytes(recipe: Recipe, colours: int) -> int:
     """Of all pictures of a job, those on the way included; one byte for each colour of a pixel."""
-    layers = colours * (1 + len(snapshot_steps(recipe))) + recipe.parameterization.alpha
+    layers = colours * (1 + snapshot_count(recipe)) + recipe.parameterization.alpha
     return math.prod(recipe.image_size) * recipe.variants * layers
 
 

@@ -18,6 +18,27 @@ UNITS = {"ascend": "channels", "study": "photographs", "illustrate": "examples"}
 """What the work of a kind of bundle is counted in."""
 
 
+_TEXTS, _LISTS = ("host", "device", "kind", "at"), ("tasks", "unwritten")
+_NUMBERS = ("pid", "beat", "done", "flops", "busy", "seconds")
+
+
+def known_facts(told: dict[str, Any]) -> dict[str, Any]:
+    """What of a pulse is what a worker may say of itself; the rest is nobody's business."""
+    return {
+        **{name: told[name] for name in _TEXTS if isinstance(told.get(name), str)},
+        **{name: told[name] for name in _NUMBERS if _is_number(told.get(name))},
+        **{name: told[name] for name in _LISTS if _is_list_of_texts(told.get(name))},
+    }
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and 0 <= value < 2**63  # type: ignore[operator]
+
+
+def _is_list_of_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
 class Pulse:
     """Says what the worker is at; the driver reads it, nothing depends on it.
 
@@ -66,5 +87,6 @@ class Pulse:
         self.facts["seconds"] = 0.0 if self._begun is None else self._written - self._begun
         temporary = self.path.with_suffix(".pulse.tmp")
         with contextlib.suppress(OSError):  # a full disk is met, and told, by the next commit
+            self.path.parent.mkdir(exist_ok=True)
             temporary.write_text(json.dumps(self.facts))
             temporary.replace(self.path)

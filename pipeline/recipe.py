@@ -168,3 +168,9 @@ def snapshot_steps(recipe: Recipe) -> list[int]:
         return []
     kept = [*range(every, steps, every), steps]
     return [0, *(start + step for start in range(0, recipe.total_steps, steps) for step in kept)]
+
+
+def snapshot_count(recipe: Recipe) -> int:
+    """How many those are, which may be too many to write them down."""
+    steps, every = recipe.optimizer.steps, recipe.snapshots
+    return 1 + -(-steps // every) * (recipe.total_steps // steps) if every else 0

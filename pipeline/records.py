@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import math
 import types
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -16,6 +15,9 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from pipeline.errors import UserError, unknown
 
 T = TypeVar("T")
+
+LARGEST_NUMBER = 3.4e38
+"""What fp32 holds, in which all is computed."""
 
 
 def canonical_json(value: object) -> str:
@@ -184,8 +186,8 @@ def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
         raise _wrong_type(where, value, _type_name(hint))
     if hint is int and not -(2**63) <= value < 2**63:
         raise _wrong_type(where, value, "a whole number of 64 bits")
-    if hint is float and not math.isfinite(value):
-        raise _wrong_type(where, value, "a finite number")
+    if hint is float and not abs(value) <= LARGEST_NUMBER:
+        raise _wrong_type(where, value, f"a number of at most {LARGEST_NUMBER:g}")
     return value
 
 

@@ -31,7 +31,7 @@ from pipeline.failures import Failure, attempts_at, write_failure
 from pipeline.family import LEAVING_SIGNALS
 from pipeline.jobs import Task
 from pipeline.packing import pack
-from pipeline.store import OutputFolder, write_json
+from pipeline.store import OutputFolder, write_atomically, write_json
 
 RELIST_SECONDS = 60.0
 """A network file system may show files that others wrote so much later, at most."""
@@ -172,7 +172,7 @@ class Scheduler:
 
     def _start_workers(self) -> None:
         room = self.executor.max_submitted - len(self.workers)
-        if self.outcome.exit_code or not self.bundles or room < 1:
+        if self.outcome.exit_code or not self.bundles or room < 1 or self._waits_for_a_good_start():
             return
         bundles = [self.bundles.popleft() for _ in range(min(room, len(self.bundles)))]
         requests = [self._request(tasks) for tasks in bundles]
@@ -185,6 +185,11 @@ class Scheduler:
             forget(self.folder, request.tag)
             self.bundles.append(tasks)
 
+    def _waits_for_a_good_start(self) -> bool:
+        """Whether so many workers ended before they began that those under way must show first."""
+        begun = any(worker.has_begun for worker in self.workers)
+        return self.false_starts >= MOST_FALSE_STARTS and not begun
+
     def _request(self, tasks: Sequence[Task]) -> Request:
         tag = f"worker-{uuid.uuid4().hex[:8]}"
         write_json(self.folder.bundle(tag), self.work.bundle(tasks))
@@ -195,8 +200,9 @@ class Scheduler:
     def _look_around(self) -> None:
         states = self.executor.poll([worker.handle for worker in self.workers])
         for worker in list(self.workers):
-            worker.listen(self.folder)
             worker.state = states[worker.tag]
+            if worker.state.phase != "waiting":  # thousands may wait, and have nothing to say
+                worker.listen(self.folder)
             if worker.state.phase == "ended":
                 self._after(worker, worker.state)
             else:
@@ -233,7 +239,8 @@ class Scheduler:
         if not left:
             return
         if state.exit_code == EXIT_IO:
-            raise StorageError(last_words(self.folder, worker.tag))
+            words = last_words(self.folder, worker.tag)
+            raise StorageError(f"a worker could not write to {self.folder.root}: {words}")
         if state.exit_code == EXIT_USER_ERROR:
             raise UserError(last_words(self.folder, worker.tag))
         if not worker.stalled and (state.exit_code == EXIT_PREEMPTED or self.outcome.exit_code):
@@ -348,7 +355,7 @@ class Scheduler:
 
     def _drain(self) -> None:
         self.outcome.exit_code = EXIT_INTERRUPTED
-        self.folder.drain.touch()
+        write_atomically(self.folder.drain, b"")
         self.executor.kill([w.handle for w in self.workers if w.state.phase == "waiting"])
         told = "finishing the shards in progress; Ctrl-C again to stop at once"
         print(f"\n{told}", file=sys.stderr)

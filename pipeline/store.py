@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pipeline import shard_file
-from pipeline.errors import StorageError, UserError
+from pipeline.errors import FULL, StorageError, UserError
 from pipeline.jobs import Product, Series, Shard, ShardResult, Task
 from pipeline.paths import user_path
 from pipeline.plan import LayerPlan, ModelPlan
@@ -42,6 +42,7 @@ class OutputFolder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.atlas = root / "atlas.h5"
+        self.brief = root / "atlas.json"
         self.montages = root / "montages"
         self.store = root / "store"
         self.failures = root / "failures"
@@ -91,11 +92,11 @@ class OutputFolder:
 
     def input(self, reference: str) -> Path:
         """The copy of a file that a recipe refers to."""
-        return self.root / "inputs" / reference
+        return self.root / "inputs" / safe_name(reference)
 
     def listing(self, digest: str) -> Path:
         """The list of a dataset's photographs."""
-        return self.root / "photographs" / f"{digest}.jsonl"
+        return self.root / "photographs" / safe_name(f"{digest}.jsonl")
 
     def montage(self, model: str, layer: str) -> Path:
         """The picture of a layer."""
@@ -146,14 +147,50 @@ class OutputFolder:
 
 
 def output_folder(root: str, name: str) -> OutputFolder:
-    """The folder of a run; raises UserError if its name or its root is none."""
+    """The folder of a run.
+
+    Raises:
+        UserError: its name or its root is none, or something in it leads elsewhere.
+    """
     if safe_name(name) != name:
         suggestion = safe_name(name).split("~")[0].strip("_") or "demo"
         raise UserError(
             f"name={name!r} cannot be a folder name; use letters, digits, - and _ "
             f"(for instance name={suggestion}). The folder around it is set by output_root."
         )
-    return OutputFolder(user_path(root, "output_root") / name)
+    folder = OutputFolder(user_path(root, "output_root") / name)
+    _check_contents(folder.root)
+    return folder
+
+
+def _check_contents(root: Path) -> None:
+    """Nothing in an output folder leads out of it, or keeps waiting whoever opens it.
+
+    The folder may be somebody else's, and what lies in it is overwritten and deleted. It may itself
+    be a link: that is the user's own doing.
+    """
+    inside = os.path.realpath(root) + os.sep
+    waiting = [inside]
+    while waiting:
+        try:
+            entries = list(os.scandir(waiting.pop()))
+        except OSError:  # not there, or told by whoever needs it
+            continue
+        for entry in entries:
+            if entry.is_symlink() and not os.path.realpath(entry.path).startswith(inside):
+                raise UserError(_leads_out(entry.path))
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(entry.path)
+            elif not (entry.is_symlink() or entry.is_file(follow_symlinks=False)):
+                raise UserError(f"{entry.path!r} is a pipe or a device; remove it.")
+
+
+def _leads_out(path: str) -> str:
+    return (
+        f"{path!r} is a link to {os.path.realpath(path)!r}. What lies in an output folder is "
+        "overwritten and deleted, so nothing in it may be a link to elsewhere. The folder itself "
+        "may: or set output_root."
+    )
 
 
 # --- writing -------------------------------------------------------------------------------------
@@ -250,17 +287,24 @@ def sweep_temporary(folder: OutputFolder) -> None:
 
 
 def prepare(folder: OutputFolder, needed_bytes: float) -> None:
-    """Create the output folder; raises UserError if it cannot be written or has no space."""
+    """Create the output folder.
+
+    Raises:
+        StorageError: the disk has less space than is needed.
+        UserError: the folder cannot be written.
+    """
+    probe = folder.root / f".probe.{uuid.uuid4().hex}.tmp"
     try:
         folder.logs.mkdir(parents=True, exist_ok=True)
-        probe = folder.root / f".probe.{uuid.uuid4().hex}.tmp"
         probe.write_bytes(b"layer atlas")
-        probe.unlink()
         free = shutil.disk_usage(folder.root).free
     except OSError as error:
-        raise UserError(not_writable(folder, error)) from error
+        raise not_writable(folder, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
     if free < needed_bytes:
-        raise UserError(
+        raise StorageError(
             f"the disk of {str(folder.root)!r} has {disk_size(free)} free and the sweep needs "
             f"about {disk_size(needed_bytes)}. Free some, or choose output_root=/some/folder."
         )
@@ -278,9 +322,10 @@ def disk_size(n: float) -> str:
     return f"{n:.0f} B"
 
 
-def not_writable(folder: OutputFolder, error: OSError) -> str:
-    """What a user is told."""
-    return (
+def not_writable(folder: OutputFolder, error: OSError) -> StorageError | UserError:
+    """What to raise where nothing can be written: the disk may be full, or the folder be wrong."""
+    kind = StorageError if error.errno in FULL else UserError
+    return kind(
         f"the output folder {str(folder.root)!r} cannot be written ({error.strerror}). "
         "Choose another with output_root=/some/folder."
     )

@@ -9,7 +9,8 @@ _JPEG_BYTES = 8
 
 def field_frames(study: Study) -> dict[str, Frame]:
     """Receptive fields, in pixels of the view."""
-    return {"box": Frame("i8", (study.info.positions, 4))}
+    pixels = range(study.image_size + 1)
+    return {"box": Frame("i8", (study.info.positions, 4), pixels)}
 
 
 def block_frames(study: Study, block: StudyBlock) -> dict[str, Frame]:

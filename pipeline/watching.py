@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.crew import read_pulse, submissions
+from pipeline.crew import lasting, read_pulse
 from pipeline.lock import Holder, owner
 from pipeline.pulse import UNITS
 from pipeline.store import OutputFolder
@@ -89,7 +89,7 @@ class Scene:
 def look_at(folder: OutputFolder) -> Scene:
     """Who is at work in a folder; takes up to a second, and writes nothing."""
     driver = owner(folder)
-    engines = {submission.handle.tag: submission.engine for submission in submissions(folder)}
+    engines = {submission.handle.tag: submission.engine for submission in lasting(folder)}
     # Without a driver, workers are at work only if they go on by themselves.
     requests = (path.stem for path in folder.logs.glob("worker-*.json"))
     tags = sorted(requests) if driver is not None else list(engines)

@@ -8,11 +8,9 @@ import faulthandler
 import json
 import os
 import signal
-import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from pipeline.committer import Committer
 from pipeline.errors import (
@@ -23,8 +21,9 @@ from pipeline.errors import (
     EXIT_USER_ERROR,
     StorageError,
     UserError,
+    tell,
 )
-from pipeline.family import LEAVING_SIGNALS, PARENT_VARIABLE, die_with
+from pipeline.family import PARENT_VARIABLE, Preempted, die_with, leave_when_told
 from pipeline.pulse import Pulse
 from pipeline.records import build
 from pipeline.store import OutputFolder
@@ -41,10 +40,6 @@ BUNDLES: dict[str, type[Bundle]] = {
 """What a worker can be asked to do, by the `kind` of a bundle."""
 
 
-class Preempted(BaseException):
-    """Told to leave: drop the tasks in the making, finish writing those that are made."""
-
-
 def main(argv: Sequence[str]) -> int:
     """Do the bundle that the command line names; returns the exit code."""
     if PARENT_VARIABLE in os.environ:
@@ -56,13 +51,13 @@ def main(argv: Sequence[str]) -> int:
     try:
         work(folder, path, pulse)
         return EXIT_OK
-    except (Preempted, Drained):
+    except (Preempted, Drained):  # what was made is written, what was in the making is dropped
         return EXIT_PREEMPTED
     except StorageError as error:
-        print(error, file=sys.stderr)
+        tell(error)
         return EXIT_IO
     except UserError as error:
-        print(error, file=sys.stderr)
+        tell(error)
         return EXIT_USER_ERROR
     except Exception:  # noqa: BLE001 - the driver reads it in the log and tries again
         traceback.print_exc()
@@ -81,15 +76,8 @@ def work(folder: OutputFolder, path: Path, pulse: Pulse) -> None:
 
 
 def _heed_signals() -> None:
-    for number in LEAVING_SIGNALS:
-        signal.signal(number, _preempt)
+    leave_when_told()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's business
     # A worker that hangs or crashes outside Python says at least where it was.
     faulthandler.enable()
     faulthandler.register(signal.SIGTERM, chain=True)
-
-
-def _preempt(number: int, frame: FrameType | None) -> None:
-    for leaving in LEAVING_SIGNALS:  # once is enough; what is made is being written
-        signal.signal(leaving, signal.SIG_IGN)
-    raise Preempted

@@ -22,7 +22,7 @@ FLOW = (
     *("transform_record", "parameterization_records", "photograph_records", "recipe", "jobs"),
     *("executor_records", "config", "targets", "plan", "wording"),
     *("stored", "sealed_file", "frames", "shard_file", "store", "backlog", "lock", "failures"),
-    *("listing", "photographs", "jpegs", "views", "pictures"),
+    *("listing", "image_files", "photographs", "jpegs", "views", "pictures"),
     *("rng", "batches", "gradients", "weights", "architectures", "models", "activations", "layers"),
     *("fields", "observe", "colours", "resample", "device_network"),
     *("objectives.base", "objectives.channels", "objectives.directions", "objectives.joint"),
@@ -44,7 +44,8 @@ FLOW = (
     *("collate.evidence_sheet", "collate.gather", "collate.coordinates"),
     *("collate.study_group", "collate.hdf5"),
     *("collate.layout", "collate.labels", "collate.montage", "collate.films"),
-    *("collate.evidence_pages", "collate.run"),
+    *("collate.evidence_pages", "collate.brief", "collate.child", "collate.compare"),
+    "collate.run",
     *("executors.base", "executors.local", "executors.slurm_job", "executors.slurm_queue"),
     *("executors.slurm_submit", "executors.slurm", "executors", "packing", "crew", "schedule"),
     *("progress", "stages", "cases", "wanted", "cleaning", "watching", "standing"),
@@ -102,7 +103,7 @@ def test_collation_knows_no_model_and_no_worker() -> None:
     "modules",
     [
         ["plan"],
-        ["collate.run", "collate.hdf5", "collate.montage", "collate.overlay"],
+        ["collate.run", "collate.hdf5", "collate.montage", "collate.overlay", "collate.compare"],
         ["evidence", "study", "study_store", "stages"],
         ["schedule", "store", "stages"],
         ["report.plan", "report.layers", "report.status", "report.summary", "report.cleaning"],
@@ -127,4 +128,4 @@ def test_only_the_door_knows_hydra() -> None:
         for module, path in MODULES.items()
         if any(name.split(".")[0] in ("hydra", "omegaconf") for name in imported(path))
     }
-    assert knowing <= {"config", "compose", "config_source", "collate.run"}  # the last one for YAML
+    assert knowing <= {"config", "compose", "config_source"}

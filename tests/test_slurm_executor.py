@@ -18,7 +18,7 @@ from pipeline.executor_records import SlurmSettings
 from pipeline.executors import slurm as slurm_module
 from pipeline.executors.base import Handle, Request, State
 from pipeline.executors.slurm import SlurmExecutor
-from pipeline.executors.slurm_queue import JobState, job_states
+from pipeline.executors.slurm_queue import JobState, Limits, job_states
 
 SETTINGS = SlurmSettings(jobs=2, gpus=0, cpus=1, memory_gb=0.1, minutes=30)
 TAGS = (f"worker-{number}" for number in itertools.count())
@@ -109,6 +109,7 @@ def test_workers_run_as_an_array_and_their_exit_codes_are_told(logs: Path) -> No
     assert executor.poll(handles)[handles[0].tag].phase == "waiting"
     assert [state.exit_code for state in wait(executor, handles)] == [0, 3, -9, EXIT_PREEMPTED]
     assert log(logs, handles[0]) == "hello\n"
+    assert json.loads((logs / f"{handles[1].tag}.exit").read_text()) == {"exit_code": 3}
     left = {path.name for path in (logs / "slurm").iterdir() if "submission.sh" not in path.name}
     assert left == {f"{handle.where}_0_log.out" for handle in handles[1:]}
 
@@ -164,6 +165,25 @@ def test_an_array_that_is_longer_than_the_site_allows_is_cut_and_no_more_run_at_
     assert executor.max_submitted > 5
 
 
+def test_an_array_that_is_refused_for_its_length_is_cut(
+    logs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm_module, "site_limits", lambda: Limits(array=100, jobs=100))
+    executor = open_slurm(logs)
+    handles = executor.submit([request(logs, SLEEP) for _ in range(5)])
+    arrays = [handle.where.partition("_")[0] for handle in handles]
+    assert [len(list(group)) for _, group in itertools.groupby(arrays)] == [2, 2, 1]
+    executor.stop(handles)
+    wait(executor, handles)
+
+
+def test_a_job_that_fails_before_its_worker_starts_says_why_in_the_workers_log(logs: Path) -> None:
+    executor = open_slurm(logs, setup=("echo there is no such module", "exit 7"))
+    handles = executor.submit([request(logs, TELL)])
+    assert wait(executor, handles) == [State("ended", 7)]
+    assert "there is no such module" in log(logs, handles[0])
+
+
 # --- leaving -------------------------------------------------------------------------------------
 
 
@@ -189,40 +209,42 @@ def test_a_worker_that_slurm_tells_to_leave_goes_on_later(logs: Path, slurm: Min
     assert {mark.name for mark in marks.iterdir()} == {"0", "1"}
 
 
-def test_a_stopped_worker_leaves_for_good_or_is_killed_and_one_that_waits_too(logs: Path) -> None:
-    stubborn = "import signal; signal.signal(15, signal.SIG_IGN); " + SLEEP
-    executor, marks = open_slurm(logs), lives(logs)
-    codes = (LEAVE, stubborn, SLEEP)
-    handles = executor.submit([request(logs, code, str(marks)) for code in codes])
-    wait_for(lambda: (marks / "0").exists() and "up" in log(logs, handles[1]))
+def test_a_stopped_worker_leaves_for_good_and_one_that_waits_too(logs: Path) -> None:
+    executor, marks = open_slurm(logs, jobs=1), lives(logs)
+    handles = executor.submit([request(logs, LEAVE, str(marks)) for _ in range(2)])
+    wait_for((marks / "0").exists)
     executor.stop(handles)
-    assert wait(executor, handles) == [State("ended", EXIT_PREEMPTED, "CANCELLED")] * 3
-    assert (logs / f"{handles[0].tag}.exit").exists()
-    assert not (logs / f"{handles[1].tag}.exit").exists(), "it was not killed"
-    assert "CANCELLED" in log(logs, handles[1]), "Slurm's own words are not in the log"
+    assert wait(executor, handles) == [State("ended", EXIT_PREEMPTED, "CANCELLED")] * 2
+    assert len(list(marks.iterdir())) == 1
 
 
 # --- coming back ---------------------------------------------------------------------------------
 
 
 def test_another_process_takes_workers_up_by_their_handles(logs: Path) -> None:
-    first = open_slurm(logs)
-    handles = first.submit([request(logs, SLEEP), request(logs, "import sys; sys.exit(4)")])
+    first = open_slurm(logs, jobs=3)
+    codes = [SLEEP, "import sys; sys.exit(4)", SLEEP]
+    handles = first.submit([request(logs, code) for code in codes])
     first.close()
     del first
     written = json.loads(json.dumps([[handle.tag, handle.where] for handle in handles]))
     handles = [Handle(*fields) for fields in written]
     second = open_slurm(logs)
-    wait(second, handles, lambda states: [s.phase for s in states] == ["running", "ended"])
+    phases = ["running", "ended", "running"]
+    wait(second, handles, lambda states: [state.phase for state in states] == phases)
     second.stop(handles[:1])
-    assert [state.exit_code for state in wait(second, handles)] == [EXIT_PREEMPTED, 4]
+    wait(second, handles[:2])
+    assert second.poll(handles)[handles[2].tag].phase == "running", "one more was stopped"
+    second.stop(handles[2:])
+    states = wait(second, handles)
+    assert [state.exit_code for state in states] == [EXIT_PREEMPTED, 4, EXIT_PREEMPTED]
 
 
 def test_a_job_that_slurm_has_forgotten_ended_as_was_written_down(logs: Path) -> None:
     known, unknown = Handle("worker-known", "99999"), Handle("worker-unknown", "99998_3")
     (logs / "worker-known.exit").write_text('{"exit_code": 74}')
+    assert open_slurm(logs).poll([known])[known.tag].exit_code == 74
     states = open_slurm(logs).poll([known, unknown])
-    assert states[known.tag].exit_code == 74
     assert states[unknown.tag].phase == "ended"
     assert states[unknown.tag].exit_code is None
     assert "no longer in the queue" in states[unknown.tag].told
@@ -349,6 +371,18 @@ def test_without_slurm_or_submitit_a_message_says_what_is_missing(
 
 
 @pytest.mark.slow
+def test_a_worker_that_does_not_leave_is_killed(logs: Path) -> None:
+    stubborn = "import signal; signal.signal(15, signal.SIG_IGN); " + SLEEP
+    executor = open_slurm(logs)
+    handles = executor.submit([request(logs, stubborn)])
+    wait_for((logs / f"{handles[0].tag}.log").exists)
+    wait_for(lambda: "up" in log(logs, handles[0]))
+    executor.stop(handles)
+    assert wait(executor, handles) == [State("ended", EXIT_PREEMPTED, "CANCELLED")]
+    assert "CANCELLED" in log(logs, handles[0]), "Slurm's own words are not in the log"
+
+
+@pytest.mark.slow
 def test_slurm_tells_a_job_before_its_time_limit(logs: Path) -> None:
     executor, marks = open_slurm(logs, minutes=1, notice_seconds=30), lives(logs)
     handles = executor.submit([request(logs, LEAVE, str(marks))])
@@ -375,7 +409,7 @@ def test_a_preempted_job_goes_on_by_whatever_rules_the_site_has(
         logs.mkdir(parents=True)
         executor, marks = open_slurm(logs), lives(logs)
         handles = executor.submit([request(logs, LEAVE, str(marks))])
-        wait_for(lambda: (marks / "0").exists())
+        wait_for((marks / "0").exists)
         slurm.preempt()
         assert wait(executor, handles)[0] == State("ended", 0)
         assert len(list(marks.iterdir())) == 2

@@ -273,7 +273,7 @@ def test_folder_without_the_right_to_write_is_told() -> None:
 
 
 def test_disk_without_space_is_told_with_both_numbers(folder: OutputFolder) -> None:
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(StorageError) as caught:
         prepare(folder, 5e18)
     for words in (repr(str(folder.root)), " free", "5000000000.0 GB", "output_root="):
         assert words in str(caught.value)

@@ -29,7 +29,8 @@ from pipeline.study_tasks import Study, blocks_of
 
 N, K, POSITIONS, UNREADABLE = 150, 6, 16, (3, 70)
 PLACES = np.tile(np.arange(N)[:, None] % POSITIONS, (1, K))
-BOXES = np.stack([np.arange(POSITIONS), np.zeros(16), np.arange(POSITIONS) + 4, np.full(16, 8)], 1)
+LEFT = np.arange(POSITIONS) // 2
+BOXES = np.stack([LEFT, 0 * LEFT, LEFT + 4, 0 * LEFT + 8], 1)
 
 
 def responses() -> NDArray[Any]:
@@ -124,11 +125,11 @@ def test_boxes_of_photographs_known_by_hand(folder: OutputFolder) -> None:
     fill_study(folder, study, responses(), PLACES, BOXES)
     merged(folder, study)
     found = read_findings(folder, study)
-    place = found.study.top.index % POSITIONS
-    eight = np.full_like(place, 8)
-    assert np.array_equal(found.top.view, np.stack([place, 0 * place, place + 4, eight], -1))
+    left = LEFT[found.study.top.index % POSITIONS]
+    eight = np.full_like(left, 8)
+    assert np.array_equal(found.top.view, np.stack([left, 0 * left, left + 4, eight], -1))
     # A view of 16 x 16 shows the middle half of 64 x 32 pixels, at half their size.
-    across = [16 + 2 * place, 0 * place, 24 + 2 * place, 2 * eight]
+    across = [16 + 2 * left, 0 * left, 24 + 2 * left, 2 * eight]
     assert np.array_equal(found.top.photograph, np.stack(across, -1))
 
 

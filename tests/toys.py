@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,14 @@ from pipeline.jobs import (
 )
 from pipeline.layers import describe_layers
 from pipeline.listing import Entry, Listing, look_through, write_listing
+from pipeline.manifest import SCHEMA as MANIFEST_SCHEMA
 from pipeline.objective_records import ChannelObjective
 from pipeline.objectives import Objective, Surroundings, make_objective
 from pipeline.optimizer_records import Adam
 from pipeline.parameterization_records import Fourier, Pixel
 from pipeline.plan import LayerPlan, ModelPlan, Plan, StudyPlan
 from pipeline.recipe import Recipe, Transforms, recorded_steps, snapshot_steps
+from pipeline.records import plain
 from pipeline.sealed_file import unseal
 from pipeline.shard_file import SCHEMA
 from pipeline.stages import Sweep
@@ -324,6 +327,19 @@ def fail(
             files=tuple(folder.relative(folder.product(product)) for product in task.products),
         )
         write_failure(folder, failure)
+
+
+@cache
+def toy_config() -> Config:
+    """A config that knows how to load none of the toys."""
+    return composed("models=[{name: toy, target: toys.none}]")
+
+
+def make_manifest(plan: Plan) -> dict[str, Any]:
+    """The manifest of a plan of toys."""
+    config = plain(toy_config())
+    told = {"schema": MANIFEST_SCHEMA, "config": config, "plan": plain(plan), "devices": ["cpu"]}
+    return {**told, "versions": {}, "timings": {}}
 
 
 def make_sweep(plan: Plan, folder: OutputFolder, *overrides: str) -> Sweep:

@@ -6,6 +6,7 @@ labelled arrays; h5py and HDF5 viewers open it as it is. Built beside its place 
 
 import contextlib
 import os
+import re
 import time
 import uuid
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.collate.coordinates import add_coordinates, colour_axis
 from pipeline.collate.gather import LayerView
-from pipeline.collate.scales import label
+from pipeline.collate.scales import as_text, label
 from pipeline.collate.study_group import (
     write_dataset,
     write_evidence,
@@ -90,11 +91,17 @@ def write_atlas(
         with open(temporary, "rb") as done:
             os.fsync(done.fileno())
         os.replace(temporary, folder.atlas)
-    except OSError as error:
-        raise StorageError(f"cannot write {folder.atlas}: {error}") from error
+    except (OSError, RuntimeError) as error:  # a full disk is either, by when HDF5 meets it
+        raise StorageError(f"cannot write {folder.atlas}: {_reason(error)}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _reason(error: Exception) -> str:
+    """What the system said, out of the several lines that HDF5 makes of it."""
+    told = re.search("error message = '([^']+)'", str(error))
+    return told[1] if told else str(error)
 
 
 def _write_layer(file: h5py.File, view: LayerView) -> None:
@@ -119,12 +126,12 @@ def _layer_group(file: h5py.File, view: LayerView) -> h5py.Group:
     model, info = view.model, view.layer.info
     group = file.create_group(view.group, track_order=True)
     parent = group.parent
-    parent.attrs["source"] = model.network.source
-    parent.attrs["weights_sha256"] = model.network.weights_sha256
+    parent.attrs["source"] = as_text(model.network.source)
+    parent.attrs["weights_sha256"] = as_text(model.network.weights_sha256)
     parent.attrs["mean"] = model.network.mean
     parent.attrs["std"] = model.network.std
     parent.attrs["input_size"] = model.input_size
-    group.attrs["module_type"] = info.module_type
+    group.attrs["module_type"] = as_text(info.module_type)
     group.attrs["n_channels"] = info.n_channels
     group.attrs["activation_shape"] = info.shape
     group.attrs["prefix_tokens"] = info.prefix_tokens
@@ -136,7 +143,7 @@ def _create_datasets(file: h5py.File, group: h5py.Group, view: LayerView) -> Non
     add_coordinates(group, view)
     per_job = (len(view.channels), len(view.plan.seeds))
     for name, frame in view.frames.items():
-        shape = (*per_job, *frame.shape)
+        shape = (*per_job, *frame.largest)
         if frame.packed:
             chunks = (1,) * (len(shape) - PICTURES[name]) + shape[-PICTURES[name] :]
             group.create_dataset(name, shape, "u1", chunks=chunks, **PICTURE_FILTERS)

@@ -7,19 +7,19 @@ must be there to say what happened.
 import json
 import multiprocessing
 import os
-import signal
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import h5py
+import yaml
 
-from pipeline.collate.evidence_pages import n_pages, write_pages
-from pipeline.collate.films import check_snapshots, film_paths, write_films
+from pipeline.collate.brief import is_current, write_brief
+from pipeline.collate.child import Died, run_apart
+from pipeline.collate.evidence_pages import write_pages
+from pipeline.collate.films import check_snapshots, write_films
 from pipeline.collate.gather import LayerView, layer_views
 from pipeline.collate.hdf5 import write_atlas
 from pipeline.collate.montage import write_montage
@@ -34,10 +34,6 @@ _ANEW = "anew"
 _MOST_PAINTERS = 16
 """Each holds a montage in memory, of up to half a gigabyte."""
 
-_ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-"""For small matrices: several processes draw side by side, and threads that wait for each other
-take a hundred times as long as one."""
-
 
 def collate(folder: OutputFolder, settings: CollateSettings, anew: bool = False) -> None:
     """Collate in a child process.
@@ -51,20 +47,12 @@ def collate(folder: OutputFolder, settings: CollateSettings, anew: bool = False)
         UserError: the list of photographs is gone or unreadable, or films are asked for of a sweep
             without snapshots.
     """
-    argv = [sys.executable, "-P", "-m", "pipeline", "collate-here", str(folder.root.resolve())]
-    argv += [canonical_json(vars(settings)), *([_ANEW] if anew else [])]
-    environment = {**os.environ, **_ONE_THREAD}
-    child = subprocess.run(argv, stderr=subprocess.PIPE, text=True, check=False, env=environment)
-    if child.returncode < 0:
-        name = signal.Signals(-child.returncode).name
-        reason = "is the memory full?" if name == "SIGKILL" else "is the disk full?"
-        raise StorageError(f"collating {folder.root} died of {name}; {reason}")
-    for code, error in ((EXIT_IO, StorageError), (EXIT_USER_ERROR, UserError)):
-        if child.returncode == code:
-            raise error(child.stderr.strip())
-    sys.stderr.write(child.stderr)
-    if child.returncode != EXIT_OK:
-        raise RuntimeError(f"collating {folder.root} failed")
+    how = [canonical_json(vars(settings)), *([_ANEW] if anew else [])]
+    try:
+        run_apart("collate-here", str(folder.root.resolve()), *how)
+    except Died as killed:
+        reason = "is the memory full?" if str(killed) == "SIGKILL" else "is the disk full?"
+        raise StorageError(f"collating {folder.root} died of {killed}; {reason}") from killed
 
 
 def main(argv: list[str]) -> int:
@@ -89,18 +77,20 @@ def collate_here(folder: OutputFolder, settings: CollateSettings, anew: bool) ->
     check_snapshots(settings, min(model.recipe.snapshots for model in plan.models))
     views = list(layer_views(folder, plan))
     content = content_of(manifest, views, settings)
-    if not anew and is_current(folder, views, content, settings):
+    if not anew and is_current(folder, content):
         return
+    folder.brief.unlink(missing_ok=True)
     paint(views, partial(write_montage, folder, settings=settings))
     if settings.films != "none":
         paint(views, partial(write_films, settings=settings))
     attributes = {
-        "config": _yaml(manifest["config"]),
+        "config": yaml.safe_dump(manifest["config"], sort_keys=False),
         "versions": canonical_json(manifest["versions"]),
     }
     write_atlas(folder, views, attributes, content)
     if settings.montage == "evidence":
         paint(views, partial(write_pages, tile=settings.tile))
+    write_brief(folder, views, settings)
     for path in dict.fromkeys(path for view in views for path in view.corrupt):
         print(f"corrupt file set aside, to be computed again: {path}", file=sys.stderr)
 
@@ -121,30 +111,6 @@ def _paint(view: LayerView, write: Callable[[LayerView], None]) -> list[Path]:
     return view.corrupt
 
 
-def is_current(
-    folder: OutputFolder, views: list[LayerView], content: str, settings: CollateSettings
-) -> bool:
-    """Whether atlas and pictures are there and made of this content."""
-    try:
-        with h5py.File(folder.atlas, "r") as atlas:
-            if str(atlas.attrs["content"]) != content:
-                return False
-            pictures = [path for view in views for path in _pictures(atlas, view, settings)]
-    except (OSError, RuntimeError, ValueError, KeyError):  # h5py raises any of them
-        return False
-    return all(picture.exists() for picture in pictures)
-
-
-def _pictures(atlas: h5py.File, view: LayerView, settings: CollateSettings) -> Iterator[Path]:
-    """The pictures of a layer that must be there."""
-    names = view.model.label, view.layer.info.name
-    yield view.folder.montage(*names)
-    if settings.montage == "evidence":
-        for number in range(n_pages(atlas[view.group], settings.tile)):
-            yield view.folder.sheet(*names, number + 1)
-    yield from film_paths(view, atlas[view.group]["status"][...], settings)
-
-
 def content_of(manifest: dict[str, Any], views: list[LayerView], settings: CollateSettings) -> str:
     """Digest of everything that goes into montages and atlas."""
     files = [
@@ -154,9 +120,3 @@ def content_of(manifest: dict[str, Any], views: list[LayerView], settings: Colla
     ]
     photographs = [view.photographs_done() for view in views]
     return digest([manifest["plan"], files, photographs, vars(settings)])
-
-
-def _yaml(config: dict[str, Any]) -> str:
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_yaml(OmegaConf.create(config))

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.collate.gather import LayerView
-from pipeline.collate.scales import add_scale, label
+from pipeline.collate.scales import add_scale, as_text, label
+from pipeline.errors import UserError
 from pipeline.evidence import (
     agreement,
     best_seed,
@@ -105,6 +106,11 @@ def write_dataset(group: h5py.Group, view: LayerView, plan: StudyPlan, found: Fi
     """Add the group `dataset`: statistics of each channel, its photographs, their pictures."""
     into = group.create_group("dataset", track_order=True)
     listing = Listing(view.folder.listing(plan.listing))
+    if (listing.digest, listing.count) != (plan.listing, plan.count):
+        raise UserError(
+            f"{str(listing.path)!r} is not the list of the photographs that were studied; run the "
+            "sweep again, and it is written anew."
+        )
     _describe(into, plan, found.study, listing)
     _write_statistics(into, view.channels, found.study)
     for name in ("top", "bottom"):
@@ -113,7 +119,7 @@ def write_dataset(group: h5py.Group, view: LayerView, plan: StudyPlan, found: Fi
 
 
 def _describe(into: h5py.Group, plan: StudyPlan, study: LayerStudy, listing: Listing) -> None:
-    into.attrs["source"] = plan.source
+    into.attrs["source"] = as_text(plan.source)
     into.attrs["listing_sha256"] = plan.listing
     into.attrs["photographs"] = study.count
     into.attrs["kept_in_full"] = len(study.rows)
@@ -178,8 +184,7 @@ def _positions(view: LayerView, place: NDArray[np.int32]) -> NDArray[np.int32]:
 def _path(listing: Listing, index: int) -> str:
     if index < 0:
         return ""
-    # A name that is no text, as folders may hold, is told as best it can be.
-    return listing.block(index, index + 1)[0].path.encode(errors="replace").decode()
+    return as_text(listing.block(index, index + 1)[0].path)
 
 
 # --- pictures ------------------------------------------------------------------------------------

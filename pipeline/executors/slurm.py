@@ -129,7 +129,9 @@ class SlurmExecutor:
 
     def _is_news(self, handles: Sequence[Handle]) -> bool:
         """Whether a worker wrote down how it ended since this was asked last."""
-        spoken = {handle.tag for handle in handles if self._ending(handle.tag).exists()}
+        running = set(self._alive("running"))
+        tags = (handle.tag for handle in handles if handle.where in running)
+        spoken = {tag for tag in tags if self._ending(tag).exists()}
         news = spoken - self._spoken
         self._spoken |= spoken
         return bool(news)
@@ -138,7 +140,7 @@ class SlurmExecutor:
         """Ask squeue. While it does not answer, jobs are taken to be as they were."""
         self._looked = time.monotonic()
         try:
-            states = job_states(handle.where for handle in handles)
+            states = job_states({*self._alive(), *(handle.where for handle in handles)})
         except SlurmError as error:
             self._interval = MOST_INTERVAL
             self._complain("squeue", f"Slurm does not answer ({error}); waiting until it does")
@@ -146,7 +148,7 @@ class SlurmExecutor:
         self._complaints.discard("squeue")
         changed = states != {where: self._states.get(where) for where in states}
         self._interval = LEAST_INTERVAL if changed else min(2 * self._interval, MOST_INTERVAL)
-        self._states = states
+        self._states.update(states)
         for reason in {state.reason for state in states.values() if state.needs_help}:
             self._complain(reason, f"Slurm keeps jobs waiting: {reason}")
 

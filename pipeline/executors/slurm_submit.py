@@ -22,7 +22,9 @@ _COMMANDS = ("sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo")
 _REMEDIES = {
     "account": "Set executor.account; `sacctmgr show associations user=$USER` lists yours.",
     "qos": "Set executor.qos; `sacctmgr show qos` lists those of the site.",
+    "without type": "Choose a kind of GPU by executor.options={gpus-per-node: 'KIND:1'}.",
     "gres": "Take executor.gpus=0 for CPUs, or an executor.partition that has GPUs.",
+    "feature": "Correct executor.options; `sinfo --format='%P %f'` lists the features of nodes.",
     "time limit": "Take less executor.minutes; `sinfo` lists the limits of partitions.",
     "processors": "Take less executor.cpus, or another executor.partition.",
     "node configuration": "Take less executor.cpus or memory_gb, or another executor.partition.",

@@ -7,6 +7,7 @@ from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.jobs import LayerInfo
 from pipeline.report.tables import table
+from pipeline.wording import inert
 
 if TYPE_CHECKING:  # the survey needs torch, which most commands do without
     from pipeline.survey import Survey
@@ -36,7 +37,8 @@ def layer_table(config: Config, surveys: Sequence["Survey"]) -> str:
         ]
         header = ("", "layer", "type", "channels", "shape", "FLOPs", "calls")
         size = " x ".join(map(str, found.image_size))
-        title = f"{found.network.label} ({found.network.source}), {size} px input"
+        named = inert(f"{found.network.label} ({found.network.source})")
+        title = f"{named}, {size} px input"
         if found.network.fixed_size is not None:
             title += f", resized to {found.network.fixed_size} px"
         parts.append(f"{title}\n\n{table(header, rows, left=3)}")

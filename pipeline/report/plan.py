@@ -18,7 +18,7 @@ from pipeline.report.tables import table
 from pipeline.sealed_file import CorruptFile
 from pipeline.store import DoneIndex, OutputFolder, disk_size, read_header
 from pipeline.study_tasks import studies_of
-from pipeline.wording import count_images, targets_word
+from pipeline.wording import count_images, inert, targets_word
 
 _LONGEST_JOB = 1e6
 """Seconds; what a shard claims beyond that is no help."""
@@ -58,7 +58,7 @@ def plan_table(folder: OutputFolder, plan: Plan, devices: list[str]) -> str:
         *photographs_seen(folder, plan),
         f"estimate  {duration(seconds)}, {disk_size(bytes_needed(plan, missing))}",
         *(f"note      {notice}" for notice in notices(plan)),
-        *(f"left out  {model.model}: {model.why}" for model in plan.left_out),
+        *(f"left out  {inert(f'{model.model}: {model.why}')}" for model in plan.left_out),
     ]
     return table(header, rows, left=2) + "\n\n" + "\n".join(notes)
 
@@ -99,7 +99,8 @@ def photographs_seen(folder: OutputFolder, plan: Plan) -> list[str]:
     studies = [s for model in plan.models for s in studies_of(model, plan.study)]
     done = sum(folder.exists(study.product) for study in studies)
     told = (
-        f"photos    {plan.study.count} ({plan.study.source}), studied in {done} of {len(studies)}"
+        f"photos    {plan.study.count} ({inert(plan.study.source)}), studied in {done} of "
+        f"{len(studies)}"
     )
     return [f"{told} layers"]
 
@@ -110,15 +111,15 @@ def notices(plan: Plan) -> list[str]:
     Networks that see images in another size, and layers of which only one call is looked at.
     """
     resized = [
-        f"{label} takes only images of {network.fixed_size} px; those of "
+        f"{inert(label)} takes only images of {network.fixed_size} px; those of "
         f"{' x '.join(map(str, model.recipe.image_size))} px are resized for it"
         for model in plan.models
         for label, network in model.networks.items()
         if network.fixed_size is not None
     ]
     return resized + [
-        f"{model.label}/{layer.info.name} is called {layer.info.calls} times per forward pass; "
-        "its first call is used"
+        f"{inert(f'{model.label}/{layer.info.name}')} is called {layer.info.calls} times per "
+        "forward pass; its first call is used"
         for model in plan.models
         for layer in model.layers
         if layer.info.calls > 1

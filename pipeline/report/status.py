@@ -14,7 +14,7 @@ from pipeline.report.workers import at_work
 from pipeline.standing import Standing, standing_of
 from pipeline.store import OutputFolder
 from pipeline.watching import look_at
-from pipeline.wording import count_images, counted
+from pipeline.wording import count_images, counted, inert
 
 _MOST_LAYERS = 20
 """So many are shown one by one; of more, neighbours that have nothing to tell share a line."""
@@ -39,7 +39,7 @@ def status_table(folder: OutputFolder, every_layer: bool = False) -> str:
         _headline(folder, plan, standings),
         _layers(plan, standings, fold=not every_layer and len(standings) > _MOST_LAYERS),
         "\n".join([*photographs_seen(folder, plan), *at_work(scene, standings)]),
-        "\n".join(f"left out: {model.model}: {model.why}" for model in plan.left_out),
+        "\n".join(f"left out: {inert(f'{out.model}: {out.why}')}" for out in plan.left_out),
         "\n".join(_failures(folder, cases)),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -100,5 +100,6 @@ def _failures(folder: OutputFolder, cases: Sequence[Case]) -> Iterator[str]:
     yield f"{counted(len(cases), 'task')} failed; the latest:"
     for case in reversed(cases[-_MOST_CASES:]):
         yield from (f"  {line}" for line in in_short(case))
-        yield f"    {folder.root / case.last.log}"
+        log = folder.root / case.last.log
+        yield from [f"    {inert(str(log))}"] if log.exists() else []
     yield from remedies(folder, cases)

@@ -4,43 +4,34 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.collate.gather import layer_views
-from pipeline.jobs import STATUS
+from pipeline.collate.brief import Brief, read_brief
+from pipeline.errors import UserError
 from pipeline.manifest import plan_of, read_manifest
 from pipeline.progress import duration
 from pipeline.store import OutputFolder
-from pipeline.wording import count_images
+from pipeline.wording import count_images, inert
 
 
 def summary(folder: OutputFolder) -> str:
     """What was made and what to open."""
-    import h5py
-    import numpy as np
-
-    counts = dict.fromkeys(STATUS, 0)
-    montages, layers, films = [], [], []
     manifest = read_manifest(folder)
-    plan = plan_of(manifest)
-    with h5py.File(folder.atlas, "r") as file:
-        for view in layer_views(folder, plan):
-            layers.append(file[view.group])
-            status = layers[-1]["status"][()]
-            for word, code in STATUS.items():
-                counts[word] += int(np.count_nonzero(status == code))
-            names = view.model.label, view.layer.info.name
-            montages.append(folder.montage(*names))
-            films += folder.films(*names)
-        evidence = _evidence(layers)
-    told = ", ".join(f"{n} {word}" for word, n in counts.items() if n)
+    plan, brief = plan_of(manifest), read_brief(folder)
+    if brief is None:
+        raise UserError(f"there is no atlas in {str(folder.root)!r}; `atlas collate` makes it.")
+    names = [(model.label, layer.info.name) for model in plan.models for layer in model.layers]
+    montages = [folder.montage(*name) for name in names]
+    films = [film for name in names for film in folder.films(*name)]
+    told = ", ".join(f"{n} {word}" for word, n in brief.counts.items() if n)
     lines = [f"{count_images(plan, plan.n_jobs)}: {told}", f"  atlas     {folder.atlas}"]
     lines.append(f"  montages  {_first(montages)}")
     if films:
         lines.append(f"  films     {_first(films)}")
-    lines += evidence
+    lines += _evidence(brief)
     lines += _time_taken(manifest["timings"])
     for model in plan.left_out:
-        lines.append(f"  left out  {model.model}: {model.why} Mend that and run again.")
-    if counts["failed"]:
+        why = inert(f"{model.model}: {model.why}")
+        lines.append(f"  left out  {why} Mend that and run again.")
+    if brief.counts.get("failed"):
         lines.append(
             f"  failures  `atlas failures {folder.choice}` says why; `atlas retry {folder.choice}` "
             "has the next run try them again"
@@ -60,32 +51,17 @@ def _first(paths: Sequence[Path]) -> str:
     return f"{paths[0]}" + (f" and {len(paths) - 1} more" if paths[1:] else "")
 
 
-def _evidence(layers: Sequence[Any]) -> list[str]:
+def _evidence(brief: Brief) -> list[str]:
     """What photographs say of the images, in a line; and how many could not be read."""
-    import numpy as np
-
-    told = [layer for layer in layers if "agreement" in layer]
     lines = []
-    if told:
-        live = [layer["status"][()] == STATUS["ok"] for layer in told]
-        values = {
-            name: np.concatenate(
-                [layer[name][()][ok] for layer, ok in zip(told, live, strict=True)]
-            )
-            for name in ("agreement", "agreement_rank", "percentile")
-        }
-        if len(values["agreement"]):
-            above = 100 * np.mean(values["percentile"] == 100)
-            lines.append(
-                f"  evidence  agreement {np.mean(values['agreement']):.2f}, median rank "
-                f"{np.median(values['agreement_rank']):.0f}, {above:.1f} % of live images excite "
-                "more than any photograph"
-            )
-    seen = [layer["dataset"].attrs for layer in layers if "dataset" in layer]
-    worst = max(seen, key=lambda attrs: attrs["unreadable"], default=None)
-    if worst is not None and worst["unreadable"]:
-        some = ", ".join(worst["unreadable_paths"][:3])
-        lines.append(f"  photos    {worst['unreadable']} could not be read: {some} ...")
+    if (evidence := brief.evidence) is not None:
+        lines.append(
+            f"  evidence  agreement {evidence.agreement:.2f}, median rank {evidence.rank:.0f}, "
+            f"{100 * evidence.above:.1f} % of live images excite more than any photograph"
+        )
+    if brief.unreadable:
+        some = ", ".join(map(inert, brief.unreadable_paths))
+        lines.append(f"  photos    {brief.unreadable} could not be read: {some} ...")
     return lines
 
 

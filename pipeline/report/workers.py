@@ -30,13 +30,21 @@ def at_work(scene: Scene, standings: Sequence[Standing]) -> Iterator[str]:
 
 
 def _pace(scene: Scene, standings: Sequence[Standing]) -> Iterator[str]:
-    told = [f"{rate:.2f} {unit}/s" for unit in scene.units if (rate := scene.rate("done", unit))]
+    rates = {unit: scene.rate("done", unit) for unit in scene.units}
+    told = [_speed(rate, unit) for unit, rate in rates.items() if rate]
     flops = scene.rate("flops", "channels")
     if flops:
-        left = duration(sum(s.flops_left for s in standings) / flops)
+        left = duration(sum(standing.flops_left for standing in standings) / flops)
         told.append(f"all images in about {left}")
     if told:
         yield f"  {', '.join(told)}"
+
+
+def _speed(rate: float, unit: str) -> str:
+    """So many in a second, or in a span of time in which there is at least one."""
+    spans = {"s": 1, "min": 60, "h": 3600}
+    span = next((name for name, seconds in spans.items() if rate * seconds >= 1), "h")
+    return f"{rate * spans[span]:.1f} {unit}/{span}"
 
 
 def _place(worker: Sighting) -> str:
@@ -46,14 +54,16 @@ def _place(worker: Sighting) -> str:
 
 def _lines(worker: Sighting) -> Iterator[str]:
     """What a worker is at; and whether it seems to be stuck."""
-    place, width = _place(worker), terminal_width()
-    at = (worker.pulse or {}).get("at") or "preparing"
-    told = f"  {place}: {worker.fact('done'):.0f} {worker.unit} so far"
+    if not worker.has_begun:
+        yield f"  {_place(worker)}: preparing"
+        return
+    at, width = str((worker.pulse or {}).get("at")), terminal_width()
+    told = f"  {_place(worker)}: {worker.fact('done'):.0f} {worker.unit} so far"
     both = f"{told}; {at}"
     yield from [both] if len(both) <= width else [told, f"    {fit(at, width - 4)}"]
     if not worker.moves:
-        usual = f"; usually it does every {worker.beat_seconds:.1f} s" if worker.has_begun else ""
-        yield f"    did not move in {LOOK_SECONDS:g} s{usual}"
+        usual = f"usually it does every {worker.beat_seconds:.1f} s"
+        yield f"    did not move in {LOOK_SECONDS:g} s; {usual}"
 
 
 def _yet_to_begin(scene: Scene) -> Iterator[str]:

@@ -1,9 +1,9 @@
 """Optimise: the jobs of shards, batch by batch."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any, Literal
 
@@ -14,7 +14,9 @@ from torch import Tensor
 from pipeline.bench import LayerBench
 from pipeline.colours import from_bytes, recoloured
 from pipeline.config import ModelConfig
+from pipeline.errors import tell
 from pipeline.jobs import Series, Shard, ShardResult, joined
+from pipeline.memory import if_it_fits
 from pipeline.photograph_records import DatasetConfig
 from pipeline.plan import ModelPlan, StudyPlan, flops_per_job
 from pipeline.recipe import DatasetInit
@@ -137,17 +139,14 @@ class ShardRunner:
         parts: list[dict[str, NDArray[Any]]] = []
         start = 0
         while start < len(jobs):
-            batch = jobs[start : start + self.batch_size]
-            try:
-                parts.append(self._make_batch(batch))
-            except torch.OutOfMemoryError:
-                if self.batch_size == 1:
-                    raise
+            make = partial(self._make_batch, jobs[start : start + self.batch_size])
+            made = if_it_fits(make, least=self.batch_size == 1)
+            if made is None:
                 self.batch_size //= 2
-                torch.cuda.empty_cache()
-                print(f"out of memory: batch size is now {self.batch_size}", file=sys.stderr)
+                tell(f"out of memory: batch size is now {self.batch_size}")
                 continue
-            start += len(batch)
+            parts.append(made)
+            start += len(made["channel"])
         return joined(parts)
 
     def _make_batch(self, batch: list[tuple[str, int]]) -> dict[str, NDArray[Any]]:
