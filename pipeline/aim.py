@@ -21,7 +21,7 @@ from pipeline.objectives.base import not_yet
 from pipeline.objectives.directions import RANDOM_DIRECTIONS
 from pipeline.plan import LayerPlan, Tap
 from pipeline.recipe import Recipe
-from pipeline.targets import Targets, select_targets
+from pipeline.targets import Targets, select_targets, spaced
 
 
 def aim(
@@ -55,7 +55,7 @@ def aim(
     _refuse_all_random(recipe, config)
     return LayerPlan(
         info,
-        select_targets(config.channels, targets, where),
+        spaced(select_targets(config.channels, targets, where)),
         None if targets == Targets((info.n_channels,)) else targets,
         tuple(Tap(of.label, of.identity, layer) for of, layer in others),
     )
