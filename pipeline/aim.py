@@ -21,7 +21,7 @@ from pipeline.objectives.base import not_yet
 from pipeline.objectives.directions import RANDOM_DIRECTIONS
 from pipeline.plan import MOST_TARGETS, LayerPlan, Tap
 from pipeline.recipe import Recipe
-from pipeline.targets import Targets, select_targets
+from pipeline.targets import Targets, select_targets, spaced
 
 
 def aim(
@@ -61,7 +61,7 @@ def aim(
         )
     return LayerPlan(
         info,
-        chosen,
+        spaced(chosen),
         None if targets == Targets((info.n_channels,)) else targets,
         tuple(Tap(of.label, of.identity, layer) for of, layer in others),
     )

@@ -7,7 +7,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 from pipeline.config import LARGEST_SHARD
 from pipeline.jobs import LayerInfo, NetworkIdentity, Series, Shard
@@ -15,7 +14,7 @@ from pipeline.objective_records import JointObjective
 from pipeline.photograph_records import MOST_PHOTOGRAPHS, SaliencyMethod
 from pipeline.ranges import not_negative, one_or_more, require, within
 from pipeline.recipe import Recipe, snapshot_count
-from pipeline.targets import Targets
+from pipeline.targets import Targets, is_ascending
 
 FLOPS_PER_SECOND = {"cpu": 3e10, "cuda": 2e13}
 """A guess at a worker's speed, for cutting bundles and for estimates before the first shard."""
@@ -60,8 +59,8 @@ class LayerPlan:
     """The targets wanted of one layer, in ascending order; mostly they are its channels."""
 
     info: LayerInfo
-    channels: tuple[int, ...]
-    """Their numbers."""
+    channels: range | tuple[int, ...]
+    """Their numbers; a range, which is small however long, where they are evenly spaced."""
     targets: Targets | None = None
     """What the numbers stand for; default: the layer's channels."""
     others: tuple[Tap, ...] = ()
@@ -70,9 +69,11 @@ class LayerPlan:
     def __post_init__(self) -> None:
         targets = self.all_targets
         within(0, MOST_TARGETS, targets=len(self.channels))
-        ascending = all(a < b for a, b in pairwise(self.channels))
         within_all = not self.channels or 0 <= self.channels[0] <= self.channels[-1] < targets.count
-        require(ascending and within_all, f"targets that are not among {targets.count}, ascending.")
+        require(
+            is_ascending(self.channels) and within_all,
+            f"targets that are not among {targets.count}, ascending.",
+        )
         named = len(targets.names) in (0, targets.count)
         require(named, f"{len(targets.names)} names of {targets.count} targets.")
         parts, layers = len(targets.sizes), 1 + len(self.others)
@@ -212,7 +213,7 @@ class Plan:
         """The shards of one layer and seed: blocks of its channels, in order."""
         series = Series(model.label, model.network, layer.info.name, seed, model.recipe)
         for start in range(0, len(layer.channels), self.shard_size):
-            yield Shard(series, layer.channels[start : start + self.shard_size])
+            yield Shard(series, tuple(layer.channels[start : start + self.shard_size]))
 
     @property
     def variants(self) -> int:

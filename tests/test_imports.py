@@ -21,7 +21,7 @@ FLOW = (
     *("errors", "paths", "ranges", "records", "inputs", "objective_records", "optimizer_records"),
     *("transform_record", "parameterization_records", "photograph_records", "recipe", "jobs"),
     *("executor_records", "config", "targets", "plan", "wording"),
-    *("stored", "sealed_file", "frames", "shard_file", "store", "lock", "failures"),
+    *("stored", "sealed_file", "frames", "shard_file", "store", "backlog", "lock", "failures"),
     *("listing", "image_files", "photographs", "jpegs", "views", "pictures"),
     *("rng", "batches", "gradients", "weights", "architectures", "models", "activations", "layers"),
     *("fields", "observe", "colours", "resample", "device_network"),

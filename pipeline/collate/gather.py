@@ -14,7 +14,7 @@ from pipeline.jobs import FATES, STATUS, Shard, ShardResult
 from pipeline.plan import LayerPlan, ModelPlan, Plan
 from pipeline.sealed_file import CorruptFile
 from pipeline.shard_file import ShardFile, job_frames
-from pipeline.store import DoneIndex, OutputFolder, read_shard, safe_name, set_aside, without
+from pipeline.store import DoneIndex, OutputFolder, read_shard, safe_name, set_aside
 from pipeline.study_store import Findings, read_examples, read_findings
 from pipeline.study_tasks import Examples, Study, examples_of_layer, study_of
 
@@ -104,9 +104,9 @@ class LayerView:
 
     def left(self) -> Iterator[tuple[int, Shard]]:
         """What is not done, shard by shard, with its seed's index."""
-        for seed_index, shard, located in self.located():
-            rest = without(shard, located)
-            if rest is not None:
+        for seed_index, seed in enumerate(self.plan.seeds):
+            shards = self.plan.layer_shards(self.model, self.layer, seed)
+            for rest in self.index.missing(shards):
                 yield seed_index, rest
 
     def pieces(self) -> Iterator[Piece]:

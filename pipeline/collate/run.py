@@ -76,7 +76,7 @@ def collate_here(folder: OutputFolder, settings: CollateSettings, anew: bool) ->
     plan = plan_of(manifest)
     check_snapshots(settings, min(model.recipe.snapshots for model in plan.models))
     views = list(layer_views(folder, plan))
-    content = _content(manifest, views, settings)
+    content = content_of(manifest, views, settings)
     if not anew and is_current(folder, content):
         return
     folder.brief.unlink(missing_ok=True)
@@ -111,10 +111,10 @@ def _paint(view: LayerView, write: Callable[[LayerView], None]) -> list[Path]:
     return view.corrupt
 
 
-def _content(manifest: dict[str, Any], views: list[LayerView], settings: CollateSettings) -> str:
+def content_of(manifest: dict[str, Any], views: list[LayerView], settings: CollateSettings) -> str:
     """Digest of everything that goes into montages and atlas."""
     files = [
-        [shard.key, sorted({path.name for path in located.values()}), len(located)]
+        [shard.key, sorted(path.name for path in set(located.values())), len(located)]
         for view in views
         for _, shard, located in view.located()
     ]

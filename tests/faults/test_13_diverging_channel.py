@@ -8,6 +8,7 @@ import torch
 import troubled
 from runs import atlas_here, datasets
 from sweeps import SWEEP
+from torch import Tensor
 
 MODEL = "models=[{name: troubled, target: troubled.build, weights: weights.pth}]"
 ONE_BATCH = ("layers=[second]", "shard_size=24", "batch_size=24")
@@ -16,11 +17,15 @@ BAD = 5
 
 @pytest.mark.parametrize(
     ("tensor", "value"),
-    [("bias", float("nan")), ("bias", float("-inf")), ("weight", 3e38)],
-    ids=["not a number", "infinite", "too large"],
+    [
+        ("bias", torch.tensor(float("-inf"))),
+        ("weight", torch.tensor(3e38)),
+        ("weight", torch.tensor([3e38, -3e38] * 4)[:, None, None]),
+    ],
+    ids=["infinite", "too large", "not a number"],
 )
 def test_it_is_marked_and_the_others_are_as_without_it(
-    tensor: str, value: float, tmp_path: Path
+    tensor: str, value: Tensor, tmp_path: Path
 ) -> None:
     state = troubled.build().state_dict()
     state[f"second.{tensor}"][BAD] = value
