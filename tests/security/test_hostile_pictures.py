@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bombs import lying_jpeg, lying_webp, png, saved
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from pipeline.errors import UserError
 from pipeline.image_files import MOST_PIXELS
@@ -124,6 +124,7 @@ def test_no_program_is_run_for_postscript(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch '{tmp_path}/ran'\n")
     (tmp_path / "gs").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # it is looked for once
     path = tmp_path / "picture.jpg"
     path.write_bytes(saved("EPS"))
     with pytest.raises(UserError):
