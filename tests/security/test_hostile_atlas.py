@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import zlib
 from collections.abc import Callable
@@ -195,6 +196,11 @@ def test_what_no_atlas_of_this_plan_holds_is_told(
     made: OutputFolder, change: Callable[[h5py.Group], None]
 ) -> None:
     assert len(changed(made, change)) == 1
+
+
+def test_pictures_that_are_too_large_are_not_even_read(made: OutputFolder) -> None:
+    (problem,) = changed(made, bomb)
+    assert re.search(r"cannot be read: a picture of \d{5} bytes", problem)
 
 
 def test_an_atlas_that_was_packed_anew_is_the_same(made: OutputFolder) -> None:
