@@ -28,13 +28,13 @@ READING_SECONDS = 2e-3
 _MEASURED_VIEWS = 17
 """Forward passes of the finished image, for its statistics."""
 
-_MOST_CHANNELS, _MOST_TARGETS = 2**24, 2**20
-"""Of a layer; more are a mistake, or a manifest that was made up."""
+MOST_TARGETS = 2**20
+"""Of a layer in one sweep; the montage of so many just fits into memory."""
+
+LARGEST_PICTURE = 2**31
+"""Bytes; HDF5 takes no more in one chunk than twice that."""
 
 _MOST_COLOURS = 4096
-
-_LARGEST_PICTURE = 2**31
-"""Bytes; HDF5 takes no more in one chunk than twice that."""
 
 _MOST_COUNTED = 2**32 - 1
 """Photographs of a dataset."""
@@ -67,9 +67,8 @@ class LayerPlan:
     """Further layers, for objectives that read several."""
 
     def __post_init__(self) -> None:
-        info, targets = self.info, self.all_targets
-        require(1 <= info.n_channels <= _MOST_CHANNELS, f"{info.n_channels} channels of a layer.")
-        require(len(self.channels) <= _MOST_TARGETS, f"{len(self.channels)} targets of a layer.")
+        targets = self.all_targets
+        within(0, MOST_TARGETS, targets=len(self.channels))
         within_all = not self.channels or 0 <= self.channels[0] <= self.channels[-1] < targets.count
         require(
             is_ascending(self.channels) and within_all,
@@ -79,12 +78,6 @@ class LayerPlan:
         require(named, f"{len(targets.names)} names of {targets.count} targets.")
         parts, layers = len(targets.sizes), 1 + len(self.others)
         require(parts == 1 or parts % layers == 0, f"{parts} parts of {layers} layers.")
-        axes = range(1, len(info.shape) + 1)
-        channels_there = info.channel_axis in axes
-        require(
-            channels_there and info.shape[info.channel_axis - 1] == info.n_channels,
-            f"{info.n_channels} channels along axis {info.channel_axis} of {list(info.shape)}.",
-        )
 
     @property
     def all_targets(self) -> Targets:
@@ -114,7 +107,7 @@ class ModelPlan:
         require(len(mean) == len(std), f"mean of {len(mean)} colours and std of {len(std)}.")
         within(1, _MOST_COLOURS, colours=len(mean))
         one = math.prod(self.recipe.image_size) * self.colours
-        require(one < _LARGEST_PICTURE, f"pictures of {one} bytes.")
+        require(one < LARGEST_PICTURE, f"pictures of {one} bytes.")
         objective = self.recipe.objective
         terms = len(objective.terms) if isinstance(objective, JointObjective) else 1
         several = all(len(layer.others) == terms - 1 for layer in self.layers)
