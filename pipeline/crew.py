@@ -1,5 +1,6 @@
 """The crew: the workers of a run, what each has to do, and what is heard of it."""
 
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -90,6 +91,10 @@ def forget(folder: OutputFolder, tag: str) -> None:
 # --- workers that go on without their driver -----------------------------------------------------
 
 
+_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
+"""What engines call workers: job ids, and the like."""
+
+
 @dataclass(frozen=True)
 class Submission:
     """What must be known of such a worker to take it up again."""
@@ -107,11 +112,16 @@ def write_submission(folder: OutputFolder, engine: str, worker: Worker) -> None:
 
 
 def submissions(folder: OutputFolder) -> Iterator[Submission]:
-    """The workers that are written down; perhaps they have ended meanwhile."""
+    """The workers that are written down; perhaps they have ended meanwhile.
+
+    Others may have written them down: what becomes part of command lines and paths is a name.
+    """
     for path in sorted(folder.logs.glob("worker-*.submitted")):
         try:
             values = parse_object(path.read_bytes())
             handle = Handle(path.stem, str(values["where"]))
+            if not _NAME.fullmatch(handle.where):
+                raise ValueError(f"where {handle.where!r}")
             yield Submission(str(values["engine"]), handle, tuple(map(str, values["tasks"])))
         except (OSError, ValueError, KeyError, TypeError):
             continue

@@ -7,7 +7,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 from pipeline.config import LARGEST_SHARD
 from pipeline.jobs import LayerInfo, NetworkIdentity, Series, Shard
@@ -15,7 +14,7 @@ from pipeline.objective_records import JointObjective
 from pipeline.photograph_records import MOST_PHOTOGRAPHS, SaliencyMethod
 from pipeline.ranges import not_negative, one_or_more, require, within
 from pipeline.recipe import Recipe, snapshot_count
-from pipeline.targets import Targets
+from pipeline.targets import Targets, is_ascending
 
 FLOPS_PER_SECOND = {"cpu": 3e10, "cuda": 2e13}
 """A guess at a worker's speed, for cutting bundles and for estimates before the first shard."""
@@ -29,11 +28,13 @@ READING_SECONDS = 2e-3
 _MEASURED_VIEWS = 17
 """Forward passes of the finished image, for its statistics."""
 
-_MOST_CHANNELS, _MOST_TARGETS = 2**24, 2**20
-"""Of a layer; more are a mistake, or a manifest that was made up."""
+MOST_TARGETS = 2**20
+"""Of a layer in one sweep; the montage of so many just fits into memory."""
 
-_LARGEST_PICTURE = 2**31
+LARGEST_PICTURE = 2**31
 """Bytes; HDF5 takes no more in one chunk than twice that."""
+
+_MOST_COLOURS = 4096
 
 _MOST_COUNTED = 2**32 - 1
 """Photographs of a dataset."""
@@ -58,30 +59,25 @@ class LayerPlan:
     """The targets wanted of one layer, in ascending order; mostly they are its channels."""
 
     info: LayerInfo
-    channels: tuple[int, ...]
-    """Their numbers."""
+    channels: range | tuple[int, ...]
+    """Their numbers; a range, which is small however long, where they are evenly spaced."""
     targets: Targets | None = None
     """What the numbers stand for; default: the layer's channels."""
     others: tuple[Tap, ...] = ()
     """Further layers, for objectives that read several."""
 
     def __post_init__(self) -> None:
-        info, targets = self.info, self.all_targets
-        require(1 <= info.n_channels <= _MOST_CHANNELS, f"{info.n_channels} channels of a layer.")
-        require(len(self.channels) <= _MOST_TARGETS, f"{len(self.channels)} targets of a layer.")
-        ascending = all(a < b for a, b in pairwise(self.channels))
+        targets = self.all_targets
+        within(0, MOST_TARGETS, targets=len(self.channels))
         within_all = not self.channels or 0 <= self.channels[0] <= self.channels[-1] < targets.count
-        require(ascending and within_all, f"targets that are not among {targets.count}, ascending.")
+        require(
+            is_ascending(self.channels) and within_all,
+            f"targets that are not among {targets.count}, ascending.",
+        )
         named = len(targets.names) in (0, targets.count)
         require(named, f"{len(targets.names)} names of {targets.count} targets.")
         parts, layers = len(targets.sizes), 1 + len(self.others)
         require(parts == 1 or parts % layers == 0, f"{parts} parts of {layers} layers.")
-        axes = range(1, len(info.shape) + 1)
-        channels_there = info.channel_axis in axes
-        require(
-            channels_there and info.shape[info.channel_axis - 1] == info.n_channels,
-            f"{info.n_channels} channels along axis {info.channel_axis} of {list(info.shape)}.",
-        )
 
     @property
     def all_targets(self) -> Targets:
@@ -108,9 +104,10 @@ class ModelPlan:
         names = [layer.info.name for layer in self.layers]
         require(len(set(names)) == len(names), "two layers of one name.")
         mean, std = self.network.mean, self.network.std
-        require(len(mean) == len(std) > 0, f"mean {list(mean)} and std {list(std)}.")
+        require(len(mean) == len(std), f"mean of {len(mean)} colours and std of {len(std)}.")
+        within(1, _MOST_COLOURS, colours=len(mean))
         one = math.prod(self.recipe.image_size) * self.colours
-        require(one < _LARGEST_PICTURE, f"pictures of {one} bytes.")
+        require(one < LARGEST_PICTURE, f"pictures of {one} bytes.")
         objective = self.recipe.objective
         terms = len(objective.terms) if isinstance(objective, JointObjective) else 1
         several = all(len(layer.others) == terms - 1 for layer in self.layers)
@@ -216,7 +213,7 @@ class Plan:
         """The shards of one layer and seed: blocks of its channels, in order."""
         series = Series(model.label, model.network, layer.info.name, seed, model.recipe)
         for start in range(0, len(layer.channels), self.shard_size):
-            yield Shard(series, layer.channels[start : start + self.shard_size])
+            yield Shard(series, tuple(layer.channels[start : start + self.shard_size]))
 
     @property
     def variants(self) -> int:

@@ -200,8 +200,9 @@ class Scheduler:
     def _look_around(self) -> None:
         states = self.executor.poll([worker.handle for worker in self.workers])
         for worker in list(self.workers):
-            worker.listen(self.folder)
             worker.state = states[worker.tag]
+            if worker.state.phase != "waiting":  # thousands may wait, and have nothing to say
+                worker.listen(self.folder)
             if worker.state.phase == "ended":
                 self._after(worker, worker.state)
             else:

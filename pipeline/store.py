@@ -12,12 +12,13 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
 from pipeline import shard_file
 from pipeline.errors import FULL, StorageError, UserError
-from pipeline.jobs import Product, Shard, ShardResult, Task
+from pipeline.jobs import Product, Series, Shard, ShardResult, Task
 from pipeline.paths import user_path
 from pipeline.plan import LayerPlan, ModelPlan
 from pipeline.sealed_file import HEADER_BYTES, CorruptFile
@@ -278,9 +279,11 @@ def set_aside(path: Path) -> Path:
 
 def sweep_temporary(folder: OutputFolder) -> None:
     """Delete what killed writers left behind; call it under the lock only."""
-    for path in folder.root.rglob(".*.tmp"):
-        with contextlib.suppress(OSError):
-            path.unlink()
+    for place, _, names in os.walk(folder.root):
+        for name in names:
+            if name[0] == "." and name.endswith(".tmp"):
+                with contextlib.suppress(OSError):
+                    Path(place, name).unlink()
 
 
 def prepare(folder: OutputFolder, needed_bytes: float) -> None:
@@ -379,47 +382,62 @@ class DoneIndex:
 
     def __init__(self, folder: OutputFolder) -> None:
         self.folder = folder
-        self._names: dict[Path, set[str]] = {}
-        self._headers: dict[Path, dict[str, dict[int, Path]]] = {}
+        self._layers: dict[tuple[str, str], _LayerFiles] = {}
 
-    def locate(self, shard: Shard) -> dict[int, Path]:
-        """The file of each done channel of a shard."""
-        path = self.folder.shard(shard)
-        if path.name in self._listing(path.parent):
-            return dict.fromkeys(shard.channels, path)
-        others = self._by_series(path.parent).get(shard.series.key, {})
-        return {channel: others[channel] for channel in shard.channels if channel in others}
+    def locate(self, shard: Shard) -> dict[Path, tuple[int, ...]]:
+        """The files that hold channels of a shard, each with those that are taken from it."""
+        files = self._files(shard.series)
+        if shard.key in files.keys:
+            return {files.path(shard.key): shard.channels}
+        others = files.by_series.get(shard.series.key, {})
+        found: dict[Path, list[int]] = {}
+        for channel in shard.channels:
+            if channel in others:
+                found.setdefault(others[channel], []).append(channel)
+        return {path: tuple(channels) for path, channels in found.items()}
 
     def missing(self, shards: Iterable[Shard]) -> Iterator[Shard]:
         """What is left to compute: shards that are not done, without the channels that are."""
         for shard in shards:
-            rest = without(shard, self.locate(shard))
+            rest = _without(shard, self.locate(shard))
             if rest is not None:
                 yield rest
 
-    def _listing(self, folder: Path) -> set[str]:
-        if folder not in self._names:
-            names = os.listdir(folder) if folder.is_dir() else []
-            self._names[folder] = {
-                name for name in names if name.endswith(".h5") and name[0] != "."
-            }
-        return self._names[folder]
-
-    def _by_series(self, folder: Path) -> dict[str, dict[int, Path]]:
-        if folder not in self._headers:
-            index: dict[str, dict[int, Path]] = {}
-            for name in sorted(self._listing(folder)):
-                with contextlib.suppress(CorruptFile, OSError):
-                    header = read_header(folder / name)
-                    done = dict.fromkeys(header.channels, folder / name)
-                    index.setdefault(header.series, {}).update(done)
-            self._headers[folder] = index
-        return self._headers[folder]
+    def _files(self, series: Series) -> "_LayerFiles":
+        where = series.model, series.layer
+        if where not in self._layers:
+            self._layers[where] = _LayerFiles(self.folder.layer(*where))
+        return self._layers[where]
 
 
-def without(shard: Shard, done: dict[int, Path]) -> Shard | None:
+class _LayerFiles:
+    """The committed files in the folder of a layer, as it was when this was made."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        names = os.listdir(folder) if folder.is_dir() else []
+        self.keys = {name[:-3] for name in names if name.endswith(".h5") and name[0] != "."}
+
+    def path(self, key: str) -> Path:
+        """Where the file of a key lies."""
+        return self.folder / f"{key}.h5"
+
+    @cached_property
+    def by_series(self) -> dict[str, dict[int, Path]]:
+        """The file of each channel, by the key of the series, from the headers of all files."""
+        index: dict[str, dict[int, Path]] = {}
+        for path in map(self.path, sorted(self.keys)):
+            with contextlib.suppress(CorruptFile, OSError):
+                header = read_header(path)
+                done = dict.fromkeys(header.channels, path)
+                index.setdefault(header.series, {}).update(done)
+        return index
+
+
+def _without(shard: Shard, located: Mapping[Path, tuple[int, ...]]) -> Shard | None:
     """What is left of a shard: itself without the channels that are done; None if nothing is."""
+    if sum(map(len, located.values())) == len(shard.channels):
+        return None
+    done = set[int]().union(*located.values())
     rest = tuple(channel for channel in shard.channels if channel not in done)
-    if len(rest) == len(shard.channels):
-        return shard
-    return Shard(shard.series, rest) if rest else None
+    return Shard(shard.series, rest) if done else shard

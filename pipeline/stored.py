@@ -21,6 +21,8 @@ DTYPES = frozenset({"|u1", "<i4", "<i8", "<f4", "<f8"})
 PICTURE_FILTERS: dict[str, Any] = {"compression": "gzip", "compression_opts": 4, "fletcher32": True}
 """How pictures are packed, one to a chunk; the atlas packs them alike."""
 
+_MOST_AXES = 16
+
 _CHECKSUM_BYTES = 4
 """Behind what is packed."""
 
@@ -187,7 +189,8 @@ def read_table(table: Mapping[str, Any], body: memoryview) -> dict[str, Stored]:
 
 def _stored(entry: Mapping[str, Any], body: memoryview) -> Stored:
     dtype, shape = entry["dtype"], tuple(entry["shape"])
-    if dtype not in DTYPES or not all(type(side) is int and side >= 0 for side in shape):
+    sides = len(shape) <= _MOST_AXES and all(type(side) is int and side >= 0 for side in shape)
+    if dtype not in DTYPES or not sides:
         raise ValueError(f"an array of {dtype!r} and shape {shape}")
     if "packed" in entry and dtype == "|u1":
         return _pictures(shape, entry["packed"], body)

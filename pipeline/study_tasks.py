@@ -191,7 +191,7 @@ def examples_of_layer(study: Study, layer: LayerPlan, shard_size: int) -> Iterat
     if study.plan.examples:
         size = min(shard_size, _MOST_CHANNELS)
         for start in range(0, len(layer.channels), size):
-            channels = layer.channels[start : start + size]
+            channels = tuple(layer.channels[start : start + size])
             yield Examples(study, channels, study.plan.saliency)
 
 

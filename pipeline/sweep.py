@@ -25,7 +25,6 @@ from pipeline.report.tables import say
 from pipeline.schedule import Outcome, Scheduler, device_times
 from pipeline.stages import Finished, Stage, Sweep, stages
 from pipeline.store import (
-    DoneIndex,
     OutputFolder,
     keep_inputs,
     output_folder,
@@ -53,9 +52,9 @@ def run(config: Config) -> int:
     for notice in notices(plan):
         print(f"note: {notice}", file=sys.stderr)
     incomplete = tell_left_out(plan.left_out)
-    prepare(folder, bytes_needed(plan, DoneIndex(folder).missing(plan.shards())))
+    sweep = Sweep(config, plan, folder, devices)
+    prepare(folder, bytes_needed(plan, sweep.backlog.shards()))
     with locked(folder):
-        sweep = Sweep(config, plan, folder, devices)
         write_manifest(folder, config, plan, devices)
         keep_inputs(folder, plan.inputs)
         _write_listing(sweep)

@@ -1,8 +1,8 @@
 """A real Slurm of one node, for tests: in a folder of its own, on free ports, gone when they are.
 
 Several can run side by side; the variable SLURM_CONF says which one the client commands talk to.
-All its processes belong to a keeper (this file as a program), which ends them when its standard
-input is closed: when the test says so, or when the test's process is no more, however it died.
+All its processes belong to a keeper (this file as a program), which ends them when it is told to,
+or when its standard input is closed, as it is when the test's process is gone, however it died.
 """
 
 import contextlib
@@ -164,8 +164,9 @@ def _kept(folder: Path) -> Iterator[None]:
             pytest.skip(f"NOT TESTED: Slurm does not start here: {told or 'its keeper died'}")
         yield
     finally:
-        keeper.stdin.close()
+        keeper.terminate()  # its input may still be open in a process that was forked off this one
         keeper.wait()
+        keeper.stdin.close()
         keeper.stdout.close()
 
 
@@ -174,6 +175,7 @@ def _kept(folder: Path) -> Iterator[None]:
 
 def keep(folder: Path) -> None:
     """Start the daemons, say so, wait until nobody wants them any more, and end them."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit())
     pr_set_child_subreaper = 36
     ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1)  # orphans, such as jobs, become children
     try:

@@ -56,7 +56,7 @@ def configured(sweep: Sweep) -> Config | None:
 def test_any_values_make_a_config_or_one_message() -> None:
     outcomes: Counter[bool] = Counter()
 
-    @fuzz(700)
+    @fuzz(500)
     @given(sweeps(odd=True))
     def any_values(sweep: Sweep) -> None:
         config = configured(sweep)
@@ -153,7 +153,7 @@ overrides = st.builds(
 def test_any_command_line_is_obeyed_or_told() -> None:
     codes: Counter[int] = Counter()
 
-    @fuzz(25)
+    @fuzz(40)
     @given(st.lists(overrides, min_size=1, max_size=2))
     def any_line(words: list[str]) -> None:
         said = io.StringIO()

@@ -17,6 +17,8 @@ from runs import (
     wait_for_shards,
 )
 
+from pipeline.store import OutputFolder, write_json
+
 ON_SLURM = ("executor=slurm", "executor.gpus=0", "executor.cpus=1", "executor.memory_gb=1")
 SWEEP = (*TINY[:-1], "optimizer.steps=200")
 """TINY names devices, which only local executors have; long enough to be disturbed."""
@@ -81,6 +83,15 @@ def test_jobs_go_on_without_their_driver_and_after_being_preempted(
     array = mine[0].partition("_")[0]
     later = {job for job in told.split() if int(job.partition("_")[0]) > int(array)}
     assert not later, "what was at work was submitted again"
+
+
+def test_workers_that_left_nothing_to_do_are_forgotten(undisturbed: Path, slurm: MiniSlurm) -> None:
+    folder = OutputFolder(undisturbed.parent)
+    ended = {"engine": "slurm", "where": "99999_0", "tasks": ["of a shard that is done"]}
+    write_json(folder.submission("worker-0"), ended)
+    code, said = driven_here("run", undisturbed.parents[1], *SWEEP, *ON_SLURM)
+    assert code == 0, said
+    assert not folder.submission("worker-0").exists()
 
 
 def test_a_mistake_is_told_before_anything_is_submitted(tmp_path: Path, slurm: MiniSlurm) -> None:

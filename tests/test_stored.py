@@ -1,6 +1,7 @@
 """Tables of arrays: what they tell is within the file, whoever wrote them."""
 
 import io
+import tracemalloc
 import zlib
 from typing import Any
 
@@ -109,6 +110,9 @@ TABLES: dict[str, Any] = {
     "pictures before the file": {"a": picture(packed=[[-4, 9], [9, 9]])},
     "places that overflow": {"a": picture(packed=[[2**63 - 1, 9], [9, 9]])},
     "places beyond 64 bits": {"a": picture(packed=[[2**64, 9], [9, 9]])},
+    "lengths that make up for others": {
+        "a": picture(shape=[3, 4, 4], packed=[[0, 9_000], [0, 9_000], [9_999, -9_000]])
+    },
     "lengths that overflow": {"a": picture(packed=[[0, 2**63 - 1], [9, 9]])},
     "places that are none": {"a": picture(packed=[[0, 9], [9]])},
     "places in one": {"a": picture(packed=[0, 9, 9, 9])},
@@ -125,7 +129,7 @@ TABLES: dict[str, Any] = {
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 def test_tables_that_cannot_be(table: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
-        _ = [array.read() for array in read_table(table, BODY).values()]
+        read_table(table, BODY)
 
 
 def packed(data: bytes) -> bytes:
@@ -150,6 +154,17 @@ def test_pictures_that_cannot_be_unpacked(data: bytes) -> None:
     assert unpacked(packed(zlib.compress(PIXELS)), 16) == PIXELS
     with pytest.raises(ValueError):
         unpacked(data, 16)
+
+
+def test_what_unpacks_to_more_than_it_should_takes_no_memory() -> None:
+    bomb = packed(zlib.compress(bytes(10**7)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError):
+            unpacked(bomb, 16)
+        assert tracemalloc.get_traced_memory()[1] < 10**6
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_picture_of_any_declared_size_takes_no_more_than_there_is() -> None:

@@ -70,7 +70,7 @@ SWEEPS = st.builds(
 
 
 @given(st.lists(SWEEPS, min_size=1, max_size=4))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_after_any_sweeps_cleaning_leaves_the_last_as_it_is_and_nothing_else(
     plans: list[Plan],
 ) -> None:
@@ -87,7 +87,7 @@ def test_after_any_sweeps_cleaning_leaves_the_last_as_it_is_and_nothing_else(
 
 
 @given(SWEEPS, SWEEPS, st.data())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_a_sweep_that_was_cut_short_loses_nothing_either(
     earlier: Plan, last: Plan, data: st.DataObject
 ) -> None:

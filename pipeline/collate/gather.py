@@ -14,7 +14,7 @@ from pipeline.jobs import FATES, STATUS, Shard, ShardResult
 from pipeline.plan import LayerPlan, ModelPlan, Plan
 from pipeline.sealed_file import CorruptFile
 from pipeline.shard_file import ShardFile, job_frames
-from pipeline.store import DoneIndex, OutputFolder, read_shard, safe_name, set_aside, without
+from pipeline.store import DoneIndex, OutputFolder, read_shard, safe_name, set_aside
 from pipeline.study_store import Findings, read_examples, read_findings
 from pipeline.study_tasks import Examples, Study, examples_of_layer, study_of
 
@@ -96,7 +96,7 @@ class LayerView:
         """Which arrays of pictures there are of each job."""
         return [name for name, frame in self.frames.items() if frame.packed]
 
-    def located(self) -> Iterator[tuple[int, Shard, dict[int, Path]]]:
+    def located(self) -> Iterator[tuple[int, Shard, dict[Path, tuple[int, ...]]]]:
         """Every shard with its seed's index and the files that hold its channels."""
         for seed_index, seed in enumerate(self.plan.seeds):
             for shard in self.plan.layer_shards(self.model, self.layer, seed):
@@ -104,18 +104,17 @@ class LayerView:
 
     def left(self) -> Iterator[tuple[int, Shard]]:
         """What is not done, shard by shard, with its seed's index."""
-        for seed_index, shard, located in self.located():
-            rest = without(shard, located)
-            if rest is not None:
+        for seed_index, seed in enumerate(self.plan.seeds):
+            shards = self.plan.layer_shards(self.model, self.layer, seed)
+            for rest in self.index.missing(shards):
                 yield seed_index, rest
 
     def pieces(self) -> Iterator[Piece]:
         """Read the layer file by file; corrupt files are set aside and reported in `corrupt`."""
         place = {channel: row for row, channel in enumerate(self.layer.channels)}
         for seed_index, shard, located in self.located():
-            for path in dict.fromkeys(located.values()):
-                wanted = {channel for channel, where in located.items() if where == path}
-                file = self._read(path, shard, wanted)
+            for path, wanted in located.items():
+                file = self._read(path, shard, set(wanted))
                 if file is None:
                     continue
                 channels, result = file.header.channels, file.result

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def collate_here(folder: OutputFolder, settings: CollateSettings, anew: bool) ->
     plan = plan_of(manifest)
     check_snapshots(settings, min(model.recipe.snapshots for model in plan.models))
     views = list(layer_views(folder, plan))
-    content = _content(manifest, views, settings)
+    content = content_of(manifest, views, settings)
     if not anew and is_current(folder, content):
         return
     folder.brief.unlink(missing_ok=True)
@@ -97,14 +98,22 @@ def collate_here(folder: OutputFolder, settings: CollateSettings, anew: bool) ->
 
 
 def paint(views: Sequence[LayerView], write: Callable[[LayerView], None]) -> None:
-    """Draw pictures of all layers, several at once; notes corrupt files in the views."""
+    """Draw pictures of all layers, several at once; notes corrupt files in the views.
+
+    Raises:
+        StorageError: the disk is full or fails, or the memory is full.
+    """
     # Forked, so that nothing is imported or listed again; no thread is running here.
     forked = multiprocessing.get_context("fork")
     workers = min(len(views), len(os.sched_getaffinity(0)), _MOST_PAINTERS)
-    with ProcessPoolExecutor(workers, forked, die_with, (os.getpid(),)) as pool:
-        futures = [pool.submit(_paint, view, write) for view in views]
-        for view, future in zip(views, futures, strict=True):
-            view.corrupt += future.result()
+    try:
+        with ProcessPoolExecutor(workers, forked, die_with, (os.getpid(),)) as pool:
+            futures = [pool.submit(_paint, view, write) for view in views]
+            for view, future in zip(views, futures, strict=True):
+                view.corrupt += future.result()
+    except BrokenProcessPool as error:
+        reason = "a process that draws pictures was killed; is the memory full?"
+        raise StorageError(reason) from error
 
 
 def _paint(view: LayerView, write: Callable[[LayerView], None]) -> list[Path]:
@@ -112,10 +121,10 @@ def _paint(view: LayerView, write: Callable[[LayerView], None]) -> list[Path]:
     return view.corrupt
 
 
-def _content(manifest: dict[str, Any], views: list[LayerView], settings: CollateSettings) -> str:
+def content_of(manifest: dict[str, Any], views: list[LayerView], settings: CollateSettings) -> str:
     """Digest of everything that goes into montages and atlas."""
     files = [
-        [shard.key, sorted({path.name for path in located.values()}), len(located)]
+        [shard.key, sorted((path.name, len(channels)) for path, channels in located.items())]
         for view in views
         for _, shard, located in view.located()
     ]

@@ -129,7 +129,9 @@ class SlurmExecutor:
 
     def _is_news(self, handles: Sequence[Handle]) -> bool:
         """Whether a worker wrote down how it ended since this was asked last."""
-        spoken = {handle.tag for handle in handles if self._ending(handle.tag).exists()}
+        running = set(self._alive("running"))
+        tags = (handle.tag for handle in handles if handle.where in running)
+        spoken = {tag for tag in tags if self._ending(tag).exists()}
         news = spoken - self._spoken
         self._spoken |= spoken
         return bool(news)

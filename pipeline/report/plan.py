@@ -34,7 +34,8 @@ def plan_table(folder: OutputFolder, plan: Plan, devices: list[str]) -> str:
             shards = [s for seed in plan.seeds for s in plan.layer_shards(model, layer, seed)]
             left = list(index.missing(shards))
             jobs, undone = sum(len(s.channels) for s in shards), sum(len(s.channels) for s in left)
-            seconds += undone * _job_seconds(folder, plan, model, layer, devices)
+            if undone:
+                seconds += undone * _job_seconds(folder, plan, model, layer, devices)
             missing += left
             rows.append(
                 (

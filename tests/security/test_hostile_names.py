@@ -10,17 +10,19 @@ from PIL import Image
 from runs import atlas_here
 from toys import composed, fill_store, layer_info, make_plan, make_recipe
 
+from pipeline.collate.brief import read_brief
 from pipeline.collate.run import collate_here
 from pipeline.config import CollateSettings
 from pipeline.jobs import STATUS
 from pipeline.manifest import write_manifest
 from pipeline.objective_records import LogitObjective
 from pipeline.plan import Plan
+from pipeline.records import plain
 from pipeline.report.plan import plan_table
 from pipeline.report.status import status_table
 from pipeline.report.summary import summary
 from pipeline.report.tables import say
-from pipeline.store import OutputFolder
+from pipeline.store import OutputFolder, write_json
 from pipeline.targets import Targets
 
 NAMES = (
@@ -126,6 +128,20 @@ def test_what_is_printed_does_nothing_to_a_terminal(
     rows = [line for line in said.splitlines() if line.startswith("two")]
     assert rows
     assert all("\\nlines" in row for row in rows)
+
+
+def test_photographs_that_cannot_be_read_are_named_and_nothing_more(
+    collated: OutputFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = read_brief(collated)
+    assert known is not None
+    told = replace(known, unreadable=3, unreadable_paths=("\x1b[2Ja.png", "b\nc.png", "\udcff.png"))
+    write_json(collated.brief, plain(told))
+    say(summary(collated))
+    write_json(collated.brief, plain(known))
+    said = capsys.readouterr().out
+    assert "3 could not be read: \\x1b[2Ja.png, b\\nc.png, \\udcff.png ..." in said
+    assert said.replace("\n", "").isprintable()
 
 
 STRANGE = """
