@@ -52,7 +52,8 @@ FLOW = (
     *("collate.study_group", "collate.hdf5"),
     *("collate.layout", "collate.labels", "collate.montage", "collate.films"),
     *("collate.evidence_pages", "collate.run"),
-    *("executors.base", "executors.local", "executors", "packing", "crew", "schedule"),
+    *("executors.base", "executors.local", "executors.ray_actor", "executors.ray_cluster"),
+    *("executors.ray", "executors", "packing", "crew", "schedule"),
 )
 """The way of the data, from the design: config, plan, worker, store, collate."""
 
