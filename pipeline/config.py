@@ -14,12 +14,12 @@ from pipeline.objective_records import JointObjective, Objective
 from pipeline.optimizer_records import Optimizer
 from pipeline.parameterization_records import FROM_NOISE_ALONE, Mask, Parameterization
 from pipeline.photograph_records import DatasetConfig, SaliencyMethod
-from pipeline.recipe import DatasetInit, Init, NoiseInit, Octaves, Regularizers
+from pipeline.ranges import within
+from pipeline.recipe import LARGEST_IMAGE, DatasetInit, Init, NoiseInit, Octaves, Regularizers
 from pipeline.records import build, choice_name
 from pipeline.transform_record import Transforms
 
 LARGEST_SHARD = 4096
-LARGEST_IMAGE = 4096
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class ModelConfig:
             raise ValueError("args are for a callable of your own; give its name as target.")
         if self.std is not None and not all(value > 0 for value in self.std):
             raise ValueError(f"std must be above 0, not {list(self.std)}.")
-        if self.input_size is not None and self.input_size < 1:
-            raise ValueError(f"input_size must be 1 or more, not {self.input_size}.")
+        if self.input_size is not None:
+            within(1, LARGEST_IMAGE, input_size=self.input_size)
 
     @property
     def title(self) -> str:
@@ -156,8 +156,6 @@ class Config:
                 raise ValueError(f"{name} must not be empty.")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must differ, not {list(self.seeds)}.")
-        if not all(-(2**63) <= seed < 2**63 for seed in self.seeds):
-            raise ValueError(f"seeds must be whole numbers of 64 bits, not {list(self.seeds)}.")
         self._check_image_size()
         if self.batch_size != "auto" and self.batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more, not {self.batch_size}.")
@@ -263,7 +261,7 @@ def make_config(values: Any) -> Config:
     except MissingMandatoryValue as error:
         raise UserError(f"{error.full_key} is missing and has no default.") from error
     except OmegaConfBaseException as error:
-        raise UserError(str(error).splitlines()[0]) from error
+        raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}.") from error
     assert isinstance(plain, Mapping)
     expanded: dict[str, Any] = {str(key): value for key, value in plain.items()}
     expanded["models"] = _expand_models(expanded.get("models"))

@@ -26,7 +26,7 @@ def import_callable(name: str, setting: str, purpose: str) -> Callable[..., Any]
         sys.path.insert(0, str(Path.cwd()))
     try:
         value = getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(
             f"{setting} {name!r} cannot be imported ({error}). Give the dotted name of a callable "
             f"{purpose}; modules in the current folder are found too."

@@ -121,6 +121,26 @@ class SlurmSettings(_Share):
         for name in ("jobs", "minutes", "notice_seconds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}.")
+        if self.notice_seconds >= 60 * self.minutes:
+            raise ValueError(
+                f"notice_seconds must be less than the time limit, {60 * self.minutes} s, not "
+                f"{self.notice_seconds}."
+            )
+        taken = _OWN_OPTIONS & self.sbatch_options.keys()
+        if taken:
+            raise ValueError(f"options must leave {min(taken)} alone: workers depend on it.")
 
+    @property
+    def sbatch_options(self) -> dict[str, str | int | bool]:
+        """The options, spelt with `_` throughout; those that are false are left out."""
+        return {
+            name.lstrip("-").replace("-", "_"): value
+            for name, value in self.options.items()
+            if value is not False
+        }
+
+
+_OWN_OPTIONS = {"array", "dependency", "output", "error", "signal", "requeue", "no_requeue"}
+"""Options of sbatch by which jobs are found, told to leave, and queued again."""
 
 ExecutorSettings = LocalSettings | RaySettings | SlurmSettings

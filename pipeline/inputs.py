@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.errors import UserError
+from pipeline.paths import user_file
 
 T = TypeVar("T")
 
@@ -55,14 +56,13 @@ class Inputs:
         return self.sources[reference]
 
     def _reference(self, name: str, kind: str) -> str:
-        path = Path(name).expanduser()
+        path = user_file(name, f"the {kind} file")
         try:
             with open(path, "rb") as file:
                 reference = hashlib.file_digest(file, "sha256").hexdigest() + path.suffix.lower()
         except OSError as error:
             raise UserError(
-                f"the {kind} file {name!r} cannot be read ({error.strerror}). Paths are relative "
-                f"to {str(Path.cwd())!r}."
+                f"the {kind} file {name!r} cannot be read ({error.strerror})."
             ) from error
         self.sources.setdefault(reference, path)
         return reference

@@ -182,7 +182,7 @@ def _no_match(
     pattern: str, layers: Sequence[LayerInfo], network: nn.Module, model: str
 ) -> UserError:
     name_glob, _, kind_glob = pattern.partition("@")
-    if name_glob in dict(network.named_modules()) and not kind_glob:
+    if name_glob and name_glob in dict(network.named_modules()) and not kind_glob:
         return UserError(
             f"layer {pattern!r} of model {model!r} has no activations: a forward pass never calls "
             "it, or what it returns does not begin with a tensor that has images on its first axis "

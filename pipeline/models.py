@@ -5,15 +5,15 @@ Weights come from the libraries' published files, or from a local file (`weights
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.architectures import TIMM, Blueprint, build_module, find_architecture
 from pipeline.config import ModelConfig
-from pipeline.errors import UserError, unknown
+from pipeline.errors import UnusableFile, UserError, unknown
 from pipeline.jobs import LayerInfo, NetworkIdentity
+from pipeline.paths import user_file
 from pipeline.weights import is_weights_file, load_state, read_weights, weights_digest
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -60,7 +60,8 @@ def load_network(config: ModelConfig) -> Network:
     """Build the network that a model entry describes and load its weights.
 
     Raises:
-        UserError: unknown model or weights, unreadable or foreign weights file, no network access.
+        UserError: unknown model or weights, no such weights file, no network access.
+        UnusableFile: the weights file is unreadable, or of another network.
     """
     weights = config.weights or "default"
     blueprint = find_architecture(config, weights)
@@ -97,14 +98,15 @@ def check_weights(network: Network, layer: LayerInfo, activation: Tensor) -> Non
     Missing tensors hold NaN, and NaN spreads: an activation that depends on one shows it.
 
     Raises:
-        UserError: names the missing tensors that lie on the way to the layer.
+        UnusableFile: names the missing tensors that lie on the way to the layer.
     """
     if not network.missing or not torch.isnan(activation).any():
         return
     shown = ", ".join(network.missing[:5]) + (", ..." if len(network.missing) > 5 else "")
-    raise UserError(
+    raise UnusableFile(
         f"layer {layer.name!r} of model {network.label!r} needs tensors that its weights file lacks"
-        f" (missing: {shown}). Choose layers that lie before them, or give a complete file."
+        f" or has no numbers for (missing: {shown}). Choose layers that lie before them, or give a "
+        "complete file."
     )
 
 
@@ -113,8 +115,8 @@ def _categories(path: str | None) -> tuple[str, ...]:
     if path is None:
         return ()
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = user_file(path, "categories").read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
         raise UserError(
             f"categories {path!r} cannot be read ({error}). Give a text file with the name of one "
             "class per line, in the order of the network's output."
@@ -126,14 +128,14 @@ def _categories(path: str | None) -> tuple[str, ...]:
 
 def _state(blueprint: Blueprint, weights: str, config: ModelConfig) -> Mapping[str, Tensor]:
     if is_weights_file(weights):
-        return read_weights(Path(weights))
+        return read_weights(user_file(weights, "weights file"))
     _check_published(blueprint, weights, config)
     assert blueprint.published is not None
     try:
         return blueprint.published()
     except Exception as error:
         if blueprint.cached is not None and blueprint.cached().is_file():
-            raise UserError(
+            raise UnusableFile(
                 f"{str(blueprint.cached())!r}, the published weights of {config.name!r}, cannot be "
                 "read; delete the file, and it will be downloaded anew."
             ) from error

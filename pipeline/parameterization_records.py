@@ -3,11 +3,15 @@
 What they mean; how they are rendered is in the package `parameterizations`.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.inputs import input_field
 from pipeline.ranges import not_negative, positive, require
+
+_MOST_LATENTS = 2**24
+"""As many as the largest image has pixels."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,8 @@ class Generator:
         for name in ("target", "weights", "latent"):
             require(bool(getattr(self, name)), f"{name} must not be empty.")
         require(min(self.latent) >= 1, f"latent must be 1 or more, not {list(self.latent)}.")
+        few = math.prod(self.latent) <= _MOST_LATENTS
+        require(few, f"latent must be {_MOST_LATENTS} numbers at most, not {list(self.latent)}.")
         require(self.output[0] < self.output[1], f"output must ascend, not {list(self.output)}.")
         if self.bounds is not None:
             ascending = self.bounds[0] < self.bounds[1]

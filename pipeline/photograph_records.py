@@ -8,6 +8,9 @@ from pipeline.ranges import one_or_more, require, within
 MOST_PHOTOGRAPHS = 9
 """Of a kind that a sheet of evidence shows of a channel."""
 
+_MOST_KEPT = 1000
+"""Photographs of a channel at either end; there is room for them in every block of a dataset."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSettings:
@@ -24,9 +27,9 @@ class DatasetSettings:
     """How many of the strongest and weakest photographs are kept as pictures."""
 
     def __post_init__(self) -> None:
-        for name, least in (("top", 1), ("bottom", 0), ("reference", 100)):
-            value = getattr(self, name)
-            require(value >= least, f"{name} must be {least} or more, not {value}.")
+        within(1, _MOST_KEPT, top=self.top)
+        within(0, _MOST_KEPT, bottom=self.bottom)
+        require(self.reference >= 100, f"reference must be 100 or more, not {self.reference}.")
         within(0, MOST_PHOTOGRAPHS, examples=self.examples)
 
 

@@ -4,6 +4,7 @@
 `plain(recipe)` is its inverse and gives what JSON can hold.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -15,10 +16,28 @@ from pipeline.errors import UserError, unknown
 
 T = TypeVar("T")
 
+LARGEST_NUMBER = 3.4e38
+"""What fp32 holds, in which all is computed."""
+
 
 def canonical_json(value: object) -> str:
     """The one JSON text of a value: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def parse_object(text: str | bytes) -> dict[str, Any]:
+    """The values of a JSON object, from wherever it came.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        values = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"it holds {type(values).__name__}, not an object")
+    return values
 
 
 def digest(value: object) -> str:
@@ -34,6 +53,9 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
+    if isinstance(value, range):
+        step = "" if value.step == 1 else f":{value.step}"
+        return f"{value.start}:{value.stop}{step}"
     return value
 
 
@@ -76,7 +98,7 @@ def _join(where: str, name: object) -> str:
 def _convert(hint: Any, value: Any, where: str) -> Any:
     origin = get_origin(hint)
     if hint is Any:
-        return value
+        return _convert_any(value, where)
     if origin in (Union, types.UnionType):
         return _convert_union(get_args(hint), value, where)
     if origin is Literal:
@@ -85,6 +107,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return value
     if origin is tuple:
         return _convert_tuple(get_args(hint), value, where)
+    if hint is range:
+        return _convert_range(value, where)
     if origin is dict or origin is Mapping:
         if not isinstance(value, Mapping):
             raise _wrong_type(where, value, "a mapping")
@@ -108,7 +132,7 @@ def _convert_union(options: Sequence[Any], value: Any, where: str) -> Any:
             errors.append(error)
     # A mistake inside a list or mapping is told at its own place.
     inner = [e for e in errors if str(e).startswith((f"{where}[", f"{where}."))]
-    expected = " or ".join(_type_name(option) for option in options)
+    expected = " or ".join(dict.fromkeys(_type_name(option) for option in options))
     raise inner[0] if inner else _wrong_type(where, value, expected)
 
 
@@ -134,19 +158,42 @@ def _convert_tuple(items: Sequence[Any], value: Any, where: str) -> tuple[Any, .
     return tuple(_convert(hint, v, f"{where}[{i}]") for i, (hint, v) in pairs)
 
 
+def _convert_range(value: Any, where: str) -> range:
+    parts = value.split(":") if isinstance(value, str) else []
+    if len(parts) in (2, 3):
+        with contextlib.suppress(ValueError):
+            return range(*map(int, parts))
+    raise _wrong_type(where, value, _type_name(range))
+
+
+def _convert_any(value: Any, where: str) -> Any:
+    """Whatever JSON can hold."""
+    if isinstance(value, Mapping):
+        return {str(key): _convert_any(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_convert_any(item, f"{where}[{i}]") for i, item in enumerate(value)]
+    return None if value is None else _convert_scalar(_kind(value), value, where)
+
+
+def _kind(value: Any) -> type:
+    return next((kind for kind in (bool, int, float) if isinstance(value, kind)), str)
+
+
 def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint is int and isinstance(value, bool):
-        raise _wrong_type(where, value, "a whole number")
-    if not isinstance(value, hint):
+    if hint is float and _kind(value) is int:
+        value = float(_convert_scalar(int, value, where))
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise _wrong_type(where, value, _type_name(hint))
+    if hint is int and not -(2**63) <= value < 2**63:
+        raise _wrong_type(where, value, "a whole number of 64 bits")
+    if hint is float and not abs(value) <= LARGEST_NUMBER:
+        raise _wrong_type(where, value, f"a number of at most {LARGEST_NUMBER:g}")
     return value
 
 
 def _type_name(hint: Any) -> str:
     names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-    names[type(None)] = "null"
+    names |= {type(None): "null", range: "a range such as '0:64'"}
     if get_origin(hint) is Literal:
         return " or ".join(repr(choice) for choice in get_args(hint))
     return names.get(hint) or ("a list" if get_origin(hint) is tuple else "a mapping")

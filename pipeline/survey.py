@@ -4,11 +4,10 @@ Everything that can be wrong with a sweep is found here, before anything is comp
 """
 
 import copy
-import os
-import platform
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,26 +15,28 @@ from torch import Tensor, nn
 from pipeline.activations import main_tensor
 from pipeline.aim import aim, terms_of
 from pipeline.config import Config, ModelConfig
-from pipeline.errors import UserError
-from pipeline.executor_records import ExecutorSettings, LocalSettings, SlurmSettings
+from pipeline.devices import resolve_precision
+from pipeline.errors import UnusableFile, UserError
 from pipeline.inputs import Inputs
 from pipeline.jobs import LayerInfo
 from pipeline.layers import OUTPUT, capture, describe_layers, match_layers, truncate
 from pipeline.listing import look_through
-from pipeline.memory import free_host_bytes
 from pipeline.models import DTYPES, Network, check_weights, load_network
 from pipeline.objective_records import JointObjective, Objective
 from pipeline.objectives.custom import with_source
 from pipeline.parameterizations.check import check_parameterization
 from pipeline.parameterizations.generator import with_source as with_generator_source
+from pipeline.paths import user_file
 from pipeline.photograph_records import FolderDataset
 from pipeline.photographs import Photographs, open_dataset
 from pipeline.pictures import picture_size
-from pipeline.plan import ModelPlan, Plan, StudyPlan, jobs_at_once
+from pipeline.plan import LARGEST_PICTURE, LeftOut, ModelPlan, Plan, StudyPlan, jobs_at_once
 from pipeline.recipe import DatasetInit, Recipe
 from pipeline.records import digest, plain
 from pipeline.saliency import check_available
 from pipeline.views import read_view
+
+T = TypeVar("T")
 
 SMALLEST_IMAGE = 16
 
@@ -60,27 +61,54 @@ class Survey:
         return match_layers(patterns, self.layers, self.network.module, self.network.label)
 
 
-def survey(config: Config) -> list[Survey]:
+def survey(config: Config) -> list[Survey | LeftOut]:
     """Load and describe every model of the sweep; raises UserError."""
-    return [_survey_model(model, config) for model in config.models]
+    found = [_unless_unusable(m, partial(_survey_model, m, config)) for m in config.models]
+    _check_some_are_left(found, config)
+    return found
 
 
-def make_plan(config: Config, surveys: list[Survey], devices: list[str]) -> Plan:
+def make_plan(config: Config, surveys: Sequence[Survey | LeftOut], devices: list[str]) -> Plan:
     """Decide the channels of every layer and the recipe of every model; raises UserError."""
     precision = resolve_precision(config.precision, devices)
     study = _plan_study(config)
     if study is not None and isinstance(config.init, DatasetInit):
         config = replace(config, init=replace(config.init, dataset=study.listing))
     inputs = Inputs()
-    models: tuple[ModelPlan, ...]
+    planned: list[ModelPlan | LeftOut]
     if isinstance(config.objective, JointObjective):
-        models = (_plan_joint(config, config.objective, surveys, precision, inputs),)
+        networks = [found for found in surveys if isinstance(found, Survey)]
+        planned = [_plan_joint(config, config.objective, networks, precision, inputs)]
     else:
         pairs = zip(config.models, surveys, strict=True)
-        models = tuple(_plan_model(config, m, found, precision, inputs) for m, found in pairs)
+        planned = [_plan_model(config, m, found, precision, inputs) for m, found in pairs]
+        _check_some_are_left(planned, config)
+    models = tuple(model for model in planned if isinstance(model, ModelPlan))
+    left_out = tuple(model for model in planned if isinstance(model, LeftOut))
     sources = {reference: str(path) for reference, path in inputs.sources.items()}
     fitting = min(jobs_at_once(model.recipe, model.colours) for model in models)
-    return Plan(models, config.seeds, min(config.shard_size, fitting), study, sources)
+    shard_size = min(config.shard_size, fitting)
+    return Plan(models, config.seeds, shard_size, study, sources, left_out)
+
+
+def _unless_unusable(model: ModelConfig, do: Callable[[], T]) -> T | LeftOut:
+    """What becomes of a model; where its weights are of no use, that."""
+    try:
+        return do()
+    except UnusableFile as error:
+        return LeftOut(model.title, str(error))
+
+
+def _check_some_are_left(found: Sequence[object], config: Config) -> None:
+    """A sweep goes on while a model is left, unless its images are for all of them together.
+
+    Raises:
+        UserError: what is wrong with the first that is left out.
+    """
+    left_out = [model for model in found if isinstance(model, LeftOut)]
+    all_needed = isinstance(config.objective, JointObjective)
+    if left_out and (all_needed or len(left_out) == len(found)):
+        raise UserError(left_out[0].why)
 
 
 def _plan_study(config: Config) -> StudyPlan | None:
@@ -119,6 +147,19 @@ def _check_readable(photographs: Photographs, source: str) -> None:
 
 
 def _plan_model(
+    config: Config,
+    model: ModelConfig,
+    found: Survey | LeftOut,
+    precision: str,
+    inputs: Inputs,
+) -> ModelPlan | LeftOut:
+    if isinstance(found, LeftOut):
+        return found
+    plan = partial(_plan_network, config, model, found, precision, inputs)
+    return _unless_unusable(model, plan)
+
+
+def _plan_network(
     config: Config, model: ModelConfig, found: Survey, precision: str, inputs: Inputs
 ) -> ModelPlan:
     network = found.network
@@ -164,20 +205,23 @@ def _recipe(
     for found, layers in wanted:
         _check_layers(found, layers)
         precision = _possible(config, found, layers, precision)
-    recipe = Recipe(
-        objective=objective,
-        parameterization=with_generator_source(config.parameterization),
-        transforms=config.transforms,
-        optimizer=config.optimizer,
-        image_size=wanted[0][0].image_size,
-        precision=precision,
-        regularizers=config.regularizers,
-        init=config.init,
-        mask=config.mask,
-        octaves=config.octaves,
-        snapshots=config.snapshots,
-        class_token=config.class_token,
-    )
+    try:
+        recipe = Recipe(
+            objective=objective,
+            parameterization=with_generator_source(config.parameterization),
+            transforms=config.transforms,
+            optimizer=config.optimizer,
+            image_size=wanted[0][0].image_size,
+            precision=precision,
+            regularizers=config.regularizers,
+            init=config.init,
+            mask=config.mask,
+            octaves=config.octaves,
+            snapshots=config.snapshots,
+            class_token=config.class_token,
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
     recipe = inputs.resolved(recipe)
     check_parameterization(recipe, len(wanted[0][0].network.mean), inputs.find)
     return recipe
@@ -201,6 +245,12 @@ def _survey_model(model: ModelConfig, config: Config) -> Survey:
         raise UserError(
             f"images of {size[0]} x {size[1]} px are too small; image_size must be "
             f"{SMALLEST_IMAGE} or more."
+        )
+    colours = len(network.mean)
+    if size[0] * size[1] * colours >= LARGEST_PICTURE:
+        raise UserError(
+            f"images of {size[0]} x {size[1]} px and {colours} colours are too large; choose a "
+            "smaller image_size."
         )
     network, layers = _described(network, size, config.class_token)
     _check_categories(network, model, layers)
@@ -250,7 +300,7 @@ def _image_size(config: Config, network: Network) -> tuple[int, int]:
     size = config.image_size or network.input_size
     if size == "photograph":
         assert config.photograph is not None
-        return picture_size(Path(config.photograph).expanduser())
+        return picture_size(user_file(config.photograph, "the picture file"))
     return size if isinstance(size, tuple) else (size, size)
 
 
@@ -309,68 +359,3 @@ def _check_layers(found: Survey, wanted: list[LayerInfo]) -> None:
             with torch.no_grad():
                 (activation,) = truncate(network.module, [info], example)(example)
             check_weights(network, info, activation)
-
-
-def resolve_precision(precision: str, devices: list[str]) -> str:
-    """`auto` becomes bf16 where every device has hardware for it, else fp32."""
-    if precision != "auto":
-        return precision
-    return "bf16" if all(_has_bf16(device) for device in devices) else "fp32"
-
-
-ELSEWHERE = "cuda"
-"""A GPU of another machine."""
-
-
-def _has_bf16(device: str) -> bool:
-    if device == ELSEWHERE:  # as all have since 2020; for older ones `precision` must be given
-        return True
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_capability(torch.device(device)) >= (8, 0)
-    if platform.machine() not in ("x86_64", "AMD64"):
-        return False
-    # Not in every torch.
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
-MOST_CPU_WORKERS = 8
-BYTES_PER_CPU_WORKER = 2 * 2**30
-
-
-def _cpu_workers() -> int:
-    """Workers of one thread each are faster than one worker of many: 1.3 times on two cores."""
-    fitting = int(free_host_bytes() / BYTES_PER_CPU_WORKER)
-    return max(1, min(len(os.sched_getaffinity(0)), MOST_CPU_WORKERS, fitting))
-
-
-def find_devices(settings: ExecutorSettings) -> list[str]:
-    """The devices that workers will run on, as far as they are known beforehand.
-
-    On this machine they are named: `cuda:1`, `cpu`. Elsewhere they are only `cuda` or `cpu`, one
-    per worker.
-
-    Raises:
-        UserError: a device that this machine does not have.
-    """
-    if isinstance(settings, LocalSettings):
-        return _devices_here(settings.devices)
-    count = settings.jobs if isinstance(settings, SlurmSettings) else settings.workers or 1
-    return [ELSEWHERE if settings.gpus else "cpu"] * count
-
-
-def _devices_here(devices: str | tuple[str, ...]) -> list[str]:
-    """The chosen ones; `auto` is all GPUs, else the CPU once per worker that it can bear."""
-    n_gpus = torch.cuda.device_count()
-    if devices == "auto":
-        return [f"cuda:{i}" for i in range(n_gpus)] or ["cpu"] * _cpu_workers()
-    names = [devices] if isinstance(devices, str) else list(devices)
-    names = ["cuda:0" if name == "cuda" else name for name in names]
-    valid = ["cpu", *(f"cuda:{i}" for i in range(n_gpus))]
-    for name in names:
-        if name not in valid:
-            raise UserError(
-                f"device {name!r} is not on this machine ({n_gpus} GPUs); "
-                f"choose from: {', '.join(valid)}, or executor.devices=auto."
-            )
-    return names

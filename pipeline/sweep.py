@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Sequence
 
 from pipeline.collate.films import check_snapshots
 from pipeline.collate.run import collate
@@ -16,18 +17,21 @@ from pipeline.listing import Listing, write_listing
 from pipeline.lock import locked
 from pipeline.manifest import add_timings, write_manifest
 from pipeline.photographs import open_dataset
-from pipeline.plan import Plan, bytes_needed
+from pipeline.plan import LeftOut, Plan, bytes_needed
 from pipeline.progress import Bar
-from pipeline.report import notices, still_at_work, summary
+from pipeline.report.plan import notices
+from pipeline.report.summary import still_at_work, summary
+from pipeline.report.tables import say
 from pipeline.schedule import Outcome, Scheduler, device_times
 from pipeline.stages import Finished, Stage, Sweep, stages
 from pipeline.store import (
-    DoneIndex,
+    OutputFolder,
     keep_inputs,
     output_folder,
     prepare,
     sweep_temporary,
 )
+from pipeline.wording import inert
 
 _ROUNDS = 3
 
@@ -43,16 +47,14 @@ def run(config: Config) -> int:
     folder = output_folder(config.output_root, config.name)
     if folder.lock.exists():
         with locked(folder):  # refuse at once what would be refused after planning
-            pass
+            _clear_up(folder)
     plan, devices = prepare_plan(config)
     for notice in notices(plan):
         print(f"note: {notice}", file=sys.stderr)
-    prepare(folder, bytes_needed(plan, DoneIndex(folder).missing(plan.shards())))
+    incomplete = tell_left_out(plan.left_out)
+    sweep = Sweep(config, plan, folder, devices)
+    prepare(folder, bytes_needed(plan, sweep.backlog.shards()))
     with locked(folder):
-        if not any(submissions(folder)):  # else they may be writing
-            sweep_temporary(folder)
-        clear_requests(folder)
-        sweep = Sweep(config, plan, folder, devices)
         write_manifest(folder, config, plan, devices)
         keep_inputs(folder, plan.inputs)
         _write_listing(sweep)
@@ -64,18 +66,33 @@ def run(config: Config) -> int:
             timings["total"] = time.monotonic() - started
             times = device_times(devices, outcome.times, timings["total"])
             add_timings(folder, timings, times)
-            print(summary(folder))
-    return outcome.exit_code or (EXIT_FAILED_JOBS if outcome.failed else EXIT_OK)
+            say(summary(folder))
+    return outcome.exit_code or (EXIT_FAILED_JOBS if outcome.failed else incomplete)
+
+
+def _clear_up(folder: OutputFolder) -> None:
+    """Remove what earlier runs left unfinished, which may take the space that is needed."""
+    if not any(submissions(folder)):  # else they may be writing
+        sweep_temporary(folder)
+    clear_requests(folder)
 
 
 def prepare_plan(config: Config) -> tuple[Plan, list[str]]:
     """Plan the sweep and find its devices; raises UserError. Writes nothing."""
-    from pipeline.survey import find_devices, make_plan, survey
+    from pipeline.devices import find_devices
+    from pipeline.survey import make_plan, survey
 
     check_snapshots(config.collate, config.snapshots)
     devices = find_devices(config.executor)
     plan = make_plan(config, survey(config), devices)
     return plan, devices
+
+
+def tell_left_out(models: Sequence[LeftOut]) -> int:
+    """Say which models a sweep goes on without; returns its exit code if all else goes well."""
+    for model in models:
+        print(f"error: {inert(str(model))}", file=sys.stderr)
+    return EXIT_FAILED_JOBS if models else EXIT_OK
 
 
 def _write_listing(sweep: Sweep) -> None:
@@ -111,7 +128,7 @@ def _do(stage: Stage, sweep: Sweep, timings: dict[str, float], outcome: Outcome)
         return False
     begun = time.monotonic()
     missing = _wanted(stage, sweep, outcome)
-    if missing:
+    if missing or any(submissions(sweep.folder)):  # these are perhaps all done
         _schedule(stage, missing, sweep, outcome)
     finished = Finished() if outcome.is_cut_short else stage.finish()
     for path in finished.corrupt:

@@ -38,11 +38,13 @@ from benchmarks.systems import (  # noqa: E402
 from pipeline.bench import Workbench  # noqa: E402
 from pipeline.compose import with_config  # noqa: E402
 from pipeline.config import Config  # noqa: E402
+from pipeline.devices import find_devices  # noqa: E402
 from pipeline.errors import EXIT_OK, EXIT_USER_ERROR, UserError, unknown  # noqa: E402
+from pipeline.executor_records import LocalSettings  # noqa: E402
 from pipeline.jobs import LayerInfo  # noqa: E402
 from pipeline.plan import ModelPlan  # noqa: E402
 from pipeline.records import plain  # noqa: E402
-from pipeline.survey import Survey, find_devices, make_plan, survey  # noqa: E402
+from pipeline.survey import Survey, make_plan, survey  # noqa: E402
 from pipeline.targets import Targets, select_targets  # noqa: E402
 
 SYSTEMS = ("ours", "lucent", "torch-dreams", "floor")
@@ -156,7 +158,7 @@ def _missing(system: str) -> str | None:
 
 def _prepare(args: argparse.Namespace) -> Prepared:
     """Compose the configs as the command line does, load the network; raises UserError."""
-    device = find_devices("auto" if args.device == "auto" else args.device)[0]
+    device = find_devices(LocalSettings(devices=args.device))[0]
     configs = {preset: _config(args, preset) for preset in args.ours}
     if not configs:
         raise UserError("--ours names no quality preset; its first one also sets the floor.")

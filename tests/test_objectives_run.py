@@ -143,7 +143,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], list[str]]] = {
     "position": (("objective=neuron", "objective.position=[9,0]"), ["[9, 0] is outside", "rows 0"]),
     "no photograph": (
         ("objective=inversion", "objective.photograph=nowhere.png"),
-        ["'nowhere.png' cannot be read", "relative to"],
+        ["'nowhere.png' does not exist", "relative to"],
     ),
     "all pairs": (("objective=interpolation",), ["which channels go together", "{zip: [...]}"]),
     "all random": (("objective=direction",), ["channels='0:64'", "objective.vectors"]),

@@ -40,7 +40,7 @@ class Direction(Objective):
                 )
         else:
             rows = random_directions(RANDOM_DIRECTIONS, layer.n_channels)
-        self.rows = torch.nn.functional.normalize(rows.float(), dim=1).to(surroundings.device)
+        self.rows = torch.nn.functional.normalize(rows, dim=1).to(surroundings.device)
         self.sizes, self.power = (len(rows),), record.cosine_power
         self.signs = Signs(record.sign, surroundings.device)
 
@@ -96,9 +96,10 @@ def read_directions(path: Path, entry: str | None, layer: str) -> Tensor:
     name = entry or (next(iter(entries)) if len(entries) == 1 else layer)
     if name not in entries:
         raise unknown("entry of objective.vectors:", name, entries, "Set objective.entry.")
-    rows = entries[name]
+    rows = entries[name].float()
     rows = rows[None] if rows.ndim == 1 else rows
-    if rows.ndim != 2 or not len(rows) or not bool(torch.isfinite(rows).all()):
+    numbers = rows.ndim == 2 and len(rows) > 0 and not rows.is_complex()
+    if not numbers or not bool(torch.isfinite(rows).all()):
         raise UserError(
             f"objective.vectors must hold a matrix of finite numbers with a direction per row, not "
             f"{list(entries[name].shape)}."
