@@ -72,8 +72,9 @@ def another_node(cluster: Cluster, cpus: int) -> Iterator["subprocess.Popen[byte
 def _node(
     folder: Path, cpus: int, gpus: int, *options: str, version: str = ""
 ) -> Iterator["subprocess.Popen[bytes]"]:
+    leave_with_tests = "import ctypes, signal; ctypes.CDLL(None).prctl(1, signal.SIGTERM)"
     pretend = f"import ray; ray.__version__ = {version!r} or ray.__version__"
-    code = f"{pretend}; from ray.scripts.scripts import main; main()"
+    code = f"{leave_with_tests}; {pretend}; from ray.scripts.scripts import main; main()"
     common = ("--block", "--object-store-memory=100000000")
     ports = ("--min-worker-port=0", "--max-worker-port=0")
     numbers = (f"--num-cpus={cpus}", f"--num-gpus={gpus}", f"--temp-dir={folder}")
