@@ -1,6 +1,5 @@
 """The command line: `atlas COMMAND [Hydra overrides]`, one short function per command."""
 
-import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -11,11 +10,13 @@ from pipeline.errors import (
     EXIT_OK,
     EXIT_PREEMPTED,
     EXIT_USER_ERROR,
+    FULL,
     StorageError,
     UserError,
+    tell,
     unknown,
 )
-from pipeline.family import LEAVING_SIGNALS
+from pipeline.family import Preempted, leave_when_told
 from pipeline.lock import locked
 from pipeline.store import OutputFolder, output_folder
 
@@ -25,9 +26,12 @@ Layer Atlas: for every channel of every layer, the image that excites it most.
   atlas run        optimise what is missing, then collate; running it again resumes
   atlas plan       what a run would do: models, layers, channels, time, disk
   atlas layers     the layers of the models: name, type, channels, shape, FLOPs
-  atlas status     how far an output folder is
+  atlas status     how far an output folder is, and who is at work (`all`: every layer)
+  atlas failures   which tasks failed; of a LAYER or the beginning of a KEY, the full story
+  atlas retry      have the next run try again what was given up; all, or a LAYER or KEY
   atlas collate    rebuild montages and atlas.h5 from the store alone
   atlas verify     check digests, the atlas, and a sample of activations
+  atlas clean      remove what no current plan wants, after showing it (`yes`: without asking)
 
 Everything else is Hydra overrides, e.g.
   atlas run                                          the demo network, all conv layers
@@ -41,18 +45,18 @@ def run(config: Config) -> int:
     """Optimise what is missing, then collate."""
     from pipeline import sweep
 
-    for number in LEAVING_SIGNALS:
-        signal.signal(number, lambda number, frame: sys.exit(EXIT_PREEMPTED))
+    leave_when_told()
     return sweep.run(config)
 
 
 def plan(config: Config) -> int:
     """Print what a run would do."""
     from pipeline import sweep
-    from pipeline.report import plan_table
+    from pipeline.report.plan import plan_table
+    from pipeline.report.tables import say
 
     planned, devices = sweep.prepare_plan(config)
-    print(plan_table(_folder(config), planned, devices))
+    say(plan_table(_folder(config), planned, devices))
     return sweep.tell_left_out(planned.left_out)
 
 
@@ -60,19 +64,44 @@ def layers(config: Config) -> int:
     """Print the layers of the models."""
     from pipeline import sweep
     from pipeline.plan import LeftOut
-    from pipeline.report import layer_table
+    from pipeline.report.layers import layer_table
+    from pipeline.report.tables import say
     from pipeline.survey import Survey, survey
 
     found = survey(config)
-    print(layer_table(config, [each for each in found if isinstance(each, Survey)]))
+    say(layer_table(config, [each for each in found if isinstance(each, Survey)]))
     return sweep.tell_left_out([each for each in found if isinstance(each, LeftOut)])
 
 
-def status(config: Config) -> int:
+def status(config: Config, *words: str) -> int:
     """Print how far an output folder is."""
-    from pipeline.report import status_table
+    from pipeline.report.status import status_table
+    from pipeline.report.tables import say
 
-    print(status_table(_folder(config)))
+    say(status_table(_folder(config), every_layer="all" in words))
+    return EXIT_OK
+
+
+def failures(config: Config, *words: str) -> int:
+    """Print which tasks failed, or the full story of some."""
+    from pipeline.report.failures import failures_report
+    from pipeline.report.tables import say
+
+    say(failures_report(_folder(config), words))
+    return EXIT_OK
+
+
+def retry(config: Config, *words: str) -> int:
+    """Have the next run try again what was given up."""
+    from pipeline.cases import retry
+    from pipeline.manifest import read_manifest
+    from pipeline.report.failures import put_back_report
+    from pipeline.report.tables import say
+
+    folder = _folder(config)
+    manifest = read_manifest(folder)
+    with locked(folder):
+        say(put_back_report(folder, retry(folder, manifest, words)))
     return EXIT_OK
 
 
@@ -80,13 +109,14 @@ def collate(config: Config) -> int:
     """Rebuild montages and atlas from the store alone."""
     from pipeline.collate.run import collate
     from pipeline.manifest import read_manifest
-    from pipeline.report import summary
+    from pipeline.report.summary import summary
+    from pipeline.report.tables import say
 
     folder = _folder(config)
     read_manifest(folder)
     with locked(folder):
         collate(folder, config.collate, anew=True)
-        print(summary(folder))
+        say(summary(folder))
     return EXIT_OK
 
 
@@ -96,23 +126,53 @@ def verify(config: Config) -> int:
     from pipeline.verify import verify
 
     folder = _folder(config)
+    read_manifest(folder)
+    with locked(folder):
+        return verify(config, folder)
+
+
+def clean(config: Config, *words: str) -> int:
+    """Remove what no current plan wants, after showing it."""
+    from pipeline import cleaning
+    from pipeline.manifest import read_manifest
+    from pipeline.report.cleaning import cleaning_table
+    from pipeline.report.tables import say
+
+    folder = _folder(config)
     manifest = read_manifest(folder)
     with locked(folder):
-        return verify(manifest, folder)
+        found = cleaning.look_through(folder, manifest)
+        say(cleaning_table(folder, found))
+        if found.removable and ("yes" in words or _agrees()):
+            cleaning.remove(folder, found)
+            print("removed")
+        elif found.removable:
+            print(f"nothing is removed; `atlas clean yes {folder.choice}` does it")
+    return EXIT_OK
+
+
+def _agrees() -> bool:
+    """Whether somebody at a terminal says so."""
+    return sys.stdin.isatty() and input("remove it? [y/N] ").strip().lower() in ("y", "yes")
 
 
 def _folder(config: Config) -> OutputFolder:
     return output_folder(config.output_root, config.name)
 
 
-COMMANDS: dict[str, Callable[[Config], int]] = {
+COMMANDS: dict[str, Callable[..., int]] = {
     "run": run,
     "plan": plan,
     "layers": layers,
     "status": status,
+    "failures": failures,
+    "retry": retry,
     "collate": collate,
     "verify": verify,
+    "clean": clean,
 }
+WORDS = {"status": ("all",), "failures": None, "retry": None, "clean": ("yes",)}
+"""Which words commands take besides overrides; `None`: names that only they know."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -121,11 +181,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(argv)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        tell(f"error: {error}")
         return EXIT_USER_ERROR
     except StorageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        tell(f"error: {error}")
         return EXIT_IO
+    except OSError as error:  # whatever it was that met the full disk
+        if error.errno not in FULL:
+            raise
+        tell(f"error: {error}")
+        return EXIT_IO
+    except Preempted:
+        return EXIT_PREEMPTED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
 
@@ -143,13 +210,39 @@ def _dispatch(argv: list[str]) -> int:
         from pipeline.collate import run as collation
 
         return collation.main(rest)
+    if command == "compare-here":
+        from pipeline.collate import compare
+
+        return compare.main(rest)
     if command.startswith("-"):  # Hydra's own flags, such as tab completion, need no command
         command, rest = "plan", argv
     if command not in COMMANDS:
         raise unknown("command", command, COMMANDS, "`atlas` alone explains them.")
     from pipeline.compose import with_config
 
-    return with_config(COMMANDS[command], rest)
+    words, overrides = split_words(command, rest)
+    return with_config(lambda config: COMMANDS[command](config, *words), overrides)
+
+
+def split_words(command: str, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words among the arguments of a command, and all else, which is for Hydra.
+
+    Raises:
+        UserError: the command takes no such word.
+    """
+    words: list[str] = []
+    rest: list[str] = []
+    for before, argument in zip(("", *arguments), arguments, strict=False):
+        # What follows a flag may be its value: `--config-dir more`.
+        is_word = "=" not in argument and argument[:1] not in "-+~" and before[:1] != "-"
+        (words if is_word else rest).append(argument)
+    if words and command not in WORDS:
+        raise UserError(f"`atlas {command}` takes settings such as name=demo, not {words[0]!r}.")
+    known = WORDS.get(command) or words
+    for word in words:
+        if word not in known:
+            raise unknown(f"word of `atlas {command}`", word, known, "Settings are key=value.")
+    return words, rest
 
 
 if __name__ == "__main__":

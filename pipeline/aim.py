@@ -19,9 +19,9 @@ from pipeline.objective_records import (
 from pipeline.objectives import Surroundings, make_objective
 from pipeline.objectives.base import not_yet
 from pipeline.objectives.directions import RANDOM_DIRECTIONS
-from pipeline.plan import LayerPlan, Tap
+from pipeline.plan import MOST_TARGETS, LayerPlan, Tap
 from pipeline.recipe import Recipe
-from pipeline.targets import Targets, select_targets
+from pipeline.targets import Targets, select_targets, spaced
 
 
 def aim(
@@ -53,9 +53,15 @@ def aim(
     objective = make_objective(recipe.objective, surroundings)
     targets = Targets(objective.sizes, _names(recipe, network, objective.sizes))
     _refuse_all_random(recipe, config)
+    chosen = select_targets(config.channels, targets, where)
+    if len(chosen) > MOST_TARGETS:
+        raise UserError(
+            f"channels={config.channels!r} are {len(chosen)} targets of {where}; a sweep takes at "
+            f"most {MOST_TARGETS} of a layer."
+        )
     return LayerPlan(
         info,
-        select_targets(config.channels, targets, where),
+        spaced(chosen),
         None if targets == Targets((info.n_channels,)) else targets,
         tuple(Tap(of.label, of.identity, layer) for of, layer in others),
     )

@@ -20,7 +20,7 @@ from pipeline.device_network import DeviceNetwork
 from pipeline.inputs import Find, nowhere
 from pipeline.jobs import STATUS, LayerInfo
 from pipeline.layers import Forward
-from pipeline.memory import bytes_per_sample, samples_that_fit
+from pipeline.memory import bytes_per_sample, if_it_fits, samples_that_fit
 from pipeline.models import Network
 from pipeline.objectives import Surroundings, make_objective
 from pipeline.octaves import make_climber
@@ -185,7 +185,10 @@ class LayerBench:
         variants = self.recipe.variants
         largest = (GPU_BATCH if self.device.type == "cuda" else CPU_BATCH) // variants
         largest = min(largest, jobs_at_once(self.recipe, self.colours))
-        fit = samples_that_fit(bytes_per_sample(self._try_out, self.device), self.device)
+        sample = if_it_fits(lambda: bytes_per_sample(self._try_out, self.device))
+        if sample is None:  # less, where even that does not fit, is found on the way
+            return max(min(CPU_BATCH_MULTIPLE, largest), 1)
+        fit = samples_that_fit(sample, self.device)
         if fit >= largest:
             return max(largest, 1)
         return max(fit - fit % CPU_BATCH_MULTIPLE, 1)

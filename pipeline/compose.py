@@ -1,74 +1,133 @@
 """Hydra at the door: compose the config from `conf/` and overrides, hand it to a command.
 
-Hydra's own flags (`--cfg`, `--help`, `--config-dir`, `-m`, tab completion) keep working; its errors
-become messages that offer the nearest valid names.
+Composing runs nothing that a config names. Hydra's own flags (`--cfg`, `--help`, `--config-dir`,
+`-m`, tab completion) keep working; its errors become messages that offer the nearest valid names.
 """
 
+import argparse
+import contextlib
 import dataclasses
 import os
 import re
 import sys
 import types
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from pipeline.config import Config, config_folder, make_config
 from pipeline.errors import EXIT_OK, UserError, unknown
 
+_SHOWING = (
+    *("--cfg", "-c", "--resolve", "--package", "-p", "--info", "-i"),
+    *("--help", "-h", "--hydra-help", "--version", "--shell-completion", "-sc"),
+)
+"""Flags of Hydra that have it show something, and run nothing."""
 
-def with_config(command: Callable[[Config], int], overrides: Sequence[str]) -> int:
+
+def with_config(command: Callable[[Config], int], arguments: Sequence[str]) -> int:
     """Compose the config, check it, run the command; returns its exit code.
 
+    Args:
+        command: given the config; with `-m` each of several in turn.
+        arguments: overrides, and flags of Hydra.
     Raises:
         UserError: overrides that cannot be parsed, unknown keys or choices, values out of range.
     """
-    return max((command(config) for config in _composed(overrides)), default=EXIT_OK)
+    flags, rest = _parsed(arguments)
+    with _explained(rest):
+        rest += _further_files(flags.config_dir, rest)
+        if any(argument.startswith("-") for argument in rest):
+            _show(rest)
+            return EXIT_OK
+        # All are composed before the first is run.
+        configs = [_composed(overrides) for overrides in _jobs(rest, flags.multirun)]
+    return max(map(command, configs), default=EXIT_OK)
 
 
-def _composed(overrides: Sequence[str]) -> list[Config]:
-    """What Hydra makes of a command line: mostly one config, none if it was asked for help."""
+def _parsed(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """What is dealt with here, and the rest: overrides, and flags that have Hydra show something.
+
+    Raises:
+        UserError: another flag. Some would have Hydra run what a file names.
+    """
+    parser = argparse.ArgumentParser(prog="atlas COMMAND", add_help=False, allow_abbrev=False)
+    parser.error = _refuse  # type: ignore[method-assign]
+    parser.add_argument("--config-dir", "-cd", metavar="FOLDER")
+    parser.add_argument("--multirun", "-m", action="store_true")
+    known, rest = parser.parse_known_args(arguments)
+    for argument in rest:
+        flag = argument.partition("=")[0]
+        if flag.startswith("-") and flag not in _SHOWING:
+            raise unknown("flag", flag, ("--config-dir", "--multirun", "-m", *_SHOWING))
+    return known, rest
+
+
+def _further_files(folder: str | None, overrides: Sequence[str]) -> list[str]:
+    from pipeline.config_source import address, refuse_hydra
+
+    refuse_hydra(overrides)
+    return [] if folder is None else [address(folder)]
+
+
+def _show(arguments: Sequence[str]) -> None:
     import hydra
+    from hydra._internal.utils import get_args_parser
 
-    configs: list[Config] = []
-    raised: list[BaseException] = []
-
-    def task(values: Any) -> None:
-        try:
-            configs.append(make_config(values))
-        except BaseException as error:  # noqa: BLE001 - carried past Hydra, which would print it
-            raised.append(error)
-
-    _check_flags(overrides)
+    parser = get_args_parser()
+    parser.error = _refuse  # type: ignore[method-assign]
+    parser.parse_args(arguments)
     # Hydra reads the command line itself, and hands exceptions on only when asked to.
-    sys.argv = [sys.argv[0], *overrides]
+    sys.argv = [sys.argv[0], *arguments]
     os.environ["HYDRA_FULL_ERROR"] = "1"
     _hide_command_from_completion()
     folder = str(config_folder())
+    hydra.main(version_base="1.3", config_path=folder, config_name="config")(print)()
+
+
+def _refuse(message: str) -> NoReturn:
+    """What a parser of flags does instead of telling how it is used."""
+    told = f"{message}. Settings are KEY=VALUE; `atlas run --help` lists the flags of Hydra."
+    raise UserError(told)
+
+
+def _jobs(overrides: Sequence[str], several: bool) -> Iterator[list[str]]:
+    """The overrides of each job: with `-m`, of every combination of values (`seeds=[0],[1]`)."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    if not several:
+        yield list(overrides)
+        return
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    choices = [
+        [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+        if override.is_discrete_sweep()
+        else [line]
+        for line, override in zip(overrides, parsed, strict=True)
+    ]
+    yield from map(list, product(*choices))
+
+
+def _composed(overrides: Sequence[str]) -> Config:
+    # Not `hydra.main`, which runs what `hydra.callbacks` and `hydra.job_logging` name.
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return make_config(compose("config", overrides=list(overrides)))
+
+
+@contextlib.contextmanager
+def _explained(overrides: Sequence[str]) -> Iterator[None]:
+    """Turn what Hydra raises into one message; keep what it warns of to itself."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            hydra.main(version_base="1.3", config_path=folder, config_name="config")(task)()
+            yield
+        except UserError:
+            raise
         except Exception as error:  # of many kinds: Hydra trips over what it does not expect
             raise _explain(error, overrides) from error
-    if raised:
-        raise raised[0]
-    return configs
-
-
-def _check_flags(words: Sequence[str]) -> None:
-    """Make sure that Hydra knows all flags; it would answer with how it is used."""
-    from hydra._internal.utils import get_args_parser
-
-    def refuse(message: str) -> NoReturn:
-        raise UserError(
-            f"{message}. Settings are KEY=VALUE; `atlas run --help` lists the flags of Hydra."
-        )
-
-    parser = get_args_parser()
-    parser.error = refuse  # type: ignore[method-assign]
-    if parser.parse_args(words).experimental_rerun is not None:
-        refuse("--experimental-rerun would run code that a file holds")
 
 
 def _explain(error: Exception, overrides: Sequence[str]) -> UserError:

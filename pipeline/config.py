@@ -15,12 +15,11 @@ from pipeline.optimizer_records import Optimizer
 from pipeline.parameterization_records import FROM_NOISE_ALONE, Mask, Parameterization
 from pipeline.photograph_records import DatasetConfig, SaliencyMethod
 from pipeline.ranges import within
-from pipeline.recipe import DatasetInit, Init, NoiseInit, Octaves, Regularizers
+from pipeline.recipe import LARGEST_IMAGE, DatasetInit, Init, NoiseInit, Octaves, Regularizers
 from pipeline.records import build, choice_name
 from pipeline.transform_record import Transforms
 
 LARGEST_SHARD = 4096
-LARGEST_IMAGE = 4096
 
 
 @dataclass(frozen=True)

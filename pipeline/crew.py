@@ -1,6 +1,6 @@
 """The crew: the workers of a run, what each has to do, and what is heard of it."""
 
-import json
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,6 +8,8 @@ from typing import Any
 
 from pipeline.executors.base import WAITING, Handle, State
 from pipeline.jobs import Task
+from pipeline.pulse import known_facts
+from pipeline.records import parse_object
 from pipeline.store import OutputFolder, write_json
 
 
@@ -65,10 +67,9 @@ def _life(pulse: Mapping[str, Any]) -> tuple[Any, ...]:
 def read_pulse(folder: OutputFolder, tag: str) -> dict[str, Any] | None:
     """What a worker last said of itself, if it can be read."""
     try:
-        pulse = json.loads(folder.pulse(tag).read_text())
+        return known_facts(parse_object(folder.pulse(tag).read_bytes()))
     except (OSError, ValueError):
         return None
-    return pulse if isinstance(pulse, dict) else None
 
 
 def last_words(folder: OutputFolder, tag: str, lines: int = 1) -> str:
@@ -80,7 +81,7 @@ def last_words(folder: OutputFolder, tag: str, lines: int = 1) -> str:
 
 def forget(folder: OutputFolder, tag: str) -> None:
     """Remove what a worker that is done leaves behind, but for what it said."""
-    for path in (folder.bundle(tag), folder.pulse(tag), folder.submission(tag)):
+    for path in (folder.bundle(tag), folder.pulse(tag), folder.ending(tag), folder.submission(tag)):
         path.unlink(missing_ok=True)
     log = folder.log(tag)
     if log.exists() and not log.stat().st_size:
@@ -88,6 +89,10 @@ def forget(folder: OutputFolder, tag: str) -> None:
 
 
 # --- workers that go on without their driver -----------------------------------------------------
+
+
+_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
+"""What engines call workers: job ids, and the like."""
 
 
 @dataclass(frozen=True)
@@ -107,24 +112,34 @@ def write_submission(folder: OutputFolder, engine: str, worker: Worker) -> None:
 
 
 def submissions(folder: OutputFolder) -> Iterator[Submission]:
-    """The workers that are written down; perhaps they have ended meanwhile."""
+    """The workers that are written down; perhaps they have ended meanwhile.
+
+    Others may have written them down: what becomes part of command lines and paths is a name.
+    """
     for path in sorted(folder.logs.glob("worker-*.submitted")):
         try:
-            values = json.loads(path.read_text())
+            values = parse_object(path.read_bytes())
             handle = Handle(path.stem, str(values["where"]))
+            if not _NAME.fullmatch(handle.where):
+                raise ValueError(f"where {handle.where!r}")
             yield Submission(str(values["engine"]), handle, tuple(map(str, values["tasks"])))
         except (OSError, ValueError, KeyError, TypeError):
             continue
 
 
+def lasting(folder: OutputFolder) -> list[Submission]:
+    """Those that may still be at work: all that have not written down how they ended."""
+    return [s for s in submissions(folder) if not folder.ending(s.handle.tag).exists()]
+
+
 def clear_requests(folder: OutputFolder) -> None:
     """Remove what earlier runs asked of workers that died with them; under the lock only."""
-    lasting = {submission.handle.tag for submission in submissions(folder)}
+    kept = {submission.handle.tag for submission in submissions(folder)}
     for path in _requests(folder):
-        if path.name.partition(".")[0] not in lasting:
+        if path.name.partition(".")[0] not in kept:
             path.unlink(missing_ok=True)
 
 
 def _requests(folder: OutputFolder) -> Iterable[Any]:
-    for pattern in ("worker-*.json", "worker-*.pulse*"):
+    for pattern in ("worker-*.json", "worker-*.pulse*", "worker-*.exit"):
         yield from folder.logs.glob(pattern)

@@ -1,5 +1,8 @@
 """What can go wrong and is not a bug: the one exception a user sees, and the exit codes."""
 
+import contextlib
+import errno
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -13,6 +16,9 @@ EXIT_INTERRUPTED = 130
 
 MOST_TOLD = 600
 """Characters of a message; more of them nobody reads, and a value may have millions."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system calls a disk that is full, or a user's share of it."""
 
 
 class UserError(Exception):
@@ -46,6 +52,12 @@ def _one_line(text: str) -> str:
 def _shortened(line: str) -> str:
     half = (MOST_TOLD - 5) // 2
     return line if len(line) <= MOST_TOLD else f"{line[:half]} ... {line[-half:]}"
+
+
+def tell(message: object) -> None:
+    """Print to standard error, if it takes anything: it may be a file on a disk that is full."""
+    with contextlib.suppress(OSError):
+        print(message, file=sys.stderr)
 
 
 def nearest_first(value: str, choices: Iterable[str]) -> list[str]:

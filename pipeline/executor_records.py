@@ -4,6 +4,7 @@ How a sweep is run decides no pixel: nothing of this is in a recipe or a key.
 """
 
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,19 @@ class RaySettings(_Share):
         super().__post_init__()
         if self.workers is not None and self.workers < 1:
             raise ValueError(f"workers must be 1 or more, not {self.workers}.")
-        if not self.address.strip():
-            raise ValueError("address must not be empty; take local, auto or ray://HOST:10001.")
+        if self.address not in ("local", "auto") and self.host_and_port is None:
+            raise ValueError(
+                f"address must be local, auto, HOST:PORT or ray://HOST:10001, not {self.address!r}."
+            )
+
+    @property
+    def host_and_port(self) -> tuple[str, int] | None:
+        """Where the cluster is, if the address says it."""
+        place = urlsplit(f"//{self.address.removeprefix('ray://')}")
+        try:
+            return (place.hostname, place.port) if place.hostname and place.port else None
+        except ValueError:  # a port that is no number
+            return None
 
 
 @dataclass(frozen=True)
@@ -109,6 +121,26 @@ class SlurmSettings(_Share):
         for name in ("jobs", "minutes", "notice_seconds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}.")
+        if self.notice_seconds >= 60 * self.minutes:
+            raise ValueError(
+                f"notice_seconds must be less than the time limit, {60 * self.minutes} s, not "
+                f"{self.notice_seconds}."
+            )
+        taken = _OWN_OPTIONS & self.sbatch_options.keys()
+        if taken:
+            raise ValueError(f"options must leave {min(taken)} alone: workers depend on it.")
 
+    @property
+    def sbatch_options(self) -> dict[str, str | int | bool]:
+        """The options, spelt with `_` throughout; those that are false are left out."""
+        return {
+            name.lstrip("-").replace("-", "_"): value
+            for name, value in self.options.items()
+            if value is not False
+        }
+
+
+_OWN_OPTIONS = {"array", "dependency", "output", "error", "signal", "requeue", "no_requeue"}
+"""Options of sbatch by which jobs are found, told to leave, and queued again."""
 
 ExecutorSettings = LocalSettings | RaySettings | SlurmSettings

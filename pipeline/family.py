@@ -1,15 +1,38 @@
-"""Processes: which signals tell them to leave, and dying with who started them."""
+"""Processes: leaving when told to by a signal, and dying with who started them."""
 
 import ctypes
 import os
 import signal
 import sys
+from types import FrameType
 
 LEAVING_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """What people and cluster managers announce the end of a process with."""
 
 PARENT_VARIABLE = "LAYER_ATLAS_PARENT"
-"""Process id of who started a worker; a worker that has one dies with it."""
+"""Process id of who started this process, if it is to die with it."""
+
+
+class Preempted(BaseException):
+    """Told to leave. Neither an error nor an exit, so that no code of a user's own catches it."""
+
+
+def leave_when_told() -> None:
+    """Have the first of the leaving signals raise `Preempted`, and further ones do nothing."""
+    for number in LEAVING_SIGNALS:
+        signal.signal(number, _leave)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    for leaving in LEAVING_SIGNALS:  # once is enough; what is made is being written
+        signal.signal(leaving, signal.SIG_IGN)
+    raise Preempted
+
+
+def die_with_parent() -> None:
+    """Die with the process that is named in the environment, if one is."""
+    if PARENT_VARIABLE in os.environ:
+        die_with(int(os.environ[PARENT_VARIABLE]))
 
 
 def die_with(parent: int) -> None:

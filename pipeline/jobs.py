@@ -14,8 +14,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.ranges import require, within
 from pipeline.recipe import Recipe
 from pipeline.records import digest, plain
+
+_MOST_CHANNELS = 2**24
+"""Of a layer; more of them nobody has, but a record that was made up."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,14 @@ class LayerInfo:
     """Of the whole forward pass."""
     prefix_tokens: int = 0
     """Leading tokens that are left out of activations, because they are no positions."""
+
+    def __post_init__(self) -> None:
+        within(1, _MOST_CHANNELS, n_channels=self.n_channels)
+        there = 1 <= self.channel_axis <= len(self.shape)
+        require(
+            there and self.shape[self.channel_axis - 1] == self.n_channels,
+            f"{self.n_channels} channels along axis {self.channel_axis} of {list(self.shape)}.",
+        )
 
     @property
     def positions(self) -> int:

@@ -105,7 +105,7 @@ class Listing:
                 file.seek(self._marks[mark])
                 lines = list(islice(file, skipped, skipped + stop - start))
             return [Entry(str(path), int(size)) for path, size in map(json.loads, lines)]
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise UserError(
                 f"{str(self.path)!r} is not a readable listing of photographs ({error}); delete it "
                 "and run again."

@@ -17,7 +17,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, tell
+from pipeline.records import build, parse_object
 from pipeline.store import OutputFolder, not_writable
 
 BEAT_SECONDS = 1.0
@@ -25,6 +26,10 @@ BEAT_SECONDS = 1.0
 
 SILENT_SECONDS = 5.0
 """A holder on another host whose record stays as it is for so long is gone."""
+
+
+_MOST_LETTERS = 4096
+"""Of a holder's record."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +78,11 @@ def _started(pid: int) -> int:
 def locked(folder: OutputFolder) -> Iterator[None]:
     """Hold an output folder; it is free again when this process ends, however it ends.
 
+    Whose work is taken up that did not end in good order is told on standard error.
+
     Raises:
         UserError: somebody else holds it; names host, process and start.
+        StorageError: the disk is full.
     """
     with _opened(folder) as file:
         try:
@@ -84,6 +92,7 @@ def locked(folder: OutputFolder) -> Iterator[None]:
         holder = _living(file, granted)
         if holder is not None:
             raise UserError(_held(folder, holder))
+        _tell_of(_read(file))
         try:
             file.truncate(0)
             with _beating(file):
@@ -109,7 +118,7 @@ def _opened(folder: OutputFolder) -> IO[str]:
     try:
         return os.fdopen(os.open(folder.lock, os.O_RDWR | os.O_CREAT, 0o644), "r+")
     except OSError as error:
-        raise UserError(not_writable(folder, error)) from error
+        raise not_writable(folder, error) from error
 
 
 def _granted(file: IO[str], kind: int) -> bool:
@@ -172,9 +181,15 @@ def _write(file: IO[str], holder: Holder) -> None:
 def _read(file: IO[str]) -> Holder | None:
     file.seek(0)
     try:
-        return Holder(**json.loads(file.read()))
-    except (ValueError, TypeError):
+        return build(Holder, parse_object(file.read(_MOST_LETTERS)))
+    except (ValueError, UserError):
         return None
+
+
+def _tell_of(dead: Holder | None) -> None:
+    """Say whose work is taken up: who ends in good order leaves no record."""
+    if dead is not None:
+        tell(f"note: {dead}, ended without a word; going on from what it left")
 
 
 def _held(folder: OutputFolder, holder: Holder | None) -> str:

@@ -1,6 +1,5 @@
 """The manifest: what an output folder is about, so that everything after the run needs no model."""
 
-import json
 import platform
 import subprocess
 import sys
@@ -13,10 +12,11 @@ from pipeline import __version__
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.plan import Plan
-from pipeline.records import build, plain
+from pipeline.records import build, parse_object, plain
 from pipeline.store import OutputFolder, write_json
 
 SCHEMA = "layer-atlas-manifest/1"
+_PARTS = ("config", "plan", "versions", "timings")
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "h5py", "pillow", "hydra-core")
 
 
@@ -45,21 +45,30 @@ def add_timings(
 
 
 def read_manifest(folder: OutputFolder) -> dict[str, Any]:
-    """Read the manifest; raises UserError if the folder has none."""
+    """Read the manifest; raises UserError if the folder has none, or none that can be read."""
     try:
-        values = json.loads(folder.manifest.read_text())
-        if values["schema"] != SCHEMA:
-            raise ValueError(f"schema {values['schema']!r}")
+        values = parse_object(folder.manifest.read_bytes())
+        if values.get("schema") != SCHEMA:
+            raise ValueError(f"schema {values.get('schema')!r}")
+        for name in _PARTS:
+            if not isinstance(values.get(name), dict):
+                raise ValueError(f"{name} is missing or no object")
     except FileNotFoundError:
         raise UserError(_no_manifest(folder)) from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{str(folder.manifest)!r} is not a readable manifest: {error}.") from error
-    return values  # type: ignore[no-any-return]
+    return values
 
 
 def plan_of(manifest: dict[str, Any]) -> Plan:
-    """The plan that a manifest holds."""
-    return build(Plan, manifest["plan"], "plan")
+    """The plan that a manifest holds; raises UserError if there can be no such plan."""
+    try:
+        return build(Plan, manifest["plan"], "plan")
+    except (UserError, TypeError, OverflowError, RecursionError) as error:
+        raise UserError(
+            f"the manifest holds no plan that could be made: {error} Run the sweep again, and it "
+            "is written anew."
+        ) from error
 
 
 def versions() -> dict[str, str]:

@@ -1,18 +1,45 @@
-"""How large a batch may be: memory measured on small batches, not found by running out of it."""
+"""How large a batch may be: memory measured on small batches, and what if it does not suffice."""
 
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 _GPU_SHARE = 0.8
 _CPU_SHARE = 0.5
 """Share of the memory free now that a batch may take."""
 
 _SMALL, _LARGE = 8, 16
+
+_WORDS = ("can't allocate memory", "bad_alloc", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
+"""What tells errors that have no class of their own: the CPU's, and those of CUDA's libraries."""
+
+
+def if_it_fits(make: Callable[[], T], least: bool = False) -> T | None:
+    """What a function makes; None if there is no memory for it.
+
+    Args:
+        make: may run out of memory.
+        least: there is nothing smaller to try, so that running out of memory is an error.
+    """
+    try:
+        return make()
+    except (RuntimeError, MemoryError) as error:
+        if least or not _is_out_of_memory(error):
+            raise
+    torch.cuda.empty_cache()  # only now: the error held on to all that was made until then
+    return None
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return any(words in str(error) for words in _WORDS)
 
 
 def bytes_per_sample(run: Callable[[int], Any], device: torch.device) -> float:

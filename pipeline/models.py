@@ -116,7 +116,7 @@ def _categories(path: str | None) -> tuple[str, ...]:
         return ()
     try:
         lines = user_file(path, "categories").read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(
             f"categories {path!r} cannot be read ({error}). Give a text file with the name of one "
             "class per line, in the order of the network's output."

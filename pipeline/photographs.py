@@ -16,15 +16,13 @@ from typing import Any, Protocol
 from PIL import Image
 
 from pipeline.errors import UserError, nearest_first, unknown
+from pipeline.image_files import open_image
 from pipeline.listing import Entry
 from pipeline.paths import user_path
 from pipeline.photograph_records import FolderDataset, TorchvisionDataset
 
 SUFFIXES = frozenset({".jpeg", ".jpg", ".png", ".webp"})
 """Files with these endings, in any case, are photographs of a folder."""
-
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-"""What such files hold, also under another's name. Others stay closed: they would run programs."""
 
 # Of torchvision's datasets these hold videos, patches as tensors, or nothing of their own, and
 # those of these kinds hold pairs of images.
@@ -110,7 +108,7 @@ class FolderPhotographs:
         path = self.root / entry.path
         if path.stat().st_size != entry.size:
             raise OSError("the file is not as long as it was when it was listed")
-        return Image.open(path, formats=_FORMATS)
+        return open_image(path)
 
 
 def _is_named_as_image(path: str) -> bool:

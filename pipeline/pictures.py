@@ -8,6 +8,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from pipeline.errors import UserError
+from pipeline.image_files import check_pixels, open_image
 
 
 def read_picture(path: Path, colours: int, size: tuple[int, int]) -> Tensor:
@@ -20,8 +21,7 @@ def read_picture(path: Path, colours: int, size: tuple[int, int]) -> Tensor:
     Raises:
         UserError: the file is no image.
     """
-    with _opened(path) as picture:
-        wanted = ImageOps.exif_transpose(picture).convert("RGB" if colours == 3 else "L")
+    wanted = _upright(path, "RGB" if colours == 3 else "L")
     fitted = ImageOps.fit(wanted, (size[1], size[0]), Image.Resampling.LANCZOS)
     pixels = torch.from_numpy(np.array(fitted)).float().div_(255.0)
     planes = pixels.permute(2, 0, 1) if colours == 3 else pixels.expand(colours, -1, -1)
@@ -30,18 +30,18 @@ def read_picture(path: Path, colours: int, size: tuple[int, int]) -> Tensor:
 
 def picture_size(path: Path) -> tuple[int, int]:
     """Height and width of a picture; raises UserError."""
-    with _opened(path) as picture:
-        width, height = ImageOps.exif_transpose(picture).size
+    width, height = _upright(path, "L").size
     return height, width
 
 
-def _opened(path: Path) -> Image.Image:
+def _upright(path: Path, mode: str) -> Image.Image:
+    """A picture as its EXIF data says it is to be seen, in a mode of Pillow's."""
     try:
-        picture = Image.open(path)
-        picture.load()
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError) as error:
+        with open_image(path) as picture:
+            check_pixels(picture)
+            return ImageOps.exif_transpose(picture).convert(mode)
+    except Exception as error:
         reason = "it is no image" if isinstance(error, UnidentifiedImageError) else str(error)
         raise UserError(
             f"picture {str(path)!r} cannot be read: {reason}. Give a JPEG, PNG or WebP file."
         ) from error
-    return picture

@@ -8,10 +8,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from pipeline.config import LARGEST_SHARD
 from pipeline.jobs import LayerInfo, NetworkIdentity, Series, Shard
-from pipeline.photograph_records import SaliencyMethod
+from pipeline.objective_records import JointObjective
+from pipeline.photograph_records import MOST_PHOTOGRAPHS, SaliencyMethod
+from pipeline.ranges import not_negative, one_or_more, require, within
 from pipeline.recipe import Recipe, snapshot_count
-from pipeline.targets import Targets
+from pipeline.targets import Targets, is_ascending
 
 FLOPS_PER_SECOND = {"cpu": 3e10, "cuda": 2e13}
 """A guess at a worker's speed, for cutting bundles and for estimates before the first shard."""
@@ -24,6 +27,17 @@ READING_SECONDS = 2e-3
 
 _MEASURED_VIEWS = 17
 """Forward passes of the finished image, for its statistics."""
+
+MOST_TARGETS = 2**20
+"""Of a layer in one sweep; the montage of so many just fits into memory."""
+
+LARGEST_PICTURE = 2**31
+"""Bytes; HDF5 takes no more in one chunk than twice that."""
+
+_MOST_COLOURS = 4096
+
+_MOST_COUNTED = 2**32 - 1
+"""Photographs of a dataset."""
 
 _PICTURES_AT_ONCE = 2**28
 """Bytes of pictures, those on the way included, that a batch or a shard holds at most. A worker has
@@ -45,12 +59,25 @@ class LayerPlan:
     """The targets wanted of one layer, in ascending order; mostly they are its channels."""
 
     info: LayerInfo
-    channels: tuple[int, ...]
-    """Their numbers."""
+    channels: range | tuple[int, ...]
+    """Their numbers; a range, which is small however long, where they are evenly spaced."""
     targets: Targets | None = None
     """What the numbers stand for; default: the layer's channels."""
     others: tuple[Tap, ...] = ()
     """Further layers, for objectives that read several."""
+
+    def __post_init__(self) -> None:
+        targets = self.all_targets
+        within(0, MOST_TARGETS, targets=len(self.channels))
+        within_all = not self.channels or 0 <= self.channels[0] <= self.channels[-1] < targets.count
+        require(
+            is_ascending(self.channels) and within_all,
+            f"targets that are not among {targets.count}, ascending.",
+        )
+        named = len(targets.names) in (0, targets.count)
+        require(named, f"{len(targets.names)} names of {targets.count} targets.")
+        parts, layers = len(targets.sizes), 1 + len(self.others)
+        require(parts == 1 or parts % layers == 0, f"{parts} parts of {layers} layers.")
 
     @property
     def all_targets(self) -> Targets:
@@ -72,6 +99,19 @@ class ModelPlan:
     input_size: int
     recipe: Recipe
     layers: tuple[LayerPlan, ...]
+
+    def __post_init__(self) -> None:
+        names = [layer.info.name for layer in self.layers]
+        require(len(set(names)) == len(names), "two layers of one name.")
+        mean, std = self.network.mean, self.network.std
+        require(len(mean) == len(std), f"mean of {len(mean)} colours and std of {len(std)}.")
+        within(1, _MOST_COLOURS, colours=len(mean))
+        one = math.prod(self.recipe.image_size) * self.colours
+        require(one < LARGEST_PICTURE, f"pictures of {one} bytes.")
+        objective = self.recipe.objective
+        terms = len(objective.terms) if isinstance(objective, JointObjective) else 1
+        several = all(len(layer.others) == terms - 1 for layer in self.layers)
+        require(several, f"layers that are not read {terms} together.")
 
     @property
     def colours(self) -> int:
@@ -124,6 +164,12 @@ class StudyPlan:
     saliency: SaliencyMethod | None
     """How maps of the top photographs are made."""
 
+    def __post_init__(self) -> None:
+        one_or_more(count=self.count, top=self.top, reference=self.reference)
+        not_negative(bottom=self.bottom)
+        within(1, _MOST_COUNTED, count=self.count)
+        within(0, MOST_PHOTOGRAPHS, examples=self.examples)
+
     @property
     def block(self) -> int:
         """Photographs per block: about a thousand blocks, none too small or too large."""
@@ -148,6 +194,14 @@ class Plan:
     left_out: tuple[LeftOut, ...] = ()
     """Models that were asked for and could not be planned."""
 
+    def __post_init__(self) -> None:
+        labels = [model.label for model in self.models]
+        require(len(set(labels)) == len(labels) > 0, f"models called {labels}.")
+        require(all(model.layers for model in self.models), "a model without layers.")
+        require(len(set(self.seeds)) == len(self.seeds) > 0, f"seeds {list(self.seeds)}.")
+        within(-(2**63), 2**63 - 1, **{"seeds": min(self.seeds), "the largest": max(self.seeds)})
+        within(1, LARGEST_SHARD, shard_size=self.shard_size)
+
     def shards(self) -> Iterator[Shard]:
         """All shards, model by model, layer by layer, seed by seed."""
         for model in self.models:
@@ -159,7 +213,7 @@ class Plan:
         """The shards of one layer and seed: blocks of its channels, in order."""
         series = Series(model.label, model.network, layer.info.name, seed, model.recipe)
         for start in range(0, len(layer.channels), self.shard_size):
-            yield Shard(series, layer.channels[start : start + self.shard_size])
+            yield Shard(series, tuple(layer.channels[start : start + self.shard_size]))
 
     @property
     def variants(self) -> int:

@@ -16,9 +16,9 @@ class Bar:
         self.total, self.unit = total, unit
         self._bar: tqdm[None] | None = None
         self._started = self._printed = time.monotonic()
-        if already:
+        if already and total:
             print(f"{already} of {already + total} {unit} are done already", file=sys.stderr)
-        if sys.stderr.isatty():
+        if total and sys.stderr.isatty():
             self._bar = tqdm(
                 total=total,
                 unit=f" {unit}",

@@ -95,6 +95,12 @@ class Octaves:
         require(1 < self.scale <= 4, f"scale must be above 1 and at most 4, not {self.scale}.")
 
 
+LARGEST_IMAGE = 4096
+"""Pixels of a side."""
+
+_MOST_SNAPSHOTS = 10_000
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What is done to make an image; two images under one recipe differ in their job alone."""
@@ -116,6 +122,14 @@ class Recipe:
     class_token: bool = False
     """Whether tokens that are no positions (class token, registers) belong to activations."""
     algorithm: int = ALGORITHM_VERSION
+
+    def __post_init__(self) -> None:
+        height, width = self.image_size
+        size = f"image_size must be 1 to {LARGEST_IMAGE}, not {height} x {width}."
+        require(min(height, width) >= 1 and max(height, width) <= LARGEST_IMAGE, size)
+        kept = self.total_steps // max(self.snapshots, 1) if self.snapshots else 0
+        many = f"snapshots={self.snapshots} would keep {kept} images of each; keep fewer."
+        require(kept <= _MOST_SNAPSHOTS, many)
 
     @property
     def variants(self) -> int:

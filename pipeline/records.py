@@ -4,6 +4,7 @@
 `plain(recipe)` is its inverse and gives what JSON can hold.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -24,6 +25,21 @@ def canonical_json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+def parse_object(text: str | bytes) -> dict[str, Any]:
+    """The values of a JSON object, from wherever it came.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        values = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"it holds {type(values).__name__}, not an object")
+    return values
+
+
 def digest(value: object) -> str:
     """SHA-256 (hex) of the canonical JSON of `value`."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
@@ -37,6 +53,9 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
+    if isinstance(value, range):
+        step = "" if value.step == 1 else f":{value.step}"
+        return f"{value.start}:{value.stop}{step}"
     return value
 
 
@@ -88,6 +107,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return value
     if origin is tuple:
         return _convert_tuple(get_args(hint), value, where)
+    if hint is range:
+        return _convert_range(value, where)
     if origin is dict or origin is Mapping:
         if not isinstance(value, Mapping):
             raise _wrong_type(where, value, "a mapping")
@@ -137,6 +158,14 @@ def _convert_tuple(items: Sequence[Any], value: Any, where: str) -> tuple[Any, .
     return tuple(_convert(hint, v, f"{where}[{i}]") for i, (hint, v) in pairs)
 
 
+def _convert_range(value: Any, where: str) -> range:
+    parts = value.split(":") if isinstance(value, str) else []
+    if len(parts) in (2, 3):
+        with contextlib.suppress(ValueError):
+            return range(*map(int, parts))
+    raise _wrong_type(where, value, _type_name(range))
+
+
 def _convert_any(value: Any, where: str) -> Any:
     """Whatever JSON can hold."""
     if isinstance(value, Mapping):
@@ -164,7 +193,7 @@ def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
 
 def _type_name(hint: Any) -> str:
     names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-    names[type(None)] = "null"
+    names |= {type(None): "null", range: "a range such as '0:64'"}
     if get_origin(hint) is Literal:
         return " or ".join(repr(choice) for choice in get_args(hint))
     return names.get(hint) or ("a list" if get_origin(hint) is tuple else "a mapping")

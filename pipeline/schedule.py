@@ -26,12 +26,12 @@ from pipeline.errors import (
     UserError,
 )
 from pipeline.executor_records import ExecutorSettings
-from pipeline.executors.base import Executor, Handle, Request, State
+from pipeline.executors.base import Executor, Request, State
 from pipeline.failures import Failure, attempts_at, write_failure
 from pipeline.family import LEAVING_SIGNALS
 from pipeline.jobs import Task
 from pipeline.packing import pack
-from pipeline.store import OutputFolder, write_json
+from pipeline.store import OutputFolder, write_atomically, write_json
 
 RELIST_SECONDS = 60.0
 """A network file system may show files that others wrote so much later, at most."""
@@ -141,18 +141,15 @@ class Scheduler:
     def _adopt(self, tasks: Iterable[Task]) -> list[Task]:
         """Take up workers of earlier runs that are still at it; returns what they do not do."""
         pending = {task.key: task for task in tasks}
-        for submission in submissions(self.folder) if self.executor.lasting else ():
-            if submission.engine != self.settings.name:
-                continue
-            theirs = [pending.pop(key) for key in submission.tasks if key in pending]
-            if theirs:
-                self.workers.append(Worker(submission.handle, theirs))
-            elif self._has_ended(submission.handle):
+        earlier = [s for s in submissions(self.folder) if s.engine == self.settings.name]
+        states = self.executor.poll([submission.handle for submission in earlier])
+        for submission in earlier:
+            wanted = [pending.pop(key) for key in submission.tasks if key in pending]
+            if wanted:
+                self.workers.append(Worker(submission.handle, wanted))
+            elif states[submission.handle.tag].phase == "ended":
                 forget(self.folder, submission.handle.tag)
         return list(pending.values())
-
-    def _has_ended(self, handle: Handle) -> bool:
-        return self.executor.poll([handle])[handle.tag].phase == "ended"
 
     def _cut(self, tasks: Iterable[Task]) -> None:
         by_model: dict[str, list[Task]] = {}
@@ -175,7 +172,7 @@ class Scheduler:
 
     def _start_workers(self) -> None:
         room = self.executor.max_submitted - len(self.workers)
-        if self.outcome.exit_code or not self.bundles or room < 1:
+        if self.outcome.exit_code or not self.bundles or room < 1 or self._waits_for_a_good_start():
             return
         bundles = [self.bundles.popleft() for _ in range(min(room, len(self.bundles)))]
         requests = [self._request(tasks) for tasks in bundles]
@@ -188,6 +185,11 @@ class Scheduler:
             forget(self.folder, request.tag)
             self.bundles.append(tasks)
 
+    def _waits_for_a_good_start(self) -> bool:
+        """Whether so many workers ended before they began that those under way must show first."""
+        begun = any(worker.has_begun for worker in self.workers)
+        return self.false_starts >= MOST_FALSE_STARTS and not begun
+
     def _request(self, tasks: Sequence[Task]) -> Request:
         tag = f"worker-{uuid.uuid4().hex[:8]}"
         write_json(self.folder.bundle(tag), self.work.bundle(tasks))
@@ -198,8 +200,9 @@ class Scheduler:
     def _look_around(self) -> None:
         states = self.executor.poll([worker.handle for worker in self.workers])
         for worker in list(self.workers):
-            worker.listen(self.folder)
             worker.state = states[worker.tag]
+            if worker.state.phase != "waiting":  # thousands may wait, and have nothing to say
+                worker.listen(self.folder)
             if worker.state.phase == "ended":
                 self._after(worker, worker.state)
             else:
@@ -230,16 +233,17 @@ class Scheduler:
         if state.exit_code == EXIT_OK and left and self._may_show_yet(worker, left):
             return
         self.workers.remove(worker)
-        self.folder.submission(worker.tag).unlink(missing_ok=True)
+        forget(self.folder, worker.tag)
         self._clock_out(worker)
         self.finished += worker.units - sum(task.units for task in left)
         if not left:
-            forget(self.folder, worker.tag)
-        elif state.exit_code == EXIT_IO:
-            raise StorageError(last_words(self.folder, worker.tag))
-        elif state.exit_code == EXIT_USER_ERROR:
+            return
+        if state.exit_code == EXIT_IO:
+            words = last_words(self.folder, worker.tag)
+            raise StorageError(f"a worker could not write to {self.folder.root}: {words}")
+        if state.exit_code == EXIT_USER_ERROR:
             raise UserError(last_words(self.folder, worker.tag))
-        elif not worker.stalled and (state.exit_code == EXIT_PREEMPTED or self.outcome.exit_code):
+        if not worker.stalled and (state.exit_code == EXIT_PREEMPTED or self.outcome.exit_code):
             self.bundles.appendleft(left)  # it was told to go, which is no fault of the tasks
         elif not worker.has_begun:
             self._after_false_start(worker, left)
@@ -305,8 +309,9 @@ class Scheduler:
             when=time.strftime("%Y-%m-%d %H:%M:%S"),
             worker=worker.tag,
             host=str(worker.pulse.get("host", "")),
-            log=str(self.folder.log(worker.tag).relative_to(self.folder.root)),
-            said=last_words(self.folder, worker.tag, lines=40),
+            log=self.folder.relative(self.folder.log(worker.tag)),
+            said=last_words(self.folder, worker.tag, lines=200),
+            files=tuple(self.folder.relative(self.folder.product(p)) for p in task.products),
         )
         write_failure(self.folder, failure)
         return failure
@@ -350,7 +355,7 @@ class Scheduler:
 
     def _drain(self) -> None:
         self.outcome.exit_code = EXIT_INTERRUPTED
-        self.folder.drain.touch()
+        write_atomically(self.folder.drain, b"")
         self.executor.kill([w.handle for w in self.workers if w.state.phase == "waiting"])
         told = "finishing the shards in progress; Ctrl-C again to stop at once"
         print(f"\n{told}", file=sys.stderr)

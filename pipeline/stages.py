@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+from pipeline.backlog import Backlog
 from pipeline.config import Config
 from pipeline.jobs import Shard, Task
 from pipeline.listing import Listing
@@ -25,7 +26,7 @@ from pipeline.plan import (
 )
 from pipeline.recipe import Recipe
 from pipeline.records import plain
-from pipeline.store import DoneIndex, OutputFolder
+from pipeline.store import OutputFolder
 from pipeline.study_store import merge_study
 from pipeline.study_tasks import (
     Examples,
@@ -51,6 +52,11 @@ class Sweep:
     def model(self, label: str) -> ModelPlan:
         """What is wanted of a model."""
         return next(model for model in self.plan.models if model.label == label)
+
+    @cached_property
+    def backlog(self) -> Backlog:
+        """The images that are not made yet."""
+        return Backlog(self.folder, self.plan)
 
     @cached_property
     def flops_per_second(self) -> float:
@@ -145,8 +151,7 @@ class AscentStage:
 
     def missing(self) -> list[Shard]:
         """The shards that are not done; of layers whose photographs are needed, if these are."""
-        shards = DoneIndex(self.sweep.folder).missing(self.sweep.plan.shards())
-        return [shard for shard in shards if self._may_begin(shard)]
+        return [shard for shard in self.sweep.backlog.shards() if self._may_begin(shard)]
 
     def finish(self) -> Finished:
         """Collation puts shards together."""

@@ -12,14 +12,17 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
 from pipeline import shard_file
-from pipeline.errors import StorageError, UserError
-from pipeline.jobs import Product, Shard, ShardResult, Task
+from pipeline.errors import FULL, StorageError, UserError
+from pipeline.jobs import Product, Series, Shard, ShardResult, Task
 from pipeline.paths import user_path
+from pipeline.plan import LayerPlan, ModelPlan
 from pipeline.sealed_file import HEADER_BYTES, CorruptFile
+from pipeline.shard_file import ShardFile, most_shard_bytes
 
 
 def safe_name(name: str) -> str:
@@ -39,14 +42,27 @@ class OutputFolder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.atlas = root / "atlas.h5"
+        self.brief = root / "atlas.json"
         self.montages = root / "montages"
         self.store = root / "store"
         self.failures = root / "failures"
+        self.retried = self.failures / "retried"
+        """Records of attempts from before their task was put back."""
         self.logs = root / "logs"
         self.manifest = root / "manifest.json"
         self.lock = root / "lock"
         self.drain = self.logs / "drain"
         """While this file is there, workers finish the shard they are at and leave."""
+
+    @property
+    def choice(self) -> str:
+        """What on a command line chooses this folder."""
+        parent = str(self.root.parent)
+        return f"name={self.root.name}" + ("" if parent == "outputs" else f" output_root={parent}")
+
+    def relative(self, path: Path) -> str:
+        """A path as it is from here, wherever the folder lies."""
+        return path.relative_to(self.root).as_posix()
 
     def product(self, product: Product) -> Path:
         """Where a committed file lies."""
@@ -76,11 +92,11 @@ class OutputFolder:
 
     def input(self, reference: str) -> Path:
         """The copy of a file that a recipe refers to."""
-        return self.root / "inputs" / reference
+        return self.root / "inputs" / safe_name(reference)
 
     def listing(self, digest: str) -> Path:
         """The list of a dataset's photographs."""
-        return self.root / "photographs" / f"{digest}.jsonl"
+        return self.root / "photographs" / safe_name(f"{digest}.jsonl")
 
     def montage(self, model: str, layer: str) -> Path:
         """The picture of a layer."""
@@ -117,6 +133,10 @@ class OutputFolder:
         """Where a worker was handed over to that goes on without its driver."""
         return self.logs / f"{tag}.submitted"
 
+    def ending(self, tag: str) -> Path:
+        """How such a worker ended."""
+        return self.logs / f"{tag}.exit"
+
     def pulse(self, tag: str) -> Path:
         """What a worker is doing."""
         return self.logs / f"{tag}.pulse"
@@ -127,14 +147,50 @@ class OutputFolder:
 
 
 def output_folder(root: str, name: str) -> OutputFolder:
-    """The folder of a run; raises UserError if its name or its root is none."""
+    """The folder of a run.
+
+    Raises:
+        UserError: its name or its root is none, or something in it leads elsewhere.
+    """
     if safe_name(name) != name:
         suggestion = safe_name(name).split("~")[0].strip("_") or "demo"
         raise UserError(
             f"name={name!r} cannot be a folder name; use letters, digits, - and _ "
             f"(for instance name={suggestion}). The folder around it is set by output_root."
         )
-    return OutputFolder(user_path(root, "output_root") / name)
+    folder = OutputFolder(user_path(root, "output_root") / name)
+    _check_contents(folder.root)
+    return folder
+
+
+def _check_contents(root: Path) -> None:
+    """Nothing in an output folder leads out of it, or keeps waiting whoever opens it.
+
+    The folder may be somebody else's, and what lies in it is overwritten and deleted. It may itself
+    be a link: that is the user's own doing.
+    """
+    inside = os.path.realpath(root) + os.sep
+    waiting = [inside]
+    while waiting:
+        try:
+            entries = list(os.scandir(waiting.pop()))
+        except OSError:  # not there, or told by whoever needs it
+            continue
+        for entry in entries:
+            if entry.is_symlink() and not os.path.realpath(entry.path).startswith(inside):
+                raise UserError(_leads_out(entry.path))
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(entry.path)
+            elif not (entry.is_symlink() or entry.is_file(follow_symlinks=False)):
+                raise UserError(f"{entry.path!r} is a pipe or a device; remove it.")
+
+
+def _leads_out(path: str) -> str:
+    return (
+        f"{path!r} is a link to {os.path.realpath(path)!r}. What lies in an output folder is "
+        "overwritten and deleted, so nothing in it may be a link to elsewhere. The folder itself "
+        "may: or set output_root."
+    )
 
 
 # --- writing -------------------------------------------------------------------------------------
@@ -223,35 +279,53 @@ def set_aside(path: Path) -> Path:
 
 def sweep_temporary(folder: OutputFolder) -> None:
     """Delete what killed writers left behind; call it under the lock only."""
-    for path in folder.root.rglob(".*.tmp"):
-        with contextlib.suppress(OSError):
-            path.unlink()
+    for place, _, names in os.walk(folder.root):
+        for name in names:
+            if name[0] == "." and name.endswith(".tmp"):
+                with contextlib.suppress(OSError):
+                    Path(place, name).unlink()
 
 
 def prepare(folder: OutputFolder, needed_bytes: float) -> None:
-    """Create the output folder; raises UserError if it cannot be written or has no space."""
+    """Create the output folder.
+
+    Raises:
+        StorageError: the disk has less space than is needed.
+        UserError: the folder cannot be written.
+    """
+    probe = folder.root / f".probe.{uuid.uuid4().hex}.tmp"
     try:
         folder.logs.mkdir(parents=True, exist_ok=True)
-        probe = folder.root / f".probe.{uuid.uuid4().hex}.tmp"
         probe.write_bytes(b"layer atlas")
-        probe.unlink()
         free = shutil.disk_usage(folder.root).free
     except OSError as error:
-        raise UserError(not_writable(folder, error)) from error
+        raise not_writable(folder, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
     if free < needed_bytes:
-        raise UserError(
-            f"the disk of {str(folder.root)!r} has {_size(free)} free and the sweep needs "
-            f"about {_size(needed_bytes)}. Free some, or choose output_root=/some/folder."
+        raise StorageError(
+            f"the disk of {str(folder.root)!r} has {disk_size(free)} free and the sweep needs "
+            f"about {disk_size(needed_bytes)}. Free some, or choose output_root=/some/folder."
         )
 
 
-def _size(n: float) -> str:
-    return f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{n / 1e6:.1f} MB"
+def disk_size(n: float) -> str:
+    """Bytes for people.
+
+    >>> disk_size(2_500_000)
+    '2.5 MB'
+    """
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n >= size:
+            return f"{n / size:.1f} {unit}"
+    return f"{n:.0f} B"
 
 
-def not_writable(folder: OutputFolder, error: OSError) -> str:
-    """What a user is told."""
-    return (
+def not_writable(folder: OutputFolder, error: OSError) -> StorageError | UserError:
+    """What to raise where nothing can be written: the disk may be full, or the folder be wrong."""
+    kind = StorageError if error.errno in FULL else UserError
+    return kind(
         f"the output folder {str(folder.root)!r} cannot be written ({error.strerror}). "
         "Choose another with output_root=/some/folder."
     )
@@ -260,9 +334,42 @@ def not_writable(folder: OutputFolder, error: OSError) -> str:
 # --- reading -------------------------------------------------------------------------------------
 
 
-def read_shard(path: Path, pictures: bool = True) -> ShardResult:
-    """Read a committed shard, with its pictures or without; raises CorruptFile."""
-    return shard_file.decode(path.read_bytes(), pictures)[1]
+def read_at_most(path: Path, most: int) -> bytes:
+    """Read a file that is no longer than it can be.
+
+    Raises:
+        CorruptFile: it is longer; then it is not read.
+        OSError: it is not there or cannot be read.
+    """
+    with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size > most:
+            raise CorruptFile(f"the file is longer than the {most} bytes that it can have")
+        return file.read(most)
+
+
+def read_shard(path: Path, model: ModelPlan, layer: LayerPlan) -> ShardFile:
+    """Read a committed shard, but for its pictures.
+
+    Args:
+        path: of the file.
+        model, layer: whose jobs it must hold.
+    Raises:
+        CorruptFile: it is damaged, or not of such jobs.
+        OSError: it is not there or cannot be read.
+    """
+    n = len(read_header(path).channels)
+    return shard_file.decode(read_at_most(path, most_shard_bytes(model, layer, n)), model, layer)
+
+
+def read_header(path: Path) -> shard_file.Header:
+    """Read whose jobs a shard holds, and how they were made, from its first bytes.
+
+    Raises:
+        CorruptFile: they say nothing of that.
+        OSError: the file is not there or cannot be read.
+    """
+    with open(path, "rb") as file:
+        return shard_file.read_header(file.read(HEADER_BYTES))
 
 
 class DoneIndex:
@@ -275,16 +382,19 @@ class DoneIndex:
 
     def __init__(self, folder: OutputFolder) -> None:
         self.folder = folder
-        self._names: dict[Path, set[str]] = {}
-        self._headers: dict[Path, dict[str, dict[int, Path]]] = {}
+        self._layers: dict[tuple[str, str], _LayerFiles] = {}
 
-    def locate(self, shard: Shard) -> dict[int, Path]:
-        """The file of each done channel of a shard."""
-        path = self.folder.shard(shard)
-        if path.name in self._listing(path.parent):
-            return dict.fromkeys(shard.channels, path)
-        others = self._by_series(path.parent).get(shard.series.key, {})
-        return {channel: others[channel] for channel in shard.channels if channel in others}
+    def locate(self, shard: Shard) -> dict[Path, tuple[int, ...]]:
+        """The files that hold channels of a shard, each with those that are taken from it."""
+        files = self._files(shard.series)
+        if shard.key in files.keys:
+            return {files.path(shard.key): shard.channels}
+        others = files.by_series.get(shard.series.key, {})
+        found: dict[Path, list[int]] = {}
+        for channel in shard.channels:
+            if channel in others:
+                found.setdefault(others[channel], []).append(channel)
+        return {path: tuple(channels) for path, channels in found.items()}
 
     def missing(self, shards: Iterable[Shard]) -> Iterator[Shard]:
         """What is left to compute: shards that are not done, without the channels that are."""
@@ -293,38 +403,41 @@ class DoneIndex:
             if rest is not None:
                 yield rest
 
-    def has_failed(self, shard: Shard, done: dict[int, Path]) -> bool:
-        """Whether what is missing of a shard was tried and given up."""
-        rest = _without(shard, done)
-        if rest is None or not self.folder.failure(rest.key, 1).exists():
-            return False
-        records = self.folder.failures.glob(f"{rest.key}.*.json")
-        return any(json.loads(record.read_text())["given_up"] for record in records)
-
-    def _listing(self, folder: Path) -> set[str]:
-        if folder not in self._names:
-            names = os.listdir(folder) if folder.is_dir() else []
-            self._names[folder] = {
-                name for name in names if name.endswith(".h5") and name[0] != "."
-            }
-        return self._names[folder]
-
-    def _by_series(self, folder: Path) -> dict[str, dict[int, Path]]:
-        if folder not in self._headers:
-            index: dict[str, dict[int, Path]] = {}
-            for name in sorted(self._listing(folder)):
-                with contextlib.suppress(CorruptFile, OSError):
-                    with open(folder / name, "rb") as file:
-                        header = shard_file.read_header(file.read(HEADER_BYTES))
-                    done = dict.fromkeys(header.channels, folder / name)
-                    index.setdefault(header.series, {}).update(done)
-            self._headers[folder] = index
-        return self._headers[folder]
+    def _files(self, series: Series) -> "_LayerFiles":
+        where = series.model, series.layer
+        if where not in self._layers:
+            self._layers[where] = _LayerFiles(self.folder.layer(*where))
+        return self._layers[where]
 
 
-def _without(shard: Shard, done: dict[int, Path]) -> Shard | None:
-    """The shard without the channels that are done; None if nothing is left."""
+class _LayerFiles:
+    """The committed files in the folder of a layer, as it was when this was made."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        names = os.listdir(folder) if folder.is_dir() else []
+        self.keys = {name[:-3] for name in names if name.endswith(".h5") and name[0] != "."}
+
+    def path(self, key: str) -> Path:
+        """Where the file of a key lies."""
+        return self.folder / f"{key}.h5"
+
+    @cached_property
+    def by_series(self) -> dict[str, dict[int, Path]]:
+        """The file of each channel, by the key of the series, from the headers of all files."""
+        index: dict[str, dict[int, Path]] = {}
+        for path in map(self.path, sorted(self.keys)):
+            with contextlib.suppress(CorruptFile, OSError):
+                header = read_header(path)
+                done = dict.fromkeys(header.channels, path)
+                index.setdefault(header.series, {}).update(done)
+        return index
+
+
+def _without(shard: Shard, located: Mapping[Path, tuple[int, ...]]) -> Shard | None:
+    """What is left of a shard: itself without the channels that are done; None if nothing is."""
+    if sum(map(len, located.values())) == len(shard.channels):
+        return None
+    done = set[int]().union(*located.values())
     rest = tuple(channel for channel in shard.channels if channel not in done)
-    if len(rest) == len(shard.channels):
-        return shard
-    return Shard(shard.series, rest) if rest else None
+    return Shard(shard.series, rest) if done else shard

@@ -4,7 +4,7 @@ A study is merged once, when all its blocks are there; from then on everybody re
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -15,20 +15,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import sealed_file
+from pipeline.frames import Arrays, Frame, fitting, most_bytes, read_arrays
 from pipeline.jobs import Product
+from pipeline.jpegs import from_jpeg, parted
 from pipeline.sealed_file import CorruptFile
-from pipeline.store import OutputFolder, set_aside, write_atomically
+from pipeline.store import OutputFolder, read_at_most, set_aside, write_atomically
+from pipeline.stored import write_pictures
 from pipeline.study import LayerStudy, Ranking, merge
-from pipeline.study_tasks import Study, StudyBlock
+from pipeline.study_frames import block_frames, example_frames, field_frames, study_frames
+from pipeline.study_tasks import Examples, Study, StudyBlock
 from pipeline.views import to_original
 
 T = TypeVar("T")
 
-SCHEMA = "layer-atlas-study/1"
+SCHEMA = "layer-atlas-study/2"
 
-PIXEL_FILTERS: dict[str, Any] = {"compression": "gzip", "compression_opts": 4}
-
-Arrays = dict[str, NDArray[Any]]
+_MAPS = ("saliency",)
+"""Arrays of pictures, their last two axes."""
 
 
 @dataclass(frozen=True)
@@ -52,39 +55,34 @@ class Findings:
 
 
 def write_arrays(folder: OutputFolder, product: Product, arrays: Arrays) -> None:
-    """Commit the arrays of a product; maps are compressed. Raises StorageError.
-
-    An array of objects holds bytes, each a uint8 array of its own length: JPEG files.
-    """
+    """Commit the arrays of a product; maps are packed. Raises StorageError."""
 
     def fill(file: h5py.File) -> None:
         for name, array in arrays.items():
-            if array.dtype == object:
-                _write_bytes(file, name, array)
-                continue
-            pixels = array.dtype == np.uint8 and array.ndim > 2 and array.size > 0
-            file.create_dataset(name, data=array, **(PIXEL_FILTERS if pixels else {}))
+            if name in _MAPS:
+                write_pictures(file, name, array, axes=2)
+            else:
+                file[name] = array
 
     header = {"schema": SCHEMA, "layer": product.layer, "shelf": product.shelf}
     write_atomically(folder.product(product), sealed_file.seal(header, fill))
 
 
-def _write_bytes(file: h5py.File, name: str, array: NDArray[Any]) -> None:
-    dataset = file.create_dataset(name, array.shape, h5py.vlen_dtype(np.uint8))
-    # One by one: those that happen to be equally long would pass for one array.
-    for place, item in np.ndenumerate(array):
-        dataset[place] = item
-
-
-def read_arrays(path: Path) -> Arrays:
+def read_product(folder: OutputFolder, product: Product, frames: Mapping[str, Frame]) -> Arrays:
     """The arrays of a product; a corrupt file is set aside, so that it is made again.
 
+    Args:
+        folder: where it is.
+        product: what it is.
+        frames: what its arrays must be like.
     Raises:
         CorruptFile: it was.
         FileNotFoundError: there is none.
     """
+    path = folder.product(product)
     try:
-        return sealed_file.unseal(path.read_bytes(), SCHEMA)[1]
+        sealed = sealed_file.unseal(read_at_most(path, most_bytes(frames.values())), SCHEMA)
+        return read_arrays(fitting(sealed.arrays, frames), frames)
     except CorruptFile as error:
         set_aside(path)
         raise CorruptFile(f"{path}: {error}") from error
@@ -97,11 +95,12 @@ def merge_study(folder: OutputFolder, study: Study, blocks: Iterable[StudyBlock]
     Raises:
         StorageError: the disk is full or fails.
     """
-    parts = [study.block(block.start, block.photographs) for block in blocks]
+    parts = {study.block(block.start, block.photographs): block for block in blocks}
     if not all(map(folder.exists, [study.field, *parts])):
         return []
-    reader = _Reader(folder)
-    fields, summaries = reader.read(study.field), reader.summaries(parts)
+    reader = _Reader(folder, study)
+    fields = reader.read(study.field, field_frames(study))
+    summaries = reader.summaries(parts)
     first = next(summaries, None)
     if first is None:
         return reader.corrupt
@@ -119,26 +118,25 @@ def merge_study(folder: OutputFolder, study: Study, blocks: Iterable[StudyBlock]
 class _Reader:
     """Reads the files of a study; keeps what the blocks say of the photographs' sizes."""
 
-    def __init__(self, folder: OutputFolder) -> None:
-        self.folder = folder
+    def __init__(self, folder: OutputFolder, study: Study) -> None:
+        self.folder, self.study = folder, study
         self.corrupt: list[Path] = []
         self.sizes: list[NDArray[np.int32]] = []
 
-    def summaries(self, parts: Iterable[Product]) -> Iterator[Arrays]:
+    def summaries(self, parts: Mapping[Product, StudyBlock]) -> Iterator[Arrays]:
         """The summaries of the blocks that are readable."""
-        for part in parts:
-            arrays = self.read(part)
+        for part, block in parts.items():
+            arrays = self.read(part, block_frames(self.study, block))
             if arrays is not None:
                 self.sizes.append(arrays.pop("size"))
                 yield arrays
 
-    def read(self, product: Product) -> Arrays | None:
+    def read(self, product: Product, frames: Mapping[str, Frame]) -> Arrays | None:
         """The arrays of a file; None if it was corrupt."""
-        path = self.folder.product(product)
         try:
-            return read_arrays(path)
+            return read_product(self.folder, product, frames)
         except CorruptFile:
-            self.corrupt.append(path)
+            self.corrupt.append(self.folder.product(product))
             return None
 
 
@@ -149,7 +147,7 @@ def _boxes(
     view = np.where((ranking.index >= 0)[..., None], fields[ranking.place], 0).astype(np.int32)
     photograph = np.zeros_like(view)
     for k, n in np.argwhere(ranking.index >= 0):
-        width, height = sizes[ranking.index[k, n]].tolist()
+        width, height = sizes[ranking.index[k, n]].clip(1).tolist()
         photograph[k, n] = to_original(tuple(view[k, n].tolist()), view_size, width, height)
     return Boxes(view, photograph)
 
@@ -161,7 +159,27 @@ def read_findings(folder: OutputFolder, study: Study) -> Findings:
         FileNotFoundError: it is not finished.
         CorruptFile: its file is set aside, to be merged again.
     """
-    return _whole(read_arrays(folder.product(study.product)))
+    return _whole(read_product(folder, study.product, study_frames(study)))
+
+
+def read_examples(folder: OutputFolder, task: Examples) -> Arrays:
+    """The photographs of some channels and their saliency.
+
+    Raises:
+        FileNotFoundError: they are not picked.
+        CorruptFile: the file is set aside, to be made again.
+    """
+    arrays = read_product(folder, task.products[0], example_frames(task))
+    try:
+        if arrays["channel"].tolist() != list(task.channels):
+            raise ValueError("the channels are others")
+        for file in parted(arrays["picture"], arrays["picture_end"]):
+            from_jpeg(file, task.study.image_size)
+    except ValueError as error:
+        path = folder.product(task.products[0])
+        set_aside(path)
+        raise CorruptFile(f"{path}: {error}") from error
+    return arrays
 
 
 def _flat(findings: Findings) -> Arrays:

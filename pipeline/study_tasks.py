@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from pipeline.jobs import NetworkIdentity, Product
+from pipeline.jobs import LayerInfo, NetworkIdentity, Product
 from pipeline.listing import Listing
 from pipeline.photograph_records import SaliencyMethod
 from pipeline.plan import LayerPlan, ModelPlan, Plan, StudyPlan
@@ -33,11 +33,16 @@ class Study:
     model: str
     """The model's label in this sweep; not part of the identity."""
     network: NetworkIdentity
-    layer: str
+    info: LayerInfo
     image_size: int
     plan: StudyPlan
     class_token: bool = False
     """Whether tokens that are no positions belong to activations."""
+
+    @property
+    def layer(self) -> str:
+        """Name of the layer."""
+        return self.info.name
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -156,8 +161,9 @@ class Examples:
 
 def study_of(model: ModelPlan, layer: str, plan: StudyPlan) -> Study:
     """The study of one of a model's layers."""
+    info = next(known.info for known in model.layers if known.info.name == layer)
     token = model.recipe.class_token
-    return Study(model.label, model.network, layer, model.photograph_size, plan, token)
+    return Study(model.label, model.network, info, model.photograph_size, plan, token)
 
 
 def studies_of(model: ModelPlan, plan: StudyPlan) -> tuple[Study, ...]:
@@ -185,7 +191,7 @@ def examples_of_layer(study: Study, layer: LayerPlan, shard_size: int) -> Iterat
     if study.plan.examples:
         size = min(shard_size, _MOST_CHANNELS)
         for start in range(0, len(layer.channels), size):
-            channels = layer.channels[start : start + size]
+            channels = tuple(layer.channels[start : start + size])
             yield Examples(study, channels, study.plan.saliency)
 
 

@@ -30,7 +30,7 @@ from pipeline.paths import user_file
 from pipeline.photograph_records import FolderDataset
 from pipeline.photographs import Photographs, open_dataset
 from pipeline.pictures import picture_size
-from pipeline.plan import LeftOut, ModelPlan, Plan, StudyPlan, jobs_at_once
+from pipeline.plan import LARGEST_PICTURE, LeftOut, ModelPlan, Plan, StudyPlan, jobs_at_once
 from pipeline.recipe import DatasetInit, Recipe
 from pipeline.records import digest, plain
 from pipeline.saliency import check_available
@@ -205,20 +205,23 @@ def _recipe(
     for found, layers in wanted:
         _check_layers(found, layers)
         precision = _possible(config, found, layers, precision)
-    recipe = Recipe(
-        objective=objective,
-        parameterization=with_generator_source(config.parameterization),
-        transforms=config.transforms,
-        optimizer=config.optimizer,
-        image_size=wanted[0][0].image_size,
-        precision=precision,
-        regularizers=config.regularizers,
-        init=config.init,
-        mask=config.mask,
-        octaves=config.octaves,
-        snapshots=config.snapshots,
-        class_token=config.class_token,
-    )
+    try:
+        recipe = Recipe(
+            objective=objective,
+            parameterization=with_generator_source(config.parameterization),
+            transforms=config.transforms,
+            optimizer=config.optimizer,
+            image_size=wanted[0][0].image_size,
+            precision=precision,
+            regularizers=config.regularizers,
+            init=config.init,
+            mask=config.mask,
+            octaves=config.octaves,
+            snapshots=config.snapshots,
+            class_token=config.class_token,
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
     recipe = inputs.resolved(recipe)
     check_parameterization(recipe, len(wanted[0][0].network.mean), inputs.find)
     return recipe
@@ -242,6 +245,12 @@ def _survey_model(model: ModelConfig, config: Config) -> Survey:
         raise UserError(
             f"images of {size[0]} x {size[1]} px are too small; image_size must be "
             f"{SMALLEST_IMAGE} or more."
+        )
+    colours = len(network.mean)
+    if size[0] * size[1] * colours >= LARGEST_PICTURE:
+        raise UserError(
+            f"images of {size[0]} x {size[1]} px and {colours} colours are too large; choose a "
+            "smaller image_size."
         )
     network, layers = _described(network, size, config.class_token)
     _check_categories(network, model, layers)

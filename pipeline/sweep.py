@@ -19,16 +19,19 @@ from pipeline.manifest import add_timings, write_manifest
 from pipeline.photographs import open_dataset
 from pipeline.plan import LeftOut, Plan, bytes_needed
 from pipeline.progress import Bar
-from pipeline.report import notices, still_at_work, summary
+from pipeline.report.plan import notices
+from pipeline.report.summary import still_at_work, summary
+from pipeline.report.tables import say
 from pipeline.schedule import Outcome, Scheduler, device_times
 from pipeline.stages import Finished, Stage, Sweep, stages
 from pipeline.store import (
-    DoneIndex,
+    OutputFolder,
     keep_inputs,
     output_folder,
     prepare,
     sweep_temporary,
 )
+from pipeline.wording import inert
 
 _ROUNDS = 3
 
@@ -44,17 +47,14 @@ def run(config: Config) -> int:
     folder = output_folder(config.output_root, config.name)
     if folder.lock.exists():
         with locked(folder):  # refuse at once what would be refused after planning
-            pass
+            _clear_up(folder)
     plan, devices = prepare_plan(config)
     for notice in notices(plan):
         print(f"note: {notice}", file=sys.stderr)
     incomplete = tell_left_out(plan.left_out)
-    prepare(folder, bytes_needed(plan, DoneIndex(folder).missing(plan.shards())))
+    sweep = Sweep(config, plan, folder, devices)
+    prepare(folder, bytes_needed(plan, sweep.backlog.shards()))
     with locked(folder):
-        if not any(submissions(folder)):  # else they may be writing
-            sweep_temporary(folder)
-        clear_requests(folder)
-        sweep = Sweep(config, plan, folder, devices)
         write_manifest(folder, config, plan, devices)
         keep_inputs(folder, plan.inputs)
         _write_listing(sweep)
@@ -66,8 +66,15 @@ def run(config: Config) -> int:
             timings["total"] = time.monotonic() - started
             times = device_times(devices, outcome.times, timings["total"])
             add_timings(folder, timings, times)
-            print(summary(folder))
+            say(summary(folder))
     return outcome.exit_code or (EXIT_FAILED_JOBS if outcome.failed else incomplete)
+
+
+def _clear_up(folder: OutputFolder) -> None:
+    """Remove what earlier runs left unfinished, which may take the space that is needed."""
+    if not any(submissions(folder)):  # else they may be writing
+        sweep_temporary(folder)
+    clear_requests(folder)
 
 
 def prepare_plan(config: Config) -> tuple[Plan, list[str]]:
@@ -84,7 +91,7 @@ def prepare_plan(config: Config) -> tuple[Plan, list[str]]:
 def tell_left_out(models: Sequence[LeftOut]) -> int:
     """Say which models a sweep goes on without; returns its exit code if all else goes well."""
     for model in models:
-        print(f"error: {model}", file=sys.stderr)
+        print(f"error: {inert(str(model))}", file=sys.stderr)
     return EXIT_FAILED_JOBS if models else EXIT_OK
 
 
@@ -121,7 +128,7 @@ def _do(stage: Stage, sweep: Sweep, timings: dict[str, float], outcome: Outcome)
         return False
     begun = time.monotonic()
     missing = _wanted(stage, sweep, outcome)
-    if missing:
+    if missing or any(submissions(sweep.folder)):  # these are perhaps all done
         _schedule(stage, missing, sweep, outcome)
     finished = Finished() if outcome.is_cut_short else stage.finish()
     for path in finished.corrupt:

@@ -9,7 +9,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 from pipeline.errors import UserError, nearest_first
@@ -86,6 +86,24 @@ def select_targets(selection: Any, targets: Targets, where: str) -> tuple[int, .
     if not chosen:
         raise UserError(f"channels={selection!r} selects no channel of {where} (it has {n}).")
     return tuple(sorted(set(chosen)))
+
+
+def spaced(numbers: tuple[int, ...]) -> range | tuple[int, ...]:
+    """Ascending numbers as a range, where they are evenly spaced.
+
+    >>> spaced((0, 3, 6)), spaced((0, 3, 7))
+    (range(0, 7, 3), (0, 3, 7))
+    """
+    step = numbers[1] - numbers[0] if len(numbers) > 1 else 1
+    found = range(numbers[0], numbers[-1] + 1, step)
+    return found if tuple(found) == numbers else numbers
+
+
+def is_ascending(numbers: range | tuple[int, ...]) -> bool:
+    """Whether each number is larger than the one before; of a range that is told at once."""
+    if isinstance(numbers, range):
+        return numbers.step > 0
+    return all(a < b for a, b in pairwise(numbers))
 
 
 def _chosen(selection: Any, n: int, names: tuple[str, ...]) -> list[int]:

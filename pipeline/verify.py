@@ -1,23 +1,23 @@
 """Verification: digests of shards, the atlas against the store, activations against images."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.collate.gather import LayerView, Piece, layer_views
+from pipeline.collate.compare import compare
+from pipeline.collate.gather import LayerView, layer_views
 from pipeline.config import Config
 from pipeline.errors import EXIT_FAILED_JOBS, EXIT_OK, UserError
 from pipeline.jobs import STATUS
-from pipeline.manifest import plan_of
-from pipeline.records import build
-from pipeline.shard_file import PICTURES
+from pipeline.manifest import plan_of, read_manifest
+from pipeline.plan import Plan
+from pipeline.records import build, canonical_json
 from pipeline.store import OutputFolder
 from pipeline.tasks.base import open_bench
-from pipeline.wording import count_images, target_name
+from pipeline.wording import count_images, inert
 
 TOLERANCE = 1e-3
 """Largest relative difference between a stored activation and one measured again."""
@@ -25,91 +25,61 @@ TOLERANCE = 1e-3
 SAMPLE = 64
 """Images measured again per layer."""
 
-_COMPARED = (
-    "status",
-    "activation",
-    "activation_robust",
-    "activation_max",
-    "high_frequency",
-    "clipped",
-    "trace",
-    "response",
-    "start",
-    "part_activation",
-)
 
-
-def verify(manifest: dict[str, Any], folder: OutputFolder) -> int:
+def verify(config: Config, folder: OutputFolder) -> int:
     """Check an output folder and print what was found; returns the exit code.
 
     Corrupt shards are set aside, so that the next run computes them again.
+
+    Args:
+        config: names the code that may be run: networks and functions of the user's own.
+        folder: what to check.
+    Raises:
+        UserError: there is no run or no atlas, or its networks cannot be loaded.
+        StorageError: the store cannot be read.
     """
+    manifest = read_manifest(folder)
     plan = plan_of(manifest)
     views = list(layer_views(folder, plan))
     if not folder.atlas.exists():
         raise UserError(f"there is no {folder.atlas} yet; `atlas collate name=...` makes it.")
-    checked = sum(len(located) for view in views for _, _, located in view.located())
-    try:
-        with h5py.File(folder.atlas, "r") as atlas:
-            problems = [problem for view in views for problem in _compare(atlas, view)]
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
-        problems = [
-            f"{folder.atlas} cannot be read ({error}); collate it"
-        ]  # h5py raises any of them
+    checked = plan.n_jobs - sum(shard.units for view in views for _, shard in view.left())
+    problems = compare(folder)
     if checked < plan.n_jobs:
         problems.append(f"{count_images(plan, plan.n_jobs - checked)} missing; run it again")
-    problems += [f"corrupt shard set aside: {path}" for view in views for path in view.corrupt]
     made_with = build(Config, manifest["config"])
-    worst, measured = _measure_again(made_with, views)
-    if worst > TOLERANCE:
-        problems.append(f"activations measured again differ by up to {100 * worst:.3g} %")
+    foreign = sorted(code_of(made_with, plan) - code_of(config))
+    if foreign:
+        measured = _not_measured(foreign)
+    else:
+        worst, n = _measure_again(made_with, views)
+        measured = f"{n} activations measured again, largest difference {100 * worst:.3g} %"
+        if worst > TOLERANCE:
+            problems.append(f"activations measured again differ by up to {100 * worst:.3g} %")
     print(f"{count_images(plan, checked)}: shards and atlas compared, {len(problems)} problems")
-    print(f"{measured} activations measured again, largest difference {100 * worst:.3g} %")
+    print(measured)
     for problem in problems:
-        print(f"  {problem}")
+        print(f"  {inert(problem)}")
     return EXIT_FAILED_JOBS if problems else EXIT_OK
 
 
-def _compare(atlas: h5py.File, view: LayerView) -> Iterator[str]:
-    """Differences between a layer of the atlas and its shards."""
-    name = view.group
-    if name not in atlas:
-        yield f"{name} is not in the atlas; collate it"
-        return
-    group = atlas[name]
-    jobs = (len(view.channels), len(view.plan.seeds))
-    shape = (*jobs, *view.variants, *view.image_size, view.colours)
-    same_axes = group["image"].shape == shape and np.array_equal(group["channel"], view.channels)
-    if not same_axes or group["seed"][:].tolist() != list(view.plan.seeds):
-        yield f"{name} in the atlas is of another plan; collate it"
-        return
-    for piece in view.pieces():
-        for dataset, rows in _datasets(view, piece):
-            for row, value in rows:
-                try:
-                    stored = group[dataset][row, piece.seed_index]
-                    if dataset == "status" and stored == STATUS["silent"]:
-                        stored = STATUS["dead"]  # which only the photographs could tell
-                    same = np.array_equal(stored, value, dataset not in PICTURES)
-                except (OSError, ValueError, KeyError) as error:
-                    yield f"{name}/{dataset} cannot be read: {error}"
-                    break
-                if not same:
-                    recipe, channel = view.model.recipe, view.layer.channels[row]
-                    target = target_name(recipe, view.layer, channel)
-                    yield f"{name}/{dataset} of {target} differs from its shard"
+def code_of(config: Config, plan: Plan | None = None) -> set[str]:
+    """What of a sweep is code by name, with its arguments: networks and functions of users."""
+    named = [(model.target, model.args) for model in config.models]
+    records: list[Any] = [config.objective, config.parameterization]
+    for recipe in (model.recipe for model in plan.models) if plan else ():
+        records += [recipe.objective, recipe.parameterization]
+    for record in records:
+        name = getattr(record, "function", None) or getattr(record, "target", None)
+        named.append((name, getattr(record, "args", None)))
+    return {f"{name}({canonical_json(args)})" if args else name for name, args in named if name}
 
 
-def _datasets(
-    view: LayerView, piece: Piece
-) -> Iterator[tuple[str, Iterator[tuple[int, NDArray[Any]]]]]:
-    """What is compared of some jobs: of each dataset the rows and their values."""
-    for name in _COMPARED:
-        # Shards that were made before a statistic was thought of lack it.
-        if name in piece.result.arrays:
-            yield name, zip(piece.rows.tolist(), piece.result.arrays[name], strict=True)
-    for name in view.pictures:
-        yield name, piece.pictures(name)
+def _not_measured(foreign: Sequence[str]) -> str:
+    return (
+        f"activations are not measured again: that runs code which only the manifest names "
+        f"({', '.join(map(inert, foreign))}). If you know it, give the overrides of the run."
+    )
 
 
 def _measure_again(config: Config, views: list[LayerView]) -> tuple[float, int]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.image_files import check_pixels
 from pipeline.listing import Entry
 from pipeline.photographs import Photographs
 
@@ -87,6 +88,7 @@ def _draft(image: Image.Image, size: int) -> float:
     if min(image.size) < 1:
         raise ValueError("the image has no pixels")
     drafted = image.draft(None, (_DRAFT_MARGIN * size, _DRAFT_MARGIN * size))
+    check_pixels(image)
     # Not the quotient of the widths: what is left over at the right was filled up to a pixel.
     return drafted[1][2] / width if drafted else 1.0
 

@@ -4,6 +4,8 @@ import hashlib
 import os
 import pickle
 import struct
+import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import UnusableFile
+
+_MOST_UNPACKED = 2**32
+"""Bytes of numbers in a packed file."""
 
 
 def is_weights_file(weights: str) -> bool:
@@ -51,7 +56,9 @@ def read_tensors(path: Path) -> Mapping[str, Tensor]:
 
 def _read(path: Path, load: Callable[[Path], Any], expected: str) -> Any:
     try:
-        return load(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is odd in it; what matters is told
+            return load(path)
     except UnusableFile:
         raise
     except Exception as error:
@@ -66,6 +73,7 @@ def _load(path: Path) -> Any:
 
 
 def _load_numpy(path: Path) -> dict[str, Tensor]:
+    _check_packed(path, _MOST_UNPACKED)
     loaded = np.load(path, allow_pickle=False)
     named = dict(loaded) if path.suffix == ".npz" else {"": loaded}
     return {name: torch.from_numpy(array) for name, array in named.items()}
@@ -77,7 +85,17 @@ def _load_safetensors(path: Path) -> Any:
     return load_file(path)
 
 
+def _check_packed(path: Path, most: int) -> None:
+    """Make sure that what is packed in a file is no more than so many bytes."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as packed:
+            size = sum(part.file_size for part in packed.infolist())
+        if size > most:
+            raise ValueError(f"it would unpack to {size} bytes")
+
+
 def _load_torch(path: Path) -> Any:
+    _check_packed(path, path.stat().st_size)  # torch.save packs nothing
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -153,6 +171,7 @@ def weights_digest(module: nn.Module) -> str:
     """SHA-256 over names, types, shapes and bytes of all tensors of the network."""
     sha = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
-        sha.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        told = f"{name} {tensor.dtype} {list(tensor.shape)}\n"
+        sha.update(told.encode(errors="surrogatepass"))  # names need not be text
         sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return sha.hexdigest()

@@ -15,6 +15,15 @@ _STARTS = {"dataset": " from photographs", "spectrum": " from the spectrum of ph
 _SHOWN_VARIANTS = 5
 
 
+def inert(text: str) -> str:
+    """A text on one line that does nothing to a terminal or a picture, whoever wrote it.
+
+    >>> inert("a\\nb\\x1b[31m")
+    'a\\\\nb\\\\x1b[31m'
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def counted(n: int, word: str) -> str:
     """A number of things.
 

@@ -6,13 +6,10 @@ the files it commits, by records of failed attempts, and by a pulse file that sa
 
 import faulthandler
 import json
-import os
 import signal
-import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from pipeline.committer import Committer
 from pipeline.errors import (
@@ -23,8 +20,9 @@ from pipeline.errors import (
     EXIT_USER_ERROR,
     StorageError,
     UserError,
+    tell,
 )
-from pipeline.family import LEAVING_SIGNALS, PARENT_VARIABLE, die_with
+from pipeline.family import Preempted, die_with_parent, leave_when_told
 from pipeline.pulse import Pulse
 from pipeline.records import build
 from pipeline.store import OutputFolder
@@ -41,14 +39,9 @@ BUNDLES: dict[str, type[Bundle]] = {
 """What a worker can be asked to do, by the `kind` of a bundle."""
 
 
-class Preempted(BaseException):
-    """Told to leave: drop the tasks in the making, finish writing those that are made."""
-
-
 def main(argv: Sequence[str]) -> int:
     """Do the bundle that the command line names; returns the exit code."""
-    if PARENT_VARIABLE in os.environ:
-        die_with(int(os.environ[PARENT_VARIABLE]))
+    die_with_parent()
     _heed_signals()
     folder, path = OutputFolder(Path(argv[0])), Path(argv[1])
     pulse = Pulse(folder.pulse(path.stem))
@@ -56,13 +49,13 @@ def main(argv: Sequence[str]) -> int:
     try:
         work(folder, path, pulse)
         return EXIT_OK
-    except (Preempted, Drained):
+    except (Preempted, Drained):  # what was made is written, what was in the making is dropped
         return EXIT_PREEMPTED
     except StorageError as error:
-        print(error, file=sys.stderr)
+        tell(error)
         return EXIT_IO
     except UserError as error:
-        print(error, file=sys.stderr)
+        tell(error)
         return EXIT_USER_ERROR
     except Exception:  # noqa: BLE001 - the driver reads it in the log and tries again
         traceback.print_exc()
@@ -81,15 +74,8 @@ def work(folder: OutputFolder, path: Path, pulse: Pulse) -> None:
 
 
 def _heed_signals() -> None:
-    for number in LEAVING_SIGNALS:
-        signal.signal(number, _preempt)
+    leave_when_told()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's business
     # A worker that hangs or crashes outside Python says at least where it was.
     faulthandler.enable()
     faulthandler.register(signal.SIGTERM, chain=True)
-
-
-def _preempt(number: int, frame: FrameType | None) -> None:
-    for leaving in LEAVING_SIGNALS:  # once is enough; what is made is being written
-        signal.signal(leaving, signal.SIG_IGN)
-    raise Preempted

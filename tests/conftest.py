@@ -1,8 +1,10 @@
-"""What all tests share: an output folder of their own."""
+"""What tests share: an output folder of their own, a Slurm, and word of what was not tested."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mini_slurm import MiniSlurm, mini_slurm
 
 from pipeline.store import OutputFolder
 
@@ -10,3 +12,22 @@ from pipeline.store import OutputFolder
 @pytest.fixture
 def folder(tmp_path: Path) -> OutputFolder:
     return OutputFolder(tmp_path / "atlas")
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MiniSlurm]:
+    """A real Slurm of one node, for all tests of this process."""
+    with mini_slurm(tmp_path_factory.mktemp("slurm") / "mini") as running:
+        yield running
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say loudly what could not be tested on this machine though it should be."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = [
+        str(report.longrepr[2]) for report in skipped if "NOT TESTED" in str(report.longrepr)
+    ]
+    if reasons:
+        terminalreporter.section("NOT TESTED", red=True, bold=True)
+        for reason in sorted(set(reasons)):
+            terminalreporter.line(f"{reasons.count(reason)} tests: {reason}", red=True, bold=True)

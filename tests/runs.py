@@ -21,6 +21,7 @@ from pipeline import __main__ as commands
 from pipeline import sweep
 from pipeline.errors import EXIT_FAILED_JOBS, EXIT_OK
 from pipeline.executors.base import Handle, Request, State
+from pipeline.family import LEAVING_SIGNALS
 from pipeline.pulse import Pulse
 from pipeline.store import OutputFolder
 from pipeline.worker import work
@@ -157,15 +158,20 @@ class Here:
 
 def atlas_here(command: str, root: Path, *overrides: str) -> tuple[int, str]:
     """What `atlas` does, in this process, for tests that look at no process."""
-    said, terminate = io.StringIO(), signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweep, "open_executor", Here)
+        return driven_here(command, root, *overrides)
+
+
+def driven_here(command: str, root: Path, *overrides: str) -> tuple[int, str]:
+    """What `atlas` does, with its driver in this process: exit code and all that it says."""
+    said, handlers = io.StringIO(), {n: signal.getsignal(n) for n in LEAVING_SIGNALS}
     try:
-        with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
-            patch.setattr(sweep, "open_executor", Here)
-            stack.enter_context(contextlib.redirect_stdout(said))
-            stack.enter_context(contextlib.redirect_stderr(said))
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             code = commands.main([command, f"output_root={root}", *overrides])
     finally:
-        signal.signal(signal.SIGTERM, terminate)  # a sweep sets its own
+        for number, handler in handlers.items():  # a sweep sets its own
+            signal.signal(number, handler)
     return code, said.getvalue()
 
 

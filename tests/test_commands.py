@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.__main__ import main
+from pipeline.__main__ import main, split_words
 
 Atlas = Callable[..., tuple[int, str]]
 
@@ -159,6 +159,32 @@ def test_without_a_command_there_is_an_overview(atlas: Atlas) -> None:
     code, said = atlas()
     assert code == 0
     assert "atlas run" in said
+
+
+WORDS = {
+    "of a command that takes none": (["run", "resnet50"], "such as name=demo, not 'resnet50'"),
+    "unknown": (["clean", "name=x", "ys"], "unknown word of `atlas clean` 'ys'; choose from: yes"),
+    "of another command": (["status", "yes"], "unknown word of `atlas status` 'yes'"),
+    "of what is not there": (["failures", "conv1", "name=nope"], "there is no run in"),
+}
+
+
+@pytest.mark.parametrize(("argv", "message"), WORDS.values(), ids=WORDS)
+def test_words_that_a_command_does_not_take(atlas: Atlas, argv: list[str], message: str) -> None:
+    code, said = atlas(*argv)
+    assert code == 2
+    assert message in said
+
+
+@pytest.mark.parametrize("argv", [["all", "name=x"], ["name=x", "all"], ["name=x", "all", "+a=1"]])
+def test_words_stand_anywhere_among_the_settings(argv: list[str]) -> None:
+    words, rest = split_words("status", argv)
+    assert (words, rest) == (["all"], [word for word in argv if word != "all"])
+
+
+def test_what_follows_a_flag_is_not_a_word() -> None:
+    argv = ["--config-dir", "more", "--cfg", "job", "~saliency", "+a=b", "name=x"]
+    assert split_words("run", argv) == ([], argv)
 
 
 def test_an_output_folder_that_cannot_be_written(atlas: Atlas, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from pipeline.config import Config, config_folder, make_config
 from pipeline.errors import EXIT_OK, EXIT_USER_ERROR, MOST_TOLD, UserError
 from pipeline.plan import Plan
 from pipeline.records import build, plain
-from pipeline.report import plan_table
+from pipeline.report.plan import plan_table
 from pipeline.store import output_folder
 from pipeline.sweep import prepare_plan
 

@@ -21,17 +21,8 @@ FLOW = (
     *("errors", "paths", "ranges", "records", "inputs", "objective_records", "optimizer_records"),
     *("transform_record", "parameterization_records", "photograph_records", "recipe", "jobs"),
     *("executor_records", "config", "targets", "plan", "wording"),
-    *(
-        "sealed_file",
-        "shard_file",
-        "store",
-        "lock",
-        "failures",
-        "listing",
-        "photographs",
-        "views",
-        "pictures",
-    ),
+    *("stored", "sealed_file", "frames", "shard_file", "store", "backlog", "lock", "failures"),
+    *("listing", "image_files", "photographs", "jpegs", "views", "pictures"),
     *("rng", "batches", "gradients", "weights", "architectures", "models", "activations", "layers"),
     *("fields", "observe", "colours", "resample", "device_network"),
     *("objectives.base", "objectives.channels", "objectives.directions", "objectives.joint"),
@@ -46,14 +37,22 @@ FLOW = (
     *("transforms.photometry", "transforms", "side_by_side", "optimizers"),
     *("optimize", "octaves", "statistics", "bench", "saliency", "aim"),
     *("devices", "survey", "manifest"),
-    *("study", "study_tasks", "study_store", "evidence", "family", "pulse", "committer"),
+    *("study", "study_tasks", "study_frames", "study_store", "evidence"),
+    *("family", "pulse", "committer"),
     *("tasks.base", "tasks.ascend", "tasks.study", "tasks.illustrate", "worker"),
     *("collate.overlay", "collate.drawing", "collate.evidence_row", "collate.sheet_grid"),
     *("collate.evidence_sheet", "collate.gather", "collate.coordinates"),
     *("collate.study_group", "collate.hdf5"),
     *("collate.layout", "collate.labels", "collate.montage", "collate.films"),
-    *("collate.evidence_pages", "collate.run"),
-    *("executors.base", "executors.local", "executors", "packing", "crew", "schedule"),
+    *("collate.evidence_pages", "collate.brief", "collate.child", "collate.compare"),
+    "collate.run",
+    *("executors.base", "executors.local", "executors.slurm_job", "executors.slurm_queue"),
+    *("executors.slurm_submit", "executors.slurm"),
+    *("executors.ray_actor", "executors.ray_cluster", "executors.ray"),
+    *("executors", "packing", "crew", "schedule"),
+    *("progress", "stages", "cases", "wanted", "cleaning", "watching", "standing"),
+    *("report.tables", "report.plan", "report.layers", "report.summary", "report.failures"),
+    *("report.workers", "report.status", "report.cleaning", "sweep"),
 )
 """The way of the data, from the design: config, plan, worker, store, collate."""
 
@@ -106,9 +105,10 @@ def test_collation_knows_no_model_and_no_worker() -> None:
     "modules",
     [
         ["plan"],
-        ["collate.run", "collate.hdf5", "collate.montage", "collate.overlay"],
+        ["collate.run", "collate.hdf5", "collate.montage", "collate.overlay", "collate.compare"],
         ["evidence", "study", "study_store", "stages"],
-        ["schedule", "store", "report"],
+        ["schedule", "store", "stages"],
+        ["report.plan", "report.layers", "report.status", "report.summary", "report.cleaning"],
     ],
     ids=lambda modules: modules[0],
 )
@@ -130,4 +130,4 @@ def test_only_the_door_knows_hydra() -> None:
         for module, path in MODULES.items()
         if any(name.split(".")[0] in ("hydra", "omegaconf") for name in imported(path))
     }
-    assert knowing <= {"config", "compose", "__main__", "collate.run"}  # the last one for YAML
+    assert knowing <= {"config", "compose", "config_source"}

@@ -9,7 +9,7 @@ from test_invariance import RECIPE, make_bench
 
 from pipeline import bench as bench_module
 from pipeline import memory, plan
-from pipeline.memory import bytes_per_sample, samples_that_fit
+from pipeline.memory import bytes_per_sample, if_it_fits, samples_that_fit
 
 CPU = torch.device("cpu")
 
@@ -22,6 +22,32 @@ def test_bytes_per_sample_are_what_the_backward_pass_keeps() -> None:
         (x.exp() * weight).sum()  # keeps exp(x), and the weight once
 
     assert bytes_per_sample(run, CPU) == 2 * 100 * 4
+
+
+def no_memory(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("alloc_cpu.cpp:127: DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"),
+        MemoryError("Unable to allocate 200. MiB"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_does_not_fit_is_nothing_unless_it_is_the_least(error: Exception) -> None:
+    assert if_it_fits(lambda: "it does") == "it does"
+    assert if_it_fits(lambda: no_memory(error)) is None
+    with pytest.raises(type(error)):
+        if_it_fits(lambda: no_memory(error), least=True)
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
+    with pytest.raises(RuntimeError, match="illegal"):
+        if_it_fits(lambda: no_memory(RuntimeError("CUDA error: an illegal memory access")))
 
 
 def test_a_batch_fits_into_a_share_of_the_free_memory() -> None:

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from bombs import lying_webp, png
 from numpy.typing import NDArray
 from PIL import Image
 from runs import (
@@ -34,7 +35,7 @@ from pipeline.views import read_view
 LAYERS = ("conv1", "conv2")
 SHEETS = "montage=evidence"
 ODD_NAMES = ("with space.png", 'it\'s "quoted".png', "two\nlines.png", "\udcff.png", "é.png")
-BROKEN = ("text.jpg", "truncated.png", "empty.webp", "nowhere.png")
+BROKEN = ("text.jpg", "truncated.png", "empty.webp", "nowhere.png", "bomb.png", "lying.webp")
 
 
 def picture(path: Path, seed: int, side: int = 40) -> None:
@@ -50,7 +51,7 @@ def picture(path: Path, seed: int, side: int = 40) -> None:
 
 
 def make_photographs(folder: Path) -> Path:
-    """150 pictures in nested folders, some with odd names, and four files that are none."""
+    """150 pictures in nested folders, some with odd names, and six files that are none."""
     for i in range(145):
         picture(folder / f"{i % 4}" / f"{i % 3}" / f"{i:03}.{('png', 'jpg', 'webp')[i % 3]}", i)
     for i, name in enumerate(ODD_NAMES, 200):
@@ -61,6 +62,8 @@ def make_photographs(folder: Path) -> Path:
     os.truncate(folder / "truncated.png", 60)
     (folder / "empty.webp").touch()
     (folder / "nowhere.png").symlink_to(folder / "gone.png")
+    (folder / "bomb.png").write_bytes(png(50_000, 50_000))
+    (folder / "lying.webp").write_bytes(lying_webp(16_384, 16_384))
     return folder
 
 
@@ -210,7 +213,7 @@ def test_what_cannot_be_read_is_counted_and_named(undisturbed: Path) -> None:
     with h5py.File(undisturbed / "atlas.h5") as file:
         attributes = file["demo/conv2/dataset"].attrs
         assert attributes["photographs"] == 150
-        assert attributes["unreadable"] == 4
+        assert attributes["unreadable"] == len(BROKEN)
         assert set(attributes["unreadable_paths"]) == set(BROKEN)
 
 

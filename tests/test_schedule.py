@@ -11,7 +11,7 @@ from toys import layer_info, make_plan, make_result, make_sweep
 
 from pipeline.errors import EXIT_OK, UserError
 from pipeline.executor_records import LocalSettings
-from pipeline.executors.base import Handle, Request, State
+from pipeline.executors.base import RUNNING, Handle, Request, State
 from pipeline.jobs import Shard
 from pipeline.schedule import (
     Outcome,
@@ -75,10 +75,12 @@ class Script:
     def close(self) -> None: ...
 
 
-def run_script(folder: OutputFolder, *fates: Fate, attempts: int = 3) -> tuple[Script, Outcome]:
+def run_script(
+    folder: OutputFolder, *fates: Fate, attempts: int = 3, kind: type[Script] = Script
+) -> tuple[Script, Outcome]:
     """Run a sweep of 4 shards whose workers meet these fates, then good ones."""
     plan = make_plan(layer_info(n_channels=8), shard_size=2)
-    script = Script(folder, list(plan.shards()), list(fates))
+    script = kind(folder, list(plan.shards()), list(fates))
     prepare(folder, 0)
     (stage,) = stages(make_sweep(plan, folder))
     settings = LocalSettings(attempts=attempts)
@@ -99,6 +101,7 @@ def test_a_crash_is_charged_to_the_shard_in_the_making(folder: OutputFolder) -> 
     assert charged(script) == [(1, 1)]
     assert script.bundles == [[0, 1, 2, 3], [2, 3], [1]]
     assert not outcome.failed
+    assert not list(folder.logs.iterdir()), "a worker that has ended seems to be at work"
 
 
 def test_what_was_made_but_not_written_is_made_again_on_its_own_uncharged(
@@ -134,6 +137,22 @@ def test_no_more_workers_are_started_when_none_gets_to_begin(folder: OutputFolde
     with pytest.raises(UserError, match=r"3 workers in a row ended .*exit code 1"):
         run_script(folder, *[Fate(1, commits=[], beat=0)] * 3)
     assert not folder.failures.exists()
+
+
+def test_a_worker_that_is_only_starting_does_not_keep_bad_starts_going(
+    folder: OutputFolder,
+) -> None:
+    """On two slots there is always another worker that has not ended yet."""
+
+    class Staggered(Script):
+        max_parallel = max_submitted = 2
+
+        def poll(self, handles: Sequence[Handle]) -> dict[str, State]:
+            last = {handles[-1].tag: RUNNING} if len(handles) > 1 else {}
+            return super().poll(handles) | last
+
+    with pytest.raises(UserError, match=r"\d workers in a row ended"):
+        run_script(folder, *[Fate(1, commits=[], beat=0)] * 20, kind=Staggered)
 
 
 def test_attempts_of_earlier_runs_count(folder: OutputFolder) -> None:

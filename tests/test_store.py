@@ -7,7 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from toys import fill_store, layer_info, make_plan, make_recipe, make_result, make_series
+from toys import (
+    fill_store,
+    layer_info,
+    make_plan,
+    make_recipe,
+    make_result,
+    make_series,
+    stored_arrays,
+)
 
 from pipeline.errors import StorageError, UserError
 from pipeline.jobs import Shard
@@ -171,7 +179,7 @@ def test_committed_shard_is_done_and_comes_back(folder: OutputFolder) -> None:
     index = DoneIndex(folder)
     assert list(index.missing(plan.shards())) == [first, third]
     assert index.locate(second) == dict.fromkeys(second.channels, folder.shard(second))
-    assert read_shard(folder.shard(second)).arrays["channel"].tolist() == [2, 3]
+    assert stored_arrays(folder.shard(second))["channel"].tolist() == [2, 3]
 
 
 def test_everything_is_missing_where_there_is_nothing(folder: OutputFolder) -> None:
@@ -198,7 +206,7 @@ def test_shards_cut_differently_are_used_channel_by_channel(
     assert missing(folder, wanted) == [("block.conv", 0, 2), ("block.conv", 0, 5)]
     for shard in wanted.shards():
         for channel, path in DoneIndex(folder).locate(shard).items():
-            arrays = read_shard(path).arrays
+            arrays = stored_arrays(path)
             row = arrays["channel"].tolist().index(channel)
             assert arrays["activation"][row] == 10 * channel
 
@@ -225,27 +233,14 @@ def test_shard_set_aside_is_missing_and_kept(folder: OutputFolder) -> None:
 
 
 def test_files_without_a_readable_header_count_for_nothing(folder: OutputFolder) -> None:
-    paths = fill_store(folder, make_plan(shard_size=2))
+    plan = make_plan(shard_size=2)
+    paths = fill_store(folder, plan)
     paths[0].write_bytes(b"")
     paths[1].write_bytes(b"garbage\n" * 99)
     (paths[2].parent / ".half.tmp").write_bytes(b"x")
     assert missing(folder, make_plan(shard_size=6)) == [("block.conv", 0, c) for c in range(4)]
     with pytest.raises(CorruptFile):
-        read_shard(paths[0])
-
-
-def test_failed_is_what_was_tried_and_is_still_missing(folder: OutputFolder) -> None:
-    first, second, _ = make_plan().shards()
-    for shard in (first, second):
-        failure = folder.failure(shard.key, 1)
-        failure.parent.mkdir(parents=True, exist_ok=True)
-        failure.write_text('{"given_up": false}')
-    commit(folder, first, make_result(first))
-    index = DoneIndex(folder)
-    assert not index.has_failed(first, index.locate(first))
-    assert not index.has_failed(second, index.locate(second))
-    folder.failure(second.key, 2).write_text('{"given_up": true}')
-    assert index.has_failed(second, index.locate(second))
+        read_shard(paths[0], plan.models[0], plan.models[0].layers[0])
 
 
 # --- preparing -----------------------------------------------------------------------------------
@@ -278,7 +273,7 @@ def test_folder_without_the_right_to_write_is_told() -> None:
 
 
 def test_disk_without_space_is_told_with_both_numbers(folder: OutputFolder) -> None:
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(StorageError) as caught:
         prepare(folder, 5e18)
     for words in (repr(str(folder.root)), " free", "5000000000.0 GB", "output_root="):
         assert words in str(caught.value)

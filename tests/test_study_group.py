@@ -17,12 +17,13 @@ from pipeline.collate.gather import LayerView, layer_views
 from pipeline.collate.hdf5 import write_atlas
 from pipeline.evidence import agreement, make_reference, percentile
 from pipeline.jobs import STATUS, LayerInfo
+from pipeline.jpegs import as_jpeg, joined
 from pipeline.listing import Listing
+from pipeline.photograph_records import VanillaSaliency
 from pipeline.plan import Plan
 from pipeline.store import OutputFolder
 from pipeline.study_store import merge_study, read_findings, write_arrays
 from pipeline.study_tasks import Study, blocks_of, examples_of_layer, studies_of
-from pipeline.tasks.pictures import as_jpeg
 
 N, K, SIDE, SHOWN = 150, 6, 16, 2
 CHANNELS, SEEDS = (0, 2, 3, 5), (0, 7)
@@ -71,16 +72,15 @@ def fill(
 def examples(study: Study, channels: tuple[int, ...]) -> dict[str, NDArray[Any]]:
     """Pictures whose every pixel, and number, tells channel and rank."""
     told = 10 * np.asarray(channels)[:, None] + np.arange(SHOWN)
-    index = np.concatenate([told.ravel(), told.ravel() + 100])
-    files = np.empty(len(index), object)
-    files[:] = [as_jpeg(np.full((SIDE, SIDE, 3), grey, np.uint8)) for grey in index]
+    index = np.concatenate([told.ravel(), told.ravel() + 90])
+    files = [as_jpeg(np.full((SIDE, SIDE, 3), grey, np.uint8)) for grey in index]
     maps = np.broadcast_to(told[:, :1, None, None] + 1, (len(channels), 1, SIDE, SIDE))
     return {
         "channel": np.asarray(channels),
         "strongest_index": told,
-        "weakest_index": told + 100,
+        "weakest_index": told + 90,
         "picture_index": index,
-        "picture": files,
+        **joined(files),
         "saliency": maps.astype(np.uint8),
     }
 
@@ -90,7 +90,8 @@ def make_photographed(
 ) -> Plan:
     infos = [LAYERS[name] for name in layers or LAYERS]
     plan = make_plan(*infos, channels=CHANNELS, seeds=seeds)
-    return replace(plan, study=make_listing(folder, NAMES, **changes))
+    mapped = VanillaSaliency(photographs=1)
+    return replace(plan, study=make_listing(folder, NAMES, saliency=mapped, **changes))
 
 
 def collated(folder: OutputFolder, plan: Plan) -> list[LayerView]:
@@ -217,7 +218,7 @@ def test_pictures_lie_at_their_channels(atlas: Path) -> None:
     with h5py.File(atlas) as file:
         group = file["toy/conv/dataset"]
         assert np.array_equal(opened(group["top_jpeg"][:])[..., 3, 4, 1], told)
-        assert np.array_equal(opened(group["bottom_jpeg"][:])[..., 3, 4, 1], told + 100)
+        assert np.array_equal(opened(group["bottom_jpeg"][:])[..., 3, 4, 1], told + 90)
         assert np.array_equal(group["top_saliency"][..., 3, 4], told[:, :1] + 1)
 
 

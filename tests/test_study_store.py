@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from toys import IDENTITY, fill_study, make_listing
+from toys import IDENTITY, fill_study, layer_info, make_listing
 
+from pipeline.frames import Arrays, Frame, UpTo
 from pipeline.jobs import Product
 from pipeline.listing import Listing
 from pipeline.sealed_file import CorruptFile
@@ -20,15 +21,16 @@ from pipeline.study_store import (
     _flat,
     _whole,
     merge_study,
-    read_arrays,
     read_findings,
+    read_product,
     write_arrays,
 )
 from pipeline.study_tasks import Study, blocks_of
 
 N, K, POSITIONS, UNREADABLE = 150, 6, 16, (3, 70)
 PLACES = np.tile(np.arange(N)[:, None] % POSITIONS, (1, K))
-BOXES = np.stack([np.arange(POSITIONS), np.zeros(16), np.arange(POSITIONS) + 4, np.full(16, 8)], 1)
+LEFT = np.arange(POSITIONS) // 2
+BOXES = np.stack([LEFT, 0 * LEFT, LEFT + 4, 0 * LEFT + 8], 1)
 
 
 def responses() -> NDArray[Any]:
@@ -39,7 +41,7 @@ def responses() -> NDArray[Any]:
 
 def make_study(folder: OutputFolder, n: int = N, **changes: Any) -> Study:
     plan = make_listing(folder, (f"{i}.png" for i in range(n)), **changes)
-    return Study("toy", IDENTITY, "block.conv", 16, plan)
+    return Study("toy", IDENTITY, layer_info(), 16, plan)
 
 
 def merged(folder: OutputFolder, study: Study) -> list[Path]:
@@ -55,16 +57,26 @@ def leaves(findings: Findings) -> dict[str, NDArray[Any]]:
 
 PRODUCT = Product("toy", "a/b", "f" * 64, "shelf")
 ARRAYS: dict[str, NDArray[Any]] = {
-    "pictures": np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8, 3), dtype=np.uint8),
+    "saliency": np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8), dtype=np.uint8),
     "nothing": np.zeros((0, 4), np.float32),
     "number": np.asarray(7),
     "wild": np.asarray([np.nan, -0.0, np.inf]),
 }
+FRAMES = {
+    "saliency": Frame("u1", (2, UpTo(4, "maps"), 8, 8), packed=True),
+    "nothing": Frame("f4", (UpTo(1, "rows"), 4)),
+    "number": Frame("i8", (), range(8)),
+    "wild": Frame("f8", (3,)),
+}
+
+
+def read_arrays(folder: OutputFolder) -> Arrays:
+    return read_product(folder, PRODUCT, FRAMES)
 
 
 def test_what_was_written_comes_back(folder: OutputFolder) -> None:
     write_arrays(folder, PRODUCT, ARRAYS)
-    read = read_arrays(folder.product(PRODUCT))
+    read = read_arrays(folder)
     assert {n: (a.dtype, a.shape, a.tobytes()) for n, a in read.items()} == {
         n: (a.dtype, a.shape, a.tobytes()) for n, a in ARRAYS.items()
     }
@@ -84,11 +96,11 @@ def test_a_corrupt_file_is_set_aside(
     path = folder.product(PRODUCT)
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(CorruptFile, match=path.name):
-        read_arrays(path)
+        read_arrays(folder)
     assert not path.exists()
     assert len(list(path.parent.glob("*.corrupt-*"))) == 1
     with pytest.raises(FileNotFoundError):
-        read_arrays(path)
+        read_arrays(folder)
 
 
 # --- merging -------------------------------------------------------------------------------------
@@ -113,11 +125,11 @@ def test_boxes_of_photographs_known_by_hand(folder: OutputFolder) -> None:
     fill_study(folder, study, responses(), PLACES, BOXES)
     merged(folder, study)
     found = read_findings(folder, study)
-    place = found.study.top.index % POSITIONS
-    eight = np.full_like(place, 8)
-    assert np.array_equal(found.top.view, np.stack([place, 0 * place, place + 4, eight], -1))
+    left = LEFT[found.study.top.index % POSITIONS]
+    eight = np.full_like(left, 8)
+    assert np.array_equal(found.top.view, np.stack([left, 0 * left, left + 4, eight], -1))
     # A view of 16 x 16 shows the middle half of 64 x 32 pixels, at half their size.
-    across = [16 + 2 * place, 0 * place, 24 + 2 * place, 2 * eight]
+    across = [16 + 2 * left, 0 * left, 24 + 2 * left, 2 * eight]
     assert np.array_equal(found.top.photograph, np.stack(across, -1))
 
 
@@ -177,7 +189,7 @@ def test_all_that_is_corrupt_is_told_at_once_and_nothing_merged(
 def test_blocks_for_several_layers_serve_for_each(folder: OutputFolder) -> None:
     study = make_study(folder)
     fill_study(folder, study, responses(), PLACES, BOXES)
-    other = Study("toy", IDENTITY, "another", 16, study.plan)
+    other = Study("toy", IDENTITY, layer_info("another"), 16, study.plan)
     listing = Listing(folder.listing(study.plan.listing))
     blocks = list(blocks_of((other, study), listing))
     assert list(chain(*(merge_study(folder, s, blocks) for s in (study, other)))) == []
@@ -193,13 +205,3 @@ def test_a_study_of_nothing_readable_is_merged(folder: OutputFolder) -> None:
     assert found.study.count == 0
     assert len(found.study.unreadable) == N
     assert not found.top.photograph.any()
-
-
-@pytest.mark.parametrize("lengths", [(), (5,), (5, 5, 5), (3, 0, 7)], ids=str)
-def test_files_within_a_file_come_back(folder: OutputFolder, lengths: tuple[int, ...]) -> None:
-    parts = np.empty(len(lengths), object)
-    parts[:] = [np.arange(length, dtype=np.uint8) for length in lengths]
-    write_arrays(folder, PRODUCT, {"picture": parts})
-    read = read_arrays(folder.product(PRODUCT))["picture"]
-    assert read.shape == (len(lengths),)
-    assert [part.tolist() for part in read] == [list(range(length)) for length in lengths]

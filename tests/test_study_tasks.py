@@ -11,7 +11,7 @@ from pipeline.photograph_records import SmoothGrad, VanillaSaliency
 from pipeline.store import OutputFolder
 from pipeline.study_tasks import Examples, Study, blocks_of, examples_of, restricted, studies_of
 
-STUDY = Study("toy", IDENTITY, "block.conv", 16, make_study_plan())
+STUDY = Study("toy", IDENTITY, layer_info(), 16, make_study_plan())
 
 
 def other(**changes: Any) -> Study:
@@ -39,7 +39,7 @@ def changed(study: Study) -> set[str]:
     [
         replace(STUDY, network=replace(IDENTITY, weights_sha256="1")),
         replace(STUDY, network=replace(IDENTITY, mean=(0.4, 0.5, 0.5))),
-        replace(STUDY, layer="block.other"),
+        replace(STUDY, info=layer_info("block.other")),
         replace(STUDY, image_size=32),
         replace(STUDY, class_token=True),
     ],

@@ -17,7 +17,8 @@ from pipeline.errors import UserError
 from pipeline.models import load_network
 from pipeline.plan import Plan
 from pipeline.recipe import Recipe
-from pipeline.report import layer_table, notices
+from pipeline.report.layers import layer_table
+from pipeline.report.plan import notices
 from pipeline.statistics import from_bytes
 from pipeline.survey import make_plan, survey
 

@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 from runs import TINY
-from toys import composed, make_recipe, make_result, make_series
+from toys import composed, make_recipe, make_result, make_series, stored_arrays
 
 from pipeline.committer import Committer
 from pipeline.errors import EXIT_IO, EXIT_OK, EXIT_PREEMPTED, StorageError
 from pipeline.jobs import Shard, ShardResult
+from pipeline.plan import flops_per_job
 from pipeline.pulse import DEVICE_VARIABLE, Pulse
 from pipeline.records import plain
-from pipeline.store import OutputFolder, commit, prepare, read_shard, write_json
+from pipeline.store import OutputFolder, commit, prepare, write_json
 from pipeline.sweep import prepare_plan
 from pipeline.worker import work
 
@@ -141,9 +142,11 @@ class RealWorker:
         config = composed(*TINY, "layers=[conv1]", "shard_size=3", *overrides)
         plan, _ = prepare_plan(config)
         self.folder, self.shards = folder, list(plan.shards())
+        model = plan.models[0]
+        self.flops = plan.n_jobs * flops_per_job(model.layers[0], model.recipe)
         prepare(folder, 0)
         requests = [{"layer": "conv1", "seed": 0, "channels": s.channels} for s in self.shards]
-        bundle = {"kind": "ascend", "models": plain(config.models), "plan": plain(plan.models[0])}
+        bundle = {"kind": "ascend", "models": plain(config.models), "plan": plain(model)}
         bundle |= {"study": None, "dataset": None, "batch_size": 4, "requests": plain(requests)}
         write_json(folder.bundle(TAG), bundle)
 
@@ -170,7 +173,7 @@ class RealWorker:
         """The keys of the shards that are there, each of them readable."""
         done = [shard for shard in self.shards if self.folder.shard(shard).exists()]
         for shard in done:
-            channels = read_shard(self.folder.shard(shard)).arrays["channel"]
+            channels = stored_arrays(self.folder.shard(shard))["channel"]
             assert tuple(channels) == shard.channels
         return {shard.key for shard in done}
 
@@ -186,6 +189,7 @@ def test_a_worker_commits_all_and_tells_how_long_it_was_busy(worker: RealWorker)
     pulse = worker.pulse()
     assert pulse["device"] == "cpu"
     assert pulse["done"] == 24
+    assert pulse["flops"] == pytest.approx(worker.flops)
     assert 0 < pulse["busy"] <= pulse["seconds"]
 
 

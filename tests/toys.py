@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,32 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.config import Config, config_folder, make_config
+from pipeline.failures import Failure, write_failure
 from pipeline.inputs import nowhere
-from pipeline.jobs import STATUS, LayerInfo, NetworkIdentity, Product, Series, Shard, ShardResult
+from pipeline.jobs import (
+    STATUS,
+    LayerInfo,
+    NetworkIdentity,
+    Product,
+    Series,
+    Shard,
+    ShardResult,
+    Task,
+)
 from pipeline.layers import describe_layers
 from pipeline.listing import Entry, Listing, look_through, write_listing
+from pipeline.manifest import SCHEMA as MANIFEST_SCHEMA
 from pipeline.objective_records import ChannelObjective
 from pipeline.objectives import Objective, Surroundings, make_objective
 from pipeline.optimizer_records import Adam
 from pipeline.parameterization_records import Fourier, Pixel
 from pipeline.plan import LayerPlan, ModelPlan, Plan, StudyPlan
 from pipeline.recipe import Recipe, Transforms, recorded_steps, snapshot_steps
+from pipeline.records import plain
+from pipeline.sealed_file import unseal
+from pipeline.shard_file import SCHEMA
 from pipeline.stages import Sweep
-from pipeline.store import OutputFolder, commit, write_json
+from pipeline.store import OutputFolder, commit
 from pipeline.study import summarise
 from pipeline.study_store import write_arrays
 from pipeline.study_tasks import Study, blocks_of
@@ -189,7 +204,7 @@ def fill_study(
         boxes: (L, 4) receptive fields.
     """
     products = [study.field]
-    write_arrays(folder, study.field, {"box": boxes.astype(np.int32)})
+    write_arrays(folder, study.field, {"box": boxes.astype(np.int64)})
     for block in blocks_of((study,), Listing(folder.listing(study.plan.listing))):
         here = slice(block.start, block.stop)
         arrays = summarise(
@@ -270,8 +285,7 @@ def fill_store(
     for shard in plan.shards():
         words = {(status or {}).get(channel) for channel in shard.channels}
         if "failed" in words:
-            record = {"what": str(shard), "given_up": True}
-            write_json(folder.failure(shard.key, 1), record)
+            fail(folder, shard)
         elif "missing" not in words:
             layers = {layer.info.name: layer for m in plan.models for layer in m.layers}
             layer = layers[shard.series.layer]
@@ -280,6 +294,52 @@ def fill_store(
             commit(folder, shard, result)
             paths.append(folder.shard(shard))
     return paths
+
+
+def stored_arrays(path: Path, schema: str = SCHEMA) -> dict[str, NDArray[Any]]:
+    """All arrays of a sealed file, pictures too."""
+    arrays = unseal(path.read_bytes(), schema).arrays
+    return {name: array.read() for name, array in arrays.items()}
+
+
+def fail(
+    folder: OutputFolder,
+    task: Task,
+    attempts: int = 3,
+    given_up: bool = True,
+    said: str = "",
+    when: str = "2026-01-01",
+) -> None:
+    """Write down that all attempts at a task failed; they were made one minute after the other."""
+    for attempt in range(attempts):
+        failure = Failure(
+            task=task.key,
+            what=str(task),
+            request=task.request(),
+            attempt=attempt + 1,
+            given_up=given_up and attempt == attempts - 1,
+            how="exit code 1",
+            when=f"{when} 00:{attempt:02}:00",
+            worker=f"worker-{attempt:08}",
+            host="somewhere",
+            log=f"logs/worker-{attempt:08}.log",
+            said=said,
+            files=tuple(folder.relative(folder.product(product)) for product in task.products),
+        )
+        write_failure(folder, failure)
+
+
+@cache
+def toy_config() -> Config:
+    """A config that knows how to load none of the toys."""
+    return composed("models=[{name: toy, target: toys.none}]")
+
+
+def make_manifest(plan: Plan) -> dict[str, Any]:
+    """The manifest of a plan of toys."""
+    config = plain(toy_config())
+    told = {"schema": MANIFEST_SCHEMA, "config": config, "plan": plain(plan), "devices": ["cpu"]}
+    return {**told, "versions": {}, "timings": {}}
 
 
 def make_sweep(plan: Plan, folder: OutputFolder, *overrides: str) -> Sweep:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pipeline.collate.gather import LayerView
-from pipeline.collate.scales import add_scale, label
+from pipeline.collate.scales import add_scale, as_text, label
 from pipeline.plan import LayerPlan
 from pipeline.recipe import recorded_steps, snapshot_steps
 
@@ -56,7 +56,7 @@ def _scales(view: LayerView) -> dict[str, ArrayLike]:
 
 def _add_names(group: h5py.Group, layer: LayerPlan) -> list[str]:
     """Add the names of the classes."""
-    names = [layer.all_targets.names[channel] for channel in layer.channels]
+    names = [as_text(layer.all_targets.names[channel]) for channel in layer.channels]
     group.create_dataset("channel_name", data=names, dtype=h5py.string_dtype())
     label(group, "channel_name", ("channel",), "name of the class")
     return ["channel_name"]
@@ -71,6 +71,7 @@ def _add_parts(group: h5py.Group, view: LayerView) -> list[str]:
     layers += [f"{tap.model}/{tap.info.name}" for tap in layer.others]
     # The parts may all be of the one layer.
     layers *= len(targets.sizes) // len(layers)
-    group.create_dataset("part_layer", data=layers, dtype=h5py.string_dtype())
+    texts = list(map(as_text, layers))
+    group.create_dataset("part_layer", data=texts, dtype=h5py.string_dtype())
     label(group, "part_layer", ("part",), "model and layer of each of them")
     return ["part_channel", "part_layer"]

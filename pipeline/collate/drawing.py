@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from pipeline.wording import inert
+
 PAPER, INK, FAINT, EMPTY, ALARM = "#ffffff", "#1a1a1a", "#6b6b6b", "#e9e9ee", "#a02020"
 RULE = "#c8c8d0"
 """Thin lines that part and cross out."""
@@ -17,6 +19,8 @@ LARGEST_SIDE = 12_000
 """Pixels; what is larger is shown smaller or cut into pages, so that viewers still open it."""
 
 _SMALLEST_FONT = 9
+_LONGEST_TEXT = 300
+"""Letters; no picture has room for more, and they take time to measure."""
 _SHADOW = "#00000080"
 
 
@@ -85,8 +89,9 @@ def fitting(text: str, size: int, width: float) -> tuple[str, int]:
 
 
 def drawable(text: str) -> str:
-    """The text without accents, which the font does not have."""
-    return "".join(c for c in unicodedata.normalize("NFD", text) if not unicodedata.combining(c))
+    """The text on one line, without accents, which the font does not have."""
+    text = unicodedata.normalize("NFD", inert(text[:_LONGEST_TEXT]))
+    return "".join(c for c in text if not unicodedata.combining(c))
 
 
 def shortened(text: str, size: int, width: float) -> str:
@@ -108,7 +113,7 @@ def numbered(word: str, numbers: Iterable[int], width: float) -> list[str]:
 
 def common_size(texts: Iterable[str], size: int, width: float, least: int = _SMALLEST_FONT) -> int:
     """The largest size from `least` up to `size` at which all texts fit, or `least`."""
-    longest = max(texts, key=font(size).getlength, default="")
+    longest = max(map(drawable, texts), key=font(size).getlength, default="")
     return max(least, fitting(longest, size, width)[1])
 
 

@@ -8,13 +8,13 @@ from typing import Any
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from pipeline.collate.evidence_row import MOST_IMAGES, EvidenceRow
 from pipeline.collate.evidence_sheet import draw_sheet, pages, rows_per_page
 from pipeline.collate.gather import LayerView
 from pipeline.collate.overlay import overlay
 from pipeline.jobs import FATES, STATUS
+from pipeline.jpegs import from_jpeg
 from pipeline.store import write_atomically
 from pipeline.wording import describe_recipe
 
@@ -102,7 +102,7 @@ def _row(group: h5py.Group, row: int) -> EvidenceRow:
 def _photographs(dataset: h5py.Group, name: str, row: int, size: int) -> NDArray[np.uint8]:
     """The pictures of a channel's photographs (n, size, size, 3), as many as there are."""
     files = dataset[name][row] if name in dataset else ()
-    pictures = [np.asarray(Image.open(io.BytesIO(file))) for file in files if len(file)]
+    pictures = [from_jpeg(file, size) for file in files if len(file)]
     return np.stack(pictures) if pictures else np.zeros((0, size, size, 3), np.uint8)
 
 

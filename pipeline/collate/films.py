@@ -91,6 +91,8 @@ def film_paths(
     view: LayerView, status: NDArray[np.uint8], settings: CollateSettings
 ) -> Iterator[Path]:
     """Where the films of a layer must be, by the status (C, S) of its jobs."""
+    if settings.films == "none":
+        return
     made = ~np.isin(status, (STATUS["failed"], STATUS["missing"]))
     variants = range(view.model.recipe.variants)
     for (row, seed_index), variant in product(np.argwhere(made).tolist(), variants):

@@ -1,6 +1,6 @@
 """Find the committed jobs of a layer and read them shard by shard, in flat memory."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.jobs import FATES, STATUS, Product, Shard, ShardResult
+from pipeline.failures import quarantined, read_failures
+from pipeline.frames import Arrays, Frame
+from pipeline.jobs import FATES, STATUS, Shard, ShardResult
 from pipeline.plan import LayerPlan, ModelPlan, Plan
 from pipeline.sealed_file import CorruptFile
-from pipeline.shard_file import decode, packed_pictures, pictures_of
-from pipeline.store import DoneIndex, OutputFolder, safe_name, set_aside
-from pipeline.study_store import Arrays, Findings, read_arrays, read_findings
-from pipeline.study_tasks import Study, examples_of_layer, study_of
+from pipeline.shard_file import ShardFile, job_frames
+from pipeline.store import DoneIndex, OutputFolder, read_shard, safe_name, set_aside
+from pipeline.study_store import Findings, read_examples, read_findings
+from pipeline.study_tasks import Examples, Study, examples_of_layer, study_of
 
 
 @dataclass(frozen=True)
@@ -26,25 +28,23 @@ class Piece:
     seed_index: int
     result: ShardResult
     """All but the pictures."""
-    data: bytes
-    """The file."""
+    file: ShardFile
     inside: tuple[int, ...]
-    """Where the jobs lie in it."""
+    """Where the jobs lie in the file."""
 
     def pictures(
         self, name: str, some: Iterable[int] | None = None
     ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """The row and the pictures of each job, or of some of them, one in memory at a time."""
-        chosen = list(range(len(self.inside)) if some is None else some)
-        inside = [self.inside[i] for i in chosen]
-        rows = self.rows[chosen].tolist()
-        return zip(rows, pictures_of(self.data, name, inside), strict=True)
+        rows = self.rows.tolist()
+        for i in range(len(self.inside)) if some is None else some:
+            yield rows[i], self.file.pictures[name].row(self.inside[i])
 
     def packed(self, name: str) -> Iterator[tuple[tuple[int, ...], bytes]]:
         """Every picture as it lies in the file: its place in an array of the layer, its bytes."""
-        place = dict(zip(self.inside, self.rows.tolist(), strict=True))
-        for row, corner, chunk in packed_pictures(self.data, name, self.inside):
-            yield (place[row], self.seed_index, *corner), chunk
+        for row, inside in zip(self.rows.tolist(), self.inside, strict=True):
+            for corner, chunk in self.file.packed(name, inside):
+                yield (row, self.seed_index, *corner), chunk
 
 
 @dataclass
@@ -56,6 +56,8 @@ class LayerView:
     model: ModelPlan
     layer: LayerPlan
     index: DoneIndex
+    given_up: Set[str] = frozenset()
+    """Keys of tasks in quarantine."""
     corrupt: list[Path] = field(default_factory=list)
 
     @property
@@ -84,44 +86,55 @@ class LayerView:
         count = self.model.recipe.variants
         return () if count == 1 else (count,)
 
+    @cached_property
+    def frames(self) -> dict[str, Frame]:
+        """What there is of each job, as frames without the axis of jobs."""
+        return job_frames(self.model, self.layer)
+
     @property
     def pictures(self) -> list[str]:
         """Which arrays of pictures there are of each job."""
-        recipe = self.model.recipe
-        asked = {"snapshot": recipe.snapshots > 0, "alpha": recipe.parameterization.alpha}
-        return ["image", *(name for name, wanted in asked.items() if wanted)]
+        return [name for name, frame in self.frames.items() if frame.packed]
 
-    def located(self) -> Iterator[tuple[int, Shard, dict[int, Path]]]:
+    def located(self) -> Iterator[tuple[int, Shard, dict[Path, tuple[int, ...]]]]:
         """Every shard with its seed's index and the files that hold its channels."""
         for seed_index, seed in enumerate(self.plan.seeds):
             for shard in self.plan.layer_shards(self.model, self.layer, seed):
                 yield seed_index, shard, self.index.locate(shard)
 
+    def left(self) -> Iterator[tuple[int, Shard]]:
+        """What is not done, shard by shard, with its seed's index."""
+        for seed_index, seed in enumerate(self.plan.seeds):
+            shards = self.plan.layer_shards(self.model, self.layer, seed)
+            for rest in self.index.missing(shards):
+                yield seed_index, rest
+
     def pieces(self) -> Iterator[Piece]:
         """Read the layer file by file; corrupt files are set aside and reported in `corrupt`."""
         place = {channel: row for row, channel in enumerate(self.layer.channels)}
-        for seed_index, _, located in self.located():
-            for path in dict.fromkeys(located.values()):
-                wanted = {channel for channel, where in located.items() if where == path}
-                data, result = self._read(path)
-                if result is None:
+        for seed_index, shard, located in self.located():
+            for path, wanted in located.items():
+                file = self._read(path, shard, set(wanted))
+                if file is None:
                     continue
-                channels = result.arrays["channel"].tolist()
+                channels, result = file.header.channels, file.result
                 inside = [i for i, channel in enumerate(channels) if channel in wanted]
                 rows = np.asarray([place[channels[i]] for i in inside])
                 chosen = ShardResult(result.rows(np.asarray(inside)), result.facts)
-                yield Piece(rows, seed_index, chosen, data, tuple(inside))
+                yield Piece(rows, seed_index, chosen, file, tuple(inside))
 
-    def _read(self, path: Path) -> tuple[bytes, ShardResult | None]:
+    def _read(self, path: Path, shard: Shard, wanted: Set[int]) -> ShardFile | None:
         if path in self.corrupt:
-            return b"", None
+            return None
         try:
-            data = path.read_bytes()
-            return data, decode(data, pictures=False)[1]
+            file = read_shard(path, self.model, self.layer)
+            if file.header.series != shard.series.key or not wanted <= set(file.header.channels):
+                raise CorruptFile("it is of other jobs than its name says")
+            return file
         except (CorruptFile, FileNotFoundError):
             self.corrupt.append(path)
             set_aside(path)
-            return b"", None
+            return None
 
     @cached_property
     def study(self) -> Study | None:
@@ -165,23 +178,24 @@ class LayerView:
 
     def photographs_done(self) -> list[str]:
         """The keys of the committed files about photographs: study and examples."""
-        products = [*([self.study.product] if self.study else []), *self._examples()]
+        products = [self.study.product] if self.study else []
+        products += [product for task in self._examples() for product in task.products]
         return [product.key for product in products if self.folder.exists(product)]
 
     def examples(self) -> Iterator[Arrays]:
         """The photographs of the wanted channels that are committed, block by block."""
-        for product in self._examples():
+        for task in self._examples():
             try:
-                yield read_arrays(self.folder.product(product))
+                yield read_examples(self.folder, task)
             except FileNotFoundError:
                 continue
             except CorruptFile:
-                self.corrupt.append(self.folder.product(product))
+                self.corrupt += map(self.folder.product, task.products)
 
-    def _examples(self) -> Iterator[Product]:
-        if self.study is not None:
-            for task in examples_of_layer(self.study, self.layer, self.plan.shard_size):
-                yield from task.products
+    def _examples(self) -> Iterable[Examples]:
+        if self.study is None:
+            return ()
+        return examples_of_layer(self.study, self.layer, self.plan.shard_size)
 
     def rows_of(self, channels: NDArray[np.int64]) -> NDArray[np.intp]:
         """Where channels lie among the layer's wanted ones."""
@@ -190,17 +204,16 @@ class LayerView:
     def initial_status(self) -> NDArray[np.uint8]:
         """Status (C, S) before any shard is read: `failed` where attempts were given up on."""
         status = np.full((len(self.channels), len(self.plan.seeds)), STATUS["missing"], np.uint8)
-        place = {channel: row for row, channel in enumerate(self.layer.channels)}
-        for seed_index, shard, located in self.located():
-            rows = [place[c] for c in shard.channels if c not in located]
-            if rows and self.index.has_failed(shard, located):
+        for seed_index, shard in self.left() if self.given_up else ():
+            if shard.key in self.given_up:
+                rows = self.rows_of(np.asarray(shard.channels, np.int64))
                 status[rows, seed_index] = STATUS["failed"]
         return status
 
 
 def layer_views(folder: OutputFolder, plan: Plan) -> Iterator[LayerView]:
     """A view of every layer of the plan."""
-    index = DoneIndex(folder)
+    index, given_up = DoneIndex(folder), quarantined(read_failures(folder))
     for model in plan.models:
         for layer in model.layers:
-            yield LayerView(folder, plan, model, layer, index)
+            yield LayerView(folder, plan, model, layer, index, given_up)

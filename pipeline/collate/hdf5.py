@@ -6,6 +6,7 @@ labelled arrays; h5py and HDF5 viewers open it as it is. Built beside its place 
 
 import contextlib
 import os
+import re
 import time
 import uuid
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.collate.coordinates import add_coordinates, colour_axis
 from pipeline.collate.gather import LayerView
-from pipeline.collate.scales import label
+from pipeline.collate.scales import as_text, label
 from pipeline.collate.study_group import (
     write_dataset,
     write_evidence,
@@ -25,16 +26,15 @@ from pipeline.collate.study_group import (
 from pipeline.errors import StorageError
 from pipeline.evidence import STRONGEST
 from pipeline.jobs import STATUS
-from pipeline.recipe import recorded_steps, snapshot_steps
 from pipeline.records import canonical_json, plain
-from pipeline.shard_file import IMAGE_FILTERS
+from pipeline.shard_file import PICTURES
 from pipeline.store import OutputFolder
+from pipeline.stored import PICTURE_FILTERS
 
 SCHEMA = "layer-atlas/1"
 _STATUS_TYPE = "~status"
 """A name that no model can have."""
 
-_SCALARS = ("activation", "activation_robust", "activation_max", "high_frequency", "clipped")
 _MEANING = {
     "activation": "objective of the stored 8-bit image, without transforms, fp32",
     "activation_robust": "mean of the same over 16 fixed small warps",
@@ -91,11 +91,17 @@ def write_atlas(
         with open(temporary, "rb") as done:
             os.fsync(done.fileno())
         os.replace(temporary, folder.atlas)
-    except OSError as error:
-        raise StorageError(f"cannot write {folder.atlas}: {error}") from error
+    except (OSError, RuntimeError) as error:  # a full disk is either, by when HDF5 meets it
+        raise StorageError(f"cannot write {folder.atlas}: {_reason(error)}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _reason(error: Exception) -> str:
+    """What the system said, out of the several lines that HDF5 makes of it."""
+    told = re.search("error message = '([^']+)'", str(error))
+    return told[1] if told else str(error)
 
 
 def _write_layer(file: h5py.File, view: LayerView) -> None:
@@ -107,7 +113,7 @@ def _write_layer(file: h5py.File, view: LayerView) -> None:
         for name, array in piece.result.arrays.items():
             if name == "status":
                 status[where] = array
-            elif name in group and name not in ("channel", "trace_step", "snapshot_step"):
+            elif name != "channel":
                 group[name][where] = array
         for name in view.pictures:
             # Packed alike in store and atlas: copied as they are, more than three times faster.
@@ -120,12 +126,12 @@ def _layer_group(file: h5py.File, view: LayerView) -> h5py.Group:
     model, info = view.model, view.layer.info
     group = file.create_group(view.group, track_order=True)
     parent = group.parent
-    parent.attrs["source"] = model.network.source
-    parent.attrs["weights_sha256"] = model.network.weights_sha256
+    parent.attrs["source"] = as_text(model.network.source)
+    parent.attrs["weights_sha256"] = as_text(model.network.weights_sha256)
     parent.attrs["mean"] = model.network.mean
     parent.attrs["std"] = model.network.std
     parent.attrs["input_size"] = model.input_size
-    group.attrs["module_type"] = info.module_type
+    group.attrs["module_type"] = as_text(info.module_type)
     group.attrs["n_channels"] = info.n_channels
     group.attrs["activation_shape"] = info.shape
     group.attrs["prefix_tokens"] = info.prefix_tokens
@@ -135,23 +141,17 @@ def _layer_group(file: h5py.File, view: LayerView) -> h5py.Group:
 
 def _create_datasets(file: h5py.File, group: h5py.Group, view: LayerView) -> None:
     add_coordinates(group, view)
-    recipe, n = view.model.recipe, view.layer.info.n_channels
     per_job = (len(view.channels), len(view.plan.seeds))
-    per_image = (*per_job, *view.variants)
-    nan = {"dtype": "f4", "fillvalue": np.nan}
-    group.create_dataset("status", per_job, dtype=file[_STATUS_TYPE])
-    group.create_dataset("start", per_job, "u1")
-    for name in _SCALARS:
-        group.create_dataset(name, per_image, **nan)
-    group.create_dataset("trace", (*per_image, len(recorded_steps(recipe))), **nan)
-    group.create_dataset("response", (*per_image, n), **nan)
-    for name in view.pictures:
-        many = (*per_image, len(snapshot_steps(recipe))) if name == "snapshot" else per_image
-        shape = view.image_size if name == "alpha" else (*view.image_size, view.colours)
-        _create_pictures(group, name, many, shape)
-    parts = len(view.layer.all_targets.sizes)
-    if parts > 1:
-        group.create_dataset("part_activation", (*per_image, parts), **nan)
+    for name, frame in view.frames.items():
+        shape = (*per_job, *frame.largest)
+        if frame.packed:
+            chunks = (1,) * (len(shape) - PICTURES[name]) + shape[-PICTURES[name] :]
+            group.create_dataset(name, shape, "u1", chunks=chunks, **PICTURE_FILTERS)
+        elif name == "status":
+            group.create_dataset(name, shape, file[_STATUS_TYPE])
+        else:
+            unknown = np.nan if frame.dtype == "f4" else 0
+            group.create_dataset(name, shape, frame.dtype, fillvalue=unknown)
     for name, meaning in _MEANING.items():
         if name in group:
             label(group, name, ("channel", "seed", *_further_axes(view, name)), meaning)
@@ -163,13 +163,6 @@ def _further_axes(view: LayerView, name: str) -> list[str]:
         return []
     axes = [colour_axis(view) if axis == "colour" else axis for axis in _FURTHER_AXES.get(name, ())]
     return ["variant", *axes] if view.variants else axes
-
-
-def _create_pictures(
-    group: h5py.Group, name: str, many: tuple[int, ...], picture: tuple[int, ...]
-) -> None:
-    chunks = ((1,) * len(many)) + picture
-    group.create_dataset(name, (*many, *picture), "u1", chunks=chunks, **IMAGE_FILTERS)
 
 
 def _write_evidence(group: h5py.Group, view: LayerView, status: NDArray[np.uint8]) -> None:

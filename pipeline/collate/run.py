@@ -7,25 +7,26 @@ must be there to say what happened.
 import json
 import multiprocessing
 import os
-import signal
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import h5py
+import yaml
 
-from pipeline.collate.evidence_pages import n_pages, write_pages
-from pipeline.collate.films import check_snapshots, film_paths, write_films
+from pipeline.collate.brief import is_current, write_brief
+from pipeline.collate.child import Died, run_apart
+from pipeline.collate.evidence_pages import write_pages
+from pipeline.collate.films import check_snapshots, write_films
 from pipeline.collate.gather import LayerView, layer_views
 from pipeline.collate.hdf5 import write_atlas
 from pipeline.collate.montage import write_montage
 from pipeline.config import CollateSettings
 from pipeline.errors import EXIT_IO, EXIT_OK, EXIT_USER_ERROR, StorageError, UserError
-from pipeline.family import die_with
+from pipeline.family import die_with, die_with_parent
 from pipeline.manifest import plan_of, read_manifest
 from pipeline.records import build, canonical_json, digest
 from pipeline.store import OutputFolder
@@ -33,10 +34,6 @@ from pipeline.store import OutputFolder
 _ANEW = "anew"
 _MOST_PAINTERS = 16
 """Each holds a montage in memory, of up to half a gigabyte."""
-
-_ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-"""For small matrices: several processes draw side by side, and threads that wait for each other
-take a hundred times as long as one."""
 
 
 def collate(folder: OutputFolder, settings: CollateSettings, anew: bool = False) -> None:
@@ -51,24 +48,17 @@ def collate(folder: OutputFolder, settings: CollateSettings, anew: bool = False)
         UserError: the list of photographs is gone or unreadable, or films are asked for of a sweep
             without snapshots.
     """
-    argv = [sys.executable, "-P", "-m", "pipeline", "collate-here", str(folder.root.resolve())]
-    argv += [canonical_json(vars(settings)), *([_ANEW] if anew else [])]
-    environment = {**os.environ, **_ONE_THREAD}
-    child = subprocess.run(argv, stderr=subprocess.PIPE, text=True, check=False, env=environment)
-    if child.returncode < 0:
-        name = signal.Signals(-child.returncode).name
-        reason = "is the memory full?" if name == "SIGKILL" else "is the disk full?"
-        raise StorageError(f"collating {folder.root} died of {name}; {reason}")
-    for code, error in ((EXIT_IO, StorageError), (EXIT_USER_ERROR, UserError)):
-        if child.returncode == code:
-            raise error(child.stderr.strip())
-    sys.stderr.write(child.stderr)
-    if child.returncode != EXIT_OK:
-        raise RuntimeError(f"collating {folder.root} failed")
+    how = [canonical_json(vars(settings)), *([_ANEW] if anew else [])]
+    try:
+        run_apart("collate-here", str(folder.root.resolve()), *how)
+    except Died as killed:
+        reason = "is the memory full?" if str(killed) == "SIGKILL" else "is the disk full?"
+        raise StorageError(f"collating {folder.root} died of {killed}; {reason}") from killed
 
 
 def main(argv: list[str]) -> int:
     """What the child does: `collate-here OUTPUT_FOLDER SETTINGS [anew]`."""
+    die_with_parent()
     folder = OutputFolder(Path(argv[0]))
     settings = build(CollateSettings, json.loads(argv[1]), "collate")
     try:
@@ -88,32 +78,42 @@ def collate_here(folder: OutputFolder, settings: CollateSettings, anew: bool) ->
     plan = plan_of(manifest)
     check_snapshots(settings, min(model.recipe.snapshots for model in plan.models))
     views = list(layer_views(folder, plan))
-    content = _content(manifest, views, settings)
-    if not anew and is_current(folder, views, content, settings):
+    content = content_of(manifest, views, settings)
+    if not anew and is_current(folder, content):
         return
+    folder.brief.unlink(missing_ok=True)
     paint(views, partial(write_montage, folder, settings=settings))
     if settings.films != "none":
         paint(views, partial(write_films, settings=settings))
     attributes = {
-        "config": _yaml(manifest["config"]),
+        "config": yaml.safe_dump(manifest["config"], sort_keys=False),
         "versions": canonical_json(manifest["versions"]),
     }
     write_atlas(folder, views, attributes, content)
     if settings.montage == "evidence":
         paint(views, partial(write_pages, tile=settings.tile))
+    write_brief(folder, views, settings)
     for path in dict.fromkeys(path for view in views for path in view.corrupt):
         print(f"corrupt file set aside, to be computed again: {path}", file=sys.stderr)
 
 
 def paint(views: Sequence[LayerView], write: Callable[[LayerView], None]) -> None:
-    """Draw pictures of all layers, several at once; notes corrupt files in the views."""
+    """Draw pictures of all layers, several at once; notes corrupt files in the views.
+
+    Raises:
+        StorageError: the disk is full or fails, or the memory is full.
+    """
     # Forked, so that nothing is imported or listed again; no thread is running here.
     forked = multiprocessing.get_context("fork")
     workers = min(len(views), len(os.sched_getaffinity(0)), _MOST_PAINTERS)
-    with ProcessPoolExecutor(workers, forked, die_with, (os.getpid(),)) as pool:
-        futures = [pool.submit(_paint, view, write) for view in views]
-        for view, future in zip(views, futures, strict=True):
-            view.corrupt += future.result()
+    try:
+        with ProcessPoolExecutor(workers, forked, die_with, (os.getpid(),)) as pool:
+            futures = [pool.submit(_paint, view, write) for view in views]
+            for view, future in zip(views, futures, strict=True):
+                view.corrupt += future.result()
+    except BrokenProcessPool as error:
+        reason = "a process that draws pictures was killed; is the memory full?"
+        raise StorageError(reason) from error
 
 
 def _paint(view: LayerView, write: Callable[[LayerView], None]) -> list[Path]:
@@ -121,42 +121,12 @@ def _paint(view: LayerView, write: Callable[[LayerView], None]) -> list[Path]:
     return view.corrupt
 
 
-def is_current(
-    folder: OutputFolder, views: list[LayerView], content: str, settings: CollateSettings
-) -> bool:
-    """Whether atlas and pictures are there and made of this content."""
-    try:
-        with h5py.File(folder.atlas, "r") as atlas:
-            if str(atlas.attrs["content"]) != content:
-                return False
-            pictures = [path for view in views for path in _pictures(atlas, view, settings)]
-    except (OSError, RuntimeError, ValueError, KeyError):  # h5py raises any of them
-        return False
-    return all(picture.exists() for picture in pictures)
-
-
-def _pictures(atlas: h5py.File, view: LayerView, settings: CollateSettings) -> Iterator[Path]:
-    """The pictures of a layer that must be there."""
-    names = view.model.label, view.layer.info.name
-    yield view.folder.montage(*names)
-    if settings.montage == "evidence":
-        for number in range(n_pages(atlas[view.group], settings.tile)):
-            yield view.folder.sheet(*names, number + 1)
-    yield from film_paths(view, atlas[view.group]["status"][...], settings)
-
-
-def _content(manifest: dict[str, Any], views: list[LayerView], settings: CollateSettings) -> str:
+def content_of(manifest: dict[str, Any], views: list[LayerView], settings: CollateSettings) -> str:
     """Digest of everything that goes into montages and atlas."""
     files = [
-        [shard.key, sorted({path.name for path in located.values()}), len(located)]
+        [shard.key, sorted((path.name, len(channels)) for path, channels in located.items())]
         for view in views
         for _, shard, located in view.located()
     ]
     photographs = [view.photographs_done() for view in views]
     return digest([manifest["plan"], files, photographs, vars(settings)])
-
-
-def _yaml(config: dict[str, Any]) -> str:
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_yaml(OmegaConf.create(config))

@@ -7,6 +7,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 
+def as_text(text: str) -> str:
+    """A text as HDF5 can hold it; what is no text, as names of files may be, becomes `?`."""
+    return text.encode(errors="replace").decode().replace("\0", "?")
+
+
 def add_scale(group: h5py.Group, name: str, values: ArrayLike) -> None:
     """Add a scale to a group: numbers, or texts."""
     values = np.asarray(values)

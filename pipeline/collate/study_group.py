@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.collate.gather import LayerView
-from pipeline.collate.scales import add_scale, label
+from pipeline.collate.scales import add_scale, as_text, label
+from pipeline.errors import UserError
 from pipeline.evidence import (
     agreement,
     best_seed,
@@ -17,11 +18,13 @@ from pipeline.evidence import (
     percentile,
     selectivity,
 )
+from pipeline.frames import Arrays
+from pipeline.jpegs import parted
 from pipeline.listing import Listing
 from pipeline.plan import StudyPlan
-from pipeline.shard_file import IMAGE_FILTERS
+from pipeline.stored import PICTURE_FILTERS
 from pipeline.study import QUANTILES, LayerStudy
-from pipeline.study_store import Arrays, Findings
+from pipeline.study_store import Findings
 
 _JOB = ("channel", "seed")
 _TOLD_UNREADABLE = 100
@@ -103,6 +106,11 @@ def write_dataset(group: h5py.Group, view: LayerView, plan: StudyPlan, found: Fi
     """Add the group `dataset`: statistics of each channel, its photographs, their pictures."""
     into = group.create_group("dataset", track_order=True)
     listing = Listing(view.folder.listing(plan.listing))
+    if (listing.digest, listing.count) != (plan.listing, plan.count):
+        raise UserError(
+            f"{str(listing.path)!r} is not the list of the photographs that were studied; run the "
+            "sweep again, and it is written anew."
+        )
     _describe(into, plan, found.study, listing)
     _write_statistics(into, view.channels, found.study)
     for name in ("top", "bottom"):
@@ -111,7 +119,7 @@ def write_dataset(group: h5py.Group, view: LayerView, plan: StudyPlan, found: Fi
 
 
 def _describe(into: h5py.Group, plan: StudyPlan, study: LayerStudy, listing: Listing) -> None:
-    into.attrs["source"] = plan.source
+    into.attrs["source"] = as_text(plan.source)
     into.attrs["listing_sha256"] = plan.listing
     into.attrs["photographs"] = study.count
     into.attrs["kept_in_full"] = len(study.rows)
@@ -176,8 +184,7 @@ def _positions(view: LayerView, place: NDArray[np.int32]) -> NDArray[np.int32]:
 def _path(listing: Listing, index: int) -> str:
     if index < 0:
         return ""
-    # A name that is no text, as folders may hold, is told as best it can be.
-    return listing.block(index, index + 1)[0].path.encode(errors="replace").decode()
+    return as_text(listing.block(index, index + 1)[0].path)
 
 
 # --- pictures ------------------------------------------------------------------------------------
@@ -197,7 +204,8 @@ def _write_pictures(into: h5py.Group, view: LayerView) -> None:
 
 def _jpegs(arrays: Arrays, kind: str) -> NDArray[Any]:
     """The files (n, shown) of a kind's photographs; empty ones where there is none."""
-    known = dict(zip(arrays["picture_index"].tolist(), arrays["picture"], strict=True))
+    pictures = parted(arrays["picture"], arrays["picture_end"])
+    known = dict(zip(arrays["picture_index"].tolist(), pictures, strict=True))
     nothing = np.zeros(0, np.uint8)
     index = arrays[f"{kind}_index"]
     files = np.empty(index.shape, object)
@@ -230,7 +238,7 @@ def _write_maps(
         shown, *size = maps.shape[1:]
         chunks = (1, 1, *size)
         shape = (n_channels, shown, *size)
-        into.create_dataset(name, shape, "u1", chunks=chunks, **IMAGE_FILTERS)
+        into.create_dataset(name, shape, "u1", chunks=chunks, **PICTURE_FILTERS)
         add_scale(into, f"{name}_rank", np.arange(shown))
         meaning = "which pixels of the view the channel answers to"
         label(into, name, ["channel", f"{name}_rank", "y", "x"], meaning)

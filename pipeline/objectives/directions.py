@@ -98,7 +98,8 @@ def read_directions(path: Path, entry: str | None, layer: str) -> Tensor:
         raise unknown("entry of objective.vectors:", name, entries, "Set objective.entry.")
     rows = entries[name].float()
     rows = rows[None] if rows.ndim == 1 else rows
-    if rows.ndim != 2 or not len(rows) or not bool(torch.isfinite(rows).all()):
+    numbers = rows.ndim == 2 and len(rows) > 0 and not rows.is_complex()
+    if not numbers or not bool(torch.isfinite(rows).all()):
         raise UserError(
             f"objective.vectors must hold a matrix of finite numbers with a direction per row, not "
             f"{list(entries[name].shape)}."

@@ -1,9 +1,9 @@
 """Optimise: the jobs of shards, batch by batch."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any, Literal
 
@@ -14,9 +14,11 @@ from torch import Tensor
 from pipeline.bench import LayerBench
 from pipeline.colours import from_bytes, recoloured
 from pipeline.config import ModelConfig
+from pipeline.errors import tell
 from pipeline.jobs import Series, Shard, ShardResult, joined
+from pipeline.memory import if_it_fits
 from pipeline.photograph_records import DatasetConfig
-from pipeline.plan import ModelPlan, StudyPlan
+from pipeline.plan import ModelPlan, StudyPlan, flops_per_job
 from pipeline.recipe import DatasetInit
 from pipeline.store import commit
 from pipeline.study_tasks import study_of
@@ -60,9 +62,10 @@ class AscentBundle:
         for name, group in groupby(self.shards(), key=lambda shard: shard.series.layer):
             waiting = list(group)
             # What goes wrong from here on is charged to it.
-            place.pulse.beat(tasks=[waiting[0].key])
+            place.pulse.begin(waiting[:1])
             bench = place.bench.layer(layers[name].info, layers[name].others)
-            runner = ShardRunner(place, bench, self.batch_size, self._starts(book, name))
+            flops = flops_per_job(layers[name], self.plan.recipe)
+            runner = ShardRunner(place, bench, flops, self.batch_size, self._starts(book, name))
             for shards in place.until_told_to_leave(together(waiting, runner.batch_size)):
                 runner.run([shard for shard in shards if not place.folder.is_done(shard)])
 
@@ -103,17 +106,19 @@ class ShardRunner:
         self,
         place: Workplace,
         bench: LayerBench,
+        flops: float,
         batch_size: int | Literal["auto"],
         starts: Starts,
     ) -> None:
         self.place, self.bench, self.pulse, self.starts = place, bench, place.pulse, starts
+        self.flops = flops
         self.batch_size = bench.auto_batch() if batch_size == "auto" else batch_size
 
     def run(self, shards: Sequence[Shard]) -> None:
         """Make some shards together and have each committed. Raises what earlier commits met."""
         if not shards:
             return
-        self.pulse.beat(tasks=[shard.key for shard in shards])
+        self.pulse.begin(shards)
         started = time.monotonic()
         jobs = [(key, c) for s in shards for key, c in zip(s.job_keys, s.channels, strict=True)]
         made = ShardResult(self._make(jobs))
@@ -134,27 +139,28 @@ class ShardRunner:
         parts: list[dict[str, NDArray[Any]]] = []
         start = 0
         while start < len(jobs):
-            batch = jobs[start : start + self.batch_size]
-            try:
-                parts.append(self._make_batch(batch))
-            except torch.OutOfMemoryError:
-                if self.batch_size == 1:
-                    raise
+            make = partial(self._make_batch, jobs[start : start + self.batch_size])
+            made = if_it_fits(make, least=self.batch_size == 1)
+            if made is None:
                 self.batch_size //= 2
-                torch.cuda.empty_cache()
-                print(f"out of memory: batch size is now {self.batch_size}", file=sys.stderr)
+                tell(f"out of memory: batch size is now {self.batch_size}")
                 continue
-            start += len(batch)
+            parts.append(made)
+            start += len(made["channel"])
         return joined(parts)
 
     def _make_batch(self, batch: list[tuple[str, int]]) -> dict[str, NDArray[Any]]:
-        done, busy = self.pulse.facts["done"], self.pulse.facts["busy"]
+        before = {name: self.pulse.facts[name] for name in ("done", "flops", "busy")}
         parts = self.bench.recipe.total_steps + 1  # measuring counts as one more step
         started = time.monotonic()
 
         def on_step(step: int) -> None:
-            now = time.monotonic()
-            self.pulse.beat(done=done + len(batch) * (step + 1) / parts, busy=busy + now - started)
+            jobs = len(batch) * (step + 1) / parts
+            self.pulse.beat(
+                done=before["done"] + jobs,
+                flops=before["flops"] + jobs * self.flops,
+                busy=before["busy"] + time.monotonic() - started,
+            )
 
         keys, channels = [key for key, _ in batch], [channel for _, channel in batch]
         arrays = self.bench.make(keys, channels, on_step, self.starts(channels))

@@ -12,16 +12,18 @@ from numpy.typing import NDArray
 from pipeline import rng
 from pipeline.colours import from_bytes, recoloured
 from pipeline.config import ModelConfig
+from pipeline.frames import Arrays
+from pipeline.jpegs import as_jpeg, joined
 from pipeline.layers import Forward
 from pipeline.photograph_records import DatasetConfig, SaliencyMethod
 from pipeline.plan import ModelPlan, StudyPlan
 from pipeline.records import digest
 from pipeline.saliency import saliency_maps
 from pipeline.study import LayerStudy
-from pipeline.study_store import Arrays, write_arrays
+from pipeline.study_store import write_arrays
 from pipeline.study_tasks import Examples, study_of
 from pipeline.tasks.base import Workplace
-from pipeline.tasks.pictures import PictureBook, as_jpeg
+from pipeline.tasks.pictures import PictureBook
 
 _KINDS = ("strongest", "weakest")
 
@@ -78,7 +80,7 @@ class Illustrator:
 
     def run(self, task: Examples) -> None:
         """Do one task and have it committed. Raises what earlier commits met."""
-        self.place.pulse.beat(tasks=[task.key])
+        self.place.pulse.begin([task])
         begun = time.monotonic()
         arrays = _pick(task, self.book.study(task.study))
         shown = np.concatenate([arrays[f"{name}_index"].ravel() for name in _KINDS])
@@ -110,10 +112,8 @@ class Illustrator:
         return whole.reshape(*shown.shape, *whole.shape[1:])
 
     def _commit(self, task: Examples, arrays: Arrays, pictures: Pictures) -> None:
-        jpegs = np.empty(len(pictures), object)
-        for i, picture in enumerate(pictures.values()):
-            jpegs[i] = as_jpeg(picture)
-        write_arrays(self.place.folder, task.products[0], {**arrays, "picture": jpegs})
+        files = joined([as_jpeg(picture) for picture in pictures.values()])
+        write_arrays(self.place.folder, task.products[0], {**arrays, **files})
 
     def _forward(self, layer: str) -> Forward:
         return self.place.bench.network.exact_forward([self.infos[layer]])

@@ -1,6 +1,5 @@
 """Photographs as pictures, for tasks that show or start from those that channels answer to."""
 
-import io
 import os
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -8,7 +7,6 @@ from functools import lru_cache
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from pipeline.listing import Entry, Listing
 from pipeline.photograph_records import DatasetConfig
@@ -22,8 +20,6 @@ from pipeline.views import stream_views
 
 _KEPT_BYTES = 2**28
 """Photographs that neighbouring channels share are read once; about so much of them is kept."""
-
-_QUALITY = 92
 
 
 class PictureBook:
@@ -69,13 +65,6 @@ class PictureBook:
 
     def _study(self, study: Study) -> LayerStudy:
         return read_findings(self.folder, study).study
-
-
-def as_jpeg(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A picture (H, W, 3) as the bytes of a JPEG file (n,): a tenth of its size."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
-    return np.frombuffer(buffer.getvalue(), np.uint8)
 
 
 def reading_threads() -> int:

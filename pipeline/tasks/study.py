@@ -13,14 +13,16 @@ from torch import Tensor
 
 from pipeline.config import ModelConfig
 from pipeline.device_network import Observe
+from pipeline.frames import Arrays
 from pipeline.jobs import LayerInfo, Product
 from pipeline.listing import Listing
+from pipeline.memory import if_it_fits
 from pipeline.observe import Answer
 from pipeline.photograph_records import DatasetConfig
 from pipeline.photographs import open_dataset
 from pipeline.plan import ModelPlan, StudyPlan
 from pipeline.study import summarise
-from pipeline.study_store import Arrays, write_arrays
+from pipeline.study_store import write_arrays
 from pipeline.study_tasks import StudyBlock, study_of
 from pipeline.tasks.base import Workplace
 from pipeline.tasks.pictures import reading_threads
@@ -89,7 +91,7 @@ class Show:
     def run(self, block: StudyBlock) -> None:
         """Show one block and have it committed. Raises what earlier commits met."""
         pulse = self.place.pulse
-        pulse.beat(tasks=[block.key])
+        pulse.begin([block])
         begun, busy, done = time.monotonic(), pulse.facts["busy"], pulse.facts["done"]
         infos = [self.infos[study.layer] for study in block.studies]
         see = self.place.bench.network.observer(infos)
@@ -165,14 +167,11 @@ def seen_in_parts(see: Observe, views: Tensor) -> dict[str, Answer]:
     """What layers answer to views; those that memory does not hold at once are shown in halves.
 
     Raises:
-        OutOfMemoryError: of the device, for a single view.
+        RuntimeError: there is no memory for a single view.
     """
-    try:
-        return see(views)
-    except torch.OutOfMemoryError:
-        if len(views) == 1:
-            raise
-    torch.cuda.empty_cache()
+    seen = if_it_fits(lambda: see(views), least=len(views) == 1)
+    if seen is not None:
+        return seen
     first, second = (seen_in_parts(see, half) for half in views.tensor_split(2))
     return {name: _joined(first[name], second[name]) for name in first}
 

@@ -1,0 +1,133 @@
+"""The atlas in brief: what it is made of, and what it shows, in a small file beside it.
+
+Whoever only wants to know whether the atlas is up to date, or how it came out, needs no HDF5.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from pipeline.collate.evidence_pages import n_pages
+from pipeline.collate.films import film_paths
+from pipeline.collate.gather import LayerView
+from pipeline.config import CollateSettings
+from pipeline.errors import UserError
+from pipeline.jobs import STATUS
+from pipeline.records import build, parse_object, plain
+from pipeline.store import OutputFolder, write_json
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What photographs say of the live images."""
+
+    agreement: float
+    """Mean."""
+    rank: float
+    """Median."""
+    above: float
+    """Share of images that excite more than any photograph."""
+
+
+@dataclass(frozen=True)
+class Brief:
+    """What there is to say of an atlas in a few words."""
+
+    content: str
+    """Digest of what atlas and pictures are made of."""
+    atlas_bytes: int
+    """Size of the atlas."""
+    pictures: tuple[str, ...]
+    """The files beside it, relative to the output folder."""
+    counts: dict[str, int]
+    """How many jobs came out how."""
+    evidence: Evidence | None
+    unreadable: int
+    """Photographs that could not be read."""
+    unreadable_paths: tuple[str, ...]
+    """Some of them."""
+
+
+def write_brief(
+    folder: OutputFolder, views: Sequence[LayerView], settings: CollateSettings
+) -> None:
+    """Sum up an atlas that was just written. Raises StorageError."""
+    with h5py.File(folder.atlas, "r") as atlas:
+        layers = [atlas[view.group] for view in views]
+        paths = [path for view in views for path in _pictures(atlas, view, settings)]
+        unreadable, some = _unreadable(layers)
+        brief = Brief(
+            content=str(atlas.attrs["content"]),
+            atlas_bytes=folder.atlas.stat().st_size,
+            pictures=tuple(str(path.relative_to(folder.root)) for path in paths),
+            counts=_counts(layers),
+            evidence=_evidence(layers),
+            unreadable=unreadable,
+            unreadable_paths=some,
+        )
+    write_json(folder.brief, plain(brief))
+
+
+def read_brief(folder: OutputFolder) -> Brief | None:
+    """The summary of the atlas; None if there is none, or no such atlas beside it."""
+    try:
+        brief = build(Brief, parse_object(folder.brief.read_bytes()))
+        return brief if folder.atlas.stat().st_size == brief.atlas_bytes else None
+    except (OSError, ValueError, TypeError, OverflowError, UserError):
+        return None
+
+
+def is_current(folder: OutputFolder, content: str) -> bool:
+    """Whether atlas and pictures are there and made of this content."""
+    brief = read_brief(folder)
+    return (
+        brief is not None
+        and brief.content == content
+        and all((folder.root / path).exists() for path in brief.pictures)
+    )
+
+
+def _pictures(atlas: h5py.File, view: LayerView, settings: CollateSettings) -> Iterator[Path]:
+    """The pictures of a layer that must be there."""
+    names = view.model.label, view.layer.info.name
+    yield view.folder.montage(*names)
+    if settings.montage == "evidence":
+        for number in range(n_pages(atlas[view.group], settings.tile)):
+            yield view.folder.sheet(*names, number + 1)
+    yield from film_paths(view, atlas[view.group]["status"][...], settings)
+
+
+def _counts(layers: Sequence[h5py.Group]) -> dict[str, int]:
+    status = [layer["status"][()] for layer in layers]
+    return {
+        word: sum(int(np.count_nonzero(each == code)) for each in status)
+        for word, code in STATUS.items()
+    }
+
+
+def _evidence(layers: Sequence[h5py.Group]) -> Evidence | None:
+    told = [layer for layer in layers if "agreement" in layer]
+    live = [
+        (layer["status"][()] == STATUS["ok"]) & np.isfinite(layer["agreement"][()])
+        for layer in told
+    ]
+    if not any(ok.any() for ok in live):
+        return None
+    agreement, rank, percentile = (
+        np.concatenate([layer[name][()][ok] for layer, ok in zip(told, live, strict=True)])
+        for name in ("agreement", "agreement_rank", "percentile")
+    )
+    above = np.mean(percentile == 100)
+    return Evidence(float(np.mean(agreement)), float(np.median(rank)), float(above))
+
+
+def _unreadable(layers: Sequence[h5py.Group]) -> tuple[int, tuple[str, ...]]:
+    """How many photographs the layer that saw the fewest could not read, and some of them."""
+    seen = [layer["dataset"].attrs for layer in layers if "dataset" in layer]
+    worst = max(seen, key=lambda attrs: attrs["unreadable"], default=None)
+    if worst is None:
+        return 0, ()
+    return int(worst["unreadable"]), tuple(map(str, worst["unreadable_paths"][:3]))

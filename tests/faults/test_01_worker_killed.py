@@ -1,0 +1,36 @@
+"""Fault 1: a worker is killed with SIGKILL."""
+
+import os
+import signal
+from pathlib import Path
+
+from runs import shards
+from sweeps import (
+    N_OF_FIRST,
+    assert_nothing_lost,
+    failures,
+    holding,
+    pulse_of,
+    run_forked,
+    wait_until_held,
+)
+
+
+def test_another_worker_goes_on_and_the_shard_in_the_making_alone_is_charged(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    folder, seen = tmp_path / "demo", {}
+
+    def kill() -> None:
+        pid = wait_until_held()
+        seen.update(shards=shards(folder), making=pulse_of(folder, pid)["tasks"])
+        os.kill(pid, signal.SIGKILL)
+
+    with holding(kill):
+        code, said = run_forked(tmp_path)
+    assert code == 0, said
+    assert len(seen["shards"]) == N_OF_FIRST
+    assert [(f.task, f.attempt, f.how) for f in failures(folder)] == [
+        (seen["making"][0], 1, "killed by SIGKILL")
+    ]
+    assert_nothing_lost(undisturbed, folder, seen["shards"])

@@ -1,0 +1,61 @@
+"""Fault 15: a worker that hangs: in Python, in C where signals do not reach it, or stopped."""
+
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sweeps import assert_nothing_lost, failures, is_alive, run_forked, trouble
+from torch import Tensor
+from troubled import first_time
+
+PATIENCE = ("executor.stall_seconds=3", "executor.grace_seconds=1")
+
+
+def hang(x: Tensor) -> None:
+    """For ever, but for a signal."""
+    if first_time("hung"):
+        note_process()
+        time.sleep(1e9)
+
+
+def deadlock(x: Tensor) -> None:
+    """For ever, in C, where no handler of Python's is run: only SIGKILL ends it."""
+    if first_time("hung"):
+        note_process()
+        library, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(256)
+        for _ in range(2):
+            library.pthread_mutex_lock(mutex)
+
+
+def stop(x: Tensor) -> None:
+    """For ever, as if its host were frozen: SIGTERM stays without effect and without words."""
+    if first_time("hung"):
+        note_process()
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def note_process() -> None:
+    Path("pid").write_text(str(os.getpid()))
+
+
+@pytest.mark.parametrize(
+    ("fault", "says_where"),
+    [(hang, True), (deadlock, True), (stop, False)],
+    ids=["in Python", "in C", "stopped"],
+)
+def test_it_is_noticed_sent_away_and_replaced(
+    fault: Callable[[Tensor], None], says_where: bool, undisturbed: Path, tmp_path: Path
+) -> None:
+    folder, name = tmp_path / "demo", fault.__name__
+    with trouble(f"test_15_hanging_worker.{name}"):
+        code, said = run_forked(tmp_path, *PATIENCE)
+    assert code == 0, said
+    assert not is_alive(int(Path("pid").read_text()))
+    (failure,) = failures(folder)
+    assert failure.how == "no progress for 3 s"
+    assert (f"in {name}" in failure.said) == says_where
+    assert_nothing_lost(undisturbed, folder)
