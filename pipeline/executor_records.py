@@ -4,6 +4,7 @@ How a sweep is run decides no pixel: nothing of this is in a recipe or a key.
 """
 
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,19 @@ class RaySettings(_Share):
         super().__post_init__()
         if self.workers is not None and self.workers < 1:
             raise ValueError(f"workers must be 1 or more, not {self.workers}.")
-        if not self.address.strip():
-            raise ValueError("address must not be empty; take local, auto or ray://HOST:10001.")
+        if self.address not in ("local", "auto") and self.host_and_port is None:
+            raise ValueError(
+                f"address must be local, auto, HOST:PORT or ray://HOST:10001, not {self.address!r}."
+            )
+
+    @property
+    def host_and_port(self) -> tuple[str, int] | None:
+        """Where the cluster is, if the address says it."""
+        place = urlsplit(f"//{self.address.removeprefix('ray://')}")
+        try:
+            return (place.hostname, place.port) if place.hostname and place.port else None
+        except ValueError:  # a port that is no number
+            return None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ LEAVING_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """What people and cluster managers announce the end of a process with."""
 
 PARENT_VARIABLE = "LAYER_ATLAS_PARENT"
-"""Process id of who started a worker; a worker that has one dies with it."""
+"""Process id of who started this process, if it is to die with it."""
 
 
 class Preempted(BaseException):
@@ -27,6 +27,12 @@ def _leave(number: int, frame: FrameType | None) -> None:
     for leaving in LEAVING_SIGNALS:  # once is enough; what is made is being written
         signal.signal(leaving, signal.SIG_IGN)
     raise Preempted
+
+
+def die_with_parent() -> None:
+    """Die with the process that is named in the environment, if one is."""
+    if PARENT_VARIABLE in os.environ:
+        die_with(int(os.environ[PARENT_VARIABLE]))
 
 
 def die_with(parent: int) -> None:

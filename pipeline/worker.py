@@ -6,7 +6,6 @@ the files it commits, by records of failed attempts, and by a pulse file that sa
 
 import faulthandler
 import json
-import os
 import signal
 import traceback
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from pipeline.errors import (
     UserError,
     tell,
 )
-from pipeline.family import PARENT_VARIABLE, Preempted, die_with, leave_when_told
+from pipeline.family import Preempted, die_with_parent, leave_when_told
 from pipeline.pulse import Pulse
 from pipeline.records import build
 from pipeline.store import OutputFolder
@@ -42,8 +41,7 @@ BUNDLES: dict[str, type[Bundle]] = {
 
 def main(argv: Sequence[str]) -> int:
     """Do the bundle that the command line names; returns the exit code."""
-    if PARENT_VARIABLE in os.environ:
-        die_with(int(os.environ[PARENT_VARIABLE]))
+    die_with_parent()
     _heed_signals()
     folder, path = OutputFolder(Path(argv[0])), Path(argv[1])
     pulse = Pulse(folder.pulse(path.stem))

@@ -4,8 +4,8 @@
     python scripts/benchmark_relaunch.py --layers 2450 --seeds 1 --repeats 1
 
 Makes a finished sweep of layers x seeds x channels jobs in a temporary folder, 10,035,200 unless
-told, in 156,800 shards of 64 (2.5 GB, about a minute), then times the real commands on it, each in a
-process of its own. Prints seconds, what the manifest says of a run's parts, and the memory of the
+told, in 156,800 shards of 64 (2.5 GB, about a minute), then times the real commands on it, each in
+a process of its own. Prints seconds, what the manifest says of a run's parts, and the memory of the
 largest process.
 """
 
@@ -32,7 +32,7 @@ class Measured:
 
     seconds: float
     busy: float
-    """Seconds of a core that its processes took: on a machine with other work, the better number."""
+    """Seconds of a core that its processes took: the better number beside other work."""
     megabytes: float
     """The most that one of its processes had in memory."""
     parts: dict[str, float]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 from pipeline.errors import EXIT_IO, EXIT_OK, EXIT_USER_ERROR, StorageError, UserError
+from pipeline.family import PARENT_VARIABLE
 
 _ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """For small matrices: several processes draw side by side, and threads that wait for each other
@@ -26,7 +27,8 @@ def run_apart(command: str, *arguments: str) -> str:
         UserError: what it tells the user.
     """
     argv = [sys.executable, "-P", "-m", "pipeline", command, *arguments]
-    environment = {**os.environ, **_ONE_THREAD}
+    # It must not outlive this process, and put its work in the place of what a later one made.
+    environment = {**os.environ, **_ONE_THREAD, PARENT_VARIABLE: str(os.getpid())}
     child = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment)
     if child.returncode < 0:
         raise Died(signal.Signals(-child.returncode).name)

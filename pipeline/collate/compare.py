@@ -15,6 +15,7 @@ import numpy as np
 from pipeline.collate.child import Died, run_apart
 from pipeline.collate.gather import LayerView, Piece, layer_views
 from pipeline.errors import EXIT_OK
+from pipeline.family import die_with_parent
 from pipeline.jobs import STATUS
 from pipeline.manifest import plan_of, read_manifest
 from pipeline.shard_file import PICTURES
@@ -44,6 +45,7 @@ def compare(folder: OutputFolder) -> list[str]:
 
 def main(argv: list[str]) -> int:
     """What the child does: `compare-here OUTPUT_FOLDER SECONDS`."""
+    die_with_parent()
     folder, patience = OutputFolder(Path(argv[0])), int(argv[1])
     views = list(layer_views(folder, plan_of(read_manifest(folder))))
     problems = []

@@ -26,7 +26,7 @@ from pipeline.collate.hdf5 import write_atlas
 from pipeline.collate.montage import write_montage
 from pipeline.config import CollateSettings
 from pipeline.errors import EXIT_IO, EXIT_OK, EXIT_USER_ERROR, StorageError, UserError
-from pipeline.family import die_with
+from pipeline.family import die_with, die_with_parent
 from pipeline.manifest import plan_of, read_manifest
 from pipeline.records import build, canonical_json, digest
 from pipeline.store import OutputFolder
@@ -58,6 +58,7 @@ def collate(folder: OutputFolder, settings: CollateSettings, anew: bool = False)
 
 def main(argv: list[str]) -> int:
     """What the child does: `collate-here OUTPUT_FOLDER SETTINGS [anew]`."""
+    die_with_parent()
     folder = OutputFolder(Path(argv[0]))
     settings = build(CollateSettings, json.loads(argv[1]), "collate")
     try:

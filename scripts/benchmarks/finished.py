@@ -2,8 +2,8 @@
 
 Every shard is a sealed file under its own name, with the right header, identity, channels and
 digest; all images are grey, and of the statistics there is no more than a shard must have. The
-manifest is written as a run writes it, and the atlas by the module that collates, but for what would
-fill the disk. So the commands find nothing to do by their own rules.
+manifest is written as a run writes it, and the atlas by the module that collates, but for what
+would fill the disk. So the commands find nothing to do by their own rules.
 """
 
 from collections import OrderedDict

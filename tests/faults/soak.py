@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from runs import assert_same_atlas, atlas, finish, shards, start
+from sweeps import children, command
 
 SWEEP = (
     *("image_size=32", "optimizer.steps=32", "layers=[conv1,conv2]", "shard_size=8"),
@@ -143,13 +144,14 @@ class Soak:
 
     def _kill(self) -> None:
         workers = children(self.driver.pid)
-        kill = Kill(self.dice.choice(VICTIMS), self._phase(workers))
-        victims = [self.dice.choice(workers)] if workers and kill.victim != "driver" else []
-        if kill.victim != "worker" or not workers:
+        kill = Kill(self.dice.choice(VICTIMS) if workers else "driver", self._phase(workers))
+        victims = [self.dice.choice(workers)] if kill.victim != "driver" else []
+        if kill.victim != "worker":
             victims.append(self.driver.pid)
         doing = {pulse["pid"]: pulse for pulse in self._pulses(workers)}
         for pid in victims:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(pid, signal.SIGKILL)
         now = time.monotonic()
         if self.driver.pid in victims:
             self.driver.communicate()
@@ -164,23 +166,6 @@ class Soak:
                 if not any(key in name for name in self.committed):
                     kill.lost[key] = now - begun
         self.kills.append(kill)
-
-
-def children(pid: int) -> list[int]:
-    """Process ids of those that a process has started."""
-    found: list[int] = []
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            found += map(int, path.read_text().split())
-    return found
-
-
-def command(pid: int) -> str:
-    """The command line of a process."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-    except OSError:
-        return ""
 
 
 def report(soak: Soak, seconds: float) -> str:

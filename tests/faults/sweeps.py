@@ -1,5 +1,6 @@
 """A small sweep with trouble in it, and what the tests look at and do while it runs."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -108,6 +109,23 @@ def wait_for(look: Callable[[], Any]) -> Any:
         assert time.monotonic() < end, "waited for too long"
         time.sleep(0.01)
     return seen
+
+
+def children(pid: int) -> list[int]:
+    """Process ids of those that a process has started."""
+    found: list[int] = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += map(int, path.read_text().split())
+    return found
+
+
+def command(pid: int) -> str:
+    """The command line of a process."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
 
 
 def is_alive(pid: int) -> bool:
