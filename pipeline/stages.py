@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from pipeline.backlog import Backlog
 from pipeline.config import Config
+from pipeline.errors import tell
 from pipeline.jobs import Shard, Task
 from pipeline.listing import Listing
 from pipeline.plan import (
@@ -26,8 +27,9 @@ from pipeline.plan import (
 )
 from pipeline.recipe import Recipe
 from pipeline.records import plain
+from pipeline.sealed_file import CorruptFile
 from pipeline.store import OutputFolder
-from pipeline.study_store import merge_study
+from pipeline.study_store import merge_study, read_findings
 from pipeline.study_tasks import (
     Examples,
     Study,
@@ -57,6 +59,23 @@ class Sweep:
     def backlog(self) -> Backlog:
         """The images that are not made yet."""
         return Backlog(self.folder, self.plan)
+
+    def has_finished(self, study: Study) -> bool:
+        """Whether what a study found is there and sound; else it is to be put together again."""
+        if study not in self._finished:
+            try:
+                read_findings(self.folder, study)
+                self._finished.add(study)
+            except FileNotFoundError:
+                return False
+            except CorruptFile as error:
+                tell(f"corrupt file set aside, to be computed again: {error}")
+                return False
+        return True
+
+    @cached_property
+    def _finished(self) -> set[Study]:
+        return set()
 
     @cached_property
     def flops_per_second(self) -> float:
@@ -170,7 +189,7 @@ class AscentStage:
         if study is None or shard.series.recipe.init.name != "dataset":
             return True
         model = self.sweep.model(shard.model)
-        return self.sweep.folder.exists(study_of(model, shard.series.layer, study).product)
+        return self.sweep.has_finished(study_of(model, shard.series.layer, study))
 
     @cached_property
     def _job_seconds(self) -> dict[tuple[str, str], float]:
@@ -243,9 +262,9 @@ class ExamplesStage:
 
     def missing(self) -> list[Examples]:
         """The examples of finished studies that are not done."""
-        exists, folder = self.sweep.folder.exists, self.sweep.folder
         tasks = examples_of(self.sweep.plan, self.study)
-        return [t for t in tasks if exists(t.study.product) and not folder.is_done(t)]
+        left = [task for task in tasks if not self.sweep.folder.is_done(task)]
+        return [task for task in left if self.sweep.has_finished(task.study)]
 
     def finish(self) -> Finished:
         """Collation puts examples together."""

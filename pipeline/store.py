@@ -384,21 +384,19 @@ class DoneIndex:
         self.folder = folder
         self._layers: dict[tuple[str, str], _LayerFiles] = {}
 
-    def locate(self, shard: Shard) -> dict[Path, tuple[int, ...]]:
-        """The files that hold channels of a shard, each with those that are taken from it."""
+    def locate(self, shard: Shard) -> dict[int, Path]:
+        """The file of each done channel of a shard."""
         files = self._files(shard.series)
         if shard.key in files.keys:
-            return {files.path(shard.key): shard.channels}
+            return dict.fromkeys(shard.channels, files.path(shard.key))
         others = files.by_series.get(shard.series.key, {})
-        found: dict[Path, list[int]] = {}
-        for channel in shard.channels:
-            if channel in others:
-                found.setdefault(others[channel], []).append(channel)
-        return {path: tuple(channels) for path, channels in found.items()}
+        return {channel: others[channel] for channel in shard.channels if channel in others}
 
     def missing(self, shards: Iterable[Shard]) -> Iterator[Shard]:
         """What is left to compute: shards that are not done, without the channels that are."""
         for shard in shards:
+            if shard.key in self._files(shard.series).keys:
+                continue
             rest = _without(shard, self.locate(shard))
             if rest is not None:
                 yield rest
@@ -434,10 +432,9 @@ class _LayerFiles:
         return index
 
 
-def _without(shard: Shard, located: Mapping[Path, tuple[int, ...]]) -> Shard | None:
+def _without(shard: Shard, done: dict[int, Path]) -> Shard | None:
     """What is left of a shard: itself without the channels that are done; None if nothing is."""
-    if sum(map(len, located.values())) == len(shard.channels):
-        return None
-    done = set[int]().union(*located.values())
     rest = tuple(channel for channel in shard.channels if channel not in done)
-    return Shard(shard.series, rest) if done else shard
+    if len(rest) == len(shard.channels):
+        return shard
+    return Shard(shard.series, rest) if rest else None

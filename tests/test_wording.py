@@ -67,9 +67,10 @@ def joint_title(weights: tuple[float, ...]) -> str:
     """The title of a sum of three layers, of which the last is of another network."""
     terms = tuple(Term(layer, weight=w) for layer, w in zip("abc", weights, strict=True))
     recipe = replace(make_recipe(), objective=JointObjective(terms=terms))
-    (model,) = make_plan(layer_info("a"), recipe=recipe, label="net").models
+    (model,) = make_plan(layer_info("a"), label="net").models
     others = (Tap("net", IDENTITY, layer_info("b")), Tap("other", IDENTITY, layer_info("c")))
-    return layer_title(model, replace(model.layers[0], others=others))
+    layer = replace(model.layers[0], others=others)
+    return layer_title(replace(model, recipe=recipe, layers=(layer,)), layer)
 
 
 def test_a_joint_title_names_every_term_with_its_weight() -> None:

@@ -96,7 +96,7 @@ class LayerView:
         """Which arrays of pictures there are of each job."""
         return [name for name, frame in self.frames.items() if frame.packed]
 
-    def located(self) -> Iterator[tuple[int, Shard, dict[Path, tuple[int, ...]]]]:
+    def located(self) -> Iterator[tuple[int, Shard, dict[int, Path]]]:
         """Every shard with its seed's index and the files that hold its channels."""
         for seed_index, seed in enumerate(self.plan.seeds):
             for shard in self.plan.layer_shards(self.model, self.layer, seed):
@@ -113,8 +113,9 @@ class LayerView:
         """Read the layer file by file; corrupt files are set aside and reported in `corrupt`."""
         place = {channel: row for row, channel in enumerate(self.layer.channels)}
         for seed_index, shard, located in self.located():
-            for path, wanted in located.items():
-                file = self._read(path, shard, set(wanted))
+            for path in dict.fromkeys(located.values()):
+                wanted = {channel for channel, where in located.items() if where == path}
+                file = self._read(path, shard, wanted)
                 if file is None:
                     continue
                 channels, result = file.header.channels, file.result

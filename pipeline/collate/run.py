@@ -124,7 +124,7 @@ def _paint(view: LayerView, write: Callable[[LayerView], None]) -> list[Path]:
 def content_of(manifest: dict[str, Any], views: list[LayerView], settings: CollateSettings) -> str:
     """Digest of everything that goes into montages and atlas."""
     files = [
-        [shard.key, sorted((path.name, len(channels)) for path, channels in located.items())]
+        [shard.key, sorted(path.name for path in set(located.values())), len(located)]
         for view in views
         for _, shard, located in view.located()
     ]

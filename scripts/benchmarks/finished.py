@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pipeline import sealed_file
-from pipeline.collate.brief import write_brief
 from pipeline.collate.gather import LayerView, Piece, layer_views
 from pipeline.collate.hdf5 import write_atlas
 from pipeline.collate.run import content_of
@@ -144,4 +143,3 @@ def _write_atlas(folder: OutputFolder, settings: CollateSettings) -> None:
         montage = folder.montage(view.model.label, view.layer.info.name)
         montage.parent.mkdir(parents=True, exist_ok=True)
         montage.touch()
-    write_brief(folder, views, settings)
