@@ -21,10 +21,10 @@ from runs import (
 
 SMALL = (
     *("optimizer.leaky_steps=2", "image_size=32", "layers=[conv1,conv2]"),
-    *("channels='0:16'", "shard_size=8"),
+    *("channels='0:16'", "shard_size=8", "batch_size=8"),
 )
 """32 jobs in 4 shards."""
-QUICK, LONG = (*SMALL, "optimizer.steps=6"), (*SMALL, "optimizer.steps=60")
+QUICK, LONG = (*SMALL, "optimizer.steps=6"), (*SMALL, "optimizer.steps=200")
 ON_RAY = ("executor=ray", "executor.gpus=0", "executor.cpus=1", "executor.memory_gb=0.5")
 
 
@@ -97,6 +97,7 @@ def test_a_killed_ray_process_costs_the_shard_in_the_making_one_attempt(
     assert_same_atlas(undisturbed / "atlas.h5", folder / "atlas.h5")
 
 
+@pytest.mark.slow
 def test_ctrl_c_drains_and_a_killed_driver_leaves_no_worker_behind(
     head: Cluster, undisturbed: Path, tmp_path: Path
 ) -> None:

@@ -116,8 +116,8 @@ class RayExecutor:
         workers = {handle.tag: self._workers[handle.tag] for handle in handles}
         refs = [ref for worker in workers.values() for ref in (worker.place, worker.end)]
         with self._connected():
-            there, _ = self._ray.wait(refs, num_returns=max(1, len(refs)), timeout=0)
-            return {tag: self._state(worker, set(there)) for tag, worker in workers.items()}
+            there = set(self._ray.wait(refs, num_returns=max(1, len(refs)), timeout=0)[0])
+            return {tag: self._state(worker, there) for tag, worker in workers.items()}
 
     def _state(self, worker: _Worker, there: set[Any]) -> State:
         if worker.end not in there:

@@ -84,7 +84,7 @@ def _start(ray: Any, settings: RaySettings) -> None:
     try:
         # Workers hand nothing on through Ray's memory, of which it takes a third by default.
         ray.init("local", include_dashboard=False, object_store_memory=100_000_000, **_QUIET)
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except Exception as error:  # Ray raises that itself, when it does not start in time
         raise UserError(
             f"Ray does not start on this machine: {shorten(str(error), 600)}"
         ) from error

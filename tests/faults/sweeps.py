@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from forked import ForkedWorker
-from runs import assert_same_atlas, driven_here, kill_group, shards, start
+from runs import assert_same_atlas, driven_here, kill_group, shards, start, wait_for_shards
 from troubled import HOLD, TROUBLE
 
 from pipeline.executors import local
@@ -88,7 +88,9 @@ def held_driver(root: Path) -> Iterator[tuple["subprocess.Popen[str]", int]]:
     with trouble("troubled.wait"):
         process = start("run", root, *SWEEP)
     try:
-        yield process, wait_until_held()
+        worker = wait_until_held()
+        wait_for_shards(root / "demo", N_OF_FIRST)  # its other thread may be at it
+        yield process, worker
     finally:
         HOLD.unlink(missing_ok=True)
         if process.poll() is None:
