@@ -9,8 +9,7 @@ from typing import Any
 from pipeline.executors.base import WAITING, Handle, State
 from pipeline.jobs import Task
 from pipeline.pulse import known_facts
-from pipeline.records import parse_object
-from pipeline.store import OutputFolder, write_json
+from pipeline.store import OutputFolder, read_object, write_json
 
 
 @dataclass
@@ -67,7 +66,7 @@ def _life(pulse: Mapping[str, Any]) -> tuple[Any, ...]:
 def read_pulse(folder: OutputFolder, tag: str) -> dict[str, Any] | None:
     """What a worker last said of itself, if it can be read."""
     try:
-        return known_facts(parse_object(folder.pulse(tag).read_bytes()))
+        return known_facts(read_object(folder.pulse(tag)))
     except (OSError, ValueError):
         return None
 
@@ -118,7 +117,7 @@ def submissions(folder: OutputFolder) -> Iterator[Submission]:
     """
     for path in sorted(folder.logs.glob("worker-*.submitted")):
         try:
-            values = parse_object(path.read_bytes())
+            values = read_object(path)
             handle = Handle(path.stem, str(values["where"]))
             if not _NAME.fullmatch(handle.where):
                 raise ValueError(f"where {handle.where!r}")

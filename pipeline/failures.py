@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.records import build, parse_object, plain
-from pipeline.store import OutputFolder, write_json
+from pipeline.records import build, plain
+from pipeline.store import OutputFolder, read_object, write_json
 
 _FRAME, _FATAL = '  File "', "Fatal Python error: "
 
@@ -76,7 +76,7 @@ def read_failures(folder: OutputFolder, put_back: bool = False) -> list[Failure]
 def read_failure(path: Path) -> Failure | None:
     """A record, if it can be read."""
     try:
-        return build(Failure, parse_object(path.read_bytes()))
+        return build(Failure, read_object(path))
     except (OSError, ValueError, UserError):
         return None
 

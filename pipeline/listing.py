@@ -57,11 +57,17 @@ def _line(entry: Entry) -> bytes:
     return json.dumps(entry).encode("ascii") + b"\n"
 
 
+def _no_listing(path: Path, why: object) -> str:
+    return (
+        f"{str(path)!r} is not a readable listing of photographs ({why}); delete it and run again."
+    )
+
+
 class Listing:
     """A listing on disk, read in blocks.
 
     Raises:
-        UserError: the file cannot be read.
+        UserError: the file cannot be read, or is no listing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -83,6 +89,8 @@ class Listing:
             while piece := file.read(_READ_AT_ONCE):
                 sha.update(piece)
                 ends = np.flatnonzero(np.frombuffer(piece, np.uint8) == ord("\n"))
+                if len(ends) == 0 and len(piece) == _READ_AT_ONCE:
+                    raise UserError(_no_listing(self.path, "a line without end"))
                 # The first line after this piece's beginning that gets a mark.
                 first = -(self.count + 1) % _LINES_PER_MARK
                 starts.append(position + ends[first::_LINES_PER_MARK] + 1)
@@ -106,10 +114,7 @@ class Listing:
                 lines = list(islice(file, skipped, skipped + stop - start))
             return [Entry(str(path), int(size)) for path, size in map(json.loads, lines)]
         except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
-            raise UserError(
-                f"{str(self.path)!r} is not a readable listing of photographs ({error}); delete it "
-                "and run again."
-            ) from error
+            raise UserError(_no_listing(self.path, error)) from error
 
     def digest_of(self, start: int, stop: int) -> str:
         """SHA-256 (hex) of some photographs' lines. Raises UserError."""

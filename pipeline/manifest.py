@@ -12,10 +12,11 @@ from pipeline import __version__
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.plan import Plan
-from pipeline.records import build, parse_object, plain
-from pipeline.store import OutputFolder, write_json
+from pipeline.records import build, plain
+from pipeline.store import OutputFolder, read_object, write_json
 
 SCHEMA = "layer-atlas-manifest/1"
+_MOST_BYTES = 2**29
 _PARTS = ("config", "plan", "versions", "timings")
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "h5py", "pillow", "hydra-core")
 
@@ -47,7 +48,7 @@ def add_timings(
 def read_manifest(folder: OutputFolder) -> dict[str, Any]:
     """Read the manifest; raises UserError if the folder has none, or none that can be read."""
     try:
-        values = parse_object(folder.manifest.read_bytes())
+        values = read_object(folder.manifest, _MOST_BYTES)
         if values.get("schema") != SCHEMA:
             raise ValueError(f"schema {values.get('schema')!r}")
         for name in _PARTS:

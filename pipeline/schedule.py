@@ -171,10 +171,12 @@ class Scheduler:
     # --- workers ---
 
     def _start_workers(self) -> None:
-        room = self.executor.max_submitted - len(self.workers)
-        if self.outcome.exit_code or not self.bundles or room < 1 or self._waits_for_a_good_start():
+        if self.outcome.exit_code or not self.bundles or self._waits_for_a_good_start():
             return
+        room = self.executor.max_submitted - len(self.workers)
         bundles = [self.bundles.popleft() for _ in range(min(room, len(self.bundles)))]
+        if not bundles:
+            return
         requests = [self._request(tasks) for tasks in bundles]
         handles = self.executor.submit(requests)
         for handle, tasks in zip(handles, bundles, strict=False):

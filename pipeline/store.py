@@ -21,6 +21,7 @@ from pipeline.errors import FULL, StorageError, UserError
 from pipeline.jobs import Product, Series, Shard, ShardResult, Task
 from pipeline.paths import user_path
 from pipeline.plan import LayerPlan, ModelPlan
+from pipeline.records import parse_object
 from pipeline.sealed_file import HEADER_BYTES, CorruptFile
 from pipeline.shard_file import ShardFile, most_shard_bytes
 
@@ -342,9 +343,26 @@ def read_at_most(path: Path, most: int) -> bytes:
         OSError: it is not there or cannot be read.
     """
     with open(path, "rb") as file:
-        if os.fstat(file.fileno()).st_size > most:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
             raise CorruptFile(f"the file is longer than the {most} bytes that it can have")
-        return file.read(most)
+        return file.read(size)
+
+
+def read_object(path: Path, most: int = 2**24) -> dict[str, Any]:
+    """The values of a JSON object in a file, whoever wrote it.
+
+    Args:
+        path: of the file.
+        most: bytes; what is longer is not read.
+    Raises:
+        ValueError: it is longer, or no JSON object.
+        OSError: it is not there or cannot be read.
+    """
+    try:
+        return parse_object(read_at_most(path, most))
+    except CorruptFile as error:
+        raise ValueError(str(error)) from error
 
 
 def read_shard(path: Path, model: ModelPlan, layer: LayerPlan) -> ShardFile:

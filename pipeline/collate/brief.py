@@ -16,8 +16,11 @@ from pipeline.collate.gather import LayerView
 from pipeline.config import CollateSettings
 from pipeline.errors import UserError
 from pipeline.jobs import STATUS
-from pipeline.records import build, parse_object, plain
-from pipeline.store import OutputFolder, write_json
+from pipeline.records import build, plain
+from pipeline.store import OutputFolder, read_object, write_json
+
+_MOST_BYTES = 2**29
+"""Of a summary; it names every picture."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def write_brief(
 def read_brief(folder: OutputFolder) -> Brief | None:
     """The summary of the atlas; None if there is none, or no such atlas beside it."""
     try:
-        brief = build(Brief, parse_object(folder.brief.read_bytes()))
+        brief = build(Brief, read_object(folder.brief, _MOST_BYTES))
         return brief if folder.atlas.stat().st_size == brief.atlas_bytes else None
     except (OSError, ValueError, TypeError, OverflowError, UserError):
         return None

@@ -15,10 +15,12 @@ from runs import atlas_here
 from toys import composed, fill_store, make_plan, make_recipe
 
 from pipeline.__main__ import COMMANDS
+from pipeline.collate.brief import is_current
 from pipeline.collate.run import collate_here
 from pipeline.config import CollateSettings
 from pipeline.crew import submissions
 from pipeline.errors import UserError
+from pipeline.listing import Listing
 from pipeline.manifest import plan_of, read_manifest, write_manifest
 from pipeline.plan import Plan
 from pipeline.store import OutputFolder, output_folder
@@ -416,6 +418,35 @@ def test_a_shard_of_a_terabyte_of_nothing_is_set_aside(received: OutputFolder) -
     assert code == 0
     assert "corrupt file set aside" in said
     assert not path.exists()
+
+
+@pytest.mark.usefixtures("bounded")
+@pytest.mark.parametrize("place", ["manifest.json", "atlas.json", "logs/worker-0.pulse", "lock"])
+def test_records_of_a_terabyte_of_nothing_are_not_read(received: OutputFolder, place: str) -> None:
+    begun = time.monotonic()
+    with open(received.root / place, "wb") as file:
+        file.truncate(2**40)
+    code, said = said_by("status", received)
+    assert code == (2 if place == "manifest.json" else 0), said
+    assert is_current(received, "content") is False
+    assert time.monotonic() - begun < 30
+
+
+@pytest.mark.usefixtures("bounded")
+def test_a_list_of_photographs_of_a_terabyte_of_nothing_is_told(tmp_path: Path) -> None:
+    with open(tmp_path / "list.jsonl", "wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(UserError, match="a line without end"):
+        Listing(tmp_path / "list.jsonl")
+
+
+@pytest.mark.parametrize(
+    "line", [b"[" * 99_999, b'["a", Infinity]', b'["a"]', b"{}", b"\xff", b"7"]
+)
+def test_lists_of_photographs_that_are_none_are_told(tmp_path: Path, line: bytes) -> None:
+    (tmp_path / "list.jsonl").write_bytes(line + b"\n")
+    with pytest.raises(UserError, match="is not a readable listing"):
+        Listing(tmp_path / "list.jsonl").block(0, 1)
 
 
 def test_a_shard_of_another_sweep_is_set_aside(received: OutputFolder, tmp_path: Path) -> None:
