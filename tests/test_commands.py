@@ -53,7 +53,19 @@ MISTAKES = {
     "wrong type": (["optimizer.steps=many"], "optimizer.steps must be a whole number, not 'many'"),
     "out of range": (["optimizer.steps=0"], "steps must be 1 or more, not 0"),
     "wrong literal": (["precision=fp8"], "unknown precision 'fp8'; choose from: fp32"),
-    "unbalanced brackets": (["layers=[conv1"], "conv1"),
+    "unbalanced brackets": (["layers=[conv1"], "'layers=[conv1' cannot be understood"),
+    "special characters": (["name=é"], "in quotes of its own: 'KEY=\"VALUE\"'"),
+    "unknown flag": (["--foo"], "unknown flag '--foo'; choose from: "),
+    "wrong flag": (["--cfg=everything"], "invalid choice: 'everything' (choose from 'job'"),
+    "pickled config": (
+        ["--experimental-rerun=x.pickle"],
+        "unknown flag '--experimental-rerun'; choose from: ",
+    ),
+    "list as a choice": (["quality=[1,2]"], "no config can be made of 'quality=[1,2]'"),
+    "key within a list": (["~seeds.0"], "no config can be made of '~seeds.0'"),
+    "choice of a group twice": (["+optimizer=adam"], "optimizer appears more than once"),
+    "two choices": (["quality=draft,paper"], "Ambiguous value for argument"),
+    "no such folder": (["--config-dir=gone"], "--config-dir: 'gone' is not a folder."),
     "missing weights": (["models=[alexnet]", "weights=gone.pth"], "'gone.pth' does not exist"),
     "unknown weights": (["models=[alexnet]", "weights=IMAGENET"], "choose from: IMAGENET1K_V1"),
     "too small": (
@@ -209,6 +221,23 @@ def test_hydras_own_flags_work(atlas: Atlas, tmp_path: Path) -> None:
     code, said = atlas("run", "--cfg", "job", "--config-dir", "more", "quality=mine")
     assert code == 0
     assert "steps: 7" in said
+
+
+@pytest.mark.parametrize("text", ["steps: [1", "\t:", "name: !!python/object:os.system", "a: *b"])
+def test_a_file_that_is_no_yaml_is_told(atlas: Atlas, tmp_path: Path, text: str) -> None:
+    (tmp_path / "more" / "quality").mkdir(parents=True)
+    (tmp_path / "more" / "quality" / "mine.yaml").write_text(f"# @package _global_\n{text}\n")
+    code, said = atlas("plan", "--config-dir", "more", "quality=mine")
+    assert (code, said.count("\n")) == (2, 1)
+    assert said.startswith("error: config file ")
+    assert "mine.yaml' cannot be read: " in said
+
+
+def test_of_several_configs_all_are_checked_before_one_is_run(atlas: Atlas, tmp_path: Path) -> None:
+    code, said = atlas("run", "-m", "optimizer.steps=1,0")
+    assert code == 2
+    assert "steps must be 1 or more, not 0" in said
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_tab_completion_completes_choices(atlas: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,6 +115,23 @@ def test_what_is_no_matrix_of_directions_is_told(
     assert words in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore")  # of torch, about sparse tensors
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        torch.eye(2).to_sparse(),
+        torch.eye(2) * 1j,
+        torch.eye(2).to("meta"),
+        torch.ones(1, 1).expand(10**6, 10**6),
+    ],
+    ids=["sparse", "complex", "without values", "one number for a terabyte"],
+)
+def test_what_is_no_plain_array_is_told(matrix: Tensor, tmp_path: Path) -> None:
+    torch.save({"conv": matrix}, tmp_path / "m.pt")
+    with pytest.raises(UserError, match=r"'conv' in .*m.pt' is no plain array of real numbers"):
+        read_directions(tmp_path / "m.pt", None, "conv")
+
+
 def test_a_direction_of_the_wrong_length_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"have 3 numbers each, but .* has 2 channels"):
         objective_of(torch.ones(4, 3), tmp_path)

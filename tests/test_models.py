@@ -21,7 +21,7 @@ from torchvision import models as zoo
 from toys import composed
 
 from pipeline.config import ModelConfig
-from pipeline.errors import UserError
+from pipeline.errors import UnusableFile, UserError
 from pipeline.models import Network, load_network
 from pipeline.plan import Plan
 from pipeline.survey import make_plan, survey
@@ -179,7 +179,9 @@ def test_callable_that_does_not_work_is_told(target: str, words: list[str]) -> N
         assert word in message
 
 
-@pytest.mark.parametrize("source", ["def build(:\n", "raise RuntimeError('no GPU here')\n"])
+@pytest.mark.parametrize(
+    "source", ["def build(:\n", "raise RuntimeError('no GPU here')\n", "raise SystemExit(3)\n"]
+)
 def test_module_that_cannot_be_imported_is_told(
     source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,6 +255,10 @@ def safetensors_of(value: State, folder: Path) -> bytes:
     return (folder / "whole.safetensors").read_bytes()
 
 
+def quantised(tensor: Tensor) -> Tensor:
+    return torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8)
+
+
 UNREADABLE: dict[str, tuple[str, Callable[[Path], bytes], list[str]]] = {
     "empty": ("w.pth", lambda _: b"", ["cut short or is no weights file"]),
     "empty safetensors": ("w.safetensors", lambda _: b"", ["not a readable file"]),
@@ -290,6 +296,26 @@ UNREADABLE: dict[str, tuple[str, Callable[[Path], bytes], list[str]]] = {
         lambda _: saved({"stem.weight": torch.ones(3)}),
         ["do not fit model 'net'", "0.weight", "another network"],
     ),
+    "sparse": (
+        "w.pth",
+        lambda _: saved({**state(), "0.bias": state()["0.bias"].to_sparse()}),
+        ["do not fit model 'net'", "0.bias is no plain array of real numbers"],
+    ),
+    "quantised": (
+        "w.pth",
+        lambda _: saved({**state(), "0.bias": quantised(state()["0.bias"])}),
+        ["do not fit model 'net'", "0.bias is no plain array of real numbers"],
+    ),
+    "complex": (
+        "w.pth",
+        lambda _: saved({**state(), "0.bias": state()["0.bias"] * 1j}),
+        ["do not fit model 'net'", "0.bias is no plain array of real numbers"],
+    ),
+    "without values": (
+        "w.pth",
+        lambda _: saved({**state(), "0.bias": state()["0.bias"].to("meta")}),
+        ["do not fit model 'net'", "0.bias is no plain array of real numbers"],
+    ),
     "another width": (
         "w.pth",
         lambda _: saved(state(width=5)),
@@ -298,7 +324,7 @@ UNREADABLE: dict[str, tuple[str, Callable[[Path], bytes], list[str]]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.filterwarnings("ignore")  # of torch, about protocols and kinds of tensors
 @pytest.mark.parametrize("case", UNREADABLE)
 def test_file_that_holds_no_fitting_weights_is_told_and_never_executed(
     case: str, tmp_path: Path
@@ -306,7 +332,9 @@ def test_file_that_holds_no_fitting_weights_is_told_and_never_executed(
     name, content, words = UNREADABLE[case]
     path = tmp_path / name
     path.write_bytes(content(tmp_path))
-    message = told(weights=str(path))
+    with pytest.raises(UnusableFile) as caught:
+        load(weights=str(path))
+    message = str(caught.value)
     assert repr(str(path)) in message
     assert "\n" not in message
     for word in words:

@@ -1,6 +1,6 @@
 """The recipe: values out of range are refused by name, and the trace has its ends."""
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from itertools import pairwise
 from typing import Any
 
@@ -8,7 +8,14 @@ import pytest
 from toys import make_recipe
 
 from pipeline.parameterization_records import Fourier, Maco, Pixel
-from pipeline.recipe import Regularizers, Transforms, trace_steps
+from pipeline.recipe import (
+    Octaves,
+    Regularizers,
+    Transforms,
+    snapshot_count,
+    snapshot_steps,
+    trace_steps,
+)
 
 OUT_OF_RANGE = [
     (Fourier, {"decay_power": -0.1}, "decay_power must be 0 or more, not -0.1"),
@@ -43,6 +50,20 @@ def test_values_out_of_range_are_refused_by_name(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         record(**values)
+
+
+@pytest.mark.parametrize("every", [0, 1, 2, 3, 6, 7, 10, 11, 10**18])
+@pytest.mark.parametrize("octaves", [None, Octaves(3)])
+def test_pictures_on_the_way_are_counted_as_they_are_kept(
+    every: int, octaves: Octaves | None
+) -> None:
+    recipe = replace(make_recipe(steps=10), snapshots=every, octaves=octaves)
+    assert snapshot_count(recipe) == len(snapshot_steps(recipe))
+
+
+def test_more_pictures_on_the_way_than_anyone_keeps_are_refused() -> None:
+    with pytest.raises(ValueError, match="snapshots=1 would keep 1000000000000000000 images"):
+        replace(make_recipe(steps=10**18), snapshots=1)
 
 
 def test_recipes_cannot_be_changed() -> None:

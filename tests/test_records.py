@@ -51,6 +51,15 @@ def test_build_follows_defaults_and_converts_whole_numbers_to_floats() -> None:
     assert [type(x) for x in built.pair] == [float, float]
 
 
+@pytest.mark.parametrize(
+    "anything", [None, "text", True, -(2**63), 3.4e38, [1, [2.5, None]], {"a": {"b": ["c", False]}}]
+)
+def test_anything_is_what_json_holds(anything: Any) -> None:
+    built = build(Outer, {"inner": {}, "anything": anything})
+    assert json.dumps(plain(built.anything)) == json.dumps(anything)
+    assert build(Outer, {"inner": {}, "anything": {1: (2,)}}).anything == {"1": [2]}
+
+
 def test_family_member_is_chosen_by_name() -> None:
     built = build(Outer, {"inner": {}, "family": {"name": "pixel", "initial_sd": 1}})
     assert built.family == Pixel(initial_sd=1.0)
@@ -77,7 +86,17 @@ MISTAKES = [
     ({"inner": {}, "family": {"name": "pixl"}}, ["unknown sweep.family.name 'pixl'", "pixel"]),
     ({"inner": {}, "family": {"initial_sd": 1}}, ["unknown sweep.family.name None", "fourier"]),
     ({"inner": {}, "family": {"name": ["pixel"]}}, ["sweep.family.name", "pixel"]),
-    ({"inner": {}, "family": "pixel"}, ["sweep.family must be", "not 'pixel'"]),
+    ({"inner": {}, "family": "pixel"}, ["sweep.family must be a mapping, not 'pixel'"]),
+    ({"inner": {"size": 2**63}}, ["sweep.inner.size must be a whole number of 64 bits, not 922"]),
+    ({"inner": {}, "pair": [0, -(2**63) - 1]}, ["sweep.pair[1] must be a whole number of 64 bits"]),
+    (
+        {"inner": {}, "pair": [0, float("inf")]},
+        ["sweep.pair[1] must be a number of at most 3.4e+38"],
+    ),
+    ({"inner": {}, "pair": [0, float("nan")]}, ["sweep.pair[1] must be a number of at most"]),
+    ({"inner": {}, "anything": {"a": [1, b"x"]}}, ["sweep.anything.a[1] must be a text, not b'x'"]),
+    ({"inner": {}, "anything": [{"a": 10**400}]}, ["sweep.anything[0].a", "of 64 bits"]),
+    ({"inner": {}, "anything": -1e39}, ["sweep.anything must be a number of at most"]),
     ({"inner": {}, "flag": "yes"}, ["sweep.flag must be true or false, not 'yes'"]),
 ]
 
