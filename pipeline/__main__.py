@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable, Sequence
 
-from pipeline.config import Config
 from pipeline.errors import (
     EXIT_INTERRUPTED,
     EXIT_IO,
@@ -16,9 +15,10 @@ from pipeline.errors import (
     tell,
     unknown,
 )
-from pipeline.family import Preempted, leave_when_told
-from pipeline.lock import locked
-from pipeline.store import OutputFolder, output_folder
+from pipeline.processes import Preempted, leave_when_told
+from pipeline.settings.config import Config
+from pipeline.store.folder import OutputFolder, output_folder
+from pipeline.store.lock import locked
 
 OVERVIEW = """\
 Layer Atlas: for every channel of every layer, the image that excites it most.
@@ -93,10 +93,10 @@ def failures(config: Config, *words: str) -> int:
 
 def retry(config: Config, *words: str) -> int:
     """Have the next run try again what was given up."""
-    from pipeline.cases import retry
-    from pipeline.manifest import read_manifest
+    from pipeline.inspection.cases import retry
     from pipeline.report.failures import put_back_report
     from pipeline.report.tables import say
+    from pipeline.store.manifest import read_manifest
 
     folder = _folder(config)
     manifest = read_manifest(folder)
@@ -108,9 +108,9 @@ def retry(config: Config, *words: str) -> int:
 def collate(config: Config) -> int:
     """Rebuild montages and atlas from the store alone."""
     from pipeline.collate.run import collate
-    from pipeline.manifest import read_manifest
     from pipeline.report.summary import summary
     from pipeline.report.tables import say
+    from pipeline.store.manifest import read_manifest
 
     folder = _folder(config)
     read_manifest(folder)
@@ -122,8 +122,8 @@ def collate(config: Config) -> int:
 
 def verify(config: Config) -> int:
     """Check digests, the atlas, and a sample of activations."""
-    from pipeline.manifest import read_manifest
-    from pipeline.verify import verify
+    from pipeline.inspection.verify import verify
+    from pipeline.store.manifest import read_manifest
 
     folder = _folder(config)
     read_manifest(folder)
@@ -133,10 +133,10 @@ def verify(config: Config) -> int:
 
 def clean(config: Config, *words: str) -> int:
     """Remove what no current plan wants, after showing it."""
-    from pipeline import cleaning
-    from pipeline.manifest import read_manifest
+    from pipeline.inspection import cleaning
     from pipeline.report.cleaning import cleaning_table
     from pipeline.report.tables import say
+    from pipeline.store.manifest import read_manifest
 
     folder = _folder(config)
     manifest = read_manifest(folder)
@@ -218,7 +218,7 @@ def _dispatch(argv: list[str]) -> int:
         command, rest = "plan", argv
     if command not in COMMANDS:
         raise unknown("command", command, COMMANDS, "`atlas` alone explains them.")
-    from pipeline.compose import with_config
+    from pipeline.settings.compose import with_config
 
     words, overrides = split_words(command, rest)
     return with_config(lambda config: COMMANDS[command](config, *words), overrides)

@@ -4,23 +4,23 @@ from collections.abc import Sequence
 
 import torch
 
-from pipeline.config import Config
 from pipeline.errors import UserError
-from pipeline.inputs import Find
 from pipeline.jobs import LayerInfo
-from pipeline.layers import match_layers
-from pipeline.models import Network
-from pipeline.objective_records import (
+from pipeline.networks.layers import match_layers
+from pipeline.networks.models import Network
+from pipeline.objectives import Surroundings, make_objective
+from pipeline.objectives.base import not_yet
+from pipeline.objectives.directions import RANDOM_DIRECTIONS
+from pipeline.plan import MOST_TARGETS, LayerPlan, Tap
+from pipeline.settings.config import Config
+from pipeline.settings.inputs import Find
+from pipeline.settings.objectives import (
     DirectionObjective,
     JointObjective,
     LogitObjective,
     ProbabilityObjective,
 )
-from pipeline.objectives import Surroundings, make_objective
-from pipeline.objectives.base import not_yet
-from pipeline.objectives.directions import RANDOM_DIRECTIONS
-from pipeline.plan import MOST_TARGETS, LayerPlan, Tap
-from pipeline.recipe import Recipe
+from pipeline.settings.recipe import Recipe
 from pipeline.targets import Targets, select_targets, spaced
 
 

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.ranges import require, within
-from pipeline.recipe import Recipe
-from pipeline.records import digest, plain
+from pipeline.settings.ranges import require, within
+from pipeline.settings.recipe import Recipe
+from pipeline.settings.records import digest, plain
 
 _MOST_CHANNELS = 2**24
 """Of a layer; more of them nobody has, but a record that was made up."""

@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from pipeline.config import LARGEST_SHARD
 from pipeline.jobs import LayerInfo, NetworkIdentity, Series, Shard
-from pipeline.objective_records import JointObjective
-from pipeline.photograph_records import MOST_PHOTOGRAPHS, SaliencyMethod
-from pipeline.ranges import not_negative, one_or_more, require, within
-from pipeline.recipe import Recipe, snapshot_count
+from pipeline.settings.config import LARGEST_SHARD
+from pipeline.settings.objectives import JointObjective
+from pipeline.settings.photographs import MOST_PHOTOGRAPHS, SaliencyMethod
+from pipeline.settings.ranges import not_negative, one_or_more, require, within
+from pipeline.settings.recipe import Recipe, snapshot_count
 from pipeline.targets import Targets, is_ascending
 
 FLOPS_PER_SECOND = {"cpu": 3e10, "cuda": 2e13}

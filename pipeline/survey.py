@@ -12,29 +12,29 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from pipeline.activations import main_tensor
 from pipeline.aim import aim, terms_of
-from pipeline.config import Config, ModelConfig
-from pipeline.devices import resolve_precision
 from pipeline.errors import UnusableFile, UserError
-from pipeline.inputs import Inputs
 from pipeline.jobs import LayerInfo
-from pipeline.layers import OUTPUT, capture, describe_layers, match_layers, truncate
-from pipeline.listing import look_through
-from pipeline.models import DTYPES, Network, check_weights, load_network
-from pipeline.objective_records import JointObjective, Objective
+from pipeline.networks.activations import main_tensor
+from pipeline.networks.layers import OUTPUT, capture, describe_layers, match_layers, truncate
+from pipeline.networks.models import DTYPES, Network, check_weights, load_network
 from pipeline.objectives.custom import with_source
 from pipeline.parameterizations.check import check_parameterization
 from pipeline.parameterizations.generator import with_source as with_generator_source
-from pipeline.paths import user_file
-from pipeline.photograph_records import FolderDataset
-from pipeline.photographs import Photographs, open_dataset
-from pipeline.pictures import picture_size
+from pipeline.photographs.datasets import Photographs, open_dataset
+from pipeline.photographs.listing import look_through
+from pipeline.photographs.pictures import picture_size
+from pipeline.photographs.views import read_view
 from pipeline.plan import LARGEST_PICTURE, LeftOut, ModelPlan, Plan, StudyPlan, jobs_at_once
-from pipeline.recipe import DatasetInit, Recipe
-from pipeline.records import digest, plain
-from pipeline.saliency import check_available
-from pipeline.views import read_view
+from pipeline.scheduling.devices import resolve_precision
+from pipeline.settings.config import Config, ModelConfig
+from pipeline.settings.inputs import Inputs
+from pipeline.settings.objectives import JointObjective, Objective
+from pipeline.settings.paths import user_file
+from pipeline.settings.photographs import FolderDataset
+from pipeline.settings.recipe import DatasetInit, Recipe
+from pipeline.settings.records import digest, plain
+from pipeline.studies.saliency import check_available
 
 T = TypeVar("T")
 

@@ -6,31 +6,25 @@ from collections.abc import Sequence
 
 from pipeline.collate.films import check_snapshots
 from pipeline.collate.run import collate
-from pipeline.config import Config
-from pipeline.crew import clear_requests, submissions
 from pipeline.errors import EXIT_FAILED_JOBS, EXIT_OK, UserError
-from pipeline.executor_records import SlurmSettings
 from pipeline.executors import open_executor
-from pipeline.failures import quarantined, read_failures
 from pipeline.jobs import Task
-from pipeline.listing import Listing, write_listing
-from pipeline.lock import locked
-from pipeline.manifest import add_timings, write_manifest
-from pipeline.photographs import open_dataset
+from pipeline.photographs.datasets import open_dataset
+from pipeline.photographs.listing import Listing, write_listing
 from pipeline.plan import LeftOut, Plan, bytes_needed
-from pipeline.progress import Bar
 from pipeline.report.plan import notices
 from pipeline.report.summary import still_at_work, summary
 from pipeline.report.tables import say
-from pipeline.schedule import Outcome, Scheduler, device_times
-from pipeline.stages import Finished, Stage, Sweep, stages
-from pipeline.store import (
-    OutputFolder,
-    keep_inputs,
-    output_folder,
-    prepare,
-    sweep_temporary,
-)
+from pipeline.scheduling.crew import clear_requests, submissions
+from pipeline.scheduling.progress import Bar
+from pipeline.scheduling.schedule import Outcome, Scheduler, device_times
+from pipeline.scheduling.stages import Finished, Stage, Sweep, stages
+from pipeline.settings.config import Config
+from pipeline.settings.executors import SlurmSettings
+from pipeline.store.failures import quarantined, read_failures
+from pipeline.store.folder import OutputFolder, keep_inputs, output_folder, prepare, sweep_temporary
+from pipeline.store.lock import locked
+from pipeline.store.manifest import add_timings, write_manifest
 from pipeline.wording import inert
 
 _ROUNDS = 3
@@ -79,7 +73,7 @@ def _clear_up(folder: OutputFolder) -> None:
 
 def prepare_plan(config: Config) -> tuple[Plan, list[str]]:
     """Plan the sweep and find its devices; raises UserError. Writes nothing."""
-    from pipeline.devices import find_devices
+    from pipeline.scheduling.devices import find_devices
     from pipeline.survey import make_plan, survey
 
     check_snapshots(config.collate, config.snapshots)

@@ -1,14 +1,14 @@
 """What pictures and tables call things: targets, layers, recipes, and how many there are."""
 
-from pipeline.objective_records import (
+from pipeline.plan import LayerPlan, ModelPlan, Plan
+from pipeline.settings.objectives import (
     DirectionObjective,
     JointObjective,
     LogitObjective,
     ProbabilityObjective,
 )
-from pipeline.plan import LayerPlan, ModelPlan, Plan
-from pipeline.recipe import Recipe
-from pipeline.records import choice_name
+from pipeline.settings.recipe import Recipe
+from pipeline.settings.records import choice_name
 
 _PLURALS = {"class": "classes"}
 _STARTS = {"dataset": " from photographs", "spectrum": " from the spectrum of photographs"}

@@ -11,7 +11,6 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.committer import Committer
 from pipeline.errors import (
     EXIT_FAILED_JOBS,
     EXIT_IO,
@@ -22,13 +21,14 @@ from pipeline.errors import (
     UserError,
     tell,
 )
-from pipeline.family import Preempted, die_with_parent, leave_when_told
-from pipeline.pulse import Pulse
-from pipeline.records import build
-from pipeline.store import OutputFolder
+from pipeline.processes import Preempted, die_with_parent, leave_when_told
+from pipeline.settings.records import build
+from pipeline.store.folder import OutputFolder
 from pipeline.tasks.ascend import AscentBundle
 from pipeline.tasks.base import Bundle, Drained, open_workplace
+from pipeline.tasks.committer import Committer
 from pipeline.tasks.illustrate import ExamplesBundle
+from pipeline.tasks.pulse import Pulse
 from pipeline.tasks.study import StudyBundle
 
 BUNDLES: dict[str, type[Bundle]] = {

@@ -35,15 +35,15 @@ from benchmarks.systems import (  # noqa: E402
     TorchDreams,
 )
 
-from pipeline.bench import Workbench  # noqa: E402
-from pipeline.compose import with_config  # noqa: E402
-from pipeline.config import Config  # noqa: E402
-from pipeline.devices import find_devices  # noqa: E402
+from pipeline.ascent.bench import Workbench  # noqa: E402
 from pipeline.errors import EXIT_OK, EXIT_USER_ERROR, UserError, unknown  # noqa: E402
-from pipeline.executor_records import LocalSettings  # noqa: E402
 from pipeline.jobs import LayerInfo  # noqa: E402
 from pipeline.plan import ModelPlan  # noqa: E402
-from pipeline.records import plain  # noqa: E402
+from pipeline.scheduling.devices import find_devices  # noqa: E402
+from pipeline.settings.compose import with_config  # noqa: E402
+from pipeline.settings.config import Config  # noqa: E402
+from pipeline.settings.executors import LocalSettings  # noqa: E402
+from pipeline.settings.records import plain  # noqa: E402
 from pipeline.survey import Survey, make_plan, survey  # noqa: E402
 from pipeline.targets import Targets, select_targets  # noqa: E402
 

@@ -22,13 +22,15 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pipeline import rng
-from pipeline.bench import LayerBench, Workbench
-from pipeline.config import ModelConfig
+from pipeline.ascent.bench import LayerBench, Workbench
+from pipeline.ascent.optimize import Jobs
 from pipeline.jobs import LayerInfo
-from pipeline.layers import describe_layers
-from pipeline.models import Network, load_network
-from pipeline.objective_records import (
+from pipeline.networks.layers import describe_layers
+from pipeline.networks.models import Network, load_network
+from pipeline.numerics import rng
+from pipeline.plan import Tap
+from pipeline.settings.config import ModelConfig
+from pipeline.settings.objectives import (
     AccentuationObjective,
     CaricatureObjective,
     ChannelObjective,
@@ -44,12 +46,10 @@ from pipeline.objective_records import (
     ProbabilityObjective,
     Term,
 )
-from pipeline.optimize import Jobs
-from pipeline.optimizer_records import Adam
-from pipeline.parameterization_records import Fourier
-from pipeline.plan import Tap
-from pipeline.recipe import Recipe, Regularizers
-from pipeline.transform_record import Transforms
+from pipeline.settings.optimizers import Adam
+from pipeline.settings.parameterizations import Fourier
+from pipeline.settings.recipe import Recipe, Regularizers
+from pipeline.settings.transforms import Transforms
 
 SAMPLES = 32
 PHOTOGRAPH = "photograph.png"

@@ -32,24 +32,24 @@ from numpy.typing import NDArray  # noqa: E402
 from PIL import Image  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from pipeline.bench import LayerBench, Workbench  # noqa: E402
-from pipeline.colours import from_bytes  # noqa: E402
-from pipeline.compose import with_config  # noqa: E402
-from pipeline.config import Config  # noqa: E402
+from pipeline.ascent.bench import LayerBench, Workbench  # noqa: E402
+from pipeline.ascent.optimize import Jobs  # noqa: E402
+from pipeline.ascent.statistics import clipped_share, high_frequency_share  # noqa: E402
 from pipeline.errors import EXIT_OK, EXIT_USER_ERROR, UserError  # noqa: E402
-from pipeline.evidence import (  # noqa: E402
+from pipeline.jobs import STATUS, LayerInfo, Series  # noqa: E402
+from pipeline.numerics.colours import from_bytes  # noqa: E402
+from pipeline.plan import ModelPlan  # noqa: E402
+from pipeline.settings.compose import with_config  # noqa: E402
+from pipeline.settings.config import Config  # noqa: E402
+from pipeline.settings.recipe import DatasetInit  # noqa: E402
+from pipeline.studies.evidence import (  # noqa: E402
     STRONGEST,
     Reference,
     agreement,
     make_reference,
     standardised,
 )
-from pipeline.jobs import STATUS, LayerInfo, Series  # noqa: E402
-from pipeline.optimize import Jobs  # noqa: E402
-from pipeline.plan import ModelPlan  # noqa: E402
-from pipeline.recipe import DatasetInit  # noqa: E402
-from pipeline.statistics import clipped_share, high_frequency_share  # noqa: E402
-from pipeline.study import strongest  # noqa: E402
+from pipeline.studies.study import strongest  # noqa: E402
 from pipeline.survey import Survey, make_plan, survey  # noqa: E402
 from pipeline.targets import Targets, select_targets  # noqa: E402
 

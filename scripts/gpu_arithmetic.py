@@ -7,17 +7,17 @@ from collections.abc import Callable
 
 import torch
 
-from pipeline import rng
-from pipeline.bench import Workbench
-from pipeline.config import ModelConfig
-from pipeline.layers import describe_layers
-from pipeline.models import load_network
-from pipeline.objective_records import ChannelObjective
-from pipeline.optimize import Climber, Jobs
-from pipeline.optimizer_records import Adam
-from pipeline.parameterization_records import Fourier
-from pipeline.recipe import Recipe
-from pipeline.transform_record import Transforms
+from pipeline.ascent.bench import Workbench
+from pipeline.ascent.optimize import Climber, Jobs
+from pipeline.networks.layers import describe_layers
+from pipeline.networks.models import load_network
+from pipeline.numerics import rng
+from pipeline.settings.config import ModelConfig
+from pipeline.settings.objectives import ChannelObjective
+from pipeline.settings.optimizers import Adam
+from pipeline.settings.parameterizations import Fourier
+from pipeline.settings.recipe import Recipe
+from pipeline.settings.transforms import Transforms
 
 
 def seconds(function: Callable[[], object], device: torch.device) -> float:

@@ -17,8 +17,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipeline.colours import fixed_contrast, from_colours
-from pipeline.spectrum import polar_mean
+from pipeline.numerics.colours import fixed_contrast, from_colours
+from pipeline.numerics.spectrum import polar_mean
 
 SIDE = 224
 FINE = 896

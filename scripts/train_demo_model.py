@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # so that the script also runs where the package is not installed
 
-from pipeline.demo import CLASSES, MEAN, STD, DemoNet  # noqa: E402
+from pipeline.networks.demo import CLASSES, MEAN, STD, DemoNet  # noqa: E402
 
 # Lightness, red against blue, green against magenta: the axes of natural colours, most of which is
 # lightness. Training sees all three alike, or else every channel would go for black and white.
@@ -302,7 +302,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     args = arguments()
     if tuple(TEXTURES) != CLASSES:
-        raise SystemExit("demo_textures.TEXTURES and pipeline.demo.CLASSES differ")
+        raise SystemExit("demo_textures.TEXTURES and pipeline.networks.demo.CLASSES differ")
     torch.set_num_threads(args.threads)
     if args.preview:
         contact_sheet(args.seed).save(args.preview)

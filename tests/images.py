@@ -15,8 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from toys import make_recipe
 
-from pipeline import rng
-from pipeline.parameterization_records import (
+from pipeline.numerics import rng
+from pipeline.parameterizations import make_parameterization
+from pipeline.parameterizations.base import Parameterization, Shape
+from pipeline.settings.parameterizations import (
     FROM_NOISE_ALONE,
     Cppn,
     Fourier,
@@ -26,10 +28,8 @@ from pipeline.parameterization_records import (
     Pixel,
     Pyramid,
 )
-from pipeline.parameterization_records import Parameterization as Config
-from pipeline.parameterizations import make_parameterization
-from pipeline.parameterizations.base import Parameterization, Shape
-from pipeline.recipe import Init, Recipe
+from pipeline.settings.parameterizations import Parameterization as Config
+from pipeline.settings.recipe import Init, Recipe
 
 KEYS = rng.keys([f"{i:016x}" + "0" * 48 for i in range(11, 19)])
 """Eight: on a CPU batches are filled up to multiples of that."""

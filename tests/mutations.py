@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.sealed_file import stamped
+from pipeline.store.sealed_file import stamped
 
 PAGE = 512
 

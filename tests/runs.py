@@ -21,9 +21,9 @@ from pipeline import __main__ as commands
 from pipeline import sweep
 from pipeline.errors import EXIT_FAILED_JOBS, EXIT_OK
 from pipeline.executors.base import Handle, Request, State
-from pipeline.family import LEAVING_SIGNALS
-from pipeline.pulse import Pulse
-from pipeline.store import OutputFolder
+from pipeline.processes import LEAVING_SIGNALS
+from pipeline.store.folder import OutputFolder
+from pipeline.tasks.pulse import Pulse
 from pipeline.worker import work
 
 TINY = (

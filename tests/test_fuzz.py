@@ -17,13 +17,13 @@ from omegaconf.errors import OmegaConfBaseException
 from random_sweeps import ODD, Sweep, fuzz, sweeps
 
 from pipeline.__main__ import main
-from pipeline.compose import config_keys
-from pipeline.config import Config, config_folder, make_config
 from pipeline.errors import EXIT_OK, EXIT_USER_ERROR, MOST_TOLD, UserError
 from pipeline.plan import Plan
-from pipeline.records import build, plain
 from pipeline.report.plan import plan_table
-from pipeline.store import output_folder
+from pipeline.settings.compose import config_keys
+from pipeline.settings.config import Config, config_folder, make_config
+from pipeline.settings.records import build, plain
+from pipeline.store.folder import output_folder
 from pipeline.sweep import prepare_plan
 
 

@@ -18,43 +18,15 @@ MODULES = {
 }
 
 FLOW = (
-    *("errors", "paths", "ranges", "records", "inputs", "objective_records", "optimizer_records"),
-    *("transform_record", "parameterization_records", "photograph_records", "recipe", "jobs"),
-    *("executor_records", "config", "targets", "plan", "wording"),
-    *("stored", "sealed_file", "frames", "shard_file", "store", "backlog", "lock", "failures"),
-    *("listing", "image_files", "photographs", "jpegs", "views", "pictures"),
-    *("rng", "batches", "gradients", "weights", "architectures", "models", "activations", "layers"),
-    *("fields", "observe", "colours", "resample", "device_network"),
-    *("objectives.base", "objectives.channels", "objectives.directions", "objectives.joint"),
-    *("objectives.likeness", "objectives.variants", "objectives.whole_layer", "objectives.custom"),
-    *("objectives", "spectrum"),
-    *("parameterizations.base", "parameterizations.frequencies", "parameterizations.given"),
-    *("parameterizations.fourier", "parameterizations.pixel", "parameterizations.maco"),
-    *("parameterizations.pyramid", "parameterizations.cppn", "parameterizations.generator"),
-    *("parameterizations.masked", "parameterizations", "parameterizations.check"),
-    "regularizers",
-    *("transforms.part", "transforms.spread", "transforms.warp", "transforms.geometry"),
-    *("transforms.photometry", "transforms", "side_by_side", "optimizers"),
-    *("optimize", "octaves", "statistics", "bench", "saliency", "aim"),
-    *("devices", "survey", "manifest"),
-    *("study", "study_tasks", "study_frames", "study_store", "evidence"),
-    *("family", "pulse", "committer"),
-    *("tasks.base", "tasks.ascend", "tasks.study", "tasks.illustrate", "worker"),
-    *("collate.overlay", "collate.drawing", "collate.evidence_row", "collate.sheet_grid"),
-    *("collate.evidence_sheet", "collate.gather", "collate.coordinates"),
-    *("collate.study_group", "collate.hdf5"),
-    *("collate.layout", "collate.labels", "collate.montage", "collate.films"),
-    *("collate.evidence_pages", "collate.brief", "collate.child", "collate.compare"),
-    "collate.run",
-    *("executors.base", "executors.local", "executors.slurm_job", "executors.slurm_queue"),
-    *("executors.slurm_submit", "executors.slurm"),
-    *("executors.ray_actor", "executors.ray_cluster", "executors.ray"),
-    *("executors", "packing", "crew", "schedule"),
-    *("progress", "stages", "cases", "wanted", "cleaning", "watching", "standing"),
-    *("report.tables", "report.plan", "report.layers", "report.summary", "report.failures"),
-    *("report.workers", "report.status", "report.cleaning", "sweep"),
+    *("errors", "processes", "settings"),
+    *("jobs", "targets", "plan", "wording"),
+    *("store", "photographs"),
+    *("numerics", "networks", "objectives", "aim"),
+    *("transforms", "parameterizations", "ascent", "studies", "tasks", "worker"),
+    "collate",
+    *("executors", "scheduling", "survey", "inspection", "report", "sweep"),
 )
-"""The way of the data, from the design: config, plan, worker, store, collate."""
+"""The way of the data, from the design: config, plan, store, network, worker, atlas, sweep."""
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -87,17 +59,29 @@ def test_no_two_modules_import_each_other_by_any_detour() -> None:
     assert len(list(TopologicalSorter(graph).static_order())) == len(MODULES)
 
 
+def home(module: str) -> str:
+    """The folder of `pipeline` that a module lies in, or its name if it lies in none."""
+    return module.split(".")[1]
+
+
 @pytest.mark.parametrize("place", range(len(FLOW)), ids=FLOW)
 def test_data_flows_one_way(place: int) -> None:
-    downstream = {f"pipeline.{name}" for name in FLOW[place + 1 :]}
-    assert not imports_of_the_package(f"pipeline.{FLOW[place]}") & downstream
+    downstream = set(FLOW[place + 1 :])
+    for module in MODULES:
+        if module != "pipeline" and home(module) == FLOW[place]:
+            assert not set(map(home, imports_of_the_package(module))) & downstream, module
+
+
+def test_every_folder_has_its_place() -> None:
+    homes = {home(module) for module in MODULES if module != "pipeline"}
+    assert homes - {"__main__"} == set(FLOW)
 
 
 def test_collation_knows_no_model_and_no_worker() -> None:
-    forbidden = {"models", "layers", "bench", "worker", "survey", "sweep", "schedule"}
+    forbidden = {"networks", "ascent", "tasks", "worker", "survey", "scheduling", "sweep"}
     for module in MODULES:
         if module.startswith("pipeline.collate"):
-            names = {name.removeprefix("pipeline.") for name in imports_of_the_package(module)}
+            names = {home(name) for name in imports_of_the_package(module)}
             assert not names & forbidden, module
 
 
@@ -106,8 +90,8 @@ def test_collation_knows_no_model_and_no_worker() -> None:
     [
         ["plan"],
         ["collate.run", "collate.hdf5", "collate.montage", "collate.overlay", "collate.compare"],
-        ["evidence", "study", "study_store", "stages"],
-        ["schedule", "store", "stages"],
+        ["studies.evidence", "studies.study", "studies.files"],
+        ["scheduling.schedule", "scheduling.stages", "store.shards"],
         ["report.plan", "report.layers", "report.status", "report.summary", "report.cleaning"],
     ],
     ids=lambda modules: modules[0],
@@ -130,4 +114,4 @@ def test_only_the_door_knows_hydra() -> None:
         for module, path in MODULES.items()
         if any(name.split(".")[0] in ("hydra", "omegaconf") for name in imported(path))
     }
-    assert knowing <= {"config", "compose", "config_source"}
+    assert knowing <= {"settings.config", "settings.compose", "settings.config_source"}

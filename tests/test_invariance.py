@@ -13,14 +13,14 @@ import pytest
 import torch
 from runs import TINY, assert_same_atlas, atlas, datasets, run_here
 
-from pipeline.bench import LayerBench, Workbench
-from pipeline.config import ModelConfig
-from pipeline.layers import describe_layers
-from pipeline.models import load_network
-from pipeline.objective_records import ChannelObjective
-from pipeline.optimizer_records import Adam
-from pipeline.parameterization_records import Fourier, Maco, Pixel
-from pipeline.recipe import Recipe, Regularizers, SpectrumInit, Transforms
+from pipeline.ascent.bench import LayerBench, Workbench
+from pipeline.networks.layers import describe_layers
+from pipeline.networks.models import load_network
+from pipeline.settings.config import ModelConfig
+from pipeline.settings.objectives import ChannelObjective
+from pipeline.settings.optimizers import Adam
+from pipeline.settings.parameterizations import Fourier, Maco, Pixel
+from pipeline.settings.recipe import Recipe, Regularizers, SpectrumInit, Transforms
 
 RECIPE = Recipe(
     objective=ChannelObjective(),

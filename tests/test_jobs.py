@@ -11,8 +11,8 @@ import pytest
 from toys import IDENTITY, make_result, make_series
 
 from pipeline.jobs import Series, Shard
-from pipeline.parameterization_records import Fourier, Pixel
-from pipeline.recipe import Octaves
+from pipeline.settings.parameterizations import Fourier, Pixel
+from pipeline.settings.recipe import Octaves
 
 SERIES = make_series()
 

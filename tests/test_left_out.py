@@ -10,10 +10,10 @@ import pytest
 import torch
 from runs import TINY, assert_same_atlas, atlas_here, datasets, shards
 from safetensors.torch import save
-from test_models import Trap
 
-from pipeline.demo import demo_network
 from pipeline.errors import EXIT_FAILED_JOBS, EXIT_OK, EXIT_USER_ERROR
+from pipeline.networks.demo import demo_network
+from tests.networks.test_models import Trap
 
 State = dict[str, torch.Tensor]
 

@@ -13,18 +13,18 @@ from runs import run_here
 from test_invariance import RECIPE
 from toys import composed
 
-from pipeline.bench import LayerBench, Workbench
-from pipeline.config import ModelConfig
-from pipeline.dotted import source_digest
+from pipeline.ascent.bench import LayerBench, Workbench
 from pipeline.errors import UserError
-from pipeline.inputs import Inputs
-from pipeline.layers import describe_layers
-from pipeline.models import load_network
-from pipeline.parameterization_records import Cppn, Generator, Maco, Pyramid
+from pipeline.networks.dotted import source_digest
+from pipeline.networks.layers import describe_layers
+from pipeline.networks.models import load_network
 from pipeline.parameterizations import make_parameterization
-from pipeline.pictures import read_picture
-from pipeline.recipe import PhotographInit, Recipe, Regularizers
-from pipeline.store import OutputFolder, keep_inputs
+from pipeline.photographs.pictures import read_picture
+from pipeline.settings.config import ModelConfig
+from pipeline.settings.inputs import Inputs
+from pipeline.settings.parameterizations import Cppn, Generator, Maco, Pyramid
+from pipeline.settings.recipe import PhotographInit, Recipe, Regularizers
+from pipeline.store.folder import OutputFolder, keep_inputs
 from pipeline.sweep import prepare_plan
 
 HELD_BACK = Regularizers(0.1, 0.1, 0.1, 0.1, blur=0.5, clip=0.5)

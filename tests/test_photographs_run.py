@@ -25,12 +25,12 @@ from runs import (
 )
 
 from pipeline import __main__ as commands
-from pipeline.config import ModelConfig
 from pipeline.errors import UserError
-from pipeline.evidence import agreement, make_reference
-from pipeline.models import load_network
-from pipeline.photographs import FolderPhotographs
-from pipeline.views import read_view
+from pipeline.networks.models import load_network
+from pipeline.photographs.datasets import FolderPhotographs
+from pipeline.photographs.views import read_view
+from pipeline.settings.config import ModelConfig
+from pipeline.studies.evidence import agreement, make_reference
 
 LAYERS = ("conv1", "conv2")
 SHEETS = "montage=evidence"

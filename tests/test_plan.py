@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 from toys import composed, layer_info, make_plan, make_recipe
 
-from pipeline.objective_records import ChannelObjective
-from pipeline.optimizer_records import LBFGS
 from pipeline.plan import LayerPlan, bytes_needed, flops_per_job, jobs_at_once, picture_bytes
+from pipeline.settings.objectives import ChannelObjective
+from pipeline.settings.optimizers import LBFGS
 from pipeline.survey import make_plan as plan_of
 from pipeline.survey import survey
 

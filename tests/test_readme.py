@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 from pipeline.__main__ import COMMANDS
-from pipeline.compose import config_keys
-from pipeline.config import config_folder
+from pipeline.settings.compose import config_keys
+from pipeline.settings.config import config_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()

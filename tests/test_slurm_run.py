@@ -17,7 +17,8 @@ from runs import (
     wait_for_shards,
 )
 
-from pipeline.store import OutputFolder, write_json
+from pipeline.store.files import write_json
+from pipeline.store.folder import OutputFolder
 
 ON_SLURM = ("executor=slurm", "executor.gpus=0", "executor.cpus=1", "executor.memory_gb=1")
 SWEEP = (*TINY[:-1], "optimizer.steps=200")

@@ -11,18 +11,18 @@ from runs import run_here
 from test_photographs_run import picture
 from toys import composed
 
-from pipeline.bench import Workbench
-from pipeline.config import Config, ModelConfig
+from pipeline.ascent.bench import Workbench
+from pipeline.ascent.statistics import from_bytes
 from pipeline.errors import UserError
-from pipeline.models import load_network
+from pipeline.networks.models import load_network
 from pipeline.plan import Plan
-from pipeline.recipe import Recipe
 from pipeline.report.layers import layer_table
 from pipeline.report.plan import notices
-from pipeline.statistics import from_bytes
+from pipeline.settings.config import Config, ModelConfig
+from pipeline.settings.recipe import Recipe
 from pipeline.survey import make_plan, survey
 
-VIT = "{name: vit, target: test_tokens.small_vit, input_size: 32}"
+VIT = "{name: vit, target: tests.networks.test_tokens.small_vit, input_size: 32}"
 """Takes images of 32 px alone."""
 ATTENTION = "encoder.layers.encoder_layer_0"
 CPU = torch.device("cpu")
@@ -80,7 +80,9 @@ def test_image_that_is_too_small_for_a_network_of_any_size_is_refused() -> None:
 
 
 def test_network_that_does_not_take_its_own_size_either_is_refused() -> None:
-    message = told("{name: vit, target: test_tokens.small_vit}", f"layers=[{ATTENTION}]")
+    message = told(
+        "{name: vit, target: tests.networks.test_tokens.small_vit}", f"layers=[{ATTENTION}]"
+    )
     assert "Wrong image height! Expected 32 but got 224" in message
 
 

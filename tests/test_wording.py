@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 from toys import IDENTITY, layer_info, make_plan, make_recipe
 
-from pipeline.objective_records import (
+from pipeline.plan import Tap
+from pipeline.settings.objectives import (
     ChannelObjective,
     DirectionObjective,
     DiversityObjective,
@@ -16,8 +17,7 @@ from pipeline.objective_records import (
     Objective,
     Term,
 )
-from pipeline.plan import Tap
-from pipeline.recipe import DatasetInit, Octaves
+from pipeline.settings.recipe import DatasetInit, Octaves
 from pipeline.targets import Targets
 from pipeline.wording import (
     count_images,

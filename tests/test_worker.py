@@ -14,14 +14,16 @@ import pytest
 from runs import TINY
 from toys import composed, make_recipe, make_result, make_series, stored_arrays
 
-from pipeline.committer import Committer
 from pipeline.errors import EXIT_IO, EXIT_OK, EXIT_PREEMPTED, StorageError
 from pipeline.jobs import Shard, ShardResult
 from pipeline.plan import flops_per_job
-from pipeline.pulse import DEVICE_VARIABLE, Pulse
-from pipeline.records import plain
-from pipeline.store import OutputFolder, commit, prepare, write_json
+from pipeline.settings.records import plain
+from pipeline.store.files import write_json
+from pipeline.store.folder import OutputFolder, prepare
+from pipeline.store.shards import commit
 from pipeline.sweep import prepare_plan
+from pipeline.tasks.committer import Committer
+from pipeline.tasks.pulse import DEVICE_VARIABLE, Pulse
 from pipeline.worker import work
 
 TAG = "worker-test"

@@ -12,9 +12,6 @@ from hydra import compose, initialize_config_dir
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.config import Config, config_folder, make_config
-from pipeline.failures import Failure, write_failure
-from pipeline.inputs import nowhere
 from pipeline.jobs import (
     STATUS,
     LayerInfo,
@@ -25,23 +22,27 @@ from pipeline.jobs import (
     ShardResult,
     Task,
 )
-from pipeline.layers import describe_layers
-from pipeline.listing import Entry, Listing, look_through, write_listing
-from pipeline.manifest import SCHEMA as MANIFEST_SCHEMA
-from pipeline.objective_records import ChannelObjective
+from pipeline.networks.layers import describe_layers
 from pipeline.objectives import Objective, Surroundings, make_objective
-from pipeline.optimizer_records import Adam
-from pipeline.parameterization_records import Fourier, Pixel
+from pipeline.photographs.listing import Entry, Listing, look_through, write_listing
 from pipeline.plan import LayerPlan, ModelPlan, Plan, StudyPlan
-from pipeline.recipe import Recipe, Transforms, recorded_steps, snapshot_steps
-from pipeline.records import plain
-from pipeline.sealed_file import unseal
-from pipeline.shard_file import SCHEMA
-from pipeline.stages import Sweep
-from pipeline.store import OutputFolder, commit
-from pipeline.study import summarise
-from pipeline.study_store import write_arrays
-from pipeline.study_tasks import Study, blocks_of
+from pipeline.scheduling.stages import Sweep
+from pipeline.settings.config import Config, config_folder, make_config
+from pipeline.settings.inputs import nowhere
+from pipeline.settings.objectives import ChannelObjective
+from pipeline.settings.optimizers import Adam
+from pipeline.settings.parameterizations import Fourier, Pixel
+from pipeline.settings.recipe import Recipe, Transforms, recorded_steps, snapshot_steps
+from pipeline.settings.records import plain
+from pipeline.store.failures import Failure, write_failure
+from pipeline.store.folder import OutputFolder
+from pipeline.store.manifest import SCHEMA as MANIFEST_SCHEMA
+from pipeline.store.sealed_file import unseal
+from pipeline.store.shard_file import SCHEMA
+from pipeline.store.shards import commit
+from pipeline.studies.files import write_arrays
+from pipeline.studies.study import summarise
+from pipeline.studies.tasks import Study, blocks_of
 from pipeline.targets import Targets
 
 STILL = Transforms(jitter=0.0, scale=(1.0, 1.0), rotate=0.0)

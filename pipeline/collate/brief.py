@@ -13,11 +13,12 @@ import numpy as np
 from pipeline.collate.evidence_pages import n_pages
 from pipeline.collate.films import film_paths
 from pipeline.collate.gather import LayerView
-from pipeline.config import CollateSettings
 from pipeline.errors import UserError
 from pipeline.jobs import STATUS
-from pipeline.records import build, plain
-from pipeline.store import OutputFolder, read_object, write_json
+from pipeline.settings.config import CollateSettings
+from pipeline.settings.records import build, plain
+from pipeline.store.files import read_object, write_json
+from pipeline.store.folder import OutputFolder
 
 _MOST_BYTES = 2**29
 """Of a summary; it names every picture."""

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from pipeline.errors import EXIT_IO, EXIT_OK, EXIT_USER_ERROR, StorageError, UserError
-from pipeline.family import PARENT_VARIABLE
+from pipeline.processes import PARENT_VARIABLE
 
 _ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """For small matrices: several processes draw side by side, and threads that wait for each other

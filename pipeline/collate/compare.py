@@ -15,12 +15,12 @@ import numpy as np
 from pipeline.collate.child import Died, run_apart
 from pipeline.collate.gather import LayerView, Piece, layer_views
 from pipeline.errors import EXIT_OK
-from pipeline.family import die_with_parent
 from pipeline.jobs import STATUS
-from pipeline.manifest import plan_of, read_manifest
-from pipeline.shard_file import PICTURES
-from pipeline.store import OutputFolder
-from pipeline.stored import unpacked
+from pipeline.processes import die_with_parent
+from pipeline.store.folder import OutputFolder
+from pipeline.store.manifest import plan_of, read_manifest
+from pipeline.store.shard_file import PICTURES
+from pipeline.store.stored import unpacked
 from pipeline.wording import target_name
 
 PATIENCE = 300

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from pipeline.collate.gather import LayerView
 from pipeline.collate.scales import add_scale, as_text, label
 from pipeline.plan import LayerPlan
-from pipeline.recipe import recorded_steps, snapshot_steps
+from pipeline.settings.recipe import recorded_steps, snapshot_steps
 
 
 def colour_axis(view: LayerView) -> str:

@@ -14,8 +14,8 @@ from pipeline.collate.evidence_sheet import draw_sheet, pages, rows_per_page
 from pipeline.collate.gather import LayerView
 from pipeline.collate.overlay import overlay
 from pipeline.jobs import FATES, STATUS
-from pipeline.jpegs import from_jpeg
-from pipeline.store import write_atomically
+from pipeline.photographs.jpegs import from_jpeg
+from pipeline.store.files import write_atomically
 from pipeline.wording import describe_recipe
 
 _FACTS = {

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.collate.drawing import Box
-from pipeline.photograph_records import MOST_PHOTOGRAPHS
+from pipeline.settings.photographs import MOST_PHOTOGRAPHS
 
 MOST_IMAGES = 3
 """Seeds shown of a channel."""

@@ -20,11 +20,11 @@ from pipeline.collate.drawing import PAPER, as_tile, common_size, in_colour, num
 from pipeline.collate.gather import LayerView
 from pipeline.collate.labels import Label, draw_heading, facts_of, variant_words, write_label
 from pipeline.collate.layout import plan_layout
-from pipeline.config import CollateSettings
 from pipeline.errors import UserError
 from pipeline.jobs import STATUS
-from pipeline.recipe import snapshot_steps
-from pipeline.store import write_atomically
+from pipeline.settings.config import CollateSettings
+from pipeline.settings.recipe import snapshot_steps
+from pipeline.store.files import write_atomically
 from pipeline.wording import layer_title, target_name
 
 _SUFFIXES: dict[str, tuple[str, ...]] = {

@@ -8,15 +8,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.failures import quarantined, read_failures
-from pipeline.frames import Arrays, Frame
 from pipeline.jobs import FATES, STATUS, Shard, ShardResult
 from pipeline.plan import LayerPlan, ModelPlan, Plan
-from pipeline.sealed_file import CorruptFile
-from pipeline.shard_file import ShardFile, job_frames
-from pipeline.store import DoneIndex, OutputFolder, read_shard, safe_name, set_aside
-from pipeline.study_store import Findings, read_examples, read_findings
-from pipeline.study_tasks import Examples, Study, examples_of_layer, study_of
+from pipeline.store.failures import quarantined, read_failures
+from pipeline.store.files import set_aside
+from pipeline.store.folder import OutputFolder, safe_name
+from pipeline.store.frames import Arrays, Frame
+from pipeline.store.sealed_file import CorruptFile
+from pipeline.store.shard_file import ShardFile, job_frames
+from pipeline.store.shards import DoneIndex, read_shard
+from pipeline.studies.files import Findings, read_examples, read_findings
+from pipeline.studies.tasks import Examples, Study, examples_of_layer, study_of
 
 
 @dataclass(frozen=True)

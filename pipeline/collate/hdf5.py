@@ -24,12 +24,12 @@ from pipeline.collate.study_group import (
     write_selectivity,
 )
 from pipeline.errors import StorageError
-from pipeline.evidence import STRONGEST
 from pipeline.jobs import STATUS
-from pipeline.records import canonical_json, plain
-from pipeline.shard_file import PICTURES
-from pipeline.store import OutputFolder
-from pipeline.stored import PICTURE_FILTERS
+from pipeline.settings.records import canonical_json, plain
+from pipeline.store.folder import OutputFolder
+from pipeline.store.shard_file import PICTURES
+from pipeline.store.stored import PICTURE_FILTERS
+from pipeline.studies.evidence import STRONGEST
 
 SCHEMA = "layer-atlas/1"
 _STATUS_TYPE = "~status"

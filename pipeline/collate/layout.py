@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from pipeline.collate.drawing import LARGEST_SIDE
-from pipeline.config import CollateSettings
+from pipeline.settings.config import CollateSettings
 
 _NARROWEST = 480
 """Pixels; a title needs some width."""

@@ -27,9 +27,10 @@ from pipeline.collate.drawing import (
 from pipeline.collate.gather import LayerView
 from pipeline.collate.labels import Label, draw_heading, facts_of, variant_words, write_label
 from pipeline.collate.layout import Layout, plan_layout
-from pipeline.config import CollateSettings
 from pipeline.jobs import FATES, STATUS
-from pipeline.store import OutputFolder, write_atomically
+from pipeline.settings.config import CollateSettings
+from pipeline.store.files import write_atomically
+from pipeline.store.folder import OutputFolder
 from pipeline.wording import count_targets, layer_title, target_label
 
 

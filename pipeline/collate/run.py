@@ -24,12 +24,12 @@ from pipeline.collate.films import check_snapshots, write_films
 from pipeline.collate.gather import LayerView, layer_views
 from pipeline.collate.hdf5 import write_atlas
 from pipeline.collate.montage import write_montage
-from pipeline.config import CollateSettings
 from pipeline.errors import EXIT_IO, EXIT_OK, EXIT_USER_ERROR, StorageError, UserError
-from pipeline.family import die_with, die_with_parent
-from pipeline.manifest import plan_of, read_manifest
-from pipeline.records import build, canonical_json, digest
-from pipeline.store import OutputFolder
+from pipeline.processes import die_with, die_with_parent
+from pipeline.settings.config import CollateSettings
+from pipeline.settings.records import build, canonical_json, digest
+from pipeline.store.folder import OutputFolder
+from pipeline.store.manifest import plan_of, read_manifest
 
 _ANEW = "anew"
 _MOST_PAINTERS = 16

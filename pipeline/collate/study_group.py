@@ -11,20 +11,20 @@ from numpy.typing import NDArray
 from pipeline.collate.gather import LayerView
 from pipeline.collate.scales import add_scale, as_text, label
 from pipeline.errors import UserError
-from pipeline.evidence import (
+from pipeline.photographs.jpegs import parted
+from pipeline.photographs.listing import Listing
+from pipeline.plan import StudyPlan
+from pipeline.store.frames import Arrays
+from pipeline.store.stored import PICTURE_FILTERS
+from pipeline.studies.evidence import (
     agreement,
     best_seed,
     make_reference,
     percentile,
     selectivity,
 )
-from pipeline.frames import Arrays
-from pipeline.jpegs import parted
-from pipeline.listing import Listing
-from pipeline.plan import StudyPlan
-from pipeline.stored import PICTURE_FILTERS
-from pipeline.study import QUANTILES, LayerStudy
-from pipeline.study_store import Findings
+from pipeline.studies.files import Findings
+from pipeline.studies.study import QUANTILES, LayerStudy
 
 _JOB = ("channel", "seed")
 _TOLD_UNREADABLE = 100

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.executor_records import ExecutorSettings, LocalSettings, RaySettings
 from pipeline.executors.base import Executor
+from pipeline.settings.executors import ExecutorSettings, LocalSettings, RaySettings
 
 
 def open_executor(settings: ExecutorSettings, devices: Sequence[str], folder: Path) -> Executor:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from pipeline.family import PARENT_VARIABLE
-from pipeline.pulse import DEVICE_VARIABLE
+from pipeline.processes import PARENT_VARIABLE
+from pipeline.tasks.pulse import DEVICE_VARIABLE
 
 _KEEP_MEMORY = {
     # By default the C library returns every large tensor's memory to the kernel when it is freed,

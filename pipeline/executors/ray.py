@@ -9,10 +9,10 @@ from textwrap import shorten
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.executor_records import RaySettings
 from pipeline.executors import ray_actor
 from pipeline.executors.base import RUNNING, WAITING, Handle, Request, State, environment
 from pipeline.executors.ray_cluster import open_cluster
+from pipeline.settings.executors import RaySettings
 
 
 @dataclass

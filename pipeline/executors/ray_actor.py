@@ -11,8 +11,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pipeline.family import PARENT_VARIABLE
-from pipeline.pulse import DEVICE_VARIABLE
+from pipeline.processes import PARENT_VARIABLE
+from pipeline.tasks.pulse import DEVICE_VARIABLE
 
 
 class Minder:

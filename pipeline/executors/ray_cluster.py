@@ -14,7 +14,7 @@ from textwrap import shorten
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.executor_records import RaySettings
+from pipeline.settings.executors import RaySettings
 
 REACH_SECONDS = 5
 """How long an address may take to answer at all."""

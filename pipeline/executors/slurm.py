@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import EXIT_OK, UserError, unknown
-from pipeline.executor_records import SlurmSettings
 from pipeline.executors.base import Handle, Request, State
 from pipeline.executors.slurm_job import SlurmError, read_ending
 from pipeline.executors.slurm_queue import JobState, cancel, job_states, partitions, site_limits
 from pipeline.executors.slurm_submit import Submitter, remedy
+from pipeline.settings.executors import SlurmSettings
 
 LEAST_INTERVAL, MOST_INTERVAL = 1.0, 15.0
 """Seconds between two questions to squeue: few when there is news, then more and more."""

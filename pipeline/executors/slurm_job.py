@@ -14,7 +14,7 @@ from types import FrameType
 
 from pipeline.errors import EXIT_PREEMPTED
 from pipeline.executors.base import environment
-from pipeline.family import LEAVING_SIGNALS
+from pipeline.processes import LEAVING_SIGNALS
 
 ANSWER_SECONDS = 60.0
 """How long an answer of Slurm may take."""

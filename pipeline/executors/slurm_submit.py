@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StorageError, UserError
-from pipeline.executor_records import SlurmSettings
 from pipeline.executors.base import Request
 from pipeline.executors.slurm_job import SlurmError, SlurmJob
+from pipeline.settings.executors import SlurmSettings
 
 _COMMANDS = ("sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo")
 

@@ -3,7 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.objective_records import (
+from pipeline.objectives.base import Objective, Surroundings
+from pipeline.objectives.channels import Channel, Neuron, Probability
+from pipeline.objectives.custom import Custom
+from pipeline.objectives.directions import Direction
+from pipeline.objectives.joint import Joint
+from pipeline.objectives.likeness import Accentuation, Caricature, Inversion
+from pipeline.objectives.variants import Diversity, Interpolation
+from pipeline.objectives.whole_layer import WholeLayer
+from pipeline.settings.objectives import (
     AccentuationObjective,
     CaricatureObjective,
     ChannelObjective,
@@ -19,14 +27,6 @@ from pipeline.objective_records import (
     ObjectiveRecord,
     ProbabilityObjective,
 )
-from pipeline.objectives.base import Objective, Surroundings
-from pipeline.objectives.channels import Channel, Neuron, Probability
-from pipeline.objectives.custom import Custom
-from pipeline.objectives.directions import Direction
-from pipeline.objectives.joint import Joint
-from pipeline.objectives.likeness import Accentuation, Caricature, Inversion
-from pipeline.objectives.variants import Diversity, Interpolation
-from pipeline.objectives.whole_layer import WholeLayer
 
 __all__ = ["Objective", "Surroundings", "make_objective"]
 

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.inputs import Find
 from pipeline.jobs import LayerInfo
+from pipeline.settings.inputs import Find
 
 Activations = Sequence[Tensor]
 """Of each layer that an objective reads: (B, K, L)."""

@@ -4,13 +4,13 @@ from torch import Tensor
 
 from pipeline.errors import UserError
 from pipeline.jobs import LayerInfo
-from pipeline.objective_records import (
+from pipeline.objectives.base import Activations, Objective, Signs, Surroundings, picked
+from pipeline.settings.objectives import (
     ChannelObjective,
     LogitObjective,
     NeuronObjective,
     ProbabilityObjective,
 )
-from pipeline.objectives.base import Activations, Objective, Signs, Surroundings, picked
 
 
 class Channel(Objective):

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline import rng
 from pipeline.errors import UserError, unknown
-from pipeline.objective_records import DirectionObjective
+from pipeline.networks.weights import read_tensors
+from pipeline.numerics import rng
 from pipeline.objectives.base import LEAST_COSINE, Activations, Objective, Signs, Surroundings
-from pipeline.weights import read_tensors
+from pipeline.settings.objectives import DirectionObjective
 
 RANDOM_DIRECTIONS = 4096
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from pipeline.objective_records import JointObjective
 from pipeline.objectives.base import Activations, Objective, Surroundings, parts_of, picked
+from pipeline.settings.objectives import JointObjective
 
 
 class Joint(Objective):

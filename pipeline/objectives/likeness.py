@@ -5,11 +5,6 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from pipeline.objective_records import (
-    AccentuationObjective,
-    CaricatureObjective,
-    InversionObjective,
-)
 from pipeline.objectives.base import (
     LEAST_COSINE,
     Activations,
@@ -18,7 +13,12 @@ from pipeline.objectives.base import (
     picked,
     total,
 )
-from pipeline.pictures import read_picture
+from pipeline.photographs.pictures import read_picture
+from pipeline.settings.objectives import (
+    AccentuationObjective,
+    CaricatureObjective,
+    InversionObjective,
+)
 
 
 class _OfPhotograph(Objective):

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pipeline.objective_records import DiversityObjective, InterpolationObjective
 from pipeline.objectives.base import (
     Activations,
     Objective,
@@ -13,6 +12,7 @@ from pipeline.objectives.base import (
     picked,
     total,
 )
+from pipeline.settings.objectives import DiversityObjective, InterpolationObjective
 
 
 class Diversity(Objective):

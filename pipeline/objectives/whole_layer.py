@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from pipeline.objective_records import LayerObjective
 from pipeline.objectives.base import Activations, Objective, Surroundings
+from pipeline.settings.objectives import LayerObjective
 
 
 class WholeLayer(Objective):

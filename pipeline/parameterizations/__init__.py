@@ -2,10 +2,7 @@
 
 from torch import Tensor
 
-from pipeline.colours import from_colours
-from pipeline.inputs import Find, nowhere
-from pipeline.parameterization_records import Cppn, Fourier, Generator, Maco, Pyramid
-from pipeline.parameterization_records import Parameterization as Config
+from pipeline.numerics.colours import from_colours
 from pipeline.parameterizations.base import Parameterization, Shape
 from pipeline.parameterizations.cppn import CppnImages
 from pipeline.parameterizations.fourier import FourierImages
@@ -15,7 +12,10 @@ from pipeline.parameterizations.maco import MacoImages, spectral_noise
 from pipeline.parameterizations.masked import MaskedImages
 from pipeline.parameterizations.pixel import PixelImages
 from pipeline.parameterizations.pyramid import PyramidImages
-from pipeline.recipe import DatasetInit, Init, PhotographInit, Recipe, SpectrumInit
+from pipeline.settings.inputs import Find, nowhere
+from pipeline.settings.parameterizations import Cppn, Fourier, Generator, Maco, Pyramid
+from pipeline.settings.parameterizations import Parameterization as Config
+from pipeline.settings.recipe import DatasetInit, Init, PhotographInit, Recipe, SpectrumInit
 
 
 def make_parameterization(

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pipeline import rng
-from pipeline.colours import from_colours, to_colours
+from pipeline.numerics import rng
+from pipeline.numerics.colours import from_colours, to_colours
 
 Shape = tuple[int, int, int]
 """Colours, height and width of an image."""

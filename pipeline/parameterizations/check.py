@@ -2,11 +2,11 @@
 
 import torch
 
-from pipeline import rng
 from pipeline.errors import UserError
-from pipeline.inputs import Find
+from pipeline.numerics import rng
 from pipeline.parameterizations import make_parameterization
-from pipeline.recipe import Recipe
+from pipeline.settings.inputs import Find
+from pipeline.settings.recipe import Recipe
 
 
 def check_parameterization(recipe: Recipe, colours: int, find: Find) -> None:

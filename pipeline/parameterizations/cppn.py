@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pipeline.colours import fixed_contrast
-from pipeline.parameterization_records import Cppn
+from pipeline.numerics.colours import fixed_contrast
 from pipeline.parameterizations.base import Shape, ValueImages, normal, split
+from pipeline.settings.parameterizations import Cppn
 
 _CACHE_LINE = 16
 """Numbers in a cache line; pixels are filled up to whole ones, for the reason that `resample`

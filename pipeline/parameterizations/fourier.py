@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from pipeline.colours import fixed_contrast
-from pipeline.parameterization_records import Fourier
+from pipeline.numerics.colours import fixed_contrast
 from pipeline.parameterizations.base import Shape, ValueImages, normal, rows
 from pipeline.parameterizations.frequencies import inverse_fft
+from pipeline.settings.parameterizations import Fourier
 
 
 class FourierImages(ValueImages):

@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.architectures import build_module
-from pipeline.dotted import import_callable, import_planned, source_digest
 from pipeline.errors import UserError
-from pipeline.inputs import Find
-from pipeline.parameterization_records import Generator
-from pipeline.parameterization_records import Parameterization as Config
+from pipeline.networks.architectures import build_module
+from pipeline.networks.dotted import import_callable, import_planned, source_digest
+from pipeline.networks.weights import load_state, read_weights
+from pipeline.numerics.resample import resized
 from pipeline.parameterizations.base import Parameterization, Shape, normal, rows
-from pipeline.records import build, canonical_json, plain
-from pipeline.resample import resized
-from pipeline.weights import load_state, read_weights
+from pipeline.settings.inputs import Find
+from pipeline.settings.parameterizations import Generator
+from pipeline.settings.parameterizations import Parameterization as Config
+from pipeline.settings.records import build, canonical_json, plain
 
 Prior = Callable[[Tensor], Tensor]
 """Latents (B, ...) to what the generator makes of them (B, C, h, w)."""

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline.inputs import Find
 from pipeline.parameterizations.base import Shape
-from pipeline.pictures import read_picture
+from pipeline.photographs.pictures import read_picture
+from pipeline.settings.inputs import Find
 
 
 def given_picture(reference: str, shape: Shape, device: torch.device, find: Find) -> Tensor:

@@ -5,11 +5,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pipeline import rng, spectrum
-from pipeline.colours import fixed_contrast
-from pipeline.parameterization_records import Maco
+from pipeline.numerics import rng, spectrum
+from pipeline.numerics.colours import fixed_contrast
 from pipeline.parameterizations.base import Shape, ValueImages, padded, rows
 from pipeline.parameterizations.frequencies import inverse_fft, mirrored
+from pipeline.settings.parameterizations import Maco
 
 
 class MacoImages(ValueImages):

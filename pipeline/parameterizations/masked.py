@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
-from pipeline.inputs import Find
-from pipeline.parameterization_records import Mask
 from pipeline.parameterizations.base import Parameterization, Shape
 from pipeline.parameterizations.given import given_picture
+from pipeline.settings.inputs import Find
+from pipeline.settings.parameterizations import Mask
 
 
 class MaskedImages(Parameterization):

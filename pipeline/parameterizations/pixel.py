@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from pipeline.parameterization_records import Pixel
 from pipeline.parameterizations.base import Shape, ValueImages, normal, rows
+from pipeline.settings.parameterizations import Pixel
 
 
 class PixelImages(ValueImages):

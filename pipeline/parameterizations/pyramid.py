@@ -5,10 +5,10 @@ import math
 import torch
 from torch import Tensor
 
-from pipeline.colours import fixed_contrast
-from pipeline.parameterization_records import Pyramid
+from pipeline.numerics.colours import fixed_contrast
+from pipeline.numerics.resample import resized
 from pipeline.parameterizations.base import Shape, ValueImages, normal, rows, split
-from pipeline.resample import resized
+from pipeline.settings.parameterizations import Pyramid
 
 
 class PyramidImages(ValueImages):

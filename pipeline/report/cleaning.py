@@ -4,9 +4,9 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipeline.cleaning import Findings
+from pipeline.inspection.cleaning import Findings
 from pipeline.report.tables import table
-from pipeline.store import OutputFolder, disk_size
+from pipeline.store.folder import OutputFolder, disk_size
 
 _MOST_NAMES = 10
 

@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from textwrap import wrap
 
-from pipeline.cases import Case, read_cases, select
-from pipeline.failures import Failure, cause
-from pipeline.manifest import read_manifest
+from pipeline.inspection.cases import Case, read_cases, select
 from pipeline.report.tables import terminal_width
-from pipeline.store import OutputFolder
+from pipeline.store.failures import Failure, cause
+from pipeline.store.folder import OutputFolder
+from pipeline.store.manifest import read_manifest
 from pipeline.wording import counted
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.jobs import LayerInfo
 from pipeline.report.tables import table
+from pipeline.settings.config import Config
 from pipeline.wording import inert
 
 if TYPE_CHECKING:  # the survey needs torch, which most commands do without

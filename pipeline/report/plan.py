@@ -13,11 +13,12 @@ from pipeline.plan import (
     flops_per_second,
     photograph_seconds,
 )
-from pipeline.progress import duration
 from pipeline.report.tables import table
-from pipeline.sealed_file import CorruptFile
-from pipeline.store import DoneIndex, OutputFolder, disk_size, read_header
-from pipeline.study_tasks import studies_of
+from pipeline.scheduling.progress import duration
+from pipeline.store.folder import OutputFolder, disk_size
+from pipeline.store.sealed_file import CorruptFile
+from pipeline.store.shards import DoneIndex, read_header
+from pipeline.studies.tasks import studies_of
 from pipeline.wording import count_images, inert, targets_word
 
 _LONGEST_JOB = 1e6

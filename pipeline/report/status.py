@@ -3,17 +3,17 @@
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
-from pipeline.cases import Case, read_cases
 from pipeline.collate.gather import layer_views
-from pipeline.manifest import plan_of, read_manifest
+from pipeline.inspection.cases import Case, read_cases
+from pipeline.inspection.standing import Standing, standing_of
+from pipeline.inspection.watching import look_at
 from pipeline.plan import Plan
 from pipeline.report.failures import in_short, remedies
 from pipeline.report.plan import photographs_seen
 from pipeline.report.tables import fit, table, terminal_width
 from pipeline.report.workers import at_work
-from pipeline.standing import Standing, standing_of
-from pipeline.store import OutputFolder
-from pipeline.watching import look_at
+from pipeline.store.folder import OutputFolder
+from pipeline.store.manifest import plan_of, read_manifest
 from pipeline.wording import count_images, counted, inert
 
 _MOST_LAYERS = 20

@@ -6,9 +6,9 @@ from typing import Any
 
 from pipeline.collate.brief import Brief, read_brief
 from pipeline.errors import UserError
-from pipeline.manifest import plan_of, read_manifest
-from pipeline.progress import duration
-from pipeline.store import OutputFolder
+from pipeline.scheduling.progress import duration
+from pipeline.store.folder import OutputFolder
+from pipeline.store.manifest import plan_of, read_manifest
 from pipeline.wording import count_images, inert
 
 

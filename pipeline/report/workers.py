@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
-from pipeline.progress import duration
+from pipeline.inspection.standing import Standing
+from pipeline.inspection.watching import LOOK_SECONDS, Scene, Sighting
 from pipeline.report.tables import fit, terminal_width
-from pipeline.standing import Standing
-from pipeline.watching import LOOK_SECONDS, Scene, Sighting
+from pipeline.scheduling.progress import duration
 from pipeline.wording import counted
 
 _MOST_WORKERS = 12

@@ -11,17 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.bench import LayerBench
-from pipeline.colours import from_bytes, recoloured
-from pipeline.config import ModelConfig
+from pipeline.ascent.bench import LayerBench
+from pipeline.ascent.memory import if_it_fits
 from pipeline.errors import tell
 from pipeline.jobs import Series, Shard, ShardResult, joined
-from pipeline.memory import if_it_fits
-from pipeline.photograph_records import DatasetConfig
+from pipeline.numerics.colours import from_bytes, recoloured
 from pipeline.plan import ModelPlan, StudyPlan, flops_per_job
-from pipeline.recipe import DatasetInit
-from pipeline.store import commit
-from pipeline.study_tasks import study_of
+from pipeline.settings.config import ModelConfig
+from pipeline.settings.photographs import DatasetConfig
+from pipeline.settings.recipe import DatasetInit
+from pipeline.store.shards import commit
+from pipeline.studies.tasks import study_of
 from pipeline.tasks.base import Workplace
 from pipeline.tasks.pictures import PictureBook
 

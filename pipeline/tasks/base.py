@@ -6,15 +6,15 @@ from typing import Protocol, TypeVar
 
 import torch
 
-from pipeline.bench import Workbench
-from pipeline.committer import Committer
-from pipeline.config import ModelConfig
+from pipeline.ascent.bench import Workbench
 from pipeline.errors import UserError
 from pipeline.jobs import NetworkIdentity
-from pipeline.models import Network, load_network
+from pipeline.networks.models import Network, load_network
 from pipeline.plan import ModelPlan
-from pipeline.pulse import Pulse
-from pipeline.store import OutputFolder
+from pipeline.settings.config import ModelConfig
+from pipeline.store.folder import OutputFolder
+from pipeline.tasks.committer import Committer
+from pipeline.tasks.pulse import Pulse
 
 T = TypeVar("T")
 

@@ -9,19 +9,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline import rng
-from pipeline.colours import from_bytes, recoloured
-from pipeline.config import ModelConfig
-from pipeline.frames import Arrays
-from pipeline.jpegs import as_jpeg, joined
-from pipeline.layers import Forward
-from pipeline.photograph_records import DatasetConfig, SaliencyMethod
+from pipeline.networks.layers import Forward
+from pipeline.numerics import rng
+from pipeline.numerics.colours import from_bytes, recoloured
+from pipeline.photographs.jpegs import as_jpeg, joined
 from pipeline.plan import ModelPlan, StudyPlan
-from pipeline.records import digest
-from pipeline.saliency import saliency_maps
-from pipeline.study import LayerStudy
-from pipeline.study_store import write_arrays
-from pipeline.study_tasks import Examples, study_of
+from pipeline.settings.config import ModelConfig
+from pipeline.settings.photographs import DatasetConfig, SaliencyMethod
+from pipeline.settings.records import digest
+from pipeline.store.frames import Arrays
+from pipeline.studies.files import write_arrays
+from pipeline.studies.saliency import saliency_maps
+from pipeline.studies.study import LayerStudy
+from pipeline.studies.tasks import Examples, study_of
 from pipeline.tasks.base import Workplace
 from pipeline.tasks.pictures import PictureBook
 

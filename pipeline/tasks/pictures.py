@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.listing import Entry, Listing
-from pipeline.photograph_records import DatasetConfig
-from pipeline.photographs import open_dataset
+from pipeline.photographs.datasets import open_dataset
+from pipeline.photographs.listing import Entry, Listing
+from pipeline.photographs.views import stream_views
 from pipeline.plan import StudyPlan
-from pipeline.store import OutputFolder
-from pipeline.study import LayerStudy
-from pipeline.study_store import read_findings
-from pipeline.study_tasks import Study
-from pipeline.views import stream_views
+from pipeline.settings.photographs import DatasetConfig
+from pipeline.store.folder import OutputFolder
+from pipeline.studies.files import read_findings
+from pipeline.studies.study import LayerStudy
+from pipeline.studies.tasks import Study
 
 _KEPT_BYTES = 2**28
 """Photographs that neighbouring channels share are read once; about so much of them is kept."""

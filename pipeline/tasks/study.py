@@ -11,22 +11,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.config import ModelConfig
-from pipeline.device_network import Observe
-from pipeline.frames import Arrays
+from pipeline.ascent.memory import if_it_fits
 from pipeline.jobs import LayerInfo, Product
-from pipeline.listing import Listing
-from pipeline.memory import if_it_fits
-from pipeline.observe import Answer
-from pipeline.photograph_records import DatasetConfig
-from pipeline.photographs import open_dataset
+from pipeline.networks.device_network import Observe
+from pipeline.networks.observe import Answer
+from pipeline.photographs.datasets import open_dataset
+from pipeline.photographs.listing import Listing
+from pipeline.photographs.views import View, stream_views
 from pipeline.plan import ModelPlan, StudyPlan
-from pipeline.study import summarise
-from pipeline.study_store import write_arrays
-from pipeline.study_tasks import StudyBlock, study_of
+from pipeline.settings.config import ModelConfig
+from pipeline.settings.photographs import DatasetConfig
+from pipeline.store.frames import Arrays
+from pipeline.studies.files import write_arrays
+from pipeline.studies.study import summarise
+from pipeline.studies.tasks import StudyBlock, study_of
 from pipeline.tasks.base import Workplace
 from pipeline.tasks.pictures import reading_threads
-from pipeline.views import View, stream_views
 
 BATCH = 64
 """Photographs per forward pass; blocks are multiples of it."""

@@ -9,7 +9,7 @@ hole. A part whose ranges are neutral takes no number and no time.
 import torch
 from torch import Tensor
 
-from pipeline.transform_record import Transforms
+from pipeline.settings.transforms import Transforms
 from pipeline.transforms.geometry import Geometry
 from pipeline.transforms.part import Part, Size
 from pipeline.transforms.photometry import Blur, Colours, Cutout, Noise

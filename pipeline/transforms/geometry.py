@@ -10,8 +10,8 @@ import math
 import torch
 from torch import Tensor
 
-from pipeline import rng
-from pipeline.transform_record import Transforms
+from pipeline.numerics import rng
+from pipeline.settings.transforms import Transforms
 from pipeline.transforms.part import Part, Size, between
 from pipeline.transforms.warp import warp
 

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
-from pipeline.transform_record import Range, Transforms
+from pipeline.settings.transforms import Range, Transforms
 
 Size = tuple[int, int]
 """Height and width in pixels."""

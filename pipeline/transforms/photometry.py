@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from pipeline import rng
-from pipeline.transform_record import Range, Transforms
+from pipeline.numerics import rng
+from pipeline.settings.transforms import Range, Transforms
 from pipeline.transforms.part import Part, Size, between
 from pipeline.transforms.spread import distances, reach, spread
 from pipeline.transforms.warp import centres

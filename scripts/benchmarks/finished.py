@@ -16,20 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from pipeline import sealed_file
 from pipeline.collate.gather import LayerView, Piece, layer_views
 from pipeline.collate.hdf5 import write_atlas
 from pipeline.collate.run import content_of
-from pipeline.compose import with_config
-from pipeline.config import CollateSettings, Config
 from pipeline.errors import EXIT_OK
 from pipeline.jobs import STATUS, Shard
-from pipeline.manifest import plan_of, read_manifest, write_manifest
 from pipeline.plan import Plan
-from pipeline.records import canonical_json
-from pipeline.shard_file import PICTURES, SCHEMA
-from pipeline.store import OutputFolder, output_folder, prepare
-from pipeline.stored import Numbers, write_pictures
+from pipeline.settings.compose import with_config
+from pipeline.settings.config import CollateSettings, Config
+from pipeline.settings.records import canonical_json
+from pipeline.store import sealed_file
+from pipeline.store.folder import OutputFolder, output_folder, prepare
+from pipeline.store.manifest import plan_of, read_manifest, write_manifest
+from pipeline.store.shard_file import PICTURES, SCHEMA
+from pipeline.store.stored import Numbers, write_pictures
 from pipeline.sweep import prepare_plan
 
 

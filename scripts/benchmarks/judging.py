@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.bench import Workbench
-from pipeline.colours import from_bytes
+from pipeline.ascent.bench import Workbench
+from pipeline.ascent.statistics import high_frequency_share, measure
 from pipeline.errors import UserError
-from pipeline.evidence import STRONGEST, Reference, agreement, make_reference
 from pipeline.jobs import STATUS, LayerInfo
-from pipeline.layers import Forward
+from pipeline.networks.layers import Forward
+from pipeline.numerics.colours import from_bytes
 from pipeline.objectives import Objective
-from pipeline.photographs import FolderPhotographs
-from pipeline.statistics import high_frequency_share, measure
-from pipeline.views import read_view
+from pipeline.photographs.datasets import FolderPhotographs
+from pipeline.photographs.views import read_view
+from pipeline.studies.evidence import STRONGEST, Reference, agreement, make_reference
 
 _AT_ONCE = 32
 

@@ -18,18 +18,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline import rng
-from pipeline.architectures import IMAGENET_MEAN, IMAGENET_STD
-from pipeline.bench import Workbench
-from pipeline.colours import to_bytes
+from pipeline.ascent.bench import Workbench
+from pipeline.ascent.optimize import Jobs
+from pipeline.ascent.replay import capture
 from pipeline.jobs import LayerInfo, Series
-from pipeline.layers import truncate
-from pipeline.models import DTYPES, Network
+from pipeline.networks.architectures import IMAGENET_MEAN, IMAGENET_STD
+from pipeline.networks.layers import truncate
+from pipeline.networks.models import DTYPES, Network
+from pipeline.numerics import rng
+from pipeline.numerics.colours import to_bytes
 from pipeline.objectives.base import picked
-from pipeline.optimize import Jobs
 from pipeline.plan import ModelPlan
-from pipeline.recipe import Recipe
-from pipeline.replay import capture
+from pipeline.settings.recipe import Recipe
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from pipeline import worker
-from pipeline.family import PARENT_VARIABLE
+from pipeline.processes import PARENT_VARIABLE
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["forked", "runs", "torchvision.models.feature_extraction"])

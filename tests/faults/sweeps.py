@@ -19,8 +19,8 @@ from runs import assert_same_atlas, driven_here, kill_group, shards, start, wait
 from troubled import HOLD, TROUBLE
 
 from pipeline.executors import local
-from pipeline.failures import Failure, read_failures
-from pipeline.store import OutputFolder
+from pipeline.store.failures import Failure, read_failures
+from pipeline.store.folder import OutputFolder
 
 SWEEP = (
     "models=[{name: troubled, target: troubled.build}]",

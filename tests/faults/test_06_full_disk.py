@@ -23,8 +23,8 @@ from sweeps import (
     wait_until_held,
 )
 
-from pipeline.sealed_file import check
-from pipeline.shard_file import SCHEMA
+from pipeline.store.sealed_file import check
+from pipeline.store.shard_file import SCHEMA
 
 MEGABYTES = 4
 PAGE = 4096

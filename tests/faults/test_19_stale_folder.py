@@ -9,9 +9,10 @@ import pytest
 from runs import Here, driven_here, shards
 from sweeps import SWEEP, assert_nothing_lost, failures
 
-from pipeline import schedule, sweep
+from pipeline import sweep
 from pipeline.executors.base import Handle, Request
-from pipeline.store import OutputFolder
+from pipeline.scheduling import schedule
+from pipeline.store.folder import OutputFolder
 
 
 class Elsewhere(Here):

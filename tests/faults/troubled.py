@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pipeline.dotted import import_callable
-from pipeline.pulse import DEVICE_VARIABLE
+from pipeline.networks.dotted import import_callable
+from pipeline.tasks.pulse import DEVICE_VARIABLE
 
 TROUBLE = "LAYER_ATLAS_TEST_TROUBLE"
 """Dotted name of a function of the activations (B, 8, h, w) of the first layer."""

@@ -29,21 +29,21 @@ from toys import (
 from pipeline.collate.gather import layer_views
 from pipeline.collate.hdf5 import write_atlas
 from pipeline.collate.montage import draw_montage
-from pipeline.config import CollateSettings
 from pipeline.jobs import STATUS
-from pipeline.jpegs import as_jpeg, joined
-from pipeline.listing import Listing
-from pipeline.photograph_records import VanillaSaliency
-from pipeline.sealed_file import CorruptFile, unseal
-from pipeline.shard_file import SCHEMA, ShardFile, decode, encode, shard_frames
-from pipeline.store import OutputFolder
-from pipeline.study_store import (
+from pipeline.photographs.jpegs import as_jpeg, joined
+from pipeline.photographs.listing import Listing
+from pipeline.settings.config import CollateSettings
+from pipeline.settings.photographs import VanillaSaliency
+from pipeline.store.folder import OutputFolder
+from pipeline.store.sealed_file import CorruptFile, unseal
+from pipeline.store.shard_file import SCHEMA, ShardFile, decode, encode, shard_frames
+from pipeline.studies.files import (
     merge_study,
     read_examples,
     read_findings,
     write_arrays,
 )
-from pipeline.study_tasks import Examples, Study, blocks_of
+from pipeline.studies.tasks import Examples, Study, blocks_of
 
 PLAN = make_plan(channels=(3, 4, 5), shard_size=3, recipe=make_recipe(image_size=16))
 (MODEL,) = PLAN.models

@@ -19,9 +19,9 @@ from pipeline.collate import compare as compare_module
 from pipeline.collate.compare import compare
 from pipeline.collate.gather import layer_views
 from pipeline.collate.hdf5 import write_atlas
-from pipeline.manifest import write_manifest
-from pipeline.store import OutputFolder
-from pipeline.stored import fletcher32
+from pipeline.store.folder import OutputFolder
+from pipeline.store.manifest import write_manifest
+from pipeline.store.stored import fletcher32
 
 PLAN = make_plan(channels=(0, 1), shard_size=2, recipe=make_recipe(image_size=16))
 LAYER = "toy/block.conv"

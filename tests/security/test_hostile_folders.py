@@ -17,13 +17,13 @@ from toys import composed, fill_store, make_plan, make_recipe
 from pipeline.__main__ import COMMANDS
 from pipeline.collate.brief import is_current
 from pipeline.collate.run import collate_here
-from pipeline.config import CollateSettings
-from pipeline.crew import submissions
 from pipeline.errors import UserError
-from pipeline.listing import Listing
-from pipeline.manifest import plan_of, read_manifest, write_manifest
+from pipeline.photographs.listing import Listing
 from pipeline.plan import Plan
-from pipeline.store import OutputFolder, output_folder
+from pipeline.scheduling.crew import submissions
+from pipeline.settings.config import CollateSettings
+from pipeline.store.folder import OutputFolder, output_folder
+from pipeline.store.manifest import plan_of, read_manifest, write_manifest
 
 PLAN = make_plan(channels=(0, 1, 2), shard_size=2, recipe=make_recipe(image_size=16))
 
@@ -366,7 +366,7 @@ def as_bytes(record: Any) -> bytes:
 def test_records_of_workers_that_no_worker_writes_do_no_harm(
     received: OutputFolder, record: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.watching.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("pipeline.inspection.watching.LOOK_SECONDS", 0.01)
     for path in (
         received.lock,
         received.brief,

@@ -12,17 +12,18 @@ from toys import composed, fill_store, layer_info, make_plan, make_recipe
 
 from pipeline.collate.brief import read_brief
 from pipeline.collate.run import collate_here
-from pipeline.config import CollateSettings
 from pipeline.jobs import STATUS
-from pipeline.manifest import write_manifest
-from pipeline.objective_records import LogitObjective
 from pipeline.plan import Plan
-from pipeline.records import plain
 from pipeline.report.plan import plan_table
 from pipeline.report.status import status_table
 from pipeline.report.summary import summary
 from pipeline.report.tables import say
-from pipeline.store import OutputFolder, write_json
+from pipeline.settings.config import CollateSettings
+from pipeline.settings.objectives import LogitObjective
+from pipeline.settings.records import plain
+from pipeline.store.files import write_json
+from pipeline.store.folder import OutputFolder
+from pipeline.store.manifest import write_manifest
 from pipeline.targets import Targets
 
 NAMES = (

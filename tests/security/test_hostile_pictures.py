@@ -12,11 +12,11 @@ from bombs import lying_jpeg, lying_webp, png, saved
 from PIL import EpsImagePlugin, Image
 
 from pipeline.errors import UserError
-from pipeline.image_files import MOST_PIXELS
-from pipeline.listing import Entry
-from pipeline.photographs import FolderPhotographs
-from pipeline.pictures import picture_size, read_picture
-from pipeline.views import View, read_view, stream_views
+from pipeline.photographs.datasets import FolderPhotographs
+from pipeline.photographs.image_files import MOST_PIXELS
+from pipeline.photographs.listing import Entry
+from pipeline.photographs.pictures import picture_size, read_picture
+from pipeline.photographs.views import View, read_view, stream_views
 
 pytestmark = [
     pytest.mark.usefixtures("bounded"),
@@ -83,7 +83,8 @@ def test_pillows_limit_is_kept_where_pillow_only_warns(tmp_path: Path) -> None:
 def test_pillow_says_nothing_between_the_lines_of_a_run(tmp_path: Path) -> None:
     (tmp_path / "over.png").write_bytes(png(12_000, 12_000))
     code = (
-        "import sys; from pathlib import Path; from pipeline.image_files import open_image;"
+        "import sys; from pathlib import Path;"
+        "from pipeline.photographs.image_files import open_image;"
         "print(open_image(Path(sys.argv[1])).size)"
     )
     argv = [sys.executable, "-c", code, str(tmp_path / "over.png")]

@@ -16,7 +16,7 @@ import torch
 
 from pipeline.__main__ import main
 from pipeline.errors import UserError
-from pipeline.weights import load_state, read_tensors, read_weights
+from pipeline.networks.weights import load_state, read_tensors, read_weights
 
 pytestmark = [
     pytest.mark.usefixtures("bounded"),

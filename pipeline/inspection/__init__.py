@@ -1,0 +1,1 @@
+"""What an output folder holds, found out from outside: progress, failures, leftovers, soundness."""

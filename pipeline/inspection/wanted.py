@@ -1,0 +1,93 @@
+"""What a sweep needs of the files in its output folder."""
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.collate.gather import LayerView, layer_views
+from pipeline.inspection.cases import is_done
+from pipeline.photographs.listing import Listing
+from pipeline.plan import Plan
+from pipeline.store.failures import read_failure
+from pipeline.store.folder import OutputFolder, safe_name
+from pipeline.store.manifest import plan_of
+from pipeline.store.sealed_file import CorruptFile
+from pipeline.store.shards import read_header, read_shard
+from pipeline.studies.tasks import blocks_of, examples_of, studies_of
+
+
+class Wanted:
+    """Which files a sweep needs."""
+
+    def __init__(self, folder: OutputFolder, manifest: dict[str, Any]) -> None:
+        plan = plan_of(manifest)
+        views = list(layer_views(folder, plan))
+        self.left_out = {safe_name(model.model) for model in plan.left_out}
+        """Their files are not for anybody to judge."""
+        self.layers = {folder.layer(v.model.label, v.layer.info.name): v for v in views}
+        self.paths = {folder.atlas, folder.brief, folder.manifest, folder.lock}
+        for view in views:
+            self.paths.update(*(located.values() for _, _, located in view.located()))
+            self.paths.update(_pictures(view))
+        self.paths.update(_about_photographs(folder, plan), _records(folder))
+        self.paths.update(map(folder.input, plan.inputs))
+        self._sound: dict[Path, bool] = {}
+
+    def has(self, path: Path, model: str | None) -> bool:
+        """Whether a file is needed, which is of a model or of none."""
+        if path in self.paths or model in self.left_out:
+            return True
+        view = self.layers.get(path.parent)
+        return view is not None and self._stands_in(view, path)
+
+    def _stands_in(self, view: LayerView, path: Path) -> bool:
+        """Whether it is a shard with jobs of which the file that should hold them is damaged."""
+        try:
+            header = read_header(path)
+        except (CorruptFile, OSError):
+            return False
+        return not all(
+            self._is_sound(view, located[channel])
+            for _, shard, located in view.located()
+            if shard.series.key == header.series
+            for channel in located.keys() & set(header.channels)
+        )
+
+    def _is_sound(self, view: LayerView, path: Path) -> bool:
+        if path not in self._sound:
+            self._sound[path] = False
+            with contextlib.suppress(CorruptFile, OSError):
+                read_shard(path, view.model, view.layer)
+                self._sound[path] = True
+        return self._sound[path]
+
+
+def _pictures(view: LayerView) -> Iterable[Path]:
+    names = view.model.label, view.layer.info.name
+    folder = view.folder
+    return (folder.montage(*names), *folder.sheets(*names), *folder.films(*names))
+
+
+def _about_photographs(folder: OutputFolder, plan: Plan) -> Iterator[Path]:
+    if plan.study is None:
+        return
+    listing = folder.listing(plan.study.listing)
+    yield listing
+    for model in plan.models:
+        studies = studies_of(model, plan.study)
+        for block in blocks_of(studies, Listing(listing)):
+            yield from map(folder.product, block.products)
+        for study in studies:
+            yield from map(folder.product, (study.product, study.field))
+    for task in examples_of(plan, plan.study):
+        yield from map(folder.product, task.products)
+
+
+def _records(folder: OutputFolder) -> Iterator[Path]:
+    """Records of tasks that are not done, or that nobody can read; and the logs they name."""
+    for path in (*folder.failures.glob("*.json"), *folder.retried.glob("*.json")):
+        record = read_failure(path)
+        if record is None or not is_done(folder, record):
+            yield path
+            yield from () if record is None else [folder.root / record.log]

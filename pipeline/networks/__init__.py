@@ -1,0 +1,1 @@
+"""Vision models: made from a name, frozen, looked through for layers, and run on a device."""

@@ -1,0 +1,1 @@
+"""Arithmetic that images rest on: random numbers, colours, spectra, resizing, own gradients."""

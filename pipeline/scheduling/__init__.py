@@ -1,0 +1,1 @@
+"""From what is missing to who does it: stages, bundles, crews, and what becomes of them."""

@@ -1,0 +1,117 @@
+"""Shards in an output folder: committed, read, and looked for.
+
+A shard that is present under its name is done; anything else is not. The folder is the only state:
+a sweep resumes by reading it.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+
+from pipeline.jobs import Series, Shard, ShardResult
+from pipeline.plan import LayerPlan, ModelPlan
+from pipeline.store import shard_file
+from pipeline.store.files import read_at_most, write_atomically
+from pipeline.store.folder import OutputFolder
+from pipeline.store.sealed_file import HEADER_BYTES, CorruptFile
+from pipeline.store.shard_file import ShardFile, most_shard_bytes
+
+
+def commit(folder: OutputFolder, shard: Shard, result: ShardResult) -> None:
+    """Make a shard done. Raises StorageError."""
+    write_atomically(folder.shard(shard), shard_file.encode(shard, result))
+
+
+def read_shard(path: Path, model: ModelPlan, layer: LayerPlan) -> ShardFile:
+    """Read a committed shard, but for its pictures.
+
+    Args:
+        path: of the file.
+        model, layer: whose jobs it must hold.
+    Raises:
+        CorruptFile: it is damaged, or not of such jobs.
+        OSError: it is not there or cannot be read.
+    """
+    n = len(read_header(path).channels)
+    return shard_file.decode(read_at_most(path, most_shard_bytes(model, layer, n)), model, layer)
+
+
+def read_header(path: Path) -> shard_file.Header:
+    """Read whose jobs a shard holds, and how they were made, from its first bytes.
+
+    Raises:
+        CorruptFile: they say nothing of that.
+        OSError: the file is not there or cannot be read.
+    """
+    with open(path, "rb") as file:
+        return shard_file.read_header(file.read(HEADER_BYTES))
+
+
+class DoneIndex:
+    """Which jobs are done, and in which file.
+
+    A shard whose file is there under its own name is found without opening anything. Only where
+    channels are left over, because an earlier run cut its shards differently, are the headers of
+    the layer's other files read.
+    """
+
+    def __init__(self, folder: OutputFolder) -> None:
+        self.folder = folder
+        self._layers: dict[tuple[str, str], _LayerFiles] = {}
+
+    def locate(self, shard: Shard) -> dict[int, Path]:
+        """The file of each done channel of a shard."""
+        files = self._files(shard.series)
+        if shard.key in files.keys:
+            return dict.fromkeys(shard.channels, files.path(shard.key))
+        others = files.by_series.get(shard.series.key, {})
+        return {channel: others[channel] for channel in shard.channels if channel in others}
+
+    def missing(self, shards: Iterable[Shard]) -> Iterator[Shard]:
+        """What is left to compute: shards that are not done, without the channels that are."""
+        for shard in shards:
+            if shard.key in self._files(shard.series).keys:
+                continue
+            rest = _without(shard, self.locate(shard))
+            if rest is not None:
+                yield rest
+
+    def _files(self, series: Series) -> "_LayerFiles":
+        where = series.model, series.layer
+        if where not in self._layers:
+            self._layers[where] = _LayerFiles(self.folder.layer(*where))
+        return self._layers[where]
+
+
+class _LayerFiles:
+    """The committed files in the folder of a layer, as it was when this was made."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        names = os.listdir(folder) if folder.is_dir() else []
+        self.keys = {name[:-3] for name in names if name.endswith(".h5") and name[0] != "."}
+
+    def path(self, key: str) -> Path:
+        """Where the file of a key lies."""
+        return self.folder / f"{key}.h5"
+
+    @cached_property
+    def by_series(self) -> dict[str, dict[int, Path]]:
+        """The file of each channel, by the key of the series, from the headers of all files."""
+        index: dict[str, dict[int, Path]] = {}
+        for path in map(self.path, sorted(self.keys)):
+            with contextlib.suppress(CorruptFile, OSError):
+                header = read_header(path)
+                done = dict.fromkeys(header.channels, path)
+                index.setdefault(header.series, {}).update(done)
+        return index
+
+
+def _without(shard: Shard, done: dict[int, Path]) -> Shard | None:
+    """What is left of a shard: itself without the channels that are done; None if nothing is."""
+    rest = tuple(channel for channel in shard.channels if channel not in done)
+    if len(rest) == len(shard.channels):
+        return shard
+    return Shard(shard.series, rest) if rest else None

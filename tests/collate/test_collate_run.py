@@ -1,0 +1,98 @@
+"""Collation as a whole: what is up to date stays, and who dies on the way is told."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from toys import composed, fill_store, make_plan
+
+from pipeline.collate.brief import read_brief
+from pipeline.collate.child import Died, run_apart
+from pipeline.collate.gather import LayerView, layer_views
+from pipeline.collate.run import collate_here, paint
+from pipeline.errors import StorageError, UserError
+from pipeline.settings.config import CollateSettings
+from pipeline.store.folder import OutputFolder
+from pipeline.store.manifest import write_manifest
+
+PLAN = make_plan(channels=(0, 1), shard_size=1)
+
+
+@pytest.fixture
+def collated(folder: OutputFolder) -> OutputFolder:
+    fill_store(folder, PLAN, {1: "dead"})
+    write_manifest(folder, composed(), PLAN, ["cpu"])
+    collate_here(folder, CollateSettings(), anew=False)
+    return folder
+
+
+def atlas_is_made_again(folder: OutputFolder, **settings: object) -> bool:
+    before = folder.atlas.stat().st_ino if folder.atlas.exists() else None
+    collate_here(folder, CollateSettings(**settings), anew=False)  # type: ignore[arg-type]
+    return folder.atlas.stat().st_ino != before
+
+
+def test_what_is_up_to_date_stays(collated: OutputFolder) -> None:
+    brief = read_brief(collated)
+    assert brief is not None
+    assert {word: n for word, n in brief.counts.items() if n} == {"ok": 1, "dead": 1}
+    assert brief.pictures == ("montages/toy/block.conv.png",)
+    assert not atlas_is_made_again(collated)
+
+
+def shorter(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda folder: folder.atlas.unlink(),
+        lambda folder: shorter(folder.atlas),
+        lambda folder: folder.brief.unlink(),
+        lambda folder: folder.brief.write_text("{}"),
+        lambda folder: folder.montage("toy", "block.conv").unlink(),
+        lambda folder: next(folder.store.rglob("*.h5")).unlink(),
+    ],
+    ids=["no atlas", "atlas cut short", "no brief", "odd brief", "no montage", "a shard less"],
+)
+def test_what_is_not_is_made_again(collated: OutputFolder, harm: object) -> None:
+    harm(collated)  # type: ignore[operator]
+    assert atlas_is_made_again(collated)
+    assert not atlas_is_made_again(collated)
+
+
+def test_other_settings_make_another_atlas(collated: OutputFolder) -> None:
+    assert atlas_is_made_again(collated, tile=64)
+
+
+def test_an_atlas_that_met_a_corrupt_shard_is_made_again(collated: OutputFolder) -> None:
+    path = next(collated.store.rglob("*.h5"))
+    shorter(path)
+    collated.brief.unlink()
+    collate_here(collated, CollateSettings(), anew=False)
+    fill_store(collated, PLAN, {1: "dead"})
+    assert atlas_is_made_again(collated)
+
+
+def _die(view: LayerView) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_painter_that_is_killed_is_told(collated: OutputFolder) -> None:
+    with pytest.raises(StorageError, match="was killed; is the memory full"):
+        paint(list(layer_views(collated, PLAN)), _die)
+
+
+def test_a_child_that_dies_is_told_by_its_signal(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "atlas.h5")
+    folder = OutputFolder(tmp_path)
+    write_manifest(folder, composed(), PLAN, ["cpu"])
+    with pytest.raises(Died, match="SIGALRM"):
+        run_apart("compare-here", str(tmp_path), "1")
+
+
+def test_what_a_child_tells_the_user_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no run in"):
+        run_apart("collate-here", str(tmp_path / "nothing"), "{}")
