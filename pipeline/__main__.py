@@ -30,6 +30,7 @@ Layer Atlas: for every channel of every layer, the image that excites it most.
   atlas failures   which tasks failed; of a LAYER or the beginning of a KEY, the full story
   atlas retry      have the next run try again what was given up; all, or a LAYER or KEY
   atlas collate    rebuild montages and atlas.h5 from the store alone
+  atlas figure     a figure for a paper: images in rows and columns, curves, maps
   atlas verify     check digests, the atlas, and a sample of activations
   atlas clean      remove what no current plan wants, after showing it (`yes`: without asking)
 
@@ -120,6 +121,18 @@ def collate(config: Config) -> int:
     return EXIT_OK
 
 
+def figure(config: Config) -> int:
+    """Draw a figure from the store alone."""
+    try:
+        from pipeline.figures.make import make_figure
+    except ImportError as error:
+        raise UserError(f"figures need `pip install 'layer-atlas[figures]'` ({error}).") from None
+    from pipeline.report.tables import say
+
+    say("\n".join(make_figure(_folder(config), config.figure)))
+    return EXIT_OK
+
+
 def verify(config: Config) -> int:
     """Check digests, the atlas, and a sample of activations."""
     from pipeline.inspection.verify import verify
@@ -168,6 +181,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "failures": failures,
     "retry": retry,
     "collate": collate,
+    "figure": figure,
     "verify": verify,
     "clean": clean,
 }

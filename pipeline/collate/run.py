@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.collate.brief import is_current, write_brief
+from pipeline.collate.brief import is_current, read_brief, write_brief
 from pipeline.collate.child import Died, run_apart
 from pipeline.collate.evidence_pages import write_pages
 from pipeline.collate.films import check_snapshots, write_films
@@ -29,6 +29,7 @@ from pipeline.processes import die_with, die_with_parent
 from pipeline.settings.config import CollateSettings
 from pipeline.settings.records import build, canonical_json, digest
 from pipeline.store.folder import OutputFolder
+from pipeline.store.lock import locked
 from pipeline.store.manifest import plan_of, read_manifest
 
 _ANEW = "anew"
@@ -56,6 +57,25 @@ def collate(folder: OutputFolder, settings: CollateSettings, anew: bool = False)
         raise StorageError(f"collating {folder.root} died of {killed}; {reason}") from killed
 
 
+def ensure_collated(folder: OutputFolder) -> None:
+    """Collate, unless the atlas is of the shards that are there.
+
+    An atlas without a manifest comes from elsewhere and is taken as it is.
+
+    Raises:
+        UserError: there is no run in the folder, or somebody is at work on it.
+        StorageError: the disk is full or fails.
+    """
+    if folder.atlas.exists() and not folder.manifest.exists():
+        return
+    manifest, brief = read_manifest(folder), read_brief(folder)
+    content = content_of(manifest, list(layer_views(folder, plan_of(manifest))))
+    if brief is None or brief.content != content:
+        how = build(CollateSettings, manifest["config"]["collate"], "collate")
+        with locked(folder):
+            collate(folder, brief.settings if brief else how)
+
+
 def main(argv: list[str]) -> int:
     """What the child does: `collate-here OUTPUT_FOLDER SETTINGS [anew]`."""
     die_with_parent()
@@ -78,8 +98,8 @@ def collate_here(folder: OutputFolder, settings: CollateSettings, anew: bool) ->
     plan = plan_of(manifest)
     check_snapshots(settings, min(model.recipe.snapshots for model in plan.models))
     views = list(layer_views(folder, plan))
-    content = content_of(manifest, views, settings)
-    if not anew and is_current(folder, content):
+    content = content_of(manifest, views)
+    if not anew and is_current(folder, content, settings):
         return
     folder.brief.unlink(missing_ok=True)
     paint(views, partial(write_montage, folder, settings=settings))
@@ -121,12 +141,12 @@ def _paint(view: LayerView, write: Callable[[LayerView], None]) -> list[Path]:
     return view.corrupt
 
 
-def content_of(manifest: dict[str, Any], views: list[LayerView], settings: CollateSettings) -> str:
-    """Digest of everything that goes into montages and atlas."""
+def content_of(manifest: dict[str, Any], views: list[LayerView]) -> str:
+    """Digest of everything that goes into the atlas."""
     files = [
         [shard.key, sorted(path.name for path in set(located.values())), len(located)]
         for view in views
         for _, shard, located in view.located()
     ]
     photographs = [view.photographs_done() for view in views]
-    return digest([manifest["plan"], files, photographs, vars(settings)])
+    return digest([manifest["plan"], files, photographs])
