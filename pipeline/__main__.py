@@ -31,6 +31,7 @@ Layer Atlas: for every channel of every layer, the image that excites it most.
   atlas retry      have the next run try again what was given up; all, or a LAYER or KEY
   atlas collate    rebuild montages and atlas.h5 from the store alone
   atlas figure     a figure for a paper: images in rows and columns, curves, maps
+  atlas site       pages to browse the atlas with, which open from disk
   atlas verify     check digests, the atlas, and a sample of activations
   atlas clean      remove what no current plan wants, after showing it (`yes`: without asking)
 
@@ -133,6 +134,18 @@ def figure(config: Config) -> int:
     return EXIT_OK
 
 
+def site(config: Config) -> int:
+    """Make the site to browse the atlas with, from the store alone."""
+    from pipeline.collate.run import ensure_collated
+    from pipeline.site.make import make_site
+
+    folder = _folder(config)
+    ensure_collated(folder)
+    with locked(folder):
+        print(make_site(folder))
+    return EXIT_OK
+
+
 def verify(config: Config) -> int:
     """Check digests, the atlas, and a sample of activations."""
     from pipeline.inspection.verify import verify
@@ -182,6 +195,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "retry": retry,
     "collate": collate,
     "figure": figure,
+    "site": site,
     "verify": verify,
     "clean": clean,
 }
@@ -222,8 +236,9 @@ def _dispatch(argv: list[str]) -> int:
         return worker.main(rest)
     if command == "collate-here":
         from pipeline.collate import run as collation
+        from pipeline.site.make import finish_with_site
 
-        return collation.main(rest)
+        return collation.main(rest, last=finish_with_site)
     if command == "compare-here":
         from pipeline.collate import compare
 

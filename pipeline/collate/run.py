@@ -76,13 +76,19 @@ def ensure_collated(folder: OutputFolder) -> None:
             collate(folder, brief.settings if brief else how)
 
 
-def main(argv: list[str]) -> int:
-    """What the child does: `collate-here OUTPUT_FOLDER SETTINGS [anew]`."""
+def main(argv: list[str], last: Callable[[OutputFolder, CollateSettings], object]) -> int:
+    """What the child does: `collate-here OUTPUT_FOLDER SETTINGS [anew]`.
+
+    Args:
+        argv: its arguments.
+        last: what is to be done with the finished atlas.
+    """
     die_with_parent()
     folder = OutputFolder(Path(argv[0]))
     settings = build(CollateSettings, json.loads(argv[1]), "collate")
     try:
         collate_here(folder, settings, anew=argv[2:] == [_ANEW])
+        last(folder, settings)
     except (StorageError, OSError) as error:
         print(error, file=sys.stderr)
         return EXIT_IO

@@ -34,6 +34,7 @@ class Wanted:
         self.paths.update(map(folder.input, plan.inputs))
         # Whatever was drawn is kept; half-written files have names with a dot.
         self.paths.update(folder.figures.glob("[!.]*"))
+        self.paths.update(folder.site.rglob("[!.]*"))
         self._sound: dict[Path, bool] = {}
 
     def has(self, path: Path, model: str | None) -> bool:
