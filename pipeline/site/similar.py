@@ -87,13 +87,13 @@ class _Responses:
         rows = self._raw(start, stop) - self._mean
         rows = np.divide(rows, self._spread, out=np.zeros_like(rows), where=self._spread > 1e-12)
         length = np.linalg.norm(rows, axis=1, keepdims=True)
-        unit = np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
+        unit: NDArray[np.float64] = np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
         return unit.astype(np.float32)
 
     def _raw(self, start: int, stop: int) -> NDArray[np.float32]:
         """Responses (n, K) to the images that stand for channels; zeros where there are none."""
         lead = self._lead[start:stop]
-        found = np.zeros((len(lead), self._data.shape[-1]), np.float32)
+        found: NDArray[np.float32] = np.zeros((len(lead), self._data.shape[-1]), np.float32)
         for seed in np.unique(lead):
             place = (slice(start, start + len(lead)), int(seed))
             block = self._data[(*place, 0) if self._variants else place]
