@@ -126,10 +126,10 @@ def _made_up(shard: Shard, width: int, rng: np.random.Generator) -> ShardResult:
 def _textures(
     n: int, size: tuple[int, int], rng: np.random.Generator
 ) -> Iterator[NDArray[np.uint8]]:
-    """Coloured noise with the spectrum of photographs, in full contrast."""
+    """Coloured noise whose spectrum falls as that of optimised images, in their contrast."""
     height, width = size
     down, across = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
-    fall = 1 / np.maximum(np.hypot(down, across), 1 / max(size))
+    fall = np.maximum(np.hypot(down, across), 1 / max(size)) ** -1.5
     for _ in range(n):
         noise = rng.normal(size=(3, height, width // 2 + 1, 2)) @ (1, 1j)
         waves = np.fft.irfft2(noise * fall, s=size).transpose(1, 2, 0)

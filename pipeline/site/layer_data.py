@@ -40,6 +40,7 @@ def layer_facts(layer: Layer) -> dict[str, Any]:
         "shape": [int(side) for side in shape],
         "share": _finite(facts.get("flops_share")),
         "channels": len(layer.channels),
+        "some": None if layer.channels == list(range(len(layer.channels))) else layer.channels,
         "of": int(facts.get("n_channels", len(layer.channels))),
         "recipe": recipe_words(layer),
     }

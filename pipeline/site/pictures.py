@@ -77,7 +77,7 @@ def _write_sheet(
         sheet.paste(as_tile(pixels, (width, height)), corner)
         if has_large(layer):
             large = as_tile(pixels, fitted(image_size(layer), _LARGEST))
-            files.write_picture(f"{folder}/{large_name(row, *which)}", large, 88)
+            files.write_picture(f"{folder}/{large_name(row, *which)}", large)
     files.write_picture(f"{folder}/{sheet_name(*which, first // PER_SHEET)}", sheet)
 
 

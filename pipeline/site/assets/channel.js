@@ -111,9 +111,7 @@ function others(place, layer, data, row, seed, variant) {
 function statistics(place, data, row) {
   const lines = data.statistics.map(({ name, meaning }) => {
     const values = column(data, name, place.options);
-    const known = values.filter((value) => value !== null);
-    const below = known.filter((value) => value < values[row]).length;
-    const rank = values[row] === null || known.length < 2 ? null : below / (known.length - 1);
+    const rank = rankOf(values, row);
     const address = route({ model: place.model, layer: place.layer, options: { sort: name } });
     return element(
       "tr",
@@ -136,6 +134,15 @@ function statistics(place, data, row) {
       element("tbody", {}, ...lines),
     ),
   );
+}
+
+// What share of the other channels has less, equal ones counted by half; null if all are equal.
+function rankOf(values, row) {
+  const known = values.filter((value) => value !== null);
+  if (values[row] === null || known.every((value) => value === known[0])) return null;
+  const below = known.filter((value) => value < values[row]).length;
+  const equal = known.filter((value) => value === values[row]).length - 1;
+  return (below + equal / 2) / (known.length - 1);
 }
 
 function rankMark(rank) {

@@ -1,38 +1,49 @@
 // The ascent curve of an image, among those of the channel's other seeds.
 "use strict";
 
+const CURVE = { width: 320, height: 120, left: 2, right: 40, top: 8, bottom: 18 };
+
 function curve(steps, traces, chosen) {
-  const [width, height, left, bottom] = [320, 120, 4, 16];
   const values = traces.flat().filter((value) => value !== null);
   if (steps.length < 2 || !values.length) return null;
-  const low = Math.min(0, ...values);
-  const high = Math.max(...values, low + 1e-9);
-  const x = (step) => left + ((step - steps[0]) / (steps.at(-1) - steps[0])) * (width - 2 * left);
-  const y = (value) => 6 + (1 - (value - low) / (high - low)) * (height - bottom - 12);
+  const { x, y, low } = scales(steps, values);
   const line = (trace) =>
     trace
-      .map((value, place) => (value === null ? null : `${x(steps[place]).toFixed(1)},${y(value).toFixed(1)}`))
+      .map((value, place) => (value === null ? "" : `${x(steps[place])},${y(value)}`))
       .filter(Boolean)
       .join(" ");
-  const last = traces[chosen].at(-1);
-  const text = (at, anchor, words) =>
-    drawn("text", { x: at[0], y: at[1], "text-anchor": anchor }, words);
+  const own = traces[chosen];
+  const ends = [own.find((value) => value !== null) ?? null, own.findLast((value) => value !== null) ?? null];
+  const rest = traces.filter((_, place) => place !== chosen);
   return drawn(
     "svg",
     {
-      viewBox: `0 0 ${width} ${height}`,
+      viewBox: `0 0 ${CURVE.width} ${CURVE.height}`,
       class: "curve",
       role: "img",
-      "aria-label": `Objective during ascent: from ${brief(traces[chosen][0])} to ${brief(last)} in ${steps.at(-1)} steps`,
+      "aria-label": `Objective during ascent: from ${brief(ends[0])} to ${brief(ends[1])} in ${steps.at(-1)} steps`,
     },
-    drawn("line", { x1: left, x2: width - left, y1: y(low), y2: y(low), class: "axis" }),
-    ...traces
-      .map((trace, place) => [place, trace])
-      .filter(([place]) => place !== chosen)
-      .map(([, trace]) => drawn("polyline", { points: line(trace), class: "other" })),
-    drawn("polyline", { points: line(traces[chosen]), class: "own" }),
-    text([left, height - 3], "start", `step ${steps[0]}`),
-    text([width - left, height - 3], "end", `${steps.at(-1)}`),
-    text([width - left, y(last ?? high) + (y(last ?? high) < 24 ? 14 : -5)], "end", brief(last)),
+    drawn("line", { x1: x(steps[0]), x2: x(steps.at(-1)), y1: y(low), y2: y(low), class: "axis" }),
+    ...rest.map((trace) => drawn("polyline", { points: line(trace), class: "other" })),
+    drawn("polyline", { points: line(own), class: "own" }),
+    words(x(steps[0]), CURVE.height - 3, "start", `step ${steps[0]}`),
+    words(x(steps.at(-1)), CURVE.height - 3, "end", String(steps.at(-1))),
+    ends[1] === null ? "" : words(CURVE.width - CURVE.right + 5, y(ends[1]) + 4, "start", brief(ends[1])),
   );
 }
+
+// From steps and values to places; the axis is at 0, or at the least value if that is below.
+function scales(steps, values) {
+  const { width, height, left, right, top, bottom } = CURVE;
+  const low = Math.min(0, ...values);
+  const high = Math.max(...values, low + 1e-9);
+  const [first, last] = [steps[0], steps.at(-1)];
+  const rounded = (place) => Math.round(10 * place) / 10;
+  return {
+    low,
+    x: (step) => rounded(left + ((step - first) / (last - first)) * (width - left - right)),
+    y: (value) => rounded(top + (1 - (value - low) / (high - low)) * (height - top - bottom)),
+  };
+}
+
+const words = (x, y, anchor, text) => drawn("text", { x, y, "text-anchor": anchor }, text);

@@ -33,8 +33,9 @@ function layersCalled(name, number) {
 function likeness(name, model, layer) {
   const full = `${model}/${layer}`;
   if (name === layer || name === full) return 0;
-  if (layer.startsWith(name)) return 1;
-  return full.includes(name) ? 2 : null;
+  if (layer.endsWith(`.${name}`)) return 1;
+  if (layer.startsWith(name)) return 2;
+  return full.includes(name) ? 3 : null;
 }
 
 // Channels of the layer that is looked at, by number or by the name of a class.

@@ -21,7 +21,7 @@ function remember(name, value) {
   }
 }
 
-const now = { place: { options: {} }, target: null, wall: null, asked: 0 };
+const now = { place: { options: {} }, target: null, wall: null, asked: 0, shown: 0 };
 const search = new Search(() => now);
 const help = helpDialog();
 
@@ -65,6 +65,7 @@ async function show() {
     main.replaceChildren(view);
     view.append(element("h1", {}, "Not there"), element("p.notice", {}, error.message));
   }
+  now.shown = turn;
 }
 
 // The data that a view needs.
@@ -84,7 +85,8 @@ function fillView(view, place, target, data, block, before) {
   else if (place.channel !== undefined) channelView(view, place, target, data, block);
   else now.wall = gridView(view, place, target, data);
   const heading = view.querySelector("h1").textContent;
-  document.title = `${heading} · ${layerAtlas.known("index").title}`;
+  const { title } = layerAtlas.known("index");
+  document.title = `${heading} · ${heading === title ? "Layer Atlas" : title}`;
   settle(place, before);
 }
 
