@@ -3,11 +3,11 @@
     python scripts/benchmark_site.py
     python scripts/benchmark_site.py --layers 15 --channels 2048 --size 128 --no-browser
 
-Makes layers of so many channels in a temporary folder, with images of random texture, writes shards,
-atlas and site by the package's own means, each command in a process of its own, and looks at the
-first layer with Chromium, if that is there: how long the first view takes, and for how long tiles
-stay blank while the wheel is turned to the end. What is blank is seen on the frames that the browser
-shows, not asked of the page.
+Makes layers of so many channels in a temporary folder, with images of random texture. Shards, atlas
+and site are written by the package's own means, the latter two by commands in processes of their
+own. Then Chromium opens the first layer: how long does the first view take, and for how long do
+tiles stay blank while the wheel is turned to the end? What is blank is seen on the frames that the
+browser shows, not asked of the page.
 """
 
 import argparse

@@ -14,6 +14,8 @@ from pipeline.reader import Layer
 
 NEIGHBOURS = 12
 _BLOCK_BYTES = 2**25
+_STILL = 1e-6
+"""What is spread less does not tell channels apart, and what is shorter has no direction."""
 
 
 def nearest(layer: Layer, lead: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
@@ -74,29 +76,33 @@ class _Responses:
             yield start, self._standard(start, start + self._rows)
 
     def _moments(self, width: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean and standard deviation of each response (K,)."""
-        total, squares = np.zeros(width), np.zeros(width)
+        """Mean and standard deviation of each response (K,), of the images that there are."""
+        count, total, squares = 0, np.zeros(width), np.zeros(width)
         for start in range(0, len(self._lead), self._rows):
-            block = self._raw(start, start + self._rows).astype(np.float64)
-            total += block.sum(axis=0)
-            squares += np.square(block).sum(axis=0)
-        mean = total / len(self._lead)
-        return mean, np.sqrt(np.maximum(squares / len(self._lead) - mean**2, 0))
+            block = self._raw(start, start + self._rows)
+            made = block[np.isfinite(block).all(axis=1)].astype(np.float64)
+            count += len(made)
+            total += made.sum(axis=0)
+            squares += np.square(made).sum(axis=0)
+        mean = total / max(count, 1)
+        return mean, np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 0))
 
     def _standard(self, start: int, stop: int) -> NDArray[np.float32]:
-        rows = self._raw(start, stop) - self._mean
-        rows = np.divide(rows, self._spread, out=np.zeros_like(rows), where=self._spread > 1e-12)
+        """Rows (n, K) of length 1; zeros where there is no image."""
+        raw = self._raw(start, stop)
+        made = np.isfinite(raw).all(axis=1, keepdims=True)
+        rows = np.where(made, raw - self._mean, 0.0)
+        rows = np.divide(rows, self._spread, out=np.zeros_like(rows), where=self._spread > _STILL)
         length = np.linalg.norm(rows, axis=1, keepdims=True)
-        unit: NDArray[np.float64] = np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
-        return unit.astype(np.float32)
+        unit = np.divide(rows, length, out=np.zeros_like(rows), where=length > _STILL)
+        return np.asarray(unit, np.float32)
 
     def _raw(self, start: int, stop: int) -> NDArray[np.float32]:
-        """Responses (n, K) to the images that stand for channels; zeros where there are none."""
+        """Responses (n, K) to the images that stand for channels; NaN where there are none."""
         lead = self._lead[start:stop]
-        found: NDArray[np.float32] = np.zeros((len(lead), self._data.shape[-1]), np.float32)
+        found: NDArray[np.float32] = np.empty((len(lead), self._data.shape[-1]), np.float32)
         for seed in np.unique(lead):
             place = (slice(start, start + len(lead)), int(seed))
             block = self._data[(*place, 0) if self._variants else place]
             found[lead == seed] = block[lead == seed]
-        found[~np.isfinite(found)] = 0
         return found

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -94,12 +93,3 @@ def visit(window: Visit) -> Iterator[Visit]:
     window.reset()
     yield window
     assert window.wrong == []
-
-
-@pytest.fixture
-def copied(browsed: OutputFolder, tmp_path: Path) -> OutputFolder:
-    """The atlas alone, in a folder of its own, without a manifest."""
-    folder = OutputFolder(tmp_path / "copied")
-    folder.root.mkdir()
-    shutil.copy(browsed.atlas, folder.atlas)
-    return folder
