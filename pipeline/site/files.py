@@ -6,6 +6,7 @@ whole and at once: until then the site is the one from before.
 
 import io
 import os
+import re
 import shutil
 from collections import deque
 from collections.abc import Iterator
@@ -16,9 +17,12 @@ from pathlib import Path
 from PIL import Image
 
 from pipeline.errors import StorageError
-from pipeline.store.files import read_object, write_atomically, write_json
+from pipeline.store.files import read_at_most, read_object, write_atomically, write_json
+from pipeline.store.sealed_file import CorruptFile
 
 _LISTING = "files.json"
+_MOST_BYTES = 2**20
+"""Of a first page."""
 _WAITING = 4
 """Pictures that wait to be encoded, in memory, at most."""
 
@@ -78,6 +82,16 @@ def is_complete(root: Path) -> bool:
         return all((root / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError):
         return False
+
+
+def folder_of(site: Path) -> str | None:
+    """The folder that a site's first page names; None if there is no page, or another one."""
+    try:
+        page = read_at_most(site / "index.html", _MOST_BYTES).decode()
+    except (OSError, ValueError, CorruptFile):
+        return None
+    found = re.search(r'name="layer-atlas-site" content="([0-9a-f]+)"', page)
+    return found[1] if found else None
 
 
 def put_up(site: Path, folder: str, page: str) -> None:

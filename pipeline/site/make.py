@@ -1,7 +1,6 @@
 """Make the site of an output folder: what it shows, its pages, and when it must be made again."""
 
 import hashlib
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pipeline.reader import Atlas, Layer, Model, open_atlas
 from pipeline.settings.config import CollateSettings
 from pipeline.settings.records import digest
-from pipeline.site.files import SiteFiles, is_complete, put_up, site_files
-from pipeline.site.layer_data import channel_blocks, layer_data, layer_facts
+from pipeline.site.files import SiteFiles, folder_of, is_complete, put_up, site_files
+from pipeline.site.layer_data import channel_blocks, layer_data, layer_facts, leads
 from pipeline.site.photographs import Photographs
 from pipeline.site.pictures import STRIP, write_images, write_strip
 from pipeline.site.script import script
@@ -47,7 +46,7 @@ def make_site(folder: OutputFolder) -> Path:
     page = folder.site / "index.html"
     with open_atlas(folder.atlas) as atlas:
         name = _identity(folder, atlas)
-        if _named_by(page) == name and is_complete(folder.site / name):
+        if folder_of(folder.site) == name and is_complete(folder.site / name):
             return page
         with site_files(folder.site / name) as files:
             _write_all(files, atlas, folder.root.name)
@@ -62,15 +61,6 @@ def _identity(folder: OutputFolder, atlas: Atlas) -> str:
         code.update(path.read_bytes())
     made_of = [atlas.content or atlas.created, folder.root.name, code.hexdigest()]
     return digest(made_of)[:_DIGITS]
-
-
-def _named_by(page: Path) -> str | None:
-    """The folder that a first page names; None if there is no page, or another one."""
-    try:
-        found = re.search(r'name="layer-atlas-site" content="([0-9a-f]+)"', page.read_text())
-    except (OSError, ValueError):
-        return None
-    return found[1] if found else None
 
 
 def _page(title: str, folder: str) -> str:
@@ -107,8 +97,7 @@ def _model_facts(model: Model) -> dict[str, Any]:
 
 def _write_layer(files: SiteFiles, folder: str, layer: Layer) -> dict[str, Any]:
     """Write everything of a layer; returns what the overview must know of it."""
-    strongest = layer.strongest(STRIP) if "activation_robust" in layer else layer.channels[:STRIP]
-    tile = write_strip(files, folder, layer, [layer.row(channel) for channel in strongest])
+    strip = _write_strip(files, folder, layer)
     write_images(files, folder, layer)
     files.write(f"{folder}/layer.js", script(f"{folder}/layer", layer_data(layer)))
     for number, block in channel_blocks(layer):
@@ -117,5 +106,13 @@ def _write_layer(files: SiteFiles, folder: str, layer: Layer) -> dict[str, Any]:
     photographs = Photographs(layer)
     for row in range(len(layer.channels) if photographs.across else 0):
         photographs.write(files, folder, row)
-    strip = {"count": len(strongest), "tile": list(tile), "channels": strongest}
     return {**layer_facts(layer), "folder": folder, "strip": strip}
+
+
+def _write_strip(files: SiteFiles, folder: str, layer: Layer) -> dict[str, Any]:
+    """Write the images that stand for a layer: its strongest, by the image that leads each."""
+    by = next((name for name in ("activation_robust", "activation") if name in layer), None)
+    channels = layer.strongest(STRIP, by) if by else layer.channels[:STRIP]
+    rows, lead = [layer.row(channel) for channel in channels], leads(layer)
+    tile = write_strip(files, folder, layer, [(row, int(lead[row])) for row in rows])
+    return {"count": len(rows), "tile": list(tile)}

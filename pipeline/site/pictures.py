@@ -92,21 +92,22 @@ def _images(
         yield row, None if missing else np.asarray(images[place])
 
 
-def write_strip(files: SiteFiles, folder: str, layer: Layer, rows: list[int]) -> tuple[int, int]:
-    """Write some of a layer's first images side by side; returns the size of a tile.
+def write_strip(
+    files: SiteFiles, folder: str, layer: Layer, places: list[tuple[int, int]]
+) -> tuple[int, int]:
+    """Write some of a layer's images side by side; returns the size of a tile.
 
     Args:
         files: to write to.
         folder: of the layer.
         layer: whose images.
-        rows: of which channels.
+        places: row and seed of each.
     """
     width, height = fitted(image_size(layer), _STRIP_TILE)
-    strip = Image.new("RGB", (max(1, len(rows)) * width, height), _GROUND)
-    for place, row in enumerate(rows):
-        images = _images(layer, (0, 0), range(row, row + 1))
-        for _, pixels in images:
+    strip = Image.new("RGB", (max(1, len(places)) * width, height), _GROUND)
+    for across, (row, seed) in enumerate(places):
+        for _, pixels in _images(layer, (seed, 0), range(row, row + 1)):
             if pixels is not None:
-                strip.paste(as_tile(pixels, (width, height)), (place * width, 0))
+                strip.paste(as_tile(pixels, (width, height)), (across * width, 0))
     files.write_picture(f"{folder}/strip.jpg", strip)
     return width, height

@@ -23,7 +23,7 @@ def written(root: Path, size: tuple[int, int], count: int, **more: object) -> tu
     with open_atlas(file) as atlas, site_files(root / "site") as files:
         layer = atlas["toy/a"]
         write_images(files, "a", layer)
-        write_strip(files, "a", layer, [count - 1, 1])
+        write_strip(files, "a", layer, [(count - 1, 0), (1, 0)])
         return root / "site" / "a", layer["image"]
 
 

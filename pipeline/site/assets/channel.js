@@ -11,7 +11,7 @@ function channelView(view, place, { model, layer }, data, block) {
     element(
       "div.heading",
       {},
-      element("h1", {}, element("span.quiet", {}, `${layer.name} `), data.labels[row]),
+      element("h1", {}, element("span.of", {}, layer.name), ` ${data.labels[row]}`),
       neighbours(place, data, row),
     ),
     element(
@@ -217,7 +217,7 @@ function alike(place, layer, data, block, inBlock) {
       ),
     ),
   );
-  return [section("Answered most alike", element("ul.alike", {}, ...links))];
+  return [section("Most similar by response", element("ul.alike", {}, ...links))];
 }
 
 // The channel of this number in other layers: those of the same block first, then the rest.
