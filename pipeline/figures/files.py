@@ -14,8 +14,8 @@ from matplotlib.backends.backend_pdf import PdfPages
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from pipeline.figures.paper.sheet import Sheet
 from pipeline.figures.provenance import KEY
-from pipeline.figures.sheet import Sheet
 from pipeline.settings.figures import Format
 
 _CREATOR = "Layer Atlas"

@@ -18,7 +18,7 @@ from pipeline.errors import UserError
 from pipeline.figures.base import Drawing
 from pipeline.figures.files import Rendered
 from pipeline.figures.make import KINDS
-from pipeline.figures.sheet import Sheet, style
+from pipeline.figures.paper.sheet import Sheet, style
 from pipeline.reader import Atlas
 from pipeline.settings.figures import (
     Drawable,
