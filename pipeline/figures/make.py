@@ -69,7 +69,7 @@ def _draw(folder: OutputFolder, atlas: Atlas, settings: Drawable) -> list[str]:
     for end, data in files.items():
         write_atomically(folder.figures / f"{name}{end}", data)
     _remove_others(folder, name, files)
-    caption = f"% {provenance.command}\n{caption_tex(drawing)}"
+    caption = f"% {provenance.command}\n{caption_tex(atlas, drawing)}"
     write_atomically(folder.figures / f"{name}.caption.tex", caption.encode())
     methods = methods_text(atlas, drawing)
     write_atomically(folder.figures / f"{name}.methods.md", methods.encode())

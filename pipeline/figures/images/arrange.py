@@ -9,6 +9,8 @@ from pipeline.figures.images.grid import Grid, Measures, Shapes
 
 _RAGGED = 3.0
 """How much an empty place in a last row is worse than images of another size."""
+_CUT = 0.5
+"""How bad it is that the rows of a table stand side by side."""
 _PATIENT = 1 / 3
 """Where pages are turned anyway, images are so far on the way from the smallest to the best."""
 
@@ -40,7 +42,8 @@ def plan_grid(
     columns = max(map(max, shapes))
     strips = max(map(len, shapes))
     found: list[Grid] = []
-    for count in range(1, strips + 1) if across is None else [across]:
+    one = measures.tree[0] > 0 or (measures.table and len(shapes) == 1)
+    for count in [across or 1] if across or one else range(1, strips + 1):
         grids = [Grid(shapes, measures, count, columns, least)]
         if count == 1 and columns > 1 and not whole:
             grids += [Grid(shapes, measures, 1, c, least) for c in range(1, columns)]
@@ -76,7 +79,8 @@ def _best(found: Sequence[Grid], whole: bool) -> Grid:
 def _cost(grid: Grid, best: int) -> float:
     """What is wrong with an arrangement on one page."""
     tall = math.log(max(grid.pages[0].height / grid.measures.tall, 1.0))
-    return _misfit(grid, best) + _RAGGED * _empty(grid) + tall
+    cut = _CUT if grid.measures.table and grid.across > 1 else 0.0
+    return _misfit(grid, best) + _RAGGED * _empty(grid) + tall + cut
 
 
 def _misfit(grid: Grid, best: int) -> float:

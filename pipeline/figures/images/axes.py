@@ -81,7 +81,7 @@ class Axes:
 
     def __init__(self, chosen: Sequence[Chosen], settings: ImagesFigure) -> None:
         self.chosen, self.settings = chosen, settings
-        self._used = {settings.rows, settings.columns}
+        self.used = {settings.rows, settings.columns}
         self._check_values()
         self._check_channels()
         self._check_models()
@@ -89,7 +89,7 @@ class Axes:
     def _check_values(self) -> None:
         for axis in ("seeds", "variants", "steps"):
             several = getattr(self.settings, axis)
-            if axis not in self._used and several and len(several) > 1:
+            if axis not in self.used and several and len(several) > 1:
                 raise UserError(
                     f"figure.{axis} names {len(several)}, but neither rows nor columns are {axis}: "
                     f"take figure.columns={axis}, or one of them."
@@ -97,7 +97,7 @@ class Axes:
 
     def _check_channels(self) -> None:
         many = max(len(chosen.channels) for chosen in self.chosen)
-        if "channels" not in self._used and self._used & {"layers", "models"} and many > 1:
+        if "channels" not in self.used and self.used & {"layers", "models"} and many > 1:
             raise UserError(
                 f"figure.channels selects {many} channels of a layer, but neither rows nor columns "
                 "are channels: choose one, such as figure.channels={top: 1}."
@@ -106,7 +106,7 @@ class Axes:
     def _check_models(self) -> None:
         models = [chosen.layer.model.name for chosen in self.chosen]
         twice = next((model for model in models if models.count(model) > 1), None)
-        if twice is not None and "models" in self._used and "layers" not in self._used:
+        if twice is not None and "models" in self.used and "layers" not in self.used:
             raise UserError(
                 f"model {twice!r} has several layers, but neither rows nor columns are layers: "
                 "choose one of each model by figure.layers."
@@ -118,9 +118,9 @@ class Axes:
         return [self._block(*start) for start in self._starts()]
 
     def _starts(self) -> Iterator[tuple[Chosen | None, int | None]]:
-        spread = self._used & {"layers", "models"}
+        spread = self.used & {"layers", "models"}
         for chosen in [None] if spread else self.chosen:
-            if "channels" in self._used or chosen is None:
+            if "channels" in self.used or chosen is None:
                 yield chosen, None
             else:
                 yield from ((chosen, rank) for rank in range(len(chosen.channels)))
@@ -155,7 +155,7 @@ class Axes:
     def _along_layers(self, at: _At) -> Iterator[_At]:
         """Layers, each of its model; by name alone where models are the other axis."""
         layers = [chosen.layer for chosen in self.chosen]
-        if "models" in self._used:
+        if "models" in self.used:
             yield from (replace(at, layer=name) for name in dict.fromkeys(x.name for x in layers))
         else:
             yield from (replace(at, model=x.model.name, layer=x.name) for x in layers)

@@ -1,12 +1,13 @@
 """What a figure of images says: sections of strips, their titles, labels, headings and brackets."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from numpy.typing import NDArray
 
+from pipeline.errors import UserError
 from pipeline.figures.images.axes import Axes, Block, Line, Shot
 from pipeline.figures.selection.choose import Chosen
 from pipeline.figures.selection.shown import Shown
@@ -45,6 +46,8 @@ class Section:
     title: str
     headings: tuple[str, ...]
     """Of the columns; none where what is in them differs from strip to strip."""
+    groups: tuple[str, ...]
+    """Of the columns, likewise: a bracket holds neighbours of one group together."""
     strips: tuple[Strip, ...]
 
 
@@ -85,8 +88,21 @@ class Content:
 
     def _section(self, block: Block) -> Section:
         headings = self._headings(block)
-        strips = tuple(self._strip(line, bool(headings)) for line in block.lines)
-        return Section(self._title(block), headings, strips)
+        columns = (self.settings.columns,) if self.settings.columns else ()
+        labels = self._labels(block)
+        # What neither a label nor a heading can tell is written under each image.
+        untold = () if labels else (self.settings.rows,)
+        strips = tuple(
+            Strip(
+                label,
+                line,
+                words=tuple(self._words(s, untold if headings else columns + untold) for s in line),
+                broken_words=tuple(self._words(shot, columns + untold) for shot in line),
+                group=self._row_group(line),
+            )
+            for line, label in zip(block.lines, labels or [""] * len(block.lines), strict=True)
+        )
+        return Section(self._title(block), headings, self._column_groups(block), strips)
 
     def _title(self, block: Block) -> str:
         """What the images of a section have in common, if there are other sections."""
@@ -104,27 +120,22 @@ class Content:
     def _headings(self, block: Block) -> tuple[str, ...]:
         """What the images of each column have in common, if those of every column do."""
         axis = self.settings.columns
-        if axis is None:
+        return _in_common(_columns(block), lambda shot: name_along(axis, shot)) if axis else ()
+
+    def _labels(self, block: Block) -> tuple[str, ...]:
+        """What the images of each row have in common, if those of every row do."""
+        axis = self.settings.rows
+        if self.settings.columns is None:
             return ()
-        wide = max(map(len, block.lines))
-        columns = [[line[i] for line in block.lines if i < len(line)] for i in range(wide)]
-        names = [{name_along(axis, shot) for shot in column if shot} for column in columns]
-        return tuple(found.pop() for found in names) if all(len(n) == 1 for n in names) else ()
+        return _in_common(block.lines, lambda shot: name_along(axis, shot))
 
-    def _strip(self, line: Line, headed: bool) -> Strip:
-        rows, columns = self.settings.rows, self.settings.columns
-        names = {name_along(rows, shot) for shot in line if shot}
-        label = names.pop() if columns and len(names) == 1 else ""
-        broken = tuple(self._words(shot, columns or rows) for shot in line)
-        words = tuple(self._words(shot, None) for shot in line) if headed else broken
-        return Strip(label, line, words, broken, self._group(line))
-
-    def _words(self, shot: Shot | None, axis: Axis | None) -> Words:
-        """What is written under an image: its name along an axis, its fate, a statistic."""
+    def _words(self, shot: Shot | None, axes: Sequence[Axis]) -> Words:
+        """What is written under an image: its names along axes, its fate, a statistic."""
         if shot is None or not self.settings.labels:
             return ()
-        name = name_along(axis, shot) if axis else ""
-        return tuple(filter(None, (name + MARKS.get(shot.fate, ""), self._tell(shot))))
+        names = [name_along(axis, shot) for axis in axes] or [""]
+        names[-1] += MARKS.get(shot.fate, "")
+        return tuple(filter(None, (*names, self._tell(shot))))
 
     def _tell(self, shot: Shot) -> str:
         name, layer = self.settings.tell, shot.layer
@@ -137,12 +148,25 @@ class Content:
         place = layer.place(shot.channel, shot.seed, shot.variant)
         return short_number(float(values[place[: values.ndim]]))
 
-    def _group(self, line: Line) -> str:
+    def _row_group(self, line: Line) -> str:
         """What a strip has in common with its neighbours: a cluster, or a model."""
         shot = next((shot for shot in line if shot), None)
-        if shot is not None and self.settings.rows == "layers" and self._several_models:
+        return self._group(shot, self.settings.rows) if shot else ""
+
+    def _column_groups(self, block: Block) -> tuple[str, ...]:
+        """The same of columns. Raises UserError where every row has other groups."""
+        axis = self.settings.columns
+        if axis is None:
+            return ()
+        groups = _in_common(_columns(block), lambda shot: self._group(shot, axis))
+        if self.settings.clusters and axis == "channels" and not groups:
+            raise UserError("clusters along columns are of one layer: choose it by figure.layers.")
+        return groups if any(groups) else ()
+
+    def _group(self, shot: Shot, axis: Axis) -> str:
+        if axis == "layers" and self._several_models and "models" not in self._axes.used:
             return shot.layer.model.name
-        if shot is not None and self.settings.rows == "channels" and self.settings.clusters:
+        if axis == "channels" and self.settings.clusters:
             return self._clusters[shot.layer.title, shot.channel]
         return ""
 
@@ -158,6 +182,17 @@ class Content:
             for chosen in self.chosen
             for channel, name in zip(chosen.channels, chosen.clusters(count), strict=True)
         }
+
+
+def _columns(block: Block) -> list[Line]:
+    wide = max(map(len, block.lines))
+    return [tuple(line[i] for line in block.lines if i < len(line)) for i in range(wide)]
+
+
+def _in_common(lines: Sequence[Line], tell: Callable[[Shot], str]) -> tuple[str, ...]:
+    """What is the same of all images of a line, line by line; nothing if any line lacks that."""
+    found = [{tell(shot) for shot in line if shot} for line in lines]
+    return tuple(names.pop() for names in found) if all(len(n) == 1 for n in found) else ()
 
 
 def short_number(value: float) -> str:

@@ -52,11 +52,10 @@ def _pages(content: Content, paper: Paper, grid: Grid) -> Iterator[Sheet]:
 def grid_of(content: Content, paper: Paper) -> Grid:
     """Where everything goes. Raises UserError if there is no room."""
     settings = content.settings
-    beside = settings.dendrogram and settings.rows == "channels"
     return plan_grid(
         [[len(strip.shots) for strip in section.strips] for section in content.sections],
         measures_of(content, paper),
-        across=1 if beside else settings.across,
+        across=settings.across,
         tile=None if settings.tile is None else paper.dots(settings.tile),
         whole=settings.dendrogram,
     )
@@ -83,8 +82,10 @@ def measures_of(content: Content, paper: Paper) -> Measures:
         heading=paper.letters.line(paper.format.text) + 2 * gap if sections[0].title else 0,
         header=line if any(section.headings for section in sections) else 0,
         bracket=line + gap if any(strip.group for strip in strips) else 0,
+        column_bracket=line + gap if any(section.groups for section in sections) else 0,
         tree=_tree(content, paper),
         photographs=photographs,
+        table=content.settings.columns is not None and content.settings.rows != "channels",
     )
 
 

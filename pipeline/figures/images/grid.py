@@ -50,10 +50,15 @@ class Measures:
     """Height of the headings of columns."""
     bracket: int
     """Room for brackets: above rows where strips stand side by side, else to the left of all."""
+    column_bracket: int
+    """Room for brackets above columns."""
     tree: tuple[int, int]
     """Room for a tree of similarity: to the left of all, and above."""
     photographs: int
     """How many small photographs stand at the end of each strip, as high as its images."""
+    table: bool
+    """Strips had better stand below each other: of channels there are many, but a table of, say,
+    seeds by steps is read as one."""
 
     @property
     def photograph_grid(self) -> tuple[int, int]:
@@ -130,8 +135,8 @@ class Grid:
 
     @property
     def header(self) -> int:
-        """Height of the headings of columns."""
-        return 0 if self.broken else self.measures.header
+        """Height of the headings of columns, and of brackets above them."""
+        return 0 if self.broken else self.measures.header + self.measures.column_bracket
 
     @property
     def photograph(self) -> int:
@@ -172,7 +177,8 @@ class Grid:
     @property
     def above(self) -> int:
         """Height of what stands above each row."""
-        return self.measures.bracket if self.across > 1 else 0
+        columns = self.measures.column_bracket if self.broken else 0
+        return columns + (self.measures.bracket if self.across > 1 else 0)
 
     @property
     def row_height(self) -> int:

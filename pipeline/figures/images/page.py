@@ -57,7 +57,11 @@ class _Painter:
             self.sheet.lines([[(0, y), (self.paper.width, y)]], HAIR)
         if self.grid.header:
             across = min(self.grid.across, len(section.strips))
-            self._columns(section.headings, top + self.grid.measures.heading, across)
+            top += self.grid.measures.heading + self.grid.measures.column_bracket
+            self._columns(section.headings, top, across)
+            for place in range(across):
+                row = Row(heading.section, 0, across, 0, top)
+                self._column_brackets(row, place)
 
     def _columns(self, headings: Sequence[str], top: int, across: int) -> None:
         room = self.grid.tile + self.paper.gap // 2
@@ -82,6 +86,8 @@ class _Painter:
                 self._words(box, words[column])
         if labelled and strip.label:
             self._label(strip.label, self.grid.strip_left(place), row.top)
+        if self.grid.broken:
+            self._column_brackets(row, place)
         if row.start == 0 and self.grid.measures.photographs:
             self._photographs(strip, row, place)
 
@@ -138,16 +144,25 @@ class _Painter:
         for row in page.rows if above else ():
             strips = self.content.sections[row.section].strips[row.first : row.first + row.count]
             for group, places in runs(strip.group for strip in strips):
-                self._bracket_above(group, row, places)
+                left = self.grid.strip_left(places[0])
+                right = self.grid.strip_left(places[-1]) + self.grid.strip_width
+                self._bracket_above(group, row.top, left, right)
         if not above:
             groups = [self.content.sections[r.section].strips[r.first].group for r in page.rows]
             for group, places in runs(groups):
                 self._bracket_beside(group, page.rows[places[0]], page.rows[places[-1]])
 
-    def _bracket_above(self, group: str, row: Row, places: Sequence[int]) -> None:
-        left = self.grid.strip_left(places[0])
-        right = self.grid.strip_left(places[-1]) + self.grid.strip_width
-        y = row.top - self.paper.gap
+    def _column_brackets(self, row: Row, place: int) -> None:
+        """Lines above neighbouring columns of one group, of those that are in this row."""
+        groups = self.content.sections[row.section].groups
+        for group, columns in runs(groups[row.start : row.start + self.grid.per_line]):
+            first, last = row.start + columns[0], row.start + columns[-1]
+            left, _, _, _ = self.grid.image(row, place, first)
+            _, _, right, _ = self.grid.image(row, place, last)
+            self._bracket_above(group, row.top, left, right)
+
+    def _bracket_above(self, group: str, top: int, left: int, right: int) -> None:
+        y = top - self.paper.gap
         self.sheet.lines([[(left, y), (right, y)]])
         size = self._size([group], right - left)
         words = self.letters.shortened(group, size, right - left)
@@ -170,7 +185,7 @@ class _Painter:
         grid, (beside, above) = self.grid, self.grid.measures.tree
         room = max(beside, above) - 2 * self.paper.gap
         if beside:
-            leaves = [row.top + grid.tile_height / 2 for row in page.rows]
+            leaves: list[float] = [row.top + grid.tile_height / 2 for row in page.rows]
             end = grid.left - (grid.before - beside) - 2 * self.paper.gap
             lines = tree_lines(tree, leaves, lambda along, deep: (end - deep * room, along))
         else:

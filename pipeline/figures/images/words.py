@@ -3,12 +3,7 @@
 from collections.abc import Iterator
 
 from pipeline.figures.images.content import MARKS, Content
-from pipeline.figures.words.selection import (
-    order_words,
-    selection_methods,
-    selection_words,
-    shown_words,
-)
+from pipeline.figures.words.selection import selection_methods, what_is_shown
 from pipeline.wording import counted
 
 _FATES = {
@@ -25,11 +20,10 @@ def caption_of(content: Content) -> str:
 
 def _caption(content: Content) -> Iterator[str]:
     settings = content.settings
-    how = (selection_words(settings.channels), order_words(settings.order))
-    yield ", ".join(filter(None, (f"Images for {shown_words(content.chosen)}", *how))) + "."
+    yield f"Images for {what_is_shown(content.chosen, settings.channels, settings.order)}."
     if settings.columns is not None:
         yield f"Rows: {settings.rows}; columns: {settings.columns}."
-    if settings.clusters and settings.rows == "channels":
+    if settings.clusters:
         yield f"Brackets: {counted(settings.clusters, 'group')} of similar channels."
     if settings.dendrogram:
         yield "Tree: similarity, by average linkage."

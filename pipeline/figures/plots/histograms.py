@@ -14,15 +14,15 @@ from pipeline.figures.paper.sheet import COLOURS, FAINT, Sheet
 from pipeline.figures.plots.panels import Panels, legend, number_text
 from pipeline.figures.selection.choose import Chosen, choose, chosen_layers, titles_of
 from pipeline.figures.selection.shown import Shown
+from pipeline.figures.words.selection import selection_methods, what_is_shown
 from pipeline.reader import Atlas
 from pipeline.settings.figures import HistogramsFigure
 
 _NAMES = (("photographs", FAINT), ("strongest", COLOURS[1]), ("images", COLOURS[0]))
 _GREY = "#c9c9cf"
 _BINS = 60
-_TICKS = (-5, -2, 0, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 10_000)
-_APART = 0.55
-"""Ticks stand at least so far apart, in the space of the axis."""
+_TICKS = (0, 10, 100, 1000, 10_000, -10, 5, 50, 500, -5, 2, 20, 200, -2)
+"""Those that come first are told first, the others where there is room."""
 
 Numbers = NDArray[np.float64]
 
@@ -55,9 +55,11 @@ def draw_histograms(atlas: Atlas, settings: HistogramsFigure) -> Drawing:
             "dataset=folder dataset.path=photographs, or take figure=traces."
         )
     chosen = tuple(choose(Shown(layer), settings.channels, "chosen") for layer in known)
-    paper = Paper(settings, _CAPTION)
+    caption = f"{_CAPTION} Shown: {what_is_shown(chosen, settings.channels, 'chosen')}."
+    methods = " ".join([*selection_methods(settings.channels, "chosen", None), _METHODS])
+    paper = Paper(settings, caption)
     panels = Panels(paper, titles_of(chosen), "response (s.d. of photographs)", "share")
-    return Drawing(_pages(panels, chosen), _CAPTION, _METHODS, chosen)
+    return Drawing(_pages(panels, chosen), caption, methods, chosen)
 
 
 _CAPTION = (
@@ -78,8 +80,9 @@ def _pages(panels: Panels, chosen: Sequence[Chosen]) -> Iterator[Sheet]:
     for number, (sheet, all_axes) in enumerate(panels.drawn()):
         for axes in all_axes:
             _draw(axes, next(rest), edges)
+            _tell_ticks(axes, edges, panels.paper)
         if number == 0:
-            legend(all_axes[0], panels.paper, _NAMES, "upper right")
+            legend(all_axes[0], panels.paper, _NAMES)
         yield sheet
 
 
@@ -121,8 +124,6 @@ def _draw(axes: Axes, found: Distributions, edges: Numbers) -> None:
     axes.stairs(_shares(found.strongest, edges), edges, color=COLOURS[1], linewidth=0.9)
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(bottom=0)
-    ticks = _ticks(edges)
-    axes.set_xticks(np.arcsinh(ticks), [number_text(tick) for tick in ticks])
 
 
 def _shares(values: Numbers, edges: Numbers) -> Numbers:
@@ -139,12 +140,18 @@ def pooled(found: Distributions, edges: Numbers) -> Numbers:
     return np.diff(np.mean(below, axis=0)) if below else np.zeros(len(edges) - 1)
 
 
-def _ticks(edges: Numbers) -> list[int]:
-    """Round numbers along the axis, none too near to the one before."""
+def _tell_ticks(axes: Axes, edges: Numbers, paper: Paper) -> None:
+    """Round numbers along the axis, none of which touches another."""
     ticks: list[int] = []
+    scale = axes.get_window_extent().width / (edges[-1] - edges[0])
+    widths = {t: paper.letters.width(number_text(t), paper.format.small) for t in _TICKS}
+
+    def free(a: int, b: int) -> bool:
+        room = abs(np.arcsinh(a) - np.arcsinh(b)) * scale
+        return bool(room > (widths[a] + widths[b]) / 2 + 2 * paper.gap)
+
     for tick in _TICKS:
-        place = np.arcsinh(tick)
-        apart = (edges[-1] - edges[0]) * _APART / 5
-        if edges[0] <= place <= edges[-1] and (not ticks or place - np.arcsinh(ticks[-1]) > apart):
+        inside = edges[0] <= np.arcsinh(tick) <= edges[-1]
+        if inside and all(free(tick, other) for other in ticks):
             ticks.append(tick)
-    return ticks
+    axes.set_xticks(np.arcsinh(ticks), [number_text(tick) for tick in ticks])

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -38,6 +37,8 @@ class Panels:
     foot: int = 0
     """Height of what stands along the lower axes, if those are not numbers; along the lowest one
     alone if there is but one panel in a row."""
+    together: int = 1
+    """So many panels that follow each other stand side by side, if there is room."""
 
     @property
     def _line(self) -> int:
@@ -67,8 +68,12 @@ class Panels:
     def across(self) -> int:
         """Panels side by side: as even rows as possible."""
         step = max(self._usual, self.wanted) + self._before + self.paper.gap
-        rows = math.ceil(len(self.titles) / max(1, round(self._room / step)))
-        return math.ceil(len(self.titles) / rows)
+        most = max(1, round(self._room / step))
+        if most >= self.together:
+            most -= most % self.together
+        rows = math.ceil(len(self.titles) / most)
+        across = math.ceil(len(self.titles) / rows)
+        return min(most, math.ceil(across / self.together) * self.together)
 
     @cached_property
     def size(self) -> tuple[int, int]:
@@ -157,22 +162,15 @@ def number_text(value: float) -> str:
     return f"{value:g}".replace("-", "−") if abs(value) > 1e-12 else "0"
 
 
-def legend(
-    axes: Axes,
-    paper: Paper,
-    names: Sequence[tuple[str, str]],
-    corner: Literal["upper right", "lower right"],
-) -> None:
-    """Names in their colours, line by line, in a corner; above what is drawn there is made room."""
+def legend(axes: Axes, paper: Paper, names: Sequence[tuple[str, str]]) -> None:
+    """Names in their colours, line by line, at the right above what is drawn."""
     step = paper.letters.line(paper.format.least) / axes.get_window_extent().height
-    top = 0.98 if corner == "upper right" else 0.04 + len(names) * step
-    if corner == "upper right":
-        low, high = axes.get_ylim()
-        axes.set_ylim(low, low + (high - low) / (1 - len(names) * step))
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, low + (high - low) / (1 - len(names) * step))
     for number, (name, colour) in enumerate(names):
         axes.text(
             0.98,
-            top - number * step,
+            0.98 - number * step,
             name,
             transform=axes.transAxes,
             ha="right",

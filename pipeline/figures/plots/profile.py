@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -15,6 +16,7 @@ from pipeline.figures.paper.sheet import COLOURS, Sheet
 from pipeline.figures.plots.panels import Panels
 from pipeline.figures.selection.choose import Chosen, chosen_layers
 from pipeline.figures.selection.shown import Shown
+from pipeline.figures.words.selection import shown_words
 from pipeline.jobs import STATUS
 from pipeline.reader import Atlas
 from pipeline.settings.figures import ProfileFigure
@@ -48,11 +50,12 @@ def draw_profile(atlas: Atlas, settings: ProfileFigure) -> Drawing:
     models: dict[str, list[Shown]] = {}
     for shown in layers:
         models.setdefault(shown.layer.model.name, []).append(shown)
+    chosen = tuple(Chosen(shown, tuple(shown.layer.channels)) for shown in layers)
     caption = _CAPTION
     if DEAD in names:
         caption += f" {DEAD.capitalize()}: share of channels that do not respond to their image."
+    caption += f" Shown: {shown_words(chosen)}."
     pages = _pages(Paper(settings, caption), names, models)
-    chosen = tuple(Chosen(shown, tuple(shown.layer.channels)) for shown in layers)
     return Drawing(pages, caption, "", chosen)
 
 
@@ -82,9 +85,9 @@ def _pages(paper: Paper, names: Sequence[str], models: dict[str, list[Shown]]) -
         for name, model in product(names, models)
     ]
     wanted = paper.dots(most * _SLOT * paper.format.small / 7)
-    bare = Panels(paper, titles, wanted=min(wanted, paper.width))
+    bare = Panels(paper, titles, wanted=min(wanted, paper.width), together=len(models))
     labels = {model: _labels(paper, bare.size[0], layers) for model, layers in models.items()}
-    panels = Panels(paper, titles, wanted=bare.wanted, foot=_foot(paper, labels.values()))
+    panels = replace(bare, foot=_foot(paper, labels.values()))
     spreads = {
         (name, model): np.stack([spread(shown, name) for shown in layers])
         for name, (model, layers) in product(names, models.items())

@@ -13,11 +13,17 @@ from pipeline.figures.paper.trees import runs, tree_lines
 from pipeline.figures.plots.matrix import Frame, coloured, enlarged, frame_of, limit_of, matrix_of
 from pipeline.figures.selection.choose import Chosen, choose, chosen_layers, titles_of
 from pipeline.figures.selection.shown import Shown
+from pipeline.figures.words.likeness import likeness_words
+from pipeline.figures.words.selection import selection_methods, what_is_shown
 from pipeline.reader import Atlas, Layer
 from pipeline.settings.figures import ResponsesFigure
+from pipeline.wording import counted
 
 _OF_CHANNELS = {"channel", "neuron", "logit", "probability", "diversity", "accentuation"}
 """Objectives whose targets are channels of the layer."""
+
+_HANG = 0.05
+"""Share of the tree's depth that lines to leaves take."""
 
 _CAPTION = (
     "Mean response of every channel (columns) to the image of every channel (rows, in the same "
@@ -35,8 +41,21 @@ def draw_responses(atlas: Atlas, settings: ResponsesFigure) -> Drawing:
     for layer in layers:
         _check(layer)
     chosen = tuple(choose(Shown(layer), settings.channels, settings.order) for layer in layers)
-    caption = _CAPTION + (" Brackets: groups of similar channels." if settings.clusters else "")
-    return Drawing(_pages(Paper(settings, caption), settings, chosen), caption, "", chosen)
+    caption = " ".join(_caption(settings, chosen))
+    methods = [*selection_methods(settings.channels, settings.order, settings.clusters)]
+    for found in chosen:
+        methods += [f"In {found.layer.title} {told}" for told in likeness_words(found)]
+    pages = _pages(Paper(settings, caption), settings, chosen)
+    return Drawing(pages, caption, " ".join(methods), chosen)
+
+
+def _caption(settings: ResponsesFigure, chosen: Sequence[Chosen]) -> Iterator[str]:
+    yield _CAPTION
+    yield f"Shown: {what_is_shown(chosen, settings.channels, settings.order)}."
+    if settings.clusters:
+        yield f"Brackets: {counted(settings.clusters, 'group')} of similar channels."
+    if len(chosen) == 1:
+        yield from (f"{told[0].upper()}{told[1:]}" for told in likeness_words(chosen[0]))
 
 
 def _check(layer: Layer) -> None:
@@ -124,15 +143,20 @@ class _Painter:
         end = self.frame.left + self.frame.axis + self.frame.tree - self.gap
         room = self.frame.tree - 2 * self.gap
         leaves = [self._middle(place) for place in range(len(self.tree.apart))]
-        lines = tree_lines(self.tree, leaves, lambda along, deep: (end - deep * room, along))
+        # Where rows have no labels to reach, long lines to the leaves would make a black wall.
+        hang = 1.0 if self.frame.label else _HANG
+        lines = tree_lines(self.tree, leaves, lambda along, deep: (end - deep * room, along), hang)
         # Thinner where there are many, or they would run together.
         sheet.lines(lines, points=min(0.5, 72 * self._cell / self.paper.settings.dpi / 3))
 
     def _bracket(self, sheet: Sheet, group: str, first: int, last: int) -> None:
-        frame, inset = self.frame, self._cell * 0.15
+        frame = self.frame
         x = frame.left + frame.axis + frame.tree + frame.bracket - self.gap
+        high = (last - first + 1) * self._cell
+        # Neighbouring brackets do not touch, however narrow rows are.
+        inset = min(max(self._cell * 0.15, self.gap * 0.4), high / 4)
         top = self._middle(first) - self._cell / 2 + inset
-        bottom = self._middle(last) + self._cell / 2 - inset
+        bottom = top + high - 2 * inset
         sheet.lines([[(x, top), (x, bottom)]])
         size = self.letters.size([group], bottom - top, self.sizes.small, self.sizes.least)
         if self.letters.width(group, size) <= bottom - top:

@@ -15,6 +15,7 @@ from pipeline.figures.plots.panels import Panels, legend
 from pipeline.figures.selection.choose import Chosen, choose, chosen_layers, titles_of
 from pipeline.figures.selection.shown import Shown
 from pipeline.figures.selection.similarity import divided
+from pipeline.figures.words.selection import selection_methods, what_is_shown
 from pipeline.reader import Atlas
 from pipeline.settings.figures import TracesFigure
 
@@ -39,11 +40,12 @@ def draw_traces(atlas: Atlas, settings: TracesFigure) -> Drawing:
     measured = ", as a share of the largest absolute value of each" if relative else ""
     caption = (
         f"Objective of the images during the ascent{measured}: a thin line per channel; thick: "
-        "median."
+        f"median. Shown: {what_is_shown(chosen, settings.channels, 'chosen')}."
     )
+    methods = " ".join(selection_methods(settings.channels, "chosen", None))
     label = "relative objective" if relative else "objective"
     panels = Panels(Paper(settings, caption), titles_of(chosen), "step", label)
-    return Drawing(_pages(panels, chosen, relative), caption, "", chosen)
+    return Drawing(_pages(panels, chosen, relative), caption, methods, chosen)
 
 
 def _pages(panels: Panels, chosen: Sequence[Chosen], relative: bool) -> Iterator[Sheet]:
@@ -53,7 +55,7 @@ def _pages(panels: Panels, chosen: Sequence[Chosen], relative: bool) -> Iterator
             _draw(axes, next(rest), relative)
         if number == 0:
             names = list(zip(chosen[0].layer.variants, COLOURS, strict=False))
-            legend(all_axes[0], panels.paper, names, "lower right")
+            legend(all_axes[0], panels.paper, names)
         yield sheet
 
 

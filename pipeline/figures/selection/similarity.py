@@ -95,3 +95,23 @@ def farthest(apart: Distances, count: int, first: int) -> list[int]:
         near = np.minimum(near, apart[found[-1]])
         near[found] = -1
     return found
+
+
+def closest(apart: Distances, count: int) -> list[tuple[int, int]]:
+    """So many pairs that are nearest to each other, the nearest first; no member in two of them."""
+    pairs: list[tuple[int, int]] = []
+    rest = apart.copy()
+    np.fill_diagonal(rest, np.inf)
+    while len(pairs) < min(count, len(apart) // 2):
+        a, b = sorted(map(int, np.unravel_index(np.argmin(rest), rest.shape)))
+        pairs.append((a, b))
+        rest[[a, b]] = rest[:, [a, b]] = np.inf
+    return pairs
+
+
+def loneliest(apart: Distances, count: int) -> list[int]:
+    """So many members that are farthest from their nearest neighbours, the farthest first."""
+    rest = apart.copy()
+    np.fill_diagonal(rest, np.inf)
+    found: list[int] = np.argsort(-rest.min(axis=1), kind="stable")[:count].tolist()
+    return found

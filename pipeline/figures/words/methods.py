@@ -15,8 +15,10 @@ from pipeline.settings.recipe import Recipe
 from pipeline.settings.records import build
 from pipeline.wording import counted, describe_recipe
 
-_TOLD = ("layer-atlas", "torch", "torchvision", "timm", "numpy")
-"""What versions are told of."""
+_MADE_WITH = ("layer-atlas", "torch")
+"""What versions a caption tells."""
+_TOLD = (*_MADE_WITH, "torchvision", "timm", "numpy")
+"""What versions the methods tell."""
 _DIGITS = 12
 """Of a digest, where it is not for machines."""
 
@@ -38,7 +40,7 @@ def _parts(atlas: Atlas, drawing: Drawing) -> Iterator[Sequence[str]]:
     for some in recipes.values():
         yield [_networks(some), *recipe_sentences(recipe_of(some[0].layer))]
     yield [_seeds(drawing.shown), _fates(drawing.shown), _photographs(drawing.shown)]
-    yield [drawing.methods, _versions(atlas)]
+    yield [drawing.methods, _made_with(atlas)]
 
 
 def recipe_of(layer: Layer) -> Recipe:
@@ -107,11 +109,14 @@ def _photographs(shown: Sequence[Chosen]) -> str:
     )
 
 
-def _versions(atlas: Atlas) -> str:
+def _made_with(atlas: Atlas) -> str:
     known = atlas.versions
-    told = [f"{name} {known[name]}" for name in _TOLD if name in known]
-    made = f", under Python {known['python']}" if "python" in known else ""
-    return f"Made with {', '.join(told)}{made}."
+    under = f", under Python {known['python']}" if "python" in known else ""
+    return f"Made with {', '.join(_versions(atlas, _TOLD))}{under}."
+
+
+def _versions(atlas: Atlas, names: Sequence[str]) -> list[str]:
+    return [f"{name} {atlas.versions[name]}" for name in names if name in atlas.versions]
 
 
 # --- LaTeX ---------------------------------------------------------------------------------------
@@ -136,8 +141,8 @@ def tex(text: str) -> str:
     return "".join(_TEX.get(sign, sign) for sign in text)
 
 
-def caption_tex(drawing: Drawing) -> str:
-    """The caption for LaTeX, with networks, recipe, seeds and version in a last sentence."""
+def caption_tex(atlas: Atlas, drawing: Drawing) -> str:
+    """The caption for LaTeX, with networks, recipe, seeds and versions in a last sentence."""
     told = []
     models = {found.layer.model.name: found.layer for found in drawing.shown}
     for layer in models.values():
@@ -146,4 +151,5 @@ def caption_tex(drawing: Drawing) -> str:
     seeds = drawing.shown[0].layer.seeds
     word = "seed" if len(seeds) == 1 else "seeds"
     told.append(f"{word} {', '.join(map(str, seeds))}")
+    told.append(", ".join(_versions(atlas, _MADE_WITH)))
     return f"\\caption{{{tex(drawing.caption)} {tex('; '.join(told))}.}}\n"

@@ -27,6 +27,12 @@ def shown_words(chosen: Sequence[Chosen]) -> str:
     return f"{channels} of {models} ({each})"
 
 
+def what_is_shown(chosen: Sequence[Chosen], selection: Any, order: str) -> str:
+    """The same with how channels were chosen and ordered."""
+    parts = shown_words(chosen), selection_words(selection), order_words(order)
+    return ", ".join(filter(None, parts))
+
+
 def selection_words(selection: Any) -> str:
     """How channels were chosen; nothing of those that were listed, or where all are shown."""
     way = way_of(selection)

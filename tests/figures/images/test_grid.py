@@ -27,8 +27,10 @@ PLAIN = Measures(
     heading=0,
     header=0,
     bracket=0,
+    column_bracket=0,
     tree=(0, 0),
     photographs=0,
+    table=False,
 )
 TABLE = replace(PLAIN, side=150, aisle=40, words=0, heading=50, header=39, bracket=30)
 
