@@ -24,6 +24,7 @@ SETTINGS = ImagesFigure(
     formats=FORMATS,
     channels={"top": 8, "by": "activation"},
     width="column",
+    dpi=150,
     title="It's (a) \\ 50 %",
 )
 
@@ -65,8 +66,8 @@ def test_an_svg_holds_words_as_words(folder: OutputFolder) -> None:
 def test_pixels_have_their_size_on_paper(folder: OutputFolder, name: str) -> None:
     with Image.open(folder.figures / name) as picture:
         assert picture.mode == "RGB"
-        assert picture.info["dpi"] == pytest.approx((300, 300), abs=0.01)
-        assert picture.width == round(3.3 * 300)
+        assert picture.info["dpi"] == pytest.approx((150, 150), abs=0.05)
+        assert picture.width == round(3.3 * 150)
 
 
 @pytest.mark.parametrize(
@@ -154,6 +155,7 @@ def test_the_caption_is_latex_and_names_what_made_the_images(folder: OutputFolde
     assert caption.startswith(r"\caption{Images for 14 channels of toy (8 of conv, 6 of fc\_1)")
     assert "those of largest activation" in caption
     assert "SHA-256 of the weights c0ffeec0ffee" in caption
+    assert "torch 2" in caption
 
 
 def test_the_methods_tell_all_there_is_to_tell(folder: OutputFolder) -> None:

@@ -87,6 +87,18 @@ def test_columns_that_are_the_same_in_all_rows_have_headings(atlas: Atlas) -> No
     assert section.headings == ("1", "2")
 
 
+def test_rows_of_several_names_are_told_below_each_image(atlas: Atlas) -> None:
+    found = content(atlas, rows="channels", columns="layers", channels={"top": 2})
+    (section,) = found.sections
+    assert section.headings == ("block.conv", "block.fc")
+    assert labels(section) == ["", ""]
+    shots = section.strips[0].shots
+    assert [shot.channel for shot in shots if shot] == [c.channels[0] for c in found.chosen]
+    assert section.strips[0].words == tuple((shot.label,) for shot in shots if shot)
+    broken = tuple((shot.layer.name, shot.label) for shot in shots if shot)
+    assert section.strips[0].broken_words == broken
+
+
 def test_layers_of_fewer_channels_leave_places_empty(atlas: Atlas) -> None:
     (section,) = content(atlas, rows="channels", columns="layers").sections
     assert section.headings == ("block.conv", "block.fc")
@@ -122,6 +134,8 @@ def test_models_down_and_layers_across(tmp_path: Path) -> None:
     assert section.strips[1].shots[0] is None
     (section,) = content(both, rows="layers", columns="channels").sections
     assert [strip.group for strip in section.strips] == ["toy", "toy", "other"]
+    (section,) = content(both, rows="channels", columns="layers").sections
+    assert section.groups == ("toy", "toy", "other")
     with pytest.raises(UserError, match="model 'toy' has several layers"):
         content(both, rows="models", columns="channels")
 
@@ -131,6 +145,16 @@ def test_clusters_are_groups(atlas: Atlas) -> None:
     groups = [strip.group for strip in found.sections[0].strips]
     assert groups == [*sorted(groups[:4]), "", ""]
     assert len(set(groups)) == 5
+
+
+def test_clusters_along_columns_are_groups_of_columns(atlas: Atlas) -> None:
+    how = {"rows": "seeds", "columns": "channels", "order": "similarity", "clusters": 3}
+    (section,) = content(atlas, layers=("block.fc",), **how).sections
+    assert section.groups == ("1", "2", "3", "")  # the dead one is in no group
+    assert {strip.group for strip in section.strips} == {""}
+    how["rows"] = "layers"
+    with pytest.raises(UserError, match="clusters along columns are of one layer"):
+        _ = content(atlas, **how).sections
 
 
 def test_a_statistic_is_told_below_each_image(atlas: Atlas) -> None:

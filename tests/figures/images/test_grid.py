@@ -1,7 +1,7 @@
 """The grid of a figure: nothing overlaps, nothing leaves the page, at any count on any paper."""
 
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, pairwise
 
 import numpy as np
 import pytest
@@ -116,6 +116,23 @@ def test_long_strips_are_broken_into_lines_and_over_pages() -> None:
     assert grid.across == 1
     assert len(grid.pages) > 1
     check(grid)
+
+
+def test_a_table_is_in_one_piece() -> None:
+    table = replace(TABLE, table=True)
+    assert plan_grid([[2] * 3], replace(TABLE, table=False)).across > 1
+    assert plan_grid([[2] * 3], table).across == 1
+    assert plan_grid([[2] * 3], table, across=3).across == 3  # unless asked for
+    assert plan_grid([[4] * 2] * 4, replace(table, width=950)).across == 1
+    assert plan_grid([[2] * 3] * 6, table).across > 1  # of many, where it would become tiny
+
+
+def test_brackets_above_columns_have_room_though_lines_are_broken() -> None:
+    bare = plan_grid([[60, 60]], TABLE)
+    grid = plan_grid([[60, 60]], replace(TABLE, column_bracket=50))
+    assert bare.broken
+    assert (bare.above, grid.above) == (0, 50)
+    assert all(a.top - b.top >= grid.row_height + 50 for b, a in pairwise(grid.pages[0].rows))
 
 
 def test_headings_are_repeated_on_the_next_page() -> None:

@@ -5,7 +5,15 @@ from itertools import chain, pairwise
 import numpy as np
 import pytest
 
-from pipeline.figures.selection.similarity import Tree, distances, farthest, medoid, standardised
+from pipeline.figures.selection.similarity import (
+    Tree,
+    closest,
+    distances,
+    farthest,
+    loneliest,
+    medoid,
+    standardised,
+)
 
 FAMILY = np.asarray([0, 1, 2] * 8)
 
@@ -83,3 +91,12 @@ def test_the_farthest_come_first_and_none_twice() -> None:
 
 def test_orders_are_the_same_every_time() -> None:
     assert Tree(distances(responses())).order == Tree(distances(responses().copy())).order
+
+
+def test_the_closest_pairs_and_those_far_from_all() -> None:
+    points = np.asarray([0.0, 1.0, 1.1, 5.0, 5.5, 20.0])
+    apart = np.abs(points[:, None] - points)
+    # 1 is near 0 too, but is in a pair already.
+    assert closest(apart, 2) == [(1, 2), (3, 4)]
+    assert closest(apart, 99) == [(1, 2), (3, 4), (0, 5)]
+    assert loneliest(apart, 2) == [5, 0]
