@@ -1,14 +1,18 @@
 """Files of figures: what publishers ask for is in them, and each says how it is made again."""
 
+import base64
+import io
 import json
 import re
 import shlex
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from atlases import add_photographs, made_up
+from fontTools.ttLib import TTFont
 from PIL import Image
 from runs import atlas_here, run_here
 from toys import composed
@@ -60,6 +64,16 @@ def test_an_svg_holds_words_as_words(folder: OutputFolder) -> None:
     assert re.search(r"<text[^>]*>It's \(a\) \\ 50 %</text>", svg)
     assert "fc_1" in svg
     assert "<dc:date>" not in svg
+
+
+def test_an_svg_brings_the_letters_along_that_it_uses(folder: OutputFolder) -> None:
+    ElementTree.fromstring(read(folder, "images.svg"))
+    svg = read(folder, "images.svg").decode()
+    faces = re.findall(r"font-weight: (\w+); src: url\(data:font/ttf;base64,([^)]*)\)", svg)
+    fonts = {weight: TTFont(io.BytesIO(base64.b64decode(data))) for weight, data in faces}
+    for weight, words in (("bold", "It's (a)"), ("normal", "fc_10123†")):
+        assert {ord(letter) for letter in words} <= set(fonts[weight].getBestCmap()), weight
+        assert ord("Z") not in fonts[weight].getBestCmap()
 
 
 @pytest.mark.parametrize("name", ["images.png", "images.tiff"])
