@@ -36,11 +36,16 @@ def _fonts(figure: Figure) -> Iterator[tuple[str, str, bytes]]:
             yield family, weight, _cut(path, "".join(sorted(letters)))
 
 
+_TABLES = {"cmap", "glyf", "head", "hhea", "hmtx", "kern", "loca", "maxp", "name", "post", "OS/2"}
+"""What a TrueType font is made of; others are of no use here."""
+
+
 def _cut(path: str, letters: str) -> bytes:
     """A font with these letters alone."""
-    options = subset.Options(recalc_timestamp=False, hinting=False, layout_features=["kern"])
+    options = subset.Options(recalc_timestamp=False, hinting=False)
     options.font_number = 0  # of a collection
     with subset.load_font(path, options) as font:
+        options.drop_tables = sorted(set(font.keys()) - _TABLES)
         cutter = subset.Subsetter(options)
         cutter.populate(text=letters)
         cutter.subset(font)
