@@ -62,8 +62,8 @@ def texts(sheet: Sheet) -> tuple[list[str], np.ndarray]:
     beyond = {label for axes in sheet.figure.axes for label in unseen(axes)}
     written = [t for t in sheet.figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
     found = [text for text in written if text not in beyond]
-    boxes = [(*t.get_window_extent().min, *t.get_window_extent().max) for t in found]
-    return [t.get_text() for t in found], np.asarray(boxes).reshape(-1, 4)
+    boxes = [text.get_window_extent().extents for text in found]
+    return [text.get_text() for text in found], np.asarray(boxes).reshape(-1, 4)
 
 
 def unseen(axes: Axes) -> Iterator[Text]:
@@ -76,7 +76,7 @@ def unseen(axes: Axes) -> Iterator[Text]:
 def pictures(sheet: Sheet) -> np.ndarray:
     """The boxes of all pictures, in dots."""
     found = sheet.figure.findobj(AxesImage)
-    boxes = [(*i.get_window_extent().min, *i.get_window_extent().max) for i in found]
+    boxes = [picture.get_window_extent().extents for picture in found]
     return np.asarray(boxes).reshape(-1, 4)
 
 
@@ -91,15 +91,16 @@ def overlap(a: np.ndarray, b: np.ndarray, slack: float = 0.75) -> np.ndarray:
 def check(sheet: Sheet) -> list[str]:
     """All words are on the page and over nothing else; returns them."""
     words, boxes = texts(sheet)
+    images = pictures(sheet)
     width, height = sheet.size
     assert boxes.min() >= -0.75
     assert (boxes[:, 2] <= width + 0.75).all()
     assert (boxes[:, 3] <= height + 0.75).all()
     over = np.argwhere(np.triu(overlap(boxes, boxes), 1))
     assert not len(over), [(words[a], words[b]) for a, b in over[:5]]
-    hidden = np.argwhere(overlap(boxes, pictures(sheet)))
+    hidden = np.argwhere(overlap(boxes, images))
     assert not len(hidden), [words[a] for a, _ in hidden[:5]]
-    assert not np.triu(overlap(pictures(sheet), pictures(sheet)), 1).any()
+    assert not np.triu(overlap(images, images), 1).any()
     return words
 
 
