@@ -115,7 +115,7 @@ def collate(config: Config) -> int:
     folder = _folder(config)
     read_manifest(folder)
     with locked(folder):
-        collate(folder, config.collate, anew=True)
+        collate(folder, config.collate)
         say(summary(folder))
     return EXIT_OK
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from pipeline.collate.brief import write_brief
 from pipeline.collate.gather import LayerView, Piece, layer_views
 from pipeline.collate.hdf5 import write_atlas
 from pipeline.collate.run import content_of
@@ -138,8 +139,9 @@ def _write_atlas(folder: OutputFolder, settings: CollateSettings) -> None:
     manifest = read_manifest(folder)
     plan: Plan = plan_of(manifest)
     views = [_Told(**vars(view)) for view in layer_views(folder, plan)]
-    write_atlas(folder, views, {}, content_of(manifest, views, settings))
+    write_atlas(folder, views, {}, content_of(plan, views))
     for view in views:
         montage = folder.montage(view.model.label, view.layer.info.name)
         montage.parent.mkdir(parents=True, exist_ok=True)
         montage.touch()
+    write_brief(folder, views, settings)
