@@ -16,31 +16,10 @@ from pipeline.errors import (
     unknown,
 )
 from pipeline.processes import Preempted, leave_when_told
+from pipeline.report.manual import overview, page
 from pipeline.settings.config import Config
 from pipeline.store.folder import OutputFolder, output_folder
 from pipeline.store.lock import locked
-
-OVERVIEW = """\
-Layer Atlas: for every channel of every layer, the image that excites it most.
-
-  atlas run        optimise what is missing, then collate; running it again resumes
-  atlas plan       what a run would do: models, layers, channels, time, disk
-  atlas layers     the layers of the models: name, type, channels, shape, FLOPs
-  atlas status     how far an output folder is, and who is at work (`all`: every layer)
-  atlas failures   which tasks failed; of a LAYER or the beginning of a KEY, the full story
-  atlas retry      have the next run try again what was given up; all, or a LAYER or KEY
-  atlas collate    rebuild montages and atlas.h5 from the store alone
-  atlas figure     a figure for a paper: images in rows and columns, curves, maps
-  atlas site       pages to browse the atlas with, which open from disk
-  atlas verify     check digests, the atlas, and a sample of activations
-  atlas clean      remove what no current plan wants, after showing it (`yes`: without asking)
-
-Everything else is Hydra overrides, e.g.
-  atlas run                                          the demo network, all conv layers
-  atlas run models=[resnet50] 'layers=[layer3.0.conv1]' name=resnet50
-  atlas plan experiment=squeezenet_local weights=squeezenet1_1.safetensors
-  atlas run --cfg job                                the config, without running it
-"""
 
 
 def run(config: Config) -> int:
@@ -108,16 +87,19 @@ def retry(config: Config, *words: str) -> int:
 
 
 def collate(config: Config) -> int:
-    """Rebuild montages and atlas from the store alone."""
+    """Rebuild montages, atlas and site from the store alone."""
     from pipeline.collate.run import collate
     from pipeline.report.summary import summary
     from pipeline.report.tables import say
+    from pipeline.site.make import make_site
     from pipeline.store.manifest import read_manifest
 
     folder = _folder(config)
     read_manifest(folder)
     with locked(folder):
-        collate(folder, config.collate, anew=True)
+        collate(folder, config.collate)
+        if config.collate.site:
+            make_site(folder)
         say(summary(folder))
     return EXIT_OK
 
@@ -202,6 +184,8 @@ COMMANDS: dict[str, Callable[..., int]] = {
 WORDS = {"status": ("all",), "failures": None, "retry": None, "clean": ("yes",)}
 """Which words commands take besides overrides; `None`: names that only they know."""
 
+_HELP = ("--help", "-h")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
@@ -226,8 +210,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(argv: list[str]) -> int:
-    if not argv or argv[0] in ("-h", "help"):
-        print(OVERVIEW, end="")
+    if not argv or argv[0] in ("help", *_HELP):
+        print(overview(), end="")
         return EXIT_OK
     command, rest = argv[0], argv[1:]
     if command == "worker":
@@ -236,9 +220,8 @@ def _dispatch(argv: list[str]) -> int:
         return worker.main(rest)
     if command == "collate-here":
         from pipeline.collate import run as collation
-        from pipeline.site.make import finish_with_site
 
-        return collation.main(rest, last=finish_with_site)
+        return collation.main(rest)
     if command == "compare-here":
         from pipeline.collate import compare
 
@@ -249,6 +232,8 @@ def _dispatch(argv: list[str]) -> int:
         raise unknown("command", command, COMMANDS, "`atlas` alone explains them.")
     from pipeline.settings.compose import with_config
 
+    if any(flag in rest for flag in _HELP):
+        print(page(command), flush=True)  # Hydra goes on with the settings
     words, overrides = split_words(command, rest)
     return with_config(lambda config: COMMANDS[command](config, *words), overrides)
 

@@ -13,45 +13,43 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from pipeline.collate.brief import is_current, read_brief, write_brief
+from pipeline.collate.brief import read_brief, write_brief
 from pipeline.collate.child import Died, run_apart
 from pipeline.collate.evidence_pages import write_pages
 from pipeline.collate.films import check_snapshots, write_films
 from pipeline.collate.gather import LayerView, layer_views
 from pipeline.collate.hdf5 import write_atlas
-from pipeline.collate.montage import write_montage
+from pipeline.collate.montage import montage_bytes, write_montage
 from pipeline.errors import EXIT_IO, EXIT_OK, EXIT_USER_ERROR, StorageError, UserError
+from pipeline.plan import Plan
 from pipeline.processes import die_with, die_with_parent
 from pipeline.settings.config import CollateSettings
-from pipeline.settings.records import build, canonical_json, digest
+from pipeline.settings.records import build, canonical_json, digest, plain
 from pipeline.store.folder import OutputFolder
 from pipeline.store.lock import locked
 from pipeline.store.manifest import plan_of, read_manifest
 
-_ANEW = "anew"
 _MOST_PAINTERS = 16
-"""Each holds a montage in memory, of up to half a gigabyte."""
+_MEMORY = 1_200_000_000
+"""Bytes that montages in the making may take together."""
 
 
-def collate(folder: OutputFolder, settings: CollateSettings, anew: bool = False) -> None:
+def collate(folder: OutputFolder, settings: CollateSettings) -> None:
     """Collate in a child process.
 
     Args:
         folder: what to collate.
         settings: how the montages look.
-        anew: also where atlas and montages seem to be of the shards that are there.
     Raises:
         StorageError: the disk is full or fails.
         UserError: the list of photographs is gone or unreadable, or films are asked for of a sweep
             without snapshots.
     """
-    how = [canonical_json(vars(settings)), *([_ANEW] if anew else [])]
     try:
-        run_apart("collate-here", str(folder.root.resolve()), *how)
+        run_apart("collate-here", str(folder.root.resolve()), canonical_json(vars(settings)))
     except Died as killed:
         reason = "is the memory full?" if str(killed) == "SIGKILL" else "is the disk full?"
         raise StorageError(f"collating {folder.root} died of {killed}; {reason}") from killed
@@ -69,26 +67,20 @@ def ensure_collated(folder: OutputFolder) -> None:
     if folder.atlas.exists() and not folder.manifest.exists():
         return
     manifest, brief = read_manifest(folder), read_brief(folder)
-    content = content_of(manifest, list(layer_views(folder, plan_of(manifest))))
-    if brief is None or brief.content != content:
+    plan = plan_of(manifest)
+    if brief is None or brief.content != content_of(plan, list(layer_views(folder, plan))):
         how = build(CollateSettings, manifest["config"]["collate"], "collate")
         with locked(folder):
             collate(folder, brief.settings if brief else how)
 
 
-def main(argv: list[str], last: Callable[[OutputFolder, CollateSettings], object]) -> int:
-    """What the child does: `collate-here OUTPUT_FOLDER SETTINGS [anew]`.
-
-    Args:
-        argv: its arguments.
-        last: what is to be done with the finished atlas.
-    """
+def main(argv: list[str]) -> int:
+    """What the child does: `collate-here OUTPUT_FOLDER SETTINGS`."""
     die_with_parent()
     folder = OutputFolder(Path(argv[0]))
     settings = build(CollateSettings, json.loads(argv[1]), "collate")
     try:
-        collate_here(folder, settings, anew=argv[2:] == [_ANEW])
-        last(folder, settings)
+        collate_here(folder, settings)
     except (StorageError, OSError) as error:
         print(error, file=sys.stderr)
         return EXIT_IO
@@ -98,17 +90,16 @@ def main(argv: list[str], last: Callable[[OutputFolder, CollateSettings], object
     return EXIT_OK
 
 
-def collate_here(folder: OutputFolder, settings: CollateSettings, anew: bool) -> None:
-    """Write pictures and atlas; unless `anew`, only if they are not of the present shards."""
+def collate_here(folder: OutputFolder, settings: CollateSettings) -> None:
+    """Write pictures and atlas."""
     manifest = read_manifest(folder)
     plan = plan_of(manifest)
     check_snapshots(settings, min(model.recipe.snapshots for model in plan.models))
     views = list(layer_views(folder, plan))
-    content = content_of(manifest, views)
-    if not anew and is_current(folder, content, settings):
-        return
+    content = content_of(plan, views)
     folder.brief.unlink(missing_ok=True)
-    paint(views, partial(write_montage, folder, settings=settings))
+    largest = max(montage_bytes(view, settings) for view in views)
+    paint(views, partial(write_montage, folder, settings=settings), largest)
     if settings.films != "none":
         paint(views, partial(write_films, settings=settings))
     attributes = {
@@ -123,15 +114,20 @@ def collate_here(folder: OutputFolder, settings: CollateSettings, anew: bool) ->
         print(f"corrupt file set aside, to be computed again: {path}", file=sys.stderr)
 
 
-def paint(views: Sequence[LayerView], write: Callable[[LayerView], None]) -> None:
+def paint(views: Sequence[LayerView], write: Callable[[LayerView], None], memory: int = 0) -> None:
     """Draw pictures of all layers, several at once; notes corrupt files in the views.
 
+    Args:
+        views: of the layers.
+        write: draws those of one.
+        memory: bytes that this takes at most.
     Raises:
         StorageError: the disk is full or fails, or the memory is full.
     """
     # Forked, so that nothing is imported or listed again; no thread is running here.
     forked = multiprocessing.get_context("fork")
-    workers = min(len(views), len(os.sched_getaffinity(0)), _MOST_PAINTERS)
+    room = max(1, _MEMORY // max(memory, 1))
+    workers = min(len(views), len(os.sched_getaffinity(0)), _MOST_PAINTERS, room)
     try:
         with ProcessPoolExecutor(workers, forked, die_with, (os.getpid(),)) as pool:
             futures = [pool.submit(_paint, view, write) for view in views]
@@ -147,12 +143,18 @@ def _paint(view: LayerView, write: Callable[[LayerView], None]) -> list[Path]:
     return view.corrupt
 
 
-def content_of(manifest: dict[str, Any], views: list[LayerView]) -> str:
-    """Digest of everything that goes into the atlas."""
-    files = [
-        [shard.key, sorted(path.name for path in set(located.values())), len(located)]
+def content_of(plan: Plan, views: Sequence[LayerView]) -> str:
+    """Digest of everything that goes into the atlas.
+
+    The plan says it all but for what is not there under its own name.
+    """
+    odd = [
+        [shard.key, sorted((path.name, len(channels)) for path, channels in located.items())]
         for view in views
-        for _, shard, located in view.located()
+        for _, shard, located in view.odd
+    ]
+    given_up = [
+        shard.key for view in views for _, shard in view.left() if shard.key in view.given_up
     ]
     photographs = [view.photographs_done() for view in views]
-    return digest([manifest["plan"], files, photographs])
+    return digest([plain(plan), odd, given_up, photographs])

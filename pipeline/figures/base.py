@@ -7,8 +7,8 @@ they are asked for, so that none but the present one is in memory.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipeline.figures.choose import Chosen
-from pipeline.figures.sheet import Sheet
+from pipeline.figures.paper.sheet import Sheet
+from pipeline.figures.selection.choose import Chosen
 
 
 @dataclass(frozen=True)

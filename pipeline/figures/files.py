@@ -14,8 +14,9 @@ from matplotlib.backends.backend_pdf import PdfPages
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from pipeline.figures.paper.fonts import font_faces
+from pipeline.figures.paper.sheet import Sheet
 from pipeline.figures.provenance import KEY
-from pipeline.figures.sheet import Sheet
 from pipeline.settings.figures import Format
 
 _CREATOR = "Layer Atlas"
@@ -94,12 +95,15 @@ class _PageWriter:
 
 
 class SvgWriter(_PageWriter):
-    """Words stay words; the font is not in the file."""
+    """Words stay words, and bring their letters along."""
 
     def save(self, sheet: Rendered, buffer: io.BytesIO) -> None:
         """Write a page."""
         told = {"Title": self.title, "Creator": _CREATOR, "Description": self.provenance}
-        sheet.figure.savefig(buffer, format="svg", metadata={**told, "Date": None})
+        bare = io.BytesIO()
+        sheet.figure.savefig(bare, format="svg", metadata={**told, "Date": None})
+        before, end, after = bare.getvalue().partition(b"</style>")
+        buffer.write(b"".join([before, font_faces(sheet.figure).encode(), end, after]))
 
 
 class PngWriter(_PageWriter):

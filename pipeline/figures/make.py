@@ -9,14 +9,14 @@ from pipeline.collate.run import ensure_collated
 from pipeline.errors import UserError
 from pipeline.figures.base import Drawing
 from pipeline.figures.files import files_of
-from pipeline.figures.histograms import draw_histograms
-from pipeline.figures.images import draw_images
-from pipeline.figures.methods import caption_tex, methods_text
-from pipeline.figures.profile import draw_profile
+from pipeline.figures.images.draw import draw_images
+from pipeline.figures.paper.sheet import style
+from pipeline.figures.plots.histograms import draw_histograms
+from pipeline.figures.plots.profile import draw_profile
+from pipeline.figures.plots.responses import draw_responses
+from pipeline.figures.plots.traces import draw_traces
 from pipeline.figures.provenance import provenance_of, read_provenance
-from pipeline.figures.responses import draw_responses
-from pipeline.figures.sheet import style
-from pipeline.figures.traces import draw_traces
+from pipeline.figures.words.methods import caption_tex, methods_text
 from pipeline.reader import Atlas, open_atlas
 from pipeline.settings.figures import AgainFigure, Drawable, Figure
 from pipeline.store.files import write_atomically, write_json
@@ -69,7 +69,7 @@ def _draw(folder: OutputFolder, atlas: Atlas, settings: Drawable) -> list[str]:
     for end, data in files.items():
         write_atomically(folder.figures / f"{name}{end}", data)
     _remove_others(folder, name, files)
-    caption = f"% {provenance.command}\n{caption_tex(drawing)}"
+    caption = f"% {provenance.command}\n{caption_tex(atlas, drawing)}"
     write_atomically(folder.figures / f"{name}.caption.tex", caption.encode())
     methods = methods_text(atlas, drawing)
     write_atomically(folder.figures / f"{name}.methods.md", methods.encode())

@@ -23,7 +23,7 @@ SCHEMA = "layer-atlas-figure/1"
 KEY = "provenance"
 """What the text is called within a PNG."""
 
-_PACKAGES = ("matplotlib", "scipy", "numpy", "pillow", "h5py")
+_PACKAGES = ("matplotlib", "fonttools", "scipy", "numpy", "pillow", "h5py")
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,8 @@ class ImagesFigure(ChannelFigure):
         similar = self.order == "similarity"
         require(similar or self.clusters is None, "clusters need figure.order=similarity.")
         require(similar or not self.dendrogram, "a dendrogram needs figure.order=similarity.")
+        channels = "channels" in (self.rows, self.columns)
+        require(channels or self.clusters is None, "clusters need rows or columns of channels.")
         line = self.columns == "channels" or (self.rows == "channels" and self.columns is not None)
         require(
             line or not self.dendrogram,

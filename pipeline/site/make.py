@@ -7,7 +7,6 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline.reader import Atlas, Layer, Model, open_atlas
-from pipeline.settings.config import CollateSettings
 from pipeline.settings.records import digest
 from pipeline.site.files import SiteFiles, folder_of, is_complete, put_up, site_files
 from pipeline.site.layer_data import channel_blocks, layer_data, layer_facts, leads
@@ -26,12 +25,6 @@ SCRIPTS = (
     *("overview", "grid", "channel", "search", "help", "start"),
 )
 """In the order in which browsers run them; `index` is data, the others are the same for all."""
-
-
-def finish_with_site(folder: OutputFolder, settings: CollateSettings) -> None:
-    """The last step of a collation: make the site, if one is wanted. Raises StorageError."""
-    if settings.site:
-        make_site(folder)
 
 
 def make_site(folder: OutputFolder) -> Path:

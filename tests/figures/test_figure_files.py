@@ -1,14 +1,18 @@
 """Files of figures: what publishers ask for is in them, and each says how it is made again."""
 
+import base64
+import io
 import json
 import re
 import shlex
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from atlases import add_photographs, made_up
+from fontTools.ttLib import TTFont
 from PIL import Image
 from runs import atlas_here, run_here
 from toys import composed
@@ -24,6 +28,7 @@ SETTINGS = ImagesFigure(
     formats=FORMATS,
     channels={"top": 8, "by": "activation"},
     width="column",
+    dpi=150,
     title="It's (a) \\ 50 %",
 )
 
@@ -61,12 +66,22 @@ def test_an_svg_holds_words_as_words(folder: OutputFolder) -> None:
     assert "<dc:date>" not in svg
 
 
+def test_an_svg_brings_the_letters_along_that_it_uses(folder: OutputFolder) -> None:
+    ElementTree.fromstring(read(folder, "images.svg"))
+    svg = read(folder, "images.svg").decode()
+    faces = re.findall(r"font-weight: (\w+); src: url\(data:font/ttf;base64,([^)]*)\)", svg)
+    fonts = {weight: TTFont(io.BytesIO(base64.b64decode(data))) for weight, data in faces}
+    for weight, words in (("bold", "It's (a)"), ("normal", "fc_10123†")):
+        assert {ord(letter) for letter in words} <= set(fonts[weight].getBestCmap()), weight
+        assert ord("Z") not in fonts[weight].getBestCmap()
+
+
 @pytest.mark.parametrize("name", ["images.png", "images.tiff"])
 def test_pixels_have_their_size_on_paper(folder: OutputFolder, name: str) -> None:
     with Image.open(folder.figures / name) as picture:
         assert picture.mode == "RGB"
-        assert picture.info["dpi"] == pytest.approx((300, 300), abs=0.01)
-        assert picture.width == round(3.3 * 300)
+        assert picture.info["dpi"] == pytest.approx((150, 150), abs=0.05)
+        assert picture.width == round(3.3 * 150)
 
 
 @pytest.mark.parametrize(
@@ -154,6 +169,7 @@ def test_the_caption_is_latex_and_names_what_made_the_images(folder: OutputFolde
     assert caption.startswith(r"\caption{Images for 14 channels of toy (8 of conv, 6 of fc\_1)")
     assert "those of largest activation" in caption
     assert "SHA-256 of the weights c0ffeec0ffee" in caption
+    assert "torch 2" in caption
 
 
 def test_the_methods_tell_all_there_is_to_tell(folder: OutputFolder) -> None:

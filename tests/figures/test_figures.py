@@ -18,7 +18,7 @@ from pipeline.errors import UserError
 from pipeline.figures.base import Drawing
 from pipeline.figures.files import Rendered
 from pipeline.figures.make import KINDS
-from pipeline.figures.sheet import Sheet, style
+from pipeline.figures.paper.sheet import Sheet, style
 from pipeline.reader import Atlas
 from pipeline.settings.figures import (
     Drawable,
@@ -55,13 +55,15 @@ def sheets(atlas: Atlas, settings: Drawable) -> Iterator[Sheet]:
 
 def texts(sheet: Sheet) -> tuple[list[str], np.ndarray]:
     """Every text that is seen, and its box (left, bottom, right, top) in dots."""
+    for picture in sheet.figure.findobj(AxesImage):
+        picture.set_visible(False)  # words have their places without them, and much sooner
     sheet.figure.draw_without_rendering()
     # Axes keep labels for ticks beyond their ends, which are never drawn.
     beyond = {label for axes in sheet.figure.axes for label in unseen(axes)}
     written = [t for t in sheet.figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
     found = [text for text in written if text not in beyond]
-    boxes = [(*t.get_window_extent().min, *t.get_window_extent().max) for t in found]
-    return [t.get_text() for t in found], np.asarray(boxes).reshape(-1, 4)
+    boxes = [text.get_window_extent().extents for text in found]
+    return [text.get_text() for text in found], np.asarray(boxes).reshape(-1, 4)
 
 
 def unseen(axes: Axes) -> Iterator[Text]:
@@ -74,7 +76,7 @@ def unseen(axes: Axes) -> Iterator[Text]:
 def pictures(sheet: Sheet) -> np.ndarray:
     """The boxes of all pictures, in dots."""
     found = sheet.figure.findobj(AxesImage)
-    boxes = [(*i.get_window_extent().min, *i.get_window_extent().max) for i in found]
+    boxes = [picture.get_window_extent().extents for picture in found]
     return np.asarray(boxes).reshape(-1, 4)
 
 
@@ -86,18 +88,20 @@ def overlap(a: np.ndarray, b: np.ndarray, slack: float = 0.75) -> np.ndarray:
     return ~np.any(apart, axis=0)
 
 
-def check(sheet: Sheet) -> None:
-    """All words are on the page and over nothing else."""
+def check(sheet: Sheet) -> list[str]:
+    """All words are on the page and over nothing else; returns them."""
     words, boxes = texts(sheet)
+    images = pictures(sheet)
     width, height = sheet.size
     assert boxes.min() >= -0.75
     assert (boxes[:, 2] <= width + 0.75).all()
     assert (boxes[:, 3] <= height + 0.75).all()
     over = np.argwhere(np.triu(overlap(boxes, boxes), 1))
     assert not len(over), [(words[a], words[b]) for a, b in over[:5]]
-    hidden = np.argwhere(overlap(boxes, pictures(sheet)))
+    hidden = np.argwhere(overlap(boxes, images))
     assert not len(hidden), [words[a] for a, _ in hidden[:5]]
-    assert not np.triu(overlap(pictures(sheet), pictures(sheet)), 1).any()
+    assert not np.triu(overlap(images, images), 1).any()
+    return words
 
 
 COUNTS = [*product([1, 3, 16, 100], ["column", "text", "slide"]), (512, "text"), (2048, "text")]
@@ -106,10 +110,7 @@ COUNTS = [*product([1, 3, 16, 100], ["column", "text", "slide"]), (512, "text"),
 @pytest.mark.parametrize(("count", "width"), COUNTS)
 def test_no_words_overlap_at_any_count(large: Atlas, count: int, width: Any) -> None:
     settings = ImagesFigure(width=width, channels=f"0:{count}")
-    labels: list[str] = []
-    for sheet in sheets(large, settings):
-        check(sheet)
-        labels += texts(sheet)[0]
+    labels = [word for sheet in sheets(large, settings) for word in check(sheet)]
     assert labels == [str(channel) for channel in range(count)]
 
 
@@ -125,6 +126,10 @@ SHOWN = [
     ImagesFigure(
         layers=("conv",), rows="seeds", columns="channels", order="similarity", dendrogram=True
     ),
+    ImagesFigure(
+        layers=("conv",), rows="seeds", columns="channels", order="similarity", clusters=4
+    ),
+    ImagesFigure(rows="channels", columns="layers", channels={"top": 6}, width="column"),
     ImagesFigure(width="slide", title="A title that is rather long " * 5, caption="Words. " * 90),
     TracesFigure(),
     TracesFigure(width="column", scale="raw"),

@@ -41,6 +41,16 @@ def test_mistakes_are_told(override: str, told: str) -> None:
         composed(override)
 
 
+def test_clusters_need_channels() -> None:
+    with pytest.raises(UserError, match="clusters need rows or columns of channels"):
+        composed(
+            "figure.order=similarity",
+            "figure.clusters=3",
+            "figure.rows=seeds",
+            "figure.columns=variants",
+        )
+
+
 def test_a_tree_needs_channels_along_a_line() -> None:
     with pytest.raises(UserError, match="needs channels along one line"):
         composed("figure.order=similarity", "figure.dendrogram=true")

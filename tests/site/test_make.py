@@ -8,16 +8,13 @@ from pathlib import Path
 import h5py
 import pytest
 from atlases import made_up
-from runs import atlas_here
+from runs import atlas_here, run_here
 from toys import composed, fill_store, make_plan
 
-from pipeline.collate.run import main as collate_main
 from pipeline.errors import EXIT_IO, StorageError, UserError
-from pipeline.settings.config import CollateSettings
-from pipeline.settings.records import canonical_json
 from pipeline.site import make
 from pipeline.site.files import SiteFiles
-from pipeline.site.make import finish_with_site, make_site
+from pipeline.site.make import make_site
 from pipeline.store.folder import OutputFolder
 from pipeline.store.manifest import write_manifest
 
@@ -151,46 +148,55 @@ def stored(folder: OutputFolder) -> OutputFolder:
     return folder
 
 
-def collate(folder: OutputFolder, **settings: object) -> int:
-    told = canonical_json(vars(CollateSettings(**settings)))  # type: ignore[arg-type]
-    return collate_main([str(folder.root), told], last=finish_with_site)
+def atlas(command: str, folder: OutputFolder, *overrides: str) -> int:
+    return atlas_here(command, folder.root.parent, f"name={folder.root.name}", *overrides)[0]
 
 
 def test_collation_ends_with_the_site_if_one_is_wanted(stored: OutputFolder) -> None:
-    assert collate(stored, site=False) == 0
+    assert atlas("collate", stored, "collate.site=false") == 0
     assert not stored.site.exists()
-    assert collate(stored) == 0
-    first = shown(stored)
-    next(stored.store.rglob("*.h5")).unlink()
-    assert collate(stored) == 0
-    assert shown(stored) != first
+    assert atlas("collate", stored) == 0
+    shown(stored)
 
 
-def test_a_disk_that_is_full_for_the_site_fails_the_collation(
-    stored: OutputFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_run_that_was_cut_short_before_its_site_makes_it_next_time(tmp_path: Path) -> None:
+    small = ("optimizer.steps=2", "image_size=16", "layers=[conv2]", "channels='0:6'")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SiteFiles, "finish", full)
+        with pytest.raises(StorageError, match="No space left"):
+            run_here(tmp_path, *small)
+    folder = OutputFolder(tmp_path / "demo")
+    assert not (folder.site / "index.html").exists()
+    before = folder.atlas.stat().st_ino
+    assert run_here(tmp_path, *small) == 0
+    assert folder.atlas.stat().st_ino == before
+    shown(folder)
+
+
+def full(files: SiteFiles) -> None:
+    raise StorageError("cannot write: No space left on device")
+
+
+def test_a_disk_that_is_full_for_the_site_fails_the_command(
+    stored: OutputFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(folder: OutputFolder) -> None:
-        raise StorageError("cannot write: No space left")
-
-    monkeypatch.setattr(make, "make_site", full)
-    assert collate(stored) == EXIT_IO
-    assert "No space left" in capsys.readouterr().err
+    monkeypatch.setattr(SiteFiles, "finish", full)
+    assert atlas("collate", stored) == EXIT_IO
     monkeypatch.undo()
-    assert collate(stored) == 0
+    assert atlas("site", stored) == 0
     shown(stored)
 
 
 def test_the_command_collates_what_is_missing_first(stored: OutputFolder) -> None:
     code, said = atlas_here("site", stored.root.parent, f"name={stored.root.name}")
     assert (code, said.strip()) == (0, str(stored.site / "index.html"))
-    assert shown(stored)
+    shown(stored)
     assert stored.atlas.exists()
     assert not list(stored.root.rglob("*.tmp"))
 
 
 def test_an_atlas_from_elsewhere_has_a_site_too(copied: OutputFolder) -> None:
-    code, _ = atlas_here("site", copied.root.parent, f"name={copied.root.name}")
-    assert code == 0
+    assert atlas("site", copied) == 0
     shown(copied)
 
 
