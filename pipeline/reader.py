@@ -376,8 +376,11 @@ def _index(what: str, value: Any, known: list[Any]) -> int:
 
 
 def _jpeg(data: bytes) -> NDArray[np.uint8]:
-    """The pixels of a JPEG file, and of no file of another kind."""
-    return np.asarray(Image.open(io.BytesIO(data), formats=["JPEG"]).convert("RGB"))
+    """The pixels of a JPEG file; raises UserError for any other, and for one that is huge."""
+    try:
+        return np.asarray(Image.open(io.BytesIO(data), formats=["JPEG"]).convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"a photograph of the atlas cannot be read: {error}.") from error
 
 
 def _name(group: h5py.Group) -> str:
@@ -392,14 +395,19 @@ def _groups(parent: h5py.Group) -> Iterator[h5py.Group]:
 
 
 def _own(group: h5py.Group, name: str) -> Any:
-    """What lies under a name in this very file; `None` for nothing, and for links."""
+    """What lies under a name in this very file; `None` for nothing, and for what lies elsewhere."""
     for part in name.split("/"):
         if not isinstance(group, h5py.Group) or not isinstance(
             group.get(part, getlink=True), h5py.HardLink
         ):
             return None
         group = group[part]
-    return group
+    return None if isinstance(group, h5py.Dataset) and _lies_elsewhere(group) else group
+
+
+def _lies_elsewhere(dataset: h5py.Dataset) -> bool:
+    """Whether its numbers are in another file."""
+    return bool(dataset.is_virtual or dataset.external)
 
 
 def _is_statistic(dataset: h5py.Dataset, shape: tuple[int, ...]) -> bool:
@@ -415,4 +423,4 @@ def _is_statistic(dataset: h5py.Dataset, shape: tuple[int, ...]) -> bool:
 
 
 def _is_data(item: Any) -> bool:
-    return isinstance(item, h5py.Dataset)
+    return isinstance(item, h5py.Dataset) and not _lies_elsewhere(item)

@@ -33,15 +33,14 @@ def leads(layer: Layer) -> NDArray[np.intp]:
 def layer_facts(layer: Layer) -> dict[str, Any]:
     """What is told of a layer among others."""
     facts = layer.facts
-    shape = np.asarray(facts.get("activation_shape", ())).ravel().tolist()
     return {
         "name": layer.name,
         "type": str(facts.get("module_type", "")),
-        "shape": [int(side) for side in shape],
+        "shape": [whole(side) for side in np.ravel(facts.get("activation_shape", ()))],
         "share": _finite(facts.get("flops_share")),
         "channels": len(layer.channels),
         "some": None if layer.channels == list(range(len(layer.channels))) else layer.channels,
-        "of": int(facts.get("n_channels", len(layer.channels))),
+        "of": whole(facts.get("n_channels", len(layer.channels))),
         "recipe": recipe_words(layer),
     }
 
@@ -54,8 +53,15 @@ def recipe_words(layer: Layer) -> str:
         return ""
 
 
+def whole(value: Any) -> int:
+    """A number of an attribute; 0 for what is none."""
+    return int(value) if np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iu" else 0
+
+
 def _finite(value: Any) -> float | None:
-    return float(value) if value is not None and np.isfinite(value) else None
+    number = np.asarray(value)
+    known = number.ndim == 0 and number.dtype.kind == "f" and np.isfinite(number)
+    return float(number) if known else None
 
 
 def layer_data(layer: Layer) -> dict[str, Any]:
@@ -67,7 +73,7 @@ def layer_data(layer: Layer) -> dict[str, Any]:
         "labels": layer.labels,
         "seeds": layer.seeds,
         "variants": layer.variants,
-        "status": [[words[int(code)] for code in row] for row in layer.status],
+        "status": [[words.get(code, "failed") for code in row] for row in layer.status.tolist()],
         "lead": leads(layer).tolist(),
         "statistics": list(_statistics(layer)),
         "image": [width, height],

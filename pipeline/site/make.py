@@ -8,8 +8,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline.reader import Atlas, Layer, Model, open_atlas
 from pipeline.settings.records import digest
+from pipeline.site.checks import check
 from pipeline.site.files import SiteFiles, folder_of, is_complete, put_up, site_files
-from pipeline.site.layer_data import channel_blocks, layer_data, layer_facts, leads
+from pipeline.site.layer_data import channel_blocks, layer_data, layer_facts, leads, whole
 from pipeline.site.photographs import Photographs
 from pipeline.site.pictures import STRIP, write_images, write_strip
 from pipeline.site.script import script
@@ -84,12 +85,13 @@ def _model_facts(model: Model) -> dict[str, Any]:
         "name": model.name,
         "source": str(facts.get("source", "")),
         "weights": str(facts.get("weights_sha256", "")),
-        "size": int(facts.get("input_size", 0)),
+        "size": whole(facts.get("input_size", 0)),
     }
 
 
 def _write_layer(files: SiteFiles, folder: str, layer: Layer) -> dict[str, Any]:
     """Write everything of a layer; returns what the overview must know of it."""
+    check(layer)
     strip = _write_strip(files, folder, layer)
     write_images(files, folder, layer)
     files.write(f"{folder}/layer.js", script(f"{folder}/layer", layer_data(layer)))
