@@ -3,8 +3,9 @@
 import base64
 import io
 import time
-from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,8 @@ def _scrolled(page: Page, size: tuple[int, int]) -> tuple[list[dict[str, Any]], 
     page.mouse.move(size[0] / 2, size[1] / 2)
     begun, at_end = time.monotonic(), "scrollY + innerHeight >= document.body.scrollHeight - 2"
     while not page.evaluate(at_end):
-        page.mouse.wheel(0, 500)
-        page.wait_for_timeout(60)
+        page.mouse.wheel(0, 120)  # a notch; a tile is in the window for about half a second
+        page.wait_for_timeout(25)
     seconds = time.monotonic() - begun
     page.wait_for_timeout(1000)
     session.send("Page.stopScreencast")
@@ -96,35 +97,31 @@ def _scrolled(page: Page, size: tuple[int, int]) -> tuple[list[dict[str, Any]], 
 def _longest_blank(
     frames: list[dict[str, Any]], grid: dict[str, float], size: tuple[int, int]
 ) -> float:
+    """Seconds from the frame on which a tile is blank first to that on which it no longer is."""
     since: dict[int, float] = {}
-    longest: dict[int, float] = defaultdict(float)
-    for frame in frames:
+    longest = 0.0
+    for frame, after in pairwise(frames):
         told = frame["metadata"]
         picture = Image.open(io.BytesIO(base64.b64decode(frame["data"]))).convert("L")
         pixels = np.asarray(picture.resize(size), np.float32)
-        blank, shown = _blank_tiles(pixels, grid, told["scrollOffsetY"])
-        since = {tile: when for tile, when in since.items() if tile in shown & blank}
-        for tile in blank:
-            longest[tile] = max(
-                longest[tile], told["timestamp"] - since.setdefault(tile, told["timestamp"])
-            )
-    return max(longest.values(), default=0.0)
+        blank = _blank_tiles(pixels, grid, told["scrollOffsetY"])
+        since = {tile: since.get(tile, told["timestamp"]) for tile in blank}
+        until = after["metadata"]["timestamp"]
+        longest = max([longest, *(until - begun for begun in since.values())])
+    return longest
 
 
 def _blank_tiles(
     pixels: NDArray[np.float32], grid: dict[str, float], scrolled: float
-) -> tuple[set[int], set[int]]:
-    """Which tiles are blank, and which are in the window at all."""
-    blank, shown = set(), set()
+) -> Iterator[int]:
+    """Which tiles in the window are blank."""
     columns, inset = int(grid["columns"]), 6
     for tile in range(int(grid["count"])):
         x = grid["left"] + tile % columns * (grid["side"] + grid["gap"])
         y = grid["top"] + tile // columns * grid["step"] - scrolled
         if y < grid["bar"] or y + grid["height"] > len(pixels):
             continue
-        shown.add(tile)
         rows = slice(int(y) + inset, int(y + grid["height"]) - inset)
         part = pixels[rows, int(x) + inset : int(x + grid["side"]) - inset]
         if part.std() < _BLANK:
-            blank.add(tile)
-    return blank, shown
+            yield tile
