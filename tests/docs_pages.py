@@ -4,10 +4,10 @@ import re
 import shlex
 from pathlib import Path
 
-from pipeline.__main__ import COMMANDS
-
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+_ATLAS = ("./scripts/atlas", "atlas")
 
 
 def blocks(path: Path, language: str) -> list[str]:
@@ -15,23 +15,29 @@ def blocks(path: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", path.read_text(), re.MULTILINE | re.DOTALL)
 
 
-def commands(path: Path) -> list[tuple[str, list[str]]]:
-    """Every `atlas COMMAND` in the blocks of shell of a page: the command, its arguments."""
-    shell = "\n".join(blocks(path, "bash")).replace("\\\n", " ")
-    words = (shlex.split(line, comments=True) for line in _whole_lines(shell))
-    found = (line[line.index(name) + 1 :] for line in words for name in ATLAS if name in line)
-    return [(first, rest) for first, *rest in found if first in COMMANDS]
-
-
-ATLAS = ("./scripts/atlas", "atlas")
+def commands(path: Path) -> list[list[str]]:
+    """Every call of `atlas` in the blocks of shell of a page, as its arguments."""
+    found = []
+    for line in _whole_lines("\n".join(blocks(path, "bash"))):
+        words = shlex.split(line, comments=True)
+        start = next((i for i, word in enumerate(words) if word in _ATLAS), None)
+        if start is not None:
+            found.append(_until_the_shell_goes_on(words[start + 1 :]))
+    return found
 
 
 def _whole_lines(shell: str) -> list[str]:
-    """Lines of shell, those whose quotes go on in the next joined with it."""
+    """Lines of shell, each with those that go on with it: behind a backslash, or within quotes."""
     lines: list[str] = []
-    for line in shell.splitlines():
+    for line in shell.replace("\\\n", " ").splitlines():
         if lines and lines[-1].count("'") % 2:
             lines[-1] += " " + line.strip()
         else:
             lines.append(line)
     return lines
+
+
+def _until_the_shell_goes_on(words: list[str]) -> list[str]:
+    """The arguments before what the shell does with the output."""
+    end = next((i for i, word in enumerate(words) if word in (">", "|", "&&", "&")), len(words))
+    return words[:end]
