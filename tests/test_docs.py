@@ -189,8 +189,9 @@ def test_the_example_of_an_executor(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return opened[-1]
 
     monkeypatch.setattr(sweep, "open_executor", open_executor)
-    assert sweep.run(composed(f"output_root={tmp_path}", *SMALL, "name=prefixed")) == EXIT_OK
+    few = (*SMALL, 'channels="0:8"', "executor.devices=[cpu]")
+    assert sweep.run(composed(f"output_root={tmp_path}", *few, "name=prefixed")) == EXIT_OK
     (executor,) = opened
-    assert [process.args[:3] for process in executor.processes.values()] == [["nice", "-n", "5"]] * 2
-    assert run_here(tmp_path, *SMALL, "name=usual") == EXIT_OK
+    assert [process.args[:3] for process in executor.processes.values()] == [["nice", "-n", "5"]]
+    assert run_here(tmp_path, *few, "name=usual") == EXIT_OK
     assert_same_atlas(tmp_path / "prefixed" / "atlas.h5", tmp_path / "usual" / "atlas.h5")

@@ -28,6 +28,11 @@ def test_every_picture_is_there() -> None:
     assert not [picture for picture in pictures if not (ROOT / picture).exists()]
 
 
+def test_every_page_is_linked() -> None:
+    linked = set(re.findall(r"\]\((docs/[a-z]+\.md)", README))
+    assert {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")} == linked
+
+
 def test_every_experiment_opens_with_the_command_that_runs_it() -> None:
     for path in (config_folder() / "experiment").glob("*.yaml"):
         command = path.read_text().splitlines()[1]
