@@ -9,6 +9,9 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 _ATLAS = ("./scripts/atlas", "atlas")
 
+_SHORT = {"objectives": "run", "figures": "figure"}
+"""Pages whose pictures stand below the settings that made them, and the command that took these."""
+
 
 def blocks(path: Path, language: str) -> list[str]:
     """The code blocks of a page in a language."""
@@ -16,7 +19,11 @@ def blocks(path: Path, language: str) -> list[str]:
 
 
 def commands(path: Path) -> list[list[str]]:
-    """Every call of `atlas` in the blocks of shell of a page, as its arguments."""
+    """Every call of `atlas` on a page, as its arguments."""
+    return _in_full(path) + _in_short(path)
+
+
+def _in_full(path: Path) -> list[list[str]]:
     found = []
     for line in _whole_lines("\n".join(blocks(path, "bash"))):
         words = shlex.split(line, comments=True)
@@ -24,6 +31,14 @@ def commands(path: Path) -> list[list[str]]:
         if start is not None:
             found.append(_until_the_shell_goes_on(words[start + 1 :]))
     return found
+
+
+def _in_short(path: Path) -> list[list[str]]:
+    if path.stem not in _SHORT:
+        return []
+    text = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    settings = re.findall(r"^ {4}(\S.*=.*)$", text.replace("\\\n", " "), re.MULTILINE)
+    return [[_SHORT[path.stem], *shlex.split(line)] for line in settings]
 
 
 def _whole_lines(shell: str) -> list[str]:
