@@ -16,29 +16,10 @@ from pipeline.errors import (
     unknown,
 )
 from pipeline.processes import Preempted, leave_when_told
+from pipeline.report.manual import overview, page
 from pipeline.settings.config import Config
 from pipeline.store.folder import OutputFolder, output_folder
 from pipeline.store.lock import locked
-
-OVERVIEW = """\
-Layer Atlas: for every channel of every layer, the image that excites it most.
-
-  atlas run        optimise what is missing, then collate; running it again resumes
-  atlas plan       what a run would do: models, layers, channels, time, disk
-  atlas layers     the layers of the models: name, type, channels, shape, FLOPs
-  atlas status     how far an output folder is, and who is at work (`all`: every layer)
-  atlas failures   which tasks failed; of a LAYER or the beginning of a KEY, the full story
-  atlas retry      have the next run try again what was given up; all, or a LAYER or KEY
-  atlas collate    rebuild montages and atlas.h5 from the store alone
-  atlas verify     check digests, the atlas, and a sample of activations
-  atlas clean      remove what no current plan wants, after showing it (`yes`: without asking)
-
-Everything else is Hydra overrides, e.g.
-  atlas run                                          the demo network, all conv layers
-  atlas run models=[resnet50] 'layers=[layer3.0.conv1]' name=resnet50
-  atlas plan experiment=squeezenet_local weights=squeezenet1_1.safetensors
-  atlas run --cfg job                                the config, without running it
-"""
 
 
 def run(config: Config) -> int:
@@ -115,7 +96,7 @@ def collate(config: Config) -> int:
     folder = _folder(config)
     read_manifest(folder)
     with locked(folder):
-        collate(folder, config.collate, anew=True)
+        collate(folder, config.collate)
         say(summary(folder))
     return EXIT_OK
 
@@ -174,6 +155,8 @@ COMMANDS: dict[str, Callable[..., int]] = {
 WORDS = {"status": ("all",), "failures": None, "retry": None, "clean": ("yes",)}
 """Which words commands take besides overrides; `None`: names that only they know."""
 
+_HELP = ("--help", "-h")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
@@ -198,8 +181,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(argv: list[str]) -> int:
-    if not argv or argv[0] in ("-h", "help"):
-        print(OVERVIEW, end="")
+    if not argv or argv[0] in ("help", *_HELP):
+        print(overview(), end="")
         return EXIT_OK
     command, rest = argv[0], argv[1:]
     if command == "worker":
@@ -220,6 +203,8 @@ def _dispatch(argv: list[str]) -> int:
         raise unknown("command", command, COMMANDS, "`atlas` alone explains them.")
     from pipeline.settings.compose import with_config
 
+    if any(flag in rest for flag in _HELP):
+        print(page(command), flush=True)  # Hydra goes on with the settings
     words, overrides = split_words(command, rest)
     return with_config(lambda config: COMMANDS[command](config, *words), overrides)
 

@@ -4,8 +4,9 @@ import sys
 import time
 from collections.abc import Sequence
 
+from pipeline.collate.brief import is_current
 from pipeline.collate.films import check_snapshots
-from pipeline.collate.run import collate
+from pipeline.collate.run import collate, content_of
 from pipeline.errors import EXIT_FAILED_JOBS, EXIT_OK, UserError
 from pipeline.executors import open_executor
 from pipeline.jobs import Task
@@ -47,7 +48,7 @@ def run(config: Config) -> int:
         print(f"note: {notice}", file=sys.stderr)
     incomplete = tell_left_out(plan.left_out)
     sweep = Sweep(config, plan, folder, devices)
-    prepare(folder, bytes_needed(plan, sweep.backlog.shards()))
+    prepare(folder, bytes_needed(plan, sweep.stock.missing()))
     with locked(folder):
         write_manifest(folder, config, plan, devices)
         keep_inputs(folder, plan.inputs)
@@ -105,13 +106,14 @@ def _write_listing(sweep: Sweep) -> None:
 
 def _make_and_collate(sweep: Sweep, timings: dict[str, float]) -> Outcome:
     """Do what is missing and collate; again where a corrupt file was set aside."""
-    outcome = Outcome()
+    outcome, settings = Outcome(), sweep.config.collate
     for _ in range(_ROUNDS):
         worked = [_do(stage, sweep, timings, outcome) for stage in stages(sweep)]
         if outcome.is_cut_short or ("collating" in timings and not any(worked)):
             break
         begun = time.monotonic()
-        collate(sweep.folder, sweep.config.collate)
+        if not is_current(sweep.folder, content_of(sweep.plan, sweep.stock.views()), settings):
+            collate(sweep.folder, settings)
         timings["collating"] = timings.get("collating", 0.0) + time.monotonic() - begun
     return outcome
 

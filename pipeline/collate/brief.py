@@ -41,7 +41,9 @@ class Brief:
     """What there is to say of an atlas in a few words."""
 
     content: str
-    """Digest of what atlas and pictures are made of."""
+    """Digest of what the atlas is made of."""
+    settings: CollateSettings
+    """How the pictures look."""
     atlas_bytes: int
     """Size of the atlas."""
     pictures: tuple[str, ...]
@@ -65,6 +67,7 @@ def write_brief(
         unreadable, some = _unreadable(layers)
         brief = Brief(
             content=str(atlas.attrs["content"]),
+            settings=settings,
             atlas_bytes=folder.atlas.stat().st_size,
             pictures=tuple(str(path.relative_to(folder.root)) for path in paths),
             counts=_counts(layers),
@@ -84,12 +87,12 @@ def read_brief(folder: OutputFolder) -> Brief | None:
         return None
 
 
-def is_current(folder: OutputFolder, content: str) -> bool:
-    """Whether atlas and pictures are there and made of this content."""
+def is_current(folder: OutputFolder, content: str, settings: CollateSettings) -> bool:
+    """Whether atlas and pictures are there, made of this content and by these settings."""
     brief = read_brief(folder)
     return (
         brief is not None
-        and brief.content == content
+        and (brief.content, brief.settings) == (content, settings)
         and all((folder.root / path).exists() for path in brief.pictures)
     )
 

@@ -16,9 +16,12 @@ from pipeline.store.folder import OutputFolder, safe_name
 from pipeline.store.frames import Arrays, Frame
 from pipeline.store.sealed_file import CorruptFile
 from pipeline.store.shard_file import ShardFile, job_frames
-from pipeline.store.shards import DoneIndex, read_shard
+from pipeline.store.shards import DoneIndex, read_shard, without
 from pipeline.studies.files import Findings, read_examples, read_findings
 from pipeline.studies.tasks import Examples, Study, examples_of_layer, study_of
+
+Located = tuple[int, Shard, dict[Path, tuple[int, ...]]]
+"""A shard: its seed's index, itself, and the files that hold its channels."""
 
 
 @dataclass(frozen=True)
@@ -98,25 +101,38 @@ class LayerView:
         """Which arrays of pictures there are of each job."""
         return [name for name, frame in self.frames.items() if frame.packed]
 
-    def located(self) -> Iterator[tuple[int, Shard, dict[int, Path]]]:
-        """Every shard with its seed's index and the files that hold its channels."""
+    def shards(self) -> Iterator[tuple[int, Shard]]:
+        """Every shard with its seed's index."""
         for seed_index, seed in enumerate(self.plan.seeds):
             for shard in self.plan.layer_shards(self.model, self.layer, seed):
-                yield seed_index, shard, self.index.locate(shard)
+                yield seed_index, shard
+
+    def located(self) -> Iterator[Located]:
+        """Every shard with its seed's index and the files that hold its channels."""
+        for seed_index, shard in self.shards():
+            yield seed_index, shard, self.index.locate(shard)
+
+    @cached_property
+    def odd(self) -> list[Located]:
+        """The same of those shards alone that are not there under their own names."""
+        odd = [
+            (seed_index, shard) for seed_index, shard in self.shards() if not self.index.has(shard)
+        ]
+        return [(seed_index, shard, self.index.locate(shard)) for seed_index, shard in odd]
 
     def left(self) -> Iterator[tuple[int, Shard]]:
         """What is not done, shard by shard, with its seed's index."""
-        for seed_index, seed in enumerate(self.plan.seeds):
-            shards = self.plan.layer_shards(self.model, self.layer, seed)
-            for rest in self.index.missing(shards):
+        for seed_index, shard, located in self.odd:
+            rest = without(shard, located)
+            if rest is not None:
                 yield seed_index, rest
 
     def pieces(self) -> Iterator[Piece]:
         """Read the layer file by file; corrupt files are set aside and reported in `corrupt`."""
         place = {channel: row for row, channel in enumerate(self.layer.channels)}
         for seed_index, shard, located in self.located():
-            for path in dict.fromkeys(located.values()):
-                wanted = {channel for channel, where in located.items() if where == path}
+            for path, channels_there in located.items():
+                wanted = set(channels_there)
                 file = self._read(path, shard, wanted)
                 if file is None:
                     continue

@@ -13,56 +13,54 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from pipeline.collate.brief import is_current, write_brief
+from pipeline.collate.brief import write_brief
 from pipeline.collate.child import Died, run_apart
 from pipeline.collate.evidence_pages import write_pages
 from pipeline.collate.films import check_snapshots, write_films
 from pipeline.collate.gather import LayerView, layer_views
 from pipeline.collate.hdf5 import write_atlas
-from pipeline.collate.montage import write_montage
+from pipeline.collate.montage import montage_bytes, write_montage
 from pipeline.errors import EXIT_IO, EXIT_OK, EXIT_USER_ERROR, StorageError, UserError
+from pipeline.plan import Plan
 from pipeline.processes import die_with, die_with_parent
 from pipeline.settings.config import CollateSettings
-from pipeline.settings.records import build, canonical_json, digest
+from pipeline.settings.records import build, canonical_json, digest, plain
 from pipeline.store.folder import OutputFolder
 from pipeline.store.manifest import plan_of, read_manifest
 
-_ANEW = "anew"
 _MOST_PAINTERS = 16
-"""Each holds a montage in memory, of up to half a gigabyte."""
+_MEMORY = 1_200_000_000
+"""Bytes that montages in the making may take together."""
 
 
-def collate(folder: OutputFolder, settings: CollateSettings, anew: bool = False) -> None:
+def collate(folder: OutputFolder, settings: CollateSettings) -> None:
     """Collate in a child process.
 
     Args:
         folder: what to collate.
         settings: how the montages look.
-        anew: also where atlas and montages seem to be of the shards that are there.
     Raises:
         StorageError: the disk is full or fails.
         UserError: the list of photographs is gone or unreadable, or films are asked for of a sweep
             without snapshots.
     """
-    how = [canonical_json(vars(settings)), *([_ANEW] if anew else [])]
     try:
-        run_apart("collate-here", str(folder.root.resolve()), *how)
+        run_apart("collate-here", str(folder.root.resolve()), canonical_json(vars(settings)))
     except Died as killed:
         reason = "is the memory full?" if str(killed) == "SIGKILL" else "is the disk full?"
         raise StorageError(f"collating {folder.root} died of {killed}; {reason}") from killed
 
 
 def main(argv: list[str]) -> int:
-    """What the child does: `collate-here OUTPUT_FOLDER SETTINGS [anew]`."""
+    """What the child does: `collate-here OUTPUT_FOLDER SETTINGS`."""
     die_with_parent()
     folder = OutputFolder(Path(argv[0]))
     settings = build(CollateSettings, json.loads(argv[1]), "collate")
     try:
-        collate_here(folder, settings, anew=argv[2:] == [_ANEW])
+        collate_here(folder, settings)
     except (StorageError, OSError) as error:
         print(error, file=sys.stderr)
         return EXIT_IO
@@ -72,17 +70,16 @@ def main(argv: list[str]) -> int:
     return EXIT_OK
 
 
-def collate_here(folder: OutputFolder, settings: CollateSettings, anew: bool) -> None:
-    """Write pictures and atlas; unless `anew`, only if they are not of the present shards."""
+def collate_here(folder: OutputFolder, settings: CollateSettings) -> None:
+    """Write pictures and atlas."""
     manifest = read_manifest(folder)
     plan = plan_of(manifest)
     check_snapshots(settings, min(model.recipe.snapshots for model in plan.models))
     views = list(layer_views(folder, plan))
-    content = content_of(manifest, views, settings)
-    if not anew and is_current(folder, content):
-        return
+    content = content_of(plan, views)
     folder.brief.unlink(missing_ok=True)
-    paint(views, partial(write_montage, folder, settings=settings))
+    largest = max(montage_bytes(view, settings) for view in views)
+    paint(views, partial(write_montage, folder, settings=settings), largest)
     if settings.films != "none":
         paint(views, partial(write_films, settings=settings))
     attributes = {
@@ -97,15 +94,20 @@ def collate_here(folder: OutputFolder, settings: CollateSettings, anew: bool) ->
         print(f"corrupt file set aside, to be computed again: {path}", file=sys.stderr)
 
 
-def paint(views: Sequence[LayerView], write: Callable[[LayerView], None]) -> None:
+def paint(views: Sequence[LayerView], write: Callable[[LayerView], None], memory: int = 0) -> None:
     """Draw pictures of all layers, several at once; notes corrupt files in the views.
 
+    Args:
+        views: of the layers.
+        write: draws those of one.
+        memory: bytes that this takes at most.
     Raises:
         StorageError: the disk is full or fails, or the memory is full.
     """
     # Forked, so that nothing is imported or listed again; no thread is running here.
     forked = multiprocessing.get_context("fork")
-    workers = min(len(views), len(os.sched_getaffinity(0)), _MOST_PAINTERS)
+    room = max(1, _MEMORY // max(memory, 1))
+    workers = min(len(views), len(os.sched_getaffinity(0)), _MOST_PAINTERS, room)
     try:
         with ProcessPoolExecutor(workers, forked, die_with, (os.getpid(),)) as pool:
             futures = [pool.submit(_paint, view, write) for view in views]
@@ -121,12 +123,18 @@ def _paint(view: LayerView, write: Callable[[LayerView], None]) -> list[Path]:
     return view.corrupt
 
 
-def content_of(manifest: dict[str, Any], views: list[LayerView], settings: CollateSettings) -> str:
-    """Digest of everything that goes into montages and atlas."""
-    files = [
-        [shard.key, sorted(path.name for path in set(located.values())), len(located)]
+def content_of(plan: Plan, views: Sequence[LayerView]) -> str:
+    """Digest of everything that goes into the atlas.
+
+    The plan says it all but for what is not there under its own name.
+    """
+    odd = [
+        [shard.key, sorted((path.name, len(channels)) for path, channels in located.items())]
         for view in views
-        for _, shard, located in view.located()
+        for _, shard, located in view.odd
+    ]
+    given_up = [
+        shard.key for view in views for _, shard in view.left() if shard.key in view.given_up
     ]
     photographs = [view.photographs_done() for view in views]
-    return digest([manifest["plan"], files, photographs, vars(settings)])
+    return digest([plain(plan), odd, given_up, photographs])

@@ -43,7 +43,7 @@ def verify(config: Config, folder: OutputFolder) -> int:
     views = list(layer_views(folder, plan))
     if not folder.atlas.exists():
         raise UserError(f"there is no {folder.atlas} yet; `atlas collate name=...` makes it.")
-    checked = sum(len(located) for view in views for _, _, located in view.located())
+    checked = plan.n_jobs - sum(shard.units for view in views for _, shard in view.left())
     problems = compare(folder)
     if checked < plan.n_jobs:
         problems.append(f"{count_images(plan, plan.n_jobs - checked)} missing; run it again")

@@ -28,7 +28,7 @@ class Wanted:
         self.layers = {folder.layer(v.model.label, v.layer.info.name): v for v in views}
         self.paths = {folder.atlas, folder.brief, folder.manifest, folder.lock}
         for view in views:
-            self.paths.update(*(located.values() for _, _, located in view.located()))
+            self.paths.update(*(located for _, _, located in view.located()))
             self.paths.update(_pictures(view))
         self.paths.update(_about_photographs(folder, plan), _records(folder))
         self.paths.update(map(folder.input, plan.inputs))
@@ -48,10 +48,11 @@ class Wanted:
         except (CorruptFile, OSError):
             return False
         return not all(
-            self._is_sound(view, located[channel])
+            self._is_sound(view, file)
             for _, shard, located in view.located()
             if shard.series.key == header.series
-            for channel in located.keys() & set(header.channels)
+            for file, channels in located.items()
+            if not set(channels).isdisjoint(header.channels)
         )
 
     def _is_sound(self, view: LayerView, path: Path) -> bool:

@@ -7,23 +7,21 @@ from collections.abc import Sequence
 from tqdm import tqdm
 
 _LINE_SECONDS = 10.0
+_FORMAT = "{desc}{postfix} {bar} {n:.0f}/{total} [{elapsed}<{remaining}, {rate_fmt}]"
 
 
 class Bar:
-    """Shows what is finished, rate and time left; call it with the number finished so far."""
+    """Shows what is finished, the rate, the time left, and how busy the devices are."""
 
     def __init__(self, total: int, already: int, unit: str, devices: Sequence[str]) -> None:
-        self.total, self.unit = total, unit
+        self.total, self.unit, self.slots = total, unit, max(1, len(devices))
         self._bar: tqdm[None] | None = None
         self._started = self._printed = time.monotonic()
         if already and total:
             print(f"{already} of {already + total} {unit} are done already", file=sys.stderr)
         if total and sys.stderr.isatty():
             self._bar = tqdm(
-                total=total,
-                unit=f" {unit}",
-                desc=" ".join(devices),
-                bar_format="{desc} {bar} {n:.0f}/{total} [{elapsed}<{remaining}, {rate_fmt}]",
+                total=total, unit=f" {unit}", desc=_counted(devices), bar_format=_FORMAT
             )
 
     def __enter__(self) -> "Bar":
@@ -33,27 +31,55 @@ class Bar:
         if self._bar is not None:
             self._bar.close()
 
-    def __call__(self, finished: float) -> None:
-        """Show how many are finished; fractions count those in the making."""
+    def __call__(self, finished: float, busy: float) -> None:
+        """Show it.
+
+        Args:
+            finished: how many are; fractions count those in the making.
+            busy: seconds that workers spent making them.
+        """
         if self._bar is not None:
+            self._bar.set_postfix_str(self._share(busy).ljust(10), refresh=False)
             self._bar.update(max(0.0, finished - self._bar.n))
         elif time.monotonic() - self._printed > _LINE_SECONDS:
-            self._print_line(finished)
+            self._printed = time.monotonic()
+            print(self._line(finished, busy), file=sys.stderr)
 
-    def _print_line(self, finished: float) -> None:
-        self._printed = time.monotonic()
-        seconds = self._printed - self._started
-        rate = finished / max(seconds, 1e-9)
+    def _line(self, finished: float, busy: float) -> str:
+        seconds = self._seconds()
+        rate = finished / seconds
         left = (self.total - finished) / rate if rate > 0 else float("inf")
-        text = f"{finished:.0f}/{self.total} {self.unit}, {rate:.2f}/s, "
-        print(text + f"{duration(seconds)} elapsed, {duration(left)} left", file=sys.stderr)
+        return (
+            f"{finished:.0f}/{self.total} {self.unit}, {rate:.2f}/s, {duration(seconds)} elapsed, "
+            f"{duration(left)} left, devices {self._share(busy)}"
+        )
+
+    def _share(self, busy: float) -> str:
+        """What share of their time the devices made something.
+
+        Workers that an earlier run left at work may have been busy for longer than this one.
+        """
+        return f"busy {100 * min(1.0, busy / (self.slots * self._seconds())):.0f} %"
+
+    def _seconds(self) -> float:
+        return max(time.monotonic() - self._started, 1e-9)
+
+
+def _counted(devices: Sequence[str]) -> str:
+    """Devices for people.
+
+    >>> _counted(["cpu", "cpu", "cuda:0"])
+    '2 x cpu, cuda:0'
+    """
+    counts = {device: devices.count(device) for device in devices}
+    return ", ".join(name if n == 1 else f"{n} x {name}" for name, n in counts.items())
 
 
 def duration(seconds: float) -> str:
     """Seconds for people.
 
-    >>> duration(3725)
-    '1 h 2 min'
+    >>> duration(8000)
+    '2 h 13 min'
     """
     if seconds == float("inf"):
         return "unknown time"

@@ -42,10 +42,13 @@ MOST_FALSE_STARTS = 3
 
 
 class Progress(Protocol):
-    """Is told how many jobs are finished; fractions count jobs in the making."""
+    """Is told how far a run is."""
 
-    def __call__(self, finished: float) -> None:
-        """Show it."""
+    def __call__(self, finished: float, busy: float) -> None:
+        """Show how many jobs are finished, fractions counting those in the making.
+
+        `busy` are seconds that workers spent making them, those of all workers together.
+        """
         ...
 
 
@@ -210,7 +213,14 @@ class Scheduler:
                 self._after(worker, worker.state)
             else:
                 self._watch(worker)
-        self.progress(self.finished + sum(w.pulse.get("done", 0.0) for w in self.workers))
+        self._show()
+
+    def _show(self) -> None:
+        pulses = [worker.pulse for worker in self.workers]
+        done = sum(pulse.get("done", 0.0) for pulse in pulses)
+        busy = sum(pulse.get("busy", 0.0) for pulse in pulses)
+        before = sum(worker.busy for worker in self.outcome.times)
+        self.progress(self.finished + done, before + busy)
 
     def _watch(self, worker: Worker) -> None:
         """Send away a worker that shows no progress; kill one that was told to leave and stays."""

@@ -23,10 +23,10 @@ from pipeline.plan import (
     flops_per_second,
     photograph_seconds,
 )
+from pipeline.scheduling.stock import Stock
 from pipeline.settings.config import Config
 from pipeline.settings.recipe import Recipe
 from pipeline.settings.records import plain
-from pipeline.store.backlog import Backlog
 from pipeline.store.folder import OutputFolder
 from pipeline.store.sealed_file import CorruptFile
 from pipeline.studies.files import merge_study, read_findings
@@ -56,9 +56,9 @@ class Sweep:
         return next(model for model in self.plan.models if model.label == label)
 
     @cached_property
-    def backlog(self) -> Backlog:
-        """The images that are not made yet."""
-        return Backlog(self.folder, self.plan)
+    def stock(self) -> Stock:
+        """What is there."""
+        return Stock(self.folder, self.plan)
 
     def has_finished(self, study: Study) -> bool:
         """Whether what a study found is there and sound; else it is to be put together again."""
@@ -170,7 +170,7 @@ class AscentStage:
 
     def missing(self) -> list[Shard]:
         """The shards that are not done; of layers whose photographs are needed, if these are."""
-        return [shard for shard in self.sweep.backlog.shards() if self._may_begin(shard)]
+        return [shard for shard in self.sweep.stock.missing() if self._may_begin(shard)]
 
     def finish(self) -> Finished:
         """Collation puts shards together."""

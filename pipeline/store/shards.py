@@ -6,7 +6,7 @@ a sweep resumes by reading it.
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -61,20 +61,26 @@ class DoneIndex:
         self.folder = folder
         self._layers: dict[tuple[str, str], _LayerFiles] = {}
 
-    def locate(self, shard: Shard) -> dict[int, Path]:
-        """The file of each done channel of a shard."""
+    def has(self, shard: Shard) -> bool:
+        """Whether the file of a shard is there under its own name."""
+        return shard.key in self._files(shard.series).keys
+
+    def locate(self, shard: Shard) -> dict[Path, tuple[int, ...]]:
+        """The files that hold channels of a shard, each with those that are taken from it."""
         files = self._files(shard.series)
         if shard.key in files.keys:
-            return dict.fromkeys(shard.channels, files.path(shard.key))
+            return {files.path(shard.key): shard.channels}
         others = files.by_series.get(shard.series.key, {})
-        return {channel: others[channel] for channel in shard.channels if channel in others}
+        found: dict[Path, list[int]] = {}
+        for channel in shard.channels:
+            if channel in others:
+                found.setdefault(others[channel], []).append(channel)
+        return {path: tuple(channels) for path, channels in found.items()}
 
     def missing(self, shards: Iterable[Shard]) -> Iterator[Shard]:
         """What is left to compute: shards that are not done, without the channels that are."""
         for shard in shards:
-            if shard.key in self._files(shard.series).keys:
-                continue
-            rest = _without(shard, self.locate(shard))
+            rest = None if self.has(shard) else without(shard, self.locate(shard))
             if rest is not None:
                 yield rest
 
@@ -109,8 +115,9 @@ class _LayerFiles:
         return index
 
 
-def _without(shard: Shard, done: dict[int, Path]) -> Shard | None:
+def without(shard: Shard, located: Mapping[Path, tuple[int, ...]]) -> Shard | None:
     """What is left of a shard: itself without the channels that are done; None if nothing is."""
+    done = set[int]().union(*located.values())
     rest = tuple(channel for channel in shard.channels if channel not in done)
     if len(rest) == len(shard.channels):
         return shard

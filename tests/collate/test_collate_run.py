@@ -5,12 +5,12 @@ import signal
 from pathlib import Path
 
 import pytest
-from toys import composed, fill_store, make_plan
+from toys import composed, fail, fill_store, make_plan
 
-from pipeline.collate.brief import read_brief
+from pipeline.collate.brief import is_current, read_brief
 from pipeline.collate.child import Died, run_apart
 from pipeline.collate.gather import LayerView, layer_views
-from pipeline.collate.run import collate_here, paint
+from pipeline.collate.run import collate_here, content_of, paint
 from pipeline.errors import StorageError, UserError
 from pipeline.settings.config import CollateSettings
 from pipeline.store.folder import OutputFolder
@@ -23,14 +23,16 @@ PLAN = make_plan(channels=(0, 1), shard_size=1)
 def collated(folder: OutputFolder) -> OutputFolder:
     fill_store(folder, PLAN, {1: "dead"})
     write_manifest(folder, composed(), PLAN, ["cpu"])
-    collate_here(folder, CollateSettings(), anew=False)
+    collate_here(folder, CollateSettings())
     return folder
 
 
-def atlas_is_made_again(folder: OutputFolder, **settings: object) -> bool:
-    before = folder.atlas.stat().st_ino if folder.atlas.exists() else None
-    collate_here(folder, CollateSettings(**settings), anew=False)  # type: ignore[arg-type]
-    return folder.atlas.stat().st_ino != before
+def atlas_is_made_again(folder: OutputFolder, **changes: object) -> bool:
+    settings = CollateSettings(**changes)  # type: ignore[arg-type]
+    if is_current(folder, content_of(PLAN, list(layer_views(folder, PLAN))), settings):
+        return False
+    collate_here(folder, settings)
+    return True
 
 
 def test_what_is_up_to_date_stays(collated: OutputFolder) -> None:
@@ -71,8 +73,16 @@ def test_an_atlas_that_met_a_corrupt_shard_is_made_again(collated: OutputFolder)
     path = next(collated.store.rglob("*.h5"))
     shorter(path)
     collated.brief.unlink()
-    collate_here(collated, CollateSettings(), anew=False)
+    collate_here(collated, CollateSettings())
     fill_store(collated, PLAN, {1: "dead"})
+    assert atlas_is_made_again(collated)
+
+
+def test_what_was_given_up_since_is_in_the_atlas(collated: OutputFolder) -> None:
+    shard = next(PLAN.shards())
+    collated.shard(shard).unlink()
+    assert atlas_is_made_again(collated)
+    fail(collated, shard)
     assert atlas_is_made_again(collated)
 
 

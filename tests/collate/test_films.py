@@ -11,9 +11,11 @@ from PIL import Image
 from runs import atlas_here, run_here
 from toys import composed, fill_store, layer_info, make_plan, make_recipe
 
+from pipeline.collate.brief import is_current
 from pipeline.collate.films import Film, draw_strip, durations, write_films
+from pipeline.collate.gather import layer_views
 from pipeline.collate.layout import plan_layout
-from pipeline.collate.run import collate_here
+from pipeline.collate.run import collate_here, content_of
 from pipeline.errors import UserError
 from pipeline.plan import Plan
 from pipeline.settings.config import CollateSettings
@@ -159,25 +161,21 @@ def with_manifest(folder: OutputFolder, recipe: Recipe) -> Plan:
     return plan
 
 
-def test_films_that_are_there_are_left_and_a_missing_one_is_made_again(
-    folder: OutputFolder,
-) -> None:
-    with_manifest(folder, FILMED)
-    collate_here(folder, BOTH, anew=False)
+def test_a_missing_film_is_noticed(folder: OutputFolder) -> None:
+    plan = with_manifest(folder, FILMED)
+    collate_here(folder, BOTH)
     films = sorted((folder.root / "films").rglob("*.*"))
     assert len(films) == 6
-    made = [film.stat().st_mtime_ns for film in films]
-    collate_here(folder, BOTH, anew=False)
-    assert [film.stat().st_mtime_ns for film in films] == made
+    content = content_of(plan, list(layer_views(folder, plan)))
+    assert is_current(folder, content, BOTH)
     films[3].unlink()
-    collate_here(folder, BOTH, anew=False)
-    assert all(film.exists() for film in films)
+    assert not is_current(folder, content, BOTH)
 
 
 def test_without_snapshots_there_is_nothing_to_show(folder: OutputFolder) -> None:
     with_manifest(folder, make_recipe())
     with pytest.raises(UserError, match=r"collate\.films=both .* snapshots=8"):
-        collate_here(folder, BOTH, anew=False)
+        collate_here(folder, BOTH)
     with pytest.raises(UserError, match=r"snapshots=8"):
         prepare_plan(composed("collate.films=strip"))
 

@@ -40,7 +40,7 @@ def made(folder: OutputFolder, plan: Plan) -> None:
         commit(folder, shard, make_result(shard, K))
 
 
-def located(folder: OutputFolder, plan: Plan) -> list[tuple[Shard, dict[int, Path]]]:
+def located(folder: OutputFolder, plan: Plan) -> list[tuple[Shard, dict[Path, tuple[int, ...]]]]:
     """Where collation finds each job."""
     views = layer_views(folder, plan)
     return [(shard, where) for view in views for _, shard, where in view.located()]
@@ -83,7 +83,7 @@ def test_after_any_sweeps_cleaning_leaves_the_last_as_it_is_and_nothing_else(
         clean(folder, last)
         assert located(folder, last) == before
         assert not list(DoneIndex(folder).missing(last.shards()))
-        needed = {path for _, where in before for path in where.values()}
+        needed = {path for _, where in before for path in where}
         assert set(folder.store.rglob("*.h5")) == needed
 
 

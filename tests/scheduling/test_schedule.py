@@ -85,7 +85,7 @@ def run_script(
     prepare(folder, 0)
     (stage,) = stages(make_sweep(plan, folder))
     settings = LocalSettings(attempts=attempts)
-    scheduler = Scheduler(folder, script, settings, stage, lambda finished: None)
+    scheduler = Scheduler(folder, script, settings, stage, lambda finished, busy: None)
     return script, scheduler.run(script.shards)
 
 

@@ -152,7 +152,7 @@ def test_verify_runs_no_code_that_only_the_manifest_names(
     tmp_path: Path, marker: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make(tmp_path / "out")
-    collate_here(folder, CollateSettings(), anew=True)
+    collate_here(folder, CollateSettings())
     manifest = json.loads(folder.manifest.read_text())
     (model,) = manifest["config"]["models"]
     model["target"], model["args"] = "os.system", {"command": f"touch '{marker}'"}
@@ -428,7 +428,7 @@ def test_records_of_a_terabyte_of_nothing_are_not_read(received: OutputFolder, p
         file.truncate(2**40)
     code, said = said_by("status", received)
     assert code == (2 if place == "manifest.json" else 0), said
-    assert is_current(received, "content") is False
+    assert is_current(received, "content", CollateSettings()) is False
     assert time.monotonic() - begun < 30
 
 

@@ -85,7 +85,7 @@ def collated(tmp_path_factory: pytest.TempPathFactory) -> OutputFolder:
     plan = with_classes(hostile_plan())
     fill_store(folder, plan)
     write_manifest(folder, composed(), plan, ["cpu"])
-    collate_here(folder, CollateSettings(films="strip"), anew=True)
+    collate_here(folder, CollateSettings(films="strip"))
     return folder
 
 
