@@ -41,10 +41,20 @@ def write_montage(folder: OutputFolder, view: LayerView, settings: CollateSettin
     write_atomically(folder.montage(view.model.label, view.layer.info.name), buffer.getvalue())
 
 
+def montage_bytes(view: LayerView, settings: CollateSettings) -> int:
+    """Memory that the montage of a layer takes while it is drawn."""
+    width, height = _layout(view, settings).size
+    return 4 * width * height
+
+
+def _layout(view: LayerView, settings: CollateSettings) -> Layout:
+    n, seeds, variants = len(view.channels), len(view.plan.seeds), math.prod(view.variants)
+    return plan_layout(n, seeds, view.image_size, settings, variants)
+
+
 def draw_montage(view: LayerView, settings: CollateSettings) -> Image.Image:
     """The montage of a layer: an RGB picture."""
-    n, seeds, variants = len(view.channels), len(view.plan.seeds), math.prod(view.variants)
-    layout = plan_layout(n, seeds, view.image_size, settings, variants)
+    layout = _layout(view, settings)
     picture = Image.new("RGB", layout.size, PAPER)
     status = _draw_tiles(picture, view, layout)
     targets = count_targets(view.model.recipe, view.layer)

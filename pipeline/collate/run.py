@@ -22,7 +22,7 @@ from pipeline.collate.evidence_pages import write_pages
 from pipeline.collate.films import check_snapshots, write_films
 from pipeline.collate.gather import LayerView, layer_views
 from pipeline.collate.hdf5 import write_atlas
-from pipeline.collate.montage import write_montage
+from pipeline.collate.montage import montage_bytes, write_montage
 from pipeline.errors import EXIT_IO, EXIT_OK, EXIT_USER_ERROR, StorageError, UserError
 from pipeline.plan import Plan
 from pipeline.processes import die_with, die_with_parent
@@ -32,7 +32,8 @@ from pipeline.store.folder import OutputFolder
 from pipeline.store.manifest import plan_of, read_manifest
 
 _MOST_PAINTERS = 16
-"""Each holds a montage in memory, of up to half a gigabyte."""
+_MEMORY = 1_200_000_000
+"""Bytes that montages in the making may take together."""
 
 
 def collate(folder: OutputFolder, settings: CollateSettings) -> None:
@@ -77,7 +78,8 @@ def collate_here(folder: OutputFolder, settings: CollateSettings) -> None:
     views = list(layer_views(folder, plan))
     content = content_of(plan, views)
     folder.brief.unlink(missing_ok=True)
-    paint(views, partial(write_montage, folder, settings=settings))
+    largest = max(montage_bytes(view, settings) for view in views)
+    paint(views, partial(write_montage, folder, settings=settings), largest)
     if settings.films != "none":
         paint(views, partial(write_films, settings=settings))
     attributes = {
@@ -92,15 +94,20 @@ def collate_here(folder: OutputFolder, settings: CollateSettings) -> None:
         print(f"corrupt file set aside, to be computed again: {path}", file=sys.stderr)
 
 
-def paint(views: Sequence[LayerView], write: Callable[[LayerView], None]) -> None:
+def paint(views: Sequence[LayerView], write: Callable[[LayerView], None], memory: int = 0) -> None:
     """Draw pictures of all layers, several at once; notes corrupt files in the views.
 
+    Args:
+        views: of the layers.
+        write: draws those of one.
+        memory: bytes that this takes at most.
     Raises:
         StorageError: the disk is full or fails, or the memory is full.
     """
     # Forked, so that nothing is imported or listed again; no thread is running here.
     forked = multiprocessing.get_context("fork")
-    workers = min(len(views), len(os.sched_getaffinity(0)), _MOST_PAINTERS)
+    room = max(1, _MEMORY // max(memory, 1))
+    workers = min(len(views), len(os.sched_getaffinity(0)), _MOST_PAINTERS, room)
     try:
         with ProcessPoolExecutor(workers, forked, die_with, (os.getpid(),)) as pool:
             futures = [pool.submit(_paint, view, write) for view in views]

@@ -1,19 +1,19 @@
 """A finished sweep of any size, made in a minute: real files, though no image in them was climbed.
 
 Every shard is a sealed file under its own name, with the right header, identity, channels and
-digest; all images are grey, and of the statistics there is no more than a shard must have. The
-manifest is written as a run writes it, and the atlas by the module that collates, but for what
-would fill the disk. So the commands find nothing to do by their own rules.
+digest; of the statistics there is no more than a shard must have. The manifest is written as a run
+writes it. So the commands find nothing to do by their own rules, once there is an atlas.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from torch import nn
 
 from pipeline.collate.brief import write_brief
@@ -41,12 +41,36 @@ def wide_network(layers: int, channels: int) -> nn.Module:
     return nn.Sequential(OrderedDict({"first": first, **wide}))
 
 
+Paint = Callable[[tuple[int, ...]], NDArray[np.uint8]]
+"""Makes the images of a shard, (N, H, W, colours)."""
+
+
+def grey(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Images that take no room."""
+    return np.full(shape, 128, np.uint8)
+
+
+def clouds(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Images that compress about as well as those of a sweep: smooth noise in all colours."""
+    n, height, width, colours = shape
+    coarse = np.random.default_rng(0).integers(0, 256, (n, 9, 9, colours), np.uint8)
+    images = [Image.fromarray(c).resize((width, height), Image.Resampling.BICUBIC) for c in coarse]
+    fine = np.random.default_rng(1).integers(0, 12, shape)
+    return np.clip(np.stack(images) + fine, 0, 255).astype(np.uint8)
+
+
+def make_store(overrides: Sequence[str], paint: Paint) -> None:
+    """Write the output folder of a sweep as if it had been run, but for its atlas."""
+    with_config(partial(_make_store, paint=paint), overrides)
+
+
 def make_finished(overrides: Sequence[str]) -> None:
-    """Write the output folder of a sweep as if it had been run."""
-    with_config(_make, overrides)
+    """The same with grey images, and with what there is of an atlas but for its arrays."""
+    make_store(overrides, grey)
+    with_config(_make_atlas, overrides)
 
 
-def _make(config: Config) -> int:
+def _make_store(config: Config, paint: Paint) -> int:
     plan, devices = prepare_plan(config)
     folder = output_folder(config.output_root, config.name)
     prepare(folder, 0)
@@ -55,19 +79,23 @@ def _make(config: Config) -> int:
         for layer in model.layers:
             folder.layer(model.label, layer.info.name).mkdir(parents=True)
             for seed in plan.seeds:
-                _write_series(folder, list(plan.layer_shards(model, layer, seed)))
-    _write_atlas(folder, config.collate)
+                _write_series(folder, list(plan.layer_shards(model, layer, seed)), paint)
+    return EXIT_OK
+
+
+def _make_atlas(config: Config) -> int:
+    _write_atlas(output_folder(config.output_root, config.name), config.collate)
     return EXIT_OK
 
 
 # --- shards --------------------------------------------------------------------------------------
 
 
-def _write_series(folder: OutputFolder, shards: Sequence[Shard]) -> None:
+def _write_series(folder: OutputFolder, shards: Sequence[Shard], paint: Paint) -> None:
     """Write the shards of a layer and seed, which differ in their channels alone."""
     moulds: dict[int, _Mould] = {}
     for shard in reversed(shards):  # so that moulds have room for the longest numbers
-        mould = moulds.get(len(shard.channels)) or _Mould.of(shard)
+        mould = moulds.get(len(shard.channels)) or _Mould.of(shard, paint)
         moulds[len(shard.channels)] = mould
         # Not made durable, unlike those of a real run: that would take most of the time.
         folder.shard(shard).write_bytes(mould.cast(shard))
@@ -86,8 +114,8 @@ class _Mould:
     """Where in the body the channels' numbers are."""
 
     @staticmethod
-    def of(shard: Shard) -> "_Mould":
-        data = sealed_file.seal(_header(shard), partial(_fill, shard=shard))
+    def of(shard: Shard, paint: Paint) -> "_Mould":
+        data = sealed_file.seal(_header(shard), partial(_fill, shard=shard, paint=paint))
         sealed = sealed_file.unseal(data, SCHEMA)
         user_block = sealed.header["user_block"]
         channel = sealed.arrays["channel"]
@@ -108,15 +136,15 @@ def _header(shard: Shard) -> dict[str, object]:
     return {"schema": SCHEMA, **whose, "facts": {"seconds_per_job": 0.06, "device": "cpu"}}
 
 
-def _fill(file: h5py.File, shard: Shard) -> None:
+def _fill(file: h5py.File, shard: Shard, paint: Paint) -> None:
     """The datasets of a shard, as `shard_file` lays them out."""
     n, size = len(shard.channels), shard.series.recipe.image_size
     file.attrs["identity"] = canonical_json(shard.series.identity)
     file["channel"] = np.asarray(shard.channels, dtype=np.int64)
     file["status"] = np.full(n, STATUS["ok"], np.uint8)
     file["activation"] = np.ones(n, np.float32)
-    grey = np.full((n, *size, len(shard.series.network.mean)), 128, np.uint8)
-    write_pictures(file, "image", grey, PICTURES["image"])
+    images = paint((n, *size, len(shard.series.network.mean)))
+    write_pictures(file, "image", images, PICTURES["image"])
 
 
 # --- atlas ---------------------------------------------------------------------------------------
