@@ -101,6 +101,18 @@ def collate(config: Config) -> int:
     return EXIT_OK
 
 
+def figure(config: Config) -> int:
+    """Draw a figure from the store alone."""
+    try:
+        from pipeline.figures.make import make_figure
+    except ImportError as error:
+        raise UserError(f"figures need `pip install 'layer-atlas[figures]'` ({error}).") from None
+    from pipeline.report.tables import say
+
+    say("\n".join(make_figure(_folder(config), config.figure)))
+    return EXIT_OK
+
+
 def verify(config: Config) -> int:
     """Check digests, the atlas, and a sample of activations."""
     from pipeline.inspection.verify import verify
@@ -149,6 +161,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "failures": failures,
     "retry": retry,
     "collate": collate,
+    "figure": figure,
     "verify": verify,
     "clean": clean,
 }

@@ -23,7 +23,7 @@ FLOW = (
     *("store", "photographs"),
     *("numerics", "networks", "objectives", "aim"),
     *("transforms", "parameterizations", "ascent", "studies", "tasks", "worker"),
-    "collate",
+    *("collate", "reader", "figures"),
     *("executors", "scheduling", "survey", "inspection", "report", "sweep"),
 )
 """The way of the data, from the design: config, plan, store, network, worker, atlas, sweep."""
@@ -80,7 +80,7 @@ def test_every_folder_has_its_place() -> None:
 def test_collation_knows_no_model_and_no_worker() -> None:
     forbidden = {"networks", "ascent", "tasks", "worker", "survey", "scheduling", "sweep"}
     for module in MODULES:
-        if module.startswith("pipeline.collate"):
+        if module.startswith(("pipeline.collate", "pipeline.figures", "pipeline.reader")):
             names = {home(name) for name in imports_of_the_package(module)}
             assert not names & forbidden, module
 
@@ -90,6 +90,7 @@ def test_collation_knows_no_model_and_no_worker() -> None:
     [
         ["plan"],
         ["collate.run", "collate.hdf5", "collate.montage", "collate.overlay", "collate.compare"],
+        ["figures.make", "reader"],
         ["studies.evidence", "studies.study", "studies.files"],
         ["scheduling.schedule", "scheduling.stages", "store.shards"],
         ["report.plan", "report.layers", "report.status", "report.summary", "report.cleaning"],

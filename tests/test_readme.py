@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from pipeline.__main__ import COMMANDS
 from pipeline.settings.compose import config_keys
 from pipeline.settings.config import config_folder
@@ -14,7 +16,7 @@ README = (ROOT / "README.md").read_text()
 def test_every_setting_is_in_the_table() -> None:
     named = set(re.findall(r"`([a-z_.0-9\[\]]+)`", README))
     groups = {"objective", "parameterization", "transforms", "optimizer", "executor", "collate"}
-    groups |= {"saliency", "init", "regularizers", "octaves"}
+    groups |= {"figure", "saliency", "init", "regularizers", "octaves"}
     assert not [key for key in config_keys() if key not in named | groups]
 
 
@@ -22,10 +24,11 @@ def test_every_command_is_explained() -> None:
     assert not [command for command in COMMANDS if f"`atlas {command}`" not in README]
 
 
-def test_every_picture_is_there() -> None:
-    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README)
-    assert pictures
-    assert not [picture for picture in pictures if not (ROOT / picture).exists()]
+@pytest.mark.parametrize("path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])
+def test_every_picture_is_there(path: Path) -> None:
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", path.read_text())
+    assert pictures or path.name != "README.md"
+    assert not [picture for picture in pictures if not (path.parent / picture).exists()]
 
 
 def test_every_page_is_linked() -> None:

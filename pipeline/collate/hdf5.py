@@ -126,14 +126,18 @@ def _layer_group(file: h5py.File, view: LayerView) -> h5py.Group:
     model, info = view.model, view.layer.info
     group = file.create_group(view.group, track_order=True)
     parent = group.parent
+    parent.attrs["name"] = as_text(model.label)
     parent.attrs["source"] = as_text(model.network.source)
     parent.attrs["weights_sha256"] = as_text(model.network.weights_sha256)
     parent.attrs["mean"] = model.network.mean
     parent.attrs["std"] = model.network.std
     parent.attrs["input_size"] = model.input_size
+    group.attrs["name"] = as_text(info.name)
     group.attrs["module_type"] = as_text(info.module_type)
     group.attrs["n_channels"] = info.n_channels
     group.attrs["activation_shape"] = info.shape
+    group.attrs["flops"] = info.flops
+    group.attrs["flops_share"] = info.flops_share
     group.attrs["prefix_tokens"] = info.prefix_tokens
     group.attrs["recipe"] = canonical_json(plain(model.recipe))
     return group

@@ -36,6 +36,7 @@ KINDS = {
     "what workers were told and said": rf"logs/(drain|{_WORKER}\.(json|log|pulse|submitted|exit))",
     "files of Slurm jobs": r"logs/slurm/([0-9_]+_(submitted\.pkl|log\.out)|[0-9a-f]{32}\.pkl)",
     "unfinished files": rf"(.*/)?\.[^/]*\.tmp|logs/{_WORKER}\.(pulse|exit)\.tmp",
+    "figures": r"figures/[^/]+",
     "atlas and manifest": r"atlas\.(h5|json)|manifest\.json|lock",
 }
 """Every kind of file that an output folder holds, by its path; in the order of removal."""

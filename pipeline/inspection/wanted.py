@@ -32,6 +32,8 @@ class Wanted:
             self.paths.update(_pictures(view))
         self.paths.update(_about_photographs(folder, plan), _records(folder))
         self.paths.update(map(folder.input, plan.inputs))
+        # Whatever was drawn is kept; half-written files have names with a dot.
+        self.paths.update(folder.figures.glob("[!.]*"))
         self._sound: dict[Path, bool] = {}
 
     def has(self, path: Path, model: str | None) -> bool:

@@ -80,6 +80,19 @@ Exit codes: 0 done, 1 some images failed, 2 a mistake in what was asked, 74 the 
             ("collate name=demo montage=evidence", "with sheets of photographs"),
         ),
     ),
+    "figure": Page(
+        "a figure for a paper: images in rows and columns, curves, histograms, maps",
+        """\
+Draws from atlas.h5 alone and collates first where that is behind; needs no model and no GPU.
+Beside the figure lie its caption for LaTeX, a paragraph for a methods section, and its
+provenance, which is in the figure too. docs/figures.md shows every kind.""",
+        (
+            ("figure name=demo 'figure.layers=[conv6]'", "every channel of a layer, as PDF"),
+            ("figure figure.width=column 'figure.channels={top: 16}'", "for a column of a paper"),
+            ("figure figure=responses figure.clusters=8", "which channels are alike"),
+            ("figure figure=again figure.path=images.pdf", "the same once more"),
+        ),
+    ),
     "verify": Page(
         "check digests, the atlas, and a sample of activations",
         "Reads every shard, compares the atlas with them, and computes some activations again.",

@@ -4,12 +4,13 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.errors import UserError, nearest_first
 from pipeline.settings.executors import ExecutorSettings
+from pipeline.settings.figures import Figure, ImagesFigure
 from pipeline.settings.objectives import JointObjective, Objective
 from pipeline.settings.optimizers import Optimizer
 from pipeline.settings.parameterizations import FROM_NOISE_ALONE, Mask, Parameterization
@@ -154,6 +155,8 @@ class Config:
     """Photographs to compare the images with; `null` for none."""
     saliency: SaliencyMethod | None
     """Saliency maps of the strongest photographs; `null` for none."""
+    figure: Figure = field(default_factory=ImagesFigure)
+    """What `atlas figure` draws."""
 
     def __post_init__(self) -> None:
         if not self.name.strip():

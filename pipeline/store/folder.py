@@ -34,6 +34,7 @@ class OutputFolder:
         self.atlas = root / "atlas.h5"
         self.brief = root / "atlas.json"
         self.montages = root / "montages"
+        self.figures = root / "figures"
         self.store = root / "store"
         self.failures = root / "failures"
         self.retried = self.failures / "retried"

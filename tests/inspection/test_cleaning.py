@@ -46,6 +46,7 @@ LITTER = (
     f"logs/slurm/{KEY[:32]}.pkl",
     "logs/drain",
     ".probe.0123.tmp",
+    "figures/.images.pdf.0123.tmp",
     f"store/toy/a/.{KEY[:40]}.0123.tmp",
 )
 """Of each kind of file one that nothing needs."""
@@ -57,6 +58,8 @@ WANTED = (
     "montages/toy/a.png",
     "montages/toy/a.evidence-001.png",
     "films/toy/a/channel-3.seed-0.png",
+    "figures/images.pdf",
+    "figures/images.provenance.json",
 )
 
 UNKNOWN = (

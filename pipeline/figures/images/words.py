@@ -1,0 +1,55 @@
+"""What a figure of images says below: what is shown, and what its marks mean."""
+
+from collections.abc import Iterator
+
+from pipeline.figures.images.content import MARKS, Content
+from pipeline.figures.words.selection import selection_methods, what_is_shown
+from pipeline.wording import counted
+
+_FATES = {
+    "dead": "dead, the channel never responded",
+    "silent": "silent, only photographs move the channel",
+    "diverged": "diverged",
+}
+
+
+def caption_of(content: Content) -> str:
+    """A caption in a few sentences."""
+    return " ".join(_caption(content))
+
+
+def _caption(content: Content) -> Iterator[str]:
+    settings = content.settings
+    yield f"Images for {what_is_shown(content.chosen, settings.channels, settings.order)}."
+    if settings.columns is not None:
+        yield f"Rows: {settings.rows}; columns: {settings.columns}."
+    if settings.clusters:
+        yield f"Brackets: {counted(settings.clusters, 'group')} of similar channels."
+    if settings.dendrogram:
+        yield "Tree: similarity, by average linkage."
+    if content.photographs:
+        most = counted(content.photographs, "photograph")
+        yield f"Small: the {most} to which the channel responds most."
+    if settings.tell is not None:
+        yield f"Below each image: its {settings.tell.replace('_', ' ')}."
+    yield from _marks(content)
+
+
+def _marks(content: Content) -> Iterator[str]:
+    """What became of images that are not what they should be, if there are any."""
+    fates = {shot.fate for shot in content.shots}
+    for fate, mark in MARKS.items():
+        if fate in fates and content.settings.labels:
+            yield f"{mark}: {_FATES[fate]}."
+    if fates & {"failed", "missing"}:
+        yield "Crossed out: not made."
+
+
+def methods_of(content: Content) -> str:
+    """How what is shown was chosen and drawn."""
+    settings = content.settings
+    sentences = list(selection_methods(settings.channels, settings.order, settings.clusters))
+    sentences.append(
+        f"Images were resampled to {settings.dpi} pixels per inch for display (Lanczos)."
+    )
+    return " ".join(sentences)

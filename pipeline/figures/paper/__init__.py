@@ -1,0 +1,1 @@
+"""Sheets of paper, measured in dots: pictures, letters, lines and trees."""

@@ -1,0 +1,1 @@
+"""Figures of numbers: curves, histograms, profiles, matrices."""

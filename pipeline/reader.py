@@ -1,0 +1,389 @@
+"""The atlas for those who look at it: models, layers and images by name, read only when asked for.
+
+    from pipeline import open_atlas
+
+    atlas = open_atlas("outputs/demo")
+    layer = atlas["demo/conv6"]
+    layer.strongest(8)                    # channels, by robust activation
+    layer.image(17)                       # (H, W, 3) uint8
+    layer.to_xarray()                     # labelled arrays, if xarray is installed
+
+Nothing but `atlas.h5` is read, which may come from somebody else: links out of the file and arrays
+that are not plain numbers or texts are not followed.
+"""
+
+import base64
+import html
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.collate.drawing import in_colour
+from pipeline.errors import UserError, unknown
+from pipeline.jobs import STATUS
+
+if TYPE_CHECKING:
+    import xarray
+
+SCHEMA = "layer-atlas/1"
+
+
+def open_atlas(path: str | Path) -> "Atlas":
+    """Open an atlas.
+
+    Args:
+        path: an `atlas.h5`, or the output folder that it is in.
+    Raises:
+        UserError: there is none, or it is not one.
+    """
+    file = Path(path).expanduser()
+    if file.is_dir():
+        file = file / "atlas.h5"
+    try:
+        opened = h5py.File(file, "r")
+        schema = str(opened.attrs["schema"])
+    except FileNotFoundError:
+        raise UserError(f"there is no {str(file)!r}; `atlas collate name=...` makes it.") from None
+    except (OSError, KeyError) as error:
+        raise UserError(f"{str(file)!r} is no readable atlas: {error}.") from error
+    if schema != SCHEMA:
+        opened.close()
+        raise UserError(f"{str(file)!r} is of schema {schema!r}, not {SCHEMA!r}.")
+    return Atlas(file, opened)
+
+
+class Atlas(Mapping[str, "Layer"]):
+    """Layers by `model/layer`, in the order in which they were planned."""
+
+    def __init__(self, path: Path, file: h5py.File) -> None:
+        self.path, self._file = path, file
+
+    def __enter__(self) -> "Atlas":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; arrays that were read stay."""
+        self._file.close()
+
+    @cached_property
+    def models(self) -> dict[str, "Model"]:
+        """Models by their labels."""
+        models = (Model(group) for group in _groups(self._file))
+        return {model.name: model for model in models}
+
+    @cached_property
+    def _layers(self) -> dict[str, "Layer"]:
+        layers = (layer for model in self.models.values() for layer in model.layers.values())
+        return {layer.title: layer for layer in layers}
+
+    def __getitem__(self, title: str) -> "Layer":
+        """The layer that is called `model/layer`; raises UserError, nearest names first."""
+        if title not in self._layers:
+            raise unknown("layer", title, self._layers)
+        return self._layers[title]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._layers)
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    @property
+    def config(self) -> str:
+        """The config that it was made with, as YAML."""
+        return str(self._file.attrs["config"])
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions of what it was made with."""
+        return dict(json.loads(self._file.attrs["versions"]))
+
+    @property
+    def created(self) -> str:
+        """When it was collated."""
+        return str(self._file.attrs["created"])
+
+    @property
+    def content(self) -> str:
+        """Digest of what it is made of; empty if something of that was corrupt."""
+        return str(self._file.attrs.get("content", ""))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: every layer."""
+        rows = "".join(f"<li>{html.escape(repr(layer))}</li>" for layer in self._layers.values())
+        return f"<p>Atlas {html.escape(str(self.path))}</p><ul>{rows}</ul>"
+
+    def __repr__(self) -> str:
+        lines = [f"Atlas {self.path}"]
+        return "\n".join([*lines, *(f"  {layer!r}" for layer in self._layers.values())])
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network of an atlas."""
+
+    group: h5py.Group
+
+    @property
+    def name(self) -> str:
+        """Its label."""
+        return _name(self.group)
+
+    @cached_property
+    def layers(self) -> dict[str, "Layer"]:
+        """Its layers by their names."""
+        layers = (Layer(self, group) for group in _groups(self.group))
+        return {layer.name: layer for layer in layers}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Attributes: source, weights_sha256, mean, std, input_size."""
+        return dict(self.group.attrs)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of an atlas: C channels, S seeds."""
+
+    model: Model
+    group: h5py.Group
+
+    @property
+    def name(self) -> str:
+        """Its dotted name."""
+        return _name(self.group)
+
+    @property
+    def title(self) -> str:
+        """Model and layer."""
+        return f"{self.model.name}/{self.name}"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Attributes: module_type, n_channels, activation_shape, flops_share and others."""
+        return dict(self.group.attrs)
+
+    @cached_property
+    def recipe(self) -> dict[str, Any]:
+        """How its images were made."""
+        return dict(json.loads(self.group.attrs["recipe"]))
+
+    @cached_property
+    def channels(self) -> list[int]:
+        """Numbers of its channels (C,)."""
+        return [int(channel) for channel in self["channel"]]
+
+    @cached_property
+    def seeds(self) -> list[int]:
+        """Its seeds (S,)."""
+        return [int(seed) for seed in self["seed"]]
+
+    @cached_property
+    def variants(self) -> list[str]:
+        """What sets the images of a job apart; empty if each has one."""
+        return self._texts("variant")
+
+    @cached_property
+    def steps(self) -> list[int]:
+        """After how many steps snapshots were kept; empty if there are none."""
+        return [int(step) for step in self["step"]] if "step" in self else []
+
+    @cached_property
+    def channel_names(self) -> list[str]:
+        """Names of the classes that channels are; empty where they have none."""
+        return self._texts("channel_name")
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """What pictures call its channels: `5`, of classes `207 golden retriever`, of combinations
+        `3+17`."""
+        if "part_channel" in self:
+            return ["+".join(map(str, parts)) for parts in self["part_channel"].tolist()]
+        names = self.channel_names or [""] * len(self.channels)
+        return [f"{k} {name}".rstrip() for k, name in zip(self.channels, names, strict=True)]
+
+    @cached_property
+    def status(self) -> NDArray[np.uint8]:
+        """What became of each job (C, S), by the codes of `STATUS`."""
+        return self["status"]
+
+    def __contains__(self, name: str) -> bool:
+        """Whether there is a dataset of this name, such as `agreement` or `dataset/top_score`."""
+        return isinstance(_own(self.group, name), h5py.Dataset)
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """A whole dataset; raises UserError for one that is not there, nearest names first."""
+        return np.asarray(self.dataset(name)[()])
+
+    def dataset(self, name: str) -> h5py.Dataset:
+        """A dataset to be read in parts; raises UserError as `[]` does."""
+        found = _own(self.group, name)
+        if not isinstance(found, h5py.Dataset):
+            raise unknown(f"dataset of {self.title}", name, self.names)
+        return found
+
+    @property
+    def names(self) -> list[str]:
+        """Names of its datasets."""
+        names: list[str] = []
+        self.group.visititems(lambda name, item: names.append(name) if _is_data(item) else None)
+        return names
+
+    def row(self, channel: int) -> int:
+        """Where a channel lies among those of the atlas; raises UserError if it does not."""
+        if channel not in self._rows:
+            raise unknown(f"channel of {self.title}", channel, map(str, self.channels))
+        return self._rows[channel]
+
+    @cached_property
+    def _rows(self) -> dict[int, int]:
+        return {channel: row for row, channel in enumerate(self.channels)}
+
+    def image(
+        self,
+        channel: int,
+        seed: int | None = None,
+        variant: str | None = None,
+        step: int | None = None,
+    ) -> NDArray[np.uint8]:
+        """The image (H, W, colours) of a channel.
+
+        Args:
+            channel: its number.
+            seed: default: the first one.
+            variant: default: the first one.
+            step: after how many steps, where snapshots were kept; default: the finished one.
+        Raises:
+            UserError: there is no such channel, seed, variant or step.
+        """
+        place = self.place(channel, seed, variant)
+        if step is None:
+            return np.asarray(self.dataset("image")[place])
+        return np.asarray(self.dataset("snapshot")[(*place, _index("step", step, self.steps))])
+
+    def place(
+        self, channel: int, seed: int | None = None, variant: str | None = None
+    ) -> tuple[int, ...]:
+        """Where an image lies along the first axes of datasets: its channel, seed and variant."""
+        place = (self.row(channel), _index("seed", seed, self.seeds))
+        return (*place, _index("variant", variant, self.variants)) if self.variants else place
+
+    def photographs(self, channel: int) -> list[NDArray[np.uint8]]:
+        """The photographs (H, W, 3) that a channel answers to most, the strongest first.
+
+        As many as there are pictures of in the atlas: none where none were studied.
+        """
+        if "dataset/top_jpeg" not in self:
+            return []
+        files = self.dataset("dataset/top_jpeg")[self.row(channel)]
+        return [_jpeg(file.tobytes()) for file in files if len(file)]
+
+    def fate(self, channel: int, seed: int | None = None) -> str:
+        """What became of a job: ok, dead, silent, diverged, failed, missing."""
+        code = int(self.status[self.row(channel), _index("seed", seed, self.seeds)])
+        return next(word for word, known in STATUS.items() if known == code)
+
+    def strongest(self, count: int, by: str = "activation_robust") -> list[int]:
+        """The channels whose images score highest in a statistic, the best first.
+
+        Of several seeds and variants the best counts; channels without a value come last.
+        """
+        values = self[by].reshape(len(self.channels), -1).astype(np.float64)
+        best = np.max(np.where(np.isfinite(values), values, -np.inf), axis=1)
+        return [self.channels[row] for row in np.argsort(-best, kind="stable")[:count]]
+
+    def to_xarray(self) -> "xarray.Dataset":
+        """The layer as labelled arrays; images are read when they are used.
+
+        Raises:
+            UserError: xarray or h5netcdf is not installed.
+        """
+        try:
+            import h5netcdf  # noqa: F401 - what xarray reads netCDF with
+            import xarray
+        except ImportError as error:
+            raise UserError(
+                f"labelled arrays need `pip install xarray h5netcdf` ({error})."
+            ) from None
+        path = self.group.name.strip("/")
+        return xarray.open_dataset(self.group.file.filename, engine="h5netcdf", group=path)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: facts, and the first images as a sheet."""
+        facts = f"{self!r} · {self.facts['module_type']} · {self.model.facts['source']}"
+        return f"<p>{html.escape(facts)}</p>{self._sheet()}"
+
+    def _sheet(self, most: int = 64, side: int = 64) -> str:
+        """The first images side by side, each under its channel, as HTML that holds all of it."""
+        cells = []
+        for channel in self.channels[:most]:
+            buffer = io.BytesIO()
+            picture = Image.fromarray(in_colour(self.image(channel)))
+            picture.thumbnail((side, side))
+            picture.save(buffer, "PNG")
+            source = base64.b64encode(buffer.getvalue()).decode()
+            text = html.escape(f"{self.title} {channel}")
+            cells.append(
+                f'<figure style="display:inline-block;margin:2px;text-align:center">'
+                f'<img alt="{text}" src="data:image/png;base64,{source}">'
+                f'<figcaption style="font-size:10px">{channel}</figcaption></figure>'
+            )
+        return "".join(cells)
+
+    def _texts(self, name: str) -> list[str]:
+        return list(self.dataset(name).asstr()[()]) if name in self else []
+
+    def __repr__(self) -> str:
+        seeds = f", {len(self.seeds)} seeds" if len(self.seeds) > 1 else ""
+        return f"{self.title}: {len(self.channels)} channels{seeds}"
+
+
+def _index(what: str, value: Any, known: list[Any]) -> int:
+    if value is None:
+        return 0
+    if value not in known:
+        raise unknown(what, value, map(str, known))
+    return known.index(value)
+
+
+def _jpeg(data: bytes) -> NDArray[np.uint8]:
+    """The pixels of a JPEG file, and of no file of another kind."""
+    return np.asarray(Image.open(io.BytesIO(data), formats=["JPEG"]).convert("RGB"))
+
+
+def _name(group: h5py.Group) -> str:
+    """The name of a model or layer; that of the group may have been made safe."""
+    return str(group.attrs.get("name", str(group.name).rpartition("/")[2]))
+
+
+def _groups(parent: h5py.Group) -> Iterator[h5py.Group]:
+    """The groups in a group, without those of other files."""
+    found = (_own(parent, name) for name in parent)
+    return (item for item in found if isinstance(item, h5py.Group))
+
+
+def _own(group: h5py.Group, name: str) -> Any:
+    """What lies under a name in this very file; `None` for nothing, and for links."""
+    for part in name.split("/"):
+        if not isinstance(group, h5py.Group) or not isinstance(
+            group.get(part, getlink=True), h5py.HardLink
+        ):
+            return None
+        group = group[part]
+    return group
+
+
+def _is_data(item: Any) -> bool:
+    return isinstance(item, h5py.Dataset)

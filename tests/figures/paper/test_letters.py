@@ -1,0 +1,58 @@
+"""Letters: texts are measured as they are drawn, and cut where they must be."""
+
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from pipeline.errors import UserError
+from pipeline.figures.paper.letters import Letters, check_font
+from pipeline.figures.paper.sheet import style
+from pipeline.settings.figures import TracesFigure
+
+LETTERS = Letters("DejaVu Sans", 300)
+
+
+def test_widths_are_those_that_are_drawn() -> None:
+    with style(TracesFigure()):
+        figure = Figure(dpi=300)
+        FigureCanvasAgg(figure)
+        text = figure.text(0, 0, "features.12 $x_1$", fontsize=7)
+        drawn = text.get_window_extent().width
+    assert LETTERS.width("features.12 $x_1$", 7) == pytest.approx(drawn, abs=2)
+
+
+def test_a_size_is_the_largest_at_which_all_have_room() -> None:
+    room = LETTERS.width("2047", 6.0)
+    assert LETTERS.size(["3", "2047"], room, 7, 5) == pytest.approx(6.0, rel=0.01)
+    assert LETTERS.size(["3"], room, 7, 5) == 7
+    assert LETTERS.size(["a very long name"], room, 7, 5) == 5
+    assert LETTERS.size([], room, 7, 5) == 7
+
+
+@pytest.mark.parametrize("keep", ["start", "end"])
+@pytest.mark.parametrize("room", [0, 20, 60, 200, 4000])
+def test_what_is_left_of_a_text_has_room(keep: str, room: int) -> None:
+    name = "features.denseblock4.denselayer16.conv2"
+    short = LETTERS.shortened(name, 7, room, keep)  # type: ignore[arg-type]
+    assert LETTERS.width(short, 7) <= room
+    if room == 4000:
+        assert short == name
+    elif short:
+        kept = short.strip("…")
+        assert name.startswith(kept) if keep == "start" else name.endswith(kept)
+        longer = name[: len(kept) + 2] if keep == "start" else name[-len(kept) - 2 :]
+        assert LETTERS.width(longer + "…", 7) > room
+
+
+def test_texts_are_broken_between_words() -> None:
+    lines = LETTERS.wrapped("one two three four five", 7, LETTERS.width("three four", 7))
+    assert lines == ["one two", "three four", "five"]
+    assert LETTERS.wrapped("", 7, 100) == []
+
+
+def test_a_font_that_is_not_there_is_told() -> None:
+    check_font("DejaVu Sans")
+    with pytest.raises(
+        UserError, match=r"unknown figure\.font 'DejaVuu Sans'; choose from: DejaVu"
+    ):
+        check_font("DejaVuu Sans")
