@@ -87,16 +87,19 @@ def retry(config: Config, *words: str) -> int:
 
 
 def collate(config: Config) -> int:
-    """Rebuild montages and atlas from the store alone."""
+    """Rebuild montages, atlas and site from the store alone."""
     from pipeline.collate.run import collate
     from pipeline.report.summary import summary
     from pipeline.report.tables import say
+    from pipeline.site.make import make_site
     from pipeline.store.manifest import read_manifest
 
     folder = _folder(config)
     read_manifest(folder)
     with locked(folder):
         collate(folder, config.collate)
+        if config.collate.site:
+            make_site(folder)
         say(summary(folder))
     return EXIT_OK
 
@@ -110,6 +113,18 @@ def figure(config: Config) -> int:
     from pipeline.report.tables import say
 
     say("\n".join(make_figure(_folder(config), config.figure)))
+    return EXIT_OK
+
+
+def site(config: Config) -> int:
+    """Make the site to browse the atlas with, from the store alone."""
+    from pipeline.collate.run import ensure_collated
+    from pipeline.site.make import make_site
+
+    folder = _folder(config)
+    ensure_collated(folder)
+    with locked(folder):
+        print(make_site(folder))
     return EXIT_OK
 
 
@@ -162,6 +177,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "retry": retry,
     "collate": collate,
     "figure": figure,
+    "site": site,
     "verify": verify,
     "clean": clean,
 }

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import h5py
 import numpy as np
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     import xarray
 
 SCHEMA = "layer-atlas/1"
+
+_JOB_AXES = ("channel", "seed", "variant")
+_NO_STATISTICS = {"status", "best_seed_index"}
+"""Codes and places: what they stand for is told by other means."""
 
 
 def open_atlas(path: str | Path) -> "Atlas":
@@ -280,15 +284,28 @@ class Layer:
         place = (self.row(channel), _index("seed", seed, self.seeds))
         return (*place, _index("variant", variant, self.variants)) if self.variants else place
 
-    def photographs(self, channel: int) -> list[NDArray[np.uint8]]:
-        """The photographs (H, W, 3) that a channel answers to most, the strongest first.
+    def photographs(
+        self, channel: int, end: Literal["top", "bottom"] = "top"
+    ) -> list[NDArray[np.uint8]]:
+        """The photographs (H, W, 3) that a channel answers to most, or least, that one first.
 
         As many as there are pictures of in the atlas: none where none were studied.
         """
-        if "dataset/top_jpeg" not in self:
+        if f"dataset/{end}_jpeg" not in self:
             return []
-        files = self.dataset("dataset/top_jpeg")[self.row(channel)]
+        files = self.dataset(f"dataset/{end}_jpeg")[self.row(channel)]
         return [_jpeg(file.tobytes()) for file in files if len(file)]
+
+    @cached_property
+    def statistics(self) -> dict[str, str]:
+        """Datasets of one number per channel, job or image, and what they mean."""
+        shape = (len(self.channels), len(self.seeds), len(self.variants))
+        return {
+            name: str(self.dataset(name).attrs.get("description", ""))
+            for name in self.names
+            if _is_statistic(self.dataset(name), shape[: 1 if "/" in name else 3])
+            and name not in _NO_STATISTICS
+        }
 
     def fate(self, channel: int, seed: int | None = None) -> str:
         """What became of a job: ok, dead, silent, diverged, failed, missing."""
@@ -359,8 +376,11 @@ def _index(what: str, value: Any, known: list[Any]) -> int:
 
 
 def _jpeg(data: bytes) -> NDArray[np.uint8]:
-    """The pixels of a JPEG file, and of no file of another kind."""
-    return np.asarray(Image.open(io.BytesIO(data), formats=["JPEG"]).convert("RGB"))
+    """The pixels of a JPEG file; raises UserError for any other, and for one that is huge."""
+    try:
+        return np.asarray(Image.open(io.BytesIO(data), formats=["JPEG"]).convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"a photograph of the atlas cannot be read: {error}.") from error
 
 
 def _name(group: h5py.Group) -> str:
@@ -375,15 +395,32 @@ def _groups(parent: h5py.Group) -> Iterator[h5py.Group]:
 
 
 def _own(group: h5py.Group, name: str) -> Any:
-    """What lies under a name in this very file; `None` for nothing, and for links."""
+    """What lies under a name in this very file; `None` for nothing, and for what lies elsewhere."""
     for part in name.split("/"):
         if not isinstance(group, h5py.Group) or not isinstance(
             group.get(part, getlink=True), h5py.HardLink
         ):
             return None
         group = group[part]
-    return group
+    return None if isinstance(group, h5py.Dataset) and _lies_elsewhere(group) else group
+
+
+def _lies_elsewhere(dataset: h5py.Dataset) -> bool:
+    """Whether its numbers are in another file."""
+    return bool(dataset.is_virtual or dataset.external)
+
+
+def _is_statistic(dataset: h5py.Dataset, shape: tuple[int, ...]) -> bool:
+    """Whether it is of numbers, along the first axes of a shape and no others."""
+    axes = [axis.label for axis in dataset.dims]
+    return (
+        dataset.dtype.kind in "iuf"
+        and dataset.ndim > 0
+        and dataset.shape == shape[: dataset.ndim]
+        and not h5py.h5ds.is_scale(dataset.id)
+        and all(label in ("", known) for label, known in zip(axes, _JOB_AXES, strict=False))
+    )
 
 
 def _is_data(item: Any) -> bool:
-    return isinstance(item, h5py.Dataset)
+    return isinstance(item, h5py.Dataset) and not _lies_elsewhere(item)

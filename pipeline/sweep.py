@@ -22,6 +22,7 @@ from pipeline.scheduling.schedule import Outcome, Scheduler, device_times
 from pipeline.scheduling.stages import Finished, Stage, Sweep, stages
 from pipeline.settings.config import Config
 from pipeline.settings.executors import SlurmSettings
+from pipeline.site.make import make_site
 from pipeline.store.failures import quarantined, read_failures
 from pipeline.store.folder import OutputFolder, keep_inputs, output_folder, prepare, sweep_temporary
 from pipeline.store.lock import locked
@@ -114,6 +115,8 @@ def _make_and_collate(sweep: Sweep, timings: dict[str, float]) -> Outcome:
         begun = time.monotonic()
         if not is_current(sweep.folder, content_of(sweep.plan, sweep.stock.views()), settings):
             collate(sweep.folder, settings)
+        if settings.site:
+            make_site(sweep.folder)
         timings["collating"] = timings.get("collating", 0.0) + time.monotonic() - begun
     return outcome
 

@@ -10,6 +10,7 @@ needs=(
     "slurmctld slurm-wlm   the tests of executor=slurm"
     "munged    munge       the tests of executor=slurm"
     "faketime  faketime    the test of clocks that differ"
+    "chromium  chromium    the tests of the site in a browser"
 )
 
 packages=() skipped=()

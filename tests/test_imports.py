@@ -23,10 +23,13 @@ FLOW = (
     *("store", "photographs"),
     *("numerics", "networks", "objectives", "aim"),
     *("transforms", "parameterizations", "ascent", "studies", "tasks", "worker"),
-    *("collate", "reader", "figures"),
+    *("collate", "reader", "figures", "site"),
     *("executors", "scheduling", "survey", "inspection", "report", "sweep"),
 )
 """The way of the data, from the design: config, plan, store, network, worker, atlas, sweep."""
+
+READING = ("collate", "reader", "figures", "site")
+"""What knows the store or the atlas alone."""
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -80,7 +83,7 @@ def test_every_folder_has_its_place() -> None:
 def test_collation_knows_no_model_and_no_worker() -> None:
     forbidden = {"networks", "ascent", "tasks", "worker", "survey", "scheduling", "sweep"}
     for module in MODULES:
-        if module.startswith(("pipeline.collate", "pipeline.figures", "pipeline.reader")):
+        if module.startswith(tuple(f"pipeline.{name}" for name in READING)):
             names = {home(name) for name in imports_of_the_package(module)}
             assert not names & forbidden, module
 
@@ -91,6 +94,7 @@ def test_collation_knows_no_model_and_no_worker() -> None:
         ["plan"],
         ["collate.run", "collate.hdf5", "collate.montage", "collate.overlay", "collate.compare"],
         ["figures.make", "reader"],
+        ["site.make"],
         ["studies.evidence", "studies.study", "studies.files"],
         ["scheduling.schedule", "scheduling.stages", "store.shards"],
         ["report.plan", "report.layers", "report.status", "report.summary", "report.cleaning"],

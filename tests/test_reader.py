@@ -99,6 +99,13 @@ def test_links_out_of_the_file_lead_nowhere(folder: Path, tmp_path: Path) -> Non
     with h5py.File(tmp_path / "atlas.h5", "a") as file:
         file["demo"]["stolen"] = h5py.ExternalLink(str(folder / "atlas.h5"), "/demo/conv1")
         file["demo/conv1/stolen"] = h5py.ExternalLink(str(folder / "atlas.h5"), "/demo/conv1/image")
+        file["demo/conv1"].create_dataset("file", 8, "u1", external="/etc/hostname")
+        layout = h5py.VirtualLayout((6,), "i8")
+        layout[:] = h5py.VirtualSource(str(folder / "atlas.h5"), "/demo/conv1/channel", (6,))
+        file["demo/conv1"].create_virtual_dataset("virtual", layout)
     atlas: Atlas = open_atlas(tmp_path)
     assert list(atlas) == ["demo/conv1", "demo/conv2"]
-    assert "stolen" not in atlas["demo/conv1"]
+    layer = atlas["demo/conv1"]
+    assert not [
+        name for name in ("stolen", "file", "virtual") if name in layer or name in layer.names
+    ]

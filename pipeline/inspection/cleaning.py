@@ -37,6 +37,7 @@ KINDS = {
     "files of Slurm jobs": r"logs/slurm/([0-9_]+_(submitted\.pkl|log\.out)|[0-9a-f]{32}\.pkl)",
     "unfinished files": rf"(.*/)?\.[^/]*\.tmp|logs/{_WORKER}\.(pulse|exit)\.tmp",
     "figures": r"figures/[^/]+",
+    "sites": r"site/(index\.html|[0-9a-f]{16}/.+)",
     "atlas and manifest": r"atlas\.(h5|json)|manifest\.json|lock",
 }
 """Every kind of file that an output folder holds, by its path; in the order of removal."""

@@ -9,6 +9,7 @@ from pipeline.collate.gather import LayerView, layer_views
 from pipeline.inspection.cases import is_done
 from pipeline.photographs.listing import Listing
 from pipeline.plan import Plan
+from pipeline.site.files import folder_of
 from pipeline.store.failures import read_failure
 from pipeline.store.folder import OutputFolder, safe_name
 from pipeline.store.manifest import plan_of
@@ -34,6 +35,7 @@ class Wanted:
         self.paths.update(map(folder.input, plan.inputs))
         # Whatever was drawn is kept; half-written files have names with a dot.
         self.paths.update(folder.figures.glob("[!.]*"))
+        self.paths.update(_site(folder))
         self._sound: dict[Path, bool] = {}
 
     def has(self, path: Path, model: str | None) -> bool:
@@ -64,6 +66,12 @@ class Wanted:
                 read_shard(path, view.model, view.layer)
                 self._sound[path] = True
         return self._sound[path]
+
+
+def _site(folder: OutputFolder) -> Iterator[Path]:
+    yield folder.site / "index.html"
+    if name := folder_of(folder.site):
+        yield from (folder.site / name).rglob("*")
 
 
 def _pictures(view: LayerView) -> Iterable[Path]:

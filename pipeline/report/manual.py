@@ -73,7 +73,7 @@ Exit codes: 0 done, 1 some images failed, 2 a mistake in what was asked, 74 the 
         ),
     ),
     "collate": Page(
-        "rebuild montages and atlas.h5 from the store alone",
+        "rebuild montages, atlas.h5 and site from the store alone",
         "Needs no model and no GPU. `atlas run` does it in the end, where something changed.",
         (
             ("collate name=demo collate.tile=64", "smaller tiles"),
@@ -92,6 +92,14 @@ provenance, which is in the figure too. docs/figures.md shows every kind.""",
             ("figure figure=responses figure.clusters=8", "which channels are alike"),
             ("figure figure=again figure.path=images.pdf", "the same once more"),
         ),
+    ),
+    "site": Page(
+        "pages to browse the atlas with, which open from disk",
+        """\
+Made from atlas.h5 alone, after collating where that is behind; needs no model and no GPU.
+`atlas run` does it in the end, unless `collate.site=false`. Open site/index.html, or put the
+folder site/ on any web host.""",
+        (("site name=demo", "prints which page to open"),),
     ),
     "verify": Page(
         "check digests, the atlas, and a sample of activations",

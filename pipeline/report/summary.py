@@ -24,6 +24,8 @@ def summary(folder: OutputFolder) -> str:
     told = ", ".join(f"{n} {word}" for word, n in brief.counts.items() if n)
     lines = [f"{count_images(plan, plan.n_jobs)}: {told}", f"  atlas     {folder.atlas}"]
     lines.append(f"  montages  {_first(montages)}")
+    if (page := folder.site / "index.html").exists():
+        lines.append(f"  site      {page}, to browse all of it")
     if films:
         lines.append(f"  films     {_first(films)}")
     lines += _evidence(brief)

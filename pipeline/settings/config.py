@@ -92,6 +92,8 @@ class CollateSettings:
     films: Literal["none", "strip", "webp", "both"] = "none"
     """Every image on its way, of a sweep with snapshots: as a strip of its frames, as an animated
     WebP file, or as both."""
+    site: bool = True
+    """Make a site to browse the atlas with."""
 
     def __post_init__(self) -> None:
         if not 16 <= self.tile <= 2048:

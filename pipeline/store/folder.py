@@ -35,6 +35,7 @@ class OutputFolder:
         self.brief = root / "atlas.json"
         self.montages = root / "montages"
         self.figures = root / "figures"
+        self.site = root / "site"
         self.store = root / "store"
         self.failures = root / "failures"
         self.retried = self.failures / "retried"

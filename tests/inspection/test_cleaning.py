@@ -47,6 +47,8 @@ LITTER = (
     "logs/drain",
     ".probe.0123.tmp",
     "figures/.images.pdf.0123.tmp",
+    f"site/{KEY[::-1][:16]}/a/layer.js",
+    "site/.index.html.0123.tmp",
     f"store/toy/a/.{KEY[:40]}.0123.tmp",
 )
 """Of each kind of file one that nothing needs."""
@@ -60,11 +62,13 @@ WANTED = (
     "films/toy/a/channel-3.seed-0.png",
     "figures/images.pdf",
     "figures/images.provenance.json",
+    "site/index.html",
+    f"site/{KEY[:16]}/a/layer.js",
 )
 
 UNKNOWN = (
     "notes.txt",
-    "site/index.html",
+    "site/CNAME",
     f"store/{KEY}.h5",
     f"store/toy/a/{KEY}.hdf5",
     f"store/toy/a/{KEY[:-1]}.h5",
@@ -106,6 +110,8 @@ def test_what_nothing_needs_goes_and_everything_else_stays(
     folder: OutputFolder, plan: Plan
 ) -> None:
     put(folder, *WANTED, *UNKNOWN)
+    page = f'<meta name="layer-atlas-site" content="{KEY[:16]}">'
+    (folder.site / "index.html").write_text(page)
     before = files(folder)
     put(folder, *LITTER)
     found = look_through(folder, make_manifest(plan))

@@ -1,0 +1,279 @@
+// A layer: all its channels as tiles, of which only those near the window are elements.
+"use strict";
+
+const SMALLEST = 56;
+const LARGEST = 320;
+
+function gridView(view, place, { model, layer }, data) {
+  const rows = ordered(data, place.options);
+  const wall = new Wall(layer, data, rows, place);
+  const few = rows.length < data.channels.length;
+  const many = `${few ? `${rows.length.toLocaleString("en")} of ` : ""}${counted(data.channels.length, "channel")}`;
+  view.append(
+    element(
+      "div.heading",
+      {},
+      element("h1", {}, layer.name),
+      element("p.facts", {}, [layer.type, layer.shape.join(" × "), layer.recipe].filter(Boolean).join(" · ")),
+    ),
+    toolbar(place, data, wall),
+    element("p.count", { role: "status" }, many),
+    rows.length ? wall.list : element("p.notice", {}, "No channel is like that."),
+  );
+  wall.start();
+  return wall;
+}
+
+class Wall {
+  constructor(layer, data, rows, place) {
+    Object.assign(this, { layer, data, rows, place });
+    this.values = place.options.sort ? column(data, place.options.sort, place.options) : null;
+    this.list = element("ul.wall", { "aria-label": "Channels" });
+    this.made = new Map();
+    this.focus = 0;
+    this.onscroll = () => this.fill();
+    this.onresize = () => this.measure();
+  }
+
+  start() {
+    addEventListener("scroll", this.onscroll, { passive: true });
+    addEventListener("resize", this.onresize);
+    this.list.addEventListener("keydown", (event) => this.key(event));
+    this.measure();
+    const there = () => this.list.isConnected;
+    sheets.wantAll(this.layer, this.data, this.rows, this.place.options, there);
+  }
+
+  stop() {
+    removeEventListener("scroll", this.onscroll);
+    removeEventListener("resize", this.onresize);
+  }
+
+  resize(wanted) {
+    remember("tile", String(wanted));
+    this.measure();
+  }
+
+  static wanted(width) {
+    const asked = Number(remembered("tile"));
+    if (asked) return Math.min(LARGEST, Math.max(SMALLEST, asked));
+    return width < 480 ? width / 3.3 : width > 2400 ? 176 : 128;
+  }
+
+  measure() {
+    const before = this.columns ? this.first() : null;
+    const width = this.list.clientWidth;
+    const letters = parseFloat(getComputedStyle(document.documentElement).fontSize);
+    this.gap = Math.round(letters * 0.5);
+    this.columns = Math.max(1, Math.round((width + this.gap) / (Wall.wanted(width) + this.gap)));
+    this.side = (width - this.gap * (this.columns - 1)) / this.columns;
+    const [across, down] = this.data.tile;
+    this.pictureHeight = (this.side * down) / across;
+    this.step = this.pictureHeight + letters * 1.5 + this.gap;
+    const lines = Math.ceil(this.rows.length / this.columns);
+    this.list.style.height = `${lines * this.step}px`;
+    for (const each of this.made.values()) each.remove();
+    this.made.clear();
+    if (before) this.show(before);
+    this.fill();
+  }
+
+  // The first channel in the window, by its place.
+  first() {
+    const above = -this.list.getBoundingClientRect().top;
+    return above > 0 ? Math.floor(above / this.step) * this.columns : 0;
+  }
+
+  fill() {
+    const top = -this.list.getBoundingClientRect().top;
+    const from = Math.max(0, Math.floor((top - innerHeight) / this.step)) * this.columns;
+    const to = Math.min(
+      this.rows.length,
+      Math.ceil((top + 2 * innerHeight) / this.step) * this.columns,
+    );
+    for (const [place, each] of this.made) {
+      if ((place < from || place >= to) && place !== this.focus) {
+        each.remove();
+        this.made.delete(place);
+      }
+    }
+    for (let place = from; place < to; place++) this.tile(place);
+    if (this.rows.length) this.tile(this.focus);
+  }
+
+  tile(place) {
+    if (this.made.has(place)) return this.made.get(place);
+    const row = this.rows[place];
+    const { data, layer } = this;
+    const picture = thumbnail(layer, data, row, this.place.options);
+    picture.style.height = `${this.pictureHeight}px`;
+    const link = element(
+      "a.tile",
+      {
+        href: route({ ...this.place, channel: data.channels[row] }),
+        tabindex: place === this.focus ? "0" : "-1",
+        title: data.labels[row],
+      },
+      picture,
+      element(
+        "span.caption",
+        {},
+        element("span.label", {}, data.labels[row]),
+        this.values ? element("span.quiet", {}, brief(this.values[row])) : null,
+      ),
+    );
+    const made = element(
+      "li",
+      { "aria-setsize": this.rows.length, "aria-posinset": place + 1 },
+      link,
+    );
+    made.style.width = `${this.side}px`;
+    const x = (place % this.columns) * (this.side + this.gap);
+    made.style.transform = `translate(${x}px, ${Math.floor(place / this.columns) * this.step}px)`;
+    const next = [...this.made.keys()].filter((each) => each > place);
+    const before = next.length ? this.made.get(Math.min(...next)) : null;
+    this.list.insertBefore(made, before);
+    this.made.set(place, made);
+    return made;
+  }
+
+  key(event) {
+    const page = Math.max(1, Math.floor(innerHeight / this.step) - 1) * this.columns;
+    const steps = {
+      ArrowRight: 1,
+      ArrowLeft: -1,
+      ArrowDown: this.columns,
+      ArrowUp: -this.columns,
+      PageDown: page,
+      PageUp: -page,
+      Home: -Infinity,
+      End: Infinity,
+    };
+    if (!(event.key in steps) || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    const last = this.rows.length - 1;
+    this.go(Math.min(last, Math.max(0, this.focus + steps[event.key])));
+  }
+
+  // Give a place the focus, wherever it is.
+  go(place) {
+    this.made.get(this.focus)?.firstChild.setAttribute("tabindex", "-1");
+    this.focus = place;
+    this.show(place);
+    this.fill();
+    const link = this.tile(place).firstChild;
+    link.setAttribute("tabindex", "0");
+    link.focus({ preventScroll: true });
+  }
+
+  show(place) {
+    const line = Math.floor(place / this.columns) * this.step;
+    const top = this.list.getBoundingClientRect().top + line;
+    const bar = document.querySelector(".bar").offsetHeight + this.gap;
+    if (top < bar) scrollBy(0, top - bar);
+    else if (top + this.step > innerHeight) scrollBy(0, top + this.step - innerHeight + this.gap);
+  }
+
+  showChannel(channel) {
+    const place = this.rows.findIndex((row) => this.data.channels[row] === channel);
+    if (place >= 0) this.go(place);
+  }
+}
+
+// --- what the grid can be told --------------------------------------------------------------------
+
+function toolbar(place, data, wall) {
+  const { options } = place;
+  const go = (changes) => location.assign(route({ ...place, options: { ...options, ...changes } }));
+  const names = data.statistics.map((each) => each.name);
+  const pick = (label, key, entries) =>
+    choice(label, entries, options[key] || "", (value) => go({ [key]: value }));
+  const words = [...new Set(data.status.flat())].sort();
+  return element(
+    "div.toolbar",
+    { role: "group", "aria-label": "Order and filters" },
+    pick("Sort", "sort", [["", "channel"], ...names.map((name) => [name, worded(name)])]),
+    element(
+      "button.plain",
+      {
+        type: "button",
+        id: "direction",
+        onclick: () => go({ up: options.up ? "" : "1" }),
+        "aria-label": upwards(options) ? "Smallest first" : "Largest first",
+        title: upwards(options) ? "Smallest first" : "Largest first",
+      },
+      upwards(options) ? "↑" : "↓",
+    ),
+    data.seeds.length > 1
+      ? pick("Seed", "seed", [["", "best"], ...data.seeds.map((seed) => [String(seed), String(seed)])])
+      : null,
+    data.variants.length > 1
+      ? pick("Variant", "variant", data.variants.map((name, n) => [n ? name : "", name]))
+      : null,
+    words.length > 1 ? pick("Status", "fate", [["", "all"], ...words.map((word) => [word, word])]) : null,
+    ...filters(options).map((filter, n) => filterBox(filter, n, options, go)),
+    choice(
+      "Filter",
+      [["", "add …"], ...names.map((name) => [name, worded(name)])],
+      "",
+      (name) => go({ where: written([...filters(options), { name, least: "", most: "" }]) }),
+    ),
+    size(wall),
+  );
+}
+
+// Channels go up by their numbers, and down by what they score, unless told.
+const upwards = (options) => (options.sort ? Boolean(options.up) : !options.up);
+
+function choice(label, entries, chosen, act) {
+  const select = element(
+    "select",
+    { onchange: () => act(select.value), id: `choose-${label.toLowerCase()}` },
+    ...entries.map(([value, words]) => element("option", { value, selected: value === chosen }, words)),
+  );
+  return element("label.choice", {}, element("span.quiet", {}, label), select);
+}
+
+function filterBox(filter, n, options, go) {
+  const change = (changes) => {
+    const list = filters(options);
+    if (changes) Object.assign(list[n], changes);
+    else list.splice(n, 1);
+    go({ where: written(list) });
+  };
+  const bound = (key, words) =>
+    element("input", {
+      type: "number",
+      step: "any",
+      value: filter[key],
+      placeholder: words,
+      "aria-label": `${worded(filter.name)}, ${words}`,
+      onchange: (event) => change({ [key]: event.target.value }),
+    });
+  return element(
+    "span.filter",
+    { role: "group", "aria-label": `Filter by ${worded(filter.name)}` },
+    element("span.quiet", {}, worded(filter.name)),
+    bound("least", "least"),
+    element("span", { "aria-hidden": "true" }, "–"),
+    bound("most", "most"),
+    element(
+      "button.plain",
+      { type: "button", "aria-label": `Remove the filter by ${worded(filter.name)}`, onclick: () => change(null) },
+      "×",
+    ),
+  );
+}
+
+function size(wall) {
+  const slider = element("input", {
+    type: "range",
+    id: "size",
+    min: SMALLEST,
+    max: LARGEST,
+    step: 8,
+    value: Math.round(Wall.wanted(innerWidth)),
+    oninput: () => wall.resize(Number(slider.value)),
+  });
+  return element("label.choice.size", {}, element("span.quiet", {}, "Size"), slider);
+}

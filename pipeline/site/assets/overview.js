@@ -1,0 +1,99 @@
+// The atlas: models, and each as the stack of its layers.
+"use strict";
+
+function overview(view, place, { model: only }) {
+  const index = layerAtlas.known("index");
+  const models = only ? [only] : index.models;
+  const layers = models.reduce((sum, model) => sum + model.layers.length, 0);
+  const channels = models.flatMap((model) => model.layers).reduce((sum, each) => sum + each.channels, 0);
+  const facts = [counted(layers, "layer"), counted(channels, "channel")];
+  if (models.length > 1) facts.unshift(counted(models.length, "model"));
+  view.append(
+    element(
+      "div.heading",
+      {},
+      element("h1", {}, only ? only.name : index.title),
+      element("p.facts", {}, facts.join(" · ")),
+    ),
+    ...models.map((model) => stack(model, !only && models.length > 1)),
+  );
+}
+
+function stack(model, named) {
+  const about = [
+    model.source === model.name ? "" : model.source,
+    model.size ? `${model.size} px` : "",
+    model.weights ? `weights ${model.weights.slice(0, 12)}` : "",
+  ].filter(Boolean);
+  return element(
+    "section.model",
+    { "aria-label": model.name },
+    named
+      ? element("h2", {}, element("a", { href: route({ model: model.name }) }, model.name))
+      : null,
+    element("p.facts", {}, about.join(" · ")),
+    spectrum(model),
+    element("ol.stack", {}, ...model.layers.map((layer) => floor(model, layer))),
+  );
+}
+
+// The forward pass as a line, each layer as long as its share of FLOPs.
+function spectrum(model) {
+  const shares = model.layers.map((layer) => layer.share || 0);
+  const rest = Math.max(0, 1 - shares.reduce((sum, each) => sum + each, 0));
+  if (!shares.some(Boolean)) return null;
+  const parts = model.layers.map((layer, place) =>
+    element("span", { "--share": shares[place], title: `${layer.name} ${share(shares[place])}` }),
+  );
+  return element(
+    "div.spectrum",
+    { "aria-hidden": "true" },
+    ...parts,
+    rest > 0.001 ? element("span.rest", { "--share": rest, title: `other layers ${share(rest)}` }) : null,
+  );
+}
+
+function floor(model, layer) {
+  const largest = Math.max(...model.layers.map((each) => each.share || 0), 1e-9);
+  const [width, height] = layer.strip.tile;
+  const few = layer.channels < layer.of ? `${layer.channels.toLocaleString("en")} of ${layer.of.toLocaleString("en")}` : layer.of.toLocaleString("en");
+  return element(
+    "li",
+    {},
+    element(
+      "a.floor",
+      { href: route({ model: model.name, layer: layer.name }) },
+      element(
+        "span.who",
+        {},
+        element("span.name", {}, layer.name),
+        element("span.quiet", {}, `${layer.type} · ${layer.shape.join(" × ")}`),
+      ),
+      element(
+        "span.strip",
+        { "--aspect": width / height },
+        element("img", {
+          src: layerAtlas.address(`${layer.folder}/strip.jpg`),
+          alt: `Images of ${counted(layer.strip.count, "channel")}`,
+          loading: "lazy",
+          decoding: "async",
+          width: layer.strip.count * width,
+          height,
+        }),
+      ),
+      element(
+        "span.share",
+        {},
+        element("span.quiet", {}, `${few} channels`),
+        layer.share === null
+          ? null
+          : element(
+              "span.flops",
+              {},
+              element("span.gauge", { "--part": layer.share / largest, "aria-hidden": "true" }),
+              element("span.quiet", {}, `${share(layer.share)} of FLOPs`),
+            ),
+      ),
+    ),
+  );
+}

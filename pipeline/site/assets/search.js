@@ -1,0 +1,143 @@
+// Search: layers by any part of their names, and channels behind a colon.
+"use strict";
+
+const MOST_FOUND = 12;
+
+// What a text may mean, the likeliest first: [words, note, address].
+function meanings(text, place, target) {
+  const wanted = text.trim().toLowerCase();
+  if (!wanted) return [];
+  const colon = wanted.lastIndexOf(":");
+  const [name, number] = colon < 0 ? [wanted, ""] : [wanted.slice(0, colon), wanted.slice(colon + 1)];
+  const found = [...channelsHere(wanted, place, target), ...layersCalled(wanted, "")];
+  if (colon >= 0 && /^\d+$/.test(number)) found.unshift(...layersCalled(name, number));
+  return found.slice(0, MOST_FOUND);
+}
+
+function layersCalled(name, number) {
+  const found = [];
+  for (const model of layerAtlas.known("index").models) {
+    for (const layer of model.layers) {
+      const score = likeness(name, model.name.toLowerCase(), layer.name.toLowerCase());
+      const channel = number ? Number(number) : undefined;
+      if (score === null || (number && !holds(layer, channel))) continue;
+      const address = route({ model: model.name, layer: layer.name, channel });
+      const words = number ? `${layer.name}:${number}` : layer.name;
+      found.push([score, [words, number ? model.name : `${model.name} · ${counted(layer.channels, "channel")}`, address]]);
+    }
+  }
+  return found.sort((a, b) => a[0] - b[0]).map(([, meaning]) => meaning);
+}
+
+// 0 for the very name, more for less of it, null for none of it.
+function likeness(name, model, layer) {
+  const full = `${model}/${layer}`;
+  if (name === layer || name === full) return 0;
+  if (layer.endsWith(`.${name}`)) return 1;
+  if (layer.startsWith(name)) return 2;
+  return full.includes(name) ? 3 : null;
+}
+
+// Channels of the layer that is looked at, by number or by the name of a class.
+function channelsHere(wanted, place, target) {
+  const data = target && target.layer ? layerAtlas.known(`${target.layer.folder}/layer`) : null;
+  if (!data) return [];
+  const address = (row) => route({ ...place, channel: data.channels[row] });
+  const found = [];
+  for (let row = 0; row < data.channels.length && found.length < MOST_FOUND; row++) {
+    const label = data.labels[row].toLowerCase();
+    const exact = String(data.channels[row]) === wanted || label === wanted;
+    const named = /[^\d+]/.test(label) && label.includes(wanted);
+    if (exact) found.unshift([data.labels[row], `channel of ${target.layer.name}`, address(row)]);
+    else if (named) found.push([data.labels[row], `channel of ${target.layer.name}`, address(row)]);
+  }
+  return found;
+}
+
+class Search {
+  constructor(here) {
+    this.here = here;
+    this.list = element("ul.found", { id: "found", role: "listbox", "aria-label": "Found", hidden: true });
+    this.input = element("input", {
+      id: "search",
+      type: "search",
+      role: "combobox",
+      placeholder: "layer:channel",
+      "aria-label": "Search for a layer, or layer:channel",
+      "aria-expanded": "false",
+      "aria-controls": "found",
+      "aria-autocomplete": "list",
+      autocomplete: "off",
+      spellcheck: "false",
+      oninput: () => this.look(),
+      onkeydown: (event) => this.key(event),
+      onfocus: () => this.look(),
+      onblur: () => this.close(),
+    });
+    this.box = element("div.search", { role: "search" }, this.input, this.list);
+  }
+
+  look() {
+    const { place, target } = this.here();
+    this.found = meanings(this.input.value, place, target);
+    this.chosen = 0;
+    this.list.replaceChildren(...this.found.map((meaning, n) => this.option(meaning, n)));
+    if (this.input.value.trim() && !this.found.length) {
+      this.list.append(element("li.none", { role: "option", "aria-disabled": "true", "aria-selected": "false" }, "nothing of that name"));
+    }
+    this.list.hidden = !this.list.children.length;
+    this.input.setAttribute("aria-expanded", String(!this.list.hidden));
+    this.mark();
+  }
+
+  option([words, note, address], n) {
+    return element(
+      "li",
+      {
+        id: `found-${n}`,
+        role: "option",
+        onmousedown: (event) => {
+          event.preventDefault();
+          this.go(address);
+        },
+      },
+      element("span", {}, words),
+      element("span.quiet", {}, note),
+    );
+  }
+
+  mark() {
+    [...this.list.children].forEach((each, n) => each.setAttribute("aria-selected", String(n === this.chosen)));
+    if (this.found.length) {
+      this.input.setAttribute("aria-activedescendant", `found-${this.chosen}`);
+      this.list.children[this.chosen].scrollIntoView({ block: "nearest" });
+    } else this.input.removeAttribute("aria-activedescendant");
+  }
+
+  key(event) {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (step && this.found?.length) {
+      this.chosen = (this.chosen + step + this.found.length) % this.found.length;
+      this.mark();
+    } else if (event.key === "Enter" && this.found?.length) this.go(this.found[this.chosen][2]);
+    else if (event.key === "Escape") {
+      this.input.value = "";
+      this.input.blur();
+      document.getElementById("main").focus({ preventScroll: true });
+    } else return;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+
+  go(address) {
+    this.input.value = "";
+    this.input.blur();
+    location.assign(address);
+  }
+
+  close() {
+    this.list.hidden = true;
+    this.input.setAttribute("aria-expanded", "false");
+    this.input.removeAttribute("aria-activedescendant");
+  }
+}

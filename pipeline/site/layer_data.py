@@ -1,0 +1,121 @@
+"""What scripts know of a layer and its channels, as plain data."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import UserError
+from pipeline.jobs import STATUS
+from pipeline.reader import Layer
+from pipeline.settings.recipe import Recipe
+from pipeline.settings.records import build
+from pipeline.site.photographs import Photographs
+from pipeline.site.pictures import COLUMNS, PER_SHEET, TILE, fitted, has_large, image_size
+from pipeline.site.script import numbers
+from pipeline.site.similar import nearest
+from pipeline.wording import describe_recipe
+
+_DIGITS = 5
+
+
+def leads(layer: Layer) -> NDArray[np.intp]:
+    """Which seed's image stands for each channel (C,): the one that agrees most with photographs,
+    else the first that is well."""
+    first: NDArray[np.intp] = np.argmax(layer.status == STATUS["ok"], axis=1)
+    if "best_seed_index" not in layer:
+        return first
+    best = layer["best_seed_index"]
+    return np.where((best >= 0) & (best < len(layer.seeds)), best, first).astype(np.intp)
+
+
+def layer_facts(layer: Layer) -> dict[str, Any]:
+    """What is told of a layer among others."""
+    facts = layer.facts
+    return {
+        "name": layer.name,
+        "type": str(facts.get("module_type", "")),
+        "shape": [whole(side) for side in np.ravel(facts.get("activation_shape", ()))],
+        "share": _finite(facts.get("flops_share")),
+        "channels": len(layer.channels),
+        "some": None if layer.channels == list(range(len(layer.channels))) else layer.channels,
+        "of": whole(facts.get("n_channels", len(layer.channels))),
+        "recipe": recipe_words(layer),
+    }
+
+
+def recipe_words(layer: Layer) -> str:
+    """How a layer's images were made; nothing where the recipe is none of this version's."""
+    try:
+        return describe_recipe(build(Recipe, layer.recipe))
+    except (UserError, KeyError, ValueError):
+        return ""
+
+
+def whole(value: Any) -> int:
+    """A number of an attribute; 0 for what is none."""
+    return int(value) if np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iu" else 0
+
+
+def _finite(value: Any) -> float | None:
+    number = np.asarray(value)
+    known = number.ndim == 0 and number.dtype.kind == "f" and np.isfinite(number)
+    return float(number) if known else None
+
+
+def layer_data(layer: Layer) -> dict[str, Any]:
+    """What the grid of a layer shows: statistics of all channels, and where their tiles are."""
+    height, width = image_size(layer)
+    words = {code: word for word, code in STATUS.items()}
+    return {
+        "channels": layer.channels,
+        "labels": layer.labels,
+        "seeds": layer.seeds,
+        "variants": layer.variants,
+        "status": [[words.get(code, "failed") for code in row] for row in layer.status.tolist()],
+        "lead": leads(layer).tolist(),
+        "statistics": list(_statistics(layer)),
+        "image": [width, height],
+        "tile": list(fitted((height, width), TILE)),
+        "columns": COLUMNS,
+        "perSheet": PER_SHEET,
+        "large": has_large(layer),
+        "photographs": Photographs(layer).facts(),
+    }
+
+
+def _statistics(layer: Layer) -> Iterator[dict[str, Any]]:
+    """Every statistic: its meaning and its values, nested as its axes are."""
+    for name, meaning in layer.statistics.items():
+        values = numbers(layer[name])
+        yield {"name": name, "meaning": meaning, "values": values}
+
+
+def channel_blocks(layer: Layer) -> Iterator[tuple[int, dict[str, Any]]]:
+    """What a channel's page shows besides, in blocks of so many channels as a sheet has."""
+    rows, cosines = nearest(layer, leads(layer))
+    photographs = Photographs(layer)
+    for start in range(0, len(layer.channels), PER_SHEET):
+        here = slice(start, min(start + PER_SHEET, len(layer.channels)))
+        yield (
+            start // PER_SHEET,
+            {
+                "first": start,
+                "similar": rows[here].tolist(),
+                "cosine": numbers(cosines[here], 3),
+                "step": layer["trace_step"].tolist() if "trace_step" in layer else [],
+                "trace": _traces(layer, here),
+                "photographs": [photographs.told(row) for row in range(here.start, here.stop)]
+                if photographs.across
+                else [],
+            },
+        )
+
+
+def _traces(layer: Layer, here: slice) -> list[Any]:
+    """Ascent curves (n, S, V, T)."""
+    if "trace" not in layer:
+        return []
+    traces = np.asarray(layer.dataset("trace")[here])
+    return numbers(traces if layer.variants else traces[:, :, None], _DIGITS)

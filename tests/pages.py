@@ -1,0 +1,111 @@
+"""Pages of a site in a real browser: what is asked of them, and what must not happen on them."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+HOSTILE = (
+    "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=2>"
+    "'\"><b>&amp;\u2028\n{{7*7}} javascript:" + "n" * 180
+)
+PHOTOGRAPH = "a\"><img src=x onerror='window.hacked=3'>/b.jpg"
+
+
+def at(layer: str, channel: int | None = None, query: str = "") -> str:
+    """The address of a layer or a channel."""
+    end = "" if channel is None else f":{channel}"
+    name = quote(layer, safe="!'()*")  # what encodeURIComponent leaves as it is
+    return f"#/toy/{name}{end}" + (f"?{query}" if query else "")
+
+
+@dataclass
+class Visit:
+    """A page, and what went wrong on it."""
+
+    page: Any
+    home: str
+    folder: str
+    wrong: list[str] = field(default_factory=list)
+
+    @staticmethod
+    def begin(browser: Any, index: Path) -> "Visit":
+        """Open a page for an index file, and listen to it."""
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        visit = Visit(page, index.as_uri(), index.parent.as_uri())
+        page.on("console", lambda said: visit.wrong.append(f"console: {said.text}"))
+        page.on("pageerror", lambda error: visit.wrong.append(f"uncaught: {error}"))
+        page.on("dialog", lambda dialog: visit.wrong.append(f"dialog: {dialog.message}"))
+        page.on("request", visit.check_request)
+        page.on("requestfailed", lambda request: visit.wrong.append(f"failed: {request.url}"))
+        page.set_default_timeout(5000)
+        return visit
+
+    def check_request(self, request: Any) -> None:
+        """Nothing but the site's own files may be asked for."""
+        if not request.url.startswith(f"{self.folder}/"):
+            self.wrong.append(f"leaves: {request.url}")
+
+    def end(self) -> None:
+        self.page.close()
+
+    def reset(self) -> None:
+        """Back to a first visit."""
+        self.wrong.clear()
+        self.page.set_viewport_size({"width": 1280, "height": 800})
+        self.page.emulate_media(color_scheme="light")
+        self.page.goto("about:blank")
+        self.page.goto(self.home)
+        self.page.evaluate("localStorage.clear()")
+        self.page.wait_for_selector("h1")
+
+    def go(self, address: str) -> None:
+        """Follow an address, and wait until its view is there."""
+        if self.hash != address:
+            asked = self.page.evaluate("now.asked")
+            self.page.evaluate("(address) => { location.hash = address }", address)
+            self.until(f"now.asked > {asked}")
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until the view that was asked for is shown."""
+        self.until("now.asked && now.shown === now.asked")
+
+    def until(self, so: str) -> None:
+        """Wait until an expression of JavaScript is true; in vain for 5 seconds is an error.
+
+        Playwright's own way is forbidden by the page's policy.
+        """
+        late = f"fail(new Error({json.dumps(so)} + ' did not come true'))"
+        look = f"{so} ? done() : performance.now() - begun > 5000 ? {late} : setTimeout(look, 5)"
+        self.page.evaluate(
+            "new Promise((done, fail) => { const begun = performance.now();"
+            f"const look = () => {{ {look} }}; look(); }})"
+        )
+
+    def press(self, *keys: str) -> None:
+        """Press keys, one after the other, each when the one before has had its effect."""
+        for key in keys:
+            self.page.keyboard.press(key)
+            self.page.evaluate("new Promise((done) => setTimeout(done, 20))")
+            self.settle()
+
+    @property
+    def hash(self) -> str:
+        return str(self.page.evaluate("location.hash"))
+
+    def texts(self, selector: str) -> list[str]:
+        return list(self.page.locator(selector).all_text_contents())
+
+    def rows(self) -> list[int]:
+        """The channels of the grid, in order."""
+        return list(self.page.evaluate("now.wall.rows.map((row) => now.wall.data.channels[row])"))
+
+    def focused(self) -> str:
+        """The text of what has the focus."""
+        return str(self.page.evaluate("document.activeElement.innerText"))
+
+    def loaded(self, name: str) -> Any:
+        """What a data script handed over."""
+        return self.page.evaluate(f"layerAtlas.load({json.dumps(name)})")
