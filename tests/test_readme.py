@@ -31,7 +31,22 @@ def test_every_picture_is_there(path: Path) -> None:
     assert not [picture for picture in pictures if not (path.parent / picture).exists()]
 
 
+def test_every_page_is_linked() -> None:
+    linked = set(re.findall(r"\]\((docs/[a-z]+\.md)", README))
+    assert {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")} == linked
+
+
 def test_every_experiment_opens_with_the_command_that_runs_it() -> None:
     for path in (config_folder() / "experiment").glob("*.yaml"):
         command = path.read_text().splitlines()[1]
         assert command.startswith(f"# ./scripts/atlas run experiment={path.stem}")
+
+
+def test_every_fault_has_a_test_and_the_modules_that_meet_it() -> None:
+    faults = ROOT / "tests" / "faults"
+    rows = re.findall(r"^\| `(\d\d)` .*\| (.*) \|$", (faults / "README.md").read_text(), re.M)
+    assert [number for number, _ in rows] == [
+        path.name[5:7] for path in sorted(faults.glob("test_[0-9]*"))
+    ]
+    named = [module for _, by in rows for module in re.findall(r"`([^`]+)`", by)]
+    assert not [module for module in named if not (ROOT / "pipeline" / module).is_file()]

@@ -36,6 +36,10 @@ SWEEP = (
 
 N_SHARDS, N_OF_FIRST = 8, 2
 PATIENCE = 120
+"""Seconds that anything may take on a busy machine."""
+
+SOON = PATIENCE / 2
+"""By then has happened what happens at once; a worker that is held waits longer."""
 
 SEARCHED = (
     *(str(Path(__file__).parents[n]) for n in (0, 1, 2)),

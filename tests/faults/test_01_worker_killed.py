@@ -1,9 +1,10 @@
-"""Fault 1: a worker is killed with SIGKILL."""
+"""Fault 1: a worker is killed with SIGKILL, at a shard or at several that it makes together."""
 
 import os
 import signal
 from pathlib import Path
 
+import pytest
 from runs import shards, wait_for_shards
 from sweeps import (
     N_OF_FIRST,
@@ -16,8 +17,9 @@ from sweeps import (
 )
 
 
-def test_another_worker_goes_on_and_the_shard_in_the_making_alone_is_charged(
-    undisturbed: Path, tmp_path: Path
+@pytest.mark.parametrize(("batch_size", "n_making"), [(4, 1), (12, 3)])
+def test_another_worker_goes_on_and_what_was_in_the_making_alone_is_charged(
+    batch_size: int, n_making: int, undisturbed: Path, tmp_path: Path
 ) -> None:
     folder, seen = tmp_path / "demo", {}
 
@@ -28,9 +30,10 @@ def test_another_worker_goes_on_and_the_shard_in_the_making_alone_is_charged(
         os.kill(pid, signal.SIGKILL)
 
     with holding(kill):
-        code, said = run_forked(tmp_path)
+        code, said = run_forked(tmp_path, f"batch_size={batch_size}")
     assert code == 0, said
-    assert [(f.task, f.attempt, f.how) for f in failures(folder)] == [
-        (seen["making"][0], 1, "killed by SIGKILL")
+    assert len(seen["making"]) == n_making
+    assert sorted((f.task, f.attempt, f.how) for f in failures(folder)) == [
+        (key, 1, "killed by SIGKILL") for key in sorted(seen["making"])
     ]
     assert_nothing_lost(undisturbed, folder, seen["shards"])

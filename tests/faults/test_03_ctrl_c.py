@@ -5,7 +5,16 @@ import signal
 from pathlib import Path
 
 from runs import atlas_here, finish, shards
-from sweeps import N_OF_FIRST, SWEEP, assert_nothing_lost, failures, held_driver, is_alive, wait_for
+from sweeps import (
+    N_OF_FIRST,
+    SOON,
+    SWEEP,
+    assert_nothing_lost,
+    failures,
+    held_driver,
+    is_alive,
+    wait_for,
+)
 from troubled import HOLD
 
 
@@ -31,7 +40,7 @@ def test_the_second_stops_at_once(undisturbed: Path, tmp_path: Path) -> None:
         os.killpg(driver.pid, signal.SIGINT)
         wait_for((folder / "logs" / "drain").exists)
         os.killpg(driver.pid, signal.SIGINT)
-        code, said = finish(driver)
+        code, said = finish(driver, timeout=SOON)
         assert code == 130
         assert "Traceback" not in said
         wait_for(lambda: not is_alive(worker))

@@ -8,6 +8,7 @@ import pytest
 from runs import atlas_here, finish, shards, start
 from sweeps import (
     N_OF_FIRST,
+    SOON,
     SWEEP,
     assert_nothing_lost,
     failures,
@@ -29,7 +30,7 @@ def test_the_driver_drops_what_is_in_progress_and_leaves(
     folder = tmp_path / "demo"
     with held_driver(tmp_path) as (driver, worker):
         driver.send_signal(number)
-        code, said = finish(driver)
+        code, said = finish(driver, timeout=SOON)
         assert code == 75, said
         assert not is_alive(worker)
     before = shards(folder)

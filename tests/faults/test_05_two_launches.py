@@ -5,7 +5,7 @@ import socket
 import time
 from pathlib import Path
 
-from runs import atlas, shards
+from runs import finish, kill_group, shards, start
 from sweeps import SWEEP, assert_nothing_lost, holding, run_forked, wait_until_held
 
 SOON = 20.0
@@ -19,7 +19,12 @@ def test_the_second_is_refused_and_told_who_is_at_work(undisturbed: Path, tmp_pa
     def launch_again() -> None:
         wait_until_held()
         before, started = shards(folder), time.monotonic()
-        seen.append((*atlas("run", tmp_path, *SWEEP), time.monotonic() - started))
+        second = start("run", tmp_path, *SWEEP)
+        try:
+            seen.append((*finish(second, timeout=2 * SOON), time.monotonic() - started))
+        finally:
+            if second.poll() is None:  # it is at work too
+                kill_group(second)
         assert shards(folder) == before
 
     with holding(launch_again):

@@ -3,8 +3,10 @@
 import ctypes
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,9 @@ from torch import Tensor
 from troubled import first_time
 
 PATIENCE = ("executor.stall_seconds=3", "executor.grace_seconds=1")
+
+FOR_EVER = 60.0
+"""Seconds after which a worker that still hangs is ended by the test, which has failed by then."""
 
 
 def hang(x: Tensor) -> None:
@@ -42,6 +47,28 @@ def note_process() -> None:
     Path("pid").write_text(str(os.getpid()))
 
 
+def hung_worker() -> int:
+    return int(Path("pid").read_text())
+
+
+@contextmanager
+def not_for_ever() -> Iterator[None]:
+    """Make sure that a worker that hangs is ended by its driver, and not left to the test."""
+    left: list[int] = []
+
+    def end() -> None:
+        left.append(hung_worker())
+        os.kill(hung_worker(), signal.SIGKILL)
+
+    timer = threading.Timer(FOR_EVER, end)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+    assert not left, "it was left to hang"
+
+
 @pytest.mark.parametrize(
     ("fault", "says_where"),
     [(hang, True), (deadlock, True), (stop, False)],
@@ -51,10 +78,10 @@ def test_it_is_noticed_sent_away_and_replaced(
     fault: Callable[[Tensor], None], says_where: bool, undisturbed: Path, tmp_path: Path
 ) -> None:
     folder, name = tmp_path / "demo", fault.__name__
-    with trouble(f"test_15_hanging_worker.{name}"):
+    with trouble(f"test_15_hanging_worker.{name}"), not_for_ever():
         code, said = run_forked(tmp_path, *PATIENCE)
     assert code == 0, said
-    assert not is_alive(int(Path("pid").read_text()))
+    assert not is_alive(hung_worker())
     (failure,) = failures(folder)
     assert failure.how == "no progress for 3 s"
     assert (f"in {name}" in failure.said) == says_where

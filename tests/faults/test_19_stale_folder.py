@@ -14,12 +14,16 @@ from pipeline.executors.base import Handle, Request
 from pipeline.scheduling import schedule
 from pipeline.store.folder import OutputFolder
 
+NEVER = 60.0
+"""Seconds; the run is over long before, unless it waits for what it should have given up."""
+
 
 class Elsewhere(Here):
     """Workers whose last shard is seen here only some seconds after they have ended."""
 
-    late: float | None
+    late: float
     bundles: list[str]
+    shows: threading.Timer
 
     def submit(self, requests: Sequence[Request]) -> list[Handle]:
         handles = super().submit(requests)
@@ -27,18 +31,21 @@ class Elsewhere(Here):
             folder = OutputFolder(Path(requests[0].argv[-2])).root
             last = max(shards(folder), key=lambda name: shards(folder)[name][1])
             hidden = (folder / last).rename(folder / "elsewhere")
-            if self.late is not None:
-                threading.Timer(self.late, hidden.rename, [folder / last]).start()
+            Elsewhere.shows = threading.Timer(self.late, hidden.rename, [folder / last])
+            self.shows.start()
         self.bundles.extend(handle.tag for handle in handles)
         return handles
 
 
-def run_late(root: Path, late: float | None, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def run_late(root: Path, late: float, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Run the sweep where a shard is seen late by some seconds; returns the bundles it took."""
     monkeypatch.setattr(sweep, "open_executor", Elsewhere)
     monkeypatch.setattr(Elsewhere, "late", late, raising=False)
     monkeypatch.setattr(Elsewhere, "bundles", [], raising=False)
-    code, said = driven_here("run", root, *SWEEP)
+    try:
+        code, said = driven_here("run", root, *SWEEP)
+    finally:
+        Elsewhere.shows.cancel()
     assert code == 0, said
     return Elsewhere.bundles
 
@@ -57,7 +64,7 @@ def test_one_that_is_never_seen_is_waited_for_so_long_and_made_again(
     undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(schedule, "RELIST_SECONDS", 0.5)
-    assert len(run_late(tmp_path, None, monkeypatch)) == 2
+    assert len(run_late(tmp_path, NEVER, monkeypatch)) == 2
     (failure,) = failures(tmp_path / "demo")
     assert failure.how == "exit code 0"
     assert_nothing_lost(undisturbed, tmp_path / "demo")

@@ -15,8 +15,15 @@ LARGE = ("shard_size=12", "batch_size=12")
 """One shard of `first`, which is well, and two of `second`, which kill."""
 
 
+MOST = 12
+"""So often they kill, twice as often as they should be able to: else the test would never end."""
+
+
 def kill(x: Tensor) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+    with open("kills", "ab") as kills:
+        kills.write(b".")
+    if Path("kills").stat().st_size <= MOST:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_each_is_given_up_after_three_attempts_and_the_rest_finishes(

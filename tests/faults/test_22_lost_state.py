@@ -27,6 +27,7 @@ def test_between_runs(undisturbed: Path, tmp_path: Path) -> None:
     (folder / "lock").unlink()
     code, said = atlas_here("run", tmp_path, *SWEEP)
     assert code == 0, said
+    assert "20 of 32 channels are done already" in said, "the store was not asked what is missing"
     assert_nothing_lost(undisturbed, folder, before)
 
 

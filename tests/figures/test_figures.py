@@ -5,6 +5,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from atlases import add_photographs, made_up
@@ -153,6 +154,16 @@ def test_responses_of_very_many_channels(large: Atlas) -> None:
     check(sheet)
     matrix, _ = pictures(sheet)
     assert matrix[2] - matrix[0] == matrix[3] - matrix[1] > 1500
+
+
+def test_ticks_of_histograms_have_room_however_far_they_reach(tmp_path: Path) -> None:
+    file = made_up(tmp_path, {"a": 20, "b": 20})
+    add_photographs(file)
+    with h5py.File(file, "a") as atlas:
+        atlas["toy/a/activation"][...] *= 1000
+        atlas["toy/b/activation"][...] *= -1000
+    (sheet,) = sheets(open_atlas(file), HistogramsFigure(width="column"))
+    assert {"0", "10", "1000"} <= set(check(sheet))
 
 
 def test_names_of_many_layers_have_room(tmp_path: Path) -> None:

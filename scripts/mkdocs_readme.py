@@ -1,0 +1,22 @@
+"""A hook of MkDocs: the README is a page of the documentation too, and links between them hold."""
+
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+PAGE = "reference.md"
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the README, which lies outside the folder of pages."""
+    readme = Path(config.docs_dir).parent / "README.md"
+    files.append(File.generated(config, PAGE, abs_src_path=str(readme)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Turn links as they are in the repository into those of the site."""
+    if page.file.src_uri == PAGE:
+        return markdown.replace("](docs/", "](")
+    return markdown.replace("](../README.md", f"]({PAGE}")

@@ -1,0 +1,197 @@
+"""The documentation builds without a warning, fetches nothing, and what it says to run does run."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+from docs_pages import PAGES, ROOT, blocks, commands
+from runs import TINY, assert_same_atlas, run_here
+from toys import composed
+
+from pipeline import __version__, sweep
+from pipeline.__main__ import COMMANDS, split_words
+from pipeline.collate.hdf5 import SCHEMA as ATLAS_SCHEMA
+from pipeline.errors import EXIT_OK
+from pipeline.jobs import STATUS
+from pipeline.settings.compose import with_config
+from pipeline.settings.recipe import ALGORITHM_VERSION
+from pipeline.store.manifest import SCHEMA as MANIFEST_SCHEMA
+from pipeline.store.shard_file import SCHEMA as SHARD_SCHEMA
+from pipeline.studies.files import SCHEMA as STUDY_SCHEMA
+
+DOCS = ROOT / "docs"
+EXTENDING, FORMATS, SLURM, TUTORIAL = (
+    DOCS / f"{name}.md" for name in ("extending", "formats", "slurm", "tutorial")
+)
+
+
+# --- the site ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built documentation."""
+    folder = tmp_path_factory.mktemp("docs")
+    build = ["mkdocs", "build", "--strict", "-f", str(ROOT / "scripts" / "mkdocs.yml")]
+    command = [sys.executable, "-m", *build, "-d", str(folder)]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr
+    return folder
+
+
+def test_every_page_is_built_and_needs_no_network(site: Path) -> None:
+    pages = {path.stem: path.read_text() for path in site.glob("*.html")}
+    assert {*(path.stem for path in DOCS.glob("*.md")), "reference"} <= pages.keys()
+    elsewhere = r'<(?:script|img|iframe|source|link)[^>]*(?:src|href)="(?:https?:)?//'
+    assert not [name for name, page in pages.items() if re.search(elsewhere, page)]
+    for style in site.rglob("*.css"):
+        fetched = r"(?:url\(|@import)\s*['\"]?(?:https?:)?//"
+        assert not re.search(fetched, style.read_text()), style
+
+
+# --- commands ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home folder with the file of a site that the page on Slurm has."""
+    (file,) = (block for block in blocks(SLURM, "yaml") if "cluster.yaml" in block)
+    folder = tmp_path / "atlas" / "executor"
+    folder.mkdir(parents=True)
+    (folder / "cluster.yaml").write_text(file)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_every_command_is_understood(path: Path) -> None:
+    for name, *arguments in commands(path):
+        assert name in COMMANDS, name
+        _, rest = split_words(name, [re.sub("^~", str(Path.home()), a) for a in arguments])
+        if "--cfg" not in rest:  # which prints the config
+            with_config(lambda config: EXIT_OK, rest)
+
+
+# --- Python --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which `atlas run` made some of the demo's atlas."""
+    folder = tmp_path_factory.mktemp("demo")
+    some = (*TINY, "layers=[conv6]", 'channels="0:8"', "name=demo")
+    assert run_here(folder / "outputs", *some) == EXIT_OK
+    return folder
+
+
+@pytest.mark.parametrize(
+    "block",
+    [block for path in (ROOT / "README.md", TUTORIAL, FORMATS) for block in blocks(path, "python")],
+)
+def test_python_runs_as_it_stands(
+    block: str, demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(demo)
+    exec(block, {})
+    said = capsys.readouterr().out
+    assert bool(said) == ("print(" in block)
+    assert "damaged" not in said
+
+
+# --- words ---------------------------------------------------------------------------------------
+
+
+def test_formats_are_those_of_the_code(demo: Path) -> None:
+    page = FORMATS.read_text()
+    for schema in (ATLAS_SCHEMA, SHARD_SCHEMA, STUDY_SCHEMA, MANIFEST_SCHEMA):
+        assert f"`{schema}`" in page
+    assert all(f"| {code} | {word} |" in page for word, code in STATUS.items())
+    told = page + (ROOT / "README.md").read_text()
+    with h5py.File(demo / "outputs" / "demo" / "atlas.h5") as atlas:
+        layer = atlas["demo/conv6"]
+        names = [*layer, *layer.attrs, *layer.parent.attrs, *atlas.attrs]
+    assert not [name for name in names if f"`{name}`" not in told]
+
+
+def test_versions_and_licence_agree() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    assert citation["version"] == __version__
+    assert f"({__version__})" in changes or f"## {__version__}" in changes
+    assert f"algorithm {ALGORITHM_VERSION}" in changes
+    assert f"`{ATLAS_SCHEMA}`" in changes
+    assert project["license"] == citation["license"] == "Apache-2.0"
+    assert "Apache License" in (ROOT / "LICENSE").read_text()
+
+
+# --- adding your own -----------------------------------------------------------------------------
+
+SMALL = (*TINY, "layers=[conv1]", 'channels="0:16"')
+
+
+def example(word: str) -> str:
+    """The one block of Python that a word is in, on the page about extending."""
+    (found,) = (block for block in blocks(EXTENDING, "python") if word in block)
+    assert sum(map(bool, found.splitlines())) < 30
+    return found
+
+
+def command(word: str) -> list[str]:
+    """The one command with a word on that page."""
+    (found,) = (line for line in commands(EXTENDING) if word in line)
+    return found
+
+
+def test_the_example_of_an_objective(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "alone.py").write_text(example("def score"))
+    (_, *told) = command("name=alone")
+    assert run_here(tmp_path, *SMALL, *told) == EXIT_OK
+    with h5py.File(tmp_path / "alone" / "atlas.h5") as file:
+        layer = file["demo/conv1"]
+        channels, responses = layer["channel"][:], layer["response"][:, 0]
+        activation, trace = layer["activation"][:, 0], layer["trace"][:, 0]
+    own = responses[np.arange(len(channels)), channels]
+    others = (responses.sum(axis=1) - own) / (responses.shape[1] - 1)
+    np.testing.assert_allclose(activation, own - 2 * others, rtol=1e-4, atol=1e-4)
+    assert np.median(trace[:, -1] - trace[:, 0]) > 0
+
+
+def test_the_example_of_a_parameterization(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    Path("blobs.py").write_text(example("class Blobs"))
+    exec(example("save_file"), {})
+    (_, *told) = command("name=blobs")
+    assert run_here(tmp_path, *SMALL, *told) == EXIT_OK
+    with h5py.File(tmp_path / "blobs" / "atlas.h5") as file:
+        images, trace = file["demo/conv1/image"][:, 0], file["demo/conv1/trace"][:, 0]
+    assert np.median(trace[:, -1] - trace[:, 0]) > 0
+    # Blobs are smooth: neighbours differ little, whatever a channel would rather see.
+    assert np.abs(np.diff(images.astype(float), axis=2)).mean() < 10
+
+
+def test_the_example_of_an_executor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names: dict[str, type] = {}
+    exec(example("class Prefixed"), names)
+    opened = []
+
+    def open_executor(settings: object, devices: list[str], folder: Path) -> object:
+        opened.append(names["Prefixed"](["nice", "-n", "5"], len(devices)))
+        return opened[-1]
+
+    monkeypatch.setattr(sweep, "open_executor", open_executor)
+    few = (*SMALL, 'channels="0:8"', "executor.devices=[cpu]")
+    assert sweep.run(composed(f"output_root={tmp_path}", *few, "name=prefixed")) == EXIT_OK
+    (executor,) = opened
+    assert [process.args[:3] for process in executor.processes.values()] == [["nice", "-n", "5"]]
+    assert run_here(tmp_path, *few, "name=usual") == EXIT_OK
+    assert_same_atlas(tmp_path / "prefixed" / "atlas.h5", tmp_path / "usual" / "atlas.h5")
