@@ -43,6 +43,7 @@ NEEDED = {
         "parameterization.latent=[8]",
     ],
     "objective=custom": ["objective.function=mymodule.score"],
+    "figure=again": ["figure.path=figure.pdf"],
     "objective=joint": ["objective.terms=[{layer: conv1}, {layer: conv2, weight: -1}]"],
 }
 """What some choices cannot do without."""
@@ -61,6 +62,7 @@ def test_every_choice_of_every_group_composes(choice: str) -> None:
         ("mask=picture", "mask.area"),
         ("init=photograph", "init.photograph"),
         ("parameterization=generator", "parameterization.target"),
+        ("figure=again", "figure.path"),
     ],
 )
 def test_what_must_be_given_is_told(choice: str, key: str) -> None:
