@@ -84,6 +84,7 @@ def _overrides(args: argparse.Namespace, root: str) -> list[str]:
         f"seeds=[{','.join(map(str, range(args.seeds)))}]",
         "objective=neuron",  # of which no selectivity is computed, for the atlas that is made
         "precision=fp32",
+        "collate.site=false",  # which would be made of ten million images
         "executor.devices=[cpu]",
     ]
 

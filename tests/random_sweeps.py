@@ -77,6 +77,7 @@ _NEEDED = {
     "target": "images.Prior",
     "weights": str(find(f"3-{WEIGHTS}")),
     "latent": [12],
+    "path": "figure.pdf",
 }
 """What some choices cannot do without."""
 
@@ -255,7 +256,7 @@ class Sweep:
     @property
     def words(self) -> set[str]:
         """One of them is in any message about this sweep: a key, a choice or a value."""
-        told = {str(key) for place, _ in self.changes for key in place}
+        told = {str(key).removesuffix("s") for place, _ in self.changes for key in place}
         told |= {text for _, value in self.changes for text in _shown(value)}
         told |= {"channels"} if "objective" in self.choices else set()  # some need certain ones
         return told | set(self.choices) | set(self.choices.values())
