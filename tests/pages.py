@@ -70,7 +70,7 @@ class Visit:
 
     def settle(self) -> None:
         """Wait until the view that was asked for is shown."""
-        self.until("now.asked && now.shown === now.asked")
+        self.until("now.asked && now.shown === now.asked && now.address === location.hash")
 
     def until(self, so: str) -> None:
         """Wait until an expression of JavaScript is true; in vain for 5 seconds is an error.

@@ -56,7 +56,7 @@ def configured(sweep: Sweep) -> Config | None:
 def test_any_values_make_a_config_or_one_message() -> None:
     outcomes: Counter[bool] = Counter()
 
-    @fuzz(500)
+    @fuzz(350)
     @given(sweeps(odd=True))
     def any_values(sweep: Sweep) -> None:
         config = configured(sweep)
@@ -72,7 +72,7 @@ def test_any_values_make_a_config_or_one_message() -> None:
 def test_any_sweep_is_planned_or_told() -> None:
     outcomes: Counter[bool] = Counter()
 
-    @fuzz(150)
+    @fuzz(100)
     @given(sweeps(odd=False), st.sampled_from((16, 20, [16, 24])))
     def any_sweep(sweep: Sweep, size: object) -> None:
         if ("image_size",) not in dict(sweep.changes):

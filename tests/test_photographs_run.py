@@ -246,6 +246,7 @@ def test_one_worker_finds_what_two_find(
     assert_same_atlas(undisturbed / "atlas.h5", tmp_path / "demo" / "atlas.h5")
 
 
+@pytest.mark.slow
 def test_a_sweep_killed_while_photographs_are_shown_ends_in_the_same_atlas(
     undisturbed: Path, photographs: Path, tmp_path: Path
 ) -> None:

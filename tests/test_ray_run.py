@@ -82,6 +82,7 @@ def test_one_command_starts_ray_makes_the_same_atlas_and_says_nothing_of_ray(
     assert_same_atlas(tmp_path / "ray/demo/atlas.h5", tmp_path / "here/demo/atlas.h5")
 
 
+@pytest.mark.slow
 def test_a_killed_ray_process_costs_the_shard_in_the_making_one_attempt(
     head: Cluster, undisturbed: Path, tmp_path: Path
 ) -> None:

@@ -23,7 +23,14 @@ from sweeps import (
 SIGNALS = [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
 
 
-@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        *(pytest.param(number, marks=pytest.mark.slow) for number in SIGNALS[1:]),
+    ],
+    ids=lambda number: number.name,
+)
 def test_the_driver_drops_what_is_in_progress_and_leaves(
     number: signal.Signals, undisturbed: Path, tmp_path: Path
 ) -> None:

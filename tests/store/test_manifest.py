@@ -7,6 +7,7 @@ import pytest
 from runs import TINY, atlas, atlas_here
 
 
+@pytest.mark.slow
 def test_a_run_tells_what_share_of_it_each_device_computed(tmp_path: Path) -> None:
     code, said = atlas("run", tmp_path, *TINY, "layers=[conv1]", "channels='0:16'")
     assert code == 0, said

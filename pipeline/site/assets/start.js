@@ -21,7 +21,7 @@ function remember(name, value) {
   }
 }
 
-const now = { place: { options: {} }, target: null, wall: null, asked: 0, shown: 0 };
+const now = { place: { options: {} }, target: null, wall: null, address: null, asked: 0, shown: 0 };
 const search = new Search(() => now);
 const help = helpDialog();
 
@@ -48,7 +48,8 @@ function turnTheme() {
 
 async function show() {
   const turn = ++now.asked;
-  const place = parsed(location.hash);
+  now.address = location.hash;
+  const place = parsed(now.address);
   const target = found(place);
   const before = now.place;
   now.wall?.stop();
