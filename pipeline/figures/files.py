@@ -4,6 +4,7 @@ No file holds a date, so that a figure made again is the same, byte for byte.
 """
 
 import io
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any, Protocol
@@ -72,7 +73,7 @@ class PdfWriter:
         return [self._buffer.getvalue()]
 
 
-class _PageWriter:
+class _PageWriter(ABC):
     """A file for every page."""
 
     def __init__(self, title: str, provenance: str) -> None:
@@ -85,9 +86,9 @@ class _PageWriter:
         self.save(sheet, buffer)
         self._files.append(buffer.getvalue())
 
+    @abstractmethod
     def save(self, sheet: Rendered, buffer: io.BytesIO) -> None:
         """Write a page."""
-        raise NotImplementedError
 
     def finish(self) -> list[bytes]:
         """A file per page."""
