@@ -40,7 +40,7 @@ class Provenance:
     atlas: dict[str, Any]
     """Digest of what the atlas is made of, and with which versions it was made."""
     layers: dict[str, Any]
-    """Of each layer: source and digest of the network, recipe, seeds, channels."""
+    """Of each layer: source and digest of the network, recipe, seeds, channels, groups."""
     versions: dict[str, str]
     """Of what drew the figure."""
 
@@ -65,6 +65,7 @@ def provenance_of(name: str, atlas: Atlas, settings: Drawable, drawing: Drawing)
                 "recipe": found.layer.recipe,
                 "seeds": found.layer.seeds,
                 "channels": list(found.channels),
+                "groups": found.members,
             }
             for found in drawing.shown
         },

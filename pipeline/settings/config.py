@@ -277,6 +277,8 @@ def make_config(values: Any) -> Config:
     assert isinstance(plain, Mapping)
     expanded: dict[str, Any] = {str(key): value for key, value in plain.items()}
     expanded["models"] = _expand_models(expanded.get("models"))
+    if "figure" in expanded:
+        expanded["figure"] = _expand_groups(expanded["figure"])
     config = build(Config, expanded)
     return replace(config, models=tuple(_with_defaults(m, config) for m in config.models))
 
@@ -286,6 +288,15 @@ def _expand_models(models: Any) -> Any:
     if not isinstance(entries, list):
         return entries
     return [{"name": entry} if isinstance(entry, str) else entry for entry in entries]
+
+
+def _expand_groups(figure: Any) -> Any:
+    """Groups by their names as a list, which keeps their order wherever it is written."""
+    groups = figure.get("groups") if isinstance(figure, Mapping) else None
+    if not isinstance(groups, Mapping):
+        return figure
+    listed = [{"name": str(name), "channels": which} for name, which in groups.items()]
+    return {**figure, "groups": listed}
 
 
 def _with_defaults(model: ModelConfig, config: Config) -> ModelConfig:

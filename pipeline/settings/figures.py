@@ -61,7 +61,54 @@ class ChannelFigure(FigureSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImagesFigure(ChannelFigure):
+class Group:
+    """Channels that stand together under a bracket."""
+
+    name: str
+    """Written at the bracket; on one line."""
+    channels: Any
+    """As `figure.channels`; of each layer."""
+
+    def __post_init__(self) -> None:
+        named = bool(self.name.strip()) and self.name.isprintable()
+        require(named, f"the name of a group must be a text on one line, not {self.name!r}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BracketedFigure(ChannelFigure):
+    """Figures of channels in an order, with brackets over neighbours that belong together."""
+
+    groups: tuple[Group, ...] | None = None
+    """In the place of `channels`: groups under brackets that bear their names, in this order.
+    `{curves: [3, 17], colours: "0:8", strongest: {top: 6}}`, or a list such as
+    `[{name: "curves & lines", channels: [3, 17]}]`."""
+    order: str = "chosen"
+    """Order of channels, or within each group: `chosen`, `index`, `similarity` of response, or by
+    a statistic, largest first."""
+    clusters: int | None = None
+    """Bracket so many groups of similar channels; needs order=similarity."""
+    dendrogram: bool = False
+    """Draw the tree of similarity; needs order=similarity, and no groups."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.clusters is not None:
+            one_or_more(clusters=self.clusters)
+            require(self.order == "similarity", "clusters need figure.order=similarity.")
+        if self.groups is not None:
+            self._check_groups([group.name for group in self.groups])
+
+    def _check_groups(self, names: list[str]) -> None:
+        require(names != [], "groups must not be empty.")
+        twice = next((name for name in names if names.count(name) > 1), None)
+        require(twice is None, f"two groups are called {twice!r}.")
+        remedy = "leave one of them out."
+        require(self.channels == "all", f"groups stand in the place of channels: {remedy}")
+        require(self.clusters is None, f"brackets are of groups or of clusters: {remedy}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagesFigure(BracketedFigure):
     """Images, in rows and columns."""
 
     name: str = "images"
@@ -76,14 +123,6 @@ class ImagesFigure(ChannelFigure):
     """Default: all where they are rows or columns, else the first."""
     steps: tuple[int, ...] | None = None
     """Default: all where they are rows or columns, else the finished image."""
-    order: str = "chosen"
-    """Order of channels: `chosen`, `index`, `similarity` of response, or by a statistic, largest
-    first."""
-    clusters: int | None = None
-    """Bracket so many groups of similar channels; needs order=similarity."""
-    dendrogram: bool = False
-    """Draw the tree of similarity beside channels that lie along one line; needs
-    order=similarity."""
     photographs: int | None = None
     """Of each channel's strongest photographs so many are shown beside wrapped images or at the end
     of rows; default: 4 where there are any."""
@@ -101,28 +140,31 @@ class ImagesFigure(ChannelFigure):
         require(self.rows != self.columns, f"rows and columns are both {self.rows}.")
         for name in ("seeds", "variants", "steps"):
             require(getattr(self, name) != (), f"{name} must not be empty.")
-        similar = self.order == "similarity"
-        require(similar or self.clusters is None, "clusters need figure.order=similarity.")
-        require(similar or not self.dendrogram, "a dendrogram needs figure.order=similarity.")
-        channels = "channels" in (self.rows, self.columns)
-        require(channels or self.clusters is None, "clusters need rows or columns of channels.")
-        line = self.columns == "channels" or (self.rows == "channels" and self.columns is not None)
-        require(
-            line or not self.dendrogram,
-            "a dendrogram needs channels along one line: figure.columns=channels, or rows=channels "
-            "and columns=seeds, variants or steps.",
-        )
+        for name in ("groups", "clusters"):
+            along = "channels" in (self.rows, self.columns) or getattr(self, name) is None
+            require(along, f"{name} need rows or columns of channels.")
+        if self.dendrogram:
+            self._check_dendrogram()
         if self.photographs is not None:
             within(0, 9, photographs=self.photographs)
             require(
                 self.rows == "channels" or not self.photographs,
                 "photographs stand beside channels: take figure.rows=channels.",
             )
-        for name in ("clusters", "across"):
-            if getattr(self, name) is not None:
-                one_or_more(**{name: getattr(self, name)})
+        if self.across is not None:
+            one_or_more(across=self.across)
         if self.tile is not None:
             positive(tile=self.tile)
+
+    def _check_dendrogram(self) -> None:
+        similar = self.order == "similarity"
+        require(similar, "a dendrogram needs figure.order=similarity.")
+        require(self.groups is None, "a dendrogram is of all channels, not of groups: take one.")
+        require(
+            self.columns == "channels" or (self.rows == "channels" and self.columns is not None),
+            "a dendrogram needs channels along one line: figure.columns=channels, or rows=channels "
+            "and columns=seeds, variants or steps.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,22 +184,15 @@ class HistogramsFigure(ChannelFigure):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResponsesFigure(ChannelFigure):
+class ResponsesFigure(BracketedFigure):
     """What every channel of a layer answers to the image of every other."""
 
     name: str = "responses"
     order: str = "similarity"
-    """Order of channels: `similarity` of response, `chosen`, `index`, or by a statistic."""
-    clusters: int | None = None
-    """Bracket so many groups of similar channels; needs order=similarity."""
+    """Order of channels, or within each group: `similarity` of response, `chosen`, `index`, or by
+    a statistic."""
     dendrogram: bool = True
-    """Draw the tree of similarity, where that is the order."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.clusters is not None:
-            one_or_more(clusters=self.clusters)
-            require(self.order == "similarity", "clusters need figure.order=similarity.")
+    """Draw the tree of similarity, where that is the order of all channels."""
 
 
 @dataclass(frozen=True, kw_only=True)

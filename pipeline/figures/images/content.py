@@ -89,7 +89,8 @@ class Content:
     def _section(self, block: Block) -> Section:
         headings = self._headings(block)
         columns = (self.settings.columns,) if self.settings.columns else ()
-        labels = self._labels(block)
+        labels, groups = self._labels(block), self._groups(block.lines, self.settings.rows)
+        none = ("",) * len(block.lines)
         # What neither a label nor a heading can tell is written under each image.
         untold = () if labels else (self.settings.rows,)
         strips = tuple(
@@ -98,11 +99,12 @@ class Content:
                 line,
                 words=tuple(self._words(s, untold if headings else columns + untold) for s in line),
                 broken_words=tuple(self._words(shot, columns + untold) for shot in line),
-                group=self._row_group(line),
+                group=group,
             )
-            for line, label in zip(block.lines, labels or [""] * len(block.lines), strict=True)
+            for line, label, group in zip(block.lines, labels or none, groups or none, strict=True)
         )
-        return Section(self._title(block), headings, self._column_groups(block), strips)
+        column_groups = self._groups(_columns(block), self.settings.columns)
+        return Section(self._title(block), headings, column_groups, strips)
 
     def _title(self, block: Block) -> str:
         """What the images of a section have in common, if there are other sections."""
@@ -148,26 +150,26 @@ class Content:
         place = layer.place(shot.channel, shot.seed, shot.variant)
         return short_number(float(values[place[: values.ndim]]))
 
-    def _row_group(self, line: Line) -> str:
-        """What a strip has in common with its neighbours: a cluster, or a model."""
-        shot = next((shot for shot in line if shot), None)
-        return self._group(shot, self.settings.rows) if shot else ""
+    def _groups(self, lines: Sequence[Line], axis: Axis | None) -> tuple[str, ...]:
+        """The bracket of each line along an axis: of a group, or of a model; empty: there is none.
 
-    def _column_groups(self, block: Block) -> tuple[str, ...]:
-        """The same of columns. Raises UserError where every row has other groups."""
-        axis = self.settings.columns
+        Raises UserError where images of one line are in different groups.
+        """
         if axis is None:
             return ()
-        groups = _in_common(_columns(block), lambda shot: self._group(shot, axis))
-        if self.settings.clusters and axis == "channels" and not groups:
-            raise UserError("clusters along columns are of one layer: choose it by figure.layers.")
+        groups = _in_common(lines, lambda shot: self._group(shot, axis))
+        if axis == "channels" and not groups:
+            raise UserError(
+                "brackets along channels of several layers hold as many in each, and these do not: "
+                "choose one layer by figure.layers, or other groups."
+            )
         return groups if any(groups) else ()
 
     def _group(self, shot: Shot, axis: Axis) -> str:
         if axis == "layers" and self._several_models and "models" not in self._axes.used:
             return shot.layer.model.name
-        if axis == "channels" and self.settings.clusters:
-            return self._clusters[shot.layer.title, shot.channel]
+        if axis == "channels":
+            return self._bracketed.get((shot.layer.title, shot.channel), "")
         return ""
 
     @cached_property
@@ -175,12 +177,13 @@ class Content:
         return len({chosen.layer.model.name for chosen in self.chosen}) > 1
 
     @cached_property
-    def _clusters(self) -> dict[tuple[str, int], str]:
-        count = self.settings.clusters
+    def _bracketed(self) -> dict[tuple[str, int], str]:
+        """The group of each channel."""
         return {
-            (chosen.layer.title, channel): name
+            (chosen.layer.title, channel): group
             for chosen in self.chosen
-            for channel, name in zip(chosen.channels, chosen.clusters(count), strict=True)
+            for group, channels in chosen.members.items()
+            for channel in channels
         }
 
 

@@ -2,17 +2,20 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from pipeline.errors import UserError
 from pipeline.figures.base import Drawing
 from pipeline.figures.images.arrange import plan_grid
+from pipeline.figures.images.brackets import column_brackets, row_brackets
 from pipeline.figures.images.content import Content, Strip
 from pipeline.figures.images.grid import Grid, Measures
 from pipeline.figures.images.page import draw_page
 from pipeline.figures.images.words import caption_of, methods_of
+from pipeline.figures.paper.brackets import bracket_room, lines_needed
 from pipeline.figures.paper.paper import Paper
 from pipeline.figures.paper.sheet import Sheet
-from pipeline.figures.selection.choose import choose, chosen_layers
+from pipeline.figures.selection.choose import choose_bracketed, chosen_layers
 from pipeline.figures.selection.shown import Shown
 from pipeline.reader import Atlas
 from pipeline.settings.figures import ImagesFigure
@@ -34,7 +37,7 @@ def draw_images(atlas: Atlas, settings: ImagesFigure) -> Drawing:
     seed = settings.seeds[0] if settings.seeds else None
     variant = settings.variants[0] if settings.variants else None
     chosen = tuple(
-        choose(Shown(layer, seed, variant), settings.channels, settings.order)
+        choose_bracketed(Shown(layer, seed, variant), settings)
         for layer in chosen_layers(atlas, settings)
     )
     content = Content(chosen, settings)
@@ -51,10 +54,24 @@ def _pages(content: Content, paper: Paper, grid: Grid) -> Iterator[Sheet]:
 
 def grid_of(content: Content, paper: Paper) -> Grid:
     """Where everything goes. Raises UserError if there is no room."""
+    grid = _planned(content, paper, measures_of(content, paper))
+    # How many lines the names of brackets need depends on how large images are.
+    rows, columns = (
+        lines_needed(paper, (found for page in grid.pages for found in of(content, grid, page)))
+        for of in (row_brackets, column_brackets)
+    )
+    if max(rows, columns) <= 1:
+        return grid
+    rooms = bracket_room(paper, rows), bracket_room(paper, columns)
+    measures = replace(grid.measures, bracket=rooms[0], column_bracket=rooms[1])
+    return _planned(content, paper, measures)
+
+
+def _planned(content: Content, paper: Paper, measures: Measures) -> Grid:
     settings = content.settings
     return plan_grid(
         [[len(strip.shots) for strip in section.strips] for section in content.sections],
-        measures_of(content, paper),
+        measures,
         across=settings.across,
         tile=None if settings.tile is None else paper.dots(settings.tile),
         whole=settings.dendrogram,
@@ -81,8 +98,8 @@ def measures_of(content: Content, paper: Paper) -> Measures:
         letters=(paper.letters.line(paper.format.least), line),
         heading=paper.letters.line(paper.format.text) + 2 * gap if sections[0].title else 0,
         header=line if any(section.headings for section in sections) else 0,
-        bracket=line + gap if any(strip.group for strip in strips) else 0,
-        column_bracket=line + gap if any(section.groups for section in sections) else 0,
+        bracket=bracket_room(paper, int(any(strip.group for strip in strips))),
+        column_bracket=bracket_room(paper, int(any(section.groups for section in sections))),
         tree=_tree(content, paper),
         photographs=photographs,
         table=content.settings.columns is not None and content.settings.rows != "channels",

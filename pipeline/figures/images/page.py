@@ -8,12 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.collate.drawing import Box, as_tile
+from pipeline.figures.images.brackets import column_brackets, row_brackets
 from pipeline.figures.images.content import Content, Strip, Words
 from pipeline.figures.images.grid import Grid, Heading, Page, Row
+from pipeline.figures.paper.brackets import draw_above, draw_beside
 from pipeline.figures.paper.letters import Letters
 from pipeline.figures.paper.paper import Paper
 from pipeline.figures.paper.sheet import FAINT, HAIR, INK, Sheet
-from pipeline.figures.paper.trees import runs, tree_lines
+from pipeline.figures.paper.trees import tree_lines
 
 
 def draw_page(content: Content, paper: Paper, grid: Grid, number: int) -> Sheet:
@@ -39,8 +41,7 @@ class _Painter:
             for place in range(row.count):
                 # The rest of a broken strip is labelled again where a page begins.
                 self._strip(row, place, labelled=row.start == 0 or number == 0)
-        if self.grid.measures.bracket:
-            self._brackets(page)
+        self._brackets(page)
         if self.content.settings.dendrogram:
             self._tree(page)
 
@@ -59,9 +60,6 @@ class _Painter:
             across = min(self.grid.across, len(section.strips))
             top += self.grid.measures.heading + self.grid.measures.column_bracket
             self._columns(section.headings, top, across)
-            for place in range(across):
-                row = Row(heading.section, 0, across, 0, top)
-                self._column_brackets(row, place)
 
     def _columns(self, headings: Sequence[str], top: int, across: int) -> None:
         room = self.grid.tile + self.paper.gap // 2
@@ -86,8 +84,6 @@ class _Painter:
                 self._words(box, words[column])
         if labelled and strip.label:
             self._label(strip.label, self.grid.strip_left(place), row.top)
-        if self.grid.broken:
-            self._column_brackets(row, place)
         if row.start == 0 and self.grid.measures.photographs:
             self._photographs(strip, row, place)
 
@@ -139,43 +135,12 @@ class _Painter:
     # --- groups and trees ------------------------------------------------------------------------
 
     def _brackets(self, page: Page) -> None:
-        """Lines along neighbours of one group: above rows, or to the left of a single column."""
-        above = self.grid.across > 1
-        for row in page.rows if above else ():
-            strips = self.content.sections[row.section].strips[row.first : row.first + row.count]
-            for group, places in runs(strip.group for strip in strips):
-                left = self.grid.strip_left(places[0])
-                right = self.grid.strip_left(places[-1]) + self.grid.strip_width
-                self._bracket_above(group, row.top, left, right)
-        if not above:
-            groups = [self.content.sections[r.section].strips[r.first].group for r in page.rows]
-            for group, places in runs(groups):
-                self._bracket_beside(group, page.rows[places[0]], page.rows[places[-1]])
-
-    def _column_brackets(self, row: Row, place: int) -> None:
-        """Lines above neighbouring columns of one group, of those that are in this row."""
-        groups = self.content.sections[row.section].groups
-        for group, columns in runs(groups[row.start : row.start + self.grid.per_line]):
-            first, last = row.start + columns[0], row.start + columns[-1]
-            left, _, _, _ = self.grid.image(row, place, first)
-            _, _, right, _ = self.grid.image(row, place, last)
-            self._bracket_above(group, row.top, left, right)
-
-    def _bracket_above(self, group: str, top: int, left: int, right: int) -> None:
-        y = top - self.paper.gap
-        self.sheet.lines([[(left, y), (right, y)]])
-        size = self._size([group], right - left)
-        words = self.letters.shortened(group, size, right - left)
-        self.sheet.text((left, y - self.letters.line(size)), words, size)
-
-    def _bracket_beside(self, group: str, first: Row, last: Row) -> None:
-        top, bottom = first.top, last.top + self.grid.tile_height
-        x = self.grid.left - self.paper.gap
-        self.sheet.lines([[(x, top), (x, bottom)]])
-        size = self._size([group], bottom - top)
-        words = self.letters.shortened(group, size, bottom - top)
-        place = x - self.letters.line(size) / 2, (top + bottom) / 2
-        self.sheet.text(place, words, size, turned=True)
+        """Lines along neighbours of one group, and their names."""
+        content, grid, sheet, paper = self.content, self.grid, self.sheet, self.paper
+        columns = list(column_brackets(content, grid, page))
+        draw_above(sheet, paper, columns, grid.measures.column_bracket)
+        draw = draw_above if grid.across > 1 else draw_beside
+        draw(sheet, paper, list(row_brackets(content, grid, page)), grid.measures.bracket)
 
     def _tree(self, page: Page) -> None:
         """The tree of similarity, its leaves at the middles of images."""

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from pipeline.figures.images.content import MARKS, Content
-from pipeline.figures.words.selection import selection_methods, what_is_shown
+from pipeline.figures.words.brackets import bracket_methods, bracket_words, order_words
+from pipeline.figures.words.selection import what_is_shown
 from pipeline.wording import counted
 
 _FATES = {
@@ -20,11 +21,11 @@ def caption_of(content: Content) -> str:
 
 def _caption(content: Content) -> Iterator[str]:
     settings = content.settings
-    yield f"Images for {what_is_shown(content.chosen, settings.channels, settings.order)}."
+    shown = what_is_shown(content.chosen, settings.channels, order_words(settings))
+    yield f"Images for {shown}."
     if settings.columns is not None:
         yield f"Rows: {settings.rows}; columns: {settings.columns}."
-    if settings.clusters:
-        yield f"Brackets: {counted(settings.clusters, 'group')} of similar channels."
+    yield from bracket_words(content.chosen, settings)
     if settings.dendrogram:
         yield "Tree: similarity, by average linkage."
     if content.photographs:
@@ -48,7 +49,7 @@ def _marks(content: Content) -> Iterator[str]:
 def methods_of(content: Content) -> str:
     """How what is shown was chosen and drawn."""
     settings = content.settings
-    sentences = list(selection_methods(settings.channels, settings.order, settings.clusters))
+    sentences = list(bracket_methods(content.chosen, settings))
     sentences.append(
         f"Images were resampled to {settings.dpi} pixels per inch for display (Lanczos)."
     )

@@ -3,6 +3,7 @@
 Lengths are in dots, of which a figure has `dpi` to the inch; letters are measured in points.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +19,8 @@ POINTS_PER_INCH = 72
 LINE = 1.35
 """Height of a line, in sizes of its letters."""
 
+_PIECE = re.compile(r" ?[^ ]+?(?:(?<=\w-)(?=\w)|(?= )|$)")
+"""A word, or a part of it up to a hyphen, with the blank before it."""
 _MEASURED_AT = 10.0
 _TRUETYPE = (".ttf", ".ttc")
 
@@ -81,15 +84,26 @@ class Letters:
             low, high = (middle, high) if fits else (low, middle - 1)
         return _cut(text, low, keep) if low else ""
 
-    def wrapped(self, text: str, points: float, room: float) -> list[str]:
-        """A text in lines, broken between words."""
+    def wrapped(self, text: str, points: float, room: float, most: int | None = None) -> list[str]:
+        """A text in lines, broken between words; the last of at most so many tells the rest."""
+        lines = self._broken(text, points, room)
+        if most is not None and len(lines) > most:
+            lines[most - 1 :] = ["".join(lines[most - 1 :])]
+        return [self.shortened(line.strip(), points, room) for line in lines]
+
+    def holds(self, text: str, points: float, room: float, most: int) -> bool:
+        """Whether there is room for all of a text in at most so many lines."""
+        lines = self._broken(text, points, room)
+        return len(lines) <= most and self.widest(map(str.strip, lines), points) <= room
+
+    def _broken(self, text: str, points: float, room: float) -> list[str]:
+        """A text in lines that are too long where a word is, each with the blank before it."""
         lines: list[str] = []
-        for word in text.split():
-            longer = f"{lines[-1]} {word}" if lines else word
-            if lines and self.width(longer, points) <= room:
-                lines[-1] = longer
+        for piece in _PIECE.findall(" ".join(text.split())):
+            if lines and self.width((lines[-1] + piece).strip(), points) <= room:
+                lines[-1] += piece
             else:
-                lines.append(self.shortened(word, points, room))
+                lines.append(piece)
         return lines
 
 

@@ -1,7 +1,6 @@
-"""Trees and brackets: what shows which neighbours belong together."""
+"""Trees: how alike neighbours are."""
 
-from collections.abc import Callable, Iterable, Sequence
-from itertools import groupby
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -49,9 +48,3 @@ def _scale(heights: Sequence[float]) -> Callable[[float], float]:
     floor = max(0.0, lowest - _BELOW * (deepest - lowest or deepest))
     room = deepest - floor or 1.0
     return lambda height: (height - floor) / room if height else 0.0
-
-
-def runs(groups: Iterable[str]) -> list[tuple[str, list[int]]]:
-    """Neighbours of one group: its name and their places; those of none are left out."""
-    found = groupby(enumerate(groups), key=lambda item: item[1])
-    return [(name, [place for place, _ in run]) for name, run in found if name]

@@ -54,9 +54,9 @@ def draw_histograms(atlas: Atlas, settings: HistogramsFigure) -> Drawing:
             "histograms show images beside photographs, of which the atlas knows none: run with "
             "dataset=folder dataset.path=photographs, or take figure=traces."
         )
-    chosen = tuple(choose(Shown(layer), settings.channels, "chosen") for layer in known)
-    caption = f"{_CAPTION} Shown: {what_is_shown(chosen, settings.channels, 'chosen')}."
-    methods = " ".join([*selection_methods(settings.channels, "chosen", None), _METHODS])
+    chosen = tuple(choose(Shown(layer), settings.channels) for layer in known)
+    caption = f"{_CAPTION} Shown: {what_is_shown(chosen, settings.channels)}."
+    methods = " ".join([*selection_methods(settings.channels), _METHODS])
     paper = Paper(settings, caption)
     panels = Panels(paper, titles_of(chosen), "response (s.d. of photographs)", "share")
     return Drawing(_pages(panels, chosen), caption, methods, chosen)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.figures.paper.brackets import Bracket, bracket_room, lines_needed, runs
 from pipeline.figures.paper.paper import Paper
 from pipeline.figures.selection.choose import Chosen
 from pipeline.figures.selection.similarity import standardised
@@ -121,8 +122,18 @@ class Frame:
         return self.top + max(self.side + self.foot, self.bar[1] + 2 * self.foot)
 
 
-def frame_of(paper: Paper, names: Sequence[str], tree: bool, brackets: bool, titled: bool) -> Frame:
-    """The parts of the page of a matrix of channels of these names, as large as there is room."""
+def frame_of(
+    paper: Paper, names: Sequence[str], groups: Sequence[str], tree: bool, titled: bool
+) -> Frame:
+    """The parts of the page of a matrix of channels of these names, as large as there is room.
+
+    Args:
+        paper: where it is to be.
+        names: of the channels.
+        groups: of each channel, to be written at its bracket; empty: no brackets.
+        tree: whether there is a tree beside the channels.
+        titled: whether there is a title above.
+    """
     letters, sizes, gap = paper.letters, paper.format, paper.gap
     line, count = letters.line(sizes.small), len(names)
     bare = Frame(
@@ -130,7 +141,7 @@ def frame_of(paper: Paper, names: Sequence[str], tree: bool, brackets: bool, tit
         top=letters.line(sizes.text) + gap if titled else 0,
         axis=line,
         tree=round(_TREE * paper.width) + 2 * gap if tree else 0,
-        bracket=line + 2 * gap if brackets else 0,
+        bracket=0,
         label=0,
         image=0,
         side=0,
@@ -138,14 +149,24 @@ def frame_of(paper: Paper, names: Sequence[str], tree: bool, brackets: bool, tit
         foot=line + gap,
         bar=(paper.dots(_BAR[0]), paper.dots(_BAR[1])),
     )
+    bare = _bracketed(paper, bare, groups)
     widest = min(letters.widest(names, sizes.least), _WIDEST_LABEL * paper.width)
     labelled = replace(bare, label=math.ceil(widest) + 2 * gap)
     if _room(paper, labelled) // count < letters.line(sizes.least):
         return _filled(paper, bare, count)
-    cell = _room(paper, labelled) // (count + 1)
-    if cell < paper.dots(_SEEN[0]):
+    image = _room(paper, labelled) // (count + 1)
+    if image < paper.dots(_SEEN[0]):
         return _filled(paper, labelled, count)
-    return _filled(paper, replace(labelled, image=min(cell, paper.dots(_SEEN[1])) + gap), count)
+    return _filled(paper, replace(labelled, image=min(image, paper.dots(_SEEN[1])) + gap), count)
+
+
+def _bracketed(paper: Paper, frame: Frame, groups: Sequence[str]) -> Frame:
+    """With room for brackets and their names, if channels are in groups."""
+    cell = _room(paper, frame) / max(1, len(groups))
+    lines = lines_needed(
+        paper, (Bracket(name, 0, len(run) * cell, 0) for name, run in runs(groups))
+    )
+    return replace(frame, bracket=bracket_room(paper, lines) + paper.gap) if lines else frame
 
 
 def _filled(paper: Paper, frame: Frame, count: int) -> Frame:

@@ -7,17 +7,18 @@ import numpy as np
 from pipeline.collate.drawing import as_tile
 from pipeline.errors import UserError
 from pipeline.figures.base import Drawing
+from pipeline.figures.paper.brackets import Bracket, draw_beside, runs
 from pipeline.figures.paper.paper import Paper
 from pipeline.figures.paper.sheet import Sheet
-from pipeline.figures.paper.trees import runs, tree_lines
+from pipeline.figures.paper.trees import tree_lines
 from pipeline.figures.plots.matrix import Frame, coloured, enlarged, frame_of, limit_of, matrix_of
-from pipeline.figures.selection.choose import Chosen, choose, chosen_layers, titles_of
+from pipeline.figures.selection.choose import Chosen, choose_bracketed, chosen_layers, titles_of
 from pipeline.figures.selection.shown import Shown
+from pipeline.figures.words.brackets import bracket_methods, bracket_words, order_words
 from pipeline.figures.words.likeness import likeness_words
-from pipeline.figures.words.selection import selection_methods, what_is_shown
+from pipeline.figures.words.selection import what_is_shown
 from pipeline.reader import Atlas, Layer
 from pipeline.settings.figures import ResponsesFigure
-from pipeline.wording import counted
 
 _OF_CHANNELS = {"channel", "neuron", "logit", "probability", "diversity", "accentuation"}
 """Objectives whose targets are channels of the layer."""
@@ -40,9 +41,9 @@ def draw_responses(atlas: Atlas, settings: ResponsesFigure) -> Drawing:
     layers = chosen_layers(atlas, settings)
     for layer in layers:
         _check(layer)
-    chosen = tuple(choose(Shown(layer), settings.channels, settings.order) for layer in layers)
+    chosen = tuple(choose_bracketed(Shown(layer), settings) for layer in layers)
     caption = " ".join(_caption(settings, chosen))
-    methods = [*selection_methods(settings.channels, settings.order, settings.clusters)]
+    methods = [*bracket_methods(chosen, settings)]
     for found in chosen:
         methods += [f"In {found.layer.title} {told}" for told in likeness_words(found)]
     pages = _pages(Paper(settings, caption), settings, chosen)
@@ -51,9 +52,8 @@ def draw_responses(atlas: Atlas, settings: ResponsesFigure) -> Drawing:
 
 def _caption(settings: ResponsesFigure, chosen: Sequence[Chosen]) -> Iterator[str]:
     yield _CAPTION
-    yield f"Shown: {what_is_shown(chosen, settings.channels, settings.order)}."
-    if settings.clusters:
-        yield f"Brackets: {counted(settings.clusters, 'group')} of similar channels."
+    yield f"Shown: {what_is_shown(chosen, settings.channels, order_words(settings))}."
+    yield from bracket_words(chosen, settings)
     if len(chosen) == 1:
         yield from (f"{told[0].upper()}{told[1:]}" for told in likeness_words(chosen[0]))
 
@@ -82,11 +82,11 @@ class _Painter:
     def __init__(self, paper: Paper, settings: ResponsesFigure, chosen: Chosen, title: str) -> None:
         self.paper, self.chosen, self.title = paper, chosen, title
         self.letters, self.sizes, self.gap = paper.letters, paper.format, paper.gap
-        self.groups = chosen.clusters(settings.clusters)
+        self.groups = chosen.groups
         self.tree = chosen.tree if settings.dendrogram else None
         self.names = [chosen.layer.labels[chosen.layer.row(c)] for c in chosen.channels]
         has_tree = self.tree is not None
-        self.frame: Frame = frame_of(paper, self.names, has_tree, any(self.groups), bool(title))
+        self.frame: Frame = frame_of(paper, self.names, self.groups, has_tree, bool(title))
 
     @property
     def _cell(self) -> float:
@@ -106,8 +106,8 @@ class _Painter:
         self._bar(sheet, limit)
         if self.tree is not None:
             self._draw_tree(sheet)
-        for group, places in runs(self.groups):
-            self._bracket(sheet, group, places[0], places[-1])
+        brackets = [self._bracket(*run) for run in runs(self.groups)]
+        draw_beside(sheet, self.paper, brackets, frame.bracket)
         for place in range(len(self.names)) if frame.label else ():
             self._label(sheet, place)
 
@@ -149,19 +149,13 @@ class _Painter:
         # Thinner where there are many, or they would run together.
         sheet.lines(lines, points=min(0.5, 72 * self._cell / self.paper.settings.dpi / 3))
 
-    def _bracket(self, sheet: Sheet, group: str, first: int, last: int) -> None:
-        frame = self.frame
-        x = frame.left + frame.axis + frame.tree + frame.bracket - self.gap
-        high = (last - first + 1) * self._cell
+    def _bracket(self, group: str, places: Sequence[int]) -> Bracket:
+        high = len(places) * self._cell
         # Neighbouring brackets do not touch, however narrow rows are.
         inset = min(max(self._cell * 0.15, self.gap * 0.4), high / 4)
-        top = self._middle(first) - self._cell / 2 + inset
-        bottom = top + high - 2 * inset
-        sheet.lines([[(x, top), (x, bottom)]])
-        size = self.letters.size([group], bottom - top, self.sizes.small, self.sizes.least)
-        if self.letters.width(group, size) <= bottom - top:
-            place = x - self.letters.line(size) / 2 - self.gap / 2, (top + bottom) / 2
-            sheet.text(place, group, size, turned=True)
+        top = self._middle(places[0]) - self._cell / 2
+        left = self.frame.left + self.frame.axis + self.frame.tree + self.frame.bracket
+        return Bracket(group, top + inset, top + high - inset, left)
 
     def _label(self, sheet: Sheet, place: int) -> None:
         """The name of a row, and its image where that is large enough to show something."""

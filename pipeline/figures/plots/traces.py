@@ -35,14 +35,14 @@ def draw_traces(atlas: Atlas, settings: TracesFigure) -> Drawing:
         UserError: what is asked for is not in the atlas.
     """
     layers = chosen_layers(atlas, settings)
-    chosen = tuple(choose(Shown(layer), settings.channels, "chosen") for layer in layers)
+    chosen = tuple(choose(Shown(layer), settings.channels) for layer in layers)
     relative = settings.scale == "relative"
     measured = ", as a share of the largest absolute value of each" if relative else ""
     caption = (
         f"Objective of the images during the ascent{measured}: a thin line per channel; thick: "
-        f"median. Shown: {what_is_shown(chosen, settings.channels, 'chosen')}."
+        f"median. Shown: {what_is_shown(chosen, settings.channels)}."
     )
-    methods = " ".join(selection_methods(settings.channels, "chosen", None))
+    methods = " ".join(selection_methods(settings.channels))
     label = "relative objective" if relative else "objective"
     panels = Panels(Paper(settings, caption), titles_of(chosen), "step", label)
     return Drawing(_pages(panels, chosen, relative), caption, methods, chosen)

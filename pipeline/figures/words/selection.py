@@ -1,17 +1,21 @@
-"""Which channels are shown and in which order, in words."""
+"""Which channels are shown and how they were chosen, in words."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from pipeline.figures.selection.choose import Chosen, titles_of, way_of
+from pipeline.figures.selection.choose import Chosen, titles_of
+from pipeline.figures.selection.select import way_of
 from pipeline.wording import counted
 
-_MOST_LAYERS = 6
-"""Named one by one."""
-_ALIKE = (
+ALIKE = (
     "Likeness of two channels is the cosine between the responses of the whole layer to their "
     "images, each channel's responses standardised."
 )
+BY_LIKENESS = {"diverse", "representatives"}
+"""Ways to choose channels that compare them."""
+
+_MOST_LAYERS = 6
+"""Named one by one."""
 
 
 def shown_words(chosen: Sequence[Chosen]) -> str:
@@ -27,10 +31,9 @@ def shown_words(chosen: Sequence[Chosen]) -> str:
     return f"{channels} of {models} ({each})"
 
 
-def what_is_shown(chosen: Sequence[Chosen], selection: Any, order: str) -> str:
-    """The same with how channels were chosen and ordered."""
-    parts = shown_words(chosen), selection_words(selection), order_words(order)
-    return ", ".join(filter(None, parts))
+def what_is_shown(chosen: Sequence[Chosen], selection: Any, ordered: str = "") -> str:
+    """The same with how channels were chosen, and with the words for their order."""
+    return ", ".join(filter(None, (shown_words(chosen), selection_words(selection), ordered)))
 
 
 def selection_words(selection: Any) -> str:
@@ -49,33 +52,26 @@ def selection_words(selection: Any) -> str:
     return words[way]
 
 
-def order_words(order: str) -> str:
-    """How channels are ordered; nothing if that goes without saying."""
-    if order in ("chosen", "index"):
-        return ""
-    if order == "similarity":
-        return "ordered by similarity of the layer's responses"
-    return f"ordered by {order.replace('_', ' ')}, largest first"
-
-
-def selection_methods(selection: Any, order: str, clusters: int | None) -> Iterator[str]:
+def selection_methods(selection: Any) -> Iterator[str]:
     """The same for a methods section, sentence by sentence."""
-    way = way_of(selection)
+    yield from chosen_methods(selection)
+    if way_of(selection) in BY_LIKENESS:
+        yield ALIKE
+
+
+def chosen_methods(selection: Any) -> Iterator[str]:
+    """The same, but for what likeness is."""
     if selection_words(selection):
         yield f"Channels shown are {selection_words(selection)}."
-    if way == "diverse":
+    yield from way_methods({way_of(selection)})
+
+
+def way_methods(ways: Collection[str]) -> Iterator[str]:
+    """What there is to know about ways to choose channels."""
+    if "diverse" in ways:
         yield (
             "Beginning with the strongest, each further one is that farthest from all before it "
             "(Gonzalez 1985)."
         )
-    if way == "representatives":
-        yield "Groups are those of average linkage; of each its medoid is shown."
-    if order == "similarity":
-        yield (
-            "Channels were clustered by average linkage, and leaves ordered such that neighbours "
-            "are alike (Bar-Joseph et al. 2001; beyond 1,000 channels as clustering had them)."
-        )
-    if clusters:
-        yield f"The tree was cut into {counted(clusters, 'group')}."
-    if order == "similarity" or way in ("diverse", "representatives"):
-        yield _ALIKE
+    if "representatives" in ways:
+        yield "Similar channels were grouped by average linkage; of each group its medoid is shown."

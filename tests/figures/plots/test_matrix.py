@@ -57,7 +57,8 @@ def test_values_are_squares_or_averaged() -> None:
 @pytest.mark.parametrize("width", ["column", "text", "slide"])
 def test_everything_has_room_beside_the_matrix(count: int, width: str) -> None:
     paper = Paper(ResponsesFigure(width=width))  # type: ignore[arg-type]
-    frame = frame_of(paper, [str(i) for i in range(count)], True, True, True)
+    groups = [f"group of number {i // 7}" for i in range(count)]
+    frame = frame_of(paper, [str(i) for i in range(count)], groups, True, True)
     assert frame.used <= paper.width
     assert frame.height <= paper.height
     assert frame.side > paper.width * 0.35
