@@ -57,6 +57,21 @@ def plan_grid(
     return _best(found, whole)
 
 
+def refitted(grid: Grid, measures: Measures) -> Grid:
+    """The same arrangement with other measures; images become smaller where there is less room.
+
+    It needs no more pages, if that is possible, and is as it was if there is no room at all.
+    """
+    smallest = Grid(grid.shapes, measures, grid.across, grid.per_line, measures.tiles[0])
+    if measures == grid.measures or not _fits_width(smallest):
+        return grid
+    wide = _enlarged(smallest, grid.tile, _fits_width)
+    pages = len(grid.pages)
+    if len(smallest.pages) > pages:
+        return wide
+    return _enlarged(smallest, wide.tile, lambda other: len(other.pages) <= pages)
+
+
 def _best(found: Sequence[Grid], whole: bool) -> Grid:
     """One page if that is possible at all; of those the one that looks best."""
     least, best, _ = found[0].measures.tiles

@@ -2,17 +2,16 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from pipeline.errors import UserError
 from pipeline.figures.base import Drawing
-from pipeline.figures.images.arrange import plan_grid
-from pipeline.figures.images.brackets import column_brackets, row_brackets
+from pipeline.figures.images.arrange import plan_grid, refitted
+from pipeline.figures.images.brackets import measures_with_names
 from pipeline.figures.images.content import Content, Strip
 from pipeline.figures.images.grid import Grid, Measures
 from pipeline.figures.images.page import draw_page
 from pipeline.figures.images.words import caption_of, methods_of
-from pipeline.figures.paper.brackets import bracket_room, lines_needed
+from pipeline.figures.paper.brackets import bracket_room
 from pipeline.figures.paper.paper import Paper
 from pipeline.figures.paper.sheet import Sheet
 from pipeline.figures.selection.choose import choose_bracketed, chosen_layers
@@ -54,28 +53,16 @@ def _pages(content: Content, paper: Paper, grid: Grid) -> Iterator[Sheet]:
 
 def grid_of(content: Content, paper: Paper) -> Grid:
     """Where everything goes. Raises UserError if there is no room."""
-    grid = _planned(content, paper, measures_of(content, paper))
-    # How many lines the names of brackets need depends on how large images are.
-    rows, columns = (
-        lines_needed(paper, (found for page in grid.pages for found in of(content, grid, page)))
-        for of in (row_brackets, column_brackets)
-    )
-    if max(rows, columns) <= 1:
-        return grid
-    rooms = bracket_room(paper, rows), bracket_room(paper, columns)
-    measures = replace(grid.measures, bracket=rooms[0], column_bracket=rooms[1])
-    return _planned(content, paper, measures)
-
-
-def _planned(content: Content, paper: Paper, measures: Measures) -> Grid:
     settings = content.settings
-    return plan_grid(
+    grid = plan_grid(
         [[len(strip.shots) for strip in section.strips] for section in content.sections],
-        measures,
+        measures_of(content, paper),
         across=settings.across,
         tile=None if settings.tile is None else paper.dots(settings.tile),
         whole=settings.dendrogram,
     )
+    # How many lines the names of brackets need depends on how long brackets have become.
+    return refitted(grid, measures_with_names(content, paper, grid))
 
 
 def measures_of(content: Content, paper: Paper) -> Measures:
@@ -100,6 +87,7 @@ def measures_of(content: Content, paper: Paper) -> Measures:
         header=line if any(section.headings for section in sections) else 0,
         bracket=bracket_room(paper, int(any(strip.group for strip in strips))),
         column_bracket=bracket_room(paper, int(any(section.groups for section in sections))),
+        names={},
         tree=_tree(content, paper),
         photographs=photographs,
         table=content.settings.columns is not None and content.settings.rows != "channels",

@@ -6,7 +6,7 @@ numbers of images go in, places in dots come out.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,6 +14,9 @@ from pipeline.collate.drawing import Box
 
 Shapes = Sequence[Sequence[int]]
 """How many images each strip of each section has."""
+
+Place = tuple[int, int, int]
+"""Of a row: its section, the first of its strips, and the first image of that within it."""
 
 _LINE = 0.38
 """Height of a line of words under an image, for the image's width."""
@@ -52,6 +55,8 @@ class Measures:
     """Room for brackets: above rows where strips stand side by side, else to the left of all."""
     column_bracket: int
     """Room for brackets above columns."""
+    names: Mapping[Place, int]
+    """Further room above single rows, for brackets with long names."""
     tree: tuple[int, int]
     """Room for a tree of similarity: to the left of all, and above."""
     photographs: int
@@ -79,6 +84,8 @@ class Row:
     """Number of the first image of the line within the strip."""
     top: int
     """Of its images, on its page."""
+    above: int = 0
+    """Height of what stands above them."""
 
 
 @dataclass(frozen=True)
@@ -168,17 +175,14 @@ class Grid:
     @property
     def used(self) -> int:
         """Width of all."""
-        return (
-            self.before
-            + self.across * (self.strip_width + self.measures.aisle)
-            - (self.measures.aisle)
-        )
+        aisle = self.measures.aisle
+        return self.before + self.across * (self.strip_width + aisle) - aisle
 
-    @property
-    def above(self) -> int:
-        """Height of what stands above each row."""
+    def above(self, place: Place) -> int:
+        """Height of what stands above a row."""
         columns = self.measures.column_bracket if self.broken else 0
-        return columns + (self.measures.bracket if self.across > 1 else 0)
+        rows = self.measures.bracket if self.across > 1 else 0
+        return columns + rows + self.measures.names.get(place, 0)
 
     @property
     def row_height(self) -> int:
@@ -209,13 +213,14 @@ class Grid:
             fresh = not rows or rows[-1].section != section
             y = bottom + self._space(rows[-1], section, start) if rows else y
             intro = self.intro if fresh else 0
-            if rows and y + intro + self.above + self.row_height > self.measures.height:
+            above = self.above((section, first, start))
+            if rows and y + intro + above + self.row_height > self.measures.height:
                 found.append(Page(tuple(headings), tuple(rows), bottom))
                 headings, rows, y, intro = [], [], 0, self.intro
             if intro:
                 headings.append(Heading(section, y, first > 0 or start > 0))
-            y += intro + self.above
-            rows.append(Row(section, first, count, start, y))
+            y += intro + above
+            rows.append(Row(section, first, count, start, y, above))
             bottom = y + self.row_height
         return (*found, Page(tuple(headings), tuple(rows), bottom))
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.collate.drawing import Box, as_tile
-from pipeline.figures.images.brackets import column_brackets, row_brackets
+from pipeline.figures.images.brackets import above_headers, above_row, beside_rows
 from pipeline.figures.images.content import Content, Strip, Words
 from pipeline.figures.images.grid import Grid, Heading, Page, Row
 from pipeline.figures.paper.brackets import draw_above, draw_beside
@@ -136,11 +136,10 @@ class _Painter:
 
     def _brackets(self, page: Page) -> None:
         """Lines along neighbours of one group, and their names."""
-        content, grid, sheet, paper = self.content, self.grid, self.sheet, self.paper
-        columns = list(column_brackets(content, grid, page))
-        draw_above(sheet, paper, columns, grid.measures.column_bracket)
-        draw = draw_above if grid.across > 1 else draw_beside
-        draw(sheet, paper, list(row_brackets(content, grid, page)), grid.measures.bracket)
+        content, grid, sheet = self.content, self.grid, self.sheet
+        rows = (found for row in page.rows for found in above_row(content, grid, row))
+        draw_above(sheet, self.paper, [*above_headers(content, grid, page), *rows])
+        draw_beside(sheet, self.paper, list(beside_rows(content, grid, page)))
 
     def _tree(self, page: Page) -> None:
         """The tree of similarity, its leaves at the middles of images."""

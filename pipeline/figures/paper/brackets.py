@@ -35,18 +35,35 @@ class Bracket:
     end: float
     edge: float
     """What is bracketed begins here: its top, or its left side."""
+    room: int
+    """From there to where the room for the name ends."""
+
+    @property
+    def length(self) -> float:
+        """Of its line."""
+        return self.end - self.start
+
+
+def longest(brackets: Iterable[Bracket]) -> dict[str, Bracket]:
+    """Of each name the longest bracket."""
+    found: dict[str, Bracket] = {}
+    for bracket in brackets:
+        before = found.setdefault(bracket.name, bracket)
+        if bracket.length > before.length:
+            found[bracket.name] = bracket
+    return found
 
 
 def lines_needed(paper: Paper, brackets: Iterable[Bracket]) -> int:
     """Lines in which names can be read: as few as do without much smaller letters; 0 of none."""
-    longest = list(_longest(brackets).values())
-    readable = [bracket for bracket in longest if _size(paper, bracket, _MOST_LINES)]
+    best = list(longest(brackets).values())
+    readable = [bracket for bracket in best if _size(paper, bracket, _MOST_LINES)]
     sizes = {
         lines: min((_size(paper, bracket, lines) for bracket in readable), default=0.0)
         for lines in range(1, _MOST_LINES + 1)
     }
     enough = min(_LARGE * paper.format.small, max(sizes.values()))
-    return next(lines for lines, size in sizes.items() if size >= enough) if longest else 0
+    return next(lines for lines, size in sizes.items() if size >= enough) if best else 0
 
 
 def bracket_room(paper: Paper, lines: int) -> int:
@@ -54,18 +71,18 @@ def bracket_room(paper: Paper, lines: int) -> int:
     return lines * paper.letters.line(paper.format.small) + paper.gap if lines else 0
 
 
-def draw_above(sheet: Sheet, paper: Paper, brackets: Sequence[Bracket], room: int) -> None:
-    """Draw brackets above what they hold, in the room that is for them and their names."""
-    for bracket, size, lines in _named(paper, brackets, room):
+def draw_above(sheet: Sheet, paper: Paper, brackets: Sequence[Bracket]) -> None:
+    """Draw brackets above what they hold, and their names above them."""
+    for bracket, size, lines in _named(paper, brackets):
         y, line = bracket.edge - paper.gap, paper.letters.line(size)
         sheet.lines([[(bracket.start, y), (bracket.end, y)]])
         for number, words in enumerate(lines):
             sheet.text((bracket.start, y - (len(lines) - number) * line), words, size)
 
 
-def draw_beside(sheet: Sheet, paper: Paper, brackets: Sequence[Bracket], room: int) -> None:
+def draw_beside(sheet: Sheet, paper: Paper, brackets: Sequence[Bracket]) -> None:
     """Draw brackets to the left of what they hold, their names turned."""
-    for bracket, size, lines in _named(paper, brackets, room):
+    for bracket, size, lines in _named(paper, brackets):
         x, line = bracket.edge - paper.gap, paper.letters.line(size)
         sheet.lines([[(x, bracket.start), (x, bracket.end)]])
         middle = (bracket.start + bracket.end) / 2
@@ -74,30 +91,19 @@ def draw_beside(sheet: Sheet, paper: Paper, brackets: Sequence[Bracket], room: i
             sheet.text((left + line / 2, middle), words, size, turned=True)
 
 
-def _named(
-    paper: Paper, brackets: Sequence[Bracket], room: int
-) -> Iterator[tuple[Bracket, float, list[str]]]:
+def _named(paper: Paper, brackets: Sequence[Bracket]) -> Iterator[tuple[Bracket, float, list[str]]]:
     """Each bracket with the size of its name's letters, and the name in lines of these.
 
     Letters are of one size, at which every name has room at the longest of its brackets; they are
     smaller at shorter ones, where a group is broken between rows, and at names that have no room.
     """
-    most = max(1, (room - paper.gap) // paper.letters.line(paper.format.small))
-    best = (_size(paper, bracket, most) for bracket in _longest(brackets).values())
-    common = min(filter(None, best), default=paper.format.least)
+    least = paper.format.least
+    best = (_size(paper, found, _lines(paper, found)) for found in longest(brackets).values())
+    common = min(filter(None, best), default=least)
     for bracket in brackets:
-        size = min(_size(paper, bracket, most) or paper.format.least, common)
-        yield bracket, size, paper.letters.wrapped(bracket.name, size, _long(paper, bracket), most)
-
-
-def _longest(brackets: Iterable[Bracket]) -> dict[str, Bracket]:
-    """Of each name the longest bracket."""
-    found: dict[str, Bracket] = {}
-    for bracket in brackets:
-        before = found.setdefault(bracket.name, bracket)
-        if bracket.end - bracket.start > before.end - before.start:
-            found[bracket.name] = bracket
-    return found
+        lines, long = _lines(paper, bracket), _long(paper, bracket)
+        size = min(_size(paper, bracket, lines) or least, common)
+        yield bracket, size, paper.letters.wrapped(bracket.name, size, long, lines)
 
 
 def _size(paper: Paper, bracket: Bracket, lines: int) -> float:
@@ -110,4 +116,9 @@ def _size(paper: Paper, bracket: Bracket, lines: int) -> float:
 
 def _long(paper: Paper, bracket: Bracket) -> float:
     """Room for a name along its bracket, a little apart from the next one."""
-    return bracket.end - bracket.start - paper.gap
+    return bracket.length - paper.gap
+
+
+def _lines(paper: Paper, bracket: Bracket) -> int:
+    """Lines that its name has room for."""
+    return max(1, (bracket.room - paper.gap) // paper.letters.line(paper.format.small))

@@ -164,7 +164,7 @@ def _bracketed(paper: Paper, frame: Frame, groups: Sequence[str]) -> Frame:
     """With room for brackets and their names, if channels are in groups."""
     cell = _room(paper, frame) / max(1, len(groups))
     lines = lines_needed(
-        paper, (Bracket(name, 0, len(run) * cell, 0) for name, run in runs(groups))
+        paper, (Bracket(name, 0, len(run) * cell, 0, 0) for name, run in runs(groups))
     )
     return replace(frame, bracket=bracket_room(paper, lines) + paper.gap) if lines else frame
 

@@ -107,7 +107,7 @@ class _Painter:
         if self.tree is not None:
             self._draw_tree(sheet)
         brackets = [self._bracket(*run) for run in runs(self.groups)]
-        draw_beside(sheet, self.paper, brackets, frame.bracket)
+        draw_beside(sheet, self.paper, brackets)
         for place in range(len(self.names)) if frame.label else ():
             self._label(sheet, place)
 
@@ -155,7 +155,7 @@ class _Painter:
         inset = min(max(self._cell * 0.15, self.gap * 0.4), high / 4)
         top = self._middle(places[0]) - self._cell / 2
         left = self.frame.left + self.frame.axis + self.frame.tree + self.frame.bracket
-        return Bracket(group, top + inset, top + high - inset, left)
+        return Bracket(group, top + inset, top + high - inset, left, self.frame.bracket)
 
     def _label(self, sheet: Sheet, place: int) -> None:
         """The name of a row, and its image where that is large enough to show something."""

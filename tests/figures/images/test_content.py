@@ -13,7 +13,7 @@ from pipeline import open_atlas
 from pipeline.errors import UserError
 from pipeline.figures.images.axes import Line
 from pipeline.figures.images.content import Content, Section, short_number
-from pipeline.figures.selection.choose import choose, chosen_layers
+from pipeline.figures.selection.choose import choose_bracketed, chosen_layers
 from pipeline.figures.selection.shown import Shown
 from pipeline.reader import Atlas
 from pipeline.settings.figures import ImagesFigure
@@ -33,7 +33,7 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
 def content(atlas: Atlas, **settings: Any) -> Content:
     figure = ImagesFigure(**settings)
     layers = chosen_layers(atlas, figure)
-    shown = [choose(Shown(layer), figure.channels, figure.order) for layer in layers]
+    shown = [choose_bracketed(Shown(layer), figure) for layer in layers]
     return Content(shown, figure)
 
 
@@ -153,7 +153,7 @@ def test_clusters_along_columns_are_groups_of_columns(atlas: Atlas) -> None:
     assert section.groups == ("1", "2", "3", "")  # the dead one is in no group
     assert {strip.group for strip in section.strips} == {""}
     how["rows"] = "layers"
-    with pytest.raises(UserError, match="clusters along columns are of one layer"):
+    with pytest.raises(UserError, match=r"choose one layer by figure\.layers"):
         _ = content(atlas, **how).sections
 
 

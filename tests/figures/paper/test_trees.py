@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.figures.paper.trees import Place, runs, tree_lines
+from pipeline.figures.paper.trees import Place, tree_lines
 from pipeline.figures.selection.similarity import Tree
 
 
@@ -47,7 +47,3 @@ def test_lines_to_leaves_hang_no_longer_than_that() -> None:
     assert [fork[1:3] for fork in hung] == [fork[1:3] for fork in whole]
     assert hung[1][0] == pytest.approx((0, 0.9))
     assert hung[1][3] == whole[1][3]  # ends at a fork
-
-
-def test_runs_are_of_neighbours() -> None:
-    assert runs(["a", "a", "", "b", "a"]) == [("a", [0, 1]), ("b", [3]), ("a", [4])]

@@ -11,7 +11,7 @@ from toys import make_recipe
 
 from pipeline import open_atlas
 from pipeline.errors import UserError
-from pipeline.figures.selection.choose import Chosen, choose, chosen_layers
+from pipeline.figures.selection.choose import choose, chosen_layers
 from pipeline.figures.selection.shown import Shown
 from pipeline.reader import Atlas, Layer
 from pipeline.settings.figures import FigureSettings
@@ -102,9 +102,10 @@ def test_similar_channels_lie_together_and_the_dead_at_the_end(layer: Layer) -> 
     changes = sum(a != b for a, b in pairwise(families))
     assert changes == FAMILIES - 1
     assert found.channels[-2:] == (3, 7)
-    assert len(set(found.clusters(FAMILIES)[:-2])) == FAMILIES
-    assert found.clusters(FAMILIES)[-2:] == ["", ""]
-    assert isinstance(found, Chosen)
+    bracketed = found.clustered(FAMILIES)
+    assert bracketed.channels == found.channels
+    assert len(set(bracketed.groups[:-2])) == FAMILIES
+    assert bracketed.groups[-2:] == ("", "")
 
 
 def test_classes_by_name_and_combinations_by_their_parts(tmp_path: Path) -> None:
