@@ -20,7 +20,7 @@ from toys import composed
 from pipeline.errors import UserError
 from pipeline.figures.make import make_figure
 from pipeline.figures.provenance import command_of, hydra_value, read_provenance
-from pipeline.settings.figures import AgainFigure, Drawable, ImagesFigure, ResponsesFigure
+from pipeline.settings.figures import AgainFigure, Drawable, Group, ImagesFigure, ResponsesFigure
 from pipeline.store.folder import OutputFolder
 
 FORMATS = ("pdf", "svg", "png", "tiff")
@@ -104,6 +104,44 @@ def test_a_figure_made_again_is_the_same_byte_for_byte(folder: OutputFolder) -> 
     assert {name: read(folder, name) for name in names} == before
 
 
+GROUPS = (
+    Group(name="z curves & \\lines #1", channels=[3, 17]),
+    Group(name="a colour: 50 % größer", channels="6:10"),
+    Group(name="m {strongest}", channels={"bottom": 1, "by": "activation"}),
+)
+
+
+@pytest.mark.parametrize("source", ["grouped.pdf", "grouped.svg", "grouped.provenance.json"])
+def test_groups_are_made_again_in_their_order_byte_for_byte(
+    folder: OutputFolder, source: str
+) -> None:
+    how = {"layers": ("conv",), "formats": FORMATS, "dpi": 72, "photographs": 0}
+    make_figure(folder, ImagesFigure(file="grouped", groups=GROUPS, order="index", **how))
+    names = [path.name for path in folder.figures.glob("grouped*")]
+    before = {name: read(folder, name) for name in names}
+    assert len(before) == 7
+    make_figure(folder, AgainFigure(path=str(folder.figures / source)))
+    assert {name: read(folder, name) for name in names} == before
+    (layer,) = json.loads(before["grouped.provenance.json"])["layers"].values()
+    assert layer["channels"][:6] == [3, 17, 6, 7, 8, 9]
+    assert layer["groups"][GROUPS[1].name] == [6, 7, 8, 9]
+
+
+def test_names_of_groups_are_escaped_in_latex_and_told_in_the_methods(
+    folder: OutputFolder,
+) -> None:
+    make_figure(folder, ImagesFigure(file="told", layers=("conv",), groups=GROUPS))
+    _, caption = read(folder, "told.caption.tex").decode().splitlines()
+    assert "Images for 7 channels of conv (toy). Brackets: z curves" in caption
+    for told in (
+        r"z curves \& \textbackslash{}lines \#1 (3, 17)",
+        r"a colour: 50 \% größer (6–9)",
+        r"m \{strongest\} (those of smallest activation)",
+    ):
+        assert told in caption
+    assert "Brackets: z curves & \\lines #1 (3, 17); a" in read(folder, "told.methods.md").decode()
+
+
 def test_a_changed_atlas_is_told(folder: OutputFolder, tmp_path: Path) -> None:
     text = read(folder, "images.provenance.json").decode().replace('"digest"', '"other"')
     (tmp_path / "p.json").write_text(text)
@@ -130,6 +168,8 @@ def test_files_that_do_not_say_it_are_told(data: bytes, tmp_path: Path) -> None:
         ImagesFigure(title='a "quoted" \\" ${name} \\', layers=("a.b*@Conv2d", "1.0", "null")),
         ImagesFigure(channels=["Siberian husky", 3, "it's"], width=4.5, steps=(0, 6), tile=0.5),
         ImagesFigure(channels=[[3, 17], [5, 9]], columns="seeds", dpi=600, labels=False),
+        ImagesFigure(groups=GROUPS, order="index"),
+        ResponsesFigure(groups=(Group(name="${a} \\", channels=["it's", 3]),)),
         ResponsesFigure(channels="0:64:2", clusters=4, dendrogram=False, caption="auto"),
     ],
 )

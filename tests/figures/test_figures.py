@@ -23,6 +23,7 @@ from pipeline.figures.paper.sheet import Sheet, style
 from pipeline.reader import Atlas
 from pipeline.settings.figures import (
     Drawable,
+    Group,
     HistogramsFigure,
     ImagesFigure,
     ProfileFigure,
@@ -115,7 +116,59 @@ def test_no_words_overlap_at_any_count(large: Atlas, count: int, width: Any) -> 
     assert labels == [str(channel) for channel in range(count)]
 
 
+NAMES = (
+    "high-frequency textures",
+    "curves",
+    "oriented gratings of a colour and its opponent",
+    LONG,
+)
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "width"),
+    [
+        *product([1, 3, 40], [1, 2, 17], ["column", "text"]),
+        *[(100, 1, "slide"), (300, 2, "text"), (512, 90, "column")],
+        pytest.param(2048, 1, "text", marks=pytest.mark.slow),
+    ],
+)
+def test_no_names_of_groups_overlap_at_any_count(
+    large: Atlas, count: int, size: int, width: Any
+) -> None:
+    starts = range(0, count, size)
+    groups = tuple(
+        Group(name=f"{NAMES[i % 4]} {i}", channels=f"{start}:{min(start + size, count)}")
+        for i, start in enumerate(starts)
+    )
+    settings = ImagesFigure(width=width, groups=groups)
+    words = [word for sheet in sheets(large, settings) for word in check(sheet)]
+    assert {str(channel) for channel in range(count)} <= set(words)
+    # However little room there is, every name begins to be told.
+    assert sum(word[:2] in {name[:2] for name in NAMES} for word in words) >= len(groups)
+
+
+def test_names_of_groups_are_inert(small: Atlas) -> None:
+    names = ("$\\frac{1}{2}$", "50 % of #1_x & \\textbf{y}", "Größe ± ½ → β", "<b>")
+    groups = tuple(Group(name=name, channels=[i]) for i, name in enumerate(names))
+    (sheet,) = sheets(small, ImagesFigure(layers=("conv",), groups=groups, photographs=0))
+    assert set(names) <= set(check(sheet))
+
+
+GROUPS = (
+    Group(name="curves", channels=[3, 7]),
+    Group(name="high-frequency textures", channels=[5]),
+    Group(name="colours", channels=[0, 1, 2, 8]),
+)
+
 SHOWN = [
+    ImagesFigure(groups=GROUPS),
+    ImagesFigure(groups=GROUPS, columns="seeds", width="column"),
+    ImagesFigure(groups=GROUPS, columns="seeds", width=2.0, across=1, photographs=0),
+    ImagesFigure(groups=GROUPS, rows="layers", columns="channels", order="similarity"),
+    ImagesFigure(groups=GROUPS, rows="layers", columns="channels", width=2.0, caption="auto"),
+    ImagesFigure(groups=GROUPS, rows="channels", columns="layers", width="slide"),
+    ResponsesFigure(groups=GROUPS),
+    ResponsesFigure(groups=GROUPS, width="column", caption="auto"),
     ImagesFigure(),
     ImagesFigure(width="column", columns="seeds"),
     ImagesFigure(rows="layers", columns="channels", tell="agreement"),

@@ -6,7 +6,7 @@ import pytest
 from toys import composed
 
 from pipeline.errors import UserError
-from pipeline.settings.figures import AgainFigure, Drawable
+from pipeline.settings.figures import AgainFigure, Drawable, Group
 from pipeline.settings.records import choice_name
 
 
@@ -34,6 +34,12 @@ def test_a_figure_made_before() -> None:
         ("figure.photographs=10", "photographs must be 0 to 9"),
         ("figure.layers=[]", "layers must not be empty"),
         ("figure.across=0", "across must be 1 or more"),
+        ("figure.groups={}", "groups must not be empty"),
+        ("figure.groups=curves", "figure.groups must be"),
+        ("figure.groups=[{name: a}]", r"figure.groups\[0\].channels is missing"),
+        ("figure.groups=[{name: ' ', channels: [1]}]", "must be a text on one line, not ' '"),
+        ("figure.groups=[{name: 'a\tb', channels: [1]}]", "must be a text on one line"),
+        ("figure.groups=[{name: a, channels: 1}, {name: a, channels: 2}]", "called 'a'"),
     ],
 )
 def test_mistakes_are_told(override: str, told: str) -> None:
@@ -41,14 +47,45 @@ def test_mistakes_are_told(override: str, told: str) -> None:
         composed(override)
 
 
-def test_clusters_need_channels() -> None:
-    with pytest.raises(UserError, match="clusters need rows or columns of channels"):
+@pytest.mark.parametrize("bracketed", ["clusters=3", "groups={a: [1]}"])
+def test_brackets_need_channels(bracketed: str) -> None:
+    name = bracketed.partition("=")[0]
+    with pytest.raises(UserError, match=f"{name} need rows or columns of channels"):
         composed(
             "figure.order=similarity",
-            "figure.clusters=3",
+            f"figure.{bracketed}",
             "figure.rows=seeds",
             "figure.columns=variants",
         )
+
+
+@pytest.mark.parametrize("kind", ["images", "responses"])
+def test_groups_by_name_are_a_list_in_their_order(kind: str) -> None:
+    groups = '{wide curves: [3, 17], a: "0:8", 7: {top: 6, by: agreement}}'
+    found = composed(f"figure={kind}", f"figure.groups={groups}").figure.groups
+    assert found == (
+        Group(name="wide curves", channels=[3, 17]),
+        Group(name="a", channels="0:8"),
+        Group(name="7", channels={"top": 6, "by": "agreement"}),
+    )
+
+
+def test_groups_may_have_any_name_in_a_list() -> None:
+    (group,) = composed('figure.groups=[{name: "50 % & Größe", channels: all}]').figure.groups
+    assert group == Group(name="50 % & Größe", channels="all")
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ("figure.channels=[1]", "groups stand in the place of channels"),
+        ("figure.clusters=3", "brackets are of groups or of clusters"),
+        ("figure.dendrogram=true", "a dendrogram is of all channels, not of groups"),
+    ],
+)
+def test_what_groups_exclude_is_told(other: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        composed("figure.groups={a: [1]}", "figure.order=similarity", other)
 
 
 def test_a_tree_needs_channels_along_a_line() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Any
 
 from pipeline.errors import UserError, unknown
@@ -50,7 +51,7 @@ class Chosen:
         """The layer."""
         return self.shown.layer
 
-    @property
+    @cached_property
     def members(self) -> dict[str, list[int]]:
         """The channels of each group, in order."""
         found: dict[str, list[int]] = {}

@@ -57,16 +57,15 @@ class _Selection:
 
     def channels(self) -> list[int]:
         """What is asked for, in whichever form."""
-        asked, known = self.asked, self.layer.channels
+        asked = self.asked
         if asked == "all":
-            return list(known)
+            return list(self.layer.channels)
         if isinstance(asked, Mapping):
             return self._by_what_is_known(dict(asked))
         if isinstance(asked, list | tuple) and any(isinstance(x, list | tuple) for x in asked):
             return self._combinations(asked)
         if isinstance(asked, str) and ":" in asked:
-            wanted = set(select_targets(asked, Targets((max(known) + 1,)), self.layer.title))
-            return self._some([channel for channel in known if channel in wanted])
+            return self._range(asked)
         return [self._channel(item) for item in self._listed()]
 
     def _not_understood(self) -> UserError:
@@ -78,12 +77,17 @@ class _Selection:
             raise self._not_understood()
         return items
 
-    def _some(self, channels: list[int]) -> list[int]:
-        if not channels:
-            raise UserError(
-                f"{self.where}={self.asked!r} selects no channel of {self.layer.title}."
-            )
-        return channels
+    def _range(self, asked: str) -> list[int]:
+        """Those channels of a range that there are."""
+        known, title = self.layer.channels, self.layer.title
+        try:
+            wanted = set(select_targets(asked, Targets((max(known) + 1,)), title))
+        except UserError as error:
+            raise UserError(f"{self.where}: {error}") from error
+        found = [channel for channel in known if channel in wanted]
+        if not found:
+            raise UserError(f"{self.where}={asked!r} selects no channel of {title}.")
+        return found
 
     def _channel(self, item: int | str) -> int:
         """A channel by its number, or a class by its name, however that is capitalised."""

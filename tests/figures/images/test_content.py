@@ -16,7 +16,7 @@ from pipeline.figures.images.content import Content, Section, short_number
 from pipeline.figures.selection.choose import choose_bracketed, chosen_layers
 from pipeline.figures.selection.shown import Shown
 from pipeline.reader import Atlas
-from pipeline.settings.figures import ImagesFigure
+from pipeline.settings.figures import Group, ImagesFigure
 from pipeline.settings.objectives import ChannelObjective
 
 RECIPE = replace(make_recipe(), objective=ChannelObjective(sign="both"), snapshots=6)
@@ -155,6 +155,36 @@ def test_clusters_along_columns_are_groups_of_columns(atlas: Atlas) -> None:
     how["rows"] = "layers"
     with pytest.raises(UserError, match=r"choose one layer by figure\.layers"):
         _ = content(atlas, **how).sections
+
+
+def groups(**named: Any) -> tuple[Group, ...]:
+    return tuple(Group(name=name, channels=which) for name, which in named.items())
+
+
+def test_groups_are_those_of_channels_along_rows_or_columns(atlas: Atlas) -> None:
+    named = groups(curves=[3, 1], colours="4:6")
+    for section in content(atlas, layers=("block.conv",), groups=named).sections:
+        assert [strip.group for strip in section.strips] == ["curves"] * 2 + ["colours"] * 2
+        assert [strip.words for strip in section.strips][1:] == [(("1",),), (("4",),), (("5",),)]
+    how = {"rows": "layers", "columns": "channels"}
+    (section,) = content(atlas, groups=groups(b=[3, 1], a=[0]), **how).sections
+    assert section.groups == ("b", "b", "a")
+    assert section.headings == ("3", "1", "0")
+    (section,) = content(
+        atlas, groups=groups(b=[2, 1], a=[0]), rows="channels", columns="layers"
+    ).sections
+    assert [strip.group for strip in section.strips] == ["b", "b", "a"]
+
+
+@pytest.mark.parametrize(
+    "how", [{"rows": "layers", "columns": "channels"}, {"rows": "channels", "columns": "layers"}]
+)
+def test_groups_of_other_sizes_in_other_layers_are_told(atlas: Atlas, how: dict[str, Any]) -> None:
+    named = groups(rest="1:6", first=[0])  # of the second layer there are but four
+    with pytest.raises(UserError, match=r"choose one layer by figure\.layers"):
+        _ = content(atlas, groups=named, **how).sections
+    (section,) = content(atlas, layers=("block.fc",), groups=named, **how).sections
+    assert (section.groups or tuple(s.group for s in section.strips)) == ("rest",) * 3 + ("first",)
 
 
 def test_a_statistic_is_told_below_each_image(atlas: Atlas) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
-from pipeline.figures.images.arrange import plan_grid
+from pipeline.figures.images.arrange import plan_grid, refitted
 from pipeline.figures.images.grid import Grid, Measures, Shapes
 
 PLAIN = Measures(
@@ -134,6 +134,25 @@ def test_brackets_above_columns_have_room_though_lines_are_broken() -> None:
     assert bare.broken
     assert [bare.pages[0].rows[0].above, grid.pages[0].rows[0].above] == [0, 50]
     assert all(a.top - b.top >= grid.row_height + 50 for b, a in pairwise(grid.pages[0].rows))
+
+
+@pytest.mark.parametrize("count", [1, 7, 64, 200, 1500])
+def test_room_for_names_makes_images_smaller_and_nothing_else(count: int) -> None:
+    grid = plan_grid([[1] * count], replace(PLAIN, bracket=40))
+    rows = [(row.section, row.first, row.start) for page in grid.pages for row in page.rows]
+    more = replace(grid.measures, names=dict.fromkeys(rows[::2], 60))
+    found = refitted(grid, more)
+    check(found)
+    assert (found.across, len(found.pages)) == (grid.across, len(grid.pages))
+    assert found.tile <= grid.tile
+    above = {row.above for page in found.pages for row in page.rows}
+    assert above <= {40, 100} if grid.across > 1 else above == {60}
+    assert refitted(grid, grid.measures) == grid
+
+
+def test_names_go_without_room_where_there_is_none() -> None:
+    grid = plan_grid([[1] * 8], replace(PLAIN, bracket=40, width=200), across=1)
+    assert refitted(grid, replace(grid.measures, bracket=180)) == grid
 
 
 def test_headings_are_repeated_on_the_next_page() -> None:

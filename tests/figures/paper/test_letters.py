@@ -50,6 +50,24 @@ def test_texts_are_broken_between_words() -> None:
     assert LETTERS.wrapped("", 7, 100) == []
 
 
+def test_of_too_many_lines_the_last_tells_the_rest_as_far_as_it_can() -> None:
+    room = LETTERS.width("three four", 7)
+    assert LETTERS.wrapped("one two three four five", 7, room, 3)[2] == "five"
+    first, second = LETTERS.wrapped("one two three four five", 7, room, 2)
+    assert (first, second[:6], second[-1]) == ("one two", "three ", "…")
+    assert LETTERS.width(second, 7) <= room
+    assert LETTERS.holds("one two three four five", 7, room, 3)
+    assert not LETTERS.holds("one two three four five", 7, room, 2)
+    assert not LETTERS.holds("three-and-a-half extraordinarily", 7, room, 9)
+
+
+def test_words_are_broken_behind_hyphens_alone() -> None:
+    room = LETTERS.width("frequency", 7) * 1.01
+    assert LETTERS.wrapped("high-frequency", 7, room) == ["high-", "frequency"]
+    assert LETTERS.wrapped("a - b -1.5 to-", 7, 4000) == ["a - b -1.5 to-"]
+    assert LETTERS.wrapped("a -1.5", 7, LETTERS.width("-1.5", 7)) == ["a", "-1.5"]
+
+
 def test_a_font_that_is_not_there_is_told() -> None:
     check_font("DejaVu Sans")
     with pytest.raises(
