@@ -87,13 +87,20 @@ def test_only_rows_that_hold_a_long_name_are_further_apart(atlas: Atlas) -> None
     assert len({row.above for row in short.pages[0].rows}) == 1
 
 
-def test_of_layers_each_section_has_the_room(tmp_path: Path) -> None:
+def test_where_a_group_goes_on_its_name_needs_no_room(atlas: Atlas) -> None:
+    named = Group(name=GROUPS[1].name, channels="0:9"), Group(name="dots", channels="9:16")
+    _, grid = arranged(atlas, groups=named, across=8)
+    assert [row.above for row in grid.pages[0].rows] == [grid.measures.bracket] * 2
+
+
+def test_of_layers_each_section_has_the_room_that_its_own_groups_need(tmp_path: Path) -> None:
     recipe = make_recipe(image_size=8)
-    atlas = open_atlas(made_up(tmp_path, {"a": 64, "b": 64}, recipe=recipe))
-    _, grid = arranged(atlas)
+    atlas = open_atlas(made_up(tmp_path, {"a": 64, "b": 12}, recipe=recipe))
+    named = Group(name="dots", channels="0:8"), Group(name=GROUPS[1].name, channels="11:40")
+    _, grid = arranged(atlas, groups=named)
     rows = [row for page in grid.pages for row in page.rows]
-    firsts = [next(row for row in rows if row.section == section) for section in (0, 1)]
-    assert firsts[0].above == firsts[1].above > grid.measures.bracket
+    most = [max(row.above for row in rows if row.section == section) for section in (0, 1)]
+    assert most[0] == grid.measures.bracket < most[1]
 
 
 @pytest.mark.parametrize("settings", [{}, {"columns": "seeds", "across": 1}, {"tile": 0.4}])

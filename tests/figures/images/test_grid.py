@@ -136,7 +136,7 @@ def test_brackets_above_columns_have_room_though_lines_are_broken() -> None:
     assert all(a.top - b.top >= grid.row_height + 50 for b, a in pairwise(grid.pages[0].rows))
 
 
-@pytest.mark.parametrize("count", [1, 7, 64, 200, 1500])
+@pytest.mark.parametrize("count", [1, 7, 64, 300, 1500])
 def test_room_for_names_makes_images_smaller_and_nothing_else(count: int) -> None:
     grid = plan_grid([[1] * count], replace(PLAIN, bracket=40))
     rows = [(row.section, row.first, row.start) for page in grid.pages for row in page.rows]
@@ -148,6 +148,14 @@ def test_room_for_names_makes_images_smaller_and_nothing_else(count: int) -> Non
     above = {row.above for page in found.pages for row in page.rows}
     assert above <= {40, 100} if grid.across > 1 else above == {60}
     assert refitted(grid, grid.measures) == grid
+
+
+def test_images_are_smaller_before_names_turn_a_page() -> None:
+    grid = plan_grid([[1] * 64], replace(PLAIN, bracket=40, height=1600))
+    rows = {(0, row.first, 0): 60 for row in grid.pages[0].rows}
+    found = refitted(grid, replace(grid.measures, names=rows))
+    assert len(grid.pages) == len(found.pages) == 1
+    assert 0.6 * grid.tile < found.tile < grid.tile
 
 
 def test_names_go_without_room_where_there_is_none() -> None:

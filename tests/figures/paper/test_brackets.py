@@ -82,7 +82,9 @@ def test_as_many_lines_are_needed_as_names_have_at_letters_of_about_the_usual_si
     assert lines_needed(PAPER, []) == 0
     assert [lines_needed(PAPER, brackets(NAMES[:1], long)) for long in (700, 270, 150)] == [1, 2, 3]
     # What cannot be read in any number of lines takes up no more than one.
-    assert lines_needed(PAPER, brackets(["w" * 40], 90)) == 1
+    hopeless = brackets(["w" * 40], 90)
+    assert lines_needed(PAPER, hopeless) == 1
+    assert lines_needed(PAPER, hopeless + brackets(NAMES[:1], 270)) == 2
 
 
 def test_letters_are_of_one_size_but_where_names_have_no_room() -> None:
@@ -104,5 +106,6 @@ def test_of_a_group_that_is_broken_its_longest_bracket_counts() -> None:
 
 
 def test_neighbours_are_apart_though_names_fill_their_brackets() -> None:
-    boxes = [box for _, box in drawn(draw_above, brackets(["mmmm mmmm"] * 6, 200))]
-    assert all(b[0] - a[2] > PAPER.gap for a, b in pairwise(boxes))
+    length = PAPER.letters.width("mmmm", PAPER.format.small) + 1
+    boxes = [box for _, box in drawn(draw_above, brackets(["mmmm"] * 6, length))]
+    assert all(b[0] - a[2] > 1.8 * PAPER.gap for a, b in pairwise(boxes))
