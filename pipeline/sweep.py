@@ -4,9 +4,9 @@ import sys
 import time
 from collections.abc import Sequence
 
-from pipeline.collate.brief import is_current
+from pipeline.atlas import make_atlas
 from pipeline.collate.films import check_snapshots
-from pipeline.collate.run import collate, content_of
+from pipeline.collate.run import content_of
 from pipeline.errors import EXIT_FAILED_JOBS, EXIT_OK, UserError
 from pipeline.executors import open_executor
 from pipeline.jobs import Task
@@ -22,7 +22,6 @@ from pipeline.scheduling.schedule import Outcome, Scheduler, device_times
 from pipeline.scheduling.stages import Finished, Stage, Sweep, stages
 from pipeline.settings.config import Config
 from pipeline.settings.executors import SlurmSettings
-from pipeline.site.make import make_site
 from pipeline.store.failures import quarantined, read_failures
 from pipeline.store.folder import OutputFolder, keep_inputs, output_folder, prepare, sweep_temporary
 from pipeline.store.lock import locked
@@ -113,10 +112,7 @@ def _make_and_collate(sweep: Sweep, timings: dict[str, float]) -> Outcome:
         if outcome.is_cut_short or ("collating" in timings and not any(worked)):
             break
         begun = time.monotonic()
-        if not is_current(sweep.folder, content_of(sweep.plan, sweep.stock.views()), settings):
-            collate(sweep.folder, settings)
-        if settings.site:
-            make_site(sweep.folder)
+        make_atlas(sweep.folder, settings, content_of(sweep.plan, sweep.stock.views()))
         timings["collating"] = timings.get("collating", 0.0) + time.monotonic() - begun
     return outcome
 
