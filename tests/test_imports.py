@@ -18,7 +18,7 @@ MODULES = {
 }
 
 FLOW = (
-    *("errors", "processes", "settings"),
+    *("errors", "processes", "dotted", "settings"),
     *("jobs", "targets", "plan", "wording"),
     *("store", "photographs"),
     *("numerics", "networks", "objectives", "aim"),
