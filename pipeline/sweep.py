@@ -9,6 +9,7 @@ from pipeline.collate.films import check_snapshots
 from pipeline.collate.run import content_of
 from pipeline.errors import EXIT_FAILED_JOBS, EXIT_OK, UserError
 from pipeline.executors import open_executor
+from pipeline.executors.custom import check_target
 from pipeline.jobs import Task
 from pipeline.photographs.datasets import open_dataset
 from pipeline.photographs.listing import Listing, write_listing
@@ -78,6 +79,7 @@ def prepare_plan(config: Config) -> tuple[Plan, list[str]]:
     from pipeline.survey import make_plan, survey
 
     check_snapshots(config.collate, config.snapshots)
+    check_target(config.executor)
     devices = find_devices(config.executor)
     plan = make_plan(config, survey(config), devices)
     return plan, devices

@@ -18,7 +18,7 @@ MODULES = {
 }
 
 FLOW = (
-    *("errors", "processes", "settings"),
+    *("errors", "processes", "dotted", "settings"),
     *("jobs", "targets", "plan", "wording"),
     *("store", "photographs"),
     *("numerics", "networks", "objectives", "aim"),
@@ -97,6 +97,7 @@ def test_collation_knows_no_model_and_no_worker() -> None:
         ["site.make", "atlas"],
         ["studies.evidence", "studies.study", "studies.files"],
         ["scheduling.schedule", "scheduling.stages", "store.shards"],
+        ["executors.local", "executors.custom"],
         ["report.plan", "report.layers", "report.status", "report.summary", "report.cleaning"],
     ],
     ids=lambda modules: modules[0],

@@ -145,7 +145,7 @@ class Scheduler:
     def _adopt(self, tasks: Iterable[Task]) -> list[Task]:
         """Take up workers of earlier runs that are still at it; returns what they do not do."""
         pending = {task.key: task for task in tasks}
-        earlier = [s for s in submissions(self.folder) if s.engine == self.settings.name]
+        earlier = [s for s in submissions(self.folder) if s.engine == self.settings.engine]
         states = self.executor.poll([submission.handle for submission in earlier])
         for submission in earlier:
             wanted = [pending.pop(key) for key in submission.tasks if key in pending]
@@ -186,7 +186,7 @@ class Scheduler:
         for handle, tasks in zip(handles, bundles, strict=False):
             self.workers.append(Worker(handle, tasks))
             if self.executor.lasting:
-                write_submission(self.folder, self.settings.name, self.workers[-1])
+                write_submission(self.folder, self.settings.engine, self.workers[-1])
         for request, tasks in zip(requests[len(handles) :], bundles[len(handles) :], strict=True):
             forget(self.folder, request.tag)
             self.bundles.append(tasks)
