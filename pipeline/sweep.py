@@ -18,8 +18,9 @@ from pipeline.report.plan import notices
 from pipeline.report.summary import still_at_work, summary
 from pipeline.report.tables import say
 from pipeline.scheduling.crew import clear_requests, submissions
+from pipeline.scheduling.outcome import Outcome, device_times
 from pipeline.scheduling.progress import Bar
-from pipeline.scheduling.schedule import Outcome, Scheduler, device_times
+from pipeline.scheduling.schedule import Scheduler
 from pipeline.scheduling.stages import Finished, Stage, Sweep, stages
 from pipeline.settings.config import Config
 from pipeline.settings.executors import SlurmSettings
