@@ -12,7 +12,7 @@ Nothing but `atlas.h5` is read, which may come from somebody else: links out of 
 that are not plain numbers or texts are not followed.
 """
 
-from pipeline.reader.atlas import Atlas, Model, open_atlas
-from pipeline.reader.layer import Layer
+from pipeline.reader.atlas import Atlas, open_atlas
+from pipeline.reader.layers import Layer, Model
 
 __all__ = ["Atlas", "Layer", "Model", "open_atlas"]

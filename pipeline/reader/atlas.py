@@ -1,18 +1,16 @@
-"""Atlases and their models."""
+"""Atlases."""
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import h5py
 
 from pipeline.errors import UserError, unknown
-from pipeline.reader.layer import Layer
+from pipeline.reader.layers import Layer, Model
 from pipeline.reader.notebook import listed
-from pipeline.reader.own_file import groups, name_of
+from pipeline.reader.own_file import groups
 
 _SCHEMA = "layer-atlas/1"
 
@@ -58,7 +56,7 @@ class Atlas(Mapping[str, Layer]):
         self._file.close()
 
     @cached_property
-    def models(self) -> dict[str, "Model"]:
+    def models(self) -> dict[str, Model]:
         """Models by their labels."""
         models = (Model(group) for group in groups(self._file))
         return {model.name: model for model in models}
@@ -107,26 +105,3 @@ class Atlas(Mapping[str, Layer]):
     def __repr__(self) -> str:
         lines = [f"Atlas {self.path}"]
         return "\n".join([*lines, *(f"  {layer!r}" for layer in self._layers.values())])
-
-
-@dataclass(frozen=True)
-class Model:
-    """A network of an atlas."""
-
-    group: h5py.Group
-
-    @property
-    def name(self) -> str:
-        """Its label."""
-        return name_of(self.group)
-
-    @cached_property
-    def layers(self) -> dict[str, Layer]:
-        """Its layers by their names."""
-        layers = (Layer(self, group) for group in groups(self.group))
-        return {layer.name: layer for layer in layers}
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """Attributes: source, weights_sha256, mean, std, input_size."""
-        return dict(self.group.attrs)

@@ -1,4 +1,4 @@
-"""Layers of an atlas: images, statistics and photographs of their channels."""
+"""Models and their layers: images, statistics and photographs of channels."""
 
 import io
 import json
@@ -14,12 +14,10 @@ from PIL import Image
 from pipeline.errors import UserError, unknown
 from pipeline.jobs import STATUS
 from pipeline.reader.notebook import sheet
-from pipeline.reader.own_file import is_data, name_of, own
+from pipeline.reader.own_file import groups, is_data, name_of, own
 
 if TYPE_CHECKING:
     import xarray
-
-    from pipeline.reader.atlas import Model
 
 _JOB_AXES = ("channel", "seed", "variant")
 _NO_STATISTICS = {"status", "best_seed_index"}
@@ -30,10 +28,33 @@ _SHOWN = 64
 
 
 @dataclass(frozen=True)
+class Model:
+    """A network of an atlas."""
+
+    group: h5py.Group
+
+    @property
+    def name(self) -> str:
+        """Its label."""
+        return name_of(self.group)
+
+    @cached_property
+    def layers(self) -> dict[str, "Layer"]:
+        """Its layers by their names."""
+        layers = (Layer(self, group) for group in groups(self.group))
+        return {layer.name: layer for layer in layers}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Attributes: source, weights_sha256, mean, std, input_size."""
+        return dict(self.group.attrs)
+
+
+@dataclass(frozen=True)
 class Layer:
     """A layer of an atlas: C channels, S seeds."""
 
-    model: "Model"
+    model: Model
     group: h5py.Group
 
     @property
