@@ -88,18 +88,15 @@ def retry(config: Config, *words: str) -> int:
 
 def collate(config: Config) -> int:
     """Rebuild montages, atlas and site from the store alone."""
-    from pipeline.collate.run import collate
+    from pipeline.atlas import make_atlas
     from pipeline.report.summary import summary
     from pipeline.report.tables import say
-    from pipeline.site.make import make_site
     from pipeline.store.manifest import read_manifest
 
     folder = _folder(config)
     read_manifest(folder)
     with locked(folder):
-        collate(folder, config.collate)
-        if config.collate.site:
-            make_site(folder)
+        make_atlas(folder, config.collate)
         say(summary(folder))
     return EXIT_OK
 
@@ -110,19 +107,22 @@ def figure(config: Config) -> int:
         from pipeline.figures.make import make_figure
     except ImportError as error:
         raise UserError(f"figures need `pip install 'layer-atlas[figures]'` ({error}).") from None
+    from pipeline.atlas import ensure_atlas
     from pipeline.report.tables import say
 
-    say("\n".join(make_figure(_folder(config), config.figure)))
+    folder = _folder(config)
+    ensure_atlas(folder)
+    say("\n".join(make_figure(folder, config.figure)))
     return EXIT_OK
 
 
 def site(config: Config) -> int:
     """Make the site to browse the atlas with, from the store alone."""
-    from pipeline.collate.run import ensure_collated
+    from pipeline.atlas import ensure_atlas
     from pipeline.site.make import make_site
 
     folder = _folder(config)
-    ensure_collated(folder)
+    ensure_atlas(folder)
     with locked(folder):
         print(make_site(folder))
     return EXIT_OK

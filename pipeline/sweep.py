@@ -4,11 +4,12 @@ import sys
 import time
 from collections.abc import Sequence
 
-from pipeline.collate.brief import is_current
+from pipeline.atlas import make_atlas
 from pipeline.collate.films import check_snapshots
-from pipeline.collate.run import collate, content_of
+from pipeline.collate.run import content_of
 from pipeline.errors import EXIT_FAILED_JOBS, EXIT_OK, UserError
 from pipeline.executors import open_executor
+from pipeline.executors.custom import check_target
 from pipeline.jobs import Task
 from pipeline.photographs.datasets import open_dataset
 from pipeline.photographs.listing import Listing, write_listing
@@ -17,12 +18,12 @@ from pipeline.report.plan import notices
 from pipeline.report.summary import still_at_work, summary
 from pipeline.report.tables import say
 from pipeline.scheduling.crew import clear_requests, submissions
+from pipeline.scheduling.outcome import Outcome, device_times
 from pipeline.scheduling.progress import Bar
-from pipeline.scheduling.schedule import Outcome, Scheduler, device_times
+from pipeline.scheduling.schedule import Scheduler
 from pipeline.scheduling.stages import Finished, Stage, Sweep, stages
 from pipeline.settings.config import Config
 from pipeline.settings.executors import SlurmSettings
-from pipeline.site.make import make_site
 from pipeline.store.failures import quarantined, read_failures
 from pipeline.store.folder import OutputFolder, keep_inputs, output_folder, prepare, sweep_temporary
 from pipeline.store.lock import locked
@@ -79,6 +80,7 @@ def prepare_plan(config: Config) -> tuple[Plan, list[str]]:
     from pipeline.survey import make_plan, survey
 
     check_snapshots(config.collate, config.snapshots)
+    check_target(config.executor)
     devices = find_devices(config.executor)
     plan = make_plan(config, survey(config), devices)
     return plan, devices
@@ -113,10 +115,7 @@ def _make_and_collate(sweep: Sweep, timings: dict[str, float]) -> Outcome:
         if outcome.is_cut_short or ("collating" in timings and not any(worked)):
             break
         begun = time.monotonic()
-        if not is_current(sweep.folder, content_of(sweep.plan, sweep.stock.views()), settings):
-            collate(sweep.folder, settings)
-        if settings.site:
-            make_site(sweep.folder)
+        make_atlas(sweep.folder, settings, content_of(sweep.plan, sweep.stock.views()))
         timings["collating"] = timings.get("collating", 0.0) + time.monotonic() - begun
     return outcome
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PATHS = [str(ROOT), str(ROOT / "scripts")]
-CHANNELS, SEEDS = 2000, 5
+CHANNELS, SEEDS = 1000, 5
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,24 +5,26 @@
 
 Makes layers of so many channels in a temporary folder, with images of random texture. Shards, atlas
 and site are written by the package's own means, the latter two by commands in processes of their
-own. Then Chromium opens the first layer: how long does the first view take, and for how long do
-tiles stay blank while the wheel is turned to the end? What is blank is seen on the frames that the
-browser shows, not asked of the page.
+own. Then Chromium opens the first layer, in three windows, as it is and sorted, each in a browser
+that was just started: when are all tiles in the window shown, and when as sharp as they will be?
+And for how long do tiles stay blank while the wheel is turned to the end? All this is seen on the
+frames that the browser shows, not asked of the page.
 """
 
 import argparse
 import io
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
-from benchmarks.screencast import look
+from benchmarks.screencast import first_view, scroll
 from numpy.typing import NDArray
 
 from pipeline.errors import EXIT_OK
@@ -36,6 +38,8 @@ from pipeline.store.shards import commit
 from pipeline.sweep import prepare_plan
 
 ROOT = Path(__file__).resolve().parents[1]
+WINDOWS = (360, 780), (1280, 800), (3840, 2160)
+_TIMES = 3
 PATHS = [str(ROOT), str(ROOT / "scripts")]  # the package, and the network below
 
 
@@ -61,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         site = Path(root) / "site" / "site"
         _report(args, collated, made, site)
         if args.browser:
-            print(look(site / "index.html", "#/wide/layer0", (1280, 800)))
+            _browse(site / "index.html")
     return 0
 
 
@@ -166,6 +170,22 @@ def _report(args: argparse.Namespace, collated: Measured, made: Measured, site: 
     print(f"site on disk: {total / 1e6:.1f} MB in {len(files)} files", file=out)
     print(f"own code: {code / 1e3:.1f} kB", file=out, end="")
     print(out.getvalue(), flush=True)
+
+
+def _browse(index: Path) -> None:
+    for size in WINDOWS:
+        for words, query in (("by number", ""), ("sorted", "?sort=activation")):
+            seen = [first_view(index, f"#/wide/layer0{query}", size) for _ in range(_TIMES)]
+            full, sharp = (
+                statistics.median(times) for times in zip(*map(astuple, seen), strict=True)
+            )
+            told = f"{size[0]} x {size[1]}, {words}: all tiles after {full:.2f} s"
+            print(f"{told}, sharp after {sharp:.2f} s", flush=True)
+    scrolled = scroll(index, "#/wide/layer0", WINDOWS[1])
+    print(
+        f"scrolled to the end in {scrolled.seconds:.1f} s, {scrolled.frames} frames; "
+        f"no tile was blank for more than {1000 * scrolled.longest_blank:.0f} ms"
+    )
 
 
 if __name__ == "__main__":

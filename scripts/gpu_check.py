@@ -3,6 +3,7 @@
 With LAYER_ATLAS_REHEARSE=1 the same parts run small and on the CPU, to try the script itself.
 """
 
+import argparse
 import importlib.util
 import json
 import os
@@ -24,7 +25,9 @@ Facts = dict[str, Any]
 
 def main() -> int:
     """Run all parts; returns 0 if each of them went well."""
-    out = Path(sys.argv[1]).resolve()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path, help="folder for what is found")
+    out: Path = parser.parse_args().out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     facts: Facts = {"rehearsal": REHEARSE, "missing": missing()}
     lacking = [name for name in NEEDED if name in facts["missing"]]

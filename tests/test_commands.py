@@ -81,6 +81,10 @@ MISTAKES = {
     "films of nothing": (["collate.films=both"], "keeps none: run it with snapshots=8"),
     "model twice": (["models=[demo,demo]"], "two models are called 'demo'"),
     "no such target": (["models=[{name: m, target: nowhere.build}]"], "cannot be imported"),
+    "no such executor": (
+        ["executor=custom", "executor.target=nowhere.Mine"],
+        "executor.target 'nowhere.Mine' cannot be imported",
+    ),
     "file of an experiment": (["experiment=squeezenet_local"], "does not exist"),
 }
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -18,6 +19,8 @@ from pipeline import __version__, sweep
 from pipeline.__main__ import COMMANDS, split_words
 from pipeline.collate.hdf5 import SCHEMA as ATLAS_SCHEMA
 from pipeline.errors import EXIT_OK
+from pipeline.executors import open_executor
+from pipeline.executors.base import Executor
 from pipeline.jobs import STATUS
 from pipeline.settings.compose import with_config
 from pipeline.settings.recipe import ALGORITHM_VERSION
@@ -180,18 +183,20 @@ def test_the_example_of_a_parameterization(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_example_of_an_executor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names: dict[str, type] = {}
-    exec(example("class Prefixed"), names)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "prefixed.py").write_text(example("class Prefixed"))
     opened = []
 
-    def open_executor(settings: object, devices: list[str], folder: Path) -> object:
-        opened.append(names["Prefixed"](["nice", "-n", "5"], len(devices)))
+    def note(*told: Any) -> Executor:
+        opened.append(open_executor(*told))
         return opened[-1]
 
-    monkeypatch.setattr(sweep, "open_executor", open_executor)
-    few = (*SMALL, 'channels="0:8"', "executor.devices=[cpu]")
-    assert sweep.run(composed(f"output_root={tmp_path}", *few, "name=prefixed")) == EXIT_OK
+    monkeypatch.setattr(sweep, "open_executor", note)
+    (_, *told) = command("name=nice")
+    on_any = [setting for setting in SMALL if not setting.startswith("executor.devices")]
+    assert sweep.run(composed(f"output_root={tmp_path}", *on_any, *told)) == EXIT_OK
     (executor,) = opened
-    assert [process.args[:3] for process in executor.processes.values()] == [["nice", "-n", "5"]]
-    assert run_here(tmp_path, *few, "name=usual") == EXIT_OK
-    assert_same_atlas(tmp_path / "prefixed" / "atlas.h5", tmp_path / "usual" / "atlas.h5")
+    begun = [process.args[:3] for process in executor.processes.values()]
+    assert begun == [["nice", "-n", "19"]] * 2
+    assert run_here(tmp_path, *SMALL, "name=usual") == EXIT_OK
+    assert_same_atlas(tmp_path / "nice" / "atlas.h5", tmp_path / "usual" / "atlas.h5")

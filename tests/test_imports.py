@@ -18,17 +18,17 @@ MODULES = {
 }
 
 FLOW = (
-    *("errors", "processes", "settings"),
+    *("errors", "processes", "dotted", "settings"),
     *("jobs", "targets", "plan", "wording"),
     *("store", "photographs"),
     *("numerics", "networks", "objectives", "aim"),
     *("transforms", "parameterizations", "ascent", "studies", "tasks", "worker"),
-    *("collate", "reader", "figures", "site"),
+    *("collate", "reader", "figures", "site", "atlas"),
     *("executors", "scheduling", "survey", "inspection", "report", "sweep"),
 )
 """The way of the data, from the design: config, plan, store, network, worker, atlas, sweep."""
 
-READING = ("collate", "reader", "figures", "site")
+READING = ("collate", "reader", "figures", "site", "atlas")
 """What knows the store or the atlas alone."""
 
 
@@ -94,9 +94,10 @@ def test_collation_knows_no_model_and_no_worker() -> None:
         ["plan"],
         ["collate.run", "collate.hdf5", "collate.montage", "collate.overlay", "collate.compare"],
         ["figures.make", "reader"],
-        ["site.make"],
+        ["site.make", "atlas"],
         ["studies.evidence", "studies.study", "studies.files"],
         ["scheduling.schedule", "scheduling.stages", "store.shards"],
+        ["executors.local", "executors.custom"],
         ["report.plan", "report.layers", "report.status", "report.summary", "report.cleaning"],
     ],
     ids=lambda modules: modules[0],

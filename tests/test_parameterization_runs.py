@@ -14,8 +14,8 @@ from test_invariance import RECIPE
 from toys import composed
 
 from pipeline.ascent.bench import LayerBench, Workbench
+from pipeline.dotted import source_digest
 from pipeline.errors import UserError
-from pipeline.networks.dotted import source_digest
 from pipeline.networks.layers import describe_layers
 from pipeline.networks.models import load_network
 from pipeline.parameterizations import make_parameterization

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from pipeline.collate.brief import read_brief, write_brief
+from pipeline.collate.brief import write_brief
 from pipeline.collate.child import Died, run_apart
 from pipeline.collate.evidence_pages import write_pages
 from pipeline.collate.films import check_snapshots, write_films
@@ -29,7 +29,6 @@ from pipeline.processes import die_with, die_with_parent
 from pipeline.settings.config import CollateSettings
 from pipeline.settings.records import build, canonical_json, digest, plain
 from pipeline.store.folder import OutputFolder
-from pipeline.store.lock import locked
 from pipeline.store.manifest import plan_of, read_manifest
 
 _MOST_PAINTERS = 16
@@ -53,25 +52,6 @@ def collate(folder: OutputFolder, settings: CollateSettings) -> None:
     except Died as killed:
         reason = "is the memory full?" if str(killed) == "SIGKILL" else "is the disk full?"
         raise StorageError(f"collating {folder.root} died of {killed}; {reason}") from killed
-
-
-def ensure_collated(folder: OutputFolder) -> None:
-    """Collate, unless the atlas is of the shards that are there.
-
-    An atlas without a manifest comes from elsewhere and is taken as it is.
-
-    Raises:
-        UserError: there is no run in the folder, or somebody is at work on it.
-        StorageError: the disk is full or fails.
-    """
-    if folder.atlas.exists() and not folder.manifest.exists():
-        return
-    manifest, brief = read_manifest(folder), read_brief(folder)
-    plan = plan_of(manifest)
-    if brief is None or brief.content != content_of(plan, list(layer_views(folder, plan))):
-        how = build(CollateSettings, manifest["config"]["collate"], "collate")
-        with locked(folder):
-            collate(folder, brief.settings if brief else how)
 
 
 def main(argv: list[str]) -> int:

@@ -4,7 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.executors.base import Executor
-from pipeline.settings.executors import ExecutorSettings, LocalSettings, RaySettings
+from pipeline.settings.executors import (
+    CustomSettings,
+    ExecutorSettings,
+    LocalSettings,
+    RaySettings,
+)
 
 
 def open_executor(settings: ExecutorSettings, devices: Sequence[str], folder: Path) -> Executor:
@@ -12,10 +17,10 @@ def open_executor(settings: ExecutorSettings, devices: Sequence[str], folder: Pa
 
     Args:
         settings: which, and how it is used.
-        devices: of this machine, one per worker.
+        devices: of the workers that may run at once, as far as they are known.
         folder: for files of the engine's own.
     Raises:
-        UserError: it is not installed, not there, or cannot give what is asked for.
+        UserError: it is not installed, not there, cannot give what is asked for, or is none.
     """
     # Each needs packages that the others do not.
     if isinstance(settings, LocalSettings):
@@ -26,6 +31,10 @@ def open_executor(settings: ExecutorSettings, devices: Sequence[str], folder: Pa
         from pipeline.executors.ray import RayExecutor
 
         return RayExecutor(settings)
+    if isinstance(settings, CustomSettings):
+        from pipeline.executors.custom import make_executor
+
+        return make_executor(settings, devices)
     from pipeline.executors.slurm import SlurmExecutor
 
     return SlurmExecutor(settings, folder)

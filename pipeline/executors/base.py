@@ -113,12 +113,15 @@ def environment(
     """The variables of a worker that this process starts, and that dies with it.
 
     Args:
-        device: what the worker calls its device.
+        device: what the worker calls its device; `cpu`: it is to see no GPU.
         threads: for computing on the CPU.
         variables: those around it; what a user has set of what follows stays.
     """
+    # It would take the first GPU that it finds, which may be another's.
+    hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
     return {
         **variables,
+        **hidden,
         **{name: variables.get(name, value) for name, value in _KEEP_MEMORY.items()},
         "OMP_NUM_THREADS": str(threads),
         # Threads that spin while they wait lose fivefold as soon as anything else runs.

@@ -81,7 +81,7 @@ class SlurmJob:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
-                    env=self._environment(),
+                    env=environment(self.device, self.threads),
                 )
             )
         if announced:  # just before the worker was known
@@ -90,12 +90,6 @@ class SlurmJob:
         if -code in LEAVING_SIGNALS:  # told before it had begun to listen
             return EXIT_PREEMPTED, True
         return code, code == EXIT_PREEMPTED and bool(announced)
-
-    def _environment(self) -> dict[str, str]:
-        variables = environment(self.device, self.threads)
-        # Where a site does not confine jobs, a worker without a GPU of its own would find others'.
-        hidden = {} if self.device != "cpu" else {"CUDA_VISIBLE_DEVICES": ""}
-        return {**variables, **hidden}
 
 
 def _queue_again() -> bool:

@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.collate.run import ensure_collated
 from pipeline.errors import UserError
 from pipeline.figures.base import Drawing
 from pipeline.figures.files import files_of
@@ -36,7 +35,7 @@ def make_figure(folder: OutputFolder, figure: Figure) -> list[str]:
     """Draw a figure and write its files to the output folder.
 
     Args:
-        folder: what is in its atlas; collated first if that is not of the shards that are there.
+        folder: whose atlas it is of.
         figure: what to draw.
     Returns: lines that say what was made.
     Raises:
@@ -44,7 +43,6 @@ def make_figure(folder: OutputFolder, figure: Figure) -> list[str]:
         StorageError: the disk is full or fails.
     """
     notes = []
-    ensure_collated(folder)
     with open_atlas(folder.atlas) as atlas:
         if isinstance(figure, AgainFigure):
             before = read_provenance(figure)

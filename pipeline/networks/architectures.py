@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from pipeline.dotted import import_callable
 from pipeline.errors import UserError, unknown
-from pipeline.networks.dotted import import_callable
 from pipeline.networks.weights import is_weights_file
 from pipeline.settings.config import ModelConfig
 from pipeline.settings.records import canonical_json

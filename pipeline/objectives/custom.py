@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.dotted import import_callable, import_planned, source_digest
 from pipeline.errors import UserError
 from pipeline.jobs import LayerInfo
-from pipeline.networks.dotted import import_callable, import_planned, source_digest
 from pipeline.objectives.base import Activations, Surroundings
 from pipeline.objectives.base import Objective as Kind
 from pipeline.settings.objectives import CustomObjective, Objective

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.dotted import import_callable, import_planned, source_digest
 from pipeline.errors import UserError
 from pipeline.networks.architectures import build_module
-from pipeline.networks.dotted import import_callable, import_planned, source_digest
 from pipeline.networks.weights import load_state, read_weights
 from pipeline.numerics.resample import resized
 from pipeline.parameterizations.base import Parameterization, Shape, normal, rows

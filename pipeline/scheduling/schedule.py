@@ -4,15 +4,11 @@ It holds no state worth keeping. What is done it reads from the store, what a wo
 pulse, what failed from the records; when it dies, the next run starts from these again.
 """
 
-import signal
 import sys
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from types import FrameType
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from pipeline.errors import (
@@ -27,10 +23,12 @@ from pipeline.errors import (
 from pipeline.executors.base import Executor, Request, State
 from pipeline.jobs import Task
 from pipeline.processes import LEAVING_SIGNALS
+from pipeline.scheduling.blame import charge, how_it_ended, shares
 from pipeline.scheduling.crew import Worker, forget, last_words, submissions, write_submission
+from pipeline.scheduling.outcome import Outcome, WorkerTime
 from pipeline.scheduling.packing import pack
+from pipeline.scheduling.signals import noted_signals
 from pipeline.settings.executors import ExecutorSettings
-from pipeline.store.failures import Failure, attempts_at, write_failure
 from pipeline.store.files import write_atomically, write_json
 from pipeline.store.folder import OutputFolder
 
@@ -50,41 +48,6 @@ class Progress(Protocol):
         `busy` are seconds that workers spent making them, those of all workers together.
         """
         ...
-
-
-@dataclass(frozen=True)
-class WorkerTime:
-    """What a device had of a worker, in seconds."""
-
-    device: str
-    alive: float
-    """From its start to its end, loading included."""
-    busy: float
-    """Inside the making of batches: optimising and measuring."""
-
-
-@dataclass
-class Outcome:
-    """How a run ended."""
-
-    failed: set[str] = field(default_factory=set)
-    """Keys of the tasks that were given up."""
-    times: list[WorkerTime] = field(default_factory=list)
-    """Of every worker that has ended."""
-    exit_code: int = EXIT_OK
-    at_work: int = 0
-    """Workers that go on without this process."""
-
-    @property
-    def is_cut_short(self) -> bool:
-        """Whether there is more to do, and not now."""
-        return bool(self.exit_code or self.at_work)
-
-    def add(self, later: "Outcome") -> None:
-        """Count what came after it."""
-        self.failed |= later.failed
-        self.times += later.times
-        self.exit_code, self.at_work = later.exit_code, later.at_work
 
 
 class Workload(Protocol):
@@ -132,7 +95,7 @@ class Scheduler:
         self.folder.drain.unlink(missing_ok=True)
         self._cut(self._adopt(tasks))
         try:
-            with self._catching_signals():
+            with noted_signals() as self.signals:
                 self._loop(detach)
             self.outcome.at_work = len(self.workers)
         except BaseException:
@@ -145,7 +108,7 @@ class Scheduler:
     def _adopt(self, tasks: Iterable[Task]) -> list[Task]:
         """Take up workers of earlier runs that are still at it; returns what they do not do."""
         pending = {task.key: task for task in tasks}
-        earlier = [s for s in submissions(self.folder) if s.engine == self.settings.name]
+        earlier = [s for s in submissions(self.folder) if s.engine == self.settings.engine]
         states = self.executor.poll([submission.handle for submission in earlier])
         for submission in earlier:
             wanted = [pending.pop(key) for key in submission.tasks if key in pending]
@@ -186,7 +149,7 @@ class Scheduler:
         for handle, tasks in zip(handles, bundles, strict=False):
             self.workers.append(Worker(handle, tasks))
             if self.executor.lasting:
-                write_submission(self.folder, self.settings.name, self.workers[-1])
+                write_submission(self.folder, self.settings.engine, self.workers[-1])
         for request, tasks in zip(requests[len(handles) :], bundles[len(handles) :], strict=True):
             forget(self.folder, request.tag)
             self.bundles.append(tasks)
@@ -285,73 +248,22 @@ class Scheduler:
         if self.false_starts >= MOST_FALSE_STARTS and not self.workers:
             raise UserError(
                 f"{self.false_starts} workers in a row ended before they began "
-                f"({self._how(worker)}): {last_words(self.folder, worker.tag)} "
+                f"({how_it_ended(worker, self.settings)}): {last_words(self.folder, worker.tag)} "
                 f"See {self.folder.log(worker.tag)}."
             )
         self.bundles.append(left)
 
     def _after_crash(self, worker: Worker, left: list[Task]) -> None:
-        """Charge the tasks in the making; try each again on its own; requeue the rest.
-
-        Tasks that were made and not yet written are charged only if none was in the making, but
-        are on their own from then on: if it is writing them that kills, it will show.
-        """
-        making, unwritten = (
-            [task for task in left if task.key in worker.keys(fact)]
-            for fact in ("tasks", "unwritten")
-        )
-        charged = making or unwritten or left[:1]
-        alone = [task for task in unwritten if task not in charged]
-        rest = [task for task in left if task not in charged and task not in alone]
-        self.bundles.extend([*([rest] if rest else []), *([task] for task in alone)])
-        for task in charged:
-            if self._charge(worker, task).given_up:
+        """Requeue what is not given up: the suspects each on its own."""
+        found = shares(worker, left)
+        self.bundles.extend([*([found.rest] if found.rest else []), *([t] for t in found.alone)])
+        for task in found.charged:
+            if charge(self.folder, worker, task, self.settings).given_up:
                 self.outcome.failed.add(task.key)
             else:
                 self.bundles.append([task])
 
-    def _charge(self, worker: Worker, task: Task) -> Failure:
-        attempt = attempts_at(self.folder, task.key) + 1
-        failure = Failure(
-            task=task.key,
-            what=str(task),
-            request=task.request(),
-            attempt=attempt,
-            given_up=attempt >= self.settings.attempts,
-            how=self._how(worker),
-            when=time.strftime("%Y-%m-%d %H:%M:%S"),
-            worker=worker.tag,
-            host=str(worker.pulse.get("host", "")),
-            log=self.folder.relative(self.folder.log(worker.tag)),
-            said=last_words(self.folder, worker.tag, lines=200),
-            files=tuple(self.folder.relative(self.folder.product(p)) for p in task.products),
-        )
-        write_failure(self.folder, failure)
-        return failure
-
-    def _how(self, worker: Worker) -> str:
-        """How a worker ended, for people."""
-        if worker.stalled:
-            return f"no progress for {self.settings.stall_seconds:g} s"
-        code, told = worker.state.exit_code, worker.state.told
-        if code is None:
-            return told or "lost"
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        return f"{how}, {told}" if told else how
-
     # --- signals ---
-
-    @contextmanager
-    def _catching_signals(self) -> Iterator[None]:
-        def note(number: int, frame: FrameType | None) -> None:
-            self.signals.append(number)
-
-        previous = {s: signal.signal(s, note) for s in (signal.SIGINT, *LEAVING_SIGNALS)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
 
     def _obey_signals(self) -> None:
         """First Ctrl-C: finish the shards in progress; second: stop. SIGTERM: drop and leave."""
@@ -376,29 +288,3 @@ class Scheduler:
     def _leaves_them(self) -> bool:
         """Whether workers are left alone that go on by themselves."""
         return self.executor.lasting and self.outcome.exit_code == EXIT_PREEMPTED
-
-
-def device_times(
-    devices: Sequence[str], times: Iterable[WorkerTime], wall: float
-) -> dict[str, dict[str, float]]:
-    """What a run had of each device: how many workers, and what share of its time they computed.
-
-    A device that is listed twice has two slots, and is busy throughout only if both are. One that
-    is not listed, because an engine chose it, has a slot.
-
-    >>> device_times(["cpu"], [WorkerTime("cpu", 9.0, 6.0), WorkerTime("cpu", 5.0, 2.0)], 16.0)
-    {'cpu': {'slots': 1, 'workers': 2, 'alive': 14.0, 'busy': 8.0, 'busy_share': 0.5}}
-    """
-    told: dict[str, dict[str, float]] = {}
-    times = list(times)
-    for device in dict.fromkeys([*devices, *(worker.device for worker in times)]):
-        here = [worker for worker in times if worker.device == device]
-        slots, busy = max(1, devices.count(device)), sum(worker.busy for worker in here)
-        told[device] = {
-            "slots": slots,
-            "workers": len(here),
-            "alive": round(sum(worker.alive for worker in here), 3),
-            "busy": round(busy, 3),
-            "busy_share": round(busy / (slots * wall), 4),
-        }
-    return told

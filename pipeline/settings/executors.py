@@ -4,13 +4,18 @@ How a sweep is run decides no pixel: nothing of this is in a recipe or a key.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
+
+from pipeline.settings.ranges import one_or_more, require
 
 
 @dataclass(frozen=True)
 class Patience:
     """How long and how often an engine's workers are waited for; common to all engines."""
 
+    name: str = ""
+    """The engine, as a config names it."""
     attempts: int = 3
     """How often a shard is tried, in all runs together, before it is put in quarantine."""
     stall_seconds: float = 900.0
@@ -29,6 +34,11 @@ class Patience:
         if not self.grace_seconds >= 0:
             raise ValueError(f"grace_seconds must be 0 or more, not {self.grace_seconds}.")
 
+    @property
+    def engine(self) -> str:
+        """What its workers are known by where they are written down."""
+        return self.name
+
 
 @dataclass(frozen=True)
 class LocalSettings(Patience):
@@ -45,11 +55,22 @@ class LocalSettings(Patience):
 
 
 @dataclass(frozen=True)
-class _Share(Patience):
-    """What each worker of a cluster is given."""
+class _Elsewhere(Patience):
+    """Workers whose hardware is told, because it may be that of other machines."""
 
     gpus: int = 1
     """GPUs per worker: 1, or 0 for workers on CPUs."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.gpus not in (0, 1):
+            raise ValueError(f"gpus must be 0 or 1, not {self.gpus}: a worker uses one device.")
+
+
+@dataclass(frozen=True)
+class _Share(_Elsewhere):
+    """What each worker of a cluster is given."""
+
     cpus: int = 4
     """CPU cores per worker."""
     memory_gb: float = 8.0
@@ -57,8 +78,6 @@ class _Share(Patience):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.gpus not in (0, 1):
-            raise ValueError(f"gpus must be 0 or 1, not {self.gpus}: a worker uses one device.")
         if self.cpus < 1:
             raise ValueError(f"cpus must be 1 or more, not {self.cpus}.")
         if not self.memory_gb > 0:
@@ -143,4 +162,29 @@ class SlurmSettings(_Share):
 _OWN_OPTIONS = {"array", "dependency", "output", "error", "signal", "requeue", "no_requeue"}
 """Options of sbatch by which jobs are found, told to leave, and queued again."""
 
-ExecutorSettings = LocalSettings | RaySettings | SlurmSettings
+
+@dataclass(frozen=True)
+class CustomSettings(_Elsewhere):
+    """Workers where code of the user's own runs them."""
+
+    name: str = "custom"
+    target: str = ""
+    """Dotted name of a callable that returns a `pipeline.executors.base.Executor`. It is given the
+    workers' devices, as many as may run at once: `cpu` for each, or `cuda`."""
+    args: dict[str, Any] | None = None
+    """Keyword arguments besides."""
+    workers: int = 1
+    """How many run at once."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(bool(self.target), "target must name a callable: executor.target=mymodule.Mine.")
+        one_or_more(workers=self.workers)
+
+    @property
+    def engine(self) -> str:
+        """The code that runs them: other code does not know them."""
+        return self.target
+
+
+ExecutorSettings = LocalSettings | RaySettings | SlurmSettings | CustomSettings

@@ -23,6 +23,8 @@ from pipeline.store.sealed_file import CorruptFile
 _LISTING = "files.json"
 _MOST_BYTES = 2**20
 """Of a first page."""
+_MOST_LISTED = 2**28
+"""Bytes of a listing: some millions of files."""
 _WAITING = 4
 """Pictures that wait to be encoded, in memory, at most."""
 
@@ -78,7 +80,7 @@ def site_files(root: Path) -> Iterator[SiteFiles]:
 def is_complete(root: Path) -> bool:
     """Whether all files of a folder are there, each as long as it was written."""
     try:
-        sizes = read_object(root / _LISTING)
+        sizes = read_object(root / _LISTING, _MOST_LISTED)
         return all((root / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError):
         return False

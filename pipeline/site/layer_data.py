@@ -12,7 +12,14 @@ from pipeline.reader import Layer
 from pipeline.settings.recipe import Recipe
 from pipeline.settings.records import build
 from pipeline.site.photographs import Photographs
-from pipeline.site.pictures import COLUMNS, PER_SHEET, TILE, fitted, has_large, image_size
+from pipeline.site.pictures import (
+    COLUMNS,
+    PER_SHEET,
+    has_large,
+    image_size,
+    preview_columns,
+    tile_size,
+)
 from pipeline.site.script import numbers
 from pipeline.site.similar import nearest
 from pipeline.wording import describe_recipe
@@ -77,9 +84,10 @@ def layer_data(layer: Layer) -> dict[str, Any]:
         "lead": leads(layer).tolist(),
         "statistics": list(_statistics(layer)),
         "image": [width, height],
-        "tile": list(fitted((height, width), TILE)),
+        "tile": list(tile_size(layer)),
         "columns": COLUMNS,
         "perSheet": PER_SHEET,
+        "previewColumns": preview_columns(layer),
         "large": has_large(layer),
         "photographs": Photographs(layer).facts(),
     }

@@ -1,6 +1,7 @@
 """Pictures of a site: tiles on sheets, so that thousands are a few dozen files."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,11 @@ COLUMNS = 8
 PER_SHEET = COLUMNS * COLUMNS
 TILE = 160
 """Longer side of a tile in pixels; smaller images are kept as they are."""
+
+_PREVIEW_TILE = 32
+_PREVIEW_QUALITY = 60
+_PREVIEW_PIXELS = 4_000_000
+"""Of all images in small, at most: they are there at once, and shown until their sheets are."""
 
 STRIP = 24
 """Images that stand for a layer among others."""
@@ -48,48 +54,86 @@ def sheet_name(seed: int, variant: int, number: int) -> str:
     return f"tiles-{seed}-{variant}-{number}.jpg"
 
 
+def preview_name(seed: int, variant: int) -> str:
+    """The file of all images in small; the browser's scripts know it too."""
+    return f"preview-{seed}-{variant}.jpg"
+
+
 def large_name(row: int, seed: int, variant: int) -> str:
     """The file of an image on its own; the browser's scripts know it too."""
     return f"image-{row}-{seed}-{variant}.jpg"
 
 
+def preview_columns(layer: Layer) -> int:
+    """How many images stand side by side on a preview."""
+    return math.isqrt(max(len(layer.channels), 1) - 1) + 1
+
+
+class _Mosaic:
+    """Pictures of one size side by side, in rows."""
+
+    def __init__(self, count: int, columns: int, tile: tuple[int, int]) -> None:
+        self._columns, self._tile = columns, tile
+        size = (columns * tile[0], -(-count // columns) * tile[1])
+        self.picture = Image.new("RGB", size, _GROUND)
+
+    def put(self, place: int, picture: Image.Image) -> None:
+        """Show a picture at a place, counted along the rows; shrunk if it is larger than a tile."""
+        down, across = divmod(place, self._columns)
+        if picture.size != self._tile:
+            picture = picture.resize(self._tile, Image.Resampling.LANCZOS)
+        self.picture.paste(picture, (across * self._tile[0], down * self._tile[1]))
+
+
 def write_images(files: SiteFiles, folder: str, layer: Layer) -> None:
-    """Write all images of a layer: on sheets, and large ones also each on its own.
+    """Write all images of a layer: on sheets, in small on one picture, and large ones also each on
+    its own.
 
     One sheet is in memory at a time, besides those that are being encoded.
     """
     for seed in range(len(layer.seeds)):
         for variant in range(max(1, len(layer.variants))):
-            for first in range(0, len(layer.channels), PER_SHEET):
-                _write_sheet(files, folder, layer, (seed, variant), first)
+            _write_series(files, folder, layer, (seed, variant))
 
 
-def _write_sheet(
-    files: SiteFiles, folder: str, layer: Layer, which: tuple[int, int], first: int
-) -> None:
-    width, height = fitted(image_size(layer), TILE)
-    count = min(PER_SHEET, len(layer.channels) - first)
-    sheet = Image.new("RGB", (COLUMNS * width, -(-count // COLUMNS) * height), _GROUND)
-    for place, (row, pixels) in enumerate(_images(layer, which, range(first, first + count))):
-        if pixels is None:
-            continue
-        corner = (place % COLUMNS * width, place // COLUMNS * height)
-        sheet.paste(as_tile(pixels, (width, height)), corner)
-        if has_large(layer):
-            large = as_tile(pixels, fitted(image_size(layer), _LARGEST))
-            files.write_picture(f"{folder}/{large_name(row, *which)}", large)
-    files.write_picture(f"{folder}/{sheet_name(*which, first // PER_SHEET)}", sheet)
+def _write_series(files: SiteFiles, folder: str, layer: Layer, which: tuple[int, int]) -> None:
+    """Write the images of one seed and variant."""
+    count = len(layer.channels)
+    preview = _Mosaic(count, preview_columns(layer), _preview_tile(layer))
+    for first in range(0, count, PER_SHEET):
+        rows = range(first, min(first + PER_SHEET, count))
+        sheet = _Mosaic(len(rows), COLUMNS, tile_size(layer))
+        for row, pixels in _images(layer, which, rows):
+            tile = as_tile(pixels, tile_size(layer))
+            sheet.put(row - first, tile)
+            preview.put(row, tile)
+            if has_large(layer):
+                large = as_tile(pixels, fitted(image_size(layer), _LARGEST))
+                files.write_picture(f"{folder}/{large_name(row, *which)}", large)
+        files.write_picture(f"{folder}/{sheet_name(*which, first // PER_SHEET)}", sheet.picture)
+    files.write_picture(f"{folder}/{preview_name(*which)}", preview.picture, _PREVIEW_QUALITY)
+
+
+def tile_size(layer: Layer) -> tuple[int, int]:
+    """Width and height of a layer's tiles."""
+    return fitted(image_size(layer), TILE)
+
+
+def _preview_tile(layer: Layer) -> tuple[int, int]:
+    """Width and height of an image among thousands."""
+    side = math.isqrt(_PREVIEW_PIXELS // max(len(layer.channels), 1))
+    return fitted(image_size(layer), max(1, min(side, _PREVIEW_TILE)))
 
 
 def _images(
-    layer: Layer, which: tuple[int, int], rows: range
-) -> Iterator[tuple[int, NDArray[np.uint8] | None]]:
-    """Rows and their images, one in memory at a time; None where there is none."""
+    layer: Layer, which: tuple[int, int], rows: Iterable[int]
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Those of the rows that have an image, and it; one is in memory at a time."""
     images, (seed, variant) = layer.dataset("image"), which
     for row in rows:
-        missing = layer.status[row, seed] in _NO_IMAGE
-        place = (row, seed, variant) if layer.variants else (row, seed)
-        yield row, None if missing else np.asarray(images[place])
+        if layer.status[row, seed] not in _NO_IMAGE:
+            place = (row, seed, variant) if layer.variants else (row, seed)
+            yield row, np.asarray(images[place])
 
 
 def write_strip(
@@ -103,11 +147,10 @@ def write_strip(
         layer: whose images.
         places: row and seed of each.
     """
-    width, height = fitted(image_size(layer), _STRIP_TILE)
-    strip = Image.new("RGB", (max(1, len(places)) * width, height), _GROUND)
-    for across, (row, seed) in enumerate(places):
-        for _, pixels in _images(layer, (seed, 0), range(row, row + 1)):
-            if pixels is not None:
-                strip.paste(as_tile(pixels, (width, height)), (across * width, 0))
-    files.write_picture(f"{folder}/strip.jpg", strip)
-    return width, height
+    tile = fitted(image_size(layer), _STRIP_TILE)
+    strip = _Mosaic(max(1, len(places)), max(1, len(places)), tile)
+    for place, (row, seed) in enumerate(places):
+        for _, pixels in _images(layer, (seed, 0), [row]):
+            strip.put(place, as_tile(pixels, tile))
+    files.write_picture(f"{folder}/strip.jpg", strip.picture)
+    return tile

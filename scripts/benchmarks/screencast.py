@@ -1,9 +1,10 @@
-"""How a site scrolls: on the frames that a real browser shows, tile by tile."""
+"""How soon a site is seen, and how it scrolls: on the frames that a real browser shows."""
 
 import base64
 import io
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -25,103 +26,132 @@ _GEOMETRY = """() => ({
   bar: document.querySelector(".bar").offsetHeight,
 })"""
 
-_FIRST_VIEW = """() => new Promise((done) => {
-  const look = () => {
-    const shown = now.wall && [...document.querySelectorAll(".wall .picture")]
-      .filter((each) => each.getBoundingClientRect().top < innerHeight)
-      .map((each) => each.style.backgroundImage.slice(5, -2));
-    if (shown && shown.length && shown.every((source) => sheets.want(source).complete)) {
-      requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now())));
-    } else requestAnimationFrame(look);
-  };
-  look();
-})"""
+_SHARP = 0.5
+"""Most mean difference of a frame's pixels from what the view becomes in the end."""
+_SETTLED = "now.wall && now.shown === now.asked"
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a browser showed of a grid."""
+class FirstView:
+    """How soon a browser showed a grid, in seconds from the start of the navigation."""
 
-    first_view: float
-    """Seconds from the start of the navigation until all tiles in the window are shown."""
+    full: float
+    """Until no tile in the window is blank; some may be shown in small first."""
+    sharp: float
+    """Until nothing changes any more."""
+
+
+@dataclass(frozen=True)
+class Scrolled:
+    """What a browser showed of a grid on the way to its end."""
+
     seconds: float
-    """That scrolling to the end took."""
     frames: int
     longest_blank: float
     """Seconds for which a tile in the window stayed blank, at most."""
 
-    def __str__(self) -> str:
-        return (
-            f"first view: {self.first_view:.2f} s\n"
-            f"scrolled to the end in {self.seconds:.1f} s, {self.frames} frames; "
-            f"no tile was blank for more than {1000 * self.longest_blank:.0f} ms"
-        )
+
+@dataclass(frozen=True)
+class _Frame:
+    """What a browser showed."""
+
+    at: float
+    """Seconds since 1970."""
+    top: float
+    """Pixels that were scrolled away."""
+    pixels: NDArray[np.float32]
 
 
-def look(index: Path, address: str, size: tuple[int, int]) -> Seen:
-    """Open a grid in a window of so many pixels, and turn the wheel to its end."""
+class _Film:
+    """The frames that a page shows from now on."""
+
+    def __init__(self, page: Page) -> None:
+        self._session = page.context.new_cdp_session(page)
+        self._told: list[dict[str, Any]] = []
+        self._session.on("Page.screencastFrame", self._keep)
+        # Small frames take little of the time that is measured.
+        asked = {"format": "jpeg", "quality": 60, "maxWidth": 1280, "maxHeight": 1280}
+        self._session.send("Page.startScreencast", asked)
+
+    def _keep(self, frame: dict[str, Any]) -> None:
+        self._told.append(frame)
+        self._session.send("Page.screencastFrameAck", {"sessionId": frame["sessionId"]})
+
+    def end(self, size: tuple[int, int]) -> list[_Frame]:
+        """All frames, in the size of the window."""
+        self._session.send("Page.stopScreencast")
+        return [self._frame(told, size) for told in self._told]
+
+    @staticmethod
+    def _frame(told: dict[str, Any], size: tuple[int, int]) -> _Frame:
+        picture = Image.open(io.BytesIO(base64.b64decode(told["data"]))).convert("L").resize(size)
+        about = told["metadata"]
+        pixels = np.asarray(picture, np.float32)
+        return _Frame(about["timestamp"], about["scrollOffsetY"], pixels)
+
+
+@contextmanager
+def _page(size: tuple[int, int]) -> Iterator[Page]:
+    """A page of a browser that was just started, in a window of so many pixels."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path="/usr/bin/chromium", args=["--no-sandbox"]
         )
-        page = browser.new_page(viewport={"width": size[0], "height": size[1]})
-        page.goto(index.resolve().as_uri() + address)
-        first_view = page.evaluate(_FIRST_VIEW) / 1000
-        frames, seconds = _scrolled(page, size)
-        blank = _longest_blank(frames, page.evaluate(_GEOMETRY), size)
+        yield browser.new_page(viewport={"width": size[0], "height": size[1]})
         browser.close()
-    return Seen(first_view, seconds, len(frames), blank)
 
 
-def _scrolled(page: Page, size: tuple[int, int]) -> tuple[list[dict[str, Any]], float]:
-    """The frames from the top to the end of a page, and how long that took."""
-    session, frames = page.context.new_cdp_session(page), []
-
-    def keep(frame: dict[str, Any]) -> None:
-        frames.append(frame)
-        session.send("Page.screencastFrameAck", {"sessionId": frame["sessionId"]})
-
-    session.on("Page.screencastFrame", keep)
-    session.send("Page.startScreencast", {"format": "jpeg", "quality": 60})
-    page.mouse.move(size[0] / 2, size[1] / 2)
-    begun, at_end = time.monotonic(), "scrollY + innerHeight >= document.body.scrollHeight - 2"
-    while not page.evaluate(at_end):
-        page.mouse.wheel(0, 120)  # a notch; a tile is in the window for about half a second
-        page.wait_for_timeout(25)
-    seconds = time.monotonic() - begun
-    page.wait_for_timeout(1000)
-    session.send("Page.stopScreencast")
-    return frames, seconds
+def first_view(index: Path, address: str, size: tuple[int, int]) -> FirstView:
+    """Open a grid in a window of so many pixels."""
+    with _page(size) as page:
+        film = _Film(page)
+        page.goto(index.resolve().as_uri() + address)
+        page.wait_for_timeout(3000)
+        frames = film.end(size)
+        begun, grid = page.evaluate("performance.timeOrigin") / 1000, page.evaluate(_GEOMETRY)
+    full = (frame.at for frame in frames if not any(_blank_tiles(frame, grid)))
+    last = frames[-1].pixels
+    sharp = (frame.at for frame in frames if np.abs(frame.pixels - last).mean() < _SHARP)
+    return FirstView(next(full) - begun, next(sharp) - begun)
 
 
-def _longest_blank(
-    frames: list[dict[str, Any]], grid: dict[str, float], size: tuple[int, int]
-) -> float:
+def scroll(index: Path, address: str, size: tuple[int, int]) -> Scrolled:
+    """Turn the wheel to the end of a grid as soon as it is there."""
+    with _page(size) as page:
+        page.goto(index.resolve().as_uri() + address)
+        while not page.evaluate(_SETTLED):
+            page.wait_for_timeout(5)
+        film = _Film(page)
+        page.mouse.move(size[0] / 2, size[1] / 2)
+        begun = time.monotonic()
+        while not page.evaluate("scrollY + innerHeight >= document.body.scrollHeight - 2"):
+            page.mouse.wheel(0, 120)  # a notch; a tile is in the window for about half a second
+            page.wait_for_timeout(25)
+        seconds = time.monotonic() - begun
+        page.wait_for_timeout(1000)
+        frames = film.end(size)
+        return Scrolled(seconds, len(frames), _longest_blank(frames, page.evaluate(_GEOMETRY)))
+
+
+def _longest_blank(frames: Sequence[_Frame], grid: dict[str, float]) -> float:
     """Seconds from the frame on which a tile is blank first to that on which it no longer is."""
     since: dict[int, float] = {}
     longest = 0.0
     for frame, after in pairwise(frames):
-        told = frame["metadata"]
-        picture = Image.open(io.BytesIO(base64.b64decode(frame["data"]))).convert("L")
-        pixels = np.asarray(picture.resize(size), np.float32)
-        blank = _blank_tiles(pixels, grid, told["scrollOffsetY"])
-        since = {tile: since.get(tile, told["timestamp"]) for tile in blank}
-        until = after["metadata"]["timestamp"]
-        longest = max([longest, *(until - begun for begun in since.values())])
+        since = {tile: since.get(tile, frame.at) for tile in _blank_tiles(frame, grid)}
+        longest = max([longest, *(after.at - begun for begun in since.values())])
     return longest
 
 
-def _blank_tiles(
-    pixels: NDArray[np.float32], grid: dict[str, float], scrolled: float
-) -> Iterator[int]:
+def _blank_tiles(frame: _Frame, grid: dict[str, float]) -> Iterator[int]:
     """Which tiles in the window are blank."""
     columns, inset = int(grid["columns"]), 6
     for tile in range(int(grid["count"])):
         x = grid["left"] + tile % columns * (grid["side"] + grid["gap"])
-        y = grid["top"] + tile // columns * grid["step"] - scrolled
-        if y < grid["bar"] or y + grid["height"] > len(pixels):
+        y = grid["top"] + tile // columns * grid["step"] - frame.top
+        if y < grid["bar"] or y + grid["height"] > len(frame.pixels):
             continue
         rows = slice(int(y) + inset, int(y + grid["height"]) - inset)
-        part = pixels[rows, int(x) + inset : int(x + grid["side"]) - inset]
+        part = frame.pixels[rows, int(x) + inset : int(x + grid["side"]) - inset]
         if part.std() < _BLANK:
             yield tile

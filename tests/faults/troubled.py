@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pipeline.networks.dotted import import_callable
+from pipeline.dotted import import_callable
 from pipeline.tasks.pulse import DEVICE_VARIABLE
 
 TROUBLE = "LAYER_ATLAS_TEST_TROUBLE"

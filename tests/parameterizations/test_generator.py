@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from toys import make_recipe
 
+from pipeline.dotted import source_digest
 from pipeline.errors import UserError
-from pipeline.networks.dotted import source_digest
 from pipeline.numerics.resample import resized
 from pipeline.parameterizations.check import check_parameterization
 from pipeline.parameterizations.generator import GeneratorImages, with_source

@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.scheduling.devices import MOST_WORKERS, find_devices, resolve_precision
-from pipeline.settings.executors import LocalSettings, RaySettings, SlurmSettings
+from pipeline.settings.executors import CustomSettings, LocalSettings, RaySettings, SlurmSettings
 
 
 def test_devices_of_this_machine_are_those_that_are_named() -> None:
@@ -19,12 +19,15 @@ def test_devices_of_a_cluster_are_one_per_worker() -> None:
     assert find_devices(SlurmSettings(jobs=3)) == ["cuda"] * 3
     assert find_devices(RaySettings(workers=2, gpus=0)) == ["cpu"] * 2
     assert find_devices(RaySettings()) == ["cuda"]
+    assert find_devices(CustomSettings(target="m.X", workers=2)) == ["cuda"] * 2
+    assert find_devices(CustomSettings(target="m.X", gpus=0)) == ["cpu"]
 
 
 @pytest.mark.parametrize("count", [MOST_WORKERS + 1, 2**62])
 def test_more_workers_than_a_cluster_takes_are_refused(count: int) -> None:
     assert len(find_devices(SlurmSettings(jobs=MOST_WORKERS))) == MOST_WORKERS
-    for settings in (SlurmSettings(jobs=count), RaySettings(workers=count)):
+    custom = CustomSettings(target="m.X", workers=count)
+    for settings in (SlurmSettings(jobs=count), RaySettings(workers=count), custom):
         with pytest.raises(UserError, match=f"executor={settings.name} is asked for {count}"):
             find_devices(settings)
 

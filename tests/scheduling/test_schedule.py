@@ -12,12 +12,8 @@ from toys import layer_info, make_plan, make_result, make_sweep
 from pipeline.errors import EXIT_OK, UserError
 from pipeline.executors.base import RUNNING, Handle, Request, State
 from pipeline.jobs import Shard
-from pipeline.scheduling.schedule import (
-    Outcome,
-    Scheduler,
-    WorkerTime,
-    device_times,
-)
+from pipeline.scheduling.outcome import Outcome
+from pipeline.scheduling.schedule import Scheduler
 from pipeline.scheduling.stages import stages
 from pipeline.settings.executors import LocalSettings
 from pipeline.store.folder import OutputFolder, prepare
@@ -174,12 +170,3 @@ def test_the_time_of_every_worker_is_kept_also_of_those_that_die(folder: OutputF
     _, outcome = run_script(folder, crash)
     assert [(time.device, time.busy) for time in outcome.times] == [("cpu", 0.25)] * 3
     assert all(0 < time.alive < 60 for time in outcome.times)
-
-
-def test_busy_share_is_of_the_wall_time_of_every_slot() -> None:
-    times = [WorkerTime("cpu", 8.0, 6.0), WorkerTime("cpu", 8.0, 4.0), WorkerTime("cuda:1", 5, 2)]
-    told = device_times(["cpu", "cpu", "cuda:0", "cuda:1"], times, wall=10.0)
-    assert list(told) == ["cpu", "cuda:0", "cuda:1"]
-    assert told["cpu"] == {"slots": 2, "workers": 2, "alive": 16, "busy": 10, "busy_share": 0.5}
-    assert told["cuda:0"] == {"slots": 1, "workers": 0, "alive": 0, "busy": 0, "busy_share": 0}
-    assert told["cuda:1"]["busy_share"] == 0.2

@@ -43,6 +43,7 @@ NEEDED = {
         "parameterization.latent=[8]",
     ],
     "objective=custom": ["objective.function=mymodule.score"],
+    "executor=custom": ["executor.target=mymodule.Mine"],
     "figure=again": ["figure.path=figure.pdf"],
     "objective=joint": ["objective.terms=[{layer: conv1}, {layer: conv2, weight: -1}]"],
 }
@@ -186,6 +187,9 @@ MISTAKES = [
     ("dataset=folder; dataset.bottom=-1", ["dataset", "bottom must be 0 to 1000"]),
     ("dataset=torchvision; dataset.reference=99", ["dataset", "reference must be 100 or more"]),
     ("dataset=torchvision; dataset.name=fodler", ["dataset.name", "choose from: folder"]),
+    ("executor=custom; executor.target=''", ["executor", "target must name a callable"]),
+    ("executor=custom; executor.target=m.X; executor.workers=0", ["workers must be 1 or more"]),
+    ("executor=custom; executor.target=m.X; executor.gpus=2", ["gpus must be 0 or 1, not 2"]),
     ("executor.attempts=0", ["executor", "attempts must be 1 or more"]),
     ("batch_size=aut", ["batch_size must be a whole number or 'auto', not 'aut'"]),
     ("batch_size=0", ["batch_size must be 1 or more"]),

@@ -36,6 +36,7 @@ def test_values_are_those_of_the_atlas_to_the_last_bit(layer: Layer) -> None:
     assert (data["channels"], data["seeds"]) == ([3, 17, 30], [3, 5])
     assert data["variants"] == ["positive", "negative"]
     assert [data["perSheet"], data["columns"], data["tile"]] == [64, 8, [16, 16]]
+    assert data["previewColumns"] == 2
     for told in data["statistics"]:
         values = np.asarray(told["values"], dtype=layer[told["name"]].dtype)
         assert np.array_equal(values, layer[told["name"]]), told["name"]

@@ -1,6 +1,7 @@
 """The site in a real browser: from disk, without a request that leaves it, for everybody."""
 
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,6 +14,7 @@ from PIL import Image
 
 from pipeline.reader import Atlas, Layer
 from pipeline.site.layer_data import leads
+from pipeline.store.folder import OutputFolder
 
 A = "block.a"
 VIEWS = {
@@ -51,18 +53,41 @@ def test_a_channel_shows_its_seeds_numbers_curve_photographs_and_kin(visit: Visi
     assert {"activation", "agreement", "photographs: mean"} <= statistics.keys()
 
 
+CHANNELS = (0, 9, 77, 127)
+"""Places on sheets of 64; each family of channels is of another grey."""
+
+
 def test_the_tile_of_a_channel_is_its_image(visit: Visit, atlas: Atlas) -> None:
-    layer = atlas["toy/block.a"]
-    for channel in (0, 9, 77, 127):  # places on sheets of 64; each family is of another grey
+    for channel in CHANNELS:
         visit.go(at(A, channel, "seed=0"))
-        visit.until(PORTRAIT_IS_THERE)
-        box = visit.page.locator(".portrait").bounding_box()
-        shot = visit.page.screenshot(clip=box)
-        assert abs(mean_of(shot) - layer.image(channel).mean()) < 6, channel
+        visit.until(f"{BACKGROUND}.includes('/tiles-0-0-')")
+        assert shown(visit) == pytest.approx(atlas["toy/block.a"].image(channel).mean(), abs=6)
 
 
-PORTRAIT_IS_THERE = """sheets.want(
-  document.querySelector(".portrait").style.backgroundImage.slice(5, -2)).complete"""
+def test_until_its_sheet_is_there_it_is_shown_in_small(
+    browser: object, browsed: OutputFolder, atlas: Atlas, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(browsed.site, tmp_path / "site")
+    for sheet in copy.rglob("tiles-*.jpg"):
+        sheet.unlink()
+    visit = Visit.begin(browser, copy / "index.html")
+    visit.reset()
+    for channel in CHANNELS:
+        visit.go(at(A, channel, "seed=7"))
+        visit.until("sheets.isThere(" + BACKGROUND + ".split('\"')[1])")
+        assert "/preview-1-0.jpg" in visit.page.evaluate(BACKGROUND), channel
+        image = atlas["toy/block.a"].image(channel, 7)
+        assert shown(visit) == pytest.approx(image.mean(), abs=6)
+    visit.end()
+
+
+BACKGROUND = "document.querySelector('.portrait').style.backgroundImage"
+
+
+def shown(visit: Visit) -> float:
+    """The mean grey of a channel's image, as it is on the screen."""
+    box = visit.page.locator(".portrait").bounding_box()
+    return mean_of(visit.page.screenshot(clip=box))
 
 
 def mean_of(png: bytes) -> float:

@@ -43,6 +43,18 @@ def test_a_tile_is_where_its_channel_is_on_its_sheet(tmp_path: Path, size: tuple
     assert sheet.shape == (height, COLUMNS * width, 3)
 
 
+@pytest.mark.parametrize("size", [(16, 16), (50, 80)])
+def test_all_images_of_a_seed_are_there_in_small(tmp_path: Path, size: tuple[int, int]) -> None:
+    folder, images = written(tmp_path, size, 10, seeds=(0, 4))
+    preview = pixels(folder / "preview-1-0.jpg")
+    width, height = fitted(size, 32)
+    assert preview.shape == (3 * height, 4 * width, 3)
+    for channel in (0, 3, 4, 9):
+        y, x = divmod(channel, 4)
+        tile = preview[y * height : (y + 1) * height, x * width : (x + 1) * width]
+        assert abs(tile[2:-2, 2:-2].mean() - images[channel, 1].mean()) < 4
+
+
 def test_images_that_are_larger_than_tiles_are_there_on_their_own(tmp_path: Path) -> None:
     folder, images = written(tmp_path, (200, 300), 2)
     assert pixels(folder / "tiles-0-0-0.jpg").shape == (107, COLUMNS * TILE, 3)

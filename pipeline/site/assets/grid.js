@@ -24,6 +24,8 @@ function gridView(view, place, { model, layer }, data) {
   return wall;
 }
 
+const afterFrame = (work) => requestAnimationFrame(() => setTimeout(work));
+
 class Wall {
   constructor(layer, data, rows, place) {
     Object.assign(this, { layer, data, rows, place });
@@ -75,7 +77,12 @@ class Wall {
     for (const each of this.made.values()) each.remove();
     this.made.clear();
     if (before) this.show(before);
+    this.margin = 0;
     this.fill();
+    afterFrame(() => {
+      this.margin = innerHeight;
+      this.fill();
+    });
   }
 
   // The first channel in the window, by its place.
@@ -84,12 +91,13 @@ class Wall {
     return above > 0 ? Math.floor(above / this.step) * this.columns : 0;
   }
 
+  // Make the tiles in the window, and those in a margin above and below it.
   fill() {
     const top = -this.list.getBoundingClientRect().top;
-    const from = Math.max(0, Math.floor((top - innerHeight) / this.step)) * this.columns;
+    const from = Math.max(0, Math.floor((top - this.margin) / this.step)) * this.columns;
     const to = Math.min(
       this.rows.length,
-      Math.ceil((top + 2 * innerHeight) / this.step) * this.columns,
+      Math.ceil((top + innerHeight + this.margin) / this.step) * this.columns,
     );
     for (const [place, each] of this.made) {
       if ((place < from || place >= to) && place !== this.focus) {

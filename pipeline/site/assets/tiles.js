@@ -4,39 +4,46 @@
 const sheets = (() => {
   const pictures = new Map();
 
+  const series = (data, row, options) => `${seedOf(data, row, options)}-${variantOf(data, options)}`;
+
   function address(layer, data, row, options) {
-    const seed = seedOf(data, row, options);
     const number = Math.floor(row / data.perSheet);
-    return layerAtlas.address(`${layer.folder}/tiles-${seed}-${variantOf(data, options)}-${number}.jpg`);
+    return layerAtlas.address(`${layer.folder}/tiles-${series(data, row, options)}-${number}.jpg`);
   }
 
-  // A sheet that was asked for stays in memory, packed as it came.
-  function want(source) {
-    let picture = pictures.get(source);
-    if (!picture) {
-      picture = new Image();
+  const preview = (layer, data, row, options) =>
+    layerAtlas.address(`${layer.folder}/preview-${series(data, row, options)}.jpg`);
+
+  // A picture that was asked for stays in memory, packed as it came.
+  function ready(source) {
+    if (!pictures.has(source)) {
+      const picture = new Image();
       picture.decoding = "async";
+      const wanted = { picture, there: false };
+      wanted.ready = new Promise((done) => (picture.onload = picture.onerror = done)).then(
+        () => (wanted.there = picture.naturalWidth > 0),
+      );
       picture.src = source;
-      pictures.set(source, picture);
+      pictures.set(source, wanted);
     }
-    return picture;
+    return pictures.get(source).ready;
   }
+
+  const isThere = (source) => Boolean(pictures.get(source)?.there);
 
   // Sheets of the first rows, one after the other, while there is nothing else to do.
   function wantAll(layer, data, rows, options, goesOn) {
     const sources = [...new Set(rows.map((row) => address(layer, data, row, options)))];
     const next = () => {
       const source = sources.shift();
-      if (!source || !goesOn()) return;
-      const picture = want(source);
-      picture.decode().catch(() => {}).finally(() => soon(next));
+      if (source && goesOn()) ready(source).finally(() => soon(next));
     };
     soon(next);
   }
 
   const soon = (work) => (window.requestIdleCallback || window.setTimeout)(work);
 
-  return { address, want, wantAll };
+  return { address, preview, ready, isThere, wantAll };
 })();
 
 const hasImage = (word) => word !== "failed" && word !== "missing";
@@ -54,16 +61,37 @@ function thumbnail(layer, data, row, options) {
   return made;
 }
 
+// In small at once, and as it is as soon as its sheet is there: a browser shows nothing new while a
+// picture that it knows of is not decoded.
 function showTile(made, layer, data, row, options) {
   const source = sheets.address(layer, data, row, options);
-  sheets.want(source);
+  const preview = sheets.preview(layer, data, row, options);
   const first = Math.floor(row / data.perSheet) * data.perSheet;
-  const down = Math.ceil(Math.min(data.perSheet, data.channels.length - first) / data.columns);
-  const x = (row - first) % data.columns;
-  const y = Math.floor((row - first) / data.columns);
-  made.style.backgroundImage = `url("${source}")`;
-  made.style.backgroundSize = `${100 * data.columns}% ${100 * down}%`;
-  made.style.backgroundPosition = `${part(x, data.columns)}% ${part(y, down)}%`;
+  const count = Math.min(data.perSheet, data.channels.length - first);
+  const tile = part(source, row - first, count, data.columns);
+  if (sheets.isThere(source)) return lay(made, [tile]);
+  const small = part(preview, row, data.channels.length, data.previewColumns);
+  lay(made, [small]);
+  Promise.all([sheets.ready(preview), sheets.ready(source)]).then(() => {
+    if (sheets.isThere(source)) lay(made, [tile, small]);
+  });
 }
 
-const part = (place, count) => (count > 1 ? (100 * place) / (count - 1) : 0);
+// One of so many tiles of a picture, as a background.
+function part(source, place, count, columns) {
+  const rows = Math.ceil(count / columns);
+  return {
+    image: `url("${source}")`,
+    size: `${100 * columns}% ${100 * rows}%`,
+    position: `${along(place % columns, columns)}% ${along(Math.floor(place / columns), rows)}%`,
+  };
+}
+
+const along = (place, count) => (count > 1 ? (100 * place) / (count - 1) : 0);
+
+function lay(made, backgrounds) {
+  const all = (key) => backgrounds.map((each) => each[key]).join(", ");
+  made.style.backgroundImage = all("image");
+  made.style.backgroundSize = all("size");
+  made.style.backgroundPosition = all("position");
+}

@@ -1,25 +1,9 @@
-"""The atlas for those who look at it: models, layers and images by name, read only when asked for.
+"""Models and their layers: images, statistics and photographs of channels."""
 
-    from pipeline import open_atlas
-
-    atlas = open_atlas("outputs/demo")
-    layer = atlas["demo/conv6"]
-    layer.strongest(8)                    # channels, by robust activation
-    layer.image(17)                       # (H, W, 3) uint8
-    layer.to_xarray()                     # labelled arrays, if xarray is installed
-
-Nothing but `atlas.h5` is read, which may come from somebody else: links out of the file and arrays
-that are not plain numbers or texts are not followed.
-"""
-
-import base64
-import html
 import io
 import json
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import h5py
@@ -27,111 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.collate.drawing import in_colour
 from pipeline.errors import UserError, unknown
 from pipeline.jobs import STATUS
+from pipeline.reader.notebook import sheet
+from pipeline.reader.own_file import groups, is_data, name_of, own
 
 if TYPE_CHECKING:
     import xarray
-
-SCHEMA = "layer-atlas/1"
 
 _JOB_AXES = ("channel", "seed", "variant")
 _NO_STATISTICS = {"status", "best_seed_index"}
 """Codes and places: what they stand for is told by other means."""
 
-
-def open_atlas(path: str | Path) -> "Atlas":
-    """Open an atlas.
-
-    Args:
-        path: an `atlas.h5`, or the output folder that it is in.
-    Raises:
-        UserError: there is none, or it is not one.
-    """
-    file = Path(path).expanduser()
-    if file.is_dir():
-        file = file / "atlas.h5"
-    try:
-        opened = h5py.File(file, "r")
-        schema = str(opened.attrs["schema"])
-    except FileNotFoundError:
-        raise UserError(f"there is no {str(file)!r}; `atlas collate name=...` makes it.") from None
-    except (OSError, KeyError) as error:
-        raise UserError(f"{str(file)!r} is no readable atlas: {error}.") from error
-    if schema != SCHEMA:
-        opened.close()
-        raise UserError(f"{str(file)!r} is of schema {schema!r}, not {SCHEMA!r}.")
-    return Atlas(file, opened)
-
-
-class Atlas(Mapping[str, "Layer"]):
-    """Layers by `model/layer`, in the order in which they were planned."""
-
-    def __init__(self, path: Path, file: h5py.File) -> None:
-        self.path, self._file = path, file
-
-    def __enter__(self) -> "Atlas":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file; arrays that were read stay."""
-        self._file.close()
-
-    @cached_property
-    def models(self) -> dict[str, "Model"]:
-        """Models by their labels."""
-        models = (Model(group) for group in _groups(self._file))
-        return {model.name: model for model in models}
-
-    @cached_property
-    def _layers(self) -> dict[str, "Layer"]:
-        layers = (layer for model in self.models.values() for layer in model.layers.values())
-        return {layer.title: layer for layer in layers}
-
-    def __getitem__(self, title: str) -> "Layer":
-        """The layer that is called `model/layer`; raises UserError, nearest names first."""
-        if title not in self._layers:
-            raise unknown("layer", title, self._layers)
-        return self._layers[title]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._layers)
-
-    def __len__(self) -> int:
-        return len(self._layers)
-
-    @property
-    def config(self) -> str:
-        """The config that it was made with, as YAML."""
-        return str(self._file.attrs["config"])
-
-    @property
-    def versions(self) -> dict[str, str]:
-        """Versions of what it was made with."""
-        return dict(json.loads(self._file.attrs["versions"]))
-
-    @property
-    def created(self) -> str:
-        """When it was collated."""
-        return str(self._file.attrs["created"])
-
-    @property
-    def content(self) -> str:
-        """Digest of what it is made of; empty if something of that was corrupt."""
-        return str(self._file.attrs.get("content", ""))
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows: every layer."""
-        rows = "".join(f"<li>{html.escape(repr(layer))}</li>" for layer in self._layers.values())
-        return f"<p>Atlas {html.escape(str(self.path))}</p><ul>{rows}</ul>"
-
-    def __repr__(self) -> str:
-        lines = [f"Atlas {self.path}"]
-        return "\n".join([*lines, *(f"  {layer!r}" for layer in self._layers.values())])
+_SHOWN = 64
+"""Images of a layer in a notebook."""
 
 
 @dataclass(frozen=True)
@@ -143,12 +36,12 @@ class Model:
     @property
     def name(self) -> str:
         """Its label."""
-        return _name(self.group)
+        return name_of(self.group)
 
     @cached_property
     def layers(self) -> dict[str, "Layer"]:
         """Its layers by their names."""
-        layers = (Layer(self, group) for group in _groups(self.group))
+        layers = (Layer(self, group) for group in groups(self.group))
         return {layer.name: layer for layer in layers}
 
     @property
@@ -167,7 +60,7 @@ class Layer:
     @property
     def name(self) -> str:
         """Its dotted name."""
-        return _name(self.group)
+        return name_of(self.group)
 
     @property
     def title(self) -> str:
@@ -225,7 +118,7 @@ class Layer:
 
     def __contains__(self, name: str) -> bool:
         """Whether there is a dataset of this name, such as `agreement` or `dataset/top_score`."""
-        return isinstance(_own(self.group, name), h5py.Dataset)
+        return isinstance(own(self.group, name), h5py.Dataset)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         """A whole dataset; raises UserError for one that is not there, nearest names first."""
@@ -233,7 +126,7 @@ class Layer:
 
     def dataset(self, name: str) -> h5py.Dataset:
         """A dataset to be read in parts; raises UserError as `[]` does."""
-        found = _own(self.group, name)
+        found = own(self.group, name)
         if not isinstance(found, h5py.Dataset):
             raise unknown(f"dataset of {self.title}", name, self.names)
         return found
@@ -242,7 +135,7 @@ class Layer:
     def names(self) -> list[str]:
         """Names of its datasets."""
         names: list[str] = []
-        self.group.visititems(lambda name, item: names.append(name) if _is_data(item) else None)
+        self.group.visititems(lambda name, item: names.append(name) if is_data(item) else None)
         return names
 
     def row(self, channel: int) -> int:
@@ -340,24 +233,8 @@ class Layer:
     def _repr_html_(self) -> str:
         """What a notebook shows: facts, and the first images as a sheet."""
         facts = f"{self!r} · {self.facts['module_type']} · {self.model.facts['source']}"
-        return f"<p>{html.escape(facts)}</p>{self._sheet()}"
-
-    def _sheet(self, most: int = 64, side: int = 64) -> str:
-        """The first images side by side, each under its channel, as HTML that holds all of it."""
-        cells = []
-        for channel in self.channels[:most]:
-            buffer = io.BytesIO()
-            picture = Image.fromarray(in_colour(self.image(channel)))
-            picture.thumbnail((side, side))
-            picture.save(buffer, "PNG")
-            source = base64.b64encode(buffer.getvalue()).decode()
-            text = html.escape(f"{self.title} {channel}")
-            cells.append(
-                f'<figure style="display:inline-block;margin:2px;text-align:center">'
-                f'<img alt="{text}" src="data:image/png;base64,{source}">'
-                f'<figcaption style="font-size:10px">{channel}</figcaption></figure>'
-            )
-        return "".join(cells)
+        images = ((channel, self.image(channel)) for channel in self.channels[:_SHOWN])
+        return sheet(facts, self.title, images)
 
     def _texts(self, name: str) -> list[str]:
         return list(self.dataset(name).asstr()[()]) if name in self else []
@@ -383,33 +260,6 @@ def _jpeg(data: bytes) -> NDArray[np.uint8]:
         raise UserError(f"a photograph of the atlas cannot be read: {error}.") from error
 
 
-def _name(group: h5py.Group) -> str:
-    """The name of a model or layer; that of the group may have been made safe."""
-    return str(group.attrs.get("name", str(group.name).rpartition("/")[2]))
-
-
-def _groups(parent: h5py.Group) -> Iterator[h5py.Group]:
-    """The groups in a group, without those of other files."""
-    found = (_own(parent, name) for name in parent)
-    return (item for item in found if isinstance(item, h5py.Group))
-
-
-def _own(group: h5py.Group, name: str) -> Any:
-    """What lies under a name in this very file; `None` for nothing, and for what lies elsewhere."""
-    for part in name.split("/"):
-        if not isinstance(group, h5py.Group) or not isinstance(
-            group.get(part, getlink=True), h5py.HardLink
-        ):
-            return None
-        group = group[part]
-    return None if isinstance(group, h5py.Dataset) and _lies_elsewhere(group) else group
-
-
-def _lies_elsewhere(dataset: h5py.Dataset) -> bool:
-    """Whether its numbers are in another file."""
-    return bool(dataset.is_virtual or dataset.external)
-
-
 def _is_statistic(dataset: h5py.Dataset, shape: tuple[int, ...]) -> bool:
     """Whether it is of numbers, along the first axes of a shape and no others."""
     axes = [axis.label for axis in dataset.dims]
@@ -420,7 +270,3 @@ def _is_statistic(dataset: h5py.Dataset, shape: tuple[int, ...]) -> bool:
         and not h5py.h5ds.is_scale(dataset.id)
         and all(label in ("", known) for label, known in zip(axes, _JOB_AXES, strict=False))
     )
-
-
-def _is_data(item: Any) -> bool:
-    return isinstance(item, h5py.Dataset) and not _lies_elsewhere(item)
