@@ -293,8 +293,13 @@ def _expand_models(models: Any) -> Any:
 def _expand_groups(figure: Any) -> Any:
     """Groups by their names as a list, which keeps their order wherever it is written."""
     groups = figure.get("groups") if isinstance(figure, Mapping) else None
-    if not isinstance(groups, Mapping):
+    if groups is None or isinstance(groups, list):
         return figure
+    if not isinstance(groups, Mapping):
+        raise UserError(
+            f"figure.groups={groups!r} must be names with the channels of each, such as "
+            "{curves: [3, 17], colours: '0:8'}."
+        )
     listed = [{"name": str(name), "channels": which} for name, which in groups.items()]
     return {**figure, "groups": listed}
 

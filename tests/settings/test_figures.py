@@ -35,7 +35,7 @@ def test_a_figure_made_before() -> None:
         ("figure.layers=[]", "layers must not be empty"),
         ("figure.across=0", "across must be 1 or more"),
         ("figure.groups={}", "groups must not be empty"),
-        ("figure.groups=curves", "figure.groups must be"),
+        ("figure.groups=curves", "must be names with the channels of each"),
         ("figure.groups=[{name: a}]", r"figure.groups\[0\].channels is missing"),
         ("figure.groups=[{name: ' ', channels: [1]}]", "must be a text on one line, not ' '"),
         ("figure.groups=[{name: 'a\tb', channels: [1]}]", "must be a text on one line"),
