@@ -158,7 +158,7 @@ class Content:
         if axis is None:
             return ()
         groups = _in_common(lines, lambda shot: self._group(shot, axis))
-        if axis == "channels" and not groups:
+        if self._bracketed and axis == "channels" and not groups:
             raise UserError(
                 "brackets along channels of several layers hold as many in each, and these do not: "
                 "choose one layer by figure.layers, or other groups."
