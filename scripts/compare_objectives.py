@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from pipeline.ascent.bench import LayerBench, Workbench
 from pipeline.ascent.optimize import Jobs
 from pipeline.jobs import LayerInfo
-from pipeline.networks.layers import describe_layers
+from pipeline.networks.describe import describe_layers
 from pipeline.networks.models import Network, load_network
 from pipeline.numerics import rng
 from pipeline.plan import Tap

@@ -9,7 +9,7 @@ import torch
 
 from pipeline.ascent.bench import Workbench
 from pipeline.ascent.optimize import Climber, Jobs
-from pipeline.networks.layers import describe_layers
+from pipeline.networks.describe import describe_layers
 from pipeline.networks.models import load_network
 from pipeline.numerics import rng
 from pipeline.settings.config import ModelConfig

@@ -14,7 +14,7 @@ import torch
 from runs import TINY, assert_same_atlas, atlas, datasets, run_here
 
 from pipeline.ascent.bench import LayerBench, Workbench
-from pipeline.networks.layers import describe_layers
+from pipeline.networks.describe import describe_layers
 from pipeline.networks.models import load_network
 from pipeline.settings.config import ModelConfig
 from pipeline.settings.objectives import ChannelObjective

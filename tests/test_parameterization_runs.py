@@ -16,7 +16,7 @@ from toys import composed
 from pipeline.ascent.bench import LayerBench, Workbench
 from pipeline.dotted import source_digest
 from pipeline.errors import UserError
-from pipeline.networks.layers import describe_layers
+from pipeline.networks.describe import describe_layers
 from pipeline.networks.models import load_network
 from pipeline.parameterizations import make_parameterization
 from pipeline.photographs.pictures import read_picture

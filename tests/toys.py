@@ -22,7 +22,7 @@ from pipeline.jobs import (
     ShardResult,
     Task,
 )
-from pipeline.networks.layers import describe_layers
+from pipeline.networks.describe import describe_layers
 from pipeline.objectives import Objective, Surroundings, make_objective
 from pipeline.photographs.listing import Entry, Listing, look_through, write_listing
 from pipeline.plan import LayerPlan, ModelPlan, Plan, StudyPlan

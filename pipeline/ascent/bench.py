@@ -19,8 +19,8 @@ from pipeline.ascent.optimize import Ascends, Ascent, Jobs, started
 from pipeline.ascent.statistics import measure
 from pipeline.jobs import STATUS, LayerInfo
 from pipeline.networks.device_network import DeviceNetwork
-from pipeline.networks.layers import Forward
 from pipeline.networks.models import Network
+from pipeline.networks.truncate import Forward
 from pipeline.numerics import rng
 from pipeline.numerics.batches import CPU_BATCH_MULTIPLE, filled_up
 from pipeline.numerics.colours import to_bytes

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from pipeline.jobs import LayerInfo
 from pipeline.networks.fields import receptive_fields
-from pipeline.networks.layers import Forward, truncate_for_speed
 from pipeline.networks.models import DTYPES, Network
 from pipeline.networks.observe import Answer, Observer, normalised
+from pipeline.networks.truncate import Forward, truncate_for_speed
 from pipeline.numerics.colours import from_bytes, recoloured
 from pipeline.numerics.resample import resized, sources
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.jobs import LayerInfo
-from pipeline.networks.layers import reduce_layers
+from pipeline.networks.capture import reduce_layers
 
 _MOST_AT_ONCE, _PIXELS_AT_ONCE = 32, 2**22
 

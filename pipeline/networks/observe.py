@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.jobs import LayerInfo
-from pipeline.networks.layers import reduce_layers
+from pipeline.networks.capture import reduce_layers
 from pipeline.networks.models import Network
 from pipeline.numerics.batches import filled_up
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.networks.layers import Forward
+from pipeline.networks.truncate import Forward
 from pipeline.numerics import rng
 from pipeline.numerics.colours import from_bytes, recoloured
 from pipeline.photographs.jpegs import as_jpeg, joined

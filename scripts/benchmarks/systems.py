@@ -23,8 +23,8 @@ from pipeline.ascent.optimize import Jobs
 from pipeline.ascent.replay import capture
 from pipeline.jobs import LayerInfo, Series
 from pipeline.networks.architectures import IMAGENET_MEAN, IMAGENET_STD
-from pipeline.networks.layers import truncate
 from pipeline.networks.models import DTYPES, Network
+from pipeline.networks.truncate import truncate
 from pipeline.numerics import rng
 from pipeline.numerics.colours import to_bytes
 from pipeline.objectives.base import picked

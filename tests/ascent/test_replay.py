@@ -11,7 +11,7 @@ from test_invariance import EVERY_TRANSFORM, RECIPE
 from pipeline.ascent.bench import LayerBench, Workbench
 from pipeline.ascent.optimize import Ascent, Climber, Jobs
 from pipeline.ascent.replay import capture
-from pipeline.networks.layers import describe_layers
+from pipeline.networks.describe import describe_layers
 from pipeline.networks.models import load_network
 from pipeline.numerics import rng
 from pipeline.settings.config import ModelConfig

@@ -20,13 +20,16 @@ from torchvision import models as zoo
 from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformerBlockV2
 from toys import composed
 
-from pipeline import survey
 from pipeline.errors import UserError
 from pipeline.jobs import STATUS
 from pipeline.networks import models
-from pipeline.networks.layers import describe_layers, reduce_layers, truncate_for_speed
+from pipeline.networks.capture import reduce_layers
+from pipeline.networks.describe import describe_layers
 from pipeline.networks.models import Network
+from pipeline.networks.truncate import truncate_for_speed
 from pipeline.settings.config import ModelConfig
+from pipeline.survey import networks as survey_networks
+from pipeline.survey import survey
 from pipeline.tasks import base
 
 QUICK = (
@@ -194,7 +197,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Network]:
             networks.append(models.load_network(config))
         return networks[0]
 
-    for module in (survey, base):
+    for module in (survey_networks, base):
         monkeypatch.setattr(module, "load_network", load_once)
     return networks
 
@@ -249,7 +252,7 @@ def test_auxiliary_heads_are_no_layers_of_a_network_that_is_looked_at(
     name: str, size: int, layer: str
 ) -> None:
     config = composed(f"models=[{name}]", "weights=none", f"image_size={size}")
-    (found,) = survey.survey(config)
+    (found,) = survey(config)
     assert found.layers[-1].n_channels == 1000
     with pytest.raises(UserError, match=f"layer '{layer}' .* a forward pass never calls it"):
         found.choose((layer,))

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 from toys import example, random_network
 
+from pipeline.networks.describe import describe_layers
 from pipeline.networks.fields import receptive_fields
-from pipeline.networks.layers import describe_layers
 
 Axis = tuple[int, int, int]
 """Kernel, stride and padding along one axis."""

@@ -4,17 +4,18 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from nets import Branches, in_place, residual
 from torch import Tensor, nn
 from toys import colour_reader, example, layer_of, make_recipe, random_network
 
 from pipeline.ascent.bench import Workbench
 from pipeline.jobs import LayerInfo
-from pipeline.networks.layers import describe_layers, truncate
+from pipeline.networks.describe import describe_layers
 from pipeline.networks.models import Network, load_network
 from pipeline.networks.observe import Answer, Observer, normalised
+from pipeline.networks.truncate import truncate
 from pipeline.numerics.colours import from_bytes
 from pipeline.settings.config import ModelConfig
-from tests.networks.test_layers import Branches, in_place, residual
 
 SIZE = 48
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from test_survey import configured
 
 from pipeline.errors import UserError
 from pipeline.networks.models import Network, load_network
 from pipeline.settings.config import ModelConfig
 from pipeline.survey import survey
+from tests.survey.test_networks import configured
 
 timm = pytest.importorskip("timm", reason="timm is not installed")
 

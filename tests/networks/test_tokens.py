@@ -4,15 +4,18 @@ from typing import Any
 
 import pytest
 import torch
+from nets import Tokens, TokensFirst
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 from toys import example, layer_of, random_network
 
 from pipeline.errors import UserError
 from pipeline.networks.activations import prefix_tokens
+from pipeline.networks.capture import reduce_layers
+from pipeline.networks.describe import describe_layers
 from pipeline.networks.fields import receptive_fields
-from pipeline.networks.layers import describe_layers, match_layers, reduce_layers, truncate
-from tests.networks.test_layers import Tokens, TokensFirst
+from pipeline.networks.layers import match_layers
+from pipeline.networks.truncate import truncate
 
 SIZE = 16
 

@@ -12,7 +12,7 @@ from test_invariance import RECIPE
 
 from pipeline.ascent.bench import LayerBench, Workbench
 from pipeline.jobs import LayerInfo
-from pipeline.networks.layers import describe_layers
+from pipeline.networks.describe import describe_layers
 from pipeline.networks.models import Network, load_network
 from pipeline.plan import Tap
 from pipeline.settings.config import ModelConfig

@@ -16,7 +16,7 @@ from toys import STILL
 
 from pipeline.ascent.bench import LayerBench, Workbench
 from pipeline.jobs import STATUS
-from pipeline.networks.layers import describe_layers
+from pipeline.networks.describe import describe_layers
 from pipeline.networks.models import load_network
 from pipeline.numerics.colours import from_bytes
 from pipeline.settings.config import ModelConfig

@@ -14,8 +14,9 @@ from toys import composed, layer_of, make_recipe, pointwise, random_network
 
 from pipeline.ascent.bench import Workbench
 from pipeline.errors import UserError
-from pipeline.networks.layers import Forward, describe_layers
+from pipeline.networks.describe import describe_layers
 from pipeline.networks.models import load_network
+from pipeline.networks.truncate import Forward
 from pipeline.numerics import rng
 from pipeline.objectives.base import picked
 from pipeline.settings.config import ModelConfig

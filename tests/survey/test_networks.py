@@ -195,7 +195,8 @@ def coloured(colours: int) -> torch.nn.Module:
 def entry(colours: int, numbers: int | None = None) -> str:
     """A network that takes so many colours, with so many numbers of its preprocessing."""
     told = "" if numbers is None else f", mean: {[0.5] * numbers}, std: {[0.25] * numbers}"
-    return f"{{name: net, target: test_survey.coloured, args: {{colours: {colours}}}{told}}}"
+    target = f"target: tests.survey.test_networks.coloured, args: {{colours: {colours}}}"
+    return f"{{name: net, {target}{told}}}"
 
 
 @pytest.mark.parametrize("colours", [1, 2, 5])
@@ -219,7 +220,9 @@ def unfolded() -> torch.nn.Module:
 
 
 def test_convolution_that_takes_no_colours_is_not_taken_for_one_that_does() -> None:
-    message = told("{name: net, target: test_survey.unfolded, input_size: 16}", "layers=['1']")
+    message = told(
+        "{name: net, target: tests.survey.test_networks.unfolded, input_size: 16}", "layers=['1']"
+    )
     assert "cannot take images of 16 x 16 px" in message
     assert "convolution takes" not in message
 

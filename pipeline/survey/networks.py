@@ -1,0 +1,138 @@
+"""Each network of a sweep, loaded and looked at."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import UserError
+from pipeline.jobs import LayerInfo
+from pipeline.networks.describe import describe_layers
+from pipeline.networks.layers import OUTPUT, match_layers
+from pipeline.networks.models import Network, load_network
+from pipeline.photographs.pictures import picture_size
+from pipeline.plan import LARGEST_PICTURE, LeftOut
+from pipeline.settings.config import Config, ModelConfig
+from pipeline.settings.paths import user_file
+from pipeline.survey.left_out import check_some_are_left, unless_unusable
+
+SMALLEST_IMAGE = 16
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A loaded network and what one forward pass told about it."""
+
+    network: Network
+    image_size: tuple[int, int]
+    """Height and width of the images."""
+    layers: list[LayerInfo]
+    """Every layer that has channels."""
+
+    @property
+    def example(self) -> Tensor:
+        """Normalised noise (1, C, H, W) of the size that the network is given."""
+        return self.network.example(self.network.seen_size(self.image_size))
+
+    def choose(self, patterns: tuple[str, ...]) -> list[LayerInfo]:
+        """The layers that the patterns choose; raises UserError."""
+        return match_layers(patterns, self.layers, self.network.module, self.network.label)
+
+
+def survey(config: Config) -> list[Survey | LeftOut]:
+    """Load and describe every model of the sweep; raises UserError."""
+    found = [unless_unusable(m, partial(_survey_model, m, config)) for m in config.models]
+    check_some_are_left(found, config)
+    return found
+
+
+def _survey_model(model: ModelConfig, config: Config) -> Survey:
+    network = load_network(model)
+    size = _image_size(config, network)
+    if min(size) < SMALLEST_IMAGE:
+        raise UserError(
+            f"images of {size[0]} x {size[1]} px are too small; image_size must be "
+            f"{SMALLEST_IMAGE} or more."
+        )
+    colours = len(network.mean)
+    if size[0] * size[1] * colours >= LARGEST_PICTURE:
+        raise UserError(
+            f"images of {size[0]} x {size[1]} px and {colours} colours are too large; choose a "
+            "smaller image_size."
+        )
+    network, layers = _described(network, size, config.class_token)
+    _check_categories(network, model, layers)
+    return Survey(network, size, layers)
+
+
+def _described(
+    network: Network, size: tuple[int, int], class_token: bool
+) -> tuple[Network, list[LayerInfo]]:
+    """The layers, and the network, which may take no size but its own; raises UserError."""
+    own = (network.input_size, network.input_size)
+    try:
+        return network, describe_layers(network.module, network.example(size), class_token)
+    except Exception as error:
+        # Networks that merely cannot take small images take larger ones.
+        if _takes(network, own) and not _takes(network, (2 * own[0], 2 * own[1])):
+            fixed = replace(network, fixed_size=network.input_size)
+            return fixed, describe_layers(network.module, network.example(own), class_token)
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        told = _other_colours(network, size, own) or too_small(network, size, reason)
+        raise UserError(told) from error
+
+
+@torch.no_grad()
+def _takes(network: Network, size: tuple[int, int]) -> bool:
+    """Whether a network takes images of a size."""
+    try:
+        network.module(network.example(size))
+    except Exception:  # noqa: BLE001 - why not is told when the network is described
+        return False
+    return True
+
+
+def _check_categories(network: Network, model: ModelConfig, layers: list[LayerInfo]) -> None:
+    """A file of the user's own names as many classes as the output has; raises UserError."""
+    names = len(network.categories)
+    classes = next((layer.n_channels for layer in layers if layer.name == OUTPUT), 0)
+    if model.categories is not None and names != classes:
+        raise UserError(
+            f"categories {model.categories!r} names {names} classes, but the output of model "
+            f"{network.label!r} has {classes or 'no channels'}; give one name per line for each."
+        )
+
+
+def _image_size(config: Config, network: Network) -> tuple[int, int]:
+    """Height and width of the images that are made for a network."""
+    size = config.image_size or network.input_size
+    if size == "photograph":
+        assert config.photograph is not None
+        return picture_size(user_file(config.photograph, "the picture file"))
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def _other_colours(network: Network, *sizes: tuple[int, int]) -> str | None:
+    """What to do if the network takes as many colours as its first convolution, and not these."""
+    first = next((m for m in network.module.modules() if isinstance(m, nn.Conv2d)), None)
+    colours = first.in_channels if first is not None else len(network.mean)
+    other = replace(network, mean=(0.0,) * colours)
+    if colours == len(network.mean) or not any(_takes(other, size) for size in sizes):
+        return None
+    mean, std = ([value] * colours for value in (0.5, 0.25))
+    return (
+        f"model {network.label!r} cannot take images of {len(network.mean)} colours: its first "
+        f"convolution takes {colours}. Give the mean and std of its training images, with "
+        f"{colours} numbers each: models=[{{..., mean: {mean}, std: {std}}}]."
+    )
+
+
+def too_small(network: Network, size: tuple[int, int], reason: str) -> str:
+    """What to say of images that are too small for a network."""
+    return (
+        f"model {network.label!r} cannot take images of {size[0]} x {size[1]} px and "
+        f"{len(network.mean)} colours: {reason}. Set image_size (its own input size is "
+        f"{network.input_size}); it must take a batch of images with as many colours as mean and "
+        "std have numbers."
+    )
