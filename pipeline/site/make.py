@@ -21,11 +21,11 @@ _ASSETS = _HERE / "assets"
 _DIGITS = 16
 """Of the digest that names the folder of a site."""
 
-SCRIPTS = (
-    *("data", "index", "elements", "routes", "order", "tiles", "curve"),
+_SCRIPTS = (
+    *("data", "elements", "routes", "order", "tiles", "curve"),
     *("overview", "grid", "channel", "search", "help", "start"),
 )
-"""In the order in which browsers run them; `index` is data, the others are the same for all."""
+"""What `site.js` consists of, in order: browsers take a file much sooner than twelve."""
 
 
 def make_site(folder: OutputFolder) -> Path:
@@ -61,12 +61,13 @@ def _page(title: str, folder: str) -> str:
     templates = FileSystemLoader(_HERE / "templates")
     environment = Environment(loader=templates, autoescape=True, undefined=StrictUndefined)
     page = environment.get_template("index.html.jinja")
-    return page.render(title=title, folder=folder, scripts=SCRIPTS)
+    return page.render(title=title, folder=folder)
 
 
 def _write_all(files: SiteFiles, atlas: Atlas, title: str) -> None:
-    for path in sorted(_ASSETS.iterdir()):
-        files.write(path.name, path.read_bytes())
+    for name in ("style.css", "icon.svg"):
+        files.write(name, (_ASSETS / name).read_bytes())
+    files.write("site.js", b"\n".join((_ASSETS / f"{n}.js").read_bytes() for n in _SCRIPTS))
     number = 0
     models = []
     for model in atlas.models.values():

@@ -90,14 +90,14 @@ def test_what_is_damaged_is_made_again(copied: OutputFolder, harm: object) -> No
     shown(copied)
 
 
-@pytest.mark.parametrize("after", [0, 3, 22])
+@pytest.mark.parametrize("share", [0, 0.3, 0.9])
 def test_who_dies_on_the_way_leaves_the_site_from_before(
-    copied: OutputFolder, after: int, monkeypatch: pytest.MonkeyPatch
+    copied: OutputFolder, share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_site(copied)
     before = shown(copied)
     change(copied)
-    writes = iter(range(after))
+    writes = iter(range(int(share * len(list(before.rglob("*.*"))))))
     real = SiteFiles.write
 
     def write(self: SiteFiles, name: str, data: bytes) -> None:

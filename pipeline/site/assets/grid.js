@@ -33,7 +33,7 @@ class Wall {
     this.list = element("ul.wall", { "aria-label": "Channels" });
     this.made = new Map();
     this.focus = 0;
-    this.onscroll = () => this.fill();
+    this.onscroll = () => this.fill(innerHeight);
     this.onresize = () => this.measure();
   }
 
@@ -77,12 +77,9 @@ class Wall {
     for (const each of this.made.values()) each.remove();
     this.made.clear();
     if (before) this.show(before);
-    this.margin = 0;
-    this.fill();
-    afterFrame(() => {
-      this.margin = innerHeight;
-      this.fill();
-    });
+    this.fill(0);
+    const shown = [...this.made.keys()].map((place) => this.rows[place]);
+    sheets.allReady(this.layer, this.data, shown, this.place.options).then(() => afterFrame(this.onscroll));
   }
 
   // The first channel in the window, by its place.
@@ -92,12 +89,12 @@ class Wall {
   }
 
   // Make the tiles in the window, and those in a margin above and below it.
-  fill() {
+  fill(margin) {
     const top = -this.list.getBoundingClientRect().top;
-    const from = Math.max(0, Math.floor((top - this.margin) / this.step)) * this.columns;
+    const from = Math.max(0, Math.floor((top - margin) / this.step)) * this.columns;
     const to = Math.min(
       this.rows.length,
-      Math.ceil((top + innerHeight + this.margin) / this.step) * this.columns,
+      Math.ceil((top + innerHeight + margin) / this.step) * this.columns,
     );
     for (const [place, each] of this.made) {
       if ((place < from || place >= to) && place !== this.focus) {
@@ -168,7 +165,7 @@ class Wall {
     this.made.get(this.focus)?.firstChild.setAttribute("tabindex", "-1");
     this.focus = place;
     this.show(place);
-    this.fill();
+    this.fill(innerHeight);
     const link = this.tile(place).firstChild;
     link.setAttribute("tabindex", "0");
     link.focus({ preventScroll: true });

@@ -72,6 +72,7 @@ async function show() {
 // The data that a view needs.
 async function loaded(place, target) {
   if (!target || !target.layer) return [];
+  if (place.channel === undefined) sheets.expect(target.layer);
   const data = await layerAtlas.load(`${target.layer.folder}/layer`);
   if (place.channel === undefined) return [data];
   const row = data.channels.indexOf(place.channel);
@@ -187,11 +188,14 @@ document.getElementById("skip").addEventListener("click", (event) => {
 });
 showTheme(theme());
 addEventListener("hashchange", show);
-layerAtlas
-  .load("index")
-  .then(({ created }) => {
-    const day = created.slice(0, 10);
-    document.getElementById("foot").append(`Layer Atlas${day ? ` · collated ${day}` : ""}`);
-    return show();
-  })
-  .catch((error) => main.append(element("p.notice", {}, error.message)));
+// By then its script has run.
+addEventListener("DOMContentLoaded", () =>
+  layerAtlas
+    .load("index")
+    .then(({ created }) => {
+      const day = created.slice(0, 10);
+      document.getElementById("foot").append(`Layer Atlas${day ? ` · collated ${day}` : ""}`);
+      return show();
+    })
+    .catch((error) => main.append(element("p.notice", {}, error.message))),
+);

@@ -31,11 +31,21 @@ const sheets = (() => {
 
   const isThere = (source) => Boolean(pictures.get(source)?.there);
 
+  // What a grid most likely begins with, while nothing is known of its layer but the folder.
+  const expect = (layer) => ready(layerAtlas.address(`${layer.folder}/preview-0-0.jpg`));
+
+  const sources = (layer, data, rows, options) => [
+    ...new Set(rows.map((row) => address(layer, data, row, options))),
+  ];
+
+  const allReady = (layer, data, rows, options) =>
+    Promise.all(sources(layer, data, rows, options).map(ready));
+
   // Sheets of the first rows, one after the other, while there is nothing else to do.
   function wantAll(layer, data, rows, options, goesOn) {
-    const sources = [...new Set(rows.map((row) => address(layer, data, row, options)))];
+    const waiting = sources(layer, data, rows, options);
     const next = () => {
-      const source = sources.shift();
+      const source = waiting.shift();
       if (source && goesOn()) ready(source).finally(() => soon(next));
     };
     soon(next);
@@ -43,7 +53,7 @@ const sheets = (() => {
 
   const soon = (work) => (window.requestIdleCallback || window.setTimeout)(work);
 
-  return { address, preview, ready, isThere, wantAll };
+  return { address, preview, expect, ready, isThere, allReady, wantAll };
 })();
 
 const hasImage = (word) => word !== "failed" && word !== "missing";
