@@ -28,7 +28,8 @@ _GEOMETRY = """() => ({
 
 _SHARP = 0.5
 """Most mean difference of a frame's pixels from what the view becomes in the end."""
-_SETTLED = "now.wall && now.shown === now.asked"
+_IS_VIEWED = """() => [...document.querySelectorAll(".wall .picture")]
+  .some((each) => each.style.backgroundImage.includes("/tiles-"))"""
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,10 @@ def first_view(index: Path, address: str, size: tuple[int, int]) -> FirstView:
 
 
 def scroll(index: Path, address: str, size: tuple[int, int]) -> Scrolled:
-    """Turn the wheel to the end of a grid as soon as it is there."""
+    """Turn the wheel to the end of a grid as soon as its first tiles are there."""
     with _page(size) as page:
         page.goto(index.resolve().as_uri() + address)
-        while not page.evaluate(_SETTLED):
+        while not page.evaluate(_IS_VIEWED):
             page.wait_for_timeout(5)
         film = _Film(page)
         page.mouse.move(size[0] / 2, size[1] / 2)
