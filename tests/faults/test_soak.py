@@ -7,9 +7,8 @@ import pytest
 from soak import Soak
 
 
-@pytest.mark.parametrize(
-    ("n_kills", "n_seeds"), [(1, 1), pytest.param(100, 80, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("n_kills", "n_seeds"), [(1, 1), (100, 80)])
 def test_random_kills_lose_nothing_and_change_nothing(
     n_kills: int, n_seeds: int, tmp_path: Path
 ) -> None:
