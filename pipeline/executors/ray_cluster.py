@@ -24,6 +24,14 @@ JOIN_SECONDS = 60
 
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
 
+_ALONE: dict[str, Any] = {
+    # Workers hand nothing on through Ray's memory, of which it takes a third by default.
+    "object_store_memory": 100_000_000,
+    # By default workers come after everything else on the machine, Ray's own services included.
+    "_system_config": {"worker_niceness": 0},
+}
+"""How Ray is started where it serves nobody else."""
+
 _ADDRESSES = (
     "HOST:PORT and auto join a cluster that this machine is a node of (`ray start "
     "--address=HOST:PORT`), ray://HOST:10001 joins from any machine, local starts Ray here"
@@ -82,8 +90,7 @@ def _keeping_signals() -> Iterator[None]:
 
 def _start(ray: Any, settings: RaySettings) -> None:
     try:
-        # Workers hand nothing on through Ray's memory, of which it takes a third by default.
-        ray.init("local", include_dashboard=False, object_store_memory=100_000_000, **_QUIET)
+        ray.init("local", include_dashboard=False, **_ALONE, **_QUIET)
     except Exception as error:  # Ray raises that itself, when it does not start in time
         raise UserError(
             f"Ray does not start on this machine: {shorten(str(error), 600)}"
