@@ -78,4 +78,5 @@ def _heed_signals() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's business
     # A worker that hangs or crashes outside Python says at least where it was.
     faulthandler.enable()
-    faulthandler.register(signal.SIGTERM, chain=True)
+    # Of this thread alone: others go on meanwhile, and looking at their stacks may crash.
+    faulthandler.register(signal.SIGTERM, all_threads=False, chain=True)

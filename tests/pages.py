@@ -38,9 +38,14 @@ class Visit:
         page.on("pageerror", lambda error: visit.wrong.append(f"uncaught: {error}"))
         page.on("dialog", lambda dialog: visit.wrong.append(f"dialog: {dialog.message}"))
         page.on("request", visit.check_request)
-        page.on("requestfailed", lambda request: visit.wrong.append(f"failed: {request.url}"))
+        page.on("requestfailed", visit.check_failure)
         page.set_default_timeout(5000)
         return visit
+
+    def check_failure(self, request: Any) -> None:
+        """What is asked for must come, but for what a page is left before."""
+        if request.failure != "net::ERR_ABORTED":
+            self.wrong.append(f"failed: {request.url}")
 
     def check_request(self, request: Any) -> None:
         """Nothing but the site's own files may be asked for."""
