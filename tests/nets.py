@@ -51,13 +51,15 @@ def residual() -> nn.Module:
     return random_network(nn.Conv2d(3, 4, 3), Block(), Block(), nn.AdaptiveAvgPool2d(1))
 
 
-class Statements(nn.Module):
-    """An in-place call on a line of its own, which a traced graph drops as unused."""
-
+class _TwoConvolutions(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, 4, 3)
         self.then = nn.Conv2d(4, 4, 3)
+
+
+class Statements(_TwoConvolutions):
+    """An in-place call on a line of its own, which a traced graph drops as unused."""
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv(x)
@@ -70,13 +72,8 @@ class WritesOverItsInput(nn.Module):
         return x.sub_(0.5).mul_(2.0)
 
 
-class Branches(nn.Module):
+class Branches(_TwoConvolutions):
     """Which way it goes depends on the data: no tracer can follow."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3)
-        self.then = nn.Conv2d(4, 4, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv(x)

@@ -78,9 +78,8 @@ class LocalExecutor:
         self.kill([Handle(tag, "") for tag in self._process])
 
     def _environment(self, device: str) -> dict[str, str]:
-        kind, _, index = device.partition(":")
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        if kind == "cuda" and visible:
-            index = visible.split(",")[int(index)]
-        threads = self._threads if kind == "cpu" else THREADS_BESIDE_GPU
-        return {**environment(device, threads), "CUDA_VISIBLE_DEVICES": index}
+        if device == "cpu":
+            return environment(device, self._threads)
+        index, visible = device.partition(":")[2], os.environ.get("CUDA_VISIBLE_DEVICES")
+        own = visible.split(",")[int(index)] if visible else index
+        return {**environment(device, THREADS_BESIDE_GPU), "CUDA_VISIBLE_DEVICES": own}

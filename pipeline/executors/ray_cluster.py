@@ -25,6 +25,7 @@ JOIN_SECONDS = 60
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
 
 _ALONE: dict[str, Any] = {
+    "include_dashboard": False,
     # Workers hand nothing on through Ray's memory, of which it takes a third by default.
     "object_store_memory": 100_000_000,
     # By default workers come after everything else on the machine, Ray's own services included.
@@ -90,7 +91,7 @@ def _keeping_signals() -> Iterator[None]:
 
 def _start(ray: Any, settings: RaySettings) -> None:
     try:
-        ray.init("local", include_dashboard=False, **_ALONE, **_QUIET)
+        ray.init("local", **_ALONE, **_QUIET)
     except Exception as error:  # Ray raises that itself, when it does not start in time
         raise UserError(
             f"Ray does not start on this machine: {shorten(str(error), 600)}"
