@@ -36,7 +36,7 @@ class LayerInfo:
     shape: tuple[int, ...]
     """Shape of the activation without the batch."""
     channel_axis: int
-    """Axis of the channels, counted with the batch."""
+    """Axis of the channels, counted with the batch in front."""
     calls: int
     """How often one forward pass calls the module; the first call counts."""
     flops: int
@@ -47,10 +47,18 @@ class LayerInfo:
     """Of the whole forward pass."""
     prefix_tokens: int = 0
     """Leading tokens that are left out of activations, because they are no positions."""
+    batch_axis: int = 0
+    """Axis of the images; 1 where tokens come first (tokens, batch, channels)."""
+    path: str = ""
+    """How its activations are computed, as found while planning: which way agrees with the plain
+    one."""
+    fingerprint: tuple[float, ...] = ()
+    """What its activations on fixed images come down to; empty where that is not known."""
 
     def __post_init__(self) -> None:
         within(1, _MOST_CHANNELS, n_channels=self.n_channels)
         there = 1 <= self.channel_axis <= len(self.shape)
+        require(self.batch_axis in range(len(self.shape) + 1), f"batch axis {self.batch_axis}.")
         require(
             there and self.shape[self.channel_axis - 1] == self.n_channels,
             f"{self.n_channels} channels along axis {self.channel_axis} of {list(self.shape)}.",
@@ -84,6 +92,8 @@ class NetworkIdentity:
     fixed_size: int | None = None
     """Height and width that images are resized to before a network that takes no other; `None`: it
     sees them as they are."""
+    code: str = ""
+    """Digest of the code that the network consists of."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ config + what the forward passes told  ->  Plan  ->  shards
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pipeline.jobs import LayerInfo, NetworkIdentity, Series, Shard
 from pipeline.settings.config import LARGEST_SHARD
@@ -99,6 +99,8 @@ class ModelPlan:
     input_size: int
     recipe: Recipe
     layers: tuple[LayerPlan, ...]
+    note: str = ""
+    """What was found out about the network that a user should know."""
 
     def __post_init__(self) -> None:
         names = [layer.info.name for layer in self.layers]
@@ -225,6 +227,19 @@ class Plan:
         """Number of jobs: of images, unless a job has several."""
         channels = sum(len(layer.channels) for model in self.models for layer in model.layers)
         return channels * len(self.seeds)
+
+
+def without_paths(plan: Plan) -> Plan:
+    """A plan that does not say how activations are computed."""
+
+    def model(of: ModelPlan) -> ModelPlan:
+        return replace(of, layers=tuple(map(layer, of.layers)))
+
+    def layer(of: LayerPlan) -> LayerPlan:
+        taps = tuple(replace(tap, info=replace(tap.info, path="")) for tap in of.others)
+        return replace(of, info=replace(of.info, path=""), others=taps)
+
+    return replace(plan, models=tuple(map(model, plan.models)))
 
 
 def flops_per_job(layer: LayerPlan, recipe: Recipe) -> float:

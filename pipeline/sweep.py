@@ -13,7 +13,7 @@ from pipeline.executors.custom import check_target
 from pipeline.jobs import Task
 from pipeline.photographs.datasets import open_dataset
 from pipeline.photographs.listing import Listing, write_listing
-from pipeline.plan import LeftOut, Plan, bytes_needed
+from pipeline.plan import LeftOut, Plan, bytes_needed, without_paths
 from pipeline.report.plan import notices
 from pipeline.report.summary import still_at_work, summary
 from pipeline.report.tables import say
@@ -27,7 +27,13 @@ from pipeline.settings.executors import SlurmSettings
 from pipeline.store.failures import quarantined, read_failures
 from pipeline.store.folder import OutputFolder, keep_inputs, output_folder, prepare, sweep_temporary
 from pipeline.store.lock import locked
-from pipeline.store.manifest import add_timings, write_manifest
+from pipeline.store.manifest import (
+    add_timings,
+    plan_of,
+    read_manifest,
+    versions,
+    write_manifest,
+)
 from pipeline.wording import inert
 
 _ROUNDS = 3
@@ -82,8 +88,21 @@ def prepare_plan(config: Config) -> tuple[Plan, list[str]]:
     check_snapshots(config.collate, config.snapshots)
     check_target(config.executor)
     devices = find_devices(config.executor)
-    plan = make_plan(config, survey(config), devices)
+    plan = make_plan(config, survey(config), devices, _earlier(config))
     return plan, devices
+
+
+def _earlier(config: Config) -> Plan | None:
+    """The plan of an earlier run into the same folder, if there is one that can be read.
+
+    With other versions of the libraries, paths are chosen anew.
+    """
+    try:
+        manifest = read_manifest(output_folder(config.output_root, config.name))
+        plan = plan_of(manifest)
+    except UserError:
+        return None
+    return plan if manifest["versions"] == versions() else without_paths(plan)
 
 
 def tell_left_out(models: Sequence[LeftOut]) -> int:

@@ -19,8 +19,8 @@ from pipeline.ascent.optimize import Ascends, Ascent, Jobs, started
 from pipeline.ascent.statistics import measure
 from pipeline.jobs import STATUS, LayerInfo
 from pipeline.networks.device_network import DeviceNetwork
+from pipeline.networks.forwards import Path
 from pipeline.networks.models import Network
-from pipeline.networks.truncate import Forward
 from pipeline.numerics import rng
 from pipeline.numerics.batches import CPU_BATCH_MULTIPLE, filled_up
 from pipeline.numerics.colours import to_bytes
@@ -53,7 +53,6 @@ class Workbench:
         others: Mapping[str, Network] | None = None,
         find: Find = nowhere,
     ) -> None:
-        _make_arithmetic_explicit()
         self.recipe, self.device, self.find = recipe, device, find
         self.network = self._installed(network)
         self.others = {label: self._installed(other) for label, other in (others or {}).items()}
@@ -74,9 +73,10 @@ class LayerBench:
         self.recipe, self.device = bench.recipe, bench.device
         self.colours = len(bench.network.network.mean)
         self.start = partial(started, colours=self.colours, find=bench.find)
-        self.exact = self.fast = _together(bench, info, others, DeviceNetwork.exact_forward)
+        exact = fast = _together(bench, info, others, DeviceNetwork.exact_path)
         if self.recipe.precision != "fp32":
-            self.fast = _together(bench, info, others, DeviceNetwork.fast_forward)
+            fast = _together(bench, info, others, DeviceNetwork.fast_path)
+        self.exact, self.fast, self.path = exact.forward, fast.forward, fast.name
         surroundings = Surroundings(
             layers=(info, *(tap.info for tap in others)),
             activations=self.exact,
@@ -229,31 +229,22 @@ def _together(
     bench: Workbench,
     info: LayerInfo,
     others: Sequence[Tap],
-    forward: Callable[[DeviceNetwork, Sequence[LayerInfo]], Forward],
-) -> Forward:
+    path: Callable[[DeviceNetwork, Sequence[LayerInfo]], Path],
+) -> Path:
     """Images to the activations of a layer and of further ones, each network once."""
     label = bench.network.network.label
     layers = [(label, info), *((tap.model, tap.info) for tap in others)]
     networks = {label: bench.network, **bench.others}
     read = {
-        model: forward(networks[model], [layer for of, layer in layers if of == model])
+        model: path(networks[model], [layer for of, layer in layers if of == model])
         for model in dict.fromkeys(model for model, _ in layers)
     }
+    own = read[label]
     if len(read) == 1:
-        return read[label]
+        return own
 
     def all_of_them(images: Tensor) -> tuple[Tensor, ...]:
-        found = {model: iter(activations(images)) for model, activations in read.items()}
+        found = {model: iter(one.forward(images)) for model, one in read.items()}
         return tuple(next(found[model]) for model, _ in layers)
 
-    return all_of_them
-
-
-def _make_arithmetic_explicit() -> None:
-    """fp32 means fp32, and the same kernels every time, whatever the library's defaults."""
-    # Attention without gradients would else be of other rounding than with them, and slower.
-    torch.backends.mha.set_fastpath_enabled(False)
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
+    return replace(own, forward=all_of_them)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.ascent.optimize import Ascends, Ascent, Climber, Jobs, Start, started
-from pipeline.networks.truncate import Forward
+from pipeline.networks.forwards import Forward
 from pipeline.numerics import rng
 from pipeline.numerics.resample import resized
 from pipeline.objectives import Objective

@@ -17,7 +17,7 @@ from torch import Tensor
 from pipeline.ascent.optimizers import make_stepper
 from pipeline.ascent.regularizers import blur, blur_width, clipped, pulled_back
 from pipeline.ascent.replay import Graphs, capture
-from pipeline.networks.truncate import Forward
+from pipeline.networks.forwards import Forward
 from pipeline.numerics import rng
 from pipeline.numerics.colours import to_bytes
 from pipeline.numerics.gradients import LeakyGradient, PolyphaseStem

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from pipeline.jobs import STATUS
-from pipeline.networks.truncate import Forward
+from pipeline.networks.forwards import Forward
 from pipeline.numerics import rng
 from pipeline.numerics.colours import from_bytes
 from pipeline.numerics.spectrum import fine_frequencies

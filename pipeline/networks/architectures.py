@@ -4,7 +4,6 @@ A name is `demo`, one of torchvision's, one of timm's (`timm/...`), or any label
 returns the network.
 """
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from pipeline.dotted import import_callable
 from pipeline.errors import UserError, unknown
+from pipeline.networks.containment import contained
 from pipeline.networks.weights import is_weights_file
 from pipeline.settings.config import ModelConfig
 from pipeline.settings.records import canonical_json
@@ -48,6 +48,8 @@ class Blueprint:
     """Where the published weights are fetched from, for people."""
     cached: Callable[[], Path] | None = None
     """Where a download of the published weights is kept."""
+    factory: Callable[..., nn.Module] | None = None
+    """The user's own callable that builds it."""
 
 
 def find_architecture(config: ModelConfig, weights: str) -> Blueprint:
@@ -79,9 +81,7 @@ def build_module(
     Raises:
         UserError: the user's callable fails, or does not return a network that is ready.
     """
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        torch.manual_seed(0)
+    with contained(seed=0):
         try:
             module = build()
         except (Exception, SystemExit) as error:
@@ -214,4 +214,5 @@ def _from_target(config: ModelConfig, target: str) -> Blueprint:
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         input_size=224,
+        factory=function,
     )

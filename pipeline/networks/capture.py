@@ -1,7 +1,6 @@
 """Activations taken where they are made, by hooks. Whoever hooks here, unhooks in `finally`."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -58,19 +57,11 @@ def reduce_layers(
     return found
 
 
-@contextmanager
-def capture(names: Sequence[str], network: nn.Module, outputs: dict[str, Any]) -> Iterator[None]:
-    """While active, note the output of the first call of some layers under their names."""
+def plain_activations(
+    network: nn.Module, layers: Sequence[LayerInfo], inputs: Tensor
+) -> dict[str, Tensor]:
+    """What the first call of some layers returns, copied on the spot, by name of the layer.
 
-    def note(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            outputs.setdefault(name, output)
-
-        return hook
-
-    handles = [module_of(network, n).register_forward_hook(note(n)) for n in names]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    The plain way that all others are compared with; the network gets a copy of its inputs.
+    """
+    return reduce_layers(network, layers, inputs.clone(), Tensor.clone)

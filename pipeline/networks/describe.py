@@ -1,4 +1,4 @@
-"""What one forward pass tells of the layers of a network: shapes, channels, calls, FLOPs."""
+"""What a network's layers are: shapes, channels, calls, FLOPs, from running it on one image."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.jobs import LayerInfo
 from pipeline.networks.activations import main_tensor, prefix_tokens
+from pipeline.networks.axes import ChannelAxes, SecondRun, second_run
+from pipeline.networks.containment import restored
 from pipeline.networks.layers import OUTPUT
 
 
@@ -17,15 +19,16 @@ def describe_layers(
 ) -> list[LayerInfo]:
     """Describe every module that a forward pass calls, in the order of `named_modules()`.
 
-    The network's own output comes last.
+    The network's own output comes last. The network is left as it was.
 
     Args:
         network: a network in eval mode.
         example: normalised input (1, C, H, W).
         class_token: whether tokens that are no positions belong to activations.
     """
-    observer = _Observer(network, 0 if class_token else prefix_tokens(network))
-    with observer.watching():
+    prefix = 0 if class_token else prefix_tokens(network)
+    observer = _Observer(network, prefix, second_run(network, example))
+    with restored(network), observer.watching():
         # With a gradient asked for, attention runs step by step and its FLOPs are seen; a copy,
         # because a network may write over its input.
         network(example.clone().requires_grad_().clone())
@@ -33,17 +36,17 @@ def describe_layers(
 
 
 class _Observer:
-    """Notes shape, channel axis, calls and FLOPs of every module during one forward pass."""
+    """Notes shape, axes, calls and FLOPs of every module during one forward pass."""
 
-    def __init__(self, network: nn.Module, prefix: int) -> None:
+    def __init__(self, network: nn.Module, prefix: int, second: SecondRun) -> None:
         self.names = {module: name for name, module in network.named_modules() if name}
         if OUTPUT not in self.names.values():
             self.names[network] = OUTPUT
         self.prefix, self.positions = prefix, set[int]()
+        self.second, self.axes = second, ChannelAxes(second)
         self.counter = FlopCounterMode(display=False)
         self.started: dict[nn.Module, int] = {}
         self.seen: dict[nn.Module, dict[str, Any]] = {}
-        self.axis_by_shape: dict[tuple[int, ...], int] = {}
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -66,46 +69,35 @@ class _Observer:
             self.seen[module]["calls"] += 1
             return
         tensor = main_tensor(output)
-        if tensor is None or tensor.ndim < 2 or len(tensor) != 1:
-            return  # no channels, or no batch in front: the example is a batch of one
+        if tensor is None or tensor.ndim < 2:
+            return  # no channels
+        batch_axis = self.second.batch_axis(module, tuple(tensor.shape))
+        if batch_axis is None:
+            return  # images are not kept apart, as in windows of attention
         total = self.counter.get_total_flops()
-        axis = self._channel_axis(module, args, tensor)
-        self.axis_by_shape[tuple(tensor.shape)] = axis
+        axis = self.axes.find(module, main_tensor(args), tensor, batch_axis)
+        shape = tuple(tensor.movedim(batch_axis, 0).shape[1:])
+        channel_axis = axis if axis > batch_axis else axis + 1
         self.seen[module] = {
-            "shape": tuple(tensor.shape[1:]),
-            "channel_axis": axis,
-            "prefix_tokens": self._prefix(tensor, axis),
+            "shape": shape,
+            "channel_axis": channel_axis,
+            "batch_axis": batch_axis,
+            "prefix_tokens": self._prefix(shape, channel_axis),
             "calls": 1,
             "flops": total - self.started[module],
             "flops_before": total,
         }
 
-    def _channel_axis(self, module: nn.Module, args: Any, output: Tensor) -> int:
-        """Where the channels are: told by the kind of module, else inherited from its input."""
-        last = output.ndim - 1
-        kinds = {base.__name__ for base in type(module).__mro__}
-        if kinds & {"Linear", "LayerNorm", "RMSNorm", "MultiheadAttention"} or output.ndim == 2:
-            # LayerNorm2d of ConvNeXt is a LayerNorm that works on channels-first maps.
-            return 1 if "LayerNorm2d" in kinds else last
-        if kinds & {"_ConvNd", "_BatchNorm", "GroupNorm", "_InstanceNorm"}:
-            return 1
-        dims = getattr(module, "dims", None)
-        source = main_tensor(args)
-        if source is not None and kinds & {"Permute"} and dims is not None:
-            return [dim % output.ndim for dim in dims].index(
-                self.axis_by_shape.get(tuple(source.shape), 1)
-            )
-        known = self.axis_by_shape.get(tuple(output.shape))
-        return known if known is not None else (last if output.ndim == 3 else 1)
-
-    def _prefix(self, output: Tensor, channel_axis: int) -> int:
-        """How many tokens of an output (1, T, C) are no positions.
+    def _prefix(self, shape: tuple[int, ...], channel_axis: int) -> int:
+        """How many tokens of an output (T, C) are no positions.
 
         They are what it has more of than there were positions before: of the map of patches, say.
         """
-        length = output.numel() // max(output.shape[channel_axis], 1)
+        length = 1
+        for axis, side in enumerate(shape, 1):
+            length *= 1 if axis == channel_axis else side
         longer = length not in self.positions and length - self.prefix in self.positions
-        prefix = self.prefix if output.ndim == 3 and channel_axis == 2 and longer else 0
+        prefix = self.prefix if len(shape) == 2 and channel_axis == 2 and longer else 0
         self.positions.add(length - prefix)
         return prefix
 

@@ -1,6 +1,5 @@
 """A network on a device: images in, activations of some layers out."""
 
-import copy
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
@@ -8,16 +7,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.errors import UserError
 from pipeline.jobs import LayerInfo
+from pipeline.networks.arithmetic import make_arithmetic_explicit
+from pipeline.networks.capture import plain_activations
+from pipeline.networks.containment import restored
+from pipeline.networks.conversion import converted
 from pipeline.networks.fields import receptive_fields
+from pipeline.networks.fingerprints import fingerprint, is_same
+from pipeline.networks.forwards import (
+    HookedForward,
+    Instance,
+    Path,
+    agrees,
+    fastest_that_agrees,
+)
 from pipeline.networks.models import DTYPES, Network
 from pipeline.networks.observe import Answer, Observer, normalised
-from pipeline.networks.truncate import Forward, truncate_for_speed
 from pipeline.numerics.colours import from_bytes, recoloured
 from pipeline.numerics.resample import resized, sources
 
 Observe = Callable[[Tensor], dict[str, Answer]]
 """Views (B, H, W, 3) uint8 to what layers answer, by their names."""
+
+PROBES = 2
+"""Images that paths are compared on; as many as it takes to be a batch."""
 
 
 class DeviceNetwork:
@@ -33,34 +47,48 @@ class DeviceNetwork:
     def __init__(
         self, network: Network, precision: str, size: tuple[int, int], device: torch.device
     ) -> None:
+        make_arithmetic_explicit()
         self.network, self.dtype, self.size, self.device = network, DTYPES[precision], size, device
-        self.exact = _on_device(copy.deepcopy(network.module), torch.float32, device)
         self._mean = torch.tensor(network.mean, device=device).view(1, -1, 1, 1)
         self._std = torch.tensor(network.std, device=device).view(1, -1, 1, 1)
+        self._instances: dict[tuple[torch.dtype, bool], Instance] = {}
 
-    @cached_property
-    def fast(self) -> nn.Module:
-        """The network in the precision of the ascent; photographs do not need it."""
-        if self.dtype == torch.float32:
-            return self.exact
-        return _on_device(copy.deepcopy(self.network.module), self.dtype, self.device)
+    @property
+    def plain(self) -> nn.Module:
+        """The network as it is, but for the device: in fp32, for hooks."""
+        return self._instance(torch.float32, channels_last=False).module
 
-    def exact_forward(self, layers: Sequence[LayerInfo]) -> Forward:
-        """Images (B, C, H, W) in [0, 1] to the activations of some layers, in fp32."""
-        return self._forward(self.exact, torch.float32, layers)
+    def exact_path(self, layers: Sequence[LayerInfo]) -> Path:
+        """Images (B, C, H, W) in [0, 1] to the activations of some layers, in fp32.
 
-    def fast_forward(self, layers: Sequence[LayerInfo]) -> Forward:
-        """The same in the precision of the ascent."""
-        return self._forward(self.fast, self.dtype, layers)
+        Raises:
+            UserError: the network does not compute what it did when the sweep was planned.
+        """
+        return self._path(layers, torch.float32)
+
+    def fast_path(self, layers: Sequence[LayerInfo]) -> Path:
+        """The same in the precision of the ascent.
+
+        Raises:
+            UserError: as above.
+            NoPathAgrees: the precision is too low for the network.
+        """
+        return self._path(layers, self.dtype)
 
     def observer(self, layers: Sequence[LayerInfo]) -> Observe:
         """Views (B, H, W, 3) uint8 to the answers of several layers, in fp32."""
-        observe = Observer(self.exact, layers)
-        if self.network.fixed_size is None and len(self.network.mean) == 3:
+        expected = self.expected(layers)
+        fast = self._instance(torch.float32, channels_last=True)
+        hooked = HookedForward(fast.module, layers)
+        in_layout = agrees(hooked, self._probes, expected, torch.channels_last)
+        instance = fast if in_layout else self._instance(torch.float32, channels_last=False)
+        observe = Observer(instance.module, layers)
+        if self.network.fixed_size is None and len(self.network.mean) == 3 and in_layout:
             return lambda views: observe(normalised(views.to(self.device), self.network))
-        return lambda views: observe(self._inputs(self._photographs(views), torch.float32))
+        layout = instance.layout
+        return lambda views: observe(self._inputs(self._images(views), torch.float32, layout))
 
-    def _photographs(self, views: Tensor) -> Tensor:
+    def _images(self, views: Tensor) -> Tensor:
         """Views (B, H, W, 3) uint8 as images (B, C, H, W) in [0, 1]."""
         return recoloured(from_bytes(views.to(self.device)), len(self.network.mean))
 
@@ -68,43 +96,91 @@ class DeviceNetwork:
         """What each position of some layers sees: boxes (L, 4) in pixels of the image."""
         # Not on a GPU: some of its kernels work on tiles, and what is no number spreads there.
         seen = self.network.seen_size(self.size)
-        fields = receptive_fields(self.network.module, layers, self.network.example(seen))
+        with restored(self.network.module):
+            fields = receptive_fields(self.network.module, layers, self.network.example(seen))
         return {name: sources(boxes, self.size, seen) for name, boxes in fields.items()}
 
-    def _forward(
-        self, module: nn.Module, dtype: torch.dtype, layers: Sequence[LayerInfo]
-    ) -> Forward:
-        seen = self.network.seen_size(self.size)
-        example = self.network.example(seen).to(self.device, dtype)
-        forward = truncate_for_speed(module, layers, example)
-        return lambda images: forward(self._inputs(images, dtype))
+    # --- paths -----------------------------------------------------------------------------------
 
-    def _inputs(self, images: Tensor, dtype: torch.dtype) -> Tensor:
+    def _path(self, layers: Sequence[LayerInfo], dtype: torch.dtype) -> Path:
+        path = fastest_that_agrees(
+            (self._instance(dtype, channels_last) for channels_last in (True, False)),
+            layers,
+            self._probes,
+            self.expected(layers),
+        )
+        return Path(
+            path.name,
+            lambda images: path.forward(self._inputs(images, dtype, path.layout)),
+            path.layout,
+        )
+
+    def expected(self, layers: Sequence[LayerInfo]) -> list[Tensor]:
+        """The activations (B, K, L) of the probes, by plain hooks on an instance of its own.
+
+        Raises:
+            UserError: one is not there, or not what it was when the sweep was planned.
+        """
+        with torch.no_grad():
+            found = plain_activations(self.plain, layers, self._probes)
+        for layer in layers:
+            if layer.name not in found:
+                raise UserError(
+                    f"layer {layer.name!r} of model {self.network.label!r} is called for some "
+                    "images only: the forward takes another way for others. Choose other layers."
+                )
+            if not is_same(fingerprint(found[layer.name]), layer.fingerprint):
+                raise UserError(
+                    f"layer {layer.name!r} of model {self.network.label!r} does not compute what "
+                    "it did when the sweep was planned, with the same weights: was its code "
+                    "changed, or does this machine compute wrongly? Run the sweep again to plan "
+                    "anew."
+                )
+        return [found[layer.name] for layer in layers]
+
+    @cached_property
+    def _probes(self) -> Tensor:
+        seen = self.network.seen_size(self.size)
+        return self.network.probes(seen)[:PROBES].to(self.device)
+
+    def _instance(self, dtype: torch.dtype, channels_last: bool) -> Instance:
+        """The network in a number format and a layout, made when it is first needed."""
+        kind = dtype, channels_last
+        if kind not in self._instances:
+            module = converted(self.network.fresh(), self.device, dtype, channels_last)
+            layout = torch.channels_last if channels_last else torch.contiguous_format
+            self._instances[kind] = Instance(module, dtype, layout)
+        return self._instances[kind]
+
+    def _inputs(self, images: Tensor, dtype: torch.dtype, layout: torch.memory_format) -> Tensor:
         """Images (B, C, H, W) in [0, 1] as the network takes them."""
         if self.network.fixed_size is not None:
             images = resized(images, self.network.seen_size(self.size))
-        inputs: Tensor = _Normalised.apply(images, self._mean, self._std, dtype)
+        inputs: Tensor = _Normalised.apply(images, self._mean, self._std, dtype, layout)
         return inputs
 
 
 class _Normalised(torch.autograd.Function):
-    """(images - mean) / std in the network's dtype and in channels-last layout.
+    """(images - mean) / std in the network's dtype and layout.
 
     Layout and dtype change one after the other, and arithmetic is done in the layout of the
     images, there and back: each of these is several times faster on a CPU.
     """
 
     @staticmethod
-    def forward(ctx: Any, images: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype) -> Tensor:
+    def forward(
+        ctx: Any,
+        images: Tensor,
+        mean: Tensor,
+        std: Tensor,
+        dtype: torch.dtype,
+        layout: torch.memory_format,
+    ) -> Tensor:
         ctx.save_for_backward(std)
         normalised = (images - mean).div_(std).to(dtype)
-        return normalised.contiguous(memory_format=torch.channels_last)
+        return normalised.contiguous(memory_format=layout)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
         (std,) = ctx.saved_tensors
-        return grads[0].contiguous().float() / std, None, None, None
-
-
-def _on_device(module: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Module:
-    return module.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        return grads[0].contiguous().float() / std, None, None, None, None

@@ -49,7 +49,6 @@ def receptive_fields(
     waiting = sorted(layers, key=lambda layer: layer.flops_before)
     while waiting:
         spoilt = torch.cat([_spoilt(example, probe) for probe in probes])
-        spoilt = spoilt.contiguous(memory_format=torch.channels_last)
         found = reduce_layers(network, waiting, spoilt, _reached)
         waiting = [x for x in waiting if x.name in found]
         # What a network leaves out, or makes of another size, for spoilt images, tells nothing.

@@ -1,6 +1,7 @@
 """Layers: the modules of a network by their names, and its own output; chosen by globs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from torch import nn
@@ -28,9 +29,12 @@ def match_layers(
     `features.*`, `*@Conv2d`, `layer3.*@ReLU`. A type matches a module's class and its bases. The
     network's own output is chosen by its name alone, `output`.
 
+    A module that has several names is listed under the first, and chosen by any of them.
+
     Raises:
         UserError: a pattern that chooses nothing, or names a module that the forward never calls.
     """
+    layers = [*layers, *_other_names(patterns, layers, network)]
     chosen: set[str] = set()
     for pattern in patterns:
         name_glob, _, kind_glob = pattern.partition("@")
@@ -45,6 +49,20 @@ def match_layers(
             raise _no_match(pattern, layers, network, model)
         chosen |= matches
     return [layer for layer in layers if layer.name in chosen]
+
+
+def _other_names(
+    patterns: Sequence[str], layers: Sequence[LayerInfo], network: nn.Module
+) -> list[LayerInfo]:
+    """Layers under the other names of their modules, where these are asked for."""
+    listed = {layer.name: layer for layer in layers if layer.name != OUTPUT}
+    by_module = {module_of(network, name): layer for name, layer in listed.items()}
+    every = network.named_modules(remove_duplicate=False)
+    return [
+        replace(by_module[module], name=name)
+        for name, module in every
+        if name in patterns and name not in listed and module in by_module
+    ]
 
 
 def _no_match(

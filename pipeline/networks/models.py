@@ -3,8 +3,9 @@
 Weights come from the libraries' published files, or from a local file (`weights`).
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,14 @@ from torch import Tensor, nn
 from pipeline.errors import UnusableFile, UserError, unknown
 from pipeline.jobs import LayerInfo, NetworkIdentity
 from pipeline.networks.architectures import TIMM, Blueprint, build_module, find_architecture
+from pipeline.networks.code import code_digest
+from pipeline.networks.conversion import (
+    check_kind,
+    frozen,
+    in_fp32,
+    share_memory,
+    tensors_of,
+)
 from pipeline.networks.weights import is_weights_file, load_state, read_weights, weights_digest
 from pipeline.settings.config import ModelConfig
 from pipeline.settings.paths import user_file
@@ -27,7 +36,8 @@ class Network:
     label: str
     source: str
     module: nn.Module
-    """In eval mode, frozen, on the CPU, fp32."""
+    """In eval mode, frozen, on the CPU, in fp32. It is never traced or converted further: all that
+    is faster is compared with it."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
     input_size: int
@@ -39,12 +49,33 @@ class Network:
     are not known."""
     fixed_size: int | None = None
     """Height and width that images are resized to, if it takes no others; the survey finds out."""
+    code: str = ""
+    """Digest of the code that it consists of."""
+    build: Callable[[], nn.Module] | None = field(default=None, compare=False, repr=False)
+    """Builds it anew; without, it is copied."""
+
+    def fresh(self) -> nn.Module:
+        """Another instance with the same weights, in eval mode, frozen, on the CPU.
+
+        Built anew rather than copied: what a module keeps in its attributes may not be copied, and
+        should not be.
+
+        Raises:
+            UserError: it can be neither built a second time nor copied.
+        """
+        module = self.build() if self.build else self.module
+        if module is self.module or share_memory(module, self.module):
+            module = _copied(self)
+        with torch.no_grad():
+            for own, other in zip(tensors_of(module), tensors_of(self.module), strict=True):
+                own.copy_(other)
+        return module
 
     @property
     def identity(self) -> NetworkIdentity:
         """What of the network decides pixels."""
-        told = (self.source, self.weights_sha256, self.mean, self.std, self.fixed_size)
-        return NetworkIdentity(*told)
+        decisive = (self.source, self.weights_sha256, self.mean, self.std, self.fixed_size)
+        return NetworkIdentity(*decisive, code=self.code)
 
     def seen_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Height and width of what the network sees of images of a size."""
@@ -54,6 +85,19 @@ class Network:
         """Normalised noise (1, C, *size), the same every time."""
         generator = torch.Generator().manual_seed(0)
         return torch.randn(1, len(self.mean), *size, generator=generator)
+
+    def probes(self, size: tuple[int, int]) -> Tensor:
+        """Normalised images (4, C, *size) for checks, the same every time.
+
+        Noise, in dark, bright and full range, and a ramp: what depends on brightness, or on the
+        other images of a batch, shows.
+        """
+        generator = torch.Generator().manual_seed(1)
+        noise = torch.rand(3, len(self.mean), *size, generator=generator)
+        ramp = torch.linspace(0, 1, size[1]).expand(1, len(self.mean), *size)
+        images = torch.cat([noise[:1], 0.3 * noise[1:2], 0.7 + 0.3 * noise[2:], ramp])
+        mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (self.mean, self.std))
+        return (images - mean) / std
 
 
 def load_network(config: ModelConfig) -> Network:
@@ -71,25 +115,42 @@ def load_network(config: ModelConfig) -> Network:
             f"model {config.title!r} has mean {list(mean)} and std {list(std)}; give both, with a "
             "number for each colour of its images."
         )
-    module = build_module(blueprint.build, "target", config.target)
+    brings_weights = weights == "default" and config.target is not None
+    state = None if weights == "none" or brings_weights else _state(blueprint, weights, config)
     missing: tuple[str, ...] = ()
-    if weights == "default" and config.target:
-        pass  # a callable of the user's own brings its weights along
-    elif weights != "none":
-        state = _state(blueprint, weights, config)
-        missing = load_state(module, state, weights, config.title)
-    module = module.eval().requires_grad_(False)
+
+    def build() -> nn.Module:
+        nonlocal missing
+        module = build_module(blueprint.build, "target", config.target)
+        check_kind(module, config.title)
+        if state is not None:
+            missing = load_state(module, state, weights, config.title)
+        return frozen(module, config.title)
+
+    module = build()
     return Network(
         label=config.title,
         source=blueprint.source,
-        module=module,
+        weights_sha256=weights_digest(module),
+        code=code_digest(module, blueprint.factory),
+        module=in_fp32(module),
         mean=mean,
         std=std,
         input_size=config.input_size or blueprint.input_size,
-        weights_sha256=weights_digest(module),
         missing=missing,
         categories=_categories(config.categories) or blueprint.categories,
+        build=lambda: in_fp32(build()),
     )
+
+
+def _copied(network: Network) -> nn.Module:
+    try:
+        return copy.deepcopy(network.module)
+    except Exception as error:
+        raise UserError(
+            f"target of model {network.label!r} returns the same network every time, and it cannot "
+            f"be copied ({type(error).__name__}); build a new one at each call."
+        ) from error
 
 
 def check_weights(network: Network, layer: LayerInfo, activation: Tensor) -> None:

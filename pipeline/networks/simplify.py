@@ -54,44 +54,12 @@ def simplify(graph: fx.GraphModule) -> fx.GraphModule:
     nodes = fx.Graph()
     nodes.output(nodes.graph_copy(graph.graph, {}))
     work = fx.GraphModule(graph, nodes)
-    _open_chains(work)
     _fold_batch_norms(work)
     _lower_relus(work)
     work.graph.lint()
     # Built anew, the module holds only what the graph still refers to. Deleting the rest would risk
     # deleting inside of modules that are shared with the network.
     return fx.GraphModule(work, work.graph)
-
-
-# --- chains --------------------------------------------------------------------------------------
-
-
-def _open_chains(work: fx.GraphModule) -> None:
-    """Call the parts of a chain where tracing stopped at the chain.
-
-    It does so at everything that torchvision.ops defines, and most convolutions of MobileNet,
-    EfficientNet and RegNet are in a `Conv2dNormActivation` from there.
-    """
-    for node in list(work.graph.nodes):
-        _open(node)
-
-
-def _open(node: fx.Node) -> None:
-    chain, value = _module(node), _source(node)
-    if not isinstance(chain, nn.Sequential) or value is None or len(node.args) != 1:
-        return
-    if type(chain).forward is not nn.Sequential.forward:
-        return
-    parts = []
-    with node.graph.inserting_before(node):
-        # Not named_children(), which tells a module that is called twice only once.
-        for name in chain._modules:
-            value = node.graph.call_module(f"{node.target}.{name}", (value,))
-            parts.append(value)
-    node.replace_all_uses_with(value)
-    node.graph.erase_node(node)
-    for part in parts:
-        _open(part)
 
 
 # --- batch norm ----------------------------------------------------------------------------------

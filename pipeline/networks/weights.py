@@ -130,7 +130,7 @@ def load_state(
     Raises:
         UnusableFile: no tensor of the file belongs to the network, or one has another shape.
     """
-    own = module.state_dict()
+    own = {k: v for k, v in module.state_dict().items() if isinstance(v, Tensor)}
     state = {name: tensor for name, tensor in state.items() if name in own}
     if not state:
         raise UnusableFile(
@@ -171,6 +171,9 @@ def weights_digest(module: nn.Module) -> str:
     """SHA-256 over names, types, shapes and bytes of all tensors of the network."""
     sha = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
+        if not isinstance(tensor, Tensor):  # extra state, of which nothing is known
+            sha.update(f"{name} {type(tensor).__name__}\n".encode(errors="surrogatepass"))
+            continue
         told = f"{name} {tensor.dtype} {list(tensor.shape)}\n"
         sha.update(told.encode(errors="surrogatepass"))  # names need not be text
         sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)

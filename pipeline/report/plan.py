@@ -2,6 +2,7 @@
 
 import contextlib
 import statistics
+from collections import Counter
 from itertools import islice
 
 from pipeline.plan import (
@@ -56,6 +57,7 @@ def plan_table(folder: OutputFolder, plan: Plan, devices: list[str]) -> str:
         f"output    {folder.root}",
         f"devices   {', '.join(devices)}; precision {plan.models[0].recipe.precision}",
         f"images    {total}, of which {sum(row[-1] for row in rows)} are missing",
+        *(f"checked   {inert(line)}" for line in map(checked_paths, plan.models)),
         *photographs_seen(folder, plan),
         f"estimate  {duration(seconds)}, {disk_size(bytes_needed(plan, missing))}",
         *(f"note      {notice}" for notice in notices(plan)),
@@ -106,6 +108,16 @@ def photographs_seen(folder: OutputFolder, plan: Plan) -> list[str]:
     return [f"{told} layers"]
 
 
+def checked_paths(model: ModelPlan) -> str:
+    """How the activations of a model's layers are computed, in a line: which ways agree with the
+    plain one."""
+    paths = Counter(layer.info.path for layer in model.layers)
+    counted = "; ".join(
+        f"{path or 'unchecked'} ({n} layer{'s' * (n > 1)})" for path, n in paths.most_common()
+    )
+    return f"{model.label}: {model.recipe.precision}, {counted}"
+
+
 def notices(plan: Plan) -> list[str]:
     """What a user should know about the plan.
 
@@ -118,10 +130,15 @@ def notices(plan: Plan) -> list[str]:
         for label, network in model.networks.items()
         if network.fixed_size is not None
     ]
-    return resized + [
-        f"{inert(f'{model.label}/{layer.info.name}')} is called {layer.info.calls} times per "
-        "forward pass; its first call is used"
-        for model in plan.models
-        for layer in model.layers
-        if layer.info.calls > 1
-    ]
+    noted = [inert(model.note) for model in plan.models if model.note]
+    return (
+        noted
+        + resized
+        + [
+            f"{inert(f'{model.label}/{layer.info.name}')} is called {layer.info.calls} times per "
+            "forward pass; its first call is used"
+            for model in plan.models
+            for layer in model.layers
+            if layer.info.calls > 1
+        ]
+    )

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import UserError
-from pipeline.networks.truncate import Forward
+from pipeline.networks.forwards import Forward
 from pipeline.numerics import rng
 from pipeline.numerics.batches import CPU_BATCH_MULTIPLE, filled_up
 from pipeline.numerics.gradients import PolyphaseStem

@@ -3,8 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import partial
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.errors import UserError
 from pipeline.jobs import LayerInfo
@@ -16,8 +15,9 @@ from pipeline.plan import LARGEST_PICTURE, LeftOut
 from pipeline.settings.config import Config, ModelConfig
 from pipeline.settings.paths import user_file
 from pipeline.survey.left_out import check_some_are_left, unless_unusable
+from pipeline.survey.refusals import takes, why_it_does_not_run
 
-SMALLEST_IMAGE = 16
+SMALLEST_IMAGE = 4
 
 
 @dataclass(frozen=True)
@@ -75,22 +75,11 @@ def _described(
         return network, describe_layers(network.module, network.example(size), class_token)
     except Exception as error:
         # Networks that merely cannot take small images take larger ones.
-        if _takes(network, own) and not _takes(network, (2 * own[0], 2 * own[1])):
+        if takes(network, own) and not takes(network, (2 * own[0], 2 * own[1])):
             fixed = replace(network, fixed_size=network.input_size)
             return fixed, describe_layers(network.module, network.example(own), class_token)
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        told = _other_colours(network, size, own) or too_small(network, size, reason)
-        raise UserError(told) from error
-
-
-@torch.no_grad()
-def _takes(network: Network, size: tuple[int, int]) -> bool:
-    """Whether a network takes images of a size."""
-    try:
-        network.module(network.example(size))
-    except Exception:  # noqa: BLE001 - why not is told when the network is described
-        return False
-    return True
+        raise UserError(why_it_does_not_run(network, size, reason)) from error
 
 
 def _check_categories(network: Network, model: ModelConfig, layers: list[LayerInfo]) -> None:
@@ -111,28 +100,3 @@ def _image_size(config: Config, network: Network) -> tuple[int, int]:
         assert config.photograph is not None
         return picture_size(user_file(config.photograph, "the picture file"))
     return size if isinstance(size, tuple) else (size, size)
-
-
-def _other_colours(network: Network, *sizes: tuple[int, int]) -> str | None:
-    """What to do if the network takes as many colours as its first convolution, and not these."""
-    first = next((m for m in network.module.modules() if isinstance(m, nn.Conv2d)), None)
-    colours = first.in_channels if first is not None else len(network.mean)
-    other = replace(network, mean=(0.0,) * colours)
-    if colours == len(network.mean) or not any(_takes(other, size) for size in sizes):
-        return None
-    mean, std = ([value] * colours for value in (0.5, 0.25))
-    return (
-        f"model {network.label!r} cannot take images of {len(network.mean)} colours: its first "
-        f"convolution takes {colours}. Give the mean and std of its training images, with "
-        f"{colours} numbers each: models=[{{..., mean: {mean}, std: {std}}}]."
-    )
-
-
-def too_small(network: Network, size: tuple[int, int], reason: str) -> str:
-    """What to say of images that are too small for a network."""
-    return (
-        f"model {network.label!r} cannot take images of {size[0]} x {size[1]} px and "
-        f"{len(network.mean)} colours: {reason}. Set image_size (its own input size is "
-        f"{network.input_size}); it must take a batch of images with as many colours as mean and "
-        "std have numbers."
-    )

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 from pipeline.aim import aim, terms_of
+from pipeline.jobs import LayerInfo
 from pipeline.objectives.custom import with_source
 from pipeline.plan import LeftOut, ModelPlan, Plan, jobs_at_once
 from pipeline.scheduling.devices import resolve_precision
@@ -13,14 +14,29 @@ from pipeline.settings.inputs import Inputs
 from pipeline.settings.objectives import JointObjective
 from pipeline.settings.recipe import DatasetInit
 from pipeline.settings.records import digest, plain
+from pipeline.survey.checks import Checked, check_layers
 from pipeline.survey.left_out import check_some_are_left, unless_unusable
 from pipeline.survey.networks import Survey
 from pipeline.survey.photographs import plan_study
 from pipeline.survey.recipe import make_recipe
 
 
-def make_plan(config: Config, surveys: Sequence[Survey | LeftOut], devices: list[str]) -> Plan:
-    """Decide the channels of every layer and the recipe of every model; raises UserError."""
+def make_plan(
+    config: Config,
+    surveys: Sequence[Survey | LeftOut],
+    devices: list[str],
+    earlier: Plan | None = None,
+) -> Plan:
+    """Decide the channels of every layer and the recipe of every model.
+
+    Args:
+        config: what is wanted.
+        surveys: the networks, in the order of the config's models.
+        devices: where workers will run.
+        earlier: the plan of an earlier run; what its networks compute is compared with now.
+    Raises:
+        UserError: a mistake in the config, or a layer that cannot be optimised.
+    """
     precision = resolve_precision(config.precision, devices)
     study = plan_study(config)
     if study is not None and isinstance(config.init, DatasetInit):
@@ -29,10 +45,10 @@ def make_plan(config: Config, surveys: Sequence[Survey | LeftOut], devices: list
     planned: list[ModelPlan | LeftOut]
     if isinstance(config.objective, JointObjective):
         networks = [found for found in surveys if isinstance(found, Survey)]
-        planned = [_plan_joint(config, config.objective, networks, precision, inputs)]
+        planned = [_plan_joint(config, config.objective, networks, precision, inputs, earlier)]
     else:
         pairs = zip(config.models, surveys, strict=True)
-        planned = [_plan_model(config, m, found, precision, inputs) for m, found in pairs]
+        planned = [_plan_model(config, m, found, precision, inputs, earlier) for m, found in pairs]
         check_some_are_left(planned, config)
     models = tuple(model for model in planned if isinstance(model, ModelPlan))
     left_out = tuple(model for model in planned if isinstance(model, LeftOut))
@@ -48,22 +64,31 @@ def _plan_model(
     found: Survey | LeftOut,
     precision: str,
     inputs: Inputs,
+    earlier: Plan | None,
 ) -> ModelPlan | LeftOut:
     if isinstance(found, LeftOut):
         return found
-    plan = partial(_plan_network, config, model, found, precision, inputs)
+    plan = partial(_plan_network, config, model, found, precision, inputs, earlier)
     return unless_unusable(model, plan)
 
 
 def _plan_network(
-    config: Config, model: ModelConfig, found: Survey, precision: str, inputs: Inputs
+    config: Config,
+    model: ModelConfig,
+    found: Survey,
+    precision: str,
+    inputs: Inputs,
+    earlier: Plan | None,
 ) -> ModelPlan:
     network = found.network
     wanted = found.choose(model.layers or config.objective.own_layers)
     objective = with_source(config.objective)
-    recipe = make_recipe(config, objective, [(found, wanted)], precision, inputs)
-    layers = tuple(aim(config, recipe, inputs.find, [(network, info)]) for info in wanted)
-    return ModelPlan(network.label, network.identity, network.input_size, recipe, layers)
+    checked = _checked(config, found, wanted, precision, earlier)
+    recipe = make_recipe(config, objective, [found], checked.precision, inputs)
+    layers = tuple(aim(config, recipe, inputs.find, [(network, info)]) for info in checked.layers)
+    return ModelPlan(
+        network.label, network.identity, network.input_size, recipe, layers, checked.note
+    )
 
 
 def _plan_joint(
@@ -72,19 +97,51 @@ def _plan_joint(
     surveys: list[Survey],
     precision: str,
     inputs: Inputs,
+    earlier: Plan | None,
 ) -> ModelPlan:
     """One layer that stands for all terms: that of the first."""
     found = terms_of(objective, [(survey.network, survey.layers) for survey in surveys])
-    wanted = [
-        (survey, [layer for network, layer in found if network is survey.network])
-        for survey in surveys
-    ]
+    notes, read = [], {}
+    for survey in surveys:
+        own = [layer for network, layer in found if network is survey.network]
+        checked = _checked(config, survey, own, precision, earlier)
+        precision = checked.precision
+        notes.append(checked.note)
+        read[survey.network.label] = {layer.name: layer for layer in checked.layers}
+    found = [(network, read[network.label][layer.name]) for network, layer in found]
     pairs = zip(objective.terms, found, strict=True)
     terms = tuple(
         replace(term, model="", network=digest(plain(network.identity)), layer=layer.name)
         for term, (network, layer) in pairs
     )
-    recipe = make_recipe(config, replace(objective, terms=terms), wanted, precision, inputs)
+    recipe = make_recipe(config, replace(objective, terms=terms), surveys, precision, inputs)
     first = found[0][0]
     layer = aim(config, recipe, inputs.find, found)
-    return ModelPlan(first.label, first.identity, first.input_size, recipe, (layer,))
+    note = "; ".join(filter(None, notes))
+    return ModelPlan(first.label, first.identity, first.input_size, recipe, (layer,), note)
+
+
+def _checked(
+    config: Config,
+    found: Survey,
+    wanted: Sequence[LayerInfo],
+    precision: str,
+    earlier: Plan | None,
+) -> Checked:
+    known = {} if earlier is None else _known(earlier, found)
+    return check_layers(found, wanted, precision, config.precision == "auto", known)
+
+
+def _known(earlier: Plan, found: Survey) -> dict[str, LayerInfo]:
+    """The layers of an earlier plan that are of the same network, for images of the same size."""
+    return {
+        info.name: info
+        for model in earlier.models
+        if model.recipe.image_size == found.image_size
+        for layer in model.layers
+        for network, info in [
+            (model.network, layer.info),
+            *((tap.network, tap.info) for tap in layer.others),
+        ]
+        if network == found.network.identity
+    }

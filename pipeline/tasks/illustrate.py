@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.networks.truncate import Forward
+from pipeline.networks.forwards import Forward
 from pipeline.numerics import rng
 from pipeline.numerics.colours import from_bytes, recoloured
 from pipeline.photographs.jpegs import as_jpeg, joined
@@ -116,7 +116,7 @@ class Illustrator:
         write_arrays(self.place.folder, task.products[0], {**arrays, **files})
 
     def _forward(self, layer: str) -> Forward:
-        return self.place.bench.network.exact_forward([self.infos[layer]])
+        return self.place.bench.network.exact_path([self.infos[layer]]).forward
 
 
 def _pick(task: Examples, found: LayerStudy) -> dict[str, NDArray[Any]]:

@@ -14,7 +14,7 @@ from pipeline.ascent.bench import Workbench
 from pipeline.ascent.statistics import high_frequency_share, measure
 from pipeline.errors import UserError
 from pipeline.jobs import STATUS, LayerInfo
-from pipeline.networks.truncate import Forward
+from pipeline.networks.forwards import Forward
 from pipeline.numerics.colours import from_bytes
 from pipeline.objectives import Objective
 from pipeline.photographs.datasets import FolderPhotographs

@@ -16,7 +16,7 @@ from pipeline.ascent.bench import Workbench
 from pipeline.errors import UserError
 from pipeline.networks.describe import describe_layers
 from pipeline.networks.models import load_network
-from pipeline.networks.truncate import Forward
+from pipeline.networks.forwards import Forward
 from pipeline.numerics import rng
 from pipeline.objectives.base import picked
 from pipeline.settings.config import ModelConfig

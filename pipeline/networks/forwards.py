@@ -1,0 +1,219 @@
+"""Ways to compute the activations of some layers, and the choice of the fastest that is right.
+
+The plain way is the network itself with hooks. The others are optimisations of it: a traced graph
+that holds nothing but what the layers need, with batch norms folded, in channels-last layout, in
+low precision. None is used unless it agrees with the plain way on images.
+
+Activations leave as (B, C, L): samples, channels, positions.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from pipeline.jobs import LayerInfo
+from pipeline.networks.activations import channels_first, main_tensor
+from pipeline.networks.capture import reduce_layers
+from pipeline.networks.simplify import simplify
+from pipeline.networks.tracing import Trace, trace
+
+Forward = Callable[[Tensor], tuple[Tensor, ...]]
+"""Inputs (B, C, H, W) to the activations (B, K, L) of some layers."""
+
+Activations = Sequence[Tensor]
+"""Of some layers, each (B, K, L)."""
+
+
+@dataclass(frozen=True)
+class Path:
+    """A way to compute activations."""
+
+    name: str
+    """Such as `traced, batch norm folded, channels_last`."""
+    forward: Forward
+    layout: torch.memory_format
+    """Of the inputs."""
+
+
+@dataclass(frozen=True)
+class Instance:
+    """An instance of a network in a number format and a memory layout."""
+
+    module: nn.Module
+    dtype: torch.dtype
+    layout: torch.memory_format
+
+    @cached_property
+    def trace(self) -> Trace | None:
+        """The network as a graph, if it can be traced."""
+        return trace(self.module)
+
+    def paths(self, layers: Sequence[LayerInfo]) -> Iterator[tuple[str, Callable[[], Forward]]]:
+        """The ways to some layers, by name and as what makes them; fastest first, hooks last."""
+        layout = "channels_last" if self.layout is torch.channels_last else "contiguous"
+        graph = self.trace and self.trace.cut([layer.name for layer in layers])
+        if graph:
+            folded = f"traced, batch norm folded, {layout}"
+            yield folded, lambda: GraphForward(simplify(graph), layers)
+            yield f"traced, {layout}", lambda: GraphForward(graph, layers)
+        hooked = HookedForward(self.module, layers)
+        yield f"hooks, {layout}", lambda: hooked
+        yield f"hooks, {layout}, copies kept for the gradient", lambda: CopyingForward(hooked)
+
+
+class HookedForward:
+    """Runs the network and leaves it when all layers were called, by an exception of our own."""
+
+    def __init__(self, network: nn.Module, layers: Sequence[LayerInfo]) -> None:
+        self.network, self.layers = network, layers
+        self.distinct = list({layer.name: layer for layer in layers}.values())
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Activations of the layers.
+
+        Raises:
+            RuntimeError: the forward does not call one of them for these images.
+        """
+        # What follows a layer may write over its output, unless the forward is left right there.
+        keep = Tensor.clone if len(self.distinct) > 1 else _as_it_is
+        found = reduce_layers(self.network, self.distinct, x, keep)
+        if silent := [layer.name for layer in self.distinct if layer.name not in found]:
+            raise RuntimeError(f"layer {silent[0]!r} was not called for these images.")
+        return tuple(found[layer.name] for layer in self.layers)
+
+
+def _as_it_is(activation: Tensor) -> Tensor:
+    return activation
+
+
+class CopyingForward:
+    """Keeps copies for the backward pass, of networks that write over what it needs."""
+
+    def __init__(self, forward: Forward) -> None:
+        self.forward = forward
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Activations of the layers."""
+        with torch.autograd.graph.saved_tensors_hooks(_copy, _as_it_is):
+            return self.forward(x)
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor if isinstance(tensor, nn.Parameter) else tensor.clone()
+
+
+class GraphForward:
+    """Runs a graph that ends at the layers."""
+
+    def __init__(self, graph: fx.GraphModule, layers: Sequence[LayerInfo]) -> None:
+        self.graph, self.layers = graph, layers
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Activations of the layers."""
+        pairs = zip(self.graph(x), self.layers, strict=True)
+        return tuple(channels_first(_tensor_of(output), layer) for output, layer in pairs)
+
+
+def _tensor_of(output: Any) -> Tensor:
+    """The tensor of a layer's output, which has one: else it would be no layer."""
+    tensor = main_tensor(output)
+    assert tensor is not None
+    return tensor
+
+
+# --- agreement -----------------------------------------------------------------------------------
+
+
+class NoPathAgrees(Exception):
+    """No way to compute some layers' activations agrees with the plain one."""
+
+
+def fastest_that_agrees(
+    instances: Iterator[Instance],
+    layers: Sequence[LayerInfo],
+    inputs: Tensor,
+    expected: Activations,
+) -> Path:
+    """The first path, from the fastest on, that gives the activations of the untouched network.
+
+    Args:
+        instances: conversions of the network, fastest first; made when they are needed.
+        layers: as described for this network.
+        inputs: normalised images (B, C, H, W) in fp32.
+        expected: the layers' activations for them, by plain hooks in fp32.
+    Raises:
+        NoPathAgrees: says what went wrong with the last one.
+    """
+    reason = "there is none"
+    for instance in instances:
+        for name, make in instance.paths(layers):
+            try:
+                forward = make()
+                given = inputs.to(instance.dtype, memory_format=instance.layout)
+                off = _largest_disagreement(forward, given, expected)
+                _differentiate(forward, given)
+            except Exception as error:  # noqa: BLE001 - a path that cannot run is not used
+                reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+                continue
+            if off <= TOLERANCE[instance.dtype]:
+                return Path(name, forward, instance.layout)
+            reason = f"activations are off by {100 * off:.2g} %"
+    raise NoPathAgrees(reason)
+
+
+def agrees(
+    forward: Forward, inputs: Tensor, expected: Activations, layout: torch.memory_format
+) -> bool:
+    """Whether a forward gives the activations of the untouched network, in fp32.
+
+    Args: as above.
+    """
+    try:
+        off = _largest_disagreement(forward, inputs.contiguous(memory_format=layout), expected)
+    except Exception:  # noqa: BLE001 - a path that cannot run is not used
+        return False
+    return off <= TOLERANCE[torch.float32]
+
+
+@torch.no_grad()
+def _largest_disagreement(forward: Forward, inputs: Tensor, expected: Activations) -> float:
+    """Of the activations of several layers."""
+    pairs = zip(forward(inputs.clone()), expected, strict=True)
+    return max(disagreement(activation, right) for activation, right in pairs)
+
+
+def _differentiate(forward: Forward, inputs: Tensor) -> None:
+    """Make sure that the backward pass runs; raises whatever it does."""
+    leaf = inputs.detach().requires_grad_()
+    total = torch.stack([a.float().mean() for a in forward(leaf.clone())]).sum()
+    torch.autograd.grad(total, leaf)
+
+
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
+"""Largest disagreement that counts as rounding, by number format. Deep networks lose about half of
+the digits of a bf16 number."""
+
+
+def disagreement(activation: Tensor, expected: Tensor) -> float:
+    """How far activations (B, K, L) are from the right ones, relative to these.
+
+    The larger one of two figures: the norm of the difference over that of the right activation,
+    and, in fp32, the largest difference of a channel's mean over the mean absolute activation.
+    Where the right activation is not finite, the same places must be.
+    """
+    if activation.shape != expected.shape:
+        return float("inf")
+    left, right = activation.double(), expected.double()
+    finite = right.isfinite()
+    if not torch.equal(finite, left.isfinite()):
+        return float("inf")
+    left, right = left.where(finite, 0.0), right.where(finite, 0.0)
+    off = (left - right).norm() / right.norm().clamp_min(1e-30)
+    if activation.dtype == torch.float32:
+        means = (left.mean(dim=2) - right.mean(dim=2)).abs().amax()
+        off = torch.maximum(off, means / right.abs().mean().clamp_min(1e-30))
+    return float(off)

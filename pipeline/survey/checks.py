@@ -1,0 +1,118 @@
+"""Checks of the layers that a sweep is to make images for, and what they find out."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from pipeline.errors import UserError
+from pipeline.jobs import LayerInfo
+from pipeline.networks.device_network import DeviceNetwork
+from pipeline.networks.fingerprints import fingerprint, is_same
+from pipeline.networks.forwards import NoPathAgrees, Path
+from pipeline.networks.layers import OUTPUT
+from pipeline.networks.models import Network, check_weights
+from pipeline.networks.self_check import check_gradient, check_independence
+from pipeline.survey.networks import Survey
+from pipeline.survey.refusals import too_small
+
+Known = Mapping[str, LayerInfo]
+"""Layers that were checked before, by their names: of the same network, size and precision."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Layers that are fit to be optimised."""
+
+    layers: list[LayerInfo]
+    """With their paths and fingerprints."""
+    precision: str
+    """Of the ascent, by its name in a recipe."""
+    note: str = ""
+    """What the user should know of it."""
+
+
+def check_layers(
+    found: Survey, wanted: Sequence[LayerInfo], precision: str, may_fall_back: bool, known: Known
+) -> Checked:
+    """Check some layers of a network.
+
+    Args:
+        found: the network.
+        wanted: the layers.
+        precision: of the ascent.
+        may_fall_back: whether fp32 will do where no path in that precision agrees with the network.
+        known: what earlier checks found; they are not done again, but for the fingerprints.
+    Raises:
+        UserError: a layer cannot be optimised, or is not what it was.
+        UnusableFile: the weights file lacks tensors that a layer needs.
+    """
+    network = found.network
+    for info in wanted:
+        if 0 in info.shape:
+            reason = f"layer {info.name!r} has no positions left"
+            raise UserError(too_small(network, found.image_size, reason))
+    device = DeviceNetwork(network, precision, found.image_size, torch.device("cpu"))
+    layers = _with_fingerprints(network, device, wanted)
+    _compare(network, layers, known)
+    paths = [known[layer.name].path if layer.name in known else "" for layer in layers]
+    if all(paths):
+        return Checked(_with_paths(layers, paths), precision)
+    seen = network.seen_size(found.image_size)
+    output = next((layer for layer in found.layers if layer.name == OUTPUT), None)
+    note = check_independence(network, device.plain, layers, output, seen)
+    check_gradient(network, device.plain, layers, seen)
+    try:
+        paths = _names(device.fast_path, layers)
+    except NoPathAgrees as error:
+        if not may_fall_back:
+            raise UserError(
+                f"model {network.label!r} cannot be optimised in {precision}: {error}. Set "
+                "precision=fp32, or auto."
+            ) from error
+        paths = _names(device.exact_path, layers)
+        fell_back = f"{network.label} is optimised in fp32: {precision} does not do ({error})"
+        return Checked(
+            _with_paths(layers, paths), "fp32", "; ".join(filter(None, [fell_back, note]))
+        )
+    return Checked(_with_paths(layers, paths), precision, note)
+
+
+def _with_fingerprints(
+    network: Network, device: DeviceNetwork, wanted: Sequence[LayerInfo]
+) -> list[LayerInfo]:
+    activations = device.expected(wanted)
+    for info, activation in zip(wanted, activations, strict=True):
+        check_weights(network, info, activation)
+    pairs = zip(wanted, activations, strict=True)
+    return [replace(info, fingerprint=fingerprint(activation)) for info, activation in pairs]
+
+
+def _names(path: Callable[[Sequence[LayerInfo]], Path], layers: Sequence[LayerInfo]) -> list[str]:
+    """The names of the paths to some layers.
+
+    What works for all layers in one pass, and for the deepest alone, works for each. Workers choose
+    for each layer by itself, on their device.
+    """
+    deepest = max(layers, key=lambda layer: layer.flops_before)
+    together, alone = path(layers).name, path([deepest]).name
+    if together == alone:
+        return [alone] * len(layers)
+    return [path([layer]).name for layer in layers]
+
+
+def _with_paths(layers: Sequence[LayerInfo], paths: Sequence[str]) -> list[LayerInfo]:
+    return [replace(layer, path=path) for layer, path in zip(layers, paths, strict=True)]
+
+
+def _compare(network: Network, layers: Sequence[LayerInfo], known: Known) -> None:
+    """Make sure that the network computes what it did; raises UserError."""
+    for layer in layers:
+        earlier = known.get(layer.name)
+        if earlier is not None and not is_same(layer.fingerprint, earlier.fingerprint):
+            raise UserError(
+                f"layer {layer.name!r} of model {network.label!r} computes something else than "
+                "when this sweep was begun, with the same weights and code; perhaps a library that "
+                "it uses has changed. Images of both would be mixed: undo that, or give the sweep "
+                "another name."
+            )
