@@ -71,8 +71,8 @@ def _a_mapping(network: Network, size: tuple[int, int]) -> str | None:
         return None
     keys = ", ".join(map(repr, asked.keys_asked))
     return (
-        f"model {network.label!r} takes a mapping with {keys}, and a sweep gives it images. Wrap it "
-        f"in a module whose forward(images) passes {{{asked.keys_asked[0]!r}: images}} on."
+        f"model {network.label!r} takes a mapping with {keys}, and a sweep gives it images. Wrap "
+        f"it in a module whose forward(images) passes {{{asked.keys_asked[0]!r}: images}} on."
     )
 
 
@@ -93,8 +93,8 @@ def _volumes(network: Network, size: tuple[int, int]) -> str | None:
     if first is None:
         return None
     return (
-        f"model {network.label!r} takes volumes or video ({type(first).__name__}), not images. Wrap "
-        "it in a module whose forward(images) repeats the image: "
+        f"model {network.label!r} takes volumes or video ({type(first).__name__}), not images. "
+        "Wrap it in a module whose forward(images) repeats the image: "
         "network(images.unsqueeze(2).expand(-1, -1, 8, -1, -1))."
     )
 
