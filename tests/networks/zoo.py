@@ -1,0 +1,331 @@
+"""Published architectures, and what one of them is examined for.
+
+Weights are random, and statistics of batch norms far from 0 and 1, so that a batch norm that is
+folded wrongly, or runs in training mode, shows.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision import models as torchvision_zoo
+from truths import TOLERANCE, Made, built, first_tensor, key_of, made
+
+from pipeline.settings.config import ModelConfig
+
+TIMM = "timm/"
+
+_NORMS = (nn.modules.batchnorm._BatchNorm,)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A network of the zoo."""
+
+    size: int = 64
+    """Height and width of its images."""
+    args: dict[str, Any] = field(default_factory=dict)
+    """Of its constructor."""
+    layers: tuple[str, str] | None = None
+    """A layer inside of a fused block, and a late one; default: as `layers_of` chooses."""
+    prefix: int = 0
+    """Tokens that are no positions, in front of those of the image, at the late layer."""
+
+
+def network(name: str) -> nn.Module:
+    """A network of the zoo; the target of its config."""
+    member = ZOO[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = _constructed(name, member.args)
+        for norm in module.modules():
+            if isinstance(norm, _NORMS) and norm.running_mean is not None:
+                _unsettle(norm)
+    return module
+
+
+def _constructed(name: str, args: dict[str, Any]) -> nn.Module:
+    if name.startswith(TIMM):
+        import timm
+
+        return timm.create_model(name.removeprefix(TIMM), **args)  # type: ignore[no-any-return]
+    backbone = {} if hasattr(torchvision_zoo, name) else {"weights_backbone": None}
+    module: nn.Module = torchvision_zoo.get_model(name, weights=None, **backbone, **args)
+    return module
+
+
+@torch.no_grad()
+def _unsettle(norm: nn.modules.batchnorm._BatchNorm) -> None:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    norm.running_mean.normal_().mul_(0.5)
+    norm.running_var.uniform_(0.2, 2.0)
+    if norm.affine:
+        norm.weight.uniform_(0.5, 1.5)
+        norm.bias.normal_().mul_(0.3)
+
+
+# --- layers --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Call:
+    """The first call of a module."""
+
+    name: str
+    module: nn.Module
+    shape: tuple[int, ...]
+
+    @property
+    def axis(self) -> int:
+        """The axis of the channels."""
+        return len(self.shape) - 1 if isinstance(self.module, nn.Linear) else 1
+
+    @property
+    def positions(self) -> int:
+        """How many there are."""
+        return int(np.prod(self.shape)) // self.shape[self.axis]
+
+
+def calls(module: nn.Module, inputs: Tensor) -> list[Call]:
+    """The first calls of all convolutions, batch norms and linear layers, in order."""
+    found: dict[nn.Module, Call] = {}
+    names = {m: name for name, m in module.named_modules()}
+
+    def note(m: nn.Module, args: Any, output: Any) -> None:
+        tensor = first_tensor(output)
+        if tensor is not None and m not in found:
+            found[m] = Call(names[m], m, tuple(tensor.shape))
+
+    kinds = (nn.Conv2d, nn.Linear, *_NORMS)
+    handles = [m.register_forward_hook(note) for m in module.modules() if isinstance(m, kinds)]
+    with torch.no_grad():
+        module(inputs)
+    for handle in handles:
+        handle.remove()
+    return list(found.values())
+
+
+def layers_of(name: str) -> tuple[Call, Call]:
+    """A layer inside of a fused block, and a late one.
+
+    Inside: a convolution that a batch norm follows, the middle one of those; else the middle layer.
+    Late: the last one that has more positions than one.
+    """
+    module, size = built(partial(network, name)), ZOO[name].size
+    one, two = (calls(module, _noise(n, size)) for n in (1, 2))
+    doubled = {call.name: (2 * call.shape[0], *call.shape[1:]) for call in one}
+    apart = [c for c in one if c.shape[0] == 1 and doubled[c.name] in [d.shape for d in two if d.name == c.name]]
+    if (wanted := ZOO[name].layers) is not None:
+        by_name = {call.name: call for call in apart}
+        return by_name[wanted[0]], by_name[wanted[1]]
+    pairs = zip(one, one[1:], strict=False)
+    followed = {
+        conv.name
+        for conv, norm in pairs
+        if isinstance(conv.module, nn.Conv2d) and isinstance(norm.module, _NORMS)
+    }
+    spread = [c for c in apart if c.positions > 1 and len(c.shape) > 2] or apart
+    inside = [c for c in spread if c.name in followed] or spread
+    return inside[len(inside) // 2], spread[-1]
+
+
+def _noise(count: int, size: int) -> Tensor:
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+# --- what is examined ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """What came out for one layer of a network."""
+
+    model: str
+    layer: str
+    path: str
+    difference: float
+
+    def __str__(self) -> str:
+        return f"| {self.model} | {self.layer} | {self.path} | {self.difference:.0e} |"
+
+
+def entry(name: str, layers: Iterable[str]) -> ModelConfig:
+    """The model of a sweep of some layers of a network of the zoo."""
+    return ModelConfig(
+        name,
+        label="it",
+        target="tests.networks.zoo.network",
+        args={"name": name},
+        input_size=ZOO[name].size,
+        layers=tuple(layers),
+    )
+
+
+def examine(name: str) -> list[Row]:
+    """Make images for two layers of a network, and compare.
+
+    Raises:
+        AssertionError: the stored activations are not those of a plain hook, a module is in
+            training mode, or a channel comes out otherwise alone than among others.
+    """
+    chosen = {call.name: call for call in layers_of(name)}
+    results = made(entry(name, chosen))
+    assert {result.info.name for result in results} == set(chosen)
+    rows = []
+    for result in results:
+        call = chosen[result.info.name]
+        prefix = ZOO[name].prefix if len(call.shape) == 3 else 0
+        off = result.difference(partial(network, name), call.axis, prefix)
+        assert off < TOLERANCE, f"{call.name} is off by {off:.1e} ({result.bench.path})"
+        check_modes(result)
+        check_alone(result)
+        rows.append(Row(name, call.name, result.bench.path, off))
+    return rows
+
+
+def check_modes(result: Made) -> None:
+    """No module is in training mode, of any instance of the network."""
+    for module in modules_of(result):
+        assert not module.training, module
+
+
+def modules_of(result: Made) -> Iterator[nn.Module]:
+    """The modules of the network and of its instances."""
+    yield from result.network.module.modules()
+    for instance in result.workbench.network._instances.values():
+        yield from instance.module.modules()
+        if instance.trace is not None:
+            # What holds modules in a graph is a bare `Module`, which computes nothing.
+            yield from (m for m in instance.trace.graph.modules() if type(m) is not nn.Module)
+
+
+def check_alone(result: Made) -> None:
+    """A channel has the same bits alone as among others."""
+    place = len(result.channels) - 1
+    channel = result.channels[place]
+    alone = result.bench.make([key_of(channel)], [channel])
+    for what in ("image", "activation", "trace"):
+        np.testing.assert_array_equal(alone[what][0], result.rows[what][place])
+
+
+# --- the zoo -------------------------------------------------------------------------------------
+
+_TORCHVISION = {
+    **dict.fromkeys(
+        (
+            *("alexnet", "vgg11", "vgg11_bn", "squeezenet1_0", "squeezenet1_1"),
+            *("resnet18", "resnet34", "resnet50", "resnext50_32x4d", "wide_resnet50_2"),
+            *("densenet121", "googlenet", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0"),
+            *("mnasnet0_5", "mnasnet1_0"),
+            *("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"),
+            *(f"efficientnet_b{i}" for i in range(5)),
+            *("efficientnet_v2_s", "efficientnet_v2_m"),
+            *("regnet_x_400mf", "regnet_x_800mf", "regnet_x_1_6gf"),
+            *("regnet_y_400mf", "regnet_y_800mf", "regnet_y_1_6gf"),
+            *("swin_t", "swin_s", "swin_b", "swin_v2_t", "swin_v2_s", "swin_v2_b"),
+            "convnext_tiny",
+            *("fcn_resnet50", "deeplabv3_resnet50", "deeplabv3_mobilenet_v3_large"),
+            "lraspp_mobilenet_v3_large",
+        ),
+        Member(),
+    ),
+    "inception_v3": Member(96),
+    "vit_b_16": Member(32, {"image_size": 32}, prefix=1),
+    "vit_b_32": Member(64, {"image_size": 64}, prefix=1),
+    "maxvit_t": Member(224),
+    "fasterrcnn_resnet50_fpn": Member(96, {"min_size": 96}),
+    "fasterrcnn_resnet50_fpn_v2": Member(96, {"min_size": 96}),
+    "fasterrcnn_mobilenet_v3_large_fpn": Member(96, {"min_size": 96}),
+    "fasterrcnn_mobilenet_v3_large_320_fpn": Member(96, {"min_size": 96}),
+    "maskrcnn_resnet50_fpn": Member(96, {"min_size": 96}),
+    "maskrcnn_resnet50_fpn_v2": Member(96, {"min_size": 96}),
+    "keypointrcnn_resnet50_fpn": Member(96, {"min_size": 96}),
+    "retinanet_resnet50_fpn": Member(96, {"min_size": 96}),
+    "retinanet_resnet50_fpn_v2": Member(96, {"min_size": 96}),
+    "fcos_resnet50_fpn": Member(96, {"min_size": 96}),
+    "ssd300_vgg16": Member(96),
+    "ssdlite320_mobilenet_v3_large": Member(96),
+}
+
+_AT_64 = {"img_size": 64}
+
+_TIMM = {
+    **dict.fromkeys(
+        (
+            *("mobileone_s0", "repvgg_a0", "gernet_s", "resnet51q", "coat_lite_tiny"),
+            *("convnext_atto", "convnextv2_atto", "cpubone_nano", "csatv2", "cs3darknet_focus_s"),
+            *("cspnext_tiny", "densenetblur121d", "dla46_c", "dpn48b", "edgenext_xx_small"),
+            *("efficientnet_b0_gn", "mixnet_s", "tinynet_e", "efficientvit_b0", "fasternet_t0"),
+            *("mnasnet_small", "fbnetc_100", "spnasnet_100", "mobilenetv2_050"),
+            *("fastvit_t8", "ghostnet_050", "ghostnetv2_100", "hardcorenas_a", "hgnetv2_b0"),
+            *("hrnet_w18_small", "inception_next_atto", "lcnetv2_small", "lcnet_035", "fbnetv3_b"),
+            *("lowformer_b0", "mambaout_femto", "poolformer_s12", "convformer_s18", "caformer_s18"),
+            *("mobilenetv3_small_050", "mobilenetv4_conv_small", "mobilevit_xxs", "mobilevitv2_050"),
+            *("eca_nfnet_l0", "nf_resnet26", "pvt_v2_b0", "rdnet_tiny", "regnetx_002"),
+            *("regnetz_b16", "repghostnet_050", "repvit_m0_9", "res2net50_14w_8s", "resnest14d"),
+            *("ecaresnet26t", "resnet10t", "seresnext26d_32x4d", "resnetv2_18", "resnetv2_50x1_bit"),
+            *("rexnet_100", "selecsls42", "legacy_seresnet18", "shvit_s1", "skresnet18"),
+            *("starnet_s1", "swiftformer_xs", "tresnet_m", "ese_vovnet19b_slim_dw", "legacy_xception"),
+            *("xception41", "darknet53", "convmixer_768_32", "vgg11_bn", "efficientvim_m1", "iformer_t"),
+        ),
+        Member(),
+    ),
+    "botnet26t_256": Member(64, {"img_size": 64}),
+    "halonet26t": Member(64),
+    "lambda_resnet26rpt_256": Member(64, {"img_size": 64}),
+    "beit_base_patch16_224": Member(64, _AT_64, prefix=1),
+    "cait_xxs24_224": Member(64, _AT_64),
+    "convit_tiny": Member(64, _AT_64, prefix=1),
+    "crossvit_9_240": Member(240),
+    "davit_tiny": Member(64),
+    "deit_tiny_distilled_patch16_224": Member(64, _AT_64, prefix=2),
+    "deit3_small_patch16_224": Member(64, _AT_64, prefix=1),
+    "efficientformer_l1": Member(224),
+    "efficientformerv2_s0": Member(224),
+    "efficientvit_m0": Member(224),
+    "eva02_tiny_patch14_224": Member(56, {"img_size": 56}, prefix=1),
+    "focalnet_tiny_srf": Member(64),
+    "gcvit_xxtiny": Member(224),
+    "hiera_tiny_224": Member(64, _AT_64),
+    "sam2_hiera_tiny": Member(128),
+    "inception_resnet_v2": Member(96),
+    "inception_v4": Member(96),
+    "levit_128s": Member(224),
+    "coatnet_nano_rw_224": Member(64, _AT_64),
+    "maxvit_nano_rw_256": Member(64, _AT_64),
+    "coatnext_nano_rw_224": Member(64, _AT_64),
+    "mixer_s32_224": Member(224),
+    "resmlp_12_224": Member(64, _AT_64),
+    "gmlp_ti16_224": Member(64, _AT_64),
+    "mvitv2_tiny": Member(64, _AT_64),
+    "naflexvit_base_patch16_gap": Member(64),
+    "nasnetalarge": Member(64),
+    "pnasnet5large": Member(64),
+    "nest_tiny": Member(224),
+    "nextvit_small": Member(64),
+    "pit_ti_224": Member(64, _AT_64, prefix=1),
+    "sequencer2d_s": Member(64, _AT_64),
+    "swin_tiny_patch4_window7_224": Member(64, _AT_64),
+    "swinv2_tiny_window8_256": Member(64, _AT_64),
+    "swinv2_cr_tiny_224": Member(64, _AT_64),
+    "tiny_vit_5m_224": Member(224),
+    "tnt_s_patch16_224": Member(64, _AT_64, prefix=1),
+    "twins_svt_small": Member(64, _AT_64),
+    "twins_pcpvt_small": Member(64, _AT_64),
+    "visformer_tiny": Member(64, _AT_64),
+    "vit_tiny_patch16_224": Member(64, _AT_64, prefix=1),
+    "vit_tiny_r_s16_p8_224": Member(64, _AT_64, prefix=1),
+    "vit_relpos_small_patch16_224": Member(64, _AT_64),
+    "vit_small_patch14_reg4_dinov2": Member(56, {"img_size": 56}, prefix=5),
+    "samvit_base_patch16": Member(64, _AT_64),
+    "vitamin_small_224": Member(64, _AT_64, prefix=1),
+    "volo_d1_224": Member(64, _AT_64),
+    "xcit_nano_12_p16_224": Member(64, _AT_64),
+}
+
+ZOO = {**_TORCHVISION, **{TIMM + name: member for name, member in _TIMM.items()}}
