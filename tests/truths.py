@@ -61,13 +61,12 @@ def first_tensor(output: Any) -> Tensor | None:
     """The main tensor of what a module returns."""
     if isinstance(output, Tensor):
         return output
-    if isinstance(output, Mapping):
-        parts = [output.get("logits"), output.get("out"), *output.values()]
-    elif isinstance(output, list | tuple):
+    if isinstance(output, list | tuple):
         parts = list(output)
     else:
-        parts = list(vars(output).values()) if hasattr(output, "__dict__") else []
-    found = (first_tensor(part) for part in parts)
+        named = output if isinstance(output, Mapping) else getattr(output, "__dict__", {})
+        parts = [named.get("logits"), named.get("out"), *named.values()]
+    found = (first_tensor(part) for part in parts if part is not None)
     return next((tensor for tensor in found if tensor is not None), None)
 
 
@@ -129,7 +128,7 @@ class Made:
             inputs = normalised(picture, self.network.mean, self.network.std)
             activation = hooked(network, info.name, inputs)
             units = activation.movedim(info.batch_axis, 0)[0]
-            units = units.movedim(axis - 1 if axis > 0 else axis, 0).flatten(1)[:, prefix:]
+            units = units.movedim(axis - 1, 0).reshape(units.shape[axis - 1], -1)[:, prefix:]
             off.append(abs(float(units[channel].mean()) - float(stored)))
             sizes.append(float(units.abs().mean()))
         return max(off) / (sum(sizes) / len(sizes) + 1e-12)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
 from torch.nn.parameter import is_lazy
 
 from pipeline.dotted import import_callable
@@ -127,6 +128,15 @@ def build_module(
             f"{setting} {target!r} returned a network with lazy modules, whose shapes are not yet "
             "known; run it once before returning it."
         )
+    return _as_written(module)
+
+
+def _as_written(module: nn.Module) -> nn.Module:
+    """A network without compilation: hooks see nothing of what a compiler made."""
+    while isinstance(module, OptimizedModule):
+        module = module._orig_mod
+    for part in module.modules():
+        part._compiled_call_impl = None
     return module
 
 

@@ -8,6 +8,7 @@ does it inside `contained` and, on a module that is used again, inside `restored
 import os
 import random
 import warnings
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,9 +16,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-_CONTAINERS = (dict, list, set)
+_CONTAINERS = (dict, list, set, deque)
 
 
 @contextmanager
@@ -50,16 +51,20 @@ def contained(seed: int | None = None) -> Iterator[None]:
 def restored(network: nn.Module) -> Iterator[None]:
     """Restore a network: modes, hooks, parameters and whatever its modules keep in attributes.
 
-    Containers are restored in place, one level deep: handles of hooks refer to them. The values of
-    tensors are not copied.
+    Containers are restored in place, one level deep: handles of hooks refer to them. So are the
+    numbers of tensors, except for parameters.
     """
     before = [(module, _snapshot(module)) for module in network.modules()]
+    numbers = [(t, t.clone()) for module in network.modules() for t in _written_tensors(module)]
     try:
         with contained():
             yield
     finally:
         for module, snapshot in before:
             _restore(module, snapshot)
+        for tensor, known in numbers:
+            if not torch.equal(tensor, known):
+                tensor.copy_(known)
 
 
 def _snapshot(module: nn.Module) -> dict[str, tuple[Any, Any]]:
@@ -68,6 +73,15 @@ def _snapshot(module: nn.Module) -> dict[str, tuple[Any, Any]]:
         name: (value, value.copy() if isinstance(value, _CONTAINERS) else None)
         for name, value in vars(module).items()
     }
+
+
+def _written_tensors(module: nn.Module) -> Iterator[Tensor]:
+    """Tensors that a module may write to in its forward: buffers, and others that it keeps."""
+    for value in vars(module).values():
+        held = value.values() if isinstance(value, dict) else value
+        for part in held if isinstance(value, _CONTAINERS) else (value,):
+            if isinstance(part, Tensor) and not isinstance(part, nn.Parameter):
+                yield part.detach()
 
 
 def _restore(module: nn.Module, snapshot: dict[str, tuple[Any, Any]]) -> None:
@@ -81,7 +95,7 @@ def _restore(module: nn.Module, snapshot: dict[str, tuple[Any, Any]]) -> None:
 
 def _refill(container: Any, content: Any) -> None:
     container.clear()
-    if isinstance(container, list):
+    if isinstance(container, list | deque):
         container.extend(content)
     else:
         container.update(content)

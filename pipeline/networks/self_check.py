@@ -128,18 +128,18 @@ def _faults(
     yield _Fault(skipped, "is called for some images only")
     again = _restored_run(module, layers, first, seed=2)
     by_chance = _differing(again, alone[0], 0.0)
-    yield _Fault(by_chance, "depends on chance", _cause(network, first, first) if by_chance else "")
+    cause = _cause_by_chance(network, first) if by_chance else ""
+    yield _Fault(by_chance, "depends on chance", cause)
     together = _run(other, layers, batch)
     merged = [name for name in names if name in together and len(together[name]) != len(batch)]
     yield _Fault(merged, "does not keep the images of a batch apart")
     mixed = _mixed(together, alone, _ROUNDING)
     mixed = _mixed_in_fp64(network, layers, probes, mixed) if mixed else []
-    cause = _cause(network, first, batch) if mixed else ""
+    cause = _cause_in_batch(network, probes) if mixed else ""
     yield _Fault(mixed, "depends on the other images of its batch", cause)
-    later = _run(other, layers, first)
-    yield _Fault(
-        _differing(later, alone[0], _ROUNDING), "depends on images that the network saw before"
-    )
+    for _ in range(2):  # after a batch, and after as many images as there are
+        later = _differing(_run(other, layers, first), alone[0], _ROUNDING)
+        yield _Fault(later, "depends on images that the network saw before")
 
 
 def _run(module: nn.Module, layers: Sequence[LayerInfo], images: Tensor, seed: int = 1) -> Found:
@@ -193,20 +193,47 @@ def _mixed_in_fp64(
 # --- causes --------------------------------------------------------------------------------------
 
 
-def _cause(network: Network, first: Tensor, others: Tensor) -> str:
-    """Which module the difference comes from, between an image alone and the same again, or in a
-    batch."""
-    place = _ORDER.index(0) if len(others) > 1 else 0
-    alone = _trail(network.module, first, 0, seed=1)
-    among = _trail(network.module, others, place, seed=2)
-    names = {module: name for name, module in network.module.named_modules()}
-    for (module, given, made), (_, given_then, made_then) in zip(alone, among, strict=False):
-        name = f"{names[module]!r} ({type(module).__name__})"
-        if not _close(given, given_then):
-            return f"the code before {name} makes it so"
-        if not _close(made, made_then):
-            return f"{name} {_habit(module)}"
+def _cause_by_chance(network: Network, image: Tensor) -> str:
+    """Which module gives an image something else the second time."""
+    trails = (_trail(network.module, image, seed=seed)[0] for seed in (1, 2))
+    return _parting(network, *trails) or _by_its_code(network)
+
+
+def _cause_in_batch(network: Network, probes: Tensor) -> str:
+    """Which module gives an image something else in a batch than alone."""
+    mixed = _trail(network.module, probes[_ORDER], seed=1)
+    for among, probe in zip(mixed, _ORDER, strict=True):
+        (alone,) = _trail(network.module, probes[probe][None], seed=1)
+        if cause := _parting(network, alone, among):
+            return cause
+    return _by_its_code(network)
+
+
+def _by_its_code(network: Network) -> str:
     return f"the code of {type(network.module).__name__} makes it so"
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What a module made of one image."""
+
+    module: nn.Module
+    given: Tensor | None
+    made: Tensor | None
+    habit: str
+    """What kind of module may be doing, in the mode that it was in."""
+
+
+def _parting(network: Network, one: Sequence[_Step], other: Sequence[_Step]) -> str | None:
+    """Where two trails of the same image part."""
+    names = {module: name for name, module in network.module.named_modules()}
+    for left, right in zip(one, other, strict=False):
+        name = f"{names[left.module]!r} ({type(left.module).__name__})"
+        if not _close(left.given, right.given):
+            return f"the code before {name} makes it so"
+        if not _close(left.made, right.made):
+            return f"{name} {left.habit}"
+    return None
 
 
 def _habit(module: nn.Module) -> str:
@@ -214,32 +241,31 @@ def _habit(module: nn.Module) -> str:
         how = "is in training mode" if module.training else "has no running statistics"
         return f"normalises over the batch, as it {how}"
     if isinstance(module, nn.modules.dropout._DropoutNd):
-        return "drops at random in eval mode"
+        return "drops at random in training mode" if module.training else "drops at random"
     return "makes it so"
 
 
-_Step = tuple[nn.Module, Tensor | None, Tensor | None]
+def _trail(network: nn.Module, images: Tensor, seed: int) -> list[list[_Step]]:
+    """What every innermost module was given and returned, in order; one trail for each image."""
+    trails: list[list[_Step]] = [[] for _ in images]
 
-
-def _trail(network: nn.Module, images: Tensor, place: int, seed: int) -> list[_Step]:
-    """What every innermost module was given and returned for one image of a batch, in order."""
-    steps: list[_Step] = []
-
-    def row(value: Any) -> Tensor | None:
+    def rows(value: Any) -> Sequence[Tensor | None]:
         tensor = main_tensor(value)
-        if tensor is None or len(tensor) != len(images):
-            return None
-        return tensor[place].detach().clone()
+        if tensor is None or tensor.ndim == 0 or len(tensor) != len(images):
+            return [None] * len(images)
+        return list(tensor.detach().clone())
 
     def note(module: nn.Module, args: Any, output: Any) -> None:
-        steps.append((module, row(args), row(output)))
+        habit = _habit(module)
+        for trail, given, made in zip(trails, rows(args), rows(output), strict=True):
+            trail.append(_Step(module, given, made, habit))
 
     with restored(network), contained(seed), torch.no_grad():
         for module in network.modules():
             if not any(module.children()):
                 module.register_forward_hook(note)  # undone with all else
         network(images.clone())
-    return steps
+    return trails
 
 
 def _close(left: Tensor | None, right: Tensor | None) -> bool:

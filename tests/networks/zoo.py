@@ -32,8 +32,8 @@ class Member:
     """Of its constructor."""
     layers: tuple[str, str] | None = None
     """A layer inside of a fused block, and a late one; default: as `layers_of` chooses."""
-    prefix: int = 0
-    """Tokens that are no positions, in front of those of the image, at the late layer."""
+    prefix: tuple[int, int] = (0, 0)
+    """Tokens that are no positions, in front of those of the image, at either layer."""
 
 
 def network(name: str) -> nn.Module:
@@ -118,8 +118,9 @@ def layers_of(name: str) -> tuple[Call, Call]:
     """
     module, size = built(partial(network, name)), ZOO[name].size
     one, two = (calls(module, _noise(n, size)) for n in (1, 2))
-    doubled = {call.name: (2 * call.shape[0], *call.shape[1:]) for call in one}
-    apart = [c for c in one if c.shape[0] == 1 and doubled[c.name] in [d.shape for d in two if d.name == c.name]]
+    doubled = {call.name: call.shape for call in two}
+    apart = [call for call in one if call.shape[0] == 1 and call.shape[call.axis] > 1]
+    apart = [call for call in apart if doubled.get(call.name) == (2, *call.shape[1:])]
     if (wanted := ZOO[name].layers) is not None:
         by_name = {call.name: call for call in apart}
         return by_name[wanted[0]], by_name[wanted[1]]
@@ -173,13 +174,13 @@ def examine(name: str) -> list[Row]:
         AssertionError: the stored activations are not those of a plain hook, a module is in
             training mode, or a channel comes out otherwise alone than among others.
     """
-    chosen = {call.name: call for call in layers_of(name)}
+    pairs = zip(layers_of(name), ZOO[name].prefix, strict=True)
+    chosen = {call.name: (call, prefix) for call, prefix in pairs}
     results = made(entry(name, chosen))
     assert {result.info.name for result in results} == set(chosen)
     rows = []
     for result in results:
-        call = chosen[result.info.name]
-        prefix = ZOO[name].prefix if len(call.shape) == 3 else 0
+        call, prefix = chosen[result.info.name]
         off = result.difference(partial(network, name), call.axis, prefix)
         assert off < TOLERANCE, f"{call.name} is off by {off:.1e} ({result.bench.path})"
         check_modes(result)
@@ -235,8 +236,8 @@ _TORCHVISION = {
         Member(),
     ),
     "inception_v3": Member(96),
-    "vit_b_16": Member(32, {"image_size": 32}, prefix=1),
-    "vit_b_32": Member(64, {"image_size": 64}, prefix=1),
+    "vit_b_16": Member(32, {"image_size": 32}, prefix=(1, 1)),
+    "vit_b_32": Member(64, {"image_size": 64}, prefix=(1, 1)),
     "maxvit_t": Member(224),
     "fasterrcnn_resnet50_fpn": Member(96, {"min_size": 96}),
     "fasterrcnn_resnet50_fpn_v2": Member(96, {"min_size": 96}),
@@ -248,7 +249,7 @@ _TORCHVISION = {
     "retinanet_resnet50_fpn": Member(96, {"min_size": 96}),
     "retinanet_resnet50_fpn_v2": Member(96, {"min_size": 96}),
     "fcos_resnet50_fpn": Member(96, {"min_size": 96}),
-    "ssd300_vgg16": Member(96),
+    "ssd300_vgg16": Member(96, layers=("backbone.features.2", "backbone.features.7")),
     "ssdlite320_mobilenet_v3_large": Member(96),
 }
 
@@ -278,17 +279,17 @@ _TIMM = {
     "botnet26t_256": Member(64, {"img_size": 64}),
     "halonet26t": Member(64),
     "lambda_resnet26rpt_256": Member(64, {"img_size": 64}),
-    "beit_base_patch16_224": Member(64, _AT_64, prefix=1),
+    "beit_base_patch16_224": Member(64, _AT_64, prefix=(1, 1)),
     "cait_xxs24_224": Member(64, _AT_64),
-    "convit_tiny": Member(64, _AT_64, prefix=1),
+    "convit_tiny": Member(64, _AT_64, prefix=(1, 1)),
     "crossvit_9_240": Member(240),
     "davit_tiny": Member(64),
-    "deit_tiny_distilled_patch16_224": Member(64, _AT_64, prefix=2),
-    "deit3_small_patch16_224": Member(64, _AT_64, prefix=1),
+    "deit_tiny_distilled_patch16_224": Member(64, _AT_64, prefix=(2, 2)),
+    "deit3_small_patch16_224": Member(64, _AT_64, prefix=(1, 1)),
     "efficientformer_l1": Member(224),
     "efficientformerv2_s0": Member(224),
     "efficientvit_m0": Member(224),
-    "eva02_tiny_patch14_224": Member(56, {"img_size": 56}, prefix=1),
+    "eva02_tiny_patch14_224": Member(56, {"img_size": 56}, prefix=(1, 1)),
     "focalnet_tiny_srf": Member(64),
     "gcvit_xxtiny": Member(224),
     "hiera_tiny_224": Member(64, _AT_64),
@@ -308,24 +309,24 @@ _TIMM = {
     "pnasnet5large": Member(64),
     "nest_tiny": Member(224),
     "nextvit_small": Member(64),
-    "pit_ti_224": Member(64, _AT_64, prefix=1),
+    "pit_ti_224": Member(64, _AT_64, prefix=(1, 1)),
     "sequencer2d_s": Member(64, _AT_64),
     "swin_tiny_patch4_window7_224": Member(64, _AT_64),
     "swinv2_tiny_window8_256": Member(64, _AT_64),
     "swinv2_cr_tiny_224": Member(64, _AT_64),
     "tiny_vit_5m_224": Member(224),
-    "tnt_s_patch16_224": Member(64, _AT_64, prefix=1),
+    "tnt_s_patch16_224": Member(64, _AT_64, prefix=(1, 1)),
     "twins_svt_small": Member(64, _AT_64),
     "twins_pcpvt_small": Member(64, _AT_64),
     "visformer_tiny": Member(64, _AT_64),
-    "vit_tiny_patch16_224": Member(64, _AT_64, prefix=1),
-    "vit_tiny_r_s16_p8_224": Member(64, _AT_64, prefix=1),
+    "vit_tiny_patch16_224": Member(64, _AT_64, prefix=(1, 1)),
+    "vit_tiny_r_s16_p8_224": Member(64, _AT_64, prefix=(1, 1)),
     "vit_relpos_small_patch16_224": Member(64, _AT_64),
-    "vit_small_patch14_reg4_dinov2": Member(56, {"img_size": 56}, prefix=5),
+    "vit_small_patch14_reg4_dinov2": Member(56, {"img_size": 56}, prefix=(5, 5)),
     "samvit_base_patch16": Member(64, _AT_64),
-    "vitamin_small_224": Member(64, _AT_64, prefix=1),
+    "vitamin_small_224": Member(64, _AT_64),
     "volo_d1_224": Member(64, _AT_64),
-    "xcit_nano_12_p16_224": Member(64, _AT_64),
+    "xcit_nano_12_p16_224": Member(64, _AT_64, prefix=(0, 1)),
 }
 
 ZOO = {**_TORCHVISION, **{TIMM + name: member for name, member in _TIMM.items()}}
