@@ -33,13 +33,11 @@ TIMM = "timm/"
 _PUBLISHED_ARGS: dict[str, dict[str, Any]] = {
     "googlenet": {"transform_input": True, "aux_logits": True, "init_weights": False},
     "inception_v3": {"transform_input": True, "aux_logits": True, "init_weights": False},
-    **dict.fromkeys(
-        (
-            *("fcn_resnet50", "fcn_resnet101", "deeplabv3_resnet50", "deeplabv3_resnet101"),
-            "deeplabv3_mobilenet_v3_large",
-        ),
-        {"aux_loss": True},
-    ),
+    "fcn_resnet50": {"aux_loss": True},
+    "fcn_resnet101": {"aux_loss": True},
+    "deeplabv3_resnet50": {"aux_loss": True},
+    "deeplabv3_resnet101": {"aux_loss": True},
+    "deeplabv3_mobilenet_v3_large": {"aux_loss": True},
 }
 _WITHOUT_EPS = frozenset(
     {

@@ -359,7 +359,7 @@ class ExtraState(Plain):
 
 
 class Square(nn.Module):
-    """As high and wide as it has channels, and now one axis, now another is that of the channels."""
+    """As high and wide as it has channels, which are now on one axis and now on another."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -392,7 +392,8 @@ class Block(nn.Module):
         super().__init__()
         self.attention = nn.MultiheadAttention(width, 2, batch_first=batch_first)
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        wide = 2 * width
+        self.mlp = nn.Sequential(nn.Linear(width, wide), nn.GELU(), nn.Linear(wide, width))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm1(x)
@@ -548,8 +549,8 @@ class Flat(nn.Module):
 class OddNames(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        names = ("conv/1", "conv 2 [a=b],é")
-        self.blocks = nn.ModuleDict({n: nn.Conv2d(i, 4, 3, stride=2) for n, i in zip(names, (3, 4))})
+        colours = {"conv/1": 3, "conv 2 [a=b],é": 4}
+        self.blocks = nn.ModuleDict({n: nn.Conv2d(c, 4, 3, stride=2) for n, c in colours.items()})
         self.fc = nn.Linear(4, 5)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ folded wrongly, or runs in training mode, shows.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -124,7 +125,7 @@ def layers_of(name: str) -> tuple[Call, Call]:
     if (wanted := ZOO[name].layers) is not None:
         by_name = {call.name: call for call in apart}
         return by_name[wanted[0]], by_name[wanted[1]]
-    pairs = zip(one, one[1:], strict=False)
+    pairs = pairwise(one)
     followed = {
         conv.name
         for conv, norm in pairs
@@ -216,20 +217,20 @@ def check_alone(result: Made) -> None:
 
 # --- the zoo -------------------------------------------------------------------------------------
 
+_DETECTOR = Member(64, {"min_size": 64, "num_classes": 3})
+
 _TORCHVISION = {
     **dict.fromkeys(
         (
-            *("alexnet", "vgg11", "vgg11_bn", "squeezenet1_0", "squeezenet1_1"),
-            *("resnet18", "resnet34", "resnet50", "resnext50_32x4d", "wide_resnet50_2"),
-            *("densenet121", "googlenet", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0"),
-            *("mnasnet0_5", "mnasnet1_0"),
+            *("alexnet", "vgg11", "vgg11_bn", "squeezenet1_1", "densenet121", "googlenet"),
+            *("resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2"),
+            *("shufflenet_v2_x0_5", "mnasnet0_5", "convnext_tiny"),
             *("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"),
             *(f"efficientnet_b{i}" for i in range(5)),
             *("efficientnet_v2_s", "efficientnet_v2_m"),
             *("regnet_x_400mf", "regnet_x_800mf", "regnet_x_1_6gf"),
             *("regnet_y_400mf", "regnet_y_800mf", "regnet_y_1_6gf"),
             *("swin_t", "swin_s", "swin_b", "swin_v2_t", "swin_v2_s", "swin_v2_b"),
-            "convnext_tiny",
             *("fcn_resnet50", "deeplabv3_resnet50", "deeplabv3_mobilenet_v3_large"),
             "lraspp_mobilenet_v3_large",
         ),
@@ -237,20 +238,18 @@ _TORCHVISION = {
     ),
     "inception_v3": Member(96),
     "vit_b_16": Member(32, {"image_size": 32}, prefix=(1, 1)),
-    "vit_b_32": Member(64, {"image_size": 64}, prefix=(1, 1)),
     "maxvit_t": Member(224),
-    "fasterrcnn_resnet50_fpn": Member(96, {"min_size": 96}),
-    "fasterrcnn_resnet50_fpn_v2": Member(96, {"min_size": 96}),
-    "fasterrcnn_mobilenet_v3_large_fpn": Member(96, {"min_size": 96}),
-    "fasterrcnn_mobilenet_v3_large_320_fpn": Member(96, {"min_size": 96}),
-    "maskrcnn_resnet50_fpn": Member(96, {"min_size": 96}),
-    "maskrcnn_resnet50_fpn_v2": Member(96, {"min_size": 96}),
-    "keypointrcnn_resnet50_fpn": Member(96, {"min_size": 96}),
-    "retinanet_resnet50_fpn": Member(96, {"min_size": 96}),
-    "retinanet_resnet50_fpn_v2": Member(96, {"min_size": 96}),
-    "fcos_resnet50_fpn": Member(96, {"min_size": 96}),
-    "ssd300_vgg16": Member(96, layers=("backbone.features.2", "backbone.features.7")),
-    "ssdlite320_mobilenet_v3_large": Member(96),
+    **dict.fromkeys(
+        (
+            *("fasterrcnn_resnet50_fpn", "fasterrcnn_mobilenet_v3_large_320_fpn"),
+            *("maskrcnn_resnet50_fpn", "keypointrcnn_resnet50_fpn"),
+            *("retinanet_resnet50_fpn", "fcos_resnet50_fpn"),
+        ),
+        _DETECTOR,
+    ),
+    # As these are always given images of 300 pixels, late layers take minutes.
+    "ssd300_vgg16": Member(64, {"num_classes": 3}, ("backbone.features.2", "backbone.features.7")),
+    "ssdlite320_mobilenet_v3_large": Member(64, {"num_classes": 3}),
 }
 
 _AT_64 = {"img_size": 64}
@@ -258,74 +257,47 @@ _AT_64 = {"img_size": 64}
 _TIMM = {
     **dict.fromkeys(
         (
-            *("mobileone_s0", "repvgg_a0", "gernet_s", "resnet51q", "coat_lite_tiny"),
-            *("convnext_atto", "convnextv2_atto", "cpubone_nano", "csatv2", "cs3darknet_focus_s"),
-            *("cspnext_tiny", "densenetblur121d", "dla46_c", "dpn48b", "edgenext_xx_small"),
-            *("efficientnet_b0_gn", "mixnet_s", "tinynet_e", "efficientvit_b0", "fasternet_t0"),
-            *("mnasnet_small", "fbnetc_100", "spnasnet_100", "mobilenetv2_050"),
-            *("fastvit_t8", "ghostnet_050", "ghostnetv2_100", "hardcorenas_a", "hgnetv2_b0"),
-            *("hrnet_w18_small", "inception_next_atto", "lcnetv2_small", "lcnet_035", "fbnetv3_b"),
-            *("lowformer_b0", "mambaout_femto", "poolformer_s12", "convformer_s18", "caformer_s18"),
-            *("mobilenetv3_small_050", "mobilenetv4_conv_small", "mobilevit_xxs", "mobilevitv2_050"),
-            *("eca_nfnet_l0", "nf_resnet26", "pvt_v2_b0", "rdnet_tiny", "regnetx_002"),
-            *("regnetz_b16", "repghostnet_050", "repvit_m0_9", "res2net50_14w_8s", "resnest14d"),
-            *("ecaresnet26t", "resnet10t", "seresnext26d_32x4d", "resnetv2_18", "resnetv2_50x1_bit"),
-            *("rexnet_100", "selecsls42", "legacy_seresnet18", "shvit_s1", "skresnet18"),
-            *("starnet_s1", "swiftformer_xs", "tresnet_m", "ese_vovnet19b_slim_dw", "legacy_xception"),
-            *("xception41", "darknet53", "convmixer_768_32", "vgg11_bn", "efficientvim_m1", "iformer_t"),
+            *("efficientvit_b0", "mobilevit_xxs", "nasnetalarge", "convmixer_768_32"),
+            *("edgenext_xx_small", "poolformer_s12", "pvt_v2_b0", "hrnet_w18_small", "dla46_c"),
+            *("res2net50_14w_8s", "resnest14d", "rexnet_100", "ghostnet_050", "hardcorenas_a"),
+            *("lcnet_035", "tinynet_e", "fbnetc_100", "mobileone_s0", "repvgg_a0", "davit_tiny"),
+            *("focalnet_tiny_srf", "inception_next_atto", "convformer_s18", "starnet_s1"),
+            *("repvit_m0_9", "fastvit_t8", "convnextv2_atto", "mambaout_femto", "coat_lite_tiny"),
+            *("mobilenetv4_conv_small", "shvit_s1", "halonet26t", "nf_resnet26", "selecsls42"),
+            *("cs3darknet_focus_s", "densenetblur121d", "dpn48b", "mixnet_s", "skresnet18"),
+            *("rdnet_tiny", "efficientnet_b0_gn", "regnetz_b16", "mobilenetv3_small_050"),
+            *("seresnext26d_32x4d", "xception41", "efficientvim_m1", "iformer_t", "fasternet_t0"),
         ),
         Member(),
     ),
-    "botnet26t_256": Member(64, {"img_size": 64}),
-    "halonet26t": Member(64),
-    "lambda_resnet26rpt_256": Member(64, {"img_size": 64}),
-    "beit_base_patch16_224": Member(64, _AT_64, prefix=(1, 1)),
-    "cait_xxs24_224": Member(64, _AT_64),
-    "convit_tiny": Member(64, _AT_64, prefix=(1, 1)),
+    **dict.fromkeys(
+        (
+            *("coatnet_nano_rw_224", "maxvit_nano_rw_256", "resmlp_12_224", "gmlp_ti16_224"),
+            *("twins_svt_small", "visformer_tiny", "hiera_tiny_224", "sequencer2d_s"),
+            *("swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256", "mvitv2_tiny"),
+            *("cait_xxs24_224", "volo_d1_224", "vitamin_small_224", "botnet26t_256"),
+            "vit_relpos_small_patch16_224",
+        ),
+        Member(64, _AT_64),
+    ),
+    **dict.fromkeys(
+        (
+            *("beit_base_patch16_224", "convit_tiny", "pit_ti_224", "tnt_s_patch16_224"),
+            *("vit_tiny_patch16_224", "deit3_small_patch16_224"),
+        ),
+        Member(64, _AT_64, prefix=(1, 1)),
+    ),
+    **dict.fromkeys(
+        (
+            *("efficientvit_m0", "tiny_vit_5m_224", "nest_tiny", "mixer_s32_224"),
+            *("levit_128s", "gcvit_xxtiny", "efficientformer_l1"),
+        ),
+        Member(224),
+    ),
     "crossvit_9_240": Member(240),
-    "davit_tiny": Member(64),
     "deit_tiny_distilled_patch16_224": Member(64, _AT_64, prefix=(2, 2)),
-    "deit3_small_patch16_224": Member(64, _AT_64, prefix=(1, 1)),
-    "efficientformer_l1": Member(224),
-    "efficientformerv2_s0": Member(224),
-    "efficientvit_m0": Member(224),
     "eva02_tiny_patch14_224": Member(56, {"img_size": 56}, prefix=(1, 1)),
-    "focalnet_tiny_srf": Member(64),
-    "gcvit_xxtiny": Member(224),
-    "hiera_tiny_224": Member(64, _AT_64),
-    "sam2_hiera_tiny": Member(128),
-    "inception_resnet_v2": Member(96),
-    "inception_v4": Member(96),
-    "levit_128s": Member(224),
-    "coatnet_nano_rw_224": Member(64, _AT_64),
-    "maxvit_nano_rw_256": Member(64, _AT_64),
-    "coatnext_nano_rw_224": Member(64, _AT_64),
-    "mixer_s32_224": Member(224),
-    "resmlp_12_224": Member(64, _AT_64),
-    "gmlp_ti16_224": Member(64, _AT_64),
-    "mvitv2_tiny": Member(64, _AT_64),
-    "naflexvit_base_patch16_gap": Member(64),
-    "nasnetalarge": Member(64),
-    "pnasnet5large": Member(64),
-    "nest_tiny": Member(224),
-    "nextvit_small": Member(64),
-    "pit_ti_224": Member(64, _AT_64, prefix=(1, 1)),
-    "sequencer2d_s": Member(64, _AT_64),
-    "swin_tiny_patch4_window7_224": Member(64, _AT_64),
-    "swinv2_tiny_window8_256": Member(64, _AT_64),
-    "swinv2_cr_tiny_224": Member(64, _AT_64),
-    "tiny_vit_5m_224": Member(224),
-    "tnt_s_patch16_224": Member(64, _AT_64, prefix=(1, 1)),
-    "twins_svt_small": Member(64, _AT_64),
-    "twins_pcpvt_small": Member(64, _AT_64),
-    "visformer_tiny": Member(64, _AT_64),
-    "vit_tiny_patch16_224": Member(64, _AT_64, prefix=(1, 1)),
-    "vit_tiny_r_s16_p8_224": Member(64, _AT_64, prefix=(1, 1)),
-    "vit_relpos_small_patch16_224": Member(64, _AT_64),
     "vit_small_patch14_reg4_dinov2": Member(56, {"img_size": 56}, prefix=(5, 5)),
-    "samvit_base_patch16": Member(64, _AT_64),
-    "vitamin_small_224": Member(64, _AT_64),
-    "volo_d1_224": Member(64, _AT_64),
     "xcit_nano_12_p16_224": Member(64, _AT_64, prefix=(0, 1)),
 }
 
