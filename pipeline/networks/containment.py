@@ -9,7 +9,7 @@ import os
 import random
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,35 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+_Setting = tuple[Callable[[], Any], Callable[[Any], Any]]
+
+
+def _of_cudnn(name: str) -> _Setting:
+    backend = torch.backends.cudnn
+    return lambda: getattr(backend, name), lambda value: setattr(backend, name, value)
+
+
+_SETTINGS: Sequence[_Setting] = (
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.is_grad_enabled, torch.set_grad_enabled),
+    (torch.get_num_threads, torch.set_num_threads),
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
+    *map(_of_cudnn, ("benchmark", "deterministic", "allow_tf32")),
+)
+"""What decides how torch computes, for the whole process: how it is read and written."""
+
 _CONTAINERS = (dict, list, set, deque)
 
 
 @contextmanager
 def contained(seed: int | None = None) -> Iterator[None]:
-    """Restore what is global: random numbers, gradient mode, default dtype, working folder.
+    """Restore what is global: random numbers, settings of torch, working folder.
 
     Args:
         seed: of torch's, Python's and numpy's random numbers while inside; `None` leaves them.
     """
-    folder, dtype, grad = Path.cwd(), torch.get_default_dtype(), torch.is_grad_enabled()
+    folder, settings = Path.cwd(), [(read(), read, write) for read, write in _SETTINGS]
     python, numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -41,8 +59,9 @@ def contained(seed: int | None = None) -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
-        torch.set_default_dtype(dtype)
-        torch.set_grad_enabled(grad)
+        for known, read, write in settings:
+            if read() != known:
+                write(known)
         with suppress(OSError):  # the folder may be gone
             os.chdir(folder)
 

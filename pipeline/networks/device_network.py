@@ -16,11 +16,13 @@ from pipeline.networks.conversion import converted
 from pipeline.networks.fields import receptive_fields
 from pipeline.networks.fingerprints import fingerprint, is_same
 from pipeline.networks.forwards import (
+    CopyingForward,
     HookedForward,
     Instance,
     Path,
     agrees,
     fastest_that_agrees,
+    probe_gradient,
 )
 from pipeline.networks.models import DTYPES, Network
 from pipeline.networks.observe import Answer, Observer, normalised
@@ -108,6 +110,7 @@ class DeviceNetwork:
             layers,
             self._probes,
             self.expected(layers),
+            self.expected_gradient(layers),
         )
         return Path(
             path.name,
@@ -137,6 +140,10 @@ class DeviceNetwork:
                     "anew."
                 )
         return [found[layer.name] for layer in layers]
+
+    def expected_gradient(self, layers: Sequence[LayerInfo]) -> Tensor:
+        """The gradient of the probes from some layers, by plain hooks, in fp32."""
+        return probe_gradient(CopyingForward(HookedForward(self.plain, layers)), self._probes)
 
     @cached_property
     def _probes(self) -> Tensor:

@@ -16,7 +16,12 @@ from pipeline.jobs import LayerInfo
 from pipeline.networks.activations import main_tensor
 from pipeline.networks.capture import plain_activations
 from pipeline.networks.containment import contained, restored
-from pipeline.networks.forwards import disagreement
+from pipeline.networks.forwards import (
+    CopyingForward,
+    HookedForward,
+    disagreement,
+    probe_gradient,
+)
 from pipeline.networks.models import Network
 
 _ROUNDING = 1e-4
@@ -63,25 +68,35 @@ def check_independence(
         else:
             return note
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        raise UserError(
-            f"model {network.label!r} does not take images one by one and in batches of any size: "
-            f"{reason}."
-        ) from error
+        raise takes_no_batches(network, error) from error
     raise UserError(_message(network, layers, fault))
+
+
+def takes_no_batches(network: Network, error: Exception) -> UserError:
+    """What to say of a network that fails on several images, or on one after others."""
+    return UserError(
+        f"model {network.label!r} does not take images one by one and in batches of any size: "
+        f"{_first_line(error)}."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
 def check_gradient(
     network: Network, other: nn.Module, layers: Sequence[LayerInfo], size: tuple[int, int]
 ) -> None:
-    """Make sure that the image gets a gradient from every layer.
+    """Make sure that the image gets a gradient from every layer, of what the layer computes.
 
     Args: as above.
     Raises:
-        UserError: it gets none from some of them.
+        UserError: it gets none from some of them, or they compute something else for it.
     """
+    probes = network.probes(size)[:2]
+    without = _run(other, layers, probes)
     with contained(seed=1):
-        found = plain_activations(other, layers, network.probes(size)[:2].requires_grad_())
+        found = plain_activations(other, layers, probes.clone().requires_grad_())
     cut = [layer.name for layer in layers if not found[layer.name].requires_grad]
     if cut:
         raise UserError(
@@ -89,6 +104,18 @@ def check_gradient(
             "is before it runs without gradients, or does not depend on the image. Choose other "
             "layers, or change the code of the network."
         )
+    if two_faced := _differing(found, without, _ROUNDING):
+        raise UserError(
+            f"layer {two_faced[0]!r} of model {network.label!r} computes something else where "
+            "gradients are asked for than where they are not. Change the code of the network."
+        )
+    try:
+        probe_gradient(CopyingForward(HookedForward(other, layers)), probes)
+    except Exception as error:
+        raise UserError(
+            f"model {network.label!r} cannot be optimised, as its backward pass fails: "
+            f"{_first_line(error)}. Choose other layers, or change the code of the network."
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pipeline.networks.fingerprints import fingerprint, is_same
 from pipeline.networks.forwards import NoPathAgrees, Path
 from pipeline.networks.layers import OUTPUT
 from pipeline.networks.models import Network, check_weights
-from pipeline.networks.self_check import check_gradient, check_independence
+from pipeline.networks.self_check import check_gradient, check_independence, takes_no_batches
 from pipeline.survey.networks import Survey
 from pipeline.survey.refusals import too_small
 
@@ -65,6 +65,10 @@ def check_layers(
     try:
         paths = _names(device.fast_path, layers)
     except NoPathAgrees as error:
+        if precision == "fp32":
+            raise UserError(
+                f"model {network.label!r} does not compute the same twice: {error}."
+            ) from error
         if not may_fall_back:
             raise UserError(
                 f"model {network.label!r} cannot be optimised in {precision}: {error}. Set "
@@ -81,7 +85,10 @@ def check_layers(
 def _with_fingerprints(
     network: Network, device: DeviceNetwork, wanted: Sequence[LayerInfo]
 ) -> list[LayerInfo]:
-    activations = device.expected(wanted)
+    try:
+        activations = device.expected(wanted)
+    except RuntimeError as error:
+        raise takes_no_batches(network, error) from error
     for info, activation in zip(wanted, activations, strict=True):
         check_weights(network, info, activation)
     pairs = zip(wanted, activations, strict=True)

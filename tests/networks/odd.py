@@ -1046,3 +1046,162 @@ class NoGradientAtAll(Plain):
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.no_grad())
             return super().forward(x)
+
+
+# --- more that was hunted for --------------------------------------------------------------------
+
+
+class HiddenConvolution(Plain):
+    """In a list, where neither `eval()` nor a conversion reaches it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = [nn.Conv2d(8, 8, 3, padding=1), nn.Tanh()]
+
+    def between(self, x: Tensor) -> Tensor:
+        for layer in self.hidden:
+            x = layer(x)
+        return x
+
+
+class HiddenNorm(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = [nn.BatchNorm2d(8)]
+
+    def between(self, x: Tensor) -> Tensor:
+        return self.hidden[0](x)  # type: ignore[no-any-return]
+
+
+class TiedWeights(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tied = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.tied.append(nn.Conv2d(8, 8, 3, padding=1))
+        self.tied[1].running_mean.fill_(0.5)
+        self.tied[3].weight = self.tied[0].weight
+
+    def between(self, x: Tensor) -> Tensor:
+        return self.tied(x)  # type: ignore[no-any-return]
+
+
+class OneConvolutionTwoNorms(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared = nn.Conv2d(8, 8, 3, padding=1)
+        self.norms = nn.ModuleList([nn.BatchNorm2d(8), nn.BatchNorm2d(8)])
+        self.norms[0].running_mean.fill_(0.5)
+        self.norms[1].running_var.fill_(0.3)
+
+    def between(self, x: Tensor) -> Tensor:
+        for norm in self.norms:
+            x = F.relu(norm(self.shared(x)))
+        return x
+
+
+def forward_replaced() -> nn.Module:
+    """Where a tracer, which looks at the class, does not look."""
+    network = Plain()
+    network.forward = lambda x: Plain.forward(network, 2 * x)  # type: ignore[method-assign]
+    return network
+
+
+def forward_of_a_layer_replaced() -> nn.Module:
+    network = Plain()
+    conv = network.conv2
+    conv.forward = lambda x: nn.Conv2d.forward(conv, x).abs()  # type: ignore[method-assign]
+    return network
+
+
+def synchronised() -> nn.Module:
+    module: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(Plain())
+    return module
+
+
+class NormsByFunction(Plain):
+    def first(self, x: Tensor) -> Tensor:
+        norm = self.bn1
+        y = self.conv1(x)
+        return F.relu(F.batch_norm(y, norm.running_mean, norm.running_var, norm.weight, norm.bias))
+
+
+class MindsGradients(Plain):
+    """Computes something else where gradients are asked for."""
+
+    def between(self, x: Tensor) -> Tensor:
+        return 2 * x if torch.is_grad_enabled() else x
+
+
+class _OneWay(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        raise NotImplementedError("no way back")
+
+
+class BackwardRaises(Plain):
+    def between(self, x: Tensor) -> Tensor:
+        return _OneWay.apply(x)  # type: ignore[no-any-return]
+
+
+class SetsBackends(Plain):
+    """As scripts for training do, when it is built and when it is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.between(torch.zeros(()))
+
+    def between(self, x: Tensor) -> Tensor:
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.deterministic = False
+        torch.backends.cudnn.allow_tf32 = True
+        torch.set_float32_matmul_precision("medium")
+        torch.use_deterministic_algorithms(True)
+        torch.set_num_threads(2)
+        return x
+
+
+class KeepsGridOfFirstBatch(Plain):
+    """For as many images as came first."""
+
+    grid: Tensor | None = None
+
+    def between(self, x: Tensor) -> Tensor:
+        if self.grid is None:
+            self.grid = 0.5 * torch.ones_like(x)
+        return x * self.grid
+
+
+class TakesOneImage(Plain):
+    def between(self, x: Tensor) -> Tensor:
+        return x.view(1, 8, 16, 16)
+
+
+class SharesAcrossInstances(Plain):
+    """What it saw last is an attribute of the class, which all instances share."""
+
+    seen: list[Tensor] = []  # noqa: RUF012
+
+    def between(self, x: Tensor) -> Tensor:
+        self.seen.append(x.detach().mean((0, 2, 3), keepdim=True))
+        return x - torch.stack(self.seen).mean(0)
+
+
+class _Rounded(torch.autograd.Function):
+    """Rounds, and lets gradients through as if it had not."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.round()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0]
+
+
+class StraightThrough(Plain):
+    def between(self, x: Tensor) -> Tensor:
+        return _Rounded.apply(4 * x)  # type: ignore[no-any-return]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from truths import TOLERANCE, made, planned
 
 from pipeline.errors import UserError
+from pipeline.networks.arithmetic import make_arithmetic_explicit
 from pipeline.networks.models import Network, load_network
 from pipeline.settings.config import ModelConfig
 from pipeline.survey import networks as survey_networks
@@ -130,7 +131,15 @@ RIGHT = {
     "strided": Right(),
     "Checkpointed": Right(("conv2", "output"), (1, 1)),
     "CheckpointedReentrant": Right(),
+    "HiddenConvolution": Right(),
+    "TiedWeights": Right(("tied.0", "conv2"), (1, 1)),
+    "OneConvolutionTwoNorms": Right(("shared", "conv2"), (1, 1)),
+    "forward_replaced": Right(("conv1", "conv2"), (1, 1)),
+    "forward_of_a_layer_replaced": Right(("conv2", "bn2"), (1, 1)),
+    "synchronised": Right(("bn1", "conv2"), (1, 1)),
+    "NormsByFunction": Right(),
     # the process
+    "SetsBackends": Right(),
     "ChangesFolder": Right(),
     "ChangesDefaultDtype": Right(),
     "StopsGradientsLater": Right(),
@@ -168,6 +177,7 @@ class Watch:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.monkeypatch = monkeypatch
+        make_arithmetic_explicit()
         self.process = process_state()
 
     def watch(self, network: Network) -> None:
@@ -189,7 +199,7 @@ class Watch:
 
 @pytest.fixture
 def unchanged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
-    folder, dtype = Path.cwd(), torch.get_default_dtype()
+    folder, dtype, threads = Path.cwd(), torch.get_default_dtype(), torch.get_num_threads()
     watch = Watch(monkeypatch)
     try:
         yield watch
@@ -197,6 +207,8 @@ def unchanged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
         os.chdir(folder)
         torch.set_default_dtype(dtype)
         torch.set_grad_enabled(True)
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(False)
 
 
 def process_state() -> list[Any]:
@@ -205,6 +217,12 @@ def process_state() -> list[Any]:
         Path.cwd(),
         torch.get_default_dtype(),
         torch.is_grad_enabled(),
+        torch.get_num_threads(),
+        torch.get_float32_matmul_precision(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.backends.cudnn.benchmark,
+        torch.backends.cudnn.deterministic,
+        torch.backends.cudnn.allow_tf32,
         torch.get_rng_state().tolist(),
         random.getstate(),
         str(np.random.get_state()),
@@ -285,7 +303,13 @@ REFUSED: dict[str, tuple[str, list[str]]] = {
     "OwnGenerator": ("conv2", ["depends on chance"]),
     "Clock": ("conv2", ["depends on chance"]),
     "NoiseAtOutput": ("output", ["depends on chance"]),
+    "HiddenNorm": ("conv2", ["other images of its batch", "before 'conv2' (Conv2d)"]),
+    "KeepsGridOfFirstBatch": ("conv2", ["model 'm'", "batch"]),
+    "TakesOneImage": ("conv2", ["does not take images one by one and in batches of any size"]),
+    "SharesAcrossInstances": ("conv2", ["layer 'conv2' of model 'm'", "depends on"]),
     # the way to the image
+    "MindsGradients": ("conv2", ["model 'm'", "gradient"]),
+    "BackwardRaises": ("conv2", ["model 'm' cannot be optimised", "no way back"]),
     "NoGradient": ("conv2", ["no gradient reaches the image from layer 'conv2'"]),
     "StopsGradients": ("conv2", ["no gradient reaches the image from layer 'conv2'"]),
     "Inference": ("conv2", ["no gradient reaches the image from layer 'conv2'"]),
