@@ -186,6 +186,7 @@ def _largest_disagreement(forward: Forward, inputs: Tensor, expected: Activation
     return max(disagreement(activation, right) for activation, right in pairs)
 
 
+@torch.enable_grad()
 def _differentiate(forward: Forward, inputs: Tensor) -> None:
     """Make sure that the backward pass runs; raises whatever it does."""
     leaf = inputs.detach().requires_grad_()
