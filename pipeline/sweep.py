@@ -28,7 +28,7 @@ from pipeline.store.failures import quarantined, read_failures
 from pipeline.store.folder import OutputFolder, keep_inputs, output_folder, prepare, sweep_temporary
 from pipeline.store.lock import locked
 from pipeline.store.manifest import add_timings, write_manifest
-from pipeline.wording import inert
+from pipeline.wording import inert, network_lines
 
 _ROUNDS = 3
 
@@ -46,6 +46,8 @@ def run(config: Config) -> int:
         with locked(folder):  # refuse at once what would be refused after planning
             _clear_up(folder)
     plan, devices = prepare_plan(config)
+    for line in network_lines(plan):  # before hours are spent on another network than was meant
+        print(f"model: {line}", file=sys.stderr)
     for notice in notices(plan):
         print(f"note: {notice}", file=sys.stderr)
     incomplete = tell_left_out(plan.left_out)

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from pipeline.errors import UnusableFile, UserError, unknown
 from pipeline.jobs import LayerInfo, NetworkIdentity
 from pipeline.networks.architectures import TIMM, Blueprint, build_module, find_architecture
+from pipeline.networks.origins import origin_of
 from pipeline.networks.weights import is_weights_file, load_state, read_weights, weights_digest
+from pipeline.origin import UNKNOWN, Origin
 from pipeline.settings.config import ModelConfig
 from pipeline.settings.paths import user_file
 
@@ -39,6 +41,8 @@ class Network:
     are not known."""
     fixed_size: int | None = None
     """Height and width that images are resized to, if it takes no others; the survey finds out."""
+    origin: Origin = UNKNOWN
+    """Where weights and preprocessing come from; no part of the identity."""
 
     @property
     def identity(self) -> NetworkIdentity:
@@ -89,6 +93,7 @@ def load_network(config: ModelConfig) -> Network:
         weights_sha256=weights_digest(module),
         missing=missing,
         categories=_categories(config.categories) or blueprint.categories,
+        origin=origin_of(config, blueprint, weights),
     )
 
 

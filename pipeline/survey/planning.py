@@ -39,7 +39,8 @@ def make_plan(config: Config, surveys: Sequence[Survey | LeftOut], devices: list
     sources = {reference: str(path) for reference, path in inputs.sources.items()}
     fitting = min(jobs_at_once(model.recipe, model.colours) for model in models)
     shard_size = min(config.shard_size, fitting)
-    return Plan(models, config.seeds, shard_size, study, sources, left_out)
+    asked = config.channels
+    return Plan(models, config.seeds, shard_size, study, sources, left_out, asked)
 
 
 def _plan_model(
@@ -63,7 +64,8 @@ def _plan_network(
     objective = with_source(config.objective)
     recipe = make_recipe(config, objective, [(found, wanted)], precision, inputs)
     layers = tuple(aim(config, recipe, inputs.find, [(network, info)]) for info in wanted)
-    return ModelPlan(network.label, network.identity, network.input_size, recipe, layers)
+    size, origin = network.input_size, network.origin
+    return ModelPlan(network.label, network.identity, size, recipe, layers, origin)
 
 
 def _plan_joint(
@@ -87,4 +89,5 @@ def _plan_joint(
     recipe = make_recipe(config, replace(objective, terms=terms), wanted, precision, inputs)
     first = found[0][0]
     layer = aim(config, recipe, inputs.find, found)
-    return ModelPlan(first.label, first.identity, first.input_size, recipe, (layer,))
+    size, origin = first.input_size, first.origin
+    return ModelPlan(first.label, first.identity, size, recipe, (layer,), origin)

@@ -52,8 +52,9 @@ def test_an_image_is_that_of_its_channel_seed_and_variant(layer: Layer) -> None:
 
 
 def test_the_strongest_are_those_with_the_largest_value_in_any_seed(layer: Layer) -> None:
-    best = layer["activation_robust"].reshape(6, -1).max(axis=1)
-    assert layer.strongest(3) == np.argsort(-best)[:3].tolist()
+    for by, asked in (("selectivity", None), ("activation_robust", "activation_robust")):
+        best = layer[by].reshape(6, -1).max(axis=1)
+        assert layer.strongest(3, asked) == np.argsort(-best)[:3].tolist()
 
 
 @pytest.mark.parametrize(
