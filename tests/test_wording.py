@@ -30,6 +30,7 @@ from pipeline.wording import (
 )
 
 NAMED = Targets((3,), ("owl", "cab", "tench"))
+_PAIR = "channels 3+2"
 KINDS: list[tuple[Objective, Targets | None, int, str, str, str]] = [
     (ChannelObjective(), None, 4, "1 of 6 channels", "4", "channel 4"),
     (LogitObjective(), NAMED, 1, "1 of 3 classes", "1 cab", "class 1 cab"),

@@ -241,11 +241,8 @@ class Layer:
         activations of different channels are on different scales.
         Of several seeds and variants the best counts; channels without a value come last.
         """
-        values = (
-            self[by or default_ranking(self.statistics)]
-            .reshape(len(self.channels), -1)
-            .astype(np.float64)
-        )
+        values = self[by or default_ranking(self.statistics)].astype(np.float64)
+        values = values.reshape(len(self.channels), -1)
         best = np.max(np.where(np.isfinite(values), values, -np.inf), axis=1)
         return [self.channels[row] for row in np.argsort(-best, kind="stable")[:count]]
 

@@ -47,7 +47,7 @@ class ModelConfig:
     args: dict[str, Any] | None = None
     """Keyword arguments of that callable."""
     mean: tuple[float, ...] | None = None
-    """Mean of the training images per colour, for images in [0, 1]."""
+    """Mean of the training images per colour, for images in [0, 1], not 0 to 255."""
     std: tuple[float, ...] | None = None
     """Standard deviation of the same."""
     input_size: int | None = None
@@ -68,7 +68,7 @@ class ModelConfig:
             within(1, LARGEST_IMAGE, input_size=self.input_size)
 
     def _check_scale(self) -> None:
-        """Refuse statistics of values from 0 to 255, which would leave a network blind, silently."""
+        """Refuse statistics of values from 0 to 255, which would blind a network silently."""
         if self.std is not None and not all(value > 0 for value in self.std):
             raise ValueError(f"std must be above 0, not {list(self.std)}.")
         scaled = "does not suit images in [0, 1]; if it is of values from 0 to 255, divide by 255"

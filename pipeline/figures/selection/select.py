@@ -48,7 +48,8 @@ def ranked(shown: Shown, by: str, lowest: bool = False) -> list[int]:
 
 def ranking_of(shown: Shown, asked: Any) -> str:
     """The statistic that a selection ranks by: the one asked for, or one that compares channels."""
-    return str(asked.get("by") or default_ranking(shown.statistics))
+    by = asked.get("by") if isinstance(asked, Mapping) else None
+    return str(by or default_ranking(shown.statistics))
 
 
 @dataclass(frozen=True)

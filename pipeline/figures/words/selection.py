@@ -1,6 +1,6 @@
 """Which channels are shown and how they were chosen, by the sweep and by the figure, in words."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.figures.selection.choose import Chosen, titles_of
@@ -101,7 +101,7 @@ def selection_words(chosen: Sequence[Chosen], selection: Any) -> str:
 
 
 def _seed(selection: Any) -> Any:
-    return selection.get("seed", 0)
+    return selection.get("seed", 0) if isinstance(selection, Mapping) else 0
 
 
 def _by(chosen: Sequence[Chosen], selection: Any) -> str:
