@@ -59,7 +59,7 @@ def _networks(some: Sequence[Chosen]) -> str:
         word = "layer" if len(types) == 1 else "layers"
         told.append(f"{word} {', '.join(types)} of {network_words(model)}")
     inputs = [
-        f" The input of {model.title} was normalised by {model.preprocessing}."
+        f" Preprocessing of {model.title}: {model.preprocessing}."
         for model in models.values()
         if model.preprocessing
     ]

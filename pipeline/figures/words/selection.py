@@ -66,7 +66,7 @@ def noun_of(chosen: Sequence[Chosen]) -> str:
 def _channels_of_layers(chosen: Sequence[Chosen]) -> str:
     """`24 channels of demo (12 of conv1, 12 of conv2)`."""
     channels = counted(sum(len(found.channels) for found in chosen), noun_of(chosen))
-    models = ", ".join(dict.fromkeys(found.layer.model.title for found in chosen))
+    models = "; ".join(dict.fromkeys(found.layer.model.title for found in chosen))
     if len(chosen) > _MOST_LAYERS:
         return f"{channels} of {len(chosen)} layers of {models}"
     titles = titles_of(chosen)

@@ -147,7 +147,7 @@ def test_every_number_of_the_methods_is_of_the_atlas(atlas: Atlas) -> None:
     recipe = layer.recipe
     for told in (
         f"layer conv (Conv2d) of toy, {UNTRAINED} (SHA-256 of the weights c0ffeec0ffee)",
-        "normalised by mean (0.5, 0.5, 0.5), std (0.25, 0.25, 0.25): given in the config; "
+        f"Preprocessing of toy, {UNTRAINED}: mean (0.5, 0.5, 0.5), std (0.25, 0.25, 0.25): given in the config; "
         "input size 64 px: assumed.",
         f"an image of {recipe['image_size'][0]} x {recipe['image_size'][1]} pixels",
         f"{recipe['optimizer']['steps']} steps by Adam",
@@ -218,4 +218,4 @@ def test_an_older_atlas_says_no_more_than_it_knows(tmp_path: Path) -> None:
     caption, latex, methods = words(open_atlas(file), ImagesFigure())
     assert caption == "Images for 2 of 6 channels of conv (toy)."
     assert "toy (SHA-256 of the weights" in latex
-    assert "normalised" not in methods
+    assert "Preprocessing" not in methods
