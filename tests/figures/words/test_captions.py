@@ -147,8 +147,8 @@ def test_every_number_of_the_methods_is_of_the_atlas(atlas: Atlas) -> None:
     recipe = layer.recipe
     for told in (
         f"layer conv (Conv2d) of toy, {UNTRAINED} (SHA-256 of the weights c0ffeec0ffee)",
-        f"Preprocessing of toy, {UNTRAINED}: mean (0.5, 0.5, 0.5), std (0.25, 0.25, 0.25): given in the config; "
-        "input size 64 px: assumed.",
+        f"Preprocessing of toy, {UNTRAINED}: mean (0.5, 0.5, 0.5), std (0.25, 0.25, 0.25): given "
+        "in the config; input size 64 px: assumed.",
         f"an image of {recipe['image_size'][0]} x {recipe['image_size'][1]} pixels",
         f"{recipe['optimizer']['steps']} steps by Adam",
         f"learning rate of {recipe['optimizer']['learning_rate']:g}",
