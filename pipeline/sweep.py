@@ -34,7 +34,7 @@ from pipeline.store.manifest import (
     versions,
     write_manifest,
 )
-from pipeline.wording import inert
+from pipeline.wording import inert, network_lines
 
 _ROUNDS = 3
 
@@ -52,6 +52,8 @@ def run(config: Config) -> int:
         with locked(folder):  # refuse at once what would be refused after planning
             _clear_up(folder)
     plan, devices = prepare_plan(config)
+    for line in network_lines(plan):  # before hours are spent on another network than was meant
+        print(f"model: {line}", file=sys.stderr)
     for notice in notices(plan):
         print(f"note: {notice}", file=sys.stderr)
     incomplete = tell_left_out(plan.left_out)

@@ -21,21 +21,29 @@ from pipeline.settings.recipe import DatasetInit, Octaves
 from pipeline.targets import Targets
 from pipeline.wording import (
     count_images,
-    count_targets,
     describe_recipe,
     layer_title,
+    sampling_of,
     target_label,
     target_name,
     targets_word,
 )
 
 NAMED = Targets((3,), ("owl", "cab", "tench"))
+_PAIR = "channels 3+2"
 KINDS: list[tuple[Objective, Targets | None, int, str, str, str]] = [
     (ChannelObjective(), None, 4, "1 of 6 channels", "4", "channel 4"),
     (LogitObjective(), NAMED, 1, "1 of 3 classes", "1 cab", "class 1 cab"),
     (LogitObjective(), None, 1, "1 of 6 classes", "1", "class 1"),
-    (DirectionObjective(), Targets((1,)), 0, "1 direction", "0", "direction 0"),
-    (InterpolationObjective(), Targets((6, 6)), 20, "1 combination", "3+2", "channels 3+2"),
+    (DirectionObjective(), Targets((1,)), 0, "the only random direction", "0", "direction 0"),
+    (
+        InterpolationObjective(),
+        Targets((6, 6)),
+        20,
+        "1 combination of channels",
+        "3+2",
+        "channels 3+2",
+    ),
     (LayerObjective(), Targets((1,)), 0, "whole layer", "whole layer", "whole layer"),
 ]
 
@@ -47,10 +55,12 @@ def test_targets_are_called_what_they_are(
     recipe = replace(make_recipe(), objective=objective)
     plan = make_plan(layer_info("a", 6), channels=(target,), recipe=recipe, targets=targets)
     (layer,) = plan.models[0].layers
-    assert count_targets(recipe, layer) == counted
+    assert sampling_of(plan, plan.models[0], layer).words() == counted
     assert target_label(recipe, layer, target) == label
     assert target_name(recipe, layer, target) == name
-    assert targets_word(plan).rstrip("es") in counted
+    assert targets_word(plan).rstrip("es") in counted.replace(
+        "combination of channels", "combination"
+    )
 
 
 def test_jobs_of_several_images_are_told_from_images() -> None:

@@ -14,9 +14,10 @@ from pipeline.collate.evidence_sheet import draw_sheet, pages, rows_per_page
 from pipeline.collate.gather import LayerView
 from pipeline.collate.overlay import overlay
 from pipeline.jobs import FATES, STATUS
+from pipeline.origin import named
 from pipeline.photographs.jpegs import from_jpeg
 from pipeline.store.files import write_atomically
-from pipeline.wording import describe_recipe
+from pipeline.wording import describe_recipe, sampling_of, weights_words
 
 _FACTS = {
     "activation": "{:.4g}",
@@ -70,10 +71,13 @@ def _pages(view: LayerView, tile: int) -> Iterator[bytes]:
         group = atlas[view.group]
         cut = _cut(group, tile) if n_pages(group, tile) else []
         for number, page in enumerate(cut, 1):
-            title = f"{view.model.label}  {view.layer.info.name}"
+            label = named(view.model.label, view.model.origin.weights)
+            title = f"{label}  {view.layer.info.name}"
             title += f"  ({number} of {len(cut)})" if len(cut) > 1 else ""
             source = f"{group['dataset'].attrs['photographs']} photographs"
-            subtitle = f"{describe_recipe(view.model.recipe)}; {source}"
+            targets = sampling_of(view.plan, view.model, view.layer).words()
+            facts = (targets, weights_words(view.model), describe_recipe(view.model.recipe), source)
+            subtitle = "; ".join(filter(None, facts))
             rows = [_row(group, row) for row in page]
             buffer = io.BytesIO()
             draw_sheet(title, subtitle, rows, tile, _NOTES).save(buffer, "PNG", compress_level=4)

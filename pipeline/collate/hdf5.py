@@ -25,11 +25,13 @@ from pipeline.collate.study_group import (
 )
 from pipeline.errors import StorageError
 from pipeline.jobs import STATUS
+from pipeline.origin import preprocessing_words
 from pipeline.settings.records import canonical_json, plain
 from pipeline.store.folder import OutputFolder
 from pipeline.store.shard_file import PICTURES
 from pipeline.store.stored import PICTURE_FILTERS
 from pipeline.studies.evidence import STRONGEST
+from pipeline.wording import sampling_of, weights_words
 
 SCHEMA = "layer-atlas/1"
 _STATUS_TYPE = "~status"
@@ -129,6 +131,10 @@ def _layer_group(file: h5py.File, view: LayerView) -> h5py.Group:
     parent.attrs["name"] = as_text(model.label)
     parent.attrs["source"] = as_text(model.network.source)
     parent.attrs["weights_sha256"] = as_text(model.network.weights_sha256)
+    parent.attrs["weights"] = as_text(weights_words(model))
+    size, origin = model.input_size, model.origin
+    preprocessing = preprocessing_words(model.network.mean, model.network.std, size, origin)
+    parent.attrs["preprocessing"] = as_text(preprocessing)
     parent.attrs["mean"] = model.network.mean
     parent.attrs["std"] = model.network.std
     parent.attrs["input_size"] = model.input_size
@@ -139,6 +145,10 @@ def _layer_group(file: h5py.File, view: LayerView) -> h5py.Group:
     group.attrs["flops"] = info.flops
     group.attrs["flops_share"] = info.flops_share
     group.attrs["prefix_tokens"] = info.prefix_tokens
+    sampling = sampling_of(view.plan, model, view.layer)
+    group.attrs["selection"] = canonical_json(plain(sampling.asked))
+    group.attrs["n_targets"] = sampling.count
+    group.attrs["target"] = sampling.noun
     group.attrs["recipe"] = canonical_json(plain(model.recipe))
     return group
 

@@ -31,7 +31,7 @@ from pipeline.jobs import FATES, STATUS
 from pipeline.settings.config import CollateSettings
 from pipeline.store.files import write_atomically
 from pipeline.store.folder import OutputFolder
-from pipeline.wording import count_targets, layer_title, target_label
+from pipeline.wording import layer_title, sampling_of, target_label
 
 
 def write_montage(folder: OutputFolder, view: LayerView, settings: CollateSettings) -> None:
@@ -57,7 +57,7 @@ def draw_montage(view: LayerView, settings: CollateSettings) -> Image.Image:
     layout = _layout(view, settings)
     picture = Image.new("RGB", layout.size, PAPER)
     status = _draw_tiles(picture, view, layout)
-    targets = count_targets(view.model.recipe, view.layer)
+    targets = sampling_of(view.plan, view.model, view.layer).words()
     title = layer_title(view.model, view.layer)
     draw_heading(picture, layout, title, [targets, _fates(status), *facts_of(view)])
     draw = ImageDraw.Draw(picture)

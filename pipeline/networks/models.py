@@ -21,7 +21,9 @@ from pipeline.networks.conversion import (
     share_memory,
     tensors_of,
 )
+from pipeline.networks.origins import origin_of
 from pipeline.networks.weights import is_weights_file, load_state, read_weights, weights_digest
+from pipeline.origin import UNKNOWN, Origin
 from pipeline.settings.config import ModelConfig
 from pipeline.settings.paths import user_file
 
@@ -70,6 +72,9 @@ class Network:
             for own, other in zip(tensors_of(module), tensors_of(self.module), strict=True):
                 own.copy_(other)
         return module
+
+    origin: Origin = UNKNOWN
+    """Where weights and preprocessing come from; no part of the identity."""
 
     @property
     def identity(self) -> NetworkIdentity:
@@ -140,6 +145,7 @@ def load_network(config: ModelConfig) -> Network:
         missing=missing,
         categories=_categories(config.categories) or blueprint.categories,
         build=lambda: in_fp32(build()),
+        origin=origin_of(config, blueprint, weights),
     )
 
 

@@ -13,8 +13,11 @@ from PIL import Image
 
 from pipeline.errors import UserError, unknown
 from pipeline.jobs import STATUS
+from pipeline.origin import named
 from pipeline.reader.notebook import sheet
 from pipeline.reader.own_file import groups, is_data, name_of, own
+from pipeline.reader.ranking import default_ranking
+from pipeline.sampling import Sampling
 
 if TYPE_CHECKING:
     import xarray
@@ -38,6 +41,21 @@ class Model:
         """Its label."""
         return name_of(self.group)
 
+    @property
+    def weights(self) -> str:
+        """Which weights it has, in words; empty in atlases of older versions."""
+        return str(self.facts.get("weights", ""))
+
+    @property
+    def preprocessing(self) -> str:
+        """Mean, standard deviation and input size with their sources, in words."""
+        return str(self.facts.get("preprocessing", ""))
+
+    @property
+    def title(self) -> str:
+        """Its label, with a word where its weights are random."""
+        return named(self.name, self.weights)
+
     @cached_property
     def layers(self) -> dict[str, "Layer"]:
         """Its layers by their names."""
@@ -46,7 +64,7 @@ class Model:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Attributes: source, weights_sha256, mean, std, input_size."""
+        """Attributes: source, weights, preprocessing, weights_sha256, mean, std, input_size."""
         return dict(self.group.attrs)
 
 
@@ -76,6 +94,17 @@ class Layer:
     def recipe(self) -> dict[str, Any]:
         """How its images were made."""
         return dict(json.loads(self.group.attrs["recipe"]))
+
+    @cached_property
+    def sampling(self) -> Sampling:
+        """How its targets were chosen among those that there are."""
+        facts = self.facts
+        return Sampling(
+            _json(facts.get("selection", "null")),
+            self.channels,
+            _whole(facts.get("n_targets", facts.get("n_channels"))) or len(self.channels),
+            str(facts.get("target", "channel")),
+        )
 
     @cached_property
     def channels(self) -> list[int]:
@@ -205,12 +234,15 @@ class Layer:
         code = int(self.status[self.row(channel), _index("seed", seed, self.seeds)])
         return next(word for word, known in STATUS.items() if known == code)
 
-    def strongest(self, count: int, by: str = "activation_robust") -> list[int]:
+    def strongest(self, count: int, by: str | None = None) -> list[int]:
         """The channels whose images score highest in a statistic, the best first.
 
+        By default that is agreement with dataset images or, where there are none, selectivity:
+        activations of different channels are on different scales.
         Of several seeds and variants the best counts; channels without a value come last.
         """
-        values = self[by].reshape(len(self.channels), -1).astype(np.float64)
+        values = self[by or default_ranking(self.statistics)].astype(np.float64)
+        values = values.reshape(len(self.channels), -1)
         best = np.max(np.where(np.isfinite(values), values, -np.inf), axis=1)
         return [self.channels[row] for row in np.argsort(-best, kind="stable")[:count]]
 
@@ -242,6 +274,19 @@ class Layer:
     def __repr__(self) -> str:
         seeds = f", {len(self.seeds)} seeds" if len(self.seeds) > 1 else ""
         return f"{self.title}: {len(self.channels)} channels{seeds}"
+
+
+def _json(text: Any) -> Any:
+    """What a text of an attribute holds; None for what is no JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
+def _whole(value: Any) -> int:
+    """A number of an attribute; 0 for what is none."""
+    return int(value) if np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iu" else 0
 
 
 def _index(what: str, value: Any, known: list[Any]) -> int:

@@ -5,6 +5,7 @@ import statistics
 from collections import Counter
 from itertools import islice
 
+from pipeline.origin import AS_CONSTRUCTED
 from pipeline.plan import (
     LayerPlan,
     ModelPlan,
@@ -20,7 +21,7 @@ from pipeline.store.folder import OutputFolder, disk_size
 from pipeline.store.sealed_file import CorruptFile
 from pipeline.store.shards import DoneIndex, read_header
 from pipeline.studies.tasks import studies_of
-from pipeline.wording import count_images, inert, targets_word
+from pipeline.wording import count_images, inert, network_lines, sampling_lines, targets_word
 
 _LONGEST_JOB = 1e6
 """Seconds; what a shard claims beyond that is no help."""
@@ -55,6 +56,8 @@ def plan_table(folder: OutputFolder, plan: Plan, devices: list[str]) -> str:
     header = ("model", "layer", targets_word(plan), "seeds", "shards", "done", "missing")
     notes = [
         f"output    {folder.root}",
+        *(f"model     {line}" for line in network_lines(plan)),
+        *(f"targets   {line}" for line in sampling_lines(plan)),
         f"devices   {', '.join(devices)}; precision {plan.models[0].recipe.precision}",
         f"images    {total}, of which {sum(row[-1] for row in rows)} are missing",
         *(f"checked   {inert(line)}" for line in map(checked_paths, plan.models)),
@@ -121,8 +124,15 @@ def checked_paths(model: ModelPlan) -> str:
 def notices(plan: Plan) -> list[str]:
     """What a user should know about the plan.
 
-    Networks that see images in another size, and layers of which only one call is looked at.
+    Networks of the user's own without a weights file, networks that see images in another size, and
+    layers of which only one call is looked at.
     """
+    constructed = {
+        f"{inert(label)} has {AS_CONSTRUCTED}; a file of trained ones is given as weights=FILE"
+        for model in plan.models
+        for label, origin in model.origins.items()
+        if origin.weights == AS_CONSTRUCTED
+    }
     resized = [
         f"{inert(label)} takes only images of {network.fixed_size} px; those of "
         f"{' x '.join(map(str, model.recipe.image_size))} px are resized for it"
@@ -132,7 +142,8 @@ def notices(plan: Plan) -> list[str]:
     ]
     noted = [inert(model.note) for model in plan.models if model.note]
     return (
-        noted
+        sorted(constructed)
+        + noted
         + resized
         + [
             f"{inert(f'{model.label}/{layer.info.name}')} is called {layer.info.calls} times per "

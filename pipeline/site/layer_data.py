@@ -49,6 +49,7 @@ def layer_facts(layer: Layer) -> dict[str, Any]:
         "some": None if layer.channels == list(range(len(layer.channels))) else layer.channels,
         "of": whole(facts.get("n_channels", len(layer.channels))),
         "recipe": recipe_words(layer),
+        "targets": layer.sampling.words(),
     }
 
 

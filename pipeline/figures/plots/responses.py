@@ -14,7 +14,12 @@ from pipeline.figures.paper.trees import tree_lines
 from pipeline.figures.plots.matrix import Frame, coloured, enlarged, frame_of, limit_of, matrix_of
 from pipeline.figures.selection.choose import Chosen, choose_bracketed, chosen_layers, titles_of
 from pipeline.figures.selection.shown import Shown
-from pipeline.figures.words.brackets import bracket_methods, bracket_words, order_words
+from pipeline.figures.words.brackets import (
+    bracket_methods,
+    bracket_words,
+    order_words,
+    ranking_notes,
+)
 from pipeline.figures.words.likeness import likeness_words
 from pipeline.figures.words.selection import what_is_shown
 from pipeline.reader import Atlas, Layer
@@ -53,6 +58,7 @@ def draw_responses(atlas: Atlas, settings: ResponsesFigure) -> Drawing:
 def _caption(settings: ResponsesFigure, chosen: Sequence[Chosen]) -> Iterator[str]:
     yield _CAPTION
     yield f"Shown: {what_is_shown(chosen, settings.channels, order_words(settings))}."
+    yield from ranking_notes(chosen, settings)
     yield from bracket_words(chosen, settings)
     if len(chosen) == 1:
         yield from (f"{told[0].upper()}{told[1:]}" for told in likeness_words(chosen[0]))

@@ -9,6 +9,7 @@ from pipeline.figures.base import Drawing
 from pipeline.figures.selection.choose import Chosen
 from pipeline.figures.words.recipe import recipe_sentences
 from pipeline.figures.words.references import cited
+from pipeline.figures.words.selection import noun_of
 from pipeline.jobs import STATUS
 from pipeline.reader import Atlas, Layer, Model
 from pipeline.settings.recipe import Recipe
@@ -57,19 +58,28 @@ def _networks(some: Sequence[Chosen]) -> str:
         types = [f"{layer.name} ({layer.facts['module_type']})" for layer in layers]
         word = "layer" if len(types) == 1 else "layers"
         told.append(f"{word} {', '.join(types)} of {network_words(model)}")
-    return f"Images are for {'; '.join(told)}, in evaluation mode with frozen weights."
+    inputs = [
+        f" Preprocessing of {model.title}: {model.preprocessing}."
+        for model in models.values()
+        if model.preprocessing
+    ]
+    images = f"Images are for {'; '.join(told)}, in evaluation mode with frozen weights."
+    return images + "".join(inputs)
 
 
 def network_words(model: Model) -> str:
     """A network and its weights."""
     digest = str(model.facts["weights_sha256"])[:_DIGITS]
-    return f"{model.facts['source']} (SHA-256 of the weights {digest})"
+    weights = f", {model.weights}" if model.weights else ""
+    return f"{model.facts['source']}{weights} (SHA-256 of the weights {digest})"
 
 
 def _seeds(shown: Sequence[Chosen]) -> str:
     layer = shown[0].layer
     if len(layer.seeds) == 1:
         return f"The random seed was {layer.seeds[0]}."
+    if (seed := shown[0].shown.seed) is not None:
+        return f"The random seeds were {', '.join(map(str, layer.seeds))}; shown is seed {seed}."
     best = (
         " Where one image of several seeds is shown, it is the one that agrees most with the "
         "channel's photographs."
@@ -86,7 +96,7 @@ def _fates(shown: Sequence[Chosen]) -> str:
     )
     counts = {word: int((codes == code).sum()) for word, code in STATUS.items() if word != "ok"}
     told = ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "none failed"
-    return f"Of the images of {counted(len(codes), 'channel')} {told}."
+    return f"Of the images of {counted(len(codes), noun_of(shown))} {told}."
 
 
 def _photographs(shown: Sequence[Chosen]) -> str:

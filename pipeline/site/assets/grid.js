@@ -15,6 +15,7 @@ function gridView(view, place, { model, layer }, data) {
       {},
       element("h1", {}, layer.name),
       element("p.facts", {}, [layer.type, layer.shape.join(" × "), layer.recipe].filter(Boolean).join(" · ")),
+      element("p.facts", {}, [layer.targets, model.about].filter(Boolean).join(" · ")),
     ),
     toolbar(place, data, wall),
     element("p.count", { role: "status" }, many),

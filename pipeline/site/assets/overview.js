@@ -22,6 +22,7 @@ function overview(view, place, { model: only }) {
 function stack(model, named) {
   const about = [
     model.source === model.name ? "" : model.source,
+    model.about,
     model.size ? `${model.size} px` : "",
     model.weights ? `weights ${model.weights.slice(0, 12)}` : "",
   ].filter(Boolean);
