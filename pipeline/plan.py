@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from pipeline.environment import Environment
 from pipeline.jobs import LayerInfo, NetworkIdentity, Series, Shard
 from pipeline.settings.config import LARGEST_SHARD
 from pipeline.settings.objectives import JointObjective
@@ -99,6 +100,8 @@ class ModelPlan:
     input_size: int
     recipe: Recipe
     layers: tuple[LayerPlan, ...]
+    environment: Environment | None = None
+    """What its images must have been made with to count as done; `None`: anything."""
 
     def __post_init__(self) -> None:
         names = [layer.info.name for layer in self.layers]
@@ -214,6 +217,12 @@ class Plan:
         series = Series(model.label, model.network, layer.info.name, seed, model.recipe)
         for start in range(0, len(layer.channels), self.shard_size):
             yield Shard(series, tuple(layer.channels[start : start + self.shard_size]))
+
+    @property
+    def environments(self) -> dict[str, Environment]:
+        """What images must have been made with, by the models of which that matters."""
+        wanted = ((model.label, model.environment) for model in self.models)
+        return {label: environment for label, environment in wanted if environment is not None}
 
     @property
     def variants(self) -> int:

@@ -14,6 +14,7 @@ from pipeline.plan import (
     photograph_seconds,
 )
 from pipeline.report.tables import table
+from pipeline.report.versions import not_counted
 from pipeline.scheduling.progress import duration
 from pipeline.store.folder import OutputFolder, disk_size
 from pipeline.store.sealed_file import CorruptFile
@@ -27,7 +28,7 @@ _LONGEST_JOB = 1e6
 
 def plan_table(folder: OutputFolder, plan: Plan, devices: list[str]) -> str:
     """Models, layers, channels, shards, done and missing, estimated time and disk."""
-    index = DoneIndex(folder)
+    index = DoneIndex(folder, plan.environments)
     rows, missing = [], []
     seconds = 0.0
     for model in plan.models:
@@ -56,6 +57,7 @@ def plan_table(folder: OutputFolder, plan: Plan, devices: list[str]) -> str:
         f"output    {folder.root}",
         f"devices   {', '.join(devices)}; precision {plan.models[0].recipe.precision}",
         f"images    {total}, of which {sum(row[-1] for row in rows)} are missing",
+        *not_counted(folder, plan),
         *photographs_seen(folder, plan),
         f"estimate  {duration(seconds)}, {disk_size(bytes_needed(plan, missing))}",
         *(f"note      {notice}" for notice in notices(plan)),
