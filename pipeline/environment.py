@@ -40,6 +40,9 @@ class Device:
     libraries: dict[str, str] = field(default_factory=dict)
     """Versions of CUDA and cuDNN on a GPU."""
 
+    def __hash__(self) -> int:
+        return hash(canonical_json(plain(self)))
+
 
 @dataclass(frozen=True)
 class Environment:

@@ -181,10 +181,10 @@ def _environment_words(environment: Environment | None, made: Made) -> str:
     device = environment.device
     if device is None:
         return inert(_listed(versions))
-    devices = [other.device for other in others if other.device is not None]
-    versions |= _differing([other.libraries for other in devices], device.libraries)
-    alike = {other.capability for other in devices if other.name == device.name}
-    name = f"{device.name} ({device.capability})" if len(alike) > 1 else device.name
+    alike = [other.device for other in others if other.device and other.device.name == device.name]
+    versions |= _differing([other.libraries for other in alike], device.libraries)
+    several = len({other.capability for other in alike}) > 1
+    name = f"{device.name} ({device.capability})" if several else device.name
     return inert(f"{_listed(versions)} on {name}")
 
 

@@ -41,9 +41,7 @@ def pretend(folder: OutputFolder, plan: Plan, path: Path, environment: Environme
     layer = next(each for each in model.layers if each.info.name == shard.series.layer)
     file = read_shard(path, model, layer)
     rows = range(len(shard.channels))
-    pictures = {
-        name: [stored.row(row) for row in rows] for name, stored in file.pictures.items()
-    }
+    pictures = {name: [stored.row(row) for row in rows] for name, stored in file.pictures.items()}
     facts = {**file.header.facts, "environment": environment and plain(environment)}
     arrays = {**file.result.arrays, **{name: np.stack(some) for name, some in pictures.items()}}
     commit(folder, shard, ShardResult(arrays, facts))

@@ -22,9 +22,9 @@ def with_one_environment(
     Raises:
         UserError: devices of several kinds are to be used.
     """
-    wanted = _wanting(plan, None)
     if isinstance(settings, LocalSettings):
         return _wanting(plan, _device_here(devices))
+    wanted = _wanting(plan, None)
     made: Counter[Device | None] = Counter()
     for view in layer_views(folder, wanted):
         for environment, count in view.environments().items():

@@ -36,7 +36,7 @@ def missing(index: DoneIndex) -> list[Shard]:
 @given(MADE)
 @settings(max_examples=30, deadline=None)
 def test_exactly_the_shards_of_others_are_made_again_and_none_is_lost(
-    made: list[Environment | None | str],
+    made: list[Environment | str | None],
 ) -> None:
     with TemporaryDirectory() as root:
         folder = OutputFolder(Path(root))
