@@ -17,7 +17,6 @@ from pipeline.collate.gather import LayerView
 from pipeline.environment import Environment
 from pipeline.errors import UserError
 from pipeline.jobs import STATUS
-from pipeline.reader.layers import Layer, Model
 from pipeline.settings.config import CollateSettings
 from pipeline.settings.records import build, plain
 from pipeline.store.files import read_object, write_json
@@ -80,7 +79,7 @@ def write_brief(
             evidence=_evidence(layers),
             unreadable=unreadable,
             unreadable_paths=some,
-            mixture=_mixture(layers, views),
+            mixture=_mixture(views),
         )
     write_json(folder.brief, plain(brief))
 
@@ -123,11 +122,10 @@ def _counts(layers: Sequence[h5py.Group]) -> dict[str, int]:
     }
 
 
-def _mixture(layers: Sequence[h5py.Group], views: Sequence[LayerView]) -> str:
+def _mixture(views: Sequence[LayerView]) -> str:
     models: dict[str, Counter[Environment | None]] = {}
-    for layer, view in zip(layers, views, strict=True):
-        made = Layer(Model(layer.parent), layer).made_with()
-        models.setdefault(view.model.label, Counter()).update(made)
+    for view in views:
+        models.setdefault(view.model.label, Counter()).update(view.environments())
     return mixture(models.values(), remedy(views[0].plan))
 
 

@@ -133,8 +133,8 @@ class LayerView:
         """How many images were made with which environment, by the headers of their files."""
         made: Counter[Environment | None] = Counter()
         for _, _, located in self.located():
-            for path, channels in located.items():
-                made[read_environment(path)] += len(channels) * self.model.recipe.variants
+            for path in located.keys() - set(self.corrupt):
+                made[read_environment(path)] += len(located[path]) * self.model.recipe.variants
         return made
 
     def pieces(self) -> Iterator[Piece]:

@@ -14,7 +14,7 @@ from pipeline.plan import (
     photograph_seconds,
 )
 from pipeline.report.tables import table
-from pipeline.report.versions import not_counted
+from pipeline.inspection.versions import not_counted
 from pipeline.scheduling.progress import duration
 from pipeline.store.folder import OutputFolder, disk_size
 from pipeline.store.sealed_file import CorruptFile
