@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from pipeline.collate.compare import compare
 from pipeline.collate.gather import LayerView, layer_views
 from pipeline.errors import EXIT_FAILED_JOBS, EXIT_OK, UserError
+from pipeline.inspection.versions import mixture_in_store
 from pipeline.jobs import STATUS
 from pipeline.plan import Plan
-from pipeline.inspection.versions import mixture_in_store
 from pipeline.settings.config import Config
 from pipeline.settings.records import build, canonical_json
 from pipeline.store.folder import OutputFolder

@@ -4,6 +4,7 @@ import contextlib
 import statistics
 from itertools import islice
 
+from pipeline.inspection.versions import not_counted
 from pipeline.plan import (
     LayerPlan,
     ModelPlan,
@@ -14,7 +15,6 @@ from pipeline.plan import (
     photograph_seconds,
 )
 from pipeline.report.tables import table
-from pipeline.inspection.versions import not_counted
 from pipeline.scheduling.progress import duration
 from pipeline.store.folder import OutputFolder, disk_size
 from pipeline.store.sealed_file import CorruptFile

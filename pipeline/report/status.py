@@ -6,12 +6,12 @@ from itertools import groupby
 from pipeline.collate.gather import layer_views
 from pipeline.inspection.cases import Case, read_cases
 from pipeline.inspection.standing import Standing, standing_of
+from pipeline.inspection.versions import mixture_in_store, not_counted
 from pipeline.inspection.watching import look_at
 from pipeline.plan import Plan
 from pipeline.report.failures import in_short, remedies
 from pipeline.report.plan import photographs_seen
 from pipeline.report.tables import fit, table, terminal_width
-from pipeline.inspection.versions import mixture_in_store, not_counted
 from pipeline.report.workers import at_work
 from pipeline.store.folder import OutputFolder
 from pipeline.store.manifest import plan_of, read_manifest
