@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pipeline.environment import Environment
 from pipeline.jobs import LayerInfo, NetworkIdentity, Series, Shard
 from pipeline.origin import UNKNOWN, Origin
 from pipeline.settings.config import LARGEST_SHARD
@@ -107,6 +108,8 @@ class ModelPlan:
     """What was found out about the network that a user should know."""
     origin: Origin = UNKNOWN
     """Where its weights and preprocessing come from."""
+    environment: Environment | None = None
+    """What its images must have been made with to count as done; `None`: anything."""
 
     def __post_init__(self) -> None:
         names = [layer.info.name for layer in self.layers]
@@ -230,6 +233,12 @@ class Plan:
         series = Series(model.label, model.network, layer.info.name, seed, model.recipe)
         for start in range(0, len(layer.channels), self.shard_size):
             yield Shard(series, tuple(layer.channels[start : start + self.shard_size]))
+
+    @property
+    def environments(self) -> dict[str, Environment]:
+        """What images must have been made with, by the models of which that matters."""
+        wanted = ((model.label, model.environment) for model in self.models)
+        return {label: environment for label, environment in wanted if environment is not None}
 
     @property
     def variants(self) -> int:

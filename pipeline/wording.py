@@ -1,7 +1,9 @@
 """What pictures and tables call things: targets, layers, recipes, and how many there are."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
+from pipeline.environment import Environment
 from pipeline.origin import named, preprocessing_words
 from pipeline.plan import LayerPlan, ModelPlan, Plan
 from pipeline.sampling import Sampling, plural
@@ -166,3 +168,61 @@ def _variants(recipe: Recipe) -> str:
         return f" ({len(names)} images)"
     shown = names if len(names) <= _SHOWN_VARIANTS else (names[0], "...", names[-1])
     return f" ({', '.join(shown)})"
+
+
+# --- environments --------------------------------------------------------------------------------
+
+Made = Mapping[Environment | None, int]
+"""How many images were made with each environment; `None`: not known which."""
+
+
+def remedy(plan: Plan) -> str:
+    """What can be done about images that were made with several environments."""
+    if plan.environments:  # the same versions, so on devices of which none is wanted yet
+        return "the next run makes those of the rarer devices again"
+    return "versions=strict makes the images of others again"
+
+
+def mixture(models: Iterable[Made], remedy: str = "") -> str:
+    """A sentence where images of one model were made with several environments, else nothing.
+
+    Args:
+        models: what the images of each model were made with.
+        remedy: ends the sentence.
+    """
+    counts: Counter[str] = Counter()
+    for made in models:
+        if len(made) > 1:
+            for environment, images in made.items():
+                counts[_environment_words(environment, made)] += images
+    if not counts:
+        return ""
+    told = ", ".join(f"{words} ({counted(n, 'image')})" for words, n in counts.most_common())
+    end = f"; {remedy}" if remedy else ""
+    return f"made with {len(counts)} environments: {told}; bits may differ between them{end}"
+
+
+def _environment_words(environment: Environment | None, made: Made) -> str:
+    """What tells an environment from others: torch and the device in any case."""
+    if environment is None:
+        return "unknown versions"
+    others = [other for other in made if other is not None]
+    versions = {"torch": environment.packages.get("torch", "?")}
+    versions |= _differing([other.packages for other in others], environment.packages)
+    device = environment.device
+    if device is None:
+        return inert(_listed(versions))
+    alike = [other.device for other in others if other.device and other.device.name == device.name]
+    versions |= _differing([other.libraries for other in alike], device.libraries)
+    several = len({other.capability for other in alike}) > 1
+    name = f"{device.name} ({device.capability})" if several else device.name
+    return inert(f"{_listed(versions)} on {name}")
+
+
+def _differing(all_of_them: Iterable[Mapping[str, str]], mine: Mapping[str, str]) -> dict[str, str]:
+    tables = list(all_of_them)
+    return {name: mine[name] for name in mine if len({table.get(name) for table in tables}) > 1}
+
+
+def _listed(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())

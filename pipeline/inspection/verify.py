@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pipeline.collate.compare import compare
 from pipeline.collate.gather import LayerView, layer_views
 from pipeline.errors import EXIT_FAILED_JOBS, EXIT_OK, UserError
+from pipeline.inspection.versions import mixture_in_store
 from pipeline.jobs import STATUS
 from pipeline.plan import Plan
 from pipeline.settings.config import Config
@@ -58,6 +59,8 @@ def verify(config: Config, folder: OutputFolder) -> int:
             problems.append(f"activations measured again differ by up to {100 * worst:.3g} %")
     print(f"{count_images(plan, checked)}: shards and atlas compared, {len(problems)} problems")
     print(measured)
+    for sentence in mixture_in_store(plan, views):
+        print(sentence)
     for problem in problems:
         print(f"  {inert(problem)}")
     return EXIT_FAILED_JOBS if problems else EXIT_OK

@@ -2,6 +2,8 @@
 
 import io
 import json
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.environment import Environment, parse_environment
 from pipeline.errors import UserError, unknown
 from pipeline.jobs import STATUS
 from pipeline.origin import named
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     import xarray
 
 _JOB_AXES = ("channel", "seed", "variant")
-_NO_STATISTICS = {"status", "best_seed_index"}
+_NO_STATISTICS = {"status", "best_seed_index", "made_with"}
 """Codes and places: what they stand for is told by other means."""
 
 _SHOWN = 64
@@ -144,6 +147,22 @@ class Layer:
     def status(self) -> NDArray[np.uint8]:
         """What became of each job (C, S), by the codes of `STATUS`."""
         return self["status"]
+
+    @cached_property
+    def environments(self) -> list[Environment | None]:
+        """What images were made with, by the numbers in `made_with`; `None`: not known."""
+        return [parse_environment(text) for text in self._texts("environment")] or [None]
+
+    def made_with(self, channels: Sequence[int] | None = None) -> "Counter[Environment | None]":
+        """How many images of some channels (default: of all) were made with which environment."""
+        rows = [self.row(channel) for channel in (self.channels if channels is None else channels)]
+        made = ~np.isin(self.status[rows], (STATUS["failed"], STATUS["missing"]))
+        codes = self["made_with"][rows] if "made_with" in self else np.zeros_like(made, np.int64)
+        found: Counter[Environment | None] = Counter()
+        for code, count in zip(*np.unique(codes[made], return_counts=True), strict=True):
+            known = self.environments[code] if code < len(self.environments) else None
+            found[known] += int(count) * max(1, len(self.variants))
+        return found
 
     def __contains__(self, name: str) -> bool:
         """Whether there is a dataset of this name, such as `agreement` or `dataset/top_score`."""

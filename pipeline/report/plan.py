@@ -5,6 +5,7 @@ import statistics
 from collections import Counter
 from itertools import islice
 
+from pipeline.inspection.versions import not_counted
 from pipeline.origin import AS_CONSTRUCTED
 from pipeline.plan import (
     LayerPlan,
@@ -29,7 +30,7 @@ _LONGEST_JOB = 1e6
 
 def plan_table(folder: OutputFolder, plan: Plan, devices: list[str]) -> str:
     """Models, layers, channels, shards, done and missing, estimated time and disk."""
-    index = DoneIndex(folder)
+    index = DoneIndex(folder, plan.environments)
     rows, missing = [], []
     seconds = 0.0
     for model in plan.models:
@@ -61,6 +62,7 @@ def plan_table(folder: OutputFolder, plan: Plan, devices: list[str]) -> str:
         f"devices   {', '.join(devices)}; precision {plan.models[0].recipe.precision}",
         f"images    {total}, of which {sum(row[-1] for row in rows)} are missing",
         *(f"checked   {inert(line)}" for line in map(checked_paths, plan.models)),
+        *not_counted(folder, plan),
         *photographs_seen(folder, plan),
         f"estimate  {duration(seconds)}, {disk_size(bytes_needed(plan, missing))}",
         *(f"note      {notice}" for notice in notices(plan)),

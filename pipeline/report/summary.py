@@ -31,6 +31,7 @@ def summary(folder: OutputFolder) -> str:
         lines.append(f"  site      {page}, to browse all of it")
     if films:
         lines.append(f"  films     {_first(films)}")
+    lines += [f"  versions  {inert(brief.mixture)}"] if brief.mixture else []
     lines += _evidence(brief)
     lines += _time_taken(manifest["timings"])
     for model in plan.left_out:

@@ -169,6 +169,11 @@ class Config:
     """Saliency maps of the strongest photographs; `null` for none."""
     figure: Figure = field(default_factory=ImagesFigure)
     """What `atlas figure` draws."""
+    versions: Literal["any", "strict"] = "any"
+    """Which images count as done when a sweep goes on. `any` takes images of all versions and
+    devices, and reports a mixture. `strict` makes an image again if it was made with another
+    version of torch or of the network's package, or on another kind of device, than this run has.
+    """
 
     def __post_init__(self) -> None:
         if not self.name.strip():

@@ -1,10 +1,12 @@
 """A paragraph for a methods section: networks, images, what became of them, versions, works."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from pipeline.environment import Environment
 from pipeline.figures.base import Drawing
 from pipeline.figures.selection.choose import Chosen
 from pipeline.figures.words.recipe import recipe_sentences
@@ -14,7 +16,7 @@ from pipeline.jobs import STATUS
 from pipeline.reader import Atlas, Layer, Model
 from pipeline.settings.recipe import Recipe
 from pipeline.settings.records import build
-from pipeline.wording import counted, describe_recipe
+from pipeline.wording import counted, describe_recipe, mixture
 
 _MADE_WITH = ("layer-atlas", "torch")
 """What versions a caption tells."""
@@ -41,7 +43,7 @@ def _parts(atlas: Atlas, drawing: Drawing) -> Iterator[Sequence[str]]:
     for some in recipes.values():
         yield [_networks(some), *recipe_sentences(recipe_of(some[0].layer))]
     yield [_seeds(drawing.shown), _fates(drawing.shown), _photographs(drawing.shown)]
-    yield [drawing.methods, _made_with(atlas)]
+    yield [drawing.methods, _made_with(atlas), _environments(drawing.shown)]
 
 
 def recipe_of(layer: Layer) -> Recipe:
@@ -123,6 +125,16 @@ def _made_with(atlas: Atlas) -> str:
     known = atlas.versions
     under = f", under Python {known['python']}" if "python" in known else ""
     return f"Made with {', '.join(_versions(atlas, _TOLD))}{under}."
+
+
+def _environments(shown: Sequence[Chosen]) -> str:
+    """That the images differ in what they were made with, if they do."""
+    models: dict[str, Counter[Environment | None]] = {}
+    for found in shown:
+        made = found.layer.made_with(found.channels)
+        models.setdefault(found.layer.model.name, Counter()).update(made)
+    told = mixture(models.values())
+    return f"Images were {told}." if told else ""
 
 
 def _versions(atlas: Atlas, names: Sequence[str]) -> list[str]:
