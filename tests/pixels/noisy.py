@@ -98,7 +98,8 @@ def add_photographs(
             draw, count = np.random.default_rng(100 + number), len(group["channel"])
             dataset = group.create_group("dataset")
             dataset.attrs["photographs"] = 500
-            for name, n in (("top_jpeg", strongest), ("bottom_jpeg", weakest)):
+            kinds = {"top_jpeg": strongest, "bottom_jpeg": weakest}
+            for name, n in ((name, n) for name, n in kinds.items() if n):
                 files = dataset.create_dataset(name, (count, n), h5py.vlen_dtype(np.uint8))
                 for place in np.ndindex(files.shape):
                     files[place] = _jpeg(noise(draw, side, side))

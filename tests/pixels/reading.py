@@ -6,6 +6,7 @@ Nothing here knows how pictures are laid out or drawn, but for the font of their
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from typing import TypeVar
 
 import numpy as np
@@ -19,6 +20,8 @@ Key = TypeVar("Key", bound=Hashable)
 
 _SIZES = range(9, 24)
 """Of letters, in pixels."""
+_SHIFTS = (0.0, 0.5, 0.25, 0.75, 0.125, 0.375, 0.625, 0.875)
+"""Places between pixels where words may begin."""
 
 
 def in_colour(pixels: Pixels) -> Pixels:
@@ -29,9 +32,9 @@ def in_colour(pixels: Pixels) -> Pixels:
     return np.repeat(pixels, 3, axis=2) if colours == 1 else shown
 
 
-def tiles(picture: Pixels, least: int = 100) -> list[Box]:
+def tiles(picture: Pixels, least: int = 250) -> list[Box]:
     """The boxes (left, top, right, bottom) of all tiles, in reading order: filled rectangles."""
-    inked = (picture != 255).any(axis=2)
+    inked = ndimage.binary_fill_holes((picture != 255).any(axis=2))  # frames are white
     blobs, _ = ndimage.label(inked)
     found = []
     for number, (down, across) in enumerate(ndimage.find_objects(blobs), 1):
@@ -109,25 +112,33 @@ def _recognised(ink: Pixels, known: list[str]) -> str | None:
     dark = 255 - ink[..., 1].astype(float)  # green is dark in every ink
     dark = _trimmed(dark)
     best, least = None, 0.05
-    for text in known:
-        for rendered in _renderings(text):
+    near = [
+        (text, size)
+        for text, size in product(known, _SIZES)
+        if abs(_length(text, size) - dark.shape[1]) < 8
+    ]
+    for shift in _SHIFTS:
+        for text, size in near:
+            rendered = _rendered(text, size, shift)
             if rendered.shape == dark.shape:
                 apart = float(np.abs(rendered - dark).mean())
                 best, least = (text, apart) if apart < least else (best, least)
+        if least < 0.005:
+            break
     return best
 
 
 @cache
-def _renderings(text: str) -> list[NDArray[np.float64]]:
-    """A text in all sizes, and at places between pixels."""
-    found = []
-    for size in _SIZES:
-        font = ImageFont.load_default(size)
-        for shift in (0.0, 0.25, 0.5, 0.75):
-            canvas = Image.new("L", (round(font.getlength(text)) + 12, 2 * size))
-            ImageDraw.Draw(canvas).text((4 + shift, 2), text, 255, font)
-            found.append(_trimmed(np.asarray(canvas, np.float64)))
-    return found
+def _length(text: str, size: int) -> float:
+    return ImageFont.load_default(size).getlength(text)
+
+
+@cache
+def _rendered(text: str, size: int, shift: float) -> NDArray[np.float64]:
+    """A text, so far to the right of whole pixels."""
+    canvas = Image.new("L", (round(_length(text, size)) + 12, 2 * size))
+    ImageDraw.Draw(canvas).text((4 + shift, 2), text, 255, ImageFont.load_default(size))
+    return _trimmed(np.asarray(canvas, np.float64))
 
 
 def _trimmed(ink: NDArray[np.float64]) -> NDArray[np.float64]:

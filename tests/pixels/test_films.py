@@ -79,7 +79,7 @@ def check_steps(root: Path) -> None:
     assert len({top for _, top, _, _ in boxes}) == 2  # in two rows
     for (left, _, right, bottom), step in zip(boxes, steps, strict=True):
         assert most_like(cut(picture, (left, bottom - 64, right, bottom)), frames) == step
-        below = (left, bottom, right, bottom + 20)
+        below = (left - 2, bottom, right, bottom + 20)
         words = [f"step {number}" for number in range(20)]
         assert [word.words for word in texts(picture, below, words)] == [f"step {step}"]
     head = (0, 0, picture.shape[1], boxes[0][1])

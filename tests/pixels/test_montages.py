@@ -42,7 +42,7 @@ WORLDS = {
     "variants": World(sign="both", fates={(4, 0): "dead", (17, 0): "missing"}),
     "seeds and variants": World((0, 7, 2), sign="both", fates=FATES, look={"columns": 2}),
     "grids of variants": World((0, 7), sign="both", fates=FATES, look={"seeds": "grid"}),
-    "tall and grey": World((0, 7), (150, 100), 1, fates=FATES),
+    "tall and grey": World((0, 7), (126, 84), 1, fates={(4, 7): "dead", (38, 7): "failed"}),
     "wide, of two bands": World(size=(40, 80), colours=2, look={"columns": 3, "gap": 11}),
     "smaller, of five bands": World((0, 7), (96, 144), 5, look={"tile": 108}),
 }
