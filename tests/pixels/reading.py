@@ -96,9 +96,7 @@ def texts(picture: Pixels, box: Box, candidates: Iterable[str]) -> Iterator[Word
             runs = [run for run in runs if run not in alike[:count]]
 
 
-def _longest(
-    line: Pixels, runs: list[tuple[int, int]], known: list[str]
-) -> tuple[int, str | None]:
+def _longest(line: Pixels, runs: list[tuple[int, int]], known: list[str]) -> tuple[int, str | None]:
     """How many runs from the first one on are one of the known texts, and which."""
     for count in range(len(runs), 0, -1):
         word = _recognised(line[:, runs[0][0] : runs[count - 1][1]], known)
