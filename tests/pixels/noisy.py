@@ -107,7 +107,7 @@ def add_photographs(
             if maps:
                 dataset["top_saliency"] = np.reshape(maps, (count, saliency, side, side))
             box = np.sort(draw.integers(0, side, (count, strongest, 2, 2)), axis=2)
-            dataset["top_view_box"] = ([*box, [[[0, 0], [1, 1]]]]).reshape(count, strongest, 4)
+            dataset["top_view_box"] = np.add(box, [[0, 0], [1, 1]]).reshape(count, strongest, 4)
             _add_numbers(group, draw)
 
 

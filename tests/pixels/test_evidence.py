@@ -172,7 +172,7 @@ def check_numbers(sheets: Sheets, seeds: tuple[int, ...] = (0, 7)) -> None:
         for _, box in tiles_of_row:
             cut(page, box)[:] = 255
         page[page[..., 0].astype(int) - page[..., 1] > 3] = 255  # fates, which are in red
-        bottom = max(box[3] for _, box in tiles_of_row) + 60
+        bottom = max(box[3] for _, box in tiles_of_row)
         found = list(texts(page, (left - 2, top, right - 4, bottom), known))
         lines: dict[int, list[Any]] = {}
         for word in sorted(found, key=lambda word: word.left):

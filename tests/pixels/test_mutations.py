@@ -292,8 +292,8 @@ OF_IMAGES: dict[str, tuple[str, str, str, Callable[[figures.World], None], str]]
         "pipeline.figures.paper.sheet",
         'origin="upper"',
         'origin="lower"',
-        figures.check_wrapped,
-        "squares",
+        SEEDS_DOWN,
+        "tall",
     ),
 }
 
