@@ -127,15 +127,20 @@ def _recognised(ink: Pixels, known: list[str]) -> str | None:
 
 
 @cache
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+@cache
 def _length(text: str, size: int) -> float:
-    return ImageFont.load_default(size).getlength(text)
+    return _font(size).getlength(text)
 
 
 @cache
 def _rendered(text: str, size: int, shift: float) -> NDArray[np.float64]:
     """A text, so far to the right of whole pixels."""
     canvas = Image.new("L", (round(_length(text, size)) + 12, 2 * size))
-    ImageDraw.Draw(canvas).text((4 + shift, 2), text, 255, ImageFont.load_default(size))
+    ImageDraw.Draw(canvas).text((4 + shift, 2), text, 255, _font(size))
     return _trimmed(np.asarray(canvas, np.float64))
 
 
