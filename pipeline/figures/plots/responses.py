@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pipeline.collate.drawing import as_tile
 from pipeline.errors import UserError
 from pipeline.figures.base import Drawing
 from pipeline.figures.paper.brackets import Bracket, draw_beside, runs
@@ -165,16 +164,19 @@ class _Painter:
 
     def _label(self, sheet: Sheet, place: int) -> None:
         """The name of a row, and its image where that is large enough to show something."""
-        frame, layer = self.frame, self.chosen.layer
+        frame, _layer = self.frame, self.chosen.layer
         size, right = self.sizes.least, frame.matrix - frame.image - self.gap
         words = self.letters.shortened(self.names[place], size, frame.label - 2 * self.gap)
         middle = self._middle(place)
         sheet.text((right, middle - self.letters.line(size) / 2), words, size, "right")
         if frame.image:
-            channel, side = (
-                self.chosen.channels[place],
-                min(round(self._cell * 0.92), frame.image - self.gap),
-            )
-            pixels = layer.image(channel, self.chosen.shown.seed_of(channel))
-            corner = frame.matrix - frame.image, round(middle - side / 2)
-            sheet.image(corner, np.asarray(as_tile(pixels, (side, side))))
+            self._image(sheet, self.chosen.channels[place], middle)
+
+    def _image(self, sheet: Sheet, channel: int, middle: float) -> None:
+        """The image of a row, crossed out where it was not made."""
+        frame, layer, seed = self.frame, self.chosen.layer, self.chosen.shown.seed_of(channel)
+        side = min(round(self._cell * 0.92), frame.image - self.gap)
+        left, top = frame.matrix - frame.image, round(middle - side / 2)
+        made = layer.fate(channel, seed) not in ("failed", "missing")
+        pixels = layer.image(channel, seed) if made else None
+        sheet.picture((left, top, left + side, top + side), pixels)
