@@ -161,7 +161,7 @@ def forward_to(network: nn.Module, layers: Sequence[LayerInfo], example: Tensor)
     found = plain_activations(network, layers, example)
     instance = Instance(network, example.dtype, torch.contiguous_format)
     for name, make in instance.paths(layers):
-        made = make()(example.clone()) if "folded" not in name else ()
+        made = make()(example.clone()) if "simplified" not in name else ()
         if made and all(map(torch.equal, made, (found[layer.name] for layer in layers))):
             return make()
     raise AssertionError("not even hooks agree with the network")

@@ -33,7 +33,7 @@ class Path:
     """A way to compute activations."""
 
     name: str
-    """Such as `traced, batch norm folded, channels_last`."""
+    """Such as `traced, simplified, channels_last`."""
     forward: Forward
     layout: torch.memory_format
     """Of the inputs."""
@@ -57,8 +57,8 @@ class Instance:
         layout = "channels_last" if self.layout is torch.channels_last else "contiguous"
         graph = self.trace and self.trace.cut([layer.name for layer in layers])
         if graph:
-            folded = f"traced, batch norm folded, {layout}"
-            yield folded, lambda: GraphForward(simplify(graph), layers)
+            simplified = f"traced, simplified, {layout}"
+            yield simplified, lambda: GraphForward(simplify(graph), layers)
             yield f"traced, {layout}", lambda: GraphForward(graph, layers)
         hooked = HookedForward(self.module, layers)
         yield f"hooks, {layout}", lambda: hooked
