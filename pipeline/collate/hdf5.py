@@ -145,6 +145,8 @@ def _layer_group(file: h5py.File, view: LayerView) -> h5py.Group:
     parent.attrs["name"] = as_text(model.label)
     parent.attrs["source"] = as_text(model.network.source)
     parent.attrs["weights_sha256"] = as_text(model.network.weights_sha256)
+    parent.attrs["code_sha256"] = as_text(model.network.code)
+    parent.attrs["note"] = as_text(model.note)
     parent.attrs["weights"] = as_text(weights_words(model))
     size, origin = model.input_size, model.origin
     preprocessing = preprocessing_words(model.network.mean, model.network.std, size, origin)
@@ -159,6 +161,9 @@ def _layer_group(file: h5py.File, view: LayerView) -> h5py.Group:
     group.attrs["flops"] = info.flops
     group.attrs["flops_share"] = info.flops_share
     group.attrs["prefix_tokens"] = info.prefix_tokens
+    group.attrs["channel_axis"] = info.channel_axis
+    group.attrs["batch_axis"] = info.batch_axis
+    group.attrs["path"] = as_text(info.path)
     sampling = sampling_of(view.plan, model, view.layer)
     group.attrs["selection"] = canonical_json(plain(sampling.asked))
     group.attrs["n_targets"] = sampling.count

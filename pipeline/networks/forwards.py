@@ -7,7 +7,7 @@ low precision. None is used unless it agrees with the plain way on images.
 Activations leave as (B, C, L): samples, channels, positions.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -35,8 +35,6 @@ class Path:
     name: str
     """Such as `traced, simplified, channels_last`."""
     forward: Forward
-    layout: torch.memory_format
-    """Of the inputs."""
 
 
 @dataclass(frozen=True)
@@ -133,63 +131,55 @@ class NoPathAgrees(Exception):
 
 
 def fastest_that_agrees(
-    instances: Iterator[Instance],
-    layers: Sequence[LayerInfo],
-    inputs: Tensor,
+    paths: Iterable[tuple[str, Callable[[], Forward]]],
+    images: Tensor,
     expected: Activations,
+    tolerance: float,
 ) -> Path:
-    """The first path, from the fastest on, that gives the activations of the untouched network.
+    """The first path that gives the activations of the untouched network, and a gradient.
 
     Args:
-        instances: conversions of the network, fastest first; made when they are needed.
-        layers: as described for this network.
-        inputs: normalised images (B, C, H, W) in fp32.
+        paths: by name and as what makes them, fastest first.
+        images: what they take (B, C, H, W).
         expected: the layers' activations for them, by plain hooks in fp32.
+        tolerance: largest disagreement that counts as rounding.
     Raises:
         NoPathAgrees: says what went wrong with the last one.
     """
     reason = "there is none"
-    for instance in instances:
-        for name, make in instance.paths(layers):
-            try:
-                forward = make()
-                given = inputs.to(instance.dtype, memory_format=instance.layout)
-                off = _largest_disagreement(forward, given, expected)
-                _differentiate(forward, given)
-            except Exception as error:  # noqa: BLE001 - a path that cannot run is not used
-                reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-                continue
-            if off <= TOLERANCE[instance.dtype]:
-                return Path(name, forward, instance.layout)
-            reason = f"activations are off by {100 * off:.2g} %"
+    for name, make in paths:
+        try:
+            forward = make()
+            off = _largest_disagreement(forward, images, expected)
+            _differentiate(forward, images)
+        except Exception as error:  # noqa: BLE001 - a path that cannot run is not used
+            reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            continue
+        if off <= tolerance:
+            return Path(name, forward)
+        reason = f"activations are off by {100 * off:.2g} %"
     raise NoPathAgrees(reason)
 
 
-def agrees(
-    forward: Forward, inputs: Tensor, expected: Activations, layout: torch.memory_format
-) -> bool:
-    """Whether a forward gives the activations of the untouched network, in fp32.
-
-    Args: as above.
-    """
+def agrees(forward: Forward, images: Tensor, expected: Activations, tolerance: float) -> bool:
+    """Whether a forward gives the activations of the untouched network; arguments as above."""
     try:
-        off = _largest_disagreement(forward, inputs.contiguous(memory_format=layout), expected)
+        return _largest_disagreement(forward, images, expected) <= tolerance
     except Exception:  # noqa: BLE001 - a path that cannot run is not used
         return False
-    return off <= TOLERANCE[torch.float32]
 
 
 @torch.no_grad()
-def _largest_disagreement(forward: Forward, inputs: Tensor, expected: Activations) -> float:
+def _largest_disagreement(forward: Forward, images: Tensor, expected: Activations) -> float:
     """Of the activations of several layers."""
-    pairs = zip(forward(inputs.clone()), expected, strict=True)
+    pairs = zip(forward(images.clone()), expected, strict=True)
     return max(disagreement(activation, right) for activation, right in pairs)
 
 
 @torch.enable_grad()
-def _differentiate(forward: Forward, inputs: Tensor) -> None:
+def _differentiate(forward: Forward, images: Tensor) -> None:
     """Make sure that the backward pass runs; raises whatever it does."""
-    leaf = inputs.detach().requires_grad_()
+    leaf = images.detach().requires_grad_()
     total = torch.stack([a.float().mean() for a in forward(leaf.clone())]).sum()
     torch.autograd.grad(total, leaf)
 

@@ -92,7 +92,7 @@ class Network:
         return torch.randn(1, len(self.mean), *size, generator=generator)
 
     def probes(self, size: tuple[int, int]) -> Tensor:
-        """Normalised images (4, C, *size) for checks, the same every time.
+        """Images (4, C, *size) in [0, 1] for checks, the same every time.
 
         Noise, in dark, bright and full range, and a ramp: what depends on brightness, or on the
         other images of a batch, shows.
@@ -100,8 +100,11 @@ class Network:
         generator = torch.Generator().manual_seed(1)
         noise = torch.rand(3, len(self.mean), *size, generator=generator)
         ramp = torch.linspace(0, 1, size[1]).expand(1, len(self.mean), *size)
-        images = torch.cat([noise[:1], 0.3 * noise[1:2], 0.7 + 0.3 * noise[2:], ramp])
-        mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (self.mean, self.std))
+        return torch.cat([noise[:1], 0.3 * noise[1:2], 0.7 + 0.3 * noise[2:], ramp])
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] as the network was trained with."""
+        mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(images) for v in (self.mean, self.std))
         return (images - mean) / std
 
 

@@ -55,7 +55,7 @@ def check_independence(
     watched = [*layers, *([] if output is None or output.name in wanted else [output])]
     note = ""
     try:
-        for fault in _faults(network, other, watched, network.probes(size)):
+        for fault in _faults(network, other, watched, _probes(network, size)):
             if wanted.intersection(fault.layers):
                 break
             if fault.layers and fault.cause:
@@ -81,7 +81,8 @@ def check_gradient(
         UserError: it gets none from some of them.
     """
     with contained(seed=1):
-        found = plain_activations(other, layers, network.probes(size)[:2].requires_grad_())
+        images = _probes(network, size)[:2].requires_grad_()
+        found = plain_activations(other, layers, images)
     cut = [layer.name for layer in layers if not found[layer.name].requires_grad]
     if cut:
         raise UserError(
@@ -89,6 +90,10 @@ def check_gradient(
             "is before it runs without gradients, or does not depend on the image. Choose other "
             "layers, or change the code of the network."
         )
+
+
+def _probes(network: Network, size: tuple[int, int]) -> Tensor:
+    return network.normalise(network.probes(size))
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,11 @@ class ShardRunner:
         jobs = [(key, c) for s in shards for key, c in zip(s.job_keys, s.channels, strict=True)]
         made = ShardResult(self._make(jobs))
         seconds = (time.monotonic() - started) / len(jobs)
-        facts = {"seconds_per_job": round(seconds, 4), "environment": self.environment}
+        facts = {
+            "seconds_per_job": round(seconds, 4),
+            "environment": self.environment,
+            "path": self.bench.path,
+        }
         results, end = [], 0
         for shard in shards:
             start, end = end, end + len(shard.channels)
