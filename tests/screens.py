@@ -113,20 +113,19 @@ def tiles(
     found: dict[str, tuple[float, float, str, Any]] = {}
     for top, bottom in scrolled(visit):
         visit.until(ready)
-        captions = visit.page.evaluate(CAPTIONS)
-        offset = visit.page.evaluate("scrollY")
-        places = boxes(visit, ".wall li .picture")
-        inside = [box[1] >= top and box[3] <= bottom for box in places]
-        shot = screenshot(visit) if any(inside) else None
-        for (label, value), box, fits in zip(captions, places, inside, strict=True):
-            if fits and label not in found and shot is not None:
-                place = (round(box[1] + offset), round(box[0]))
+        shot = screenshot(visit)
+        for label, value, down, box in visit.page.evaluate(TILES):
+            if label not in found and box[1] >= top and box[3] <= bottom:
+                place = (round(box[1] + down), round(box[0]))
                 found[label] = (*place, value, seen(crop(shot, box)))
     return {label: found[label][2:] for label in sorted(found, key=lambda name: found[name][:2])}
 
 
-CAPTIONS = """() => [...document.querySelectorAll(".wall li")].map((each) =>
-  [".label", ".caption .quiet"].map((part) => each.querySelector(part)?.textContent ?? ""))"""
+TILES = """() => [...document.querySelectorAll(".wall li")].map((each) => {
+  const text = (part) => each.querySelector(part)?.textContent ?? "";
+  const { left, top, right, bottom } = each.querySelector(".picture").getBoundingClientRect();
+  return [text(".label"), text(".caption .quiet"), scrollY, [left, top, right, bottom]];
+})"""
 
 
 def crops(shot: Pixels, places: Iterable[Box]) -> list[Pixels]:

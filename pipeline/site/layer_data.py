@@ -25,6 +25,8 @@ from pipeline.site.similar import SIMILAR, nearest
 from pipeline.wording import describe_recipe
 
 _DIGITS = 5
+_NAMES = frozenset({"best_seed", "start"})
+"""Numbers that are names: one is no more than another."""
 
 
 def leads(layer: Layer) -> NDArray[np.intp]:
@@ -128,7 +130,8 @@ def _statistics(layer: Layer) -> Iterator[dict[str, Any]]:
     """Every statistic: its meaning and its values, nested as its axes are."""
     for name, meaning in layer.statistics.items():
         values = numbers(layer[name])
-        yield {"name": name, "meaning": meaning, "values": values}
+        ranked = name not in _NAMES
+        yield {"name": name, "meaning": meaning, "values": values, "ranked": ranked}
 
 
 def channel_blocks(layer: Layer) -> Iterator[tuple[int, dict[str, Any]]]:

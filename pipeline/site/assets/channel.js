@@ -112,9 +112,9 @@ function others(place, layer, data, row, seed, variant) {
 
 function statistics(place, layer, data, row) {
   const { seed, variant } = place.options;
-  const lines = data.statistics.map(({ name, meaning }) => {
+  const lines = data.statistics.map(({ name, meaning, ranked }) => {
     const values = column(data, name, place.options);
-    const rank = rankOf(values, row);
+    const rank = ranked ? rankOf(values, row) : null;
     const address = route({ model: place.model, layer: place.layer, options: { sort: name, seed, variant } });
     return element(
       "tr",
