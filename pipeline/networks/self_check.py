@@ -133,13 +133,13 @@ def _faults(
     yield _Fault(skipped, "is called for some images only")
     again = _restored_run(module, layers, first, seed=2)
     by_chance = _differing(again, alone[0], 0.0)
-    yield _Fault(by_chance, "depends on chance", _cause(network, first, first) if by_chance else "")
+    yield _Fault(by_chance, "depends on chance", _cause(network, probes[:1]) if by_chance else "")
     together = _run(other, layers, batch)
     merged = [name for name in names if name in together and len(together[name]) != len(batch)]
     yield _Fault(merged, "does not keep the images of a batch apart")
     mixed = _mixed(together, alone, _ROUNDING)
     mixed = _mixed_in_fp64(network, layers, probes, mixed) if mixed else []
-    cause = _cause(network, first, batch) if mixed else ""
+    cause = _cause(network, batch) if mixed else ""
     yield _Fault(mixed, "depends on the other images of its batch", cause)
     later = _run(other, layers, first)
     yield _Fault(
@@ -198,19 +198,18 @@ def _mixed_in_fp64(
 # --- causes --------------------------------------------------------------------------------------
 
 
-def _cause(network: Network, first: Tensor, others: Tensor) -> str:
-    """Which module the difference comes from, between an image alone and the same again, or in a
-    batch."""
-    place = _ORDER.index(0) if len(others) > 1 else 0
-    alone = _trail(network.module, first, 0, seed=1)
-    among = _trail(network.module, others, place, seed=2)
+def _cause(network: Network, batch: Tensor) -> str:
+    """Which module makes images come out otherwise in a batch, or just again, than alone."""
     names = {module: name for name, module in network.module.named_modules()}
-    for (module, given, made), (_, given_then, made_then) in zip(alone, among, strict=False):
-        name = f"{names[module]!r} ({type(module).__name__})"
-        if not _close(given, given_then):
-            return f"the code before {name} makes it so"
-        if not _close(made, made_then):
-            return f"{name} {_habit(module)}"
+    for place in range(len(batch)):
+        alone = _trail(network.module, batch[place : place + 1], 0, seed=1)
+        among = _trail(network.module, batch, place, seed=2)
+        for (module, given, made), (_, given_then, made_then) in zip(alone, among, strict=False):
+            name = f"{names[module]!r} ({type(module).__name__})"
+            if not _close(given, given_then):
+                return f"the code before {name} makes it so"
+            if not _close(made, made_then):
+                return f"{name} {_habit(module)}"
     return f"the code of {type(network.module).__name__} makes it so"
 
 

@@ -86,10 +86,21 @@ def _model_facts(model: Model) -> dict[str, Any]:
     return {
         "name": model.name,
         "source": str(facts.get("source", "")),
+        "architecture": _architecture(str(facts.get("source", ""))),
         "weights": str(facts.get("weights_sha256", "")),
         "about": model.weights,
         "size": whole(facts.get("input_size", 0)),
     }
+
+
+def _architecture(source: str) -> str:
+    """A source without what chooses weights: the tag of timm's, the arguments of a callable.
+
+    >>> _architecture("timm/resnet18.a1_in1k"), _architecture('nets.build({"seed":3})')
+    ('timm/resnet18', 'nets.build')
+    """
+    callable_name, _, _ = source.partition("(")
+    return source.partition(".")[0] if source.startswith("timm/") else callable_name
 
 
 def _write_layer(files: SiteFiles, folder: str, layer: Layer) -> dict[str, Any]:
