@@ -1,5 +1,6 @@
 """The command line: `atlas COMMAND [Hydra overrides]`, one short function per command."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -190,6 +191,9 @@ _HELP = ("--help", "-h")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    # A thread that spins while it waits costs those of other processes their cores: on a busy
+    # machine planning took ten times as long. Read once, when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return _dispatch(argv)
     except UserError as error:

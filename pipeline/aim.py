@@ -63,7 +63,7 @@ def aim(
         info,
         spaced(chosen),
         None if targets == Targets((info.n_channels,)) else targets,
-        tuple(Tap(of.label, of.identity, layer) for of, layer in others),
+        tuple(Tap(of.label, of.identity, layer, of.origin) for of, layer in others),
     )
 
 

@@ -231,7 +231,7 @@ class ShardResult:
     part_activation (n, parts) float32, snapshot (n, N, H, W, C) uint8 with snapshot_step (N,). All
     from image on have an axis V after the first if a job has several variants."""
     facts: dict[str, Any] = field(default_factory=dict)
-    """How it was made: seconds, device. Never part of what is compared."""
+    """How it was made: seconds, environment. Never part of what is compared."""
 
     def rows(self, positions: "NDArray[np.intp] | slice") -> "dict[str, NDArray[Any]]":
         """The arrays of some of the jobs; what all jobs share is left as it is."""

@@ -7,8 +7,11 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+from pipeline.environment import Environment
 from pipeline.jobs import LayerInfo, NetworkIdentity, Series, Shard
+from pipeline.origin import UNKNOWN, Origin
 from pipeline.settings.config import LARGEST_SHARD
 from pipeline.settings.objectives import JointObjective
 from pipeline.settings.photographs import MOST_PHOTOGRAPHS, SaliencyMethod
@@ -52,6 +55,8 @@ class Tap:
     """Label of its model, which may be another."""
     network: NetworkIdentity
     info: LayerInfo
+    origin: Origin = UNKNOWN
+    """Where its weights and preprocessing come from."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,10 @@ class ModelPlan:
     layers: tuple[LayerPlan, ...]
     note: str = ""
     """What was found out about the network that a user should know."""
+    origin: Origin = UNKNOWN
+    """Where its weights and preprocessing come from."""
+    environment: Environment | None = None
+    """What its images must have been made with to count as done; `None`: anything."""
 
     def __post_init__(self) -> None:
         names = [layer.info.name for layer in self.layers]
@@ -125,6 +134,12 @@ class ModelPlan:
         """The network, and further ones that its images are for as well, by their labels."""
         taps = (tap for layer in self.layers for tap in layer.others)
         return {self.label: self.network, **{tap.model: tap.network for tap in taps}}
+
+    @property
+    def origins(self) -> dict[str, Origin]:
+        """Where the weights of the same networks come from, by their labels."""
+        taps = (tap for layer in self.layers for tap in layer.others)
+        return {self.label: self.origin, **{tap.model: tap.origin for tap in taps}}
 
     @property
     def photograph_size(self) -> int:
@@ -195,6 +210,8 @@ class Plan:
     """Where the files that recipes refer to came from."""
     left_out: tuple[LeftOut, ...] = ()
     """Models that were asked for and could not be planned."""
+    selection: Any = None
+    """How targets were asked for, as `channels` of the config; None in plans of older versions."""
 
     def __post_init__(self) -> None:
         labels = [model.label for model in self.models]
@@ -216,6 +233,12 @@ class Plan:
         series = Series(model.label, model.network, layer.info.name, seed, model.recipe)
         for start in range(0, len(layer.channels), self.shard_size):
             yield Shard(series, tuple(layer.channels[start : start + self.shard_size]))
+
+    @property
+    def environments(self) -> dict[str, Environment]:
+        """What images must have been made with, by the models of which that matters."""
+        wanted = ((model.label, model.environment) for model in self.models)
+        return {label: environment for label, environment in wanted if environment is not None}
 
     @property
     def variants(self) -> int:

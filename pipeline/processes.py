@@ -1,4 +1,4 @@
-"""Processes: leaving when told to by a signal, and dying with who started them."""
+"""Processes: their cores, leaving on a signal, dying with the parent."""
 
 import ctypes
 import os
@@ -11,6 +11,13 @@ LEAVING_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 PARENT_VARIABLE = "LAYER_ATLAS_PARENT"
 """Process id of who started this process, if it is to die with it."""
+
+
+def usable_cores() -> int:
+    """How many cores this process may use; not every system knows of shares of them."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class Preempted(BaseException):

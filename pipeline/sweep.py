@@ -34,7 +34,7 @@ from pipeline.store.manifest import (
     versions,
     write_manifest,
 )
-from pipeline.wording import inert
+from pipeline.wording import inert, network_lines
 
 _ROUNDS = 3
 
@@ -52,6 +52,8 @@ def run(config: Config) -> int:
         with locked(folder):  # refuse at once what would be refused after planning
             _clear_up(folder)
     plan, devices = prepare_plan(config)
+    for line in network_lines(plan):  # before hours are spent on another network than was meant
+        print(f"model: {line}", file=sys.stderr)
     for notice in notices(plan):
         print(f"note: {notice}", file=sys.stderr)
     incomplete = tell_left_out(plan.left_out)
@@ -83,12 +85,16 @@ def _clear_up(folder: OutputFolder) -> None:
 def prepare_plan(config: Config) -> tuple[Plan, list[str]]:
     """Plan the sweep and find its devices; raises UserError. Writes nothing."""
     from pipeline.scheduling.devices import find_devices
+    from pipeline.scheduling.versions import with_one_environment
     from pipeline.survey import make_plan, survey
 
     check_snapshots(config.collate, config.snapshots)
     check_target(config.executor)
     devices = find_devices(config.executor)
     plan = make_plan(config, survey(config), devices, _earlier(config))
+    if config.versions == "strict":
+        folder = output_folder(config.output_root, config.name)
+        plan = with_one_environment(plan, folder, config.executor, devices)
     return plan, devices
 
 
@@ -130,6 +136,7 @@ def _make_and_collate(sweep: Sweep, timings: dict[str, float]) -> Outcome:
     """Do what is missing and collate; again where a corrupt file was set aside."""
     outcome, settings = Outcome(), sweep.config.collate
     for _ in range(_ROUNDS):
+        _make_way(sweep)
         worked = [_do(stage, sweep, timings, outcome) for stage in stages(sweep)]
         if outcome.is_cut_short or ("collating" in timings and not any(worked)):
             break
@@ -137,6 +144,21 @@ def _make_and_collate(sweep: Sweep, timings: dict[str, float]) -> Outcome:
         make_atlas(sweep.folder, settings, content_of(sweep.plan, sweep.stock.views()))
         timings["collating"] = timings.get("collating", 0.0) + time.monotonic() - begun
     return outcome
+
+
+def _make_way(sweep: Sweep) -> None:
+    """Rename shards that do not count because of what they were made with, to be made again.
+
+    Then what is there under its name is done, for workers and scheduler alike.
+    """
+    if not sweep.plan.environments:
+        return
+    shards = [(view.index, shard) for view in sweep.stock.views() for _, shard in view.shards()]
+    others = [(index, shard) for index, shard in shards if index.has_other(shard)]
+    if others:
+        sweep.folder.brief.unlink(missing_ok=True)  # else the atlas might pass for one of the new
+    for index, shard in others:
+        index.make_way(shard)
 
 
 def _do(stage: Stage, sweep: Sweep, timings: dict[str, float], outcome: Outcome) -> bool:

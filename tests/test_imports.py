@@ -19,7 +19,7 @@ MODULES = {
 
 FLOW = (
     *("errors", "processes", "dotted", "settings"),
-    *("jobs", "targets", "plan", "wording"),
+    *("environment", "jobs", "targets", "origin", "sampling", "plan", "wording"),
     *("store", "photographs"),
     *("numerics", "networks", "objectives", "aim"),
     *("transforms", "parameterizations", "ascent", "studies", "tasks", "worker"),

@@ -1,10 +1,14 @@
 """What things are called, in pictures and tables."""
 
+import re
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from toys import IDENTITY, layer_info, make_plan, make_recipe
 
+from pipeline.environment import Device, Environment
 from pipeline.plan import Tap
 from pipeline.settings.objectives import (
     ChannelObjective,
@@ -20,22 +24,33 @@ from pipeline.settings.objectives import (
 from pipeline.settings.recipe import DatasetInit, Octaves
 from pipeline.targets import Targets
 from pipeline.wording import (
+    Made,
     count_images,
-    count_targets,
     describe_recipe,
     layer_title,
+    mixture,
+    sampling_of,
     target_label,
     target_name,
     targets_word,
 )
+from tests.environments import made_by
 
 NAMED = Targets((3,), ("owl", "cab", "tench"))
+_PAIR = "channels 3+2"
 KINDS: list[tuple[Objective, Targets | None, int, str, str, str]] = [
     (ChannelObjective(), None, 4, "1 of 6 channels", "4", "channel 4"),
     (LogitObjective(), NAMED, 1, "1 of 3 classes", "1 cab", "class 1 cab"),
     (LogitObjective(), None, 1, "1 of 6 classes", "1", "class 1"),
-    (DirectionObjective(), Targets((1,)), 0, "1 direction", "0", "direction 0"),
-    (InterpolationObjective(), Targets((6, 6)), 20, "1 combination", "3+2", "channels 3+2"),
+    (DirectionObjective(), Targets((1,)), 0, "the only random direction", "0", "direction 0"),
+    (
+        InterpolationObjective(),
+        Targets((6, 6)),
+        20,
+        "1 combination of channels",
+        "3+2",
+        "channels 3+2",
+    ),
     (LayerObjective(), Targets((1,)), 0, "whole layer", "whole layer", "whole layer"),
 ]
 
@@ -47,10 +62,12 @@ def test_targets_are_called_what_they_are(
     recipe = replace(make_recipe(), objective=objective)
     plan = make_plan(layer_info("a", 6), channels=(target,), recipe=recipe, targets=targets)
     (layer,) = plan.models[0].layers
-    assert count_targets(recipe, layer) == counted
+    assert sampling_of(plan, plan.models[0], layer).words() == counted
     assert target_label(recipe, layer, target) == label
     assert target_name(recipe, layer, target) == name
-    assert targets_word(plan).rstrip("es") in counted
+    assert targets_word(plan).rstrip("es") in counted.replace(
+        "combination of channels", "combination"
+    )
 
 
 def test_jobs_of_several_images_are_told_from_images() -> None:
@@ -102,3 +119,34 @@ def test_a_recipe_tells_what_sets_its_images_apart(objective: Objective, words: 
 def test_a_recipe_tells_steps_octaves_and_size() -> None:
     recipe = replace(make_recipe(image_size=(24, 32), steps=5), octaves=Octaves(count=3, scale=2.0))
     assert "15 steps in 3 octaves, 32 x 24 px, fp32" in describe_recipe(recipe)
+
+
+H200, A100 = made_by("2.15.0"), made_by("2.15.0", "NVIDIA A100")
+CPUS = [Environment({"torch": "2"}, Device("EPYC", set_)) for set_ in ("AVX2", "AVX512")]
+VISION = [Environment({"torch": "2", "torchvision": v}, Device("EPYC", "AVX2")) for v in "12"]
+CUDNN = [Environment({"torch": "2"}, Device("H200", "9", {"CUDA": "13", "cuDNN": n})) for n in "12"]
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        ({made_by(): 120, H200: 8}, "torch 2.11.0 on NVIDIA H200 (120 images), torch 2.15.0 on"),
+        ({H200: 1, A100: 2}, "torch 2.15.0 on NVIDIA A100 (2 images), torch 2.15.0 on NVIDIA H200"),
+        ({None: 4, H200: 1}, "unknown versions (4 images), torch 2.15.0 on NVIDIA H200 (1 image)"),
+        ({CPUS[0]: 2, CPUS[1]: 1}, "torch 2 on EPYC (AVX2) (2 images), torch 2 on EPYC (AVX512)"),
+        ({VISION[0]: 2, VISION[1]: 1}, "torch 2, torchvision 1 on EPYC (2 images), torch 2, torch"),
+        ({CUDNN[0]: 2, CUDNN[1]: 1}, "torch 2, cuDNN 1 on H200 (2 images), torch 2, cuDNN 2 on"),
+        ({made_by("a\nb"): 2, H200: 1}, r"torch a\nb on NVIDIA H200 (2 images)"),
+    ],
+)
+def test_a_mixture_is_told_by_what_differs(made: Made, words: str) -> None:
+    told = mixture([made], "do")
+    assert told.startswith(f"made with 2 environments: {words}")
+    assert told.endswith("; bits may differ between them; do")
+
+
+@given(st.lists(st.dictionaries(st.sampled_from([None, H200, A100, *CPUS]), st.integers(1, 9))))
+def test_only_mixtures_within_a_model_are_told_and_all_their_images(models: list[Made]) -> None:
+    mixed = [made for made in models if len(made) > 1]
+    numbers = re.findall(r"\((\d+) images?\)", mixture(models))
+    assert sum(map(int, numbers)) == sum(sum(made.values()) for made in mixed)

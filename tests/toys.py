@@ -24,6 +24,7 @@ from pipeline.jobs import (
 )
 from pipeline.networks.describe import describe_layers
 from pipeline.objectives import Objective, Surroundings, make_objective
+from pipeline.origin import UNKNOWN, Origin
 from pipeline.photographs.listing import Entry, Listing, look_through, write_listing
 from pipeline.plan import LayerPlan, ModelPlan, Plan, StudyPlan
 from pipeline.scheduling.stages import Sweep
@@ -159,6 +160,8 @@ def make_plan(
     label: str = "toy",
     colours: int = 3,
     targets: Targets | None = None,
+    selection: Any = None,
+    origin: Origin = UNKNOWN,
 ) -> Plan:
     """A plan of one model; all channels of every layer unless told."""
     wanted = tuple(
@@ -166,9 +169,8 @@ def make_plan(
         for info in (layers or (layer_info(),))
     )
     network = replace(IDENTITY, mean=(0.5,) * colours, std=(0.25,) * colours)
-    return Plan(
-        (ModelPlan(label, network, 64, recipe or make_recipe(), wanted),), seeds, shard_size
-    )
+    model = ModelPlan(label, network, 64, recipe or make_recipe(), wanted, origin)
+    return Plan((model,), seeds, shard_size, selection=selection)
 
 
 def make_study_plan(**changes: Any) -> StudyPlan:

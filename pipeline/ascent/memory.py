@@ -1,12 +1,13 @@
 """How large a batch may be: memory measured on small batches, and what if it does not suffice."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+from pipeline.processes import usable_cores
 
 T = TypeVar("T")
 
@@ -60,7 +61,7 @@ def samples_that_fit(sample_bytes: float, device: torch.device) -> int:
         free = torch.cuda.mem_get_info(device)[0] * _GPU_SHARE
     else:
         # Who has been given half of the cores takes no more than half of the memory.
-        part_of_machine = min(1.0, torch.get_num_threads() / len(os.sched_getaffinity(0)))
+        part_of_machine = min(1.0, torch.get_num_threads() / usable_cores())
         free = free_host_bytes() * _CPU_SHARE * part_of_machine
     return max(1, int(free / sample_bytes))
 

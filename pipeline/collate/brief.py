@@ -3,6 +3,7 @@
 Whoever only wants to know whether the atlas is up to date, or how it came out, needs no HDF5.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,12 +14,14 @@ import numpy as np
 from pipeline.collate.evidence_pages import n_pages
 from pipeline.collate.films import film_paths
 from pipeline.collate.gather import LayerView
+from pipeline.environment import Environment
 from pipeline.errors import UserError
 from pipeline.jobs import STATUS
 from pipeline.settings.config import CollateSettings
 from pipeline.settings.records import build, plain
 from pipeline.store.files import read_object, write_json
 from pipeline.store.folder import OutputFolder
+from pipeline.wording import mixture, remedy
 
 _MOST_BYTES = 2**29
 """Of a summary; it names every picture."""
@@ -55,6 +58,8 @@ class Brief:
     """Photographs that could not be read."""
     unreadable_paths: tuple[str, ...]
     """Some of them."""
+    mixture: str = ""
+    """With which environments images were made, if with several."""
 
 
 def write_brief(
@@ -74,6 +79,7 @@ def write_brief(
             evidence=_evidence(layers),
             unreadable=unreadable,
             unreadable_paths=some,
+            mixture=_mixture(views),
         )
     write_json(folder.brief, plain(brief))
 
@@ -114,6 +120,13 @@ def _counts(layers: Sequence[h5py.Group]) -> dict[str, int]:
         word: sum(int(np.count_nonzero(each == code)) for each in status)
         for word, code in STATUS.items()
     }
+
+
+def _mixture(views: Sequence[LayerView]) -> str:
+    models: dict[str, Counter[Environment | None]] = {}
+    for view in views:
+        models.setdefault(view.model.label, Counter()).update(view.environments())
+    return mixture(models.values(), remedy(views[0].plan))
 
 
 def _evidence(layers: Sequence[h5py.Group]) -> Evidence | None:

@@ -14,9 +14,10 @@ from pipeline.collate.evidence_sheet import draw_sheet, pages, rows_per_page
 from pipeline.collate.gather import LayerView
 from pipeline.collate.overlay import overlay
 from pipeline.jobs import FATES, STATUS
+from pipeline.origin import named
 from pipeline.photographs.jpegs import from_jpeg
 from pipeline.store.files import write_atomically
-from pipeline.wording import describe_recipe
+from pipeline.wording import describe_recipe, sampling_of, weights_words
 
 _FACTS = {
     "activation": "{:.4g}",
@@ -25,7 +26,8 @@ _FACTS = {
     "agreement_rank": "{}",
     "selectivity": "{:.2f}",
 }
-"""What is told of each channel, and how; of the seed that agrees most if there are several."""
+"""The numbers of each channel and their formats: of the seed that agrees most, named before them if
+there are several."""
 
 _NOTES = (
     "Percentile: where the image's activation lies among the photographs'.",
@@ -61,7 +63,8 @@ def n_pages(group: h5py.Group, tile: int) -> int:
 
 def _cut(group: h5py.Group, tile: int) -> list[range]:
     """The rows of each sheet."""
-    return pages(len(group["channel"]), rows_per_page(tile, len(_FACTS)))
+    facts = len(_FACTS) + (len(group["seed"]) > 1)
+    return pages(len(group["channel"]), rows_per_page(tile, facts))
 
 
 def _pages(view: LayerView, tile: int) -> Iterator[bytes]:
@@ -70,10 +73,13 @@ def _pages(view: LayerView, tile: int) -> Iterator[bytes]:
         group = atlas[view.group]
         cut = _cut(group, tile) if n_pages(group, tile) else []
         for number, page in enumerate(cut, 1):
-            title = f"{view.model.label}  {view.layer.info.name}"
+            label = named(view.model.label, view.model.origin.weights)
+            title = f"{label}  {view.layer.info.name}"
             title += f"  ({number} of {len(cut)})" if len(cut) > 1 else ""
             source = f"{group['dataset'].attrs['photographs']} photographs"
-            subtitle = f"{describe_recipe(view.model.recipe)}; {source}"
+            targets = sampling_of(view.plan, view.model, view.layer).words()
+            facts = (targets, weights_words(view.model), describe_recipe(view.model.recipe), source)
+            subtitle = "; ".join(filter(None, facts))
             rows = [_row(group, row) for row in page]
             buffer = io.BytesIO()
             draw_sheet(title, subtitle, rows, tile, _NOTES).save(buffer, "PNG", compress_level=4)
@@ -83,8 +89,8 @@ def _pages(view: LayerView, tile: int) -> Iterator[bytes]:
 def _row(group: h5py.Group, row: int) -> EvidenceRow:
     """What a sheet shows of one channel."""
     dataset = group["dataset"]
-    status = group["status"][row, :MOST_IMAGES]
-    images = group["image"][row, :MOST_IMAGES]
+    seeds = _seeds(group, row)
+    status, images = group["status"][row, seeds], group["image"][row, seeds]
     made = ~np.isin(status, (STATUS["failed"], STATUS["missing"]))
     strongest = _photographs(dataset, "top_jpeg", row, images.shape[1])
     return EvidenceRow(
@@ -115,11 +121,24 @@ def _overlays(
     return np.stack([overlay(pixels, s) for pixels, s in zip(strongest, maps, strict=False)])
 
 
+def _seeds(group: h5py.Group, row: int) -> list[int]:
+    """The places of the seeds whose images a sheet shows: the first, and the one with the facts."""
+    first, best = list(range(len(group["seed"])))[:MOST_IMAGES], _best(group, row)
+    return first if best in first else [*first[:-1], best]
+
+
+def _best(group: h5py.Group, row: int) -> int:
+    """The place of the seed that agrees most with photographs, or the first."""
+    return max(0, int(group["best_seed_index"][row])) if "best_seed_index" in group else 0
+
+
 def _facts(group: h5py.Group, row: int) -> dict[str, str]:
-    seed = max(0, int(group["best_seed_index"][row])) if "best_seed_index" in group else 0
+    seed = _best(group, row)
     values: dict[str, Any] = {name: group[name][row, seed] for name in _FACTS if name in group}
-    return {
+    facts = {
         name.removeprefix("agreement_"): _FACTS[name].format(value)
         for name, value in values.items()
         if not math.isnan(value) and (name != "agreement_rank" or value > 0)
     }
+    several = len(group["seed"]) > 1 and facts
+    return {"seed": str(group["seed"][seed]), **facts} if several else facts

@@ -1,5 +1,6 @@
 """Find the committed jobs of a layer and read them shard by shard, in flat memory."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.environment import Environment
 from pipeline.jobs import FATES, STATUS, Shard, ShardResult
 from pipeline.plan import LayerPlan, ModelPlan, Plan
 from pipeline.store.failures import quarantined, read_failures
@@ -16,7 +18,7 @@ from pipeline.store.folder import OutputFolder, safe_name
 from pipeline.store.frames import Arrays, Frame
 from pipeline.store.sealed_file import CorruptFile
 from pipeline.store.shard_file import ShardFile, job_frames
-from pipeline.store.shards import DoneIndex, read_shard, without
+from pipeline.store.shards import DoneIndex, read_environment, read_shard, without
 from pipeline.studies.files import Findings, read_examples, read_findings
 from pipeline.studies.tasks import Examples, Study, examples_of_layer, study_of
 
@@ -127,6 +129,14 @@ class LayerView:
             if rest is not None:
                 yield seed_index, rest
 
+    def environments(self) -> "Counter[Environment | None]":
+        """How many images were made with which environment, by the headers of their files."""
+        made: Counter[Environment | None] = Counter()
+        for _, _, located in self.located():
+            for path in located.keys() - set(self.corrupt):
+                made[read_environment(path)] += len(located[path]) * self.model.recipe.variants
+        return made
+
     def pieces(self) -> Iterator[Piece]:
         """Read the layer file by file; corrupt files are set aside and reported in `corrupt`."""
         place = {channel: row for row, channel in enumerate(self.layer.channels)}
@@ -232,7 +242,8 @@ class LayerView:
 
 def layer_views(folder: OutputFolder, plan: Plan) -> Iterator[LayerView]:
     """A view of every layer of the plan."""
-    index, given_up = DoneIndex(folder), quarantined(read_failures(folder))
+    index = DoneIndex(folder, plan.environments)
+    given_up = quarantined(read_failures(folder))
     for model in plan.models:
         for layer in model.layers:
             yield LayerView(folder, plan, model, layer, index, given_up)

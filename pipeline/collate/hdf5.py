@@ -9,7 +9,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import h5py
 import numpy as np
@@ -17,21 +17,26 @@ from numpy.typing import NDArray
 
 from pipeline.collate.coordinates import add_coordinates, colour_axis
 from pipeline.collate.gather import LayerView
-from pipeline.collate.scales import as_text, label
+from pipeline.collate.scales import add_scale, as_text, label
 from pipeline.collate.study_group import (
     write_dataset,
     write_evidence,
     write_selectivity,
 )
+from pipeline.environment import Environment, environment_in
 from pipeline.errors import StorageError
 from pipeline.jobs import STATUS
+from pipeline.origin import preprocessing_words
 from pipeline.settings.records import canonical_json, plain
 from pipeline.store.folder import OutputFolder
 from pipeline.store.shard_file import PICTURES
 from pipeline.store.stored import PICTURE_FILTERS
 from pipeline.studies.evidence import STRONGEST
+from pipeline.wording import sampling_of, weights_words
 
 SCHEMA = "layer-atlas/1"
+UNKNOWN = "unknown"
+"""The first environment of every layer."""
 _STATUS_TYPE = "~status"
 """A name that no model can have."""
 
@@ -49,9 +54,10 @@ _MEANING = {
     "alpha": "where the gradient fell during ascent, as a map of opacity",
     "part_activation": "what each part of a target that consists of several answers",
     "snapshot": "the image on its way",
+    "made_with": "which of `environment` the image was made with; 0: not known",
 }
 
-_OF_JOBS = frozenset({"status", "start"})
+_OF_JOBS = frozenset({"status", "start", "made_with"})
 """Datasets without an axis of variants."""
 
 _FURTHER_AXES = {
@@ -108,8 +114,11 @@ def _write_layer(file: h5py.File, view: LayerView) -> None:
     group = _layer_group(file, view)
     _create_datasets(file, group, view)
     status = view.initial_status()
+    environments: dict[Environment | None, int] = {None: 0}
     for piece in view.pieces():
         where = (piece.rows, piece.seed_index)
+        environment = environment_in(piece.result.facts)
+        group["made_with"][where] = environments.setdefault(environment, len(environments))
         for name, array in piece.result.arrays.items():
             if name == "status":
                 status[where] = array
@@ -119,7 +128,14 @@ def _write_layer(file: h5py.File, view: LayerView) -> None:
             # Packed alike in store and atlas: copied as they are, more than three times faster.
             for place, chunk in piece.packed(name):
                 group[name].id.write_direct_chunk(place, chunk)
+    _label_environments(group, environments)
     _write_evidence(group, view, status)
+
+
+def _label_environments(group: h5py.Group, environments: Iterable[Environment | None]) -> None:
+    """Add what the numbers of `made_with` stand for."""
+    texts = [UNKNOWN if each is None else as_text(each.text) for each in environments]
+    add_scale(group, "environment", texts)
 
 
 def _layer_group(file: h5py.File, view: LayerView) -> h5py.Group:
@@ -129,6 +145,12 @@ def _layer_group(file: h5py.File, view: LayerView) -> h5py.Group:
     parent.attrs["name"] = as_text(model.label)
     parent.attrs["source"] = as_text(model.network.source)
     parent.attrs["weights_sha256"] = as_text(model.network.weights_sha256)
+    parent.attrs["code_sha256"] = as_text(model.network.code)
+    parent.attrs["note"] = as_text(model.note)
+    parent.attrs["weights"] = as_text(weights_words(model))
+    size, origin = model.input_size, model.origin
+    preprocessing = preprocessing_words(model.network.mean, model.network.std, size, origin)
+    parent.attrs["preprocessing"] = as_text(preprocessing)
     parent.attrs["mean"] = model.network.mean
     parent.attrs["std"] = model.network.std
     parent.attrs["input_size"] = model.input_size
@@ -139,6 +161,13 @@ def _layer_group(file: h5py.File, view: LayerView) -> h5py.Group:
     group.attrs["flops"] = info.flops
     group.attrs["flops_share"] = info.flops_share
     group.attrs["prefix_tokens"] = info.prefix_tokens
+    group.attrs["channel_axis"] = info.channel_axis
+    group.attrs["batch_axis"] = info.batch_axis
+    group.attrs["path"] = as_text(info.path)
+    sampling = sampling_of(view.plan, model, view.layer)
+    group.attrs["selection"] = canonical_json(plain(sampling.asked))
+    group.attrs["n_targets"] = sampling.count
+    group.attrs["target"] = sampling.noun
     group.attrs["recipe"] = canonical_json(plain(model.recipe))
     return group
 
@@ -156,6 +185,7 @@ def _create_datasets(file: h5py.File, group: h5py.Group, view: LayerView) -> Non
         else:
             unknown = np.nan if frame.dtype == "f4" else 0
             group.create_dataset(name, shape, frame.dtype, fillvalue=unknown)
+    group.create_dataset("made_with", per_job, "u4")
     for name, meaning in _MEANING.items():
         if name in group:
             label(group, name, ("channel", "seed", *_further_axes(view, name)), meaning)

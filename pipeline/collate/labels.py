@@ -18,7 +18,8 @@ from pipeline.collate.drawing import (
 )
 from pipeline.collate.gather import LayerView
 from pipeline.collate.layout import Layout
-from pipeline.wording import describe_recipe
+from pipeline.origin import UNTRAINED
+from pipeline.wording import describe_recipe, weights_words
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,15 @@ def draw_heading(picture: Image.Image, layout: Layout, title: str, facts: Iterab
 
 
 def facts_of(view: LayerView) -> list[str]:
-    """How the images of a layer were made, and how their colours are shown."""
-    return [describe_recipe(view.model.recipe), colours_shown(view.colours)]
+    """Whose images they are, how they were made, and how their colours are shown."""
+    model = view.model
+    # An untrained network is named so in the title.
+    weights = (
+        ""
+        if model.origin.weights == UNTRAINED and len(model.origins) == 1
+        else weights_words(model)
+    )
+    return [weights, describe_recipe(model.recipe), colours_shown(view.colours)]
 
 
 def variant_words(view: LayerView, width: float = math.inf) -> list[str]:

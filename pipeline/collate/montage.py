@@ -31,7 +31,7 @@ from pipeline.jobs import FATES, STATUS
 from pipeline.settings.config import CollateSettings
 from pipeline.store.files import write_atomically
 from pipeline.store.folder import OutputFolder
-from pipeline.wording import count_targets, layer_title, target_label
+from pipeline.wording import layer_title, sampling_of, target_label
 
 
 def write_montage(folder: OutputFolder, view: LayerView, settings: CollateSettings) -> None:
@@ -57,9 +57,10 @@ def draw_montage(view: LayerView, settings: CollateSettings) -> Image.Image:
     layout = _layout(view, settings)
     picture = Image.new("RGB", layout.size, PAPER)
     status = _draw_tiles(picture, view, layout)
-    targets = count_targets(view.model.recipe, view.layer)
+    targets = sampling_of(view.plan, view.model, view.layer).words()
     title = layer_title(view.model, view.layer)
-    draw_heading(picture, layout, title, [targets, _fates(status), *facts_of(view)])
+    facts = [targets, _fates(status), *facts_of(view), _environments(view)]
+    draw_heading(picture, layout, title, facts)
     draw = ImageDraw.Draw(picture)
     for label in _labels(view, layout, status):
         write_label(draw, label)
@@ -92,6 +93,11 @@ def _fates(status: NDArray[np.uint8]) -> str:
     """How many jobs came to nothing, and how."""
     counts = {word: int((status == code).sum()) for code, word in FATES.items()}
     return ", ".join(f"{n} {word}" for word, n in counts.items() if n)
+
+
+def _environments(view: LayerView) -> str:
+    count = len(view.environments())
+    return f"made with {count} environments" if count > 1 else ""
 
 
 def _labels(view: LayerView, layout: Layout, status: NDArray[np.uint8]) -> Iterator[Label]:

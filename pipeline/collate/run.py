@@ -25,7 +25,7 @@ from pipeline.collate.hdf5 import write_atlas
 from pipeline.collate.montage import montage_bytes, write_montage
 from pipeline.errors import EXIT_IO, EXIT_OK, EXIT_USER_ERROR, StorageError, UserError
 from pipeline.plan import Plan
-from pipeline.processes import die_with, die_with_parent
+from pipeline.processes import die_with, die_with_parent, usable_cores
 from pipeline.settings.config import CollateSettings
 from pipeline.settings.records import build, canonical_json, digest, plain
 from pipeline.store.folder import OutputFolder
@@ -107,7 +107,7 @@ def paint(views: Sequence[LayerView], write: Callable[[LayerView], None], memory
     # Forked, so that nothing is imported or listed again; no thread is running here.
     forked = multiprocessing.get_context("fork")
     room = max(1, _MEMORY // max(memory, 1))
-    workers = min(len(views), len(os.sched_getaffinity(0)), _MOST_PAINTERS, room)
+    workers = min(len(views), usable_cores(), _MOST_PAINTERS, room)
     try:
         with ProcessPoolExecutor(workers, forked, die_with, (os.getpid(),)) as pool:
             futures = [pool.submit(_paint, view, write) for view in views]

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Sequence
 
 from pipeline.executors.base import RUNNING, Handle, Request, State, environment
+from pipeline.processes import usable_cores
 
 THREADS_BESIDE_GPU = 4
 
@@ -27,7 +28,7 @@ class LocalExecutor:
         self._process: dict[str, subprocess.Popen[bytes]] = {}
         self.max_parallel = self.max_submitted = len(devices)
         n_cpu = sum(device == "cpu" for device in devices)
-        self._threads = max(1, len(os.sched_getaffinity(0)) // max(1, n_cpu))
+        self._threads = max(1, usable_cores() // max(1, n_cpu))
 
     def submit(self, requests: Sequence[Request]) -> list[Handle]:
         """Start workers while there are free devices."""

@@ -1,29 +1,19 @@
 """Verification: digests of shards, the atlas against the store, activations against images."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
 from pipeline.collate.compare import compare
-from pipeline.collate.gather import LayerView, layer_views
+from pipeline.collate.gather import layer_views
 from pipeline.errors import EXIT_FAILED_JOBS, EXIT_OK, UserError
-from pipeline.jobs import STATUS
+from pipeline.inspection.remeasure import remeasure
+from pipeline.inspection.versions import mixture_in_store
 from pipeline.plan import Plan
 from pipeline.settings.config import Config
 from pipeline.settings.records import build, canonical_json
 from pipeline.store.folder import OutputFolder
 from pipeline.store.manifest import plan_of, read_manifest
-from pipeline.tasks.base import open_bench
 from pipeline.wording import count_images, inert
-
-TOLERANCE = 1e-3
-"""Largest relative difference between a stored activation and one measured again."""
-
-SAMPLE = 64
-"""Images measured again per layer."""
 
 
 def verify(config: Config, folder: OutputFolder) -> int:
@@ -52,12 +42,16 @@ def verify(config: Config, folder: OutputFolder) -> int:
     if foreign:
         measured = _not_measured(foreign)
     else:
-        worst, n = _measure_again(made_with, views)
-        measured = f"{n} activations measured again, largest difference {100 * worst:.3g} %"
-        if worst > TOLERANCE:
-            problems.append(f"activations measured again differ by up to {100 * worst:.3g} %")
+        again = remeasure(made_with, views)
+        problems += again.problems
+        measured = (
+            f"{again.count} activations measured again by plain hooks on networks loaded afresh, "
+            f"largest difference {100 * again.worst:.3g} %"
+        )
     print(f"{count_images(plan, checked)}: shards and atlas compared, {len(problems)} problems")
     print(measured)
+    for sentence in mixture_in_store(plan, views):
+        print(sentence)
     for problem in problems:
         print(f"  {inert(problem)}")
     return EXIT_FAILED_JOBS if problems else EXIT_OK
@@ -80,39 +74,3 @@ def _not_measured(foreign: Sequence[str]) -> str:
         f"activations are not measured again: that runs code which only the manifest names "
         f"({', '.join(map(inert, foreign))}). If you know it, give the overrides of the run."
     )
-
-
-def _measure_again(config: Config, views: list[LayerView]) -> tuple[float, int]:
-    """Largest relative difference of activations measured again, and how many were."""
-    worst, measured = 0.0, 0
-    models = {model.title: model for model in config.models}
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    for model in {view.model.label: view.model for view in views}.values():
-        wanted = [models[label] for label in model.networks]
-        bench = open_bench(wanted, model, views[0].folder, device)
-        for view in (view for view in views if view.model is model):
-            layer = bench.layer(view.layer.info, view.layer.others)
-            for stored, pixels, channels in _sample(view):
-                again = layer.measure(pixels, channels)["activation"]
-                scale = np.maximum(np.abs(stored), 1e-6)
-                difference = float(np.max(np.abs(again - stored) / scale))
-                worst = max(worst, difference if np.isfinite(difference) else np.inf)
-                measured += len(channels)
-    return worst, measured
-
-
-def _sample(view: LayerView) -> Iterator[tuple[NDArray[Any], NDArray[Any], list[int]]]:
-    """Activations, images and channels of up to SAMPLE live jobs, spread over the layer."""
-    total = len(view.channels) * len(view.plan.seeds)
-    stride = max(1, total // SAMPLE)
-    for piece in view.pieces():
-        arrays = piece.result.arrays
-        chosen = [
-            i
-            for i, row in enumerate(piece.rows)
-            if row % stride == 0 and arrays["status"][i] == STATUS["ok"]
-        ]
-        if chosen:
-            channels = arrays["channel"][chosen].tolist()
-            images = [images for _, images in piece.pictures("image", chosen)]
-            yield arrays["activation"][chosen], np.stack(images), channels

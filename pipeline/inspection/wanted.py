@@ -46,11 +46,17 @@ class Wanted:
         return view is not None and self._stands_in(view, path)
 
     def _stands_in(self, view: LayerView, path: Path) -> bool:
-        """Whether it is a shard with jobs of which the file that should hold them is damaged."""
+        """Whether it is a shard with jobs of which the file that should hold them is damaged.
+
+        Or is yet to be made, with the environment that is wanted now.
+        """
         try:
             header = read_header(path)
         except (CorruptFile, OSError):
             return False
+        left = (shard for _, shard in view.left() if shard.series.key == header.series)
+        if any(not set(shard.channels).isdisjoint(header.channels) for shard in left):
+            return True
         return not all(
             self._is_sound(view, file)
             for _, shard, located in view.located()

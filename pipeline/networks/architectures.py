@@ -79,6 +79,10 @@ class Blueprint:
     """Where a download of the published weights is kept."""
     factory: Callable[..., nn.Module] | None = None
     """The user's own callable that builds it."""
+    trained: str = ""
+    """The published weights in words, for captions."""
+    preset: str = "ImageNet default, assumed"
+    """Where mean, std and input size come from, in words."""
 
 
 def find_architecture(config: ModelConfig, weights: str) -> Blueprint:
@@ -149,6 +153,8 @@ def _demo() -> Blueprint:
         std=demo.STD,
         input_size=demo.INPUT_SIZE,
         categories=demo.CLASSES,
+        trained="weights that come with the package",
+        preset="as it was trained",
     )
 
 
@@ -184,6 +190,8 @@ def _from_torchvision(config: ModelConfig, weights: str) -> Blueprint:
         categories=() if detector else tuple(entry.meta["categories"]),
         address=entry.url,
         cached=lambda: Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name,
+        trained=f"{'ImageNet' if 'IMAGENET' in entry.name else 'COCO'} weights ({entry.name})",
+        preset="torchvision's published preset",
     )
 
 
@@ -263,6 +271,8 @@ def _from_timm(name: str) -> Blueprint:
         input_size=int(data["input_size"][1]),
         categories=tuple(_timm_categories(timm, known)),
         address=f"https://huggingface.co/{repository}" if repository else known.get("url") or "",
+        trained=f"published weights ({'.'.join(filter(None, (architecture, known.get('tag'))))})",
+        preset="timm's published preset",
     )
 
 

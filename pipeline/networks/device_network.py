@@ -16,7 +16,9 @@ from pipeline.networks.conversion import converted
 from pipeline.networks.fields import receptive_fields
 from pipeline.networks.fingerprints import fingerprint, is_same
 from pipeline.networks.forwards import (
+    TOLERANCE,
     CopyingForward,
+    Forward,
     HookedForward,
     Instance,
     Path,
@@ -79,16 +81,15 @@ class DeviceNetwork:
 
     def observer(self, layers: Sequence[LayerInfo]) -> Observe:
         """Views (B, H, W, 3) uint8 to the answers of several layers, in fp32."""
-        expected = self.expected(layers)
         fast = self._instance(torch.float32, channels_last=True)
-        hooked = HookedForward(fast.module, layers)
-        in_layout = agrees(hooked, self._probes, expected, torch.channels_last)
+        hooked = self._from_images(HookedForward(fast.module, layers), fast)
+        exact = TOLERANCE[torch.float32]
+        in_layout = agrees(hooked, self._probes, self.expected(layers), exact)
         instance = fast if in_layout else self._instance(torch.float32, channels_last=False)
         observe = Observer(instance.module, layers)
         if self.network.fixed_size is None and len(self.network.mean) == 3 and in_layout:
             return lambda views: observe(normalised(views.to(self.device), self.network))
-        layout = instance.layout
-        return lambda views: observe(self._inputs(self._images(views), torch.float32, layout))
+        return lambda views: observe(self._inputs(self._images(views), instance))
 
     def _images(self, views: Tensor) -> Tensor:
         """Views (B, H, W, 3) uint8 as images (B, C, H, W) in [0, 1]."""
@@ -105,18 +106,17 @@ class DeviceNetwork:
     # --- paths -----------------------------------------------------------------------------------
 
     def _path(self, layers: Sequence[LayerInfo], dtype: torch.dtype) -> Path:
-        path = fastest_that_agrees(
-            (self._instance(dtype, channels_last) for channels_last in (True, False)),
-            layers,
-            self._probes,
-            self.expected(layers),
-            self.expected_gradient(layers),
+        paths = (
+            (name, lambda make=make, instance=instance: self._from_images(make(), instance))
+            for instance in (self._instance(dtype, layout) for layout in (True, False))
+            for name, make in instance.paths(layers)
         )
-        return Path(
-            path.name,
-            lambda images: path.forward(self._inputs(images, dtype, path.layout)),
-            path.layout,
-        )
+        expected, gradient = self.expected(layers), self.expected_gradient(layers)
+        return fastest_that_agrees(paths, self._probes, expected, gradient, dtype)
+
+    def _from_images(self, forward: Forward, instance: Instance) -> Forward:
+        """A forward that takes images (B, C, H, W) in [0, 1]."""
+        return lambda images: forward(self._inputs(images, instance))
 
     def expected(self, layers: Sequence[LayerInfo]) -> list[Tensor]:
         """The activations (B, K, L) of the probes, by plain hooks on an instance of its own.
@@ -125,7 +125,8 @@ class DeviceNetwork:
             UserError: one is not there, or not what it was when the sweep was planned.
         """
         with torch.no_grad():
-            found = plain_activations(self.plain, layers, self._probes)
+            seen = resized(self._probes, self.network.seen_size(self.size))
+            found = plain_activations(self.plain, layers, self.network.normalise(seen))
         for layer in layers:
             if layer.name not in found:
                 raise UserError(
@@ -142,13 +143,14 @@ class DeviceNetwork:
         return [found[layer.name] for layer in layers]
 
     def expected_gradient(self, layers: Sequence[LayerInfo]) -> Tensor:
-        """The gradient of the probes from some layers, by plain hooks, in fp32."""
-        return probe_gradient(CopyingForward(HookedForward(self.plain, layers)), self._probes)
+        """The gradient of the probes from some layers, by plain hooks."""
+        instance = self._instance(torch.float32, channels_last=False)
+        plain = CopyingForward(HookedForward(instance.module, layers))
+        return probe_gradient(self._from_images(plain, instance), self._probes)
 
     @cached_property
     def _probes(self) -> Tensor:
-        seen = self.network.seen_size(self.size)
-        return self.network.probes(seen)[:PROBES].to(self.device)
+        return self.network.probes(self.size)[:PROBES].to(self.device)
 
     def _instance(self, dtype: torch.dtype, channels_last: bool) -> Instance:
         """The network in a number format and a layout, made when it is first needed."""
@@ -159,11 +161,13 @@ class DeviceNetwork:
             self._instances[kind] = Instance(module, dtype, layout)
         return self._instances[kind]
 
-    def _inputs(self, images: Tensor, dtype: torch.dtype, layout: torch.memory_format) -> Tensor:
-        """Images (B, C, H, W) in [0, 1] as the network takes them."""
+    def _inputs(self, images: Tensor, instance: Instance) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] as an instance of the network takes them."""
         if self.network.fixed_size is not None:
             images = resized(images, self.network.seen_size(self.size))
-        inputs: Tensor = _Normalised.apply(images, self._mean, self._std, dtype, layout)
+        inputs: Tensor = _Normalised.apply(
+            images, self._mean, self._std, instance.dtype, instance.layout
+        )
         return inputs
 
 

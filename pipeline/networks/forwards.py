@@ -7,7 +7,8 @@ low precision. None is used unless it agrees with the plain way on images.
 Activations leave as (B, C, L): samples, channels, positions.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -34,10 +35,8 @@ class Path:
     """A way to compute activations."""
 
     name: str
-    """Such as `traced, batch norm folded, channels_last`."""
+    """Such as `traced, simplified, channels_last`."""
     forward: Forward
-    layout: torch.memory_format
-    """Of the inputs."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,8 @@ class Instance:
         layout = "channels_last" if self.layout is torch.channels_last else "contiguous"
         graph = self.trace and self.trace.cut([layer.name for layer in layers])
         if graph:
-            folded = f"traced, batch norm folded, {layout}"
-            yield folded, lambda: GraphForward(simplify(graph), layers)
+            simplified = f"traced, simplified, {layout}"
+            yield simplified, lambda: GraphForward(simplify(graph), layers)
             yield f"traced, {layout}", lambda: GraphForward(graph, layers)
         hooked = HookedForward(self.module, layers)
         yield f"hooks, {layout}", lambda: hooked
@@ -136,84 +135,81 @@ class NoPathAgrees(Exception):
 
 
 def fastest_that_agrees(
-    instances: Iterator[Instance],
-    layers: Sequence[LayerInfo],
-    inputs: Tensor,
+    paths: Iterable[tuple[str, Callable[[], Forward]]],
+    images: Tensor,
     expected: Activations,
     gradient: Tensor,
+    dtype: torch.dtype,
 ) -> Path:
-    """The first path, from the fastest on, that gives what the untouched network gives.
+    """The first path that gives the activations and the gradient of the untouched network.
 
     Args:
-        instances: conversions of the network, fastest first; made when they are needed.
-        layers: as described for this network.
-        inputs: normalised images (B, C, H, W) in fp32.
+        paths: by name and as what makes them, fastest first.
+        images: what they take (B, C, H, W).
         expected: the layers' activations for them, by plain hooks in fp32.
-        gradient: of the images, from those, as `probe_gradient` has it.
+        gradient: `probe_gradient` by plain hooks.
+        dtype: what the paths compute in, for what counts as rounding.
     Raises:
         NoPathAgrees: says what went wrong with the last one.
     """
     reason = "there is none"
-    for instance in instances:
-        for name, make in instance.paths(layers):
-            try:
-                forward = make()
-                given = inputs.to(instance.dtype, memory_format=instance.layout)
-                off = _largest_disagreement(forward, given, expected)
-                turned = _turned(probe_gradient(forward, given), gradient)
-            except Exception as error:  # noqa: BLE001 - a path that cannot run is not used
-                reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-                continue
-            if off <= TOLERANCE[instance.dtype] and turned <= _TURN[instance.dtype]:
-                return Path(name, forward, instance.layout)
-            wrong = off > TOLERANCE[instance.dtype]
-            what, by = ("activations", off) if wrong else ("gradients", turned)
-            reason = f"{what} are off by {100 * by:.2g} %"
+    for name, make in paths:
+        try:
+            forward = make()
+            off = _largest_disagreement(forward, images, expected)
+            turned = _turned(probe_gradient(forward, images), gradient)
+        except Exception as error:  # noqa: BLE001 - a path that cannot run is not used
+            reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            continue
+        if off > TOLERANCE[dtype]:
+            reason = f"activations are off by {100 * off:.2g} %"
+        elif turned > _TURN[dtype]:
+            reason = f"gradients are off by {100 * turned:.2g} %"
+        else:
+            return Path(name, forward)
     raise NoPathAgrees(reason)
 
 
-def agrees(
-    forward: Forward, inputs: Tensor, expected: Activations, layout: torch.memory_format
-) -> bool:
-    """Whether a forward gives the activations of the untouched network, in fp32.
+def agrees(forward: Forward, images: Tensor, expected: Activations, tolerance: float) -> bool:
+    """Whether a forward gives the activations of the untouched network.
 
-    Args: as above.
+    Args: as above, and the largest disagreement that counts as rounding.
     """
     try:
-        off = _largest_disagreement(forward, inputs.contiguous(memory_format=layout), expected)
+        return _largest_disagreement(forward, images, expected) <= tolerance
     except Exception:  # noqa: BLE001 - a path that cannot run is not used
         return False
-    return off <= TOLERANCE[torch.float32]
 
 
 @torch.no_grad()
-def _largest_disagreement(forward: Forward, inputs: Tensor, expected: Activations) -> float:
+def _largest_disagreement(forward: Forward, images: Tensor, expected: Activations) -> float:
     """Of the activations of several layers."""
-    pairs = zip(forward(inputs.clone()), expected, strict=True)
+    pairs = zip(forward(images.clone()), expected, strict=True)
     return max(disagreement(activation, right) for activation, right in pairs)
 
 
-def probe_gradient(forward: Forward, inputs: Tensor) -> Tensor:
-    """The gradient of images, in fp32, from a sum of activations with random weights.
+@torch.enable_grad()
+def probe_gradient(forward: Forward, images: Tensor) -> Tensor:
+    """The gradient of images from their activations, each with a random weight of its own.
 
-    Not from their mean: that of a layer norm is a constant.
+    Not from the mean: of what a layer norm returns that is a constant.
     """
-    leaf = inputs.detach().requires_grad_()
+    leaf = images.detach().requires_grad_()
     generator = torch.Generator().manual_seed(0)
-    total = torch.zeros((), device=inputs.device)
+    total = torch.zeros((), device=images.device)
     for activation in forward(leaf.clone()):
-        weights = torch.randn(activation.shape, generator=generator).to(inputs.device)
+        weights = torch.randn(activation.shape, generator=generator).to(images.device)
         total = total + (activation.float() * weights).mean()
     (gradient,) = torch.autograd.grad(total, leaf)
-    return gradient.float()
+    return gradient
 
 
 def _turned(gradient: Tensor, expected: Tensor) -> float:
-    """How far a gradient is from the right one; 0 where that is not finite."""
+    """How far a gradient is from the right one; nobody can say where that is not finite."""
     if not expected.isfinite().all():
         return 0.0
-    off = (gradient - expected).norm() / expected.norm().clamp_min(1e-30)
-    return float(off) if off.isfinite() else float("inf")
+    off = float((gradient - expected).norm() / expected.norm().clamp_min(1e-30))
+    return off if math.isfinite(off) else math.inf
 
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
@@ -221,10 +217,11 @@ TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 the digits of a bf16 number."""
 
 _TURN = {torch.float32: 0.05, torch.bfloat16: 0.9}
-"""The same of gradients. Rounding opens some ReLUs and closes others; a backward pass of the
-network's own that is lost, as of a rounding that lets gradients through, shows nevertheless."""
+"""The same for gradients: rounding opens some ReLUs and closes others. What a graph must not lose
+is a backward pass of the network's own, as of a rounding that lets gradients through."""
 
 
+@torch.no_grad()
 def disagreement(activation: Tensor, expected: Tensor) -> float:
     """How far activations (B, K, L) are from the right ones, relative to these.
 

@@ -21,7 +21,9 @@ from pipeline.networks.conversion import (
     share_memory,
     tensors_of,
 )
+from pipeline.networks.origins import origin_of
 from pipeline.networks.weights import is_weights_file, load_state, read_weights, weights_digest
+from pipeline.origin import UNKNOWN, Origin
 from pipeline.settings.config import ModelConfig
 from pipeline.settings.paths import user_file
 
@@ -71,6 +73,9 @@ class Network:
                 own.copy_(other)
         return module
 
+    origin: Origin = UNKNOWN
+    """Where weights and preprocessing come from; no part of the identity."""
+
     @property
     def identity(self) -> NetworkIdentity:
         """What of the network decides pixels."""
@@ -87,7 +92,7 @@ class Network:
         return torch.randn(1, len(self.mean), *size, generator=generator)
 
     def probes(self, size: tuple[int, int]) -> Tensor:
-        """Normalised images (4, C, *size) for checks, the same every time.
+        """Images (4, C, *size) in [0, 1] for checks, the same every time.
 
         Noise, in dark, bright and full range, and a ramp: what depends on brightness, or on the
         other images of a batch, shows.
@@ -95,8 +100,11 @@ class Network:
         generator = torch.Generator().manual_seed(1)
         noise = torch.rand(3, len(self.mean), *size, generator=generator)
         ramp = torch.linspace(0, 1, size[1]).expand(1, len(self.mean), *size)
-        images = torch.cat([noise[:1], 0.3 * noise[1:2], 0.7 + 0.3 * noise[2:], ramp])
-        mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (self.mean, self.std))
+        return torch.cat([noise[:1], 0.3 * noise[1:2], 0.7 + 0.3 * noise[2:], ramp])
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] as the network was trained with."""
+        mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(images) for v in (self.mean, self.std))
         return (images - mean) / std
 
 
@@ -140,6 +148,7 @@ def load_network(config: ModelConfig) -> Network:
         missing=missing,
         categories=_categories(config.categories) or blueprint.categories,
         build=lambda: in_fp32(build()),
+        origin=origin_of(config, blueprint, weights),
     )
 
 

@@ -60,7 +60,7 @@ def check_independence(
     watched = [*layers, *([] if output is None or output.name in wanted else [output])]
     note = ""
     try:
-        for fault in _faults(network, other, watched, network.probes(size)):
+        for fault in _faults(network, other, watched, _probes(network, size)):
             if wanted.intersection(fault.layers):
                 break
             if fault.layers and fault.cause:
@@ -81,7 +81,7 @@ def takes_no_batches(network: Network, error: Exception) -> UserError:
 
 
 def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
 
 
 def check_gradient(
@@ -93,7 +93,7 @@ def check_gradient(
     Raises:
         UserError: it gets none from some of them, or they compute something else for it.
     """
-    probes = network.probes(size)[:2]
+    probes = _probes(network, size)[:2]
     without = _run(other, layers, probes)
     with contained(seed=1):
         found = plain_activations(other, layers, probes.clone().requires_grad_())
@@ -116,6 +116,10 @@ def check_gradient(
             f"model {network.label!r} cannot be optimised, as its backward pass fails: "
             f"{_first_line(error)}. Choose other layers, or change the code of the network."
         ) from error
+
+
+def _probes(network: Network, size: tuple[int, int]) -> Tensor:
+    return network.normalise(network.probes(size))
 
 
 @dataclass(frozen=True)
@@ -155,14 +159,13 @@ def _faults(
     yield _Fault(skipped, "is called for some images only")
     again = _restored_run(module, layers, first, seed=2)
     by_chance = _differing(again, alone[0], 0.0)
-    cause = _cause_by_chance(network, first) if by_chance else ""
-    yield _Fault(by_chance, "depends on chance", cause)
+    yield _Fault(by_chance, "depends on chance", _cause(network, probes[:1]) if by_chance else "")
     together = _run(other, layers, batch)
     merged = [name for name in names if name in together and len(together[name]) != len(batch)]
     yield _Fault(merged, "does not keep the images of a batch apart")
     mixed = _mixed(together, alone, _ROUNDING)
     mixed = _mixed_in_fp64(network, layers, probes, mixed) if mixed else []
-    cause = _cause_in_batch(network, probes) if mixed else ""
+    cause = _cause(network, batch) if mixed else ""
     yield _Fault(mixed, "depends on the other images of its batch", cause)
     for _ in range(2):  # after a batch, and after as many images as there are
         later = _differing(_run(other, layers, first), alone[0], _ROUNDING)
@@ -220,47 +223,19 @@ def _mixed_in_fp64(
 # --- causes --------------------------------------------------------------------------------------
 
 
-def _cause_by_chance(network: Network, image: Tensor) -> str:
-    """Which module gives an image something else the second time."""
-    trails = (_trail(network.module, image, seed=seed)[0] for seed in (1, 2))
-    return _parting(network, *trails) or _by_its_code(network)
-
-
-def _cause_in_batch(network: Network, probes: Tensor) -> str:
-    """Which module gives an image something else in a batch than alone."""
-    mixed = _trail(network.module, probes[_ORDER], seed=1)
-    for among, probe in zip(mixed, _ORDER, strict=True):
-        (alone,) = _trail(network.module, probes[probe][None], seed=1)
-        if cause := _parting(network, alone, among):
-            return cause
-    return _by_its_code(network)
-
-
-def _by_its_code(network: Network) -> str:
-    return f"the code of {type(network.module).__name__} makes it so"
-
-
-@dataclass(frozen=True)
-class _Step:
-    """What a module made of one image."""
-
-    module: nn.Module
-    given: Tensor | None
-    made: Tensor | None
-    habit: str
-    """What kind of module may be doing, in the mode that it was in."""
-
-
-def _parting(network: Network, one: Sequence[_Step], other: Sequence[_Step]) -> str | None:
-    """Where two trails of the same image part."""
+def _cause(network: Network, batch: Tensor) -> str:
+    """Which module makes images come out otherwise in a batch, or just again, than alone."""
     names = {module: name for name, module in network.module.named_modules()}
-    for left, right in zip(one, other, strict=False):
-        name = f"{names[left.module]!r} ({type(left.module).__name__})"
-        if not _close(left.given, right.given):
-            return f"the code before {name} makes it so"
-        if not _close(left.made, right.made):
-            return f"{name} {left.habit}"
-    return None
+    for place in range(len(batch)):
+        alone = _trail(network.module, batch[place : place + 1], 0, seed=1)
+        among = _trail(network.module, batch, place, seed=2)
+        for here, there in zip(alone, among, strict=False):
+            name = f"{names[here.module]!r} ({type(here.module).__name__})"
+            if not _close(here.given, there.given):
+                return f"the code before {name} makes it so"
+            if not _close(here.made, there.made):
+                return f"{name} {here.habit}"
+    return f"the code of {type(network.module).__name__} makes it so"
 
 
 def _habit(module: nn.Module) -> str:
@@ -268,31 +243,40 @@ def _habit(module: nn.Module) -> str:
         how = "is in training mode" if module.training else "has no running statistics"
         return f"normalises over the batch, as it {how}"
     if isinstance(module, nn.modules.dropout._DropoutNd):
-        return "drops at random in training mode" if module.training else "drops at random"
+        return "drops at random in eval mode"
     return "makes it so"
 
 
-def _trail(network: nn.Module, images: Tensor, seed: int) -> list[list[_Step]]:
-    """What every innermost module was given and returned, in order; one trail for each image."""
-    trails: list[list[_Step]] = [[] for _ in images]
+@dataclass(frozen=True)
+class _Step:
+    """What a module made of an image."""
 
-    def rows(value: Any) -> Sequence[Tensor | None]:
+    module: nn.Module
+    given: Tensor | None
+    made: Tensor | None
+    habit: str
+    """How a module of its kind, in its mode at that time, may mix images."""
+
+
+def _trail(network: nn.Module, images: Tensor, place: int, seed: int) -> list[_Step]:
+    """What every innermost module was given and returned for one image of a batch, in order."""
+    steps: list[_Step] = []
+
+    def row(value: Any) -> Tensor | None:
         tensor = main_tensor(value)
         if tensor is None or tensor.ndim == 0 or len(tensor) != len(images):
-            return [None] * len(images)
-        return list(tensor.detach().clone())
+            return None
+        return tensor[place].detach().clone()
 
     def note(module: nn.Module, args: Any, output: Any) -> None:
-        habit = _habit(module)
-        for trail, given, made in zip(trails, rows(args), rows(output), strict=True):
-            trail.append(_Step(module, given, made, habit))
+        steps.append(_Step(module, row(args), row(output), _habit(module)))
 
     with restored(network), contained(seed), torch.no_grad():
         for module in network.modules():
             if not any(module.children()):
                 module.register_forward_hook(note)  # undone with all else
         network(images.clone())
-    return trails
+    return steps
 
 
 def _close(left: Tensor | None, right: Tensor | None) -> bool:

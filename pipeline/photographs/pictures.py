@@ -8,14 +8,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from pipeline.errors import UserError
-from pipeline.photographs.image_files import check_pixels, open_image
+from pipeline.photographs.image_files import as_rgb, check_pixels, open_image
 
 
 def read_picture(path: Path, colours: int, size: tuple[int, int]) -> Tensor:
     """The middle of a picture in the shape of the images, resized: (1, C, H, W) in [0, 1].
 
     Args:
-        path: of an image file; turned as its EXIF data says.
+        path: of an image file, read as `as_rgb` says.
         colours: C; 3 is RGB, 1 is grey, and any other number repeats the grey picture.
         size: height and width.
     Raises:
@@ -35,11 +35,11 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 
 def _upright(path: Path, mode: str) -> Image.Image:
-    """A picture as its EXIF data says it is to be seen, in a mode of Pillow's."""
+    """A picture as it is to be seen, in a mode of Pillow's."""
     try:
         with open_image(path) as picture:
             check_pixels(picture)
-            return ImageOps.exif_transpose(picture).convert(mode)
+            return as_rgb(picture).convert(mode)
     except Exception as error:
         reason = "it is no image" if isinstance(error, UnidentifiedImageError) else str(error)
         raise UserError(

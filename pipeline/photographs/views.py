@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.photographs.datasets import Photographs
-from pipeline.photographs.image_files import check_pixels
+from pipeline.photographs.image_files import as_rgb, check_pixels, is_on_its_side
 from pipeline.photographs.listing import Entry
 
 _AHEAD = 64
@@ -35,9 +35,9 @@ class View:
     pixels: NDArray[np.uint8] | None
     """(size, size, 3); None if the photograph cannot be read."""
     width: int = 0
-    """Of the photograph, in pixels."""
+    """Of the upright photograph, in pixels."""
     height: int = 0
-    """Of the photograph, in pixels."""
+    """Of the upright photograph, in pixels."""
     reason: str | None = None
     """Why it cannot be read."""
 
@@ -73,7 +73,9 @@ def read_view(photographs: Photographs, index: int, entry: Entry, size: int) -> 
             image = opened.enter_context(closing(photographs.image(index, entry)))
             width, height = image.size
             fraction = _draft(image, size)
-            picture = _as_rgb(image)
+            picture = as_rgb(image)
+            if is_on_its_side(image):
+                width, height = height, width
         except Exception as error:  # noqa: BLE001 - whatever a file from outside trips over
             return View(None, reason=f"{type(error).__name__}: {error}"[:200])
         left, top, right, bottom = (side * fraction for side in _visible(size, width, height))
@@ -91,24 +93,6 @@ def _draft(image: Image.Image, size: int) -> float:
     check_pixels(image)
     # Not the quotient of the widths: what is left over at the right was filled up to a pixel.
     return drafted[1][2] / width if drafted else 1.0
-
-
-def _as_rgb(image: Image.Image) -> Image.Image:
-    """Any image in 8-bit red, green and blue.
-
-    Of 16 bits the upper 8 remain; transparent parts are seen on white, as most viewers show them.
-    The orientation that a camera notes is left alone, as it is in training.
-    """
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    if image.mode != "RGB":
-        return image.convert("RGB")
-    image.load()
-    return image
 
 
 def to_original(

@@ -4,7 +4,7 @@
 
     atlas = open_atlas("outputs/demo")
     layer = atlas["demo/conv6"]
-    layer.strongest(8)                    # channels, by robust activation
+    layer.strongest(8)                    # channels, by agreement or selectivity
     layer.image(17)                       # (H, W, 3) uint8
     layer.to_xarray()                     # labelled arrays, if xarray is installed
 

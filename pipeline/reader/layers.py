@@ -2,6 +2,8 @@
 
 import io
 import json
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,16 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.environment import Environment, parse_environment
 from pipeline.errors import UserError, unknown
 from pipeline.jobs import STATUS
+from pipeline.origin import named
 from pipeline.reader.notebook import sheet
 from pipeline.reader.own_file import groups, is_data, name_of, own
+from pipeline.reader.ranking import default_ranking
+from pipeline.sampling import Sampling
 
 if TYPE_CHECKING:
     import xarray
 
 _JOB_AXES = ("channel", "seed", "variant")
-_NO_STATISTICS = {"status", "best_seed_index"}
+_NO_STATISTICS = {"status", "best_seed_index", "made_with"}
 """Codes and places: what they stand for is told by other means."""
 
 _SHOWN = 64
@@ -38,6 +44,21 @@ class Model:
         """Its label."""
         return name_of(self.group)
 
+    @property
+    def weights(self) -> str:
+        """Which weights it has, in words; empty in atlases of older versions."""
+        return str(self.facts.get("weights", ""))
+
+    @property
+    def preprocessing(self) -> str:
+        """Mean, standard deviation and input size with their sources, in words."""
+        return str(self.facts.get("preprocessing", ""))
+
+    @property
+    def title(self) -> str:
+        """Its label, with a word where its weights are random."""
+        return named(self.name, self.weights)
+
     @cached_property
     def layers(self) -> dict[str, "Layer"]:
         """Its layers by their names."""
@@ -46,7 +67,7 @@ class Model:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Attributes: source, weights_sha256, mean, std, input_size."""
+        """Attributes: source, weights, preprocessing, weights_sha256, mean, std, input_size."""
         return dict(self.group.attrs)
 
 
@@ -76,6 +97,17 @@ class Layer:
     def recipe(self) -> dict[str, Any]:
         """How its images were made."""
         return dict(json.loads(self.group.attrs["recipe"]))
+
+    @cached_property
+    def sampling(self) -> Sampling:
+        """How its targets were chosen among those that there are."""
+        facts = self.facts
+        return Sampling(
+            _json(facts.get("selection", "null")),
+            self.channels,
+            _whole(facts.get("n_targets", facts.get("n_channels"))) or len(self.channels),
+            str(facts.get("target", "channel")),
+        )
 
     @cached_property
     def channels(self) -> list[int]:
@@ -115,6 +147,22 @@ class Layer:
     def status(self) -> NDArray[np.uint8]:
         """What became of each job (C, S), by the codes of `STATUS`."""
         return self["status"]
+
+    @cached_property
+    def environments(self) -> list[Environment | None]:
+        """What images were made with, by the numbers in `made_with`; `None`: not known."""
+        return [parse_environment(text) for text in self._texts("environment")] or [None]
+
+    def made_with(self, channels: Sequence[int] | None = None) -> "Counter[Environment | None]":
+        """How many images of some channels (default: of all) were made with which environment."""
+        rows = [self.row(channel) for channel in (self.channels if channels is None else channels)]
+        made = ~np.isin(self.status[rows], (STATUS["failed"], STATUS["missing"]))
+        codes = self["made_with"][rows] if "made_with" in self else np.zeros_like(made, np.int64)
+        found: Counter[Environment | None] = Counter()
+        for code, count in zip(*np.unique(codes[made], return_counts=True), strict=True):
+            known = self.environments[code] if code < len(self.environments) else None
+            found[known] += int(count) * max(1, len(self.variants))
+        return found
 
     def __contains__(self, name: str) -> bool:
         """Whether there is a dataset of this name, such as `agreement` or `dataset/top_score`."""
@@ -205,12 +253,15 @@ class Layer:
         code = int(self.status[self.row(channel), _index("seed", seed, self.seeds)])
         return next(word for word, known in STATUS.items() if known == code)
 
-    def strongest(self, count: int, by: str = "activation_robust") -> list[int]:
+    def strongest(self, count: int, by: str | None = None) -> list[int]:
         """The channels whose images score highest in a statistic, the best first.
 
+        By default that is agreement with dataset images or, where there are none, selectivity:
+        activations of different channels are on different scales.
         Of several seeds and variants the best counts; channels without a value come last.
         """
-        values = self[by].reshape(len(self.channels), -1).astype(np.float64)
+        values = self[by or default_ranking(self.statistics)].astype(np.float64)
+        values = values.reshape(len(self.channels), -1)
         best = np.max(np.where(np.isfinite(values), values, -np.inf), axis=1)
         return [self.channels[row] for row in np.argsort(-best, kind="stable")[:count]]
 
@@ -242,6 +293,19 @@ class Layer:
     def __repr__(self) -> str:
         seeds = f", {len(self.seeds)} seeds" if len(self.seeds) > 1 else ""
         return f"{self.title}: {len(self.channels)} channels{seeds}"
+
+
+def _json(text: Any) -> Any:
+    """What a text of an attribute holds; None for what is no JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
+def _whole(value: Any) -> int:
+    """A number of an attribute; 0 for what is none."""
+    return int(value) if np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iu" else 0
 
 
 def _index(what: str, value: Any, known: list[Any]) -> int:

@@ -5,6 +5,8 @@ import statistics
 from collections import Counter
 from itertools import islice
 
+from pipeline.inspection.versions import not_counted
+from pipeline.origin import AS_CONSTRUCTED
 from pipeline.plan import (
     LayerPlan,
     ModelPlan,
@@ -20,7 +22,7 @@ from pipeline.store.folder import OutputFolder, disk_size
 from pipeline.store.sealed_file import CorruptFile
 from pipeline.store.shards import DoneIndex, read_header
 from pipeline.studies.tasks import studies_of
-from pipeline.wording import count_images, inert, targets_word
+from pipeline.wording import count_images, inert, network_lines, sampling_lines, targets_word
 
 _LONGEST_JOB = 1e6
 """Seconds; what a shard claims beyond that is no help."""
@@ -28,7 +30,7 @@ _LONGEST_JOB = 1e6
 
 def plan_table(folder: OutputFolder, plan: Plan, devices: list[str]) -> str:
     """Models, layers, channels, shards, done and missing, estimated time and disk."""
-    index = DoneIndex(folder)
+    index = DoneIndex(folder, plan.environments)
     rows, missing = [], []
     seconds = 0.0
     for model in plan.models:
@@ -55,9 +57,12 @@ def plan_table(folder: OutputFolder, plan: Plan, devices: list[str]) -> str:
     header = ("model", "layer", targets_word(plan), "seeds", "shards", "done", "missing")
     notes = [
         f"output    {folder.root}",
+        *(f"model     {line}" for line in network_lines(plan)),
+        *(f"targets   {line}" for line in sampling_lines(plan)),
         f"devices   {', '.join(devices)}; precision {plan.models[0].recipe.precision}",
         f"images    {total}, of which {sum(row[-1] for row in rows)} are missing",
         *(f"checked   {inert(line)}" for line in map(checked_paths, plan.models)),
+        *not_counted(folder, plan),
         *photographs_seen(folder, plan),
         f"estimate  {duration(seconds)}, {disk_size(bytes_needed(plan, missing))}",
         *(f"note      {notice}" for notice in notices(plan)),
@@ -121,8 +126,15 @@ def checked_paths(model: ModelPlan) -> str:
 def notices(plan: Plan) -> list[str]:
     """What a user should know about the plan.
 
-    Networks that see images in another size, and layers of which only one call is looked at.
+    Networks of the user's own without a weights file, networks that see images in another size, and
+    layers of which only one call is looked at.
     """
+    constructed = {
+        f"{inert(label)} has {AS_CONSTRUCTED}; a file of trained ones is given as weights=FILE"
+        for model in plan.models
+        for label, origin in model.origins.items()
+        if origin.weights == AS_CONSTRUCTED
+    }
     resized = [
         f"{inert(label)} takes only images of {network.fixed_size} px; those of "
         f"{' x '.join(map(str, model.recipe.image_size))} px are resized for it"
@@ -132,7 +144,8 @@ def notices(plan: Plan) -> list[str]:
     ]
     noted = [inert(model.note) for model in plan.models if model.note]
     return (
-        noted
+        sorted(constructed)
+        + noted
         + resized
         + [
             f"{inert(f'{model.label}/{layer.info.name}')} is called {layer.info.calls} times per "

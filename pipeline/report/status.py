@@ -6,6 +6,7 @@ from itertools import groupby
 from pipeline.collate.gather import layer_views
 from pipeline.inspection.cases import Case, read_cases
 from pipeline.inspection.standing import Standing, standing_of
+from pipeline.inspection.versions import mixture_in_store, not_counted
 from pipeline.inspection.watching import look_at
 from pipeline.plan import Plan
 from pipeline.report.failures import in_short, remedies
@@ -33,12 +34,14 @@ def status_table(folder: OutputFolder, every_layer: bool = False) -> str:
     """
     manifest = read_manifest(folder)
     plan, scene = plan_of(manifest), look_at(folder)
-    standings = [standing_of(view, scene.tasks) for view in layer_views(folder, plan)]
+    views = list(layer_views(folder, plan))
+    standings = [standing_of(view, scene.tasks) for view in views]
     cases = [case for case in read_cases(folder, manifest) if case.is_open]
     parts = [
         _headline(folder, plan, standings),
         _layers(plan, standings, fold=not every_layer and len(standings) > _MOST_LAYERS),
         "\n".join([*photographs_seen(folder, plan), *at_work(scene, standings)]),
+        "\n".join([*not_counted(folder, plan), *mixture_in_store(plan, views)]),
         "\n".join(f"left out: {inert(f'{out.model}: {out.why}')}" for out in plan.left_out),
         "\n".join(_failures(folder, cases)),
     ]

@@ -9,7 +9,7 @@ from pipeline.errors import UserError
 from pipeline.scheduling.progress import duration
 from pipeline.store.folder import OutputFolder
 from pipeline.store.manifest import plan_of, read_manifest
-from pipeline.wording import count_images, inert
+from pipeline.wording import count_images, inert, network_lines, sampling_lines
 
 
 def summary(folder: OutputFolder) -> str:
@@ -22,12 +22,16 @@ def summary(folder: OutputFolder) -> str:
     montages = [folder.montage(*name) for name in names]
     films = [film for name in names for film in folder.films(*name)]
     told = ", ".join(f"{n} {word}" for word, n in brief.counts.items() if n)
-    lines = [f"{count_images(plan, plan.n_jobs)}: {told}", f"  atlas     {folder.atlas}"]
+    lines = [f"{count_images(plan, plan.n_jobs)}: {told}"]
+    lines += [f"  targets   {line}" for line in sampling_lines(plan)]
+    lines += [f"  model     {line}" for line in network_lines(plan)]
+    lines.append(f"  atlas     {folder.atlas}")
     lines.append(f"  montages  {_first(montages)}")
     if (page := folder.site / "index.html").exists():
         lines.append(f"  site      {page}, to browse all of it")
     if films:
         lines.append(f"  films     {_first(films)}")
+    lines += [f"  versions  {inert(brief.mixture)}"] if brief.mixture else []
     lines += _evidence(brief)
     lines += _time_taken(manifest["timings"])
     for model in plan.left_out:

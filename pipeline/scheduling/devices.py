@@ -1,6 +1,5 @@
 """Devices: where workers will run, and the number format that the hardware there has."""
 
-import os
 import platform
 from typing import Any
 
@@ -8,6 +7,7 @@ import torch
 
 from pipeline.ascent.memory import free_host_bytes
 from pipeline.errors import UserError
+from pipeline.processes import usable_cores
 from pipeline.settings.executors import ExecutorSettings, LocalSettings, SlurmSettings
 
 
@@ -44,7 +44,7 @@ BYTES_PER_CPU_WORKER = 2 * 2**30
 def _cpu_workers() -> int:
     """Workers of one thread each are faster than one worker of many: 1.3 times on two cores."""
     fitting = int(free_host_bytes() / BYTES_PER_CPU_WORKER)
-    return max(1, min(len(os.sched_getaffinity(0)), MOST_CPU_WORKERS, fitting))
+    return max(1, min(usable_cores(), MOST_CPU_WORKERS, fitting))
 
 
 def find_devices(settings: ExecutorSettings) -> list[str]:

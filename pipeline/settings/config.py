@@ -47,7 +47,7 @@ class ModelConfig:
     args: dict[str, Any] | None = None
     """Keyword arguments of that callable."""
     mean: tuple[float, ...] | None = None
-    """Mean of the training images per colour, for images in [0, 1]."""
+    """Mean of the training images per colour, for images in [0, 1], not 0 to 255."""
     std: tuple[float, ...] | None = None
     """Standard deviation of the same."""
     input_size: int | None = None
@@ -63,10 +63,20 @@ class ModelConfig:
             raise ValueError("name must not be empty.")
         if self.args is not None and self.target is None:
             raise ValueError("args are for a callable of your own; give its name as target.")
-        if self.std is not None and not all(value > 0 for value in self.std):
-            raise ValueError(f"std must be above 0, not {list(self.std)}.")
+        self._check_scale()
         if self.input_size is not None:
             within(1, LARGEST_IMAGE, input_size=self.input_size)
+
+    def _check_scale(self) -> None:
+        """Refuse statistics of values from 0 to 255, which would blind a network silently."""
+        if self.std is not None and not all(value > 0 for value in self.std):
+            raise ValueError(f"std must be above 0, not {list(self.std)}.")
+        scaled = "does not suit images in [0, 1]; if it is of values from 0 to 255, divide by 255"
+        for name, least, most in (("mean", -1.0, 2.0), ("std", 0.0, 2.0)):
+            values = getattr(self, name) or ()
+            if not all(least <= value <= most for value in values):
+                smaller = [round(value / 255, 4) for value in values]
+                raise ValueError(f"{name} {list(values)} {scaled}: {name}: {smaller}.")
 
     @property
     def title(self) -> str:
@@ -159,6 +169,11 @@ class Config:
     """Saliency maps of the strongest photographs; `null` for none."""
     figure: Figure = field(default_factory=ImagesFigure)
     """What `atlas figure` draws."""
+    versions: Literal["any", "strict"] = "any"
+    """Which images count as done when a sweep goes on. `any` takes images of all versions and
+    devices, and reports a mixture. `strict` makes an image again if it was made with another
+    version of torch or of the network's package, or on another kind of device, than this run has.
+    """
 
     def __post_init__(self) -> None:
         if not self.name.strip():

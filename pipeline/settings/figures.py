@@ -56,8 +56,8 @@ class ChannelFigure(FigureSettings):
 
     channels: Any = "all"
     """`all`, a range `"0:64"`, a list of numbers or class names, `{random: n, seed: s}`,
-    `{top: n, by: activation}`, `{bottom: n, by: agreement}`, `{diverse: n}` or
-    `{representatives: n}`; of each layer."""
+    `{top: n}`, `{bottom: n, by: agreement}`, `{diverse: n}` or
+    `{representatives: n}`; of each layer. `by` defaults to agreement or selectivity."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -227,7 +227,7 @@ class _OfPhotograph(ObjectiveRecord):
     """Objectives that are about one photograph."""
 
     photograph: str = input_field("picture", default="")
-    """The image file."""
+    """The image file; transparent parts are seen on white."""
 
     def __post_init__(self) -> None:
         require(bool(self.photograph), "photograph must name one: objective.photograph=photo.jpg.")

@@ -159,7 +159,8 @@ class Mask:
 
     name: str = "picture"
     area: str = input_field("mask", default="")
-    """Image file of the mask: white where images are made, black where the picture stays."""
+    """Image file of the mask: white where images are made, black where the picture stays.
+    Transparent parts count as white."""
     picture: str = input_field("picture", default="")
     """Image file of the picture; mask and picture are cut to the shape of the images and resized.
     """

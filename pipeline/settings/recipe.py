@@ -46,7 +46,8 @@ class PhotographInit:
 
     name: str = "photograph"
     photograph: str = input_field("picture", default="")
-    """The image file; its middle is cut to the shape of the images and resized."""
+    """The image file; its middle is cut to the shape of the images and resized, and transparent
+    parts are seen on white."""
 
     def __post_init__(self) -> None:
         require(bool(self.photograph), "photograph must name one: init.photograph=photo.jpg.")

@@ -54,6 +54,8 @@ def _arrays(layer: Layer) -> Iterator[_Array]:
     yield _Array("response", "f", images, 1)
     yield _Array("best_seed_index", "i", channels)
     yield _Array("dataset/top_saliency", "u", channels, 3)
+    for name in ("min", "max"):
+        yield _Array(f"dataset/{name}", "f", channels)
     for end in ("top", "bottom"):
         yield _Array(f"dataset/{end}_jpeg", "O", channels, 1)
         yield _Array(f"dataset/{end}_path", "O", channels, 1)

@@ -17,6 +17,7 @@ from pathlib import Path
 from PIL import Image
 
 from pipeline.errors import StorageError
+from pipeline.processes import usable_cores
 from pipeline.store.files import read_at_most, read_object, write_atomically, write_json
 from pipeline.store.sealed_file import CorruptFile
 
@@ -71,7 +72,7 @@ class SiteFiles:
 @contextmanager
 def site_files(root: Path) -> Iterator[SiteFiles]:
     """A folder to write a site's files to; complete when the block ends without an error."""
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         files = SiteFiles(root, pool)
         yield files
         files.finish()

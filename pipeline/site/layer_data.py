@@ -21,10 +21,12 @@ from pipeline.site.pictures import (
     tile_size,
 )
 from pipeline.site.script import numbers
-from pipeline.site.similar import nearest
+from pipeline.site.similar import SIMILAR, nearest
 from pipeline.wording import describe_recipe
 
 _DIGITS = 5
+_NAMES = frozenset({"best_seed", "start"})
+"""Numbers that are names: one is no more than another."""
 
 
 def leads(layer: Layer) -> NDArray[np.intp]:
@@ -47,9 +49,39 @@ def layer_facts(layer: Layer) -> dict[str, Any]:
         "share": _finite(facts.get("flops_share")),
         "channels": len(layer.channels),
         "some": None if layer.channels == list(range(len(layer.channels))) else layer.channels,
-        "of": whole(facts.get("n_channels", len(layer.channels))),
+        "of": _all_targets(layer),
+        "noun": target_noun(layer),
+        "image": list(image_size(layer))[::-1],
         "recipe": recipe_words(layer),
+        "targets": layer.sampling.words(),
     }
+
+
+_NOUNS = {
+    **dict.fromkeys(("logit", "probability"), "class"),
+    "direction": "direction",
+    **dict.fromkeys(("layer", "caricature", "inversion"), "whole layer"),
+}
+"""What the targets of objectives are that are not for channels."""
+
+
+def target_noun(layer: Layer) -> str:
+    """What a target of a layer is, in a word: `channel`, `class`, `direction` and so on."""
+    if "part_channel" in layer:
+        return "combination"
+    objective = layer.recipe.get("objective")
+    if not isinstance(objective, dict):
+        return "channel"
+    if objective.get("name") == "custom" and not objective.get("per_channel", True):
+        return "whole layer"
+    return _NOUNS.get(str(objective.get("name")), "channel")
+
+
+def _all_targets(layer: Layer) -> int | None:
+    """How many targets a layer has; None where that is not the number of its channels."""
+    if target_noun(layer) not in ("channel", "class"):
+        return None
+    return whole(layer.facts.get("n_channels")) or len(layer.channels)
 
 
 def recipe_words(layer: Layer) -> str:
@@ -82,6 +114,8 @@ def layer_data(layer: Layer) -> dict[str, Any]:
         "variants": layer.variants,
         "status": [[words.get(code, "failed") for code in row] for row in layer.status.tolist()],
         "lead": leads(layer).tolist(),
+        "leads": "best agreement" if "best_seed_index" in layer else "first that is ok",
+        "similar": SIMILAR,
         "statistics": list(_statistics(layer)),
         "image": [width, height],
         "tile": list(tile_size(layer)),
@@ -97,7 +131,8 @@ def _statistics(layer: Layer) -> Iterator[dict[str, Any]]:
     """Every statistic: its meaning and its values, nested as its axes are."""
     for name, meaning in layer.statistics.items():
         values = numbers(layer[name])
-        yield {"name": name, "meaning": meaning, "values": values}
+        ranked = name not in _NAMES
+        yield {"name": name, "meaning": meaning, "values": values, "ranked": ranked}
 
 
 def channel_blocks(layer: Layer) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -110,8 +145,7 @@ def channel_blocks(layer: Layer) -> Iterator[tuple[int, dict[str, Any]]]:
             start // PER_SHEET,
             {
                 "first": start,
-                "similar": rows[here].tolist(),
-                "cosine": numbers(cosines[here], 3),
+                "similar": list(map(_similar, rows[here], cosines[here])),
                 "step": layer["trace_step"].tolist() if "trace_step" in layer else [],
                 "trace": _traces(layer, here),
                 "photographs": [photographs.told(row) for row in range(here.start, here.stop)]
@@ -119,6 +153,14 @@ def channel_blocks(layer: Layer) -> Iterator[tuple[int, dict[str, Any]]]:
                 else [],
             },
         )
+
+
+def _similar(rows: NDArray[np.intp], cosines: NDArray[np.float32]) -> dict[str, Any]:
+    """The channels that are similar to one, and the best cosine; None if it was not compared."""
+    alike = cosines >= SIMILAR
+    compared = np.isfinite(cosines) & (cosines != 0)  # 0: one of both has no image
+    best = numbers(cosines[compared].max(keepdims=True), 3)[0] if compared.any() else None
+    return {"rows": rows[alike].tolist(), "cosine": numbers(cosines[alike], 3), "best": best}
 
 
 def _traces(layer: Layer, here: slice) -> list[Any]:

@@ -7,6 +7,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline.reader import Atlas, Layer, Model, open_atlas
+from pipeline.reader.ranking import default_ranking
 from pipeline.settings.records import digest
 from pipeline.site.checks import check
 from pipeline.site.files import SiteFiles, folder_of, is_complete, put_up, site_files
@@ -85,9 +86,21 @@ def _model_facts(model: Model) -> dict[str, Any]:
     return {
         "name": model.name,
         "source": str(facts.get("source", "")),
+        "architecture": _architecture(str(facts.get("source", ""))),
         "weights": str(facts.get("weights_sha256", "")),
+        "about": model.weights,
         "size": whole(facts.get("input_size", 0)),
     }
+
+
+def _architecture(source: str) -> str:
+    """A source without what chooses weights: the tag of timm's, the arguments of a callable.
+
+    >>> _architecture("timm/resnet18.a1_in1k"), _architecture('nets.build({"seed":3})')
+    ('timm/resnet18', 'nets.build')
+    """
+    callable_name, _, _ = source.partition("(")
+    return source.partition(".")[0] if source.startswith("timm/") else callable_name
 
 
 def _write_layer(files: SiteFiles, folder: str, layer: Layer) -> dict[str, Any]:
@@ -107,8 +120,8 @@ def _write_layer(files: SiteFiles, folder: str, layer: Layer) -> dict[str, Any]:
 
 def _write_strip(files: SiteFiles, folder: str, layer: Layer) -> dict[str, Any]:
     """Write the images that stand for a layer: its strongest, by the image that leads each."""
-    by = next((name for name in ("activation_robust", "activation") if name in layer), None)
-    channels = layer.strongest(STRIP, by) if by else layer.channels[:STRIP]
+    by = default_ranking(layer.statistics)
+    channels = layer.strongest(STRIP, by) if by in layer else layer.channels[:STRIP]
     rows, lead = [layer.row(channel) for channel in channels], leads(layer)
     tile = write_strip(files, folder, layer, [(row, int(lead[row])) for row in rows])
     return {"count": len(rows), "tile": list(tile)}

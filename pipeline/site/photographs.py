@@ -5,7 +5,7 @@ A row of the strongest, below it their saliency where the atlas has it, then a r
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,38 +52,79 @@ class Photographs:
         return {"rows": self.rows, "across": self.across, "tile": _TILE}
 
     def told(self, row: int) -> dict[str, Any]:
-        """Paths and scores of a channel's photographs, as many as there are pictures of."""
-        told: dict[str, Any] = {}
-        for name in ("top", "bottom"):
-            if name not in self.rows:
-                continue
-            files = self.layer.dataset(f"dataset/{name}_jpeg")[row][: self.across]
-            told[name] = {"count": sum(len(file) > 0 for file in files)}
-            if f"dataset/{name}_path" in self.layer:
-                paths = self.layer.dataset(f"dataset/{name}_path").asstr()[row][: self.across]
-                told[name]["path"] = list(map(str, paths))
-            if f"dataset/{name}_score" in self.layer:
-                score = self.layer.dataset(f"dataset/{name}_score")[row][: self.across]
-                told[name]["score"] = numbers(score)
-        return told
+        """The photographs of a channel that there are pictures of, by their slots in a row.
+
+        Returns: `top` and `bottom`, lists of `slot`, `path`, `score` and `salient`, whether there
+            is a map; and `constant`, the response to all photographs if that is one number.
+        """
+        ends = [name for name in ("top", "bottom") if name in self.rows]
+        slots: dict[str, Any] = {name: self._slots(name, row) for name in ends}
+        return {**slots, "constant": self._constant(row)}
+
+    def _slots(self, end: str, row: int) -> list[dict[str, Any]]:
+        paths, scores = self._row(f"{end}_path", row), self._row(f"{end}_score", row)
+        maps = self.layer.dataset("dataset/top_saliency").shape[1] if self._has_maps else 0
+        return [
+            {
+                "slot": slot,
+                "path": str(paths[slot], "utf-8", "replace") if slot < len(paths) else "",
+                "score": numbers(scores)[slot] if slot < len(scores) else None,
+                "salient": end == "top" and slot < maps,
+            }
+            for slot in self._filled(end, row)
+        ]
+
+    def _filled(self, end: str, row: int) -> list[int]:
+        """Slots that have a picture: an unreadable photograph leaves its own empty."""
+        files = self._row(f"{end}_jpeg", row)[: self.across]
+        return [slot for slot, file in enumerate(files) if len(file)]
+
+    def _row(self, name: str, row: int) -> NDArray[Any]:
+        """What a dataset has of a channel, one value per photograph; nothing without it."""
+        known = f"dataset/{name}" in self.layer
+        return np.asarray(self.layer.dataset(f"dataset/{name}")[row]) if known else np.empty(0)
+
+    @property
+    def _has_maps(self) -> bool:
+        return "saliency" in self.rows
+
+    def _constant(self, row: int) -> float | None:
+        if not {"min", "max"} <= self._extremes.keys():
+            return None
+        least, most = self._extremes["min"][row], self._extremes["max"][row]
+        return float(least) if np.isfinite(least) and least == most else None
+
+    @cached_property
+    def _extremes(self) -> dict[str, NDArray[Any]]:
+        """Smallest and largest responses of all channels (C,) to photographs."""
+        names = (name for name in ("min", "max") if f"dataset/{name}" in self.layer)
+        return {name: self.layer[f"dataset/{name}"] for name in names}
 
     def write(self, files: SiteFiles, folder: str, row: int) -> None:
         """Write the picture of a channel. Raises StorageError."""
         size = (self.across * _TILE, len(self.rows) * _TILE)
         picture = Image.new("RGB", size, (128, 128, 128))
         for down, tiles in enumerate(self._tiles(row)):
-            for across, pixels in enumerate(tiles[: self.across]):
-                left, top = across * _TILE, down * _TILE
+            for slot, pixels in tiles:
+                left, top = slot * _TILE, down * _TILE
                 paint_tile(picture, Tile((left, top, left + _TILE, top + _TILE), pixels))
         files.write_picture(f"{folder}/{photographs_name(row)}", picture, 80)
 
-    def _tiles(self, row: int) -> list[list[NDArray[np.uint8]]]:
-        channel = self.layer.channels[row]
-        top = self.layer.photographs(channel)
-        found = {"top": top}
-        if "saliency" in self.rows:
+    def _tiles(self, row: int) -> list[list[tuple[int, NDArray[np.uint8]]]]:
+        """The pictures of each row, with their slots."""
+        found = {"top": self._pictures("top", row), "bottom": self._pictures("bottom", row)}
+        if self._has_maps:
             maps = self.layer.dataset("dataset/top_saliency")[row]
-            found["saliency"] = [overlay(*each) for each in zip(top, maps, strict=False)]
-        if "bottom" in self.rows:
-            found["bottom"] = self.layer.photographs(channel, "bottom")
+            found["saliency"] = [
+                (slot, overlay(pixels, maps[slot]))
+                for slot, pixels in found["top"]
+                if slot < len(maps)
+            ]
         return [found[name] for name in self.rows]
+
+    def _pictures(
+        self, end: Literal["top", "bottom"], row: int
+    ) -> list[tuple[int, NDArray[np.uint8]]]:
+        # The reader leaves out what is empty, and so do slots.
+        pictures = self.layer.photographs(self.layer.channels[row], end)[: self.across]
+        return list(zip(self._filled(end, row), pictures, strict=False))

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from pipeline.reader import Layer
 
 NEIGHBOURS = 12
+SIMILAR = 0.5
+"""Cosine from which on channels are called similar: more than half of their standardised responses
+point the same way."""
 _BLOCK_BYTES = 2**25
 _STILL = 1e-6
 """What is spread less does not tell channels apart, and what is shorter has no direction."""

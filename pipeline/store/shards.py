@@ -10,8 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
+from pipeline.environment import Environment, environment_in
 from pipeline.jobs import Series, Shard, ShardResult
 from pipeline.plan import LayerPlan, ModelPlan
+from pipeline.settings.records import digest
 from pipeline.store import shard_file
 from pipeline.store.files import read_at_most, write_atomically
 from pipeline.store.folder import OutputFolder
@@ -49,16 +51,34 @@ def read_header(path: Path) -> shard_file.Header:
         return shard_file.read_header(file.read(HEADER_BYTES))
 
 
+def read_environment(path: Path) -> Environment | None:
+    """What the jobs of a shard were made with; `None` if that is not known."""
+    try:
+        return environment_in(read_header(path).facts)
+    except (CorruptFile, OSError):
+        return None
+
+
 class DoneIndex:
     """Which jobs are done, and in which file.
 
     A shard whose file is there under its own name is found without opening anything. Only where
     channels are left over, because an earlier run cut its shards differently, are the headers of
-    the layer's other files read.
+    the layer's other files read. Where jobs must have been made with one environment, all headers
+    of the layer are read, and files of others count as not there.
     """
 
-    def __init__(self, folder: OutputFolder) -> None:
-        self.folder = folder
+    def __init__(
+        self, folder: OutputFolder, environments: Mapping[str, Environment] | None = None
+    ) -> None:
+        """Look into a folder.
+
+        Args:
+            folder: which one.
+            environments: what jobs must have been made with, by the labels of models; default:
+                anything.
+        """
+        self.folder, self.environments = folder, environments or {}
         self._layers: dict[tuple[str, str], _LayerFiles] = {}
 
     def has(self, shard: Shard) -> bool:
@@ -84,24 +104,49 @@ class DoneIndex:
             if rest is not None:
                 yield rest
 
+    def has_other(self, shard: Shard) -> bool:
+        """Whether the name of a shard is taken by a file that does not count."""
+        return shard.key in self._files(shard.series).others
+
+    def make_way(self, shard: Shard) -> None:
+        """Rename such a file, so that the shard can be made again under its name.
+
+        The new name is of the environment too. Nothing is overwritten or lost: where anything
+        counts, the file is found by its header until its jobs are made again.
+        """
+        path = self.folder.shard(shard)
+        environment = read_environment(path)
+        whose = {"shard": shard.key, "environment": environment and environment.text}
+        path.replace(path.with_name(f"{digest(whose)}.h5"))
+
     def _files(self, series: Series) -> "_LayerFiles":
         where = series.model, series.layer
         if where not in self._layers:
-            self._layers[where] = _LayerFiles(self.folder.layer(*where))
+            wanted = self.environments.get(series.model)
+            self._layers[where] = _LayerFiles(self.folder.layer(*where), wanted)
         return self._layers[where]
 
 
 class _LayerFiles:
     """The committed files in the folder of a layer, as it was when this was made."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: Environment | None = None) -> None:
         self.folder = folder
         names = os.listdir(folder) if folder.is_dir() else []
-        self.keys = {name[:-3] for name in names if name.endswith(".h5") and name[0] != "."}
+        keys = {name[:-3] for name in names if name.endswith(".h5") and name[0] != "."}
+        self.others = {key for key in keys if environment and self._is_other(key, environment)}
+        """Keys of files that do not count."""
+        self.keys = keys - self.others
 
     def path(self, key: str) -> Path:
         """Where the file of a key lies."""
         return self.folder / f"{key}.h5"
+
+    def _is_other(self, key: str, wanted: Environment) -> bool:
+        try:
+            return not wanted.accepts(environment_in(read_header(self.path(key)).facts))
+        except (CorruptFile, OSError):
+            return False  # whoever reads it will set it aside
 
     @cached_property
     def by_series(self) -> dict[str, dict[int, Path]]:

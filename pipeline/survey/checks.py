@@ -65,21 +65,26 @@ def check_layers(
     try:
         paths = _names(device.fast_path, layers)
     except NoPathAgrees as error:
-        if precision == "fp32":
-            raise UserError(
-                f"model {network.label!r} does not compute the same twice: {error}."
-            ) from error
-        if not may_fall_back:
-            raise UserError(
-                f"model {network.label!r} cannot be optimised in {precision}: {error}. Set "
-                "precision=fp32, or auto."
-            ) from error
-        paths = _names(device.exact_path, layers)
+        if precision == "fp32" or not may_fall_back:
+            raise _no_path(network, precision, error) from error
         fell_back = f"{network.label} is optimised in fp32: {precision} does not do ({error})"
-        return Checked(
-            _with_paths(layers, paths), "fp32", "; ".join(filter(None, [fell_back, note]))
-        )
+        note = "; ".join(filter(None, [fell_back, note]))
+        precision, paths = "fp32", _exact_names(network, device, layers)
     return Checked(_with_paths(layers, paths), precision, note)
+
+
+def _exact_names(network: Network, device: DeviceNetwork, layers: Sequence[LayerInfo]) -> list[str]:
+    try:
+        return _names(device.exact_path, layers)
+    except NoPathAgrees as error:
+        raise _no_path(network, "fp32", error) from error
+
+
+def _no_path(network: Network, precision: str, error: NoPathAgrees) -> UserError:
+    remedy = "" if precision == "fp32" else " Set precision=fp32, or auto."
+    return UserError(
+        f"model {network.label!r} cannot be optimised in {precision}: {error}.{remedy}"
+    )
 
 
 def _with_fingerprints(

@@ -6,13 +6,14 @@ from functools import partial
 
 from pipeline.aim import aim, terms_of
 from pipeline.jobs import LayerInfo
+from pipeline.networks.models import Network
 from pipeline.objectives.custom import with_source
-from pipeline.plan import LeftOut, ModelPlan, Plan, jobs_at_once
+from pipeline.plan import LayerPlan, LeftOut, ModelPlan, Plan, jobs_at_once
 from pipeline.scheduling.devices import resolve_precision
 from pipeline.settings.config import Config, ModelConfig
 from pipeline.settings.inputs import Inputs
 from pipeline.settings.objectives import JointObjective
-from pipeline.settings.recipe import DatasetInit
+from pipeline.settings.recipe import DatasetInit, Recipe
 from pipeline.settings.records import digest, plain
 from pipeline.survey.checks import Checked, check_layers
 from pipeline.survey.left_out import check_some_are_left, unless_unusable
@@ -55,7 +56,8 @@ def make_plan(
     sources = {reference: str(path) for reference, path in inputs.sources.items()}
     fitting = min(jobs_at_once(model.recipe, model.colours) for model in models)
     shard_size = min(config.shard_size, fitting)
-    return Plan(models, config.seeds, shard_size, study, sources, left_out)
+    asked = config.channels
+    return Plan(models, config.seeds, shard_size, study, sources, left_out, asked)
 
 
 def _plan_model(
@@ -86,9 +88,7 @@ def _plan_network(
     checked = _checked(config, found, wanted, precision, earlier)
     recipe = make_recipe(config, objective, [found], checked.precision, inputs)
     layers = tuple(aim(config, recipe, inputs.find, [(network, info)]) for info in checked.layers)
-    return ModelPlan(
-        network.label, network.identity, network.input_size, recipe, layers, checked.note
-    )
+    return _model_plan(network, recipe, layers, checked.note)
 
 
 def _plan_joint(
@@ -117,8 +117,21 @@ def _plan_joint(
     recipe = make_recipe(config, replace(objective, terms=terms), surveys, precision, inputs)
     first = found[0][0]
     layer = aim(config, recipe, inputs.find, found)
-    note = "; ".join(filter(None, notes))
-    return ModelPlan(first.label, first.identity, first.input_size, recipe, (layer,), note)
+    return _model_plan(first, recipe, (layer,), "; ".join(filter(None, notes)))
+
+
+def _model_plan(
+    network: Network, recipe: Recipe, layers: tuple[LayerPlan, ...], note: str
+) -> ModelPlan:
+    return ModelPlan(
+        label=network.label,
+        network=network.identity,
+        input_size=network.input_size,
+        recipe=recipe,
+        layers=layers,
+        note=note,
+        origin=network.origin,
+    )
 
 
 def _checked(

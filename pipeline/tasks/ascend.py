@@ -13,13 +13,15 @@ from torch import Tensor
 
 from pipeline.ascent.bench import LayerBench
 from pipeline.ascent.memory import if_it_fits
-from pipeline.errors import tell
+from pipeline.environment import Environment, environment_here
+from pipeline.errors import UserError, tell
 from pipeline.jobs import Series, Shard, ShardResult, joined
 from pipeline.numerics.colours import from_bytes, recoloured
 from pipeline.plan import ModelPlan, StudyPlan, flops_per_job
 from pipeline.settings.config import ModelConfig
 from pipeline.settings.photographs import DatasetConfig
 from pipeline.settings.recipe import DatasetInit
+from pipeline.settings.records import plain
 from pipeline.store.shards import commit
 from pipeline.studies.tasks import study_of
 from pipeline.tasks.base import Workplace
@@ -56,7 +58,9 @@ class AscentBundle:
 
         Raises:
             StorageError: the disk is full or fails.
+            UserError: images must be made with another environment than this worker's.
         """
+        environment = self._environment(place)
         layers = {layer.info.name: layer for layer in self.plan.layers}
         book = self._book(place)
         for name, group in groupby(self.shards(), key=lambda shard: shard.series.layer):
@@ -65,9 +69,22 @@ class AscentBundle:
             place.pulse.begin(waiting[:1])
             bench = place.bench.layer(layers[name].info, layers[name].others)
             flops = flops_per_job(layers[name], self.plan.recipe)
-            runner = ShardRunner(place, bench, flops, self.batch_size, self._starts(book, name))
+            starts = self._starts(book, name)
+            runner = ShardRunner(place, bench, flops, self.batch_size, starts, environment)
             for shards in place.until_told_to_leave(together(waiting, runner.batch_size)):
                 runner.run([shard for shard in shards if not place.folder.is_done(shard)])
+
+    def _environment(self, place: Workplace) -> Environment:
+        """What this worker computes with, if images may be made with it."""
+        sources = [network.source for network in self.plan.networks.values()]
+        here, wanted = environment_here(str(place.bench.device), sources), self.plan.environment
+        if wanted is not None and not wanted.accepts(here):
+            raise UserError(
+                f"versions=strict wants images made with {wanted.text}, and a worker has "
+                f"{here.text}. Have workers of one kind (executor.options={{constraint: ...}} on "
+                "Slurm), or take versions=any, or another name."
+            )
+        return here
 
     def _book(self, place: Workplace) -> PictureBook | None:
         """The photographs to start from, if the recipe wants them; opening them may take long."""
@@ -109,9 +126,10 @@ class ShardRunner:
         flops: float,
         batch_size: int | Literal["auto"],
         starts: Starts,
+        environment: Environment,
     ) -> None:
         self.place, self.bench, self.pulse, self.starts = place, bench, place.pulse, starts
-        self.flops = flops
+        self.flops, self.environment = flops, plain(environment)
         self.batch_size = bench.auto_batch() if batch_size == "auto" else batch_size
 
     def run(self, shards: Sequence[Shard]) -> None:
@@ -123,7 +141,11 @@ class ShardRunner:
         jobs = [(key, c) for s in shards for key, c in zip(s.job_keys, s.channels, strict=True)]
         made = ShardResult(self._make(jobs))
         seconds = (time.monotonic() - started) / len(jobs)
-        facts = {"seconds_per_job": round(seconds, 4), "device": _device_name()}
+        facts = {
+            "seconds_per_job": round(seconds, 4),
+            "environment": self.environment,
+            "path": self.bench.path,
+        }
         results, end = [], 0
         for shard in shards:
             start, end = end, end + len(shard.channels)
@@ -178,7 +200,3 @@ def together(shards: Sequence[Shard], batch_size: int) -> Iterator[list[Shard]]:
         group.append(shard)
     if group:
         yield group
-
-
-def _device_name() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

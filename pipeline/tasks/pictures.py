@@ -1,6 +1,5 @@
 """Photographs as pictures, for tasks that show or start from those that channels answer to."""
 
-import os
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
@@ -12,6 +11,7 @@ from pipeline.photographs.datasets import open_dataset
 from pipeline.photographs.listing import Entry, Listing
 from pipeline.photographs.views import stream_views
 from pipeline.plan import StudyPlan
+from pipeline.processes import usable_cores
 from pipeline.settings.photographs import DatasetConfig
 from pipeline.store.folder import OutputFolder
 from pipeline.studies.files import read_findings
@@ -69,5 +69,5 @@ class PictureBook:
 
 def reading_threads() -> int:
     """Threads that read photographs: all cores feed a GPU; a CPU's have the network to run."""
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     return cores if torch.cuda.is_available() else torch.get_num_threads()

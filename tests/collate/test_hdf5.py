@@ -63,6 +63,7 @@ SCHEMA = {
     "trace": ((C, S, T), "float32", ["channel", "seed", "trace_step"]),
     "trace_step": ((T,), "int64", ["trace_step"]),
     "response": ((C, S, K), "float32", ["channel", "seed", "response_channel"]),
+    "made_with": ((C, S), "uint32", ["channel", "seed"]),
 }
 
 
@@ -168,6 +169,7 @@ def test_xarray_gives_labelled_arrays(atlas: Path) -> None:
             "rgb": 3,
             "trace_step": T,
             "response_channel": K,
+            "environment": 1,
         }
         assert data["image"].dims == ("channel", "seed", "y", "x", "rgb")
         assert float(data["activation"].sel(channel=11, seed=5)) == 115.0

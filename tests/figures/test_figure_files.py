@@ -132,7 +132,7 @@ def test_names_of_groups_are_escaped_in_latex_and_told_in_the_methods(
 ) -> None:
     make_figure(folder, ImagesFigure(file="told", layers=("conv",), groups=GROUPS))
     _, caption = read(folder, "told.caption.tex").decode().splitlines()
-    assert "Images for 7 channels of conv (toy). Brackets: z curves" in caption
+    assert "Images for 7 in groups among all 20 channels of conv (toy). Activations of" in caption
     for told in (
         r"z curves \& \textbackslash{}lines \#1 (3, 17)",
         r"a colour: 50 \% größer (6–9)",

@@ -30,6 +30,7 @@ from pipeline.store.folder import OutputFolder
 from pipeline.store.shards import DoneIndex, commit
 from pipeline.studies.files import write_arrays
 from pipeline.studies.tasks import examples_of, studies_of
+from tests.environments import NEW, OLD, make, wanting
 
 K = 7
 
@@ -192,3 +193,17 @@ def test_what_a_sweep_has_made_is_all_wanted(folder: OutputFolder) -> None:
     plan = make_plan(layer_info("a", 6), layer_info("b", 4), seeds=(0, 1))
     fill_store(folder, plan)
     assert clean(folder, plan) == []
+
+
+def test_images_of_other_versions_are_kept_until_they_are_made_again(folder: OutputFolder) -> None:
+    plan = make_plan(layer_info("a"), shard_size=3)
+    first, second = plan.shards()
+    for shard in (first, second):
+        make(folder, shard, OLD)
+    strict = wanting(plan, NEW)
+    DoneIndex(folder, strict.environments).make_way(first)
+    assert clean(folder, strict) == []
+    make(folder, first, NEW)
+    (removed,) = clean(folder, strict)  # that of which the jobs are made again
+    assert removed not in map(folder.relative, map(folder.shard, (first, second)))
+    assert located(folder, plan) == [(s, {folder.shard(s): s.channels}) for s in (first, second)]

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from nets import forward_to
 from runs import run_here
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -26,7 +27,6 @@ from pipeline.networks import models
 from pipeline.networks.capture import reduce_layers
 from pipeline.networks.describe import describe_layers
 from pipeline.networks.models import Network
-from pipeline.networks.truncate import truncate_for_speed
 from pipeline.settings.config import ModelConfig
 from pipeline.survey import networks as survey_networks
 from pipeline.survey import survey
@@ -235,7 +235,7 @@ def check_forwards(network: Network, family: Family) -> None:
     layers = {layer.name: layer for layer in describe_layers(network.module, example)}
     with torch.no_grad():
         for name in family.layers:
-            (fast,) = truncate_for_speed(network.module, [layers[name]], example)(example.clone())
+            (fast,) = forward_to(network.module, [layers[name]], example)(example.clone())
             plain = reduce_layers(network.module, [layers[name]], example.clone(), Tensor.clone)
             torch.testing.assert_close(fast, plain[name], rtol=1e-3, atol=1e-4)
             assert fast.shape == (1, layers[name].n_channels, layers[name].positions)
@@ -272,4 +272,4 @@ def test_layer_that_is_called_twice_shows_its_first_call() -> None:
     layer = next(x for x in describe_layers(network, x[:1]) if x.name == "shared")
     assert layer.calls == 2
     expected = network.shared(torch.relu(network.stem(x))).flatten(2)
-    assert torch.equal(truncate_for_speed(network, [layer], x[:1])(x)[0], expected)
+    assert torch.equal(forward_to(network, [layer], x[:1])(x)[0], expected)

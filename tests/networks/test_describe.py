@@ -11,6 +11,7 @@ from nets import (
     channels_last,
     described,
     every_network,
+    forward_to,
     has_hooks,
     matched,
     plain,
@@ -22,7 +23,6 @@ from toys import example, layer_of, random_network
 
 from pipeline.networks.describe import describe_layers
 from pipeline.networks.layers import OUTPUT
-from pipeline.networks.truncate import truncate
 
 
 def channels_of(network: nn.Module) -> dict[str, tuple[int, int]]:
@@ -88,12 +88,32 @@ def test_layer_called_twice_is_counted_and_its_first_call_captured() -> None:
     info = described(network)["1.relu"]
     assert info.calls == 2
     first = torch.relu(network[1].conv1(network[0](x))).flatten(2)
-    assert torch.equal(truncate(network, [info], x)(x)[0], first)
+    assert torch.equal(forward_to(network, [info], x)(x)[0], first)
 
 
-def test_layer_whose_output_has_no_batch_in_front_is_not_offered() -> None:
-    # Its first axis would be taken for the samples of the batch: wrong numbers, and no error.
-    assert "0.norm" not in described(random_network(TokensFirst()))
+def test_tokens_may_come_before_the_batch() -> None:
+    network, x = random_network(TokensFirst()), example(SIZE, 3)
+    info = described(network)["0.norm"]
+    assert (info.batch_axis, info.channel_axis, info.shape) == (1, 2, (16, 6))
+    tokens = network[0].norm(network[0].patches(x).flatten(2).permute(2, 0, 1))
+    assert torch.equal(forward_to(network, [info], x)(x)[0], tokens.permute(1, 2, 0))
+
+
+class Windows(nn.Module):
+    """Sorts the positions of a map into windows, which it puts beside the images of the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        windows = x.unfold(2, 4, 4).unfold(3, 4, 4).permute(0, 2, 3, 4, 5, 1).reshape(-1, 16, 3)
+        return self.norm(windows).reshape(len(x), -1)
+
+
+def test_layer_whose_output_does_not_keep_images_apart_is_not_offered() -> None:
+    # Its first axis would be taken for the images of the batch: wrong numbers, and no error.
+    assert list(described(random_network(Windows()))) == ["0", OUTPUT]
 
 
 @every_network
@@ -126,7 +146,7 @@ def test_output_in_a_dict_is_found_by_its_key(keys: tuple[str, ...], main: int) 
     info = layer_of(network, OUTPUT)
     assert info.n_channels == 2 + main
     expected = network.convs[main](x).flatten(2)
-    assert torch.equal(truncate(network, [info], example(SIZE))(x)[0], expected)
+    assert torch.equal(forward_to(network, [info], example(SIZE))(x)[0], expected)
 
 
 class Pair(nn.Module):
@@ -143,9 +163,9 @@ class Pair(nn.Module):
 def test_first_tensor_of_a_tuple_counts_in_a_layer_and_in_the_output() -> None:
     network, x = Pair().eval(), example(SIZE, 2)
     expected = network.conv(x).flatten(2)
-    assert torch.equal(truncate(network, [layer_of(network, OUTPUT)], x[:1])(x)[0], expected)
+    assert torch.equal(forward_to(network, [layer_of(network, OUTPUT)], x[:1])(x)[0], expected)
     inner = nn.Sequential(network)
-    assert torch.equal(truncate(inner, [layer_of(inner, "0")], x[:1])(x)[0], expected)
+    assert torch.equal(forward_to(inner, [layer_of(inner, "0")], x[:1])(x)[0], expected)
 
 
 class Named(nn.Module):
@@ -163,7 +183,7 @@ def test_module_that_is_called_output_wins() -> None:
     network, x = Named().eval(), example(SIZE)
     (info,) = describe_layers(network, x)
     assert (info.name, info.n_channels) == (OUTPUT, 4)
-    assert torch.equal(truncate(network, [info], x)(x)[0], network.output(x).flatten(2))
+    assert torch.equal(forward_to(network, [info], x)(x)[0], network.output(x).flatten(2))
     assert matched(network, "*") == matched(network, OUTPUT) == [OUTPUT]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from nets import Branches, in_place, residual
+from nets import Branches, forward_to, in_place, residual
 from torch import Tensor, nn
 from toys import colour_reader, example, layer_of, make_recipe, random_network
 
@@ -13,7 +13,6 @@ from pipeline.jobs import LayerInfo
 from pipeline.networks.describe import describe_layers
 from pipeline.networks.models import Network, load_network
 from pipeline.networks.observe import Answer, Observer, normalised
-from pipeline.networks.truncate import truncate
 from pipeline.numerics.colours import from_bytes
 from pipeline.settings.config import ModelConfig
 
@@ -81,7 +80,7 @@ def test_every_kind_of_layer_is_reduced_as_it_was_when_it_was_made(
     inputs = example(16, batch=8).contiguous(memory_format=layout)
     answers = observed(network, inputs)
     for info in describe_layers(network, inputs[:1]):
-        (activation,) = truncate(network, [info], inputs[:1])(inputs.clone())
+        (activation,) = forward_to(network, [info], inputs[:1])(inputs.clone())
         answer = answers[info.name]
         torch.testing.assert_close(answer.mean, activation.mean(dim=2))
         assert torch.equal(answer.peak, activation.amax(dim=2))
@@ -153,10 +152,10 @@ def views(count: int) -> Tensor:
 def test_means_are_those_of_the_workbench(demo: Network) -> None:
     layers = chosen(demo, "conv2", "conv5")
     bench = Workbench(demo, make_recipe(image_size=SIZE), torch.device("cpu"))
-    answers = Observer(bench.network.exact, layers)(normalised(views(16), demo))
+    answers = Observer(bench.network.plain, layers)(normalised(views(16), demo))
     for info in layers:
         with torch.no_grad():
-            expected = bench.network.exact_forward([info])(from_bytes(views(16)))[0]
+            expected = bench.network.exact_path([info]).forward(from_bytes(views(16)))[0]
         torch.testing.assert_close(answers[info.name].mean, expected.mean(dim=2))
         torch.testing.assert_close(answers[info.name].peak, expected.amax(dim=2))
 

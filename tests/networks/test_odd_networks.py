@@ -130,7 +130,6 @@ RIGHT = {
     "compiled_in_place": Right(truth="Plain"),
     "strided": Right(),
     "Checkpointed": Right(("conv2", "output"), (1, 1)),
-    "CheckpointedReentrant": Right(),
     "HiddenConvolution": Right(),
     "TiedWeights": Right(("tied.0", "conv2"), (1, 1)),
     "OneConvolutionTwoNorms": Right(("shared", "conv2"), (1, 1)),
@@ -138,6 +137,7 @@ RIGHT = {
     "forward_of_a_layer_replaced": Right(("conv2", "bn2"), (1, 1)),
     "synchronised": Right(("bn1", "conv2"), (1, 1)),
     "NormsByFunction": Right(),
+    "StraightThrough": Right(),
     # the process
     "SetsBackends": Right(),
     "ChangesFolder": Right(),
@@ -317,7 +317,7 @@ REFUSED: dict[str, tuple[str, list[str]]] = {
     "NoGradientAtAll": ("conv1", ["no gradient reaches the image from layer 'conv1'"]),
     "Moody": ("dark", ["called for some images only"]),
     "Bypassed": ("conv1", ["layer 'conv1' of model 'm' has no activations", "never calls"]),
-    "CheckpointedReentrant": ("conv1", ["no gradient reaches the image"]),
+    "CheckpointedReentrant": ("conv2", ["backward pass fails", "use_reentrant=False"]),
     # kinds
     "TwoInputs": ("conv2", ["takes 2 inputs (x, mask)", "Wrap it"]),
     "TakesMapping": ("conv2", ["takes a mapping with 'image'", "Wrap it"]),

@@ -4,18 +4,15 @@ from typing import Any
 
 import pytest
 import torch
-from nets import Tokens, TokensFirst
+from nets import Tokens, forward_to
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 from toys import example, layer_of, random_network
 
-from pipeline.errors import UserError
 from pipeline.networks.activations import prefix_tokens
 from pipeline.networks.capture import reduce_layers
 from pipeline.networks.describe import describe_layers
 from pipeline.networks.fields import receptive_fields
-from pipeline.networks.layers import match_layers
-from pipeline.networks.truncate import truncate
 
 SIZE = 16
 
@@ -86,16 +83,16 @@ def test_channels_are_those_of_the_image_tokens_alone() -> None:
     images = network.block(network.patches(x).flatten(2).mT)
     layer = layer_of(network, "block.1", SIZE)
     assert (layer.shape, layer.positions) == ((19, 8), 16)
-    (seen,) = truncate(network, [layer], x[:1])(x)
+    (seen,) = forward_to(network, [layer], x[:1])(x)
     assert torch.allclose(seen, images.mT, atol=1e-6)
     reduced = reduce_layers(network, [layer], x, lambda activation: activation.clone())
     assert torch.equal(reduced["block.1"], seen)
     # The class token does not move them, and moves the mean if it is kept.
     with torch.no_grad():
         network.cls_token.add_(5.0)
-    assert torch.equal(truncate(network, [layer], x[:1])(x)[0], seen)
+    assert torch.equal(forward_to(network, [layer], x[:1])(x)[0], seen)
     kept = next(x for x in describe_layers(network, x[:1], class_token=True) if x.name == "block.1")
-    (whole,) = truncate(network, [kept], x[:1])(x)
+    (whole,) = forward_to(network, [kept], x[:1])(x)
     assert whole.shape == (3, 8, 19)
     assert torch.equal(whole[:, :, 3:], seen)
 
@@ -140,12 +137,5 @@ def test_attention_returns_a_tuple_of_which_the_first_counts() -> None:
     tokens = torch.cat([network.class_token.expand(3, -1, -1), tokens], dim=1)
     tokens = block.ln_1(tokens + network.encoder.pos_embedding)
     expected = block.self_attention(tokens, tokens, tokens, need_weights=False)[0]
-    (seen,) = truncate(network, [layer], x[:1])(x)
+    (seen,) = forward_to(network, [layer], x[:1])(x)
     assert torch.allclose(seen, expected[:, 1:].mT, atol=1e-6)
-
-
-def test_layer_that_puts_tokens_before_images_is_refused() -> None:
-    network = random_network(TokensFirst())
-    layers = describe_layers(network, example(SIZE))
-    with pytest.raises(UserError, match="images on its first axis"):
-        match_layers(["0.norm"], layers, network, "toy")

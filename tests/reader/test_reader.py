@@ -11,6 +11,7 @@ from runs import run_here
 from pipeline import open_atlas
 from pipeline.errors import UserError
 from pipeline.reader import Atlas, Layer
+from pipeline.reader.ranking import default_ranking
 
 SMALL = ("optimizer.steps=2", "image_size=16", "layers=[conv1,conv2]", "channels='0:6'")
 
@@ -52,8 +53,12 @@ def test_an_image_is_that_of_its_channel_seed_and_variant(layer: Layer) -> None:
 
 
 def test_the_strongest_are_those_with_the_largest_value_in_any_seed(layer: Layer) -> None:
-    best = layer["activation_robust"].reshape(6, -1).max(axis=1)
-    assert layer.strongest(3) == np.argsort(-best)[:3].tolist()
+    for by, asked in (
+        (default_ranking(layer.statistics), None),
+        ("activation_robust", "activation_robust"),
+    ):
+        best = layer[by].reshape(6, -1).max(axis=1)
+        assert layer.strongest(3, asked) == np.argsort(-best)[:3].tolist()
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_channels_have_their_curves(layer: Layer) -> None:
     ((number, block),) = channel_blocks(layer)
     assert (number, block["first"], block["step"]) == (0, 0, layer["trace_step"].tolist())
     assert np.asarray(block["trace"]) == pytest.approx(layer["trace"], rel=1e-4)
-    assert sorted(block["similar"][0]) == [1, 2]
+    assert [sorted(each) for each in block["similar"]] == [["best", "cosine", "rows"]] * 3
 
 
 def test_a_layer_among_others_is_told_in_a_few_facts(layer: Layer) -> None:

@@ -96,10 +96,12 @@ def test_photographs_and_their_saliency_are_in_rows(tmp_path: Path) -> None:
             "across": 3,
             "tile": 128,
         }
-        assert photographs.told(1) == {
-            "top": {"count": 3, "score": [6, 5, 4]},
-            "bottom": {"count": 2},
-        }
+        told = photographs.told(1)
+        assert [each["score"] for each in told["top"]] == [6, 5, 4]
+        assert [each["slot"] for each in told["bottom"]] == [0, 1]
+        assert [each["salient"] for end in ("top", "bottom") for each in told[end]] == [
+            True
+        ] * 3 + [False] * 2
     picture = pixels(tmp_path / "site" / "a" / "photographs-1.jpg")
     assert picture.shape == (3 * 128, 3 * 128, 3)
     greys = picture.reshape(3, 128, 3, 128, 3).mean(axis=(1, 3, 4)).round()

@@ -15,8 +15,8 @@ from toys import composed, layer_of, make_recipe, pointwise, random_network
 from pipeline.ascent.bench import Workbench
 from pipeline.errors import UserError
 from pipeline.networks.describe import describe_layers
-from pipeline.networks.models import load_network
 from pipeline.networks.forwards import Forward
+from pipeline.networks.models import load_network
 from pipeline.numerics import rng
 from pipeline.objectives.base import picked
 from pipeline.settings.config import ModelConfig
@@ -182,7 +182,7 @@ def demo_responses() -> Callable[[Tensor], Tensor]:
     layers = describe_layers(network.module, network.example((40, 40)))
     bench = Workbench(network, make_recipe(image_size=40), torch.device("cpu"))
     info = next(info for info in layers if info.name == "conv5")
-    return bench.network.exact_forward([info])
+    return bench.network.exact_path([info]).forward
 
 
 @pytest.mark.parametrize("settings", METHODS, ids=IDS)
@@ -238,7 +238,7 @@ def test_map_of_a_vector_layer_is_the_gradient_of_the_class_score() -> None:
     module = random_network(*body, nn.Flatten(), nn.Linear(5, 4))
     network = replace(load_network(ModelConfig("demo")), module=module)
     bench = Workbench(network, make_recipe(), torch.device("cpu"))
-    responses = bench.network.exact_forward([layer_of(module, "4")])
+    responses = bench.network.exact_path([layer_of(module, "4")]).forward
     images = photographs(2, 16)
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (network.mean, network.std))
     wanted = images.clone().requires_grad_()
@@ -263,7 +263,7 @@ def test_a_map_of_a_real_network_is_where_the_object_is() -> None:
     layers = describe_layers(network.module, network.example((128, 128)))
     bench = Workbench(network, make_recipe(image_size=128), torch.device("cpu"))
     layer = next(info for info in layers if info.name == "features.12")
-    responses = bench.network.exact_forward([layer])
+    responses = bench.network.exact_path([layer]).forward
     with torch.no_grad():
         grey = responses(torch.full((8, 3, 128, 128), 0.5))[0].mean(dim=2)[0]
         channel = int((responses(image.expand(8, -1, -1, -1))[0].mean(dim=2)[0] - grey).argmax())

@@ -98,12 +98,12 @@ def test_the_bench_resizes_what_the_network_sees() -> None:
     )
     mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in (found.network.mean, found.network.std))
     kept: list[torch.Tensor] = []
-    handle = bench.network.exact.encoder.layers.encoder_layer_0.register_forward_hook(
+    handle = bench.network.plain.encoder.layers.encoder_layer_0.register_forward_hook(
         lambda module, args, output: kept.append(output)
     )
-    bench.network.exact((resized - mean) / std)
+    bench.network.plain((resized - mean) / std)
     handle.remove()
-    (seen,) = bench.network.exact_forward([info])(from_bytes(pixels))
+    (seen,) = bench.network.exact_path([info]).forward(from_bytes(pixels))
     torch.testing.assert_close(seen, kept[0][:, 1:].mT, atol=1e-4, rtol=1e-4)
     # Photographs are seen as images are, to the bit.
     answers = bench.network.observer([info])(pixels)[ATTENTION]
@@ -118,7 +118,7 @@ def test_bits_of_attention_depend_on_no_batch_no_thread_and_no_gradient(precisio
     (info,) = found.choose((layer,))
     (model,) = make_plan(config, [found], ["cpu"]).models
     bench, images = Workbench(found.network, model.recipe, CPU), torch.rand(24, 3, 48, 48)
-    forward, before = bench.network.fast_forward([info]), torch.get_num_threads()
+    forward, before = bench.network.fast_path([info]).forward, torch.get_num_threads()
     (reference,) = forward(images)
     try:
         for threads in (1, 2):

@@ -4,10 +4,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pipeline.collate.drawing import Box, as_tile
+from pipeline.collate.drawing import Box
 from pipeline.figures.images.brackets import above_headers, above_row, beside_rows
 from pipeline.figures.images.content import Content, Strip, Words
 from pipeline.figures.images.grid import Grid, Heading, Page, Row
@@ -80,7 +77,7 @@ class _Painter:
         for column in range(row.start, min(row.start + self.grid.per_line, len(strip.shots))):
             shot, box = strip.shots[column], self.grid.image(row, place, column)
             if shot is not None:
-                self._picture(box, shot.pixels)
+                self.sheet.picture(box, shot.pixels)
                 self._words(box, words[column])
         if labelled and strip.label:
             self._label(strip.label, self.grid.strip_left(place), row.top)
@@ -103,18 +100,6 @@ class _Painter:
         middle = top + (self.grid.tile_height - self.letters.line(size)) / 2
         self.sheet.text((left + room, middle), words, size, "right")
 
-    def _picture(self, box: Box, pixels: NDArray[np.uint8] | None) -> None:
-        """An image in the middle of its box, at the resolution of the paper."""
-        if pixels is None:
-            self.sheet.empty(box)
-            return
-        left, top, right, bottom = box
-        high, wide = pixels.shape[:2]
-        scale = min((right - left) / wide, (bottom - top) / high)
-        size = max(1, round(wide * scale)), max(1, round(high * scale))
-        corner = left + (right - left - size[0]) // 2, top + (bottom - top - size[1]) // 2
-        self.sheet.image(corner, np.asarray(as_tile(pixels, size)))
-
     def _words(self, box: Box, words: Words) -> None:
         left, _, right, bottom = box
         for number, line in enumerate(words):
@@ -130,7 +115,7 @@ class _Painter:
         side = self.grid.photograph
         pictures = shot.layer.photographs(shot.channel)
         for (left, top), pixels in zip(self.grid.photographs(row, place), pictures, strict=False):
-            self._picture((left, top, left + side, top + side), pixels)
+            self.sheet.picture((left, top, left + side, top + side), pixels)
 
     # --- groups and trees ------------------------------------------------------------------------
 

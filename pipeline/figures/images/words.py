@@ -3,7 +3,12 @@
 from collections.abc import Iterator
 
 from pipeline.figures.images.content import MARKS, Content
-from pipeline.figures.words.brackets import bracket_methods, bracket_words, order_words
+from pipeline.figures.words.brackets import (
+    bracket_methods,
+    bracket_words,
+    order_words,
+    ranking_notes,
+)
 from pipeline.figures.words.selection import what_is_shown
 from pipeline.wording import counted
 
@@ -25,6 +30,7 @@ def _caption(content: Content) -> Iterator[str]:
     yield f"Images for {shown}."
     if settings.columns is not None:
         yield f"Rows: {settings.rows}; columns: {settings.columns}."
+    yield from ranking_notes(content.chosen, settings)
     yield from bracket_words(content.chosen, settings)
     if settings.dendrogram:
         yield "Tree: similarity, by average linkage."

@@ -19,7 +19,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from pipeline.collate.drawing import Box
+from pipeline.collate.drawing import Box, as_tile
 from pipeline.figures.paper.letters import Letters, Weight, check_font
 from pipeline.settings.figures import FigureSettings
 
@@ -140,6 +140,18 @@ class Sheet:
         image.set_data(pixels)
         image.set_clip_path(self._ground.patch)
         self._ground.add_image(image)
+
+    def picture(self, box: Box, pixels: NDArray[np.uint8] | None) -> None:
+        """Put an image in the middle of its box, as large as fits; `None`: it was not made."""
+        if pixels is None:
+            self.empty(box)
+            return
+        left, top, right, bottom = box
+        high, wide = pixels.shape[:2]
+        scale = min((right - left) / wide, (bottom - top) / high)
+        size = max(1, round(wide * scale)), max(1, round(high * scale))
+        corner = left + (right - left - size[0]) // 2, top + (bottom - top - size[1]) // 2
+        self.image(corner, np.asarray(as_tile(pixels, size)))
 
     def text(
         self,

@@ -14,7 +14,7 @@ from pipeline.figures.paper.sheet import COLOURS, FAINT, Sheet
 from pipeline.figures.plots.panels import Panels, legend, number_text
 from pipeline.figures.selection.choose import Chosen, choose, chosen_layers, titles_of
 from pipeline.figures.selection.shown import Shown
-from pipeline.figures.words.selection import selection_methods, what_is_shown
+from pipeline.figures.words.selection import scale_notes, selection_methods, what_is_shown
 from pipeline.reader import Atlas
 from pipeline.settings.figures import HistogramsFigure
 
@@ -56,7 +56,8 @@ def draw_histograms(atlas: Atlas, settings: HistogramsFigure) -> Drawing:
         )
     chosen = tuple(choose(Shown(layer), settings.channels) for layer in known)
     caption = f"{_CAPTION} Shown: {what_is_shown(chosen, settings.channels)}."
-    methods = " ".join([*selection_methods(settings.channels), _METHODS])
+    caption = " ".join([caption, *scale_notes(chosen, [settings.channels])])
+    methods = " ".join([*selection_methods(chosen, settings.channels), _METHODS])
     paper = Paper(settings, caption)
     panels = Panels(paper, titles_of(chosen), "response (s.d. of photographs)", "share")
     return Drawing(_pages(panels, chosen), caption, methods, chosen)

@@ -16,9 +16,10 @@ from pipeline.figures.paper.sheet import COLOURS, Sheet
 from pipeline.figures.plots.panels import Panels
 from pipeline.figures.selection.choose import Chosen, chosen_layers
 from pipeline.figures.selection.shown import Shown
-from pipeline.figures.words.selection import shown_words
+from pipeline.figures.words.selection import SCALES, draw_methods, shown_words
 from pipeline.jobs import STATUS
 from pipeline.reader import Atlas
+from pipeline.reader.ranking import is_on_own_scale
 from pipeline.settings.figures import ProfileFigure
 
 DEAD = "dead"
@@ -55,8 +56,11 @@ def draw_profile(atlas: Atlas, settings: ProfileFigure) -> Drawing:
     if DEAD in names:
         caption += f" {DEAD.capitalize()}: share of channels that do not respond to their image."
     caption += f" Shown: {shown_words(chosen)}."
+    if any(map(is_on_own_scale, names)):
+        caption += f" {SCALES}"
     pages = _pages(Paper(settings, caption), names, models)
-    return Drawing(pages, caption, "", chosen)
+    methods = " ".join([f"Shown: {shown_words(chosen)}.", *draw_methods(chosen)])
+    return Drawing(pages, caption, methods, chosen)
 
 
 def _statistics(layers: Sequence[Shown], settings: ProfileFigure) -> list[str]:

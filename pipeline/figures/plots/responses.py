@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pipeline.collate.drawing import as_tile
 from pipeline.errors import UserError
 from pipeline.figures.base import Drawing
 from pipeline.figures.paper.brackets import Bracket, draw_beside, runs
@@ -14,7 +13,12 @@ from pipeline.figures.paper.trees import tree_lines
 from pipeline.figures.plots.matrix import Frame, coloured, enlarged, frame_of, limit_of, matrix_of
 from pipeline.figures.selection.choose import Chosen, choose_bracketed, chosen_layers, titles_of
 from pipeline.figures.selection.shown import Shown
-from pipeline.figures.words.brackets import bracket_methods, bracket_words, order_words
+from pipeline.figures.words.brackets import (
+    bracket_methods,
+    bracket_words,
+    order_words,
+    ranking_notes,
+)
 from pipeline.figures.words.likeness import likeness_words
 from pipeline.figures.words.selection import what_is_shown
 from pipeline.reader import Atlas, Layer
@@ -53,6 +57,7 @@ def draw_responses(atlas: Atlas, settings: ResponsesFigure) -> Drawing:
 def _caption(settings: ResponsesFigure, chosen: Sequence[Chosen]) -> Iterator[str]:
     yield _CAPTION
     yield f"Shown: {what_is_shown(chosen, settings.channels, order_words(settings))}."
+    yield from ranking_notes(chosen, settings)
     yield from bracket_words(chosen, settings)
     if len(chosen) == 1:
         yield from (f"{told[0].upper()}{told[1:]}" for told in likeness_words(chosen[0]))
@@ -159,16 +164,19 @@ class _Painter:
 
     def _label(self, sheet: Sheet, place: int) -> None:
         """The name of a row, and its image where that is large enough to show something."""
-        frame, layer = self.frame, self.chosen.layer
+        frame, _layer = self.frame, self.chosen.layer
         size, right = self.sizes.least, frame.matrix - frame.image - self.gap
         words = self.letters.shortened(self.names[place], size, frame.label - 2 * self.gap)
         middle = self._middle(place)
         sheet.text((right, middle - self.letters.line(size) / 2), words, size, "right")
         if frame.image:
-            channel, side = (
-                self.chosen.channels[place],
-                min(round(self._cell * 0.92), frame.image - self.gap),
-            )
-            pixels = layer.image(channel, self.chosen.shown.seed_of(channel))
-            corner = frame.matrix - frame.image, round(middle - side / 2)
-            sheet.image(corner, np.asarray(as_tile(pixels, (side, side))))
+            self._image(sheet, self.chosen.channels[place], middle)
+
+    def _image(self, sheet: Sheet, channel: int, middle: float) -> None:
+        """The image of a row, crossed out where it was not made."""
+        frame, layer, seed = self.frame, self.chosen.layer, self.chosen.shown.seed_of(channel)
+        side = min(round(self._cell * 0.92), frame.image - self.gap)
+        left, top = frame.matrix - frame.image, round(middle - side / 2)
+        made = layer.fate(channel, seed) not in ("failed", "missing")
+        pixels = layer.image(channel, seed) if made else None
+        sheet.picture((left, top, left + side, top + side), pixels)

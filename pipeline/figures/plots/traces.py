@@ -15,7 +15,7 @@ from pipeline.figures.plots.panels import Panels, legend
 from pipeline.figures.selection.choose import Chosen, choose, chosen_layers, titles_of
 from pipeline.figures.selection.shown import Shown
 from pipeline.figures.selection.similarity import divided
-from pipeline.figures.words.selection import selection_methods, what_is_shown
+from pipeline.figures.words.selection import scale_notes, selection_methods, what_is_shown
 from pipeline.reader import Atlas
 from pipeline.settings.figures import TracesFigure
 
@@ -42,7 +42,8 @@ def draw_traces(atlas: Atlas, settings: TracesFigure) -> Drawing:
         f"Objective of the images during the ascent{measured}: a thin line per channel; thick: "
         f"median. Shown: {what_is_shown(chosen, settings.channels)}."
     )
-    methods = " ".join(selection_methods(settings.channels))
+    caption = " ".join([caption, *scale_notes(chosen, [settings.channels])])
+    methods = " ".join(selection_methods(chosen, settings.channels))
     label = "relative objective" if relative else "objective"
     panels = Panels(Paper(settings, caption), titles_of(chosen), "step", label)
     return Drawing(_pages(panels, chosen, relative), caption, methods, chosen)

@@ -11,11 +11,12 @@ from pipeline.errors import UserError, unknown
 from pipeline.figures.selection.shown import Shown
 from pipeline.figures.selection.similarity import Tree, distances, farthest, medoid
 from pipeline.reader import Layer
+from pipeline.reader.ranking import default_ranking
 from pipeline.targets import Targets, select_targets
 
 _FORMS = (
     "give all, a range such as '0:64', a list such as [3,17], {random: 32}, "
-    "{top: 16, by: activation}, {bottom: 16, by: agreement}, {diverse: 16} or {representatives: 16}"
+    "{top: 16}, {bottom: 16, by: agreement}, {diverse: 16} or {representatives: 16}"
 )
 
 
@@ -43,6 +44,12 @@ def ranked(shown: Shown, by: str, lowest: bool = False) -> list[int]:
     values = shown.values(by) * (1 if lowest else -1)
     places = np.argsort(np.where(np.isfinite(values), values, np.inf), kind="stable")
     return [shown.layer.channels[row] for row in places]
+
+
+def ranking_of(shown: Shown, asked: Any) -> str:
+    """The statistic that a selection ranks by: the one asked for, or one that compares channels."""
+    by = asked.get("by") if isinstance(asked, Mapping) else None
+    return str(by or default_ranking(shown.statistics))
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,7 @@ class _Selection:
 
     def _by_what_is_known(self, asked: dict[str, Any]) -> list[int]:
         """A number of channels by what is known of them."""
-        way, by = way_of(asked), asked.get("by", "activation")
+        way, by = way_of(asked), ranking_of(self.shown, asked)
         ways: dict[str, Callable[[int], list[int]]] = {
             "random": lambda n: _random(self.layer, n, asked.get("seed", 0)),
             "top": lambda n: ranked(self.shown, by)[:n],
@@ -144,9 +151,10 @@ def _random(layer: Layer, count: int, seed: Any) -> list[int]:
 
 
 def _diverse(shown: Shown, count: int) -> list[int]:
-    """Channels that are as unlike each other as can be, beginning with the strongest."""
+    """Channels that are as unlike each other as can be, beginning with the one that ranks first."""
     rows = _live_rows(shown)
-    first = int(np.argmax(shown.values("activation")[rows]))
+    values = shown.values(default_ranking(shown.statistics))[rows]
+    first = int(np.argmax(np.where(np.isfinite(values), values, -np.inf)))
     found = farthest(distances(shown.responses[rows]), count, first)
     return [shown.layer.channels[rows[place]] for place in found]
 

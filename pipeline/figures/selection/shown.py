@@ -11,7 +11,7 @@ from pipeline.errors import UserError, unknown
 from pipeline.jobs import STATUS
 from pipeline.reader import Layer
 
-_NO_STATISTICS = ("status", "start", "channel", "best_seed", "best_seed_index")
+_NO_STATISTICS = ("status", "start", "made_with", "channel", "best_seed", "best_seed_index")
 
 
 @dataclass(frozen=True)

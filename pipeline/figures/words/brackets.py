@@ -8,7 +8,10 @@ from pipeline.figures.words.selection import (
     ALIKE,
     BY_LIKENESS,
     chosen_methods,
+    draw_methods,
+    scale_notes,
     selection_words,
+    shown_words,
     way_methods,
 )
 from pipeline.settings.figures import BracketedFigure, Group
@@ -25,6 +28,12 @@ def order_words(settings: BracketedFigure) -> str:
     return f"{within}ordered by {settings.order.replace('_', ' ')}, largest first"
 
 
+def ranking_notes(chosen: Sequence[Chosen], settings: BracketedFigure) -> Iterator[str]:
+    """What the ways to choose and to order channels cannot tell, in a sentence."""
+    groups = (group.channels for group in settings.groups or ())
+    yield from scale_notes(chosen, [settings.channels, *groups], settings.order)
+
+
 def bracket_words(chosen: Sequence[Chosen], settings: BracketedFigure) -> Iterator[str]:
     """What brackets hold together, in a sentence; none where there are none."""
     if settings.clusters:
@@ -35,7 +44,7 @@ def bracket_words(chosen: Sequence[Chosen], settings: BracketedFigure) -> Iterat
 
 def _group_words(chosen: Sequence[Chosen], group: Group) -> str:
     """A group by its name, with how its channels were chosen, or which they are."""
-    which = selection_words(group.channels) or _members(chosen, group.name)
+    which = selection_words(chosen, group.channels) or _members(chosen, group.name)
     return f"{group.name} ({which})"
 
 
@@ -72,9 +81,11 @@ def bracket_methods(chosen: Sequence[Chosen], settings: BracketedFigure) -> Iter
     ways = {way_of(selection) for selection in (settings.channels, *(g.channels for g in groups))}
     if groups:
         yield from bracket_words(chosen, settings)
-        yield from way_methods(ways)
+        yield f"They are {shown_words(chosen)}."
+        yield from draw_methods(chosen)
+        yield from way_methods(chosen, ways)
     else:
-        yield from chosen_methods(settings.channels)
+        yield from chosen_methods(chosen, settings.channels)
     similar = settings.order == "similarity"
     if similar:
         yield (

@@ -1,19 +1,22 @@
 """A paragraph for a methods section: networks, images, what became of them, versions, works."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from pipeline.environment import Environment
 from pipeline.figures.base import Drawing
 from pipeline.figures.selection.choose import Chosen
 from pipeline.figures.words.recipe import recipe_sentences
 from pipeline.figures.words.references import cited
+from pipeline.figures.words.selection import noun_of
 from pipeline.jobs import STATUS
 from pipeline.reader import Atlas, Layer, Model
 from pipeline.settings.recipe import Recipe
 from pipeline.settings.records import build
-from pipeline.wording import counted, describe_recipe
+from pipeline.wording import counted, describe_recipe, mixture
 
 _MADE_WITH = ("layer-atlas", "torch")
 """What versions a caption tells."""
@@ -40,7 +43,7 @@ def _parts(atlas: Atlas, drawing: Drawing) -> Iterator[Sequence[str]]:
     for some in recipes.values():
         yield [_networks(some), *recipe_sentences(recipe_of(some[0].layer))]
     yield [_seeds(drawing.shown), _fates(drawing.shown), _photographs(drawing.shown)]
-    yield [drawing.methods, _made_with(atlas)]
+    yield [drawing.methods, _made_with(atlas), _environments(drawing.shown)]
 
 
 def recipe_of(layer: Layer) -> Recipe:
@@ -57,19 +60,28 @@ def _networks(some: Sequence[Chosen]) -> str:
         types = [f"{layer.name} ({layer.facts['module_type']})" for layer in layers]
         word = "layer" if len(types) == 1 else "layers"
         told.append(f"{word} {', '.join(types)} of {network_words(model)}")
-    return f"Images are for {'; '.join(told)}, in evaluation mode with frozen weights."
+    inputs = [
+        f" Preprocessing of {model.title}: {model.preprocessing}."
+        for model in models.values()
+        if model.preprocessing
+    ]
+    images = f"Images are for {'; '.join(told)}, in evaluation mode with frozen weights."
+    return images + "".join(inputs)
 
 
 def network_words(model: Model) -> str:
     """A network and its weights."""
     digest = str(model.facts["weights_sha256"])[:_DIGITS]
-    return f"{model.facts['source']} (SHA-256 of the weights {digest})"
+    weights = f", {model.weights}" if model.weights else ""
+    return f"{model.facts['source']}{weights} (SHA-256 of the weights {digest})"
 
 
 def _seeds(shown: Sequence[Chosen]) -> str:
     layer = shown[0].layer
     if len(layer.seeds) == 1:
         return f"The random seed was {layer.seeds[0]}."
+    if (seed := shown[0].shown.seed) is not None:
+        return f"The random seeds were {', '.join(map(str, layer.seeds))}; shown is seed {seed}."
     best = (
         " Where one image of several seeds is shown, it is the one that agrees most with the "
         "channel's photographs."
@@ -86,7 +98,7 @@ def _fates(shown: Sequence[Chosen]) -> str:
     )
     counts = {word: int((codes == code).sum()) for word, code in STATUS.items() if word != "ok"}
     told = ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "none failed"
-    return f"Of the images of {counted(len(codes), 'channel')} {told}."
+    return f"Of the images of {counted(len(codes), noun_of(shown))} {told}."
 
 
 def _photographs(shown: Sequence[Chosen]) -> str:
@@ -113,6 +125,16 @@ def _made_with(atlas: Atlas) -> str:
     known = atlas.versions
     under = f", under Python {known['python']}" if "python" in known else ""
     return f"Made with {', '.join(_versions(atlas, _TOLD))}{under}."
+
+
+def _environments(shown: Sequence[Chosen]) -> str:
+    """That the images differ in what they were made with, if they do."""
+    models: dict[str, Counter[Environment | None]] = {}
+    for found in shown:
+        made = found.layer.made_with(found.channels)
+        models.setdefault(found.layer.model.name, Counter()).update(made)
+    told = mixture(models.values())
+    return f"Images were {told}." if told else ""
 
 
 def _versions(atlas: Atlas, names: Sequence[str]) -> list[str]:

@@ -26,7 +26,7 @@ function channelView(view, place, { model, layer }, data, block) {
       element(
         "div.numbers",
         {},
-        statistics(place, data, row),
+        statistics(place, layer, data, row),
         ascent(data, block, inBlock, seed, variant),
       ),
       element(
@@ -74,15 +74,17 @@ function portrait(layer, data, row, seed, variant) {
   const [width, height] = data.image;
   const made = thumbnail(layer, data, row, options);
   made.classList.add("portrait");
-  made.style.setProperty("--aspect", `${width / height}`);
   if (!data.large || !hasImage(word)) return made;
   const source = layerAtlas.address(`${layer.folder}/image-${row}-${seed}-${variant}.jpg`);
   made.removeAttribute("role");
   made.removeAttribute("aria-label");
-  const words = `${data.labels[row]}, seed ${data.seeds[seed]}${word === "ok" ? "" : `, ${word}`}`;
+  const words = [data.labels[row], called(data, seed, variant), word === "ok" ? "" : word].filter(Boolean).join(", ");
   made.append(element("img", { src: source, alt: words, width, height }));
   return made;
 }
+
+// What sets an image apart from others of its channel: seed 7, negative.
+const called = (data, seed, variant) => [`seed ${data.seeds[seed]}`, data.variants[variant]].filter(Boolean).join(", ");
 
 // All images of the channel, if there are several: a row per seed, a column per variant.
 function others(place, layer, data, row, seed, variant) {
@@ -108,17 +110,18 @@ function others(place, layer, data, row, seed, variant) {
 
 // --- numbers --------------------------------------------------------------------------------------
 
-function statistics(place, data, row) {
-  const lines = data.statistics.map(({ name, meaning }) => {
+function statistics(place, layer, data, row) {
+  const { seed, variant } = place.options;
+  const lines = data.statistics.map(({ name, meaning, ranked }) => {
     const values = column(data, name, place.options);
-    const rank = rankOf(values, row);
-    const address = route({ model: place.model, layer: place.layer, options: { sort: name } });
+    const rank = ranked ? rankOf(values, row) : null;
+    const address = route({ model: place.model, layer: place.layer, options: { sort: name, seed, variant } });
     return element(
       "tr",
       {},
       element("th", { scope: "row" }, element("a", { href: address, title: meaning }, worded(name))),
       element("td", {}, brief(values[row])),
-      element("td", {}, rank === null ? null : rankMark(rank)),
+      element("td", {}, rank === null ? null : rankMark(rank, layer)),
     );
   });
   return section(
@@ -129,25 +132,37 @@ function statistics(place, data, row) {
       element(
         "thead.unseen",
         {},
-        element("tr", {}, ...["Statistic", "Value", "Rank in the layer"].map((words) => element("th", { scope: "col" }, words))),
+        element("tr", {}, ...["Statistic", "Value", "Rank"].map((words) => element("th", { scope: "col" }, words))),
       ),
       element("tbody", {}, ...lines),
     ),
   );
 }
 
-// What share of the other channels has less, equal ones counted by half; null if all are equal.
+// How many of the channels that have a value have less, as much, and more; null if all are equal.
 function rankOf(values, row) {
   const known = values.filter((value) => value !== null);
   if (values[row] === null || known.every((value) => value === known[0])) return null;
   const below = known.filter((value) => value < values[row]).length;
-  const equal = known.filter((value) => value === values[row]).length - 1;
-  return (below + equal / 2) / (known.length - 1);
+  const above = known.filter((value) => value > values[row]).length;
+  return { below, above, equal: known.length - below - above - 1 };
 }
 
-function rankMark(rank) {
-  const words = `more than ${Math.round(100 * rank)} % of the channels`;
-  return element("span.rank", { role: "img", "aria-label": words, title: words, "--rank": rank });
+function rankMark(rank, layer) {
+  const words = rankWords(rank, layer);
+  const along = (rank.below + rank.equal / 2) / (rank.below + rank.equal + rank.above);
+  return element("span.rank", { role: "img", "aria-label": words, title: words, "--rank": along });
+}
+
+function rankWords({ below, equal, above }, layer) {
+  const others = below + equal + above;
+  const where = layer.channels < (layer.of ?? layer.channels) ? " in this atlas" : "";
+  if (below && above) {
+    const as = equal ? `, equal to ${equal.toLocaleString("en")}` : "";
+    return `larger than ${below.toLocaleString("en")} of ${counted(others, `other ${layer.noun}`)}${where}${as}`;
+  }
+  const end = `the ${below ? "largest" : "smallest"} of ${counted(others + 1, layer.noun)}${where}`;
+  return equal ? `${end}, as ${equal === 1 ? "is 1 other" : `are ${equal.toLocaleString("en")} others`}` : end;
 }
 
 function ascent(data, block, inBlock, seed, variant) {
@@ -164,32 +179,40 @@ const TITLES = { top: "Photographs that excite it most", bottom: "Photographs th
 function evidence(layer, data, block, row, inBlock) {
   const facts = data.photographs;
   if (!facts) return [];
-  const told = block.photographs[inBlock];
+  const found = block.photographs[inBlock];
+  if (found.constant !== null) {
+    const words = `All photographs excite it alike (${brief(found.constant)}): none stands out.`;
+    return [section("Photographs", element("p.note", {}, words))];
+  }
   return ["top", "bottom"]
-    .filter((end) => told[end] && told[end].count)
-    .map((end) => section(TITLES[end], photographs(layer, facts, told[end], end, row)));
+    .filter((end) => found[end] && found[end].length)
+    .map((end) => section(TITLES[end], photographs(layer, facts, found[end], end, row), tied(found[end])));
 }
 
-function photographs(layer, facts, told, end, row) {
+// Photographs of one score are in no order, and there may be more of them.
+function tied(slots) {
+  const [first] = slots;
+  if (slots.length < 2 || first.score === null || !slots.every((each) => each.score === first.score)) return null;
+  return element("p.note", {}, "All of these excite it alike; others may as well.");
+}
+
+function photographs(layer, facts, slots, end, row) {
   const source = layerAtlas.address(`${layer.folder}/photographs-${row}.jpg`);
-  const cut = (place, kind, words) => {
+  const count = facts.across * facts.rows.length;
+  const cut = (slot, kind, words) => {
     const made = element("span.photograph", { role: "img", "aria-label": words, title: words });
-    made.style.backgroundImage = `url("${source}")`;
-    made.style.backgroundSize = `${100 * facts.across}% ${100 * facts.rows.length}%`;
-    const down = facts.rows.indexOf(kind);
-    made.style.backgroundPosition = `${part(place, facts.across)}% ${part(down, facts.rows.length)}%`;
+    const place = facts.rows.indexOf(kind) * facts.across + slot;
+    lay(made, [part(source, place, count, facts.across)]);
     return made;
   };
-  const figures = Array.from({ length: told.count }, (_, place) => {
-    const path = told.path ? told.path[place] : `photograph ${place + 1}`;
-    const value = told.score ? brief(told.score[place]) : "";
-    const salient = end === "top" && facts.rows.includes("saliency");
+  const figures = slots.map(({ slot, path, score, salient }) => {
+    const name = path || `photograph ${slot + 1}`;
     return element(
       "li",
       {},
-      cut(place, end, path),
-      salient ? cut(place, "saliency", `What counts in ${path}`) : null,
-      element("span.caption", {}, element("span.quiet", {}, value)),
+      cut(slot, end, name),
+      salient ? cut(slot, "saliency", `What counts in ${name}`) : null,
+      element("span.caption", {}, element("span.quiet", {}, score === null ? "" : brief(score))),
     );
   });
   return element("ul.photographs", {}, ...figures);
@@ -197,9 +220,17 @@ function photographs(layer, facts, told, end, row) {
 
 // --- other channels -------------------------------------------------------------------------------
 
+// Compared are the images that stand for their channels, whichever image of this one is looked at.
 function alike(place, layer, data, block, inBlock) {
-  const rows = block.similar[inBlock];
-  if (!rows.length) return [];
+  const { rows, cosine, best } = block.similar[inBlock];
+  if (best === null) return [];
+  const title = "Similar by response";
+  if (!rows.length) {
+    const words = `No ${layer.noun} is similar (best cosine: ${best.toFixed(2)}).`;
+    return [section(title, element("p.note", {}, words))];
+  }
+  const lead = called(data, data.lead[block.first + inBlock], 0);
+  const note = `Cosine of the layer’s responses to the images, here that of ${lead}; ${data.similar} or more.`;
   const links = rows.map((row, n) =>
     element(
       "li",
@@ -207,56 +238,41 @@ function alike(place, layer, data, block, inBlock) {
       element(
         "a.tile",
         { href: route({ ...place, channel: data.channels[row] }) },
-        thumbnail(layer, data, row, { variant: place.options.variant }),
+        thumbnail(layer, data, row, {}),
         element(
           "span.caption",
           {},
           element("span.label", {}, data.labels[row]),
-          element("span.quiet", {}, block.cosine[inBlock][n].toFixed(2)),
+          element("span.quiet", {}, cosine[n].toFixed(2)),
         ),
       ),
     ),
   );
-  return [section("Most similar by response", element("ul.alike", {}, ...links))];
+  return [section(title, element("ul.alike", {}, ...links), element("p.note", {}, note))];
 }
 
-// The channel of this number in other layers: those of the same block first, then the rest.
+// The channel of this number in the same layer of other networks of one architecture: between other
+// layers a number relates nothing.
 function elsewhere(place, model, layer) {
   const { channel } = place;
-  const parent = (name) => name.split(".").slice(0, -1).join(".");
-  const near = (each) => parent(each.name) === parent(layer.name) && parent(layer.name) !== "";
-  const here = model.layers.filter((each) => each !== layer && holds(each, channel));
-  const models = layerAtlas.known("index").models.filter((each) => each !== model);
-  const same = models.flatMap((other) =>
-    other.layers
-      .filter((each) => each.name === layer.name && holds(each, channel))
-      .map((each) => [other, each]),
-  );
-  const groups = [
-    [`In ${parent(layer.name)}`, here.filter(near).map((each) => [model, each])],
-    [here.some(near) ? "In other layers" : "", here.filter((each) => !near(each)).map((each) => [model, each])],
-    ["In other models", same],
-  ].filter(([, list]) => list.length);
-  if (!groups.length) return [];
-  const lines = groups.flatMap(([title, list]) => [
-    title ? element("h3", {}, title) : null,
-    element(
-      "ul.elsewhere",
-      {},
-      ...list.map(([other, each]) =>
-        element(
-          "li",
-          {},
-          element(
-            "a",
-            { href: route({ model: other.name, layer: each.name, channel }) },
-            other === model ? each.name : `${other.name} ${each.name}`,
-          ),
-        ),
+  if (!["channel", "class"].includes(layer.noun)) return [];
+  const matches = (each) =>
+    ["name", "type", "of", "noun"].every((key) => each[key] === layer[key]) && holds(each, channel);
+  const links = layerAtlas
+    .known("index")
+    .models.filter((each) => each !== model && each.architecture === model.architecture)
+    .flatMap((other) => other.layers.filter(matches).map((each) => [other, each]))
+    .map(([other, each]) =>
+      element(
+        "li",
+        {},
+        element("a", { href: route({ model: other.name, layer: each.name, channel }) }, other.name),
+        element("span.quiet", {}, other.weights === model.weights ? " same weights" : " other weights"),
       ),
-    ),
-  ]);
-  return [section(`Channel ${channel} elsewhere`, ...lines.filter(Boolean))];
+    );
+  if (!links.length) return [];
+  const title = `${layer.noun === "class" ? "Class" : "Channel"} ${channel} in networks of the same architecture`;
+  return [section(title, element("ul.elsewhere", {}, ...links))];
 }
 
 const holds = (layer, channel) => (layer.some ? layer.some.includes(channel) : channel < layer.channels);

@@ -13,7 +13,10 @@ function curve(steps, traces, chosen) {
       .filter(Boolean)
       .join(" ");
   const own = traces[chosen];
-  const ends = [own.find((value) => value !== null) ?? null, own.findLast((value) => value !== null) ?? null];
+  const made = own.map((value, place) => ({ value, step: steps[place] })).filter(({ value }) => value !== null);
+  const said = made.length
+    ? `from ${brief(made[0].value)} at step ${made[0].step} to ${brief(made.at(-1).value)} at step ${made.at(-1).step}`
+    : "none of this seed";
   const rest = traces.filter((_, place) => place !== chosen);
   return drawn(
     "svg",
@@ -21,14 +24,14 @@ function curve(steps, traces, chosen) {
       viewBox: `0 0 ${CURVE.width} ${CURVE.height}`,
       class: "curve",
       role: "img",
-      "aria-label": `Objective during ascent: from ${brief(ends[0])} to ${brief(ends[1])} in ${steps.at(-1)} steps`,
+      "aria-label": `Objective during ascent: ${said}`,
     },
     drawn("line", { x1: x(steps[0]), x2: x(steps.at(-1)), y1: y(low), y2: y(low), class: "axis" }),
     ...rest.map((trace) => drawn("polyline", { points: line(trace), class: "other" })),
     drawn("polyline", { points: line(own), class: "own" }),
     words(x(steps[0]), CURVE.height - 3, "start", `step ${steps[0]}`),
     words(x(steps.at(-1)), CURVE.height - 3, "end", String(steps.at(-1))),
-    ends[1] === null ? "" : words(CURVE.width - CURVE.right + 5, y(ends[1]) + 4, "start", brief(ends[1])),
+    made.length ? words(CURVE.width - CURVE.right + 5, y(made.at(-1).value) + 4, "start", brief(made.at(-1).value)) : "",
   );
 }
 

@@ -23,17 +23,25 @@ function drawn(tag, attributes = {}, ...children) {
   return made;
 }
 
-// A number in three digits: 0.0312, 14.0, 1,830.
+// A number in three digits: 0.0312, 14.1, 1,830, 3.40e+38. Whole numbers in full, but for those so large
+// that a float32 has fewer digits than would be written.
 function brief(value) {
   if (value === null || value === undefined) return "–";
-  if (Number.isInteger(value)) return value.toLocaleString("en");
   const size = Math.abs(value);
+  if (Number.isInteger(value) && size < 1e7) return value.toLocaleString("en");
   if (size >= 1e5 || size < 1e-4) return value.toExponential(2);
-  if (size >= 1000) return Math.round(value).toLocaleString("en");
+  if (Math.round(size) >= 1000) return Math.round(value).toLocaleString("en");
   return value.toPrecision(3);
 }
 
-const share = (part) => (part < 0.0005 ? "<0.1 %" : `${(100 * part).toFixed(1)} %`);
+// Rounding makes neither nothing nor everything of a part.
+function share(part) {
+  if (part > 0 && part < 0.0005) return "<0.1 %";
+  if (part < 1 && part > 0.9995) return ">99.9 %";
+  return `${(100 * part).toFixed(1)} %`;
+}
+
+const pixels = ([width, height]) => `${width} × ${height} px`;
 
 // `dataset/mean` and `activation_robust` in words.
 function worded(name) {
@@ -41,4 +49,12 @@ function worded(name) {
   return words.startsWith("dataset/") ? `photographs: ${words.slice(8)}` : words;
 }
 
-const counted = (n, word) => `${n.toLocaleString("en")} ${word}${n === 1 ? "" : "s"}`;
+const plural = (word) => (word.endsWith("s") ? `${word}es` : `${word}s`);
+const counted = (n, word) => `${n.toLocaleString("en")} ${n === 1 ? word : plural(word)}`;
+
+// What a layer's images are for, and of how many where that is known: 8 of 512 channels, 5 directions.
+function amount(layer, shown = layer.channels) {
+  if (layer.noun === "whole layer") return layer.noun;
+  const all = layer.of ?? layer.channels;
+  return shown < all ? `${shown.toLocaleString("en")} of ${counted(all, layer.noun)}` : counted(all, layer.noun);
+}

@@ -8,17 +8,19 @@ function gridView(view, place, { model, layer }, data) {
   const rows = ordered(data, place.options);
   const wall = new Wall(layer, data, rows, place);
   const few = rows.length < data.channels.length;
-  const many = `${few ? `${rows.length.toLocaleString("en")} of ` : ""}${counted(data.channels.length, "channel")}`;
+  const many = `${few ? `${rows.length.toLocaleString("en")} of ` : ""}${counted(data.channels.length, layer.noun)}`;
+  const shape = layer.shape.length ? `activations ${layer.shape.join(" × ")}` : "";
   view.append(
     element(
       "div.heading",
       {},
       element("h1", {}, layer.name),
-      element("p.facts", {}, [layer.type, layer.shape.join(" × "), layer.recipe].filter(Boolean).join(" · ")),
+      element("p.facts", {}, [layer.type, shape, layer.recipe].filter(Boolean).join(" · ")),
+      element("p.facts", {}, [layer.targets, model.about].filter(Boolean).join(" · ")),
     ),
-    toolbar(place, data, wall),
+    toolbar(place, layer, data, wall),
     element("p.count", { role: "status" }, many),
-    rows.length ? wall.list : element("p.notice", {}, "No channel is like that."),
+    rows.length ? wall.list : element("p.notice", {}, `No ${layer.noun} is like that.`),
   );
   wall.start();
   return wall;
@@ -187,7 +189,7 @@ class Wall {
 
 // --- what the grid can be told --------------------------------------------------------------------
 
-function toolbar(place, data, wall) {
+function toolbar(place, layer, data, wall) {
   const { options } = place;
   const go = (changes) => location.assign(route({ ...place, options: { ...options, ...changes } }));
   const names = data.statistics.map((each) => each.name);
@@ -197,7 +199,7 @@ function toolbar(place, data, wall) {
   return element(
     "div.toolbar",
     { role: "group", "aria-label": "Order and filters" },
-    pick("Sort", "sort", [["", "channel"], ...names.map((name) => [name, worded(name)])]),
+    pick("Sort", "sort", [["", layer.noun], ...names.map((name) => [name, worded(name)])]),
     element(
       "button.plain",
       {
@@ -210,7 +212,7 @@ function toolbar(place, data, wall) {
       upwards(options) ? "↑" : "↓",
     ),
     data.seeds.length > 1
-      ? pick("Seed", "seed", [["", "best"], ...data.seeds.map((seed) => [String(seed), String(seed)])])
+      ? pick("Seed", "seed", [["", data.leads], ...data.seeds.map((seed) => [String(seed), String(seed)])])
       : null,
     data.variants.length > 1
       ? pick("Variant", "variant", data.variants.map((name, n) => [n ? name : "", name]))

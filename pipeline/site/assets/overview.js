@@ -6,7 +6,8 @@ function overview(view, place, { model: only }) {
   const models = only ? [only] : index.models;
   const layers = models.reduce((sum, model) => sum + model.layers.length, 0);
   const channels = models.flatMap((model) => model.layers).reduce((sum, each) => sum + each.channels, 0);
-  const facts = [counted(layers, "layer"), counted(channels, "channel")];
+  const nouns = new Set(models.flatMap((model) => model.layers).map((each) => each.noun));
+  const facts = [counted(layers, "layer"), counted(channels, nouns.size === 1 ? [...nouns][0] : "target")];
   if (models.length > 1) facts.unshift(counted(models.length, "model"));
   view.append(
     element(
@@ -22,7 +23,9 @@ function overview(view, place, { model: only }) {
 function stack(model, named) {
   const about = [
     model.source === model.name ? "" : model.source,
-    model.size ? `${model.size} px` : "",
+    model.about,
+    model.size ? `network input ${pixels([model.size, model.size])}` : "",
+    `images ${[...new Set(model.layers.map((layer) => pixels(layer.image)))].join(", ")}`,
     model.weights ? `weights ${model.weights.slice(0, 12)}` : "",
   ].filter(Boolean);
   return element(
@@ -37,12 +40,15 @@ function stack(model, named) {
   );
 }
 
-// The forward pass as a line, each layer as long as its share of FLOPs.
+// The forward pass as a line, each layer as long as its share of FLOPs. A layer within another one is
+// part of that one's share, and has no length of its own.
 function spectrum(model) {
-  const shares = model.layers.map((layer) => layer.share || 0);
+  const within = (layer) => model.layers.some((each) => layer.name.startsWith(`${each.name}.`));
+  const outer = model.layers.filter((layer) => !within(layer));
+  const shares = outer.map((layer) => layer.share || 0);
   const rest = Math.max(0, 1 - shares.reduce((sum, each) => sum + each, 0));
   if (!shares.some(Boolean)) return null;
-  const parts = model.layers.map((layer, place) =>
+  const parts = outer.map((layer, place) =>
     element("span", { "--share": shares[place], title: `${layer.name} ${share(shares[place])}` }),
   );
   return element(
@@ -56,7 +62,6 @@ function spectrum(model) {
 function floor(model, layer) {
   const largest = Math.max(...model.layers.map((each) => each.share || 0), 1e-9);
   const [width, height] = layer.strip.tile;
-  const few = layer.channels < layer.of ? `${layer.channels.toLocaleString("en")} of ${layer.of.toLocaleString("en")}` : layer.of.toLocaleString("en");
   return element(
     "li",
     {},
@@ -67,14 +72,14 @@ function floor(model, layer) {
         "span.who",
         {},
         element("span.name", {}, layer.name),
-        element("span.quiet", {}, `${layer.type} · ${layer.shape.join(" × ")}`),
+        element("span.quiet", {}, [layer.type, layer.shape.join(" × ")].filter(Boolean).join(" · ")),
       ),
       element(
         "span.strip",
         { "--aspect": width / height },
         element("img", {
           src: layerAtlas.address(`${layer.folder}/strip.jpg`),
-          alt: `Images of ${counted(layer.strip.count, "channel")}`,
+          alt: `Images of ${counted(layer.strip.count, layer.noun)}`,
           loading: "lazy",
           decoding: "async",
           width: layer.strip.count * width,
@@ -84,7 +89,7 @@ function floor(model, layer) {
       element(
         "span.share",
         {},
-        element("span.quiet", {}, `${few} channels`),
+        element("span.quiet", {}, amount(layer)),
         layer.share === null
           ? null
           : element(

@@ -23,7 +23,7 @@ function layersCalled(name, number) {
       if (score === null || (number && !holds(layer, channel))) continue;
       const address = route({ model: model.name, layer: layer.name, channel });
       const words = number ? `${layer.name}:${number}` : layer.name;
-      found.push([score, [words, number ? model.name : `${model.name} · ${counted(layer.channels, "channel")}`, address]]);
+      found.push([score, [words, number ? model.name : `${model.name} · ${counted(layer.channels, layer.noun)}`, address]]);
     }
   }
   return found.sort((a, b) => a[0] - b[0]).map(([, meaning]) => meaning);
@@ -48,8 +48,8 @@ function channelsHere(wanted, place, target) {
     const label = data.labels[row].toLowerCase();
     const exact = String(data.channels[row]) === wanted || label === wanted;
     const named = /[^\d+]/.test(label) && label.includes(wanted);
-    if (exact) found.unshift([data.labels[row], `channel of ${target.layer.name}`, address(row)]);
-    else if (named) found.push([data.labels[row], `channel of ${target.layer.name}`, address(row)]);
+    if (exact) found.unshift([data.labels[row], `${target.layer.noun} of ${target.layer.name}`, address(row)]);
+    else if (named) found.push([data.labels[row], `${target.layer.noun} of ${target.layer.name}`, address(row)]);
   }
   return found;
 }

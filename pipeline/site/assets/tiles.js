@@ -64,6 +64,7 @@ function thumbnail(layer, data, row, options) {
   const made = element("span.picture", {
     role: "img",
     "aria-label": `${data.labels[row]}${word === "ok" ? "" : `, ${word}`}`,
+    "--aspect": data.image[0] / data.image[1],
   });
   if (word !== "ok") made.append(element("span.fate", { "aria-hidden": "true" }, word));
   if (hasImage(word)) showTile(made, layer, data, row, options);

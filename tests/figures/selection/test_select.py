@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from atlases import FAMILIES, made_up
+from atlases import FAMILIES, add_photographs, made_up
 from toys import make_recipe
 
 from pipeline import open_atlas
@@ -36,7 +37,7 @@ def test_channels_by_number(layer: Layer, selection: Any, channels: list[int]) -
 
 def test_the_top_and_the_bottom_of_a_statistic(layer: Layer, activations: dict[int, float]) -> None:
     ranked = sorted(activations, key=lambda channel: -activations[channel])
-    assert chosen(layer, {"top": 5}) == ranked[:5]
+    assert chosen(layer, {"top": 5, "by": "activation"}) == ranked[:5]
     assert chosen(layer, {"bottom": 3, "by": "activation"}) == ranked[::-1][:3]
     assert 7 not in chosen(layer, {"top": 39})  # has no image, so it comes last
 
@@ -54,11 +55,21 @@ def test_representatives_are_of_all_families(layer: Layer) -> None:
     assert len(found) == FAMILIES
 
 
-def test_the_most_diverse_are_of_all_families_and_the_strongest_is_first(
-    layer: Layer, activations: dict[int, float]
-) -> None:
+def test_by_default_channels_are_ranked_by_what_compares_them(tmp_path: Path) -> None:
+    file = made_up(tmp_path, {"a": 12})
+    layer = open_atlas(file)["toy/a"]
+    best = np.argsort(-layer["selectivity"][:, 0], kind="stable").tolist()
+    assert chosen(layer, {"top": 4}) == best[:4]
+    assert chosen(layer, {"bottom": 4}) == best[::-1][:4]
+    layer.group.file.close()
+    add_photographs(file)
+    layer = open_atlas(file)["toy/a"]
+    assert chosen(layer, {"top": 4}) == np.argsort(-layer["agreement"][:, 0])[:4].tolist()
+
+
+def test_the_most_diverse_are_of_all_families_and_the_first_ranks_first(layer: Layer) -> None:
     found = chosen(layer, {"diverse": FAMILIES})
-    assert found[0] == max(set(activations) - {3}, key=lambda channel: activations[channel])
+    assert found[0] == chosen(layer, {"top": 1})[0]
     assert {channel % FAMILIES for channel in found} == set(range(FAMILIES))
 
 

@@ -41,8 +41,8 @@ def groups(**named: Any) -> tuple[Group, ...]:
 def test_groups_are_told_with_their_channels_or_how_these_were_chosen(atlas: Atlas) -> None:
     named = groups(curves=[9, 3], rest="4:8", best={"bottom": 1}, odd={"random": 1, "seed": 5})
     assert told(atlas, bracket_words, groups=named) == (
-        "Brackets: curves (3, 9); rest (4–7); best (those of smallest activation); "
-        "odd (chosen at random (seed 5))."
+        "Brackets: curves (3, 9); rest (4–7); best (those of smallest selectivity); "
+        "odd (drawn at random (seed 5))."
     )
     # Of several layers, those that are in any of them.
     assert told(atlas, bracket_words, groups=groups(all="10:20")) == "Brackets: all (10–19)."
@@ -57,14 +57,20 @@ def test_clusters_are_told_by_their_number(atlas: Atlas) -> None:
 def test_methods_tell_what_groups_need_to_be_made_again(atlas: Atlas) -> None:
     named = groups(few=[1], some={"diverse": 3}, more={"top": 1})
     words = told(atlas, bracket_methods, groups=groups(few=[1], some="4:7"))
-    assert words == "Brackets: few (1); some (4–6)."
+    assert words == (
+        "Brackets: few (1); some (4–6). They are 8 channels of toy (4 of a, 4 of b), among all "
+        "channels."
+    )
     with_ways = told(atlas, bracket_methods, groups=named[:2])
     assert "some (those most unlike each other)" in with_ways
     assert with_ways.count("Gonzalez 1985") == with_ways.count("Likeness of two") == 1
     ordered = told(atlas, bracket_methods, groups=groups(few=[1, 2]), order="similarity")
     assert "Channels of each group were clustered by average linkage" in ordered
     single = told(atlas, bracket_methods, channels={"top": 2})
-    assert single == "Channels shown are those of largest activation."
+    assert single == (
+        "Shown: 4 channels of toy (2 of a, 2 of b), those of largest selectivity in each layer, "
+        "among all channels."
+    )
 
 
 def test_an_order_is_told_as_that_of_each_group() -> None:

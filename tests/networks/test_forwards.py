@@ -5,12 +5,20 @@ from itertools import chain
 
 import pytest
 import torch
-from nets import NETWORKS, SIZE, captured_by_hand, described, every_network, has_hooks, plain
+from nets import (
+    NETWORKS,
+    SIZE,
+    captured_by_hand,
+    described,
+    every_network,
+    forward_to,
+    has_hooks,
+    plain,
+)
 from torch import Tensor, nn
 from toys import example, layer_of, pointwise, random_network
 
 from pipeline.networks.describe import describe_layers
-from pipeline.networks.truncate import truncate
 
 
 @every_network
@@ -19,7 +27,7 @@ def test_captured_activation_is_what_the_layer_returned(make: Callable[[], nn.Mo
     for batch, seed in ((1, 0), (3, 1)):
         x = example(SIZE, batch, seed)
         for layer in described(network).values():
-            forward = truncate(network, [layer], example(SIZE))
+            forward = forward_to(network, [layer], example(SIZE))
             (seen,) = forward(x.clone())
             assert seen.shape[:2] == (batch, layer.n_channels), layer.name
             assert torch.equal(seen, captured_by_hand(network, layer, x.clone())), layer.name
@@ -33,7 +41,7 @@ def test_gradient_through_the_capture_is_that_of_the_network(
     network = make()
     for layer in described(network).values():
         x = example(SIZE, 2).requires_grad_()
-        (seen,) = truncate(network, [layer], example(SIZE))(x * 1)
+        (seen,) = forward_to(network, [layer], example(SIZE))(x * 1)
         (gradient,) = torch.autograd.grad(seen[:, 0].sum(), x)
         assert gradient.abs().sum() > 0, layer.name
 
@@ -41,7 +49,7 @@ def test_gradient_through_the_capture_is_that_of_the_network(
 def test_other_image_sizes_pass_through_the_capture() -> None:
     network = plain()
     layer = layer_of(network, "3", SIZE)
-    assert truncate(network, [layer], example(SIZE))(example(24))[0].shape == (1, 4, 20 * 20)
+    assert forward_to(network, [layer], example(SIZE))(example(24))[0].shape == (1, 4, 20 * 20)
 
 
 class Bomb(nn.Module):
@@ -78,7 +86,7 @@ class Asserts(nn.Module):
 def test_nothing_beyond_the_layer_runs(before: list[nn.Module], after: list[nn.Module]) -> None:
     counted = pointwise([[1.0, 0.0, 0.0]])
     network = random_network(nn.Conv2d(3, 3, 3), *before, counted, *after)
-    responses = truncate(network, [layer_of(network, "0")], example(SIZE))
+    responses = forward_to(network, [layer_of(network, "0")], example(SIZE))
     calls = []
     handle = counted.register_forward_hook(lambda *_: calls.append(1))
     responses(example(SIZE))
@@ -103,7 +111,7 @@ class Aside(nn.Module):
 
 def test_what_the_layer_does_not_need_is_left_out_where_tracing_works() -> None:
     network = Aside().eval()
-    responses = truncate(network, [layer_of(network, "conv")], example(SIZE))
+    responses = forward_to(network, [layer_of(network, "conv")], example(SIZE))
     calls = []
     handle = network.aside.register_forward_hook(lambda *_: calls.append(1))
     responses(example(SIZE))
@@ -128,7 +136,7 @@ def test_layer_that_returns_a_tuple_is_traced_too(monkeypatch: pytest.MonkeyPatc
     # As the workbench has it: else attention takes another way where a hook looks at it.
     monkeypatch.setattr("torch.backends.mha._is_fastpath_enabled", False)
     network = AttendsAside().eval().requires_grad_(False)
-    responses = truncate(network, [layer_of(network, "attention")], example(SIZE))
+    responses = forward_to(network, [layer_of(network, "attention")], example(SIZE))
     calls = []
     handle = network.aside.register_forward_hook(lambda *_: calls.append(1))
     assert responses(example(SIZE, 2))[0].shape == (2, 3, SIZE * SIZE)
@@ -140,7 +148,7 @@ def test_exceptions_of_the_network_come_out_and_leave_no_hooks() -> None:
     wire: list[bool] = []
     network = random_network(nn.Conv2d(3, 3, 3), Untraceable(), Bomb(wire), nn.Conv2d(3, 2, 3))
     layer = layer_of(network, "3")
-    responses = truncate(network, [layer], example(SIZE))
+    responses = forward_to(network, [layer], example(SIZE))
     wire.append(True)
     with pytest.raises(RuntimeError, match="the network's own mistake"):
         responses(example(SIZE))
@@ -155,7 +163,7 @@ def test_exceptions_of_the_network_come_out_and_leave_no_hooks() -> None:
 def test_input_of_the_wrong_kind_raises(make: Callable[[], nn.Module]) -> None:
     network = make()
     name = next(name for name in chain(["3", "0.then"]) if name in described(network))
-    responses = truncate(network, [layer_of(network, name)], example(SIZE))
+    responses = forward_to(network, [layer_of(network, name)], example(SIZE))
     with pytest.raises(RuntimeError, match="channels"):
         responses(torch.zeros(1, 5, SIZE, SIZE))
     assert not has_hooks(network)

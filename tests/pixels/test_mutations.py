@@ -1,0 +1,419 @@
+"""The tests of pictures fail where code is wrong: a line changed at a time, as people err."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.pixels import test_evidence as evidence
+from tests.pixels import test_figure_images as figures
+from tests.pixels import test_films as films
+from tests.pixels import test_montages as montages
+from tests.pixels import test_plots as plots
+from tests.pixels.miscoded import miscoded
+
+pytestmark = pytest.mark.slow
+
+Check = Callable[[Path], None]
+"""A test, in a folder of its own; those of figures find a world in it."""
+
+
+def of_montage(check: Callable[[montages.Made], None], world: str) -> Check:
+    return lambda root: check(montages.made_in(root, montages.WORLDS[world]))
+
+
+def of_sheets(check: Callable[[evidence.Sheets], None], tallest: int = 12_000) -> Check:
+    def run(root: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            check(evidence.sheets_in(root, patch, tallest=tallest))
+
+    return run
+
+
+MONTAGE, FILMS = "pipeline.collate.montage", "pipeline.collate.films"
+SHEET, PAGES = "pipeline.collate.evidence_sheet", "pipeline.collate.evidence_pages"
+LAYOUT, DRAWING = "pipeline.collate.layout", "pipeline.collate.drawing"
+tiles_of, numbers_of = of_sheets(evidence.check_tiles), of_sheets(evidence.check_numbers)
+images_of, words_of = (
+    partial(of_montage, c) for c in (montages.check_images, montages.check_words)
+)
+
+COLLATED: dict[str, tuple[str, str, str, Check]] = {
+    "seed and variant swapped": (
+        MONTAGE,
+        "layout.tile_corner(row, piece.seed_index, variant)",
+        "layout.tile_corner(row, variant, piece.seed_index)",
+        images_of("grids of variants"),
+    ),
+    "rows and columns swapped": (
+        LAYOUT,
+        "row, column = divmod(position, self.columns)",
+        "column, row = divmod(position, self.columns)",
+        images_of("wide, of two bands"),
+    ),
+    "numbers from one": (
+        MONTAGE,
+        "target_label(recipe, view.layer, channel) for channel in channels",
+        "target_label(recipe, view.layer, channel + 1) for channel in channels",
+        words_of("variants"),
+    ),
+    "places for numbers": (
+        MONTAGE,
+        "target_label(recipe, view.layer, channel) for channel in channels",
+        "target_label(recipe, view.layer, i) for i, channel in enumerate(channels)",
+        words_of("variants"),
+    ),
+    "other bands": (
+        DRAWING,
+        "pixels[..., :3]",
+        "pixels[..., 1:4]",
+        images_of("smaller, of five bands"),
+    ),
+    "red and blue": (
+        DRAWING,
+        "[pixels, np.zeros_like(pixels[..., :1])]",
+        "[pixels[..., :1], np.zeros_like(pixels[..., :1]), pixels[..., 1:]]",
+        images_of("wide, of two bands"),
+    ),
+    "missing images left white": (
+        MONTAGE,
+        'np.isin(status, (STATUS["failed"], STATUS["missing"]))',
+        'np.isin(status, (STATUS["failed"],))',
+        images_of("seeds"),
+    ),
+    "names of seeds swapped": (
+        MONTAGE,
+        'numbered("seed", view.plan.seeds, layout.block)',
+        'numbered("seed", view.plan.seeds[::-1], layout.block)',
+        words_of("tall and grey"),
+    ),
+    "fates of the first seed": (
+        MONTAGE,
+        "else fates[place, grid]",
+        "else fates[place, 0]",
+        words_of("grids of seeds"),
+    ),
+    "titles of grids swapped": (
+        MONTAGE,
+        "enumerate(view.plan.seeds)",
+        "enumerate(view.plan.seeds[::-1])",
+        of_montage(montages.check_titles, "grids of seeds"),
+    ),
+    "images stretched": (
+        LAYOUT,
+        "round(side * length / max(image_size))",
+        "round(side)",
+        images_of("wide, of two bands"),
+    ),
+    "variants of films swapped": (
+        FILMS,
+        "enumerate(images.reshape(-1, *images.shape[-4:]))",
+        "enumerate(images.reshape(-1, *images.shape[-4:])[::-1])",
+        films.check_frames,
+    ),
+    "strips backwards": (
+        FILMS,
+        "layout.tile_corner(place))",
+        "layout.tile_corner(n - 1 - place))",
+        films.check_frames,
+    ),
+    "animations backwards": (
+        FILMS,
+        "in in_colour(film.frames))",
+        "in in_colour(film.frames)[::-1])",
+        films.check_frames,
+    ),
+    "steps shifted": (
+        FILMS,
+        'numbered("step", film.steps, layout.room)',
+        'numbered("step", [step + 1 for step in film.steps], layout.room)',
+        films.check_steps,
+    ),
+    "pages that repeat a row": (
+        SHEET,
+        "range(n_channels * i // n, ",
+        "range(n_channels * i // n - (i > 0), ",
+        of_sheets(evidence.check_tiles, tallest=900),
+    ),
+    "saliency below the next photograph": (
+        SHEET,
+        "grid.strongest.tiles + i)",
+        "grid.strongest.tiles + i + 1)",
+        tiles_of,
+    ),
+    "strongest for weakest": (
+        PAGES,
+        '_photographs(dataset, "bottom_jpeg"',
+        '_photographs(dataset, "top_jpeg"',
+        tiles_of,
+    ),
+    "photographs of the row before": (
+        PAGES,
+        "files = dataset[name][row]",
+        "files = dataset[name][row - 1]",
+        tiles_of,
+    ),
+    "maps over other photographs": (
+        PAGES,
+        "zip(strongest, maps, strict=False)",
+        "zip(strongest[::-1], maps, strict=False)",
+        tiles_of,
+    ),
+    "frames of the row before": (
+        PAGES,
+        'dataset["top_view_box"][row',
+        'dataset["top_view_box"][row - 1',
+        tiles_of,
+    ),
+    "overlays not faded": (
+        "pipeline.collate.overlay",
+        "faded = FADED * grey + (1.0 - FADED) * PAPER",
+        "faded = (1.0 - FADED) * grey + FADED * PAPER",
+        tiles_of,
+    ),
+    "numbers of the row before": (
+        PAGES,
+        'int(group["channel"][row])',
+        'int(group["channel"][row - 1])',
+        numbers_of,
+    ),
+    "facts of the first seed": (
+        PAGES,
+        "{name: group[name][row, seed]",
+        "{name: group[name][row, 0]",
+        numbers_of,
+    ),
+}
+
+
+@pytest.mark.parametrize("mutation", COLLATED.values(), ids=COLLATED)
+def test_wrong_code_of_montages_films_and_sheets_is_noticed(
+    mutation: tuple[str, str, str, Check], tmp_path: Path
+) -> None:
+    module, old, new, check = mutation
+    with miscoded(module, old, new), pytest.raises(AssertionError):
+        check(tmp_path)
+
+
+IMAGES, SELECTION = "pipeline.figures.images", "pipeline.figures.selection"
+PLOTS = "pipeline.figures.plots"
+SEEDS_DOWN = partial(figures.check_axes, axes=figures.AXES["seeds down"])
+STEPS = partial(figures.check_axes, axes=figures.AXES["steps of seeds"])
+VARIANTS = partial(figures.check_axes, axes=figures.AXES["seeds of variants"])
+BY_CLIPPED = partial(figures.check_order, statistic="clipped")
+
+OF_IMAGES: dict[str, tuple[str, str, str, Callable[[figures.World], None], str]] = {
+    "always the first seed": (
+        f"{IMAGES}.axes",
+        "seed = shown.seed_of(channel) if at.seed is None else at.seed",
+        "seed = shown.layer.seeds[0] if at.seed is None else at.seed",
+        figures.check_wrapped,
+        "squares",
+    ),
+    "photographs that excite least": (
+        f"{IMAGES}.page",
+        "shot.layer.photographs(shot.channel)",
+        "shot.layer.photographs(shot.channel)[::-1]",
+        figures.check_wrapped,
+        "squares",
+    ),
+    "marks of the dead left out": (
+        f"{IMAGES}.content",
+        'names[-1] += MARKS.get(shot.fate, "")',
+        'names[-1] += ""',
+        figures.check_wrapped,
+        "squares",
+    ),
+    "seeds misnamed": (
+        f"{IMAGES}.content",
+        'f"seed {shot.seed}"',
+        'f"seed {5 - shot.seed}"',
+        SEEDS_DOWN,
+        "tall",
+    ),
+    "the finished image for all steps": (
+        f"{IMAGES}.axes",
+        "self.variant, self.step)",
+        "self.variant, None)",
+        STEPS,
+        "tall",
+    ),
+    "the first of all variants": (
+        f"{IMAGES}.axes",
+        "self.seed, self.variant, self.step)",
+        "self.seed, None, self.step)",
+        VARIANTS,
+        "tall",
+    ),
+    "images that were not made are black": (
+        f"{IMAGES}.axes",
+        'if self.fate in ("failed", "missing"):',
+        'if self.fate in ("failed",):',
+        SEEDS_DOWN,
+        "tall",
+    ),
+    "pages that repeat a row": (
+        f"{IMAGES}.grid",
+        "rows.append(Row(section, first, count, start, y, above))",
+        "rows.append(Row(section, first - bool(found), count, start, y, above))",
+        figures.check_pages,
+        "squares",
+    ),
+    "largest for smallest": (
+        f"{SELECTION}.select",
+        "(1 if lowest else -1)",
+        "(-1 if lowest else 1)",
+        BY_CLIPPED,
+        "squares",
+    ),
+    "orders by the first seed": (
+        f"{SELECTION}.shown",
+        "chosen = array[self._rows, self._seed_indices]",
+        "chosen = array[:, 0]",
+        BY_CLIPPED,
+        "squares",
+    ),
+    "told of the first seed": (
+        f"{IMAGES}.content",
+        "layer.place(shot.channel, shot.seed, shot.variant)",
+        "layer.place(shot.channel, None, shot.variant)",
+        BY_CLIPPED,
+        "squares",
+    ),
+    "brackets over the first alone": (
+        f"{IMAGES}.brackets",
+        "right = grid.strip_left(places[-1]) + grid.strip_width",
+        "right = grid.strip_left(places[0]) + grid.strip_width",
+        figures.check_groups,
+        "squares",
+    ),
+    "upside down": (
+        "pipeline.figures.paper.sheet",
+        'origin="upper"',
+        'origin="lower"',
+        SEEDS_DOWN,
+        "tall",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, figures.World]:
+    root = tmp_path_factory.mktemp("worlds")
+    return {
+        "squares": figures.world_in(root / "squares", (40, 40), 3),
+        "tall": figures.world_in(root / "tall", (48, 32), 5, "both"),
+    }
+
+
+@pytest.mark.parametrize("mutation", OF_IMAGES.values(), ids=OF_IMAGES)
+def test_wrong_code_of_figures_of_images_is_noticed(
+    mutation: tuple[str, str, str, Callable[[figures.World], None], str],
+    worlds: dict[str, figures.World],
+) -> None:
+    module, old, new, check, world = mutation
+    with miscoded(module, old, new), pytest.raises(AssertionError):
+        check(worlds[world])
+
+
+MATRIX = partial(plots.check_matrix, order="agreement")
+RAW = partial(plots.check_curves, scale="raw")
+RELATIVE = partial(plots.check_curves, scale="relative")
+
+OF_PLOTS: dict[str, tuple[str, str, str, Callable[[plots.World], None]]] = {
+    "curves of the first seed": (
+        f"{PLOTS}.traces",
+        "chosen.shown.seed_of(channel))[:2]",
+        "None)[:2]",
+        RAW,
+    ),
+    "mean for median": (f"{PLOTS}.traces", "np.median(curves, axis=0)", "curves.mean(0)", RAW),
+    "shares of the largest of all": (
+        f"{PLOTS}.traces",
+        "np.abs(curves).max(axis=1, keepdims=True, initial=0)",
+        "np.abs(curves).max(keepdims=True, initial=0)",
+        RELATIVE,
+    ),
+    "quartiles swapped": (
+        f"{PLOTS}.profile",
+        "low, lower, middle, upper, high = values.T",
+        "lower, low, middle, high, upper = values.T",
+        plots.check_profiles,
+    ),
+    "dead without the silent and dead": (
+        f"{PLOTS}.profile",
+        'np.isin(shown.status, (STATUS["dead"], STATUS["silent"]))',
+        'np.isin(shown.status, (STATUS["silent"],))',
+        plots.check_profiles,
+    ),
+    "counts for shares": (
+        f"{PLOTS}.histograms",
+        "/ max(len(values), 1)",
+        "/ 1",
+        plots.check_histograms,
+    ),
+    "deviations not centred": (
+        f"{PLOTS}.histograms",
+        "(values.T - mean) / np.where",
+        "values.T / np.where",
+        plots.check_histograms,
+    ),
+    "quantiles shifted": (
+        f"{PLOTS}.histograms",
+        "np.diff(np.mean(below, axis=0))",
+        "np.roll(np.diff(np.mean(below, axis=0)), 1)",
+        plots.check_histograms,
+    ),
+    "columns by place": (
+        f"{PLOTS}.matrix",
+        "[:, list(chosen.channels)]",
+        "[:, rows]",
+        MATRIX,
+    ),
+    "rows for columns": (
+        f"{PLOTS}.matrix",
+        "found[made] = standardised(responses[made])",
+        "found[made] = standardised(responses[made].T).T[:, ::-1]",
+        MATRIX,
+    ),
+    "stronger colours": (f"{PLOTS}.matrix", "/ (2 * limit)", "/ limit", MATRIX),
+    "another end of the bar": (
+        f"{PLOTS}.responses",
+        "((0.0, limit), (0.5, 0.0), (1.0, -limit))",
+        "((0.0, 2 * limit), (0.5, 0.0), (1.0, -limit))",
+        MATRIX,
+    ),
+    "images of other rows": (
+        f"{PLOTS}.responses",
+        "self._image(sheet, self.chosen.channels[place], middle)",
+        "self._image(sheet, self.chosen.channels[place - 1], middle)",
+        MATRIX,
+    ),
+    "black for images that were not made": (
+        f"{PLOTS}.responses",
+        'made = layer.fate(channel, seed) not in ("failed", "missing")',
+        "made = True",
+        MATRIX,
+    ),
+    "images of rows stretched": (
+        "pipeline.figures.paper.sheet",
+        "size = max(1, round(wide * scale)), max(1, round(high * scale))",
+        "size = right - left, bottom - top",
+        MATRIX,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def plotted(tmp_path_factory: pytest.TempPathFactory) -> plots.World:
+    return plots.World(tmp_path_factory.mktemp("plotted"))
+
+
+@pytest.mark.parametrize("mutation", OF_PLOTS.values(), ids=OF_PLOTS)
+def test_wrong_code_of_plots_is_noticed(
+    mutation: tuple[str, str, str, Callable[[plots.World], None]], plotted: plots.World
+) -> None:
+    module, old, new, check = mutation
+    with miscoded(module, old, new), pytest.raises(AssertionError):
+        check(plotted)

@@ -1,0 +1,19 @@
+"""What processes know of themselves."""
+
+import os
+
+import pytest
+
+from pipeline.processes import usable_cores
+
+
+def test_cores_are_those_that_this_process_may_use() -> None:
+    assert usable_cores() == len(os.sched_getaffinity(0))
+
+
+def test_systems_without_affinities_count_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert usable_cores() == 6
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert usable_cores() == 1
