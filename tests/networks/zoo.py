@@ -290,7 +290,7 @@ _TIMM = {
     **dict.fromkeys(
         (
             *("efficientvit_m0", "tiny_vit_5m_224", "nest_tiny", "mixer_s32_224"),
-            *("levit_128s", "gcvit_xxtiny", "efficientformer_l1"),
+            *("levit_128s", "gcvit_xxtiny"),
         ),
         Member(224),
     ),
