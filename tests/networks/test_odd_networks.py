@@ -167,6 +167,13 @@ def test_activations_are_those_of_a_plain_hook(name: str, unchanged: "Watch") ->
         assert right.note or not result.plan.note
 
 
+def test_a_backward_pass_of_the_networks_own_is_kept() -> None:
+    """A tracer looks through it, and would differentiate the rounding, to nothing."""
+    (result,) = made(entry("StraightThrough", "conv2"))
+    assert result.bench.path.startswith("hooks")
+    assert (np.ptp(result.rows["trace"], axis=1) > 0).all()
+
+
 # --- nothing is left behind ----------------------------------------------------------------------
 
 

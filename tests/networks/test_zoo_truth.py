@@ -26,11 +26,10 @@ FAST = (
 def test_stored_activations_are_those_of_a_plain_hook(name: str) -> None:
     if name.startswith(zoo.TIMM) and importlib.util.find_spec("timm") is None:
         pytest.skip("timm is not installed")
-    rows = zoo.examine(name)
-    print("", *rows, sep="\n")
+    print(f"\n{zoo.examine(name)}")
 
 
 def test_the_table_in_the_docs_has_every_network() -> None:
     page = (ROOT / "docs" / "networks.md").read_text()
-    listed = re.findall(r"^\| `([^`]+)` \|.*e-\d\d \|$", page, flags=re.MULTILINE)
-    assert set(listed) == set(zoo.ZOO)
+    listed = re.findall(r"^\| `([^`]+)` \| `", page, flags=re.MULTILINE)
+    assert listed == list(zoo.ZOO)

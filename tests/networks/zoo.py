@@ -145,15 +145,18 @@ def _noise(count: int, size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Row:
-    """What came out for one layer of a network."""
+    """What came out for a network."""
 
     model: str
-    layer: str
-    path: str
+    layers: tuple[str, ...]
+    paths: tuple[str, ...]
     difference: float
+    """The largest one between a stored activation and that of a plain hook."""
 
     def __str__(self) -> str:
-        return f"| {self.model} | {self.layer} | {self.path} | {self.difference:.0e} |"
+        layers = ", ".join(f"`{layer}`" for layer in self.layers)
+        paths = " / ".join(dict.fromkeys(self.paths))
+        return f"| `{self.model}` | {layers} | {paths} | {self.difference:.0e} |"
 
 
 def entry(name: str, layers: Iterable[str]) -> ModelConfig:
@@ -168,7 +171,7 @@ def entry(name: str, layers: Iterable[str]) -> ModelConfig:
     )
 
 
-def examine(name: str) -> list[Row]:
+def examine(name: str) -> Row:
     """Make images for two layers of a network, and compare.
 
     Raises:
@@ -179,15 +182,16 @@ def examine(name: str) -> list[Row]:
     chosen = {call.name: (call, prefix) for call, prefix in pairs}
     results = made(entry(name, chosen))
     assert {result.info.name for result in results} == set(chosen)
-    rows = []
+    differences = []
     for result in results:
         call, prefix = chosen[result.info.name]
         off = result.difference(partial(network, name), call.axis, prefix)
         assert off < TOLERANCE, f"{call.name} is off by {off:.1e} ({result.bench.path})"
         check_modes(result)
         check_alone(result)
-        rows.append(Row(name, call.name, result.bench.path, off))
-    return rows
+        differences.append(off)
+    paths = tuple(result.bench.path for result in results)
+    return Row(name, tuple(chosen), paths, max(differences))
 
 
 def check_modes(result: Made) -> None:
