@@ -110,16 +110,19 @@ class Made:
     channels: list[int]
     rows: dict[str, NDArray[Any]]
 
-    def difference(self, build: Build, axis: int | None = None, prefix: int = 0) -> float:
+    def difference(
+        self, fresh: nn.Module | Build, axis: int | None = None, prefix: int = 0
+    ) -> float:
         """Between the stored activations and those of a plain hook on a fresh module.
 
         Args:
-            build: makes the module.
+            fresh: the module, or what builds it.
             axis: of the channels; default: what the package thinks.
             prefix: tokens that are no positions.
         Returns: the largest difference, relative to the layer's mean absolute activation.
         """
-        network, info = built(build), self.info
+        network = fresh if isinstance(fresh, nn.Module) else built(fresh)
+        info = self.info
         axis = info.channel_axis if axis is None else axis
         off, sizes = [], []
         for channel, picture, stored in zip(
