@@ -51,7 +51,7 @@ def network(name: str) -> nn.Module:
     return module
 
 
-def _normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, *_: Any) -> Tensor:
+def _normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, *_: Any, **ends: Any) -> Tensor:
     """In place of a truncated normal distribution, which takes ten times as long."""
     return nn.init.normal_(tensor, mean, std)
 
@@ -275,10 +275,10 @@ _TIMM = {
             *("res2net50_14w_8s", "resnest14d", "rexnet_100", "ghostnet_050", "hardcorenas_a"),
             *("lcnet_035", "tinynet_e", "fbnetc_100", "mobileone_s0", "repvgg_a0", "davit_tiny"),
             *("focalnet_tiny_srf", "inception_next_atto", "convformer_s18", "starnet_s1"),
-            *("repvit_m0_9", "fastvit_t8", "convnextv2_atto", "mambaout_femto", "coat_lite_tiny"),
-            *("mobilenetv4_conv_small", "shvit_s1", "halonet26t", "nf_resnet26", "selecsls42"),
+            *("repvit_m0_9", "fastvit_t8", "convnextv2_atto", "mambaout_femto"),
+            *("mobilenetv4_conv_small", "shvit_s1", "nf_resnet26", "selecsls42"),
             *("cs3darknet_focus_s", "densenetblur121d", "dpn48b", "mixnet_s", "skresnet18"),
-            *("rdnet_tiny", "efficientnet_b0_gn", "regnetz_b16", "mobilenetv3_small_050"),
+            *("rdnet_tiny", "efficientnet_b0_gn", "mobilenetv3_small_050"),
             *("seresnext26d_32x4d", "xception41", "efficientvim_m1", "iformer_t", "fasternet_t0"),
         ),
         Member(),
@@ -288,7 +288,7 @@ _TIMM = {
             *("coatnet_nano_rw_224", "maxvit_nano_rw_256", "resmlp_12_224", "gmlp_ti16_224"),
             *("twins_svt_small", "visformer_tiny", "hiera_tiny_224", "sequencer2d_s"),
             *("swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256", "mvitv2_tiny"),
-            *("volo_d1_224", "vitamin_small_224", "botnet26t_256"),
+            *("volo_d1_224", "vitamin_small_224", "botnet26t_256", "coat_lite_tiny"),
             "vit_relpos_small_patch16_224",
         ),
         Member(64, _AT_64),
