@@ -1,7 +1,7 @@
 """Architectures: from a name in the config to a network without weights, and what is known of it.
 
-A name is `demo`, one of torchvision's, one of timm's (`timm/...`), or any label of a callable that
-returns the network.
+A name is `demo`, one of torchvision's (classification, segmentation, detection), one of timm's
+(`timm/...`), or any label of a callable that returns the network.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
 from torch.nn.parameter import is_lazy
 
 from pipeline.dotted import import_callable
@@ -22,6 +23,9 @@ from pipeline.settings.records import canonical_json
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
+_UNCHANGED_MEAN, _UNCHANGED_STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+"""Of images that a network normalises itself, as detectors do."""
+
 TIMM = "timm/"
 """What the names of timm's networks begin with."""
 
@@ -29,7 +33,32 @@ TIMM = "timm/"
 _PUBLISHED_ARGS: dict[str, dict[str, Any]] = {
     "googlenet": {"transform_input": True, "aux_logits": True, "init_weights": False},
     "inception_v3": {"transform_input": True, "aux_logits": True, "init_weights": False},
+    "fcn_resnet50": {"aux_loss": True},
+    "fcn_resnet101": {"aux_loss": True},
+    "deeplabv3_resnet50": {"aux_loss": True},
+    "deeplabv3_resnet101": {"aux_loss": True},
+    "deeplabv3_mobilenet_v3_large": {"aux_loss": True},
 }
+_WITHOUT_EPS = frozenset(
+    {
+        *("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn", "keypointrcnn_resnet50_fpn"),
+        "retinanet_resnet50_fpn",
+    }
+)
+"""Detectors whose published `COCO_V1` were trained with batch norms that add no epsilon."""
+
+_OF_FIXED_SIZE = {"ssd300_vgg16": 300, "ssdlite320_mobilenet_v3_large": 320}
+"""Detectors that resize images to this, whatever their size."""
+
+_DETECTOR_SIZE = 320
+"""Pixels of the images of other detectors, which torchvision resizes to 800: six times the work."""
+
+_OTHER_KINDS = {
+    "quantization": ("is quantized, so that no gradient passes", "Take {plain} instead"),
+    "video": ("takes video", "Wrap it in a module of your own that repeats the image, as target"),
+    "optical_flow": ("takes two images", "Wrap it in a module of your own, as target"),
+}
+"""Kinds of torchvision's networks that take no images or cannot be optimised."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +99,7 @@ def find_architecture(config: ModelConfig, weights: str) -> Blueprint:
         return _demo()
     if config.name.startswith(TIMM):
         return _from_timm(config.name.removeprefix(TIMM))
-    return _from_torchvision(config.name, weights)
+    return _from_torchvision(config, weights)
 
 
 def build_module(
@@ -101,6 +130,15 @@ def build_module(
             f"{setting} {target!r} returned a network with lazy modules, whose shapes are not yet "
             "known; run it once before returning it."
         )
+    return _as_written(module)
+
+
+def _as_written(module: nn.Module) -> nn.Module:
+    """A network without compilation: hooks see nothing of what a compiler made."""
+    while isinstance(module, OptimizedModule):
+        module = module._orig_mod
+    for part in module.modules():
+        part._compiled_call_impl = None
     return module
 
 
@@ -123,30 +161,76 @@ def _demo() -> Blueprint:
 # --- torchvision ---------------------------------------------------------------------------------
 
 
-def _from_torchvision(name: str, weights: str) -> Blueprint:
+def _from_torchvision(config: ModelConfig, weights: str) -> Blueprint:
     import torchvision.models as zoo
 
-    names = zoo.list_models(module=zoo)
-    if name not in names:
-        remedy = "timm's are timm/NAME; your own: models=[{name: mine, target: package.build}]."
-        raise unknown("model", name, ["demo", *names], remedy)
-    enum = zoo.get_model_weights(name)
-    entry = _weights_entry(enum, weights)
-    preset = entry.transforms()
-    args = {} if weights == "none" else _PUBLISHED_ARGS.get(name, {})
+    name = config.name
+    _check_name(name)
+    entry = _weights_entry(zoo.get_model_weights(name), weights)
+    preset, args = entry.transforms(), _arguments(config, weights)
+    detector = name in zoo.list_models(module=zoo.detection)
+    size = args.get("min_size") or _OF_FIXED_SIZE.get(name) or _size_of(preset)
+
+    def build() -> nn.Module:
+        module: nn.Module = zoo.get_model(name, weights=None, **args)
+        if weights != "none" and name in _WITHOUT_EPS and entry.name == "COCO_V1":
+            for norm in module.modules():
+                if isinstance(norm, nn.BatchNorm2d):
+                    norm.eps = 0.0
+        return module
+
+    resized = f"(min_size={size})" if "min_size" in args else ""
     return Blueprint(
-        source=f"torchvision/{name}",
-        build=lambda: zoo.get_model(name, weights=None, **args),
+        source=f"torchvision/{name}{resized}",
+        build=build,
         published=lambda: entry.get_state_dict(progress=False, check_hash=True, weights_only=True),
-        mean=tuple(preset.mean),
-        std=tuple(preset.std),
-        input_size=int(preset.crop_size[0]),
-        categories=tuple(entry.meta["categories"]),
+        mean=tuple(getattr(preset, "mean", _UNCHANGED_MEAN)),
+        std=tuple(getattr(preset, "std", _UNCHANGED_STD)),
+        input_size=size,
+        categories=() if detector else tuple(entry.meta["categories"]),
         address=entry.url,
         cached=lambda: Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name,
-        trained=f"ImageNet weights ({entry.name})",
+        trained=f"{'ImageNet' if 'IMAGENET' in entry.name else 'COCO'} weights ({entry.name})",
         preset="torchvision's published preset",
     )
+
+
+def _check_name(name: str) -> None:
+    """Make sure that this is a network of torchvision's that takes images; raises UserError."""
+    import torchvision.models as zoo
+
+    modules = (zoo, zoo.segmentation, zoo.detection)
+    names = [known for module in modules for known in zoo.list_models(module=module)]
+    if name in names:
+        return
+    if name not in zoo.list_models():
+        remedy = "timm's are timm/NAME; your own: models=[{name: mine, target: package.build}]."
+        raise unknown("model", name, ["demo", *names], remedy)
+    kind = zoo.get_model_builder(name).__module__.split(".")[2]
+    what, remedy = _OTHER_KINDS[kind]
+    raise UserError(
+        f"model {name!r} of torchvision {what}; a sweep optimises images. "
+        f"{remedy.format(plain=name.removeprefix('quantized_'))}."
+    )
+
+
+def _arguments(config: ModelConfig, weights: str) -> dict[str, Any]:
+    """Arguments of a torchvision builder."""
+    import torchvision.models as zoo
+
+    name = config.name
+    args = {} if weights == "none" else dict(_PUBLISHED_ARGS.get(name, {}))
+    detector = name in zoo.list_models(module=zoo.detection)
+    if detector or name in zoo.list_models(module=zoo.segmentation):
+        args["weights_backbone"] = None  # or they are downloaded
+    if detector and name not in _OF_FIXED_SIZE:
+        args["min_size"] = config.input_size or _DETECTOR_SIZE  # images are seen as they are
+    return args
+
+
+def _size_of(preset: Any) -> int:
+    """Height and width of the images of a preset; segmentation has no crop."""
+    return int(getattr(preset, "crop_size", preset.resize_size)[0])
 
 
 def _weights_entry(enum: Any, weights: str) -> Any:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from pipeline.jobs import LayerInfo
 from pipeline.networks.activations import channels_first, main_tensor
+from pipeline.networks.containment import contained
 from pipeline.networks.layers import module_of
 
 T = TypeVar("T")
@@ -48,7 +49,8 @@ def reduce_layers(
 
     handles = [module_of(network, i.name).register_forward_hook(note(i)) for i in layers]
     try:
-        network(inputs)
+        with contained():
+            network(inputs)
     except StopForward:
         pass
     finally:

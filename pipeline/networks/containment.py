@@ -8,26 +8,45 @@ does it inside `contained` and, on a module that is used again, inside `restored
 import os
 import random
 import warnings
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-_CONTAINERS = (dict, list, set)
+_Setting = tuple[Callable[[], Any], Callable[[Any], Any]]
+
+
+def _of_cudnn(name: str) -> _Setting:
+    backend = torch.backends.cudnn
+    return lambda: getattr(backend, name), lambda value: setattr(backend, name, value)
+
+
+_SETTINGS: Sequence[_Setting] = (
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.is_grad_enabled, torch.set_grad_enabled),
+    (torch.get_num_threads, torch.set_num_threads),
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
+    *map(_of_cudnn, ("benchmark", "deterministic", "allow_tf32")),
+)
+"""What decides how torch computes, for the whole process: how it is read and written."""
+
+_CONTAINERS = (dict, list, set, deque)
 
 
 @contextmanager
 def contained(seed: int | None = None) -> Iterator[None]:
-    """Restore what is global: random numbers, gradient mode, default dtype, working folder.
+    """Restore what is global: random numbers, settings of torch, working folder.
 
     Args:
         seed: of torch's, Python's and numpy's random numbers while inside; `None` leaves them.
     """
-    folder, dtype, grad = Path.cwd(), torch.get_default_dtype(), torch.is_grad_enabled()
+    folder, settings = Path.cwd(), [(read(), read, write) for read, write in _SETTINGS]
     python, numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -40,8 +59,9 @@ def contained(seed: int | None = None) -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
-        torch.set_default_dtype(dtype)
-        torch.set_grad_enabled(grad)
+        for known, read, write in settings:
+            if read() != known:
+                write(known)
         with suppress(OSError):  # the folder may be gone
             os.chdir(folder)
 
@@ -50,16 +70,20 @@ def contained(seed: int | None = None) -> Iterator[None]:
 def restored(network: nn.Module) -> Iterator[None]:
     """Restore a network: modes, hooks, parameters and whatever its modules keep in attributes.
 
-    Containers are restored in place, one level deep: handles of hooks refer to them. The values of
-    tensors are not copied.
+    Containers are restored in place, one level deep: handles of hooks refer to them. So are the
+    numbers of tensors, except for parameters.
     """
     before = [(module, _snapshot(module)) for module in network.modules()]
+    numbers = [(t, t.clone()) for module in network.modules() for t in _written_tensors(module)]
     try:
         with contained():
             yield
     finally:
         for module, snapshot in before:
             _restore(module, snapshot)
+        for tensor, known in numbers:
+            if not torch.equal(tensor, known):
+                tensor.copy_(known)
 
 
 def _snapshot(module: nn.Module) -> dict[str, tuple[Any, Any]]:
@@ -68,6 +92,15 @@ def _snapshot(module: nn.Module) -> dict[str, tuple[Any, Any]]:
         name: (value, value.copy() if isinstance(value, _CONTAINERS) else None)
         for name, value in vars(module).items()
     }
+
+
+def _written_tensors(module: nn.Module) -> Iterator[Tensor]:
+    """Tensors that a module may write to in its forward: buffers, and others that it keeps."""
+    for value in vars(module).values():
+        held = value.values() if isinstance(value, dict) else value
+        for part in held if isinstance(value, _CONTAINERS) else (value,):
+            if isinstance(part, Tensor) and not isinstance(part, nn.Parameter):
+                yield part.detach()
 
 
 def _restore(module: nn.Module, snapshot: dict[str, tuple[Any, Any]]) -> None:
@@ -81,7 +114,7 @@ def _restore(module: nn.Module, snapshot: dict[str, tuple[Any, Any]]) -> None:
 
 def _refill(container: Any, content: Any) -> None:
     container.clear()
-    if isinstance(container, list):
+    if isinstance(container, list | deque):
         container.extend(content)
     else:
         container.update(content)

@@ -17,12 +17,14 @@ from pipeline.networks.fields import receptive_fields
 from pipeline.networks.fingerprints import fingerprint, is_same
 from pipeline.networks.forwards import (
     TOLERANCE,
+    CopyingForward,
     Forward,
     HookedForward,
     Instance,
     Path,
     agrees,
     fastest_that_agrees,
+    probe_gradient,
 )
 from pipeline.networks.models import DTYPES, Network
 from pipeline.networks.observe import Answer, Observer, normalised
@@ -109,7 +111,8 @@ class DeviceNetwork:
             for instance in (self._instance(dtype, layout) for layout in (True, False))
             for name, make in instance.paths(layers)
         )
-        return fastest_that_agrees(paths, self._probes, self.expected(layers), TOLERANCE[dtype])
+        expected, gradient = self.expected(layers), self.expected_gradient(layers)
+        return fastest_that_agrees(paths, self._probes, expected, gradient, dtype)
 
     def _from_images(self, forward: Forward, instance: Instance) -> Forward:
         """A forward that takes images (B, C, H, W) in [0, 1]."""
@@ -138,6 +141,12 @@ class DeviceNetwork:
                     "anew."
                 )
         return [found[layer.name] for layer in layers]
+
+    def expected_gradient(self, layers: Sequence[LayerInfo]) -> Tensor:
+        """The gradient of the probes from some layers, by plain hooks."""
+        instance = self._instance(torch.float32, channels_last=False)
+        plain = CopyingForward(HookedForward(instance.module, layers))
+        return probe_gradient(self._from_images(plain, instance), self._probes)
 
     @cached_property
     def _probes(self) -> Tensor:

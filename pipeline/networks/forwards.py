@@ -7,6 +7,7 @@ low precision. None is used unless it agrees with the plain way on images.
 Activations leave as (B, C, L): samples, channels, positions.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,7 @@ from torch import Tensor, fx, nn
 from pipeline.jobs import LayerInfo
 from pipeline.networks.activations import channels_first, main_tensor
 from pipeline.networks.capture import reduce_layers
+from pipeline.networks.containment import contained
 from pipeline.networks.simplify import simplify
 from pipeline.networks.tracing import Trace, trace
 
@@ -112,7 +114,9 @@ class GraphForward:
 
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
         """Activations of the layers."""
-        pairs = zip(self.graph(x), self.layers, strict=True)
+        with contained():
+            outputs = self.graph(x)
+        pairs = zip(outputs, self.layers, strict=True)
         return tuple(channels_first(_tensor_of(output), layer) for output, layer in pairs)
 
 
@@ -134,15 +138,17 @@ def fastest_that_agrees(
     paths: Iterable[tuple[str, Callable[[], Forward]]],
     images: Tensor,
     expected: Activations,
-    tolerance: float,
+    gradient: Tensor,
+    dtype: torch.dtype,
 ) -> Path:
-    """The first path that gives the activations of the untouched network, and a gradient.
+    """The first path that gives the activations and the gradient of the untouched network.
 
     Args:
         paths: by name and as what makes them, fastest first.
         images: what they take (B, C, H, W).
         expected: the layers' activations for them, by plain hooks in fp32.
-        tolerance: largest disagreement that counts as rounding.
+        gradient: `probe_gradient` by plain hooks.
+        dtype: what the paths compute in, for what counts as rounding.
     Raises:
         NoPathAgrees: says what went wrong with the last one.
     """
@@ -151,18 +157,24 @@ def fastest_that_agrees(
         try:
             forward = make()
             off = _largest_disagreement(forward, images, expected)
-            _differentiate(forward, images)
+            turned = _turned(probe_gradient(forward, images), gradient)
         except Exception as error:  # noqa: BLE001 - a path that cannot run is not used
             reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
             continue
-        if off <= tolerance:
+        if off > TOLERANCE[dtype]:
+            reason = f"activations are off by {100 * off:.2g} %"
+        elif turned > _TURN[dtype]:
+            reason = f"gradients are off by {100 * turned:.2g} %"
+        else:
             return Path(name, forward)
-        reason = f"activations are off by {100 * off:.2g} %"
     raise NoPathAgrees(reason)
 
 
 def agrees(forward: Forward, images: Tensor, expected: Activations, tolerance: float) -> bool:
-    """Whether a forward gives the activations of the untouched network; arguments as above."""
+    """Whether a forward gives the activations of the untouched network.
+
+    Args: as above, and the largest disagreement that counts as rounding.
+    """
     try:
         return _largest_disagreement(forward, images, expected) <= tolerance
     except Exception:  # noqa: BLE001 - a path that cannot run is not used
@@ -177,18 +189,39 @@ def _largest_disagreement(forward: Forward, images: Tensor, expected: Activation
 
 
 @torch.enable_grad()
-def _differentiate(forward: Forward, images: Tensor) -> None:
-    """Make sure that the backward pass runs; raises whatever it does."""
+def probe_gradient(forward: Forward, images: Tensor) -> Tensor:
+    """The gradient of images from their activations, each with a random weight of its own.
+
+    Not from the mean: of what a layer norm returns that is a constant.
+    """
     leaf = images.detach().requires_grad_()
-    total = torch.stack([a.float().mean() for a in forward(leaf.clone())]).sum()
-    torch.autograd.grad(total, leaf)
+    generator = torch.Generator().manual_seed(0)
+    total = torch.zeros((), device=images.device)
+    for activation in forward(leaf.clone()):
+        weights = torch.randn(activation.shape, generator=generator).to(images.device)
+        total = total + (activation.float() * weights).mean()
+    (gradient,) = torch.autograd.grad(total, leaf)
+    return gradient
+
+
+def _turned(gradient: Tensor, expected: Tensor) -> float:
+    """How far a gradient is from the right one; nobody can say where that is not finite."""
+    if not expected.isfinite().all():
+        return 0.0
+    off = float((gradient - expected).norm() / expected.norm().clamp_min(1e-30))
+    return off if math.isfinite(off) else math.inf
 
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 """Largest disagreement that counts as rounding, by number format. Deep networks lose about half of
 the digits of a bf16 number."""
 
+_TURN = {torch.float32: 0.05, torch.bfloat16: 0.9}
+"""The same for gradients: rounding opens some ReLUs and closes others. What a graph must not lose
+is a backward pass of the network's own, as of a rounding that lets gradients through."""
 
+
+@torch.no_grad()
 def disagreement(activation: Tensor, expected: Tensor) -> float:
     """How far activations (B, K, L) are from the right ones, relative to these.
 

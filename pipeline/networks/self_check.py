@@ -16,7 +16,12 @@ from pipeline.jobs import LayerInfo
 from pipeline.networks.activations import main_tensor
 from pipeline.networks.capture import plain_activations
 from pipeline.networks.containment import contained, restored
-from pipeline.networks.forwards import disagreement
+from pipeline.networks.forwards import (
+    CopyingForward,
+    HookedForward,
+    disagreement,
+    probe_gradient,
+)
 from pipeline.networks.models import Network
 
 _ROUNDING = 1e-4
@@ -63,26 +68,35 @@ def check_independence(
         else:
             return note
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        raise UserError(
-            f"model {network.label!r} does not take images one by one and in batches of any size: "
-            f"{reason}."
-        ) from error
+        raise takes_no_batches(network, error) from error
     raise UserError(_message(network, layers, fault))
+
+
+def takes_no_batches(network: Network, error: Exception) -> UserError:
+    """What to say of a network that fails on several images, or on one after others."""
+    return UserError(
+        f"model {network.label!r} does not take images one by one and in batches of any size: "
+        f"{_first_line(error)}."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
 
 
 def check_gradient(
     network: Network, other: nn.Module, layers: Sequence[LayerInfo], size: tuple[int, int]
 ) -> None:
-    """Make sure that the image gets a gradient from every layer.
+    """Make sure that the image gets a gradient from every layer, of what the layer computes.
 
     Args: as above.
     Raises:
-        UserError: it gets none from some of them.
+        UserError: it gets none from some of them, or they compute something else for it.
     """
+    probes = _probes(network, size)[:2]
+    without = _run(other, layers, probes)
     with contained(seed=1):
-        images = _probes(network, size)[:2].requires_grad_()
-        found = plain_activations(other, layers, images)
+        found = plain_activations(other, layers, probes.clone().requires_grad_())
     cut = [layer.name for layer in layers if not found[layer.name].requires_grad]
     if cut:
         raise UserError(
@@ -90,6 +104,18 @@ def check_gradient(
             "is before it runs without gradients, or does not depend on the image. Choose other "
             "layers, or change the code of the network."
         )
+    if two_faced := _differing(found, without, _ROUNDING):
+        raise UserError(
+            f"layer {two_faced[0]!r} of model {network.label!r} computes something else where "
+            "gradients are asked for than where they are not. Change the code of the network."
+        )
+    try:
+        probe_gradient(CopyingForward(HookedForward(other, layers)), probes)
+    except Exception as error:
+        raise UserError(
+            f"model {network.label!r} cannot be optimised, as its backward pass fails: "
+            f"{_first_line(error)}. Choose other layers, or change the code of the network."
+        ) from error
 
 
 def _probes(network: Network, size: tuple[int, int]) -> Tensor:
@@ -141,10 +167,9 @@ def _faults(
     mixed = _mixed_in_fp64(network, layers, probes, mixed) if mixed else []
     cause = _cause(network, batch) if mixed else ""
     yield _Fault(mixed, "depends on the other images of its batch", cause)
-    later = _run(other, layers, first)
-    yield _Fault(
-        _differing(later, alone[0], _ROUNDING), "depends on images that the network saw before"
-    )
+    for _ in range(2):  # after a batch, and after as many images as there are
+        later = _differing(_run(other, layers, first), alone[0], _ROUNDING)
+        yield _Fault(later, "depends on images that the network saw before")
 
 
 def _run(module: nn.Module, layers: Sequence[LayerInfo], images: Tensor, seed: int = 1) -> Found:
@@ -204,12 +229,12 @@ def _cause(network: Network, batch: Tensor) -> str:
     for place in range(len(batch)):
         alone = _trail(network.module, batch[place : place + 1], 0, seed=1)
         among = _trail(network.module, batch, place, seed=2)
-        for (module, given, made), (_, given_then, made_then) in zip(alone, among, strict=False):
-            name = f"{names[module]!r} ({type(module).__name__})"
-            if not _close(given, given_then):
+        for here, there in zip(alone, among, strict=False):
+            name = f"{names[here.module]!r} ({type(here.module).__name__})"
+            if not _close(here.given, there.given):
                 return f"the code before {name} makes it so"
-            if not _close(made, made_then):
-                return f"{name} {_habit(module)}"
+            if not _close(here.made, there.made):
+                return f"{name} {here.habit}"
     return f"the code of {type(network.module).__name__} makes it so"
 
 
@@ -222,7 +247,15 @@ def _habit(module: nn.Module) -> str:
     return "makes it so"
 
 
-_Step = tuple[nn.Module, Tensor | None, Tensor | None]
+@dataclass(frozen=True)
+class _Step:
+    """What a module made of an image."""
+
+    module: nn.Module
+    given: Tensor | None
+    made: Tensor | None
+    habit: str
+    """How a module of its kind, in its mode at that time, may mix images."""
 
 
 def _trail(network: nn.Module, images: Tensor, place: int, seed: int) -> list[_Step]:
@@ -231,12 +264,12 @@ def _trail(network: nn.Module, images: Tensor, place: int, seed: int) -> list[_S
 
     def row(value: Any) -> Tensor | None:
         tensor = main_tensor(value)
-        if tensor is None or len(tensor) != len(images):
+        if tensor is None or tensor.ndim == 0 or len(tensor) != len(images):
             return None
         return tensor[place].detach().clone()
 
     def note(module: nn.Module, args: Any, output: Any) -> None:
-        steps.append((module, row(args), row(output)))
+        steps.append(_Step(module, row(args), row(output), _habit(module)))
 
     with restored(network), contained(seed), torch.no_grad():
         for module in network.modules():

@@ -35,8 +35,8 @@ class ModelConfig:
     """One network of the sweep. A plain text stands for its `name`."""
 
     name: str
-    """`demo`, a torchvision classification model, a model of timm (`timm/resnet18`), or, with
-    `target`, any label."""
+    """`demo`, a torchvision model for classification, segmentation or detection, a model of timm
+    (`timm/resnet18`), or, with `target`, any label."""
     label: str | None = None
     """How the model is called in the atlas; default: its name, `timm-resnet18` for
     `timm/resnet18`."""

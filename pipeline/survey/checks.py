@@ -12,7 +12,7 @@ from pipeline.networks.fingerprints import fingerprint, is_same
 from pipeline.networks.forwards import NoPathAgrees, Path
 from pipeline.networks.layers import OUTPUT
 from pipeline.networks.models import Network, check_weights
-from pipeline.networks.self_check import check_gradient, check_independence
+from pipeline.networks.self_check import check_gradient, check_independence, takes_no_batches
 from pipeline.survey.networks import Survey
 from pipeline.survey.refusals import too_small
 
@@ -90,7 +90,10 @@ def _no_path(network: Network, precision: str, error: NoPathAgrees) -> UserError
 def _with_fingerprints(
     network: Network, device: DeviceNetwork, wanted: Sequence[LayerInfo]
 ) -> list[LayerInfo]:
-    activations = device.expected(wanted)
+    try:
+        activations = device.expected(wanted)
+    except RuntimeError as error:
+        raise takes_no_batches(network, error) from error
     for info, activation in zip(wanted, activations, strict=True):
         check_weights(network, info, activation)
     pairs = zip(wanted, activations, strict=True)
