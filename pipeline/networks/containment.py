@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 _CONTAINERS = (dict, list, set)
 
@@ -50,16 +50,26 @@ def contained(seed: int | None = None) -> Iterator[None]:
 def restored(network: nn.Module) -> Iterator[None]:
     """Restore a network: modes, hooks, parameters and whatever its modules keep in attributes.
 
-    Containers are restored in place, one level deep: handles of hooks refer to them. The values of
-    tensors are not copied.
+    Containers are restored in place, one level deep: handles of hooks refer to them. So are the
+    values of parameters and buffers.
     """
     before = [(module, _snapshot(module)) for module in network.modules()]
+    values = [(tensor, tensor.detach().clone()) for tensor in tensors_of(network)]
     try:
         with contained():
             yield
     finally:
         for module, snapshot in before:
             _restore(module, snapshot)
+        with torch.no_grad():
+            for tensor, value in values:
+                if tensor.shape != value.shape or not torch.equal(tensor, value):
+                    tensor.set_(value)
+
+
+def tensors_of(network: nn.Module) -> list[Tensor]:
+    """Parameters and buffers, those that are not saved included, in order."""
+    return [*network.parameters(), *network.buffers()]
 
 
 def _snapshot(module: nn.Module) -> dict[str, tuple[Any, Any]]:

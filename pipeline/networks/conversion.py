@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
+from pipeline.networks.containment import tensors_of
 
 _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
@@ -50,11 +51,6 @@ def frozen(network: nn.Module, label: str) -> nn.Module:
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     return network
-
-
-def tensors_of(network: nn.Module) -> list[Tensor]:
-    """Parameters and buffers, those that are not saved included, in order."""
-    return [*network.parameters(), *network.buffers()]
 
 
 def share_memory(network: nn.Module, other: nn.Module) -> bool:

@@ -14,12 +14,12 @@ from pipeline.errors import UnusableFile, UserError, unknown
 from pipeline.jobs import LayerInfo, NetworkIdentity
 from pipeline.networks.architectures import TIMM, Blueprint, build_module, find_architecture
 from pipeline.networks.code import code_digest
+from pipeline.networks.containment import tensors_of
 from pipeline.networks.conversion import (
     check_kind,
     frozen,
     in_fp32,
     share_memory,
-    tensors_of,
 )
 from pipeline.networks.origins import origin_of
 from pipeline.networks.weights import is_weights_file, load_state, read_weights, weights_digest

@@ -141,6 +141,7 @@ def _faults(
     mixed = _mixed_in_fp64(network, layers, probes, mixed) if mixed else []
     cause = _cause(network, batch) if mixed else ""
     yield _Fault(mixed, "depends on the other images of its batch", cause)
+    _run(other, layers, probes[1:2])  # of the same size: some forget when the batch's size changes
     later = _run(other, layers, first)
     yield _Fault(
         _differing(later, alone[0], _ROUNDING), "depends on images that the network saw before"

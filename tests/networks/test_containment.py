@@ -59,6 +59,7 @@ class Busy(nn.Module):
         self.ordered: OrderedDict[str, int] = OrderedDict()
         self.seen: set[int] = set()
         self.last: Tensor | None = None
+        self.register_buffer("calls", torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv(x)
@@ -71,6 +72,8 @@ class Busy(nn.Module):
         self.late = nn.Linear(2, 2)
         self.register_buffer("grid", y.detach())
         self.conv.register_forward_hook(lambda *_: None)
+        self.calls += 1
+        self.conv.weight.data.zero_()
         self.conv.weight = nn.Parameter(torch.zeros(2, 3, 1, 1))
         self.train()
         del self.by_name
@@ -80,7 +83,7 @@ class Busy(nn.Module):
 def test_a_network_is_as_before() -> None:
     network = Busy().eval()
     handle = network.conv.register_forward_hook(lambda *_: None)
-    weight = network.conv.weight
+    weight, value = network.conv.weight, network.conv.weight.detach().clone()
     before = {module: dict(vars(module)) for module in network.modules()}
     containers = [network.kept, network.by_name, network.ordered, network.seen]
     with restored(network):
@@ -88,6 +91,8 @@ def test_a_network_is_as_before() -> None:
     assert {module: dict(vars(module)) for module in network.modules()} == before
     assert containers == [[], {}, {}, set()]
     assert network.conv.weight is weight
+    assert torch.equal(weight, value)
+    assert network.calls == 0
     assert not network.training
     assert not network.conv.training
     handle.remove()  # which refers to the mapping of hooks itself
