@@ -22,12 +22,13 @@ _CONTAINERS = (dict, list, set)
 
 @contextmanager
 def contained(seed: int | None = None) -> Iterator[None]:
-    """Restore what is global: random numbers, gradient mode, default dtype, working folder.
+    """Restore what is global: random numbers, gradient mode, defaults, working folder.
 
     Args:
         seed: of torch's, Python's and numpy's random numbers while inside; `None` leaves them.
     """
     folder, dtype, grad = Path.cwd(), torch.get_default_dtype(), torch.is_grad_enabled()
+    device = torch.get_default_device()
     python, numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -42,6 +43,8 @@ def contained(seed: int | None = None) -> Iterator[None]:
         np.random.set_state(numpy)
         torch.set_default_dtype(dtype)
         torch.set_grad_enabled(grad)
+        if torch.get_default_device() != device:
+            torch.set_default_device(None if device.type == "cpu" else device)
         with suppress(OSError):  # the folder may be gone
             os.chdir(folder)
 

@@ -19,6 +19,7 @@ from pipeline.networks.conversion import (
     check_kind,
     frozen,
     in_fp32,
+    run_as_written,
     share_memory,
 )
 from pipeline.networks.origins import origin_of
@@ -131,6 +132,7 @@ def load_network(config: ModelConfig) -> Network:
         nonlocal missing
         module = build_module(blueprint.build, "target", config.target)
         check_kind(module, config.title)
+        run_as_written()
         if state is not None:
             missing = load_state(module, state, weights, config.title)
         return frozen(module, config.title)

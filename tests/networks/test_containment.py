@@ -17,6 +17,7 @@ def state_of_the_process() -> tuple[object, ...]:
     return (
         Path.cwd(),
         torch.get_default_dtype(),
+        torch.get_default_device(),
         torch.is_grad_enabled(),
         torch.get_rng_state().sum().item(),
         random.getstate(),
@@ -30,6 +31,7 @@ def test_everything_global_is_as_before(tmp_path: Path) -> None:
     def everything() -> None:
         os.chdir(tmp_path)
         torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")
         torch.set_grad_enabled(False)
         torch.rand(3), random.random(), np.random.rand()
         raise ZeroDivisionError
