@@ -104,12 +104,12 @@ class ModelPlan:
     input_size: int
     recipe: Recipe
     layers: tuple[LayerPlan, ...]
-    note: str = ""
-    """What was found out about the network that a user should know."""
     origin: Origin = UNKNOWN
     """Where its weights and preprocessing come from."""
     environment: Environment | None = None
     """What its images must have been made with to count as done; `None`: anything."""
+    note: str = ""
+    """What was found out about the network that a user should know."""
 
     def __post_init__(self) -> None:
         names = [layer.info.name for layer in self.layers]

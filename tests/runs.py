@@ -103,10 +103,10 @@ def assert_same_atlas(a: Path, b: Path) -> None:
     left, right = datasets(a), datasets(b)
     assert left.keys() == right.keys()
     for name in left:
-        assert _bits(left[name]) == _bits(right[name]), name
+        assert bits(left[name]) == bits(right[name]), name
 
 
-def _bits(array: np.ndarray) -> list[bytes]:
+def bits(array: np.ndarray) -> list[bytes]:
     """The bytes of an array; of texts and files, whose own bits are addresses, of each."""
     if array.dtype.kind != "O":
         return [array.tobytes()]

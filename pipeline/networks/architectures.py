@@ -300,7 +300,8 @@ def _timm_categories(timm: Any, known: Mapping[str, Any]) -> Sequence[str]:
 
 
 def _from_target(config: ModelConfig, target: str) -> Blueprint:
-    function = import_callable(target, "target", "that returns the network")
+    with contained():  # scripts set defaults of torch as they are imported
+        function = import_callable(target, "target", "that returns the network")
     return Blueprint(
         source=target + (f"({canonical_json(config.args)})" if config.args else ""),
         build=lambda: function(**(config.args or {})),

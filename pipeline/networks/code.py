@@ -2,7 +2,8 @@
 network.
 
 A user's own code counts by its source, comments and formatting aside, and so does whatever code of
-the user's own it imports. Installed packages count by name and version; torch itself does not.
+the user's own it imports; what the network's own files import inside of functions counts too.
+Installed packages count by name and version; torch itself does not.
 """
 
 import ast
@@ -11,7 +12,8 @@ import inspect
 import site
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
@@ -50,11 +52,13 @@ def _own_sources(roots: set[str]) -> dict[str, str]:
     waiting = sorted(roots)
     while waiting:
         name = waiting.pop()
-        module = sys.modules.get(name)
-        path = None if module is None or name in found else _own_source(module)
-        if module is not None and path is not None:
-            found[name] = _meaning(path, path.stat().st_mtime_ns)
-            waiting += [] if _is_of_this(name) else _imported(module)
+        path = None if name in found else _own_source(name)
+        if path is not None:
+            source = _read(path, path.stat().st_mtime_ns)
+            found[name] = source.digest
+            if not _is_of_this(name):
+                imports = source.inside if name in roots else source.outside
+                waiting += [*_held(name), *_imported(name, path, imports)]
     return found
 
 
@@ -81,14 +85,33 @@ def _loose(cls: type) -> str:
         return ""
 
 
-def _own_source(module: ModuleType) -> Path | None:
+def _own_source(name: str) -> Path | None:
     """The source file of a module that is the user's own, or this project's; else `None`."""
-    file = getattr(module, "__file__", None)
+    module = sys.modules.get(name)
+    file = _unread_file(name) if module is None else getattr(module, "__file__", None)
     if not file or not file.endswith(".py") or not Path(file).is_file():
         return None
     path = Path(file).resolve()
     installed = any(path.is_relative_to(folder) for folder in _installed_folders())
-    return None if installed and not _is_of_this(module.__name__) else path
+    return None if installed and not _is_of_this(name) else path
+
+
+def _unread_file(name: str) -> str | None:
+    """The source file of a module that nothing has imported yet, and this does not either."""
+    package, _, last = name.rpartition(".")
+    places = [Path(folder, last) for folder in _folders(package)]
+    files = (file for place in places for file in (place / "__init__.py", Path(f"{place}.py")))
+    return next((str(file) for file in files if file.is_file()), None)
+
+
+def _folders(package: str) -> list[str]:
+    """Where the modules of a package are looked for; "" is for those that are in none."""
+    if not package:
+        return sys.path
+    if package in sys.modules:
+        return list(getattr(sys.modules[package], "__path__", ()))
+    outer, _, last = package.rpartition(".")
+    return [str(Path(folder, last)) for folder in _folders(outer)]
 
 
 @cache
@@ -99,16 +122,51 @@ def _installed_folders() -> tuple[Path, ...]:
     return tuple(Path(folder).resolve() for folder in folders if folder)
 
 
+_Import = tuple[int, str, str]
+"""How many packages up, from which module, and what; the module may be named by `what` alone."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What a source file means, and what it imports."""
+
+    digest: str
+    outside: tuple[_Import, ...]
+    """Outside of functions and conditions: imported for certain."""
+    inside: tuple[_Import, ...]
+    """Anywhere in it."""
+
+
 @cache
-def _meaning(path: Path, changed: int) -> str:
-    """Digest of a source file without comments, docstrings and formatting."""
-    return _digest_of(path.read_text(encoding="utf-8", errors="replace"))
+def _read(path: Path, changed: int) -> _Source:
+    text = path.read_text(encoding="utf-8", errors="replace")
+    tree = _tree(text)
+    attempts = (s for block in tree.body if isinstance(block, ast.Try) for s in block.body)
+    outside = tuple(_imports([*tree.body, *attempts]))
+    return _Source(_digest_of(text), outside, tuple(_imports(ast.walk(tree))))
+
+
+def _imports(statements: Iterable[ast.AST]) -> Iterator[_Import]:
+    for statement in statements:
+        if isinstance(statement, ast.Import):
+            yield from ((0, "", alias.name) for alias in statement.names)
+        elif isinstance(statement, ast.ImportFrom):
+            level, source = statement.level, statement.module or ""
+            yield from ((level, source, alias.name) for alias in statement.names)
+
+
+def _tree(text: str) -> ast.Module:
+    """What a source says; nothing if it is no Python of this version."""
+    try:
+        return ast.parse(text)
+    except SyntaxError:
+        return ast.Module([], [])
 
 
 def _digest_of(text: str) -> str:
-    try:
-        tree = ast.parse(text)
-    except SyntaxError:
+    """Digest of a source without comments, docstrings and formatting."""
+    tree = _tree(text)
+    if not tree.body:
         return hashlib.sha256(text.encode()).hexdigest()
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
@@ -123,13 +181,22 @@ def _is_text(statement: ast.stmt) -> bool:
     return isinstance(value, ast.Constant) and isinstance(value.value, str)
 
 
-def _imported(module: ModuleType) -> Iterator[str]:
+def _held(name: str) -> Iterator[str]:
     """Names of the modules that a module's globals are, or come from."""
-    for value in list(vars(module).values()):
+    for value in list(vars(sys.modules[name]).values()) if name in sys.modules else ():
         if isinstance(value, ModuleType):
             yield value.__name__
         elif inspect.isclass(value) or inspect.isroutine(value):
             yield getattr(value, "__module__", None) or ""
+
+
+def _imported(name: str, path: Path, imports: Iterable[_Import]) -> Iterator[str]:
+    """Names of the modules that a module's source imports, and of the packages around them."""
+    package = (name if path.name == "__init__.py" else name.rpartition(".")[0]).split(".")
+    for level, source, what in imports:
+        base = package[: len(package) - level + 1] if level else []
+        parts = ".".join(filter(None, [*base, source, what])).split(".")
+        yield from (".".join(parts[: n + 1]) for n in range(len(parts)))
 
 
 def _package(name: str) -> tuple[str, str] | None:

@@ -26,7 +26,12 @@ def _of_cudnn(name: str) -> _Setting:
     return lambda: getattr(backend, name), lambda value: setattr(backend, name, value)
 
 
+def _set_default_device(device: torch.device) -> None:
+    torch.set_default_device(None if device.type == "cpu" else device)
+
+
 _SETTINGS: Sequence[_Setting] = (
+    (torch.get_default_device, _set_default_device),
     (torch.get_default_dtype, torch.set_default_dtype),
     (torch.is_grad_enabled, torch.set_grad_enabled),
     (torch.get_num_threads, torch.set_num_threads),
@@ -84,6 +89,11 @@ def restored(network: nn.Module) -> Iterator[None]:
         for tensor, known in numbers:
             if not torch.equal(tensor, known):
                 tensor.copy_(known)
+
+
+def tensors_of(network: nn.Module) -> list[Tensor]:
+    """Parameters and buffers, those that are not saved included, in order."""
+    return [*network.parameters(), *network.buffers()]
 
 
 def _snapshot(module: nn.Module) -> dict[str, tuple[Any, Any]]:

@@ -1,9 +1,15 @@
 """From the module that user code built to one that can be looked into and computed with."""
 
+import re
+import sys
+
 import torch
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
+from pipeline.networks.containment import tensors_of
+
+_QUANTIZED = re.compile("quantized|FakeQuantize")
 
 _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
@@ -52,15 +58,16 @@ def frozen(network: nn.Module, label: str) -> nn.Module:
     return network
 
 
-def tensors_of(network: nn.Module) -> list[Tensor]:
-    """Parameters and buffers, those that are not saved included, in order."""
-    return [*network.parameters(), *network.buffers()]
-
-
 def share_memory(network: nn.Module, other: nn.Module) -> bool:
     """Whether two networks have a tensor in common."""
     places = {tensor.data_ptr() for tensor in tensors_of(other) if tensor.numel()}
     return any(tensor.data_ptr() in places for tensor in tensors_of(network) if tensor.numel())
+
+
+def run_as_written() -> None:
+    """Let networks that were compiled run as Python from now on: compiled code passes hooks by."""
+    if "torch._dynamo" in sys.modules:  # or nothing is compiled
+        torch.compiler.set_stance("force_eager")
 
 
 def check_kind(network: nn.Module, label: str) -> None:
@@ -78,7 +85,7 @@ def check_kind(network: nn.Module, label: str) -> None:
         what, remedy = "a TorchScript module", "give the Python class and its state dict"
     elif any(kind.startswith("torch.export") for kind in kinds):
         what, remedy = "an exported program", "give the module that was exported"
-    elif any("torch" in kind and "quantized" in kind for kind in kinds):
+    elif any("torch" in kind and _QUANTIZED.search(kind) for kind in kinds):
         what, remedy = "quantized", "give the network as it was before it was quantized"
     elif any(tensor.is_meta for tensor in tensors_of(network)):
         what, remedy = "without numbers (on the meta device)", "load its weights first"

@@ -14,12 +14,13 @@ from pipeline.errors import UnusableFile, UserError, unknown
 from pipeline.jobs import LayerInfo, NetworkIdentity
 from pipeline.networks.architectures import TIMM, Blueprint, build_module, find_architecture
 from pipeline.networks.code import code_digest
+from pipeline.networks.containment import tensors_of
 from pipeline.networks.conversion import (
     check_kind,
     frozen,
     in_fp32,
+    run_as_written,
     share_memory,
-    tensors_of,
 )
 from pipeline.networks.origins import origin_of
 from pipeline.networks.weights import is_weights_file, load_state, read_weights, weights_digest
@@ -131,6 +132,7 @@ def load_network(config: ModelConfig) -> Network:
         nonlocal missing
         module = build_module(blueprint.build, "target", config.target)
         check_kind(module, config.title)
+        run_as_written()
         if state is not None:
             missing = load_state(module, state, weights, config.title)
         return frozen(module, config.title)

@@ -167,7 +167,8 @@ def _faults(
     mixed = _mixed_in_fp64(network, layers, probes, mixed) if mixed else []
     cause = _cause(network, batch) if mixed else ""
     yield _Fault(mixed, "depends on the other images of its batch", cause)
-    for _ in range(2):  # after a batch, and after as many images as there are
+    for seen in (batch, probes[1:2]):  # some forget when the size of the batch changes
+        _run(other, layers, seen)
         later = _differing(_run(other, layers, first), alone[0], _ROUNDING)
         yield _Fault(later, "depends on images that the network saw before")
 

@@ -107,6 +107,8 @@ class PolyphaseStem(TorchFunctionMode):
             and isinstance(padding, tuple)
             and stride[0] == stride[1] > 1
             and tuple(dilation) == (1, 1)
+            # The twin would be differentiated in another number format than it was computed in.
+            and not torch.is_autocast_enabled(input.device.type)
         )
 
 

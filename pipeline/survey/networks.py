@@ -1,10 +1,12 @@
 """Each network of a sweep, loaded and looked at."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from torch import Tensor
 
+from pipeline.ascent.octaves import octave_sizes
 from pipeline.errors import UserError
 from pipeline.jobs import LayerInfo
 from pipeline.networks.describe import describe_layers
@@ -61,25 +63,39 @@ def _survey_model(model: ModelConfig, config: Config) -> Survey:
             f"images of {size[0]} x {size[1]} px and {colours} colours are too large; choose a "
             "smaller image_size."
         )
-    network, layers = _described(network, size, config.class_token)
+    sizes = octave_sizes(config.octaves, size) if config.octaves else [size]
+    network, layers = _described(network, sizes, config.class_token)
     _check_categories(network, model, layers)
     return Survey(network, size, layers)
 
 
 def _described(
-    network: Network, size: tuple[int, int], class_token: bool
+    network: Network, sizes: Sequence[tuple[int, int]], class_token: bool
 ) -> tuple[Network, list[LayerInfo]]:
-    """The layers, and the network, which may take no size but its own; raises UserError."""
+    """The layers, and the network, which may take no size but its own.
+
+    Args:
+        network: as loaded.
+        sizes: height and width of the images on the way; the last are those of the result.
+        class_token: whether tokens that are no positions belong to activations.
+    Raises:
+        UserError: it does not take one of the sizes.
+    """
     own = (network.input_size, network.input_size)
+    size, layers = sizes[-1], list[LayerInfo]()
     try:
-        return network, describe_layers(network.module, network.example(size), class_token)
+        for size in sizes:
+            layers = describe_layers(network.module, network.example(size), class_token)
     except Exception as error:
         # Networks that merely cannot take small images take larger ones.
         if takes(network, own) and not takes(network, (2 * own[0], 2 * own[1])):
             fixed = replace(network, fixed_size=network.input_size)
             return fixed, describe_layers(network.module, network.example(own), class_token)
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        if size != sizes[-1]:
+            reason += "; octaves.count and octaves.scale give images of this size"
         raise UserError(why_it_does_not_run(network, size, reason)) from error
+    return network, layers
 
 
 def _check_categories(network: Network, model: ModelConfig, layers: list[LayerInfo]) -> None:

@@ -23,8 +23,9 @@ from pipeline.ascent.optimize import Jobs
 from pipeline.ascent.replay import capture
 from pipeline.jobs import LayerInfo, Series
 from pipeline.networks.architectures import IMAGENET_MEAN, IMAGENET_STD
+from pipeline.networks.conversion import converted
+from pipeline.networks.forwards import Instance
 from pipeline.networks.models import DTYPES, Network
-from pipeline.networks.truncate import truncate
 from pipeline.numerics import rng
 from pipeline.numerics.colours import to_bytes
 from pipeline.objectives.base import picked
@@ -192,11 +193,11 @@ class Floor:
 
 def _bare_step(case: Case, recipe: Recipe, batch: int) -> Callable[[], Tensor]:
     dtype = DTYPES[recipe.precision]
-    module = copy.deepcopy(case.network.module)
-    module = module.to(case.device, dtype, memory_format=torch.channels_last)
+    module = converted(case.network.fresh(), case.device, dtype, channels_last=True)
     size = (case.image_size, case.image_size)
-    example = case.network.example(size).to(case.device, dtype)
-    forward = truncate(module, [case.info], example)
+    instance = Instance(module, dtype, torch.channels_last)
+    make = next(make for name, make in instance.paths([case.info]) if "simplified" not in name)
+    forward = make()
     inputs = torch.randn(batch, 3, *size, device=case.device)
     inputs = inputs.to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
     channels = torch.arange(batch, device=case.device) % case.info.n_channels

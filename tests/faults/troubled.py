@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.dotted import import_callable
+from pipeline.networks.device_network import PROBES
 from pipeline.tasks.pulse import DEVICE_VARIABLE
 
 TROUBLE = "LAYER_ATLAS_TEST_TROUBLE"
@@ -35,7 +36,9 @@ class Troubled(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         x = torch.relu(self.first(images))
-        if len(x):  # so that nothing can trace, and trouble comes in every forward pass
+        # So that nothing can trace, and trouble comes in every forward pass of a batch of jobs; the
+        # self-check shows two images.
+        if len(x) > PROBES:
             self.trouble(x)
         return self.second(x)
 

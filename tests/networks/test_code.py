@@ -43,7 +43,7 @@ def digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         for name in ("own_net", "own_helper"):
             sys.modules.pop(name, None)
         importlib.invalidate_caches()
-        code._meaning.cache_clear()
+        code._read.cache_clear()
         sys.dont_write_bytecode = True
         return code_digest(importlib.import_module("own_net").Net())
 
@@ -68,6 +68,50 @@ def test_comments_docstrings_and_layout_do_not_count(digest) -> None:
 )
 def test_what_the_code_means_counts(digest, source: str, helper: str) -> None:
     assert digest(source, helper) != digest()
+
+
+CONSTANT = SOURCE.replace("import scale", "import FACTOR").replace("scale(", "FACTOR * (")
+INSIDE = SOURCE.replace("from {helper} import scale\n", "").replace(
+    "        return scale", "        from {helper} import scale\n        return scale"
+)
+
+
+@pytest.mark.parametrize("source", [CONSTANT, INSIDE], ids=["a constant", "inside of a function"])
+def test_whatever_is_imported_counts(digest, source: str) -> None:
+    helper = HELPER + "\nFACTOR = 2\n"
+    before = digest(source, helper)
+    assert digest(source, helper) == before
+    assert digest(source, helper.replace("2", "3")) != before
+
+
+def test_what_was_run_in_between_does_not_count(digest) -> None:
+    before = digest(INSIDE)
+    importlib.import_module("own_helper")
+    assert code_digest(sys.modules["own_net"].Net()) == before
+
+
+def test_modules_of_packages_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    files = {
+        "own_package/__init__.py": "from .nets import Net",
+        "own_package/nets.py": "from torch import nn\nfrom .parts import far\n"
+        "from . import parts as p\n\nclass Net(nn.Module):\n    pass\n",
+        "own_package/parts/__init__.py": "from ..numbers import ONE as one",
+        "own_package/parts/far.py": "TWO = 2",
+        "own_package/numbers.py": "ONE = 1",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    importlib.invalidate_caches()
+    net = importlib.import_module("own_package").Net()
+    digests = {code_digest(net)}
+    for number, name in enumerate(files):
+        code._read.cache_clear()
+        (tmp_path / name).write_text(f"{files[name]}\nMORE = {number}\n")
+        digests.add(code_digest(net))
+    assert len(digests) == len(files) + 1
 
 
 def test_installed_packages_count_by_their_version(monkeypatch: pytest.MonkeyPatch) -> None:

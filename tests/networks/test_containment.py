@@ -17,6 +17,7 @@ def state_of_the_process() -> tuple[object, ...]:
     return (
         Path.cwd(),
         torch.get_default_dtype(),
+        torch.get_default_device(),
         torch.is_grad_enabled(),
         torch.get_rng_state().sum().item(),
         random.getstate(),
@@ -30,6 +31,7 @@ def test_everything_global_is_as_before(tmp_path: Path) -> None:
     def everything() -> None:
         os.chdir(tmp_path)
         torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")
         torch.set_grad_enabled(False)
         torch.rand(3), random.random(), np.random.rand()
         raise ZeroDivisionError
@@ -59,6 +61,7 @@ class Busy(nn.Module):
         self.ordered: OrderedDict[str, int] = OrderedDict()
         self.seen: set[int] = set()
         self.last: Tensor | None = None
+        self.register_buffer("calls", torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv(x)
@@ -71,6 +74,8 @@ class Busy(nn.Module):
         self.late = nn.Linear(2, 2)
         self.register_buffer("grid", y.detach())
         self.conv.register_forward_hook(lambda *_: None)
+        self.calls += 1
+        self.conv.weight.data.zero_()
         self.conv.weight = nn.Parameter(torch.zeros(2, 3, 1, 1))
         self.train()
         del self.by_name
@@ -80,7 +85,7 @@ class Busy(nn.Module):
 def test_a_network_is_as_before() -> None:
     network = Busy().eval()
     handle = network.conv.register_forward_hook(lambda *_: None)
-    weight = network.conv.weight
+    weight, value = network.conv.weight, network.conv.weight.detach().clone()
     before = {module: dict(vars(module)) for module in network.modules()}
     containers = [network.kept, network.by_name, network.ordered, network.seen]
     with restored(network):
@@ -88,6 +93,8 @@ def test_a_network_is_as_before() -> None:
     assert {module: dict(vars(module)) for module in network.modules()} == before
     assert containers == [[], {}, {}, set()]
     assert network.conv.weight is weight
+    assert torch.equal(weight, value)
+    assert network.calls == 0
     assert not network.training
     assert not network.conv.training
     handle.remove()  # which refers to the mapping of hooks itself

@@ -21,6 +21,8 @@ from torchvision import models as zoo
 from toys import composed
 
 from pipeline.errors import UnusableFile, UserError
+from pipeline.networks.capture import plain_activations
+from pipeline.networks.describe import describe_layers
 from pipeline.networks.models import Network, load_network
 from pipeline.plan import Plan
 from pipeline.settings.config import ModelConfig
@@ -197,6 +199,34 @@ def test_module_that_cannot_be_imported_is_told(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     assert f"target '{name}.build' cannot be imported" in told(target=f"{name}.build")
+
+
+def test_what_a_script_sets_as_it_is_imported_is_undone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "import torch\ntorch.set_grad_enabled(False)\ntorch.set_default_dtype(torch.float64)\n"
+    (tmp_path / "own_script.py").write_text(f"{text}build = lambda: torch.nn.Conv2d(3, 2, 1)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    load(target="own_script.build", weights="none")
+    assert torch.is_grad_enabled()
+    assert torch.get_default_dtype() is torch.float32
+
+
+def compiled() -> nn.Module:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+    return torch.compile(net, backend="eager")  # type: ignore[no-any-return]
+
+
+def test_hooks_see_inside_of_networks_that_were_compiled_and_have_run() -> None:
+    network = load(target="tests.networks.test_models.compiled", weights="none")
+    images = network.example((9, 9))
+    try:
+        network.module(images)  # compiled without hooks, and from then on without a look at them
+        layers = describe_layers(network.module, images)
+        assert "_orig_mod.2" in plain_activations(network.module, layers, images)
+    finally:
+        torch.compiler.set_stance("default")
 
 
 def test_arguments_of_a_callable_are_part_of_the_identity() -> None:

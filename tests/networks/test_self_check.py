@@ -43,6 +43,33 @@ class FirstImage(nn.Module):
         return x - self.seen
 
 
+class Membrane(nn.Module):
+    """A spiking neuron: keeps a potential until the batch has another size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("potential", torch.zeros(0), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept = self.potential if self.potential.shape == x.shape else torch.zeros_like(x)
+        self.potential = 0.9 * kept + x.detach()
+        return x + self.potential
+
+
+class ActNorm(nn.Module):
+    """Normalises by the first batch that it sees, as flows do: written into its parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.seen = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.seen:
+            self.mean.data.copy_(x.detach().mean())
+            self.seen.data.fill_(1)
+        return x - self.mean
+
+
 class Ghost(nn.Module):
     """Normalises halves of the batch."""
 
@@ -82,8 +109,22 @@ def check(of: Network, *names: str) -> str:
         (lambda: lambda x: x * random.random(), ["chance"]),
         (lambda: lambda x: F.dropout(x, 0.5, training=True), ["chance"]),
         (FirstImage, ["saw before"]),
+        (Membrane, ["saw before"]),
+        (ActNorm, ["other images"]),
     ],
-    ids=["mean", "max", "norm", "ghost", "branch", "noise", "random", "dropout", "memory"],
+    ids=[
+        "mean",
+        "max",
+        "norm",
+        "ghost",
+        "branch",
+        "noise",
+        "random",
+        "dropout",
+        "memory",
+        "spikes",
+        "flow",
+    ],
 )
 def test_what_depends_on_more_than_the_image_is_refused_by_name(
     between: Callable[[], Callable[[Tensor], Tensor]], words: list[str]

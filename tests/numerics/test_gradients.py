@@ -155,3 +155,17 @@ def test_weights_that_learn_are_left_alone() -> None:
     with PolyphaseStem():
         conv(torch.randn(1, 3, 8, 8).requires_grad_()).sum().backward()
     assert conv.weight.grad is not None
+
+
+def test_convolutions_under_autocast_are_left_alone() -> None:
+    images = torch.rand(2, 3, 8, 8, requires_grad=True)
+    conv = nn.Conv2d(3, 4, 3, stride=2).requires_grad_(False)
+
+    def gradient() -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            made = conv(images)
+        return torch.autograd.grad(made.float().sum(), images)[0]
+
+    expected = gradient()
+    with PolyphaseStem():
+        assert torch.equal(gradient(), expected)

@@ -236,7 +236,7 @@ def test_photographs_are_left_as_they_were() -> None:
 def test_map_of_a_vector_layer_is_the_gradient_of_the_class_score() -> None:
     body = (nn.Conv2d(3, 5, 3, stride=2), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1))
     module = random_network(*body, nn.Flatten(), nn.Linear(5, 4))
-    network = replace(load_network(ModelConfig("demo")), module=module)
+    network = replace(load_network(ModelConfig("demo")), module=module, build=None)
     bench = Workbench(network, make_recipe(), torch.device("cpu"))
     responses = bench.network.exact_path([layer_of(module, "4")]).forward
     images = photographs(2, 16)

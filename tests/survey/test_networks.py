@@ -86,6 +86,19 @@ def test_network_that_does_not_take_its_own_size_either_is_refused() -> None:
     assert "Wrong image height! Expected 32 but got 224" in message
 
 
+def test_octaves_of_a_network_that_takes_its_own_size_alone_are_resized() -> None:
+    (model,) = planned(VIT, f"layers=[{ATTENTION}]", "octaves={count: 2, scale: 1.5}").models
+    assert (model.recipe.image_size, model.network.fixed_size) == ((32, 32), 32)
+
+
+def test_octave_that_a_network_does_not_take_is_refused() -> None:
+    message = told(
+        "alexnet", "image_size=96", "layers=[features.0]", "octaves={count: 3, scale: 2}"
+    )
+    assert "cannot take images of 24 x 24 px" in message
+    assert "octaves.scale" in message
+
+
 def test_the_bench_resizes_what_the_network_sees() -> None:
     config = configured(VIT, f"layers=[{ATTENTION}]", "image_size=48")
     (found,) = survey(config)
