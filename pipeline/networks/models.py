@@ -54,6 +54,8 @@ class Network:
     """Height and width that images are resized to, if it takes no others; the survey finds out."""
     code: str = ""
     """Digest of the code that it consists of."""
+    stored_as: str = ""
+    """The number format of its weights where that is not fp32, in which it is run all the same."""
     build: Callable[[], nn.Module] | None = field(default=None, compare=False, repr=False)
     """Builds it anew; without, it is copied."""
 
@@ -138,11 +140,15 @@ def load_network(config: ModelConfig) -> Network:
         return frozen(module, config.title)
 
     module = build()
+    formats = {tensor.dtype for tensor in tensors_of(module) if tensor.is_floating_point()}
     return Network(
         label=config.title,
         source=blueprint.source,
         weights_sha256=weights_digest(module),
         code=code_digest(module, blueprint.factory),
+        stored_as=", ".join(
+            sorted(str(f).removeprefix("torch.") for f in formats - {torch.float32})
+        ),
         module=in_fp32(module),
         mean=mean,
         std=std,

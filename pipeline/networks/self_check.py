@@ -29,8 +29,8 @@ _ROUNDING = 1e-4
 
 _ROUNDING_64 = 1e-7
 
-_ORDER = [2, 0, 3, 1]
-"""How the probes are mixed in a batch."""
+_ORDER = [2, 0, 3, 1] * 2
+"""How the probes are mixed in a batch, which is as large as the smallest one on a CPU."""
 
 Found = Mapping[str, Tensor]
 """Activations (B, K, L) by the names of layers."""

@@ -1,7 +1,7 @@
 """Checks of the layers that a sweep is to make images for, and what they find out."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -16,8 +16,14 @@ from pipeline.networks.self_check import check_gradient, check_independence, tak
 from pipeline.survey.networks import Survey
 from pipeline.survey.refusals import too_small
 
-Known = Mapping[str, LayerInfo]
-"""Layers that were checked before, by their names: of the same network, size and precision."""
+
+@dataclass(frozen=True)
+class Known:
+    """What earlier checks of the same network found, at the same image size."""
+
+    layers: Mapping[str, LayerInfo] = field(default_factory=dict)
+    """By name; without a path where that is to be chosen anew."""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,12 +61,15 @@ def check_layers(
     device = DeviceNetwork(network, precision, found.image_size, torch.device("cpu"))
     layers = _with_fingerprints(network, device, wanted)
     _compare(network, layers, known)
-    paths = [known[layer.name].path if layer.name in known else "" for layer in layers]
+    paths = [known.layers[x.name].path if x.name in known.layers else "" for x in layers]
     if all(paths):
-        return Checked(_with_paths(layers, paths), precision)
+        return Checked(_with_paths(layers, paths), precision, known.note)
     seen = network.seen_size(found.image_size)
     output = next((layer for layer in found.layers if layer.name == OUTPUT), None)
     note = check_independence(network, device.plain, layers, output, seen)
+    if network.stored_as:
+        stored = f"the weights of {network.label} are {network.stored_as}; it is run in fp32"
+        note = "; ".join(filter(None, [stored, note]))
     check_gradient(network, device.plain, layers, seen)
     try:
         paths = _names(device.fast_path, layers)
@@ -120,7 +129,7 @@ def _with_paths(layers: Sequence[LayerInfo], paths: Sequence[str]) -> list[Layer
 def _compare(network: Network, layers: Sequence[LayerInfo], known: Known) -> None:
     """Make sure that the network computes what it did; raises UserError."""
     for layer in layers:
-        earlier = known.get(layer.name)
+        earlier = known.layers.get(layer.name)
         if earlier is not None and not is_same(layer.fingerprint, earlier.fingerprint):
             raise UserError(
                 f"layer {layer.name!r} of model {network.label!r} computes something else than "

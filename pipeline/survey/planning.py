@@ -15,7 +15,7 @@ from pipeline.settings.inputs import Inputs
 from pipeline.settings.objectives import JointObjective
 from pipeline.settings.recipe import DatasetInit, Recipe
 from pipeline.settings.records import digest, plain
-from pipeline.survey.checks import Checked, check_layers
+from pipeline.survey.checks import Checked, Known, check_layers
 from pipeline.survey.left_out import check_some_are_left, unless_unusable
 from pipeline.survey.networks import Survey
 from pipeline.survey.photographs import plan_study
@@ -141,20 +141,23 @@ def _checked(
     precision: str,
     earlier: Plan | None,
 ) -> Checked:
-    known = {} if earlier is None else _known(earlier, found)
+    known = Known() if earlier is None else _known(earlier, found, precision)
     return check_layers(found, wanted, precision, config.precision == "auto", known)
 
 
-def _known(earlier: Plan, found: Survey) -> dict[str, LayerInfo]:
-    """The layers of an earlier plan that are of the same network, for images of the same size."""
-    return {
-        info.name: info
-        for model in earlier.models
-        if model.recipe.image_size == found.image_size
-        for layer in model.layers
-        for network, info in [
-            (model.network, layer.info),
-            *((tap.network, tap.info) for tap in layer.others),
-        ]
-        if network == found.network.identity
-    }
+def _known(earlier: Plan, found: Survey, precision: str) -> Known:
+    """What an earlier plan knows of the same network, for images of the same size.
+
+    In another precision paths are chosen anew.
+    """
+    layers: dict[str, LayerInfo] = {}
+    notes: set[str] = set()
+    for model in earlier.models:
+        read = [(model.network, layer.info) for layer in model.layers]
+        read += [(tap.network, tap.info) for layer in model.layers for tap in layer.others]
+        own = [info for network, info in read if network == found.network.identity]
+        if own and model.recipe.image_size == found.image_size:
+            same = model.recipe.precision == precision
+            layers |= {info.name: info if same else replace(info, path="") for info in own}
+            notes.add(model.note)
+    return Known(layers, "; ".join(sorted(filter(None, notes))))
