@@ -274,10 +274,14 @@ _AT_64 = {"img_size": 64}
 _TIMM = {
     **dict.fromkeys(
         (
-            *("efficientvit_b0", "mobilevit_xxs", "nasnetalarge", "convmixer_768_32"),
+            *(
+                "efficientvit_b0",
+                "mobilevit_xxs",
+                "nasnetalarge",
+            ),
             *("edgenext_xx_small", "poolformer_s12", "pvt_v2_b0", "hrnet_w18_small", "dla46_c"),
             *("res2net50_14w_8s", "resnest14d", "ghostnet_050", "hardcorenas_a"),
-            *("lcnet_035", "tinynet_e", "fbnetc_100", "mobileone_s0", "repvgg_a0", "davit_tiny"),
+            *("lcnet_035", "tinynet_e", "fbnetc_100", "mobileone_s0", "repvgg_a0"),
             *("focalnet_tiny_srf", "inception_next_atto", "convformer_s18", "starnet_s1"),
             *("repvit_m0_9", "fastvit_t8", "convnextv2_atto", "mambaout_femto"),
             *("mobilenetv4_conv_small", "shvit_s1", "nf_resnet26", "selecsls42"),
@@ -311,11 +315,14 @@ _TIMM = {
         ),
         Member(224),
     ),
+    "convmixer_768_32": Member(32),
     "crossvit_9_240": Member(240),
     "deit_tiny_distilled_patch16_224": Member(64, _AT_64, prefix=(2, 2)),
     "eva02_tiny_patch14_224": Member(56, {"img_size": 56}, prefix=(1, 1)),
     "vit_small_patch14_reg4_dinov2": Member(56, {"img_size": 56}, prefix=(5, 5)),
     "rexnet_100": Member(same_alone=False),
+    # Its attention is in windows, which are no layers: they keep images apart by chance alone.
+    "davit_tiny": Member(layers=("stages.2.blocks.1.0.mlp.fc1", "stages.3.blocks.0.1.mlp.fc2")),
     # The class token comes in late.
     "xcit_nano_12_p16_224": Member(64, _AT_64, prefix=(0, 1)),
     "cait_xxs24_224": Member(64, _AT_64, prefix=(0, 1)),
