@@ -311,12 +311,10 @@ _TIMM = {
     **dict.fromkeys(
         (
             *("efficientvit_m0", "tiny_vit_5m_224", "nest_tiny", "mixer_s32_224"),
-            *("levit_128s", "gcvit_xxtiny"),
+            *("levit_128s",),
         ),
         Member(224),
     ),
-    "convmixer_768_32": Member(32),
-    "crossvit_9_240": Member(240),
     "deit_tiny_distilled_patch16_224": Member(64, _AT_64, prefix=(2, 2)),
     "eva02_tiny_patch14_224": Member(56, {"img_size": 56}, prefix=(1, 1)),
     "vit_small_patch14_reg4_dinov2": Member(56, {"img_size": 56}, prefix=(5, 5)),
