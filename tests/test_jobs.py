@@ -52,6 +52,7 @@ def test_key_is_sha256_of_the_canonical_identity() -> None:
             "mean": [0.5, 0.5, 0.5],
             "std": [0.25, 0.25, 0.25],
             "fixed_size": None,
+            "code": "",
         },
         "layer": "block.conv",
         "seed": 0,

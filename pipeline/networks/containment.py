@@ -76,7 +76,7 @@ def restored(network: nn.Module) -> Iterator[None]:
     """Restore a network: modes, hooks, parameters and whatever its modules keep in attributes.
 
     Containers are restored in place, one level deep: handles of hooks refer to them. So are the
-    numbers of tensors, except for parameters.
+    numbers of tensors.
     """
     before = [(module, _snapshot(module)) for module in network.modules()]
     numbers = [(t, t.clone()) for module in network.modules() for t in _written_tensors(module)]
@@ -105,11 +105,11 @@ def _snapshot(module: nn.Module) -> dict[str, tuple[Any, Any]]:
 
 
 def _written_tensors(module: nn.Module) -> Iterator[Tensor]:
-    """Tensors that a module may write to in its forward: buffers, and others that it keeps."""
+    """Tensors that a module may write to in its forward: parameters, buffers, others it keeps."""
     for value in vars(module).values():
         held = value.values() if isinstance(value, dict) else value
         for part in held if isinstance(value, _CONTAINERS) else (value,):
-            if isinstance(part, Tensor) and not isinstance(part, nn.Parameter):
+            if isinstance(part, Tensor):
                 yield part.detach()
 
 

@@ -161,7 +161,7 @@ from torch import nn
 
 class Fragile(nn.Conv2d):
     def forward(self, x):
-        if "FRAGILE" in os.environ and len(x) >= 8:
+        if "FRAGILE" in os.environ and len(x) >= 8 and x.requires_grad:
             raise ArithmeticError("broken on purpose")
         return super().forward(x)
 

@@ -40,9 +40,8 @@ def way_of(asked: Any) -> str:
 
 
 def ranked(shown: Shown, by: str, lowest: bool = False) -> list[int]:
-    """All channels by a statistic, the largest first; those without one, or without a live image,
-    last."""
-    values = np.where(shown.live, shown.values(by), np.nan) * (1 if lowest else -1)
+    """All channels by a statistic, the largest first; those without one last."""
+    values = shown.values(by) * (1 if lowest else -1)
     places = np.argsort(np.where(np.isfinite(values), values, np.inf), kind="stable")
     return [shown.layer.channels[row] for row in places]
 

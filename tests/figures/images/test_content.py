@@ -79,7 +79,8 @@ def test_layers_down_and_their_own_channels_across(atlas: Atlas) -> None:
     assert section.headings == ()  # the strongest channels of layers differ
     tops = [list(chosen.channels) for chosen in found.chosen]
     assert [[channel for _, channel, *_ in told(s.shots)] for s in section.strips] == tops
-    assert section.strips[0].words == tuple((str(channel),) for channel in tops[0])
+    marks = {3: "†"}  # the dead one
+    assert section.strips[0].words == tuple((f"{c}{marks.get(c, '')}",) for c in tops[0])
 
 
 def test_columns_that_are_the_same_in_all_rows_have_headings(atlas: Atlas) -> None:
@@ -94,8 +95,10 @@ def test_rows_of_several_names_are_told_below_each_image(atlas: Atlas) -> None:
     assert labels(section) == ["", ""]
     shots = section.strips[0].shots
     assert [shot.channel for shot in shots if shot] == [c.channels[0] for c in found.chosen]
-    assert section.strips[0].words == tuple((shot.label,) for shot in shots if shot)
-    broken = tuple((shot.layer.name, shot.label) for shot in shots if shot)
+    labels_shown = [shot.label + ("†" if shot.channel == 3 else "") for shot in shots if shot]
+    assert section.strips[0].words == tuple((label,) for label in labels_shown)
+    names = [shot.layer.name for shot in shots if shot]
+    broken = tuple(zip(names, labels_shown, strict=True))
     assert section.strips[0].broken_words == broken
 
 
