@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 from pipeline.jobs import LayerInfo
 from pipeline.networks.activations import channels_first, main_tensor
 from pipeline.networks.capture import reduce_layers
+from pipeline.networks.containment import contained
 from pipeline.networks.simplify import simplify
 from pipeline.networks.tracing import Trace, trace
 
@@ -113,8 +114,9 @@ class GraphForward:
 
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
         """Activations of the layers."""
-        # Nothing to contain: what user code does to the process happened while it was traced.
-        pairs = zip(self.graph(x), self.layers, strict=True)
+        with contained():
+            outputs = self.graph(x)
+        pairs = zip(outputs, self.layers, strict=True)
         return tuple(channels_first(_tensor_of(output), layer) for output, layer in pairs)
 
 
