@@ -95,9 +95,9 @@ RIGHT = {
     "Flat": Right(("net.1", "net.3"), (1, 1), size=8, more={"mean": (0.5,), "std": (0.25,)}),
     "OddNames": Right(("*@Conv2d",), (1, 1)),
     # number formats
-    "double": Right(),
-    "half": Right(),
-    "brain": Right(),
+    "double": Right(note="float64; it is run in fp32"),
+    "half": Right(note="float16; it is run in fp32"),
+    "brain": Right(note="bfloat16; it is run in fp32"),
     "FFT": Right(),
     "ComplexFilter": Right(),
     "FloatInside": Right(("conv1", "conv2"), (1, 1)),
