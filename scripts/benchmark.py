@@ -20,7 +20,8 @@ from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # so that the script also runs where the package is not installed
+# The script also runs where the package is not installed.
+sys.path.insert(0, str(ROOT / "pipeline"))
 
 import torch  # noqa: E402
 from benchmarks.judging import Judge, Photographs, read_photographs  # noqa: E402
@@ -35,17 +36,17 @@ from benchmarks.systems import (  # noqa: E402
     TorchDreams,
 )
 
-from pipeline.ascent.bench import Workbench  # noqa: E402
-from pipeline.errors import EXIT_OK, EXIT_USER_ERROR, UserError, unknown  # noqa: E402
-from pipeline.jobs import LayerInfo  # noqa: E402
-from pipeline.plan import ModelPlan  # noqa: E402
-from pipeline.scheduling.devices import find_devices  # noqa: E402
-from pipeline.settings.compose import with_config  # noqa: E402
-from pipeline.settings.config import Config  # noqa: E402
-from pipeline.settings.executors import LocalSettings  # noqa: E402
-from pipeline.settings.records import plain  # noqa: E402
-from pipeline.survey import Survey, make_plan, survey  # noqa: E402
-from pipeline.targets import Targets, select_targets  # noqa: E402
+from layer_atlas.config.compose import with_config  # noqa: E402
+from layer_atlas.config.config import Config  # noqa: E402
+from layer_atlas.config.executors import LocalSettings  # noqa: E402
+from layer_atlas.config.records import plain  # noqa: E402
+from layer_atlas.errors import EXIT_OK, EXIT_USER_ERROR, UserError, unknown  # noqa: E402
+from layer_atlas.plan.jobs import LayerInfo  # noqa: E402
+from layer_atlas.plan.plan import ModelPlan  # noqa: E402
+from layer_atlas.plan.targets import Targets, select_targets  # noqa: E402
+from layer_atlas.sweep.planning import Survey, make_plan, survey  # noqa: E402
+from layer_atlas.sweep.scheduling.devices import find_devices  # noqa: E402
+from layer_atlas.visualization.optimization.renderer import Workbench  # noqa: E402
 
 SYSTEMS = ("ours", "lucent", "torch-dreams", "floor")
 PACKAGES = {"lucent": ("torch-lucent", "lucent"), "torch-dreams": ("torch_dreams", "torch_dreams")}

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PATHS = [str(ROOT), str(ROOT / "scripts")]
+PATHS = [str(ROOT / "pipeline"), str(ROOT / "scripts")]
 CHANNELS, SEEDS = 1000, 5
 
 
@@ -74,7 +74,7 @@ def _make(overrides: Sequence[str]) -> None:
 def _collate(overrides: Sequence[str]) -> tuple[float, float]:
     """Seconds, and the most memory in MB."""
     begun = time.monotonic()
-    argv = [sys.executable, "-m", "pipeline", "collate", *overrides]
+    argv = [sys.executable, "-m", "layer_atlas", "collate", *overrides]
     running = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
     most = 0.0
     while running.poll() is None:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PATHS = [str(ROOT), str(ROOT / "scripts")]  # the package, and the network below
+PATHS = [str(ROOT / "pipeline"), str(ROOT / "scripts")]  # the package, and the network below
 COMMANDS = ("run", "status", "plan")
 
 
@@ -108,7 +108,7 @@ def _make_here(overrides: Sequence[str]) -> None:
 
 def _measure(command: str, overrides: Sequence[str], sweep: Path) -> Measured:
     begun = time.monotonic()
-    argv = [sys.executable, "-m", "pipeline", command, *overrides]
+    argv = [sys.executable, "-m", "layer_atlas", command, *overrides]
     process = os.posix_spawn(sys.executable, argv, os.environ)
     _, status, used = os.wait4(process, 0)
     seconds = time.monotonic() - begun

@@ -27,20 +27,20 @@ import numpy as np
 from benchmarks.screencast import first_view, scroll
 from numpy.typing import NDArray
 
-from pipeline.errors import EXIT_OK
-from pipeline.jobs import Shard, ShardResult
-from pipeline.settings.compose import with_config
-from pipeline.settings.config import Config
-from pipeline.settings.recipe import recorded_steps
-from pipeline.store.folder import output_folder, prepare
-from pipeline.store.manifest import write_manifest
-from pipeline.store.shards import commit
-from pipeline.sweep import prepare_plan
+from layer_atlas.config.compose import with_config
+from layer_atlas.config.config import Config
+from layer_atlas.config.recipe import recorded_steps
+from layer_atlas.errors import EXIT_OK
+from layer_atlas.plan.jobs import Shard, ShardResult
+from layer_atlas.store.folder import output_folder, prepare
+from layer_atlas.store.manifest import write_manifest
+from layer_atlas.store.shards import commit
+from layer_atlas.sweep.run import prepare_plan
 
 ROOT = Path(__file__).resolve().parents[1]
 WINDOWS = (360, 780), (1280, 800), (3840, 2160)
 _TIMES = 3
-PATHS = [str(ROOT), str(ROOT / "scripts")]  # the package, and the network below
+PATHS = [str(ROOT / "pipeline"), str(ROOT / "scripts")]  # the package, and the network below
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def _measure(command: str, overrides: Sequence[str]) -> Measured:
         "code = subprocess.run(sys.argv[1:], stdout=sys.stderr).returncode;"
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)"
     )
-    argv = [sys.executable, "-c", told, sys.executable, "-m", "pipeline", command, *overrides]
+    argv = [sys.executable, "-c", told, sys.executable, "-m", "layer_atlas", command, *overrides]
     begun = time.monotonic()
     said = subprocess.run(argv, capture_output=True, text=True, check=False)
     if said.returncode:

@@ -3,7 +3,7 @@
 Needs Python and pip alone. Takes milliseconds when nothing changed; waits when another process is
 at it; starts over when an earlier attempt was cut short.
 
-    python3 scripts/bootstrap.py python -m pipeline run
+    python3 scripts/bootstrap.py python -m layer_atlas run
 """
 
 import fcntl

@@ -28,7 +28,7 @@ from pathlib import Path
 from statistics import median
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT / "pipeline"), str(ROOT / "tests")]
 
 from mini_slurm import mini_slurm  # noqa: E402
 from runs import assert_same_atlas  # noqa: E402
@@ -49,9 +49,10 @@ def engines(workers: int) -> dict[str, list[str]]:
 def make(out: Path, name: str, overrides: Sequence[str]) -> float:
     """Run a sweep in a folder of its own; returns the seconds that making its images took."""
     shutil.rmtree(out / name, ignore_errors=True)
-    command = [sys.executable, "-P", "-m", "pipeline", "run", f"output_root={out}", f"name={name}"]
+    atlas = [sys.executable, "-P", "-m", "layer_atlas"]
+    command = [*atlas, "run", f"output_root={out}", f"name={name}"]
     # As many threads as cores, spread over the workers: what local workers are given.
-    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+    variables = {**os.environ, "PYTHONPATH": str(ROOT / "pipeline")}
     done = subprocess.run([*command, *overrides], env=variables, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{name}: {done.stdout}{done.stderr}")

@@ -22,15 +22,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pipeline.ascent.bench import LayerBench, Workbench
-from pipeline.ascent.optimize import Jobs
-from pipeline.jobs import LayerInfo
-from pipeline.networks.describe import describe_layers
-from pipeline.networks.models import Network, load_network
-from pipeline.numerics import rng
-from pipeline.plan import Tap
-from pipeline.settings.config import ModelConfig
-from pipeline.settings.objectives import (
+from layer_atlas.config.config import ModelConfig
+from layer_atlas.config.objectives import (
     AccentuationObjective,
     CaricatureObjective,
     ChannelObjective,
@@ -46,10 +39,17 @@ from pipeline.settings.objectives import (
     ProbabilityObjective,
     Term,
 )
-from pipeline.settings.optimizers import Adam
-from pipeline.settings.parameterizations import Fourier
-from pipeline.settings.recipe import Recipe, Regularizers
-from pipeline.settings.transforms import Transforms
+from layer_atlas.config.optimizers import Adam
+from layer_atlas.config.parameterizations import Fourier
+from layer_atlas.config.recipe import Recipe, Regularizers
+from layer_atlas.config.transforms import Transforms
+from layer_atlas.models.introspection import describe_layers
+from layer_atlas.models.load import Network, load_network
+from layer_atlas.plan.jobs import LayerInfo
+from layer_atlas.plan.plan import Tap
+from layer_atlas.visualization import rng
+from layer_atlas.visualization.optimization.loop import Jobs
+from layer_atlas.visualization.optimization.renderer import LayerBench, Workbench
 
 SAMPLES = 32
 PHOTOGRAPH = "photograph.png"

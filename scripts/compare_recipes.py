@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # so that the script also runs where the package is not installed
+# The script also runs where the package is not installed.
+sys.path.insert(0, str(ROOT / "pipeline"))
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
@@ -32,26 +33,29 @@ from numpy.typing import NDArray  # noqa: E402
 from PIL import Image  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from pipeline.ascent.bench import LayerBench, Workbench  # noqa: E402
-from pipeline.ascent.optimize import Jobs  # noqa: E402
-from pipeline.ascent.statistics import clipped_share, high_frequency_share  # noqa: E402
-from pipeline.errors import EXIT_OK, EXIT_USER_ERROR, UserError  # noqa: E402
-from pipeline.jobs import STATUS, LayerInfo, Series  # noqa: E402
-from pipeline.numerics.colours import from_bytes  # noqa: E402
-from pipeline.plan import ModelPlan  # noqa: E402
-from pipeline.settings.compose import with_config  # noqa: E402
-from pipeline.settings.config import Config  # noqa: E402
-from pipeline.settings.recipe import DatasetInit  # noqa: E402
-from pipeline.studies.evidence import (  # noqa: E402
+from layer_atlas.config.compose import with_config  # noqa: E402
+from layer_atlas.config.config import Config  # noqa: E402
+from layer_atlas.config.recipe import DatasetInit  # noqa: E402
+from layer_atlas.datasets.evidence import (  # noqa: E402
     STRONGEST,
     Reference,
     agreement,
     make_reference,
     standardised,
 )
-from pipeline.studies.study import strongest  # noqa: E402
-from pipeline.survey import Survey, make_plan, survey  # noqa: E402
-from pipeline.targets import Targets, select_targets  # noqa: E402
+from layer_atlas.datasets.statistics import strongest  # noqa: E402
+from layer_atlas.errors import EXIT_OK, EXIT_USER_ERROR, UserError  # noqa: E402
+from layer_atlas.models.colours import from_bytes  # noqa: E402
+from layer_atlas.plan.jobs import STATUS, LayerInfo, Series  # noqa: E402
+from layer_atlas.plan.plan import ModelPlan  # noqa: E402
+from layer_atlas.plan.targets import Targets, select_targets  # noqa: E402
+from layer_atlas.sweep.planning import Survey, make_plan, survey  # noqa: E402
+from layer_atlas.visualization.optimization.image_statistics import (  # noqa: E402
+    clipped_share,
+    high_frequency_share,
+)
+from layer_atlas.visualization.optimization.loop import Jobs  # noqa: E402
+from layer_atlas.visualization.optimization.renderer import LayerBench, Workbench  # noqa: E402
 
 BATCH = 32
 COLUMNS = ("agreement", "others", "rank", "high_frequency", "clipped", "dead", "above")

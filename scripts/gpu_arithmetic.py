@@ -7,17 +7,17 @@ from collections.abc import Callable
 
 import torch
 
-from pipeline.ascent.bench import Workbench
-from pipeline.ascent.optimize import Climber, Jobs
-from pipeline.networks.describe import describe_layers
-from pipeline.networks.models import load_network
-from pipeline.numerics import rng
-from pipeline.settings.config import ModelConfig
-from pipeline.settings.objectives import ChannelObjective
-from pipeline.settings.optimizers import Adam
-from pipeline.settings.parameterizations import Fourier
-from pipeline.settings.recipe import Recipe
-from pipeline.settings.transforms import Transforms
+from layer_atlas.config.config import ModelConfig
+from layer_atlas.config.objectives import ChannelObjective
+from layer_atlas.config.optimizers import Adam
+from layer_atlas.config.parameterizations import Fourier
+from layer_atlas.config.recipe import Recipe
+from layer_atlas.config.transforms import Transforms
+from layer_atlas.models.introspection import describe_layers
+from layer_atlas.models.load import load_network
+from layer_atlas.visualization import rng
+from layer_atlas.visualization.optimization.loop import Climber, Jobs
+from layer_atlas.visualization.optimization.renderer import Workbench
 
 
 def seconds(function: Callable[[], object], device: torch.device) -> float:

@@ -122,7 +122,7 @@ def slice_of_a_sweep(out: Path) -> Facts:
     """A part of every convolution of ResNet-50, end to end with photographs, atlas and montages."""
     root = out / "sweep"
     channels = "{random: 2}" if REHEARSE else "{random: 128}"
-    argv = ["-m", "pipeline", "run", f"output_root={root}", "name=slice", "models=[resnet50]"]
+    argv = ["-m", "layer_atlas", "run", f"output_root={root}", "name=slice", "models=[resnet50]"]
     argv += ["weights=none", f"channels={channels}", "quality=standard"]
     # Noise for photographs: what is looked at is that, and how fast, they are shown.
     pictures = 64 if REHEARSE else 512

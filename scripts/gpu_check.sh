@@ -15,5 +15,5 @@ trap 'rm -rf "$packages"' EXIT
 if [[ -n "${2:-}" ]]; then
     "$python" -m pip install -q --no-index --no-deps --no-compile --target "$packages" "$2"/*.whl
 fi
-export PYTHONPATH="$PWD:$packages${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+export PYTHONPATH="$PWD/pipeline:$PWD:$packages${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 "$python" scripts/gpu_check.py "$out"

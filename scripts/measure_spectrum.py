@@ -1,6 +1,6 @@
 """Measure the mean spectrum of photographs that the package carries.
 
-    python scripts/measure_spectrum.py FOLDER pipeline/data/spectrum.safetensors
+    python scripts/measure_spectrum.py FOLDER pipeline/layer_atlas/data/spectrum.safetensors
 
 Each photograph is cut to its middle square, not resized, brought to decorrelated colours before the
 sigmoid, scaled to a root mean square of 1 and seen through a Hann window, because the jump from
@@ -17,8 +17,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipeline.numerics.colours import fixed_contrast, from_colours
-from pipeline.numerics.spectrum import polar_mean
+from layer_atlas.models.colours import fixed_contrast, from_colours
+from layer_atlas.visualization.spectrum import polar_mean
 
 SIDE = 224
 FINE = 896

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PLACES = [str(ROOT / place) for place in ("", "tests", "tests/faults")]
+PLACES = [str(ROOT / place) for place in ("pipeline", "", "tests", "tests/faults")]
 
 
 def main() -> int:

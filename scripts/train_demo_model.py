@@ -23,9 +23,10 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # so that the script also runs where the package is not installed
+# The script also runs where the package is not installed.
+sys.path.insert(0, str(ROOT / "pipeline"))
 
-from pipeline.networks.demo import CLASSES, MEAN, STD, DemoNet  # noqa: E402
+from layer_atlas.models.demo import CLASSES, MEAN, STD, DemoNet  # noqa: E402
 
 # Lightness, red against blue, green against magenta: the axes of natural colours, most of which is
 # lightness. Training sees all three alike, or else every channel would go for black and white.
@@ -288,7 +289,7 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    weights = ROOT / "pipeline" / "data" / "demo.safetensors"
+    weights = ROOT / "pipeline" / "layer_atlas" / "data" / "demo.safetensors"
     add("--out", type=Path, default=weights, help="weights file (default: the package's own)")
     add("--seed", type=int, default=Settings.seed, help="default: %(default)s")
     per_block = f"blocks of {BLOCK * len(CLASSES)} samples"
@@ -302,7 +303,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     args = arguments()
     if tuple(TEXTURES) != CLASSES:
-        raise SystemExit("demo_textures.TEXTURES and pipeline.networks.demo.CLASSES differ")
+        raise SystemExit("demo_textures.TEXTURES and layer_atlas.models.demo.CLASSES differ")
     torch.set_num_threads(args.threads)
     if args.preview:
         contact_sheet(args.seed).save(args.preview)

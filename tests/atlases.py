@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from toys import fill_store, layer_info, make_plan, make_recipe
 
-from pipeline.collate.gather import layer_views
-from pipeline.collate.hdf5 import write_atlas
-from pipeline.store.folder import OutputFolder
+from layer_atlas.atlas.gather import layer_views
+from layer_atlas.atlas.hdf5 import write_atlas
+from layer_atlas.store.folder import OutputFolder
 
 FAMILIES = 5
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mini_slurm import MiniSlurm, mini_slurm
 
-from pipeline.store.folder import OutputFolder
+from layer_atlas.store.folder import OutputFolder
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 from toys import make_result
 
-from pipeline.environment import Device, Environment
-from pipeline.jobs import Shard, ShardResult
-from pipeline.plan import Plan
-from pipeline.settings.records import plain
-from pipeline.store.folder import OutputFolder
-from pipeline.store.shards import commit, read_shard
+from layer_atlas.config.records import plain
+from layer_atlas.plan.environment import Device, Environment
+from layer_atlas.plan.jobs import Shard, ShardResult
+from layer_atlas.plan.plan import Plan
+from layer_atlas.store.folder import OutputFolder
+from layer_atlas.store.shards import commit, read_shard
 
 
 def made_by(torch: str = "2.11.0", device: str = "NVIDIA H200") -> Environment:

@@ -15,10 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from toys import make_recipe
 
-from pipeline.numerics import rng
-from pipeline.parameterizations import make_parameterization
-from pipeline.parameterizations.base import Parameterization, Shape
-from pipeline.settings.parameterizations import (
+from layer_atlas.config.parameterizations import (
     FROM_NOISE_ALONE,
     Cppn,
     Fourier,
@@ -28,8 +25,11 @@ from pipeline.settings.parameterizations import (
     Pixel,
     Pyramid,
 )
-from pipeline.settings.parameterizations import Parameterization as Config
-from pipeline.settings.recipe import Init, Recipe
+from layer_atlas.config.parameterizations import Parameterization as Config
+from layer_atlas.config.recipe import Init, Recipe
+from layer_atlas.visualization import rng
+from layer_atlas.visualization.parameterizations import make_parameterization
+from layer_atlas.visualization.parameterizations.base import Parameterization, Shape
 
 KEYS = rng.keys([f"{i:016x}" + "0" * 48 for i in range(11, 19)])
 """Eight: on a CPU batches are filled up to multiples of that."""

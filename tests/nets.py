@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torchvision.ops.misc import Permute
 from toys import example, random_network
 
-from pipeline.jobs import LayerInfo
-from pipeline.networks.capture import plain_activations
-from pipeline.networks.describe import describe_layers
-from pipeline.networks.forwards import Forward, Instance
-from pipeline.networks.layers import match_layers, module_of
+from layer_atlas.models.capture import plain_activations
+from layer_atlas.models.forwards import Forward, Instance
+from layer_atlas.models.introspection import describe_layers
+from layer_atlas.models.layers import match_layers, module_of
+from layer_atlas.plan.jobs import LayerInfo
 
 SIZE = 16
 

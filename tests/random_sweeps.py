@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from images import AREA, PICTURE, WEIGHTS, find
 from torch import Tensor
 
-from pipeline.settings.config import Config, config_folder
-from pipeline.settings.records import choice_name
+from layer_atlas.config.config import Config, config_folder
+from layer_atlas.config.records import choice_name
 
 Values = dict[str, Any]
 Place = tuple[Any, ...]
@@ -134,11 +134,11 @@ _OF_THE_SWEEP: dict[str, tuple[Any, ...]] = {
     "models": (
         ["demo"],
         ["demo", {"name": "demo", "label": "x", "weights": "none"}],
-        [{"name": "m", "target": "tests.networks.test_models.build_net", "args": {"width": 5}}],
-        [{"name": "m", "target": "tests.networks.test_models.build_net", "args": {"depth": 5}}],
+        [{"name": "m", "target": "tests.models.test_load.build_net", "args": {"width": 5}}],
+        [{"name": "m", "target": "tests.models.test_load.build_net", "args": {"depth": 5}}],
         [
             "demo",
-            {"name": "m", "target": "tests.networks.test_models.build_net", "layers": ["0", "2"]},
+            {"name": "m", "target": "tests.models.test_load.build_net", "layers": ["0", "2"]},
         ],
         ["demo", "demo"],
         [{"name": "demo", "input_size": 20, "label": "../<b>\n"}],
@@ -168,7 +168,7 @@ _OF_ITS_PARTS: dict[str, tuple[Any, ...]] = {
         [{"layer": "conv1"}],
     ),
     "function": ("random_sweeps.score", "random_sweeps.gone", "os.getcwd", "os.sep", "."),
-    "target": ("images.Prior", "tests.networks.test_models.build_net", "os.getcwd", "gone.x"),
+    "target": ("images.Prior", "tests.models.test_load.build_net", "os.getcwd", "gone.x"),
     "latent": ([12], [12, 1, 1], [5], [10**12], [0]),
     "devices": ("auto", "cpu", ["cpu", "cpu"], ["cuda:93"], "mps", [""]),
     "dataset": ("CIFAR10", "FakeData", "Gone"),

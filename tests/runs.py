@@ -17,14 +17,14 @@ import pytest
 from PIL import Image
 from toys import composed
 
-from pipeline import __main__ as commands
-from pipeline import sweep
-from pipeline.errors import EXIT_FAILED_JOBS, EXIT_OK
-from pipeline.executors.base import Handle, Request, State
-from pipeline.processes import LEAVING_SIGNALS
-from pipeline.store.folder import OutputFolder
-from pipeline.tasks.pulse import Pulse
-from pipeline.worker import work
+from layer_atlas.cli import commands as commands
+from layer_atlas.errors import EXIT_FAILED_JOBS, EXIT_OK
+from layer_atlas.processes import LEAVING_SIGNALS
+from layer_atlas.store.folder import OutputFolder
+from layer_atlas.sweep import run as sweep
+from layer_atlas.sweep.executors.base import Handle, Request, State
+from layer_atlas.sweep.tasks.heartbeat import Pulse
+from layer_atlas.sweep.worker import work
 
 TINY = (
     "optimizer.steps=6",
@@ -42,7 +42,7 @@ def start(
 ) -> "subprocess.Popen[str]":
     """Start a command in a session of its own, writing below `root`."""
     return subprocess.Popen(
-        [sys.executable, "-m", "pipeline", command, f"output_root={root}", *overrides],
+        [sys.executable, "-m", "layer_atlas", command, f"output_root={root}", *overrides],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.__main__ import main, split_words
+from layer_atlas.cli.commands import main, split_words
 
 Atlas = Callable[..., tuple[int, str]]
 

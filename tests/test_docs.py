@@ -15,18 +15,19 @@ from docs_pages import PAGES, ROOT, blocks, commands
 from runs import TINY, assert_same_atlas, run_here
 from toys import composed
 
-from pipeline import __version__, sweep
-from pipeline.__main__ import COMMANDS, split_words
-from pipeline.collate.hdf5 import SCHEMA as ATLAS_SCHEMA
-from pipeline.errors import EXIT_OK
-from pipeline.executors import open_executor
-from pipeline.executors.base import Executor
-from pipeline.jobs import STATUS
-from pipeline.settings.compose import with_config
-from pipeline.settings.recipe import ALGORITHM_VERSION
-from pipeline.store.manifest import SCHEMA as MANIFEST_SCHEMA
-from pipeline.store.shard_file import SCHEMA as SHARD_SCHEMA
-from pipeline.studies.files import SCHEMA as STUDY_SCHEMA
+from layer_atlas import __version__
+from layer_atlas.atlas.hdf5 import SCHEMA as ATLAS_SCHEMA
+from layer_atlas.cli.commands import COMMANDS, split_words
+from layer_atlas.config.compose import with_config
+from layer_atlas.config.recipe import ALGORITHM_VERSION
+from layer_atlas.datasets.statistics_files import SCHEMA as STUDY_SCHEMA
+from layer_atlas.errors import EXIT_OK
+from layer_atlas.plan.jobs import STATUS
+from layer_atlas.store.manifest import SCHEMA as MANIFEST_SCHEMA
+from layer_atlas.store.shard_file import SCHEMA as SHARD_SCHEMA
+from layer_atlas.sweep import run as sweep
+from layer_atlas.sweep.executors import open_executor
+from layer_atlas.sweep.executors.base import Executor
 
 DOCS = ROOT / "docs"
 EXTENDING, FORMATS, SLURM, TUTORIAL = (

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.errors import MOST_TOLD, UserError, unknown
+from layer_atlas.errors import MOST_TOLD, UserError, unknown
 
 
 @pytest.mark.parametrize(

@@ -16,15 +16,15 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from random_sweeps import ODD, Sweep, fuzz, sweeps
 
-from pipeline.__main__ import main
-from pipeline.errors import EXIT_OK, EXIT_USER_ERROR, MOST_TOLD, UserError
-from pipeline.plan import Plan
-from pipeline.report.plan import plan_table
-from pipeline.settings.compose import config_keys
-from pipeline.settings.config import Config, config_folder, make_config
-from pipeline.settings.records import build, plain
-from pipeline.store.folder import output_folder
-from pipeline.sweep import prepare_plan
+from layer_atlas.cli.commands import main
+from layer_atlas.config.compose import config_keys
+from layer_atlas.config.config import Config, config_folder, make_config
+from layer_atlas.config.records import build, plain
+from layer_atlas.errors import EXIT_OK, EXIT_USER_ERROR, MOST_TOLD, UserError
+from layer_atlas.plan.plan import Plan
+from layer_atlas.store.folder import output_folder
+from layer_atlas.sweep.report.plan import plan_table
+from layer_atlas.sweep.run import prepare_plan
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Who imports whom: data flows one way, plan and collation need no torch, Hydra has one door."""
+"""Who imports whom: rooms import only those before them, plan and pictures need no torch."""
 
 import ast
 import subprocess
@@ -9,27 +9,20 @@ from pathlib import Path
 
 import pytest
 
-import pipeline
+import layer_atlas
 
-PACKAGE = Path(pipeline.__file__).parent
+PACKAGE = Path(layer_atlas.__file__).parent
 MODULES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 
-FLOW = (
-    *("errors", "processes", "dotted", "settings"),
-    *("environment", "jobs", "targets", "origin", "sampling", "plan", "wording"),
-    *("store", "photographs"),
-    *("numerics", "networks", "objectives", "aim"),
-    *("transforms", "parameterizations", "ascent", "studies", "tasks", "worker"),
-    *("collate", "reader", "figures", "site", "atlas"),
-    *("executors", "scheduling", "survey", "inspection", "report", "sweep"),
+ROOMS = (
+    *("config", "plan", "store", "models", "datasets"),
+    *("visualization", "atlas", "presentation", "sweep", "cli"),
 )
-"""The way of the data, from the design: config, plan, store, network, worker, atlas, sweep."""
-
-READING = ("collate", "reader", "figures", "site", "atlas")
-"""What knows the store or the atlas alone."""
+ORDER = ("errors", "processes", "imports", *ROOMS)
+"""Each imports only what stands before it."""
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -54,7 +47,12 @@ def imported(path: Path) -> Iterator[str]:
 
 
 def imports_of_the_package(module: str) -> set[str]:
-    return {name for name in imported(MODULES[module]) if name in MODULES} - {"pipeline"}
+    return {name for name in imported(MODULES[module]) if name in MODULES} - {"layer_atlas"}
+
+
+def room(module: str) -> str:
+    """The room of a module, or its own name if it lies in none."""
+    return module.split(".")[1]
 
 
 def test_no_two_modules_import_each_other_by_any_detour() -> None:
@@ -62,43 +60,47 @@ def test_no_two_modules_import_each_other_by_any_detour() -> None:
     assert len(list(TopologicalSorter(graph).static_order())) == len(MODULES)
 
 
-def home(module: str) -> str:
-    """The folder of `pipeline` that a module lies in, or its name if it lies in none."""
-    return module.split(".")[1]
-
-
-@pytest.mark.parametrize("place", range(len(FLOW)), ids=FLOW)
-def test_data_flows_one_way(place: int) -> None:
-    downstream = set(FLOW[place + 1 :])
+@pytest.mark.parametrize("place", range(len(ORDER)), ids=ORDER)
+def test_rooms_import_only_those_before_them(place: int) -> None:
+    downstream = set(ORDER[place + 1 :])
     for module in MODULES:
-        if module != "pipeline" and home(module) == FLOW[place]:
-            assert not set(map(home, imports_of_the_package(module))) & downstream, module
+        if module != "layer_atlas" and room(module) == ORDER[place]:
+            assert not set(map(room, imports_of_the_package(module))) & downstream, module
 
 
-def test_every_folder_has_its_place() -> None:
-    homes = {home(module) for module in MODULES if module != "pipeline"}
-    assert homes - {"__main__"} == set(FLOW)
+def test_there_are_ten_rooms_and_each_says_what_it_is_for() -> None:
+    folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    assert folders == set(ROOMS)
+    for name in ROOMS:
+        purpose = ast.get_docstring(ast.parse((PACKAGE / name / "__init__.py").read_text()))
+        assert purpose, name
 
 
-def test_collation_knows_no_model_and_no_worker() -> None:
-    forbidden = {"networks", "ascent", "tasks", "worker", "survey", "scheduling", "sweep"}
+def test_every_module_has_its_place() -> None:
+    places = {room(module) for module in MODULES if module != "layer_atlas"}
+    assert places - {"__main__"} == set(ORDER)
+
+
+def test_what_is_made_from_the_store_knows_no_model_and_no_worker() -> None:
+    forbidden = {"models", "visualization", "sweep", "cli"}
     for module in MODULES:
-        if module.startswith(tuple(f"pipeline.{name}" for name in READING)):
-            names = {home(name) for name in imports_of_the_package(module)}
-            assert not names & forbidden, module
+        if module.startswith(("layer_atlas.atlas.", "layer_atlas.presentation.")):
+            assert not set(map(room, imports_of_the_package(module))) & forbidden, module
 
 
 @pytest.mark.parametrize(
     "modules",
     [
-        ["plan"],
-        ["collate.run", "collate.hdf5", "collate.montage", "collate.overlay", "collate.compare"],
-        ["figures.make", "reader"],
-        ["site.make", "atlas"],
-        ["studies.evidence", "studies.study", "studies.files"],
-        ["scheduling.schedule", "scheduling.stages", "store.shards"],
-        ["executors.local", "executors.custom"],
-        ["report.plan", "report.layers", "report.status", "report.summary", "report.cleaning"],
+        ["plan.plan"],
+        ["presentation.montages.collate", "atlas.hdf5", "presentation.montages.montage"],
+        ["presentation.montages.overlay", "atlas.compare"],
+        ["presentation.figures.make", "atlas.reader"],
+        ["presentation.site.make", "presentation.present"],
+        ["datasets.evidence", "datasets.statistics", "datasets.statistics_files"],
+        ["sweep.scheduling.schedule", "sweep.scheduling.stages", "store.shards"],
+        ["sweep.executors.local", "sweep.executors.custom"],
+        ["sweep.report.plan", "sweep.report.layers", "sweep.report.status"],
+        ["sweep.report.summary", "sweep.report.cleaning"],
     ],
     ids=lambda modules: modules[0],
 )
@@ -106,7 +108,7 @@ def test_planning_scheduling_and_collation_import_no_torch(modules: list[str]) -
     code = "\n".join(
         [
             "import sys",
-            *(f"import pipeline.{module}" for module in modules),
+            *(f"import layer_atlas.{module}" for module in modules),
             "assert 'torch' not in sys.modules, sorted(sys.modules)",
         ]
     )
@@ -116,8 +118,20 @@ def test_planning_scheduling_and_collation_import_no_torch(modules: list[str]) -
 
 def test_only_the_door_knows_hydra() -> None:
     knowing = {
-        module.removeprefix("pipeline.")
+        module.removeprefix("layer_atlas.")
         for module, path in MODULES.items()
         if any(name.split(".")[0] in ("hydra", "omegaconf") for name in imported(path))
     }
-    assert knowing <= {"settings.config", "settings.compose", "settings.config_source"}
+    assert knowing <= {"config.config", "config.compose", "config.config_source"}
+
+
+def test_a_module_of_a_user_may_be_called_pipeline(tmp_path: Path) -> None:
+    (tmp_path / "pipeline.py").write_text("def build():\n    return 'mine'\n")
+    code = (
+        "from layer_atlas.imports import import_callable\n"
+        "assert import_callable('pipeline.build', 'target', '')() == 'mine'"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

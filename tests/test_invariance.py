@@ -13,14 +13,14 @@ import pytest
 import torch
 from runs import TINY, assert_same_atlas, atlas, datasets, run_here
 
-from pipeline.ascent.bench import LayerBench, Workbench
-from pipeline.networks.describe import describe_layers
-from pipeline.networks.models import load_network
-from pipeline.settings.config import ModelConfig
-from pipeline.settings.objectives import ChannelObjective
-from pipeline.settings.optimizers import Adam
-from pipeline.settings.parameterizations import Fourier, Maco, Pixel
-from pipeline.settings.recipe import Recipe, Regularizers, SpectrumInit, Transforms
+from layer_atlas.config.config import ModelConfig
+from layer_atlas.config.objectives import ChannelObjective
+from layer_atlas.config.optimizers import Adam
+from layer_atlas.config.parameterizations import Fourier, Maco, Pixel
+from layer_atlas.config.recipe import Recipe, Regularizers, SpectrumInit, Transforms
+from layer_atlas.models.introspection import describe_layers
+from layer_atlas.models.load import load_network
+from layer_atlas.visualization.optimization.renderer import LayerBench, Workbench
 
 RECIPE = Recipe(
     objective=ChannelObjective(),

@@ -10,7 +10,7 @@ from PIL import Image
 from runs import atlas_here, run_here, shards
 from torch import nn
 
-from pipeline.errors import EXIT_OK, UserError
+from layer_atlas.errors import EXIT_OK, UserError
 
 BASE = ("image_size=32", "optimizer.steps=4", "optimizer.leaky_steps=1", "shard_size=4")
 CONV5 = (*BASE, "layers=[conv5]")

@@ -13,19 +13,19 @@ from runs import run_here
 from test_invariance import RECIPE
 from toys import composed
 
-from pipeline.ascent.bench import LayerBench, Workbench
-from pipeline.dotted import source_digest
-from pipeline.errors import UserError
-from pipeline.networks.describe import describe_layers
-from pipeline.networks.models import load_network
-from pipeline.parameterizations import make_parameterization
-from pipeline.photographs.pictures import read_picture
-from pipeline.settings.config import ModelConfig
-from pipeline.settings.inputs import Inputs
-from pipeline.settings.parameterizations import Cppn, Generator, Maco, Pyramid
-from pipeline.settings.recipe import PhotographInit, Recipe, Regularizers
-from pipeline.store.folder import OutputFolder, keep_inputs
-from pipeline.sweep import prepare_plan
+from layer_atlas.config.config import ModelConfig
+from layer_atlas.config.inputs import Inputs
+from layer_atlas.config.parameterizations import Cppn, Generator, Maco, Pyramid
+from layer_atlas.config.recipe import PhotographInit, Recipe, Regularizers
+from layer_atlas.datasets.pictures import read_picture
+from layer_atlas.errors import UserError
+from layer_atlas.imports import source_digest
+from layer_atlas.models.introspection import describe_layers
+from layer_atlas.models.load import load_network
+from layer_atlas.store.folder import OutputFolder, keep_inputs
+from layer_atlas.sweep.run import prepare_plan
+from layer_atlas.visualization.optimization.renderer import LayerBench, Workbench
+from layer_atlas.visualization.parameterizations import make_parameterization
 
 HELD_BACK = Regularizers(0.1, 0.1, 0.1, 0.1, blur=0.5, clip=0.5)
 RECIPES: dict[str, Recipe] = {

@@ -24,13 +24,13 @@ from runs import (
     wait_for_shards,
 )
 
-from pipeline import __main__ as commands
-from pipeline.errors import UserError
-from pipeline.networks.models import load_network
-from pipeline.photographs.datasets import FolderPhotographs
-from pipeline.photographs.views import read_view
-from pipeline.settings.config import ModelConfig
-from pipeline.studies.evidence import agreement, make_reference
+from layer_atlas.cli import commands as commands
+from layer_atlas.config.config import ModelConfig
+from layer_atlas.datasets.evidence import agreement, make_reference
+from layer_atlas.datasets.sources import FolderPhotographs
+from layer_atlas.datasets.views import read_view
+from layer_atlas.errors import UserError
+from layer_atlas.models.load import load_network
 
 LAYERS = ("conv1", "conv2")
 SHEETS = "montage=evidence"

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from pipeline.processes import usable_cores
+from layer_atlas.processes import usable_cores
 
 
 def test_cores_are_those_that_this_process_may_use() -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.__main__ import COMMANDS
-from pipeline.settings.compose import config_keys
-from pipeline.settings.config import config_folder
+from layer_atlas.cli.commands import COMMANDS
+from layer_atlas.config.compose import config_keys
+from layer_atlas.config.config import config_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -49,4 +49,6 @@ def test_every_fault_has_a_test_and_the_modules_that_meet_it() -> None:
         path.name[5:7] for path in sorted(faults.glob("test_[0-9]*"))
     ]
     named = [module for _, by in rows for module in re.findall(r"`([^`]+)`", by)]
-    assert not [module for module in named if not (ROOT / "pipeline" / module).is_file()]
+    assert not [
+        module for module in named if not (ROOT / "pipeline" / "layer_atlas" / module).is_file()
+    ]

@@ -17,8 +17,8 @@ from runs import (
     wait_for_shards,
 )
 
-from pipeline.store.files import write_json
-from pipeline.store.folder import OutputFolder
+from layer_atlas.store.files import write_json
+from layer_atlas.store.folder import OutputFolder
 
 ON_SLURM = ("executor=slurm", "executor.gpus=0", "executor.cpus=1", "executor.memory_gb=1")
 SWEEP = (*TINY[:-1], "optimizer.steps=200")

@@ -8,10 +8,10 @@ import pytest
 import xarray
 from runs import assert_same_atlas, atlas, atlas_here, shards
 
-from pipeline import open_atlas
-from pipeline.environment import environment_here, parse_environment
-from pipeline.store.folder import OutputFolder
-from pipeline.store.manifest import plan_of, read_manifest
+from layer_atlas import open_atlas
+from layer_atlas.plan.environment import environment_here, parse_environment
+from layer_atlas.store.folder import OutputFolder
+from layer_atlas.store.manifest import plan_of, read_manifest
 from tests.environments import made_by, pretend
 
 SWEEP = (
@@ -108,7 +108,7 @@ def test_strict_makes_exactly_those_again_and_all_is_as_if_fresh(root: Path) -> 
 def test_a_worker_with_other_versions_than_wanted_makes_nothing(tmp_path: Path) -> None:
     config = (*SWEEP, "name=x", "channels='0:8'", "versions=strict")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.tasks.ascend.environment_here", lambda *_: OLD)
+        patch.setattr("layer_atlas.sweep.tasks.optimize.environment_here", lambda *_: OLD)
         code, said = atlas_here("run", tmp_path, *config)
     assert code != 0
     assert not shards(tmp_path / "x")

@@ -12,7 +12,19 @@ from hydra import compose, initialize_config_dir
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.jobs import (
+from layer_atlas.config.config import Config, config_folder, make_config
+from layer_atlas.config.inputs import nowhere
+from layer_atlas.config.objectives import ChannelObjective
+from layer_atlas.config.optimizers import Adam
+from layer_atlas.config.parameterizations import Fourier, Pixel
+from layer_atlas.config.recipe import Recipe, Transforms, recorded_steps, snapshot_steps
+from layer_atlas.config.records import plain
+from layer_atlas.datasets.listing import Entry, Listing, look_through, write_listing
+from layer_atlas.datasets.statistics import summarise
+from layer_atlas.datasets.statistics_files import write_arrays
+from layer_atlas.datasets.tasks import Study, blocks_of
+from layer_atlas.models.introspection import describe_layers
+from layer_atlas.plan.jobs import (
     STATUS,
     LayerInfo,
     NetworkIdentity,
@@ -22,29 +34,17 @@ from pipeline.jobs import (
     ShardResult,
     Task,
 )
-from pipeline.networks.describe import describe_layers
-from pipeline.objectives import Objective, Surroundings, make_objective
-from pipeline.origin import UNKNOWN, Origin
-from pipeline.photographs.listing import Entry, Listing, look_through, write_listing
-from pipeline.plan import LayerPlan, ModelPlan, Plan, StudyPlan
-from pipeline.scheduling.stages import Sweep
-from pipeline.settings.config import Config, config_folder, make_config
-from pipeline.settings.inputs import nowhere
-from pipeline.settings.objectives import ChannelObjective
-from pipeline.settings.optimizers import Adam
-from pipeline.settings.parameterizations import Fourier, Pixel
-from pipeline.settings.recipe import Recipe, Transforms, recorded_steps, snapshot_steps
-from pipeline.settings.records import plain
-from pipeline.store.failures import Failure, write_failure
-from pipeline.store.folder import OutputFolder
-from pipeline.store.manifest import SCHEMA as MANIFEST_SCHEMA
-from pipeline.store.sealed_file import unseal
-from pipeline.store.shard_file import SCHEMA
-from pipeline.store.shards import commit
-from pipeline.studies.files import write_arrays
-from pipeline.studies.study import summarise
-from pipeline.studies.tasks import Study, blocks_of
-from pipeline.targets import Targets
+from layer_atlas.plan.origin import UNKNOWN, Origin
+from layer_atlas.plan.plan import LayerPlan, ModelPlan, Plan, StudyPlan
+from layer_atlas.plan.targets import Targets
+from layer_atlas.store.checksummed_file import unseal
+from layer_atlas.store.failures import Failure, write_failure
+from layer_atlas.store.folder import OutputFolder
+from layer_atlas.store.manifest import SCHEMA as MANIFEST_SCHEMA
+from layer_atlas.store.shard_file import SCHEMA
+from layer_atlas.store.shards import commit
+from layer_atlas.sweep.scheduling.stages import Sweep
+from layer_atlas.visualization.objectives import Objective, Surroundings, make_objective
 
 STILL = Transforms(jitter=0.0, scale=(1.0, 1.0), rotate=0.0)
 RED, GREEN, BLUE = 0, 1, 2

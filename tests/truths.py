@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from toys import composed
 
-from pipeline.ascent.bench import LayerBench, Workbench
-from pipeline.errors import UserError
-from pipeline.jobs import LayerInfo
-from pipeline.networks.models import Network
-from pipeline.plan import LayerPlan, LeftOut, ModelPlan
-from pipeline.settings.config import Config, ModelConfig
-from pipeline.survey import make_plan, survey
+from layer_atlas.config.config import Config, ModelConfig
+from layer_atlas.errors import UserError
+from layer_atlas.models.load import Network
+from layer_atlas.plan.jobs import LayerInfo
+from layer_atlas.plan.plan import LayerPlan, LeftOut, ModelPlan
+from layer_atlas.sweep.planning import make_plan, survey
+from layer_atlas.visualization.optimization.renderer import LayerBench, Workbench
 
 Build = Callable[[], nn.Module]
 

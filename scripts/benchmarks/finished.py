@@ -16,22 +16,22 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from pipeline.collate.brief import write_brief
-from pipeline.collate.gather import LayerView, Piece, layer_views
-from pipeline.collate.hdf5 import write_atlas
-from pipeline.collate.run import content_of
-from pipeline.errors import EXIT_OK
-from pipeline.jobs import STATUS, Shard
-from pipeline.plan import Plan
-from pipeline.settings.compose import with_config
-from pipeline.settings.config import CollateSettings, Config
-from pipeline.settings.records import canonical_json
-from pipeline.store import sealed_file
-from pipeline.store.folder import OutputFolder, output_folder, prepare
-from pipeline.store.manifest import plan_of, read_manifest, write_manifest
-from pipeline.store.shard_file import PICTURES, SCHEMA
-from pipeline.store.stored import Numbers, write_pictures
-from pipeline.sweep import prepare_plan
+from layer_atlas.atlas.gather import LayerView, Piece, layer_views
+from layer_atlas.atlas.hdf5 import write_atlas
+from layer_atlas.config.compose import with_config
+from layer_atlas.config.config import CollateSettings, Config
+from layer_atlas.config.records import canonical_json
+from layer_atlas.errors import EXIT_OK
+from layer_atlas.plan.jobs import STATUS, Shard
+from layer_atlas.plan.plan import Plan
+from layer_atlas.presentation.montages.collate import content_of
+from layer_atlas.presentation.montages.summary import write_brief
+from layer_atlas.store import checksummed_file as sealed_file
+from layer_atlas.store.arrays import Numbers, write_pictures
+from layer_atlas.store.folder import OutputFolder, output_folder, prepare
+from layer_atlas.store.manifest import plan_of, read_manifest, write_manifest
+from layer_atlas.store.shard_file import PICTURES, SCHEMA
+from layer_atlas.sweep.run import prepare_plan
 
 
 def wide_network(layers: int, channels: int) -> nn.Module:

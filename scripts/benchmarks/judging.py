@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.ascent.bench import Workbench
-from pipeline.ascent.statistics import high_frequency_share, measure
-from pipeline.errors import UserError
-from pipeline.jobs import STATUS, LayerInfo
-from pipeline.networks.forwards import Forward
-from pipeline.numerics.colours import from_bytes
-from pipeline.objectives import Objective
-from pipeline.photographs.datasets import FolderPhotographs
-from pipeline.photographs.views import read_view
-from pipeline.studies.evidence import STRONGEST, Reference, agreement, make_reference
+from layer_atlas.datasets.evidence import STRONGEST, Reference, agreement, make_reference
+from layer_atlas.datasets.sources import FolderPhotographs
+from layer_atlas.datasets.views import read_view
+from layer_atlas.errors import UserError
+from layer_atlas.models.colours import from_bytes
+from layer_atlas.models.forwards import Forward
+from layer_atlas.plan.jobs import STATUS, LayerInfo
+from layer_atlas.visualization.objectives import Objective
+from layer_atlas.visualization.optimization.image_statistics import high_frequency_share, measure
+from layer_atlas.visualization.optimization.renderer import Workbench
 
 _AT_ONCE = 32
 

@@ -17,7 +17,7 @@ import torch
 from benchmarks.judging import Judge, Photographs, finite, summarised
 from benchmarks.pictures import contact_sheet, plot
 from benchmarks.rounds import Entry
-from pipeline.store.manifest import versions
+from layer_atlas.store.manifest import versions
 
 SCHEMA = "layer-atlas-benchmark/1"
 _PACKAGES = ("torch-lucent", "torch_dreams", "kornia", "matplotlib")

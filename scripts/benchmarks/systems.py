@@ -18,19 +18,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.ascent.bench import Workbench
-from pipeline.ascent.optimize import Jobs
-from pipeline.ascent.replay import capture
-from pipeline.jobs import LayerInfo, Series
-from pipeline.networks.architectures import IMAGENET_MEAN, IMAGENET_STD
-from pipeline.networks.conversion import converted
-from pipeline.networks.forwards import Instance
-from pipeline.networks.models import DTYPES, Network
-from pipeline.numerics import rng
-from pipeline.numerics.colours import to_bytes
-from pipeline.objectives.base import picked
-from pipeline.plan import ModelPlan
-from pipeline.settings.recipe import Recipe
+from layer_atlas.config.recipe import Recipe
+from layer_atlas.models.architectures import IMAGENET_MEAN, IMAGENET_STD
+from layer_atlas.models.colours import to_bytes
+from layer_atlas.models.conversion import converted
+from layer_atlas.models.forwards import Instance
+from layer_atlas.models.load import DTYPES, Network
+from layer_atlas.plan.jobs import LayerInfo, Series
+from layer_atlas.plan.plan import ModelPlan
+from layer_atlas.visualization import rng
+from layer_atlas.visualization.objectives.base import picked
+from layer_atlas.visualization.optimization.cuda_graphs import capture
+from layer_atlas.visualization.optimization.loop import Jobs
+from layer_atlas.visualization.optimization.renderer import Workbench
 
 T = TypeVar("T")
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from pipeline import worker
-from pipeline.processes import PARENT_VARIABLE
+from layer_atlas.processes import PARENT_VARIABLE
+from layer_atlas.sweep import worker
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["forked", "runs", "torchvision.models.feature_extraction"])

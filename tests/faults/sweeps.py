@@ -18,9 +18,9 @@ from forked import ForkedWorker
 from runs import assert_same_atlas, driven_here, kill_group, shards, start, wait_for_shards
 from troubled import HOLD, TROUBLE
 
-from pipeline.executors import local
-from pipeline.store.failures import Failure, read_failures
-from pipeline.store.folder import OutputFolder
+from layer_atlas.store.failures import Failure, read_failures
+from layer_atlas.store.folder import OutputFolder
+from layer_atlas.sweep.executors import local
 
 SWEEP = (
     "models=[{name: troubled, target: troubled.build}]",
@@ -43,6 +43,7 @@ SOON = PATIENCE / 2
 
 SEARCHED = (
     *(str(Path(__file__).parents[n]) for n in (0, 1, 2)),
+    str(Path(__file__).parents[2] / "pipeline"),
     *filter(None, [os.environ.get("PYTHONPATH")]),
 )
 """Where processes of their own find this package, the helpers and the troubled network."""

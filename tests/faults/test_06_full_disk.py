@@ -23,8 +23,8 @@ from sweeps import (
     wait_until_held,
 )
 
-from pipeline.store.sealed_file import check
-from pipeline.store.shard_file import SCHEMA
+from layer_atlas.store.checksummed_file import check
+from layer_atlas.store.shard_file import SCHEMA
 
 MEGABYTES = 4
 PAGE = 4096

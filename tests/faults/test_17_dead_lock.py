@@ -10,14 +10,14 @@ import pytest
 from runs import atlas_here, shards
 from sweeps import SWEEP, assert_nothing_lost, unfinished
 
-from pipeline.store import lock
-from pipeline.store.folder import OutputFolder
+from layer_atlas.store import lock
+from layer_atlas.store.folder import OutputFolder
 
 HOLD = """
 import sys
 from pathlib import Path
-from pipeline.store.lock import locked
-from pipeline.store.folder import OutputFolder
+from layer_atlas.store.lock import locked
+from layer_atlas.store.folder import OutputFolder
 with locked(OutputFolder(Path(sys.argv[1]))):
     print("held", flush=True)
     sys.stdin.read()

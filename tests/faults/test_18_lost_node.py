@@ -19,9 +19,9 @@ from sweeps import (
     wait_until_held,
 )
 
-from pipeline import sweep
-from pipeline.executors.base import Handle, State
-from pipeline.executors.local import LocalExecutor
+from layer_atlas.sweep import run as sweep
+from layer_atlas.sweep.executors.base import Handle, State
+from layer_atlas.sweep.executors.local import LocalExecutor
 
 LOST = State("ended", None, "NODE_FAIL")
 

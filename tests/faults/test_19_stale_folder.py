@@ -9,10 +9,10 @@ import pytest
 from runs import Here, driven_here, shards
 from sweeps import SWEEP, assert_nothing_lost, failures
 
-from pipeline import sweep
-from pipeline.executors.base import Handle, Request
-from pipeline.scheduling import schedule
-from pipeline.store.folder import OutputFolder
+from layer_atlas.store.folder import OutputFolder
+from layer_atlas.sweep import run as sweep
+from layer_atlas.sweep.executors.base import Handle, Request
+from layer_atlas.sweep.scheduling import schedule
 
 NEVER = 60.0
 """Seconds; the run is over long before, unless it waits for what it should have given up."""

@@ -9,7 +9,7 @@ from runs import atlas_here, bits, datasets, shards
 from sweeps import SWEEP, failures, run_forked, trouble
 from torch import Tensor
 
-from pipeline.jobs import STATUS
+from layer_atlas.plan.jobs import STATUS
 
 LARGE = ("shard_size=12", "batch_size=12")
 """One shard of `first`, which is well, and two of `second`, which kill."""

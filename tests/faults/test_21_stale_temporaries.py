@@ -15,7 +15,7 @@ from sweeps import (
     wait_until_held,
 )
 
-from pipeline.store.files import write_atomically
+from layer_atlas.store.files import write_atomically
 
 STALE = (
     ".atlas.0123.tmp",

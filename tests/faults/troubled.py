@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pipeline.dotted import import_callable
-from pipeline.networks.device_network import PROBES
-from pipeline.tasks.pulse import DEVICE_VARIABLE
+from layer_atlas.imports import import_callable
+from layer_atlas.models.device_model import PROBES
+from layer_atlas.sweep.tasks.heartbeat import DEVICE_VARIABLE
 
 TROUBLE = "LAYER_ATLAS_TEST_TROUBLE"
 """Dotted name of a function of the activations (B, 8, h, w) of the first layer."""

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from toys import fail, layer_info, make_plan, make_recipe, make_result
 
-from pipeline.collate.gather import LayerView, layer_views
-from pipeline.collate.hdf5 import write_atlas
-from pipeline.jobs import Shard, ShardResult
-from pipeline.plan import Plan
-from pipeline.settings.objectives import ChannelObjective
-from pipeline.settings.recipe import Recipe
-from pipeline.store.folder import OutputFolder
-from pipeline.store.shards import commit
+from layer_atlas.atlas.gather import LayerView, layer_views
+from layer_atlas.atlas.hdf5 import write_atlas
+from layer_atlas.config.objectives import ChannelObjective
+from layer_atlas.config.recipe import Recipe
+from layer_atlas.plan.jobs import Shard, ShardResult
+from layer_atlas.plan.plan import Plan
+from layer_atlas.store.folder import OutputFolder
+from layer_atlas.store.shards import commit
 
 Pixels = NDArray[np.uint8]
 LIGHTEST = 230

@@ -14,8 +14,8 @@ from PIL import Image
 from runs import opened, run_here
 from scipy.ndimage import gaussian_filter1d
 
-from pipeline.collate.evidence_pages import write_pages
-from pipeline.store.folder import OutputFolder
+from layer_atlas.presentation.montages.evidence_pages import write_pages
+from layer_atlas.store.folder import OutputFolder
 from tests.pixels.noisy import Pixels, add_photographs, fill, noise, plan_of, recipe_of
 from tests.pixels.reading import Box, cut, most_like, texts, tiles
 
@@ -100,7 +100,7 @@ def sheets_in(
     folder, recipe = OutputFolder(root), recipe_of((SIDE, SIDE))
     view = fill(folder, plan_of({"conv": CHANNELS}, seeds=seeds, recipe=recipe), FATES)
     add_photographs(folder.atlas, side=SIDE, **photographs)
-    monkeypatch.setattr("pipeline.collate.evidence_sheet.LARGEST_SIDE", tallest)
+    monkeypatch.setattr("layer_atlas.presentation.montages.evidence_sheet.LARGEST_SIDE", tallest)
     write_pages(view, tile)
     return read_sheets(folder)
 

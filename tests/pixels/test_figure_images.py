@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from runs import opened
 
-from pipeline.figures.make import make_figure
-from pipeline.settings.figures import Group, ImagesFigure
-from pipeline.store.folder import OutputFolder
+from layer_atlas.config.figures import Group, ImagesFigure
+from layer_atlas.presentation.figures.make import make_figure
+from layer_atlas.store.folder import OutputFolder
 from tests.pixels.drawings import Drawing, Picture, Pixels, Words, pdf_pictures
 from tests.pixels.noisy import add_photographs, fill, plan_of, recipe_of
 from tests.pixels.reading import in_colour, most_like

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.collate.films import write_films
-from pipeline.settings.config import CollateSettings
-from pipeline.store.folder import OutputFolder
+from layer_atlas.config.config import CollateSettings
+from layer_atlas.presentation.montages.animations import write_films
+from layer_atlas.store.folder import OutputFolder
 from tests.pixels.noisy import fill, plan_of, recipe_of
 from tests.pixels.reading import Pixels, cut, in_colour, most_like, texts, tiles
 

@@ -31,9 +31,15 @@ def of_sheets(check: Callable[[evidence.Sheets], None], tallest: int = 12_000) -
     return run
 
 
-MONTAGE, FILMS = "pipeline.collate.montage", "pipeline.collate.films"
-SHEET, PAGES = "pipeline.collate.evidence_sheet", "pipeline.collate.evidence_pages"
-LAYOUT, DRAWING = "pipeline.collate.layout", "pipeline.collate.drawing"
+MONTAGE, FILMS = (
+    "layer_atlas.presentation.montages.montage",
+    "layer_atlas.presentation.montages.animations",
+)
+SHEET, PAGES = (
+    "layer_atlas.presentation.montages.evidence_sheet",
+    "layer_atlas.presentation.montages.evidence_pages",
+)
+LAYOUT, DRAWING = "layer_atlas.presentation.montages.layout", "layer_atlas.atlas.drawing"
 tiles_of, numbers_of = of_sheets(evidence.check_tiles), of_sheets(evidence.check_numbers)
 images_of, words_of = (
     partial(of_montage, c) for c in (montages.check_images, montages.check_words)
@@ -167,7 +173,7 @@ COLLATED: dict[str, tuple[str, str, str, Check]] = {
         tiles_of,
     ),
     "overlays not faded": (
-        "pipeline.collate.overlay",
+        "layer_atlas.presentation.montages.overlay",
         "faded = FADED * grey + (1.0 - FADED) * PAPER",
         "faded = (1.0 - FADED) * grey + FADED * PAPER",
         tiles_of,
@@ -196,8 +202,11 @@ def test_wrong_code_of_montages_films_and_sheets_is_noticed(
         check(tmp_path)
 
 
-IMAGES, SELECTION = "pipeline.figures.images", "pipeline.figures.selection"
-PLOTS = "pipeline.figures.plots"
+IMAGES, SELECTION = (
+    "layer_atlas.presentation.figures.images",
+    "layer_atlas.presentation.figures.selection",
+)
+PLOTS = "layer_atlas.presentation.figures.plots"
 SEEDS_DOWN = partial(figures.check_axes, axes=figures.AXES["seeds down"])
 STEPS = partial(figures.check_axes, axes=figures.AXES["steps of seeds"])
 VARIANTS = partial(figures.check_axes, axes=figures.AXES["seeds of variants"])
@@ -289,7 +298,7 @@ OF_IMAGES: dict[str, tuple[str, str, str, Callable[[figures.World], None], str]]
         "squares",
     ),
     "upside down": (
-        "pipeline.figures.paper.sheet",
+        "layer_atlas.presentation.figures.paper.sheet",
         'origin="upper"',
         'origin="lower"',
         SEEDS_DOWN,
@@ -397,7 +406,7 @@ OF_PLOTS: dict[str, tuple[str, str, str, Callable[[plots.World], None]]] = {
         MATRIX,
     ),
     "images of rows stretched": (
-        "pipeline.figures.paper.sheet",
+        "layer_atlas.presentation.figures.paper.sheet",
         "size = max(1, round(wide * scale)), max(1, round(high * scale))",
         "size = right - left, bottom - top",
         MATRIX,

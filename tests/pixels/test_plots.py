@@ -7,15 +7,15 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline.figures.make import make_figure
-from pipeline.settings.figures import (
+from layer_atlas.config.figures import (
     Drawable,
     HistogramsFigure,
     ProfileFigure,
     ResponsesFigure,
     TracesFigure,
 )
-from pipeline.store.folder import OutputFolder
+from layer_atlas.presentation.figures.make import make_figure
+from layer_atlas.store.folder import OutputFolder
 from tests.pixels.drawings import Axes, Drawing, Picture
 from tests.pixels.noisy import add_photographs, fill, plan_of, recipe_of
 from tests.pixels.reading import most_like

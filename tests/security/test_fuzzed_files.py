@@ -26,24 +26,24 @@ from toys import (
     make_result,
 )
 
-from pipeline.collate.gather import layer_views
-from pipeline.collate.hdf5 import write_atlas
-from pipeline.collate.montage import draw_montage
-from pipeline.jobs import STATUS
-from pipeline.photographs.jpegs import as_jpeg, joined
-from pipeline.photographs.listing import Listing
-from pipeline.settings.config import CollateSettings
-from pipeline.settings.photographs import VanillaSaliency
-from pipeline.store.folder import OutputFolder
-from pipeline.store.sealed_file import CorruptFile, unseal
-from pipeline.store.shard_file import SCHEMA, ShardFile, decode, encode, shard_frames
-from pipeline.studies.files import (
+from layer_atlas.atlas.gather import layer_views
+from layer_atlas.atlas.hdf5 import write_atlas
+from layer_atlas.config.config import CollateSettings
+from layer_atlas.config.datasets import VanillaSaliency
+from layer_atlas.datasets.jpegs import as_jpeg, joined
+from layer_atlas.datasets.listing import Listing
+from layer_atlas.datasets.statistics_files import (
     merge_study,
     read_examples,
     read_findings,
     write_arrays,
 )
-from pipeline.studies.tasks import Examples, Study, blocks_of
+from layer_atlas.datasets.tasks import Examples, Study, blocks_of
+from layer_atlas.plan.jobs import STATUS
+from layer_atlas.presentation.montages.montage import draw_montage
+from layer_atlas.store.checksummed_file import CorruptFile, unseal
+from layer_atlas.store.folder import OutputFolder
+from layer_atlas.store.shard_file import SCHEMA, ShardFile, decode, encode, shard_frames
 
 PLAN = make_plan(channels=(3, 4, 5), shard_size=3, recipe=make_recipe(image_size=16))
 (MODEL,) = PLAN.models

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from toys import composed, fill_store, make_plan, make_recipe
 
-from pipeline.collate import compare as compare_module
-from pipeline.collate.compare import compare
-from pipeline.collate.gather import layer_views
-from pipeline.collate.hdf5 import write_atlas
-from pipeline.store.folder import OutputFolder
-from pipeline.store.manifest import write_manifest
-from pipeline.store.stored import fletcher32
+from layer_atlas.atlas import compare as compare_module
+from layer_atlas.atlas.compare import compare
+from layer_atlas.atlas.gather import layer_views
+from layer_atlas.atlas.hdf5 import write_atlas
+from layer_atlas.store.arrays import fletcher32
+from layer_atlas.store.folder import OutputFolder
+from layer_atlas.store.manifest import write_manifest
 
 PLAN = make_plan(channels=(0, 1), shard_size=2, recipe=make_recipe(image_size=16))
 LAYER = "toy/block.conv"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from toys import composed
 
-from pipeline.__main__ import main
-from pipeline.errors import UserError
+from layer_atlas.cli.commands import main
+from layer_atlas.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("bounded")
 

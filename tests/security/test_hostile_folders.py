@@ -14,16 +14,16 @@ import pytest
 from runs import atlas_here
 from toys import composed, fill_store, make_plan, make_recipe
 
-from pipeline.__main__ import COMMANDS
-from pipeline.collate.brief import is_current
-from pipeline.collate.run import collate_here
-from pipeline.errors import UserError
-from pipeline.photographs.listing import Listing
-from pipeline.plan import Plan
-from pipeline.scheduling.crew import submissions
-from pipeline.settings.config import CollateSettings
-from pipeline.store.folder import OutputFolder, output_folder
-from pipeline.store.manifest import plan_of, read_manifest, write_manifest
+from layer_atlas.cli.commands import COMMANDS
+from layer_atlas.config.config import CollateSettings
+from layer_atlas.datasets.listing import Listing
+from layer_atlas.errors import UserError
+from layer_atlas.plan.plan import Plan
+from layer_atlas.presentation.montages.collate import collate_here
+from layer_atlas.presentation.montages.summary import is_current
+from layer_atlas.store.folder import OutputFolder, output_folder
+from layer_atlas.store.manifest import plan_of, read_manifest, write_manifest
+from layer_atlas.sweep.scheduling.workers import submissions
 
 PLAN = make_plan(channels=(0, 1, 2), shard_size=2, recipe=make_recipe(image_size=16))
 
@@ -366,7 +366,7 @@ def as_bytes(record: Any) -> bytes:
 def test_records_of_workers_that_no_worker_writes_do_no_harm(
     received: OutputFolder, record: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.inspection.watching.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("layer_atlas.sweep.inspection.monitor.LOOK_SECONDS", 0.01)
     for path in (
         received.lock,
         received.brief,

@@ -10,21 +10,21 @@ from PIL import Image
 from runs import atlas_here
 from toys import composed, fill_store, layer_info, make_plan, make_recipe
 
-from pipeline.collate.brief import read_brief
-from pipeline.collate.run import collate_here
-from pipeline.jobs import STATUS
-from pipeline.plan import Plan
-from pipeline.report.plan import plan_table
-from pipeline.report.status import status_table
-from pipeline.report.summary import summary
-from pipeline.report.tables import say
-from pipeline.settings.config import CollateSettings
-from pipeline.settings.objectives import LogitObjective
-from pipeline.settings.records import plain
-from pipeline.store.files import write_json
-from pipeline.store.folder import OutputFolder
-from pipeline.store.manifest import write_manifest
-from pipeline.targets import Targets
+from layer_atlas.config.config import CollateSettings
+from layer_atlas.config.objectives import LogitObjective
+from layer_atlas.config.records import plain
+from layer_atlas.plan.jobs import STATUS
+from layer_atlas.plan.plan import Plan
+from layer_atlas.plan.targets import Targets
+from layer_atlas.presentation.montages.collate import collate_here
+from layer_atlas.presentation.montages.summary import read_brief
+from layer_atlas.store.files import write_json
+from layer_atlas.store.folder import OutputFolder
+from layer_atlas.store.manifest import write_manifest
+from layer_atlas.sweep.report.plan import plan_table
+from layer_atlas.sweep.report.status import status_table
+from layer_atlas.sweep.report.summary import summary
+from layer_atlas.sweep.report.tables import say
 
 NAMES = (
     "../../../outside",

@@ -11,12 +11,12 @@ import pytest
 from bombs import lying_jpeg, lying_webp, png, saved
 from PIL import EpsImagePlugin, Image
 
-from pipeline.errors import UserError
-from pipeline.photographs.datasets import FolderPhotographs
-from pipeline.photographs.image_files import MOST_PIXELS
-from pipeline.photographs.listing import Entry
-from pipeline.photographs.pictures import picture_size, read_picture
-from pipeline.photographs.views import View, read_view, stream_views
+from layer_atlas.datasets.image_files import MOST_PIXELS
+from layer_atlas.datasets.listing import Entry
+from layer_atlas.datasets.pictures import picture_size, read_picture
+from layer_atlas.datasets.sources import FolderPhotographs
+from layer_atlas.datasets.views import View, read_view, stream_views
+from layer_atlas.errors import UserError
 
 pytestmark = [
     pytest.mark.usefixtures("bounded"),
@@ -84,7 +84,7 @@ def test_pillow_says_nothing_between_the_lines_of_a_run(tmp_path: Path) -> None:
     (tmp_path / "over.png").write_bytes(png(12_000, 12_000))
     code = (
         "import sys; from pathlib import Path;"
-        "from pipeline.photographs.image_files import open_image;"
+        "from layer_atlas.datasets.image_files import open_image;"
         "print(open_image(Path(sys.argv[1])).size)"
     )
     argv = [sys.executable, "-c", code, str(tmp_path / "over.png")]

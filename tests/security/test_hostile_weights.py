@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.__main__ import main
-from pipeline.errors import UserError
-from pipeline.networks.weights import load_state, read_tensors, read_weights
+from layer_atlas.cli.commands import main
+from layer_atlas.errors import UserError
+from layer_atlas.models.weights import load_state, read_tensors, read_weights
 
 pytestmark = [
     pytest.mark.usefixtures("bounded"),

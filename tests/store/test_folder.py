@@ -18,13 +18,13 @@ from toys import (
     stored_arrays,
 )
 
-from pipeline.errors import StorageError, UserError
-from pipeline.jobs import Shard
-from pipeline.plan import Plan
-from pipeline.store.files import set_aside, write_atomically
-from pipeline.store.folder import OutputFolder, prepare, safe_name, sweep_temporary
-from pipeline.store.sealed_file import CorruptFile
-from pipeline.store.shards import DoneIndex, commit, read_shard
+from layer_atlas.errors import StorageError, UserError
+from layer_atlas.plan.jobs import Shard
+from layer_atlas.plan.plan import Plan
+from layer_atlas.store.checksummed_file import CorruptFile
+from layer_atlas.store.files import set_aside, write_atomically
+from layer_atlas.store.folder import OutputFolder, prepare, safe_name, sweep_temporary
+from layer_atlas.store.shards import DoneIndex, commit, read_shard
 
 # --- names ---------------------------------------------------------------------------------------
 
@@ -126,7 +126,7 @@ def test_write_that_fails_is_told_and_leaves_nothing(
 WRITE_TOO_MUCH = """
 import resource, sys
 from pathlib import Path
-from pipeline.store.files import write_atomically
+from layer_atlas.store.files import write_atomically
 
 # As on a full disk, the kernel refuses to write on, root or not.
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))

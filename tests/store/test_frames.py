@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.store.frames import Frame, UpTo, fitting, most_bytes, read_arrays
-from pipeline.store.sealed_file import CorruptFile
-from pipeline.store.stored import Numbers, Stored
+from layer_atlas.store.arrays import Numbers, Stored
+from layer_atlas.store.checksummed_file import CorruptFile
+from layer_atlas.store.frames import Frame, UpTo, fitting, most_bytes, read_arrays
 
 ROWS = UpTo(5, "rows")
 FRAMES = {

@@ -15,16 +15,16 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.store import lock
-from pipeline.store.folder import OutputFolder, prepare
-from pipeline.store.lock import Holder, locked, owner
+from layer_atlas.errors import UserError
+from layer_atlas.store import lock
+from layer_atlas.store.folder import OutputFolder, prepare
+from layer_atlas.store.lock import Holder, locked, owner
 
 HOLD = """
 import sys
 from pathlib import Path
-from pipeline.store.lock import locked
-from pipeline.store.folder import OutputFolder
+from layer_atlas.store.lock import locked
+from layer_atlas.store.folder import OutputFolder
 with locked(OutputFolder(Path(sys.argv[1]))):
     print("held", flush=True)
     sys.stdin.read()

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from toys import make_plan, make_recipe, make_result
 
-from pipeline.jobs import STATUS, ShardResult
-from pipeline.plan import Plan
-from pipeline.settings.objectives import DiversityObjective
-from pipeline.store.frames import most_bytes
-from pipeline.store.sealed_file import CorruptFile, seal
-from pipeline.store.shard_file import (
+from layer_atlas.config.objectives import DiversityObjective
+from layer_atlas.plan.jobs import STATUS, ShardResult
+from layer_atlas.plan.plan import Plan
+from layer_atlas.store.arrays import PICTURE_FILTERS
+from layer_atlas.store.checksummed_file import CorruptFile, seal
+from layer_atlas.store.frames import most_bytes
+from layer_atlas.store.shard_file import (
     SCHEMA,
     ShardFile,
     decode,
@@ -25,7 +26,6 @@ from pipeline.store.shard_file import (
     read_header,
     shard_frames,
 )
-from pipeline.store.stored import PICTURE_FILTERS
 
 PLAN = make_plan(channels=(3, 4, 5), seeds=(3,), shard_size=3)
 (SHARD,) = PLAN.shards()

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toys import layer_info, make_plan
 
-from pipeline.environment import Environment
-from pipeline.jobs import Shard
-from pipeline.store.folder import OutputFolder
-from pipeline.store.shards import DoneIndex, read_environment
+from layer_atlas.plan.environment import Environment
+from layer_atlas.plan.jobs import Shard
+from layer_atlas.store.folder import OutputFolder
+from layer_atlas.store.shards import DoneIndex, read_environment
 from tests.environments import NEW, OLD, OTHER, make, wanting
 
 PLAN = make_plan(layer_info("a"), layer_info("b"), seeds=(0, 1), shard_size=2)

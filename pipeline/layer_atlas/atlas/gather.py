@@ -1,0 +1,249 @@
+"""Find the committed jobs of a layer and read them shard by shard, in flat memory."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Set
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layer_atlas.datasets.statistics_files import Findings, read_examples, read_findings
+from layer_atlas.datasets.tasks import Examples, Study, examples_of_layer, study_of
+from layer_atlas.plan.environment import Environment
+from layer_atlas.plan.jobs import FATES, STATUS, Shard, ShardResult
+from layer_atlas.plan.plan import LayerPlan, ModelPlan, Plan
+from layer_atlas.store.checksummed_file import CorruptFile
+from layer_atlas.store.failures import quarantined, read_failures
+from layer_atlas.store.files import set_aside
+from layer_atlas.store.folder import OutputFolder, safe_name
+from layer_atlas.store.frames import Arrays, Frame
+from layer_atlas.store.shard_file import ShardFile, job_frames
+from layer_atlas.store.shards import DoneIndex, read_environment, read_shard, without
+
+Located = tuple[int, Shard, dict[Path, tuple[int, ...]]]
+"""A shard: its seed's index, itself, and the files that hold its channels."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some jobs of a layer, read from one file."""
+
+    rows: NDArray[np.intp]
+    """Where the jobs lie among the layer's wanted channels."""
+    seed_index: int
+    result: ShardResult
+    """All but the pictures."""
+    file: ShardFile
+    inside: tuple[int, ...]
+    """Where the jobs lie in the file."""
+
+    def pictures(
+        self, name: str, some: Iterable[int] | None = None
+    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """The row and the pictures of each job, or of some of them, one in memory at a time."""
+        rows = self.rows.tolist()
+        for i in range(len(self.inside)) if some is None else some:
+            yield rows[i], self.file.pictures[name].row(self.inside[i])
+
+    def packed(self, name: str) -> Iterator[tuple[tuple[int, ...], bytes]]:
+        """Every picture as it lies in the file: its place in an array of the layer, its bytes."""
+        for row, inside in zip(self.rows.tolist(), self.inside, strict=True):
+            for corner, chunk in self.file.packed(name, inside):
+                yield (row, self.seed_index, *corner), chunk
+
+
+@dataclass
+class LayerView:
+    """The wanted jobs of one layer: what is there, and what had to be set aside."""
+
+    folder: OutputFolder
+    plan: Plan
+    model: ModelPlan
+    layer: LayerPlan
+    index: DoneIndex
+    given_up: Set[str] = frozenset()
+    """Keys of tasks in quarantine."""
+    corrupt: list[Path] = field(default_factory=list)
+
+    @property
+    def channels(self) -> NDArray[np.int64]:
+        """The wanted channels (C,)."""
+        return np.asarray(self.layer.channels, dtype=np.int64)
+
+    @property
+    def group(self) -> str:
+        """Path of the layer's group in the atlas."""
+        return f"{safe_name(self.model.label)}/{safe_name(self.layer.info.name)}"
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images."""
+        return self.model.recipe.image_size
+
+    @property
+    def colours(self) -> int:
+        """How many colours the images have."""
+        return self.model.colours
+
+    @property
+    def variants(self) -> tuple[int, ...]:
+        """The axis of variants in the shape of an array: none if a job has one image."""
+        count = self.model.recipe.variants
+        return () if count == 1 else (count,)
+
+    @cached_property
+    def frames(self) -> dict[str, Frame]:
+        """What there is of each job, as frames without the axis of jobs."""
+        return job_frames(self.model, self.layer)
+
+    @property
+    def pictures(self) -> list[str]:
+        """Which arrays of pictures there are of each job."""
+        return [name for name, frame in self.frames.items() if frame.packed]
+
+    def shards(self) -> Iterator[tuple[int, Shard]]:
+        """Every shard with its seed's index."""
+        for seed_index, seed in enumerate(self.plan.seeds):
+            for shard in self.plan.layer_shards(self.model, self.layer, seed):
+                yield seed_index, shard
+
+    def located(self) -> Iterator[Located]:
+        """Every shard with its seed's index and the files that hold its channels."""
+        for seed_index, shard in self.shards():
+            yield seed_index, shard, self.index.locate(shard)
+
+    @cached_property
+    def odd(self) -> list[Located]:
+        """The same of those shards alone that are not there under their own names."""
+        odd = [
+            (seed_index, shard) for seed_index, shard in self.shards() if not self.index.has(shard)
+        ]
+        return [(seed_index, shard, self.index.locate(shard)) for seed_index, shard in odd]
+
+    def left(self) -> Iterator[tuple[int, Shard]]:
+        """What is not done, shard by shard, with its seed's index."""
+        for seed_index, shard, located in self.odd:
+            rest = without(shard, located)
+            if rest is not None:
+                yield seed_index, rest
+
+    def environments(self) -> "Counter[Environment | None]":
+        """How many images were made with which environment, by the headers of their files."""
+        made: Counter[Environment | None] = Counter()
+        for _, _, located in self.located():
+            for path in located.keys() - set(self.corrupt):
+                made[read_environment(path)] += len(located[path]) * self.model.recipe.variants
+        return made
+
+    def pieces(self) -> Iterator[Piece]:
+        """Read the layer file by file; corrupt files are set aside and reported in `corrupt`."""
+        place = {channel: row for row, channel in enumerate(self.layer.channels)}
+        for seed_index, shard, located in self.located():
+            for path, channels_there in located.items():
+                wanted = set(channels_there)
+                file = self._read(path, shard, wanted)
+                if file is None:
+                    continue
+                channels, result = file.header.channels, file.result
+                inside = [i for i, channel in enumerate(channels) if channel in wanted]
+                rows = np.asarray([place[channels[i]] for i in inside])
+                chosen = ShardResult(result.rows(np.asarray(inside)), result.facts)
+                yield Piece(rows, seed_index, chosen, file, tuple(inside))
+
+    def _read(self, path: Path, shard: Shard, wanted: Set[int]) -> ShardFile | None:
+        if path in self.corrupt:
+            return None
+        try:
+            file = read_shard(path, self.model, self.layer)
+            if file.header.series != shard.series.key or not wanted <= set(file.header.channels):
+                raise CorruptFile("it is of other jobs than its name says")
+            return file
+        except (CorruptFile, FileNotFoundError):
+            self.corrupt.append(path)
+            set_aside(path)
+            return None
+
+    @cached_property
+    def study(self) -> Study | None:
+        """The study of this layer, if photographs belong to the sweep."""
+        plan = self.plan.study
+        return study_of(self.model, self.layer.info.name, plan) if plan else None
+
+    def findings(self) -> Findings | None:
+        """What the photographs told; None if that is not complete."""
+        if self.study is None:
+            return None
+        try:
+            return read_findings(self.folder, self.study)
+        except FileNotFoundError:
+            return None
+        except CorruptFile:
+            self.corrupt.append(self.folder.product(self.study.product))
+            return None
+
+    def judged(self, status: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The status (C, S) of jobs in the light of the photographs.
+
+        `dead` is left to channels that no photograph moves either. Other jobs without a response
+        are `silent`: it is the image that fails, not the channel.
+        """
+        dead = status == STATUS["dead"]
+        if not dead.any() or self._moved is None:
+            return status
+        return np.where(dead & self._moved[:, None], STATUS["silent"], status).astype(np.uint8)
+
+    def fate(self, row: int, status: int) -> str:
+        """What became of a job that did not go well, in a word, in the same light."""
+        silent = status == STATUS["dead"] and self._moved is not None and self._moved[row]
+        return FATES.get(STATUS["silent"] if silent else status, "")
+
+    @cached_property
+    def _moved(self) -> NDArray[np.bool_] | None:
+        """Which channels (C,) some photograph moves, if that is known."""
+        found = self.findings()
+        return None if found is None else (found.study.max > found.study.min)[self.channels]
+
+    def photographs_done(self) -> list[str]:
+        """The keys of the committed files about photographs: study and examples."""
+        products = [self.study.product] if self.study else []
+        products += [product for task in self._examples() for product in task.products]
+        return [product.key for product in products if self.folder.exists(product)]
+
+    def examples(self) -> Iterator[Arrays]:
+        """The photographs of the wanted channels that are committed, block by block."""
+        for task in self._examples():
+            try:
+                yield read_examples(self.folder, task)
+            except FileNotFoundError:
+                continue
+            except CorruptFile:
+                self.corrupt += map(self.folder.product, task.products)
+
+    def _examples(self) -> Iterable[Examples]:
+        if self.study is None:
+            return ()
+        return examples_of_layer(self.study, self.layer, self.plan.shard_size)
+
+    def rows_of(self, channels: NDArray[np.int64]) -> NDArray[np.intp]:
+        """Where channels lie among the layer's wanted ones."""
+        return np.searchsorted(self.channels, channels)
+
+    def initial_status(self) -> NDArray[np.uint8]:
+        """Status (C, S) before any shard is read: `failed` where attempts were given up on."""
+        status = np.full((len(self.channels), len(self.plan.seeds)), STATUS["missing"], np.uint8)
+        for seed_index, shard in self.left() if self.given_up else ():
+            if shard.key in self.given_up:
+                rows = self.rows_of(np.asarray(shard.channels, np.int64))
+                status[rows, seed_index] = STATUS["failed"]
+        return status
+
+
+def layer_views(folder: OutputFolder, plan: Plan) -> Iterator[LayerView]:
+    """A view of every layer of the plan."""
+    index = DoneIndex(folder, plan.environments)
+    given_up = quarantined(read_failures(folder))
+    for model in plan.models:
+        for layer in model.layers:
+            yield LayerView(folder, plan, model, layer, index, given_up)

@@ -1,0 +1,107 @@
+"""Atlases."""
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+
+import h5py
+
+from layer_atlas.atlas.reader.layers import Layer, Model
+from layer_atlas.atlas.reader.notebook import listed
+from layer_atlas.atlas.reader.own_file import groups
+from layer_atlas.errors import UserError, unknown
+
+_SCHEMA = "layer-atlas/1"
+
+
+def open_atlas(path: str | Path) -> "Atlas":
+    """Open an atlas.
+
+    Args:
+        path: an `atlas.h5`, or the output folder that it is in.
+    Raises:
+        UserError: there is none, or it is not one.
+    """
+    file = Path(path).expanduser()
+    if file.is_dir():
+        file = file / "atlas.h5"
+    try:
+        opened = h5py.File(file, "r")
+        schema = str(opened.attrs["schema"])
+    except FileNotFoundError:
+        raise UserError(f"there is no {str(file)!r}; `atlas collate name=...` makes it.") from None
+    except (OSError, KeyError) as error:
+        raise UserError(f"{str(file)!r} is no readable atlas: {error}.") from error
+    if schema != _SCHEMA:
+        opened.close()
+        raise UserError(f"{str(file)!r} is of schema {schema!r}, not {_SCHEMA!r}.")
+    return Atlas(file, opened)
+
+
+class Atlas(Mapping[str, Layer]):
+    """Layers by `model/layer`, in the order in which they were planned."""
+
+    def __init__(self, path: Path, file: h5py.File) -> None:
+        self.path, self._file = path, file
+
+    def __enter__(self) -> "Atlas":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; arrays that were read stay."""
+        self._file.close()
+
+    @cached_property
+    def models(self) -> dict[str, Model]:
+        """Models by their labels."""
+        models = (Model(group) for group in groups(self._file))
+        return {model.name: model for model in models}
+
+    @cached_property
+    def _layers(self) -> dict[str, Layer]:
+        layers = (layer for model in self.models.values() for layer in model.layers.values())
+        return {layer.title: layer for layer in layers}
+
+    def __getitem__(self, title: str) -> Layer:
+        """The layer that is called `model/layer`; raises UserError, nearest names first."""
+        if title not in self._layers:
+            raise unknown("layer", title, self._layers)
+        return self._layers[title]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._layers)
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    @property
+    def config(self) -> str:
+        """The config that it was made with, as YAML."""
+        return str(self._file.attrs["config"])
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions of what it was made with."""
+        return dict(json.loads(self._file.attrs["versions"]))
+
+    @property
+    def created(self) -> str:
+        """When it was collated."""
+        return str(self._file.attrs["created"])
+
+    @property
+    def content(self) -> str:
+        """Digest of what it is made of; empty if something of that was corrupt."""
+        return str(self._file.attrs.get("content", ""))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: every layer."""
+        return listed(f"Atlas {self.path}", map(repr, self._layers.values()))
+
+    def __repr__(self) -> str:
+        lines = [f"Atlas {self.path}"]
+        return "\n".join([*lines, *(f"  {layer!r}" for layer in self._layers.values())])

@@ -1,0 +1,1 @@
+"""Images on disk, and what every channel answers to them."""

@@ -1,0 +1,313 @@
+"""Architectures: from a name in the config to a network without weights, and what is known of it.
+
+A name is `demo`, one of torchvision's (classification, segmentation, detection), one of timm's
+(`timm/...`), or any label of a callable that returns the network.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
+from torch.nn.parameter import is_lazy
+
+from layer_atlas.config.config import ModelConfig
+from layer_atlas.config.records import canonical_json
+from layer_atlas.errors import UserError, unknown
+from layer_atlas.imports import import_callable
+from layer_atlas.models.containment import contained
+from layer_atlas.models.weights import is_weights_file
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+_UNCHANGED_MEAN, _UNCHANGED_STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+"""Of images that a network normalises itself, as detectors do."""
+
+TIMM = "timm/"
+"""What the names of timm's networks begin with."""
+
+# What torchvision's builders set when they load published weights, and weights alone do not say.
+_PUBLISHED_ARGS: dict[str, dict[str, Any]] = {
+    "googlenet": {"transform_input": True, "aux_logits": True, "init_weights": False},
+    "inception_v3": {"transform_input": True, "aux_logits": True, "init_weights": False},
+    "fcn_resnet50": {"aux_loss": True},
+    "fcn_resnet101": {"aux_loss": True},
+    "deeplabv3_resnet50": {"aux_loss": True},
+    "deeplabv3_resnet101": {"aux_loss": True},
+    "deeplabv3_mobilenet_v3_large": {"aux_loss": True},
+}
+_WITHOUT_EPS = frozenset(
+    {
+        *("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn", "keypointrcnn_resnet50_fpn"),
+        "retinanet_resnet50_fpn",
+    }
+)
+"""Detectors whose published `COCO_V1` were trained with batch norms that add no epsilon."""
+
+_OF_FIXED_SIZE = {"ssd300_vgg16": 300, "ssdlite320_mobilenet_v3_large": 320}
+"""Detectors that resize images to this, whatever their size."""
+
+_DETECTOR_SIZE = 320
+"""Pixels of the images of other detectors, which torchvision resizes to 800: six times the work."""
+
+_OTHER_KINDS = {
+    "quantization": ("is quantized, so that no gradient passes", "Take {plain} instead"),
+    "video": ("takes video", "Wrap it in a module of your own that repeats the image, as target"),
+    "optical_flow": ("takes two images", "Wrap it in a module of your own, as target"),
+}
+"""Kinds of torchvision's networks that take no images or cannot be optimised."""
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """A network without weights, and where its published weights would come from."""
+
+    source: str
+    build: Callable[[], nn.Module]
+    published: Callable[[], Mapping[str, Tensor]] | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    input_size: int
+    categories: tuple[str, ...] = ()
+    """Names of the classes of its output, where the library tells them."""
+    address: str = ""
+    """Where the published weights are fetched from, for people."""
+    cached: Callable[[], Path] | None = None
+    """Where a download of the published weights is kept."""
+    factory: Callable[..., nn.Module] | None = None
+    """The user's own callable that builds it."""
+    trained: str = ""
+    """The published weights in words, for captions."""
+    preset: str = "ImageNet default, assumed"
+    """Where mean, std and input size come from, in words."""
+
+
+def find_architecture(config: ModelConfig, weights: str) -> Blueprint:
+    """The architecture that a model entry names.
+
+    Args:
+        weights: `default`, `none`, a published set or a file: sets differ in their preprocessing.
+    Raises:
+        UserError: unknown model or weights, or a library that is not installed.
+    """
+    if config.target:
+        return _from_target(config, config.target)
+    if config.name == "demo":
+        return _demo()
+    if config.name.startswith(TIMM):
+        return _from_timm(config.name.removeprefix(TIMM))
+    return _from_torchvision(config, weights)
+
+
+def build_module(
+    build: Callable[[], nn.Module], setting: str = "", target: str | None = None
+) -> nn.Module:
+    """Build a network; random weights are the same every time.
+
+    Args:
+        build: what builds it.
+        setting: where the user gave its name, for messages.
+        target: that name, if the user gave one.
+    Raises:
+        UserError: the user's callable fails, or does not return a network that is ready.
+    """
+    with contained(seed=0):
+        try:
+            module = build()
+        except (Exception, SystemExit) as error:
+            if not target:
+                raise
+            raise UserError(f"{setting} {target!r} failed: {error!r}.") from error
+    if not isinstance(module, nn.Module):
+        raise UserError(
+            f"{setting} {target!r} returned {type(module).__name__}, not a torch.nn.Module."
+        )
+    if any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
+        raise UserError(
+            f"{setting} {target!r} returned a network with lazy modules, whose shapes are not yet "
+            "known; run it once before returning it."
+        )
+    return _as_written(module)
+
+
+def _as_written(module: nn.Module) -> nn.Module:
+    """A network without compilation: hooks see nothing of what a compiler made."""
+    while isinstance(module, OptimizedModule):
+        module = module._orig_mod
+    for part in module.modules():
+        part._compiled_call_impl = None
+    return module
+
+
+def _demo() -> Blueprint:
+    from layer_atlas.models import demo
+
+    return Blueprint(
+        source="demo",
+        build=demo.DemoNet,
+        published=lambda: demo.demo_network().state_dict(),
+        mean=demo.MEAN,
+        std=demo.STD,
+        input_size=demo.INPUT_SIZE,
+        categories=demo.CLASSES,
+        trained="weights that come with the package",
+        preset="as it was trained",
+    )
+
+
+# --- torchvision ---------------------------------------------------------------------------------
+
+
+def _from_torchvision(config: ModelConfig, weights: str) -> Blueprint:
+    import torchvision.models as zoo
+
+    name = config.name
+    _check_name(name)
+    entry = _weights_entry(zoo.get_model_weights(name), weights)
+    preset, args = entry.transforms(), _arguments(config, weights)
+    detector = name in zoo.list_models(module=zoo.detection)
+    size = args.get("min_size") or _OF_FIXED_SIZE.get(name) or _size_of(preset)
+
+    def build() -> nn.Module:
+        module: nn.Module = zoo.get_model(name, weights=None, **args)
+        if weights != "none" and name in _WITHOUT_EPS and entry.name == "COCO_V1":
+            for norm in module.modules():
+                if isinstance(norm, nn.BatchNorm2d):
+                    norm.eps = 0.0
+        return module
+
+    resized = f"(min_size={size})" if "min_size" in args else ""
+    return Blueprint(
+        source=f"torchvision/{name}{resized}",
+        build=build,
+        published=lambda: entry.get_state_dict(progress=False, check_hash=True, weights_only=True),
+        mean=tuple(getattr(preset, "mean", _UNCHANGED_MEAN)),
+        std=tuple(getattr(preset, "std", _UNCHANGED_STD)),
+        input_size=size,
+        categories=() if detector else tuple(entry.meta["categories"]),
+        address=entry.url,
+        cached=lambda: Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name,
+        trained=f"{'ImageNet' if 'IMAGENET' in entry.name else 'COCO'} weights ({entry.name})",
+        preset="torchvision's published preset",
+    )
+
+
+def _check_name(name: str) -> None:
+    """Make sure that this is a network of torchvision's that takes images; raises UserError."""
+    import torchvision.models as zoo
+
+    modules = (zoo, zoo.segmentation, zoo.detection)
+    names = [known for module in modules for known in zoo.list_models(module=module)]
+    if name in names:
+        return
+    if name not in zoo.list_models():
+        remedy = "timm's are timm/NAME; your own: models=[{name: mine, target: package.build}]."
+        raise unknown("model", name, ["demo", *names], remedy)
+    kind = zoo.get_model_builder(name).__module__.split(".")[2]
+    what, remedy = _OTHER_KINDS[kind]
+    raise UserError(
+        f"model {name!r} of torchvision {what}; a sweep optimises images. "
+        f"{remedy.format(plain=name.removeprefix('quantized_'))}."
+    )
+
+
+def _arguments(config: ModelConfig, weights: str) -> dict[str, Any]:
+    """Arguments of a torchvision builder."""
+    import torchvision.models as zoo
+
+    name = config.name
+    args = {} if weights == "none" else dict(_PUBLISHED_ARGS.get(name, {}))
+    detector = name in zoo.list_models(module=zoo.detection)
+    if detector or name in zoo.list_models(module=zoo.segmentation):
+        args["weights_backbone"] = None  # or they are downloaded
+    if detector and name not in _OF_FIXED_SIZE:
+        args["min_size"] = config.input_size or _DETECTOR_SIZE  # images are seen as they are
+    return args
+
+
+def _size_of(preset: Any) -> int:
+    """Height and width of the images of a preset; segmentation has no crop."""
+    return int(getattr(preset, "crop_size", preset.resize_size)[0])
+
+
+def _weights_entry(enum: Any, weights: str) -> Any:
+    """The member of a torchvision weights enum; its default stands for `none` and for files."""
+    if weights in ("default", "none") or is_weights_file(weights):
+        return enum.DEFAULT
+    if weights not in enum.__members__:
+        choices = ["default", "none", *enum.__members__]
+        remedy = "Or the path of a .safetensors, .pth or .pt file."
+        raise unknown(f"weights of {enum.__name__}:", weights, choices, remedy)
+    return enum[weights]
+
+
+# --- timm ----------------------------------------------------------------------------------------
+
+
+def _from_timm(name: str) -> Blueprint:
+    """A network of timm: `resnet18` or, with the tag of a published set, `resnet18.a1_in1k`.
+
+    timm reads its published files itself: many of them are not laid out as its networks are.
+    """
+    timm = _import_timm()
+    architecture, _, tag = name.partition(".")
+    if architecture not in timm.list_models():
+        raise unknown("model", TIMM + name, [TIMM + known for known in timm.list_models()])
+    tags = timm.list_pretrained(f"{architecture}.*")
+    if tag and name not in tags:
+        raise unknown("model", TIMM + name, [TIMM + known for known in (architecture, *tags)])
+    known = timm.get_pretrained_cfg(name).to_dict()
+    data = timm.data.resolve_data_config(pretrained_cfg=known)
+    repository = known.get("hf_hub_id")
+    return Blueprint(
+        source=TIMM + ".".join(filter(None, (architecture, known.get("tag")))),
+        build=lambda: timm.create_model(name),
+        published=(lambda: timm.create_model(name, pretrained=True).state_dict()) if tags else None,
+        mean=tuple(data["mean"]),
+        std=tuple(data["std"]),
+        input_size=int(data["input_size"][1]),
+        categories=tuple(_timm_categories(timm, known)),
+        address=f"https://huggingface.co/{repository}" if repository else known.get("url") or "",
+        trained=f"published weights ({'.'.join(filter(None, (architecture, known.get('tag'))))})",
+        preset="timm's published preset",
+    )
+
+
+def _import_timm() -> Any:
+    try:
+        import timm
+        import timm.data
+    except ImportError as error:
+        raise UserError(
+            f"models whose names begin with {TIMM} need timm, which cannot be imported ({error}): "
+            "pip install 'layer-atlas[timm]'"
+        ) from error
+    return timm
+
+
+def _timm_categories(timm: Any, known: Mapping[str, Any]) -> Sequence[str]:
+    """Names of the classes, which timm has for the subsets of ImageNet."""
+    if known.get("label_names"):
+        return list(known["label_names"])
+    subset = timm.data.infer_imagenet_subset(known)
+    return timm.data.ImageNetInfo(subset).label_descriptions() if subset else []
+
+
+# --- callables of the user's own -----------------------------------------------------------------
+
+
+def _from_target(config: ModelConfig, target: str) -> Blueprint:
+    with contained():  # scripts set defaults of torch as they are imported
+        function = import_callable(target, "target", "that returns the network")
+    return Blueprint(
+        source=target + (f"({canonical_json(config.args)})" if config.args else ""),
+        build=lambda: function(**(config.args or {})),
+        published=None,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        input_size=224,
+        factory=function,
+    )

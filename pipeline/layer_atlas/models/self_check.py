@@ -1,0 +1,282 @@
+"""The self-check: what a network computes for an image must depend on that image alone.
+
+Done while a sweep is planned, by plain hooks on untouched instances: the same image alone, again,
+among others, and after others.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from layer_atlas.errors import UserError
+from layer_atlas.models.activations import main_tensor
+from layer_atlas.models.capture import plain_activations
+from layer_atlas.models.containment import contained, restored
+from layer_atlas.models.forwards import CopyingForward, HookedForward, disagreement, probe_gradient
+from layer_atlas.models.load import Network
+from layer_atlas.plan.jobs import LayerInfo
+
+_ROUNDING = 1e-4
+"""Largest disagreement in fp32 that is rounding for certain; beyond it, fp64 decides."""
+
+_ROUNDING_64 = 1e-7
+
+_ORDER = [2, 0, 3, 1] * 2
+"""How the probes are mixed in a batch, which is as large as the smallest one on a CPU."""
+
+Found = Mapping[str, Tensor]
+"""Activations (B, K, L) by the names of layers."""
+
+
+def check_independence(
+    network: Network,
+    other: nn.Module,
+    layers: Sequence[LayerInfo],
+    output: LayerInfo | None,
+    size: tuple[int, int],
+) -> str:
+    """Make sure that activations depend on nothing but the image.
+
+    Args:
+        network: as loaded; it is left as it was.
+        other: another instance of it.
+        layers: those that images are wanted for.
+        output: the network's own output, if that is a layer.
+        size: height and width of what the network sees.
+    Returns: what is to be said of the output if that alone depends on more; else nothing.
+    Raises:
+        UserError: some are there for some images only, or depend on chance, on the other images of
+            a batch, or on images that the network saw before. It names the layers and the cause.
+    """
+    wanted = {layer.name for layer in layers}
+    watched = [*layers, *([] if output is None or output.name in wanted else [output])]
+    note = ""
+    try:
+        for fault in _faults(network, other, watched, _probes(network, size)):
+            if wanted.intersection(fault.layers):
+                break
+            if fault.layers and fault.cause:
+                note = note or f"the output of {network.label} {fault.what}: {fault.cause}"
+        else:
+            return note
+    except Exception as error:
+        raise takes_no_batches(network, error) from error
+    raise UserError(_message(network, layers, fault))
+
+
+def takes_no_batches(network: Network, error: Exception) -> UserError:
+    """What to say of a network that fails on several images, or on one after others."""
+    return UserError(
+        f"model {network.label!r} does not take images one by one and in batches of any size: "
+        f"{_first_line(error)}."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
+
+
+def check_gradient(
+    network: Network, other: nn.Module, layers: Sequence[LayerInfo], size: tuple[int, int]
+) -> None:
+    """Make sure that the image gets a gradient from every layer, of what the layer computes.
+
+    Args: as above.
+    Raises:
+        UserError: it gets none from some of them, or they compute something else for it.
+    """
+    probes = _probes(network, size)[:2]
+    without = _run(other, layers, probes)
+    with contained(seed=1):
+        found = plain_activations(other, layers, probes.clone().requires_grad_())
+    cut = [layer.name for layer in layers if not found[layer.name].requires_grad]
+    if cut:
+        raise UserError(
+            f"no gradient reaches the image from layer {cut[0]!r} of model {network.label!r}: what "
+            "is before it runs without gradients, or does not depend on the image. Choose other "
+            "layers, or change the code of the network."
+        )
+    if two_faced := _differing(found, without, _ROUNDING):
+        raise UserError(
+            f"layer {two_faced[0]!r} of model {network.label!r} computes something else where "
+            "gradients are asked for than where they are not. Change the code of the network."
+        )
+    try:
+        probe_gradient(CopyingForward(HookedForward(other, layers)), probes)
+    except Exception as error:
+        raise UserError(
+            f"model {network.label!r} cannot be optimised, as its backward pass fails: "
+            f"{_first_line(error)}. Choose other layers, or change the code of the network."
+        ) from error
+
+
+def _probes(network: Network, size: tuple[int, int]) -> Tensor:
+    return network.normalise(network.probes(size))
+
+
+@dataclass(frozen=True)
+class _Fault:
+    """What is wrong with some layers."""
+
+    layers: Sequence[str]
+    what: str
+    cause: str = ""
+
+
+def _message(network: Network, layers: Sequence[LayerInfo], fault: _Fault) -> str:
+    bad = [layer.name for layer in layers if layer.name in fault.layers]
+    others = [layer.name for layer in layers if layer.name not in fault.layers]
+    shown = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
+    many = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+    return (
+        f"layer {bad[0]!r}{many} of model {network.label!r} {fault.what}"
+        f"{': ' + fault.cause if fault.cause else ''}. An image made for it would not be the "
+        "image of its channel alone. "
+        + (f"Choose other layers, such as {shown}" if others else "Choose layers before that")
+        + ", or change the code of the network."
+    )
+
+
+# --- faults --------------------------------------------------------------------------------------
+
+
+def _faults(
+    network: Network, other: nn.Module, layers: Sequence[LayerInfo], probes: Tensor
+) -> Iterator[_Fault]:
+    """Everything that can be wrong, one after the other; each takes those before for granted."""
+    module, first, batch = network.module, probes[:1], probes[_ORDER]
+    names = [layer.name for layer in layers]
+    alone = [_restored_run(module, layers, image[None]) for image in probes]
+    skipped = [name for name in names if any(name not in found for found in alone)]
+    yield _Fault(skipped, "is called for some images only")
+    again = _restored_run(module, layers, first, seed=2)
+    by_chance = _differing(again, alone[0], 0.0)
+    yield _Fault(by_chance, "depends on chance", _cause(network, probes[:1]) if by_chance else "")
+    together = _run(other, layers, batch)
+    merged = [name for name in names if name in together and len(together[name]) != len(batch)]
+    yield _Fault(merged, "does not keep the images of a batch apart")
+    mixed = _mixed(together, alone, _ROUNDING)
+    mixed = _mixed_in_fp64(network, layers, probes, mixed) if mixed else []
+    cause = _cause(network, batch) if mixed else ""
+    yield _Fault(mixed, "depends on the other images of its batch", cause)
+    for seen in (batch, probes[1:2]):  # some forget when the size of the batch changes
+        _run(other, layers, seen)
+        later = _differing(_run(other, layers, first), alone[0], _ROUNDING)
+        yield _Fault(later, "depends on images that the network saw before")
+
+
+def _run(module: nn.Module, layers: Sequence[LayerInfo], images: Tensor, seed: int = 1) -> Found:
+    """Activations of a batch, by plain hooks."""
+    with contained(seed), torch.no_grad():
+        return plain_activations(module, layers, images)
+
+
+def _restored_run(
+    module: nn.Module, layers: Sequence[LayerInfo], images: Tensor, seed: int = 1
+) -> Found:
+    """The same; the network forgets what it saw."""
+    with restored(module):
+        return _run(module, layers, images, seed)
+
+
+def _mixed(together: Found, alone: Sequence[Found], rounding: float) -> list[str]:
+    """Layers that give some image of the batch something else than alone."""
+    rows = [{name: a[i : i + 1] for name, a in together.items()} for i in range(len(_ORDER))]
+    pairs = zip(rows, (alone[probe] for probe in _ORDER), strict=True)
+    differing = [_differing(row, right, rounding) for row, right in pairs]
+    return list(dict.fromkeys(name for names in differing for name in names))
+
+
+def _differing(found: Found, expected: Found, rounding: float) -> list[str]:
+    """Layers whose activations differ by more than rounding, or that are missing."""
+    return [
+        name
+        for name, right in expected.items()
+        if name not in found or not disagreement(found[name], right) <= rounding
+    ]
+
+
+def _mixed_in_fp64(
+    network: Network, layers: Sequence[LayerInfo], probes: Tensor, suspects: Sequence[str]
+) -> list[str]:
+    """Those of some layers that differ in a batch even where there is hardly any rounding.
+
+    Networks that cannot be run in fp64 stay suspected.
+    """
+    some = [layer for layer in layers if layer.name in suspects]
+    try:
+        exact, wide = network.fresh().double(), probes.double()
+        alone = [_restored_run(exact, some, image[None]) for image in wide]
+        together = _run(exact, some, wide[_ORDER])
+    except Exception:  # noqa: BLE001 - a dtype written into the code, say
+        return list(suspects)
+    return _mixed(together, alone, _ROUNDING_64)
+
+
+# --- causes --------------------------------------------------------------------------------------
+
+
+def _cause(network: Network, batch: Tensor) -> str:
+    """Which module makes images come out otherwise in a batch, or just again, than alone."""
+    names = {module: name for name, module in network.module.named_modules()}
+    for place in range(len(batch)):
+        alone = _trail(network.module, batch[place : place + 1], 0, seed=1)
+        among = _trail(network.module, batch, place, seed=2)
+        for here, there in zip(alone, among, strict=False):
+            name = f"{names[here.module]!r} ({type(here.module).__name__})"
+            if not _close(here.given, there.given):
+                return f"the code before {name} makes it so"
+            if not _close(here.made, there.made):
+                return f"{name} {here.habit}"
+    return f"the code of {type(network.module).__name__} makes it so"
+
+
+def _habit(module: nn.Module) -> str:
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        how = "is in training mode" if module.training else "has no running statistics"
+        return f"normalises over the batch, as it {how}"
+    if isinstance(module, nn.modules.dropout._DropoutNd):
+        return "drops at random in eval mode"
+    return "makes it so"
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What a module made of an image."""
+
+    module: nn.Module
+    given: Tensor | None
+    made: Tensor | None
+    habit: str
+    """How a module of its kind, in its mode at that time, may mix images."""
+
+
+def _trail(network: nn.Module, images: Tensor, place: int, seed: int) -> list[_Step]:
+    """What every innermost module was given and returned for one image of a batch, in order."""
+    steps: list[_Step] = []
+
+    def row(value: Any) -> Tensor | None:
+        tensor = main_tensor(value)
+        if tensor is None or tensor.ndim == 0 or len(tensor) != len(images):
+            return None
+        return tensor[place].detach().clone()
+
+    def note(module: nn.Module, args: Any, output: Any) -> None:
+        steps.append(_Step(module, row(args), row(output), _habit(module)))
+
+    with restored(network), contained(seed), torch.no_grad():
+        for module in network.modules():
+            if not any(module.children()):
+                module.register_forward_hook(note)  # undone with all else
+        network(images.clone())
+    return steps
+
+
+def _close(left: Tensor | None, right: Tensor | None) -> bool:
+    """Whether two tensors agree up to rounding, as far as they can be compared."""
+    if left is None or right is None or left.shape != right.shape:
+        return True
+    return bool(torch.allclose(left, right, rtol=1e-3, atol=1e-4, equal_nan=True))

@@ -1,0 +1,180 @@
+"""Weights: state dicts from local files, read as data and never as code, and their digest."""
+
+import hashlib
+import os
+import pickle
+import struct
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from layer_atlas.errors import UnusableFile
+
+_MOST_UNPACKED = 2**32
+"""Bytes of numbers in a packed file."""
+
+
+def is_weights_file(weights: str) -> bool:
+    """Whether a `weights` setting names a file rather than a published set."""
+    return Path(weights).suffix in (".safetensors", ".pth", ".pt") or os.sep in weights
+
+
+def read_weights(path: Path) -> Mapping[str, Tensor]:
+    """Read a state dict as data: never runs code from the file.
+
+    Raises:
+        UnusableFile: not a weights file, cut short, or one that holds code.
+    """
+    expected = "a .safetensors file or a state dict saved by torch.save"
+    return _unwrapped(_read(path, _load, expected), path)
+
+
+def read_tensors(path: Path) -> Mapping[str, Tensor]:
+    """Read the named tensors of a file of numbers; a tensor without a name is called "".
+
+    Raises:
+        UnusableFile: not a .npy, .npz, .safetensors, .pt or .pth file of numbers.
+    """
+    of_numpy = path.suffix in (".npy", ".npz")
+    expected = "a .npy, .npz, .safetensors or .pt file of numbers"
+    loaded = _read(path, _load_numpy if of_numpy else _load, expected)
+    if not of_numpy:
+        loaded = {"": loaded} if isinstance(loaded, Tensor) else _unwrapped(loaded, path)
+    for name, tensor in loaded.items():
+        # A file can make a number stand for any number of them.
+        repeated = _is_plain(tensor) and tensor.untyped_storage().nbytes() < tensor.nbytes
+        if not _is_plain(tensor) or tensor.is_complex() or repeated:
+            raise UnusableFile(f"{name or 'what'!r} in {str(path)!r} is {_NOT_PLAIN}.")
+    return loaded  # type: ignore[no-any-return]
+
+
+def _read(path: Path, load: Callable[[Path], Any], expected: str) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is odd in it; what matters is told
+            return load(path)
+    except UnusableFile:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise UnusableFile(
+            f"{str(path)!r} is not a readable file ({reason}). Expected {expected}."
+        ) from error
+
+
+def _load(path: Path) -> Any:
+    return _load_safetensors(path) if path.suffix == ".safetensors" else _load_torch(path)
+
+
+def _load_numpy(path: Path) -> dict[str, Tensor]:
+    _check_packed(path, _MOST_UNPACKED)
+    loaded = np.load(path, allow_pickle=False)
+    named = dict(loaded) if path.suffix == ".npz" else {"": loaded}
+    return {name: torch.from_numpy(array) for name, array in named.items()}
+
+
+def _load_safetensors(path: Path) -> Any:
+    from safetensors.torch import load_file
+
+    return load_file(path)
+
+
+def _check_packed(path: Path, most: int) -> None:
+    """Make sure that what is packed in a file is no more than so many bytes."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as packed:
+            size = sum(part.file_size for part in packed.infolist())
+        if size > most:
+            raise ValueError(f"it would unpack to {size} bytes")
+
+
+def _load_torch(path: Path) -> Any:
+    _check_packed(path, path.stat().st_size)  # torch.save packs nothing
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UnusableFile(
+            f"{str(path)!r} holds Python objects or code besides tensors, or is no weights file at "
+            "all; it was not executed. Save it anew with torch.save(model.state_dict(), path)."
+        ) from error
+    except (EOFError, struct.error) as error:
+        raise UnusableFile(f"{str(path)!r} is cut short or is no weights file.") from error
+
+
+def _unwrapped(loaded: Any, path: Path) -> Mapping[str, Tensor]:
+    """The state dict inside the wrappings that training code puts around it."""
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+    if not isinstance(loaded, Mapping):
+        raise UnusableFile(f"{str(path)!r} holds a {type(loaded).__name__}, not a state dict.")
+    tensors = {str(k): v for k, v in loaded.items() if isinstance(v, Tensor)}
+    if not tensors:
+        raise UnusableFile(f"{str(path)!r} holds no tensors.")
+    return {key.removeprefix("module."): value for key, value in tensors.items()}
+
+
+def load_state(
+    module: nn.Module, state: Mapping[str, Tensor], weights: str, label: str
+) -> tuple[str, ...]:
+    """Copy a state dict into the network; mark what it lacks with NaN and return those names.
+
+    Tensors that hold NaN count as lacking: nothing that depends on them has a value.
+
+    Raises:
+        UnusableFile: no tensor of the file belongs to the network, or one has another shape.
+    """
+    own = {k: v for k, v in module.state_dict().items() if isinstance(v, Tensor)}
+    state = {name: tensor for name, tensor in state.items() if name in own}
+    if not state:
+        raise UnusableFile(
+            f"weights {weights!r} do not fit model {label!r}: no tensor of the file has a name of "
+            f"this network ({next(iter(own), 'no tensors')}, ...). Is it for another network?"
+        )
+    for name, tensor in state.items():
+        misfit = _misfit(tensor, own[name])
+        if misfit:
+            raise UnusableFile(
+                f"weights {weights!r} do not fit model {label!r}: {name} is {misfit}."
+            )
+    state = {name: tensor for name, tensor in state.items() if not tensor.isnan().any()}
+    missing = [name for name in own if name not in state and own[name].is_floating_point()]
+    for name in missing:
+        own[name].fill_(float("nan"))
+    module.load_state_dict(state, strict=False)
+    return tuple(missing)
+
+
+_NOT_PLAIN = "no plain array of real numbers, but sparse, quantised, complex or empty of values"
+
+
+def _misfit(tensor: Tensor, own: Tensor) -> str | None:
+    """Why a tensor of a file cannot be copied to one of the network, if it cannot."""
+    if tensor.shape != own.shape:
+        return f"{list(tensor.shape)} in the file and {list(own.shape)} in the network"
+    if not _is_plain(tensor) or tensor.is_complex() != own.is_complex():
+        return f"{_NOT_PLAIN} in the file"
+    return None
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.layout is torch.strided and not tensor.is_quantized and not tensor.is_meta
+
+
+def weights_digest(module: nn.Module) -> str:
+    """SHA-256 over names, types, shapes and bytes of all tensors of the network."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        if not isinstance(tensor, Tensor):  # extra state, of which nothing is known
+            sha.update(f"{name} {type(tensor).__name__}\n".encode(errors="surrogatepass"))
+            continue
+        told = f"{name} {tensor.dtype} {list(tensor.shape)}\n"
+        sha.update(told.encode(errors="surrogatepass"))  # names need not be text
+        sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return sha.hexdigest()

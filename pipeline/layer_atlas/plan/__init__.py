@@ -1,0 +1,1 @@
+"""What a sweep consists of: targets, jobs, shards, and the plan. Pure: no torch, no files."""

@@ -1,0 +1,228 @@
+"""What pictures and tables call things: targets, layers, recipes, and how many there are."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from layer_atlas.config.objectives import (
+    DirectionObjective,
+    JointObjective,
+    LogitObjective,
+    NeuronObjective,
+    ProbabilityObjective,
+)
+from layer_atlas.config.recipe import Recipe
+from layer_atlas.config.records import choice_name
+from layer_atlas.plan.environment import Environment
+from layer_atlas.plan.origin import named, preprocessing_words
+from layer_atlas.plan.plan import LayerPlan, ModelPlan, Plan
+from layer_atlas.plan.selection import Sampling, plural
+from layer_atlas.plan.selection import counted as counted
+
+_STARTS = {"dataset": " from photographs", "spectrum": " from the spectrum of photographs"}
+_SHOWN_VARIANTS = 5
+_SHOWN_LAYERS = 3
+
+
+def inert(text: str) -> str:
+    """A text on one line that does nothing to a terminal or a picture, whoever wrote it.
+
+    >>> inert("a\\nb\\x1b[31m")
+    'a\\\\nb\\\\x1b[31m'
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def count_images(plan: Plan, jobs: int) -> str:
+    """The images of some jobs: `12 images`, `12 jobs of 2 images`."""
+    if plan.variants == 1:
+        return counted(jobs, "image")
+    return f"{counted(jobs, 'job')} of {plan.variants} images"
+
+
+def targets_word(plan: Plan) -> str:
+    """What the targets of a plan are, in the plural."""
+    words = {target_word(model.recipe, layer) for model in plan.models for layer in model.layers}
+    return plural(words.pop() if len(words) == 1 else "target")
+
+
+def target_word(recipe: Recipe, layer: LayerPlan) -> str:
+    """What a target of a layer is, in a word."""
+    objective, targets = recipe.objective, layer.all_targets
+    if len(targets.sizes) > 1:
+        return "combination"
+    if isinstance(objective, LogitObjective | ProbabilityObjective):
+        return "class"
+    if isinstance(objective, DirectionObjective):
+        return "direction"
+    return "whole layer" if layer.targets and targets.count == 1 else "channel"
+
+
+def target_noun(recipe: Recipe, layer: LayerPlan) -> str:
+    """What a target of a layer is, where there is room: `neuron at the centre of the map`."""
+    objective, word = recipe.objective, target_word(recipe, layer)
+    if isinstance(objective, NeuronObjective) and word == "channel":
+        place = objective.position
+        where = "the centre" if place is None else f"row {place[0]}, column {place[1]}"
+        return f"neuron at {where} of the map"
+    if isinstance(objective, DirectionObjective) and not objective.vectors:
+        return f"random {word}"
+    return word
+
+
+def sampling_of(plan: Plan, model: ModelPlan, layer: LayerPlan) -> Sampling:
+    """How the targets of a layer were chosen."""
+    noun = target_noun(model.recipe, layer)
+    return Sampling(plan.selection, layer.channels, layer.all_targets.count, noun)
+
+
+def sampling_lines(plan: Plan) -> list[str]:
+    """How the targets of all layers were chosen, those of the same words on one line."""
+    layers: dict[str, list[str]] = {}
+    for model in plan.models:
+        for layer in model.layers:
+            words = sampling_of(plan, model, layer).words()
+            layers.setdefault(words, []).append(f"{model.label}/{layer.info.name}")
+    return [inert(f"{words}: {_some(names)}") for words, names in layers.items()]
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _SHOWN_LAYERS
+    return ", ".join(names[:_SHOWN_LAYERS]) + (f" and {more} more" if more > 0 else "")
+
+
+def target_label(recipe: Recipe, layer: LayerPlan, target: int) -> str:
+    """A target where it is plain what it is: its number, and its name if it has one."""
+    word = target_word(recipe, layer)
+    return word if word == "whole layer" else layer.all_targets.label(target)
+
+
+def target_name(recipe: Recipe, layer: LayerPlan, target: int) -> str:
+    """A target in full: `channel 5`, `channels 3+17`, `class 207 golden retriever`."""
+    word, label = target_word(recipe, layer), target_label(recipe, layer, target)
+    if word == "whole layer":
+        return label
+    return f"channels {label}" if word == "combination" else f"{word} {label}"
+
+
+def layer_title(model: ModelPlan, layer: LayerPlan) -> str:
+    """Model and layer that images are for; of several, with how much each counts."""
+    title = f"{named(model.label, model.origin.weights)}  ·  {layer.info.name}"
+    objective, before = model.recipe.objective, model.label
+    if not isinstance(objective, JointObjective):
+        return title
+    title = _times(objective.terms[0].weight) + title
+    for term, tap in zip(objective.terms[1:], layer.others, strict=True):
+        sign = "   -   " if term.weight < 0 else "   +   "
+        label = "" if tap.model == before else f"{named(tap.model, tap.origin.weights)}  ·  "
+        title += f"{sign}{_times(abs(term.weight))}{label}{tap.info.name}"
+        before = tap.model
+    return title
+
+
+def weights_words(model: ModelPlan) -> str:
+    """The weights of a model; of several that its images are for, of each by its label."""
+    origins = {label: origin.weights for label, origin in model.origins.items() if origin.weights}
+    if len(origins) < 2:
+        return "".join(origins.values())
+    return "; ".join(f"{label}: {weights}" for label, weights in origins.items())
+
+
+def network_lines(plan: Plan) -> list[str]:
+    """Every network of a plan with its weights and its preprocessing, a line for each."""
+    found = {}
+    for model in plan.models:
+        for label, network in model.networks.items():
+            origin = model.origins[label]
+            weights = f", {origin.weights}" if origin.weights else ""
+            size = model.input_size if label == model.label else network.fixed_size
+            words = preprocessing_words(network.mean, network.std, size, origin)
+            found[label] = inert(f"{label}{weights}; {words}")
+    return list(found.values())
+
+
+def _times(weight: float) -> str:
+    # The font of the pictures has no other signs for minus and times.
+    return "" if weight == 1.0 else f"{weight:g} x "
+
+
+def describe_recipe(recipe: Recipe) -> str:
+    """A recipe in a few words; that images were photographs once is among them."""
+    parameterization, optimizer = recipe.parameterization.name, recipe.optimizer
+    start = _STARTS.get(recipe.init.name, "")
+    height, width = recipe.image_size
+    size = f"{height}" if height == width else f"{width} x {height}"
+    octaves = f" in {counted(recipe.octaves.count, 'octave')}" if recipe.octaves else ""
+    return (
+        f"{choice_name(type(recipe.objective))}{_variants(recipe)}, {parameterization}{start}, "
+        f"{optimizer.name} {counted(recipe.total_steps, 'step')}{octaves}, {size} px, "
+        f"{recipe.precision}"
+    )
+
+
+def _variants(recipe: Recipe) -> str:
+    """What tells images of one target apart, and what is unusual about the only one."""
+    names = recipe.objective.variant_names
+    if names in (("0",), ("positive",)):
+        return ""
+    if names == tuple(map(str, range(len(names)))):
+        return f" ({len(names)} images)"
+    shown = names if len(names) <= _SHOWN_VARIANTS else (names[0], "...", names[-1])
+    return f" ({', '.join(shown)})"
+
+
+# --- environments --------------------------------------------------------------------------------
+
+Made = Mapping[Environment | None, int]
+"""How many images were made with each environment; `None`: not known which."""
+
+
+def remedy(plan: Plan) -> str:
+    """What can be done about images that were made with several environments."""
+    if plan.environments:  # the same versions, so on devices of which none is wanted yet
+        return "the next run makes those of the rarer devices again"
+    return "versions=strict makes the images of others again"
+
+
+def mixture(models: Iterable[Made], remedy: str = "") -> str:
+    """A sentence where images of one model were made with several environments, else nothing.
+
+    Args:
+        models: what the images of each model were made with.
+        remedy: ends the sentence.
+    """
+    counts: Counter[str] = Counter()
+    for made in models:
+        if len(made) > 1:
+            for environment, images in made.items():
+                counts[_environment_words(environment, made)] += images
+    if not counts:
+        return ""
+    told = ", ".join(f"{words} ({counted(n, 'image')})" for words, n in counts.most_common())
+    end = f"; {remedy}" if remedy else ""
+    return f"made with {len(counts)} environments: {told}; bits may differ between them{end}"
+
+
+def _environment_words(environment: Environment | None, made: Made) -> str:
+    """What tells an environment from others: torch and the device in any case."""
+    if environment is None:
+        return "unknown versions"
+    others = [other for other in made if other is not None]
+    versions = {"torch": environment.packages.get("torch", "?")}
+    versions |= _differing([other.packages for other in others], environment.packages)
+    device = environment.device
+    if device is None:
+        return inert(_listed(versions))
+    alike = [other.device for other in others if other.device and other.device.name == device.name]
+    versions |= _differing([other.libraries for other in alike], device.libraries)
+    several = len({other.capability for other in alike}) > 1
+    name = f"{device.name} ({device.capability})" if several else device.name
+    return inert(f"{_listed(versions)} on {name}")
+
+
+def _differing(all_of_them: Iterable[Mapping[str, str]], mine: Mapping[str, str]) -> dict[str, str]:
+    tables = list(all_of_them)
+    return {name: mine[name] for name in mine if len({table.get(name) for table in tables}) > 1}
+
+
+def _listed(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())

@@ -1,0 +1,213 @@
+"""Targets: what single images are for, numbered, and how a user chooses among them.
+
+Mostly a target is a channel. It can also be a class, which has a name, or a channel for each of
+several layers, say a pair: then targets are numbered as the elements of an array are, the last
+channel running fastest. So every target is one whole number, whatever it stands for.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise, product
+from typing import Any
+
+from layer_atlas.errors import UserError, nearest_first
+
+
+@dataclass(frozen=True)
+class Targets:
+    """All targets of a layer."""
+
+    sizes: tuple[int, ...]
+    """How many channels there are; for combinations, of each part."""
+    names: tuple[str, ...] = ()
+    """Names of the classes, if targets are classes whose names are known."""
+
+    @property
+    def count(self) -> int:
+        """How many targets there are."""
+        return math.prod(self.sizes)
+
+    def parts(self, target: int) -> tuple[int, ...]:
+        """The channels that a target consists of.
+
+        >>> Targets((8, 10)).parts(37)
+        (3, 7)
+        """
+        found: list[int] = []
+        for size in reversed(self.sizes):
+            target, part = divmod(target, size)
+            found.append(part)
+        return tuple(reversed(found))
+
+    def number(self, parts: Sequence[int]) -> int:
+        """The number of the target with these channels."""
+        number = 0
+        for size, part in zip(self.sizes, parts, strict=True):
+            number = number * size + part
+        return number
+
+    def label(self, target: int) -> str:
+        """How a picture calls a target.
+
+        >>> Targets((8, 10)).label(37)
+        '3+7'
+        """
+        return f"{target} {self.names[target]}" if self.names else self.numbers(target)
+
+    def numbers(self, target: int) -> str:
+        """How a file is called that is of a target: its channels alone."""
+        return "+".join(map(str, self.parts(target)))
+
+
+def select_targets(selection: Any, targets: Targets, where: str) -> tuple[int, ...]:
+    """The numbers of the targets that a selection names, ascending.
+
+    Args:
+        selection: `all`, a range "start:stop[:step]", a list of numbers or of class names, or
+            {random: n}; of combinations a list such as [[3, 17], [5, 9]], or {zip: [...]} or
+            {product: [...]} of a selection for each part.
+        targets: what there is.
+        where: model and layer, for messages.
+    Raises:
+        UserError: an empty selection, a number out of range, or something else altogether.
+
+    >>> select_targets("0:8:3", Targets((512,)), "net/layer")
+    (0, 3, 6)
+    """
+    if len(targets.sizes) > 1:
+        return _select_combinations(selection, targets, where)
+    n = targets.count
+    chosen = _chosen(selection, n, targets.names)
+    wrong = [target for target in chosen if not 0 <= target < n]
+    if wrong:
+        raise UserError(f"channel {wrong[0]} is out of range: {where} has channels 0 to {n - 1}.")
+    if not chosen:
+        raise UserError(f"channels={selection!r} selects no channel of {where} (it has {n}).")
+    return tuple(sorted(set(chosen)))
+
+
+def spaced(numbers: tuple[int, ...]) -> range | tuple[int, ...]:
+    """Ascending numbers as a range, where they are evenly spaced.
+
+    >>> spaced((0, 3, 6)), spaced((0, 3, 7))
+    (range(0, 7, 3), (0, 3, 7))
+    """
+    step = numbers[1] - numbers[0] if len(numbers) > 1 else 1
+    found = range(numbers[0], numbers[-1] + 1, step)
+    return found if tuple(found) == numbers else numbers
+
+
+def is_ascending(numbers: range | tuple[int, ...]) -> bool:
+    """Whether each number is larger than the one before; of a range that is told at once."""
+    if isinstance(numbers, range):
+        return numbers.step > 0
+    return all(a < b for a, b in pairwise(numbers))
+
+
+def _chosen(selection: Any, n: int, names: tuple[str, ...]) -> list[int]:
+    if selection == "all":
+        return list(range(n))
+    if isinstance(selection, str) and ":" in selection and selection not in names:
+        return _range(selection, n)
+    if isinstance(selection, Mapping) and list(selection) == ["random"]:
+        return _random(selection["random"], n)
+    listed = list(selection) if isinstance(selection, list | tuple) else [selection]
+    if names and any(isinstance(item, str) for item in listed):
+        listed = [_named(item, names) if isinstance(item, str) else item for item in listed]
+    if all(type(item) is int for item in listed):
+        return listed
+    raise UserError(
+        f"channels={selection!r} is not understood; give all, a range such as '0:64' or "
+        f"'0:512:16', a list such as [3,17], or {{random: 32}}{_named_too(names)}."
+    )
+
+
+def _named_too(names: tuple[str, ...]) -> str:
+    return f", or names of classes such as [{names[0]}]" if names else ""
+
+
+def _named(name: str, names: tuple[str, ...]) -> int:
+    """The class of a name, however it is capitalised."""
+    found = [i for i, other in enumerate(names) if other.lower() == name.lower()]
+    if not found:
+        shown = ", ".join(nearest_first(name, set(names))[:8])
+        raise UserError(
+            f"class {name!r} is not among the {len(names)} classes; the nearest are: {shown}."
+        )
+    if len(found) > 1:
+        raise UserError(
+            f"class {name!r} is the name of several classes, {found[0]} and {found[1]}; give the "
+            "number."
+        )
+    return found[0]
+
+
+def _range(text: str, n: int) -> list[int]:
+    try:
+        parts = [int(part) if part.strip() else None for part in text.split(":")]
+        if len(parts) > 3 or parts[2:] == [0]:
+            raise ValueError
+    except ValueError:
+        raise UserError(
+            f"channels={text!r} is not a range; write start:stop or start:stop:step."
+        ) from None
+    # As for Python's slices, the end may lie beyond the last channel: layers differ in width.
+    return list(range(n))[slice(*parts)]
+
+
+def _random(count: Any, n: int) -> list[int]:
+    """The channels whose hashes are smallest: layers of one width get the same, and a larger
+    count only adds to a smaller one."""
+    if type(count) is not int or count < 1:
+        raise UserError(f"channels={{random: {count}}} needs a whole number of 1 or more.")
+    order = sorted(range(n), key=lambda c: hashlib.sha256(str(c).encode()).digest())
+    return order[:count]
+
+
+# --- combinations --------------------------------------------------------------------------------
+
+
+def _select_combinations(selection: Any, targets: Targets, where: str) -> tuple[int, ...]:
+    combinations = _combinations(selection, targets, where)
+    for combination in combinations:
+        for part, size in zip(combination, targets.sizes, strict=True):
+            if not 0 <= part < size:
+                raise UserError(
+                    f"channel {part} of {list(combination)} is out of range: that part of {where} "
+                    f"has channels 0 to {size - 1}."
+                )
+    if not combinations:
+        raise UserError(f"channels={selection!r} selects nothing of {where}.")
+    return tuple(sorted({targets.number(combination) for combination in combinations}))
+
+
+def _combinations(selection: Any, targets: Targets, where: str) -> list[tuple[int, ...]]:
+    n = len(targets.sizes)
+    if isinstance(selection, Mapping) and list(selection) in (["zip"], ["product"]):
+        (kind, inner), *_ = selection.items()
+        if isinstance(inner, list | tuple) and len(inner) == n:
+            # In the order given: what is zipped belongs together.
+            parts = [_chosen(s, size, ()) for s, size in zip(inner, targets.sizes, strict=True)]
+            return _zipped(parts, where) if kind == "zip" else list(product(*parts))
+    if isinstance(selection, list | tuple):
+        listed = [list(item) if isinstance(item, list | tuple) else item for item in selection]
+        fits = all(isinstance(item, list) and len(item) == n for item in listed)
+        if fits and all(type(part) is int for item in listed for part in item):
+            return [tuple(item) for item in listed]
+    raise UserError(
+        f"channels={selection!r} must say which channels go together: a list of {n} channels each, "
+        f"such as [{list(range(3, 3 + n))}], or {{zip: [...]}} or {{product: [...]}} with {n} "
+        "selections."
+    )
+
+
+def _zipped(parts: list[list[int]], where: str) -> list[tuple[int, ...]]:
+    lengths = [len(part) for part in parts]
+    if len(set(lengths)) > 1:
+        raise UserError(
+            f"channels={{zip: ...}} of {where} has selections of lengths {lengths}; make them "
+            "equal, or use product."
+        )
+    return list(zip(*parts, strict=True))

@@ -1,0 +1,255 @@
+"""The grid of a figure of images: how large they are, how many stand side by side, on which page.
+
+A section is a run of strips, wrapped into rows; a strip is a row of images with its label to the
+left, and is itself broken into lines where it is too long for the page. Nothing is drawn here:
+numbers of images go in, places in dots come out.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from layer_atlas.atlas.drawing import Box
+
+Shapes = Sequence[Sequence[int]]
+"""How many images each strip of each section has."""
+
+Place = tuple[int, int, int]
+"""Of a row: its section, the first of its strips, and the first image of that within it."""
+
+_LINE = 0.38
+"""Height of a line of words under an image, for the image's width."""
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What a grid has to keep to, in dots."""
+
+    width: int
+    height: int
+    """Most of a page; sections go on with the next one."""
+    tall: int
+    """A page had better be wider than taller than this."""
+    tiles: tuple[int, int, int]
+    """Least, best and largest width of an image."""
+    aspect: float
+    """Height of an image for its width."""
+    gap: int
+    """Between the images of a strip, and between rows."""
+    aisle: int
+    """Between strips side by side."""
+    side: int
+    """Width of the labels to the left of strips."""
+    words: int
+    """Lines of words under each image."""
+    broken_words: int
+    """The same where strips are broken into lines, so that no heading can stand above columns."""
+    letters: tuple[int, int]
+    """Least and largest height of a line of these words; small images have small words."""
+    heading: int
+    """Height of the heading of a section."""
+    header: int
+    """Height of the headings of columns."""
+    bracket: int
+    """Room for brackets: above rows where strips stand side by side, else to the left of all."""
+    column_bracket: int
+    """Room for brackets above columns."""
+    names: Mapping[Place, int]
+    """Further room above single rows, for brackets with long names."""
+    tree: tuple[int, int]
+    """Room for a tree of similarity: to the left of all, and above."""
+    photographs: int
+    """How many small photographs stand at the end of each strip, as high as its images."""
+    table: bool
+    """Strips had better stand below each other: of channels there are many, but a table of, say,
+    seeds by steps is read as one."""
+
+    @property
+    def photograph_grid(self) -> tuple[int, int]:
+        """Rows and columns of the photographs of a strip."""
+        rows = math.ceil(math.sqrt(self.photographs))
+        return rows, math.ceil(self.photographs / rows) if rows else 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """Strips side by side, or a line of one that is broken."""
+
+    section: int
+    first: int
+    """Number of its first strip."""
+    count: int
+    start: int
+    """Number of the first image of the line within the strip."""
+    top: int
+    """Of its images, on its page."""
+    above: int = 0
+    """Height of what stands above them."""
+
+
+@dataclass(frozen=True)
+class Heading:
+    """Where a section begins, or goes on."""
+
+    section: int
+    top: int
+    continued: bool
+
+
+@dataclass(frozen=True)
+class Page:
+    """What is on a page, and how high that is."""
+
+    headings: tuple[Heading, ...]
+    rows: tuple[Row, ...]
+    height: int
+
+
+@dataclass(frozen=True)
+class Grid:
+    """An arrangement of strips."""
+
+    shapes: Shapes
+    measures: Measures
+    across: int
+    """Strips side by side."""
+    per_line: int
+    """Images side by side in a strip."""
+    tile: int
+    """Width of an image."""
+
+    @property
+    def tile_height(self) -> int:
+        """Height of an image."""
+        return max(1, round(self.tile * self.measures.aspect))
+
+    @cached_property
+    def broken(self) -> bool:
+        """Whether a strip needs several lines."""
+        return self.per_line < max(map(max, self.shapes))
+
+    @property
+    def line(self) -> int:
+        """Height of a line of words under an image."""
+        least, most = self.measures.letters
+        return max(least, min(most, round(_LINE * self.tile)))
+
+    @property
+    def words(self) -> int:
+        """Height of the words under each image."""
+        return self.line * (self.measures.broken_words if self.broken else self.measures.words)
+
+    @property
+    def header(self) -> int:
+        """Height of the headings of columns, and of brackets above them."""
+        return 0 if self.broken else self.measures.header + self.measures.column_bracket
+
+    @property
+    def photograph(self) -> int:
+        """Width and height of a photograph."""
+        rows, _ = self.measures.photograph_grid
+        return (self.tile_height - (rows - 1) * self.photograph_gap) // rows if rows else 0
+
+    @property
+    def photograph_gap(self) -> int:
+        """Between photographs."""
+        return max(1, self.measures.gap // 2)
+
+    @cached_property
+    def strip_width(self) -> int:
+        """Width of a strip with its label and its photographs."""
+        measures, (_, columns) = self.measures, self.measures.photograph_grid
+        images = self.per_line * (self.tile + measures.gap) - measures.gap
+        photographs = columns * (self.photograph + self.photograph_gap)
+        # The gap before the first photograph is wider by what there is not after the last.
+        between = measures.gap - self.photograph_gap if columns else 0
+        return measures.side + images + between + photographs
+
+    @property
+    def before(self) -> int:
+        """Width of what stands to the left of all strips."""
+        bracket = self.measures.bracket if self.across == 1 else 0
+        return bracket + self.measures.tree[0]
+
+    @property
+    def used(self) -> int:
+        """Width of all."""
+        aisle = self.measures.aisle
+        return self.before + self.across * (self.strip_width + aisle) - aisle
+
+    def above(self, place: Place) -> int:
+        """Height of what stands above a row."""
+        columns = self.measures.column_bracket if self.broken else 0
+        rows = self.measures.bracket if self.across > 1 else 0
+        return columns + rows + self.measures.names.get(place, 0)
+
+    @property
+    def row_height(self) -> int:
+        """Height of a row without what stands above."""
+        return self.tile_height + self.words
+
+    @property
+    def intro(self) -> int:
+        """Height of what stands above a section, on each of its pages."""
+        return self.measures.heading + self.header
+
+    def lines(self) -> Iterator[tuple[int, int, int, int]]:
+        """Section, first strip, number of strips and first image of each row."""
+        for section, sizes in enumerate(self.shapes):
+            for first in range(0, len(sizes), self.across):
+                some = sizes[first : first + self.across]
+                for start in range(0, max(1, *some), self.per_line):
+                    yield section, first, len(some), start
+
+    @cached_property
+    def pages(self) -> tuple[Page, ...]:
+        """What is on which page; no row is cut, and no heading stands alone."""
+        found: list[Page] = []
+        headings: list[Heading] = []
+        rows: list[Row] = []
+        y, bottom = self.measures.tree[1], 0
+        for section, first, count, start in self.lines():
+            fresh = not rows or rows[-1].section != section
+            y = bottom + self._space(rows[-1], section, start) if rows else y
+            intro = self.intro if fresh else 0
+            above = self.above((section, first, start))
+            if rows and y + intro + above + self.row_height > self.measures.height:
+                found.append(Page(tuple(headings), tuple(rows), bottom))
+                headings, rows, y, intro = [], [], 0, self.intro
+            if intro:
+                headings.append(Heading(section, y, first > 0 or start > 0))
+            y += intro + above
+            rows.append(Row(section, first, count, start, y, above))
+            bottom = y + self.row_height
+        return (*found, Page(tuple(headings), tuple(rows), bottom))
+
+    def _space(self, row: Row, section: int, start: int) -> int:
+        """Between a row and the next one, of some section and some image of its strips."""
+        if row.section != section:
+            return 3 * self.measures.gap
+        return self.measures.aisle if self.broken and not start else self.measures.gap
+
+    @property
+    def left(self) -> int:
+        """Where strips begin; what is narrower than the page stands in its middle."""
+        return (self.measures.width - self.used) // 2 + self.before
+
+    def strip_left(self, place: int) -> int:
+        """Where a strip begins in its row, its label first."""
+        return self.left + place * (self.strip_width + self.measures.aisle)
+
+    def image(self, row: Row, place: int, column: int) -> Box:
+        """The box of an image of the strip at this place of a row."""
+        left = self.strip_left(place) + self.measures.side
+        left += (column - row.start) * (self.tile + self.measures.gap)
+        return left, row.top, left + self.tile, row.top + self.tile_height
+
+    def photographs(self, row: Row, place: int) -> Iterator[tuple[int, int]]:
+        """The corners of the photographs of a strip."""
+        _, columns = self.measures.photograph_grid
+        step = self.photograph + self.photograph_gap
+        left = self.strip_left(place) + self.strip_width - columns * step + self.photograph_gap
+        for number in range(self.measures.photographs):
+            down, right = divmod(number, columns)
+            yield left + right * step, row.top + down * step

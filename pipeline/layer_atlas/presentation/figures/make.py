@@ -1,0 +1,98 @@
+"""Make a figure of an output folder: draw it, and write it with its caption and provenance."""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from layer_atlas.atlas.reader import Atlas, open_atlas
+from layer_atlas.config.figures import AgainFigure, Drawable, Figure
+from layer_atlas.errors import UserError
+from layer_atlas.presentation.figures.base import Drawing
+from layer_atlas.presentation.figures.files import files_of
+from layer_atlas.presentation.figures.images.draw import draw_images
+from layer_atlas.presentation.figures.paper.sheet import style
+from layer_atlas.presentation.figures.plots.histograms import draw_histograms
+from layer_atlas.presentation.figures.plots.profile import draw_profile
+from layer_atlas.presentation.figures.plots.responses import draw_responses
+from layer_atlas.presentation.figures.plots.traces import draw_traces
+from layer_atlas.presentation.figures.provenance import provenance_of, read_provenance
+from layer_atlas.presentation.figures.words.methods import caption_tex, methods_text
+from layer_atlas.store.files import write_atomically, write_json
+from layer_atlas.store.folder import OutputFolder, safe_name
+
+KINDS: dict[str, Callable[[Atlas, Any], Drawing]] = {
+    "images": draw_images,
+    "traces": draw_traces,
+    "histograms": draw_histograms,
+    "responses": draw_responses,
+    "profile": draw_profile,
+}
+"""How each kind of figure is drawn."""
+
+
+def make_figure(folder: OutputFolder, figure: Figure) -> list[str]:
+    """Draw a figure and write its files to the output folder.
+
+    Args:
+        folder: whose atlas it is of.
+        figure: what to draw.
+    Returns: lines that say what was made.
+    Raises:
+        UserError: what is asked for is not in the atlas, or there is no room for it.
+        StorageError: the disk is full or fails.
+    """
+    notes = []
+    with open_atlas(folder.atlas) as atlas:
+        if isinstance(figure, AgainFigure):
+            before = read_provenance(figure)
+            figure = before.figure
+            if before.atlas["content"] != atlas.content:
+                notes.append("note: the atlas has changed since; the figure may look different")
+        return _draw(folder, atlas, figure) + notes
+
+
+def _draw(folder: OutputFolder, atlas: Atlas, settings: Drawable) -> list[str]:
+    name = settings.file or settings.name
+    if safe_name(name) != name:
+        raise UserError(
+            f"figure.file={name!r} cannot be the name of a file: use letters, digits, - and _. "
+            f"Figures are in {str(folder.figures)!r}."
+        )
+    with style(settings):
+        drawing = KINDS[settings.name](atlas, settings)
+        provenance = provenance_of(folder.root.name, atlas, settings, drawing)
+        title = settings.title or f"{settings.name} of {folder.root.name}"
+        files = files_of(drawing.pages, settings.formats, title, provenance.text)
+    for end, data in files.items():
+        write_atomically(folder.figures / f"{name}{end}", data)
+    _remove_others(folder, name, files)
+    caption = f"% {provenance.command}\n{caption_tex(atlas, drawing)}"
+    write_atomically(folder.figures / f"{name}.caption.tex", caption.encode())
+    methods = methods_text(atlas, drawing)
+    write_atomically(folder.figures / f"{name}.methods.md", methods.encode())
+    write_json(folder.figures / f"{name}.provenance.json", json.loads(provenance.text))
+    return _told(folder, name, files)
+
+
+def _remove_others(folder: OutputFolder, name: str, files: dict[str, bytes]) -> None:
+    """Remove pages that an earlier figure of this name had, in the formats written now."""
+    formats = "|".join({end.rpartition(".")[2] for end in files})
+    pages = re.compile(rf"{re.escape(name)}((-\d+)?\.({formats}))")
+    for path in folder.figures.iterdir():
+        found = pages.fullmatch(path.name)
+        if found and found[1] not in files:
+            path.unlink(missing_ok=True)
+
+
+def _told(folder: OutputFolder, name: str, files: dict[str, bytes]) -> list[str]:
+    """What was made, a line for each format."""
+    formats: dict[str, list[str]] = {}
+    for end in files:
+        formats.setdefault(end.rpartition(".")[2], []).append(f"{name}{end}")
+    lines = []
+    for kind, names in formats.items():
+        size = sum(len(data) for end, data in files.items() if end.endswith(f".{kind}"))
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        lines.append(f"{folder.figures / names[0]}{more}  ({size / 1e6:.1f} MB)")
+    return [*lines, f"beside it: {name}.caption.tex, {name}.methods.md, {name}.provenance.json"]

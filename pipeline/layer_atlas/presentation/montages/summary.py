@@ -1,0 +1,154 @@
+"""The atlas in brief: what it is made of, and what it shows, in a small file beside it.
+
+Whoever only wants to know whether the atlas is up to date, or how it came out, needs no HDF5.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from layer_atlas.atlas.gather import LayerView
+from layer_atlas.config.config import CollateSettings
+from layer_atlas.config.records import build, plain
+from layer_atlas.errors import UserError
+from layer_atlas.plan.environment import Environment
+from layer_atlas.plan.jobs import STATUS
+from layer_atlas.plan.labels import mixture, remedy
+from layer_atlas.presentation.montages.animations import film_paths
+from layer_atlas.presentation.montages.evidence_pages import n_pages
+from layer_atlas.store.files import read_object, write_json
+from layer_atlas.store.folder import OutputFolder
+
+_MOST_BYTES = 2**29
+"""Of a summary; it names every picture."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What photographs say of the live images."""
+
+    agreement: float
+    """Mean."""
+    rank: float
+    """Median."""
+    above: float
+    """Share of images that excite more than any photograph."""
+
+
+@dataclass(frozen=True)
+class Brief:
+    """What there is to say of an atlas in a few words."""
+
+    content: str
+    """Digest of what the atlas is made of."""
+    settings: CollateSettings
+    """How the pictures look."""
+    atlas_bytes: int
+    """Size of the atlas."""
+    pictures: tuple[str, ...]
+    """The files beside it, relative to the output folder."""
+    counts: dict[str, int]
+    """How many jobs came out how."""
+    evidence: Evidence | None
+    unreadable: int
+    """Photographs that could not be read."""
+    unreadable_paths: tuple[str, ...]
+    """Some of them."""
+    mixture: str = ""
+    """With which environments images were made, if with several."""
+
+
+def write_brief(
+    folder: OutputFolder, views: Sequence[LayerView], settings: CollateSettings
+) -> None:
+    """Sum up an atlas that was just written. Raises StorageError."""
+    with h5py.File(folder.atlas, "r") as atlas:
+        layers = [atlas[view.group] for view in views]
+        paths = [path for view in views for path in _pictures(atlas, view, settings)]
+        unreadable, some = _unreadable(layers)
+        brief = Brief(
+            content=str(atlas.attrs["content"]),
+            settings=settings,
+            atlas_bytes=folder.atlas.stat().st_size,
+            pictures=tuple(str(path.relative_to(folder.root)) for path in paths),
+            counts=_counts(layers),
+            evidence=_evidence(layers),
+            unreadable=unreadable,
+            unreadable_paths=some,
+            mixture=_mixture(views),
+        )
+    write_json(folder.brief, plain(brief))
+
+
+def read_brief(folder: OutputFolder) -> Brief | None:
+    """The summary of the atlas; None if there is none, or no such atlas beside it."""
+    try:
+        brief = build(Brief, read_object(folder.brief, _MOST_BYTES))
+        return brief if folder.atlas.stat().st_size == brief.atlas_bytes else None
+    except (OSError, ValueError, TypeError, OverflowError, UserError):
+        return None
+
+
+def is_current(folder: OutputFolder, content: str, settings: CollateSettings) -> bool:
+    """Whether atlas and pictures are there, made of this content and by these settings."""
+    brief = read_brief(folder)
+    return (
+        brief is not None
+        and brief.content == content
+        and replace(brief.settings, site=settings.site) == settings  # which is no picture
+        and all((folder.root / path).exists() for path in brief.pictures)
+    )
+
+
+def _pictures(atlas: h5py.File, view: LayerView, settings: CollateSettings) -> Iterator[Path]:
+    """The pictures of a layer that must be there."""
+    names = view.model.label, view.layer.info.name
+    yield view.folder.montage(*names)
+    if settings.montage == "evidence":
+        for number in range(n_pages(atlas[view.group], settings.tile)):
+            yield view.folder.sheet(*names, number + 1)
+    yield from film_paths(view, atlas[view.group]["status"][...], settings)
+
+
+def _counts(layers: Sequence[h5py.Group]) -> dict[str, int]:
+    status = [layer["status"][()] for layer in layers]
+    return {
+        word: sum(int(np.count_nonzero(each == code)) for each in status)
+        for word, code in STATUS.items()
+    }
+
+
+def _mixture(views: Sequence[LayerView]) -> str:
+    models: dict[str, Counter[Environment | None]] = {}
+    for view in views:
+        models.setdefault(view.model.label, Counter()).update(view.environments())
+    return mixture(models.values(), remedy(views[0].plan))
+
+
+def _evidence(layers: Sequence[h5py.Group]) -> Evidence | None:
+    told = [layer for layer in layers if "agreement" in layer]
+    live = [
+        (layer["status"][()] == STATUS["ok"]) & np.isfinite(layer["agreement"][()])
+        for layer in told
+    ]
+    if not any(ok.any() for ok in live):
+        return None
+    agreement, rank, percentile = (
+        np.concatenate([layer[name][()][ok] for layer, ok in zip(told, live, strict=True)])
+        for name in ("agreement", "agreement_rank", "percentile")
+    )
+    above = np.mean(percentile == 100)
+    return Evidence(float(np.mean(agreement)), float(np.median(rank)), float(above))
+
+
+def _unreadable(layers: Sequence[h5py.Group]) -> tuple[int, tuple[str, ...]]:
+    """How many photographs the layer that saw the fewest could not read, and some of them."""
+    seen = [layer["dataset"].attrs for layer in layers if "dataset" in layer]
+    worst = max(seen, key=lambda attrs: attrs["unreadable"], default=None)
+    if worst is None:
+        return 0, ()
+    return int(worst["unreadable"]), tuple(map(str, worst["unreadable_paths"][:3]))

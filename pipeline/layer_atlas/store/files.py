@@ -1,0 +1,97 @@
+"""Files of an output folder: put in place whole or not at all, and read up to a size."""
+
+import contextlib
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from layer_atlas.config.records import parse_object
+from layer_atlas.errors import StorageError
+from layer_atlas.store.checksummed_file import CorruptFile
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Put a file in place whole or not at all, and on the disk before this returns.
+
+    Raises:
+        StorageError: the disk is full, read-only or otherwise fails.
+    """
+    with written_atomically(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def written_atomically(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write to, piece by piece; it is put in place when the block ends without an error.
+
+    Raises:
+        StorageError: the disk is full, read-only or otherwise fails.
+    """
+    temporary = path.parent / f".{path.name[:40]}.{uuid.uuid4().hex}.tmp"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Put a JSON file in place whole or not at all."""
+    write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def set_aside(path: Path) -> Path:
+    """Move a corrupt shard out of the way, so that it counts as not done; nothing is deleted."""
+    target = path.with_name(f"{path.name}.corrupt-{uuid.uuid4().hex[:8]}")
+    with contextlib.suppress(FileNotFoundError):  # another process was faster
+        path.rename(target)
+    return target
+
+
+def read_at_most(path: Path, most: int) -> bytes:
+    """Read a file that is no longer than it can be.
+
+    Raises:
+        CorruptFile: it is longer; then it is not read.
+        OSError: it is not there or cannot be read.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise CorruptFile(f"the file is longer than the {most} bytes that it can have")
+        return file.read(size)
+
+
+def read_object(path: Path, most: int = 2**24) -> dict[str, Any]:
+    """The values of a JSON object in a file, whoever wrote it.
+
+    Args:
+        path: of the file.
+        most: bytes; what is longer is not read.
+    Raises:
+        ValueError: it is longer, or no JSON object.
+        OSError: it is not there or cannot be read.
+    """
+    try:
+        return parse_object(read_at_most(path, most))
+    except CorruptFile as error:
+        raise ValueError(str(error)) from error

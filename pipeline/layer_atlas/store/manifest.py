@@ -1,0 +1,106 @@
+"""The manifest: what an output folder is about, so that everything after the run needs no model."""
+
+import platform
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from layer_atlas import __version__
+from layer_atlas.config.config import Config
+from layer_atlas.config.records import build, plain
+from layer_atlas.errors import UserError
+from layer_atlas.plan.plan import Plan
+from layer_atlas.store.files import read_object, write_json
+from layer_atlas.store.folder import OutputFolder
+
+SCHEMA = "layer-atlas-manifest/1"
+_MOST_BYTES = 2**29
+_PARTS = ("config", "plan", "versions", "timings")
+_PACKAGES = ("torch", "torchvision", "timm", "numpy", "h5py", "pillow", "hydra-core")
+
+
+def write_manifest(folder: OutputFolder, config: Config, plan: Plan, devices: list[str]) -> None:
+    """Write down what is going to be made, before it is made. Raises StorageError."""
+    manifest = {
+        "schema": SCHEMA,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "config": plain(config),
+        "plan": plain(plan),
+        "devices": devices,
+        "versions": versions(),
+        "git_commit": _git_commit(),
+        "timings": {},
+    }
+    write_json(folder.manifest, manifest)
+
+
+def add_timings(
+    folder: OutputFolder, seconds: dict[str, float], devices: dict[str, dict[str, float]]
+) -> None:
+    """Add how long the parts of a run took, and what it had of each device. Raises StorageError."""
+    timings = {name: round(value, 3) for name, value in seconds.items()}
+    manifest = read_manifest(folder)
+    write_json(folder.manifest, {**manifest, "timings": {**timings, "devices": devices}})
+
+
+def read_manifest(folder: OutputFolder) -> dict[str, Any]:
+    """Read the manifest; raises UserError if the folder has none, or none that can be read."""
+    try:
+        values = read_object(folder.manifest, _MOST_BYTES)
+        if values.get("schema") != SCHEMA:
+            raise ValueError(f"schema {values.get('schema')!r}")
+        for name in _PARTS:
+            if not isinstance(values.get(name), dict):
+                raise ValueError(f"{name} is missing or no object")
+    except FileNotFoundError:
+        raise UserError(_no_manifest(folder)) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{str(folder.manifest)!r} is not a readable manifest: {error}.") from error
+    return values
+
+
+def plan_of(manifest: dict[str, Any]) -> Plan:
+    """The plan that a manifest holds; raises UserError if there can be no such plan."""
+    try:
+        return build(Plan, manifest["plan"], "plan")
+    except (UserError, TypeError, OverflowError, RecursionError) as error:
+        raise UserError(
+            f"the manifest holds no plan that could be made: {error} Run the sweep again, and it "
+            "is written anew."
+        ) from error
+
+
+def versions() -> dict[str, str]:
+    """Versions of this project, of Python and of what it computes with."""
+    found = {"layer-atlas": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {**found, "platform": sys.platform, "machine": platform.machine()}
+
+
+def _no_manifest(folder: OutputFolder) -> str:
+    root = folder.root.parent
+    runs = sorted(p.parent.name for p in root.glob("*/manifest.json"))
+    known = f" Runs in {str(root)!r}: {', '.join(runs)}." if runs else ""
+    return f"there is no run in {str(folder.root)!r}; choose one with name=...{known}"
+
+
+def _git_commit() -> str | None:
+    folder = Path(__file__).resolve().parent
+    try:
+        result = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() or None

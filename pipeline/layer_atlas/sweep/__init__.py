@@ -1,0 +1,1 @@
+"""The sweep as processes: planning, scheduling, executors, workers, reports on them."""

@@ -1,0 +1,76 @@
+"""Verification: digests of shards, the atlas against the store, activations against images."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from layer_atlas.atlas.compare import compare
+from layer_atlas.atlas.gather import layer_views
+from layer_atlas.config.config import Config
+from layer_atlas.config.records import build, canonical_json
+from layer_atlas.errors import EXIT_FAILED_JOBS, EXIT_OK, UserError
+from layer_atlas.plan.labels import count_images, inert
+from layer_atlas.plan.plan import Plan
+from layer_atlas.store.folder import OutputFolder
+from layer_atlas.store.manifest import plan_of, read_manifest
+from layer_atlas.sweep.inspection.remeasure import remeasure
+from layer_atlas.sweep.inspection.versions import mixture_in_store
+
+
+def verify(config: Config, folder: OutputFolder) -> int:
+    """Check an output folder and print what was found; returns the exit code.
+
+    Corrupt shards are set aside, so that the next run computes them again.
+
+    Args:
+        config: names the code that may be run: networks and functions of the user's own.
+        folder: what to check.
+    Raises:
+        UserError: there is no run or no atlas, or its networks cannot be loaded.
+        StorageError: the store cannot be read.
+    """
+    manifest = read_manifest(folder)
+    plan = plan_of(manifest)
+    views = list(layer_views(folder, plan))
+    if not folder.atlas.exists():
+        raise UserError(f"there is no {folder.atlas} yet; `atlas collate name=...` makes it.")
+    checked = plan.n_jobs - sum(shard.units for view in views for _, shard in view.left())
+    problems = compare(folder)
+    if checked < plan.n_jobs:
+        problems.append(f"{count_images(plan, plan.n_jobs - checked)} missing; run it again")
+    made_with = build(Config, manifest["config"])
+    foreign = sorted(code_of(made_with, plan) - code_of(config))
+    if foreign:
+        measured = _not_measured(foreign)
+    else:
+        again = remeasure(made_with, views)
+        problems += again.problems
+        measured = (
+            f"{again.count} activations measured again by plain hooks on networks loaded afresh, "
+            f"largest difference {100 * again.worst:.3g} %"
+        )
+    print(f"{count_images(plan, checked)}: shards and atlas compared, {len(problems)} problems")
+    print(measured)
+    for sentence in mixture_in_store(plan, views):
+        print(sentence)
+    for problem in problems:
+        print(f"  {inert(problem)}")
+    return EXIT_FAILED_JOBS if problems else EXIT_OK
+
+
+def code_of(config: Config, plan: Plan | None = None) -> set[str]:
+    """What of a sweep is code by name, with its arguments: networks and functions of users."""
+    named = [(model.target, model.args) for model in config.models]
+    records: list[Any] = [config.objective, config.parameterization]
+    for recipe in (model.recipe for model in plan.models) if plan else ():
+        records += [recipe.objective, recipe.parameterization]
+    for record in records:
+        name = getattr(record, "function", None) or getattr(record, "target", None)
+        named.append((name, getattr(record, "args", None)))
+    return {f"{name}({canonical_json(args)})" if args else name for name, args in named if name}
+
+
+def _not_measured(foreign: Sequence[str]) -> str:
+    return (
+        f"activations are not measured again: that runs code which only the manifest names "
+        f"({', '.join(map(inert, foreign))}). If you know it, give the overrides of the run."
+    )

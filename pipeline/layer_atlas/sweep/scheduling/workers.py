@@ -1,0 +1,145 @@
+"""The crew: the workers of a run, what each has to do, and what is heard of it."""
+
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from layer_atlas.plan.jobs import Task
+from layer_atlas.store.files import read_object, write_json
+from layer_atlas.store.folder import OutputFolder
+from layer_atlas.sweep.executors.base import WAITING, Handle, State
+from layer_atlas.sweep.tasks.heartbeat import known_facts
+
+
+@dataclass
+class Worker:
+    """A bundle on its way. All times are of this process's steady clock."""
+
+    handle: Handle
+    tasks: list[Task]
+    started: float = field(default_factory=time.monotonic)
+    heard: float = field(default_factory=time.monotonic)
+    """When it last showed progress."""
+    pulse: dict[str, Any] = field(default_factory=dict)
+    state: State = WAITING
+    told_to_leave: float | None = None
+    """When it was."""
+    stalled: bool = False
+    """It was told to leave because it showed no progress."""
+    ended: float | None = None
+    """When it was first seen to have ended."""
+
+    @property
+    def tag(self) -> str:
+        """Its unique name."""
+        return self.handle.tag
+
+    @property
+    def units(self) -> int:
+        """How much it has to do."""
+        return sum(task.units for task in self.tasks)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it got as far as its first task."""
+        return bool(self.pulse.get("beat"))
+
+    def listen(self, folder: OutputFolder) -> None:
+        """Read its pulse; another beat is progress."""
+        pulse = read_pulse(folder, self.tag)
+        if pulse is None:
+            return
+        if _life(pulse) != _life(self.pulse):
+            self.heard = time.monotonic()
+        self.pulse = pulse
+
+    def keys(self, fact: str) -> list[str]:
+        """Keys of tasks that its pulse names."""
+        return self.pulse.get(fact) or []
+
+
+def _life(pulse: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(pulse.get(name) for name in ("host", "pid", "beat"))
+
+
+def read_pulse(folder: OutputFolder, tag: str) -> dict[str, Any] | None:
+    """What a worker last said of itself, if it can be read."""
+    try:
+        return known_facts(read_object(folder.pulse(tag)))
+    except (OSError, ValueError):
+        return None
+
+
+def last_words(folder: OutputFolder, tag: str, lines: int = 1) -> str:
+    """The end of a worker's log."""
+    log = folder.log(tag)
+    text = log.read_text(errors="replace") if log.exists() else ""
+    return "\n".join(text.strip().splitlines()[-lines:]) or "(it said nothing)"
+
+
+def forget(folder: OutputFolder, tag: str) -> None:
+    """Remove what a worker that is done leaves behind, but for what it said."""
+    for path in (folder.bundle(tag), folder.pulse(tag), folder.ending(tag), folder.submission(tag)):
+        path.unlink(missing_ok=True)
+    log = folder.log(tag)
+    if log.exists() and not log.stat().st_size:
+        log.unlink()
+
+
+# --- workers that go on without their driver -----------------------------------------------------
+
+
+_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
+"""What engines call workers: job ids, and the like."""
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What must be known of such a worker to take it up again."""
+
+    engine: str
+    handle: Handle
+    tasks: tuple[str, ...]
+    """Keys of what it has to do."""
+
+
+def write_submission(folder: OutputFolder, engine: str, worker: Worker) -> None:
+    """Write a worker down. Raises StorageError."""
+    where, keys = worker.handle.where, [task.key for task in worker.tasks]
+    write_json(folder.submission(worker.tag), {"engine": engine, "where": where, "tasks": keys})
+
+
+def submissions(folder: OutputFolder) -> Iterator[Submission]:
+    """The workers that are written down; perhaps they have ended meanwhile.
+
+    Others may have written them down: what becomes part of command lines and paths is a name.
+    """
+    for path in sorted(folder.logs.glob("worker-*.submitted")):
+        try:
+            values = read_object(path)
+            handle = Handle(path.stem, str(values["where"]))
+            if not _NAME.fullmatch(handle.where):
+                raise ValueError(f"where {handle.where!r}")
+            yield Submission(str(values["engine"]), handle, tuple(map(str, values["tasks"])))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+
+
+def lasting(folder: OutputFolder) -> list[Submission]:
+    """Those that may still be at work: all that have not written down how they ended."""
+    return [s for s in submissions(folder) if not folder.ending(s.handle.tag).exists()]
+
+
+def clear_requests(folder: OutputFolder) -> None:
+    """Remove what earlier runs asked of workers that died with them; under the lock only."""
+    kept = {submission.handle.tag for submission in submissions(folder)}
+    for path in _requests(folder):
+        if path.name.partition(".")[0] not in kept:
+            path.unlink(missing_ok=True)
+
+
+def _requests(folder: OutputFolder) -> Iterable[Any]:
+    for pattern in ("worker-*.json", "worker-*.pulse*", "worker-*.exit"):
+        yield from folder.logs.glob(pattern)

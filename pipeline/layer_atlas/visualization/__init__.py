@@ -1,0 +1,1 @@
+"""Feature visualization: objectives, parameterizations, transforms. No files, no processes."""

@@ -1,0 +1,115 @@
+"""Directions: any combination of a layer's channels, and whole bases of them."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from layer_atlas.config.objectives import DirectionObjective
+from layer_atlas.errors import UserError, unknown
+from layer_atlas.models.weights import read_tensors
+from layer_atlas.visualization import rng
+from layer_atlas.visualization.objectives.base import (
+    LEAST_COSINE,
+    Activations,
+    Objective,
+    Signs,
+    Surroundings,
+)
+
+RANDOM_DIRECTIONS = 4096
+
+
+class Direction(Objective):
+    """Mean response along a direction v of length 1: s = mean_l x_l.v * max(cos(x_l, v), 0.1)**p.
+
+    x_l are all channels at position l. Olah et al. 2017, "Feature Visualization", section "How
+    neurons interact", for p = 0; Carter et al. 2019, "Activation Atlas", appendix on feature
+    visualization, for the cosine. The rows of a matrix, such as the decoder of a sparse
+    autoencoder or principal components, are swept as channels are.
+
+    Raises:
+        UserError: a file that holds no such matrix.
+    """
+
+    def __init__(self, record: DirectionObjective, surroundings: Surroundings) -> None:
+        layer = surroundings.layers[0]
+        if record.vectors:
+            rows = read_directions(surroundings.find(record.vectors), record.entry, layer.name)
+            if rows.shape[1] != layer.n_channels:
+                raise UserError(
+                    f"the directions of objective.vectors have {rows.shape[1]} numbers each, but "
+                    f"layer {layer.name!r} has {layer.n_channels} channels; give a matrix with a "
+                    "direction per row."
+                )
+        else:
+            rows = random_directions(RANDOM_DIRECTIONS, layer.n_channels)
+        self.rows = torch.nn.functional.normalize(rows, dim=1).to(surroundings.device)
+        self.sizes, self.power = (len(rows),), record.cosine_power
+        self.signs = Signs(record.sign, surroundings.device)
+
+    def responses(self, activations: Activations, targets: Tensor) -> Tensor:
+        """The response along the direction at each position: (B, L) float32."""
+        activation, direction = activations[0], self.rows[targets]
+        along: Tensor = _Along.apply(activation, direction)
+        along = self.signs(along)
+        if self.power == 0:
+            return along
+        length = activation.float().norm(dim=1).clamp_min(1e-12)
+        cosine = (along / length).clamp_min(LEAST_COSINE)
+        weighted: Tensor = along * cosine**self.power
+        return weighted
+
+
+class _Along(torch.autograd.Function):
+    """(B, K, L) along directions (B, K): (B, L) float32. The gradient has the first's layout."""
+
+    @staticmethod
+    def forward(ctx: Any, activation: Tensor, direction: Tensor) -> Tensor:
+        ctx.save_for_backward(direction)
+        ctx.template = torch.empty_like(activation, device="meta")
+        return (activation.float() * direction[:, :, None]).sum(dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (direction,) = ctx.saved_tensors
+        gradient = torch.empty_like(ctx.template, device=grads[0].device)
+        return gradient.copy_(grads[0][:, None, :] * direction[:, :, None]), None
+
+
+@cache
+def random_directions(count: int, width: int) -> Tensor:
+    """Directions drawn evenly from the sphere, before they are normalised: (count, width)."""
+    # A key for each row, so that row i is the same for any count.
+    keys = torch.stack([torch.arange(count), torch.full((count,), width)], dim=1)
+    return torch.cat([rng.normal(some, rng.DIRECTION, width) for some in torch.split(keys, 256)])
+
+
+def read_directions(path: Path, entry: str | None, layer: str) -> Tensor:
+    """The matrix of directions (N, K) in a file; a vector (K,) is one direction.
+
+    Args:
+        path: of a .npy, .npz, .safetensors, .pt or .pth file.
+        entry: name of the matrix in a file of several; else it is that of the layer, or the only
+            one.
+        layer: the layer's name.
+    Raises:
+        UserError: an unreadable file, no such entry, or something else than a matrix of numbers.
+    """
+    entries = read_tensors(path)
+    name = entry or (next(iter(entries)) if len(entries) == 1 else layer)
+    if name not in entries:
+        raise unknown("entry of objective.vectors:", name, entries, "Set objective.entry.")
+    rows = entries[name].float()
+    rows = rows[None] if rows.ndim == 1 else rows
+    numbers = rows.ndim == 2 and len(rows) > 0 and not rows.is_complex()
+    if not numbers or not bool(torch.isfinite(rows).all()):
+        raise UserError(
+            f"objective.vectors must hold a matrix of finite numbers with a direction per row, not "
+            f"{list(entries[name].shape)}."
+        )
+    if not bool((rows != 0).any(dim=1).all()):
+        raise UserError("objective.vectors has a row of zeros, which is no direction.")
+    return rows

@@ -1,0 +1,22 @@
+"""A layer as a whole."""
+
+from torch import Tensor
+
+from layer_atlas.config.objectives import LayerObjective
+from layer_atlas.visualization.objectives.base import Activations, Objective, Surroundings
+
+
+class WholeLayer(Objective):
+    """Mean square of all activations: s = mean_k,l a[k, l]**2.
+
+    DeepDream: Mordvintsev, Olah & Tyka 2015, "Inceptionism: Going Deeper into Neural Networks",
+    whatever the layer sees already, it is to see more of. The "layer/DeepDream" objective of Olah
+    et al. 2017, "Feature Visualization", section "Optimization objectives".
+    """
+
+    def __init__(self, record: LayerObjective, surroundings: Surroundings) -> None:
+        self.sizes = (1,)
+
+    def responses(self, activations: Activations, targets: Tensor) -> Tensor:
+        """Mean square over the channels at each position: (B, L) float32."""
+        return activations[0].float().square().mean(dim=1)

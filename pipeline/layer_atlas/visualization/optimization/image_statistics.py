@@ -1,0 +1,100 @@
+"""What is measured on finished images: always on the stored 8-bit image, read back, in fp32."""
+
+import torch
+from torch import Tensor
+
+from layer_atlas.config.transforms import Transforms
+from layer_atlas.models.colours import from_bytes
+from layer_atlas.models.forwards import Forward
+from layer_atlas.plan.jobs import STATUS
+from layer_atlas.visualization import rng
+from layer_atlas.visualization.objectives import Objective
+from layer_atlas.visualization.spectrum import fine_frequencies
+from layer_atlas.visualization.transforms import draw_views, see
+
+ROBUST_VIEWS = 16
+
+_SMALL_WARPS = Transforms(jitter=4.0, scale=(0.95, 1.05), rotate=5.0)
+
+
+@torch.no_grad()
+def measure(
+    activations: Forward, objective: Objective, pixels: Tensor, targets: Tensor
+) -> dict[str, Tensor]:
+    """Measure what each stored image does to its target and to the rest of the layer.
+
+    Args:
+        activations: images (B, C, H, W) in [0, 1] to activations, fp32.
+        objective: what the images were made for.
+        pixels: (B, H, W, C) uint8.
+        targets: (B,) int64.
+    Returns:
+        activation (B,): the objective, without transforms;
+        activation_robust (B,): its mean over 16 small warps, the same for all images;
+        activation_max (B,): the largest response of the target anywhere;
+        part_activation (B, parts): what each part of a target answers, if it has several;
+        response (B, K): mean response of every channel of the layer;
+        high_frequency (B,): as `high_frequency_share` tells;
+        clipped (B,): as `clipped_share` tells;
+        status (B,) uint8: `dead` where all 17 views give one and the same response everywhere.
+    """
+    images = from_bytes(pixels)
+    found = activations(images)
+    responses = objective.responses(found, targets)
+    score = objective.score(found, targets)
+    flat = responses.amax(dim=1) == responses.amin(dim=1)
+    total = torch.zeros_like(score)
+    # Summed view by view: a mean over stacked views is rounded differently for other batch sizes.
+    for view in _small_warps((pixels.shape[1], pixels.shape[2]), pixels.device):
+        moved = activations(see(_SMALL_WARPS, images, view.expand(len(images), -1)))
+        robust = objective.score(moved, targets)
+        flat &= robust == score
+        total += robust
+    parts = objective.parts(found, targets)
+    return {
+        "activation": score,
+        "activation_robust": total / ROBUST_VIEWS,
+        "activation_max": responses.amax(dim=1),
+        **({} if parts is None else {"part_activation": parts}),
+        "response": found[0].float().mean(dim=2),
+        "high_frequency": high_frequency_share(pixels),
+        "clipped": clipped_share(pixels),
+        "status": torch.where(flat, STATUS["dead"], STATUS["ok"]).to(torch.uint8),
+    }
+
+
+def high_frequency_share(pixels: Tensor) -> Tensor:
+    """The share of an image's spectral energy above half the Nyquist frequency.
+
+    Of the grey image (mean of the colours) without its mean; 0 for an image of one grey.
+
+    Args:
+        pixels: (B, H, W, C) uint8.
+    Returns: (B,) float32 in [0, 1].
+    """
+    grey = (pixels.float() / 255.0).mean(dim=3)
+    # Axis by axis: a sum that leaves one number is split among threads if the image stands alone.
+    mean = grey.mean(dim=2, keepdim=True).mean(dim=1, keepdim=True)
+    energy = torch.fft.fft2(grey - mean).abs().square()
+    fine = fine_frequencies((grey.shape[1], grey.shape[2]), grey.device)
+    total = energy.sum(dim=2).sum(dim=1)
+    # Rounding leaves a grey image some energy, of which any share may lie anywhere.
+    share = (energy * fine).sum(dim=2).sum(dim=1) / total.clamp_min(1e-6)
+    return torch.where(total > 1e-6, share, 0.0)
+
+
+def clipped_share(pixels: Tensor) -> Tensor:
+    """The share of an image's pixels of which any colour is 0 or 255.
+
+    Args:
+        pixels: (B, H, W, C) uint8.
+    Returns: (B,) float32 in [0, 1].
+    """
+    clipped = ((pixels == 0) | (pixels == 255)).any(dim=3)
+    return clipped.sum(dim=(1, 2)).float() / clipped[0].numel()
+
+
+def _small_warps(size: tuple[int, int], device: torch.device) -> Tensor:
+    """The 16 fixed views of `activation_robust`: (16, 1, P)."""
+    key = rng.keys(["0" * 64], device)
+    return draw_views(_SMALL_WARPS, key, ROBUST_VIEWS, size)

@@ -1,0 +1,127 @@
+"""Images that a network makes of latents: a learned prior."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from layer_atlas.config.inputs import Find
+from layer_atlas.config.parameterizations import Generator
+from layer_atlas.config.parameterizations import Parameterization as Config
+from layer_atlas.config.records import build, canonical_json, plain
+from layer_atlas.errors import UserError
+from layer_atlas.imports import import_callable, import_planned, source_digest
+from layer_atlas.models.architectures import build_module
+from layer_atlas.models.resample import resized
+from layer_atlas.models.weights import load_state, read_weights
+from layer_atlas.visualization.parameterizations.base import Parameterization, Shape, normal, rows
+
+Prior = Callable[[Tensor], Tensor]
+"""Latents (B, ...) to what the generator makes of them (B, C, h, w)."""
+
+_SETTING, _RETURNS = "parameterization.target", "that returns the generator"
+
+
+class GeneratorImages(Parameterization):
+    """Images as latents of a generator: none can be made that the generator cannot make.
+
+    Nguyen et al. 2016, "Synthesizing the preferred inputs for neurons in neural networks via deep
+    generator networks" (arXiv 1605.09304): gradient ascent in the latents, which after every step
+    are brought back within bounds. The generator is frozen, in eval mode and in fp32; what it makes
+    is resized to the images' size.
+
+    Parameters: latents (B, P), in multiples of `step`.
+    """
+
+    def __init__(self, config: Generator, shape: Shape, keys: Tensor, find: Find) -> None:
+        super().__init__()
+        self.config, self.size = config, shape[1:]
+        self.prior = load_prior(config, shape[0], find(config.weights), keys.device)
+        self.latents = normal(keys, config.latent, 1.0 / config.step)
+        self.constrain_()
+
+    def forward(self) -> Tensor:
+        """Render: images (B, C, H, W) in [0, 1]."""
+        made = self.prior(rows(self.latents, self.config.latent) * self.config.step)
+        darkest, brightest = self.config.output
+        return ((resized(made, self.size) - darkest) / (brightest - darkest)).clamp(0.0, 1.0)
+
+    @torch.no_grad()
+    def constrain_(self) -> None:
+        """Bring the latents back within their bounds, in place."""
+        if self.config.bounds is not None:
+            lowest, highest = self.config.bounds
+            self.latents.clamp_(lowest / self.config.step, highest / self.config.step)
+
+
+def load_prior(config: Generator, colours: int, weights: Path, device: torch.device) -> Prior:
+    """Build a generator and load its weights; those that were loaded last are at hand.
+
+    Args:
+        config: which.
+        colours: C, of the images that it has to make.
+        weights: the file.
+        device: where it runs.
+    Raises:
+        UserError: it cannot be built, its code is not what it was when the sweep was planned, its
+            weights do not fit, or it does not make images of C colours.
+    """
+    # As text, because its arguments may be what cannot be looked up.
+    return _loaded(canonical_json(plain(config)), colours, weights, device)
+
+
+@lru_cache(maxsize=2)
+def _loaded(record: str, colours: int, weights: Path, device: torch.device) -> Prior:
+    config = build(Generator, json.loads(record))
+    network = _with_weights(config, weights).eval().requires_grad_(False)
+    network.to(device, torch.float32)
+    _try_out(network, config, colours, device)
+    return lambda latents: network(latents).float()
+
+
+def _with_weights(config: Generator, weights: Path) -> nn.Module:
+    function = import_planned(config.target, _SETTING, _RETURNS, config.source)
+    network = build_module(lambda: function(**(config.args or {})), _SETTING, config.target)
+    missing = load_state(network, read_weights(weights), str(weights), config.target)
+    if missing:
+        raise UserError(
+            f"weights {str(weights)!r} lack tensors of {_SETTING}={config.target!r}: "
+            f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}."
+        )
+    return network
+
+
+@torch.no_grad()
+def _try_out(network: nn.Module, config: Generator, colours: int, device: torch.device) -> None:
+    """Make two images, so that what is wrong shows before a sweep begins."""
+    latents = torch.zeros(2, *config.latent, device=device)
+    try:
+        made: Any = network(latents)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise UserError(
+            f"{_SETTING}={config.target!r} does not take latents of {list(latents.shape)} "
+            f"({reason}). Set parameterization.latent to the shape of one."
+        ) from error
+    if not isinstance(made, Tensor) or made.ndim != 4 or made.shape[:2] != (2, colours):
+        shape = list(made.shape) if isinstance(made, Tensor) else type(made).__name__
+        raise UserError(
+            f"{_SETTING}={config.target!r} makes {shape} of latents of {list(latents.shape)}; the "
+            f"network looks at images of {colours} colours: [2, {colours}, height, width]."
+        )
+
+
+def with_source(config: Config) -> Config:
+    """A record that also tells the code that a generator is made by.
+
+    Raises:
+        UserError: the generator cannot be imported.
+    """
+    if not isinstance(config, Generator):
+        return config
+    return replace(config, source=source_digest(import_callable(config.target, _SETTING, _RETURNS)))

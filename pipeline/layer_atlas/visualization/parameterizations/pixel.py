@@ -1,0 +1,34 @@
+"""Images as free pixels."""
+
+import torch
+from torch import Tensor
+
+from layer_atlas.config.parameterizations import Pixel
+from layer_atlas.visualization.parameterizations.base import Shape, ValueImages, normal, rows
+
+
+class PixelImages(ValueImages):
+    """Images as free pixels, in decorrelated colours.
+
+    Parameters: pixels (B, P), of which the first C * H * W are the values.
+    """
+
+    def __init__(self, config: Pixel, shape: Shape, keys: Tensor) -> None:
+        super().__init__()
+        self.shape = shape
+        self.pixels = normal(keys, shape, config.initial_sd)
+
+    def values(self) -> Tensor:
+        """The values of the images: (B, C, H, W)."""
+        return rows(self.pixels, self.shape)
+
+    @torch.no_grad()
+    def encode(self, values: Tensor) -> None:
+        """Set the pixels to values (B, C, H, W)."""
+        self.values().copy_(values)
+
+    @torch.no_grad()
+    def blur_(self, transfer: Tensor) -> None:
+        """Multiply the spectrum of the values by `transfer` (H, W // 2 + 1), in place."""
+        values = self.values()
+        values.copy_(torch.fft.irfft2(torch.fft.rfft2(values) * transfer, s=self.shape[1:]))

@@ -1,0 +1,89 @@
+"""Images as Laplacian pyramids."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from layer_atlas.config.parameterizations import Pyramid
+from layer_atlas.models.colours import fixed_contrast
+from layer_atlas.models.resample import resized
+from layer_atlas.visualization.parameterizations.base import Shape, ValueImages, normal, rows, split
+
+
+class PyramidImages(ValueImages):
+    """Images as sums of levels, each with twice the resolution of the one before.
+
+    The Laplacian pyramid of Burt & Adelson 1983, "The Laplacian Pyramid as a Compact Image Code",
+    as in lucid's `laplacian_pyramid_image`: a step moves coarse and fine structure at once, but
+    unlike a Fourier coefficient a level's value has a place. Contrast is held as in Fourier images.
+
+    Parameters: levels (B, P), of which the first are the coarsest, (C, h, w), then the next, and so
+    on to (C, H, W).
+    """
+
+    def __init__(self, config: Pyramid, shape: Shape, keys: Tensor) -> None:
+        super().__init__()
+        self.contrast, self.initial_sd = config.contrast, config.initial_sd
+        self.shapes = level_shapes(shape, config.levels)
+        self.gains = [2.0 ** (-config.decay_power * level) for level in range(config.levels)]
+        self.used = sum(math.prod(level) for level in self.shapes)
+        self.levels = normal(keys, (self.used,), config.initial_sd)
+
+    def values(self) -> Tensor:
+        """The values of the images: (B, C, H, W)."""
+        return fixed_contrast(self._collapsed(), self.contrast)
+
+    @torch.no_grad()
+    def encode(self, values: Tensor) -> None:
+        """Set the levels to those of values (B, C, H, W), at their initial size."""
+        self._decompose(values)
+        used = rows(self.levels, (self.used,))
+        size = used.square().mean(dim=1, keepdim=True).clamp_min(1e-12).sqrt()
+        used.mul_(self.initial_sd / size)
+
+    @torch.no_grad()
+    def blur_(self, transfer: Tensor) -> None:
+        """Multiply the spectrum of the values by `transfer` (H, W // 2 + 1), in place.
+
+        Many levels have one sum; they become those that `encode` finds.
+        """
+        values = self._collapsed()
+        self._decompose(torch.fft.irfft2(torch.fft.rfft2(values) * transfer, s=values.shape[2:]))
+
+    def _collapsed(self) -> Tensor:
+        """The sum of all levels: (B, C, H, W)."""
+        coarsest, *finer = self._levels()
+        values: Tensor = coarsest * self.gains[0]
+        for level, gain in zip(finer, self.gains[1:], strict=True):
+            values = resized(values, _size(level)) + level * gain
+        return values
+
+    def _decompose(self, values: Tensor) -> None:
+        """Set each level to what the coarser ones lack of values (B, C, H, W)."""
+        levels = self._levels()
+        for number in reversed(range(1, len(levels))):
+            coarse = resized(values, _size(levels[number - 1]))
+            lacking = values - resized(coarse, _size(values))
+            levels[number].copy_(lacking / self.gains[number])
+            values = coarse
+        levels[0].copy_(values / self.gains[0])
+
+    def _levels(self) -> list[Tensor]:
+        """The levels (B, C, h, w), coarse to fine."""
+        return split(self.levels, self.shapes)
+
+
+def level_shapes(shape: Shape, levels: int) -> list[Shape]:
+    """Colours, height and width of each level, coarse to fine; the finest is the image's own.
+
+    >>> level_shapes((3, 20, 33), 3)
+    [(3, 5, 9), (3, 10, 17), (3, 20, 33)]
+    """
+    colours, height, width = shape
+    scales = [2**level for level in reversed(range(levels))]
+    return [(colours, -(-height // scale), -(-width // scale)) for scale in scales]
+
+
+def _size(images: Tensor) -> tuple[int, int]:
+    return images.shape[2], images.shape[3]

@@ -1,1 +1,0 @@
-"""Arithmetic that images rest on: random numbers, colours, spectra, resizing, own gradients."""

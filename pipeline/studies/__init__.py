@@ -1,1 +1,0 @@
-"""What a layer's channels answer to a dataset of photographs, as tasks, files and findings."""

@@ -1,9 +1,0 @@
-"""From config to plan: load each network, look at its layers, decide what is wanted of each.
-
-Everything that can be wrong with a sweep is found here, before anything is computed.
-"""
-
-from pipeline.survey.networks import Survey, survey
-from pipeline.survey.planning import make_plan
-
-__all__ = ["Survey", "make_plan", "survey"]

@@ -1,0 +1,29 @@
+"""The manual: a page for every command, and examples that would run."""
+
+import shlex
+
+import pytest
+from toys import composed
+
+from layer_atlas.cli.commands import COMMANDS, split_words
+from layer_atlas.cli.manual import PAGES, overview, page
+
+
+def test_every_command_has_its_page() -> None:
+    assert list(PAGES) == list(COMMANDS)
+    assert all(f"atlas {command} " in overview() for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "line", [line for page in PAGES.values() for line, _ in page.examples], ids=str
+)
+def test_examples_compose(line: str) -> None:
+    command, *arguments = shlex.split(line)
+    assert f"atlas {line}" in page(command)
+    _, overrides = split_words(command, arguments)
+    composed(*overrides)
+
+
+@pytest.mark.parametrize("text", [overview(), *map(page, PAGES)], ids=["overview", *PAGES])
+def test_pages_fit_a_terminal(text: str) -> None:
+    assert max(map(len, text.splitlines())) <= 100

@@ -1,0 +1,207 @@
+"""Files of studies: what is merged is what the blocks say; damage is told and kept out."""
+
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from toys import IDENTITY, fill_study, layer_info, make_listing
+
+from layer_atlas.datasets.listing import Listing
+from layer_atlas.datasets.statistics_files import (
+    SCHEMA,
+    Findings,
+    _flat,
+    _whole,
+    merge_study,
+    read_findings,
+    read_product,
+    write_arrays,
+)
+from layer_atlas.datasets.tasks import Study, blocks_of
+from layer_atlas.plan.jobs import Product
+from layer_atlas.store.checksummed_file import CorruptFile
+from layer_atlas.store.folder import OutputFolder
+from layer_atlas.store.frames import Arrays, Frame, UpTo
+
+N, K, POSITIONS, UNREADABLE = 150, 6, 16, (3, 70)
+PLACES = np.tile(np.arange(N)[:, None] % POSITIONS, (1, K))
+LEFT = np.arange(POSITIONS) // 2
+BOXES = np.stack([LEFT, 0 * LEFT, LEFT + 4, 0 * LEFT + 8], 1)
+
+
+def responses() -> NDArray[Any]:
+    mean = np.random.default_rng(0).normal(size=(N, K))
+    mean[list(UNREADABLE)] = np.nan
+    return mean
+
+
+def make_study(folder: OutputFolder, n: int = N, **changes: Any) -> Study:
+    plan = make_listing(folder, (f"{i}.png" for i in range(n)), **changes)
+    return Study("toy", IDENTITY, layer_info(), 16, plan)
+
+
+def merged(folder: OutputFolder, study: Study) -> list[Path]:
+    listing = Listing(folder.listing(study.plan.listing))
+    return merge_study(folder, study, blocks_of((study,), listing))
+
+
+def leaves(findings: Findings) -> dict[str, NDArray[Any]]:
+    return _flat(findings)
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+PRODUCT = Product("toy", "a/b", "f" * 64, "shelf")
+ARRAYS: dict[str, NDArray[Any]] = {
+    "saliency": np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8), dtype=np.uint8),
+    "nothing": np.zeros((0, 4), np.float32),
+    "number": np.asarray(7),
+    "wild": np.asarray([np.nan, -0.0, np.inf]),
+}
+FRAMES = {
+    "saliency": Frame("u1", (2, UpTo(4, "maps"), 8, 8), packed=True),
+    "nothing": Frame("f4", (UpTo(1, "rows"), 4)),
+    "number": Frame("i8", (), range(8)),
+    "wild": Frame("f8", (3,)),
+}
+
+
+def read_arrays(folder: OutputFolder) -> Arrays:
+    return read_product(folder, PRODUCT, FRAMES)
+
+
+def test_what_was_written_comes_back(folder: OutputFolder) -> None:
+    write_arrays(folder, PRODUCT, ARRAYS)
+    read = read_arrays(folder)
+    assert {n: (a.dtype, a.shape, a.tobytes()) for n, a in read.items()} == {
+        n: (a.dtype, a.shape, a.tobytes()) for n, a in ARRAYS.items()
+    }
+    first = folder.product(PRODUCT).read_bytes()
+    write_arrays(folder, PRODUCT, ARRAYS)
+    assert folder.product(PRODUCT).read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda data: data[:-1], lambda data: b"", lambda data: data.replace(SCHEMA.encode(), b"x")],
+)
+def test_a_corrupt_file_is_set_aside(
+    folder: OutputFolder, damage: Callable[[bytes], bytes]
+) -> None:
+    write_arrays(folder, PRODUCT, ARRAYS)
+    path = folder.product(PRODUCT)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(CorruptFile, match=path.name):
+        read_arrays(folder)
+    assert not path.exists()
+    assert len(list(path.parent.glob("*.corrupt-*"))) == 1
+    with pytest.raises(FileNotFoundError):
+        read_arrays(folder)
+
+
+# --- merging -------------------------------------------------------------------------------------
+
+
+def test_a_merged_study_is_what_numpy_says(folder: OutputFolder) -> None:
+    study, mean = make_study(folder), responses()
+    fill_study(folder, study, mean, PLACES, BOXES)
+    assert merged(folder, study) == []
+    found = read_findings(folder, study).study
+    seen = np.delete(mean, UNREADABLE, axis=0)
+    assert found.count == N - 2
+    assert found.unreadable.tolist() == list(UNREADABLE)
+    np.testing.assert_allclose(found.mean, seen.mean(axis=0), atol=1e-6)
+    best = np.argsort(-np.nan_to_num(mean, nan=-np.inf), axis=0)[:4].T
+    assert np.array_equal(found.top.index, best)
+    assert np.array_equal(found.row_index, np.setdiff1d(np.arange(0, N, 2), UNREADABLE))
+
+
+def test_boxes_of_photographs_known_by_hand(folder: OutputFolder) -> None:
+    study = make_study(folder)
+    fill_study(folder, study, responses(), PLACES, BOXES)
+    merged(folder, study)
+    found = read_findings(folder, study)
+    left = LEFT[found.study.top.index % POSITIONS]
+    eight = np.full_like(left, 8)
+    assert np.array_equal(found.top.view, np.stack([left, 0 * left, left + 4, eight], -1))
+    # A view of 16 x 16 shows the middle half of 64 x 32 pixels, at half their size.
+    across = [16 + 2 * left, 0 * left, 24 + 2 * left, 2 * eight]
+    assert np.array_equal(found.top.photograph, np.stack(across, -1))
+
+
+def test_places_that_no_photograph_takes_have_no_boxes(folder: OutputFolder) -> None:
+    study = make_study(folder, 3)
+    fill_study(folder, study, responses()[10:13], PLACES[10:13], BOXES)
+    merged(folder, study)
+    found = read_findings(folder, study)
+    assert (found.study.top.index[:, 3:] == -1).all()
+    assert not found.top.view[:, 3:].any()
+    assert not found.top.photograph[:, 3:].any()
+    assert found.top.view[:, :3].any(axis=(1, 2)).all()
+
+
+@pytest.mark.parametrize("bottom", [0, 3])
+def test_findings_come_back_bit_for_bit(folder: OutputFolder, bottom: int) -> None:
+    study = make_study(folder, bottom=bottom)
+    fill_study(folder, study, responses(), PLACES, BOXES)
+    merged(folder, study)
+    found = read_findings(folder, study)
+    flat, again = leaves(found), leaves(_whole(leaves(found)))
+    assert {n: (a.dtype, a.tobytes()) for n, a in flat.items()} == {
+        n: (a.dtype, a.tobytes()) for n, a in again.items()
+    }
+    assert found.bottom.view.shape == (K, bottom, 4)
+    assert isinstance(found.study.count, int)
+
+
+@pytest.mark.parametrize("missing", range(4))
+def test_nothing_is_merged_while_anything_is_missing(folder: OutputFolder, missing: int) -> None:
+    study = make_study(folder)
+    products = fill_study(folder, study, responses(), PLACES, BOXES)
+    folder.product(products[missing]).unlink()
+    assert merged(folder, study) == []
+    assert not folder.exists(study.product)
+    with pytest.raises(FileNotFoundError):
+        read_findings(folder, study)
+
+
+@pytest.mark.parametrize("damaged", [[0], [1], [3], [0, 2], [1, 2, 3], [0, 1, 2, 3]], ids=str)
+def test_all_that_is_corrupt_is_told_at_once_and_nothing_merged(
+    folder: OutputFolder, damaged: list[int]
+) -> None:
+    study = make_study(folder)
+    products = fill_study(folder, study, responses(), PLACES, BOXES)
+    paths = [folder.product(products[i]) for i in damaged]
+    for path in paths:
+        path.write_bytes(path.read_bytes()[:-1])
+    assert sorted(merged(folder, study)) == sorted(paths)
+    assert not folder.exists(study.product)
+    assert not any(path.exists() for path in paths)
+    fill_study(folder, study, responses(), PLACES, BOXES)
+    assert merged(folder, study) == []
+    assert folder.exists(study.product)
+
+
+def test_blocks_for_several_layers_serve_for_each(folder: OutputFolder) -> None:
+    study = make_study(folder)
+    fill_study(folder, study, responses(), PLACES, BOXES)
+    other = Study("toy", IDENTITY, layer_info("another"), 16, study.plan)
+    listing = Listing(folder.listing(study.plan.listing))
+    blocks = list(blocks_of((other, study), listing))
+    assert list(chain(*(merge_study(folder, s, blocks) for s in (study, other)))) == []
+    assert folder.exists(study.product)
+    assert not folder.exists(other.product)
+
+
+def test_a_study_of_nothing_readable_is_merged(folder: OutputFolder) -> None:
+    study = make_study(folder)
+    fill_study(folder, study, np.full((N, K), np.nan), PLACES, BOXES)
+    assert merged(folder, study) == []
+    found = read_findings(folder, study)
+    assert found.study.count == 0
+    assert len(found.study.unreadable) == N
+    assert not found.top.photograph.any()

@@ -1,0 +1,152 @@
+"""What things are called, in pictures and tables."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from toys import IDENTITY, layer_info, make_plan, make_recipe
+
+from layer_atlas.config.objectives import (
+    ChannelObjective,
+    DirectionObjective,
+    DiversityObjective,
+    InterpolationObjective,
+    JointObjective,
+    LayerObjective,
+    LogitObjective,
+    Objective,
+    Term,
+)
+from layer_atlas.config.recipe import DatasetInit, Octaves
+from layer_atlas.plan.environment import Device, Environment
+from layer_atlas.plan.labels import (
+    Made,
+    count_images,
+    describe_recipe,
+    layer_title,
+    mixture,
+    sampling_of,
+    target_label,
+    target_name,
+    targets_word,
+)
+from layer_atlas.plan.plan import Tap
+from layer_atlas.plan.targets import Targets
+from tests.environments import made_by
+
+NAMED = Targets((3,), ("owl", "cab", "tench"))
+_PAIR = "channels 3+2"
+KINDS: list[tuple[Objective, Targets | None, int, str, str, str]] = [
+    (ChannelObjective(), None, 4, "1 of 6 channels", "4", "channel 4"),
+    (LogitObjective(), NAMED, 1, "1 of 3 classes", "1 cab", "class 1 cab"),
+    (LogitObjective(), None, 1, "1 of 6 classes", "1", "class 1"),
+    (DirectionObjective(), Targets((1,)), 0, "the only random direction", "0", "direction 0"),
+    (
+        InterpolationObjective(),
+        Targets((6, 6)),
+        20,
+        "1 combination of channels",
+        "3+2",
+        "channels 3+2",
+    ),
+    (LayerObjective(), Targets((1,)), 0, "whole layer", "whole layer", "whole layer"),
+]
+
+
+@pytest.mark.parametrize(("objective", "targets", "target", "counted", "label", "name"), KINDS)
+def test_targets_are_called_what_they_are(
+    objective: Objective, targets: Targets | None, target: int, counted: str, label: str, name: str
+) -> None:
+    recipe = replace(make_recipe(), objective=objective)
+    plan = make_plan(layer_info("a", 6), channels=(target,), recipe=recipe, targets=targets)
+    (layer,) = plan.models[0].layers
+    assert sampling_of(plan, plan.models[0], layer).words() == counted
+    assert target_label(recipe, layer, target) == label
+    assert target_name(recipe, layer, target) == name
+    assert targets_word(plan).rstrip("es") in counted.replace(
+        "combination of channels", "combination"
+    )
+
+
+def test_jobs_of_several_images_are_told_from_images() -> None:
+    several = replace(make_recipe(), objective=DiversityObjective(images=3))
+    assert count_images(make_plan(), 1) == "1 image"
+    assert count_images(make_plan(), 2) == "2 images"
+    assert count_images(make_plan(recipe=several), 2) == "2 jobs of 3 images"
+
+
+_WEIGHTS = ((1.0, 1.0, 1.0), (2.0, -1.0, -0.5))
+
+
+def joint_title(weights: tuple[float, ...]) -> str:
+    """The title of a sum of three layers, of which the last is of another network."""
+    terms = tuple(Term(layer, weight=w) for layer, w in zip("abc", weights, strict=True))
+    recipe = replace(make_recipe(), objective=JointObjective(terms=terms))
+    (model,) = make_plan(layer_info("a"), label="net").models
+    others = (Tap("net", IDENTITY, layer_info("b")), Tap("other", IDENTITY, layer_info("c")))
+    layer = replace(model.layers[0], others=others)
+    return layer_title(replace(model, recipe=recipe, layers=(layer,)), layer)
+
+
+def test_a_joint_title_names_every_term_with_its_weight() -> None:
+    plain, weighted = (" ".join(title.split()) for title in map(joint_title, _WEIGHTS))
+    assert plain == "net · a + b + other · c"
+    assert weighted == "2 x net · a - b - 0.5 x other · c"
+
+
+def test_that_images_were_photographs_is_told() -> None:
+    assert "photographs" not in describe_recipe(make_recipe())
+    assert "from photographs" in describe_recipe(replace(make_recipe(), init=DatasetInit()))
+
+
+@pytest.mark.parametrize(
+    ("objective", "words"),
+    [
+        (ChannelObjective(), "channel, "),
+        (ChannelObjective(sign="both"), "channel (positive, negative), "),
+        (ChannelObjective(sign="negative"), "channel (negative), "),
+        (DiversityObjective(images=4), "diversity (4 images), "),
+        (InterpolationObjective(images=3), "interpolation (0, 0.5, 1), "),
+        (InterpolationObjective(images=9), "interpolation (0, ..., 1), "),
+    ],
+)
+def test_a_recipe_tells_what_sets_its_images_apart(objective: Objective, words: str) -> None:
+    assert describe_recipe(replace(make_recipe(), objective=objective)).startswith(words)
+
+
+def test_a_recipe_tells_steps_octaves_and_size() -> None:
+    recipe = replace(make_recipe(image_size=(24, 32), steps=5), octaves=Octaves(count=3, scale=2.0))
+    assert "15 steps in 3 octaves, 32 x 24 px, fp32" in describe_recipe(recipe)
+
+
+H200, A100 = made_by("2.15.0"), made_by("2.15.0", "NVIDIA A100")
+CPUS = [Environment({"torch": "2"}, Device("EPYC", set_)) for set_ in ("AVX2", "AVX512")]
+VISION = [Environment({"torch": "2", "torchvision": v}, Device("EPYC", "AVX2")) for v in "12"]
+CUDNN = [Environment({"torch": "2"}, Device("H200", "9", {"CUDA": "13", "cuDNN": n})) for n in "12"]
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        ({made_by(): 120, H200: 8}, "torch 2.11.0 on NVIDIA H200 (120 images), torch 2.15.0 on"),
+        ({H200: 1, A100: 2}, "torch 2.15.0 on NVIDIA A100 (2 images), torch 2.15.0 on NVIDIA H200"),
+        ({None: 4, H200: 1}, "unknown versions (4 images), torch 2.15.0 on NVIDIA H200 (1 image)"),
+        ({CPUS[0]: 2, CPUS[1]: 1}, "torch 2 on EPYC (AVX2) (2 images), torch 2 on EPYC (AVX512)"),
+        ({VISION[0]: 2, VISION[1]: 1}, "torch 2, torchvision 1 on EPYC (2 images), torch 2, torch"),
+        ({CUDNN[0]: 2, CUDNN[1]: 1}, "torch 2, cuDNN 1 on H200 (2 images), torch 2, cuDNN 2 on"),
+        ({made_by("a\nb"): 2, H200: 1}, r"torch a\nb on NVIDIA H200 (2 images)"),
+    ],
+)
+def test_a_mixture_is_told_by_what_differs(made: Made, words: str) -> None:
+    told = mixture([made], "do")
+    assert told.startswith(f"made with 2 environments: {words}")
+    assert told.endswith("; bits may differ between them; do")
+
+
+@given(st.lists(st.dictionaries(st.sampled_from([None, H200, A100, *CPUS]), st.integers(1, 9))))
+def test_only_mixtures_within_a_model_are_told_and_all_their_images(models: list[Made]) -> None:
+    mixed = [made for made in models if len(made) > 1]
+    numbers = re.findall(r"\((\d+) images?\)", mixture(models))
+    assert sum(map(int, numbers)) == sum(sum(made.values()) for made in mixed)

@@ -1,0 +1,93 @@
+"""What brackets hold together is told by name, with the channels or how they were chosen."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from atlases import made_up
+from toys import make_recipe
+
+from layer_atlas import open_atlas
+from layer_atlas.atlas.reader import Atlas
+from layer_atlas.config.figures import Group, ImagesFigure
+from layer_atlas.config.objectives import LogitObjective
+from layer_atlas.config.recipe import Recipe
+from layer_atlas.plan.targets import Targets
+from layer_atlas.presentation.figures.selection.choose import choose_bracketed
+from layer_atlas.presentation.figures.selection.shown import Shown
+from layer_atlas.presentation.figures.words.brackets import (
+    bracket_methods,
+    bracket_words,
+    number_words,
+    order_words,
+)
+
+
+@pytest.fixture(scope="module")
+def atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
+    return open_atlas(made_up(tmp_path_factory.mktemp("atlas"), {"a": 40, "b": 12}))
+
+
+def told(atlas: Atlas, words: Any, **settings: Any) -> str:
+    figure = ImagesFigure(**settings)
+    chosen = [choose_bracketed(Shown(layer), figure) for layer in atlas.values()]
+    return " ".join(words(chosen, figure))
+
+
+def groups(**named: Any) -> tuple[Group, ...]:
+    return tuple(Group(name=name, channels=which) for name, which in named.items())
+
+
+def test_groups_are_told_with_their_channels_or_how_these_were_chosen(atlas: Atlas) -> None:
+    named = groups(curves=[9, 3], rest="4:8", best={"bottom": 1}, odd={"random": 1, "seed": 5})
+    assert told(atlas, bracket_words, groups=named) == (
+        "Brackets: curves (3, 9); rest (4–7); best (those of smallest selectivity); "
+        "odd (drawn at random (seed 5))."
+    )
+    # Of several layers, those that are in any of them.
+    assert told(atlas, bracket_words, groups=groups(all="10:20")) == "Brackets: all (10–19)."
+    assert told(atlas, bracket_words) == ""
+
+
+def test_clusters_are_told_by_their_number(atlas: Atlas) -> None:
+    words = told(atlas, bracket_words, order="similarity", clusters=3)
+    assert words == "Brackets: 3 groups of similar channels."
+
+
+def test_methods_tell_what_groups_need_to_be_made_again(atlas: Atlas) -> None:
+    named = groups(few=[1], some={"diverse": 3}, more={"top": 1})
+    words = told(atlas, bracket_methods, groups=groups(few=[1], some="4:7"))
+    assert words == (
+        "Brackets: few (1); some (4–6). They are 8 channels of toy (4 of a, 4 of b), among all "
+        "channels."
+    )
+    with_ways = told(atlas, bracket_methods, groups=named[:2])
+    assert "some (those most unlike each other)" in with_ways
+    assert with_ways.count("Gonzalez 1985") == with_ways.count("Likeness of two") == 1
+    ordered = told(atlas, bracket_methods, groups=groups(few=[1, 2]), order="similarity")
+    assert "Channels of each group were clustered by average linkage" in ordered
+    single = told(atlas, bracket_methods, channels={"top": 2})
+    assert single == (
+        "Shown: 4 channels of toy (2 of a, 2 of b), those of largest selectivity in each layer, "
+        "among all channels."
+    )
+
+
+def test_an_order_is_told_as_that_of_each_group() -> None:
+    named = groups(a=[1])
+    assert order_words(ImagesFigure(groups=named)) == ""
+    assert order_words(ImagesFigure(order="agreement")) == "ordered by agreement, largest first"
+    assert order_words(ImagesFigure(order="agreement", groups=named)).startswith("in each group")
+
+
+def test_numbers_that_follow_one_another_are_ranges() -> None:
+    assert number_words([0, 1, 2, 4, 6, 7, 9, 10, 11, 12]) == "0–2, 4, 6, 7, 9–12"
+    assert number_words([5]) == "5"
+
+
+def test_classes_are_told_by_name(tmp_path: Path) -> None:
+    recipe = Recipe(**{**vars(make_recipe()), "objective": LogitObjective()})
+    targets = Targets((6,), tuple(f"Class {i}" for i in range(6)))
+    classes = open_atlas(made_up(tmp_path, {"output": 6}, recipe=recipe, targets=targets))
+    words = told(classes, bracket_words, groups=groups(dogs=["class 4", 1]))
+    assert words == "Brackets: dogs (4 Class 4, 1 Class 1)."

@@ -1,0 +1,221 @@
+"""Every number and name of captions and methods is that of the atlas."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from atlases import add_photographs, made_up
+from toys import make_recipe
+
+from layer_atlas import open_atlas
+from layer_atlas.atlas.reader import Atlas, Layer
+from layer_atlas.config.figures import (
+    Drawable,
+    Group,
+    ImagesFigure,
+    ProfileFigure,
+    ResponsesFigure,
+    TracesFigure,
+)
+from layer_atlas.config.objectives import LogitObjective
+from layer_atlas.config.recipe import Recipe
+from layer_atlas.plan.origin import UNTRAINED, Origin
+from layer_atlas.plan.selection import DRAW
+from layer_atlas.plan.targets import Targets, select_targets
+from layer_atlas.presentation.figures.make import KINDS
+from layer_atlas.presentation.figures.paper.sheet import style
+from layer_atlas.presentation.figures.words.methods import caption_tex, methods_text
+from layer_atlas.presentation.figures.words.selection import SCALES
+
+WIDTH, DRAWN, SEEDS = 52, 24, (0, 3, 7)
+CHANNELS = select_targets({"random": DRAWN}, Targets((WIDTH,)), "toy/conv")
+ORIGIN = Origin(UNTRAINED, "given in the config", "given in the config", "assumed")
+FATES = {CHANNELS[2]: "dead", CHANNELS[5]: "dead", CHANNELS[9]: "diverged"}
+
+
+def drawn(root: Path, layers: dict[str, int], **changes: Any) -> Path:
+    """An atlas of 24 channels of each layer, drawn at random, by a network that was not trained."""
+    settings = {"channels": CHANNELS, "selection": {"random": DRAWN}, "origin": ORIGIN, **changes}
+    return made_up(root, layers, **settings)
+
+
+@pytest.fixture(scope="module")
+def atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
+    """One layer, three seeds, photographs, three images that came to nothing."""
+    file = drawn(tmp_path_factory.mktemp("a"), {"conv": WIDTH}, seeds=SEEDS, status=FATES)
+    add_photographs(file, photographs=3)
+    return open_atlas(file)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
+    """Two layers of one width, without photographs."""
+    return open_atlas(drawn(tmp_path_factory.mktemp("b"), {"conv": WIDTH, "fc": WIDTH}))
+
+
+def words(atlas: Atlas, settings: Drawable) -> tuple[str, str, str]:
+    """Caption, caption for LaTeX, and methods."""
+    with style(settings):
+        drawing = KINDS[settings.name](atlas, settings)
+    return drawing.caption, caption_tex(atlas, drawing), methods_text(atlas, drawing)
+
+
+def layer_of(atlas: Atlas, name: str = "conv") -> Layer:
+    return atlas[f"toy/{name}"]
+
+
+SAMPLED = f"{DRAWN} of {WIDTH} channels of conv (toy, {UNTRAINED}) drawn at random"
+
+
+@pytest.mark.parametrize(
+    ("selection", "shown"),
+    [
+        ("all", SAMPLED),
+        ({"top": 16}, f"the 16 of largest agreement among {SAMPLED}"),
+        ({"top": 1}, f"the one of largest agreement among {SAMPLED}"),
+        ({"bottom": 3, "by": "selectivity"}, f"the 3 of smallest selectivity among {SAMPLED}"),
+        ({"random": 5, "seed": 2}, f"5 drawn at random (seed 2) among {SAMPLED}"),
+        ({"diverse": 4}, f"the 4 most unlike each other among {SAMPLED}"),
+        ([CHANNELS[0], CHANNELS[4]], f"2 chosen by hand among {SAMPLED}"),
+    ],
+)
+def test_captions_and_methods_say_how_channels_came_to_be_shown(
+    atlas: Atlas, selection: Any, shown: str
+) -> None:
+    caption, latex, methods = words(atlas, ImagesFigure(channels=selection))
+    assert caption.startswith(f"Images for {shown}.")
+    assert latex.startswith(rf"\caption{{Images for {shown}.")
+    assert f"Shown: {shown}. {DRAW}" in methods
+    assert SCALES not in caption + methods
+
+
+def test_what_is_shown_is_what_the_words_say(atlas: Atlas) -> None:
+    settings, layer = ImagesFigure(channels={"top": 5}), layer_of(atlas)
+    with style(settings):
+        (found,) = KINDS["images"](atlas, settings).shown
+    best = layer["agreement"][:, layer["best_seed_index"][0]]
+    assert list(found.channels) == [layer.channels[row] for row in np.argsort(-best)[:5]]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ImagesFigure(channels={"top": 3, "by": "activation"}),
+        ImagesFigure(order="activation_max"),
+        ImagesFigure(groups=(Group(name="a", channels={"bottom": 2, "by": "activation_robust"}),)),
+        TracesFigure(channels={"top": 3, "by": "activation"}),
+        ResponsesFigure(order="activation", dendrogram=False),
+        ProfileFigure(statistics=("activation",)),
+    ],
+)
+def test_a_ranking_by_activation_says_what_it_cannot_tell(plain: Atlas, settings: Any) -> None:
+    assert words(plain, settings)[0].count(SCALES) == 1
+
+
+@pytest.mark.parametrize("settings", [ImagesFigure(), ResponsesFigure(), ProfileFigure()])
+def test_other_figures_do_not(plain: Atlas, settings: Any) -> None:
+    assert SCALES not in words(plain, settings)[0]
+
+
+def test_layers_are_counted_together_and_one_by_one(plain: Atlas) -> None:
+    caption, _, methods = words(plain, ImagesFigure(channels={"top": 7}))
+    told = (
+        f"14 channels of toy, {UNTRAINED} (7 of conv, 7 of fc), those of largest selectivity in "
+        f"each layer, among {DRAWN} of {WIDTH} channels of each of conv, fc drawn at random."
+    )
+    assert caption == f"Images for {told}"
+    assert told in methods
+    assert words(plain, TracesFigure())[0].endswith(
+        f"48 channels of toy, {UNTRAINED} (24 of conv, 24 of fc), which are {DRAWN} of {WIDTH} "
+        "channels of each of conv, fc drawn at random."
+    )
+
+
+def test_every_number_of_the_methods_is_of_the_atlas(atlas: Atlas) -> None:
+    layer = layer_of(atlas)
+    _, _, methods = words(atlas, ImagesFigure(channels={"top": 24}))
+    with h5py.File(atlas.path, "r") as file:
+        group = file["toy/conv"]
+        shown = group["status"][:, group["best_seed_index"][0]]
+        agreement = group["agreement"][:, group["best_seed_index"][0]]
+        photographs = group["dataset"].attrs["photographs"]
+    counts = {word: int((shown == code).sum()) for code, word in ((1, "dead"), (2, "diverged"))}
+    assert counts == {"dead": 2, "diverged": 1}
+    recipe = layer.recipe
+    for told in (
+        f"layer conv (Conv2d) of toy, {UNTRAINED} (SHA-256 of the weights c0ffeec0ffee)",
+        f"Preprocessing of toy, {UNTRAINED}: mean (0.5, 0.5, 0.5), std (0.25, 0.25, 0.25): given "
+        "in the config; input size 64 px: assumed.",
+        f"an image of {recipe['image_size'][0]} x {recipe['image_size'][1]} pixels",
+        f"{recipe['optimizer']['steps']} steps by Adam",
+        f"learning rate of {recipe['optimizer']['learning_rate']:g}",
+        "random seeds were 0, 3, 7.",
+        f"Of the images of {len(layer.channels)} channels 2 dead, 1 diverged.",
+        f"Layers were shown {photographs} photographs",
+        f"strongest photographs without the channel itself, is {np.median(agreement):.2f}.",
+        "resampled to 300 pixels per inch",
+        "Made with torch 2",
+    ):
+        assert told in methods, told
+
+
+def test_a_figure_of_one_seed_says_which(atlas: Atlas) -> None:
+    _, _, methods = words(atlas, ImagesFigure(seeds=(3,)))
+    assert "The random seeds were 0, 3, 7; shown is seed 3." in methods
+    assert "agrees most" not in methods
+
+
+def test_every_number_of_a_caption_is_of_the_atlas(atlas: Atlas) -> None:
+    caption, latex, _ = words(atlas, ImagesFigure(order="agreement", tell="selectivity"))
+    assert caption == (
+        f"Images for {SAMPLED}, ordered by agreement, largest first. Small: the 3 photographs to "
+        "which the channel responds most. Below each image: its selectivity. †: dead, the channel "
+        "never responded. *: diverged."
+    )
+    assert latex.rstrip("}\n").endswith(
+        f"toy, {UNTRAINED} (SHA-256 of the weights c0ffeec0ffee); channel, fourier, adam 12 steps, "
+        "16 px, fp32; seeds 0, 3, 7; torch 2."
+    )
+
+
+def test_clusters_pairs_and_cosines(plain: Atlas) -> None:
+    caption, _, methods = words(plain, ResponsesFigure(layers=("conv",), clusters=4))
+    assert "Brackets: 4 groups of similar channels." in caption
+    assert "The tree was cut into 4 groups." in methods
+    layer = layer_of(plain)
+    responses = layer["response"][:, 0].astype(np.float64)
+    z = (responses - responses.mean(axis=0)) / responses.std(axis=0)
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    cosine = z @ z.T
+    for a, b, told in re.findall(r"(\d+) and (\d+) \((-?[\d.]+)\)", caption):
+        assert cosine[layer.row(int(a)), layer.row(int(b))] == pytest.approx(float(told), abs=0.006)
+    ordered = np.sort(cosine[np.triu_indices(len(z), 1)])[::-1]
+    first = re.search(r"(\d+) and (\d+) \((-?[\d.]+)\)", caption)
+    assert first is not None
+    assert float(first[3]) == pytest.approx(ordered[0], abs=0.006)
+
+
+def test_classes_are_called_classes(tmp_path: Path) -> None:
+    recipe = Recipe(**{**vars(make_recipe()), "objective": LogitObjective()})
+    names = tuple(f"Class {i}" for i in range(6))
+    some = {"channels": (1, 4), "selection": ["class 1", 4], "targets": Targets((6,), names)}
+    classes = open_atlas(made_up(tmp_path, {"output": 6}, recipe=recipe, **some))
+    caption, _, methods = words(classes, ImagesFigure())
+    assert caption == "Images for 2 of 6 classes of output (toy) chosen by hand."
+    assert "Of the images of 2 classes none failed." in methods
+
+
+def test_an_older_atlas_says_no_more_than_it_knows(tmp_path: Path) -> None:
+    file = made_up(tmp_path, {"conv": 6}, channels=(1, 4), selection=[1, 4])
+    with h5py.File(file, "a") as opened:
+        for name in ("selection", "n_targets", "target"):
+            del opened["toy/conv"].attrs[name]
+        for name in ("weights", "preprocessing"):
+            del opened["toy"].attrs[name]
+    caption, latex, methods = words(open_atlas(file), ImagesFigure())
+    assert caption == "Images for 2 of 6 channels of conv (toy)."
+    assert "toy (SHA-256 of the weights" in latex
+    assert "Preprocessing" not in methods

@@ -1,0 +1,25 @@
+"""What is nearly the same and what is like nothing is told by name."""
+
+from pathlib import Path
+
+import h5py
+from atlases import made_up
+
+from layer_atlas import open_atlas
+from layer_atlas.presentation.figures.selection.choose import Chosen
+from layer_atlas.presentation.figures.selection.shown import Shown
+from layer_atlas.presentation.figures.words.likeness import likeness_words
+
+
+def test_twins_and_loners_are_named_and_the_dead_are_not(tmp_path: Path) -> None:
+    file = made_up(tmp_path, {"a": 20}, status={3: "dead"}, shard_size=1)
+    with h5py.File(file, "a") as atlas:
+        response = atlas["toy/a/response"]
+        response[17] = response[4]
+        response[6] = -response[5:20].mean(axis=0)
+    shown = Shown(open_atlas(file)["toy/a"])
+    alike, alone = likeness_words(Chosen(shown, tuple(range(20))))
+    assert alike.startswith("most alike are the images of 4 and 17 (1.00), ")
+    assert alone.startswith("least like any other are those of 6 (")
+    assert " 3 " not in alike + alone
+    assert list(likeness_words(Chosen(shown, (1, 2, 3, 4)))) == []  # few: all is seen

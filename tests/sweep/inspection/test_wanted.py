@@ -1,0 +1,209 @@
+"""What a sweep needs: whatever earlier sweeps left, cleaning costs nothing that is wanted."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toys import (
+    fail,
+    fill_store,
+    fill_study,
+    layer_info,
+    make_listing,
+    make_manifest,
+    make_plan,
+    make_recipe,
+    make_result,
+)
+
+from layer_atlas.atlas.gather import layer_views
+from layer_atlas.datasets.statistics_files import write_arrays
+from layer_atlas.datasets.tasks import examples_of, studies_of
+from layer_atlas.plan.jobs import Shard
+from layer_atlas.plan.plan import LeftOut, Plan
+from layer_atlas.store.folder import OutputFolder
+from layer_atlas.store.shards import DoneIndex, commit
+from layer_atlas.sweep.inspection.cleaning import look_through, remove
+from tests.environments import NEW, OLD, make, wanting
+
+K = 7
+
+
+def made(folder: OutputFolder, plan: Plan) -> None:
+    """Make what is missing, as a run does."""
+    for shard in list(DoneIndex(folder).missing(plan.shards())):
+        commit(folder, shard, make_result(shard, K))
+
+
+def located(folder: OutputFolder, plan: Plan) -> list[tuple[Shard, dict[Path, tuple[int, ...]]]]:
+    """Where collation finds each job."""
+    views = layer_views(folder, plan)
+    return [(shard, where) for view in views for _, shard, where in view.located()]
+
+
+def clean(folder: OutputFolder, plan: Plan) -> list[str]:
+    """Clean up; returns what was removed, relative to the folder."""
+    found = look_through(folder, make_manifest(plan))
+    remove(folder, found)
+    return sorted(folder.relative(path) for paths in found.removable.values() for path in paths)
+
+
+SWEEPS = st.builds(
+    lambda layers, channels, seeds, shard_size, steps: make_plan(
+        *(layer_info(name, K) for name in layers),
+        channels=tuple(sorted(channels)),
+        seeds=tuple(seeds),
+        shard_size=shard_size,
+        recipe=make_recipe(image_size=2, steps=steps),
+    ),
+    layers=st.sets(st.sampled_from("ab"), min_size=1).map(sorted),
+    channels=st.sets(st.integers(0, K - 1), min_size=1),
+    seeds=st.sets(st.integers(0, 1), min_size=1).map(sorted),
+    shard_size=st.integers(1, K),
+    steps=st.sampled_from([4, 5]),
+)
+"""Sweeps that are wider, narrower, cut otherwise, or of another recipe than others."""
+
+
+@given(st.lists(SWEEPS, min_size=1, max_size=4))
+@settings(max_examples=15, deadline=None)
+def test_after_any_sweeps_cleaning_leaves_the_last_as_it_is_and_nothing_else(
+    plans: list[Plan],
+) -> None:
+    with TemporaryDirectory() as root:
+        folder, last = OutputFolder(Path(root)), plans[-1]
+        for plan in plans:
+            made(folder, plan)
+        before = located(folder, last)
+        clean(folder, last)
+        assert located(folder, last) == before
+        assert not list(DoneIndex(folder).missing(last.shards()))
+        needed = {path for _, where in before for path in where}
+        assert set(folder.store.rglob("*.h5")) == needed
+
+
+@given(SWEEPS, SWEEPS, st.data())
+@settings(max_examples=8, deadline=None)
+def test_a_sweep_that_was_cut_short_loses_nothing_either(
+    earlier: Plan, last: Plan, data: st.DataObject
+) -> None:
+    with TemporaryDirectory() as root:
+        folder = OutputFolder(Path(root))
+        made(folder, earlier)
+        for shard in list(DoneIndex(folder).missing(last.shards())):
+            if data.draw(st.booleans()):
+                commit(folder, shard, make_result(shard, K))
+        before = located(folder, last)
+        clean(folder, last)
+        assert located(folder, last) == before
+
+
+def test_a_copy_is_kept_while_the_file_that_counts_is_damaged(folder: OutputFolder) -> None:
+    info, narrow = layer_info("a", 6), (0, 1, 2)
+    fill_store(folder, make_plan(info, channels=narrow, shard_size=3))
+    whole = make_plan(info, shard_size=6)
+    (shard,) = whole.shards()
+    commit(folder, shard, make_result(shard))
+    intact = folder.shard(shard).read_bytes()
+    folder.shard(shard).write_bytes(intact[:-9])
+    assert clean(folder, whole) == []
+    folder.shard(shard).write_bytes(intact)
+    assert len(clean(folder, whole)) == 1
+    assert list(folder.store.rglob("*.h5")) == [folder.shard(shard)]
+
+
+def test_models_that_were_left_out_keep_what_they_have(folder: OutputFolder) -> None:
+    other = make_plan(layer_info("a", 2), label="other")
+    fill_store(folder, other)
+    folder.montage("other", "a").parent.mkdir(parents=True)
+    folder.montage("other", "a").write_bytes(b"picture")
+    made(folder, make_plan())
+    assert clean(folder, replace(make_plan(), left_out=(LeftOut("other", "damaged"),))) == []
+    assert len(clean(folder, make_plan())) == 2
+
+
+# --- photographs, inputs, records ----------------------------------------------------------------
+
+
+def photographed(folder: OutputFolder, n: int, **changes: Any) -> Plan:
+    """A sweep of n photographs whose study and examples are done."""
+    study_plan = make_listing(folder, (f"{i}.png" for i in range(n)), **changes)
+    plan = replace(make_plan(layer_info("a", 6)), study=study_plan)
+    (study,) = studies_of(plan.models[0], study_plan)
+    fill_study(folder, study, np.zeros((n, 6)), np.zeros((n, 6)), np.zeros((16, 4)))
+    write_arrays(folder, study.product, {"count": np.asarray(n)})
+    for task in examples_of(plan, study_plan):
+        write_arrays(folder, task.products[0], {"channel": np.asarray(task.channels)})
+    return plan
+
+
+def shelves(names: Iterable[str]) -> list[str]:
+    """Where files lay: their folders, the layer's left out."""
+    return sorted(name.removeprefix("store/toy/a/").rpartition("/")[0] for name in names)
+
+
+def test_studies_and_examples_of_other_photographs_go(folder: OutputFolder) -> None:
+    earlier, last = photographed(folder, 130), photographed(folder, 150)
+    clean(folder, last)
+    left = sorted(path.parent.name for path in folder.store.rglob("*.h5"))
+    assert left == ["examples"] * 3 + ["fields"] + ["photographs"] * 3 + ["study"]
+    assert earlier.study is not None
+    assert not folder.listing(earlier.study.listing).exists()
+
+
+def test_without_photographs_nothing_about_them_is_wanted(folder: OutputFolder) -> None:
+    plan = photographed(folder, 70)
+    assert clean(folder, plan) == []
+    gone = shelves(clean(folder, replace(plan, study=None)))
+    assert gone == [*["examples"] * 3, "fields", *["photographs"] * 3, "study"]
+
+
+def test_inputs_that_nothing_refers_to_go(folder: OutputFolder) -> None:
+    for reference in ("1" * 64 + ".npy", "2" * 64):
+        folder.input(reference).parent.mkdir(parents=True, exist_ok=True)
+        folder.input(reference).write_bytes(b"x")
+    plan = replace(make_plan(), inputs={"1" * 64 + ".npy": "vectors.npy"})
+    assert clean(folder, plan) == [f"inputs/{'2' * 64}"]
+
+
+def test_records_of_tasks_that_are_done_go_and_others_stay_with_their_logs(
+    folder: OutputFolder,
+) -> None:
+    plan = make_plan(layer_info("a", 6))
+    first, second, _ = plan.shards()
+    fail(folder, first, attempts=2)
+    fail(folder, second, attempts=1)
+    folder.failure("f" * 64, 1).write_text("not a record")
+    commit(folder, first, make_result(first))
+    folder.logs.mkdir()
+    for number in range(2):
+        folder.log(f"worker-{number:08}").write_text("said")
+    records = [f"failures/{first.key}.{attempt}.json" for attempt in (1, 2)]
+    assert clean(folder, plan) == [*records, "logs/worker-00000001.log"]
+    assert len(json.loads(folder.failure(second.key, 1).read_text())["files"]) == 1
+
+
+def test_what_a_sweep_has_made_is_all_wanted(folder: OutputFolder) -> None:
+    plan = make_plan(layer_info("a", 6), layer_info("b", 4), seeds=(0, 1))
+    fill_store(folder, plan)
+    assert clean(folder, plan) == []
+
+
+def test_images_of_other_versions_are_kept_until_they_are_made_again(folder: OutputFolder) -> None:
+    plan = make_plan(layer_info("a"), shard_size=3)
+    first, second = plan.shards()
+    for shard in (first, second):
+        make(folder, shard, OLD)
+    strict = wanting(plan, NEW)
+    DoneIndex(folder, strict.environments).make_way(first)
+    assert clean(folder, strict) == []
+    make(folder, first, NEW)
+    (removed,) = clean(folder, strict)  # that of which the jobs are made again
+    assert removed not in map(folder.relative, map(folder.shard, (first, second)))
+    assert located(folder, plan) == [(s, {folder.shard(s): s.channels}) for s in (first, second)]

@@ -1,0 +1,249 @@
+"""The worker: what is made is committed beside the making, and kept whatever comes in between."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from runs import TINY
+from toys import composed, make_recipe, make_result, make_series, stored_arrays
+
+from layer_atlas.config.records import plain
+from layer_atlas.errors import EXIT_IO, EXIT_OK, EXIT_PREEMPTED, StorageError
+from layer_atlas.plan.jobs import Shard, ShardResult
+from layer_atlas.plan.plan import flops_per_job
+from layer_atlas.store.files import write_json
+from layer_atlas.store.folder import OutputFolder, prepare
+from layer_atlas.store.shards import commit
+from layer_atlas.sweep.run import prepare_plan
+from layer_atlas.sweep.tasks.committer import Committer
+from layer_atlas.sweep.tasks.heartbeat import DEVICE_VARIABLE, Pulse
+from layer_atlas.sweep.worker import work
+
+TAG = "worker-test"
+PATIENCE = 240
+"""Seconds after which a worker is taken to hang; on a busy machine a start alone takes many."""
+
+
+# --- the committer -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pulse(folder: OutputFolder) -> Pulse:
+    prepare(folder, 0)
+    return Pulse(folder.pulse(TAG))
+
+
+def batch(number: int, image_size: int = 16, n: int = 2) -> tuple[list[Shard], list[ShardResult]]:
+    """Two shards with their results; noise, so that large images take long to pack."""
+    series = make_series(recipe=make_recipe(image_size=image_size))
+    shards = [Shard(series, tuple(range(n * i, n * i + n))) for i in (2 * number, 2 * number + 1)]
+    noise = np.random.default_rng(number)
+    results = []
+    for shard in shards:
+        result = make_result(shard)
+        shape = result.arrays["image"].shape
+        result.arrays["image"] = noise.integers(0, 256, shape, dtype=np.uint8)
+        results.append(result)
+    return shards, results
+
+
+def submit(
+    committer: Committer, folder: OutputFolder, shards: list[Shard], results: list[ShardResult]
+) -> None:
+    def write() -> None:
+        for shard, result in zip(shards, results, strict=True):
+            commit(folder, shard, result)
+
+    committer.submit([shard.key for shard in shards], write)
+
+
+def test_a_batch_is_committed_beside_what_the_main_thread_does(
+    folder: OutputFolder, pulse: Pulse
+) -> None:
+    shards, results = batch(0, image_size=512, n=8)
+    with Committer(pulse) as committer:
+        submit(committer, folder, shards, results)
+        assert not folder.shard(shards[-1]).exists(), "submitting waited for the commit"
+        assert pulse.facts["unwritten"] == [shard.key for shard in shards]
+    assert all(folder.shard(shard).exists() for shard in shards)
+
+
+def test_commits_keep_the_order_and_few_batches_wait(folder: OutputFolder, pulse: Pulse) -> None:
+    submitted: list[Shard] = []
+    with Committer(pulse) as committer:
+        for number in range(5):
+            shards, results = batch(number, image_size=256)
+            submit(committer, folder, shards, results)
+            submitted += shards
+            unwritten = [shard for shard in submitted if not folder.shard(shard).exists()]
+            assert len(unwritten) <= 2 * Committer.WAITING
+            assert {shard.key for shard in unwritten} <= set(pulse.facts["unwritten"])
+    written = [folder.shard(shard).stat().st_mtime_ns for shard in submitted]
+    assert written == sorted(written)
+
+
+def test_a_disk_that_fails_is_told_at_the_end_or_sooner(folder: OutputFolder, pulse: Pulse) -> None:
+    folder.store.touch()  # a file where a folder should be: nothing can be written below
+    with pytest.raises(StorageError, match="cannot write"), Committer(pulse) as committer:
+        submit(committer, folder, *batch(0))
+    committer = Committer(pulse)
+    for number in range(Committer.WAITING):
+        with contextlib.suppress(StorageError):
+            submit(committer, folder, *batch(number))
+    with pytest.raises(StorageError, match="cannot write"):
+        submit(committer, folder, *batch(Committer.WAITING))
+    with pytest.raises(StorageError, match="cannot write"), committer:
+        pass
+
+
+def test_any_other_error_is_told_too_and_charged_to_its_shards(
+    folder: OutputFolder, pulse: Pulse
+) -> None:
+    shards, results = batch(0)
+    del results[1].arrays["status"]
+
+    def work() -> None:
+        with Committer(pulse) as committer:
+            submit(committer, folder, shards, results)
+            pulse.beat(tasks=["the next one"])
+
+    with pytest.raises(KeyError):
+        work()
+    assert pulse.facts["tasks"] == [shard.key for shard in shards]
+
+
+def test_an_error_in_the_main_thread_leaves_nothing_unwritten(
+    folder: OutputFolder, pulse: Pulse
+) -> None:
+    shards, results = batch(0, image_size=256)
+
+    def work() -> None:
+        with Committer(pulse) as committer:
+            submit(committer, folder, shards, results)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        work()
+    assert all(folder.shard(shard).exists() for shard in shards)
+
+
+# --- the process ---------------------------------------------------------------------------------
+
+
+class RealWorker:
+    """A worker process at a bundle of the demo network's first layer, in 8 shards of 3."""
+
+    def __init__(self, folder: OutputFolder, *overrides: str) -> None:
+        config = composed(*TINY, "layers=[conv1]", "shard_size=3", *overrides)
+        plan, _ = prepare_plan(config)
+        self.folder, self.shards = folder, list(plan.shards())
+        model = plan.models[0]
+        self.flops = plan.n_jobs * flops_per_job(model.layers[0], model.recipe)
+        prepare(folder, 0)
+        requests = [{"layer": "conv1", "seed": 0, "channels": s.channels} for s in self.shards]
+        bundle = {"kind": "ascend", "models": plain(config.models), "plan": plain(model)}
+        bundle |= {"study": None, "dataset": None, "batch_size": 4, "requests": plain(requests)}
+        write_json(folder.bundle(TAG), bundle)
+
+    def start(self) -> "subprocess.Popen[str]":
+        argv = [sys.executable, "-m", "layer_atlas", "worker"]
+        argv += [str(self.folder.root), str(self.folder.bundle(TAG))]
+        cpu = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", DEVICE_VARIABLE: "cpu"}
+        return subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, env={**os.environ, **cpu})
+
+    def pulse(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads(self.folder.pulse(TAG).read_text()))
+        except FileNotFoundError:
+            return {}
+
+    def wait_until_made(self, n: int) -> None:
+        """Wait until so many shards are made; the last may just be being written."""
+        end = time.monotonic() + PATIENCE
+        while self.shards[n - 1].key not in self.pulse().get("unwritten", []):
+            assert time.monotonic() < end, self.pulse()
+            time.sleep(0.001)
+
+    def whole(self) -> set[str]:
+        """The keys of the shards that are there, each of them readable."""
+        done = [shard for shard in self.shards if self.folder.shard(shard).exists()]
+        for shard in done:
+            channels = stored_arrays(self.folder.shard(shard))["channel"]
+            assert tuple(channels) == shard.channels
+        return {shard.key for shard in done}
+
+
+@pytest.fixture
+def worker(folder: OutputFolder) -> RealWorker:
+    return RealWorker(folder)
+
+
+def test_a_worker_commits_all_and_tells_how_long_it_was_busy(worker: RealWorker) -> None:
+    assert worker.start().wait(PATIENCE) == EXIT_OK
+    assert len(worker.whole()) == len(worker.shards) == 8
+    pulse = worker.pulse()
+    assert pulse["device"] == "cpu"
+    assert pulse["done"] == 24
+    assert pulse["flops"] == pytest.approx(worker.flops)
+    assert 0 < pulse["busy"] <= pulse["seconds"]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(
+    "overrides",
+    [("optimizer.steps=100",), ("image_size=192", "optimizer.steps=1")],
+    ids=["while one is made", "while one is written"],
+)
+def test_sigterm_keeps_what_is_made_and_leaves_no_temporary_file(
+    folder: OutputFolder, overrides: tuple[str, ...], times: int
+) -> None:
+    worker = RealWorker(folder, *overrides)
+    process = worker.start()
+    worker.wait_until_made(2)
+    for _ in range(times):
+        process.terminate()
+    assert process.wait(PATIENCE) == EXIT_PREEMPTED
+    assert {shard.key for shard in worker.shards[:2]} <= worker.whole()
+    assert set(worker.pulse()["unwritten"]) <= worker.whole()
+    assert len(worker.whole()) < 8
+    assert not list(folder.store.rglob(".*"))
+
+
+def test_kill_9_leaves_whole_shards_alone(folder: OutputFolder) -> None:
+    worker = RealWorker(folder, "image_size=192", "optimizer.steps=1")
+    process = worker.start()
+    worker.wait_until_made(2)
+    process.kill()
+    assert process.wait(PATIENCE) == -signal.SIGKILL
+    before = worker.whole()
+    assert len(before) < 8
+    work(folder, folder.bundle(TAG), Pulse(folder.pulse(TAG)))
+    assert before < worker.whole()
+    assert len(worker.whole()) == 8
+
+
+def test_drain_finishes_the_shards_in_the_making(folder: OutputFolder) -> None:
+    worker = RealWorker(folder, "optimizer.steps=100")
+    process = worker.start()
+    worker.wait_until_made(1)
+    making = set(worker.pulse()["tasks"])
+    folder.drain.touch()
+    assert process.wait(PATIENCE) == EXIT_PREEMPTED
+    assert making | set(worker.pulse()["unwritten"]) <= worker.whole()
+    assert len(worker.whole()) < 8
+
+
+def test_a_disk_that_fails_ends_the_worker_with_one_line(worker: RealWorker) -> None:
+    worker.folder.store.touch()
+    process = worker.start()
+    _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == EXIT_IO
+    assert said.startswith("cannot write")
+    assert len(said.splitlines()) == 1
