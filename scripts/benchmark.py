@@ -24,11 +24,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "pipeline"))
 
 import torch  # noqa: E402
-from benchmarks.judging import Judge, Photographs, read_photographs  # noqa: E402
+from benchmarks.judging import DatasetImages, Judge, read_photographs  # noqa: E402
 from benchmarks.reporting import gather_facts, report  # noqa: E402
 from benchmarks.rounds import Entry, measure  # noqa: E402
 from benchmarks.systems import (  # noqa: E402
-    Case,
+    FailedTask,
     Floor,
     Lucent,
     Ours,
@@ -43,10 +43,10 @@ from layer_atlas.config.records import plain  # noqa: E402
 from layer_atlas.errors import EXIT_OK, EXIT_USER_ERROR, UserError, unknown  # noqa: E402
 from layer_atlas.plan.jobs import LayerInfo  # noqa: E402
 from layer_atlas.plan.plan import ModelPlan  # noqa: E402
-from layer_atlas.plan.targets import Targets, select_targets  # noqa: E402
-from layer_atlas.sweep.planning import Survey, make_plan, survey  # noqa: E402
+from layer_atlas.plan.targets import TargetSpace, select_targets  # noqa: E402
+from layer_atlas.sweep.planning import InspectedModel, inspect_models, make_plan  # noqa: E402
 from layer_atlas.sweep.scheduling.devices import find_devices  # noqa: E402
-from layer_atlas.visualization.optimization.renderer import Workbench  # noqa: E402
+from layer_atlas.visualization.optimization.renderer import Renderer  # noqa: E402
 
 SYSTEMS = ("ours", "lucent", "torch-dreams", "floor")
 PACKAGES = {"lucent": ("torch-lucent", "lucent"), "torch-dreams": ("torch_dreams", "torch_dreams")}
@@ -60,13 +60,13 @@ FEW = 8
 class Prepared:
     """All that is settled before anything is measured."""
 
-    found: Survey
+    found: InspectedModel
     plans: dict[str, ModelPlan]
     """By quality preset."""
     device: torch.device
     layers: list[tuple[LayerInfo, tuple[int, ...], tuple[int, ...]]]
     """Each with our channels and the channels that the others get."""
-    photographs: Photographs | None
+    dataset_images: DatasetImages | None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     judges = _judges(prepared)
     entries = list(_entries(args, prepared, systems))
     measure(entries, args.repeats)
-    facts = gather_facts(argv, vars(args), prepared.device, prepared.photographs)
+    facts = gather_facts(argv, vars(args), prepared.device, prepared.dataset_images)
     facts |= {
         "skipped": skipped,
         "recipes": {p: plain(m.recipe) for p, m in prepared.plans.items()},
@@ -163,8 +163,8 @@ def _prepare(args: argparse.Namespace) -> Prepared:
     configs = {preset: _config(args, preset) for preset in args.ours}
     if not configs:
         raise UserError("--ours names no quality preset; its first one also sets the floor.")
-    surveys = survey(next(iter(configs.values())))
-    plans = {p: make_plan(config, surveys, [device]).models[0] for p, config in configs.items()}
+    inspected = inspect_models(next(iter(configs.values())))
+    plans = {p: make_plan(config, inspected, [device]).models[0] for p, config in configs.items()}
     infos = [layer.info for layer in next(iter(plans.values())).layers]
     channels = _per_layer("--channels", args.channels, infos)
     others = [_spread(c) for c in channels]
@@ -173,9 +173,9 @@ def _prepare(args: argparse.Namespace) -> Prepared:
     for info, ours, few in zip(infos, channels, others, strict=True):
         if not set(few) <= set(ours):
             raise UserError(f"--others-channels: not all of {list(few)} are ours of {info.name}.")
-    photographs = read_photographs(args.photos, args.image_size) if args.photos else None
+    dataset_images = read_photographs(args.photos, args.image_size) if args.photos else None
     layers = list(zip(infos, channels, others, strict=True))
-    return Prepared(surveys[0], plans, torch.device(device), layers, photographs)
+    return Prepared(inspected[0], plans, torch.device(device), layers, dataset_images)
 
 
 def _config(args: argparse.Namespace, preset: str) -> Config:
@@ -222,7 +222,7 @@ def _per_layer(option: str, text: str, infos: list[LayerInfo]) -> list[tuple[int
     parts = parts * len(infos) if len(parts) == 1 else parts
     pairs = zip(parts, infos, strict=True)
     return [
-        select_targets(_selection(part), Targets((info.n_channels,)), info.name)
+        select_targets(_selection(part), TargetSpace((info.n_channels,)), info.name)
         for part, info in pairs
     ]
 
@@ -241,9 +241,9 @@ def _spread(channels: tuple[int, ...]) -> tuple[int, ...]:
 
 def _judges(prepared: Prepared) -> dict[str, Judge]:
     recipe = next(iter(prepared.plans.values())).recipe
-    bench = Workbench(prepared.found.network, recipe, prepared.device)
-    photographs = prepared.photographs
-    return {info.name: Judge(bench, info, photographs) for info, _, _ in prepared.layers}
+    renderer = Renderer(prepared.found.network, recipe, prepared.device)
+    dataset_images = prepared.dataset_images
+    return {info.name: Judge(renderer, info, dataset_images) for info, _, _ in prepared.layers}
 
 
 def _entries(
@@ -251,10 +251,10 @@ def _entries(
 ) -> Iterator[Entry]:
     """Every system on every layer, layer by layer."""
     network, device = prepared.found.network, prepared.device
-    benches = {p: Workbench(network, plan.recipe, device) for p, plan in prepared.plans.items()}
+    benches = {p: Renderer(network, plan.recipe, device) for p, plan in prepared.plans.items()}
     recipe = next(iter(prepared.plans.values())).recipe
     for info, channels, few in prepared.layers:
-        case = Case(network, info, args.image_size, device)
+        case = FailedTask(network, info, args.image_size, device)
         floor = Floor(case, recipe, args.batch) if "floor" in systems else None
         for preset, plan in prepared.plans.items() if "ours" in systems else ():
             ours = Ours(benches[preset], plan, case, preset, args.batch)
@@ -267,7 +267,7 @@ def _entries(
             yield Entry(system, case, few, few)
 
 
-def _others(args: argparse.Namespace, case: Case, systems: Sequence[str]) -> Iterator[System]:
+def _others(args: argparse.Namespace, case: FailedTask, systems: Sequence[str]) -> Iterator[System]:
     makers: list[Callable[[], System]] = []
     if "torch-dreams" in systems:
         makers += [partial(TorchDreams, case, batch) for batch in args.torch_dreams_batch]

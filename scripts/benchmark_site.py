@@ -108,11 +108,11 @@ def _make(config: Config) -> int:
 
 def _made_up(shard: Shard, width: int, rng: np.random.Generator) -> ShardResult:
     """Results of a shard: textured images, random numbers, curves that rise."""
-    n, steps = len(shard.channels), recorded_steps(shard.series.recipe)
+    n, steps = len(shard.targets), recorded_steps(shard.series.recipe)
     activation = rng.gamma(3.0, 2.0, n).astype(np.float32)
     rise = 1 - np.exp(-np.arange(len(steps), dtype=np.float32) / 8)
     arrays = {
-        "channel": np.asarray(shard.channels),
+        "channel": np.asarray(shard.targets),
         "image": np.stack(list(_textures(n, shard.series.recipe.image_size, rng))),
         "status": np.zeros(n, np.uint8),
         "activation": activation,

@@ -46,10 +46,10 @@ from layer_atlas.config.transforms import Transforms
 from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.load import Network, load_network
 from layer_atlas.plan.jobs import LayerInfo
-from layer_atlas.plan.plan import Tap
+from layer_atlas.plan.plan import LayerRef
 from layer_atlas.visualization import rng
 from layer_atlas.visualization.optimization.loop import Jobs
-from layer_atlas.visualization.optimization.renderer import LayerBench, Workbench
+from layer_atlas.visualization.optimization.renderer import LayerRenderer, Renderer
 
 SAMPLES = 32
 PHOTOGRAPH = "photograph.png"
@@ -109,7 +109,7 @@ def _bench(
     info: LayerInfo,
     size: tuple[int, int],
     folder: str,
-) -> LayerBench:
+) -> LayerRenderer:
     recipe = Recipe(
         objective=record,
         parameterization=Fourier(),
@@ -121,22 +121,22 @@ def _bench(
     )
     other = replace(network, label="other")
     label = "other" if "two networks" in name else network.label
-    taps = [Tap(label, network.identity, info)] if isinstance(record, JointObjective) else []
+    taps = [LayerRef(label, network.identity, info)] if isinstance(record, JointObjective) else []
     find = Path(folder).joinpath
-    return Workbench(network, recipe, torch.device("cpu"), {"other": other}, find).layer(info, taps)
+    return Renderer(network, recipe, torch.device("cpu"), {"other": other}, find).layer(info, taps)
 
 
-def _run(bench: LayerBench) -> Callable[[], float]:
+def _run(renderer: LayerRenderer) -> Callable[[], float]:
     """Seconds per sample of one ascent."""
-    variants = bench.recipe.variants
+    variants = renderer.recipe.variants
     n = SAMPLES // variants
     keys = rng.keys([f"{i:016x}" + "0" * 48 for i in range(n)])
-    targets = torch.arange(n) % int(np.prod(bench.objective.sizes))
+    targets = torch.arange(n) % int(np.prod(renderer.objective.sizes))
     jobs = Jobs(keys, targets).with_variants(variants)
 
     def run() -> float:
         started = time.perf_counter()
-        bench.climber.ascend(jobs, lambda step: None)
+        renderer.loop.optimize(jobs, lambda step: None)
         return (time.perf_counter() - started) / len(jobs.keys)
 
     return run

@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT / "pipeline"))
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from benchmarks.judging import Photographs, read_photographs  # noqa: E402
+from benchmarks.judging import DatasetImages, read_photographs  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 from PIL import Image  # noqa: E402
 from torch import Tensor  # noqa: E402
@@ -48,14 +48,14 @@ from layer_atlas.errors import EXIT_OK, EXIT_USER_ERROR, UserError  # noqa: E402
 from layer_atlas.models.colours import from_bytes  # noqa: E402
 from layer_atlas.plan.jobs import STATUS, LayerInfo, Series  # noqa: E402
 from layer_atlas.plan.plan import ModelPlan  # noqa: E402
-from layer_atlas.plan.targets import Targets, select_targets  # noqa: E402
-from layer_atlas.sweep.planning import Survey, make_plan, survey  # noqa: E402
+from layer_atlas.plan.targets import TargetSpace, select_targets  # noqa: E402
+from layer_atlas.sweep.planning import InspectedModel, inspect_models, make_plan  # noqa: E402
 from layer_atlas.visualization.optimization.image_statistics import (  # noqa: E402
     clipped_share,
     high_frequency_share,
 )
 from layer_atlas.visualization.optimization.loop import Jobs  # noqa: E402
-from layer_atlas.visualization.optimization.renderer import LayerBench, Workbench  # noqa: E402
+from layer_atlas.visualization.optimization.renderer import LayerRenderer, Renderer  # noqa: E402
 
 BATCH = 32
 COLUMNS = ("agreement", "others", "rank", "high_frequency", "clipped", "dead", "above")
@@ -66,7 +66,7 @@ PHOTOGRAPH = "strongest photograph"
 def main() -> int:
     args = _arguments()
     try:
-        photographs = read_photographs(args.photos, args.image_size)
+        dataset_images = read_photographs(args.photos, args.image_size)
         recipes = {name: _plan(args, overrides) for name, overrides in args.recipes}
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -78,7 +78,7 @@ def main() -> int:
     for info, channels in _layers(args, first):
         rows, answers = [], None
         for name, (network, plan) in recipes.items():
-            made = Comparison(network, plan, info, photographs, answers)
+            made = Comparison(network, plan, info, dataset_images, answers)
             answers = made.answers
             numbers, pixels = made.numbers(channels, args.seeds)
             if not rows:
@@ -116,7 +116,7 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _plan(args: argparse.Namespace, overrides: str) -> tuple[Survey, ModelPlan]:
+def _plan(args: argparse.Namespace, overrides: str) -> tuple[InspectedModel, ModelPlan]:
     layers = ",".join(f'"{name}"' for name in args.layers.split(","))
     sweep = [f"models=[{args.model}]", f'weights="{args.weights}"', f"layers=[{layers}]"]
     composed: list[Config] = []
@@ -128,9 +128,9 @@ def _plan(args: argparse.Namespace, overrides: str) -> tuple[Survey, ModelPlan]:
     argv = sys.argv  # Hydra is told what to compose through it
     with_config(keep, [*sweep, f"image_size={args.image_size}", *overrides.split()])
     sys.argv = argv
-    surveys = survey(composed[0])
-    (plan,) = make_plan(composed[0], surveys, ["cpu"]).models
-    return surveys[0], plan
+    inspected = inspect_models(composed[0])
+    (plan,) = make_plan(composed[0], inspected, ["cpu"]).models
+    return inspected[0], plan
 
 
 def _layers(
@@ -138,7 +138,7 @@ def _layers(
 ) -> Iterator[tuple[LayerInfo, tuple[int, ...]]]:
     infos = [layer.info for layer in plan.layers]
     for info, text in zip(infos, args.channels.split(";"), strict=True):
-        yield info, select_targets(text, Targets((info.n_channels,)), info.name)
+        yield info, select_targets(text, TargetSpace((info.n_channels,)), info.name)
 
 
 class Comparison:
@@ -146,15 +146,15 @@ class Comparison:
 
     def __init__(
         self,
-        found: Survey,
+        found: InspectedModel,
         plan: ModelPlan,
         info: LayerInfo,
-        photographs: Photographs,
+        dataset_images: DatasetImages,
         answers: NDArray[np.float32] | None,
     ) -> None:
-        self.plan, self.info, self.photographs = plan, info, photographs
-        workbench = Workbench(found.network, plan.recipe, torch.device("cpu"))
-        self.bench: LayerBench = workbench.layer(info)
+        self.plan, self.info, self.dataset_images = plan, info, dataset_images
+        workbench = Renderer(found.network, plan.recipe, torch.device("cpu"))
+        self.renderer: LayerRenderer = workbench.layer(info)
         self.answers = self._answers() if answers is None else answers
         self.reference = make_reference(self.answers)
         self.others = _of_the_next(self.reference, self.answers)
@@ -163,7 +163,7 @@ class Comparison:
         """What is told of the strongest photograph of each channel."""
         target = np.asarray(channels)
         first = self.answers.argmax(axis=0)[target]
-        pixels = self.photographs.pixels[first]
+        pixels = self.dataset_images.pixels[first]
         return {
             **self._agreement(self.answers[first], target),
             "high_frequency": float(high_frequency_share(pixels).mean()),
@@ -185,8 +185,8 @@ class Comparison:
     @torch.no_grad()
     def _answers(self) -> NDArray[np.float32]:
         """How the layer's channels respond to the photographs: (N, K)."""
-        parts = self.photographs.pixels.split(BATCH)
-        answers = [self.bench.exact(from_bytes(part))[0].mean(dim=2) for part in parts]
+        parts = self.dataset_images.pixels.split(BATCH)
+        answers = [self.renderer.exact(from_bytes(part))[0].mean(dim=2) for part in parts]
         return torch.cat(answers).numpy()
 
     def numbers(
@@ -212,7 +212,7 @@ class Comparison:
 
     def _make(self, jobs: list[tuple[int, int]]) -> dict[str, Any]:
         channels = [channel for channel, _ in jobs]
-        made = self.bench.make(self._keys(jobs), channels, photographs=self._starts(channels))
+        made = self.renderer.make(self._keys(jobs), channels, dataset_images=self._starts(channels))
         return {name: array for name, array in made.items() if name != "trace_step"}
 
     def _keys(self, jobs: list[tuple[int, int]]) -> list[str]:
@@ -224,7 +224,7 @@ class Comparison:
         """The strongest photograph of each channel, where the recipe starts from it."""
         if not isinstance(self.plan.recipe.init, DatasetInit):
             return None
-        return from_bytes(self.photographs.pixels[self.answers.argmax(axis=0)[channels]])
+        return from_bytes(self.dataset_images.pixels[self.answers.argmax(axis=0)[channels]])
 
     def _seconds(self, jobs: list[tuple[int, int]]) -> float:
         """Processor time per job of the ascent alone, of one batch, after a first one."""
@@ -235,15 +235,17 @@ class Comparison:
         for _ in range(2):
             started = time.process_time()
             again = Jobs(keys, torch.tensor(channels), self._starts(channels))
-            self.bench.climber.ascend(again, lambda step: None)
+            self.renderer.loop.optimize(again, lambda step: None)
             took.append(time.process_time() - started)
         return min(took) / len(batch)
 
 
 def _of_the_next(reference: Reference, answers: NDArray[np.float32]) -> Reference:
     """A reference of the nine photographs after each channel's strongest."""
-    photographs = answers[strongest(answers, STRONGEST + 1)[:, 1:]].mean(axis=1, dtype=np.float64)
-    templates = standardised(photographs, reference.mean, reference.std)
+    dataset_images = answers[strongest(answers, STRONGEST + 1)[:, 1:]].mean(
+        axis=1, dtype=np.float64
+    )
+    templates = standardised(dataset_images, reference.mean, reference.std)
     return replace(reference, templates=templates)
 
 

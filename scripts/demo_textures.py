@@ -1,6 +1,6 @@
 """Endless colour textures and shapes, drawn from random numbers, for the demo network to name.
 
-A *texture* draws n samples at once and says where on the paper there is ink, and which (`Drawing`).
+A *texture* draws n samples at once and says where on the paper there is ink, and which (`Figure`).
 Colours, background, light, blur and noise come afterwards and are the same lottery for all, so
 that nothing but the drawing tells the classes apart, except where a palette is part of the class.
 Lengths are in pixels, angles in radians; edges are one pixel soft, so nothing aliases.
@@ -22,7 +22,7 @@ INKS = 6
 TAU = 2 * math.pi
 
 
-class Drawing(NamedTuple):
+class Figure(NamedTuple):
     """Where there is ink, and which, along the inks of the palette: both (n,S,S) in [0, 1]."""
 
     cover: Tensor
@@ -141,41 +141,41 @@ def band(u: Tensor, period: Tensor, duty: Tensor | float) -> Tensor:
 # --- lines ----------------------------------------------------------------------------------------
 
 
-def bands(brush: Brush, u: Tensor, period: Tensor) -> Drawing:
+def bands(brush: Brush, u: Tensor, period: Tensor) -> Figure:
     """Bands along u with random duty and softness, each with its own ink or all with one."""
     softness = 1 + brush.uniform(0, 0.4) * period * brush.one_of(0, 1)
     cover = inside(band(u, period, brush.uniform(0.35, 0.65)), softness)
-    return Drawing(cover, lot((u / period).floor(), u * 0, brush.uniform(0, 1)))
+    return Figure(cover, lot((u / period).floor(), u * 0, brush.uniform(0, 1)))
 
 
-def stripes(brush: Brush, direction: float) -> Drawing:
+def stripes(brush: Brush, direction: float) -> Figure:
     u, _ = brush.frame(direction, 0.16)
     return bands(brush, u, brush.scale(5, 26))
 
 
-def waves(brush: Brush) -> Drawing:
+def waves(brush: Brush) -> Figure:
     u, v = brush.frame()
     length = brush.scale(20, 48)
     height = length * brush.uniform(0.14, 0.24)
     return bands(brush, u + height * (v * TAU / length).sin(), brush.scale(7, 22))
 
 
-def zigzag(brush: Brush) -> Drawing:
+def zigzag(brush: Brush) -> Figure:
     u, v = brush.frame()
     length = brush.scale(14, 40)
     tooth = ((v / length).frac().abs() - 0.5).abs() * length
     return bands(brush, u + tooth * brush.uniform(1.2, 2.2), brush.scale(8, 22))
 
 
-def checks(brush: Brush) -> Drawing:
+def checks(brush: Brush) -> Figure:
     u, v = brush.frame()
     period = brush.scale(10, 40)
     a, b = inside(band(u, period, 0.5)), inside(band(v, period, 0.5))
     cell = lot((2 * u / period).floor(), (2 * v / period).floor(), brush.uniform(0, 1))
-    return Drawing(a + b - 2 * a * b, cell)
+    return Figure(a + b - 2 * a * b, cell)
 
 
-def plaid(brush: Brush) -> Drawing:
+def plaid(brush: Brush) -> Figure:
     u, v = brush.frame(0, 0.3)
     period = brush.scale(16, 44)
     duty, thin = brush.uniform(0.3, 0.5), brush.uniform(0.06, 0.12)
@@ -183,19 +183,19 @@ def plaid(brush: Brush) -> Drawing:
     lines = [inside(band(w + period / 2, period, thin)) for w in (u, v)]
     cover = 0.5 * (threads[0] + threads[1])
     line = torch.maximum(*lines)
-    return Drawing(torch.maximum(cover, line * 0.9), line)
+    return Figure(torch.maximum(cover, line * 0.9), line)
 
 
-def hatching(brush: Brush) -> Drawing:
+def hatching(brush: Brush) -> Figure:
     u, v = brush.frame()
     w, _ = turn(u, v, brush.uniform(0.7, 1.57))
     period, width = brush.scale(5.5, 13), brush.uniform(1.2, 2.0)
     bend = 1.2 * (v * TAU / 60).sin()
     first, second = (inside(band(z, period, width / period)) for z in (u + bend, w - bend))
-    return Drawing(torch.maximum(first, second), first)
+    return Figure(torch.maximum(first, second), first)
 
 
-def weave(brush: Brush) -> Drawing:
+def weave(brush: Brush) -> Figure:
     u, v = brush.frame()
     pitch = brush.scale(9, 22)
     column, row = (u / pitch).floor(), (v / pitch).floor()
@@ -205,7 +205,7 @@ def weave(brush: Brush) -> Drawing:
     cover = torch.where(over > 0, torch.maximum(inside(across), 0.65 * inside(along)), 0)
     under = torch.where(over > 0, 0, torch.maximum(inside(along), 0.65 * inside(across)))
     ink = torch.where((over > 0) == (across < 0), 0.1, 0.9)
-    return Drawing(cover + under, ink)
+    return Figure(cover + under, ink)
 
 
 def hub(brush: Brush) -> tuple[Tensor, Tensor]:
@@ -214,12 +214,12 @@ def hub(brush: Brush) -> tuple[Tensor, Tensor]:
     return (x.square() + y.square() + 1e-3).sqrt(), torch.atan2(y, x)
 
 
-def rings(brush: Brush) -> Drawing:
+def rings(brush: Brush) -> Figure:
     r, _ = hub(brush)
     return bands(brush, r + brush.uniform(0, 20), brush.scale(7, 22))
 
 
-def spirals(brush: Brush) -> Drawing:
+def spirals(brush: Brush) -> Figure:
     r, angle = hub(brush)
     period = brush.scale(8, 20)
     arms, hand = brush.one_of(1, 2, 3, 4), brush.one_of(-1, 1)
@@ -228,20 +228,20 @@ def spirals(brush: Brush) -> Drawing:
     return bands(brush, torch.where(brush.uniform(0, 1) < 0.6, even, opening), period)
 
 
-def sunburst(brush: Brush) -> Drawing:
+def sunburst(brush: Brush) -> Figure:
     r, angle = hub(brush)
     rays = brush.one_of(*range(6, 17))
     share = angle * rays / TAU
     distance = ((share - share.floor() - 0.5).abs() - brush.uniform(0.18, 0.3)) * r * TAU / rays
     cover = inside(distance)
     disc = inside(r - brush.uniform(0, 12))
-    return Drawing(torch.maximum(cover, disc), torch.maximum((r / 70).clamp(0, 1), disc))
+    return Figure(torch.maximum(cover, disc), torch.maximum((r / 70).clamp(0, 1), disc))
 
 
 # --- tilings --------------------------------------------------------------------------------------
 
 
-def dots(brush: Brush) -> Drawing:
+def dots(brush: Brush) -> Figure:
     u, v = brush.frame()
     pitch = brush.scale(8, 20)
     v = v * brush.one_of(1.0, 1.1547)
@@ -250,10 +250,10 @@ def dots(brush: Brush) -> Drawing:
     column = (u / pitch).floor()
     x, y = u - (column + 0.5) * pitch, v - (row + 0.5) * pitch
     distance = (x.square() + y.square()).sqrt() - pitch * brush.uniform(0.24, 0.38)
-    return Drawing(inside(distance), lot(column, row, brush.uniform(0, 1)))
+    return Figure(inside(distance), lot(column, row, brush.uniform(0, 1)))
 
 
-def bubbles(brush: Brush) -> Drawing:
+def bubbles(brush: Brush) -> Figure:
     cover = brush.x * brush.y * torch.zeros(brush.n, 1, 1)
     ink = cover.clone()
     line = brush.uniform(1.4, 3.0)
@@ -265,10 +265,10 @@ def bubbles(brush: Brush) -> Drawing:
         glaze = inside(r - radius) * 0.3
         ink = torch.where(r < radius + 1, brush.uniform(0, 1), ink)
         cover = torch.maximum(torch.maximum(cover * (1 - glaze), glaze), rim)
-    return Drawing(cover, ink)
+    return Figure(cover, ink)
 
 
-def bricks(brush: Brush) -> Drawing:
+def bricks(brush: Brush) -> Figure:
     u, v = brush.frame(0, 0.2)
     height = brush.scale(9, 20)
     width = height * brush.uniform(1.8, 2.6)
@@ -276,10 +276,10 @@ def bricks(brush: Brush) -> Drawing:
     u = u + 0.5 * width * row.remainder(2)
     joint = brush.uniform(1.5, 3.0)
     distance = torch.maximum(band(u, width, 1 - joint / width), band(v, height, 1 - joint / height))
-    return Drawing(inside(distance), lot((u / width).floor(), row, brush.uniform(0, 1)))
+    return Figure(inside(distance), lot((u / width).floor(), row, brush.uniform(0, 1)))
 
 
-def scales(brush: Brush) -> Drawing:
+def scales(brush: Brush) -> Figure:
     u, v = brush.frame(0, 0.25)
     width = brush.scale(14, 32)
     step = width * 0.3
@@ -298,10 +298,10 @@ def scales(brush: Brush) -> Drawing:
     r = torch.where(on_top, upper, lower)
     rim = inside((0.5 * width) * (1 - r).abs() - brush.uniform(1.2, 2.4))
     shade = brush.uniform(0, 0.8) * (1 - r.clamp(0, 1))
-    return Drawing(torch.maximum(rim, shade), torch.where(on_top, upper_lot, lower_lot))
+    return Figure(torch.maximum(rim, shade), torch.where(on_top, upper_lot, lower_lot))
 
 
-def honeycomb(brush: Brush) -> Drawing:
+def honeycomb(brush: Brush) -> Figure:
     u, v = brush.frame()
     pitch = brush.scale(12, 30)
     centres = []
@@ -315,10 +315,10 @@ def honeycomb(brush: Brush) -> Drawing:
     first = xa.square() + ya.square() < xb.square() + yb.square()
     x, y = torch.where(first, xa, xb).abs(), torch.where(first, ya, yb).abs()
     edge = torch.maximum(x, 0.5 * x + 0.75**0.5 * y) - 0.5 * pitch + brush.uniform(0.8, 2.0)
-    return Drawing(inside(edge), torch.where(first, a, b))
+    return Figure(inside(edge), torch.where(first, a, b))
 
 
-def mosaic(brush: Brush) -> Drawing:
+def mosaic(brush: Brush) -> Figure:
     """Cells around scattered points, with the joints between them."""
     points = 24
     cx, cy = brush.uniform(-54, 54, points, 1, 1), brush.uniform(-54, 54, points, 1, 1)
@@ -326,10 +326,10 @@ def mosaic(brush: Brush) -> Drawing:
     nearest, which = distance.topk(2, dim=1, largest=False)
     joint = brush.uniform(1.2, 3.0) - (nearest[:, 1] - nearest[:, 0])
     ink = brush.uniform(0, 1, points).gather(1, which[:, 0].flatten(1)).view_as(joint)
-    return Drawing(inside(joint), ink)
+    return Figure(inside(joint), ink)
 
 
-def arcs(brush: Brush) -> Drawing:
+def arcs(brush: Brush) -> Figure:
     """Truchet tiles: two quarter circles per cell, turned at random, join into winding bands."""
     u, v = brush.frame()
     cell = brush.scale(14, 30)
@@ -338,13 +338,13 @@ def arcs(brush: Brush) -> Drawing:
     x = torch.where(lot(column, row, brush.uniform(0, 1)) < 0.5, x, 1 - x)
     near, far = (x.square() + y.square()).sqrt(), ((1 - x).square() + (1 - y).square()).sqrt()
     distance = torch.minimum((near - 0.5).abs(), (far - 0.5).abs()) - brush.uniform(0.1, 0.22)
-    return Drawing(inside(distance * cell), 0.5 + 0.25 * brush.clouds())
+    return Figure(inside(distance * cell), 0.5 + 0.25 * brush.clouds())
 
 
 # --- noises ---------------------------------------------------------------------------------------
 
 
-def turing(brush: Brush, low: float, high: float) -> Drawing:
+def turing(brush: Brush, low: float, high: float) -> Figure:
     """Noise of one wavelength, cut between `low` and `high` sd: high spots, or a labyrinth at 0."""
     frequency = 1 / brush.scale(8, 20)
     width = frequency * 0.16
@@ -354,22 +354,22 @@ def turing(brush: Brush, low: float, high: float) -> Drawing:
         return torch.exp(-((radius - frequency) / width).square())
 
     field = brush.noise(annulus) - brush.uniform(low, high)
-    return Drawing((field * brush.scale(1.5, 5) + 0.5).clamp(0, 1), 0.5 + 0.2 * brush.clouds())
+    return Figure((field * brush.scale(1.5, 5) + 0.5).clamp(0, 1), 0.5 + 0.2 * brush.clouds())
 
 
-def clouds(brush: Brush) -> Drawing:
+def clouds(brush: Brush) -> Figure:
     field = brush.clouds(brush.uniform(1.5, 2.2))
-    return Drawing((0.5 + 0.3 * field).clamp(0, 1), 0.5 + 0.25 * brush.clouds())
+    return Figure((0.5 + 0.3 * field).clamp(0, 1), 0.5 + 0.25 * brush.clouds())
 
 
-def marble(brush: Brush) -> Drawing:
+def marble(brush: Brush) -> Figure:
     """Thin veins along the zero lines of two cloudy noises."""
     veins = [brush.clouds(1.9).abs() * brush.uniform(4, 9) for _ in range(2)]
     cover = torch.maximum(torch.exp(-veins[0]), 0.7 * torch.exp(-veins[1]))
-    return Drawing(cover, 0.5 + 0.25 * brush.clouds())
+    return Figure(cover, 0.5 + 0.25 * brush.clouds())
 
 
-def brushed(brush: Brush) -> Drawing:
+def brushed(brush: Brush) -> Figure:
     """Streaks: noise that is long in one direction and short across."""
     angle, across, along = brush.uniform(0, math.pi), brush.scale(3, 7), brush.scale(26, 60)
 
@@ -378,15 +378,15 @@ def brushed(brush: Brush) -> Drawing:
         return torch.exp(-(u * across).square() - (v * along).square())
 
     field = brush.noise(streak)
-    return Drawing((0.5 + 0.45 * field).clamp(0, 1), 0.5 + 0.3 * brush.noise(streak))
+    return Figure((0.5 + 0.45 * field).clamp(0, 1), 0.5 + 0.3 * brush.noise(streak))
 
 
-def rainbow(brush: Brush) -> Drawing:
+def rainbow(brush: Brush) -> Figure:
     u, v = brush.frame()
     r, _ = hub(brush)
     path = torch.where(brush.uniform(0, 1) < 0.5, u + 5 * (v / 14).sin(), r)
     share = path / brush.scale(36, 110)
-    return Drawing(torch.ones_like(share), share - share.floor())
+    return Figure(torch.ones_like(share), share - share.floor())
 
 
 # --- shapes ---------------------------------------------------------------------------------------
@@ -406,13 +406,13 @@ def circle(x: Tensor, y: Tensor, radius: Tensor | float) -> Tensor:
     return (x.square() + y.square()).sqrt() - radius
 
 
-def shape(brush: Brush, outline: Callable[[Brush, Spot], Tensor], tilt: float = math.pi) -> Drawing:
+def shape(brush: Brush, outline: Callable[[Brush, Spot], Tensor], tilt: float = math.pi) -> Figure:
     """One shape in several places, filled or, for a third of the samples, as a line."""
     spot = brush.lattice(24, 110, tilt)
     distance = outline(brush, spot)
     line = 0.09 * spot.radius + 0.8
     distance = torch.where(brush.uniform(0, 1) < 0.33, (distance + line).abs() - line, distance)
-    return Drawing(inside(distance) * spot.present, spot.lot)
+    return Figure(inside(distance) * spot.present, spot.lot)
 
 
 def star(brush: Brush, spot: Spot) -> Tensor:
@@ -448,15 +448,15 @@ def disc(brush: Brush, spot: Spot) -> Tensor:
     return circle(spot.x, spot.y, spot.radius)
 
 
-def flowers(brush: Brush) -> Drawing:
+def flowers(brush: Brush) -> Figure:
     spot = brush.lattice(28, 110)
     r, angle = circle(spot.x, spot.y, 0), torch.atan2(spot.y, spot.x)
     petals = 0.72 + 0.28 * (brush.one_of(5, 6, 7, 8) * angle).cos()
     flower, heart_ = inside((r - spot.radius * petals) * 0.8), inside(r - spot.radius * 0.26)
-    return Drawing(flower * spot.present, heart_ + (1 - heart_) * 0.35 * spot.lot)
+    return Figure(flower * spot.present, heart_ + (1 - heart_) * 0.35 * spot.lot)
 
 
-def faces(brush: Brush) -> Drawing:
+def faces(brush: Brush) -> Figure:
     """A disc with two eyes and a mouth, that smiles or not, nearly upright."""
     spot = brush.lattice(34, 110, 0.35)
     x, y, r = spot.x.abs() / spot.radius, spot.y / spot.radius, spot.radius
@@ -464,7 +464,7 @@ def faces(brush: Brush) -> Drawing:
     lips = circle(x, y - brush.one_of(0.05, 0.95), 0.5).abs() * r - 0.06 * r - 0.5
     mouth = torch.maximum(lips, torch.maximum(0.28 - y, x - 0.42) * r)
     features = inside(torch.minimum(eyes, mouth))
-    return Drawing(inside(circle(spot.x, spot.y, r)) * spot.present * (1 - features), spot.lot)
+    return Figure(inside(circle(spot.x, spot.y, r)) * spot.present * (1 - features), spot.lot)
 
 
 def almond(spot: Spot, slim: Tensor) -> Tensor:
@@ -473,24 +473,24 @@ def almond(spot: Spot, slim: Tensor) -> Tensor:
     return circle(spot.x, spot.y.abs() + lift, lift + spot.radius * slim)
 
 
-def eyes(brush: Brush) -> Drawing:
+def eyes(brush: Brush) -> Figure:
     spot = brush.lattice(36, 110, 0.4)
     slim = brush.uniform(0.5, 0.65)
     white = inside(almond(spot, slim))
     r = circle(spot.x, spot.y, 0)
     iris = inside(r - spot.radius * slim * 0.85)
     pupil = inside(r - spot.radius * slim * 0.4)
-    return Drawing(white * spot.present * (1 - 0.9 * pupil), 0.15 + 0.85 * iris)
+    return Figure(white * spot.present * (1 - 0.9 * pupil), 0.15 + 0.85 * iris)
 
 
-def leaves(brush: Brush) -> Drawing:
+def leaves(brush: Brush) -> Figure:
     """Almonds with a midrib and slanted veins."""
     spot = brush.lattice(30, 110)
     leaf = almond(spot, brush.uniform(0.4, 0.55))
     spacing = spot.radius * 0.36 + 1
     slant = spot.x - spot.y.abs() * brush.uniform(0.6, 1.0)
     veins = torch.minimum(spot.y.abs(), band(slant, spacing, 0.0).abs()) - 0.05 * spot.radius
-    return Drawing(inside(leaf) * spot.present * (1 - 0.85 * inside(veins)), spot.lot)
+    return Figure(inside(leaf) * spot.present * (1 - 0.85 * inside(veins)), spot.lot)
 
 
 # Capitals as strokes between points of a grid 2 wide and 4 high, the first row on top.
@@ -514,7 +514,7 @@ def strokes(letter: str) -> Tensor:
 ALPHABET = torch.stack([strokes(letter) for letter in LETTERS])
 
 
-def letters(brush: Brush) -> Drawing:
+def letters(brush: Brush) -> Figure:
     """One capital for each sample, in several places."""
     spot = brush.lattice(28, 110, 0.3)
     which = torch.randint(len(ALPHABET), (brush.n,), generator=brush.generator)
@@ -526,7 +526,7 @@ def letters(brush: Brush) -> Drawing:
         along = (((x - ax) * ex + (y - ay) * ey) / (ex * ex + ey * ey)).clamp(0, 1)
         nearest = torch.minimum(nearest, circle(x - ax - along * ex, y - ay - along * ey, 0))
     distance = nearest * 0.75 * spot.radius - spot.radius * brush.uniform(0.12, 0.2) - 0.4
-    return Drawing(inside(distance) * spot.present, spot.lot)
+    return Figure(inside(distance) * spot.present, spot.lot)
 
 
 # --- colour ---------------------------------------------------------------------------------------
@@ -624,7 +624,7 @@ def named_palette(brush: Brush, ink: str, paper: str) -> Palette:
     return make_palette(colours(paper), colours(ink))
 
 
-def paint(brush: Brush, drawing: Drawing, palette: Palette) -> Tensor:
+def paint(brush: Brush, drawing: Figure, palette: Palette) -> Tensor:
     """Ink on paper, (n,3,S,S): the paper a gradient, faintly cloudy, the light a little uneven."""
     u, _ = brush.frame(shift=0.0)
     slope = (u / brush.size + 0.5 + 0.15 * brush.clouds()).clamp(0, 1).unsqueeze(-1)
@@ -661,7 +661,7 @@ def photograph(brush: Brush, image: Tensor) -> Tensor:
 class Texture:
     """How a class is drawn and coloured."""
 
-    draw: Callable[[Brush], Drawing]
+    draw: Callable[[Brush], Figure]
     palette: Callable[[Brush], Palette] = any_palette
 
 

@@ -16,8 +16,8 @@ from layer_atlas.config.transforms import Transforms
 from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.load import load_network
 from layer_atlas.visualization import rng
-from layer_atlas.visualization.optimization.loop import Climber, Jobs
-from layer_atlas.visualization.optimization.renderer import Workbench
+from layer_atlas.visualization.optimization.loop import GradientAscent, Jobs
+from layer_atlas.visualization.optimization.renderer import Renderer
 
 
 def seconds(function: Callable[[], object], device: torch.device) -> float:
@@ -48,11 +48,11 @@ def step_rate(device: torch.device) -> dict[str, float]:
     network = load_network(ModelConfig("resnet50", weights="none"))
     layers = describe_layers(network.module, network.example((size, size)))
     info = next(layer for layer in layers if layer.name == "layer4.2.conv3")
-    bench = Workbench(network, recipe, device).layer(info)
-    climber = Climber(bench.fast, bench.objective, recipe)
+    renderer = Renderer(network, recipe, device).layer(info)
+    loop = GradientAscent(renderer.fast, renderer.objective, recipe)
     keys = rng.keys([f"{i:016x}" + "0" * 48 for i in range(batch)], device)
     jobs = Jobs(keys, torch.arange(batch, device=device))
-    took = seconds(lambda: climber.ascend(jobs), device)
+    took = seconds(lambda: loop.optimize(jobs), device)
     flops = 2.0 * info.flops_before * batch * steps
     return {"step_flops_per_second": flops / took, "milliseconds_per_step": took / steps * 1000}
 

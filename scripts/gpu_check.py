@@ -64,8 +64,8 @@ def run_part(name: str, part: Callable[[Path], Facts], out: Path) -> Facts:
     except Exception as error:  # noqa: BLE001 - the others are still worth having
         facts = {"ok": False, "error": f"{type(error).__name__}: {error}"}
     facts["seconds"] = round(time.monotonic() - started, 1)
-    brief = {k: v for k, v in facts.items() if k not in ("benchmark", "manifest")}
-    print(json.dumps(brief, indent=1))
+    summary = {k: v for k, v in facts.items() if k not in ("benchmark", "manifest")}
+    print(json.dumps(summary, indent=1))
     return facts
 
 

@@ -158,9 +158,9 @@ def pushed(images: Tensor, length: float) -> Tensor:
     """The images moved by `length` (L2, each sample) along their gradient, within [0, 1]."""
     assert images.grad is not None
     across = torch.linalg.inv(COLOUR_AXES)
-    ascent = torch.einsum("ij,bjhw->bihw", across @ across.T, images.grad)
-    norm = torch.linalg.vector_norm(ascent, dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
-    return torch.clamp(images.detach() + length * ascent / norm, 0, 1)
+    optimized = torch.einsum("ij,bjhw->bihw", across @ across.T, images.grad)
+    norm = torch.linalg.vector_norm(optimized, dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
+    return torch.clamp(images.detach() + length * optimized / norm, 0, 1)
 
 
 def optimization(

@@ -61,19 +61,19 @@ def _make_up(group: h5py.Group, rng: np.random.Generator) -> None:
     group["image"][...] = (grey + rng.integers(0, 60, group["image"].shape)).astype(np.uint8)
 
 
-def add_photographs(atlas: Path, photographs: int = 3) -> None:
+def add_photographs(atlas: Path, dataset_images: int = 3) -> None:
     """Give an atlas what a sweep with photographs would: a grey JPEG for each is enough."""
     with h5py.File(atlas, "a") as file:
         for model in [item for item in file.values() if isinstance(item, h5py.Group)]:
             for group in model.values():
-                _add_photographs(group, photographs)
+                _add_photographs(group, dataset_images)
 
 
-def _add_photographs(group: h5py.Group, photographs: int) -> None:
+def _add_photographs(group: h5py.Group, dataset_images: int) -> None:
     count, rng = len(group["channel"]), np.random.default_rng(0)
     dataset = group.create_group("dataset")
     dataset.attrs["photographs"] = 500
-    files = dataset.create_dataset("top_jpeg", (count, photographs), h5py.vlen_dtype(np.uint8))
+    files = dataset.create_dataset("top_jpeg", (count, dataset_images), h5py.vlen_dtype(np.uint8))
     for place in np.ndindex(files.shape):
         buffer = io.BytesIO()
         Image.fromarray(np.full((16, 16, 3), 200, np.uint8)).save(buffer, "JPEG")

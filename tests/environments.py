@@ -40,7 +40,7 @@ def pretend(folder: OutputFolder, plan: Plan, path: Path, environment: Environme
     model = next(each for each in plan.models if each.label == shard.model)
     layer = next(each for each in model.layers if each.info.name == shard.series.layer)
     file = read_shard(path, model, layer)
-    rows = range(len(shard.channels))
+    rows = range(len(shard.targets))
     pictures = {name: [stored.row(row) for row in rows] for name, stored in file.pictures.items()}
     facts = {**file.header.facts, "environment": environment and plain(environment)}
     arrays = {**file.result.arrays, **{name: np.stack(some) for name, some in pictures.items()}}

@@ -138,12 +138,12 @@ def images_of(
     shape: Shape = (3, 16, 16),
     keys: Tensor = KEYS,
     init: Init | None = None,
-    photographs: Tensor | None = None,
+    dataset_images: Tensor | None = None,
     mask: Mask | None = None,
 ) -> Parameterization:
     recipe = recipe_of(config, shape, mask=mask)
     recipe = recipe if init is None else replace(recipe, init=init)
-    return make_parameterization(recipe, shape[0], keys, photographs, find)
+    return make_parameterization(recipe, shape[0], keys, dataset_images, find)
 
 
 def only_parameter(images: nn.Module) -> nn.Parameter:
@@ -151,7 +151,7 @@ def only_parameter(images: nn.Module) -> nn.Parameter:
     return parameter
 
 
-def photographs(shape: Shape) -> Tensor:
+def dataset_images(shape: Shape) -> Tensor:
     """A picture per key, with black, white and everything between."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(len(KEYS), shape[0], 5, 5, generator=generator)

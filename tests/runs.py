@@ -22,8 +22,8 @@ from layer_atlas.errors import EXIT_FAILED_JOBS, EXIT_OK
 from layer_atlas.processes import LEAVING_SIGNALS
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.sweep import run as sweep
-from layer_atlas.sweep.executors.base import Handle, Request, State
-from layer_atlas.sweep.tasks.heartbeat import Pulse
+from layer_atlas.sweep.executors.base import Handle, State, WorkerSpec
+from layer_atlas.sweep.tasks.heartbeat import Heartbeat
 from layer_atlas.sweep.worker import work
 
 TINY = (
@@ -123,21 +123,21 @@ class Here:
     """An executor that does each bundle in this process as soon as it is submitted."""
 
     max_parallel = max_submitted = 1
-    lasting = False
+    detached = False
     poll_seconds = 0.01
 
     def __init__(self, *told: object) -> None:
         self.failed: set[str] = set()
 
-    def submit(self, requests: Sequence[Request]) -> list[Handle]:
+    def submit(self, requests: Sequence[WorkerSpec]) -> list[Handle]:
         for request in requests:
             self._do(request)
         return [Handle(request.tag, "here") for request in requests]
 
-    def _do(self, request: Request) -> None:
+    def _do(self, request: WorkerSpec) -> None:
         folder = OutputFolder(Path(request.argv[-2]))
         try:
-            work(folder, Path(request.argv[-1]), Pulse(folder.pulse(request.tag)))
+            work(folder, Path(request.argv[-1]), Heartbeat(folder.heartbeat(request.tag)))
         except Exception:  # noqa: BLE001 - as a worker does
             self.failed.add(request.tag)
             request.log.write_text(traceback.format_exc())

@@ -28,7 +28,7 @@ def benchmark(hiding: Path, *arguments: str) -> "subprocess.CompletedProcess[str
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
 
 
-def photographs(folder: Path) -> Path:
+def dataset_images(folder: Path) -> Path:
     folder.mkdir()
     draw = np.random.default_rng(0)
     for number in range(12):
@@ -42,7 +42,7 @@ def photographs(folder: Path) -> Path:
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str, Path]:
     """The result, what was said, and the output folder of one run."""
     root = tmp_path_factory.mktemp("benchmark")
-    out, photos = root / "out", photographs(root / "photos")
+    out, photos = root / "out", dataset_images(root / "photos")
     asked = ("--photos", str(photos), "--others-channels", "0:8:4", "--ours", "draft")
     done = benchmark(root, *SMALL, *SHORT, *asked, "--out", str(out), *STEPS)
     assert done.returncode == 0, done.stderr

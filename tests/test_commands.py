@@ -78,7 +78,7 @@ MISTAKES = {
     "tiny": (["image_size=2"], "images of 2 x 2 px are too small"),
     "no such device": (["executor.devices=[cuda:93]"], "device 'cuda:93' is not on this machine"),
     "hostile name": (["name=../../x"], "cannot be a folder name"),
-    "films of nothing": (["collate.films=both"], "keeps none: run it with snapshots=8"),
+    "animations of nothing": (["collate.animations=both"], "keeps none: run it with snapshots=8"),
     "model twice": (["models=[demo,demo]"], "two models are called 'demo'"),
     "no such target": (["models=[{name: m, target: nowhere.build}]"], "cannot be imported"),
     "no such executor": (

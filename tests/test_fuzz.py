@@ -97,13 +97,13 @@ def planned(config: Config, sweep: Sweep) -> Plan | None:
     assert prepare_plan(config) == (plan, devices)
     assert build(Plan, json.loads(json.dumps(plain(plan)))) == plan
     shards = list(plan.shards())
-    jobs = [(s.model, s.series.layer, s.series.seed, c) for s in shards for c in s.channels]
+    jobs = [(s.model, s.series.layer, s.series.seed, c) for s in shards for c in s.targets]
     wanted = [
         (model.label, layer.info.name, seed, channel)
         for model in plan.models
         for layer in model.layers
         for seed in plan.seeds
-        for channel in layer.channels
+        for channel in layer.targets
     ]
     assert sorted(jobs) == sorted(set(wanted))
     assert len({shard.key for shard in shards}) == len(shards)

@@ -20,7 +20,7 @@ from layer_atlas.config.parameterizations import Fourier, Maco, Pixel
 from layer_atlas.config.recipe import Recipe, Regularizers, SpectrumInit, Transforms
 from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.load import load_network
-from layer_atlas.visualization.optimization.renderer import LayerBench, Workbench
+from layer_atlas.visualization.optimization.renderer import LayerRenderer, Renderer
 
 RECIPE = Recipe(
     objective=ChannelObjective(),
@@ -62,19 +62,21 @@ RECIPES = {
 }
 
 
-def make_bench(recipe: Recipe) -> LayerBench:
+def make_bench(recipe: Recipe) -> LayerRenderer:
     network = load_network(ModelConfig("demo"))
     layers = describe_layers(network.module, network.example(recipe.image_size))
     info = next(layer for layer in layers if layer.name == "conv5")
-    return Workbench(network, recipe, torch.device("cpu")).layer(info)
+    return Renderer(network, recipe, torch.device("cpu")).layer(info)
 
 
-def make(bench: LayerBench, channels: list[int], batch: int, threads: int) -> dict[str, np.ndarray]:
+def make(
+    renderer: LayerRenderer, channels: list[int], batch: int, threads: int
+) -> dict[str, np.ndarray]:
     """Make jobs in batches of a size; returns the arrays in order of channels."""
     torch.set_num_threads(threads)
     keys = [hashlib.sha256(str(channel).encode()).hexdigest() for channel in channels]
     parts = [
-        bench.make(keys[i : i + batch], channels[i : i + batch])
+        renderer.make(keys[i : i + batch], channels[i : i + batch])
         for i in range(0, len(channels), batch)
     ]
     merged = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
@@ -91,26 +93,26 @@ def _restore_threads() -> object:
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_bits_do_not_depend_on_batch_size_order_or_threads(recipe: Recipe) -> None:
-    bench = make_bench(recipe)
-    reference = make(bench, CHANNELS, batch=32, threads=2)
+    renderer = make_bench(recipe)
+    reference = make(renderer, CHANNELS, batch=32, threads=2)
     subset = [3, 19, 20, 31]
     cases = {
-        "batches of 7": make(bench, CHANNELS, 7, 2),
-        "one thread": make(bench, CHANNELS, 32, 1),
-        "other order, batches of 8": make(bench, CHANNELS[::-1], 8, 1),
+        "batches of 7": make(renderer, CHANNELS, 7, 2),
+        "one thread": make(renderer, CHANNELS, 32, 1),
+        "other order, batches of 8": make(renderer, CHANNELS[::-1], 8, 1),
     }
     for name, arrays in cases.items():
         for dataset, values in arrays.items():
             assert values.tobytes() == reference[dataset].tobytes(), f"{name}: {dataset}"
-    alone = make(bench, subset, 1, 2)
+    alone = make(renderer, subset, 1, 2)
     for dataset, values in alone.items():
         assert values.tobytes() == reference[dataset][subset].tobytes(), f"batch of 1: {dataset}"
 
 
 def test_seeds_and_channels_get_images_of_their_own() -> None:
-    bench = make_bench(RECIPE)
+    renderer = make_bench(RECIPE)
     keys = [hashlib.sha256(bytes([i])).hexdigest() for i in range(3)]
-    images = bench.make(keys, [4, 4, 5])["image"].astype(float)
+    images = renderer.make(keys, [4, 4, 5])["image"].astype(float)
     assert np.abs(images[0] - images[1]).mean() > 5
     assert np.abs(images[0] - images[2]).mean() > 5
 

@@ -115,15 +115,15 @@ def test_a_dream_is_as_large_as_its_photograph_and_begins_with_it(
     photograph: Path, tmp_path: Path
 ) -> None:
     few = ("layers=[conv5]", "optimizer.steps=2", "snapshots=2", "octaves.count=2")
-    dream = ("experiment=deepdream", f"init.photograph={photograph}", "collate.films=both")
+    dream = ("experiment=deepdream", f"init.photograph={photograph}", "collate.animations=both")
     assert run_here(tmp_path, *dream, *few) == EXIT_OK
     found = layer(tmp_path, "deepdream")
     assert found["image"].shape == (1, 1, 40, 60, 3)
     first = found["snapshot"][0, 0, 0].astype(float)
     small = Image.open(photograph).resize((43, 29), Image.Resampling.BILINEAR).resize((60, 40))
     assert np.abs(first - np.asarray(small)).mean() < 4
-    films = tmp_path / "deepdream" / "films" / "demo" / "conv5"
-    assert sorted(path.suffix for path in films.iterdir()) == [".png", ".webp"]
+    animations = tmp_path / "deepdream" / "animations" / "demo" / "conv5"
+    assert sorted(path.suffix for path in animations.iterdir()) == [".png", ".webp"]
 
 
 @pytest.mark.parametrize("name", ["caricature", "inversion", "accentuation"])
@@ -241,11 +241,11 @@ def test_photographs_are_grey_for_a_network_that_sees_grey(tmp_path: Path) -> No
         Image.fromarray(pixels).resize((40, 40)).save(tmp_path / "photos" / f"{i}.png")
     target = "target: test_objectives_run.coloured, args: {colours: 1}, mean: [0.5], std: [0.25]"
     sweep = (*BASE, f"models=[{{name: own, {target}}}]", "layers=['2']", "name=g")
-    photographs = (
+    dataset_images = (
         *("dataset=folder", f"dataset.path={tmp_path / 'photos'}", "dataset.top=3"),
         *("saliency=vanilla", "init=dataset", "optimizer.starts=1"),
     )
-    assert run_here(tmp_path, *sweep, *photographs) == EXIT_OK
+    assert run_here(tmp_path, *sweep, *dataset_images) == EXIT_OK
     found = layer(tmp_path, "g", "own/2")
     assert found["image"].shape == (6, 1, 32, 32, 1)
     assert np.isfinite(found["agreement"]).all()

@@ -24,7 +24,7 @@ from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.load import load_network
 from layer_atlas.store.folder import OutputFolder, keep_inputs
 from layer_atlas.sweep.run import prepare_plan
-from layer_atlas.visualization.optimization.renderer import LayerBench, Workbench
+from layer_atlas.visualization.optimization.renderer import LayerRenderer, Renderer
 from layer_atlas.visualization.parameterizations import make_parameterization
 
 HELD_BACK = Regularizers(0.1, 0.1, 0.1, 0.1, blur=0.5, clip=0.5)
@@ -39,24 +39,24 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def make_bench(recipe: Recipe) -> LayerBench:
+def make_bench(recipe: Recipe) -> LayerRenderer:
     network = load_network(ModelConfig("demo"))
     layers = describe_layers(network.module, network.example(recipe.image_size))
     info = next(layer for layer in layers if layer.name == "conv4")
-    return Workbench(network, recipe, torch.device("cpu"), find=find).layer(info)
+    return Renderer(network, recipe, torch.device("cpu"), find=find).layer(info)
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_bits_do_not_depend_on_batch_size_order_or_threads(recipe: Recipe) -> None:
-    bench = make_bench(replace(recipe, image_size=(33, 29)))
+    renderer = make_bench(replace(recipe, image_size=(33, 29)))
     keys = [hashlib.sha256(bytes([number])).hexdigest() for number in range(16)]
     targets = list(range(16))
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        reference = bench.make(keys, targets)
+        reference = renderer.make(keys, targets)
         torch.set_num_threads(1)
-        parts = [bench.make(keys[::-1][i : i + 5], targets[::-1][i : i + 5]) for i in (0, 5, 10)]
+        parts = [renderer.make(keys[::-1][i : i + 5], targets[::-1][i : i + 5]) for i in (0, 5, 10)]
     finally:
         torch.set_num_threads(before)
     for name, values in reference.items():

@@ -22,7 +22,7 @@ from layer_atlas.config.records import plain
 from layer_atlas.datasets.listing import Entry, Listing, look_through, write_listing
 from layer_atlas.datasets.statistics import summarise
 from layer_atlas.datasets.statistics_files import write_arrays
-from layer_atlas.datasets.tasks import Study, blocks_of
+from layer_atlas.datasets.tasks import LayerStatistics, blocks_of
 from layer_atlas.models.introspection import describe_layers
 from layer_atlas.plan.jobs import (
     STATUS,
@@ -35,8 +35,8 @@ from layer_atlas.plan.jobs import (
     Task,
 )
 from layer_atlas.plan.origin import UNKNOWN, Origin
-from layer_atlas.plan.plan import LayerPlan, ModelPlan, Plan, StudyPlan
-from layer_atlas.plan.targets import Targets
+from layer_atlas.plan.plan import DatasetPlan, LayerPlan, ModelPlan, Plan
+from layer_atlas.plan.targets import TargetSpace
 from layer_atlas.store.checksummed_file import unseal
 from layer_atlas.store.failures import Failure, write_failure
 from layer_atlas.store.folder import OutputFolder
@@ -44,7 +44,7 @@ from layer_atlas.store.manifest import SCHEMA as MANIFEST_SCHEMA
 from layer_atlas.store.shard_file import SCHEMA
 from layer_atlas.store.shards import commit
 from layer_atlas.sweep.scheduling.stages import Sweep
-from layer_atlas.visualization.objectives import Objective, Surroundings, make_objective
+from layer_atlas.visualization.objectives import Objective, ObjectiveContext, make_objective
 
 STILL = Transforms(jitter=0.0, scale=(1.0, 1.0), rotate=0.0)
 RED, GREEN, BLUE = 0, 1, 2
@@ -112,9 +112,9 @@ def layer_of(network: nn.Module, name: str, size: int = 16) -> LayerInfo:
 
 def surroundings(
     *layers: LayerInfo, size: tuple[int, int] = (16, 16), **changes: Any
-) -> Surroundings:
+) -> ObjectiveContext:
     """What an objective knows of layers whose activations it does not ask for."""
-    told = Surroundings(
+    told = ObjectiveContext(
         layers=layers or (layer_info(),),
         activations=lambda images: [],
         find=nowhere,
@@ -159,7 +159,7 @@ def make_plan(
     recipe: Recipe | None = None,
     label: str = "toy",
     colours: int = 3,
-    targets: Targets | None = None,
+    targets: TargetSpace | None = None,
     selection: Any = None,
     origin: Origin = UNKNOWN,
 ) -> Plan:
@@ -173,9 +173,9 @@ def make_plan(
     return Plan((model,), seeds, shard_size, selection=selection)
 
 
-def make_study_plan(**changes: Any) -> StudyPlan:
+def make_study_plan(**changes: Any) -> DatasetPlan:
     """Photographs for a plan of toys."""
-    plan = StudyPlan(
+    plan = DatasetPlan(
         source="folder photos",
         listing="0" * 64,
         count=150,
@@ -188,7 +188,7 @@ def make_study_plan(**changes: Any) -> StudyPlan:
     return replace(plan, **changes)
 
 
-def make_listing(folder: OutputFolder, names: Iterable[str], **changes: Any) -> StudyPlan:
+def make_listing(folder: OutputFolder, names: Iterable[str], **changes: Any) -> DatasetPlan:
     """Photographs of these names, with their list on disk."""
     entries = [Entry(name, 7) for name in names]
     listing, count = look_through(entries)
@@ -197,7 +197,11 @@ def make_listing(folder: OutputFolder, names: Iterable[str], **changes: Any) -> 
 
 
 def fill_study(
-    folder: OutputFolder, study: Study, mean: NDArray[Any], place: NDArray[Any], boxes: NDArray[Any]
+    folder: OutputFolder,
+    dataset_stats: LayerStatistics,
+    mean: NDArray[Any],
+    place: NDArray[Any],
+    boxes: NDArray[Any],
 ) -> list[Product]:
     """Commit the blocks and the receptive fields of a study; returns the products.
 
@@ -206,9 +210,9 @@ def fill_study(
         place: (n, K) positions of the largest.
         boxes: (L, 4) receptive fields.
     """
-    products = [study.field]
-    write_arrays(folder, study.field, {"box": boxes.astype(np.int64)})
-    for block in blocks_of((study,), Listing(folder.listing(study.plan.listing))):
+    products = [dataset_stats.field]
+    write_arrays(folder, dataset_stats.field, {"box": boxes.astype(np.int64)})
+    for block in blocks_of((dataset_stats,), Listing(folder.listing(dataset_stats.plan.listing))):
         here = slice(block.start, block.stop)
         arrays = summarise(
             mean[here].astype(np.float32),
@@ -216,12 +220,12 @@ def fill_study(
             place[here].astype(np.int32),
             readable=np.isfinite(mean[here]).all(axis=1),
             first=block.start,
-            kept=np.arange(block.start, block.stop) % study.plan.stride == 0,
-            top=study.plan.top,
-            bottom=study.plan.bottom,
+            kept=np.arange(block.start, block.stop) % dataset_stats.plan.stride == 0,
+            top=dataset_stats.plan.top,
+            bottom=dataset_stats.plan.bottom,
         )
         arrays["size"] = np.tile(np.asarray([[64, 32]], np.int32), (block.units, 1))
-        products.append(study.block(block.start, block.photographs))
+        products.append(dataset_stats.block(block.start, block.dataset_images))
         write_arrays(folder, products[-1], arrays)
     return products
 
@@ -241,11 +245,11 @@ def make_result(
     Further variants tell 3 more each; images on the way tell 20 more each; further parts 7 more.
     """
     recipe, seed = shard.series.recipe, shard.series.seed
-    channel, steps = np.asarray(shard.channels), recorded_steps(recipe)
+    channel, steps = np.asarray(shard.targets), recorded_steps(recipe)
     told = (10 * channel + seed).astype(np.float32)
     if recipe.variants > 1:
         told = told[:, None] + 3 * np.arange(recipe.variants, dtype=np.float32)
-    codes = [STATUS[(status or {}).get(c, "ok")] for c in shard.channels]
+    codes = [STATUS[(status or {}).get(c, "ok")] for c in shard.targets]
     arrays = {
         "channel": channel,
         "image": _filled(told, shard),
@@ -286,13 +290,13 @@ def fill_store(
     """
     paths = []
     for shard in plan.shards():
-        words = {(status or {}).get(channel) for channel in shard.channels}
+        words = {(status or {}).get(channel) for channel in shard.targets}
         if "failed" in words:
             fail(folder, shard)
         elif "missing" not in words:
             layers = {layer.info.name: layer for m in plan.models for layer in m.layers}
             layer = layers[shard.series.layer]
-            parts = len(layer.all_targets.sizes)
+            parts = len(layer.target_space.sizes)
             result = make_result(shard, layer.info.n_channels, status, parts)
             commit(folder, shard, result)
             paths.append(folder.shard(shard))

@@ -21,9 +21,9 @@ from layer_atlas.config.config import Config, ModelConfig
 from layer_atlas.errors import UserError
 from layer_atlas.models.load import Network
 from layer_atlas.plan.jobs import LayerInfo
-from layer_atlas.plan.plan import LayerPlan, LeftOut, ModelPlan
-from layer_atlas.sweep.planning import make_plan, survey
-from layer_atlas.visualization.optimization.renderer import LayerBench, Workbench
+from layer_atlas.plan.plan import LayerPlan, ModelPlan, SkippedModel
+from layer_atlas.sweep.planning import inspect_models, make_plan
+from layer_atlas.visualization.optimization.renderer import LayerRenderer, Renderer
 
 Build = Callable[[], nn.Module]
 
@@ -104,8 +104,8 @@ class Made:
 
     plan: ModelPlan
     network: Network
-    workbench: Workbench
-    bench: LayerBench
+    workbench: Renderer
+    renderer: LayerRenderer
     info: LayerInfo
     channels: list[int]
     rows: dict[str, NDArray[Any]]
@@ -148,8 +148,8 @@ def _config(precision: str) -> Config:
 def planned(entry: ModelConfig, precision: str = "fp32") -> tuple[ModelPlan, Network]:
     """The plan of a sweep of one model, on a CPU, and the network that it is of."""
     config = replace(_config(precision), models=(entry,))
-    (found,) = survey(config)
-    if isinstance(found, LeftOut):
+    (found,) = inspect_models(config)
+    if isinstance(found, SkippedModel):
         raise UserError(found.why)
     (model,) = make_plan(config, [found], ["cpu"]).models
     return model, found.network
@@ -158,14 +158,14 @@ def planned(entry: ModelConfig, precision: str = "fp32") -> tuple[ModelPlan, Net
 def made(entry: ModelConfig, precision: str = "fp32") -> list[Made]:
     """Images of the first two channels of each chosen layer of a network."""
     model, network = planned(entry, precision)
-    bench = Workbench(network, model.recipe, torch.device("cpu"))
-    return [_made(model, network, bench, layer) for layer in model.layers]
+    renderer = Renderer(network, model.recipe, torch.device("cpu"))
+    return [_made(model, network, renderer, layer) for layer in model.layers]
 
 
-def _made(model: ModelPlan, network: Network, workbench: Workbench, layer: LayerPlan) -> Made:
-    channels, bench = list(layer.channels), workbench.layer(layer.info)
-    rows = bench.make([key_of(channel) for channel in channels], channels)
-    return Made(model, network, workbench, bench, layer.info, channels, rows)
+def _made(model: ModelPlan, network: Network, workbench: Renderer, layer: LayerPlan) -> Made:
+    channels, renderer = list(layer.targets), workbench.layer(layer.info)
+    rows = renderer.make([key_of(channel) for channel in channels], channels)
+    return Made(model, network, workbench, renderer, layer.info, channels, rows)
 
 
 def key_of(channel: int) -> str:

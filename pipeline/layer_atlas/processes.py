@@ -24,7 +24,7 @@ class Preempted(BaseException):
     """Told to leave. Neither an error nor an exit, so that no code of a user's own catches it."""
 
 
-def leave_when_told() -> None:
+def stop_on_signal() -> None:
     """Have the first of the leaving signals raise `Preempted`, and further ones do nothing."""
     for number in LEAVING_SIGNALS:
         signal.signal(number, _leave)

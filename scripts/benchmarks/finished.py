@@ -25,7 +25,7 @@ from layer_atlas.errors import EXIT_OK
 from layer_atlas.plan.jobs import STATUS, Shard
 from layer_atlas.plan.plan import Plan
 from layer_atlas.presentation.montages.collate import content_of
-from layer_atlas.presentation.montages.summary import write_brief
+from layer_atlas.presentation.montages.summary import write_summary
 from layer_atlas.store import checksummed_file as sealed_file
 from layer_atlas.store.arrays import Numbers, write_pictures
 from layer_atlas.store.folder import OutputFolder, output_folder, prepare
@@ -95,8 +95,8 @@ def _write_series(folder: OutputFolder, shards: Sequence[Shard], paint: Paint) -
     """Write the shards of a layer and seed, which differ in their channels alone."""
     moulds: dict[int, _Mould] = {}
     for shard in reversed(shards):  # so that moulds have room for the longest numbers
-        mould = moulds.get(len(shard.channels)) or _Mould.of(shard, paint)
-        moulds[len(shard.channels)] = mould
+        mould = moulds.get(len(shard.targets)) or _Mould.of(shard, paint)
+        moulds[len(shard.targets)] = mould
         # Not made durable, unlike those of a real run: that would take most of the time.
         folder.shard(shard).write_bytes(mould.cast(shard))
 
@@ -125,22 +125,22 @@ class _Mould:
 
     def cast(self, shard: Shard) -> bytes:
         """The file of another shard of the same series, with as many channels."""
-        numbers = np.asarray(shard.channels, dtype=np.int64).tobytes()
+        numbers = np.asarray(shard.targets, dtype=np.int64).tobytes()
         block = sealed_file.opening(_header(shard), self.user_block) + self.table + b"\n"
         body = self.body[: self.place] + numbers + self.body[self.place + len(numbers) :]
         return sealed_file.stamped(block.ljust(self.user_block) + body)
 
 
 def _header(shard: Shard) -> dict[str, object]:
-    whose = {"series": shard.series.key, "channels": shard.channels}
+    whose = {"series": shard.series.key, "channels": shard.targets}
     return {"schema": SCHEMA, **whose, "facts": {"seconds_per_job": 0.06, "device": "cpu"}}
 
 
 def _fill(file: h5py.File, shard: Shard, paint: Paint) -> None:
     """The datasets of a shard, as `shard_file` lays them out."""
-    n, size = len(shard.channels), shard.series.recipe.image_size
+    n, size = len(shard.targets), shard.series.recipe.image_size
     file.attrs["identity"] = canonical_json(shard.series.identity)
-    file["channel"] = np.asarray(shard.channels, dtype=np.int64)
+    file["channel"] = np.asarray(shard.targets, dtype=np.int64)
     file["status"] = np.full(n, STATUS["ok"], np.uint8)
     file["activation"] = np.ones(n, np.float32)
     images = paint((n, *size, len(shard.series.network.mean)))
@@ -172,4 +172,4 @@ def _write_atlas(folder: OutputFolder, settings: CollateSettings) -> None:
         montage = folder.montage(view.model.label, view.layer.info.name)
         montage.parent.mkdir(parents=True, exist_ok=True)
         montage.touch()
-    write_brief(folder, views, settings)
+    write_summary(folder, views, settings)

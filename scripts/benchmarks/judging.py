@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from layer_atlas.datasets.evidence import STRONGEST, Reference, agreement, make_reference
-from layer_atlas.datasets.sources import FolderPhotographs
+from layer_atlas.datasets.sources import FolderImages
 from layer_atlas.datasets.views import read_view
 from layer_atlas.errors import UserError
 from layer_atlas.models.colours import from_bytes
@@ -19,13 +19,13 @@ from layer_atlas.models.forwards import Forward
 from layer_atlas.plan.jobs import STATUS, LayerInfo
 from layer_atlas.visualization.objectives import Objective
 from layer_atlas.visualization.optimization.image_statistics import high_frequency_share, measure
-from layer_atlas.visualization.optimization.renderer import Workbench
+from layer_atlas.visualization.optimization.renderer import Renderer
 
 _AT_ONCE = 32
 
 
 @dataclass(frozen=True)
-class Photographs:
+class DatasetImages:
     """A folder of photographs, all of the size of the images."""
 
     pixels: Tensor
@@ -39,41 +39,44 @@ class Photographs:
         return float(torch.cat(parts).mean())
 
 
-def read_photographs(folder: Path, size: int) -> Photographs:
+def read_photographs(folder: Path, size: int) -> DatasetImages:
     """Read every photograph of a folder; raises UserError if there are too few."""
-    photographs = FolderPhotographs(folder)
+    dataset_images = FolderImages(folder)
     views = [
-        read_view(photographs, *numbered, size) for numbered in enumerate(photographs.entries())
+        read_view(dataset_images, *numbered, size)
+        for numbered in enumerate(dataset_images.entries())
     ]
     read = [view.pixels for view in views if view.pixels is not None]
     if len(read) < STRONGEST:
         raise UserError(
             f"--photos {folder}: {len(read)} readable photographs; {STRONGEST} are the least."
         )
-    return Photographs(torch.from_numpy(np.stack(read)), len(views) - len(read))
+    return DatasetImages(torch.from_numpy(np.stack(read)), len(views) - len(read))
 
 
 class Judge:
     """Judges images of channels of one layer."""
 
-    def __init__(self, bench: Workbench, info: LayerInfo, photographs: Photographs | None) -> None:
-        layer = bench.layer(info)
+    def __init__(
+        self, renderer: Renderer, info: LayerInfo, dataset_images: DatasetImages | None
+    ) -> None:
+        layer = renderer.layer(info)
         self.forward: Forward = layer.exact
         self.objective: Objective = layer.objective
-        self.device = bench.device
-        self.photographs = photographs
+        self.device = renderer.device
+        self.dataset_images = dataset_images
         self.reference: Reference | None = None
         self.strongest: Tensor | None = None
-        if photographs is not None:
-            answers = self._mean_responses(photographs.pixels).cpu()
+        if dataset_images is not None:
+            answers = self._mean_responses(dataset_images.pixels).cpu()
             self.reference = make_reference(answers.numpy())
             self.strongest = answers.argmax(dim=0)
 
     def photograph(self, channel: int) -> Tensor | None:
         """The photograph that excites a channel most: (size, size, 3) uint8."""
-        if self.photographs is None or self.strongest is None:
+        if self.dataset_images is None or self.strongest is None:
             return None
-        return self.photographs.pixels[self.strongest[channel]]
+        return self.dataset_images.pixels[self.strongest[channel]]
 
     def judge(self, images: dict[int, Tensor]) -> dict[int, dict[str, float | bool]]:
         """What there is to say of each channel's image (H, W, 3) uint8."""

@@ -128,9 +128,9 @@ def _block(
         (entry.system.label, [(entry.images[c], _caption(seen[c])) for c in channels])
         for entry, seen in pairs
     ]
-    photographs = [(judge.photograph(channel), "") for channel in channels]
-    if photographs[0][0] is not None:
-        lines.append(("strongest photograph", photographs))
+    dataset_images = [(judge.photograph(channel), "") for channel in channels]
+    if dataset_images[0][0] is not None:
+        lines.append(("strongest photograph", dataset_images))
     width = _MARGIN + len(channels) * (_TILE + _GAP)
     height = _HEAD + len(lines) * (_TILE + _CAPTION + _GAP)
     block = Image.new("RGB", (width, height), "white")

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.judging import Judge, Photographs, finite, summarised
+from benchmarks.judging import DatasetImages, Judge, finite, summarised
 from benchmarks.pictures import contact_sheet, plot
 from benchmarks.rounds import Entry
 from layer_atlas.store.manifest import versions
@@ -166,13 +166,13 @@ def gather_facts(
     argv: Sequence[str],
     settings: dict[str, Any],
     device: torch.device,
-    photographs: Photographs | None,
+    dataset_images: DatasetImages | None,
 ) -> dict[str, Any]:
     """When, where, of what and how this was measured."""
-    seen = photographs and {
-        "count": len(photographs.pixels),
-        "unreadable": photographs.unreadable,
-        "high_frequency_share": photographs.high_frequency_share,
+    seen = dataset_images and {
+        "count": len(dataset_images.pixels),
+        "unreadable": dataset_images.unreadable,
+        "high_frequency_share": dataset_images.high_frequency_share,
     }
     return {
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

@@ -105,10 +105,10 @@ def _page(size: tuple[int, int]) -> Iterator[Page]:
 def first_view(index: Path, address: str, size: tuple[int, int]) -> FirstView:
     """Open a grid in a window of so many pixels."""
     with _page(size) as page:
-        film = _Film(page)
+        animation = _Film(page)
         page.goto(index.resolve().as_uri() + address)
         page.wait_for_timeout(3000)
-        frames = film.end(size)
+        frames = animation.end(size)
         begun, grid = page.evaluate("performance.timeOrigin") / 1000, page.evaluate(_GEOMETRY)
     full = (frame.at for frame in frames if not any(_blank_tiles(frame, grid)))
     last = frames[-1].pixels
@@ -122,7 +122,7 @@ def scroll(index: Path, address: str, size: tuple[int, int]) -> Scrolled:
         page.goto(index.resolve().as_uri() + address)
         while not page.evaluate(_IS_VIEWED):
             page.wait_for_timeout(5)
-        film = _Film(page)
+        animation = _Film(page)
         page.mouse.move(size[0] / 2, size[1] / 2)
         begun = time.monotonic()
         while not page.evaluate("scrollY + innerHeight >= document.body.scrollHeight - 2"):
@@ -130,7 +130,7 @@ def scroll(index: Path, address: str, size: tuple[int, int]) -> Scrolled:
             page.wait_for_timeout(25)
         seconds = time.monotonic() - begun
         page.wait_for_timeout(1000)
-        frames = film.end(size)
+        frames = animation.end(size)
         return Scrolled(seconds, len(frames), _longest_blank(frames, page.evaluate(_GEOMETRY)))
 
 

@@ -30,7 +30,7 @@ from layer_atlas.visualization import rng
 from layer_atlas.visualization.objectives.base import picked
 from layer_atlas.visualization.optimization.cuda_graphs import capture
 from layer_atlas.visualization.optimization.loop import Jobs
-from layer_atlas.visualization.optimization.renderer import Workbench
+from layer_atlas.visualization.optimization.renderer import Renderer
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ _FLOOR_SECONDS, _FLOOR_CALLS = 0.1, 5
 
 
 @dataclass(frozen=True)
-class Case:
+class FailedTask:
     """What all systems get alike: a network, one of its layers, an image size, a device."""
 
     network: Network
@@ -163,7 +163,7 @@ class Floor:
     label = "floor"
     steps = 1
 
-    def __init__(self, case: Case, recipe: Recipe, batch: int) -> None:
+    def __init__(self, case: FailedTask, recipe: Recipe, batch: int) -> None:
         self.device, self.batch = case.device, batch
         with pytorch_defaults():
             self._bare = _bare_step(case, recipe, batch)
@@ -191,7 +191,7 @@ class Floor:
             self.step()
 
 
-def _bare_step(case: Case, recipe: Recipe, batch: int) -> Callable[[], Tensor]:
+def _bare_step(case: FailedTask, recipe: Recipe, batch: int) -> Callable[[], Tensor]:
     dtype = DTYPES[recipe.precision]
     module = converted(case.network.fresh(), case.device, dtype, channels_last=True)
     size = (case.image_size, case.image_size)
@@ -223,12 +223,12 @@ class Ours:
     """This project under one quality preset."""
 
     def __init__(
-        self, bench: Workbench, plan: ModelPlan, case: Case, preset: str, batch: int
+        self, renderer: Renderer, plan: ModelPlan, case: FailedTask, preset: str, batch: int
     ) -> None:
         self.label, self.batch = f"ours {preset}", batch
         self.plan, self.case = plan, case
         self.steps = plan.recipe.optimizer.steps
-        self.bench = bench.layer(case.info)
+        self.renderer = renderer.layer(case.info)
         self.floor: Floor | None = None
 
     def warm_up(self) -> None:
@@ -241,20 +241,20 @@ class Ours:
         keys = self._job_keys(unit)
         words, target = rng.keys(keys, device), torch.tensor(unit.channels, device=device)
         before = self.floor and self.floor.milliseconds()
-        _, ascent = timed(lambda: to_bytes(self._ascend(words, target)), device)
+        _, optimized = timed(lambda: to_bytes(self._ascend(words, target)), device)
         after = self.floor and self.floor.milliseconds()
-        arrays, whole = timed(lambda: self.bench.make(keys, unit.channels), device)
+        arrays, whole = timed(lambda: self.renderer.make(keys, unit.channels), device)
         timings = {
-            "seconds_per_channel": ascent / self.batch,
+            "seconds_per_channel": optimized / self.batch,
             "seconds_per_channel_with_statistics": whole / self.batch,
         }
         if before and after:
-            step = ascent / self.batch / self.steps * 1000
+            step = optimized / self.batch / self.steps * 1000
             timings["step_over_floor"] = step / ((before + after) / 2)
         return Made(torch.from_numpy(arrays["image"][: unit.wanted]), timings)
 
     def _ascend(self, keys: Tensor, targets: Tensor) -> Tensor:
-        return self.bench.climber.ascend(Jobs(keys, targets), lambda step: None).images
+        return self.renderer.loop.optimize(Jobs(keys, targets), lambda step: None).images
 
     def _job_keys(self, unit: Unit) -> list[str]:
         plan, layer = self.plan, self.case.info.name
@@ -282,7 +282,7 @@ class _FromImageNet(nn.Module):
         return self.network(images * self.scale + self.shift)
 
 
-def _as_others_take_it(case: Case) -> tuple[nn.Module, str]:
+def _as_others_take_it(case: FailedTask) -> tuple[nn.Module, str]:
     """A network of their own on the device, and the name of the layer in it."""
     module = copy.deepcopy(case.network.module).float().to(case.device)
     if (case.network.mean, case.network.std) == (IMAGENET_MEAN, IMAGENET_STD):
@@ -309,7 +309,7 @@ class Lucent:
     label = "lucent"
     batch = 1
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: FailedTask) -> None:
         from lucent.optvis import param, render
 
         self.param, self.render, self.case = param, render, case
@@ -347,7 +347,7 @@ class Lucent:
 class TorchDreams:
     """torch-dreams in its batched mode."""
 
-    def __init__(self, case: Case, batch: int) -> None:
+    def __init__(self, case: FailedTask, batch: int) -> None:
         from torch_dreams import Dreamer
 
         self.label, self.batch, self.case = f"torch-dreams B={batch}", batch, case

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from toys import composed, fail, fill_store, make_plan
 
-from layer_atlas.atlas.child_process import Died, run_apart
+from layer_atlas.atlas.child_process import ProcessDied, run_apart
 from layer_atlas.atlas.gather import LayerView, layer_views
 from layer_atlas.config.config import CollateSettings
 from layer_atlas.errors import StorageError, UserError
 from layer_atlas.presentation.montages.collate import collate_here, content_of, paint
-from layer_atlas.presentation.montages.summary import is_current, read_brief
+from layer_atlas.presentation.montages.summary import is_current, read_summary
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import write_manifest
 
@@ -36,10 +36,10 @@ def atlas_is_made_again(folder: OutputFolder, **changes: object) -> bool:
 
 
 def test_what_is_up_to_date_stays(collated: OutputFolder) -> None:
-    brief = read_brief(collated)
-    assert brief is not None
-    assert {word: n for word, n in brief.counts.items() if n} == {"ok": 1, "dead": 1}
-    assert brief.pictures == ("montages/toy/block.conv.png",)
+    summary = read_summary(collated)
+    assert summary is not None
+    assert {word: n for word, n in summary.counts.items() if n} == {"ok": 1, "dead": 1}
+    assert summary.pictures == ("montages/toy/block.conv.png",)
     assert not atlas_is_made_again(collated)
 
 
@@ -52,8 +52,8 @@ def shorter(path: Path) -> None:
     [
         lambda folder: folder.atlas.unlink(),
         lambda folder: shorter(folder.atlas),
-        lambda folder: folder.brief.unlink(),
-        lambda folder: folder.brief.write_text("{}"),
+        lambda folder: folder.summary.unlink(),
+        lambda folder: folder.summary.write_text("{}"),
         lambda folder: folder.montage("toy", "block.conv").unlink(),
         lambda folder: next(folder.store.rglob("*.h5")).unlink(),
     ],
@@ -72,7 +72,7 @@ def test_other_settings_make_another_atlas(collated: OutputFolder) -> None:
 def test_an_atlas_that_met_a_corrupt_shard_is_made_again(collated: OutputFolder) -> None:
     path = next(collated.store.rglob("*.h5"))
     shorter(path)
-    collated.brief.unlink()
+    collated.summary.unlink()
     collate_here(collated, CollateSettings())
     fill_store(collated, PLAN, {1: "dead"})
     assert atlas_is_made_again(collated)
@@ -99,7 +99,7 @@ def test_a_child_that_dies_is_told_by_its_signal(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "atlas.h5")
     folder = OutputFolder(tmp_path)
     write_manifest(folder, composed(), PLAN, ["cpu"])
-    with pytest.raises(Died, match="SIGALRM"):
+    with pytest.raises(ProcessDied, match="SIGALRM"):
         run_apart("compare-here", str(tmp_path), "1")
 
 

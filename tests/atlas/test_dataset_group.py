@@ -19,8 +19,8 @@ from layer_atlas.config.datasets import VanillaSaliency
 from layer_atlas.datasets.evidence import agreement, make_reference, percentile
 from layer_atlas.datasets.jpegs import as_jpeg, joined
 from layer_atlas.datasets.listing import Listing
-from layer_atlas.datasets.statistics_files import merge_study, read_findings, write_arrays
-from layer_atlas.datasets.tasks import Study, blocks_of, examples_of_layer, studies_of
+from layer_atlas.datasets.statistics_files import merge_statistics, read_evidence, write_arrays
+from layer_atlas.datasets.tasks import LayerStatistics, all_statistics, blocks_of, examples_of_layer
 from layer_atlas.plan.jobs import STATUS, LayerInfo
 from layer_atlas.plan.plan import Plan
 from layer_atlas.store.folder import OutputFolder
@@ -57,19 +57,21 @@ def fill(
     folder: OutputFolder, plan: Plan, change: Callable[[Any], Any] = lambda mean: mean
 ) -> None:
     """Commit studies and examples of all layers."""
-    assert plan.study is not None
+    assert plan.dataset_plan is not None
     (model,) = plan.models
-    listing = Listing(folder.listing(plan.study.listing))
-    for layer, study in zip(model.layers, studies_of(model, plan.study), strict=True):
+    listing = Listing(folder.listing(plan.dataset_plan.listing))
+    for layer, dataset_stats in zip(
+        model.layers, all_statistics(model, plan.dataset_plan), strict=True
+    ):
         boxes = np.tile([[1, 2, 9, 8]], (positions(layer.info), 1))
         name = layer.info.name
-        fill_study(folder, study, change(responses(name)), places(name), boxes)
-        assert merge_study(folder, study, blocks_of((study,), listing)) == []
-        for task in examples_of_layer(study, layer, plan.shard_size):
-            write_arrays(folder, task.products[0], examples(study, task.channels))
+        fill_study(folder, dataset_stats, change(responses(name)), places(name), boxes)
+        assert merge_statistics(folder, dataset_stats, blocks_of((dataset_stats,), listing)) == []
+        for task in examples_of_layer(dataset_stats, layer, plan.shard_size):
+            write_arrays(folder, task.products[0], examples(dataset_stats, task.channels))
 
 
-def examples(study: Study, channels: tuple[int, ...]) -> dict[str, NDArray[Any]]:
+def examples(dataset_stats: LayerStatistics, channels: tuple[int, ...]) -> dict[str, NDArray[Any]]:
     """Pictures whose every pixel, and number, tells channel and rank."""
     told = 10 * np.asarray(channels)[:, None] + np.arange(SHOWN)
     index = np.concatenate([told.ravel(), told.ravel() + 90])
@@ -90,8 +92,8 @@ def make_photographed(
 ) -> Plan:
     infos = [LAYERS[name] for name in layers or LAYERS]
     plan = make_plan(*infos, channels=CHANNELS, seeds=seeds)
-    mapped = VanillaSaliency(photographs=1)
-    return replace(plan, study=make_listing(folder, NAMES, saliency=mapped, **changes))
+    mapped = VanillaSaliency(dataset_images=1)
+    return replace(plan, dataset_plan=make_listing(folder, NAMES, saliency=mapped, **changes))
 
 
 def collated(folder: OutputFolder, plan: Plan) -> list[LayerView]:
@@ -241,8 +243,8 @@ def test_evidence_is_that_of_every_seed(folder: OutputFolder) -> None:
     fill_store(folder, plan)
     fill(folder, plan)
     (view,) = collated(folder, plan)
-    assert view.study is not None
-    found = read_findings(folder, view.study).study
+    assert view.dataset_stats is not None
+    found = read_evidence(folder, view.dataset_stats).stats
     reference = make_reference(found.rows)
     with h5py.File(folder.atlas) as file:
         layer = file["toy/conv"]
@@ -305,8 +307,8 @@ def test_a_corrupt_study_is_reported_and_its_atlas_is_not_current(folder: Output
     fill_store(folder, plan)
     fill(folder, plan)
     (view,) = layer_views(folder, plan)
-    assert view.study is not None
-    path = folder.product(view.study.product)
+    assert view.dataset_stats is not None
+    path = folder.product(view.dataset_stats.product)
     path.write_bytes(path.read_bytes()[:-1])
     (view,) = collated(folder, plan)
     assert view.corrupt == [path]

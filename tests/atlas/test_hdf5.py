@@ -18,7 +18,7 @@ from layer_atlas.config.records import plain
 from layer_atlas.errors import StorageError
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.plan.plan import Plan
-from layer_atlas.plan.targets import Targets
+from layer_atlas.plan.targets import TargetSpace
 from layer_atlas.store.folder import OutputFolder
 
 LAYER = "layer3.0.conv1"
@@ -249,7 +249,7 @@ WHOLE = replace(
     make_recipe(image_size=(16, 24)), objective=InterpolationObjective(images=3), snapshots=5
 )
 ALL_AXES = make_plan(
-    layer_info("a", 6), seeds=(0, 1), channels=(8, 20), recipe=WHOLE, targets=Targets((6, 6)),
+    layer_info("a", 6), seeds=(0, 1), channels=(8, 20), recipe=WHOLE, targets=TargetSpace((6, 6)),
     colours=5,
 )  # fmt: skip
 
@@ -291,7 +291,7 @@ def test_variants_steps_and_parts_are_found_by_what_they_are_called(all_axes: Pa
 def test_classes_are_found_by_their_names(folder: OutputFolder) -> None:
     names = ("owl", "Zürich", "cab", "tench", "a", "b")
     recipe = replace(make_recipe(), objective=LogitObjective())
-    plan = make_plan(channels=(1, 3), recipe=recipe, targets=Targets((6,), names))
+    plan = make_plan(channels=(1, 3), recipe=recipe, targets=TargetSpace((6,), names))
     fill_store(folder, plan)
     collated(folder, plan)
     with xarray.open_dataset(folder.atlas, engine="h5netcdf", group="toy/block.conv") as data:

@@ -14,14 +14,14 @@ from layer_atlas.datasets.evidence import (
     percentile,
     selectivity,
 )
-from layer_atlas.datasets.statistics import LayerStudy, merge, summarise
+from layer_atlas.datasets.statistics import DatasetStats, merge, summarise
 from layer_atlas.plan.jobs import STATUS
 
 N, K = 200, 12
 Array = NDArray[Any]
 
 
-def photographs(seed: int = 0) -> Array:
+def dataset_images(seed: int = 0) -> Array:
     return np.exp(np.random.default_rng(seed).normal(size=(N, K))).astype(np.float32)
 
 
@@ -47,8 +47,8 @@ def by_definition(photos: Array, responses: Array, channels: Array) -> tuple[Arr
 
 
 def test_it_is_what_it_is_defined_as() -> None:
-    photos, channels = photographs(), np.tile(np.arange(K), 12)
-    responses = photographs(1)[: len(channels)]
+    photos, channels = dataset_images(), np.tile(np.arange(K), 12)
+    responses = dataset_images(1)[: len(channels)]
     wanted = by_definition(photos, responses, channels)
     got = agreement(make_reference(photos), responses, channels)
     np.testing.assert_allclose(got[0], wanted[0], rtol=1e-12, atol=1e-12)
@@ -56,14 +56,14 @@ def test_it_is_what_it_is_defined_as() -> None:
 
 
 def test_a_channels_own_photographs_agree_and_rank_first() -> None:
-    photos = photographs()
+    photos = dataset_images()
     agrees, rank = agreement(make_reference(photos), strongest_together(photos), np.arange(K))
     assert (agrees > 0.9999).all()
     assert rank.tolist() == [1] * K
 
 
 def test_the_photographs_of_another_channel_rank_behind_it() -> None:
-    photos = photographs()
+    photos = dataset_images()
     other = np.roll(np.arange(K), 1)
     agrees, rank = agreement(make_reference(photos), strongest_together(photos), other)
     assert (agrees < 0.9).all()
@@ -81,8 +81,8 @@ def test_channels_that_share_their_photographs_share_the_first_rank() -> None:
 
 
 def test_the_target_channel_does_not_count() -> None:
-    photos, channels = photographs(), np.arange(K)
-    responses = photographs(1)[:K]
+    photos, channels = dataset_images(), np.arange(K)
+    responses = dataset_images(1)[:K]
     reference = make_reference(photos)
     shouted = responses.copy()
     shouted[channels, channels] = 1e4
@@ -92,8 +92,8 @@ def test_the_target_channel_does_not_count() -> None:
 
 
 def test_a_channel_that_never_varies_does_no_harm() -> None:
-    photos, channels = photographs(), np.arange(K)
-    responses = photographs(1)[:K]
+    photos, channels = dataset_images(), np.arange(K)
+    responses = dataset_images(1)[:K]
     dull = np.concatenate([photos, np.full((N, 1), 0.1, np.float32)], axis=1)
     moved = np.concatenate([responses, np.full((K, 1), 5.0, np.float32)], axis=1)
     plain, _ = agreement(make_reference(photos), responses, channels)
@@ -108,24 +108,24 @@ def test_a_channel_that_never_varies_does_no_harm() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_an_image_that_is_not_finite_comes_last(value: float) -> None:
-    responses = photographs(1)[:2]
+    responses = dataset_images(1)[:2]
     responses[1] = value
-    alone = agreement(make_reference(photographs()), responses[:1], np.asarray([3]))
-    agrees, rank = agreement(make_reference(photographs()), responses, np.asarray([3, 3]))
+    alone = agreement(make_reference(dataset_images()), responses[:1], np.asarray([3]))
+    agrees, rank = agreement(make_reference(dataset_images()), responses, np.asarray([3, 3]))
     assert np.isnan(agrees[1])
     assert rank[1] > K
     assert (agrees[0], rank[0]) == (alone[0][0], alone[1][0])
 
 
 def test_a_layer_of_one_channel_has_nothing_to_agree_with() -> None:
-    photos = photographs()[:, :1]
+    photos = dataset_images()[:, :1]
     agrees, rank = agreement(make_reference(photos), photos[:3], np.zeros(3, int))
     assert (agrees.tolist(), rank.tolist()) == ([0.0] * 3, [1] * 3)
 
 
 def test_fewer_photographs_than_stand_for_a_channel_are_refused() -> None:
     with pytest.raises(ValueError, match="9 photographs"):
-        make_reference(photographs()[:8])
+        make_reference(dataset_images()[:8])
 
 
 def test_batch_mates_do_not_matter() -> None:
@@ -146,7 +146,7 @@ def test_batch_mates_do_not_matter() -> None:
 # --- percentile ----------------------------------------------------------------------------------
 
 
-def studied(responses: list[float], kept: list[bool] | None = None) -> LayerStudy:
+def studied(responses: list[float], kept: list[bool] | None = None) -> DatasetStats:
     """A study of a layer whose two channels answer alike, the second with twice as much."""
     mean = np.asarray(responses, np.float32)[:, None] * np.asarray([1, 2], np.float32)
     n = len(responses)
@@ -155,21 +155,21 @@ def studied(responses: list[float], kept: list[bool] | None = None) -> LayerStud
     return merge([summarise(mean, mean, place, np.ones(n, bool), 0, keep, 1, 1)])
 
 
-def placed(study: LayerStudy, *activations: float, channel: int = 0) -> list[float]:
+def placed(dataset_stats: DatasetStats, *activations: float, channel: int = 0) -> list[float]:
     values = np.asarray(activations, np.float32)
-    return percentile(study, values, np.full(len(values), channel)).tolist()  # type: ignore[no-any-return]
+    return percentile(dataset_stats, values, np.full(len(values), channel)).tolist()  # type: ignore[no-any-return]
 
 
 def test_percentile_counts_photographs_below_and_half_of_the_equal_ones() -> None:
-    study = studied([0, 0, 1, 2])
-    assert placed(study, -1, 0, 0.5, 1, 1.5, 2, 2.5) == [0, 25, 50, 62.5, 75, 87.5, 100]
-    assert placed(study, 2, 2.5, 4, 5, channel=1) == [62.5, 75, 87.5, 100]
+    dataset_stats = studied([0, 0, 1, 2])
+    assert placed(dataset_stats, -1, 0, 0.5, 1, 1.5, 2, 2.5) == [0, 25, 50, 62.5, 75, 87.5, 100]
+    assert placed(dataset_stats, 2, 2.5, 4, 5, channel=1) == [62.5, 75, 87.5, 100]
 
 
 def test_only_an_image_above_every_photograph_of_the_dataset_reaches_100() -> None:
     # The kept photographs end at 1, the dataset at 9.
-    study = studied([0, 1, 9], [True, True, False])
-    below, level, above = placed(study, 5, 9, 9.5)
+    dataset_stats = studied([0, 1, 9], [True, True, False])
+    below, level, above = placed(dataset_stats, 5, 9, 9.5)
     assert below == level == pytest.approx(100 * 2.5 / 3)
     assert above == 100
     ladder = np.arange(1024, dtype=np.float32)[:, None]

@@ -19,7 +19,7 @@ from torchvision.io import ImageReadMode, decode_gif, decode_jpeg, decode_png
 
 from layer_atlas.datasets.listing import Entry
 from layer_atlas.datasets.pictures import picture_size, read_picture
-from layer_atlas.datasets.sources import FolderPhotographs
+from layer_atlas.datasets.sources import FolderImages
 from layer_atlas.datasets.views import read_view
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
@@ -72,7 +72,7 @@ def seen(tmp_path: Path, data: bytes, name: str = "a.png") -> Pixels:
     """The pixels (H, W, 3) that both a dataset and a photograph or mask of this file give."""
     path = tmp_path / name
     path.write_bytes(data)
-    view = read_view(FolderPhotographs(tmp_path), 0, Entry(name, len(data)), SIDE)
+    view = read_view(FolderImages(tmp_path), 0, Entry(name, len(data)), SIDE)
     assert view.pixels is not None, view.reason
     picture = read_picture(path, 3, (SIDE, SIDE))[0].permute(1, 2, 0).numpy()
     given = np.round(picture * 255).astype(np.int64)
@@ -227,7 +227,7 @@ def test_the_size_is_that_of_the_upright_picture(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(saved(tall, "JPEG", exif=exif))
     assert picture_size(tmp_path / "a.jpg") == (600, 300)
     entry = Entry("a.jpg", (tmp_path / "a.jpg").stat().st_size)
-    view = read_view(FolderPhotographs(tmp_path), 0, entry, SIDE)
+    view = read_view(FolderImages(tmp_path), 0, entry, SIDE)
     assert (view.width, view.height) == (300, 600)
     # It is decoded at a fraction of its size, and only its middle is cut out.
     upright = tall.transpose(Image.Transpose.ROTATE_270).crop((0, 150, 300, 450))

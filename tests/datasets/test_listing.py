@@ -38,11 +38,11 @@ def test_odd_names_come_back(tmp_path: Path) -> None:
 
 def test_path_and_size_decide_the_digest(tmp_path: Path) -> None:
     digests = set()
-    for number, photographs in enumerate(
+    for number, dataset_images in enumerate(
         [[("a", 1)], [("a", 2)], [("b", 1)], [("a", 1), ("b", 1)]]
     ):
         path = tmp_path / str(number)
-        write_listing([Entry(*entry) for entry in photographs], path)
+        write_listing([Entry(*entry) for entry in dataset_images], path)
         digests.add(Listing(path).digest)
     assert len(digests) == 4
 

@@ -20,17 +20,17 @@ from layer_atlas.config.optimizers import Adam
 from layer_atlas.config.parameterizations import Fourier, Pixel
 from layer_atlas.config.recipe import Recipe, Transforms
 from layer_atlas.datasets.evidence import agreement, make_reference, percentile, selectivity
-from layer_atlas.datasets.statistics import LayerStudy, merge, summarise
+from layer_atlas.datasets.statistics import DatasetStats, merge, summarise
 from layer_atlas.models.colours import from_bytes
 from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.load import load_network
 from layer_atlas.plan.jobs import STATUS
-from layer_atlas.visualization.optimization.renderer import LayerBench, Workbench
+from layer_atlas.visualization.optimization.renderer import LayerRenderer, Renderer
 from tests.models.test_real_network import SHARED, WEIGHTS
 
 SIZE, LAYER, BLOCK, K = 96, "features.12", 50, 512
 CHANNELS = np.arange(0, K, 32)
-PHOTOGRAPHS = sorted((SHARED / "images" / "natural").glob("*.jpg"))
+DATASET_IMAGES = sorted((SHARED / "images" / "natural").glob("*.jpg"))
 STANDARD = Recipe(
     objective=ChannelObjective(),
     parameterization=Fourier(),
@@ -41,42 +41,42 @@ STANDARD = Recipe(
 )
 
 pytestmark = pytest.mark.skipif(
-    not WEIGHTS.exists() or len(PHOTOGRAPHS) < 100,
+    not WEIGHTS.exists() or len(DATASET_IMAGES) < 100,
     reason=f"no weights at {WEIGHTS} or no photographs beside them",
 )
 
 
 @dataclass(frozen=True)
-class Case:
+class FailedTask:
     """Images of 16 channels, what the layer answers to them, and what it answers to photographs."""
 
-    study: LayerStudy
+    dataset_stats: DatasetStats
     made: dict[str, NDArray[Any]]
 
     def agreement(self, turn: int = 0) -> tuple[NDArray[Any], NDArray[Any]]:
         """Of each image with its own channel, or with that of an image `turn` places on."""
         channels = np.roll(CHANNELS, turn)
-        return agreement(make_reference(self.study.rows), self.made["response"], channels)
+        return agreement(make_reference(self.dataset_stats.rows), self.made["response"], channels)
 
     def with_others(self) -> float:
         """Mean agreement of the images with the channels of all the other images."""
         return float(np.mean([self.agreement(turn)[0] for turn in range(1, len(CHANNELS))]))
 
 
-def bench(weights: str, recipe: Recipe = STANDARD) -> LayerBench:
+def renderer(weights: str, recipe: Recipe = STANDARD) -> LayerRenderer:
     network = load_network(ModelConfig("squeezenet1_1", weights=weights))
     layers = describe_layers(network.module, network.example((SIZE, SIZE)))
     info = next(layer for layer in layers if layer.name == LAYER)
-    return Workbench(network, recipe, torch.device("cpu")).layer(info)
+    return Renderer(network, recipe, torch.device("cpu")).layer(info)
 
 
-def photographs() -> NDArray[np.uint8]:
-    pictures = (Image.open(path).convert("RGB").resize((SIZE, SIZE)) for path in PHOTOGRAPHS)
+def dataset_images() -> NDArray[np.uint8]:
+    pictures = (Image.open(path).convert("RGB").resize((SIZE, SIZE)) for path in DATASET_IMAGES)
     return np.stack([np.asarray(picture) for picture in pictures])
 
 
 @torch.no_grad()
-def studied(layer: LayerBench, pixels: NDArray[np.uint8]) -> LayerStudy:
+def studied(layer: LayerRenderer, pixels: NDArray[np.uint8]) -> DatasetStats:
     blocks = []
     for first in range(0, len(pixels), BLOCK):
         responses = layer.exact(from_bytes(torch.from_numpy(pixels[first : first + BLOCK])))[0]
@@ -88,19 +88,19 @@ def studied(layer: LayerBench, pixels: NDArray[np.uint8]) -> LayerStudy:
     return merge(blocks)
 
 
-def made(layer: LayerBench) -> dict[str, NDArray[Any]]:
+def made(layer: LayerRenderer) -> dict[str, NDArray[Any]]:
     keys = [hashlib.sha256(str(channel).encode()).hexdigest() for channel in CHANNELS]
     return layer.make(keys, CHANNELS.tolist())
 
 
 @pytest.fixture(scope="module")
-def trained() -> Case:
-    layer = bench(str(WEIGHTS))
-    return Case(studied(layer, photographs()), made(layer))
+def trained() -> FailedTask:
+    layer = renderer(str(WEIGHTS))
+    return FailedTask(studied(layer, dataset_images()), made(layer))
 
 
 def test_images_agree_with_the_photographs_of_their_own_channel_and_hardly_with_others(
-    trained: Case,
+    trained: FailedTask,
 ) -> None:
     agrees, rank = trained.agreement()
     shuffled = np.abs([trained.agreement(turn)[0] for turn in range(1, len(CHANNELS))])
@@ -112,44 +112,44 @@ def test_images_agree_with_the_photographs_of_their_own_channel_and_hardly_with_
 
 
 def test_made_images_excite_their_channel_more_than_photographs_do_and_others_little(
-    trained: Case,
+    trained: FailedTask,
 ) -> None:
-    place = percentile(trained.study, trained.made["activation"], CHANNELS)
+    place = percentile(trained.dataset_stats, trained.made["activation"], CHANNELS)
     assert np.median(place) == 100
     assert place.min() > 95
     assert selectivity(trained.made["response"], CHANNELS).mean() > 0.8
-    strongest = trained.study.top.score[CHANNELS, 0]
-    assert (percentile(trained.study, strongest, CHANNELS) < 100).all()
-    quartiles = trained.study.quantiles([0.25, 0.75])[:, CHANNELS].astype(np.float32)
+    strongest = trained.dataset_stats.top.score[CHANNELS, 0]
+    assert (percentile(trained.dataset_stats, strongest, CHANNELS) < 100).all()
+    quartiles = trained.dataset_stats.quantiles([0.25, 0.75])[:, CHANNELS].astype(np.float32)
     live = quartiles[0] > 0
-    assert np.allclose(percentile(trained.study, quartiles[0], CHANNELS)[live], 25, atol=1)
-    assert np.allclose(percentile(trained.study, quartiles[1], CHANNELS)[live], 75, atol=1)
+    assert np.allclose(percentile(trained.dataset_stats, quartiles[0], CHANNELS)[live], 25, atol=1)
+    assert np.allclose(percentile(trained.dataset_stats, quartiles[1], CHANNELS)[live], 75, atol=1)
 
 
-def test_noise_agrees_with_no_channel(trained: Case) -> None:
+def test_noise_agrees_with_no_channel(trained: FailedTask) -> None:
     shape = (len(CHANNELS), SIZE, SIZE, 3)
     noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    measured = bench(str(WEIGHTS)).measure(noise, CHANNELS.tolist())
-    agrees, rank = Case(trained.study, measured).agreement()
+    measured = renderer(str(WEIGHTS)).measure(noise, CHANNELS.tolist())
+    agrees, rank = FailedTask(trained.dataset_stats, measured).agreement()
     assert np.abs(agrees).mean() < 0.2
     assert np.median(rank) > 0.25 * K
 
 
 def test_agreement_does_not_find_out_fine_grained_images_but_their_high_frequencies_do(
-    trained: Case,
+    trained: FailedTask,
 ) -> None:
     free = Recipe(**{**vars(STANDARD), "parameterization": Pixel(), "transforms": STILL})
-    grainy = Case(trained.study, made(bench(str(WEIGHTS), free)))
+    grainy = FailedTask(trained.dataset_stats, made(renderer(str(WEIGHTS), free)))
     assert grainy.agreement()[0].mean() > 0.3
     assert grainy.made["high_frequency"].mean() > 0.5
     assert trained.made["high_frequency"].mean() < 0.2
 
 
 def test_agreement_is_high_in_a_random_network_too_but_there_it_is_so_with_any_channel(
-    trained: Case,
+    trained: FailedTask,
 ) -> None:
-    layer = bench("none")
-    random = Case(studied(layer, photographs()), made(layer))
+    layer = renderer("none")
+    random = FailedTask(studied(layer, dataset_images()), made(layer))
     assert random.agreement()[0].mean() > 0.5
     assert random.with_others() > 0.5 * random.agreement()[0].mean()
     assert trained.with_others() < 0.5 * trained.agreement()[0].mean()

@@ -11,7 +11,7 @@ from PIL import Image
 
 from layer_atlas.config.datasets import FolderDataset, TorchvisionDataset
 from layer_atlas.datasets.listing import Entry
-from layer_atlas.datasets.sources import FolderPhotographs, open_dataset
+from layer_atlas.datasets.sources import FolderImages, open_dataset
 from layer_atlas.errors import UserError
 
 
@@ -24,7 +24,7 @@ def picture(path: Path, size: tuple[int, int] = (20, 16), seed: int = 0) -> Path
 
 
 def listed(root: Path) -> list[str]:
-    return [entry.path for entry in FolderPhotographs(root).entries()]
+    return [entry.path for entry in FolderImages(root).entries()]
 
 
 # --- folders -------------------------------------------------------------------------------------
@@ -38,7 +38,7 @@ def test_images_are_found_at_any_nesting_in_order_of_names(tmp_path: Path) -> No
     (tmp_path / "jpg").write_text("no suffix")
     expected = ["Z.JpEg", "a.webp", "b/10.jpg", "b/2.PNG", "b.png", "c/d/e/f.jpg"]
     assert listed(tmp_path) == expected
-    sizes = [entry.size for entry in FolderPhotographs(tmp_path).entries()]
+    sizes = [entry.size for entry in FolderImages(tmp_path).entries()]
     assert sizes == [(tmp_path / name).stat().st_size for name in expected]
 
 
@@ -76,7 +76,7 @@ def test_folders_pipes_and_broken_links_named_like_images(tmp_path: Path) -> Non
     picture(tmp_path / "folder.jpg" / "in.png")
     (tmp_path / "broken.jpg").symlink_to(tmp_path / "nowhere")
     os.mkfifo(tmp_path / "pipe.jpg")
-    entries = list(FolderPhotographs(tmp_path).entries())
+    entries = list(FolderImages(tmp_path).entries())
     assert [entry.path for entry in entries] == ["broken.jpg", "folder.jpg/in.png"]
     assert entries[0].size == 0
 
@@ -90,12 +90,12 @@ def test_odd_names_are_listed(tmp_path: Path) -> None:
 
 def test_a_changed_file_does_not_pass_for_the_listed_one(tmp_path: Path) -> None:
     picture(tmp_path / "1.png")
-    photographs = FolderPhotographs(tmp_path)
-    (entry,) = photographs.entries()
-    photographs.image(0, entry).close()
+    dataset_images = FolderImages(tmp_path)
+    (entry,) = dataset_images.entries()
+    dataset_images.image(0, entry).close()
     picture(tmp_path / "1.png", (40, 40))
     with pytest.raises(OSError, match="when it was listed"):
-        photographs.image(0, entry)
+        dataset_images.image(0, entry)
 
 
 def test_mistakes_with_folders(tmp_path: Path) -> None:
@@ -134,11 +134,11 @@ def test_an_unreadable_folder_is_a_mistake_and_not_an_empty_one(
 
 def test_images_of_a_torchvision_dataset() -> None:
     args = {"size": 3, "image_size": [3, 8, 6]}
-    photographs = open_dataset(TorchvisionDataset(dataset="FakeData", args=args))
-    entries = list(photographs.entries())
+    dataset_images = open_dataset(TorchvisionDataset(dataset="FakeData", args=args))
+    entries = list(dataset_images.entries())
     title = "FakeData(image_size=[3, 8, 6], size=3)"
     assert entries == [Entry(f"{title}[{i}]", 0) for i in range(3)]
-    images = [np.asarray(photographs.image(i, entry)) for i, entry in enumerate(entries)]
+    images = [np.asarray(dataset_images.image(i, entry)) for i, entry in enumerate(entries)]
     assert images[0].shape == (8, 6, 3)
     assert (images[0] != images[1]).any()
 
@@ -146,12 +146,12 @@ def test_images_of_a_torchvision_dataset() -> None:
 def test_folders_of_classes(tmp_path: Path) -> None:
     file = picture(tmp_path / "cat" / "1.png")
     settings = TorchvisionDataset(dataset="ImageFolder", args={"root": str(tmp_path)})
-    photographs = open_dataset(settings)
-    (entry,) = photographs.entries()
+    dataset_images = open_dataset(settings)
+    (entry,) = dataset_images.entries()
     assert entry == Entry("cat/1.png", file.stat().st_size)
-    assert photographs.image(0, entry).size == (20, 16)
+    assert dataset_images.image(0, entry).size == (20, 16)
     with pytest.raises(OSError, match="the one that was listed"):
-        photographs.image(0, Entry("cat/2.png", entry.size))
+        dataset_images.image(0, Entry("cat/2.png", entry.size))
 
 
 def test_what_chooses_other_images_makes_another_listing(tmp_path: Path) -> None:

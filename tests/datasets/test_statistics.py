@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from layer_atlas.datasets.statistics import (
     QUANTILES,
-    LayerStudy,
+    DatasetStats,
     Ranking,
     merge,
     strongest,
@@ -24,7 +24,7 @@ UNREADABLE, NOT_FINITE = (0, 40, 41), (17, 90)
 COUNTED = np.asarray([i for i in range(N) if i not in UNREADABLE + NOT_FINITE])
 
 
-def photographs() -> dict[str, NDArray[Any]]:
+def dataset_images() -> dict[str, NDArray[Any]]:
     """Responses with many ties, some zeros of either sign, and images that do not count."""
     draw = np.random.default_rng(0)
     mean = np.round(draw.normal(size=(N, K)), 1).astype(np.float32)
@@ -38,17 +38,17 @@ def photographs() -> dict[str, NDArray[Any]]:
 
 
 def blocks(cuts: Sequence[int], top: int = TOP, **changes: Any) -> Iterator[dict[str, Any]]:
-    images = {**photographs(), "kept": np.arange(N) % 3 == 0, **changes}
+    images = {**dataset_images(), "kept": np.arange(N) % 3 == 0, **changes}
     edges = [0, *cuts, len(images["mean"])]
     for start, end in pairwise(edges):
         part = {name: array[start:end] for name, array in images.items()}
         yield summarise(**part, first=start, top=top, bottom=BOTTOM)
 
 
-def leaves(study: LayerStudy) -> dict[str, NDArray[Any]]:
+def leaves(dataset_stats: DatasetStats) -> dict[str, NDArray[Any]]:
     found: dict[str, NDArray[Any]] = {}
-    for field in fields(study):
-        value = getattr(study, field.name)
+    for field in fields(dataset_stats):
+        value = getattr(dataset_stats, field.name)
         if isinstance(value, Ranking):
             names = (part.name for part in fields(value))
             found |= {f"{field.name}.{name}": getattr(value, name) for name in names}
@@ -58,22 +58,30 @@ def leaves(study: LayerStudy) -> dict[str, NDArray[Any]]:
 
 
 def test_it_is_what_numpy_says() -> None:
-    images, study = photographs(), merge(blocks([]))
+    images, dataset_stats = dataset_images(), merge(blocks([]))
     seen = images["mean"][COUNTED]
-    assert study.count == len(COUNTED)
-    np.testing.assert_allclose(study.mean, seen.mean(axis=0, dtype=float), rtol=1e-12)
-    np.testing.assert_allclose(study.std, seen.std(axis=0, ddof=1, dtype=float), rtol=1e-12)
-    assert np.array_equal(study.min, seen.min(axis=0))
-    assert np.array_equal(study.max, seen.max(axis=0))
-    assert np.array_equal(study.responding, (images["peak"][COUNTED] > 0).sum(axis=0))
-    assert study.unreadable.tolist() == sorted(UNREADABLE + NOT_FINITE)
-    assert study.row_index.tolist() == [i for i in COUNTED if i % 3 == 0]
-    assert np.array_equal(study.rows, images["mean"][study.row_index])
+    assert dataset_stats.count == len(COUNTED)
+    np.testing.assert_allclose(dataset_stats.mean, seen.mean(axis=0, dtype=float), rtol=1e-12)
+    np.testing.assert_allclose(dataset_stats.std, seen.std(axis=0, ddof=1, dtype=float), rtol=1e-12)
+    assert np.array_equal(dataset_stats.min, seen.min(axis=0))
+    assert np.array_equal(dataset_stats.max, seen.max(axis=0))
+    assert np.array_equal(dataset_stats.responding, (images["peak"][COUNTED] > 0).sum(axis=0))
+    assert dataset_stats.unreadable.tolist() == sorted(UNREADABLE + NOT_FINITE)
+    assert dataset_stats.row_index.tolist() == [i for i in COUNTED if i % 3 == 0]
+    assert np.array_equal(dataset_stats.rows, images["mean"][dataset_stats.row_index])
 
 
 def test_the_strongest_and_weakest_are_told_with_score_and_place() -> None:
-    images, study, every = photographs(), merge(blocks([50])), merge(blocks([50], top=len(COUNTED)))
-    rankings = [(study.top, -1, TOP), (every.top, -1, len(COUNTED)), (study.bottom, 1, BOTTOM)]
+    images, dataset_stats, every = (
+        dataset_images(),
+        merge(blocks([50])),
+        merge(blocks([50], top=len(COUNTED))),
+    )
+    rankings = [
+        (dataset_stats.top, -1, TOP),
+        (every.top, -1, len(COUNTED)),
+        (dataset_stats.bottom, 1, BOTTOM),
+    ]
     for ranking, sign, most in rankings:
         for k in range(K):
             column = sign * images["mean"][:, k]
@@ -104,12 +112,12 @@ def test_the_same_blocks_give_the_same_bits() -> None:
 
 
 def test_fewer_images_than_wanted_leave_places_empty() -> None:
-    study = merge(blocks([100], top=N))
+    dataset_stats = merge(blocks([100], top=N))
     empty = N - len(COUNTED)
-    assert (study.top.index[:, -empty:] == -1).all()
-    assert (study.top.place[:, -empty:] == -1).all()
-    assert np.isnan(study.top.score[:, -empty:]).all()
-    assert np.isfinite(study.top.score[:, :-empty]).all()
+    assert (dataset_stats.top.index[:, -empty:] == -1).all()
+    assert (dataset_stats.top.place[:, -empty:] == -1).all()
+    assert np.isnan(dataset_stats.top.score[:, -empty:]).all()
+    assert np.isfinite(dataset_stats.top.score[:, :-empty]).all()
     assert merge(blocks([100], top=0)).top.index.shape == (K, 0)
 
 
@@ -117,11 +125,11 @@ def test_zeros_of_either_sign_are_equal() -> None:
     mean = np.tile(np.asarray([[0.0], [-0.0], [0.0], [-1.0]], np.float32), (1, K))
     images = {"mean": mean, "peak": mean, "place": np.zeros((4, K), np.int32)}
     flags = {"readable": np.ones(4, bool), "kept": np.ones(4, bool)}
-    study = merge(blocks([2], **images, **flags))
-    assert sorted(study.top.index[0, :3].tolist()) == [0, 1, 2]
-    assert study.top.index[0, 3] == study.bottom.index[0, 0] == 3
-    assert strongest(mean, 4)[0].tolist() == study.top.index[0, :4].tolist()
-    assert not np.signbit(study.rows[:3]).any()
+    dataset_stats = merge(blocks([2], **images, **flags))
+    assert sorted(dataset_stats.top.index[0, :3].tolist()) == [0, 1, 2]
+    assert dataset_stats.top.index[0, 3] == dataset_stats.bottom.index[0, 0] == 3
+    assert strongest(mean, 4)[0].tolist() == dataset_stats.top.index[0, :4].tolist()
+    assert not np.signbit(dataset_stats.rows[:3]).any()
 
 
 def test_of_equal_photographs_channels_do_not_all_get_the_same() -> None:
@@ -145,19 +153,21 @@ def test_of_equal_photographs_channels_do_not_all_get_the_same() -> None:
 def test_a_small_spread_about_a_large_mean_is_not_lost() -> None:
     steps = np.random.default_rng(1).integers(0, 4, (N, K)).astype(np.float32)
     mean = 1e7 + steps
-    study = merge(blocks([20, 100], mean=mean, peak=mean, readable=np.ones(N, bool)))
-    np.testing.assert_allclose(study.std, steps.std(axis=0, ddof=1, dtype=float), rtol=1e-9)
+    dataset_stats = merge(blocks([20, 100], mean=mean, peak=mean, readable=np.ones(N, bool)))
+    np.testing.assert_allclose(dataset_stats.std, steps.std(axis=0, ddof=1, dtype=float), rtol=1e-9)
 
 
 def test_a_channel_that_always_answers_the_same_has_no_spread_at_all() -> None:
     # 0.1 is not a binary fraction, and its sums are rounded in single precision.
-    study = merge(blocks([10, 77], mean=np.full((N, K), 0.1, np.float32)))
-    assert study.std.tolist() == [0.0] * K
+    dataset_stats = merge(blocks([10, 77], mean=np.full((N, K), 0.1, np.float32)))
+    assert dataset_stats.std.tolist() == [0.0] * K
 
 
 def test_quantiles_are_those_of_the_kept_rows() -> None:
-    study = merge(blocks([64]))
-    assert np.array_equal(study.quantiles(), np.quantile(study.rows, QUANTILES, axis=0))
+    dataset_stats = merge(blocks([64]))
+    assert np.array_equal(
+        dataset_stats.quantiles(), np.quantile(dataset_stats.rows, QUANTILES, axis=0)
+    )
     ladder = np.tile(np.arange(101, dtype=np.float32)[:, None], (1, K))
     flags = {"readable": np.ones(101, bool), "kept": np.ones(101, bool)}
     known = merge(blocks([5], mean=ladder, peak=ladder, place=ladder.astype(np.int32), **flags))
@@ -165,12 +175,18 @@ def test_quantiles_are_those_of_the_kept_rows() -> None:
 
 
 def test_where_nothing_counts_there_are_no_numbers() -> None:
-    study = merge(blocks([80], readable=np.zeros(N, bool)))
-    assert study.count == 0
-    for values in (study.mean, study.std, study.min, study.max, study.quantiles()):
+    dataset_stats = merge(blocks([80], readable=np.zeros(N, bool)))
+    assert dataset_stats.count == 0
+    for values in (
+        dataset_stats.mean,
+        dataset_stats.std,
+        dataset_stats.min,
+        dataset_stats.max,
+        dataset_stats.quantiles(),
+    ):
         assert np.isnan(values).all()
-    assert len(study.unreadable) == N
-    assert (study.top.index == -1).all()
+    assert len(dataset_stats.unreadable) == N
+    assert (dataset_stats.top.index == -1).all()
 
 
 def test_no_block_is_a_mistake() -> None:

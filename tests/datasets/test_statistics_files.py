@@ -13,15 +13,15 @@ from toys import IDENTITY, fill_study, layer_info, make_listing
 from layer_atlas.datasets.listing import Listing
 from layer_atlas.datasets.statistics_files import (
     SCHEMA,
-    Findings,
+    DatasetEvidence,
     _flat,
     _whole,
-    merge_study,
-    read_findings,
+    merge_statistics,
+    read_evidence,
     read_product,
     write_arrays,
 )
-from layer_atlas.datasets.tasks import Study, blocks_of
+from layer_atlas.datasets.tasks import LayerStatistics, blocks_of
 from layer_atlas.plan.jobs import Product
 from layer_atlas.store.checksummed_file import CorruptFile
 from layer_atlas.store.folder import OutputFolder
@@ -39,18 +39,18 @@ def responses() -> NDArray[Any]:
     return mean
 
 
-def make_study(folder: OutputFolder, n: int = N, **changes: Any) -> Study:
+def make_study(folder: OutputFolder, n: int = N, **changes: Any) -> LayerStatistics:
     plan = make_listing(folder, (f"{i}.png" for i in range(n)), **changes)
-    return Study("toy", IDENTITY, layer_info(), 16, plan)
+    return LayerStatistics("toy", IDENTITY, layer_info(), 16, plan)
 
 
-def merged(folder: OutputFolder, study: Study) -> list[Path]:
-    listing = Listing(folder.listing(study.plan.listing))
-    return merge_study(folder, study, blocks_of((study,), listing))
+def merged(folder: OutputFolder, dataset_stats: LayerStatistics) -> list[Path]:
+    listing = Listing(folder.listing(dataset_stats.plan.listing))
+    return merge_statistics(folder, dataset_stats, blocks_of((dataset_stats,), listing))
 
 
-def leaves(findings: Findings) -> dict[str, NDArray[Any]]:
-    return _flat(findings)
+def leaves(evidence: DatasetEvidence) -> dict[str, NDArray[Any]]:
+    return _flat(evidence)
 
 
 # --- files ---------------------------------------------------------------------------------------
@@ -107,10 +107,10 @@ def test_a_corrupt_file_is_set_aside(
 
 
 def test_a_merged_study_is_what_numpy_says(folder: OutputFolder) -> None:
-    study, mean = make_study(folder), responses()
-    fill_study(folder, study, mean, PLACES, BOXES)
-    assert merged(folder, study) == []
-    found = read_findings(folder, study).study
+    dataset_stats, mean = make_study(folder), responses()
+    fill_study(folder, dataset_stats, mean, PLACES, BOXES)
+    assert merged(folder, dataset_stats) == []
+    found = read_evidence(folder, dataset_stats).stats
     seen = np.delete(mean, UNREADABLE, axis=0)
     assert found.count == N - 2
     assert found.unreadable.tolist() == list(UNREADABLE)
@@ -121,11 +121,11 @@ def test_a_merged_study_is_what_numpy_says(folder: OutputFolder) -> None:
 
 
 def test_boxes_of_photographs_known_by_hand(folder: OutputFolder) -> None:
-    study = make_study(folder)
-    fill_study(folder, study, responses(), PLACES, BOXES)
-    merged(folder, study)
-    found = read_findings(folder, study)
-    left = LEFT[found.study.top.index % POSITIONS]
+    dataset_stats = make_study(folder)
+    fill_study(folder, dataset_stats, responses(), PLACES, BOXES)
+    merged(folder, dataset_stats)
+    found = read_evidence(folder, dataset_stats)
+    left = LEFT[found.stats.top.index % POSITIONS]
     eight = np.full_like(left, 8)
     assert np.array_equal(found.top.view, np.stack([left, 0 * left, left + 4, eight], -1))
     # A view of 16 x 16 shows the middle half of 64 x 32 pixels, at half their size.
@@ -134,11 +134,11 @@ def test_boxes_of_photographs_known_by_hand(folder: OutputFolder) -> None:
 
 
 def test_places_that_no_photograph_takes_have_no_boxes(folder: OutputFolder) -> None:
-    study = make_study(folder, 3)
-    fill_study(folder, study, responses()[10:13], PLACES[10:13], BOXES)
-    merged(folder, study)
-    found = read_findings(folder, study)
-    assert (found.study.top.index[:, 3:] == -1).all()
+    dataset_stats = make_study(folder, 3)
+    fill_study(folder, dataset_stats, responses()[10:13], PLACES[10:13], BOXES)
+    merged(folder, dataset_stats)
+    found = read_evidence(folder, dataset_stats)
+    assert (found.stats.top.index[:, 3:] == -1).all()
     assert not found.top.view[:, 3:].any()
     assert not found.top.photograph[:, 3:].any()
     assert found.top.view[:, :3].any(axis=(1, 2)).all()
@@ -146,62 +146,62 @@ def test_places_that_no_photograph_takes_have_no_boxes(folder: OutputFolder) -> 
 
 @pytest.mark.parametrize("bottom", [0, 3])
 def test_findings_come_back_bit_for_bit(folder: OutputFolder, bottom: int) -> None:
-    study = make_study(folder, bottom=bottom)
-    fill_study(folder, study, responses(), PLACES, BOXES)
-    merged(folder, study)
-    found = read_findings(folder, study)
+    dataset_stats = make_study(folder, bottom=bottom)
+    fill_study(folder, dataset_stats, responses(), PLACES, BOXES)
+    merged(folder, dataset_stats)
+    found = read_evidence(folder, dataset_stats)
     flat, again = leaves(found), leaves(_whole(leaves(found)))
     assert {n: (a.dtype, a.tobytes()) for n, a in flat.items()} == {
         n: (a.dtype, a.tobytes()) for n, a in again.items()
     }
     assert found.bottom.view.shape == (K, bottom, 4)
-    assert isinstance(found.study.count, int)
+    assert isinstance(found.stats.count, int)
 
 
 @pytest.mark.parametrize("missing", range(4))
 def test_nothing_is_merged_while_anything_is_missing(folder: OutputFolder, missing: int) -> None:
-    study = make_study(folder)
-    products = fill_study(folder, study, responses(), PLACES, BOXES)
+    dataset_stats = make_study(folder)
+    products = fill_study(folder, dataset_stats, responses(), PLACES, BOXES)
     folder.product(products[missing]).unlink()
-    assert merged(folder, study) == []
-    assert not folder.exists(study.product)
+    assert merged(folder, dataset_stats) == []
+    assert not folder.exists(dataset_stats.product)
     with pytest.raises(FileNotFoundError):
-        read_findings(folder, study)
+        read_evidence(folder, dataset_stats)
 
 
 @pytest.mark.parametrize("damaged", [[0], [1], [3], [0, 2], [1, 2, 3], [0, 1, 2, 3]], ids=str)
 def test_all_that_is_corrupt_is_told_at_once_and_nothing_merged(
     folder: OutputFolder, damaged: list[int]
 ) -> None:
-    study = make_study(folder)
-    products = fill_study(folder, study, responses(), PLACES, BOXES)
+    dataset_stats = make_study(folder)
+    products = fill_study(folder, dataset_stats, responses(), PLACES, BOXES)
     paths = [folder.product(products[i]) for i in damaged]
     for path in paths:
         path.write_bytes(path.read_bytes()[:-1])
-    assert sorted(merged(folder, study)) == sorted(paths)
-    assert not folder.exists(study.product)
+    assert sorted(merged(folder, dataset_stats)) == sorted(paths)
+    assert not folder.exists(dataset_stats.product)
     assert not any(path.exists() for path in paths)
-    fill_study(folder, study, responses(), PLACES, BOXES)
-    assert merged(folder, study) == []
-    assert folder.exists(study.product)
+    fill_study(folder, dataset_stats, responses(), PLACES, BOXES)
+    assert merged(folder, dataset_stats) == []
+    assert folder.exists(dataset_stats.product)
 
 
 def test_blocks_for_several_layers_serve_for_each(folder: OutputFolder) -> None:
-    study = make_study(folder)
-    fill_study(folder, study, responses(), PLACES, BOXES)
-    other = Study("toy", IDENTITY, layer_info("another"), 16, study.plan)
-    listing = Listing(folder.listing(study.plan.listing))
-    blocks = list(blocks_of((other, study), listing))
-    assert list(chain(*(merge_study(folder, s, blocks) for s in (study, other)))) == []
-    assert folder.exists(study.product)
+    dataset_stats = make_study(folder)
+    fill_study(folder, dataset_stats, responses(), PLACES, BOXES)
+    other = LayerStatistics("toy", IDENTITY, layer_info("another"), 16, dataset_stats.plan)
+    listing = Listing(folder.listing(dataset_stats.plan.listing))
+    blocks = list(blocks_of((other, dataset_stats), listing))
+    assert list(chain(*(merge_statistics(folder, s, blocks) for s in (dataset_stats, other)))) == []
+    assert folder.exists(dataset_stats.product)
     assert not folder.exists(other.product)
 
 
 def test_a_study_of_nothing_readable_is_merged(folder: OutputFolder) -> None:
-    study = make_study(folder)
-    fill_study(folder, study, np.full((N, K), np.nan), PLACES, BOXES)
-    assert merged(folder, study) == []
-    found = read_findings(folder, study)
-    assert found.study.count == 0
-    assert len(found.study.unreadable) == N
+    dataset_stats = make_study(folder)
+    fill_study(folder, dataset_stats, np.full((N, K), np.nan), PLACES, BOXES)
+    assert merged(folder, dataset_stats) == []
+    found = read_evidence(folder, dataset_stats)
+    assert found.stats.count == 0
+    assert len(found.stats.unreadable) == N
     assert not found.top.photograph.any()

@@ -10,34 +10,34 @@ from layer_atlas.config.datasets import SmoothGrad, VanillaSaliency
 from layer_atlas.datasets.listing import Listing
 from layer_atlas.datasets.tasks import (
     Examples,
-    Study,
+    LayerStatistics,
+    all_statistics,
     blocks_of,
     examples_of,
     restricted,
-    studies_of,
 )
 from layer_atlas.store.folder import OutputFolder
 
-STUDY = Study("toy", IDENTITY, layer_info(), 16, make_study_plan())
+STUDY = LayerStatistics("toy", IDENTITY, layer_info(), 16, make_study_plan())
 
 
-def other(**changes: Any) -> Study:
+def other(**changes: Any) -> LayerStatistics:
     return replace(STUDY, plan=replace(STUDY.plan, **changes))
 
 
-def keys(study: Study) -> dict[str, str]:
+def keys(dataset_stats: LayerStatistics) -> dict[str, str]:
     """The keys of a study's files, and of the examples picked from it."""
-    examples = Examples(study, (0, 1), study.plan.saliency)
+    examples = Examples(dataset_stats, (0, 1), dataset_stats.plan.saliency)
     return {
-        "study": study.product.key,
-        "field": study.field.key,
-        "block": study.block(64, "digest").key,
+        "study": dataset_stats.product.key,
+        "field": dataset_stats.field.key,
+        "block": dataset_stats.block(64, "digest").key,
         "examples": examples.key,
     }
 
 
-def changed(study: Study) -> set[str]:
-    before, after = keys(STUDY), keys(study)
+def changed(dataset_stats: LayerStatistics) -> set[str]:
+    before, after = keys(STUDY), keys(dataset_stats)
     return {name for name in before if before[name] != after[name]}
 
 
@@ -48,20 +48,22 @@ def changed(study: Study) -> set[str]:
         replace(STUDY, network=replace(IDENTITY, mean=(0.4, 0.5, 0.5))),
         replace(STUDY, info=layer_info("block.other")),
         replace(STUDY, image_size=32),
-        replace(STUDY, class_token=True),
+        replace(STUDY, keep_prefix_tokens=True),
     ],
 )
-def test_network_layer_and_view_change_every_key(study: Study) -> None:
-    assert changed(study) == {"study", "field", "block", "examples"}
+def test_network_layer_and_view_change_every_key(dataset_stats: LayerStatistics) -> None:
+    assert changed(dataset_stats) == {"study", "field", "block", "examples"}
 
 
-@pytest.mark.parametrize("changes", [{"image_size": (32, 32)}, {"class_token": True}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{"image_size": (32, 32)}, {"keep_prefix_tokens": True}], ids=str
+)
 def test_a_study_sees_photographs_as_the_recipe_tells(changes: dict[str, Any]) -> None:
     plan, recipe = make_plan(), replace(make_recipe(), **changes)
-    (study,) = studies_of(plan.models[0], make_study_plan())
-    (other,) = studies_of(make_plan(recipe=recipe).models[0], make_study_plan())
-    assert study.product.key != other.product.key
-    assert study.field.key != other.field.key
+    (dataset_stats,) = all_statistics(plan.models[0], make_study_plan())
+    (other,) = all_statistics(make_plan(recipe=recipe).models[0], make_study_plan())
+    assert dataset_stats.product.key != other.product.key
+    assert dataset_stats.field.key != other.field.key
 
 
 @pytest.mark.parametrize("changes", [{"top": 5}, {"bottom": 0}, {"reference": 150}], ids=str)
@@ -113,34 +115,34 @@ def test_files_lie_on_shelves_of_their_own() -> None:
 def test_blocks_cover_the_list_once_in_order(folder: OutputFolder) -> None:
     plan = make_listing(folder, (f"{i}.png" for i in range(150)))
     model = make_plan(layer_info("a"), layer_info("b")).models[0]
-    studies = studies_of(model, plan)
-    blocks = list(blocks_of(studies, Listing(folder.listing(plan.listing))))
+    statistics_tasks = all_statistics(model, plan)
+    blocks = list(blocks_of(statistics_tasks, Listing(folder.listing(plan.listing))))
     assert [(b.start, b.stop, b.units) for b in blocks] == [
         (0, 64, 64),
         (64, 128, 64),
         (128, 150, 22),
     ]
-    assert len({block.photographs for block in blocks}) == 3
-    assert [study.layer for study in blocks[0].studies] == ["a", "b"]
-    assert {b.request()["photographs"] for b in blocks} == {b.photographs for b in blocks}
+    assert len({block.dataset_images for block in blocks}) == 3
+    assert [dataset_stats.layer for dataset_stats in blocks[0].statistics_tasks] == ["a", "b"]
+    assert {b.request()["dataset_images"] for b in blocks} == {b.dataset_images for b in blocks}
 
 
 def test_the_first_block_brings_the_fields(folder: OutputFolder) -> None:
     plan = make_listing(folder, map(str, range(100)))
-    studies = studies_of(make_plan(layer_info("a"), layer_info("b")).models[0], plan)
-    first, second = blocks_of(studies, Listing(folder.listing(plan.listing)))
+    statistics_tasks = all_statistics(make_plan(layer_info("a"), layer_info("b")).models[0], plan)
+    first, second = blocks_of(statistics_tasks, Listing(folder.listing(plan.listing)))
     shelves = [[product.shelf for product in block.products] for block in (first, second)]
     assert shelves == [["photographs"] * 2 + ["fields"] * 2, ["photographs"] * 2]
 
 
 def test_a_restricted_block_has_the_layers_whose_files_are_missing(folder: OutputFolder) -> None:
     plan = make_listing(folder, map(str, range(70)))
-    studies = studies_of(make_plan(*map(layer_info, "abc")).models[0], plan)
-    first, _ = blocks_of(studies, Listing(folder.listing(plan.listing)))
+    statistics_tasks = all_statistics(make_plan(*map(layer_info, "abc")).models[0], plan)
+    first, _ = blocks_of(statistics_tasks, Listing(folder.listing(plan.listing)))
     block_of_a, *_, field_of_c = first.products
     left = restricted(first, [block_of_a, field_of_c])
     assert left.request()["layers"] == ["a", "c"]
-    assert (left.start, left.stop, left.photographs) == (0, 64, first.photographs)
+    assert (left.start, left.stop, left.dataset_images) == (0, 64, first.dataset_images)
     assert set(left.products) < set(first.products)
     assert left.key != first.key
     assert restricted(first, first.products) == first

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from layer_atlas.datasets.listing import Entry
-from layer_atlas.datasets.sources import FolderPhotographs
+from layer_atlas.datasets.sources import FolderImages
 from layer_atlas.datasets.views import View, read_view, stream_views, to_original
 from tests.datasets.test_sources import picture
 
@@ -19,7 +19,7 @@ SIZE = 32
 
 
 def view_of(path: Path, size: int = SIZE) -> View:
-    return read_view(FolderPhotographs(path.parent), 0, Entry(path.name, path.stat().st_size), size)
+    return read_view(FolderImages(path.parent), 0, Entry(path.name, path.stat().st_size), size)
 
 
 def pixels_of(path: Path, size: int = SIZE) -> NDArray[np.int64]:
@@ -131,9 +131,9 @@ def hostile(folder: Path) -> None:
 
 def test_hostile_files_are_counted_and_do_not_stop_the_others(tmp_path: Path) -> None:
     hostile(tmp_path)
-    photographs = FolderPhotographs(tmp_path)
-    entries = list(photographs.entries())
-    views = stream_views(photographs, enumerate(entries), SIZE, threads=2)
+    dataset_images = FolderImages(tmp_path)
+    entries = list(dataset_images.entries())
+    views = stream_views(dataset_images, enumerate(entries), SIZE, threads=2)
     reasons = {entry.path: view.reason for entry, view in zip(entries, views, strict=True)}
     readable = {path for path, reason in reasons.items() if reason is None}
     assert readable == {"whole.jpg", "whole.png", "folder.jpg/inner.png"}
@@ -151,19 +151,19 @@ def view_threads() -> list[str]:
 
 
 @pytest.fixture
-def photographs(tmp_path: Path) -> FolderPhotographs:
+def dataset_images(tmp_path: Path) -> FolderImages:
     for number in range(6):
         picture(tmp_path / f"{number}.png", seed=number)
-    return FolderPhotographs(tmp_path)
+    return FolderImages(tmp_path)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_views_come_in_order(photographs: FolderPhotographs, threads: int) -> None:
-    entries = list(photographs.entries()) * 40
-    views = list(stream_views(photographs, enumerate(entries), SIZE, threads))
+def test_views_come_in_order(dataset_images: FolderImages, threads: int) -> None:
+    entries = list(dataset_images.entries()) * 40
+    views = list(stream_views(dataset_images, enumerate(entries), SIZE, threads))
     assert len(views) == len(entries)
     for number, (entry, view) in enumerate(zip(entries, views, strict=True)):
-        alone = read_view(photographs, number, entry, SIZE)
+        alone = read_view(dataset_images, number, entry, SIZE)
         assert view.pixels is not None
         assert alone.pixels is not None
         assert view.pixels.tobytes() == alone.pixels.tobytes()
@@ -171,16 +171,16 @@ def test_views_come_in_order(photographs: FolderPhotographs, threads: int) -> No
 
 
 def test_leaving_early_leaves_no_thread_and_reads_little_ahead(
-    photographs: FolderPhotographs,
+    dataset_images: FolderImages,
 ) -> None:
-    (entry, *_), taken = photographs.entries(), []
+    (entry, *_), taken = dataset_images.entries(), []
 
     def endless() -> Iterator[tuple[int, Entry]]:
         while True:
             taken.append(len(taken))
             yield 0, entry
 
-    views = stream_views(photographs, endless(), SIZE, 2)
+    views = stream_views(dataset_images, endless(), SIZE, 2)
     for _ in range(5):
         assert next(views).pixels is not None
     assert view_threads()
@@ -191,10 +191,10 @@ def test_leaving_early_leaves_no_thread_and_reads_little_ahead(
     assert time.monotonic() - started < 5
 
 
-def test_faults_of_our_own_are_raised(photographs: FolderPhotographs) -> None:
-    numbered = enumerate(photographs.entries())
+def test_faults_of_our_own_are_raised(dataset_images: FolderImages) -> None:
+    numbered = enumerate(dataset_images.entries())
     with pytest.raises(ValueError):
-        list(stream_views(photographs, numbered, -1, 2))
+        list(stream_views(dataset_images, numbered, -1, 2))
     assert not view_threads()
 
 

@@ -110,8 +110,8 @@ class Soak:
         gone = self.committed.items() - now.items()
         self.complaints += [f"committed, then lost or made again: {name}" for name, _ in gone]
         self.committed = now
-        for pulse in self._pulses(children(self.driver.pid)):
-            for key in (*pulse["tasks"], *pulse["unwritten"]):
+        for heartbeat in self._pulses(children(self.driver.pid)):
+            for key in (*heartbeat["tasks"], *heartbeat["unwritten"]):
                 self.begun.setdefault(key, time.monotonic())
         time.sleep(0.02)
         return len(now)
@@ -128,16 +128,16 @@ class Soak:
         """What some workers say of themselves."""
         for path in self.folder.glob("logs/*.pulse"):
             with contextlib.suppress(OSError, ValueError):
-                pulse = json.loads(path.read_text())
-                if pulse["pid"] in workers:
-                    yield pulse
+                heartbeat = json.loads(path.read_text())
+                if heartbeat["pid"] in workers:
+                    yield heartbeat
 
     def _phase(self, workers: list[int]) -> str:
         if not workers:
             return "planning"
         if any("collate-here" in command(pid) for pid in workers):
             return "collating"
-        begun = any(pulse["beat"] for pulse in self._pulses(workers))
+        begun = any(heartbeat["tick"] for heartbeat in self._pulses(workers))
         return "making" if begun else "starting"
 
     # --- killing ---
@@ -148,7 +148,7 @@ class Soak:
         victims = [self.dice.choice(workers)] if kill.victim != "driver" else []
         if kill.victim != "worker":
             victims.append(self.driver.pid)
-        doing = {pulse["pid"]: pulse for pulse in self._pulses(workers)}
+        doing = {heartbeat["pid"]: heartbeat for heartbeat in self._pulses(workers)}
         for pid in victims:
             with contextlib.suppress(ProcessLookupError):  # it has just ended
                 os.kill(pid, signal.SIGKILL)
@@ -160,8 +160,8 @@ class Soak:
         time.sleep(0.2)
         self._look()
         for pid in victims:
-            pulse = doing.get(pid, {"tasks": (), "unwritten": ()})
-            for key in {*pulse["tasks"], *pulse["unwritten"]}:
+            heartbeat = doing.get(pid, {"tasks": (), "unwritten": ()})
+            for key in {*heartbeat["tasks"], *heartbeat["unwritten"]}:
                 begun = self.begun.pop(key, now)
                 if not any(key in name for name in self.committed):
                     kill.lost[key] = now - begun

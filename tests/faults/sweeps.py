@@ -146,7 +146,7 @@ def is_alive(pid: int) -> bool:
 def pulse_of(folder: Path, pid: int) -> dict[str, Any]:
     """What a worker last said of itself."""
     pulses = [json.loads(path.read_text()) for path in folder.glob("logs/*.pulse")]
-    return next(pulse for pulse in pulses if pulse["pid"] == pid)
+    return next(heartbeat for heartbeat in pulses if heartbeat["pid"] == pid)
 
 
 def failures(folder: Path) -> list[Failure]:

@@ -31,11 +31,11 @@ def test_it_is_marked_and_the_others_are_as_without_it(
     state[f"second.{tensor}"][BAD] = value
     torch.save(state, "weights.pth")
     others = [channel for channel in range(24) if channel != BAD]
-    left_out = f"channels={others}".replace(" ", "")
+    skipped_models = f"channels={others}".replace(" ", "")
     code, said = atlas_here("run", tmp_path / "all", *SWEEP, *ONE_BATCH, MODEL)
     assert code == 0, said
     assert "23 ok, 1 diverged" in said
-    assert atlas_here("run", tmp_path / "rest", *SWEEP, *ONE_BATCH, MODEL, left_out)[0] == 0
+    assert atlas_here("run", tmp_path / "rest", *SWEEP, *ONE_BATCH, MODEL, skipped_models)[0] == 0
     every, rest = (datasets(tmp_path / run / "demo" / "atlas.h5") for run in ("all", "rest"))
     compared = [name for name, array in rest.items() if array.shape[:1] == (23,)]
     assert len(compared) > 8

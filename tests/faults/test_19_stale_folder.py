@@ -11,7 +11,7 @@ from sweeps import SWEEP, assert_nothing_lost, failures
 
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.sweep import run as sweep
-from layer_atlas.sweep.executors.base import Handle, Request
+from layer_atlas.sweep.executors.base import Handle, WorkerSpec
 from layer_atlas.sweep.scheduling import schedule
 
 NEVER = 60.0
@@ -25,7 +25,7 @@ class Elsewhere(Here):
     bundles: list[str]
     shows: threading.Timer
 
-    def submit(self, requests: Sequence[Request]) -> list[Handle]:
+    def submit(self, requests: Sequence[WorkerSpec]) -> list[Handle]:
         handles = super().submit(requests)
         if not self.bundles:
             folder = OutputFolder(Path(requests[0].argv[-2])).root

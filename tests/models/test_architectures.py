@@ -28,8 +28,7 @@ from layer_atlas.models.capture import reduce_layers
 from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.load import Network
 from layer_atlas.plan.jobs import STATUS
-from layer_atlas.sweep.planning import inspection as survey_networks
-from layer_atlas.sweep.planning import survey
+from layer_atlas.sweep.planning import inspect_models, inspection
 from layer_atlas.sweep.tasks import base
 
 QUICK = (
@@ -195,7 +194,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Network]:
             networks.append(models.load_network(config))
         return networks[0]
 
-    for module in (survey_networks, base):
+    for module in (inspection, base):
         monkeypatch.setattr(module, "load_network", load_once)
     return networks
 
@@ -250,7 +249,7 @@ def test_auxiliary_heads_are_no_layers_of_a_network_that_is_looked_at(
     name: str, size: int, layer: str
 ) -> None:
     config = composed(f"models=[{name}]", "weights=none", f"image_size={size}")
-    (found,) = survey(config)
+    (found,) = inspect_models(config)
     assert found.layers[-1].n_channels == 1000
     with pytest.raises(UserError, match=f"layer '{layer}' .* a forward pass never calls it"):
         found.choose((layer,))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from images import photographs
+from images import dataset_images
 
 from layer_atlas.models.colours import fixed_contrast, from_colours, to_colours
 
@@ -31,7 +31,7 @@ def test_other_numbers_of_colours_are_left_as_they_are(colours: int) -> None:
 
 @every_number
 def test_the_way_back(colours: int) -> None:
-    images = photographs((colours, 16, 12)).clamp(0.01, 0.99)
+    images = dataset_images((colours, 16, 12)).clamp(0.01, 0.99)
     assert torch.allclose(to_colours(from_colours(images)), images, atol=1e-5)
     extremes = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, colours, 2, 2)
     assert torch.allclose(to_colours(from_colours(extremes)), extremes, atol=0.003)

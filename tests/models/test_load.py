@@ -26,7 +26,7 @@ from layer_atlas.models.capture import plain_activations
 from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.load import Network, load_network
 from layer_atlas.plan.plan import Plan
-from layer_atlas.sweep.planning import make_plan, survey
+from layer_atlas.sweep.planning import inspect_models, make_plan
 
 State = dict[str, Tensor]
 
@@ -402,7 +402,7 @@ def planned(path: Path, layer: str) -> Plan:
         "image_size=16",
         "precision=fp32",
     )
-    return make_plan(config, survey(config), ["cpu"])
+    return make_plan(config, inspect_models(config), ["cpu"])
 
 
 @pytest.mark.parametrize("lacking", ["2.weight", "2.bias"])

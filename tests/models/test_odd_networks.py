@@ -21,7 +21,7 @@ from layer_atlas.config.config import ModelConfig
 from layer_atlas.errors import UserError
 from layer_atlas.models.arithmetic import make_arithmetic_explicit
 from layer_atlas.models.load import Network, load_network
-from layer_atlas.sweep.planning import inspection as survey_networks
+from layer_atlas.sweep.planning import inspection
 from layer_atlas.sweep.planning import planner as planning
 
 SIZE = 32
@@ -162,7 +162,7 @@ def test_activations_are_those_of_a_plain_hook(name: str, unchanged: "Watch") ->
         assert result.info.channel_axis == axis
         prefix = right.prefix if "blocks" in result.info.name else 0
         off = result.difference(getattr(odd, right.truth or name), axis, prefix)
-        assert off < TOLERANCE, f"{result.info.name} ({result.bench.path})"
+        assert off < TOLERANCE, f"{result.info.name} ({result.renderer.path})"
         assert right.note in result.plan.note
         assert right.note or not result.plan.note
 
@@ -170,7 +170,7 @@ def test_activations_are_those_of_a_plain_hook(name: str, unchanged: "Watch") ->
 def test_a_backward_pass_of_the_networks_own_is_kept() -> None:
     """A tracer looks through it, and would differentiate the rounding, to nothing."""
     (result,) = made(entry("StraightThrough", "conv2"))
-    assert result.bench.path.startswith("hooks")
+    assert result.renderer.path.startswith("hooks")
     assert (np.ptp(result.rows["trace"], axis=1) > 0).all()
 
 
@@ -190,7 +190,7 @@ class Watch:
     def watch(self, network: Network) -> None:
         """Have a network inspected, rather than another one of its kind."""
         self.network, self.before = network, state(network.module)
-        self.monkeypatch.setattr(survey_networks, "load_network", lambda entry: network)
+        self.monkeypatch.setattr(inspection, "load_network", lambda entry: network)
 
     def compare(self) -> None:
         """Make sure that nothing has changed."""

@@ -12,19 +12,21 @@ from layer_atlas.config.config import ModelConfig
 from layer_atlas.models.colours import from_bytes
 from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.load import Network, load_network
-from layer_atlas.models.responses import Answer, Observer, normalised
+from layer_atlas.models.responses import ChannelActivations, Observer, normalised
 from layer_atlas.plan.jobs import LayerInfo
-from layer_atlas.visualization.optimization.renderer import Workbench
+from layer_atlas.visualization.optimization.renderer import Renderer
 
 SIZE = 48
 
 
-def observed(network: nn.Module, inputs: Tensor) -> dict[str, Answer]:
+def observed(network: nn.Module, inputs: Tensor) -> dict[str, ChannelActivations]:
     layers = describe_layers(network, inputs[:1])
     return Observer(network, layers)(inputs)
 
 
-def same_bits(one: Answer, other: Answer, rows: slice = slice(None)) -> bool:
+def same_bits(
+    one: ChannelActivations, other: ChannelActivations, rows: slice = slice(None)
+) -> bool:
     pairs = ((one.mean, other.mean), (one.peak, other.peak), (one.place, other.place))
     return all(torch.equal(a, b[rows]) for a, b in pairs)
 
@@ -151,11 +153,11 @@ def views(count: int) -> Tensor:
 
 def test_means_are_those_of_the_workbench(demo: Network) -> None:
     layers = chosen(demo, "conv2", "conv5")
-    bench = Workbench(demo, make_recipe(image_size=SIZE), torch.device("cpu"))
-    answers = Observer(bench.network.plain, layers)(normalised(views(16), demo))
+    renderer = Renderer(demo, make_recipe(image_size=SIZE), torch.device("cpu"))
+    answers = Observer(renderer.network.plain, layers)(normalised(views(16), demo))
     for info in layers:
         with torch.no_grad():
-            expected = bench.network.exact_path([info]).forward(from_bytes(views(16)))[0]
+            expected = renderer.network.exact_path([info]).forward(from_bytes(views(16)))[0]
         torch.testing.assert_close(answers[info.name].mean, expected.mean(dim=2))
         torch.testing.assert_close(answers[info.name].peak, expected.amax(dim=2))
 

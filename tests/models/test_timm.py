@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from layer_atlas.config.config import ModelConfig
 from layer_atlas.errors import UserError
 from layer_atlas.models.load import Network, load_network
-from layer_atlas.sweep.planning import survey
+from layer_atlas.sweep.planning import inspect_models
 from tests.sweep.planning.test_inspection import configured
 
 timm = pytest.importorskip("timm", reason="timm is not installed")
@@ -130,7 +130,7 @@ def test_without_timm_it_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_tokens_that_timm_tells_of_are_left_out() -> None:
-    (found,) = survey(configured("timm/test_vit", "layers=[blocks.0]"))
+    (found,) = inspect_models(configured("timm/test_vit", "layers=[blocks.0]"))
     (info,) = found.choose(("blocks.0",))
     assert info.prefix_tokens == found.network.module.num_prefix_tokens == 1
     assert info.positions == 10 * 10

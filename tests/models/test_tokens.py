@@ -36,7 +36,7 @@ class Transformer(nn.Module):
         return self.pool(tokens[:, :1]).squeeze(1)
 
 
-def left_out(network: nn.Module, **settings: Any) -> dict[str, int]:
+def counted(network: nn.Module, **settings: Any) -> dict[str, int]:
     layers = describe_layers(network.eval(), torch.randn(1, 3, 16, 16), **settings)
     return {layer.name: layer.prefix_tokens for layer in layers}
 
@@ -53,7 +53,7 @@ def left_out(network: nn.Module, **settings: Any) -> dict[str, int]:
 )
 def test_tokens_before_the_image_are_counted_where_they_are(tokens: dict[str, int]) -> None:
     network, count = Transformer(**tokens), sum(tokens.values())
-    assert left_out(network) == {
+    assert counted(network) == {
         "patches": 0,
         "block": count,
         "block.0": count,
@@ -61,21 +61,21 @@ def test_tokens_before_the_image_are_counted_where_they_are(tokens: dict[str, in
         "pool": 0,  # of one token
         "output": 0,
     }
-    assert set(left_out(network, class_token=True).values()) == {0}
+    assert set(counted(network, keep_prefix_tokens=True).values()) == {0}
 
 
 def test_networks_may_tell_how_many_they_put_in_front() -> None:
     network = Transformer(something=2)
-    assert set(left_out(network).values()) == {0}
+    assert set(counted(network).values()) == {0}
     network.num_prefix_tokens = 2
     assert prefix_tokens(nn.Sequential(network)) == 2
-    assert left_out(network)["block.1"] == 2
+    assert counted(network)["block.1"] == 2
 
 
 def test_networks_without_such_tokens_lose_none() -> None:
     network = random_network(Tokens())
     assert prefix_tokens(network) == 0
-    assert set(left_out(network).values()) == {0}
+    assert set(counted(network).values()) == {0}
 
 
 def test_channels_are_those_of_the_image_tokens_alone() -> None:
@@ -91,7 +91,9 @@ def test_channels_are_those_of_the_image_tokens_alone() -> None:
     with torch.no_grad():
         network.cls_token.add_(5.0)
     assert torch.equal(forward_to(network, [layer], x[:1])(x)[0], seen)
-    kept = next(x for x in describe_layers(network, x[:1], class_token=True) if x.name == "block.1")
+    kept = next(
+        x for x in describe_layers(network, x[:1], keep_prefix_tokens=True) if x.name == "block.1"
+    )
     (whole,) = forward_to(network, [kept], x[:1])(x)
     assert whole.shape == (3, 8, 19)
     assert torch.equal(whole[:, :, 3:], seen)

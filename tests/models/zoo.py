@@ -200,10 +200,10 @@ def examine(name: str) -> Row:
     for result in results:
         call, prefix = chosen[result.info.name]
         off = result.difference(fresh, call.axis, prefix)
-        assert off < TOLERANCE, f"{call.name} is off by {off:.1e} ({result.bench.path})"
+        assert off < TOLERANCE, f"{call.name} is off by {off:.1e} ({result.renderer.path})"
         check_modes(result)
         differences.append(off)
-    paths = tuple(result.bench.path for result in results)
+    paths = tuple(result.renderer.path for result in results)
     return Row(name, tuple(chosen), paths, max(differences))
 
 
@@ -227,7 +227,7 @@ def check_alone(result: Made) -> None:
     """A channel has the same bits alone as among others."""
     place = len(result.channels) - 1
     channel = result.channels[place]
-    alone = result.bench.make([key_of(channel)], [channel])
+    alone = result.renderer.make([key_of(channel)], [channel])
     for what in ("image", "activation", "trace"):
         np.testing.assert_array_equal(alone[what][0], result.rows[what][place])
 

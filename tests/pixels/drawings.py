@@ -78,7 +78,7 @@ class Axes:
         return np.asarray(start + slope * np.asarray(places))
 
 
-class Drawing:
+class Figure:
     """A page of a figure, from its SVG file."""
 
     def __init__(self, data: bytes) -> None:

@@ -44,7 +44,7 @@ def plan_of(channels: Mapping[str, tuple[int, ...]], n: int = 40, **settings: An
     plan = make_plan(*(layer_info(name, n) for name in channels), **{"shard_size": 1, **settings})
     (model,) = plan.models
     wanted = zip(model.layers, channels.values(), strict=True)
-    layers = tuple(replace(layer, channels=numbers) for layer, numbers in wanted)
+    layers = tuple(replace(layer, targets=numbers) for layer, numbers in wanted)
     return replace(plan, models=(replace(model, layers=layers),))
 
 
@@ -59,7 +59,7 @@ def fill(
         fates: by channel and seed, where that is not `ok`.
     """
     for number, shard in enumerate(plan.shards()):
-        (channel,) = shard.channels
+        (channel,) = shard.targets
         fate = (fates or {}).get((channel, shard.series.seed), "ok")
         if fate == "failed":
             fail(folder, shard)
@@ -72,7 +72,7 @@ def fill(
 
 
 def _noisy(shard: Shard, n: int, fate: str, draw: np.random.Generator) -> ShardResult:
-    result = make_result(shard, n, dict.fromkeys(shard.channels, fate))
+    result = make_result(shard, n, dict.fromkeys(shard.targets, fate))
     arrays = {name: _noise_like(array, draw) for name, array in result.arrays.items()}
     if "snapshot" in arrays:  # the last one is the image
         arrays["image"] = arrays["snapshot"][..., -1, :, :, :]

@@ -95,11 +95,11 @@ def sheets_in(
     seeds: tuple[int, ...] = (0, 7),
     tile: int = 128,
     tallest: int = 12_000,
-    **photographs: int,
+    **dataset_images: int,
 ) -> Sheets:
     folder, recipe = OutputFolder(root), recipe_of((SIDE, SIDE))
     view = fill(folder, plan_of({"conv": CHANNELS}, seeds=seeds, recipe=recipe), FATES)
-    add_photographs(folder.atlas, side=SIDE, **photographs)
+    add_photographs(folder.atlas, side=SIDE, **dataset_images)
     monkeypatch.setattr("layer_atlas.presentation.montages.evidence_sheet.LARGEST_SIDE", tallest)
     write_pages(view, tile)
     return read_sheets(folder)
@@ -250,16 +250,16 @@ def squared(path: Path, side: int) -> Pixels:
 
 
 def test_photographs_on_sheets_are_the_files_that_the_atlas_names(tmp_path: Path) -> None:
-    draw, photographs = np.random.default_rng(0), tmp_path / "photographs"
-    photographs.mkdir()
+    draw, dataset_images = np.random.default_rng(0), tmp_path / "photographs"
+    dataset_images.mkdir()
     for number in range(40):
         shape = [(50, 70), (90, 60), (48, 48)][number % 3]
-        Image.fromarray(noise(draw, *shape)).save(photographs / f"{number:02}.png")
+        Image.fromarray(noise(draw, *shape)).save(dataset_images / f"{number:02}.png")
     overrides = ("layers=[conv1]", "channels=[2,5,11]", "image_size=48", "optimizer.steps=2")
-    overrides += ("optimizer.leaky_steps=1", "dataset=folder", f"dataset.path={photographs}")
+    overrides += ("optimizer.leaky_steps=1", "dataset=folder", f"dataset.path={dataset_images}")
     overrides += ("saliency=vanilla", "montage=evidence", "executor.devices=[cpu]")
     assert run_here(tmp_path, *overrides) == 0
-    files = {path.name: squared(path, 48) for path in photographs.iterdir()}
+    files = {path.name: squared(path, 48) for path in dataset_images.iterdir()}
     folder = OutputFolder(tmp_path / "demo")
     with h5py.File(folder.atlas) as atlas:
         dataset = atlas["demo/conv1/dataset"]

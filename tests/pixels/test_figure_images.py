@@ -15,7 +15,7 @@ from runs import opened
 from layer_atlas.config.figures import Group, ImagesFigure
 from layer_atlas.presentation.figures.make import make_figure
 from layer_atlas.store.folder import OutputFolder
-from tests.pixels.drawings import Drawing, Picture, Pixels, Words, pdf_pictures
+from tests.pixels.drawings import Figure, Picture, Pixels, Words, pdf_pictures
 from tests.pixels.noisy import add_photographs, fill, plan_of, recipe_of
 from tests.pixels.reading import in_colour, most_like
 
@@ -33,18 +33,18 @@ class World:
 
     folder: OutputFolder
     images: dict[Image_, Pixels]
-    photographs: dict[tuple[str, int, int], Pixels]
+    dataset_images: dict[tuple[str, int, int], Pixels]
     numbers: dict[str, dict[str, Any]]
     """Datasets of each layer."""
 
-    def draw(self, **settings: Any) -> list[Drawing]:
+    def draw(self, **settings: Any) -> list[Figure]:
         """The pages of a figure."""
         figure = ImagesFigure(**{"formats": ("svg", "png", "pdf"), "dpi": 100, **settings})
         for path in self.folder.figures.glob("*.svg"):
             path.unlink()
         make_figure(self.folder, figure)
         paths = sorted(self.folder.figures.glob("images*.svg"), key=lambda p: (len(p.name), p.name))
-        return [Drawing(path.read_bytes()) for path in paths]
+        return [Figure(path.read_bytes()) for path in paths]
 
     def order(self, layer: str, values: Any) -> list[int]:
         """The channels of a layer by a number of each, largest first; those without one last."""
@@ -61,7 +61,7 @@ def world_in(root: Path, size: tuple[int, int], colours: int, sign: str = "posit
     fill(folder, plan_of(CHANNELS, seeds=SEEDS, recipe=recipe, colours=colours), FATES)
     if size[0] == size[1] and colours == 3:
         add_photographs(folder.atlas)
-    images, photographs, numbers = {}, {}, {}
+    images, dataset_images, numbers = {}, {}, {}
     with h5py.File(folder.atlas) as file:
         for layer, group in file["toy"].items():
             numbers[layer] = {n: d[()] for n, d in group.items() if isinstance(d, h5py.Dataset)}
@@ -76,8 +76,8 @@ def world_in(root: Path, size: tuple[int, int], colours: int, sign: str = "posit
             if "dataset" in group:
                 jpegs = opened(group["dataset/top_jpeg"][:])
                 for row, rank in np.ndindex(jpegs.shape[:2]):
-                    photographs[layer, CHANNELS[layer][row], rank] = jpegs[row, rank]
-    return World(folder, images, photographs, numbers)
+                    dataset_images[layer, CHANNELS[layer][row], rank] = jpegs[row, rank]
+    return World(folder, images, dataset_images, numbers)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def below(picture: Picture, words: list[Words]) -> list[str]:
     return [w.text for w in sorted(near, key=lambda w: w.y)]
 
 
-def images_of(world: World, page: Drawing) -> list[tuple[Image_ | None, Picture]]:
+def images_of(world: World, page: Figure) -> list[tuple[Image_ | None, Picture]]:
     """The pictures of a page in reading order, with the image that each is most like."""
     found = [(most_like(picture.pixels, world.images), picture) for picture in page.pictures]
     return sorted(found, key=lambda pair: (round(pair[1].top), pair[1].left))
@@ -119,7 +119,7 @@ def test_wrapped_channels_are_those_that_are_written_below_them(world: World) ->
 
 def check_wrapped(world: World) -> None:
     """Of each channel its image by the seed that agrees most, its photographs beside it."""
-    (page,) = world.draw(order="index", photographs=2)
+    (page,) = world.draw(order="index", dataset_images=2)
     titles = [w.y for w in page.words if w.text in CHANNELS]
     shown = []
     for image, picture in images_of(world, page):
@@ -133,7 +133,7 @@ def check_wrapped(world: World) -> None:
         marks = {"dead": "†", "diverged": "*"}
         assert label.lstrip("0123456789") == marks.get(FATES.get((channel, seed), ""), "")
         beside = [
-            most_like(other.pixels, world.photographs)
+            most_like(other.pixels, world.dataset_images)
             for other in page.pictures
             if picture.top - 1 < other.top < picture.bottom
             and 0 <= other.left - picture.right < (picture.right - picture.left) * 0.6
@@ -210,7 +210,7 @@ def test_pages_go_on_where_the_last_one_ended(world: World) -> None:
 
 
 def check_pages(world: World) -> None:
-    settings = {"layers": ("conv",), "rows": "channels", "columns": "seeds", "photographs": 0}
+    settings = {"layers": ("conv",), "rows": "channels", "columns": "seeds", "dataset_images": 0}
     pages = world.draw(**settings, tile=0.6, height=1.8, width="column", across=1)
     assert len(pages) >= 3
     shown = [image[1:3] for page in pages for image, _ in images_of(world, page) if image]
@@ -223,7 +223,7 @@ def check_pages(world: World) -> None:
 STATISTICS = ("activation", "activation_max", "clipped", "agreement", "percentile", "selectivity")
 
 
-def labels_in(pages: list[Drawing]) -> list[int]:
+def labels_in(pages: list[Figure]) -> list[int]:
     """The numbers under images, in reading order."""
     numbers = [
         (number, round(w.y), w.x, int(w.text.rstrip("†*")))
@@ -244,7 +244,7 @@ def check_order(world: World, statistic: str) -> None:
     stored = world.numbers["conv"][statistic]
     values = stored[np.arange(len(stored)), world.shown_seed("conv")]
     ordered = world.order("conv", values)
-    common = {"layers": ("conv",), "photographs": 0, "formats": ("svg",)}
+    common = {"layers": ("conv",), "dataset_images": 0, "formats": ("svg",)}
     assert labels_in(world.draw(order=statistic, **common)) == ordered
     top = {"top": 2, "by": statistic}
     assert labels_in(world.draw(channels=top, **common)) == ordered[:2]
@@ -268,7 +268,7 @@ def test_brackets_hold_the_channels_of_their_groups(world: World) -> None:
 
 def check_groups(world: World) -> None:
     groups = tuple(Group(name=name, channels=list(c)) for name, c in GROUPS.items())
-    (page,) = world.draw(layers=("conv",), groups=groups, photographs=0, width=9.0, seeds=(5,))
+    (page,) = world.draw(layers=("conv",), groups=groups, dataset_images=0, width=9.0, seeds=(5,))
     names = {w.text: w for w in page.words if w.text in GROUPS}
     assert list(names) == list(GROUPS)
     for name, channels in GROUPS.items():
@@ -318,7 +318,7 @@ def check_formats(world: World) -> None:
 
 
 def test_images_of_their_own_size_are_shown_pixel_by_pixel(world: World) -> None:
-    (page,) = world.draw(layers=("last",), columns="seeds", tile=0.4, photographs=0)
+    (page,) = world.draw(layers=("last",), columns="seeds", tile=0.4, dataset_images=0)
     shown: Mapping[Any, Pixels] = {image: p.pixels for image, p in images_of(world, page)}
     assert len(shown) == 9
     assert all(np.array_equal(pixels, world.images[image]) for image, pixels in shown.items())

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.pixels import test_animations as animations
 from tests.pixels import test_evidence as evidence
 from tests.pixels import test_figure_images as figures
-from tests.pixels import test_films as films
 from tests.pixels import test_montages as montages
 from tests.pixels import test_plots as plots
 from tests.pixels.miscoded import miscoded
@@ -112,29 +112,29 @@ COLLATED: dict[str, tuple[str, str, str, Check]] = {
         "round(side)",
         images_of("wide, of two bands"),
     ),
-    "variants of films swapped": (
+    "variants of animations swapped": (
         FILMS,
         "enumerate(images.reshape(-1, *images.shape[-4:]))",
         "enumerate(images.reshape(-1, *images.shape[-4:])[::-1])",
-        films.check_frames,
+        animations.check_frames,
     ),
     "strips backwards": (
         FILMS,
         "layout.tile_corner(place))",
         "layout.tile_corner(n - 1 - place))",
-        films.check_frames,
+        animations.check_frames,
     ),
     "animations backwards": (
         FILMS,
-        "in in_colour(film.frames))",
-        "in in_colour(film.frames)[::-1])",
-        films.check_frames,
+        "in in_colour(animation.frames))",
+        "in in_colour(animation.frames)[::-1])",
+        animations.check_frames,
     ),
     "steps shifted": (
         FILMS,
-        'numbered("step", film.steps, layout.room)',
-        'numbered("step", [step + 1 for step in film.steps], layout.room)',
-        films.check_steps,
+        'numbered("step", animation.steps, layout.room)',
+        'numbered("step", [step + 1 for step in animation.steps], layout.room)',
+        animations.check_steps,
     ),
     "pages that repeat a row": (
         SHEET,

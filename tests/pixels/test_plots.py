@@ -16,7 +16,7 @@ from layer_atlas.config.figures import (
 )
 from layer_atlas.presentation.figures.make import make_figure
 from layer_atlas.store.folder import OutputFolder
-from tests.pixels.drawings import Axes, Drawing, Picture
+from tests.pixels.drawings import Axes, Figure, Picture
 from tests.pixels.noisy import add_photographs, fill, plan_of, recipe_of
 from tests.pixels.reading import most_like
 
@@ -35,11 +35,11 @@ class World:
         if sign == "positive":
             add_photographs(self.folder.atlas)
 
-    def draw(self, settings: Drawable) -> list[Drawing]:
+    def draw(self, settings: Drawable) -> list[Figure]:
         """The pages of a figure."""
         make_figure(self.folder, settings)
         paths = sorted(self.folder.figures.glob(f"{settings.name}*.svg"))
-        return [Drawing(path.read_bytes()) for path in paths]
+        return [Figure(path.read_bytes()) for path in paths]
 
     def shown(self, layer: str, name: str) -> np.ndarray:
         """What a dataset says of each channel's shown image: of the seed that agrees most."""
@@ -61,7 +61,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return World(tmp_path_factory.mktemp("world"))
 
 
-def titled(page: Drawing, names: Any) -> dict[str, Axes]:
+def titled(page: Figure, names: Any) -> dict[str, Axes]:
     """The plots under the titles that stand above them."""
     order = sorted((w for w in page.words if w.text in names), key=lambda w: (w.y, w.x))
     return {word.text: plot for word, plot in zip(order, page.plots, strict=True)}
@@ -229,7 +229,7 @@ def check_matrix(world: World, order: str) -> None:
     check_rows(world, page, channels, matrix)
 
 
-def check_rows(world: World, page: Drawing, channels: list[int], matrix: Picture) -> None:
+def check_rows(world: World, page: Figure, channels: list[int], matrix: Picture) -> None:
     """Beside each row its image stands in its shape, or a crossed out square."""
     images = {
         channel: np.asarray(image, np.uint8)

@@ -107,7 +107,7 @@ def test_key_is_sha256_of_the_canonical_identity() -> None:
                 "clip": 0.0,
             },
             "init": {"name": "noise"},
-            "class_token": False,
+            "keep_prefix_tokens": False,
             "algorithm": SERIES.recipe.algorithm,
         },
     }

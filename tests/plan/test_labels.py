@@ -32,32 +32,37 @@ from layer_atlas.plan.labels import (
     target_name,
     targets_word,
 )
-from layer_atlas.plan.plan import Tap
-from layer_atlas.plan.targets import Targets
+from layer_atlas.plan.plan import LayerRef
+from layer_atlas.plan.targets import TargetSpace
 from tests.environments import made_by
 
-NAMED = Targets((3,), ("owl", "cab", "tench"))
+NAMED = TargetSpace((3,), ("owl", "cab", "tench"))
 _PAIR = "channels 3+2"
-KINDS: list[tuple[Objective, Targets | None, int, str, str, str]] = [
+KINDS: list[tuple[Objective, TargetSpace | None, int, str, str, str]] = [
     (ChannelObjective(), None, 4, "1 of 6 channels", "4", "channel 4"),
     (LogitObjective(), NAMED, 1, "1 of 3 classes", "1 cab", "class 1 cab"),
     (LogitObjective(), None, 1, "1 of 6 classes", "1", "class 1"),
-    (DirectionObjective(), Targets((1,)), 0, "the only random direction", "0", "direction 0"),
+    (DirectionObjective(), TargetSpace((1,)), 0, "the only random direction", "0", "direction 0"),
     (
         InterpolationObjective(),
-        Targets((6, 6)),
+        TargetSpace((6, 6)),
         20,
         "1 combination of channels",
         "3+2",
         "channels 3+2",
     ),
-    (LayerObjective(), Targets((1,)), 0, "whole layer", "whole layer", "whole layer"),
+    (LayerObjective(), TargetSpace((1,)), 0, "whole layer", "whole layer", "whole layer"),
 ]
 
 
 @pytest.mark.parametrize(("objective", "targets", "target", "counted", "label", "name"), KINDS)
 def test_targets_are_called_what_they_are(
-    objective: Objective, targets: Targets | None, target: int, counted: str, label: str, name: str
+    objective: Objective,
+    targets: TargetSpace | None,
+    target: int,
+    counted: str,
+    label: str,
+    name: str,
 ) -> None:
     recipe = replace(make_recipe(), objective=objective)
     plan = make_plan(layer_info("a", 6), channels=(target,), recipe=recipe, targets=targets)
@@ -85,7 +90,10 @@ def joint_title(weights: tuple[float, ...]) -> str:
     terms = tuple(Term(layer, weight=w) for layer, w in zip("abc", weights, strict=True))
     recipe = replace(make_recipe(), objective=JointObjective(terms=terms))
     (model,) = make_plan(layer_info("a"), label="net").models
-    others = (Tap("net", IDENTITY, layer_info("b")), Tap("other", IDENTITY, layer_info("c")))
+    others = (
+        LayerRef("net", IDENTITY, layer_info("b")),
+        LayerRef("other", IDENTITY, layer_info("c")),
+    )
     layer = replace(model.layers[0], others=others)
     return layer_title(replace(model, recipe=recipe, layers=(layer,)), layer)
 

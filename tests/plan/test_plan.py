@@ -14,8 +14,8 @@ from layer_atlas.plan.plan import (
     jobs_at_once,
     picture_bytes,
 )
+from layer_atlas.sweep.planning import inspect_models
 from layer_atlas.sweep.planning import make_plan as plan_of
-from layer_atlas.sweep.planning import survey
 
 
 @pytest.mark.parametrize("shard_size", [1, 3, 4, 64])
@@ -25,7 +25,7 @@ def test_shards_hold_every_job_once_in_order(shard_size: int) -> None:
     jobs = [
         (shard.series.layer, shard.series.seed, channel)
         for shard in plan.shards()
-        for channel in shard.channels
+        for channel in shard.targets
     ]
     assert jobs == [
         (info.name, seed, c) for info in layers for seed in (0, 7) for c in range(info.n_channels)
@@ -35,7 +35,7 @@ def test_shards_hold_every_job_once_in_order(shard_size: int) -> None:
 
 def test_only_the_last_shard_of_a_series_is_short() -> None:
     plan = make_plan(layer_info("a", 10), channels=(0, 2, 3, 5, 6, 7, 9), shard_size=3)
-    assert [shard.channels for shard in plan.shards()] == [(0, 2, 3), (5, 6, 7), (9,)]
+    assert [shard.targets for shard in plan.shards()] == [(0, 2, 3), (5, 6, 7), (9,)]
 
 
 def test_flops_count_two_passes_per_step_and_the_measured_views() -> None:
@@ -67,5 +67,5 @@ def test_a_batch_holds_fewer_jobs_the_more_pictures_they_have() -> None:
 
 def test_shards_are_no_larger_than_memory_bears() -> None:
     config = composed("image_size=512", "snapshots=1", "layers=[conv1]", "channels='0:8'")
-    plan = plan_of(config, survey(config), ["cpu"])
+    plan = plan_of(config, inspect_models(config), ["cpu"])
     assert plan.shard_size == jobs_at_once(plan.models[0].recipe, 3) == 13

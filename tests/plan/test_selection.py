@@ -21,9 +21,9 @@ from layer_atlas.plan.labels import (
     weights_words,
 )
 from layer_atlas.plan.origin import UNTRAINED, Origin
-from layer_atlas.plan.plan import Tap
+from layer_atlas.plan.plan import LayerRef
 from layer_atlas.plan.selection import Sampling, joint_words
-from layer_atlas.plan.targets import Targets, select_targets, spaced
+from layer_atlas.plan.targets import TargetSpace, select_targets, spaced
 
 SENTENCES: list[tuple[Any, str]] = [
     ("all", "all 64 channels"),
@@ -39,7 +39,7 @@ SENTENCES: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("asked", "words"), SENTENCES)
 def test_every_selection_has_its_sentence(asked: Any, words: str) -> None:
-    chosen = spaced(select_targets(asked, Targets((64,)), "net/layer"))
+    chosen = spaced(select_targets(asked, TargetSpace((64,)), "net/layer"))
     assert Sampling(asked, chosen, 64).words() == words
 
 
@@ -85,7 +85,7 @@ def test_targets_have_their_noun(objective: Objective, words: str) -> None:
     ],
 )
 def test_combinations(asked: Any, words: str) -> None:
-    chosen = select_targets(asked, Targets((6, 8)), "net/layer")
+    chosen = select_targets(asked, TargetSpace((6, 8)), "net/layer")
     assert Sampling(asked, chosen, 48, "combination").words() == words
 
 
@@ -120,7 +120,7 @@ def test_random_weights_are_named_wherever_a_network_is() -> None:
         "toy, untrained (random weights); mean (0.5, 0.5, 0.5), std (0.25, 0.25, 0.25): given; "
         "input size 64 px: assumed"
     )
-    tap = Tap("other", IDENTITY, layer_info("c"), Origin("weights from file w.pth"))
+    tap = LayerRef("other", IDENTITY, layer_info("c"), Origin("weights from file w.pth"))
     both = replace(raw, layers=(replace(raw.layers[0], others=(tap,)),), recipe=_joint())
     assert weights_words(both) == f"toy: {UNTRAINED}; other: weights from file w.pth"
 

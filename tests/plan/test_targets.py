@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from layer_atlas.errors import UserError
-from layer_atlas.plan.targets import Targets, select_targets
+from layer_atlas.plan.targets import TargetSpace, select_targets
 
-TEN = Targets((10,))
-PAIRS = Targets((8, 10))
-CLASSES = Targets((4,), ("tench", "great white shark", "crane", "Crane"))
+TEN = TargetSpace((10,))
+PAIRS = TargetSpace((8, 10))
+CLASSES = TargetSpace((4,), ("tench", "great white shark", "crane", "Crane"))
 
 
 @pytest.mark.parametrize(
@@ -36,12 +36,13 @@ def test_selections_choose_channels_in_ascending_order(selection: Any, chosen: A
 
 def test_random_selection_is_fixed_and_grows_with_its_size() -> None:
     picks = [
-        set(select_targets({"random": n}, Targets((512,)), "net/layer")) for n in (8, 32, 256, 512)
+        set(select_targets({"random": n}, TargetSpace((512,)), "net/layer"))
+        for n in (8, 32, 256, 512)
     ]
     assert [len(pick) for pick in picks] == [8, 32, 256, 512]
     for small, large in pairwise(picks):
         assert small < large
-    assert picks[0] == set(select_targets({"random": 8}, Targets((512,)), "net/layer"))
+    assert picks[0] == set(select_targets({"random": 8}, TargetSpace((512,)), "net/layer"))
     assert picks[1] != set(range(32))
 
 

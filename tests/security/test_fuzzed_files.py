@@ -33,12 +33,12 @@ from layer_atlas.config.datasets import VanillaSaliency
 from layer_atlas.datasets.jpegs import as_jpeg, joined
 from layer_atlas.datasets.listing import Listing
 from layer_atlas.datasets.statistics_files import (
-    merge_study,
+    merge_statistics,
+    read_evidence,
     read_examples,
-    read_findings,
     write_arrays,
 )
-from layer_atlas.datasets.tasks import Examples, Study, blocks_of
+from layer_atlas.datasets.tasks import Examples, LayerStatistics, blocks_of
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.presentation.montages.montage import draw_montage
 from layer_atlas.store.checksummed_file import CorruptFile, unseal
@@ -94,7 +94,7 @@ def test_of_ten_thousand_mutated_shards_ten_thousand_are_detected() -> None:
 # --- a digest that is right ----------------------------------------------------------------------
 
 
-def look_at(n: int) -> tuple[int, int]:
+def live_status(n: int) -> tuple[int, int]:
     """Of n resealed mutations, how many are corrupt and how many can be used."""
     found = [read(resealed(DATA, random.Random(seed))) for seed in range(n)]
     usable = [shard for shard in found if shard is not None]
@@ -105,7 +105,7 @@ def look_at(n: int) -> tuple[int, int]:
 
 @pytest.mark.usefixtures("bounded")
 def test_a_resealed_mutation_is_corrupt_or_can_be_used() -> None:
-    corrupt, usable = look_at(2_000)
+    corrupt, usable = live_status(2_000)
     # The images, and what other tools alone look at, may be anything.
     assert corrupt > 500
     assert usable > 300
@@ -114,7 +114,7 @@ def test_a_resealed_mutation_is_corrupt_or_can_be_used() -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("bounded")
 def test_twenty_thousand_resealed_mutations_do_no_harm() -> None:
-    assert sum(look_at(20_000)) == 20_000
+    assert sum(live_status(20_000)) == 20_000
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -133,15 +133,20 @@ def test_what_a_table_tells_is_never_beyond_the_file(seed: int) -> None:
 N, K, POSITIONS = 150, 6, 16
 
 
-def make_study(folder: OutputFolder) -> tuple[Study, Examples]:
+def make_study(folder: OutputFolder) -> tuple[LayerStatistics, Examples]:
     """A merged study and the examples of its channels."""
     plan = make_listing(folder, (f"{i}.png" for i in range(N)), saliency=VanillaSaliency())
-    study = Study("toy", IDENTITY, layer_info(), 16, plan)
+    dataset_stats = LayerStatistics("toy", IDENTITY, layer_info(), 16, plan)
     mean = np.random.default_rng(0).normal(size=(N, K))
     boxes = np.tile([[0, 0, 4, 4]], (POSITIONS, 1))
-    fill_study(folder, study, mean, np.zeros((N, K)), boxes)
-    assert merge_study(folder, study, blocks_of((study,), _listing(folder, study))) == []
-    task = Examples(study, (0, 1), plan.saliency)
+    fill_study(folder, dataset_stats, mean, np.zeros((N, K)), boxes)
+    assert (
+        merge_statistics(
+            folder, dataset_stats, blocks_of((dataset_stats,), _listing(folder, dataset_stats))
+        )
+        == []
+    )
+    task = Examples(dataset_stats, (0, 1), plan.saliency)
     index = np.asarray([[0, 1], [2, 3]])
     pictures = joined([as_jpeg(np.full((16, 16, 3), grey, np.uint8)) for grey in range(8)])
     arrays = {
@@ -153,37 +158,39 @@ def make_study(folder: OutputFolder) -> tuple[Study, Examples]:
         **pictures,
     }
     write_arrays(folder, task.products[0], arrays)
-    return study, task
+    return dataset_stats, task
 
 
-def _listing(folder: OutputFolder, study: Study) -> Listing:
-    return Listing(folder.listing(study.plan.listing))
+def _listing(folder: OutputFolder, dataset_stats: LayerStatistics) -> Listing:
+    return Listing(folder.listing(dataset_stats.plan.listing))
 
 
-def findings(folder: OutputFolder, study: Study, task: Examples) -> None:
-    read_findings(folder, study)
+def evidence(folder: OutputFolder, dataset_stats: LayerStatistics, task: Examples) -> None:
+    read_evidence(folder, dataset_stats)
 
 
-def examples(folder: OutputFolder, study: Study, task: Examples) -> None:
+def examples(folder: OutputFolder, dataset_stats: LayerStatistics, task: Examples) -> None:
     read_examples(folder, task)
 
 
-def blocks(folder: OutputFolder, study: Study, task: Examples) -> None:
-    folder.product(study.product).unlink(missing_ok=True)
-    if merge_study(folder, study, blocks_of((study,), _listing(folder, study))):
+def blocks(folder: OutputFolder, dataset_stats: LayerStatistics, task: Examples) -> None:
+    folder.product(dataset_stats.product).unlink(missing_ok=True)
+    if merge_statistics(
+        folder, dataset_stats, blocks_of((dataset_stats,), _listing(folder, dataset_stats))
+    ):
         raise CorruptFile
 
 
-def first_block(study: Study, task: Examples, folder: OutputFolder) -> Path:
-    block = next(iter(blocks_of((study,), _listing(folder, study))))
-    return folder.product(study.block(block.start, block.photographs))
+def first_block(dataset_stats: LayerStatistics, task: Examples, folder: OutputFolder) -> Path:
+    block = next(iter(blocks_of((dataset_stats,), _listing(folder, dataset_stats))))
+    return folder.product(dataset_stats.block(block.start, block.dataset_images))
 
 
 FILES: dict[str, tuple[Callable[..., Path], Callable[..., None]]] = {
-    "study": (lambda study, task, folder: folder.product(study.product), findings),
-    "examples": (lambda study, task, folder: folder.product(task.products[0]), examples),
+    "study": (lambda dataset_stats, task, folder: folder.product(dataset_stats.product), evidence),
+    "examples": (lambda dataset_stats, task, folder: folder.product(task.products[0]), examples),
     "block": (first_block, blocks),
-    "fields": (lambda study, task, folder: folder.product(study.field), blocks),
+    "fields": (lambda dataset_stats, task, folder: folder.product(dataset_stats.field), blocks),
 }
 
 
@@ -193,13 +200,13 @@ FILES: dict[str, tuple[Callable[..., Path], Callable[..., None]]] = {
 def test_resealed_files_of_studies_are_corrupt_or_can_be_used(
     folder: OutputFolder, place: Callable[..., Path], use: Callable[..., None]
 ) -> None:
-    study, task = make_study(folder)
-    path = place(study, task, folder)
+    dataset_stats, task = make_study(folder)
+    path = place(dataset_stats, task, folder)
     data, corrupt = path.read_bytes(), 0
     for seed in range(60):
         path.write_bytes(resealed(data, random.Random(seed)))
         try:
-            use(folder, study, task)
+            use(folder, dataset_stats, task)
         except CorruptFile:
             corrupt += 1
             assert not path.exists()

@@ -86,9 +86,9 @@ def mine(tmp_path: Path) -> Path:
 
 
 PLACES = (
-    *("lock", "atlas.h5", "atlas.json", "manifest.json", "montages", "store", "films", "logs"),
+    *("lock", "atlas.h5", "atlas.json", "manifest.json", "montages", "store", "animations", "logs"),
     *("failures", "inputs", "photographs", "store/toy", "store/toy/block.conv", "montages/toy"),
-    *("films/toy", "films/toy/block.conv", "montages/toy/block.conv.png", "logs/drain"),
+    *("animations/toy", "animations/toy/block.conv", "montages/toy/block.conv.png", "logs/drain"),
 )
 
 
@@ -110,7 +110,7 @@ def test_links_that_lead_out_are_seen(received: OutputFolder, mine: Path, place:
         output_folder(str(received.root.parent), "demo")
 
 
-@pytest.mark.parametrize("place", ["lock", "montages", "films/toy/block.conv", "store/toy"])
+@pytest.mark.parametrize("place", ["lock", "montages", "animations/toy/block.conv", "store/toy"])
 def test_no_command_follows_links_that_lead_out(
     received: OutputFolder, mine: Path, place: str
 ) -> None:
@@ -336,9 +336,9 @@ def test_a_folder_in_the_place_of_the_manifest_is_told(received: OutputFolder) -
 RECORDS: dict[str, Any] = {
     **TEXTS,
     "nothing in it": {},
-    "other types": {"kind": 3, "done": "x", "seconds": None, "tasks": 4, "beat": [], "at": {}},
-    "endless": {"kind": "ascend", "done": 1e999, "seconds": 0, "beat": -1, "flops": float("nan")},
-    "commands to a terminal": {"at": "\x1b[2J", "host": "\x1b]0;x\x07", "done": 1, "beat": 3},
+    "other types": {"kind": 3, "done": "x", "seconds": None, "tasks": 4, "tick": [], "at": {}},
+    "endless": {"kind": "optimize", "done": 1e999, "seconds": 0, "tick": -1, "flops": float("nan")},
+    "commands to a terminal": {"at": "\x1b[2J", "host": "\x1b]0;x\x07", "done": 1, "tick": 3},
 }
 
 OF_A_FAILURE = {
@@ -369,8 +369,8 @@ def test_records_of_workers_that_no_worker_writes_do_no_harm(
     monkeypatch.setattr("layer_atlas.sweep.inspection.monitor.LOOK_SECONDS", 0.01)
     for path in (
         received.lock,
-        received.brief,
-        received.pulse("worker-00000000"),
+        received.summary,
+        received.heartbeat("worker-00000000"),
         received.bundle("worker-00000000"),
         received.submission("worker-00000000"),
         received.failure("0" * 64, 1),
@@ -383,7 +383,7 @@ def test_records_of_workers_that_no_worker_writes_do_no_harm(
 
 
 def test_collation_minds_no_other_record_than_the_manifest(received: OutputFolder) -> None:
-    for path in (received.lock, received.brief, received.failure("0" * 64, 1)):
+    for path in (received.lock, received.summary, received.failure("0" * 64, 1)):
         path.write_bytes(b"[" * 100_000)
     assert said_by("collate", received)[0] == 0
 

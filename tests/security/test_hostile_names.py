@@ -15,9 +15,9 @@ from layer_atlas.config.objectives import LogitObjective
 from layer_atlas.config.records import plain
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.plan.plan import Plan
-from layer_atlas.plan.targets import Targets
+from layer_atlas.plan.targets import TargetSpace
 from layer_atlas.presentation.montages.collate import collate_here
-from layer_atlas.presentation.montages.summary import read_brief
+from layer_atlas.presentation.montages.summary import read_summary
 from layer_atlas.store.files import write_json
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import write_manifest
@@ -55,8 +55,8 @@ def hostile_plan() -> Plan:
                 label=name,
                 network=replace(model.network, source=name),
                 layers=tuple(
-                    replace(layer, info=layer_info(name, 2, module_type=name), channels=(0, 1))
-                    for layer in (replace(model.layers[0], targets=None, channels=()),)
+                    replace(layer, info=layer_info(name, 2, module_type=name), targets=(0, 1))
+                    for layer in (replace(model.layers[0], space=None, targets=()),)
                 ),
             )
             for name in NAMES
@@ -69,7 +69,7 @@ def with_classes(plan: Plan) -> Plan:
         replace(
             model,
             layers=tuple(
-                replace(layer, targets=Targets((2,), (model.label, f"{model.label}!")))
+                replace(layer, space=TargetSpace((2,), (model.label, f"{model.label}!")))
                 for layer in model.layers
             ),
         )
@@ -85,7 +85,7 @@ def collated(tmp_path_factory: pytest.TempPathFactory) -> OutputFolder:
     plan = with_classes(hostile_plan())
     fill_store(folder, plan)
     write_manifest(folder, composed(), plan, ["cpu"])
-    collate_here(folder, CollateSettings(films="strip"))
+    collate_here(folder, CollateSettings(animations="strip"))
     return folder
 
 
@@ -100,8 +100,8 @@ def test_nothing_is_written_outside_the_output_folder(collated: OutputFolder) ->
 
 def test_every_picture_is_drawn(collated: OutputFolder) -> None:
     assert len(list(collated.montages.rglob("*.png"))) == len(NAMES)
-    films = [*collated.root.rglob("films/*/*/*.png")]
-    assert len(films) == len(NAMES) * 2
+    animations = [*collated.root.rglob("animations/*/*/*.png")]
+    assert len(animations) == len(NAMES) * 2
     for path in collated.montages.rglob("*.png"):
         with Image.open(path) as picture:
             picture.load()
@@ -134,12 +134,12 @@ def test_what_is_printed_does_nothing_to_a_terminal(
 def test_photographs_that_cannot_be_read_are_named_and_nothing_more(
     collated: OutputFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    known = read_brief(collated)
+    known = read_summary(collated)
     assert known is not None
     told = replace(known, unreadable=3, unreadable_paths=("\x1b[2Ja.png", "b\nc.png", "\udcff.png"))
-    write_json(collated.brief, plain(told))
+    write_json(collated.summary, plain(told))
     say(summary(collated))
-    write_json(collated.brief, plain(known))
+    write_json(collated.summary, plain(known))
     said = capsys.readouterr().out
     assert "3 could not be read: \\x1b[2Ja.png, b\\nc.png, \\udcff.png ..." in said
     assert said.replace("\n", "").isprintable()

@@ -14,7 +14,7 @@ from PIL import EpsImagePlugin, Image
 from layer_atlas.datasets.image_files import MOST_PIXELS
 from layer_atlas.datasets.listing import Entry
 from layer_atlas.datasets.pictures import picture_size, read_picture
-from layer_atlas.datasets.sources import FolderPhotographs
+from layer_atlas.datasets.sources import FolderImages
 from layer_atlas.datasets.views import View, read_view, stream_views
 from layer_atlas.errors import UserError
 
@@ -40,21 +40,21 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
 }
 
 
-def folder_of(tmp_path: Path) -> FolderPhotographs:
+def folder_of(tmp_path: Path) -> FolderImages:
     for name, make in HOSTILE.items():
         (tmp_path / name).write_bytes(make())
     for name in ("first.png", "zlast.png"):
         (tmp_path / name).write_bytes(saved("PNG"))
-    return FolderPhotographs(tmp_path)
+    return FolderImages(tmp_path)
 
 
 def test_hostile_pictures_are_unreadable_and_the_others_go_on(tmp_path: Path) -> None:
-    photographs = folder_of(tmp_path)
-    entries = list(photographs.entries())
+    dataset_images = folder_of(tmp_path)
+    entries = list(dataset_images.entries())
     views = dict(
         zip(
             (entry.path for entry in entries),
-            stream_views(photographs, enumerate(entries), 32, threads=2),
+            stream_views(dataset_images, enumerate(entries), 32, threads=2),
             strict=True,
         )
     )
@@ -68,7 +68,7 @@ def test_hostile_pictures_are_unreadable_and_the_others_go_on(tmp_path: Path) ->
 
 
 def viewed(path: Path) -> View:
-    return read_view(FolderPhotographs(path.parent), 0, Entry(path.name, path.stat().st_size), 32)
+    return read_view(FolderImages(path.parent), 0, Entry(path.name, path.stat().st_size), 32)
 
 
 def test_pillows_limit_is_kept_where_pillow_only_warns(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def test_leftovers_of_killed_writers_are_swept_and_shards_are_not(folder: Output
 
 
 def jobs(shards: Iterator[Shard]) -> list[tuple[str, int, int]]:
-    return [(s.series.layer, s.series.seed, c) for s in shards for c in s.channels]
+    return [(s.series.layer, s.series.seed, c) for s in shards for c in s.targets]
 
 
 def missing(folder: OutputFolder, plan: Plan) -> list[tuple[str, int, int]]:
@@ -171,7 +171,7 @@ def test_committed_shard_is_done_and_comes_back(folder: OutputFolder) -> None:
     commit(folder, second, make_result(second))
     index = DoneIndex(folder)
     assert list(index.missing(plan.shards())) == [first, third]
-    assert index.locate(second) == {folder.shard(second): second.channels}
+    assert index.locate(second) == {folder.shard(second): second.targets}
     assert stored_arrays(folder.shard(second))["channel"].tolist() == [2, 3]
 
 

@@ -146,7 +146,7 @@ def test_without_kernel_locks_the_record_of_a_dead_process_blocks_nobody(
 
 def test_a_holder_on_another_host_whose_beat_goes_on_refuses(folder: OutputFolder) -> None:
     write_holder(folder, host="elsewhere")
-    beats = threading.Timer(0.5, write_holder, (folder,), {"host": "elsewhere", "beat": 1})
+    beats = threading.Timer(0.5, write_holder, (folder,), {"host": "elsewhere", "tick": 1})
     beats.start()
     with pytest.raises(UserError, match="on elsewhere"), locked(folder):
         pass
@@ -170,7 +170,7 @@ def test_the_beat_goes_on_while_the_folder_is_held(
     prepare(folder, 0)
     with locked(folder):
         time.sleep(0.3)
-        assert Holder(**json.loads(folder.lock.read_text())).beat >= 3
+        assert Holder(**json.loads(folder.lock.read_text())).tick >= 3
 
 
 @pytest.mark.parametrize("text", ["", "garbage", "[]", '{"pid": 1}', "{" * 9999])

@@ -40,7 +40,7 @@ def decoded(data: bytes, plan: Plan = PLAN) -> ShardFile:
 
 def test_what_was_written_comes_back() -> None:
     read = decoded(DATA)
-    assert (read.header.series, read.header.channels) == (SHARD.series.key, SHARD.channels)
+    assert (read.header.series, read.header.channels) == (SHARD.series.key, SHARD.targets)
     assert read.result.facts == read.header.facts == RESULT.facts
     arrays = {**read.result.arrays, "image": read.pictures["image"].read()}
     assert arrays.keys() == RESULT.arrays.keys() - {"trace_step"}
@@ -131,7 +131,7 @@ def sealed(change: Callable[[h5py.File], None] = lambda file: None, **header: An
                 source.copy(name, file)
         change(file)
 
-    whose = {"series": SHARD.series.key, "channels": SHARD.channels, "facts": {}}
+    whose = {"series": SHARD.series.key, "channels": SHARD.targets, "facts": {}}
     return seal({"schema": SCHEMA, **whose, **header}, fill)
 
 
@@ -145,7 +145,7 @@ def replaced(name: str, array: Any) -> Callable[[h5py.File], None]:
 
 
 def test_a_shard_that_was_sealed_anew_is_one() -> None:
-    assert decoded(sealed()).header.channels == SHARD.channels
+    assert decoded(sealed()).header.channels == SHARD.targets
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_shards_cut_otherwise_count_only_if_they_are_of_the_environment(
         make(folder, shard, environment)
     (whole,) = make_plan(layer_info("a"), shard_size=6).shards()
     (left,) = strict(folder).missing([whole])
-    assert left.channels == (0, 1, 4, 5)
+    assert left.targets == (0, 1, 4, 5)
 
 
 def test_a_damaged_shard_is_left_to_those_who_set_it_aside(folder: OutputFolder) -> None:

@@ -23,7 +23,7 @@ from layer_atlas.store.folder import OutputFolder, prepare
 from layer_atlas.store.shards import commit
 from layer_atlas.sweep.run import prepare_plan
 from layer_atlas.sweep.tasks.committer import Committer
-from layer_atlas.sweep.tasks.heartbeat import DEVICE_VARIABLE, Pulse
+from layer_atlas.sweep.tasks.heartbeat import DEVICE_VARIABLE, Heartbeat
 from layer_atlas.sweep.worker import work
 
 TAG = "worker-test"
@@ -35,9 +35,9 @@ PATIENCE = 240
 
 
 @pytest.fixture
-def pulse(folder: OutputFolder) -> Pulse:
+def heartbeat(folder: OutputFolder) -> Heartbeat:
     prepare(folder, 0)
-    return Pulse(folder.pulse(TAG))
+    return Heartbeat(folder.heartbeat(TAG))
 
 
 def batch(number: int, image_size: int = 16, n: int = 2) -> tuple[list[Shard], list[ShardResult]]:
@@ -65,35 +65,39 @@ def submit(
 
 
 def test_a_batch_is_committed_beside_what_the_main_thread_does(
-    folder: OutputFolder, pulse: Pulse
+    folder: OutputFolder, heartbeat: Heartbeat
 ) -> None:
     shards, results = batch(0, image_size=512, n=8)
-    with Committer(pulse) as committer:
+    with Committer(heartbeat) as committer:
         submit(committer, folder, shards, results)
         assert not folder.shard(shards[-1]).exists(), "submitting waited for the commit"
-        assert pulse.facts["unwritten"] == [shard.key for shard in shards]
+        assert heartbeat.facts["unwritten"] == [shard.key for shard in shards]
     assert all(folder.shard(shard).exists() for shard in shards)
 
 
-def test_commits_keep_the_order_and_few_batches_wait(folder: OutputFolder, pulse: Pulse) -> None:
+def test_commits_keep_the_order_and_few_batches_wait(
+    folder: OutputFolder, heartbeat: Heartbeat
+) -> None:
     submitted: list[Shard] = []
-    with Committer(pulse) as committer:
+    with Committer(heartbeat) as committer:
         for number in range(5):
             shards, results = batch(number, image_size=256)
             submit(committer, folder, shards, results)
             submitted += shards
             unwritten = [shard for shard in submitted if not folder.shard(shard).exists()]
             assert len(unwritten) <= 2 * Committer.WAITING
-            assert {shard.key for shard in unwritten} <= set(pulse.facts["unwritten"])
+            assert {shard.key for shard in unwritten} <= set(heartbeat.facts["unwritten"])
     written = [folder.shard(shard).stat().st_mtime_ns for shard in submitted]
     assert written == sorted(written)
 
 
-def test_a_disk_that_fails_is_told_at_the_end_or_sooner(folder: OutputFolder, pulse: Pulse) -> None:
+def test_a_disk_that_fails_is_told_at_the_end_or_sooner(
+    folder: OutputFolder, heartbeat: Heartbeat
+) -> None:
     folder.store.touch()  # a file where a folder should be: nothing can be written below
-    with pytest.raises(StorageError, match="cannot write"), Committer(pulse) as committer:
+    with pytest.raises(StorageError, match="cannot write"), Committer(heartbeat) as committer:
         submit(committer, folder, *batch(0))
-    committer = Committer(pulse)
+    committer = Committer(heartbeat)
     for number in range(Committer.WAITING):
         with contextlib.suppress(StorageError):
             submit(committer, folder, *batch(number))
@@ -104,28 +108,28 @@ def test_a_disk_that_fails_is_told_at_the_end_or_sooner(folder: OutputFolder, pu
 
 
 def test_any_other_error_is_told_too_and_charged_to_its_shards(
-    folder: OutputFolder, pulse: Pulse
+    folder: OutputFolder, heartbeat: Heartbeat
 ) -> None:
     shards, results = batch(0)
     del results[1].arrays["status"]
 
     def work() -> None:
-        with Committer(pulse) as committer:
+        with Committer(heartbeat) as committer:
             submit(committer, folder, shards, results)
-            pulse.beat(tasks=["the next one"])
+            heartbeat.tick(tasks=["the next one"])
 
     with pytest.raises(KeyError):
         work()
-    assert pulse.facts["tasks"] == [shard.key for shard in shards]
+    assert heartbeat.facts["tasks"] == [shard.key for shard in shards]
 
 
 def test_an_error_in_the_main_thread_leaves_nothing_unwritten(
-    folder: OutputFolder, pulse: Pulse
+    folder: OutputFolder, heartbeat: Heartbeat
 ) -> None:
     shards, results = batch(0, image_size=256)
 
     def work() -> None:
-        with Committer(pulse) as committer:
+        with Committer(heartbeat) as committer:
             submit(committer, folder, shards, results)
             raise ZeroDivisionError
 
@@ -147,9 +151,14 @@ class RealWorker:
         model = plan.models[0]
         self.flops = plan.n_jobs * flops_per_job(model.layers[0], model.recipe)
         prepare(folder, 0)
-        requests = [{"layer": "conv1", "seed": 0, "channels": s.channels} for s in self.shards]
-        bundle = {"kind": "ascend", "models": plain(config.models), "plan": plain(model)}
-        bundle |= {"study": None, "dataset": None, "batch_size": 4, "requests": plain(requests)}
+        requests = [{"layer": "conv1", "seed": 0, "targets": s.targets} for s in self.shards]
+        bundle = {"kind": "optimize", "models": plain(config.models), "plan": plain(model)}
+        bundle |= {
+            "dataset_plan": None,
+            "dataset": None,
+            "batch_size": 4,
+            "requests": plain(requests),
+        }
         write_json(folder.bundle(TAG), bundle)
 
     def start(self) -> "subprocess.Popen[str]":
@@ -158,17 +167,17 @@ class RealWorker:
         cpu = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", DEVICE_VARIABLE: "cpu"}
         return subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, env={**os.environ, **cpu})
 
-    def pulse(self) -> dict[str, Any]:
+    def heartbeat(self) -> dict[str, Any]:
         try:
-            return dict(json.loads(self.folder.pulse(TAG).read_text()))
+            return dict(json.loads(self.folder.heartbeat(TAG).read_text()))
         except FileNotFoundError:
             return {}
 
     def wait_until_made(self, n: int) -> None:
         """Wait until so many shards are made; the last may just be being written."""
         end = time.monotonic() + PATIENCE
-        while self.shards[n - 1].key not in self.pulse().get("unwritten", []):
-            assert time.monotonic() < end, self.pulse()
+        while self.shards[n - 1].key not in self.heartbeat().get("unwritten", []):
+            assert time.monotonic() < end, self.heartbeat()
             time.sleep(0.001)
 
     def whole(self) -> set[str]:
@@ -176,7 +185,7 @@ class RealWorker:
         done = [shard for shard in self.shards if self.folder.shard(shard).exists()]
         for shard in done:
             channels = stored_arrays(self.folder.shard(shard))["channel"]
-            assert tuple(channels) == shard.channels
+            assert tuple(channels) == shard.targets
         return {shard.key for shard in done}
 
 
@@ -188,11 +197,11 @@ def worker(folder: OutputFolder) -> RealWorker:
 def test_a_worker_commits_all_and_tells_how_long_it_was_busy(worker: RealWorker) -> None:
     assert worker.start().wait(PATIENCE) == EXIT_OK
     assert len(worker.whole()) == len(worker.shards) == 8
-    pulse = worker.pulse()
-    assert pulse["device"] == "cpu"
-    assert pulse["done"] == 24
-    assert pulse["flops"] == pytest.approx(worker.flops)
-    assert 0 < pulse["busy"] <= pulse["seconds"]
+    heartbeat = worker.heartbeat()
+    assert heartbeat["device"] == "cpu"
+    assert heartbeat["done"] == 24
+    assert heartbeat["flops"] == pytest.approx(worker.flops)
+    assert 0 < heartbeat["busy"] <= heartbeat["seconds"]
 
 
 @pytest.mark.parametrize("times", [1, 2])
@@ -211,7 +220,7 @@ def test_sigterm_keeps_what_is_made_and_leaves_no_temporary_file(
         process.terminate()
     assert process.wait(PATIENCE) == EXIT_PREEMPTED
     assert {shard.key for shard in worker.shards[:2]} <= worker.whole()
-    assert set(worker.pulse()["unwritten"]) <= worker.whole()
+    assert set(worker.heartbeat()["unwritten"]) <= worker.whole()
     assert len(worker.whole()) < 8
     assert not list(folder.store.rglob(".*"))
 
@@ -224,7 +233,7 @@ def test_kill_9_leaves_whole_shards_alone(folder: OutputFolder) -> None:
     assert process.wait(PATIENCE) == -signal.SIGKILL
     before = worker.whole()
     assert len(before) < 8
-    work(folder, folder.bundle(TAG), Pulse(folder.pulse(TAG)))
+    work(folder, folder.bundle(TAG), Heartbeat(folder.heartbeat(TAG)))
     assert before < worker.whole()
     assert len(worker.whole()) == 8
 
@@ -233,10 +242,10 @@ def test_drain_finishes_the_shards_in_the_making(folder: OutputFolder) -> None:
     worker = RealWorker(folder, "optimizer.steps=100")
     process = worker.start()
     worker.wait_until_made(1)
-    making = set(worker.pulse()["tasks"])
+    making = set(worker.heartbeat()["tasks"])
     folder.drain.touch()
     assert process.wait(PATIENCE) == EXIT_PREEMPTED
-    assert making | set(worker.pulse()["unwritten"]) <= worker.whole()
+    assert making | set(worker.heartbeat()["unwritten"]) <= worker.whole()
     assert len(worker.whole()) < 8
 
 

@@ -21,7 +21,7 @@ from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.load import load_network
 from layer_atlas.visualization import rng, saliency
 from layer_atlas.visualization.objectives.base import picked
-from layer_atlas.visualization.optimization.renderer import Workbench
+from layer_atlas.visualization.optimization.renderer import Renderer
 from layer_atlas.visualization.saliency import check_available, normalised, saliency_maps
 from tests.models.test_real_network import SHARED, WEIGHTS
 
@@ -41,21 +41,21 @@ def responses_of(module: nn.Module) -> Forward:
 
 def maps_of(
     responses: Forward,
-    photographs: Tensor,
+    dataset_images: Tensor,
     channels: list[int],
     settings: SaliencyMethod,
     keys: Tensor | None = None,
 ) -> Tensor:
     keys = keys_for(len(channels)) if keys is None else keys
     targets = torch.tensor(channels)
-    return saliency_maps(responses, photographs, targets, settings, keys)
+    return saliency_maps(responses, dataset_images, targets, settings, keys)
 
 
 def keys_for(n: int) -> Tensor:
     return rng.keys([hashlib.sha256(bytes([i])).hexdigest() for i in range(n)])
 
 
-def photographs(n: int = 3, size: int = 12) -> Tensor:
+def dataset_images(n: int = 3, size: int = 12) -> Tensor:
     return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(1))
 
 
@@ -80,7 +80,7 @@ class Weighted(nn.Module):
 
 def test_map_of_a_linear_network_is_its_largest_weight_over_the_colours() -> None:
     weight = torch.randn(2, 3, 20, 20, generator=torch.Generator().manual_seed(0))
-    maps = maps_of(Weighted(weight), photographs(2, 20), [1, 0], Vanilla())
+    maps = maps_of(Weighted(weight), dataset_images(2, 20), [1, 0], Vanilla())
     largest = weight.abs().amax(dim=1)[[1, 0]]
     ordered = largest.flatten(1).sort(dim=1).values
     expected = (largest / ordered[:, 395, None, None]).clamp_max(1)  # 99 % of 400 are 396
@@ -90,13 +90,13 @@ def test_map_of_a_linear_network_is_its_largest_weight_over_the_colours() -> Non
 
 def test_integrated_gradients_of_a_linear_network_are_weight_times_image() -> None:
     weight = torch.randn(1, 3, 9, 9, generator=torch.Generator().manual_seed(0))
-    images = photographs(2, 9)
+    images = dataset_images(2, 9)
     maps = maps_of(Weighted(weight), images, [0, 0], IntegratedGradients(steps=3))
     assert torch.allclose(maps, normalised((weight * images).abs().amax(dim=1)), atol=1e-6)
 
 
 def test_what_integrated_gradients_attribute_adds_up_to_the_score() -> None:
-    network, images = small_network(), photographs(2)
+    network, images = small_network(), dataset_images(2)
     attributed = saliency._integrated_gradients(
         lambda x, c: picked(responses_of(network)(x)[0], c).mean(dim=1),
         images,
@@ -113,8 +113,8 @@ def test_what_integrated_gradients_attribute_adds_up_to_the_score() -> None:
 
 def test_smoothgrad_without_noise_is_vanilla() -> None:
     network = responses_of(small_network())
-    smooth = maps_of(network, photographs(), [0, 3, 5], SmoothGrad(samples=8, noise=0.0))
-    assert torch.allclose(smooth, maps_of(network, photographs(), [0, 3, 5], Vanilla()))
+    smooth = maps_of(network, dataset_images(), [0, 3, 5], SmoothGrad(samples=8, noise=0.0))
+    assert torch.allclose(smooth, maps_of(network, dataset_images(), [0, 3, 5], Vanilla()))
 
 
 @pytest.mark.parametrize("samples", [16, 21])
@@ -123,7 +123,7 @@ def test_smoothgrad_is_captums_noise_tunnel_under_the_same_noise(
 ) -> None:
     from captum.attr import NoiseTunnel, Saliency
 
-    network, (image,) = responses_of(small_network()), photographs(1)
+    network, (image,) = responses_of(small_network()), dataset_images(1)
     streams = range(rng.NOISE, rng.NOISE + samples)
     draws = torch.cat([rng.normal(keys_for(1), s, image.numel()) for s in streams])
     monkeypatch.setattr(torch, "normal", lambda mean, std: std * draws.view_as(std))
@@ -136,7 +136,7 @@ def test_smoothgrad_is_captums_noise_tunnel_under_the_same_noise(
 
 
 def test_noise_is_a_share_of_the_photographs_range() -> None:
-    image = 0.3 + 0.2 * photographs(1, 32)[0]
+    image = 0.3 + 0.2 * dataset_images(1, 32)[0]
     copies = saliency._noisy_copies(image, SmoothGrad(samples=9, noise=0.5), keys_for(1)[0])
     noise = copies - image
     assert float(noise.std()) == pytest.approx(0.5 * float(image.max() - image.min()), rel=0.03)
@@ -146,7 +146,7 @@ def test_noise_is_a_share_of_the_photographs_range() -> None:
 def test_closed_relu_gives_a_map_of_zeros() -> None:
     closed = nn.Sequential(pointwise([[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]), nn.ReLU(inplace=True))
     for settings in (Vanilla(), IntegratedGradients(steps=8), SmoothGrad(noise=0.0)):
-        maps = maps_of(responses_of(closed), 0.5 + photographs(2), [0, 1], settings)
+        maps = maps_of(responses_of(closed), 0.5 + dataset_images(2), [0, 1], settings)
         assert (maps[0] == 0).all()
         assert (maps[1] > 0).all()
 
@@ -179,16 +179,16 @@ def test_maps_that_are_not_finite_become_zeros_and_leave_others_alone() -> None:
 def demo_responses() -> Callable[[Tensor], Tensor]:
     network = load_network(ModelConfig("demo"))
     layers = describe_layers(network.module, network.example((40, 40)))
-    bench = Workbench(network, make_recipe(image_size=40), torch.device("cpu"))
+    renderer = Renderer(network, make_recipe(image_size=40), torch.device("cpu"))
     info = next(info for info in layers if info.name == "conv5")
-    return bench.network.exact_path([info]).forward
+    return renderer.network.exact_path([info]).forward
 
 
 @pytest.mark.parametrize("settings", METHODS, ids=IDS)
 def test_bits_do_not_depend_on_batch_mates_order_or_threads(
     settings: SaliencyMethod, demo_responses: Callable[[Tensor], Tensor]
 ) -> None:
-    images, channels, keys = photographs(19, 40), list(range(19)), keys_for(19)
+    images, channels, keys = dataset_images(19, 40), list(range(19)), keys_for(19)
     threads = torch.get_num_threads()
     torch.set_num_threads(3 - min(threads, 2))
     try:
@@ -208,23 +208,23 @@ def test_the_global_generator_is_neither_read_nor_moved(settings: SaliencyMethod
     for seed in (0, 1):
         torch.manual_seed(seed)
         before = torch.get_rng_state()
-        maps.append(maps_of(network, photographs(), [0, 3, 5], settings))
+        maps.append(maps_of(network, dataset_images(), [0, 3, 5], settings))
         assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(*maps)
 
 
 def test_another_key_is_other_noise() -> None:
-    network, images = responses_of(small_network()), photographs(1).expand(2, -1, -1, -1)
+    network, images = responses_of(small_network()), dataset_images(1).expand(2, -1, -1, -1)
     one, other = maps_of(network, images, [3, 3], SmoothGrad(noise=0.5))
     assert not torch.allclose(one, other, atol=0.01)
 
 
 def test_photographs_are_left_as_they_were() -> None:
-    images = photographs()
+    images = dataset_images()
     for settings in METHODS:
         maps = maps_of(responses_of(small_network()), images, [0, 1, 2], settings)
         assert not maps.requires_grad
-    assert torch.equal(images, photographs())
+    assert torch.equal(images, dataset_images())
     assert images.grad is None
     assert not images.requires_grad
 
@@ -236,9 +236,9 @@ def test_map_of_a_vector_layer_is_the_gradient_of_the_class_score() -> None:
     body = (nn.Conv2d(3, 5, 3, stride=2), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1))
     module = random_network(*body, nn.Flatten(), nn.Linear(5, 4))
     network = replace(load_network(ModelConfig("demo")), module=module, build=None)
-    bench = Workbench(network, make_recipe(), torch.device("cpu"))
-    responses = bench.network.exact_path([layer_of(module, "4")]).forward
-    images = photographs(2, 16)
+    renderer = Renderer(network, make_recipe(), torch.device("cpu"))
+    responses = renderer.network.exact_path([layer_of(module, "4")]).forward
+    images = dataset_images(2, 16)
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (network.mean, network.std))
     wanted = images.clone().requires_grad_()
     scores = module((wanted - mean) / std)
@@ -260,9 +260,9 @@ def test_a_map_of_a_real_network_is_where_the_object_is() -> None:
     image[0, :, 64:, :64] = to_tensor(Image.open(path).convert("RGB").resize((64, 64)))
     network = load_network(ModelConfig("squeezenet1_1", weights=str(WEIGHTS)))
     layers = describe_layers(network.module, network.example((128, 128)))
-    bench = Workbench(network, make_recipe(image_size=128), torch.device("cpu"))
+    renderer = Renderer(network, make_recipe(image_size=128), torch.device("cpu"))
     layer = next(info for info in layers if info.name == "features.12")
-    responses = bench.network.exact_path([layer]).forward
+    responses = renderer.network.exact_path([layer]).forward
     with torch.no_grad():
         grey = responses(torch.full((8, 3, 128, 128), 0.5))[0].mean(dim=2)[0]
         channel = int((responses(image.expand(8, -1, -1, -1))[0].mean(dim=2)[0] - grey).argmax())
@@ -280,15 +280,15 @@ def test_every_method_composes_with_the_defaults_of_its_record() -> None:
     for settings in (Vanilla(), SmoothGrad(), IntegratedGradients()):
         assert composed("dataset=folder", f"saliency={settings.name}").saliency == settings
     changed = composed(
-        "dataset=folder", "saliency=smoothgrad", "saliency.noise=0", "saliency.photographs=2"
+        "dataset=folder", "saliency=smoothgrad", "saliency.noise=0", "saliency.dataset_images=2"
     )
-    assert changed.saliency == SmoothGrad(photographs=2, noise=0.0)
+    assert changed.saliency == SmoothGrad(dataset_images=2, noise=0.0)
 
 
 @pytest.mark.parametrize(
     ("method", "override", "told"),
     [
-        ("vanilla", "saliency.photographs=0", "photographs must be 1 or more, not 0"),
+        ("vanilla", "saliency.dataset_images=0", "photographs must be 1 or more, not 0"),
         ("smoothgrad", "saliency.samples=0", "samples must be 1 or more, not 0"),
         ("smoothgrad", "saliency.noise=-0.1", "noise must be 0 to 1, not -0.1"),
         ("integrated_gradients", "saliency.steps=0", "steps must be 1 or more, not 0"),

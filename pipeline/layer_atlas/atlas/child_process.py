@@ -13,7 +13,7 @@ _ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM
 take a hundred times as long as one."""
 
 
-class Died(Exception):
+class ProcessDied(Exception):
     """A process was killed; the message is the name of the signal."""
 
 
@@ -31,7 +31,7 @@ def run_apart(command: str, *arguments: str) -> str:
     environment = {**os.environ, **_ONE_THREAD, PARENT_VARIABLE: str(os.getpid())}
     child = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment)
     if child.returncode < 0:
-        raise Died(signal.Signals(-child.returncode).name)
+        raise ProcessDied(signal.Signals(-child.returncode).name)
     for code, error in ((EXIT_IO, StorageError), (EXIT_USER_ERROR, UserError)):
         if child.returncode == code:
             raise error(child.stderr.strip())

@@ -12,7 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from layer_atlas.atlas.child_process import Died, run_apart
+from layer_atlas.atlas.child_process import ProcessDied, run_apart
 from layer_atlas.atlas.gather import LayerView, Piece, layer_views
 from layer_atlas.errors import EXIT_OK
 from layer_atlas.plan.jobs import STATUS
@@ -38,7 +38,7 @@ def compare(folder: OutputFolder) -> list[str]:
     """
     try:
         said = run_apart("compare-here", str(folder.root.resolve()), str(PATIENCE))
-    except Died as killed:
+    except ProcessDied as killed:
         return [f"{folder.atlas} cannot be read (it took the reader down: {killed}); collate it"]
     return [str(problem) for problem in json.loads(said)]
 
@@ -81,7 +81,7 @@ def _compare_layer(atlas: h5py.File, view: LayerView, patience: int) -> Iterator
                 yield f"{name}/{dataset} cannot be read: {error}"
                 continue
             for row in rows:
-                target = target_name(view.model.recipe, view.layer, view.layer.channels[row])
+                target = target_name(view.model.recipe, view.layer, view.layer.targets[row])
                 yield f"{name}/{dataset} of {target} differs from its shard"
 
 

@@ -25,16 +25,16 @@ def add_coordinates(group: h5py.Group, view: LayerView) -> None:
     for name, values in _scales(view).items():
         add_scale(group, name, values)
     further = []
-    if view.layer.all_targets.names:
+    if view.layer.target_space.names:
         further += _add_names(group, view.layer)
-    if len(view.layer.all_targets.sizes) > 1:
+    if len(view.layer.target_space.sizes) > 1:
         further += _add_parts(group, view)
     if further:
         group.attrs["coordinates"] = " ".join(further)
 
 
 def _scales(view: LayerView) -> dict[str, ArrayLike]:
-    recipe, parts = view.model.recipe, len(view.layer.all_targets.sizes)
+    recipe, parts = view.model.recipe, len(view.layer.target_space.sizes)
     height, width = view.image_size
     scales: dict[str, ArrayLike] = {
         "channel": view.channels,
@@ -56,7 +56,7 @@ def _scales(view: LayerView) -> dict[str, ArrayLike]:
 
 def _add_names(group: h5py.Group, layer: LayerPlan) -> list[str]:
     """Add the names of the classes."""
-    names = [as_text(layer.all_targets.names[channel]) for channel in layer.channels]
+    names = [as_text(layer.target_space.names[channel]) for channel in layer.targets]
     group.create_dataset("channel_name", data=names, dtype=h5py.string_dtype())
     label(group, "channel_name", ("channel",), "name of the class")
     return ["channel_name"]
@@ -64,8 +64,8 @@ def _add_names(group: h5py.Group, layer: LayerPlan) -> list[str]:
 
 def _add_parts(group: h5py.Group, view: LayerView) -> list[str]:
     """Add the channels that targets consist of, and which layers these are of."""
-    layer, targets = view.layer, view.layer.all_targets
-    group["part_channel"] = np.asarray([targets.parts(channel) for channel in layer.channels])
+    layer, targets = view.layer, view.layer.target_space
+    group["part_channel"] = np.asarray([targets.parts(channel) for channel in layer.targets])
     label(group, "part_channel", ("channel", "part"), "the channels that a target consists of")
     layers = [f"{view.model.label}/{layer.info.name}"]
     layers += [f"{tap.model}/{tap.info.name}" for tap in layer.others]

@@ -19,10 +19,10 @@ from layer_atlas.datasets.evidence import (
 )
 from layer_atlas.datasets.jpegs import parted
 from layer_atlas.datasets.listing import Listing
-from layer_atlas.datasets.statistics import QUANTILES, LayerStudy
-from layer_atlas.datasets.statistics_files import Findings
+from layer_atlas.datasets.statistics import QUANTILES, DatasetStats
+from layer_atlas.datasets.statistics_files import DatasetEvidence
 from layer_atlas.errors import UserError
-from layer_atlas.plan.plan import StudyPlan
+from layer_atlas.plan.plan import DatasetPlan
 from layer_atlas.store.arrays import PICTURE_FILTERS
 from layer_atlas.store.frames import Arrays
 
@@ -64,7 +64,7 @@ def write_selectivity(group: h5py.Group, view: LayerView) -> None:
     label(group, "selectivity", _JOB, meaning)
 
 
-def write_evidence(group: h5py.Group, view: LayerView, study: LayerStudy) -> None:
+def write_evidence(group: h5py.Group, view: LayerView, dataset_stats: DatasetStats) -> None:
     """Add how each image compares with the photographs that excite its channel most."""
     channels, shape = view.channels, group["status"].shape
     values: dict[str, NDArray[Any]] = {
@@ -72,13 +72,13 @@ def write_evidence(group: h5py.Group, view: LayerView, study: LayerStudy) -> Non
         "agreement_rank": np.zeros(shape, np.int32),
         "percentile": np.full(shape, np.nan, np.float32),
     }
-    reference = make_reference(study.rows)
+    reference = make_reference(dataset_stats.rows)
     for seed, response in _responses(group):
         made = np.isfinite(response).all(axis=1)
         agrees, rank = agreement(reference, response[made], channels[made])
         values["agreement"][made, seed], values["agreement_rank"][made, seed] = agrees, rank
         activation = group["activation"][:, seed][made]
-        values["percentile"][made, seed] = percentile(study, activation, channels[made])
+        values["percentile"][made, seed] = percentile(dataset_stats, activation, channels[made])
     for name, array in values.items():
         group[name] = array
         label(group, name, _JOB, _EVIDENCE[name])
@@ -102,7 +102,9 @@ def _responses(group: h5py.Group) -> Iterator[tuple[int, NDArray[np.float32]]]:
 # --- the dataset ---------------------------------------------------------------------------------
 
 
-def write_dataset(group: h5py.Group, view: LayerView, plan: StudyPlan, found: Findings) -> None:
+def write_dataset(
+    group: h5py.Group, view: LayerView, plan: DatasetPlan, found: DatasetEvidence
+) -> None:
     """Add the group `dataset`: statistics of each channel, its photographs, their pictures."""
     into = group.create_group("dataset", track_order=True)
     listing = Listing(view.folder.listing(plan.listing))
@@ -111,40 +113,44 @@ def write_dataset(group: h5py.Group, view: LayerView, plan: StudyPlan, found: Fi
             f"{str(listing.path)!r} is not the list of the photographs that were studied; run the "
             "sweep again, and it is written anew."
         )
-    _describe(into, plan, found.study, listing)
-    _write_statistics(into, view.channels, found.study)
+    _describe(into, plan, found.stats, listing)
+    _write_statistics(into, view.channels, found.stats)
     for name in ("top", "bottom"):
         _write_ranking(into, view, name, found, listing)
     _write_pictures(into, view)
 
 
-def _describe(into: h5py.Group, plan: StudyPlan, study: LayerStudy, listing: Listing) -> None:
+def _describe(
+    into: h5py.Group, plan: DatasetPlan, dataset_stats: DatasetStats, listing: Listing
+) -> None:
     into.attrs["source"] = as_text(plan.source)
     into.attrs["listing_sha256"] = plan.listing
-    into.attrs["photographs"] = study.count
-    into.attrs["kept_in_full"] = len(study.rows)
-    into.attrs["unreadable"] = len(study.unreadable)
-    told = study.unreadable[:_TOLD_UNREADABLE].tolist()
+    into.attrs["photographs"] = dataset_stats.count
+    into.attrs["kept_in_full"] = len(dataset_stats.rows)
+    into.attrs["unreadable"] = len(dataset_stats.unreadable)
+    told = dataset_stats.unreadable[:_TOLD_UNREADABLE].tolist()
     paths = np.asarray([_path(listing, index) for index in told], object)
     into.attrs.create("unreadable_paths", paths, dtype=h5py.string_dtype())
 
 
-def _write_statistics(into: h5py.Group, channels: NDArray[np.int64], study: LayerStudy) -> None:
-    values = {name: getattr(study, name)[channels] for name in _PER_CHANNEL}
-    values["responding"] = values["responding"] / max(study.count, 1)
+def _write_statistics(
+    into: h5py.Group, channels: NDArray[np.int64], dataset_stats: DatasetStats
+) -> None:
+    values = {name: getattr(dataset_stats, name)[channels] for name in _PER_CHANNEL}
+    values["responding"] = values["responding"] / max(dataset_stats.count, 1)
     for name, array in values.items():
         into[name] = array.astype(np.float32)
         label(into, name, ("channel",), _PER_CHANNEL[name])
     add_scale(into, "level", QUANTILES)
-    into["quantile"] = study.quantiles().T[channels].astype(np.float32)
+    into["quantile"] = dataset_stats.quantiles().T[channels].astype(np.float32)
     label(into, "quantile", ("channel", "level"), "quantiles of the responses")
 
 
 def _write_ranking(
-    into: h5py.Group, view: LayerView, name: str, found: Findings, listing: Listing
+    into: h5py.Group, view: LayerView, name: str, found: DatasetEvidence, listing: Listing
 ) -> None:
     """The photographs that channels answer to most (`top`) or least (`bottom`)."""
-    ranking, boxes = getattr(found.study, name), getattr(found, name)
+    ranking, boxes = getattr(found.stats, name), getattr(found, name)
     index, channels = ranking.index[view.channels], view.channels
     if not index.size:
         return

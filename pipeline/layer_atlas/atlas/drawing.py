@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from layer_atlas.plan.labels import inert
+from layer_atlas.plan.labels import sanitize
 
 PAPER, INK, FAINT, EMPTY, ALARM = "#ffffff", "#1a1a1a", "#6b6b6b", "#e9e9ee", "#a02020"
 RULE = "#c8c8d0"
@@ -90,7 +90,7 @@ def fitting(text: str, size: int, width: float) -> tuple[str, int]:
 
 def drawable(text: str) -> str:
     """The text on one line, without accents, which the font does not have."""
-    text = unicodedata.normalize("NFD", inert(text[:_LONGEST_TEXT]))
+    text = unicodedata.normalize("NFD", sanitize(text[:_LONGEST_TEXT]))
     return "".join(c for c in text if not unicodedata.combining(c))
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from layer_atlas.datasets.statistics_files import Findings, read_examples, read_findings
-from layer_atlas.datasets.tasks import Examples, Study, examples_of_layer, study_of
+from layer_atlas.datasets.statistics_files import DatasetEvidence, read_evidence, read_examples
+from layer_atlas.datasets.tasks import Examples, LayerStatistics, examples_of_layer, statistics_of
 from layer_atlas.plan.environment import Environment
 from layer_atlas.plan.jobs import FATES, STATUS, Shard, ShardResult
 from layer_atlas.plan.plan import LayerPlan, ModelPlan, Plan
@@ -70,7 +70,7 @@ class LayerView:
     @property
     def channels(self) -> NDArray[np.int64]:
         """The wanted channels (C,)."""
-        return np.asarray(self.layer.channels, dtype=np.int64)
+        return np.asarray(self.layer.targets, dtype=np.int64)
 
     @property
     def group(self) -> str:
@@ -139,7 +139,7 @@ class LayerView:
 
     def pieces(self) -> Iterator[Piece]:
         """Read the layer file by file; corrupt files are set aside and reported in `corrupt`."""
-        place = {channel: row for row, channel in enumerate(self.layer.channels)}
+        place = {channel: row for row, channel in enumerate(self.layer.targets)}
         for seed_index, shard, located in self.located():
             for path, channels_there in located.items():
                 wanted = set(channels_there)
@@ -166,21 +166,21 @@ class LayerView:
             return None
 
     @cached_property
-    def study(self) -> Study | None:
+    def dataset_stats(self) -> LayerStatistics | None:
         """The study of this layer, if photographs belong to the sweep."""
-        plan = self.plan.study
-        return study_of(self.model, self.layer.info.name, plan) if plan else None
+        plan = self.plan.dataset_plan
+        return statistics_of(self.model, self.layer.info.name, plan) if plan else None
 
-    def findings(self) -> Findings | None:
+    def evidence(self) -> DatasetEvidence | None:
         """What the photographs told; None if that is not complete."""
-        if self.study is None:
+        if self.dataset_stats is None:
             return None
         try:
-            return read_findings(self.folder, self.study)
+            return read_evidence(self.folder, self.dataset_stats)
         except FileNotFoundError:
             return None
         except CorruptFile:
-            self.corrupt.append(self.folder.product(self.study.product))
+            self.corrupt.append(self.folder.product(self.dataset_stats.product))
             return None
 
     def judged(self, status: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -202,12 +202,12 @@ class LayerView:
     @cached_property
     def _moved(self) -> NDArray[np.bool_] | None:
         """Which channels (C,) some photograph moves, if that is known."""
-        found = self.findings()
-        return None if found is None else (found.study.max > found.study.min)[self.channels]
+        found = self.evidence()
+        return None if found is None else (found.stats.max > found.stats.min)[self.channels]
 
-    def photographs_done(self) -> list[str]:
+    def dataset_images_done(self) -> list[str]:
         """The keys of the committed files about photographs: study and examples."""
-        products = [self.study.product] if self.study else []
+        products = [self.dataset_stats.product] if self.dataset_stats else []
         products += [product for task in self._examples() for product in task.products]
         return [product.key for product in products if self.folder.exists(product)]
 
@@ -222,9 +222,9 @@ class LayerView:
                 self.corrupt += map(self.folder.product, task.products)
 
     def _examples(self) -> Iterable[Examples]:
-        if self.study is None:
+        if self.dataset_stats is None:
             return ()
-        return examples_of_layer(self.study, self.layer, self.plan.shard_size)
+        return examples_of_layer(self.dataset_stats, self.layer, self.plan.shard_size)
 
     def rows_of(self, channels: NDArray[np.int64]) -> NDArray[np.intp]:
         """Where channels lie among the layer's wanted ones."""
@@ -235,7 +235,7 @@ class LayerView:
         status = np.full((len(self.channels), len(self.plan.seeds)), STATUS["missing"], np.uint8)
         for seed_index, shard in self.left() if self.given_up else ():
             if shard.key in self.given_up:
-                rows = self.rows_of(np.asarray(shard.channels, np.int64))
+                rows = self.rows_of(np.asarray(shard.targets, np.int64))
                 status[rows, seed_index] = STATUS["failed"]
         return status
 

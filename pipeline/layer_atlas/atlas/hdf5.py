@@ -200,9 +200,9 @@ def _write_evidence(group: h5py.Group, view: LayerView, status: NDArray[np.uint8
     group["status"][...] = view.judged(status)
     if view.model.recipe.objective.of_channels:
         write_selectivity(group, view)
-    plan, found = view.plan.study, view.findings()
+    plan, found = view.plan.dataset_plan, view.evidence()
     if plan is None or found is None:
         return
-    if len(found.study.rows) >= STRONGEST:
-        write_evidence(group, view, found.study)
+    if len(found.stats.rows) >= STRONGEST:
+        write_evidence(group, view, found.stats)
     write_dataset(group, view, plan, found)

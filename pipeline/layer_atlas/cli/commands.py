@@ -19,7 +19,7 @@ from layer_atlas.errors import (
     tell,
     unknown,
 )
-from layer_atlas.processes import Preempted, leave_when_told
+from layer_atlas.processes import Preempted, stop_on_signal
 from layer_atlas.store.folder import OutputFolder, output_folder
 from layer_atlas.store.lock import locked
 
@@ -28,7 +28,7 @@ def run(config: Config) -> int:
     """Optimise what is missing, then collate."""
     from layer_atlas.sweep import run as sweep
 
-    leave_when_told()
+    stop_on_signal()
     return sweep.run(config)
 
 
@@ -40,20 +40,20 @@ def plan(config: Config) -> int:
 
     planned, devices = sweep.prepare_plan(config)
     say(plan_table(_folder(config), planned, devices))
-    return sweep.tell_left_out(planned.left_out)
+    return sweep.report_skipped_models(planned.skipped_models)
 
 
 def layers(config: Config) -> int:
     """Print the layers of the models."""
-    from layer_atlas.plan.plan import LeftOut
+    from layer_atlas.plan.plan import SkippedModel
     from layer_atlas.sweep import run as sweep
-    from layer_atlas.sweep.planning import Survey, survey
+    from layer_atlas.sweep.planning import InspectedModel, inspect_models
     from layer_atlas.sweep.report.layers import layer_table
     from layer_atlas.sweep.report.tables import say
 
-    found = survey(config)
-    say(layer_table(config, [each for each in found if isinstance(each, Survey)]))
-    return sweep.tell_left_out([each for each in found if isinstance(each, LeftOut)])
+    found = inspect_models(config)
+    say(layer_table(config, [each for each in found if isinstance(each, InspectedModel)]))
+    return sweep.report_skipped_models([each for each in found if isinstance(each, SkippedModel)])
 
 
 def status(config: Config, *words: str) -> int:

@@ -99,7 +99,7 @@ class CollateSettings:
     """Space between tiles, in pixels."""
     seeds: Literal["row", "grid"] = "row"
     """Several seeds: side by side in each cell (`row`), or one grid after the other (`grid`)."""
-    films: Literal["none", "strip", "webp", "both"] = "none"
+    animations: Literal["none", "strip", "webp", "both"] = "none"
     """Every image on its way, of a sweep with snapshots: as a strip of its frames, as an animated
     WebP file, or as both."""
     site: bool = True
@@ -141,7 +141,7 @@ class Config:
     image_size: int | tuple[int, int] | Literal["photograph"] | None
     """Height and width of the images, in pixels; one number for squares; `photograph`: as large as
     the one that they start from or are about; default: each model's own input size."""
-    class_token: bool
+    keep_prefix_tokens: bool
     """Whether tokens that are no positions (class token, registers) belong to activations."""
     precision: Literal["auto", "fp32", "bf16"]
     """Number format of the network during ascent; `auto`: bf16 where the hardware has it."""

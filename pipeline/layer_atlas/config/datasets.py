@@ -65,11 +65,11 @@ class VanillaSaliency:
     """Saliency by the gradient itself (Simonyan et al. 2014, arXiv 1312.6034)."""
 
     name: str = "vanilla"
-    photographs: int = 4
+    dataset_images: int = 4
     """Maps are made for so many of each channel's strongest photographs."""
 
     def __post_init__(self) -> None:
-        one_or_more(photographs=self.photographs)
+        one_or_more(dataset_images=self.dataset_images)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class SmoothGrad:
     """Saliency by the mean gradient over noisy copies (Smilkov et al. 2017, arXiv 1706.03825)."""
 
     name: str = "smoothgrad"
-    photographs: int = 4
+    dataset_images: int = 4
     """Maps are made for so many of each channel's strongest photographs."""
     samples: int = 16
     """Noisy copies per map."""
@@ -86,7 +86,7 @@ class SmoothGrad:
     silences some channels of deep layers, whose maps are then zeros."""
 
     def __post_init__(self) -> None:
-        one_or_more(photographs=self.photographs, samples=self.samples)
+        one_or_more(dataset_images=self.dataset_images, samples=self.samples)
         within(0, 1, noise=self.noise)
 
 
@@ -98,13 +98,13 @@ class IntegratedGradients:
     """
 
     name: str = "integrated_gradients"
-    photographs: int = 4
+    dataset_images: int = 4
     """Maps are made for so many of each channel's strongest photographs."""
     steps: int = 32
     """Points on the way at which gradients are taken."""
 
     def __post_init__(self) -> None:
-        one_or_more(photographs=self.photographs, steps=self.steps)
+        one_or_more(dataset_images=self.dataset_images, steps=self.steps)
 
 
 SaliencyMethod = VanillaSaliency | SmoothGrad | IntegratedGradients

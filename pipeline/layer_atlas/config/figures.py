@@ -123,7 +123,7 @@ class ImagesFigure(BracketedFigure):
     """Default: all where they are rows or columns, else the first."""
     steps: tuple[int, ...] | None = None
     """Default: all where they are rows or columns, else the finished image."""
-    photographs: int | None = None
+    dataset_images: int | None = None
     """Of each channel's strongest photographs so many are shown beside wrapped images or at the end
     of rows; default: 4 where there are any."""
     tell: str | None = None
@@ -145,10 +145,10 @@ class ImagesFigure(BracketedFigure):
             require(along, f"{name} need rows or columns of channels.")
         if self.dendrogram:
             self._check_dendrogram()
-        if self.photographs is not None:
-            within(0, 9, photographs=self.photographs)
+        if self.dataset_images is not None:
+            within(0, 9, dataset_images=self.dataset_images)
             require(
-                self.rows == "channels" or not self.photographs,
+                self.rows == "channels" or not self.dataset_images,
                 "photographs stand beside channels: take figure.rows=channels.",
             )
         if self.across is not None:

@@ -120,7 +120,7 @@ class Recipe:
     octaves: Octaves | None = None
     snapshots: int = 0
     """The image is kept every so many steps; 0: only at the end."""
-    class_token: bool = False
+    keep_prefix_tokens: bool = False
     """Whether tokens that are no positions (class token, registers) belong to activations."""
     algorithm: int = ALGORITHM_VERSION
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from layer_atlas.datasets.statistics import LayerStudy, strongest
+from layer_atlas.datasets.statistics import DatasetStats, strongest
 from layer_atlas.plan.jobs import STATUS
 
 STRONGEST = 9
@@ -43,7 +43,7 @@ def make_reference(rows: NDArray[np.float32]) -> Reference:
     """Learn from photographs what each channel looks like to its layer.
 
     Args:
-        rows: (R, K) mean response of each channel to each of R photographs, as in `LayerStudy`.
+        rows: (R, K) mean response of each channel to each of R photographs, as in `DatasetStats`.
     Raises:
         ValueError: fewer photographs than `STRONGEST`.
     """
@@ -54,8 +54,8 @@ def make_reference(rows: NDArray[np.float32]) -> Reference:
     templates = np.empty((rows.shape[1], rows.shape[1]))
     for start in range(0, len(templates), _AT_ONCE):
         block = slice(start, start + _AT_ONCE)
-        photographs = rows[strongest(rows[:, block], STRONGEST)]
-        templates[block] = standardised(photographs.mean(axis=1, dtype=np.float64), mean, std)
+        dataset_images = rows[strongest(rows[:, block], STRONGEST)]
+        templates[block] = standardised(dataset_images.mean(axis=1, dtype=np.float64), mean, std)
     return Reference(mean, std, templates)
 
 
@@ -117,7 +117,7 @@ def _cosines(
 
 
 def percentile(
-    study: LayerStudy, activation: NDArray[np.float32], channels: NDArray[np.integer[Any]]
+    dataset_stats: DatasetStats, activation: NDArray[np.float32], channels: NDArray[np.integer[Any]]
 ) -> NDArray[np.float32]:
     """Where the activation of images lies among the responses to photographs.
 
@@ -132,16 +132,16 @@ def percentile(
     Returns: (n,) float32 in [0, 100]; NaN where the activation is, or no photograph is kept.
     """
     result = np.full(len(activation), np.nan)
-    for start in range(0, len(activation) if len(study.rows) else 0, _AT_ONCE):
+    for start in range(0, len(activation) if len(dataset_stats.rows) else 0, _AT_ONCE):
         block = slice(start, start + _AT_ONCE)
-        photographs = study.rows[:, channels[block]]
-        below = (photographs < activation[block]).sum(axis=0)
-        same = (photographs == activation[block]).sum(axis=0)
-        result[block] = 100.0 * (below + same / 2) / len(photographs)
+        dataset_images = dataset_stats.rows[:, channels[block]]
+        below = (dataset_images < activation[block]).sum(axis=0)
+        same = (dataset_images == activation[block]).sum(axis=0)
+        result[block] = 100.0 * (below + same / 2) / len(dataset_images)
     # At the very least, an image that is not above the maximum is level with one photograph.
     level = np.nextafter(np.float32(100.0), np.float32(0.0))
-    most = np.minimum(100.0 - 50.0 / max(study.count, 1), level)
-    result = np.where(activation > study.max[channels], 100.0, np.minimum(result, most))
+    most = np.minimum(100.0 - 50.0 / max(dataset_stats.count, 1), level)
+    result = np.where(activation > dataset_stats.max[channels], 100.0, np.minimum(result, most))
     return np.where(np.isnan(activation), np.nan, result).astype(np.float32)
 
 

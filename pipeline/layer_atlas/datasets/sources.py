@@ -32,7 +32,7 @@ _NO_PHOTOGRAPHS = frozenset(
 _PAIRS = frozenset({"FlowDataset", "StereoMatchingDataset"})
 
 
-class Photographs(Protocol):
+class DatasetImages(Protocol):
     """A dataset of photographs, safe to use from several threads."""
 
     def entries(self) -> Iterator[Entry]:
@@ -45,7 +45,7 @@ class Photographs(Protocol):
         """
 
 
-def open_dataset(settings: FolderDataset | TorchvisionDataset) -> Photographs:
+def open_dataset(settings: FolderDataset | TorchvisionDataset) -> DatasetImages:
     """Open a dataset and make sure that it holds a photograph.
 
     Raises:
@@ -59,7 +59,7 @@ def open_dataset(settings: FolderDataset | TorchvisionDataset) -> Photographs:
 # --- folders -------------------------------------------------------------------------------------
 
 
-class FolderPhotographs:
+class FolderImages:
     """Every image file of a folder, at any nesting."""
 
     def __init__(self, root: Path) -> None:
@@ -115,7 +115,7 @@ def _is_named_as_image(path: str) -> bool:
     return os.path.splitext(path)[1].lower() in SUFFIXES  # noqa: PTH122 - a million times
 
 
-def _open_folder(settings: FolderDataset) -> FolderPhotographs:
+def _open_folder(settings: FolderDataset) -> FolderImages:
     root = user_path(settings.path, "dataset.path")
     if not root.exists():
         folders = [path.name for path in root.parent.glob("*") if path.is_dir()]
@@ -126,19 +126,19 @@ def _open_folder(settings: FolderDataset) -> FolderPhotographs:
         )
     if not root.is_dir():
         raise UserError(f"dataset.path={settings.path!r} is a file; name the folder it is in.")
-    photographs = FolderPhotographs(root)
-    if next(photographs.entries(), None) is None:
+    dataset_images = FolderImages(root)
+    if next(dataset_images.entries(), None) is None:
         raise UserError(
             f"dataset.path={settings.path!r} holds no photographs: no file in it, at any nesting, "
             f"ends in {', '.join(sorted(SUFFIXES))}."
         )
-    return photographs
+    return dataset_images
 
 
 # --- torchvision ---------------------------------------------------------------------------------
 
 
-class TorchvisionPhotographs:
+class TorchvisionImages:
     """The images of a torchvision dataset, in its own order; labels are not looked at."""
 
     def __init__(self, title: str, dataset: Any) -> None:
@@ -177,18 +177,18 @@ class TorchvisionPhotographs:
         return image
 
 
-def _open_torchvision(settings: TorchvisionDataset) -> TorchvisionPhotographs:
-    photographs = TorchvisionPhotographs(_title(settings), _made(settings))
-    if len(photographs.dataset) == 0:
+def _open_torchvision(settings: TorchvisionDataset) -> TorchvisionImages:
+    dataset_images = TorchvisionImages(_title(settings), _made(settings))
+    if len(dataset_images.dataset) == 0:
         raise UserError(f"dataset.dataset={settings.dataset!r} holds no images.")
     try:
-        photographs.image(0, next(photographs.entries())).close()
+        dataset_images.image(0, next(dataset_images.entries())).close()
     except Exception as error:
         raise UserError(
             f"the first image of dataset.dataset={settings.dataset!r} cannot be read: "
             f"{_reason(error)}."
         ) from error
-    return photographs
+    return dataset_images
 
 
 def _title(settings: TorchvisionDataset) -> str:

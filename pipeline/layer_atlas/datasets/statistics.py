@@ -43,7 +43,7 @@ class Ranking:
 
 
 @dataclass(frozen=True)
-class LayerStudy:
+class DatasetStats:
     """What the K channels of a layer answer to the images of a dataset."""
 
     count: int
@@ -120,7 +120,7 @@ def summarise(
     }
 
 
-def merge(blocks: Iterable[dict[str, NDArray[Any]]]) -> LayerStudy:
+def merge(blocks: Iterable[dict[str, NDArray[Any]]]) -> DatasetStats:
     """Put the summaries of all blocks of a layer together, one in memory at a time.
 
     How the dataset was cut into blocks, and their order, changes the rounding of mean and std
@@ -230,11 +230,11 @@ def _ranking(name: str, block: dict[str, NDArray[Any]]) -> Ranking:
     return Ranking(*(block[f"{name}_{part}"] for part in ("index", "score", "place")))
 
 
-def _finished(whole: dict[str, NDArray[Any]], kept: dict[str, NDArray[Any]]) -> LayerStudy:
+def _finished(whole: dict[str, NDArray[Any]], kept: dict[str, NDArray[Any]]) -> DatasetStats:
     count = int(whole["count"])
     nothing = np.full_like(whole["mean"], np.nan)
     order = np.argsort(kept["row_index"])
-    return LayerStudy(
+    return DatasetStats(
         count=count,
         mean=whole["mean"] if count else nothing,
         std=np.sqrt(whole["M2"] / (count - 1)) if count > 1 else nothing,

@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layer_atlas.datasets.jpegs import from_jpeg, parted
-from layer_atlas.datasets.statistics import LayerStudy, Ranking, merge
+from layer_atlas.datasets.statistics import DatasetStats, Ranking, merge
 from layer_atlas.datasets.statistics_frames import (
     block_frames,
     example_frames,
     field_frames,
-    study_frames,
+    statistics_frames,
 )
-from layer_atlas.datasets.tasks import Examples, Study, StudyBlock
+from layer_atlas.datasets.tasks import Examples, LayerStatistics, StatisticsBlock
 from layer_atlas.datasets.views import to_original
 from layer_atlas.plan.jobs import Product
 from layer_atlas.store import checksummed_file as sealed_file
@@ -51,10 +51,10 @@ class Boxes:
 
 
 @dataclass(frozen=True)
-class Findings:
+class DatasetEvidence:
     """All that is known of a layer and a dataset."""
 
-    study: LayerStudy
+    stats: DatasetStats
     top: Boxes
     """Of the photographs of `study.top`."""
     bottom: Boxes
@@ -94,18 +94,20 @@ def read_product(folder: OutputFolder, product: Product, frames: Mapping[str, Fr
         raise CorruptFile(f"{path}: {error}") from error
 
 
-def merge_study(folder: OutputFolder, study: Study, blocks: Iterable[StudyBlock]) -> list[Path]:
+def merge_statistics(
+    folder: OutputFolder, dataset_stats: LayerStatistics, blocks: Iterable[StatisticsBlock]
+) -> list[Path]:
     """Merge the blocks of a study, if they are all there, into its file.
 
     Returns: files that turned out to be corrupt; they are set aside, and nothing is merged.
     Raises:
         StorageError: the disk is full or fails.
     """
-    parts = {study.block(block.start, block.photographs): block for block in blocks}
-    if not all(map(folder.exists, [study.field, *parts])):
+    parts = {dataset_stats.block(block.start, block.dataset_images): block for block in blocks}
+    if not all(map(folder.exists, [dataset_stats.field, *parts])):
         return []
-    reader = _Reader(folder, study)
-    fields = reader.read(study.field, field_frames(study))
+    reader = _Reader(folder, dataset_stats)
+    fields = reader.read(dataset_stats.field, field_frames(dataset_stats))
     summaries = reader.summaries(parts)
     first = next(summaries, None)
     if first is None:
@@ -114,25 +116,25 @@ def merge_study(folder: OutputFolder, study: Study, blocks: Iterable[StudyBlock]
     if fields is not None and not reader.corrupt:
         sizes = np.concatenate(reader.sizes)
         top, bottom = (
-            _boxes(ranking, fields["box"], sizes, study.image_size)
+            _boxes(ranking, fields["box"], sizes, dataset_stats.image_size)
             for ranking in (found.top, found.bottom)
         )
-        write_arrays(folder, study.product, _flat(Findings(found, top, bottom)))
+        write_arrays(folder, dataset_stats.product, _flat(DatasetEvidence(found, top, bottom)))
     return reader.corrupt
 
 
 class _Reader:
     """Reads the files of a study; keeps what the blocks say of the photographs' sizes."""
 
-    def __init__(self, folder: OutputFolder, study: Study) -> None:
-        self.folder, self.study = folder, study
+    def __init__(self, folder: OutputFolder, dataset_stats: LayerStatistics) -> None:
+        self.folder, self.dataset_stats = folder, dataset_stats
         self.corrupt: list[Path] = []
         self.sizes: list[NDArray[np.int32]] = []
 
-    def summaries(self, parts: Mapping[Product, StudyBlock]) -> Iterator[Arrays]:
+    def summaries(self, parts: Mapping[Product, StatisticsBlock]) -> Iterator[Arrays]:
         """The summaries of the blocks that are readable."""
         for part, block in parts.items():
-            arrays = self.read(part, block_frames(self.study, block))
+            arrays = self.read(part, block_frames(self.dataset_stats, block))
             if arrays is not None:
                 self.sizes.append(arrays.pop("size"))
                 yield arrays
@@ -158,14 +160,14 @@ def _boxes(
     return Boxes(view, photograph)
 
 
-def read_findings(folder: OutputFolder, study: Study) -> Findings:
+def read_evidence(folder: OutputFolder, dataset_stats: LayerStatistics) -> DatasetEvidence:
     """What a study found.
 
     Raises:
         FileNotFoundError: it is not finished.
         CorruptFile: its file is set aside, to be merged again.
     """
-    return _whole(read_product(folder, study.product, study_frames(study)))
+    return _whole(read_product(folder, dataset_stats.product, statistics_frames(dataset_stats)))
 
 
 def read_examples(folder: OutputFolder, task: Examples) -> Arrays:
@@ -180,7 +182,7 @@ def read_examples(folder: OutputFolder, task: Examples) -> Arrays:
         if arrays["channel"].tolist() != list(task.channels):
             raise ValueError("the channels are others")
         for file in parted(arrays["picture"], arrays["picture_end"]):
-            from_jpeg(file, task.study.image_size)
+            from_jpeg(file, task.dataset_stats.image_size)
     except ValueError as error:
         path = folder.product(task.products[0])
         set_aside(path)
@@ -188,23 +190,25 @@ def read_examples(folder: OutputFolder, task: Examples) -> Arrays:
     return arrays
 
 
-def _flat(findings: Findings) -> Arrays:
+def _flat(evidence: DatasetEvidence) -> Arrays:
     """Findings as arrays: `top_index`, `top_view` and so on."""
-    arrays = {name: np.asarray(value) for name, value in vars(findings.study).items()}
+    arrays = {name: np.asarray(value) for name, value in vars(evidence.stats).items()}
     for name in ("top", "bottom"):
-        parts = vars(getattr(findings.study, name)) | vars(getattr(findings, name))
+        parts = vars(getattr(evidence.stats, name)) | vars(getattr(evidence, name))
         del arrays[name]
         arrays |= {f"{name}_{part}": array for part, array in parts.items()}
     return arrays
 
 
-def _whole(arrays: Arrays) -> Findings:
+def _whole(arrays: Arrays) -> DatasetEvidence:
     """The inverse of `_flat`."""
     values: dict[str, Any] = {name: _record(Ranking, name, arrays) for name in ("top", "bottom")}
-    names = {field.name for field in dataclasses.fields(LayerStudy)} - values.keys()
+    names = {field.name for field in dataclasses.fields(DatasetStats)} - values.keys()
     values |= {name: arrays[name] for name in names - {"count"}}
-    study = LayerStudy(count=int(arrays["count"]), **values)
-    return Findings(study, _record(Boxes, "top", arrays), _record(Boxes, "bottom", arrays))
+    dataset_stats = DatasetStats(count=int(arrays["count"]), **values)
+    return DatasetEvidence(
+        dataset_stats, _record(Boxes, "top", arrays), _record(Boxes, "bottom", arrays)
+    )
 
 
 def _record(cls: type[T], prefix: str, arrays: Arrays) -> T:

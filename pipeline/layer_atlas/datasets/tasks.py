@@ -14,12 +14,12 @@ from layer_atlas.config.datasets import SaliencyMethod
 from layer_atlas.config.records import digest, plain
 from layer_atlas.datasets.listing import Listing
 from layer_atlas.plan.jobs import LayerInfo, NetworkIdentity, Product
-from layer_atlas.plan.plan import LayerPlan, ModelPlan, Plan, StudyPlan
+from layer_atlas.plan.plan import DatasetPlan, LayerPlan, ModelPlan, Plan
 
 STUDY_VERSION = 1
 """Raised with every change of code that changes what a study finds."""
 
-_OF_FIELDS = ("network", "layer", "image_size", "class_token", "version")
+_OF_FIELDS = ("network", "layer", "image_size", "keep_prefix_tokens", "version")
 """What of a study's identity its receptive fields depend on."""
 
 _MOST_CHANNELS = 64
@@ -27,7 +27,7 @@ _MOST_CHANNELS = 64
 
 
 @dataclass(frozen=True)
-class Study:
+class LayerStatistics:
     """One layer and the photographs of a dataset."""
 
     model: str
@@ -35,8 +35,8 @@ class Study:
     network: NetworkIdentity
     info: LayerInfo
     image_size: int
-    plan: StudyPlan
-    class_token: bool = False
+    plan: DatasetPlan
+    keep_prefix_tokens: bool = False
     """Whether tokens that are no positions belong to activations."""
 
     @property
@@ -51,7 +51,7 @@ class Study:
             "network": plain(self.network),
             "layer": self.layer,
             "image_size": self.image_size,
-            "class_token": self.class_token,
+            "keep_prefix_tokens": self.keep_prefix_tokens,
             "stride": self.plan.stride,
             "top": self.plan.top,
             "bottom": self.plan.bottom,
@@ -70,27 +70,27 @@ class Study:
         identity = {name: self.identity[name] for name in _OF_FIELDS}
         return Product(self.model, self.layer, digest(identity), "fields")
 
-    def block(self, start: int, photographs: str) -> Product:
+    def block(self, start: int, dataset_images: str) -> Product:
         """The file of a block, given the digest of its part of the listing."""
-        key = digest({**self.identity, "start": start, "photographs": photographs})
+        key = digest({**self.identity, "start": start, "photographs": dataset_images})
         return Product(self.model, self.layer, key, "photographs")
 
 
 @dataclass(frozen=True)
-class StudyBlock:
+class StatisticsBlock:
     """Some photographs, shown to several layers of one model: a task."""
 
-    studies: tuple[Study, ...]
+    statistics_tasks: tuple[LayerStatistics, ...]
     start: int
     """Place of the first photograph in the listing."""
     stop: int
-    photographs: str
+    dataset_images: str
     """Digest of this part of the listing."""
 
     @property
     def model(self) -> str:
         """Label of the model."""
-        return self.studies[0].model
+        return self.statistics_tasks[0].model
 
     @property
     def units(self) -> int:
@@ -100,8 +100,14 @@ class StudyBlock:
     @cached_property
     def products(self) -> tuple[Product, ...]:
         """A file per layer; the first block's worker finds the receptive fields too."""
-        answers = [study.block(self.start, self.photographs) for study in self.studies]
-        return (*answers, *(study.field for study in self.studies if self.start == 0))
+        answers = [
+            dataset_stats.block(self.start, self.dataset_images)
+            for dataset_stats in self.statistics_tasks
+        ]
+        return (
+            *answers,
+            *(dataset_stats.field for dataset_stats in self.statistics_tasks if self.start == 0),
+        )
 
     @cached_property
     def key(self) -> str:
@@ -113,8 +119,8 @@ class StudyBlock:
         return {
             "start": self.start,
             "stop": self.stop,
-            "photographs": self.photographs,
-            "layers": [study.layer for study in self.studies],
+            "dataset_images": self.dataset_images,
+            "layers": [dataset_stats.layer for dataset_stats in self.statistics_tasks],
         }
 
     def __str__(self) -> str:
@@ -125,14 +131,14 @@ class StudyBlock:
 class Examples:
     """The photographs that some channels of a layer answer to most and least: a task."""
 
-    study: Study
+    dataset_stats: LayerStatistics
     channels: tuple[int, ...]
     saliency: SaliencyMethod | None
 
     @property
     def model(self) -> str:
         """Label of the model."""
-        return self.study.model
+        return self.dataset_stats.model
 
     @property
     def units(self) -> int:
@@ -142,60 +148,68 @@ class Examples:
     @cached_property
     def key(self) -> str:
         """SHA-256 of the study, the channels, and how maps are made."""
-        shown = {"examples": self.study.plan.examples, "saliency": plain(self.saliency)}
-        return digest({"study": self.study.product.key, "channels": self.channels, **shown})
+        shown = {"examples": self.dataset_stats.plan.examples, "saliency": plain(self.saliency)}
+        return digest({"study": self.dataset_stats.product.key, "channels": self.channels, **shown})
 
     @property
     def products(self) -> tuple[Product]:
         """Its file."""
-        return (Product(self.model, self.study.layer, self.key, "examples"),)
+        return (Product(self.model, self.dataset_stats.layer, self.key, "examples"),)
 
     def request(self) -> dict[str, Any]:
         """Which channels of which layer."""
-        return {"layer": self.study.layer, "channels": list(self.channels)}
+        return {"layer": self.dataset_stats.layer, "channels": list(self.channels)}
 
     def __str__(self) -> str:
         first, last = self.channels[0], self.channels[-1]
-        return f"{self.model}/{self.study.layer} examples of channels {first}-{last}"
+        return f"{self.model}/{self.dataset_stats.layer} examples of channels {first}-{last}"
 
 
-def study_of(model: ModelPlan, layer: str, plan: StudyPlan) -> Study:
+def statistics_of(model: ModelPlan, layer: str, plan: DatasetPlan) -> LayerStatistics:
     """The study of one of a model's layers."""
     info = next(known.info for known in model.layers if known.info.name == layer)
-    token = model.recipe.class_token
-    return Study(model.label, model.network, info, model.photograph_size, plan, token)
+    token = model.recipe.keep_prefix_tokens
+    return LayerStatistics(model.label, model.network, info, model.dataset_image_size, plan, token)
 
 
-def studies_of(model: ModelPlan, plan: StudyPlan) -> tuple[Study, ...]:
+def all_statistics(model: ModelPlan, plan: DatasetPlan) -> tuple[LayerStatistics, ...]:
     """The studies of a model's wanted layers."""
-    return tuple(study_of(model, layer.info.name, plan) for layer in model.layers)
+    return tuple(statistics_of(model, layer.info.name, plan) for layer in model.layers)
 
 
-def blocks_of(studies: tuple[Study, ...], listing: Listing) -> Iterator[StudyBlock]:
+def blocks_of(
+    statistics_tasks: tuple[LayerStatistics, ...], listing: Listing
+) -> Iterator[StatisticsBlock]:
     """All blocks of a model's studies, in the order of the listing."""
-    size = studies[0].plan.block
+    size = statistics_tasks[0].plan.block
     for start in range(0, listing.count, size):
         stop = min(start + size, listing.count)
-        yield StudyBlock(studies, start, stop, listing.digest_of(start, stop))
+        yield StatisticsBlock(statistics_tasks, start, stop, listing.digest_of(start, stop))
 
 
-def examples_of(plan: Plan, study_plan: StudyPlan) -> Iterator[Examples]:
+def examples_of(plan: Plan, study_plan: DatasetPlan) -> Iterator[Examples]:
     """The examples of every wanted channel, layer by layer."""
     for model in plan.models:
-        for layer, study in zip(model.layers, studies_of(model, study_plan), strict=True):
-            yield from examples_of_layer(study, layer, plan.shard_size)
+        for layer, dataset_stats in zip(
+            model.layers, all_statistics(model, study_plan), strict=True
+        ):
+            yield from examples_of_layer(dataset_stats, layer, plan.shard_size)
 
 
-def examples_of_layer(study: Study, layer: LayerPlan, shard_size: int) -> Iterator[Examples]:
+def examples_of_layer(
+    dataset_stats: LayerStatistics, layer: LayerPlan, shard_size: int
+) -> Iterator[Examples]:
     """The examples of a layer's wanted channels, so many channels to a task."""
-    if study.plan.examples:
+    if dataset_stats.plan.examples:
         size = min(shard_size, _MOST_CHANNELS)
-        for start in range(0, len(layer.channels), size):
-            channels = tuple(layer.channels[start : start + size])
-            yield Examples(study, channels, study.plan.saliency)
+        for start in range(0, len(layer.targets), size):
+            channels = tuple(layer.targets[start : start + size])
+            yield Examples(dataset_stats, channels, dataset_stats.plan.saliency)
 
 
-def restricted(block: StudyBlock, missing: Iterable[Product]) -> StudyBlock:
+def restricted(block: StatisticsBlock, missing: Iterable[Product]) -> StatisticsBlock:
     """The same photographs for the layers alone whose files are missing."""
     left = {product.layer for product in missing}
-    return replace(block, studies=tuple(s for s in block.studies if s.layer in left))
+    return replace(
+        block, statistics_tasks=tuple(s for s in block.statistics_tasks if s.layer in left)
+    )

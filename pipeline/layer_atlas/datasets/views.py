@@ -16,7 +16,7 @@ from PIL import Image
 
 from layer_atlas.datasets.image_files import as_rgb, check_pixels, is_on_its_side
 from layer_atlas.datasets.listing import Entry
-from layer_atlas.datasets.sources import Photographs
+from layer_atlas.datasets.sources import DatasetImages
 
 _AHEAD = 64
 """So many views are made before they are asked for: two batches of the network."""
@@ -43,7 +43,7 @@ class View:
 
 
 def stream_views(
-    photographs: Photographs, numbered: Iterable[tuple[int, Entry]], size: int, threads: int
+    dataset_images: DatasetImages, numbered: Iterable[tuple[int, Entry]], size: int, threads: int
 ) -> Iterator[View]:
     """The views of some photographs, in order, made ahead of whoever takes them.
 
@@ -57,7 +57,7 @@ def stream_views(
     waiting: deque[Future[View]] = deque()
     try:
         for index, entry in numbered:
-            waiting.append(pool.submit(read_view, photographs, index, entry, size))
+            waiting.append(pool.submit(read_view, dataset_images, index, entry, size))
             if len(waiting) > _AHEAD:
                 yield waiting.popleft().result()
         while waiting:
@@ -66,11 +66,11 @@ def stream_views(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def read_view(photographs: Photographs, index: int, entry: Entry, size: int) -> View:
+def read_view(dataset_images: DatasetImages, index: int, entry: Entry, size: int) -> View:
     """Photograph number `index` of a dataset, as a view."""
     with ExitStack() as opened:
         try:
-            image = opened.enter_context(closing(photographs.image(index, entry)))
+            image = opened.enter_context(closing(dataset_images.image(index, entry)))
             width, height = image.size
             fraction = _draft(image, size)
             picture = as_rgb(image)

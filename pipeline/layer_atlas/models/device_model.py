@@ -28,17 +28,17 @@ from layer_atlas.models.forwards import (
 from layer_atlas.models.load import DTYPES, Network
 from layer_atlas.models.receptive_fields import receptive_fields
 from layer_atlas.models.resample import resized, sources
-from layer_atlas.models.responses import Answer, Observer, normalised
+from layer_atlas.models.responses import ChannelActivations, Observer, normalised
 from layer_atlas.plan.jobs import LayerInfo
 
-Observe = Callable[[Tensor], dict[str, Answer]]
+Observe = Callable[[Tensor], dict[str, ChannelActivations]]
 """Views (B, H, W, 3) uint8 to what layers answer, by their names."""
 
 PROBES = 2
 """Images that paths are compared on; as many as it takes to be a batch."""
 
 
-class DeviceNetwork:
+class DeviceModel:
     """A network in fp32, for measurement, and in the precision of the ascent.
 
     Args:

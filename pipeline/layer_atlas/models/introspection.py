@@ -15,7 +15,7 @@ from layer_atlas.plan.jobs import LayerInfo
 
 
 def describe_layers(
-    network: nn.Module, example: Tensor, class_token: bool = False
+    network: nn.Module, example: Tensor, keep_prefix_tokens: bool = False
 ) -> list[LayerInfo]:
     """Describe every module that a forward pass calls, in the order of `named_modules()`.
 
@@ -24,9 +24,9 @@ def describe_layers(
     Args:
         network: a network in eval mode.
         example: normalised input (1, C, H, W).
-        class_token: whether tokens that are no positions belong to activations.
+        keep_prefix_tokens: whether tokens that are no positions belong to activations.
     """
-    prefix = 0 if class_token else prefix_tokens(network)
+    prefix = 0 if keep_prefix_tokens else prefix_tokens(network)
     observer = _Observer(network, prefix, second_run(network, example))
     with restored(network), observer.watching():
         # With a gradient asked for, attention runs step by step and its FLOPs are seen; a copy,

@@ -14,7 +14,7 @@ from layer_atlas.plan.jobs import LayerInfo
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
+class ChannelActivations:
     """What every channel of a layer answers to every image of a batch."""
 
     mean: Tensor
@@ -36,7 +36,7 @@ class Observer:
         self.network, self.layers = network, list(layers)
 
     @torch.no_grad()
-    def __call__(self, inputs: Tensor) -> dict[str, Answer]:
+    def __call__(self, inputs: Tensor) -> dict[str, ChannelActivations]:
         """Answers of every layer, by its name.
 
         Args:
@@ -52,7 +52,7 @@ class Observer:
         if silent := [layer.name for layer in self.layers if layer.name not in found]:
             raise RuntimeError(f"layer {silent[0]!r} was not called for these images.")
         return {
-            name: Answer(answer.mean[:count], answer.peak[:count], answer.place[:count])
+            name: ChannelActivations(answer.mean[:count], answer.peak[:count], answer.place[:count])
             for name, answer in found.items()
         }
 
@@ -73,10 +73,10 @@ def normalised(pixels: Tensor, network: Network) -> Tensor:
     return rows.view(batch, height, width, colours).permute(0, 3, 1, 2)
 
 
-def _answer(activation: Tensor) -> Answer:
+def _answer(activation: Tensor) -> ChannelActivations:
     """An activation (B, K, L), reduced over its positions."""
     activation = activation.float()
     # Max pooling over all positions: with its place, and many times faster than Tensor.max.
     rows = activation.unsqueeze(2)
     peak, place = F.max_pool2d(rows, (1, rows.shape[3]), return_indices=True)
-    return Answer(activation.mean(dim=2), peak.flatten(1), place.flatten(1))
+    return ChannelActivations(activation.mean(dim=2), peak.flatten(1), place.flatten(1))

@@ -167,12 +167,12 @@ class Shard:
     """A block of jobs of one series: the unit of scheduling, commit and resume."""
 
     series: Series
-    channels: tuple[int, ...]
+    targets: tuple[int, ...]
 
     @cached_property
     def key(self) -> str:
         """SHA-256 of the series and the channels."""
-        return digest({"series": self.series.key, "channels": self.channels})
+        return digest({"series": self.series.key, "channels": self.targets})
 
     @property
     def model(self) -> str:
@@ -182,7 +182,7 @@ class Shard:
     @property
     def units(self) -> int:
         """Number of jobs."""
-        return len(self.channels)
+        return len(self.targets)
 
     @property
     def product(self) -> Product:
@@ -197,15 +197,15 @@ class Shard:
     def request(self) -> dict[str, Any]:
         """Which shard, within the model's plan."""
         where = {"layer": self.series.layer, "seed": self.series.seed}
-        return {**where, "channels": list(self.channels)}
+        return {**where, "targets": list(self.targets)}
 
     @property
     def job_keys(self) -> list[str]:
         """The key of each job, in order of channels."""
-        return [self.series.job_key(channel) for channel in self.channels]
+        return [self.series.job_key(channel) for channel in self.targets]
 
     def __str__(self) -> str:
-        first, last = self.channels[0], self.channels[-1]
+        first, last = self.targets[0], self.targets[-1]
         series = self.series
         return f"{series.model}/{series.layer} channels {first}-{last} seed {series.seed}"
 

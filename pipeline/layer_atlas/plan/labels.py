@@ -23,7 +23,7 @@ _SHOWN_VARIANTS = 5
 _SHOWN_LAYERS = 3
 
 
-def inert(text: str) -> str:
+def sanitize(text: str) -> str:
     """A text on one line that does nothing to a terminal or a picture, whoever wrote it.
 
     >>> inert("a\\nb\\x1b[31m")
@@ -47,14 +47,14 @@ def targets_word(plan: Plan) -> str:
 
 def target_word(recipe: Recipe, layer: LayerPlan) -> str:
     """What a target of a layer is, in a word."""
-    objective, targets = recipe.objective, layer.all_targets
+    objective, targets = recipe.objective, layer.target_space
     if len(targets.sizes) > 1:
         return "combination"
     if isinstance(objective, LogitObjective | ProbabilityObjective):
         return "class"
     if isinstance(objective, DirectionObjective):
         return "direction"
-    return "whole layer" if layer.targets and targets.count == 1 else "channel"
+    return "whole layer" if layer.space and targets.count == 1 else "channel"
 
 
 def target_noun(recipe: Recipe, layer: LayerPlan) -> str:
@@ -72,7 +72,7 @@ def target_noun(recipe: Recipe, layer: LayerPlan) -> str:
 def sampling_of(plan: Plan, model: ModelPlan, layer: LayerPlan) -> Sampling:
     """How the targets of a layer were chosen."""
     noun = target_noun(model.recipe, layer)
-    return Sampling(plan.selection, layer.channels, layer.all_targets.count, noun)
+    return Sampling(plan.selection, layer.targets, layer.target_space.count, noun)
 
 
 def sampling_lines(plan: Plan) -> list[str]:
@@ -82,7 +82,7 @@ def sampling_lines(plan: Plan) -> list[str]:
         for layer in model.layers:
             words = sampling_of(plan, model, layer).words()
             layers.setdefault(words, []).append(f"{model.label}/{layer.info.name}")
-    return [inert(f"{words}: {_some(names)}") for words, names in layers.items()]
+    return [sanitize(f"{words}: {_some(names)}") for words, names in layers.items()]
 
 
 def _some(names: Sequence[str]) -> str:
@@ -93,7 +93,7 @@ def _some(names: Sequence[str]) -> str:
 def target_label(recipe: Recipe, layer: LayerPlan, target: int) -> str:
     """A target where it is plain what it is: its number, and its name if it has one."""
     word = target_word(recipe, layer)
-    return word if word == "whole layer" else layer.all_targets.label(target)
+    return word if word == "whole layer" else layer.target_space.label(target)
 
 
 def target_name(recipe: Recipe, layer: LayerPlan, target: int) -> str:
@@ -136,7 +136,7 @@ def network_lines(plan: Plan) -> list[str]:
             weights = f", {origin.weights}" if origin.weights else ""
             size = model.input_size if label == model.label else network.fixed_size
             words = preprocessing_words(network.mean, network.std, size, origin)
-            found[label] = inert(f"{label}{weights}; {words}")
+            found[label] = sanitize(f"{label}{weights}; {words}")
     return list(found.values())
 
 
@@ -211,12 +211,12 @@ def _environment_words(environment: Environment | None, made: Made) -> str:
     versions |= _differing([other.packages for other in others], environment.packages)
     device = environment.device
     if device is None:
-        return inert(_listed(versions))
+        return sanitize(_listed(versions))
     alike = [other.device for other in others if other.device and other.device.name == device.name]
     versions |= _differing([other.libraries for other in alike], device.libraries)
     several = len({other.capability for other in alike}) > 1
     name = f"{device.name} ({device.capability})" if several else device.name
-    return inert(f"{_listed(versions)} on {name}")
+    return sanitize(f"{_listed(versions)} on {name}")
 
 
 def _differing(all_of_them: Iterable[Mapping[str, str]], mine: Mapping[str, str]) -> dict[str, str]:

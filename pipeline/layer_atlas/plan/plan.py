@@ -17,7 +17,7 @@ from layer_atlas.config.recipe import Recipe, snapshot_count
 from layer_atlas.plan.environment import Environment
 from layer_atlas.plan.jobs import LayerInfo, NetworkIdentity, Series, Shard
 from layer_atlas.plan.origin import UNKNOWN, Origin
-from layer_atlas.plan.targets import Targets, is_ascending
+from layer_atlas.plan.targets import TargetSpace, is_ascending
 
 FLOPS_PER_SECOND = {"cpu": 3e10, "cuda": 2e13}
 """A guess at a worker's speed, for cutting bundles and for estimates before the first shard."""
@@ -48,7 +48,7 @@ several in memory: the one that it makes, copies of it, and those that wait to b
 
 
 @dataclass(frozen=True)
-class Tap:
+class LayerRef:
     """A further layer whose activations decide about an image."""
 
     model: str
@@ -64,19 +64,19 @@ class LayerPlan:
     """The targets wanted of one layer, in ascending order; mostly they are its channels."""
 
     info: LayerInfo
-    channels: range | tuple[int, ...]
+    targets: range | tuple[int, ...]
     """Their numbers; a range, which is small however long, where they are evenly spaced."""
-    targets: Targets | None = None
+    space: TargetSpace | None = None
     """What the numbers stand for; default: the layer's channels."""
-    others: tuple[Tap, ...] = ()
+    others: tuple[LayerRef, ...] = ()
     """Further layers, for objectives that read several."""
 
     def __post_init__(self) -> None:
-        targets = self.all_targets
-        within(0, MOST_TARGETS, targets=len(self.channels))
-        within_all = not self.channels or 0 <= self.channels[0] <= self.channels[-1] < targets.count
+        targets = self.target_space
+        within(0, MOST_TARGETS, targets=len(self.targets))
+        within_all = not self.targets or 0 <= self.targets[0] <= self.targets[-1] < targets.count
         require(
-            is_ascending(self.channels) and within_all,
+            is_ascending(self.targets) and within_all,
             f"targets that are not among {targets.count}, ascending.",
         )
         named = len(targets.names) in (0, targets.count)
@@ -85,9 +85,9 @@ class LayerPlan:
         require(parts == 1 or parts % layers == 0, f"{parts} parts of {layers} layers.")
 
     @property
-    def all_targets(self) -> Targets:
+    def target_space(self) -> TargetSpace:
         """Every target that could be wanted."""
-        return self.targets or Targets((self.info.n_channels,))
+        return self.space or TargetSpace((self.info.n_channels,))
 
     @property
     def flops(self) -> int:
@@ -142,13 +142,13 @@ class ModelPlan:
         return {self.label: self.origin, **{tap.model: tap.origin for tap in taps}}
 
     @property
-    def photograph_size(self) -> int:
+    def dataset_image_size(self) -> int:
         """Height and width of photographs; the images of sweeps with photographs are squares."""
         return self.recipe.image_size[0]
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class SkippedModel:
     """A model that the sweep goes on without, because the file of its weights is of no use."""
 
     model: str
@@ -161,7 +161,7 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
-class StudyPlan:
+class DatasetPlan:
     """The photographs that all wanted layers are shown, and what is kept of that."""
 
     source: str
@@ -205,10 +205,10 @@ class Plan:
     models: tuple[ModelPlan, ...]
     seeds: tuple[int, ...]
     shard_size: int
-    study: StudyPlan | None = None
+    dataset_plan: DatasetPlan | None = None
     inputs: dict[str, str] = field(default_factory=dict)
     """Where the files that recipes refer to came from."""
-    left_out: tuple[LeftOut, ...] = ()
+    skipped_models: tuple[SkippedModel, ...] = ()
     """Models that were asked for and could not be planned."""
     selection: Any = None
     """How targets were asked for, as `channels` of the config; None in plans of older versions."""
@@ -231,8 +231,8 @@ class Plan:
     def layer_shards(self, model: ModelPlan, layer: LayerPlan, seed: int) -> Iterator[Shard]:
         """The shards of one layer and seed: blocks of its channels, in order."""
         series = Series(model.label, model.network, layer.info.name, seed, model.recipe)
-        for start in range(0, len(layer.channels), self.shard_size):
-            yield Shard(series, tuple(layer.channels[start : start + self.shard_size]))
+        for start in range(0, len(layer.targets), self.shard_size):
+            yield Shard(series, tuple(layer.targets[start : start + self.shard_size]))
 
     @property
     def environments(self) -> dict[str, Environment]:
@@ -248,7 +248,7 @@ class Plan:
     @property
     def n_jobs(self) -> int:
         """Number of jobs: of images, unless a job has several."""
-        channels = sum(len(layer.channels) for model in self.models for layer in model.layers)
+        channels = sum(len(layer.targets) for model in self.models for layer in model.layers)
         return channels * len(self.seeds)
 
 
@@ -271,7 +271,7 @@ def flops_per_job(layer: LayerPlan, recipe: Recipe) -> float:
     return layer.flops * recipe.variants * (2.0 * passes + _MEASURED_VIEWS)
 
 
-def photograph_seconds(flops: float, rate: float) -> float:
+def dataset_image_seconds(flops: float, rate: float) -> float:
     """About how long one photograph takes: reading it, and a forward pass."""
     return READING_SECONDS + flops / rate
 
@@ -300,5 +300,5 @@ def bytes_needed(plan: Plan, shards: Iterable[Shard]) -> float:
     one = {model.label: picture_bytes(model.recipe, model.colours) for model in plan.models}
     jobs: Counter[str] = Counter()
     for shard in shards:
-        jobs[shard.series.model] += len(shard.channels)
+        jobs[shard.series.model] += len(shard.targets)
     return float(2 * sum(n * one[label] for label, n in jobs.items()))

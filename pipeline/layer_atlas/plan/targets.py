@@ -16,7 +16,7 @@ from layer_atlas.errors import UserError, nearest_first
 
 
 @dataclass(frozen=True)
-class Targets:
+class TargetSpace:
     """All targets of a layer."""
 
     sizes: tuple[int, ...]
@@ -61,7 +61,7 @@ class Targets:
         return "+".join(map(str, self.parts(target)))
 
 
-def select_targets(selection: Any, targets: Targets, where: str) -> tuple[int, ...]:
+def select_targets(selection: Any, targets: TargetSpace, where: str) -> tuple[int, ...]:
     """The numbers of the targets that a selection names, ascending.
 
     Args:
@@ -169,7 +169,7 @@ def _random(count: Any, n: int) -> list[int]:
 # --- combinations --------------------------------------------------------------------------------
 
 
-def _select_combinations(selection: Any, targets: Targets, where: str) -> tuple[int, ...]:
+def _select_combinations(selection: Any, targets: TargetSpace, where: str) -> tuple[int, ...]:
     combinations = _combinations(selection, targets, where)
     for combination in combinations:
         for part, size in zip(combination, targets.sizes, strict=True):
@@ -183,7 +183,7 @@ def _select_combinations(selection: Any, targets: Targets, where: str) -> tuple[
     return tuple(sorted({targets.number(combination) for combination in combinations}))
 
 
-def _combinations(selection: Any, targets: Targets, where: str) -> list[tuple[int, ...]]:
+def _combinations(selection: Any, targets: TargetSpace, where: str) -> list[tuple[int, ...]]:
     n = len(targets.sizes)
     if isinstance(selection, Mapping) and list(selection) in (["zip"], ["product"]):
         (kind, inner), *_ = selection.items()

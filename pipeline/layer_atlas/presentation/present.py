@@ -4,7 +4,7 @@ from layer_atlas.atlas.gather import layer_views
 from layer_atlas.config.config import CollateSettings
 from layer_atlas.config.records import build
 from layer_atlas.presentation.montages.collate import collate, content_of
-from layer_atlas.presentation.montages.summary import is_current, read_brief
+from layer_atlas.presentation.montages.summary import is_current, read_summary
 from layer_atlas.presentation.site.make import make_site
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.lock import locked
@@ -21,8 +21,8 @@ def make_atlas(folder: OutputFolder, settings: CollateSettings, content: str | N
             stays as it is.
     Raises:
         StorageError: the disk is full or fails.
-        UserError: the list of photographs is gone or unreadable, or films are asked for of a sweep
-            without snapshots.
+        UserError: the list of dataset images is gone or unreadable, or animations are requested
+            of a sweep without snapshots.
     """
     if content is None or not is_current(folder, content, settings):
         collate(folder, settings)
@@ -41,9 +41,9 @@ def ensure_atlas(folder: OutputFolder) -> None:
     """
     if folder.atlas.exists() and not folder.manifest.exists():
         return
-    manifest, brief = read_manifest(folder), read_brief(folder)
+    manifest, summary = read_manifest(folder), read_summary(folder)
     plan = plan_of(manifest)
-    if brief is None or brief.content != content_of(plan, list(layer_views(folder, plan))):
+    if summary is None or summary.content != content_of(plan, list(layer_views(folder, plan))):
         how = build(CollateSettings, manifest["config"]["collate"], "collate")
         with locked(folder):
-            make_atlas(folder, brief.settings if brief else how)
+            make_atlas(folder, summary.settings if summary else how)

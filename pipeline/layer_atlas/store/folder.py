@@ -32,7 +32,7 @@ class OutputFolder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.atlas = root / "atlas.h5"
-        self.brief = root / "atlas.json"
+        self.summary = root / "atlas.json"
         self.montages = root / "montages"
         self.figures = root / "figures"
         self.site = root / "site"
@@ -104,13 +104,13 @@ class OutputFolder:
         found = folder.iterdir() if folder.is_dir() else ()
         return sorted(path for path in found if path.name.startswith(f"{name}.evidence-"))
 
-    def film(self, model: str, layer: str, file: str) -> Path:
+    def animation(self, model: str, layer: str, file: str) -> Path:
         """An image on its way; the file is called by target, seed and variant."""
-        return self.root / "films" / safe_name(model) / safe_name(layer) / safe_name(file)
+        return self.root / "animations" / safe_name(model) / safe_name(layer) / safe_name(file)
 
-    def films(self, model: str, layer: str) -> list[Path]:
-        """The films of a layer that are there."""
-        folder = self.root / "films" / safe_name(model) / safe_name(layer)
+    def animations(self, model: str, layer: str) -> list[Path]:
+        """The animations of a layer that are there."""
+        folder = self.root / "animations" / safe_name(model) / safe_name(layer)
         return sorted(path for path in folder.glob("*.*") if path.name[0] != ".")
 
     def failure(self, task_key: str, attempt: int) -> Path:
@@ -129,7 +129,7 @@ class OutputFolder:
         """How such a worker ended."""
         return self.logs / f"{tag}.exit"
 
-    def pulse(self, tag: str) -> Path:
+    def heartbeat(self, tag: str) -> Path:
         """What a worker is doing."""
         return self.logs / f"{tag}.pulse"
 

@@ -43,7 +43,7 @@ class Holder:
     started: int
     """When the process started, in ticks since the boot: tells it from a later one of its id."""
     since: str
-    beat: int = 0
+    tick: int = 0
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, since {self.since}"
@@ -156,13 +156,13 @@ def _beating(file: IO[str]) -> Iterator[None]:
     me, ended = _me(), threading.Event()
     _write(file, me)
 
-    def beat() -> None:
+    def tick() -> None:
         count = 0
         while not ended.wait(BEAT_SECONDS):
             count += 1
-            _write(file, replace(me, beat=count))
+            _write(file, replace(me, tick=count))
 
-    thread = threading.Thread(target=beat, name="lock", daemon=True)
+    thread = threading.Thread(target=tick, name="lock", daemon=True)
     thread.start()
     try:
         yield

@@ -65,7 +65,7 @@ def encode(shard: Shard, result: ShardResult) -> bytes:
                 file[name] = array
         file["status"].attrs["meaning"] = canonical_json(STATUS)
 
-    whose = {"series": shard.series.key, "channels": shard.channels}
+    whose = {"series": shard.series.key, "channels": shard.targets}
     return sealed_file.seal({"schema": SCHEMA, **whose, "facts": result.facts}, fill)
 
 
@@ -123,7 +123,7 @@ def job_frames(model: ModelPlan, layer: LayerPlan) -> dict[str, Frame]:
 
     Shards that were made before a statistic was thought of lack it.
     """
-    recipe, parts = model.recipe, len(layer.all_targets.sizes)
+    recipe, parts = model.recipe, len(layer.target_space.sizes)
     variants = () if recipe.variants == 1 else (recipe.variants,)
     numbers = {
         **dict.fromkeys(("activation", "activation_robust", "activation_max"), ()),

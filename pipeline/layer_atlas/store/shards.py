@@ -89,10 +89,10 @@ class DoneIndex:
         """The files that hold channels of a shard, each with those that are taken from it."""
         files = self._files(shard.series)
         if shard.key in files.keys:
-            return {files.path(shard.key): shard.channels}
+            return {files.path(shard.key): shard.targets}
         others = files.by_series.get(shard.series.key, {})
         found: dict[Path, list[int]] = {}
-        for channel in shard.channels:
+        for channel in shard.targets:
             if channel in others:
                 found.setdefault(others[channel], []).append(channel)
         return {path: tuple(channels) for path, channels in found.items()}
@@ -163,7 +163,7 @@ class _LayerFiles:
 def without(shard: Shard, located: Mapping[Path, tuple[int, ...]]) -> Shard | None:
     """What is left of a shard: itself without the channels that are done; None if nothing is."""
     done = set[int]().union(*located.values())
-    rest = tuple(channel for channel in shard.channels if channel not in done)
-    if len(rest) == len(shard.channels):
+    rest = tuple(channel for channel in shard.targets if channel not in done)
+    if len(rest) == len(shard.targets):
         return shard
     return Shard(shard.series, rest) if rest else None

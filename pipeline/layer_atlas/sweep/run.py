@@ -10,8 +10,8 @@ from layer_atlas.datasets.listing import Listing, write_listing
 from layer_atlas.datasets.sources import open_dataset
 from layer_atlas.errors import EXIT_FAILED_JOBS, EXIT_OK, UserError
 from layer_atlas.plan.jobs import Task
-from layer_atlas.plan.labels import inert, network_lines
-from layer_atlas.plan.plan import LeftOut, Plan, bytes_needed, without_paths
+from layer_atlas.plan.labels import network_lines, sanitize
+from layer_atlas.plan.plan import Plan, SkippedModel, bytes_needed, without_paths
 from layer_atlas.presentation.montages.animations import check_snapshots
 from layer_atlas.presentation.montages.collate import content_of
 from layer_atlas.presentation.present import make_atlas
@@ -56,9 +56,9 @@ def run(config: Config) -> int:
         print(f"model: {line}", file=sys.stderr)
     for notice in notices(plan):
         print(f"note: {notice}", file=sys.stderr)
-    incomplete = tell_left_out(plan.left_out)
+    incomplete = report_skipped_models(plan.skipped_models)
     sweep = Sweep(config, plan, folder, devices)
-    prepare(folder, bytes_needed(plan, sweep.stock.missing()))
+    prepare(folder, bytes_needed(plan, sweep.shard_index.missing()))
     with locked(folder):
         write_manifest(folder, config, plan, devices)
         keep_inputs(folder, plan.inputs)
@@ -84,14 +84,14 @@ def _clear_up(folder: OutputFolder) -> None:
 
 def prepare_plan(config: Config) -> tuple[Plan, list[str]]:
     """Plan the sweep and find its devices; raises UserError. Writes nothing."""
-    from layer_atlas.sweep.planning import make_plan, survey
+    from layer_atlas.sweep.planning import inspect_models, make_plan
     from layer_atlas.sweep.scheduling.devices import find_devices
     from layer_atlas.sweep.scheduling.versions import with_one_environment
 
     check_snapshots(config.collate, config.snapshots)
     check_target(config.executor)
     devices = find_devices(config.executor)
-    plan = make_plan(config, survey(config), devices, _earlier(config))
+    plan = make_plan(config, inspect_models(config), devices, _earlier(config))
     if config.versions == "strict":
         folder = output_folder(config.output_root, config.name)
         plan = with_one_environment(plan, folder, config.executor, devices)
@@ -111,25 +111,25 @@ def _earlier(config: Config) -> Plan | None:
     return plan if manifest["versions"] == versions() else without_paths(plan)
 
 
-def tell_left_out(models: Sequence[LeftOut]) -> int:
+def report_skipped_models(models: Sequence[SkippedModel]) -> int:
     """Say which models a sweep goes on without; returns its exit code if all else goes well."""
     for model in models:
-        print(f"error: {inert(str(model))}", file=sys.stderr)
+        print(f"error: {sanitize(str(model))}", file=sys.stderr)
     return EXIT_FAILED_JOBS if models else EXIT_OK
 
 
 def _write_listing(sweep: Sweep) -> None:
     """Write down which photographs there are. Raises StorageError, UserError."""
-    study, dataset = sweep.plan.study, sweep.config.dataset
-    if study is None or dataset is None:
+    dataset_stats, dataset = sweep.plan.dataset_plan, sweep.config.dataset
+    if dataset_stats is None or dataset is None:
         return
-    path = sweep.folder.listing(study.listing)
-    if path.exists() and Listing(path).digest == study.listing:
+    path = sweep.folder.listing(dataset_stats.listing)
+    if path.exists() and Listing(path).digest == dataset_stats.listing:
         return
     write_listing(open_dataset(dataset).entries(), path)
-    if Listing(path).digest != study.listing:
+    if Listing(path).digest != dataset_stats.listing:
         path.unlink()
-        raise UserError(f"the photographs of {study.source} changed just now; start again.")
+        raise UserError(f"the photographs of {dataset_stats.source} changed just now; start again.")
 
 
 def _make_and_collate(sweep: Sweep, timings: dict[str, float]) -> Outcome:
@@ -141,7 +141,7 @@ def _make_and_collate(sweep: Sweep, timings: dict[str, float]) -> Outcome:
         if outcome.is_cut_short or ("collating" in timings and not any(worked)):
             break
         begun = time.monotonic()
-        make_atlas(sweep.folder, settings, content_of(sweep.plan, sweep.stock.views()))
+        make_atlas(sweep.folder, settings, content_of(sweep.plan, sweep.shard_index.views()))
         timings["collating"] = timings.get("collating", 0.0) + time.monotonic() - begun
     return outcome
 
@@ -153,10 +153,12 @@ def _make_way(sweep: Sweep) -> None:
     """
     if not sweep.plan.environments:
         return
-    shards = [(view.index, shard) for view in sweep.stock.views() for _, shard in view.shards()]
+    shards = [
+        (view.index, shard) for view in sweep.shard_index.views() for _, shard in view.shards()
+    ]
     others = [(index, shard) for index, shard in shards if index.has_other(shard)]
     if others:
-        sweep.folder.brief.unlink(missing_ok=True)  # else the atlas might pass for one of the new
+        sweep.folder.summary.unlink(missing_ok=True)  # else the atlas might pass for one of the new
     for index, shard in others:
         index.make_way(shard)
 

@@ -22,19 +22,19 @@ from layer_atlas.errors import (
     UserError,
     tell,
 )
-from layer_atlas.processes import Preempted, die_with_parent, leave_when_told
+from layer_atlas.processes import Preempted, die_with_parent, stop_on_signal
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.sweep.tasks.base import Bundle, Drained, open_workplace
 from layer_atlas.sweep.tasks.committer import Committer
-from layer_atlas.sweep.tasks.dataset_statistics import StudyBundle
+from layer_atlas.sweep.tasks.dataset_statistics import StatisticsBundle
 from layer_atlas.sweep.tasks.examples import ExamplesBundle
-from layer_atlas.sweep.tasks.heartbeat import Pulse
-from layer_atlas.sweep.tasks.optimize import AscentBundle
+from layer_atlas.sweep.tasks.heartbeat import Heartbeat
+from layer_atlas.sweep.tasks.optimize import OptimizationBundle
 
 BUNDLES: dict[str, type[Bundle]] = {
-    "ascend": AscentBundle,
-    "study": StudyBundle,
-    "illustrate": ExamplesBundle,
+    "optimize": OptimizationBundle,
+    "statistics": StatisticsBundle,
+    "examples": ExamplesBundle,
 }
 """What a worker can be asked to do, by the `kind` of a bundle."""
 
@@ -44,10 +44,10 @@ def main(argv: Sequence[str]) -> int:
     die_with_parent()
     _heed_signals()
     folder, path = OutputFolder(Path(argv[0])), Path(argv[1])
-    pulse = Pulse(folder.pulse(path.stem))
-    pulse.write()
+    heartbeat = Heartbeat(folder.heartbeat(path.stem))
+    heartbeat.write()
     try:
-        work(folder, path, pulse)
+        work(folder, path, heartbeat)
         return EXIT_OK
     except (Preempted, Drained):  # what was made is written, what was in the making is dropped
         return EXIT_PREEMPTED
@@ -61,20 +61,20 @@ def main(argv: Sequence[str]) -> int:
         traceback.print_exc()
         return EXIT_FAILED_JOBS
     finally:
-        pulse.write()
+        heartbeat.write()
 
 
-def work(folder: OutputFolder, path: Path, pulse: Pulse) -> None:
+def work(folder: OutputFolder, path: Path, heartbeat: Heartbeat) -> None:
     """Do and commit every task of a bundle file that is not done yet."""
     values = json.loads(path.read_text())
-    pulse.facts["kind"] = kind = values.pop("kind")
+    heartbeat.facts["kind"] = kind = values.pop("kind")
     bundle = build(BUNDLES[kind], values)
-    with Committer(pulse) as committer:
-        bundle.run(open_workplace(bundle, folder, committer, pulse))
+    with Committer(heartbeat) as committer:
+        bundle.run(open_workplace(bundle, folder, committer, heartbeat))
 
 
 def _heed_signals() -> None:
-    leave_when_told()
+    stop_on_signal()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's business
     # A worker that hangs or crashes outside Python says at least where it was.
     faulthandler.enable()

@@ -54,7 +54,7 @@ def check_available(settings: SaliencyMethod | None) -> None:
 
 def saliency_maps(
     activations: Forward,
-    photographs: Tensor,
+    dataset_images: Tensor,
     channels: Tensor,
     settings: SaliencyMethod,
     keys: Tensor,
@@ -82,7 +82,7 @@ def saliency_maps(
         SmoothGrad: _smoothgrad,
         IntegratedGradients: _integrated_gradients,
     }
-    attributions = methods[type(settings)](score, photographs, channels, settings, keys)
+    attributions = methods[type(settings)](score, dataset_images, channels, settings, keys)
     return normalised(attributions.abs().amax(dim=1))
 
 
@@ -104,12 +104,12 @@ def normalised(maps: Tensor) -> Tensor:
 # --- methods: score, photographs, channels, settings, keys to attributions (n, 3, H, W) ----------
 
 
-def _vanilla(score: Score, photographs: Tensor, channels: Tensor, *_: Any) -> Tensor:
-    return _gradients(score, photographs, channels)
+def _vanilla(score: Score, dataset_images: Tensor, channels: Tensor, *_: Any) -> Tensor:
+    return _gradients(score, dataset_images, channels)
 
 
 def _smoothgrad(
-    score: Score, photographs: Tensor, channels: Tensor, settings: SmoothGrad, keys: Tensor
+    score: Score, dataset_images: Tensor, channels: Tensor, settings: SmoothGrad, keys: Tensor
 ) -> Tensor:
     """The mean gradient over noisy copies.
 
@@ -118,7 +118,7 @@ def _smoothgrad(
     other numbers on another device and in another order.
     """
     maps = []
-    for photograph, channel, key in zip(photographs, channels, keys, strict=True):
+    for photograph, channel, key in zip(dataset_images, channels, keys, strict=True):
         noisy = _noisy_copies(photograph, settings, key)
         gradients = _gradients(score, noisy, channel.expand(settings.samples))
         maps.append(gradients.mean(dim=0))
@@ -134,7 +134,7 @@ def _noisy_copies(photograph: Tensor, settings: SmoothGrad, key: Tensor) -> Tens
 
 
 def _integrated_gradients(
-    score: Score, photographs: Tensor, channels: Tensor, settings: IntegratedGradients, _: Tensor
+    score: Score, dataset_images: Tensor, channels: Tensor, settings: IntegratedGradients, _: Tensor
 ) -> Tensor:
     """Gradients along the way from a black image, times the way.
 
@@ -145,7 +145,7 @@ def _integrated_gradients(
     from captum.attr import IntegratedGradients as Captum
 
     maps = []
-    for photograph, channel in zip(photographs, channels, strict=True):
+    for photograph, channel in zip(dataset_images, channels, strict=True):
         method = Captum(lambda images, c=channel: score(images, c.expand(len(images))))
         image, steps = photograph[None], settings.steps
         maps.append(method.attribute(image, n_steps=steps, internal_batch_size=BATCH))

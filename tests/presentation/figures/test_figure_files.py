@@ -115,7 +115,7 @@ GROUPS = (
 def test_groups_are_made_again_in_their_order_byte_for_byte(
     folder: OutputFolder, source: str
 ) -> None:
-    how = {"layers": ("conv",), "formats": FORMATS, "dpi": 72, "photographs": 0}
+    how = {"layers": ("conv",), "formats": FORMATS, "dpi": 72, "dataset_images": 0}
     make_figure(folder, ImagesFigure(file="grouped", groups=GROUPS, order="index", **how))
     names = [path.name for path in folder.figures.glob("grouped*")]
     before = {name: read(folder, name) for name in names}

@@ -26,7 +26,7 @@ from layer_atlas.config.figures import (
     TracesFigure,
 )
 from layer_atlas.errors import UserError
-from layer_atlas.presentation.figures.base import Drawing
+from layer_atlas.presentation.figures.base import RenderedFigure
 from layer_atlas.presentation.figures.files import Rendered
 from layer_atlas.presentation.figures.make import KINDS
 from layer_atlas.presentation.figures.paper.sheet import Sheet, style
@@ -51,7 +51,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
 
 def sheets(atlas: Atlas, settings: Drawable) -> Iterator[Sheet]:
     with style(settings):
-        drawing: Drawing = KINDS[settings.name](atlas, settings)
+        drawing: RenderedFigure = KINDS[settings.name](atlas, settings)
         yield from drawing.pages
 
 
@@ -150,7 +150,7 @@ def test_no_names_of_groups_overlap_at_any_count(
 def test_names_of_groups_are_inert(small: Atlas) -> None:
     names = ("$\\frac{1}{2}$", "50 % of #1_x & \\textbf{y}", "Größe ± ½ → β", "<b>")
     groups = tuple(Group(name=name, channels=[i]) for i, name in enumerate(names))
-    (sheet,) = sheets(small, ImagesFigure(layers=("conv",), groups=groups, photographs=0))
+    (sheet,) = sheets(small, ImagesFigure(layers=("conv",), groups=groups, dataset_images=0))
     assert set(names) <= set(check(sheet))
 
 
@@ -163,7 +163,7 @@ GROUPS = (
 SHOWN = [
     ImagesFigure(groups=GROUPS),
     ImagesFigure(groups=GROUPS, columns="seeds", width="column"),
-    ImagesFigure(groups=GROUPS, columns="seeds", width=2.0, across=1, photographs=0),
+    ImagesFigure(groups=GROUPS, columns="seeds", width=2.0, across=1, dataset_images=0),
     ImagesFigure(groups=GROUPS, rows="layers", columns="channels", order="similarity"),
     ImagesFigure(groups=GROUPS, rows="layers", columns="channels", width=2.0, caption="auto"),
     ImagesFigure(groups=GROUPS, rows="channels", columns="layers", width="slide"),
@@ -173,7 +173,7 @@ SHOWN = [
     ImagesFigure(width="column", columns="seeds"),
     ImagesFigure(rows="layers", columns="channels", tell="agreement"),
     ImagesFigure(rows="layers", columns="channels", width=2.0, caption="auto"),
-    ImagesFigure(width="column", order="similarity", clusters=4, photographs=0),
+    ImagesFigure(width="column", order="similarity", clusters=4, dataset_images=0),
     ImagesFigure(
         layers=("conv",), columns="seeds", order="similarity", clusters=3, dendrogram=True
     ),
@@ -242,7 +242,7 @@ def test_a_page_may_be_as_tall_as_need_be(large: Atlas) -> None:
 
 @pytest.mark.parametrize("dpi", [300, 450])
 def test_images_reach_the_page_pixel_by_pixel(small: Atlas, dpi: int) -> None:
-    settings = ImagesFigure(layers=("conv",), channels=[4], photographs=0, dpi=dpi, tile=1.0)
+    settings = ImagesFigure(layers=("conv",), channels=[4], dataset_images=0, dpi=dpi, tile=1.0)
     (sheet,) = sheets(small, settings)
     (image,) = sheet.figure.findobj(AxesImage)
     assert image.get_array().shape == (dpi, dpi, 3)

@@ -1,4 +1,4 @@
-"""Films: every frame in its place and in its order, named for what it shows, and none too many."""
+"""Animations: every frame in its place and order, named for what it shows, and none too many."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -17,8 +17,13 @@ from layer_atlas.config.objectives import ChannelObjective, InterpolationObjecti
 from layer_atlas.config.recipe import Recipe
 from layer_atlas.errors import UserError
 from layer_atlas.plan.plan import Plan
-from layer_atlas.plan.targets import Targets
-from layer_atlas.presentation.montages.animations import Film, draw_strip, durations, write_films
+from layer_atlas.plan.targets import TargetSpace
+from layer_atlas.presentation.montages.animations import (
+    Animation,
+    draw_strip,
+    durations,
+    write_animations,
+)
 from layer_atlas.presentation.montages.collate import collate_here, content_of
 from layer_atlas.presentation.montages.layout import plan_layout
 from layer_atlas.presentation.montages.summary import is_current
@@ -27,41 +32,41 @@ from layer_atlas.store.manifest import write_manifest
 from layer_atlas.sweep.run import prepare_plan
 from tests.presentation.montages.test_montage import view_of
 
-BOTH = CollateSettings(films="both")
+BOTH = CollateSettings(animations="both")
 FILMED = replace(make_recipe(image_size=16, steps=6), snapshots=2)
 """Frames after 0, 2, 4 and 6 steps."""
 
 
 def filmed(folder: OutputFolder, plan: Plan, settings: CollateSettings = BOTH) -> list[str]:
-    """Write the films of a plan of one layer; returns the names of the files."""
-    write_films(view_of(folder, plan), settings)
-    return sorted(path.name for path in (folder.root / "films").rglob("*") if path.is_file())
+    """Write the animations of a plan of one layer; returns the names of the files."""
+    write_animations(view_of(folder, plan), settings)
+    return sorted(path.name for path in (folder.root / "animations").rglob("*") if path.is_file())
 
 
 def frames_of(path: Path) -> tuple[list[np.ndarray], list[int]]:
     """The frames of an animation, and for how long each is shown, in milliseconds."""
     frames, shown = [], []
-    with Image.open(path) as film:
-        assert film.info["loop"] == 0  # for ever
-        for number in range(film.n_frames):
-            film.seek(number)
-            frames.append(np.asarray(film.convert("RGB")))
-            shown.append(film.info["duration"])
+    with Image.open(path) as animation:
+        assert animation.info["loop"] == 0  # for ever
+        for number in range(animation.n_frames):
+            animation.seek(number)
+            frames.append(np.asarray(animation.convert("RGB")))
+            shown.append(animation.info["duration"])
     return frames, shown
 
 
-def a_film(n: int, size: tuple[int, int] = (16, 16)) -> Film:
+def a_film(n: int, size: tuple[int, int] = (16, 16)) -> Animation:
     """Its frames tell their number in red, and are of a colour that no letter has."""
     frames = np.zeros((n, *size, 3), np.uint8)
     frames[..., 0] = np.arange(n)[:, None, None]
     frames[..., 1] = 255
-    return Film(frames, range(0, 3 * n, 3), "toy", ["a fact"])
+    return Animation(frames, range(0, 3 * n, 3), "toy", ["a fact"])
 
 
 @pytest.mark.parametrize("n", [2, 4, 13, 129])
 def test_a_strip_has_every_frame_in_reading_order(n: int) -> None:
-    film = a_film(n)
-    picture = np.asarray(draw_strip(film, CollateSettings()))
+    animation = a_film(n)
+    picture = np.asarray(draw_strip(animation, CollateSettings()))
     tiles = [
         (shade, *np.argwhere((picture == (shade, 255, 0)).all(axis=2))[0]) for shade in range(n)
     ]
@@ -76,9 +81,9 @@ def test_a_strip_of_thousands_of_frames_can_be_opened() -> None:
 
 
 def test_frames_stand_over_their_steps() -> None:
-    film = a_film(4, (64, 64))
-    renumbered = replace(film, steps=[0, 7, 6, 9])
-    pictures = [np.asarray(draw_strip(f, CollateSettings())) for f in (film, renumbered)]
+    animation = a_film(4, (64, 64))
+    renumbered = replace(animation, steps=[0, 7, 6, 9])
+    pictures = [np.asarray(draw_strip(f, CollateSettings())) for f in (animation, renumbered)]
     rows, columns = np.nonzero((pictures[0] != pictures[1]).any(axis=2))
     layout = plan_layout(4, 1, (64, 64), CollateSettings(columns=4))
     x, y = layout.tile_corner(1)
@@ -90,7 +95,7 @@ def test_an_animation_plays_the_snapshots_and_stays_at_the_last(folder: OutputFo
     plan = make_plan(layer_info("conv", 3), recipe=FILMED)
     fill_store(folder, plan)
     filmed(folder, plan)
-    frames, shown = frames_of(folder.film("toy", "conv", "channel-2.seed-0.webp"))
+    frames, shown = frames_of(folder.animation("toy", "conv", "channel-2.seed-0.webp"))
     assert [frame.mean() for frame in frames] == pytest.approx([20, 40, 60, 80], abs=2)
     assert {frame.shape for frame in frames} == {(16, 16, 3)}
     assert len(set(shown[:-1])) == 1
@@ -108,7 +113,7 @@ def test_images_of_any_number_of_colours_have_films(colours: int, folder: Output
     plan = make_plan(layer_info("conv", 1), recipe=FILMED, colours=colours)
     fill_store(folder, plan)
     assert len(filmed(folder, plan)) == 2
-    frames, _ = frames_of(folder.film("toy", "conv", "channel-0.seed-0.webp"))
+    frames, _ = frames_of(folder.animation("toy", "conv", "channel-0.seed-0.webp"))
     assert len(frames) == 4
 
 
@@ -116,41 +121,43 @@ def test_files_are_named_by_target_seed_and_variant(folder: OutputFolder) -> Non
     recipe = replace(FILMED, objective=ChannelObjective(sign="both"))
     plan = make_plan(layer_info("conv", 2), recipe=recipe, seeds=(0, 7))
     fill_store(folder, plan)
-    assert filmed(folder, plan, CollateSettings(films="webp")) == [
+    assert filmed(folder, plan, CollateSettings(animations="webp")) == [
         f"channel-{channel}.seed-{seed}.variant-{variant}.webp"
         for channel in (0, 1)
         for seed in (0, 7)
         for variant in ("negative", "positive")
     ]
-    frames, _ = frames_of(folder.film("toy", "conv", "channel-1.seed-7.variant-negative.webp"))
+    frames, _ = frames_of(folder.animation("toy", "conv", "channel-1.seed-7.variant-negative.webp"))
     assert frames[0].mean() == pytest.approx(10 + 7 + 3, abs=2)
 
 
 def test_combinations_are_named_by_their_channels(folder: OutputFolder) -> None:
     recipe = replace(FILMED, objective=InterpolationObjective(images=3))
-    plan = make_plan(layer_info("conv", 6), recipe=recipe, channels=(8,), targets=Targets((6, 6)))
+    plan = make_plan(
+        layer_info("conv", 6), recipe=recipe, channels=(8,), targets=TargetSpace((6, 6))
+    )
     fill_store(folder, plan)
     names = [f"channel-1+2.seed-0.variant-{way}.png" for way in ("0.5", "0", "1")]
-    assert filmed(folder, plan, CollateSettings(films="strip")) == names
+    assert filmed(folder, plan, CollateSettings(animations="strip")) == names
 
 
 def test_fates_are_told_and_what_was_not_made_has_no_film(folder: OutputFolder) -> None:
     plan = make_plan(layer_info("conv", 4), recipe=FILMED, shard_size=1)
     fill_store(folder, plan, {1: "dead", 2: "failed", 3: "missing"})
-    names = filmed(folder, plan, CollateSettings(films="strip"))
+    names = filmed(folder, plan, CollateSettings(animations="strip"))
     assert names == ["channel-0.seed-0.png", "channel-1.seed-0.png"]
-    dead = folder.film("toy", "conv", names[1]).read_bytes()
+    dead = folder.animation("toy", "conv", names[1]).read_bytes()
     fill_store(folder, plan)
-    filmed(folder, plan, CollateSettings(films="strip"))
-    assert folder.film("toy", "conv", names[1]).read_bytes() != dead
+    filmed(folder, plan, CollateSettings(animations="strip"))
+    assert folder.animation("toy", "conv", names[1]).read_bytes() != dead
 
 
-def test_films_of_channels_no_longer_wanted_are_removed(folder: OutputFolder) -> None:
+def test_animations_of_channels_no_longer_wanted_are_removed(folder: OutputFolder) -> None:
     plan = make_plan(layer_info("conv", 4), recipe=FILMED)
     fill_store(folder, plan)
     assert len(filmed(folder, plan)) == 8
     fewer = make_plan(layer_info("conv", 4), recipe=FILMED, channels=(1, 2))
-    strips = CollateSettings(films="strip")
+    strips = CollateSettings(animations="strip")
     assert filmed(folder, fewer, strips) == ["channel-1.seed-0.png", "channel-2.seed-0.png"]
 
 
@@ -164,20 +171,20 @@ def with_manifest(folder: OutputFolder, recipe: Recipe) -> Plan:
 def test_a_missing_film_is_noticed(folder: OutputFolder) -> None:
     plan = with_manifest(folder, FILMED)
     collate_here(folder, BOTH)
-    films = sorted((folder.root / "films").rglob("*.*"))
-    assert len(films) == 6
+    animations = sorted((folder.root / "animations").rglob("*.*"))
+    assert len(animations) == 6
     content = content_of(plan, list(layer_views(folder, plan)))
     assert is_current(folder, content, BOTH)
-    films[3].unlink()
+    animations[3].unlink()
     assert not is_current(folder, content, BOTH)
 
 
 def test_without_snapshots_there_is_nothing_to_show(folder: OutputFolder) -> None:
     with_manifest(folder, make_recipe())
-    with pytest.raises(UserError, match=r"collate\.films=both .* snapshots=8"):
+    with pytest.raises(UserError, match=r"collate\.animations=both .* snapshots=8"):
         collate_here(folder, BOTH)
     with pytest.raises(UserError, match=r"snapshots=8"):
-        prepare_plan(composed("collate.films=strip"))
+        prepare_plan(composed("collate.animations=strip"))
 
 
 RUN = ("layers=[conv1]", "channels=[0,5]", "optimizer.steps=4", "optimizer.leaky_steps=2")
@@ -185,9 +192,9 @@ RUN += ("image_size=[24,32]", "snapshots=2", "objective.sign=both", "executor.de
 
 
 def test_a_sweep_with_films_from_end_to_end(tmp_path: Path) -> None:
-    assert run_here(tmp_path, *RUN, "collate.films=both") == 0
+    assert run_here(tmp_path, *RUN, "collate.animations=both") == 0
     folder = OutputFolder(tmp_path / "demo")
-    assert len(folder.films("demo", "conv1")) == 2 * 2 * 2
+    assert len(folder.animations("demo", "conv1")) == 2 * 2 * 2
     with h5py.File(folder.atlas) as file:
         layer = file["demo/conv1"]
         assert layer["step"][:].tolist() == [0, 2, 4]

@@ -13,7 +13,7 @@ from layer_atlas.atlas.gather import LayerView, layer_views
 from layer_atlas.config.config import CollateSettings
 from layer_atlas.config.objectives import ChannelObjective, LogitObjective
 from layer_atlas.plan.plan import Plan
-from layer_atlas.plan.targets import Targets
+from layer_atlas.plan.targets import TargetSpace
 from layer_atlas.presentation.montages.layout import Layout, plan_layout
 from layer_atlas.presentation.montages.montage import draw_montage, write_montage
 from layer_atlas.store.folder import OutputFolder
@@ -113,7 +113,7 @@ def test_large_images_are_shown_smaller(folder: OutputFolder) -> None:
 
 
 def label_of(picture: Image.Image, plan: Plan, channel: int) -> Image.Image:
-    layout = plan_layout(len(plan.models[0].layers[0].channels), 1, (64, 64), CollateSettings())
+    layout = plan_layout(len(plan.models[0].layers[0].targets), 1, (64, 64), CollateSettings())
     x, y = layout.tile_corner(channel, 0)
     return picture.crop(
         (x, y + layout.tile[1], x + layout.cell[0], y + layout.tile[1] + layout.line)
@@ -276,7 +276,7 @@ def test_long_names_are_cut_short_rather_than_run_into_each_other(
 ) -> None:
     names = ("owl", "a soft-coated wheaten terrier that is long", "crème brûlée", "cab")
     recipe = replace(make_recipe(image_size=size), objective=LogitObjective())
-    plan = make_plan(layer_info("output", 4), recipe=recipe, targets=Targets((4,), names))
+    plan = make_plan(layer_info("output", 4), recipe=recipe, targets=TargetSpace((4,), names))
     fill_store(folder, plan)
     settings = CollateSettings(columns=4)
     picture = np.asarray(draw_montage(view_of(folder, plan), settings))

@@ -7,13 +7,13 @@ import h5py
 import numpy as np
 import pytest
 from atlases import add_photographs, made_up
+from layer_atlas.presentation.site.dataset_images import DatasetImages
 from numpy.typing import NDArray
 from PIL import Image
 from toys import make_recipe
 
 from layer_atlas.atlas.reader import open_atlas
 from layer_atlas.presentation.site.files import site_files
-from layer_atlas.presentation.site.photographs import Photographs
 from layer_atlas.presentation.site.pictures import (
     COLUMNS,
     PER_SHEET,
@@ -96,14 +96,14 @@ def test_photographs_and_their_saliency_are_in_rows(tmp_path: Path) -> None:
         dataset["top_saliency"] = np.zeros((2, 3, 16, 16), np.uint8)
         dataset["top_score"] = np.asarray([[3.0, 2, 1], [6, 5, 4]], np.float32)
     with open_atlas(file) as atlas, site_files(tmp_path / "site") as files:
-        photographs = Photographs(atlas["toy/a"])
-        photographs.write(files, "a", 1)
-        assert photographs.facts() == {
+        dataset_images = DatasetImages(atlas["toy/a"])
+        dataset_images.write(files, "a", 1)
+        assert dataset_images.facts() == {
             "rows": ["top", "saliency", "bottom"],
             "across": 3,
             "tile": 128,
         }
-        told = photographs.told(1)
+        told = dataset_images.told(1)
         assert [each["score"] for each in told["top"]] == [6, 5, 4]
         assert [each["slot"] for each in told["bottom"]] == [0, 1]
         assert [each["salient"] for end in ("top", "bottom") for each in told[end]] == [

@@ -27,7 +27,7 @@ WIDE, LARGE = "wide", "large"
 SIZES = {WIDE: (24, 32), LARGE: (168, 224)}
 COUNTS = {WIDE: 70, LARGE: 6}
 SEEDS, VARIANTS = (0, 7), ("positive", "negative")
-PHOTOGRAPHS, SLOTS, MAPS = 14, 9, 4
+DATASET_IMAGES, SLOTS, MAPS = 14, 9, 4
 MISSING = (66, 67)
 """A shard."""
 EMPTY_SLOT = 5
@@ -73,10 +73,10 @@ def _paint(group: h5py.Group, size: tuple[int, int], seed: int) -> None:
 
 def _add_photographs(group: h5py.Group, seed: int) -> None:
     """Nine strongest and nine weakest of fourteen; one of the strongest could not be read."""
-    files = [_jpeg(pixels) for pixels in photographs().values()]
-    names = np.asarray(list(photographs()), object)
+    files = [_jpeg(pixels) for pixels in dataset_images().values()]
+    names = np.asarray(list(dataset_images()), object)
     count, rng = len(group["channel"]), np.random.default_rng(seed)
-    order = np.stack([rng.permutation(PHOTOGRAPHS) for _ in range(count)])
+    order = np.stack([rng.permutation(DATASET_IMAGES) for _ in range(count)])
     into = group.create_group("dataset")
     for end, chosen in (("top", order[:, :SLOTS]), ("bottom", order[:, -SLOTS:])):
         jpegs = into.create_dataset(f"{end}_jpeg", chosen.shape, h5py.vlen_dtype(np.uint8))
@@ -88,8 +88,8 @@ def _add_photographs(group: h5py.Group, seed: int) -> None:
     into["top_saliency"] = np.tile(maps(), (count, 1, 1, 1))
 
 
-def photographs() -> dict[str, Pixels]:
-    pictures = distinct(PHOTOGRAPHS, (64, 64), 9)
+def dataset_images() -> dict[str, Pixels]:
+    pictures = distinct(DATASET_IMAGES, (64, 64), 9)
     return {f"folder/photograph {n}.jpg": pixels for n, pixels in enumerate(pictures)}
 
 
@@ -294,7 +294,7 @@ def _aspect(box: tuple[float, float, float, float]) -> float:
 
 def test_every_photograph_is_the_one_that_is_named(sized: Visit, folder: OutputFolder) -> None:
     """The strongest and the weakest, each in its slot with its score, and what counts in it."""
-    pictures = photographs()
+    pictures = dataset_images()
     plain, marked = Gallery(pictures), Gallery(_marked(pictures))
     with h5py.File(folder.atlas) as file:
         for name, rows in ((LARGE, range(COUNTS[LARGE])), (WIDE, (0, 63, 64))):

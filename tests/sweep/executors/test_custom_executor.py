@@ -110,7 +110,7 @@ def test_a_sweep_ends_before_anything_is_computed(tmp_path: Path) -> None:
 class Lasting(Here):
     """Its workers went on, and have all ended since."""
 
-    lasting = True
+    detached = True
 
 
 def test_workers_that_other_code_began_are_left_alone(folder: OutputFolder) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from layer_atlas.processes import PARENT_VARIABLE
-from layer_atlas.sweep.executors.base import Request
+from layer_atlas.sweep.executors.base import WorkerSpec
 from layer_atlas.sweep.executors.local import LocalExecutor
 from layer_atlas.sweep.tasks.heartbeat import DEVICE_VARIABLE
 
@@ -18,7 +18,7 @@ TELL = "import json, os; print(json.dumps(dict(os.environ)))"
 
 def environment(device: str, tmp_path: Path) -> dict[str, str]:
     executor = LocalExecutor([device])
-    handles = executor.submit([Request((sys.executable, "-c", TELL), "w", tmp_path / "log")])
+    handles = executor.submit([WorkerSpec((sys.executable, "-c", TELL), "w", tmp_path / "log")])
     while executor.poll(handles)["w"].phase == "running":
         time.sleep(0.01)
     return dict(json.loads((tmp_path / "log").read_text()))

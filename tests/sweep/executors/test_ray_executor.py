@@ -14,7 +14,7 @@ from ray_clusters import Cluster, another_node, cluster, free_port
 
 from layer_atlas.config.executors import RaySettings
 from layer_atlas.errors import UserError
-from layer_atlas.sweep.executors.base import Handle, Request, State
+from layer_atlas.sweep.executors.base import Handle, State, WorkerSpec
 from layer_atlas.sweep.executors.ray import RayExecutor
 from layer_atlas.sweep.executors.ray_cluster import JOIN_SECONDS, open_cluster
 
@@ -45,7 +45,7 @@ def settings(address: str, gpus: int = 0, cpus: int = 1, **more: object) -> RayS
 
 
 def submit(executor: RayExecutor, log: Path, *argv: str) -> Handle:
-    (handle,) = executor.submit([Request(argv, log.name, log)])
+    (handle,) = executor.submit([WorkerSpec(argv, log.name, log)])
     return handle
 
 
@@ -104,7 +104,7 @@ def test_exit_codes_and_output_of_several_workers(executor: RayExecutor, tmp_pat
         python(executor, tmp_path / tag, f"import sys; print('I am {tag}'); sys.exit({code})")
         for tag, code in codes.items()
     ]
-    assert json.loads(json.dumps([handle.where for handle in handles]))
+    assert json.loads(json.dumps([handle.job_id for handle in handles]))
     ends = {handle.tag: wait_for(executor, handle, "ended") for handle in handles}
     assert ends == {tag: State("ended", code) for tag, code in codes.items()}
     assert all((tmp_path / tag).read_text() == f"I am {tag}\n" for tag in codes)
@@ -193,14 +193,14 @@ def test_a_worker_dies_with_its_ray_process_and_is_told_lost(
     os.kill(parent, signal.SIGKILL)
     lost = wait_for(executor, handle, "ended")
     assert lost.exit_code is None
-    assert "its worker process has died" in lost.told
+    assert "its worker process has died" in lost.reason
     assert_gone(pid)
 
 
 def test_a_node_that_lacks_the_program_says_so(executor: RayExecutor, tmp_path: Path) -> None:
     end = wait_for(executor, submit(executor, tmp_path / "w", "/no/such/python"), "ended")
     assert end.exit_code is None
-    assert "No such file or directory: '/no/such/python'" in end.told
+    assert "No such file or directory: '/no/such/python'" in end.reason
 
 
 @pytest.mark.slow
@@ -217,7 +217,7 @@ def test_nodes_that_join_are_used_and_what_was_on_a_lost_one_is_told_lost(
         wait_until(lambda: executor.max_parallel == 2)
         wait_until(lambda: len(ended(executor, handles)) == 3)
     assert all(end.exit_code is None for end in ended(executor, handles))
-    assert all(end.told.startswith("Ray: ") for end in ended(executor, handles))
+    assert all(end.reason.startswith("Ray: ") for end in ended(executor, handles))
 
 
 def ended(executor: RayExecutor, handles: list[Handle]) -> list[State]:
@@ -298,5 +298,5 @@ def test_through_a_ray_client_a_worker_is_run_stopped_and_lost(
     executor.stop(handles[:1])
     assert wait_for(executor, handles[0], "ended") == State("ended", 75)
     os.kill(numbers[1][1], signal.SIGKILL)
-    assert "has died" in wait_for(executor, handles[1], "ended").told
+    assert "has died" in wait_for(executor, handles[1], "ended").reason
     executor.close()

@@ -16,7 +16,7 @@ from mini_slurm import MiniSlurm, mini_slurm
 from layer_atlas.config.executors import SlurmSettings
 from layer_atlas.errors import EXIT_PREEMPTED, UserError
 from layer_atlas.sweep.executors import slurm as slurm_module
-from layer_atlas.sweep.executors.base import Handle, Request, State
+from layer_atlas.sweep.executors.base import Handle, State, WorkerSpec
 from layer_atlas.sweep.executors.slurm import SlurmExecutor
 from layer_atlas.sweep.executors.slurm_queue import JobState, Limits, job_states
 
@@ -58,9 +58,9 @@ def open_slurm(logs: Path, **settings: Any) -> SlurmExecutor:
     return SlurmExecutor(replace(SETTINGS, **settings), logs)
 
 
-def request(logs: Path, code: str, *arguments: str) -> Request:
+def request(logs: Path, code: str, *arguments: str) -> WorkerSpec:
     tag = next(TAGS)
-    return Request((sys.executable, "-c", code, *arguments), tag, logs / f"{tag}.log")
+    return WorkerSpec((sys.executable, "-c", code, *arguments), tag, logs / f"{tag}.log")
 
 
 def wait(
@@ -105,13 +105,13 @@ def test_workers_run_as_an_array_and_their_exit_codes_are_told(logs: Path) -> No
     ends = ["print('hello')", "import sys; sys.exit(3)", "import os; os.kill(os.getpid(), 9)"]
     leaves_by_itself = "import sys; sys.exit(75)"
     handles = executor.submit([request(logs, code) for code in [*ends, leaves_by_itself]])
-    assert {handle.where.partition("_")[2] for handle in handles} == {"0", "1", "2", "3"}
+    assert {handle.job_id.partition("_")[2] for handle in handles} == {"0", "1", "2", "3"}
     assert executor.poll(handles)[handles[0].tag].phase in ("waiting", "running")
     assert [state.exit_code for state in wait(executor, handles)] == [0, 3, -9, EXIT_PREEMPTED]
     assert log(logs, handles[0]) == "hello\n"
     assert json.loads((logs / f"{handles[1].tag}.exit").read_text()) == {"exit_code": 3}
     left = {path.name for path in (logs / "slurm").iterdir() if "submission.sh" not in path.name}
-    assert left == {f"{handle.where}_0_log.out" for handle in handles[1:]}
+    assert left == {f"{handle.job_id}_0_log.out" for handle in handles[1:]}
 
 
 def test_a_worker_is_told_its_threads_and_its_device_and_not_of_a_job_around_its_driver(
@@ -126,7 +126,7 @@ def test_a_worker_is_told_its_threads_and_its_device_and_not_of_a_job_around_its
     }
     executor = open_slurm(logs, **settings)
     (handle,) = executor.submit([request(logs, TELL)])
-    assert "Comment=hers" in slurm.ask("scontrol", "show", "job", handle.where)
+    assert "Comment=hers" in slurm.ask("scontrol", "show", "job", handle.job_id)
     assert wait(executor, [handle])[0].exit_code == 0
     told = json.loads(log(logs, handle))
     assert told["OMP_NUM_THREADS"] == "1"
@@ -157,7 +157,7 @@ def test_an_array_that_is_longer_than_the_site_allows_is_cut_and_no_more_run_at_
     (tmp_path / "marks").mkdir()
     executor = open_slurm(logs)
     handles = executor.submit([request(logs, count, str(tmp_path / "marks")) for _ in range(5)])
-    assert len({handle.where.partition("_")[0] for handle in handles}) == 2
+    assert len({handle.job_id.partition("_")[0] for handle in handles}) == 2
     assert executor.max_submitted == 5, "there is room for more while some wait"
     codes = [state.exit_code for state in wait(executor, handles)]
     assert max(code or 0 for code in codes) == 2
@@ -171,7 +171,7 @@ def test_an_array_that_is_refused_for_its_length_is_cut(
     monkeypatch.setattr(slurm_module, "site_limits", lambda: Limits(array=100, jobs=100))
     executor = open_slurm(logs)
     handles = executor.submit([request(logs, SLEEP) for _ in range(5)])
-    arrays = [handle.where.partition("_")[0] for handle in handles]
+    arrays = [handle.job_id.partition("_")[0] for handle in handles]
     assert [len(list(group)) for _, group in itertools.groupby(arrays)] == [2, 2, 1]
     executor.stop(handles)
     wait(executor, handles)
@@ -203,7 +203,7 @@ def test_a_worker_that_slurm_tells_to_leave_goes_on_later(logs: Path, slurm: Min
     handles = executor.submit([request(logs, LEAVE, str(marks)), request(logs, deaf, str(logs))])
     wait_for(lambda: (marks / "0").exists() and (logs / "deaf").exists())
     wait(executor, handles, all_run)
-    slurm.ask("scancel", "--signal=USR2", *(handle.where for handle in handles))
+    slurm.ask("scancel", "--signal=USR2", *(handle.job_id for handle in handles))
     wait(executor, handles, lambda states: {state.phase for state in states} == {"waiting"})
     assert wait(executor, handles) == [State("ended", 0)] * 2
     assert {mark.name for mark in marks.iterdir()} == {"0", "1"}
@@ -227,7 +227,7 @@ def test_another_process_takes_workers_up_by_their_handles(logs: Path) -> None:
     handles = first.submit([request(logs, code) for code in codes])
     first.close()
     del first
-    written = json.loads(json.dumps([[handle.tag, handle.where] for handle in handles]))
+    written = json.loads(json.dumps([[handle.tag, handle.job_id] for handle in handles]))
     handles = [Handle(*fields) for fields in written]
     second = open_slurm(logs)
     phases = ["running", "ended", "running"]
@@ -247,7 +247,7 @@ def test_a_job_that_slurm_has_forgotten_ended_as_was_written_down(logs: Path) ->
     states = open_slurm(logs).poll([known, unknown])
     assert states[unknown.tag].phase == "ended"
     assert states[unknown.tag].exit_code is None
-    assert "no longer in the queue" in states[unknown.tag].told
+    assert "no longer in the queue" in states[unknown.tag].reason
 
 
 def test_while_slurm_does_not_answer_jobs_are_as_they_were(
@@ -271,7 +271,7 @@ def test_while_slurm_does_not_answer_jobs_are_as_they_were(
     monkeypatch.setenv("SLURM_CONF", str(slurm.config))
     monkeypatch.setattr("layer_atlas.sweep.executors.slurm_job.ANSWER_SECONDS", 30)
     executor.stop(handles)
-    assert wait(executor, handles)[0].told == "CANCELLED"
+    assert wait(executor, handles)[0].reason == "CANCELLED"
 
 
 def test_squeue_is_asked_once_for_all_and_less_and_less_often(
@@ -350,8 +350,8 @@ def test_jobs_that_wait_for_what_never_comes_are_told_of(
 ) -> None:
     executor = open_slurm(logs, options={"time-min": 1, "hold": True})
     handles = executor.submit([request(logs, TELL)])
-    states = wait(executor, handles, lambda states: bool(states[0].told))
-    assert states[0] == State("waiting", told="PENDING (JobHeldUser)")
+    states = wait(executor, handles, lambda states: bool(states[0].reason))
+    assert states[0] == State("waiting", reason="PENDING (JobHeldUser)")
     assert "Slurm keeps jobs waiting: JobHeldUser" in capsys.readouterr().err
     executor.stop(handles)
 

@@ -18,20 +18,20 @@ from toys import (
 )
 
 from layer_atlas.datasets.listing import Listing
-from layer_atlas.datasets.tasks import blocks_of, examples_of, studies_of
+from layer_atlas.datasets.tasks import all_statistics, blocks_of, examples_of
 from layer_atlas.errors import UserError
 from layer_atlas.plan.plan import Plan
 from layer_atlas.store.failures import quarantined, read_failures
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.shards import commit
-from layer_atlas.sweep.inspection.failed_tasks import Case, read_cases, retry, select
+from layer_atlas.sweep.inspection.failed_tasks import FailedTask, read_failed_tasks, retry, select
 
 PLAN = make_plan(layer_info("block.conv", 6), layer_info("block.fc", 4))
 
 
 def states(folder: OutputFolder, plan: Plan = PLAN) -> dict[str, str]:
     """The state of each case, by its channels."""
-    cases = read_cases(folder, make_manifest(plan))
+    cases = read_failed_tasks(folder, make_manifest(plan))
     return {case.last.what.split()[2]: case.state for case in cases}
 
 
@@ -59,31 +59,31 @@ def test_what_a_changed_recipe_gave_up_is_no_longer_wanted(folder: OutputFolder)
 
 def test_blocks_and_examples_of_photographs_are_cases_too(folder: OutputFolder) -> None:
     study_plan = make_listing(folder, (f"{i}.png" for i in range(150)))
-    plan = replace(make_plan(layer_info("a", 6)), study=study_plan)
-    (study,) = studies_of(plan.models[0], study_plan)
-    first, *_ = blocks_of((study,), Listing(folder.listing(study_plan.listing)))
+    plan = replace(make_plan(layer_info("a", 6)), dataset_plan=study_plan)
+    (dataset_stats,) = all_statistics(plan.models[0], study_plan)
+    first, *_ = blocks_of((dataset_stats,), Listing(folder.listing(study_plan.listing)))
     fail(folder, first)
-    (case,) = read_cases(folder, make_manifest(plan))
+    (case,) = read_failed_tasks(folder, make_manifest(plan))
     assert (case.state, case.last.layers) == ("in quarantine", ("a",))
-    fill_study(folder, study, np.zeros((150, 6)), np.zeros((150, 6)), np.zeros((16, 4)))
-    (case,) = read_cases(folder, make_manifest(plan))
+    fill_study(folder, dataset_stats, np.zeros((150, 6)), np.zeros((150, 6)), np.zeros((16, 4)))
+    (case,) = read_failed_tasks(folder, make_manifest(plan))
     assert case.state == "done since"
     task = next(examples_of(plan, study_plan))
     fail(folder, task, when="2026-01-02")
-    assert read_cases(folder, make_manifest(plan))[-1].last.what == str(task)
+    assert read_failed_tasks(folder, make_manifest(plan))[-1].last.what == str(task)
 
 
 @pytest.fixture
-def cases(folder: OutputFolder) -> list[Case]:
+def cases(folder: OutputFolder) -> list[FailedTask]:
     """Two tasks of block.conv, one of block.fc; the last one has attempts left."""
     first, second, _, third, _ = PLAN.shards()
     fail(folder, first)
     fail(folder, second)
     fail(folder, third, attempts=1, given_up=False)
-    return read_cases(folder, make_manifest(PLAN))
+    return read_failed_tasks(folder, make_manifest(PLAN))
 
 
-def test_words_are_layers_or_beginnings_of_keys(cases: list[Case]) -> None:
+def test_words_are_layers_or_beginnings_of_keys(cases: list[FailedTask]) -> None:
     first, second, third = sorted(cases, key=lambda case: case.last.what)
     assert select(cases, []) == cases
     assert sorted(c.key for c in select(cases, ["block.conv"])) == sorted((first.key, second.key))
@@ -92,7 +92,7 @@ def test_words_are_layers_or_beginnings_of_keys(cases: list[Case]) -> None:
 
 
 @pytest.mark.parametrize("word", ["block.covn", "block", "", "ffffffffff", "*"])
-def test_a_word_that_names_no_task_is_told_the_nearest(cases: list[Case], word: str) -> None:
+def test_a_word_that_names_no_task_is_told_the_nearest(cases: list[FailedTask], word: str) -> None:
     with pytest.raises(UserError) as caught:
         select(cases, [word])
     assert str(caught.value).startswith(f"unknown failed task or layer {word!r}; choose from: ")
@@ -101,7 +101,7 @@ def test_a_word_that_names_no_task_is_told_the_nearest(cases: list[Case], word: 
 
 
 def test_retry_puts_back_what_is_in_quarantine_alone(
-    folder: OutputFolder, cases: list[Case]
+    folder: OutputFolder, cases: list[FailedTask]
 ) -> None:
     manifest = make_manifest(PLAN)
     given_up = next(case for case in cases if case.state == "in quarantine")
@@ -111,7 +111,7 @@ def test_retry_puts_back_what_is_in_quarantine_alone(
     assert len(retry(folder, manifest, [])) == 1
     assert retry(folder, manifest, []) == []
     assert not quarantined(read_failures(folder))
-    assert [c.state for c in read_cases(folder, manifest)] == ["to be tried again"] * 3
+    assert [c.state for c in read_failed_tasks(folder, manifest)] == ["to be tried again"] * 3
 
 
 def test_the_story_goes_on_after_a_task_was_put_back(folder: OutputFolder) -> None:
@@ -119,15 +119,15 @@ def test_the_story_goes_on_after_a_task_was_put_back(folder: OutputFolder) -> No
     fail(folder, shard)
     retry(folder, manifest, [])
     fail(folder, shard, attempts=2, given_up=False, when="2026-01-02")
-    (case,) = read_cases(folder, manifest)
+    (case,) = read_failed_tasks(folder, manifest)
     assert [f.attempt for f in case.earlier] == [1, 2, 3]
     assert [f.attempt for f in case.attempts] == [1, 2]
     assert case.last.when.startswith("2026-01-02")
     fill_store(folder, PLAN)
-    (case,) = read_cases(folder, manifest)
+    (case,) = read_failed_tasks(folder, manifest)
     assert case.state == "done since"
     assert retry(folder, manifest, []) == []
 
 
 def test_nothing_failed(tmp_path: Path) -> None:
-    assert read_cases(OutputFolder(tmp_path / "none"), make_manifest(PLAN)) == []
+    assert read_failed_tasks(OutputFolder(tmp_path / "none"), make_manifest(PLAN)) == []

@@ -85,8 +85,8 @@ def with_axes_mixed_up(patch: pytest.MonkeyPatch) -> None:
 
 
 def in_another_format(patch: pytest.MonkeyPatch) -> None:
-    inputs = device_network.DeviceNetwork._inputs
-    patch.setattr(device_network.DeviceNetwork, "_inputs", lambda *args: inputs(*args).mT)
+    inputs = device_network.DeviceModel._inputs
+    patch.setattr(device_network.DeviceModel, "_inputs", lambda *args: inputs(*args).mT)
 
 
 def with_norms_left_out(patch: pytest.MonkeyPatch) -> None:

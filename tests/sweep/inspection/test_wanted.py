@@ -24,9 +24,9 @@ from toys import (
 
 from layer_atlas.atlas.gather import layer_views
 from layer_atlas.datasets.statistics_files import write_arrays
-from layer_atlas.datasets.tasks import examples_of, studies_of
+from layer_atlas.datasets.tasks import all_statistics, examples_of
 from layer_atlas.plan.jobs import Shard
-from layer_atlas.plan.plan import LeftOut, Plan
+from layer_atlas.plan.plan import Plan, SkippedModel
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.shards import DoneIndex, commit
 from layer_atlas.sweep.inspection.cleaning import look_through, remove
@@ -124,7 +124,10 @@ def test_models_that_were_left_out_keep_what_they_have(folder: OutputFolder) -> 
     folder.montage("other", "a").parent.mkdir(parents=True)
     folder.montage("other", "a").write_bytes(b"picture")
     made(folder, make_plan())
-    assert clean(folder, replace(make_plan(), left_out=(LeftOut("other", "damaged"),))) == []
+    assert (
+        clean(folder, replace(make_plan(), skipped_models=(SkippedModel("other", "damaged"),)))
+        == []
+    )
     assert len(clean(folder, make_plan())) == 2
 
 
@@ -134,10 +137,10 @@ def test_models_that_were_left_out_keep_what_they_have(folder: OutputFolder) -> 
 def photographed(folder: OutputFolder, n: int, **changes: Any) -> Plan:
     """A sweep of n photographs whose study and examples are done."""
     study_plan = make_listing(folder, (f"{i}.png" for i in range(n)), **changes)
-    plan = replace(make_plan(layer_info("a", 6)), study=study_plan)
-    (study,) = studies_of(plan.models[0], study_plan)
-    fill_study(folder, study, np.zeros((n, 6)), np.zeros((n, 6)), np.zeros((16, 4)))
-    write_arrays(folder, study.product, {"count": np.asarray(n)})
+    plan = replace(make_plan(layer_info("a", 6)), dataset_plan=study_plan)
+    (dataset_stats,) = all_statistics(plan.models[0], study_plan)
+    fill_study(folder, dataset_stats, np.zeros((n, 6)), np.zeros((n, 6)), np.zeros((16, 4)))
+    write_arrays(folder, dataset_stats.product, {"count": np.asarray(n)})
     for task in examples_of(plan, study_plan):
         write_arrays(folder, task.products[0], {"channel": np.asarray(task.channels)})
     return plan
@@ -153,14 +156,14 @@ def test_studies_and_examples_of_other_photographs_go(folder: OutputFolder) -> N
     clean(folder, last)
     left = sorted(path.parent.name for path in folder.store.rglob("*.h5"))
     assert left == ["examples"] * 3 + ["fields"] + ["photographs"] * 3 + ["study"]
-    assert earlier.study is not None
-    assert not folder.listing(earlier.study.listing).exists()
+    assert earlier.dataset_plan is not None
+    assert not folder.listing(earlier.dataset_plan.listing).exists()
 
 
 def test_without_photographs_nothing_about_them_is_wanted(folder: OutputFolder) -> None:
     plan = photographed(folder, 70)
     assert clean(folder, plan) == []
-    gone = shelves(clean(folder, replace(plan, study=None)))
+    gone = shelves(clean(folder, replace(plan, dataset_plan=None)))
     assert gone == [*["examples"] * 3, "fields", *["photographs"] * 3, "study"]
 
 
@@ -206,4 +209,4 @@ def test_images_of_other_versions_are_kept_until_they_are_made_again(folder: Out
     make(folder, first, NEW)
     (removed,) = clean(folder, strict)  # that of which the jobs are made again
     assert removed not in map(folder.relative, map(folder.shard, (first, second)))
-    assert located(folder, plan) == [(s, {folder.shard(s): s.channels}) for s in (first, second)]
+    assert located(folder, plan) == [(s, {folder.shard(s): s.targets}) for s in (first, second)]

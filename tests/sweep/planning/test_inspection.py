@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from runs import run_here
-from test_photographs_run import picture
+from test_dataset_run import picture
 from toys import composed
 
 from layer_atlas.config.config import Config, ModelConfig
@@ -16,11 +16,11 @@ from layer_atlas.config.recipe import Recipe
 from layer_atlas.errors import UserError
 from layer_atlas.models.load import load_network
 from layer_atlas.plan.plan import Plan
-from layer_atlas.sweep.planning import make_plan, survey
+from layer_atlas.sweep.planning import inspect_models, make_plan
 from layer_atlas.sweep.report.layers import layer_table
 from layer_atlas.sweep.report.plan import notices
 from layer_atlas.visualization.optimization.image_statistics import from_bytes
-from layer_atlas.visualization.optimization.renderer import Workbench
+from layer_atlas.visualization.optimization.renderer import Renderer
 
 VIT = "{name: vit, target: tests.models.test_tokens.small_vit, input_size: 32}"
 """Takes images of 32 px alone."""
@@ -34,7 +34,7 @@ def configured(model: str, *overrides: str) -> Config:
 
 def planned(model: str, *overrides: str) -> Plan:
     config = configured(model, *overrides)
-    return make_plan(config, survey(config), ["cpu"])
+    return make_plan(config, inspect_models(config), ["cpu"])
 
 
 def recipe(model: str, *overrides: str) -> Recipe:
@@ -101,25 +101,25 @@ def test_octave_that_a_network_does_not_take_is_refused() -> None:
 
 def test_the_bench_resizes_what_the_network_sees() -> None:
     config = configured(VIT, f"layers=[{ATTENTION}]", "image_size=48")
-    (found,) = survey(config)
+    (found,) = inspect_models(config)
     (info,) = found.choose((ATTENTION,))
     (model,) = make_plan(config, [found], ["cpu"]).models
-    bench = Workbench(found.network, model.recipe, CPU)
+    renderer = Renderer(found.network, model.recipe, CPU)
     pixels = torch.randint(0, 256, (8, 48, 48, 3), dtype=torch.uint8)
     resized = torch.nn.functional.interpolate(
         from_bytes(pixels), (32, 32), mode="bilinear", antialias=True
     )
     mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in (found.network.mean, found.network.std))
     kept: list[torch.Tensor] = []
-    handle = bench.network.plain.encoder.layers.encoder_layer_0.register_forward_hook(
+    handle = renderer.network.plain.encoder.layers.encoder_layer_0.register_forward_hook(
         lambda module, args, output: kept.append(output)
     )
-    bench.network.plain((resized - mean) / std)
+    renderer.network.plain((resized - mean) / std)
     handle.remove()
-    (seen,) = bench.network.exact_path([info]).forward(from_bytes(pixels))
+    (seen,) = renderer.network.exact_path([info]).forward(from_bytes(pixels))
     torch.testing.assert_close(seen, kept[0][:, 1:].mT, atol=1e-4, rtol=1e-4)
     # Photographs are seen as images are, to the bit.
-    answers = bench.network.observer([info])(pixels)[ATTENTION]
+    answers = renderer.network.observer([info])(pixels)[ATTENTION]
     assert torch.equal(answers.mean, seen.mean(dim=2))
 
 
@@ -127,11 +127,11 @@ def test_the_bench_resizes_what_the_network_sees() -> None:
 def test_bits_of_attention_depend_on_no_batch_no_thread_and_no_gradient(precision: str) -> None:
     layer = f"{ATTENTION}.self_attention"
     config = replace(configured(VIT, f"layers=[{layer}]", "image_size=48"), precision=precision)
-    (found,) = survey(config)
+    (found,) = inspect_models(config)
     (info,) = found.choose((layer,))
     (model,) = make_plan(config, [found], ["cpu"]).models
-    bench, images = Workbench(found.network, model.recipe, CPU), torch.rand(24, 3, 48, 48)
-    forward, before = bench.network.fast_path([info]).forward, torch.get_num_threads()
+    renderer, images = Renderer(found.network, model.recipe, CPU), torch.rand(24, 3, 48, 48)
+    forward, before = renderer.network.fast_path([info]).forward, torch.get_num_threads()
     (reference,) = forward(images)
     try:
         for threads in (1, 2):
@@ -147,10 +147,10 @@ def test_bits_of_attention_depend_on_no_batch_no_thread_and_no_gradient(precisio
 
 def test_receptive_fields_are_in_pixels_of_the_image() -> None:
     config = configured(VIT, "layers=[conv_proj]", "image_size=64")
-    (found,) = survey(config)
+    (found,) = inspect_models(config)
     wanted = found.choose(("conv_proj", ATTENTION))
     (model,) = make_plan(config, [found], ["cpu"]).models
-    fields = Workbench(found.network, model.recipe, CPU).network.receptive_fields(wanted)
+    fields = Renderer(found.network, model.recipe, CPU).network.receptive_fields(wanted)
     # Patches of 8 px are of 16 px in the image, and resizing reaches one pixel beyond.
     assert fields["conv_proj"].shape == (16, 4)
     assert fields["conv_proj"][0].tolist() == [0, 0, 17, 17]
@@ -162,9 +162,9 @@ def test_photographs_pass_through_a_network_of_one_size(tmp_path: Path) -> None:
     for i in range(12):
         picture(tmp_path / "photos" / f"{i}.png", i)
     few = ("channels=[0,1]", "optimizer.steps=2", "executor.devices=[cpu]", "name=x")
-    photographs = ("dataset=folder", f"dataset.path={tmp_path / 'photos'}", "dataset.top=3")
+    dataset_images = ("dataset=folder", f"dataset.path={tmp_path / 'photos'}", "dataset.top=3")
     sweep = (f"models=[{VIT}]", f"layers=[{ATTENTION}]", "image_size=48", "precision=fp32")
-    assert run_here(tmp_path, *sweep, *few, *photographs) == 0
+    assert run_here(tmp_path, *sweep, *few, *dataset_images) == 0
     with h5py.File(tmp_path / "x" / "atlas.h5") as file:
         layer = file["vit"][ATTENTION]
         assert layer["image"].shape == (2, 1, 48, 48, 3)
@@ -175,11 +175,11 @@ def test_photographs_pass_through_a_network_of_one_size(tmp_path: Path) -> None:
 # --- class tokens --------------------------------------------------------------------------------
 
 
-def test_class_token_is_left_out_unless_it_is_asked_for() -> None:
+def test_prefix_tokens_are_left_out_unless_they_are_asked_for() -> None:
     layers = f"layers=[{ATTENTION}]"
-    without, with_it = (planned(VIT, layers, f"class_token={x}") for x in ("false", "true"))
+    without, with_it = (planned(VIT, layers, f"keep_prefix_tokens={x}") for x in ("false", "true"))
     found = [plan.models[0] for plan in (without, with_it)]
-    assert [model.recipe.class_token for model in found] == [False, True]
+    assert [model.recipe.keep_prefix_tokens for model in found] == [False, True]
     assert [model.layers[0].info.prefix_tokens for model in found] == [1, 0]
     assert [model.layers[0].info.positions for model in found] == [16, 17]
     keys = [next(iter(plan.shards())).key for plan in (without, with_it)]
@@ -188,12 +188,12 @@ def test_class_token_is_left_out_unless_it_is_asked_for() -> None:
 
 def test_table_of_layers_tells_which_tokens_are_left_out() -> None:
     config = configured(VIT, f"layers=[{ATTENTION}]", "image_size=48")
-    table = layer_table(config, survey(config))
+    table = layer_table(config, inspect_models(config))
     assert "48 x 48 px input, resized to 32 px" in table
     assert "(1+)16x8" in table
-    assert "class_token=true keeps them" in table
+    assert "keep_prefix_tokens=true keeps them" in table
     config = configured("demo")
-    assert "class_token" not in layer_table(config, survey(config))
+    assert "keep_prefix_tokens" not in layer_table(config, inspect_models(config))
 
 
 # --- colours -------------------------------------------------------------------------------------
@@ -214,7 +214,7 @@ def entry(colours: int, numbers: int | None = None) -> str:
 
 @pytest.mark.parametrize("colours", [1, 2, 5])
 def test_networks_of_any_number_of_colours_are_described(colours: int) -> None:
-    (found,) = survey(configured(entry(colours, colours), "image_size=32"))
+    (found,) = inspect_models(configured(entry(colours, colours), "image_size=32"))
     assert found.example.shape == (1, colours, 32, 32)
     assert [layer.shape for layer in found.layers] == [(4, 30, 30)] * 3
 
@@ -260,7 +260,7 @@ def test_names_of_classes_come_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "names.txt"
     path.write_text("frog\n  two words \nbee\nelm\n", encoding="utf-8")
     model = entry(3).replace("}}", f"}}, categories: '{path}'}}")
-    (found,) = survey(configured(model, "image_size=32"))
+    (found,) = inspect_models(configured(model, "image_size=32"))
     assert found.network.categories == ("frog", "two words", "bee", "elm")
 
 

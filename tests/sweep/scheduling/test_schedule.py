@@ -14,7 +14,7 @@ from layer_atlas.errors import EXIT_OK, UserError
 from layer_atlas.plan.jobs import Shard
 from layer_atlas.store.folder import OutputFolder, prepare
 from layer_atlas.store.shards import commit
-from layer_atlas.sweep.executors.base import RUNNING, Handle, Request, State
+from layer_atlas.sweep.executors.base import RUNNING, Handle, State, WorkerSpec
 from layer_atlas.sweep.scheduling.outcome import Outcome
 from layer_atlas.sweep.scheduling.schedule import Scheduler
 from layer_atlas.sweep.scheduling.stages import stages
@@ -30,8 +30,8 @@ class Fate:
 
     exit_code: int = EXIT_OK
     commits: Sequence[int] = (0, 1, 2, 3)
-    pulse: dict[str, Any] = field(default_factory=dict)
-    beat: int = 1
+    heartbeat: dict[str, Any] = field(default_factory=dict)
+    tick: int = 1
 
 
 @dataclass
@@ -43,27 +43,27 @@ class Script:
     fates: list[Fate]
     bundles: list[list[int]] = field(default_factory=list)
     max_parallel = max_submitted = 1
-    lasting = False
+    detached = False
     poll_seconds = 0.01
 
-    def submit(self, requests: Sequence[Request]) -> list[Handle]:
+    def submit(self, requests: Sequence[WorkerSpec]) -> list[Handle]:
         return [self._start(request) for request in requests]
 
-    def _start(self, request: Request) -> Handle:
+    def _start(self, request: WorkerSpec) -> Handle:
         bundle = json.loads(Path(request.argv[-1]).read_text())
         asked = [tuple(r["channels"]) for r in bundle["requests"]]
-        numbers = [n for n, shard in enumerate(self.shards) if shard.channels in asked]
+        numbers = [n for n, shard in enumerate(self.shards) if shard.targets in asked]
         fate = self.fates[len(self.bundles)] if len(self.bundles) < len(self.fates) else Fate()
         for n in set(fate.commits) & set(numbers):
             commit(self.folder, self.shards[n], make_result(self.shards[n]))
-        named = {k: [self.shards[n].key for n in v] for k, v in fate.pulse.items()}
-        pulse = {"device": "cpu", "busy": 0.25, "done": 0.0, "beat": fate.beat, **named}
-        self.folder.pulse(request.tag).write_text(json.dumps(pulse))
+        named = {k: [self.shards[n].key for n in v] for k, v in fate.heartbeat.items()}
+        heartbeat = {"device": "cpu", "busy": 0.25, "done": 0.0, "tick": fate.tick, **named}
+        self.folder.heartbeat(request.tag).write_text(json.dumps(heartbeat))
         self.bundles.append(numbers)
         return Handle(request.tag, str(fate.exit_code))
 
     def poll(self, handles: Sequence[Handle]) -> dict[str, State]:
-        return {handle.tag: State("ended", int(handle.where)) for handle in handles}
+        return {handle.tag: State("ended", int(handle.job_id)) for handle in handles}
 
     def stop(self, handles: Sequence[Handle]) -> None: ...
 
@@ -93,7 +93,7 @@ def charged(script: Script) -> list[tuple[int, int]]:
 
 
 def test_a_crash_is_charged_to_the_shard_in_the_making(folder: OutputFolder) -> None:
-    crash = Fate(SIGKILL, commits=[0], pulse={"tasks": [1], "unwritten": [0]})
+    crash = Fate(SIGKILL, commits=[0], heartbeat={"tasks": [1], "unwritten": [0]})
     script, outcome = run_script(folder, crash)
     assert charged(script) == [(1, 1)]
     assert script.bundles == [[0, 1, 2, 3], [2, 3], [1]]
@@ -104,7 +104,7 @@ def test_a_crash_is_charged_to_the_shard_in_the_making(folder: OutputFolder) -> 
 def test_what_was_made_but_not_written_is_made_again_on_its_own_uncharged(
     folder: OutputFolder,
 ) -> None:
-    crash = Fate(SIGKILL, commits=[], pulse={"tasks": [1], "unwritten": [0]})
+    crash = Fate(SIGKILL, commits=[], heartbeat={"tasks": [1], "unwritten": [0]})
     script, outcome = run_script(folder, crash, attempts=1)
     assert charged(script) == [(1, 1)]
     assert script.bundles == [[0, 1, 2, 3], [2, 3], [0]]
@@ -114,7 +114,7 @@ def test_what_was_made_but_not_written_is_made_again_on_its_own_uncharged(
 def test_a_crash_with_nothing_in_the_making_is_charged_to_what_was_being_written(
     folder: OutputFolder,
 ) -> None:
-    crash = Fate(SIGKILL, commits=[], pulse={"tasks": [], "unwritten": [0]})
+    crash = Fate(SIGKILL, commits=[], heartbeat={"tasks": [], "unwritten": [0]})
     script, outcome = run_script(folder, crash, Fate(), crash, crash)
     assert charged(script) == [(0, 1), (0, 2), (0, 3)]
     assert script.bundles == [[0, 1, 2, 3], [1, 2, 3], [0], [0]]
@@ -124,7 +124,7 @@ def test_a_crash_with_nothing_in_the_making_is_charged_to_what_was_being_written
 def test_a_worker_that_ends_before_it_began_costs_no_shard_an_attempt(
     folder: OutputFolder,
 ) -> None:
-    script, outcome = run_script(folder, Fate(1, commits=[], beat=0))
+    script, outcome = run_script(folder, Fate(1, commits=[], tick=0))
     assert charged(script) == []
     assert script.bundles == [[0, 1, 2, 3]] * 2
     assert not outcome.failed
@@ -132,7 +132,7 @@ def test_a_worker_that_ends_before_it_began_costs_no_shard_an_attempt(
 
 def test_no_more_workers_are_started_when_none_gets_to_begin(folder: OutputFolder) -> None:
     with pytest.raises(UserError, match=r"3 workers in a row ended .*exit code 1"):
-        run_script(folder, *[Fate(1, commits=[], beat=0)] * 3)
+        run_script(folder, *[Fate(1, commits=[], tick=0)] * 3)
     assert not folder.failures.exists()
 
 
@@ -149,11 +149,11 @@ def test_a_worker_that_is_only_starting_does_not_keep_bad_starts_going(
             return super().poll(handles) | last
 
     with pytest.raises(UserError, match=r"\d workers in a row ended"):
-        run_script(folder, *[Fate(1, commits=[], beat=0)] * 20, kind=Staggered)
+        run_script(folder, *[Fate(1, commits=[], tick=0)] * 20, kind=Staggered)
 
 
 def test_attempts_of_earlier_runs_count(folder: OutputFolder) -> None:
-    crash = Fate(SIGKILL, commits=[], pulse={"tasks": [0]})
+    crash = Fate(SIGKILL, commits=[], heartbeat={"tasks": [0]})
     run_script(folder, crash, attempts=3)
     for shard in (folder.store).rglob("*.h5"):
         shard.unlink()
@@ -166,7 +166,7 @@ def test_attempts_of_earlier_runs_count(folder: OutputFolder) -> None:
 
 
 def test_the_time_of_every_worker_is_kept_also_of_those_that_die(folder: OutputFolder) -> None:
-    crash = Fate(SIGKILL, commits=[0], pulse={"tasks": [1]})
+    crash = Fate(SIGKILL, commits=[0], heartbeat={"tasks": [1]})
     _, outcome = run_script(folder, crash)
     assert [(time.device, time.busy) for time in outcome.times] == [("cpu", 0.25)] * 3
     assert all(0 < time.alive < 60 for time in outcome.times)

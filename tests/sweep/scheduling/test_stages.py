@@ -18,15 +18,15 @@ from toys import (
 from layer_atlas.config.datasets import IntegratedGradients, SmoothGrad, VanillaSaliency
 from layer_atlas.config.recipe import DatasetInit
 from layer_atlas.datasets.statistics_files import write_arrays
-from layer_atlas.datasets.tasks import Study, studies_of
+from layer_atlas.datasets.tasks import LayerStatistics, all_statistics
 from layer_atlas.plan import plan as plan_module
-from layer_atlas.plan.plan import Plan, StudyPlan
+from layer_atlas.plan.plan import DatasetPlan, Plan
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.sweep.scheduling.stages import (
-    AscentStage,
     ExamplesStage,
     Finished,
-    StudyStage,
+    OptimizationStage,
+    StatisticsStage,
     Sweep,
     maps_per_channel,
     stages,
@@ -42,7 +42,7 @@ def test_time_of_a_shard_is_its_jobs_times_its_flops(
     monkeypatch.setitem(plan_module.FLOPS_PER_SECOND, "cpu", FLOPS_PER_SECOND)
     shallow, deep = layer_info("a", 4, flops_before=100), layer_info("b", 4, flops_before=700)
     plan = make_plan(shallow, deep, shard_size=3, recipe=make_recipe(steps=10))
-    stage = AscentStage(make_sweep(plan, folder))
+    stage = OptimizationStage(make_sweep(plan, folder))
     seconds = [stage.seconds(shard) for shard in plan.shards()]
     assert seconds == pytest.approx([11.1, 3.7, 77.7, 25.9])  # 10 steps there and back, 17 views
 
@@ -56,35 +56,37 @@ def test_without_photographs_images_are_all_there_is(folder: OutputFolder) -> No
 
 def photographed(folder: OutputFolder, *layers: str, start: bool = False, **changes: Any) -> Sweep:
     """A sweep of 150 photographs in three blocks; if told so, images start from them."""
-    study = make_listing(folder, (f"{i}.png" for i in range(N)), **changes)
+    dataset_stats = make_listing(folder, (f"{i}.png" for i in range(N)), **changes)
     recipe = make_recipe()
     if start:
-        recipe = replace(recipe, init=DatasetInit(dataset=study.listing))
+        recipe = replace(recipe, init=DatasetInit(dataset=dataset_stats.listing))
     plan = make_plan(*(layer_info(name, K) for name in layers or ("a",)), recipe=recipe)
-    return make_sweep(replace(plan, study=study), folder, "dataset=folder", "dataset.path=photos")
+    return make_sweep(
+        replace(plan, dataset_plan=dataset_stats), folder, "dataset=folder", "dataset.path=photos"
+    )
 
 
-def study_of(sweep: Sweep, layer: str = "a") -> Study:
-    assert sweep.plan.study is not None
-    studies = studies_of(sweep.plan.models[0], sweep.plan.study)
-    return next(study for study in studies if study.layer == layer)
+def statistics_of(sweep: Sweep, layer: str = "a") -> LayerStatistics:
+    assert sweep.plan.dataset_plan is not None
+    statistics_tasks = all_statistics(sweep.plan.models[0], sweep.plan.dataset_plan)
+    return next(dataset_stats for dataset_stats in statistics_tasks if dataset_stats.layer == layer)
 
 
 def fill(sweep: Sweep, layer: str = "a") -> None:
     """Commit all blocks of a layer's study."""
     mean = np.random.default_rng(0).normal(size=(N, K))
     boxes = np.tile(np.asarray([[0, 0, 4, 4]]), (16, 1))
-    fill_study(sweep.folder, study_of(sweep, layer), mean, np.zeros((N, K)), boxes)
+    fill_study(sweep.folder, statistics_of(sweep, layer), mean, np.zeros((N, K)), boxes)
 
 
-def studying(sweep: Sweep) -> StudyStage:
-    assert sweep.plan.study is not None
-    return StudyStage(sweep, sweep.plan.study)
+def studying(sweep: Sweep) -> StatisticsStage:
+    assert sweep.plan.dataset_plan is not None
+    return StatisticsStage(sweep, sweep.plan.dataset_plan)
 
 
 def picking(sweep: Sweep) -> ExamplesStage:
-    assert sweep.plan.study is not None
-    return ExamplesStage(sweep, sweep.plan.study)
+    assert sweep.plan.dataset_plan is not None
+    return ExamplesStage(sweep, sweep.plan.dataset_plan)
 
 
 def wanted(sweep: Sweep) -> list[tuple[int, list[str]]]:
@@ -103,7 +105,7 @@ def test_at_first_every_block_is_missing_and_no_examples_can_be_picked(
     sweep = photographed(folder, "a", "b")
     assert wanted(sweep) == [(start, ["a", "b"]) for start in (0, 64, 128)]
     assert studying(sweep).total == N
-    assert len(AscentStage(sweep).missing()) == 6
+    assert len(OptimizationStage(sweep).missing()) == 6
     assert picking(sweep).missing() == []
 
 
@@ -121,8 +123,8 @@ def test_a_study_is_merged_when_its_blocks_are_there(folder: OutputFolder) -> No
     assert studying(sweep).finish() == Finished()
     fill(sweep, "b")
     assert studying(sweep).finish() == Finished(made=1)
-    assert folder.exists(study_of(sweep, "b").product)
-    assert not folder.exists(study_of(sweep, "a").product)
+    assert folder.exists(statistics_of(sweep, "b").product)
+    assert not folder.exists(statistics_of(sweep, "a").product)
     assert studying(sweep).finish() == Finished()
 
 
@@ -141,7 +143,7 @@ def test_a_merged_study_without_fields_gets_them_again(folder: OutputFolder) -> 
     sweep = photographed(folder)
     fill(sweep)
     studying(sweep).finish()
-    folder.product(study_of(sweep).field).unlink()
+    folder.product(statistics_of(sweep).field).unlink()
     assert wanted(sweep) == [(0, ["a"])]
 
 
@@ -157,8 +159,8 @@ def test_corrupt_blocks_are_told_and_missing_again(folder: OutputFolder) -> None
 def all_blocks(sweep: Sweep) -> list[Any]:
     """Blocks of an output folder in which nothing is done."""
     empty = OutputFolder(sweep.folder.root / "empty")
-    listing = sweep.folder.listing(study_of(sweep).plan.listing)
-    target = empty.listing(study_of(sweep).plan.listing)
+    listing = sweep.folder.listing(statistics_of(sweep).plan.listing)
+    target = empty.listing(statistics_of(sweep).plan.listing)
     target.parent.mkdir(parents=True)
     target.write_bytes(listing.read_bytes())
     return studying(replace(sweep, folder=empty)).missing()
@@ -170,7 +172,9 @@ def test_examples_are_picked_of_finished_studies_alone(folder: OutputFolder) -> 
     assert picking(sweep).missing() == []
     studying(sweep).finish()
     tasks = picking(sweep).missing()
-    assert [(t.study.layer, t.channels) for t in tasks] == [("a", (c, c + 1)) for c in (0, 2, 4)]
+    assert [(t.dataset_stats.layer, t.channels) for t in tasks] == [
+        ("a", (c, c + 1)) for c in (0, 2, 4)
+    ]
     (product,) = tasks[1].products
     write_arrays(folder, product, {})
     assert [t.channels for t in picking(sweep).missing()] == [(0, 1), (4, 5)]
@@ -178,13 +182,13 @@ def test_examples_are_picked_of_finished_studies_alone(folder: OutputFolder) -> 
 
 def test_images_that_start_from_photographs_wait_for_their_study(folder: OutputFolder) -> None:
     sweep = photographed(folder, "a", "b", start=True)
-    assert AscentStage(sweep).missing() == []
+    assert OptimizationStage(sweep).missing() == []
     fill(sweep, "b")
-    assert AscentStage(sweep).missing() == []
+    assert OptimizationStage(sweep).missing() == []
     studying(sweep).finish()
-    assert {shard.series.layer for shard in AscentStage(sweep).missing()} == {"b"}
+    assert {shard.series.layer for shard in OptimizationStage(sweep).missing()} == {"b"}
     fill_store(folder, make_only(sweep.plan, "b"))
-    assert AscentStage(sweep).missing() == []
+    assert OptimizationStage(sweep).missing() == []
 
 
 def make_only(plan: Plan, layer: str) -> Plan:
@@ -200,7 +204,7 @@ def test_bundles_tell_the_layers_that_their_tasks_need(folder: OutputFolder) -> 
     stage = studying(sweep)
     bundle = stage.bundle(stage.missing())
     assert [layer["info"]["name"] for layer in bundle["plan"]["layers"]] == ["a", "c"]
-    assert bundle["kind"] == "study"
+    assert bundle["kind"] == "statistics"
     assert [request["layers"] for request in bundle["requests"]] == [["a", "c"]] * 3
 
 
@@ -219,13 +223,13 @@ def test_time_of_a_block_is_that_of_the_deepest_layer(
     ("saliency", "maps"),
     [
         (None, 0),
-        (VanillaSaliency(photographs=3), 3),
-        (SmoothGrad(photographs=3, samples=5), 15),
-        (IntegratedGradients(photographs=2, steps=7), 14),
+        (VanillaSaliency(dataset_images=3), 3),
+        (SmoothGrad(dataset_images=3, samples=5), 15),
+        (IntegratedGradients(dataset_images=2, steps=7), 14),
     ],
 )
 def test_maps_are_counted(folder: OutputFolder, saliency: Any, maps: int) -> None:
     sweep = photographed(folder, saliency=saliency)
-    plan = sweep.plan.study
-    assert isinstance(plan, StudyPlan)
+    plan = sweep.plan.dataset_plan
+    assert isinstance(plan, DatasetPlan)
     assert maps_per_channel(plan) == maps

@@ -4,16 +4,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from layer_atlas.models.responses import Answer
+from layer_atlas.models.responses import ChannelActivations
 from layer_atlas.sweep.tasks.dataset_statistics import seen_in_parts
 
 
-def see(views: Tensor) -> dict[str, Answer]:
+def see(views: Tensor) -> dict[str, ChannelActivations]:
     """A layer that answers with the first pixel, on a device that holds three views."""
     if len(views) > 3:
         raise torch.OutOfMemoryError("a small device")
     first = views[:, 0, 0].float()
-    return {"layer": Answer(first, first + 1, first.long())}
+    return {"layer": ChannelActivations(first, first + 1, first.long())}
 
 
 @pytest.mark.parametrize("n", [1, 3, 4, 13, 64])
@@ -26,7 +26,7 @@ def test_views_that_do_not_fit_are_shown_in_halves(n: int) -> None:
 
 
 def test_a_view_that_does_not_fit_alone_is_an_error() -> None:
-    def full(views: Tensor) -> dict[str, Answer]:
+    def full(views: Tensor) -> dict[str, ChannelActivations]:
         raise torch.OutOfMemoryError("full")
 
     with pytest.raises(torch.OutOfMemoryError, match="full"):

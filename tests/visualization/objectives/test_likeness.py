@@ -82,11 +82,11 @@ def test_an_accentuation_pays_for_changes_of_other_channels_alone(photograph: Pa
     raised, changed = there.clone(), there.clone()
     raised[:, 1] += 5.0
     changed[:, 2] += 5.0
-    score, climbed = objective.climbed([raised], target)
-    assert climbed.item() == score.item()
-    score, climbed = objective.climbed([changed], target)
+    score, surrogate = objective.surrogate([raised], target)
+    assert surrogate.item() == score.item()
+    score, surrogate = objective.surrogate([changed], target)
     energy = there.square().sum().item()
-    assert (score - climbed).item() == pytest.approx(
+    assert (score - surrogate).item() == pytest.approx(
         2.0 * abs(score.item()) * 25.0 * there.shape[2] / energy, rel=1e-4
     )
 

@@ -32,8 +32,8 @@ from layer_atlas.config.parameterizations import Fourier, Parameterization, Pixe
 from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.load import Network, load_network
 from layer_atlas.plan.jobs import LayerInfo
-from layer_atlas.plan.plan import Tap
-from layer_atlas.visualization.optimization.renderer import LayerBench, Workbench
+from layer_atlas.plan.plan import LayerRef
+from layer_atlas.visualization.optimization.renderer import LayerRenderer, Renderer
 
 PHOTOGRAPH, VECTORS = "photograph.png", "vectors.npy"
 OBJECTIVES: dict[str, Objective] = {
@@ -75,7 +75,9 @@ def layers_of(network: Network, size: tuple[int, int]) -> dict[str, LayerInfo]:
     return {info.name: info for info in describe_layers(network.module, network.example(size))}
 
 
-def make_bench(objective: Objective, parameterization: Parameterization, files: Path) -> LayerBench:
+def make_bench(
+    objective: Objective, parameterization: Parameterization, files: Path
+) -> LayerRenderer:
     recipe = replace(RECIPE, objective=objective, parameterization=parameterization)
     recipe = replace(recipe, image_size=(32, 36))
     network = load_network(ModelConfig("demo"))
@@ -84,13 +86,13 @@ def make_bench(objective: Objective, parameterization: Parameterization, files: 
     taps = []
     if isinstance(objective, JointObjective):
         taps = [
-            Tap("demo", network.identity, layers["conv3"]),
-            Tap("other", other.identity, layers["conv5"]),
+            LayerRef("demo", network.identity, layers["conv3"]),
+            LayerRef("other", other.identity, layers["conv5"]),
         ]
     others = {"other": other} if taps else {}
     find = (files / "x").with_name
-    bench = Workbench(network, recipe, torch.device("cpu"), others, find)
-    return bench.layer(layers["conv5"], taps)
+    renderer = Renderer(network, recipe, torch.device("cpu"), others, find)
+    return renderer.layer(layers["conv5"], taps)
 
 
 @pytest.mark.parametrize("parameterization", [Fourier(), Pixel()], ids=["fourier", "pixel"])
@@ -98,15 +100,15 @@ def make_bench(objective: Objective, parameterization: Parameterization, files: 
 def test_bits_do_not_depend_on_batch_size_order_or_threads(
     objective: Objective, parameterization: Parameterization, files: Path
 ) -> None:
-    bench = make_bench(objective, parameterization, files)
-    count = int(np.prod(bench.objective.sizes))
+    renderer = make_bench(objective, parameterization, files)
+    count = int(np.prod(renderer.objective.sizes))
     # A layer has one target, which may be climbed from many seeds.
     targets = [number * 3 % count for number in range(16)]
     keys = [hashlib.sha256(bytes([number])).hexdigest() for number in range(16)]
     torch.set_num_threads(2)
-    reference = bench.make(keys, targets)
+    reference = renderer.make(keys, targets)
     torch.set_num_threads(1)
-    backwards = [bench.make(keys[::-1][i : i + 5], targets[::-1][i : i + 5]) for i in (0, 5, 10)]
+    backwards = [renderer.make(keys[::-1][i : i + 5], targets[::-1][i : i + 5]) for i in (0, 5, 10)]
     for name, values in reference.items():
         if name != "trace_step":
             again = np.concatenate([part[name] for part in backwards])

@@ -39,13 +39,13 @@ def test_gram_cosines_are_those_of_the_gram_matrices(positions: int) -> None:
 def test_diversity_takes_likeness_from_the_score() -> None:
     objective = objective_of(DiversityObjective(images=2, weight=0.5))
     alike = maps(1).expand(2, -1, -1).abs()
-    score, climbed = objective.climbed([alike], torch.tensor([1, 1]))
-    assert torch.allclose(climbed, score - 0.5 * score.abs())
+    score, surrogate = objective.surrogate([alike], torch.tensor([1, 1]))
+    assert torch.allclose(surrogate, score - 0.5 * score.abs())
     apart = torch.zeros(2, K, L)
     apart[0, 1], apart[1, 2] = 1.0, 1.0
-    score, climbed = objective.climbed([apart], torch.tensor([1, 1]))
+    score, surrogate = objective.surrogate([apart], torch.tensor([1, 1]))
     assert score.tolist() == [1.0, 0.0]
-    assert torch.allclose(climbed, score)
+    assert torch.allclose(surrogate, score)
 
 
 def test_interpolation_goes_from_the_first_channel_to_the_second() -> None:
@@ -54,10 +54,10 @@ def test_interpolation_goes_from_the_first_channel_to_the_second() -> None:
     same = maps(1).expand(3, -1, -1)
     first, second = same[0, 0].mean(), same[0, 2].mean()
     target = torch.full((3,), 0 * K + 2)
-    score, climbed = objective.climbed([same], target)
+    score, surrogate = objective.surrogate([same], target)
     assert torch.allclose(score, torch.stack([first, (first + second) / 2, second]))
     # Neighbours are all alike.
-    assert torch.allclose(climbed, score + score.abs().mean(), atol=1e-6)
+    assert torch.allclose(surrogate, score + score.abs().mean(), atol=1e-6)
     parts = objective.parts([same], target)
     assert parts is not None
     assert torch.allclose(parts, torch.stack([first, second]).expand(3, 2))
@@ -66,11 +66,11 @@ def test_interpolation_goes_from_the_first_channel_to_the_second() -> None:
 def test_neighbours_are_drawn_to_each_other() -> None:
     objective = objective_of(InterpolationObjective(images=3, alignment=2.0))
     activation = maps(3)
-    score, climbed = objective.climbed([activation], torch.tensor([5, 5, 5]))
+    score, surrogate = objective.surrogate([activation], torch.tensor([5, 5, 5]))
     flat = torch.nn.functional.normalize(activation.flatten(1), dim=1)
     near, far = flat[0] @ flat[1], flat[1] @ flat[2]
     expected = 2.0 * score.abs().mean() * torch.stack([near, (near + far) / 2, far])
-    assert torch.allclose(climbed - score, expected, atol=1e-6)
+    assert torch.allclose(surrogate - score, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -79,8 +79,8 @@ def test_neighbours_are_drawn_to_each_other() -> None:
 def test_jobs_do_not_look_at_each_other(record: ObjectiveRecord) -> None:
     objective = objective_of(record)
     activation = maps(4).requires_grad_()
-    _, climbed = objective.climbed([activation], torch.tensor([1, 1, 2, 2]))
-    (gradient,) = torch.autograd.grad(climbed[:2].sum(), activation)
+    _, surrogate = objective.surrogate([activation], torch.tensor([1, 1, 2, 2]))
+    (gradient,) = torch.autograd.grad(surrogate[:2].sum(), activation)
     assert gradient[:2].abs().sum() > 0
     assert gradient[2:].abs().sum() == 0
 
@@ -89,9 +89,9 @@ def test_the_strength_of_the_score_sets_the_scale_without_a_gradient() -> None:
     objective = objective_of(DiversityObjective(images=2, weight=1.0))
     activation = maps(2).requires_grad_()
     for factor in (1.0, 100.0):
-        score, climbed = objective.climbed([activation * factor], torch.tensor([1, 1]))
-        pushed = (climbed - score).detach() / factor
+        score, surrogate = objective.surrogate([activation * factor], torch.tensor([1, 1]))
+        pushed = (surrogate - score).detach() / factor
         assert torch.allclose(pushed, pushed[:1].expand(2), rtol=1e-4)
-    (gradient,) = torch.autograd.grad((climbed - score).sum(), activation)
+    (gradient,) = torch.autograd.grad((surrogate - score).sum(), activation)
     # Likeness does not change with the length of the activations, so no gradient lengthens them.
     assert (gradient * activation).sum().abs() < 1e-3 * gradient.norm() * activation.norm()

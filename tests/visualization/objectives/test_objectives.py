@@ -105,17 +105,17 @@ def test_a_position_outside_the_map_is_told() -> None:
 def test_probability_is_the_softmax_and_its_logarithm_is_climbed() -> None:
     objective = make_objective(ProbabilityObjective(), surroundings(layer_info(n_channels=3)))
     logits = torch.tensor([[[0.0], [math.log(2.0)], [0.0]]])
-    score, climbed = objective.climbed([logits], torch.tensor([1]))
+    score, surrogate = objective.surrogate([logits], torch.tensor([1]))
     assert score.item() == pytest.approx(0.5)
-    assert climbed.item() == pytest.approx(math.log(0.5))
+    assert surrogate.item() == pytest.approx(math.log(0.5))
     assert scores(objective, [logits], [0]) == pytest.approx([0.25])
 
 
 def test_a_class_without_any_probability_still_has_a_gradient() -> None:
     objective = make_objective(ProbabilityObjective(), surroundings(layer_info(n_channels=2)))
     logits = torch.tensor([[[0.0], [200.0]]], requires_grad=True)
-    score, climbed = objective.climbed([logits], torch.tensor([0]))
-    (gradient,) = torch.autograd.grad(climbed.sum(), logits)
+    score, surrogate = objective.surrogate([logits], torch.tensor([0]))
+    (gradient,) = torch.autograd.grad(surrogate.sum(), logits)
     assert score.item() == 0.0
     assert gradient.flatten().tolist() == [1.0, -1.0]
 

@@ -16,8 +16,8 @@ from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.load import load_network
 from layer_atlas.visualization import rng
 from layer_atlas.visualization.optimization.cuda_graphs import capture
-from layer_atlas.visualization.optimization.loop import Ascent, Climber, Jobs
-from layer_atlas.visualization.optimization.renderer import LayerBench, Workbench
+from layer_atlas.visualization.optimization.loop import GradientAscent, Jobs, OptimizedBatch
+from layer_atlas.visualization.optimization.renderer import LayerRenderer, Renderer
 
 pytestmark = [
     pytest.mark.gpu,
@@ -25,16 +25,16 @@ pytestmark = [
 ]
 
 
-def make_bench(recipe: Recipe) -> LayerBench:
+def make_bench(recipe: Recipe) -> LayerRenderer:
     network = load_network(ModelConfig("demo"))
     layers = describe_layers(network.module, network.example(recipe.image_size))
     info = next(layer for layer in layers if layer.name == "conv5")
-    return Workbench(network, recipe, torch.device("cuda"), find=find).layer(info)
+    return Renderer(network, recipe, torch.device("cuda"), find=find).layer(info)
 
 
-def climb(climber: Climber, numbers: range) -> Ascent:
+def climb(loop: GradientAscent, numbers: range) -> OptimizedBatch:
     keys = rng.keys([f"{i:016x}" + "0" * 48 for i in numbers], "cuda")
-    return climber.ascend(Jobs(keys, torch.tensor(list(numbers), device="cuda")))
+    return loop.optimize(Jobs(keys, torch.tensor(list(numbers), device="cuda")))
 
 
 HELD_BACK = Regularizers(0.1, 0.1, 0.1, 0.1, blur=0.5, clip=1.0)
@@ -62,16 +62,16 @@ def test_replayed_steps_give_the_bits_of_eager_steps(
 ) -> None:
     steps = replace(RECIPE.optimizer, steps=12, leaky_steps=6)
     recipe = replace(RECIPE, **{"precision": precision, "optimizer": steps, **changes})
-    bench = make_bench(recipe)
+    renderer = make_bench(recipe)
     for numbers in (range(16), range(16, 32)):  # the second batch replays from its first step
-        replayed = climb(bench.climber, numbers)
-        eager = Climber(bench.fast, bench.objective, recipe, bench.start)
+        replayed = climb(renderer.loop, numbers)
+        eager = GradientAscent(renderer.fast, renderer.objective, recipe, renderer.start)
         eager._start(_jobs(range(16))).graphs = None
         expected = climb(eager, numbers)
         assert torch.equal(replayed.images, expected.images)
         assert torch.equal(replayed.trace, expected.trace)
-    assert bench.climber._batch is not None
-    assert bench.climber._batch.graphs is not None
+    assert renderer.loop._batch is not None
+    assert renderer.loop._batch.graphs is not None
 
 
 def _jobs(numbers: range) -> Jobs:
@@ -87,7 +87,7 @@ def test_photographs_are_answered_as_on_a_cpu() -> None:
         0, 256, (16, *RECIPE.image_size, 3), generator=generator, dtype=torch.uint8
     )
     on_cpu, on_gpu = (
-        Workbench(network, RECIPE, torch.device(device)).network.observer(layers)(views)
+        Renderer(network, RECIPE, torch.device(device)).network.observer(layers)(views)
         for device in ("cpu", "cuda")
     )
     for name, answer in on_cpu.items():
@@ -97,18 +97,18 @@ def test_photographs_are_answered_as_on_a_cpu() -> None:
 
 def test_runs_of_the_same_jobs_give_the_same_bits() -> None:
     recipe = replace(RECIPE, optimizer=replace(RECIPE.optimizer, steps=12))
-    first = climb(make_bench(recipe).climber, range(16))
-    second = climb(make_bench(recipe).climber, range(16))
+    first = climb(make_bench(recipe).loop, range(16))
+    second = climb(make_bench(recipe).loop, range(16))
     assert torch.equal(first.images, second.images)
 
 
 def test_steps_that_wait_for_the_device_are_not_captured(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    bench = make_bench(replace(RECIPE, optimizer=LBFGS(steps=2, leaky_steps=1, evaluations=3)))
-    first, second = (climb(bench.climber, range(16)) for _ in range(2))
-    assert bench.climber._batch is not None
-    assert bench.climber._batch.graphs is None
+    renderer = make_bench(replace(RECIPE, optimizer=LBFGS(steps=2, leaky_steps=1, evaluations=3)))
+    first, second = (climb(renderer.loop, range(16)) for _ in range(2))
+    assert renderer.loop._batch is not None
+    assert renderer.loop._batch.graphs is None
     assert torch.equal(first.images, second.images)
     assert not capsys.readouterr().err
 

@@ -19,7 +19,7 @@ from layer_atlas.visualization.optimization.image_statistics import (
     high_frequency_share,
     measure,
 )
-from layer_atlas.visualization.optimization.renderer import Workbench
+from layer_atlas.visualization.optimization.renderer import Renderer
 from layer_atlas.visualization.transforms import draw_views, see
 
 SIZE = 32
@@ -35,7 +35,7 @@ def measured(pixels: Tensor, channels: list[int], network: nn.Module | None = No
     )
 
 
-def photographs(batch: int) -> Tensor:
+def dataset_images(batch: int) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(batch, 3, 4, 4, generator=generator)
     return to_bytes(nn.functional.interpolate(coarse, size=(SIZE, SIZE), mode="bilinear"))
@@ -54,7 +54,7 @@ def test_bytes_are_the_nearest_and_stay_in_range() -> None:
 
 
 def test_known_answers_of_a_colour_reader() -> None:
-    pixels = photographs(3)
+    pixels = dataset_images(3)
     seen = measured(pixels, [BLUE, RED, GREEN])
     colours = pixels.float() / 255
     for b, channel in enumerate([BLUE, RED, GREEN]):
@@ -77,7 +77,7 @@ def test_known_answers_of_a_colour_reader() -> None:
 def test_robust_activation_is_near_the_plain_one_for_smooth_images_and_below_it_for_fragile() -> (
     None
 ):
-    smooth, checks = photographs(1), torch.zeros(1, SIZE, SIZE, 3, dtype=torch.uint8)
+    smooth, checks = dataset_images(1), torch.zeros(1, SIZE, SIZE, 3, dtype=torch.uint8)
     checks[:, ::2, ::2] = checks[:, 1::2, 1::2] = 255
     # Reads the contrast between a pixel and its right neighbour.
     edge = nn.Conv2d(3, 1, (1, 2), bias=False).requires_grad_(False)
@@ -93,14 +93,14 @@ def test_robust_activation_is_near_the_plain_one_for_smooth_images_and_below_it_
 def test_robust_activation_is_the_mean_over_16_fixed_small_warps() -> None:
     small = Transforms(jitter=4.0, scale=(0.95, 1.05), rotate=5.0)
     views = draw_views(small, rng.keys(["0" * 64]), 16, (SIZE, SIZE)).expand(-1, 2, -1)
-    pixels = photographs(2)
+    pixels = dataset_images(2)
     reds = [see(small, from_bytes(pixels), view)[:, RED].mean((1, 2)) for view in views]
     expected = torch.stack(reds).mean(dim=0)
     assert torch.allclose(measured(pixels, [RED, RED])["activation_robust"], expected)
 
 
 def test_measures_of_an_image_do_not_depend_on_batch_mates() -> None:
-    pixels = photographs(3)
+    pixels = dataset_images(3)
     together = measured(pixels, [0, 1, 2])
     alone = measured(pixels[1:2], [1])
     for name, value in alone.items():
@@ -109,10 +109,10 @@ def test_measures_of_an_image_do_not_depend_on_batch_mates() -> None:
 
 def test_dead_is_what_answers_the_same_to_everything() -> None:
     silent_but_for_blue = nn.Sequential(pointwise(torch.eye(3).tolist(), [-9, -9, 0]), nn.ReLU())
-    seen = measured(photographs(3), [RED, GREEN, BLUE], silent_but_for_blue)
+    seen = measured(dataset_images(3), [RED, GREEN, BLUE], silent_but_for_blue)
     assert seen["status"].tolist() == [STATUS["dead"], STATUS["dead"], STATUS["ok"]]
     constant = pointwise([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]], [3.0, 0.0])
-    seen = measured(photographs(2), [0, 1], constant)
+    seen = measured(dataset_images(2), [0, 1], constant)
     assert seen["status"].tolist() == [STATUS["dead"], STATUS["ok"]]
 
 
@@ -123,8 +123,8 @@ def test_channel_that_was_driven_to_its_ceiling_is_not_dead() -> None:
     )
     network = Network("toy", "toy", gate, (0.0,) * 3, (1.0,) * 3, 16, "0" * 64, ())
     recipe = make_recipe(Pixel(), steps=60)
-    bench = Workbench(network, recipe, torch.device("cpu")).layer(layer_of(gate, "1"))
-    made = bench.make(["1" * 64, "2" * 64], [0, 1])
+    renderer = Renderer(network, recipe, torch.device("cpu")).layer(layer_of(gate, "1"))
+    made = renderer.make(["1" * 64, "2" * 64], [0, 1])
     assert made["activation"].tolist() == [1.0, 0.0]
     assert made["status"].tolist() == [STATUS["ok"], STATUS["dead"]]
 

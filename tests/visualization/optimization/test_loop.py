@@ -12,17 +12,17 @@ from toys import BLUE, GREEN, RED, STILL, channel_mean, colour_reader, make_reci
 from layer_atlas.config.parameterizations import Fourier, Pixel
 from layer_atlas.config.recipe import Recipe, Transforms, trace_steps
 from layer_atlas.visualization import rng
-from layer_atlas.visualization.optimization.loop import Ascent, Climber, Jobs
+from layer_atlas.visualization.optimization.loop import GradientAscent, Jobs, OptimizedBatch
 
 KEYS = rng.keys([f"{i:016x}" + "0" * 48 for i in range(1, 5)])
 QUIET = Pixel(initial_sd=0.05)
 
 
-def climb(network: nn.Module, recipe: Recipe, channels: list[int], **more: Any) -> Ascent:
+def climb(network: nn.Module, recipe: Recipe, channels: list[int], **more: Any) -> OptimizedBatch:
     keys = more.pop("keys", KEYS[: len(channels)])
     objective = channel_mean()
-    climber = Climber(lambda images: (network(images).flatten(2),), objective, recipe)
-    return climber.ascend(Jobs(keys, torch.tensor(channels)), **more)
+    loop = GradientAscent(lambda images: (network(images).flatten(2),), objective, recipe)
+    return loop.optimize(Jobs(keys, torch.tensor(channels)), **more)
 
 
 def mean_colours(images: Tensor) -> Tensor:
@@ -62,14 +62,14 @@ def test_pixels_reach_the_exact_optimum_of_a_mixed_reader() -> None:
 def test_scores_rise_and_are_recorded_at_the_trace_steps() -> None:
     steps: list[int] = []
     recipe = make_recipe(Pixel(), steps=40)
-    ascent = climb(colour_reader(), recipe, [RED, GREEN], on_step=steps.append)
+    optimized = climb(colour_reader(), recipe, [RED, GREEN], on_step=steps.append)
     assert steps == list(range(40))
-    assert ascent.trace.shape == (2, len(trace_steps(40)))
-    assert (ascent.trace.diff(dim=1) > -0.01).all()
+    assert optimized.trace.shape == (2, len(trace_steps(40)))
+    assert (optimized.trace.diff(dim=1) > -0.01).all()
     first = climb(colour_reader(), make_recipe(Pixel(), steps=1), [RED, GREEN])
-    assert torch.equal(ascent.trace[:, 0], first.trace[:, 0])
-    assert ascent.trace[0, -1] == pytest.approx(float(ascent.images[0, RED].mean()), abs=0.01)
-    assert ascent.finite.tolist() == [True, True]
+    assert torch.equal(optimized.trace[:, 0], first.trace[:, 0])
+    assert optimized.trace[0, -1] == pytest.approx(float(optimized.images[0, RED].mean()), abs=0.01)
+    assert optimized.finite.tolist() == [True, True]
 
 
 @pytest.mark.parametrize("parameterization", [Pixel(), Fourier()], ids=["pixel", "fourier"])
@@ -107,13 +107,13 @@ class Overflows(nn.Module):
 
 def test_sample_that_is_not_finite_is_reported_and_leaves_batch_mates_alone() -> None:
     recipe = make_recipe(QUIET, steps=60)
-    ascent = climb(Overflows(), recipe, [1, 0, 1])
-    assert ascent.finite.tolist() == [True, False, True]
-    assert torch.isfinite(ascent.images).all()
+    optimized = climb(Overflows(), recipe, [1, 0, 1])
+    assert optimized.finite.tolist() == [True, False, True]
+    assert torch.isfinite(optimized.images).all()
     for b in (0, 2):
         healthy = climb(Overflows(), recipe, [1, 1, 1])
-        assert torch.equal(ascent.images[b], healthy.images[b])
-        assert torch.equal(ascent.trace[b], healthy.trace[b])
+        assert torch.equal(optimized.images[b], healthy.images[b])
+        assert torch.equal(optimized.trace[b], healthy.trace[b])
 
 
 class NaNForRed(nn.Module):
@@ -126,7 +126,7 @@ class NaNForRed(nn.Module):
 
 
 def test_sample_stands_still_once_it_is_not_finite() -> None:
-    def at(steps: int) -> Ascent:
+    def at(steps: int) -> OptimizedBatch:
         recipe = make_recipe(Pixel(), steps=steps, beta1=0.0, final_learning_rate=0.3)
         return climb(NaNForRed(), recipe, [0, 1])
 
@@ -152,11 +152,11 @@ class NaNOnce(nn.Module):
 
 
 def test_sample_that_was_not_finite_for_one_step_stays_reported() -> None:
-    ascent = climb(NaNOnce(step=3), make_recipe(Pixel(), steps=10), [RED, GREEN])
-    assert ascent.finite.tolist() == [False, True]
-    assert torch.isnan(ascent.trace[0]).tolist() == [step == 3 for step in range(10)]
+    optimized = climb(NaNOnce(step=3), make_recipe(Pixel(), steps=10), [RED, GREEN])
+    assert optimized.finite.tolist() == [False, True]
+    assert torch.isnan(optimized.trace[0]).tolist() == [step == 3 for step in range(10)]
     sound = climb(nn.Identity(), make_recipe(Pixel(), steps=10), [RED, GREEN])
-    assert torch.equal(ascent.images[1], sound.images[1])
+    assert torch.equal(optimized.images[1], sound.images[1])
 
 
 def closed_at_first() -> nn.Module:
@@ -187,15 +187,15 @@ def test_a_batch_is_freed_as_soon_as_it_is_replaced() -> None:
     recipe, keys = make_recipe(Pixel(), steps=2), torch.stack([KEYS[0]] * 4)
     network = colour_reader()
     objective = channel_mean()
-    climber = Climber(lambda images: (network(images).flatten(2),), objective, recipe)
+    loop = GradientAscent(lambda images: (network(images).flatten(2),), objective, recipe)
     gc.disable()
     try:
-        climber.ascend(Jobs(keys, torch.zeros(4, dtype=torch.int64)))
-        first = weakref.ref(climber._batch)
-        climber.ascend(Jobs(keys[:2], torch.zeros(2, dtype=torch.int64)))
+        loop.optimize(Jobs(keys, torch.zeros(4, dtype=torch.int64)))
+        first = weakref.ref(loop._batch)
+        loop.optimize(Jobs(keys[:2], torch.zeros(2, dtype=torch.int64)))
         assert first() is None
-        second = weakref.ref(climber._batch)
-        del climber
+        second = weakref.ref(loop._batch)
+        del loop
         assert second() is None
     finally:
         gc.enable()

@@ -64,8 +64,8 @@ def test_a_batch_fits_into_a_share_of_the_free_memory() -> None:
 
 def test_larger_images_take_more_memory() -> None:
     def sample_bytes(size: int) -> float:
-        bench = make_bench(dataclasses.replace(RECIPE, image_size=(size, size)))
-        return bytes_per_sample(bench._try_out, CPU)
+        renderer = make_bench(dataclasses.replace(RECIPE, image_size=(size, size)))
+        return bytes_per_sample(renderer._try_out, CPU)
 
     small, large = sample_bytes(48), sample_bytes(96)
     assert 3 * small < large < 5 * small
@@ -75,15 +75,15 @@ def test_larger_images_take_more_memory() -> None:
 def test_auto_batch_keeps_to_the_memory_and_to_whole_multiples(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    bench = make_bench(RECIPE)
-    assert bench.auto_batch() == bench_module.CPU_BATCH
-    sample = bytes_per_sample(bench._try_out, CPU)
+    renderer = make_bench(RECIPE)
+    assert renderer.auto_batch() == bench_module.CPU_BATCH
+    sample = bytes_per_sample(renderer._try_out, CPU)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(memory, "free_host_bytes", lambda: 4 * sample * 21 / memory._CPU_SHARE)
-    assert bench.auto_batch() == 16
+    assert renderer.auto_batch() == 16
     monkeypatch.setattr(memory, "free_host_bytes", lambda: 1.0)
-    assert bench.auto_batch() == 1
+    assert renderer.auto_batch() == 1
 
 
 def test_auto_batch_leaves_room_for_the_pictures_on_the_way(

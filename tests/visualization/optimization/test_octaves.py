@@ -11,7 +11,7 @@ from layer_atlas.config.parameterizations import Pixel
 from layer_atlas.config.recipe import Octaves, recorded_steps, snapshot_steps
 from layer_atlas.visualization import rng
 from layer_atlas.visualization.optimization.loop import Jobs
-from layer_atlas.visualization.optimization.octaves import make_climber, octave_sizes
+from layer_atlas.visualization.optimization.octaves import make_loop, octave_sizes
 
 JOBS = Jobs(rng.keys([f"{i:016x}" + "0" * 48 for i in range(1, 4)]), torch.tensor([0, 1, 2]))
 RECIPE = replace(make_recipe(Pixel(), image_size=(20, 32), steps=4), octaves=Octaves(3, 2.0))
@@ -25,7 +25,7 @@ def climb(recipe=RECIPE):  # type: ignore[no-untyped-def]
         return (network(images).flatten(2),)
 
     steps: list[int] = []
-    return make_climber(forward, channel_mean(), recipe).ascend(JOBS, steps.append), seen, steps
+    return make_loop(forward, channel_mean(), recipe).optimize(JOBS, steps.append), seen, steps
 
 
 def test_sizes_grow_to_that_of_the_image() -> None:
@@ -36,19 +36,19 @@ def test_sizes_grow_to_that_of_the_image() -> None:
 
 
 def test_the_trace_and_the_pictures_are_of_all_octaves() -> None:
-    ascent, *_ = climb(replace(RECIPE, snapshots=2))
+    optimized, *_ = climb(replace(RECIPE, snapshots=2))
     recipe = replace(RECIPE, snapshots=2)
     assert recorded_steps(recipe) == list(range(12))
-    assert ascent.trace.shape == (3, 12)
+    assert optimized.trace.shape == (3, 12)
     assert snapshot_steps(recipe) == [0, 2, 4, 6, 8, 10, 12]
-    assert ascent.snapshot.shape == (3, 7, 20, 32, 3)
-    last = (ascent.images.permute(0, 2, 3, 1) * 255).round().to(torch.uint8)
-    assert torch.equal(ascent.snapshot[:, -1], last)
+    assert optimized.snapshot.shape == (3, 7, 20, 32, 3)
+    last = (optimized.images.permute(0, 2, 3, 1) * 255).round().to(torch.uint8)
+    assert torch.equal(optimized.snapshot[:, -1], last)
 
 
 def test_what_small_sizes_add_is_kept() -> None:
-    ascent, *_ = climb(replace(RECIPE, snapshots=4))
-    means = ascent.snapshot.float().mean(dim=(2, 3))
+    optimized, *_ = climb(replace(RECIPE, snapshots=4))
+    means = optimized.snapshot.float().mean(dim=(2, 3))
     for channel in range(3):
         assert np.all(np.diff(means[channel, :, channel].numpy()) > 0)
 
@@ -56,9 +56,9 @@ def test_what_small_sizes_add_is_kept() -> None:
 @pytest.mark.parametrize("count", [1, 2])
 def test_one_octave_is_the_image_alone(count: int) -> None:
     whole = replace(RECIPE, octaves=Octaves(count, 2.0))
-    ascent, seen, _ = climb(whole)
+    optimized, seen, _ = climb(whole)
     assert seen[-1] == (20, 32)
     assert len(seen) == 4 * count
     if count == 1:
         plain, *_ = climb(replace(RECIPE, octaves=None))
-        assert torch.equal(ascent.images, plain.images)
+        assert torch.equal(optimized.images, plain.images)

@@ -21,8 +21,12 @@ from layer_atlas.config.recipe import Recipe, Regularizers, Transforms
 from layer_atlas.errors import UserError
 from layer_atlas.models.colours import to_colours
 from layer_atlas.visualization import rng
-from layer_atlas.visualization.optimization.loop import Ascent, Climber, Jobs
-from layer_atlas.visualization.optimization.optimizers import Stepper, learning_rate, make_stepper
+from layer_atlas.visualization.optimization.loop import GradientAscent, Jobs, OptimizedBatch
+from layer_atlas.visualization.optimization.optimizers import (
+    BatchOptimizer,
+    learning_rate,
+    make_batch_optimizer,
+)
 from layer_atlas.visualization.parameterizations import make_parameterization
 from tests.visualization.optimization.test_loop import (
     KEYS,
@@ -45,12 +49,12 @@ OPTIMIZERS: dict[str, Optimizer] = {
 each = pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
 
 
-def climber_of(recipe: Recipe, network: nn.Module) -> Climber:
-    return Climber(lambda images: (network(images).flatten(2),), channel_mean(), recipe)
+def climber_of(recipe: Recipe, network: nn.Module) -> GradientAscent:
+    return GradientAscent(lambda images: (network(images).flatten(2),), channel_mean(), recipe)
 
 
-def climb(recipe: Recipe, channels: list[int], network: nn.Module = PURE_COLOURS) -> Ascent:
-    return climber_of(recipe, network).ascend(Jobs(KEYS[: len(channels)], torch.tensor(channels)))
+def climb(recipe: Recipe, channels: list[int], network: nn.Module = PURE_COLOURS) -> OptimizedBatch:
+    return climber_of(recipe, network).optimize(Jobs(KEYS[: len(channels)], torch.tensor(channels)))
 
 
 def recipe_of(optimizer: Optimizer, *args: Any, **changes: Any) -> Recipe:
@@ -66,11 +70,11 @@ def test_image_turns_into_the_colour_that_the_channel_reads(
     optimizer: Optimizer, parameterization: Pixel | Fourier
 ) -> None:
     recipe = recipe_of(optimizer, parameterization, Transforms(jitter=2.0), steps=40)
-    ascent = climb(recipe, [RED, GREEN, BLUE])
-    for colour, means in enumerate(mean_colours(ascent.images)):
+    optimized = climb(recipe, [RED, GREEN, BLUE])
+    for colour, means in enumerate(mean_colours(optimized.images)):
         others = [c for c in (RED, GREEN, BLUE) if c != colour]
         assert (means[colour] > means[others] + 0.05).all()
-    assert (ascent.trace[:, -1] > ascent.trace[:, 0] + 0.05).all()
+    assert (optimized.trace[:, -1] > optimized.trace[:, 0] + 0.05).all()
 
 
 class Hill:
@@ -84,7 +88,7 @@ class Hill:
         start, self.peak = torch.randn(2, 16, 64 * 600, generator=noise)[:, rows]
         self.slope = torch.logspace(-1, 1, start.shape[1]) * height
         self.parameters = nn.Parameter(start.clone())
-        self.stepper = make_stepper(self.parameters, optimizer)
+        self.optimizer_step = make_batch_optimizer(self.parameters, optimizer)
         self.places: list[Tensor] = []
 
     def evaluate(self) -> Tensor:
@@ -95,8 +99,8 @@ class Hill:
 
     def climb(self, steps: int) -> Tensor:
         for step in range(steps):
-            self.stepper.begin(step)
-            self.stepper.step(self.evaluate(), self.evaluate)
+            self.optimizer_step.begin(step)
+            self.optimizer_step.step(self.evaluate(), self.evaluate)
         return self.parameters.detach()
 
 
@@ -140,8 +144,8 @@ def test_lbfgs_steps_back_from_where_the_score_is_not_finite() -> None:
         hill.parameters.grad[beyond] = 0.0
         return scores.masked_fill(beyond, math.inf)
 
-    hill.stepper.begin(0)
-    hill.stepper.step(walled(), walled)
+    hill.optimizer_step.begin(0)
+    hill.optimizer_step.step(walled(), walled)
     after = walled()
     assert torch.isfinite(after).all()
     assert (after > before).all()
@@ -160,15 +164,15 @@ def test_lbfgs_goes_where_the_score_stays_the_same_only_if_a_leak_leads_on(
     leaky_steps: int,
 ) -> None:
     parameters = nn.Parameter(torch.zeros(2, 64))
-    stepper = make_stepper(parameters, LBFGS(leaky_steps=leaky_steps))
+    optimizer_step = make_batch_optimizer(parameters, LBFGS(leaky_steps=leaky_steps))
 
     def flat() -> Tensor:
         parameters.grad = torch.ones_like(parameters)
         return torch.zeros(2)
 
     for step in range(4):
-        stepper.begin(step)
-        stepper.step(flat(), flat)
+        optimizer_step.begin(step)
+        optimizer_step.step(flat(), flat)
     assert bool((parameters > 0).all()) == bool(leaky_steps)
     assert bool((parameters == 0).all()) != bool(leaky_steps)
 
@@ -204,11 +208,11 @@ def test_where_lbfgs_only_looks_leaves_no_trace_in_what_is_told_of_a_sample() ->
 def first_steps(optimizer: Optimizer, gradients: list[float], start: float = 0.5) -> list[float]:
     """Where a number of a row comes to along given gradients."""
     parameters = nn.Parameter(torch.full((2, 64), start))
-    stepper, been = make_stepper(parameters, optimizer), []
+    optimizer_step, been = make_batch_optimizer(parameters, optimizer), []
     for step, gradient in enumerate(gradients):
         parameters.grad = torch.full((2, 64), gradient)
-        stepper.begin(step)
-        stepper.step(torch.zeros(2), lambda: torch.zeros(2))
+        optimizer_step.begin(step)
+        optimizer_step.step(torch.zeros(2), lambda: torch.zeros(2))
         been.append(parameters[1, 7].item())
     return been
 
@@ -294,11 +298,11 @@ def test_step_sizes_of_the_schedule_are_those_of_the_ascent(steps: int, moved: f
 def test_clipping_bounds_the_step_of_each_sample() -> None:
     settings = SGD(steps=1, momentum=0.0, normalised=False, learning_rate=2.0)
     recipe = replace(recipe_of(settings, Pixel()), regularizers=Regularizers(clip=1e-3))
-    climber = climber_of(recipe, colour_reader())
-    climber.ascend(Jobs(KEYS[:2], torch.tensor([RED, GREEN])))
-    assert climber._batch is not None
+    loop = climber_of(recipe, colour_reader())
+    loop.optimize(Jobs(KEYS[:2], torch.tensor([RED, GREEN])))
+    assert loop._batch is not None
     start = make_parameterization(recipe, 3, KEYS[:2])
-    moved = climber._batch.parameters - next(start.parameters())
+    moved = loop._batch.parameters - next(start.parameters())
     assert moved.norm(dim=1).tolist() == pytest.approx([2e-3] * 2, rel=1e-3)
 
 
@@ -333,11 +337,11 @@ def test_other_jobs_in_the_place_of_these_start_afresh(optimizer: Optimizer) -> 
     recipe = recipe_of(optimizer, Fourier(), Transforms(), steps=5, leaky_steps=2)
     reused = climber_of(recipe, PURE_COLOURS)
     others = rng.keys([f"{i:016x}" + "f" * 48 for i in range(3)])
-    reused.ascend(Jobs(others, torch.tensor([BLUE, BLUE, RED])))
+    reused.optimize(Jobs(others, torch.tensor([BLUE, BLUE, RED])))
     batch = reused._batch
     assert batch is not None
     lies = batch.parameters.data_ptr()
-    again = reused.ascend(Jobs(KEYS[:3], torch.tensor([RED, GREEN, BLUE])))
+    again = reused.optimize(Jobs(KEYS[:3], torch.tensor([RED, GREEN, BLUE])))
     assert reused._batch is batch
     assert batch.parameters.data_ptr() == lies
     fresh = climb(recipe, [RED, GREEN, BLUE])
@@ -349,15 +353,15 @@ def test_other_jobs_in_the_place_of_these_start_afresh(optimizer: Optimizer) -> 
     "optimizer", [NAdam(), SGD(momentum=0.9), AdamW()], ids=lambda optimizer: optimizer.name
 )
 def test_state_stays_where_it_lies_and_is_that_of_a_new_optimizer(optimizer: Optimizer) -> None:
-    def state(stepper: Stepper) -> dict[str, Tensor]:
-        (found,) = stepper._torch.state.values()  # type: ignore[attr-defined]
+    def state(optimizer_step: BatchOptimizer) -> dict[str, Tensor]:
+        (found,) = optimizer_step._torch.state.values()  # type: ignore[attr-defined]
         return dict(found)
 
     used, once = Hill(optimizer, [0, 1]), Hill(optimizer, [0, 1])
     used.climb(4)
-    before = state(used.stepper)
-    used.stepper.restart()
-    after = state(used.stepper)
+    before = state(used.optimizer_step)
+    used.optimizer_step.restart()
+    after = state(used.optimizer_step)
     assert {name: t.data_ptr() for name, t in before.items()} == {
         name: t.data_ptr() for name, t in after.items()
     }

@@ -13,7 +13,7 @@ from layer_atlas.config.parameterizations import Fourier, Maco, Parameterization
 from layer_atlas.config.recipe import Recipe, Regularizers, Transforms
 from layer_atlas.models.colours import fixed_contrast
 from layer_atlas.visualization import rng
-from layer_atlas.visualization.optimization.loop import Ascent, Climber, Jobs
+from layer_atlas.visualization.optimization.loop import GradientAscent, Jobs, OptimizedBatch
 from layer_atlas.visualization.optimization.regularizers import (
     blur,
     blur_width,
@@ -61,15 +61,15 @@ def climb(
     keys: Tensor = KEYS,
     channels: list[int] = CHANNELS,
     factor: float = 1.0,
-) -> Ascent:
+) -> OptimizedBatch:
     network = toy()
     recipe = recipe_of(regularizers, parameterization or Pixel())
-    climber = Climber(
+    loop = GradientAscent(
         lambda images: (factor * network(images).flatten(2),),
         channel_mean(),
         recipe,
     )
-    return climber.ascend(Jobs(keys, torch.tensor(channels)))
+    return loop.optimize(Jobs(keys, torch.tensor(channels)))
 
 
 # --- penalties ---
@@ -208,8 +208,10 @@ def test_batch_mates_never_matter(parameterization: Pixel | Fourier) -> None:
     def run(keys: Tensor, channels: list[int]) -> Tensor:
         objective = channel_mean()
         recipe = recipe_of(SOME, parameterization)
-        climber = Climber(lambda images: (torch.relu(images - 0.2).flatten(2),), objective, recipe)
-        return climber.ascend(Jobs(keys, torch.tensor(channels))).images
+        loop = GradientAscent(
+            lambda images: (torch.relu(images - 0.2).flatten(2),), objective, recipe
+        )
+        return loop.optimize(Jobs(keys, torch.tensor(channels))).images
 
     together = run(KEYS[:3], [0, 1, 2])
     for b in range(3):

@@ -16,18 +16,18 @@ from layer_atlas.config.recipe import DatasetInit, Recipe
 from layer_atlas.models.colours import from_colours
 from layer_atlas.models.load import Network
 from layer_atlas.plan.jobs import STATUS
-from layer_atlas.visualization.optimization.renderer import LayerBench, Workbench, of_whole_jobs
+from layer_atlas.visualization.optimization.renderer import LayerRenderer, Renderer, of_whole_jobs
 
 LIVE, SOMETIMES, HARD, NEVER = range(4)
 OK, DEAD = STATUS["ok"], STATUS["dead"]
 
 
-def bench_of(recipe: Recipe) -> LayerBench:
+def bench_of(recipe: Recipe) -> LayerRenderer:
     """Channels that every start opens, that only bright grains open, a leak alone, or nothing."""
     readers = pointwise([[10.0, 0.0, 0.0]] * 4, [-3.0, -5.7, -8.0, -20.0])
     network = nn.Sequential(readers, nn.ReLU())
     loaded = Network("toy", "toy", network, (0.0,) * 3, (1.0,) * 3, 16, "0" * 64, ())
-    return Workbench(loaded, recipe, torch.device("cpu")).layer(layer_of(network, "1"))
+    return Renderer(loaded, recipe, torch.device("cpu")).layer(layer_of(network, "1"))
 
 
 def recipe_of(**adam: Any) -> Recipe:
@@ -101,8 +101,8 @@ def test_opacity_is_kept_where_it_is_wanted_and_lies_where_the_gradient_fell(
     keys = ["1" * 64, "2" * 64]
 
     def made(recipe: Recipe) -> dict[str, NDArray[Any]]:
-        bench = Workbench(loaded, recipe, torch.device("cpu")).layer(layer_of(network, "0"))
-        return bench.make(keys, [0, 1])
+        renderer = Renderer(loaded, recipe, torch.device("cpu")).layer(layer_of(network, "0"))
+        return renderer.make(keys, [0, 1])
 
     with_map, without = made(recipe), made(make_recipe(parameterization))
     assert "alpha" not in without
@@ -115,12 +115,12 @@ def test_opacity_is_kept_where_it_is_wanted_and_lies_where_the_gradient_fell(
 
 
 def test_photographs_are_where_their_jobs_start() -> None:
-    photographs = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    dataset_images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     slow = {"steps": 1, "learning_rate": 1e-6, "final_learning_rate": 1e-6}
     recipe = replace(make_recipe(Fourier(), **slow), init=DatasetInit(dataset="d" * 64))
-    made = bench_of(recipe).make(["1" * 64, "2" * 64], [LIVE, NEVER], photographs=photographs)
+    made = bench_of(recipe).make(["1" * 64, "2" * 64], [LIVE, NEVER], dataset_images=dataset_images)
     images = torch.from_numpy(made["image"]).permute(0, 3, 1, 2).float() / 255
-    values, wanted = from_colours(images).flatten(1), from_colours(photographs).flatten(1)
+    values, wanted = from_colours(images).flatten(1), from_colours(dataset_images).flatten(1)
     assert (torch.cosine_similarity(values, wanted) > 0.99).all()
     with pytest.raises(ValueError, match="init=dataset"):
         bench_of(recipe).make(["1" * 64], [LIVE])

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from images import every_shape, images_of, only_parameter, photographs
+from images import dataset_images, every_shape, images_of, only_parameter
 from torch import Tensor
 
 from layer_atlas.config.parameterizations import Fourier
@@ -53,8 +53,8 @@ def test_every_pixel_of_every_colour_can_be_moved() -> None:
 @every_shape
 @pytest.mark.parametrize("config", [Fourier(), Fourier(decay_power=0.5, contrast=1.0)], ids=str)
 def test_a_photograph_is_given_back_up_to_contrast(config: Fourier, shape: Shape) -> None:
-    wanted = photographs(shape)
-    images = images_of(config, shape, init=DatasetInit(), photographs=wanted)
+    wanted = dataset_images(shape)
+    images = images_of(config, shape, init=DatasetInit(), dataset_images=wanted)
     at_contrast = fixed_contrast(from_colours(wanted), config.contrast)
     assert torch.allclose(images.values(), at_contrast, atol=1e-3)
     used = shape[0] * shape[1] * (shape[2] // 2 + 1) * 2

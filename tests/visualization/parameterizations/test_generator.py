@@ -77,10 +77,10 @@ def test_latents_that_left_their_bounds_are_brought_back() -> None:
 @pytest.mark.parametrize("mask", [None, MASK], ids=["bare", "masked"])
 def test_latents_that_climb_stay_within_their_bounds(mask: Mask | None) -> None:
     config = replace(PRIOR, bounds=(-0.2, 0.3), step=0.5)
-    climber = climber_of(config, (3, 16, 16), mask)
-    climb(climber, KEYS)
-    assert climber._batch is not None
-    latents = only_parameter(climber._batch.images).detach() * config.step
+    loop = climber_of(config, (3, 16, 16), mask)
+    climb(loop, KEYS)
+    assert loop._batch is not None
+    latents = only_parameter(loop._batch.images).detach() * config.step
     assert float(latents.min()) == pytest.approx(-0.2)
     assert float(latents.max()) == pytest.approx(0.3)
 

@@ -1,7 +1,7 @@
 """Images as phases at the magnitudes of photographs."""
 
 import torch
-from images import KEYS, every_shape, images_of, only_parameter, photographs
+from images import KEYS, dataset_images, every_shape, images_of, only_parameter
 from torch import Tensor, nn
 
 from layer_atlas.config.parameterizations import Maco
@@ -81,8 +81,8 @@ def test_phases_start_all_around() -> None:
 def test_the_structure_of_a_photograph_is_given_back() -> None:
     # Phases alone carry it (Oppenheim & Lim 1981).
     shape = (3, 24, 24)
-    wanted = photographs(shape)
-    images = images_of(Maco(), shape, init=DatasetInit(), photographs=wanted)
+    wanted = dataset_images(shape)
+    images = images_of(Maco(), shape, init=DatasetInit(), dataset_images=wanted)
     made, asked = images.values().flatten(1), from_colours(wanted).flatten(1)
     own = torch.cosine_similarity(made, asked)
     others = torch.cosine_similarity(made, asked.roll(1, 0))

@@ -11,12 +11,12 @@ from images import (
     KEYS,
     MASK,
     PICTURE,
+    dataset_images,
     every_member,
     every_shape,
     find,
     images_of,
     only_parameter,
-    photographs,
     recipe_of,
 )
 from PIL import Image
@@ -70,7 +70,7 @@ def test_pixels_outside_never_move() -> None:
 
 
 def test_starts_are_those_of_the_whole_image() -> None:
-    wanted = photographs((3, 16, 16))
+    wanted = dataset_images((3, 16, 16))
     masked, bare = (
         images_of(Fourier(), (3, 16, 16), KEYS, DatasetInit(), wanted, mask)
         for mask in (MASK, None)

@@ -8,13 +8,13 @@ from images import (
     KEYS,
     MASK,
     PICTURE,
+    dataset_images,
     every_member,
     every_member_from_pictures,
     every_shape,
     find,
     images_of,
     only_parameter,
-    photographs,
     recipe_of,
 )
 from torch import Tensor, nn
@@ -27,7 +27,12 @@ from layer_atlas.config.recipe import DatasetInit, PhotographInit, Regularizers,
 from layer_atlas.config.transforms import Transforms
 from layer_atlas.datasets.pictures import read_picture
 from layer_atlas.visualization import rng, spectrum
-from layer_atlas.visualization.optimization.loop import Ascent, Climber, Jobs, started
+from layer_atlas.visualization.optimization.loop import (
+    GradientAscent,
+    Jobs,
+    OptimizedBatch,
+    started,
+)
 from layer_atlas.visualization.parameterizations.base import Shape
 
 every_mask = pytest.mark.parametrize("mask", [None, MASK], ids=["bare", "masked"])
@@ -126,7 +131,7 @@ def test_gradient_is_the_slope_of_what_is_rendered(config: Config, shape: Shape)
 # --- in the loop ---
 
 
-def climber_of(config: Config, shape: Shape, mask: Mask | None) -> Climber:
+def climber_of(config: Config, shape: Shape, mask: Mask | None) -> GradientAscent:
     network = random_network(nn.Conv2d(shape[0], 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 4, 3))
     recipe = recipe_of(
         config,
@@ -137,21 +142,23 @@ def climber_of(config: Config, shape: Shape, mask: Mask | None) -> Climber:
         regularizers=Regularizers(blur=0.4),
     )
     start = partial(started, colours=shape[0], find=find)
-    return Climber(lambda images: (network(images).flatten(2),), channel_mean(), recipe, start)
+    return GradientAscent(
+        lambda images: (network(images).flatten(2),), channel_mean(), recipe, start
+    )
 
 
-def climb(climber: Climber, keys: Tensor) -> Ascent:
-    return climber.ascend(Jobs(keys, torch.arange(len(keys)) % 4))
+def climb(loop: GradientAscent, keys: Tensor) -> OptimizedBatch:
+    return loop.optimize(Jobs(keys, torch.arange(len(keys)) % 4))
 
 
 @every_mask
 @every_member
 @every_shape
 def test_scores_rise(config: Config, shape: Shape, mask: Mask | None) -> None:
-    ascent = climb(climber_of(config, shape, mask), KEYS)
-    assert ascent.images.shape == (len(KEYS), *shape)
-    assert ascent.finite.all()
-    assert (ascent.trace[:, -1] > ascent.trace[:, 0]).all()
+    optimized = climb(climber_of(config, shape, mask), KEYS)
+    assert optimized.images.shape == (len(KEYS), *shape)
+    assert optimized.finite.all()
+    assert (optimized.trace[:, -1] > optimized.trace[:, 0]).all()
 
 
 @every_mask
@@ -183,8 +190,8 @@ def test_a_start_from_the_spectrum_has_that_of_photographs(config: Config, shape
 @every_member_from_pictures
 @every_shape
 def test_a_start_depends_on_its_own_photograph_alone(config: Config, shape: Shape) -> None:
-    wanted = photographs(shape)
-    together = images_of(config, shape, init=DatasetInit(), photographs=wanted)()
+    wanted = dataset_images(shape)
+    together = images_of(config, shape, init=DatasetInit(), dataset_images=wanted)()
     for b in (0, 5):
         only = alone(b)
         found = images_of(config, shape, KEYS[only], DatasetInit(), wanted[only])()
@@ -194,7 +201,7 @@ def test_a_start_depends_on_its_own_photograph_alone(config: Config, shape: Shap
 @every_member_from_pictures
 @every_shape
 def test_what_was_once_encoded_is_given_back(config: Config, shape: Shape) -> None:
-    images = images_of(config, shape, init=DatasetInit(), photographs=photographs(shape))
+    images = images_of(config, shape, init=DatasetInit(), dataset_images=dataset_images(shape))
     wanted = images.values().detach().clone()
     images.encode(wanted)
     assert torch.allclose(images.values(), wanted, atol=1e-3)
@@ -205,7 +212,7 @@ def test_what_was_once_encoded_is_given_back(config: Config, shape: Shape) -> No
 def test_a_start_from_one_photograph_is_that_of_every_job(config: Config, shape: Shape) -> None:
     images = images_of(config, shape, init=PhotographInit(photograph=PICTURE))
     picture = read_picture(find(PICTURE), shape[0], shape[1:]).expand(len(KEYS), -1, -1, -1)
-    expected = images_of(config, shape, init=DatasetInit(), photographs=picture)
+    expected = images_of(config, shape, init=DatasetInit(), dataset_images=picture)
     assert torch.equal(images(), expected())
 
 

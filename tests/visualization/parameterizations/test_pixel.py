@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from images import every_shape, images_of, photographs
+from images import dataset_images, every_shape, images_of
 
 from layer_atlas.config.parameterizations import Pixel
 from layer_atlas.config.recipe import DatasetInit
@@ -18,6 +18,6 @@ def test_it_starts_with_the_noise_it_is_told() -> None:
 
 @every_shape
 def test_a_photograph_is_given_back(shape: Shape) -> None:
-    wanted = photographs(shape)
-    images = images_of(Pixel(), shape, init=DatasetInit(), photographs=wanted)
+    wanted = dataset_images(shape)
+    images = images_of(Pixel(), shape, init=DatasetInit(), dataset_images=wanted)
     assert torch.allclose(images(), wanted, atol=0.003)

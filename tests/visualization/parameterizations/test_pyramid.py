@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from images import KEYS, every_shape, images_of, only_parameter, photographs
+from images import KEYS, dataset_images, every_shape, images_of, only_parameter
 from torch import Tensor
 
 from layer_atlas.config.parameterizations import Pyramid
@@ -71,8 +71,8 @@ def test_levels_count_by_the_power_of_their_frequency(power: float) -> None:
 @every_shape
 @pytest.mark.parametrize("config", [Pyramid(), Pyramid(levels=3, contrast=1.0)], ids=str)
 def test_a_photograph_is_given_back_up_to_contrast(config: Pyramid, shape: Shape) -> None:
-    wanted = photographs(shape)
-    images = images_of(config, shape, init=DatasetInit(), photographs=wanted)
+    wanted = dataset_images(shape)
+    images = images_of(config, shape, init=DatasetInit(), dataset_images=wanted)
     at_contrast = fixed_contrast(from_colours(wanted), config.contrast)
     assert torch.allclose(images.values(), at_contrast, atol=1e-4)
     used = only_parameter(images).detach()[:, : sum(math.prod(s) for s in images.shapes)]

@@ -27,7 +27,7 @@ ALL = replace(EVERY_TRANSFORM, jitter=3.0)
 each_part = pytest.mark.parametrize("config", [*PARTS.values(), ALL], ids=[*PARTS, "all"])
 
 
-def photographs(batch: int, colours: int = 3) -> Tensor:
+def dataset_images(batch: int, colours: int = 3) -> Tensor:
     """Images with values in [0.4, 0.6], which no factor up to 1.5 takes out of [0, 1]."""
     generator = torch.Generator().manual_seed(0)
     return 0.4 + 0.2 * torch.rand(batch, colours, HEIGHT, WIDTH, generator=generator)
@@ -50,7 +50,7 @@ def shown(config: Transforms, images: Tensor) -> Tensor:
 
 
 def test_colours_change_as_in_torchvision() -> None:
-    images = photographs(3)
+    images = dataset_images(3)
     known = {
         "brightness": vision.adjust_brightness,
         "contrast": vision.adjust_contrast,
@@ -67,7 +67,7 @@ def test_colours_change_as_in_torchvision() -> None:
 
 @pytest.mark.parametrize("colours", [1, 5])
 def test_images_without_three_colours_have_contrast_but_no_saturation(colours: int) -> None:
-    images = photographs(3, colours)
+    images = dataset_images(3, colours)
     assert torch.equal(shown(always(saturation=0.2), images), images)
     mean = images.mean((1, 2, 3), keepdim=True)
     expected = mean + 1.5 * (images - mean)
@@ -98,7 +98,7 @@ def test_a_point_becomes_a_gaussian_of_the_width_told() -> None:
 
 
 def test_blur_is_that_of_torchvision_inside_and_keeps_one_grey_to_the_border() -> None:
-    images = photographs(2)
+    images = dataset_images(2)
     blurred, expected = shown(always(blur=1.0), images), vision.gaussian_blur(images, [7, 7], 1.0)
     assert torch.allclose(blurred[..., 3:-3, 3:-3], expected[..., 3:-3, 3:-3], atol=1e-6)
     grey = torch.full((2, 3, HEIGHT, WIDTH), 0.3)
@@ -106,12 +106,12 @@ def test_blur_is_that_of_torchvision_inside_and_keeps_one_grey_to_the_border() -
 
 
 def test_no_width_is_no_blur() -> None:
-    images, config = photographs(2), replace(STILL, blur=(0.0, 2.0))
+    images, config = dataset_images(2), replace(STILL, blur=(0.0, 2.0))
     assert torch.equal(see(config, images, torch.zeros(2, 1)), images)
 
 
 def test_each_image_has_a_blur_of_its_own() -> None:
-    images = photographs(1).expand(40, -1, -1, -1)
+    images = dataset_images(1).expand(40, -1, -1, -1)
     view = draw(PARTS["blur"])[0]
     left = see(PARTS["blur"], images, view).std((1, 2, 3))
     assert (left[view[:, 0].argsort()].diff() < 1e-7).all()
@@ -122,7 +122,7 @@ def test_each_image_has_a_blur_of_its_own() -> None:
 
 
 def test_noise_is_normal_with_the_deviation_told_and_never_the_same() -> None:
-    images, config = photographs(40), PARTS["noise"]
+    images, config = dataset_images(40), PARTS["noise"]
     views = draw(config, steps=3)
     noise = torch.stack([see(config, images, view) - images for view in views]).flatten(2)
     assert torch.allclose(noise.std(2), views[..., 0], rtol=0.1)
@@ -138,7 +138,7 @@ def test_noise_is_normal_with_the_deviation_told_and_never_the_same() -> None:
 
 
 def test_noise_lets_the_gradient_through() -> None:
-    images = photographs(2).requires_grad_()
+    images = dataset_images(2).requires_grad_()
     back = torch.rand(images.shape)
     assert torch.equal(torch.autograd.grad(shown(PARTS["noise"], images), images, back)[0], back)
 
@@ -185,7 +185,7 @@ def test_sides_and_places_of_rectangles_fill_their_ranges() -> None:
 @pytest.mark.parametrize("name", ["colours", "blur", "cutout"])
 def test_gradients_are_those_of_finite_differences(name: str) -> None:
     config = PARTS[name]
-    images = photographs(2)[..., :6, :7].double().requires_grad_()
+    images = dataset_images(2)[..., :6, :7].double().requires_grad_()
     view = draw(config, 2)[0].double()
     assert torch.autograd.gradcheck(lambda seen: see(config, seen, view), images)
 
@@ -220,7 +220,7 @@ def _threads() -> Iterator[None]:
 @pytest.mark.parametrize("colours", [3, 1])
 @each_part
 def test_bits_do_not_depend_on_batch_mates_or_threads(config: Transforms, colours: int) -> None:
-    images = photographs(40, colours).requires_grad_()
+    images = dataset_images(40, colours).requires_grad_()
     views = draw(config)[0]
     torch.set_num_threads(2)
     seen = see(config, images, views)

@@ -25,7 +25,7 @@ MOVES = {"wild": WILD, "crop": CROP, "perspective": PERSPECTIVE, "every move": E
 each_move = pytest.mark.parametrize("config", MOVES.values(), ids=MOVES)
 
 
-def photographs(batch: int, height: int = SIZE, width: int = SIZE) -> Tensor:
+def dataset_images(batch: int, height: int = SIZE, width: int = SIZE) -> Tensor:
     return torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
 
 
@@ -51,7 +51,7 @@ def mapped(view: Tensor, points: Tensor) -> Tensor:
 
 
 def test_what_is_off_draws_nothing_and_leaves_images_as_they_are() -> None:
-    images, view = photographs(2), draw_views(STILL, KEYS[:2], 3, (SIZE, SIZE))
+    images, view = dataset_images(2), draw_views(STILL, KEYS[:2], 3, (SIZE, SIZE))
     assert view.shape == (3, 2, 0)
     assert see(STILL, images, view[0]) is images
 
@@ -74,7 +74,7 @@ def test_pictures_of_coordinates_turn_into_the_map_itself(
 
 
 def test_a_flip_mirrors_left_and_right_as_often_as_told() -> None:
-    images = photographs(40)
+    images = dataset_images(40)
     always = replace(STILL, flip=1.0)
     mirrored = see(always, images, draw_views(always, KEYS, 1, (SIZE, SIZE))[0])
     assert torch.allclose(mirrored, images.flip(-1), atol=1e-5)
@@ -129,7 +129,7 @@ def test_moves_are_composed_as_told_crop_first_mirror_last() -> None:
 
 @each_move
 def test_each_image_goes_by_its_own_map_and_sends_back_to_itself(config: Transforms) -> None:
-    images = photographs(5).requires_grad_()
+    images = dataset_images(5).requires_grad_()
     views = draw_views(config, KEYS[:5], 1, (SIZE, SIZE))[0]
     together = see(config, images, views)
     (gradient,) = torch.autograd.grad(together[1].sum(), images, retain_graph=True)

@@ -17,10 +17,10 @@ from tests.visualization.transforms.test_transforms import (
     PERSPECTIVE,
     SIZE,
     coordinates,
+    dataset_images,
     draw_maps,
     each_move,
     mapped,
-    photographs,
 )
 
 
@@ -29,7 +29,7 @@ def affine(*rows: tuple[float, float, float]) -> Tensor:
 
 
 def test_the_identity_map_leaves_images_as_they_are() -> None:
-    images = photographs(2)
+    images = dataset_images(2)
     assert torch.allclose(warp(images, torch.eye(2, 3).expand(2, 2, 3)), images, atol=1e-5)
     assert torch.allclose(warp(images, torch.eye(3).expand(2, 3, 3)), images, atol=1e-5)
 
@@ -39,7 +39,7 @@ def test_the_identity_map_leaves_images_as_they_are() -> None:
 def test_whole_pixel_shift_moves_pixels_and_mirrors_at_the_border(
     dx: int, dy: int, height: int, width: int
 ) -> None:
-    images = photographs(1, height, width)
+    images = dataset_images(1, height, width)
     shifted = warp(images, affine((1, 0, 2 * dx / width), (0, 1, 2 * dy / height)))
     mirrored = torch.cat([images.flip(-1), images, images.flip(-1)], dim=-1)
     mirrored = torch.cat([mirrored.flip(-2), mirrored, mirrored.flip(-2)], dim=-2)
@@ -49,14 +49,14 @@ def test_whole_pixel_shift_moves_pixels_and_mirrors_at_the_border(
 
 
 def test_quarter_turn() -> None:
-    images = photographs(1)
+    images = dataset_images(1)
     turned = warp(images, affine((0, -1, 0), (1, 0, 0)))
     assert torch.allclose(turned, images.rot90(1, (-2, -1)), atol=1e-5)
 
 
 def test_magnification_by_two_shows_the_middle_half() -> None:
-    half = warp(photographs(1), affine((0.5, 0, 0), (0, 0.5, 0)))
-    middle = photographs(1)[..., SIZE // 4 : -SIZE // 4, SIZE // 4 : -SIZE // 4]
+    half = warp(dataset_images(1), affine((0.5, 0, 0), (0, 0.5, 0)))
+    middle = dataset_images(1)[..., SIZE // 4 : -SIZE // 4, SIZE // 4 : -SIZE // 4]
     # Each pair of new pixels straddles an old one, so their mean is about the old pixel.
     expected = F.interpolate(middle, scale_factor=2, mode="bilinear", align_corners=False)
     assert torch.allclose(half[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1], atol=1e-5)
@@ -92,7 +92,7 @@ def test_no_part_of_a_rough_gradient_is_lost_where_views_magnify(
     # Each pixel of the image gets what all its copies in the view send back, not one copy's share.
     height, width = 40, 56
     maps = draw_maps(config, 1, height, width)[0]
-    images = photographs(40, height, width).requires_grad_()
+    images = dataset_images(40, height, width).requires_grad_()
     rough = torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
     views = maps.flatten(1)
     (ours,) = torch.autograd.grad(see(config, images, views), images, rough)
@@ -104,7 +104,7 @@ def test_no_part_of_a_rough_gradient_is_lost_where_views_magnify(
 
 
 def test_a_shift_sends_its_gradient_back_whence_it_came() -> None:
-    images = photographs(1).requires_grad_()
+    images = dataset_images(1).requires_grad_()
     shifted = warp(images, affine((1, 0, 2 * 3 / SIZE), (0, 1, 0)))
     (gradient,) = torch.autograd.grad(shifted[0, 0, 8, 5], images)
     expected = torch.zeros_like(images)
@@ -113,7 +113,7 @@ def test_a_shift_sends_its_gradient_back_whence_it_came() -> None:
 
 
 def test_a_mirrored_gradient_keeps_its_sign() -> None:
-    images = photographs(1).requires_grad_()
+    images = dataset_images(1).requires_grad_()
     mirrored = warp(images, affine((-1, 0, 0), (0, 1, 0)))
     (gradient,) = torch.autograd.grad(mirrored[0, 0, 8, 5], images)
     expected = torch.zeros_like(images)
@@ -126,7 +126,7 @@ def test_nothing_comes_back_from_behind_the_horizon() -> None:
     # the centres of a column of pixels lie; beyond it the view's inverse goes on with points that
     # are behind the viewer.
     tilted = torch.tensor([[[0.475, 0, 0.475], [0, 1.0, 0], [0.95, 0, 1.0]]])
-    images, picture = photographs(1, 10, 10).requires_grad_(), coordinates(10, 10)
+    images, picture = dataset_images(1, 10, 10).requires_grad_(), coordinates(10, 10)
     x = picture[0, 0, 0]
     seen = (0.475 * x + 0.475) / (0.95 * x + 1.0)
     assert torch.allclose(warp(picture, tilted)[0, 0, 5], seen, atol=1e-5)

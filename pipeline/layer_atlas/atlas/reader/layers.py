@@ -225,7 +225,7 @@ class Layer:
         place = (self.row(channel), _index("seed", seed, self.seeds))
         return (*place, _index("variant", variant, self.variants)) if self.variants else place
 
-    def photographs(
+    def dataset_images(
         self, channel: int, end: Literal["top", "bottom"] = "top"
     ) -> list[NDArray[np.uint8]]:
         """The photographs (H, W, 3) that a channel answers to most, or least, that one first.

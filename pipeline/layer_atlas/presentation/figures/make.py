@@ -8,7 +8,8 @@ from typing import Any
 from layer_atlas.atlas.reader import Atlas, open_atlas
 from layer_atlas.config.figures import AgainFigure, Drawable, Figure
 from layer_atlas.errors import UserError
-from layer_atlas.presentation.figures.base import Drawing
+from layer_atlas.presentation.figures.base import RenderedFigure
+from layer_atlas.presentation.figures.captions.methods import caption_tex, methods_text
 from layer_atlas.presentation.figures.files import files_of
 from layer_atlas.presentation.figures.images.draw import draw_images
 from layer_atlas.presentation.figures.paper.sheet import style
@@ -17,11 +18,10 @@ from layer_atlas.presentation.figures.plots.profile import draw_profile
 from layer_atlas.presentation.figures.plots.responses import draw_responses
 from layer_atlas.presentation.figures.plots.traces import draw_traces
 from layer_atlas.presentation.figures.provenance import provenance_of, read_provenance
-from layer_atlas.presentation.figures.words.methods import caption_tex, methods_text
 from layer_atlas.store.files import write_atomically, write_json
 from layer_atlas.store.folder import OutputFolder, safe_name
 
-KINDS: dict[str, Callable[[Atlas, Any], Drawing]] = {
+KINDS: dict[str, Callable[[Atlas, Any], RenderedFigure]] = {
     "images": draw_images,
     "traces": draw_traces,
     "histograms": draw_histograms,

@@ -17,7 +17,7 @@ from layer_atlas.config.figures import AgainFigure, Drawable
 from layer_atlas.config.paths import user_file
 from layer_atlas.config.records import build, canonical_json, choice_name, plain
 from layer_atlas.errors import UserError, unknown
-from layer_atlas.presentation.figures.base import Drawing
+from layer_atlas.presentation.figures.base import RenderedFigure
 
 SCHEMA = "layer-atlas-figure/1"
 KEY = "provenance"
@@ -50,7 +50,9 @@ class Provenance:
         return canonical_json(plain(self))
 
 
-def provenance_of(name: str, atlas: Atlas, settings: Drawable, drawing: Drawing) -> Provenance:
+def provenance_of(
+    name: str, atlas: Atlas, settings: Drawable, drawing: RenderedFigure
+) -> Provenance:
     """Where a figure of an output folder of this name comes from."""
     return Provenance(
         schema=SCHEMA,

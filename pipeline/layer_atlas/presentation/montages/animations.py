@@ -1,4 +1,4 @@
-"""Films: every image on its way, as a strip to print and an animation to watch.
+"""Animations: every image on its way, as a strip to print and an animation to watch.
 
 Of each channel, seed and variant there is a strip, whose frames stand from left to right, in rows
 if they are many, each over its step; and an animation that stays at its last frame for a while and
@@ -52,7 +52,7 @@ _QUALITY = 90
 
 
 @dataclass(frozen=True)
-class Film:
+class Animation:
     """An image on its way."""
 
     frames: NDArray[np.uint8]
@@ -66,15 +66,15 @@ class Film:
 
 def check_snapshots(settings: CollateSettings, snapshots: int) -> None:
     """Make sure that there is something to show; raises UserError."""
-    if settings.films != "none" and not snapshots:
+    if settings.animations != "none" and not snapshots:
         raise UserError(
-            f"collate.films={settings.films} shows images on their way, of which this sweep keeps "
-            "none: run it with snapshots=8, which keeps every 8th, or take collate.films=none."
+            f"collate.animations={settings.animations} needs snapshots, and this sweep keeps none: "
+            "run it with snapshots=8, which keeps every 8th, or use collate.animations=none."
         )
 
 
-def write_films(view: LayerView, settings: CollateSettings) -> None:
-    """Draw the films of a layer and put them in their place; others of the layer are removed.
+def write_animations(view: LayerView, settings: CollateSettings) -> None:
+    """Draw the animations of a layer and put them in their place; others of the layer are removed.
 
     Raises:
         StorageError: the disk is full or fails.
@@ -84,20 +84,20 @@ def write_films(view: LayerView, settings: CollateSettings) -> None:
         status = piece.result.arrays["status"].tolist()
         for code, (row, images) in zip(status, piece.pictures("snapshot"), strict=True):
             for variant, frames in enumerate(images.reshape(-1, *images.shape[-4:])):
-                film = _film(view, frames, (row, piece.seed_index, variant), code)
+                animation = _film(view, frames, (row, piece.seed_index, variant), code)
                 for path in _places(view, settings, row, piece.seed_index, variant):
-                    write_atomically(path, _ENCODERS[path.suffix](film, settings))
+                    write_atomically(path, _ENCODERS[path.suffix](animation, settings))
                     written.add(path)
-    for path in view.folder.films(view.model.label, view.layer.info.name):
+    for path in view.folder.animations(view.model.label, view.layer.info.name):
         if path not in written:
             path.unlink(missing_ok=True)
 
 
-def film_paths(
+def animation_paths(
     view: LayerView, status: NDArray[np.uint8], settings: CollateSettings
 ) -> Iterator[Path]:
-    """Where the films of a layer must be, by the status (C, S) of its jobs."""
-    if settings.films == "none":
+    """Where the animations of a layer must be, by the status (C, S) of its jobs."""
+    if settings.animations == "none":
         return
     made = ~np.isin(status, (STATUS["failed"], STATUS["missing"]))
     variants = range(view.model.recipe.variants)
@@ -108,20 +108,20 @@ def film_paths(
 def _places(
     view: LayerView, settings: CollateSettings, row: int, seed_index: int, variant: int
 ) -> Iterator[Path]:
-    """The files of an image's films."""
-    target = view.layer.all_targets.numbers(view.layer.channels[row])
+    """The files of an image's animations."""
+    target = view.layer.target_space.numbers(view.layer.targets[row])
     name = f"channel-{target}.seed-{view.plan.seeds[seed_index]}"
     if view.variants:
         name += f".variant-{view.model.recipe.objective.variant_names[variant]}"
-    for suffix in _SUFFIXES[settings.films]:
-        yield view.folder.film(view.model.label, view.layer.info.name, name + suffix)
+    for suffix in _SUFFIXES[settings.animations]:
+        yield view.folder.animation(view.model.label, view.layer.info.name, name + suffix)
 
 
 def _film(
     view: LayerView, frames: NDArray[np.uint8], image: tuple[int, int, int], status: int
-) -> Film:
+) -> Animation:
     row, seed_index, variant = image
-    recipe, channel = view.model.recipe, view.layer.channels[row]
+    recipe, channel = view.model.recipe, view.layer.targets[row]
     title = [
         layer_title(view.model, view.layer),
         target_name(recipe, view.layer, channel),
@@ -129,22 +129,22 @@ def _film(
         *([variant_words(view)[variant]] if view.variants else []),
     ]
     facts = [view.fate(row, status), *facts_of(view)]
-    return Film(frames, snapshot_steps(recipe), "  ·  ".join(title), facts)
+    return Animation(frames, snapshot_steps(recipe), "  ·  ".join(title), facts)
 
 
-def draw_strip(film: Film, settings: CollateSettings) -> Image.Image:
+def draw_strip(animation: Animation, settings: CollateSettings) -> Image.Image:
     """All frames side by side, each over its step: an RGB picture."""
-    n, height, width, _ = film.frames.shape
+    n, height, width, _ = animation.frames.shape
     # About twice as wide as high where they are many.
     rows = math.ceil(n / max(_FRAMES_PER_ROW, math.sqrt(2 * n)))
     arranged = replace(settings, columns=math.ceil(n / rows))
     layout = plan_layout(n, 1, (height, width), arranged)
     picture = Image.new("RGB", layout.size, PAPER)
-    draw_heading(picture, layout, film.title, film.facts)
+    draw_heading(picture, layout, animation.title, animation.facts)
     draw = ImageDraw.Draw(picture)
-    steps = numbered("step", film.steps, layout.room)
+    steps = numbered("step", animation.steps, layout.room)
     size = common_size(steps, layout.letters, layout.room)
-    for place, (frame, step) in enumerate(zip(film.frames, steps, strict=True)):
+    for place, (frame, step) in enumerate(zip(animation.frames, steps, strict=True)):
         picture.paste(as_tile(frame, layout.tile), layout.tile_corner(place))
         write_label(draw, Label(layout.line_corner(-1, place), step, size, layout.room))
     return picture
@@ -156,21 +156,21 @@ def durations(n: int) -> list[int]:
     return [each] * (n - 1) + [_LAST]
 
 
-def _strip(film: Film, settings: CollateSettings) -> bytes:
+def _strip(animation: Animation, settings: CollateSettings) -> bytes:
     buffer = io.BytesIO()
-    draw_strip(film, settings).save(buffer, "PNG", compress_level=4)
+    draw_strip(animation, settings).save(buffer, "PNG", compress_level=4)
     return buffer.getvalue()
 
 
-def _animation(film: Film, settings: CollateSettings) -> bytes:
-    first, *others = (Image.fromarray(frame) for frame in in_colour(film.frames))
+def _animation(animation: Animation, settings: CollateSettings) -> bytes:
+    first, *others = (Image.fromarray(frame) for frame in in_colour(animation.frames))
     buffer = io.BytesIO()
     first.save(
         buffer,
         "WEBP",
         save_all=True,
         append_images=others,
-        duration=durations(len(film.frames)),
+        duration=durations(len(animation.frames)),
         loop=0,
         quality=_QUALITY,
     )

@@ -16,17 +16,17 @@ from pathlib import Path
 
 import yaml
 
-from layer_atlas.atlas.child_process import Died, run_apart
+from layer_atlas.atlas.child_process import ProcessDied, run_apart
 from layer_atlas.atlas.gather import LayerView, layer_views
 from layer_atlas.atlas.hdf5 import write_atlas
 from layer_atlas.config.config import CollateSettings
 from layer_atlas.config.records import build, canonical_json, digest, plain
 from layer_atlas.errors import EXIT_IO, EXIT_OK, EXIT_USER_ERROR, StorageError, UserError
 from layer_atlas.plan.plan import Plan
-from layer_atlas.presentation.montages.animations import check_snapshots, write_films
+from layer_atlas.presentation.montages.animations import check_snapshots, write_animations
 from layer_atlas.presentation.montages.evidence_pages import write_pages
 from layer_atlas.presentation.montages.montage import montage_bytes, write_montage
-from layer_atlas.presentation.montages.summary import write_brief
+from layer_atlas.presentation.montages.summary import write_summary
 from layer_atlas.processes import die_with, die_with_parent, usable_cores
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import plan_of, read_manifest
@@ -44,12 +44,12 @@ def collate(folder: OutputFolder, settings: CollateSettings) -> None:
         settings: how the montages look.
     Raises:
         StorageError: the disk is full or fails.
-        UserError: the list of photographs is gone or unreadable, or films are asked for of a sweep
-            without snapshots.
+        UserError: the list of dataset images is gone or unreadable, or animations are requested
+            of a sweep without snapshots.
     """
     try:
         run_apart("collate-here", str(folder.root.resolve()), canonical_json(vars(settings)))
-    except Died as killed:
+    except ProcessDied as killed:
         reason = "is the memory full?" if str(killed) == "SIGKILL" else "is the disk full?"
         raise StorageError(f"collating {folder.root} died of {killed}; {reason}") from killed
 
@@ -77,11 +77,11 @@ def collate_here(folder: OutputFolder, settings: CollateSettings) -> None:
     check_snapshots(settings, min(model.recipe.snapshots for model in plan.models))
     views = list(layer_views(folder, plan))
     content = content_of(plan, views)
-    folder.brief.unlink(missing_ok=True)
+    folder.summary.unlink(missing_ok=True)
     largest = max(montage_bytes(view, settings) for view in views)
     paint(views, partial(write_montage, folder, settings=settings), largest)
-    if settings.films != "none":
-        paint(views, partial(write_films, settings=settings))
+    if settings.animations != "none":
+        paint(views, partial(write_animations, settings=settings))
     attributes = {
         "config": yaml.safe_dump(manifest["config"], sort_keys=False),
         "versions": canonical_json(manifest["versions"]),
@@ -89,7 +89,7 @@ def collate_here(folder: OutputFolder, settings: CollateSettings) -> None:
     write_atlas(folder, views, attributes, content)
     if settings.montage == "evidence":
         paint(views, partial(write_pages, tile=settings.tile))
-    write_brief(folder, views, settings)
+    write_summary(folder, views, settings)
     for path in dict.fromkeys(path for view in views for path in view.corrupt):
         print(f"corrupt file set aside, to be computed again: {path}", file=sys.stderr)
 
@@ -136,5 +136,5 @@ def content_of(plan: Plan, views: Sequence[LayerView]) -> str:
     given_up = [
         shard.key for view in views for _, shard in view.left() if shard.key in view.given_up
     ]
-    photographs = [view.photographs_done() for view in views]
-    return digest([plain(plan), odd, given_up, photographs])
+    dataset_images = [view.dataset_images_done() for view in views]
+    return digest([plain(plan), odd, given_up, dataset_images])

@@ -76,7 +76,7 @@ def _pages(view: LayerView, tile: int) -> Iterator[bytes]:
             label = named(view.model.label, view.model.origin.weights)
             title = f"{label}  {view.layer.info.name}"
             title += f"  ({number} of {len(cut)})" if len(cut) > 1 else ""
-            source = f"{group['dataset'].attrs['photographs']} photographs"
+            source = f"{group['dataset'].attrs['dataset_images']} photographs"
             targets = sampling_of(view.plan, view.model, view.layer).words()
             facts = (targets, weights_words(view.model), describe_recipe(view.model.recipe), source)
             subtitle = "; ".join(filter(None, facts))

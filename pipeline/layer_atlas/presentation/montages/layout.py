@@ -1,4 +1,4 @@
-"""Where everything of a grid of images is, in pixels: of a montage, or of a strip of film."""
+"""Where everything of a grid of images is, in pixels: of a montage, or of a strip of animation."""
 
 import math
 from dataclasses import dataclass

@@ -102,7 +102,7 @@ def _labels(view: LayerView, layout: Layout, status: NDArray[np.uint8]) -> Itera
     """All words below images: names of variants, seeds, then targets."""
     fates = np.vectorize(lambda code: FATES.get(code, ""), otypes=[object])(status)
     yield from _captions(view, layout, fates)
-    recipe, channels = view.model.recipe, view.layer.channels
+    recipe, channels = view.model.recipe, view.layer.targets
     texts = [target_label(recipe, view.layer, channel) for channel in channels]
     # Names that are long are cut short rather than made as small as can be.
     size = common_size(texts, layout.letters, layout.room, round(0.7 * layout.letters))

@@ -18,7 +18,7 @@ from layer_atlas.errors import UserError
 from layer_atlas.plan.environment import Environment
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.plan.labels import mixture, remedy
-from layer_atlas.presentation.montages.animations import film_paths
+from layer_atlas.presentation.montages.animations import animation_paths
 from layer_atlas.presentation.montages.evidence_pages import n_pages
 from layer_atlas.store.files import read_object, write_json
 from layer_atlas.store.folder import OutputFolder
@@ -40,7 +40,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Brief:
+class AtlasSummary:
     """What there is to say of an atlas in a few words."""
 
     content: str
@@ -62,7 +62,7 @@ class Brief:
     """With which environments images were made, if with several."""
 
 
-def write_brief(
+def write_summary(
     folder: OutputFolder, views: Sequence[LayerView], settings: CollateSettings
 ) -> None:
     """Sum up an atlas that was just written. Raises StorageError."""
@@ -70,7 +70,7 @@ def write_brief(
         layers = [atlas[view.group] for view in views]
         paths = [path for view in views for path in _pictures(atlas, view, settings)]
         unreadable, some = _unreadable(layers)
-        brief = Brief(
+        summary = AtlasSummary(
             content=str(atlas.attrs["content"]),
             settings=settings,
             atlas_bytes=folder.atlas.stat().st_size,
@@ -81,26 +81,26 @@ def write_brief(
             unreadable_paths=some,
             mixture=_mixture(views),
         )
-    write_json(folder.brief, plain(brief))
+    write_json(folder.summary, plain(summary))
 
 
-def read_brief(folder: OutputFolder) -> Brief | None:
+def read_summary(folder: OutputFolder) -> AtlasSummary | None:
     """The summary of the atlas; None if there is none, or no such atlas beside it."""
     try:
-        brief = build(Brief, read_object(folder.brief, _MOST_BYTES))
-        return brief if folder.atlas.stat().st_size == brief.atlas_bytes else None
+        summary = build(AtlasSummary, read_object(folder.summary, _MOST_BYTES))
+        return summary if folder.atlas.stat().st_size == summary.atlas_bytes else None
     except (OSError, ValueError, TypeError, OverflowError, UserError):
         return None
 
 
 def is_current(folder: OutputFolder, content: str, settings: CollateSettings) -> bool:
     """Whether atlas and pictures are there, made of this content and by these settings."""
-    brief = read_brief(folder)
+    summary = read_summary(folder)
     return (
-        brief is not None
-        and brief.content == content
-        and replace(brief.settings, site=settings.site) == settings  # which is no picture
-        and all((folder.root / path).exists() for path in brief.pictures)
+        summary is not None
+        and summary.content == content
+        and replace(summary.settings, site=settings.site) == settings  # which is no picture
+        and all((folder.root / path).exists() for path in summary.pictures)
     )
 
 
@@ -111,7 +111,7 @@ def _pictures(atlas: h5py.File, view: LayerView, settings: CollateSettings) -> I
     if settings.montage == "evidence":
         for number in range(n_pages(atlas[view.group], settings.tile)):
             yield view.folder.sheet(*names, number + 1)
-    yield from film_paths(view, atlas[view.group]["status"][...], settings)
+    yield from animation_paths(view, atlas[view.group]["status"][...], settings)
 
 
 def _counts(layers: Sequence[h5py.Group]) -> dict[str, int]:

@@ -12,7 +12,7 @@ from layer_atlas.config.records import build
 from layer_atlas.errors import UserError
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.plan.labels import describe_recipe
-from layer_atlas.presentation.site.photographs import Photographs
+from layer_atlas.presentation.site.dataset_images import DatasetImages
 from layer_atlas.presentation.site.pictures import (
     COLUMNS,
     PER_SHEET,
@@ -123,7 +123,7 @@ def layer_data(layer: Layer) -> dict[str, Any]:
         "perSheet": PER_SHEET,
         "previewColumns": preview_columns(layer),
         "large": has_large(layer),
-        "photographs": Photographs(layer).facts(),
+        "photographs": DatasetImages(layer).facts(),
     }
 
 
@@ -138,7 +138,7 @@ def _statistics(layer: Layer) -> Iterator[dict[str, Any]]:
 def channel_blocks(layer: Layer) -> Iterator[tuple[int, dict[str, Any]]]:
     """What a channel's page shows besides, in blocks of so many channels as a sheet has."""
     rows, cosines = nearest(layer, leads(layer))
-    photographs = Photographs(layer)
+    dataset_images = DatasetImages(layer)
     for start in range(0, len(layer.channels), PER_SHEET):
         here = slice(start, min(start + PER_SHEET, len(layer.channels)))
         yield (
@@ -148,8 +148,8 @@ def channel_blocks(layer: Layer) -> Iterator[tuple[int, dict[str, Any]]]:
                 "similar": list(map(_similar, rows[here], cosines[here])),
                 "step": layer["trace_step"].tolist() if "trace_step" in layer else [],
                 "trace": _traces(layer, here),
-                "photographs": [photographs.told(row) for row in range(here.start, here.stop)]
-                if photographs.across
+                "photographs": [dataset_images.told(row) for row in range(here.start, here.stop)]
+                if dataset_images.across
                 else [],
             },
         )

@@ -10,6 +10,7 @@ from layer_atlas.atlas.reader import Atlas, Layer, Model, open_atlas
 from layer_atlas.atlas.reader.ranking import default_ranking
 from layer_atlas.config.records import digest
 from layer_atlas.presentation.site.checks import check
+from layer_atlas.presentation.site.dataset_images import DatasetImages
 from layer_atlas.presentation.site.files import (
     SiteFiles,
     folder_of,
@@ -24,7 +25,6 @@ from layer_atlas.presentation.site.layer_data import (
     leads,
     whole,
 )
-from layer_atlas.presentation.site.photographs import Photographs
 from layer_atlas.presentation.site.pictures import STRIP, write_images, write_strip
 from layer_atlas.presentation.site.script import script
 from layer_atlas.store.folder import OutputFolder, safe_name
@@ -124,9 +124,9 @@ def _write_layer(files: SiteFiles, folder: str, layer: Layer) -> dict[str, Any]:
     for number, block in channel_blocks(layer):
         name = f"{folder}/channels-{number}"
         files.write(f"{name}.js", script(name, block))
-    photographs = Photographs(layer)
-    for row in range(len(layer.channels) if photographs.across else 0):
-        photographs.write(files, folder, row)
+    dataset_images = DatasetImages(layer)
+    for row in range(len(layer.channels) if dataset_images.across else 0):
+        dataset_images.write(files, folder, row)
     return {**layer_facts(layer), "folder": folder, "strip": strip}
 
 

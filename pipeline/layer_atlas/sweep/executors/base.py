@@ -26,7 +26,7 @@ _KEEP_MEMORY = {
 
 
 @dataclass(frozen=True)
-class Request:
+class WorkerSpec:
     """A worker to be started."""
 
     argv: tuple[str, ...]
@@ -41,7 +41,7 @@ class Handle:
     """A worker that was handed over; plain data, so that it can be written down."""
 
     tag: str
-    where: str
+    job_id: str
     """What the engine calls it: a process id, a job id."""
 
 
@@ -52,7 +52,7 @@ class State:
     phase: Literal["waiting", "running", "ended"]
     exit_code: int | None = None
     """Of one that has ended; negative: killed by that signal; `None`: nobody knows."""
-    told: str = ""
+    reason: str = ""
     """What the engine says of the end, where it knows more: NODE_FAIL, OUT_OF_MEMORY."""
 
 
@@ -73,7 +73,7 @@ class Executor(Protocol):
         ...
 
     @property
-    def lasting(self) -> bool:
+    def detached(self) -> bool:
         """Whether workers go on without this process, and another one may ask after them."""
         ...
 
@@ -82,7 +82,7 @@ class Executor(Protocol):
         """How often looking at workers makes sense."""
         ...
 
-    def submit(self, requests: Sequence[Request]) -> list[Handle]:
+    def submit(self, requests: Sequence[WorkerSpec]) -> list[Handle]:
         """Hand over workers, as many of the first as are taken now; the rest is offered again.
 
         Raises:

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Sequence
 
 from layer_atlas.processes import usable_cores
-from layer_atlas.sweep.executors.base import RUNNING, Handle, Request, State, environment
+from layer_atlas.sweep.executors.base import RUNNING, Handle, State, WorkerSpec, environment
 
 THREADS_BESIDE_GPU = 4
 
@@ -19,7 +19,7 @@ class LocalExecutor:
     alone, and is told the driver's process id, so that it does not outlive it, and its device.
     """
 
-    lasting = False
+    detached = False
     poll_seconds = 0.1
 
     def __init__(self, devices: Sequence[str]) -> None:
@@ -30,11 +30,11 @@ class LocalExecutor:
         n_cpu = sum(device == "cpu" for device in devices)
         self._threads = max(1, usable_cores() // max(1, n_cpu))
 
-    def submit(self, requests: Sequence[Request]) -> list[Handle]:
+    def submit(self, requests: Sequence[WorkerSpec]) -> list[Handle]:
         """Start workers while there are free devices."""
         return [self._start(request) for request in requests[: len(self._free)]]
 
-    def _start(self, request: Request) -> Handle:
+    def _start(self, request: WorkerSpec) -> Handle:
         device = self._free.pop(0)
         with open(request.log, "ab") as output:
             process = subprocess.Popen(

@@ -11,7 +11,14 @@ from typing import Any
 from layer_atlas.config.executors import RaySettings
 from layer_atlas.errors import UserError
 from layer_atlas.sweep.executors import ray_actor
-from layer_atlas.sweep.executors.base import RUNNING, WAITING, Handle, Request, State, environment
+from layer_atlas.sweep.executors.base import (
+    RUNNING,
+    WAITING,
+    Handle,
+    State,
+    WorkerSpec,
+    environment,
+)
 from layer_atlas.sweep.executors.ray_cluster import open_cluster
 
 
@@ -29,7 +36,7 @@ class _Worker:
 class RayExecutor:
     """Runs workers under Ray actors, as many at once as the nodes have room for at that time."""
 
-    lasting = False
+    detached = False
     poll_seconds = 0.25
 
     def __init__(self, settings: RaySettings) -> None:
@@ -61,7 +68,7 @@ class RayExecutor:
             memory=self._share["memory"],
             max_restarts=0,
             max_concurrency=2,  # it hears that its worker shall leave while it waits for its end
-        )(ray_actor.Minder)
+        )(ray_actor.WorkerActor)
 
     # --- room ---
 
@@ -98,12 +105,12 @@ class RayExecutor:
 
     # --- workers ---
 
-    def submit(self, requests: Sequence[Request]) -> list[Handle]:
+    def submit(self, requests: Sequence[WorkerSpec]) -> list[Handle]:
         """Hand over workers to actors."""
         with self._connected():
             return [self._submit(request) for request in requests]
 
-    def _submit(self, request: Request) -> Handle:
+    def _submit(self, request: WorkerSpec) -> Handle:
         variables = environment("", self._settings.cpus)
         told = request.argv, str(request.log), str(Path.cwd()), variables, self._settings.gpus
         minder = self._minder.remote()

@@ -15,7 +15,7 @@ from layer_atlas.processes import PARENT_VARIABLE
 from layer_atlas.sweep.tasks.heartbeat import DEVICE_VARIABLE
 
 
-class Minder:
+class WorkerActor:
     """Starts a worker, tells it to leave, tells how it ended; each from a thread of its own."""
 
     def __init__(self) -> None:

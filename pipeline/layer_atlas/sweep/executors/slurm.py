@@ -13,7 +13,7 @@ from pathlib import Path
 
 from layer_atlas.config.executors import SlurmSettings
 from layer_atlas.errors import EXIT_OK, UserError, unknown
-from layer_atlas.sweep.executors.base import Handle, Request, State
+from layer_atlas.sweep.executors.base import Handle, State, WorkerSpec
 from layer_atlas.sweep.executors.slurm_job import SlurmError, read_ending
 from layer_atlas.sweep.executors.slurm_queue import (
     JobState,
@@ -44,7 +44,7 @@ class SlurmExecutor:
         UserError: submitit is not installed, or there is no Slurm.
     """
 
-    lasting = True
+    detached = True
     poll_seconds = LEAST_INTERVAL
 
     def __init__(self, settings: SlurmSettings, folder: Path) -> None:
@@ -82,7 +82,7 @@ class SlurmExecutor:
             return len(self._alive())
         return min(self._settings.jobs, self._ceiling)
 
-    def submit(self, requests: Sequence[Request]) -> list[Handle]:
+    def submit(self, requests: Sequence[WorkerSpec]) -> list[Handle]:
         """Hand over workers, in as few arrays as the site allows, one array after the other.
 
         Raises:
@@ -103,7 +103,7 @@ class SlurmExecutor:
             del left[: len(part)]
         return handles
 
-    def _submit_array(self, requests: Sequence[Request]) -> list[Handle]:
+    def _submit_array(self, requests: Sequence[WorkerSpec]) -> list[Handle]:
         """Submit an array; after those that have jobs in the queue, so that no more run at once."""
         earlier = self._alive() if self._settings.detach else self._alive("waiting")
         ids = self._submitter.submit(requests, sorted({job.partition("_")[0] for job in earlier}))
@@ -136,7 +136,7 @@ class SlurmExecutor:
     def _is_news(self, handles: Sequence[Handle]) -> bool:
         """Whether a worker wrote down how it ended since this was asked last."""
         running = set(self._alive("running"))
-        tags = (handle.tag for handle in handles if handle.where in running)
+        tags = (handle.tag for handle in handles if handle.job_id in running)
         spoken = {tag for tag in tags if self._ending(tag).exists()}
         news = spoken - self._spoken
         self._spoken |= spoken
@@ -146,7 +146,7 @@ class SlurmExecutor:
         """Ask squeue. While it does not answer, jobs are taken to be as they were."""
         self._looked = time.monotonic()
         try:
-            states = job_states({*self._alive(), *(handle.where for handle in handles)})
+            states = job_states({*self._alive(), *(handle.job_id for handle in handles)})
         except SlurmError as error:
             self._interval = MOST_INTERVAL
             self._complain("squeue", f"Slurm does not answer ({error}); waiting until it does")
@@ -159,9 +159,9 @@ class SlurmExecutor:
             self._complain(reason, f"Slurm keeps jobs waiting: {reason}")
 
     def _state(self, handle: Handle) -> State:
-        job = self._states.get(handle.where, JobState("PENDING"))
+        job = self._states.get(handle.job_id, JobState("PENDING"))
         if job.phase != "ended":
-            return State(job.phase, told=job.remark)
+            return State(job.phase, reason=job.remark)
         if handle.tag not in self._ends:
             self._ends[handle.tag] = self._end(handle, job)
         return self._ends[handle.tag]
@@ -170,11 +170,11 @@ class SlurmExecutor:
         """How a worker ended: what was written down, else what Slurm knows."""
         os.listdir(self._folder)  # a network file system then shows what is new in it
         code = read_ending(self._ending(handle.tag))
-        said = self._submitter.said(handle.where)
+        said = self._submitter.said(handle.job_id)
         if code is None and said.exists():
             with open(self._folder / f"{handle.tag}.log", "ab") as log:
                 log.write(said.read_bytes()[-_MOST_WORDS:])
-        self._submitter.forget(handle.where, keep_words=code != EXIT_OK)
+        self._submitter.forget(handle.job_id, keep_words=code != EXIT_OK)
         return State("ended", job.exit_code if code is None else code, job.remark)
 
     def _ending(self, tag: str) -> Path:
@@ -185,7 +185,7 @@ class SlurmExecutor:
     def stop(self, handles: Sequence[Handle]) -> None:
         """scancel: SIGTERM, and SIGKILL when the site's KillWait is over; who waits, leaves."""
         try:
-            cancel(handle.where for handle in handles)
+            cancel(handle.job_id for handle in handles)
             self._complaints.discard("scancel")
         except SlurmError as error:
             self._complain("scancel", f"Slurm does not cancel jobs: {error}")

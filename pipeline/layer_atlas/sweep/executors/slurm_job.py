@@ -56,8 +56,8 @@ class SlurmJob:
             SystemExit: always, with the worker's exit code, for Slurm to note.
         """
         Path(self.ending).unlink(missing_ok=True)  # of an earlier life
-        code, told_to_leave = self._run()
-        if told_to_leave and _queue_again():
+        code, asked_to_stop = self._run()
+        if asked_to_stop and _queue_again():
             raise SystemExit(EXIT_PREEMPTED)
         write_ending(Path(self.ending), code)
         raise SystemExit(code if code >= 0 else 128 - code)

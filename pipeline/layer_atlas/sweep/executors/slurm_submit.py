@@ -14,7 +14,7 @@ from typing import Any
 
 from layer_atlas.config.executors import SlurmSettings
 from layer_atlas.errors import StorageError, UserError
-from layer_atlas.sweep.executors.base import Request
+from layer_atlas.sweep.executors.base import WorkerSpec
 from layer_atlas.sweep.executors.slurm_job import SlurmError, SlurmJob
 
 _COMMANDS = ("sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo")
@@ -46,7 +46,7 @@ class Submitter:
         self._settings, self._folder = settings, folder
         self._submitit = _submitit()
 
-    def submit(self, requests: Sequence[Request], after: Sequence[str]) -> list[str]:
+    def submit(self, requests: Sequence[WorkerSpec], after: Sequence[str]) -> list[str]:
         """Submit an array, of which each job starts a worker.
 
         Args:
@@ -85,7 +85,7 @@ class Submitter:
         said = [] if keep_words else [self.said(job).name]
         _remove(self._folder, f"{job}_submitted.pkl", *said)
 
-    def _job(self, request: Request) -> SlurmJob:
+    def _job(self, request: WorkerSpec) -> SlurmJob:
         return SlurmJob(
             argv=request.argv,
             log=str(request.log),

@@ -16,7 +16,7 @@ from layer_atlas.plan.labels import counted
 from layer_atlas.store.failures import Failure, read_failure
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.sweep.inspection.wanted import Wanted
-from layer_atlas.sweep.scheduling.workers import lasting
+from layer_atlas.sweep.scheduling.workers import detached
 
 _OF_DONE = "failures of tasks that are done"
 _KEY = "[0-9a-f]{64}"
@@ -25,7 +25,7 @@ _LAYER = "(?P<model>[^/]+)/(?P<layer>[^/]+?)"
 
 KINDS = {
     "montages and sheets": rf"montages/{_LAYER}(\.evidence-\d+)?\.png",
-    "films": rf"films/{_LAYER}/[^/]+\.(png|webp)",
+    "animations": rf"animations/{_LAYER}/[^/]+\.(png|webp)",
     "shards": rf"store/{_LAYER}/{_KEY}\.h5",
     "studies of photographs": rf"store/{_LAYER}/(study|fields|photographs)/{_KEY}\.h5",
     "examples of photographs": rf"store/{_LAYER}/examples/{_KEY}\.h5",
@@ -44,7 +44,7 @@ KINDS = {
 
 
 @dataclass
-class Findings:
+class DatasetEvidence:
     """What a look through an output folder found."""
 
     removable: dict[str, list[Path]] = field(default_factory=dict)
@@ -55,21 +55,21 @@ class Findings:
     """The records among the removable files."""
 
 
-def look_through(folder: OutputFolder, manifest: dict[str, Any]) -> Findings:
+def look_through(folder: OutputFolder, manifest: dict[str, Any]) -> DatasetEvidence:
     """Find what can go; call it under the lock only.
 
     Raises:
         UserError: workers may be writing that go on by themselves; or the list of photographs is
             gone, so that nobody can tell which studies of them are wanted.
     """
-    at_work = lasting(folder)
+    at_work = detached(folder)
     if at_work:
         raise UserError(
             f"{counted(len(at_work), 'worker')} that {at_work[0].engine} was given may still be at "
             f"work in {str(folder.root)!r}. Wait for them: `atlas run` takes them up again, and "
             "leaves when they have ended."
         )
-    wanted, found = Wanted(folder, manifest), Findings({kind: [] for kind in KINDS})
+    wanted, found = Wanted(folder, manifest), DatasetEvidence({kind: [] for kind in KINDS})
     for path in _entries(folder.root):
         kind, place = _kind(folder, path)
         if kind is not None and wanted.has(path, place.get("model")):
@@ -84,7 +84,7 @@ def look_through(folder: OutputFolder, manifest: dict[str, Any]) -> Findings:
     return found
 
 
-def remove(folder: OutputFolder, found: Findings) -> None:
+def remove(folder: OutputFolder, found: DatasetEvidence) -> None:
     """Delete the removable files, and the folders that are empty then. Raises StorageError."""
     for path in (path for paths in found.removable.values() for path in paths):
         try:

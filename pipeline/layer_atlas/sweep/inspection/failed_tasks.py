@@ -19,7 +19,7 @@ SHORT_KEY = 8
 
 
 @dataclass(frozen=True)
-class Case:
+class FailedTask:
     """A task that failed."""
 
     earlier: tuple[Failure, ...]
@@ -44,7 +44,7 @@ class Case:
         return self.state in ("in quarantine", "to be tried again")
 
 
-def read_cases(folder: OutputFolder, manifest: dict[str, Any]) -> list[Case]:
+def read_failed_tasks(folder: OutputFolder, manifest: dict[str, Any]) -> list[FailedTask]:
     """Every task of which there are records of failures, the latest last. Raises UserError."""
     earlier, attempts = (_by_task(read_failures(folder, put_back)) for put_back in (True, False))
     last = {task: failures[-1] for task, failures in (earlier | attempts).items()}
@@ -60,7 +60,7 @@ def read_cases(folder: OutputFolder, manifest: dict[str, Any]) -> list[Case]:
         return "in quarantine" if task in given_up else "to be tried again"
 
     return [
-        Case(tuple(earlier.get(task, ())), tuple(attempts.get(task, ())), state(task))
+        FailedTask(tuple(earlier.get(task, ())), tuple(attempts.get(task, ())), state(task))
         for task in sorted(last, key=lambda task: last[task].when)
     ]
 
@@ -85,7 +85,7 @@ def _missing(folder: OutputFolder, manifest: dict[str, Any]) -> set[str]:
     return {task.key for stage in stages(sweep) for task in stage.missing()}
 
 
-def select(cases: Sequence[Case], words: Sequence[str]) -> list[Case]:
+def select(cases: Sequence[FailedTask], words: Sequence[str]) -> list[FailedTask]:
     """The cases that words name: beginnings of keys, or names of layers; all if there are none.
 
     Raises:
@@ -98,18 +98,18 @@ def select(cases: Sequence[Case], words: Sequence[str]) -> list[Case]:
     return [case for case in cases if not words or any(_is_named(case, word) for word in words)]
 
 
-def _is_named(case: Case, word: str) -> bool:
+def _is_named(case: FailedTask, word: str) -> bool:
     return bool(word) and (case.last.task.startswith(word) or word in case.last.layers)
 
 
-def retry(folder: OutputFolder, manifest: dict[str, Any], words: Sequence[str]) -> list[Case]:
+def retry(folder: OutputFolder, manifest: dict[str, Any], words: Sequence[str]) -> list[FailedTask]:
     """Put back what is in quarantine, or what of it words name; under the lock only.
 
     Returns: what was put back.
     Raises:
         UserError: a word names no task that failed.
     """
-    cases = select(read_cases(folder, manifest), words)
+    cases = select(read_failed_tasks(folder, manifest), words)
     chosen = [case for case in cases if case.state == "in quarantine"]
     put_back(folder, {case.last.task for case in chosen})
     return chosen

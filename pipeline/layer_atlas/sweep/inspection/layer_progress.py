@@ -8,7 +8,7 @@ from layer_atlas.plan.plan import flops_per_job
 
 
 @dataclass(frozen=True)
-class Standing:
+class LayerProgress:
     """How many jobs of a layer are in which state; each is in one."""
 
     model: str
@@ -32,14 +32,14 @@ class Standing:
         return (self.running + self.missing) * self.flops_per_job
 
 
-def standing_of(view: LayerView, at_work: Container[str]) -> Standing:
+def layer_progress_of(view: LayerView, at_work: Container[str]) -> LayerProgress:
     """How far a layer is.
 
     Args:
         view: of the layer.
         at_work: keys of the tasks that workers have in hand.
     """
-    total = len(view.layer.channels) * len(view.plan.seeds)
+    total = len(view.layer.targets) * len(view.plan.seeds)
     left = running = failed = 0
     for _, shard in view.left():
         left += shard.units
@@ -47,7 +47,7 @@ def standing_of(view: LayerView, at_work: Container[str]) -> Standing:
             running += shard.units
         elif shard.key in view.given_up:
             failed += shard.units
-    return Standing(
+    return LayerProgress(
         model=view.model.label,
         layer=view.layer.info.name,
         total=total,

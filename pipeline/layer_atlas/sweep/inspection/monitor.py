@@ -11,7 +11,7 @@ from typing import Any
 
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.lock import Holder, owner
-from layer_atlas.sweep.scheduling.workers import lasting, read_pulse
+from layer_atlas.sweep.scheduling.workers import detached, read_heartbeat
 from layer_atlas.sweep.tasks.heartbeat import UNITS
 
 LOOK_SECONDS = 1.0
@@ -21,49 +21,49 @@ Pulses = dict[str, dict[str, Any] | None]
 
 
 @dataclass(frozen=True)
-class Sighting:
+class WorkerStatus:
     """A worker as it looks from outside."""
 
     tag: str
     engine: str
     """Whose queue it may be waiting in; empty: nobody's."""
-    pulse: dict[str, Any] | None
+    heartbeat: dict[str, Any] | None
     """What it last said; `None`: it has not begun."""
     moves: bool
     """Whether it said something else while it was looked at."""
 
     def fact(self, name: str) -> float:
         """A number of its pulse."""
-        return float((self.pulse or {}).get(name) or 0.0)
+        return float((self.heartbeat or {}).get(name) or 0.0)
 
     @property
     def unit(self) -> str:
         """What its work is counted in."""
-        return UNITS.get(str((self.pulse or {}).get("kind")), "tasks")
+        return UNITS.get(str((self.heartbeat or {}).get("kind")), "tasks")
 
     @property
     def has_begun(self) -> bool:
         """Whether it got as far as its first task."""
-        return self.fact("beat") > 0
+        return self.fact("tick") > 0
 
     @property
-    def beat_seconds(self) -> float:
+    def heartbeat_age(self) -> float:
         """How long it takes from one sign of life to the next, on average."""
-        return self.fact("seconds") / max(1.0, self.fact("beat"))
+        return self.fact("seconds") / max(1.0, self.fact("tick"))
 
     @property
     def tasks(self) -> list[str]:
         """Keys of what it has in hand."""
-        pulse = self.pulse or {}
-        return [*(pulse.get("tasks") or []), *(pulse.get("unwritten") or [])]
+        heartbeat = self.heartbeat or {}
+        return [*(heartbeat.get("tasks") or []), *(heartbeat.get("unwritten") or [])]
 
 
 @dataclass(frozen=True)
-class Scene:
+class LiveStatus:
     """Who is at work in an output folder."""
 
     driver: Holder | None
-    workers: tuple[Sighting, ...]
+    workers: tuple[WorkerStatus, ...]
 
     @property
     def tasks(self) -> set[str]:
@@ -76,9 +76,9 @@ class Scene:
         As much as they did since each began its first task; those that have nothing to show yet
         are taken to be as fast as the others.
         """
-        crew = [w for w in self.workers if w.pulse is not None and w.unit == unit]
-        rates = [w.fact(fact) / w.fact("seconds") for w in crew if w.fact(fact) > 0]
-        return len(crew) * sum(rates) / len(rates) if rates else 0.0
+        workers = [w for w in self.workers if w.heartbeat is not None and w.unit == unit]
+        rates = [w.fact(fact) / w.fact("seconds") for w in workers if w.fact(fact) > 0]
+        return len(workers) * sum(rates) / len(rates) if rates else 0.0
 
     @property
     def units(self) -> list[str]:
@@ -86,24 +86,24 @@ class Scene:
         return [unit for unit in UNITS.values() if any(w.unit == unit for w in self.workers)]
 
 
-def look_at(folder: OutputFolder) -> Scene:
+def live_status(folder: OutputFolder) -> LiveStatus:
     """Who is at work in a folder; takes up to a second, and writes nothing."""
     driver = owner(folder)
-    engines = {submission.handle.tag: submission.engine for submission in lasting(folder)}
+    engines = {submission.handle.tag: submission.engine for submission in detached(folder)}
     # Without a driver, workers are at work only if they go on by themselves.
     requests = (path.stem for path in folder.logs.glob("worker-*.json"))
     tags = sorted(requests) if driver is not None else list(engines)
     first, then = _look_twice(folder, tags)
-    workers = [Sighting(t, engines.get(t, ""), then[t], first[t] != then[t]) for t in tags]
-    gone = [w for w in workers if w.pulse is None and first[w.tag] is not None]
-    return Scene(driver, tuple(worker for worker in workers if worker not in gone))
+    workers = [WorkerStatus(t, engines.get(t, ""), then[t], first[t] != then[t]) for t in tags]
+    gone = [w for w in workers if w.heartbeat is None and first[w.tag] is not None]
+    return LiveStatus(driver, tuple(worker for worker in workers if worker not in gone))
 
 
 def _look_twice(folder: OutputFolder, tags: Sequence[str]) -> tuple[Pulses, Pulses]:
     """The pulses of workers, and later again: once all have moved, or after a while."""
-    first = then = {tag: read_pulse(folder, tag) for tag in tags}
+    first = then = {tag: read_heartbeat(folder, tag) for tag in tags}
     end = time.monotonic() + LOOK_SECONDS
     while time.monotonic() < end and any(first[t] and first[t] == then[t] for t in tags):
         time.sleep(LOOK_SECONDS / 10)
-        then = {tag: read_pulse(folder, tag) for tag in tags}
+        then = {tag: read_heartbeat(folder, tag) for tag in tags}
     return first, then

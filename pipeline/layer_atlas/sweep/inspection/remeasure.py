@@ -20,7 +20,7 @@ from layer_atlas.models.load import Network, load_network
 from layer_atlas.models.resample import resized
 from layer_atlas.plan.jobs import STATUS, LayerInfo
 from layer_atlas.plan.plan import ModelPlan
-from layer_atlas.visualization.objectives import Surroundings, make_objective
+from layer_atlas.visualization.objectives import ObjectiveContext, make_objective
 
 TOLERANCE = 1e-3
 """Largest difference between a stored activation and one measured again, relative to the larger one
@@ -31,7 +31,7 @@ _MOST, _FEWEST, _TOTAL = 64, 8, 1024
 
 
 @dataclass(frozen=True)
-class Remeasured:
+class Remeasurement:
     """What measuring again found."""
 
     count: int
@@ -41,7 +41,7 @@ class Remeasured:
     problems: list[str]
 
 
-def remeasure(config: Config, views: Sequence[LayerView]) -> Remeasured:
+def remeasure(config: Config, views: Sequence[LayerView]) -> Remeasurement:
     """Measure a sample of every layer's images again.
 
     Args:
@@ -66,7 +66,7 @@ def remeasure(config: Config, views: Sequence[LayerView]) -> Remeasured:
                     f"{view.group}: a plain hook measures {measured:.6g} where {stored:.6g} is "
                     f"stored ({100 * off:.3g} % off)"
                 )
-    return Remeasured(count, worst, problems)
+    return Remeasurement(count, worst, problems)
 
 
 def _changed(plan: ModelPlan, networks: Mapping[str, Network]) -> str | None:
@@ -131,7 +131,7 @@ class _Look:
         model, layer = view.model, view.layer
         read = [(model.label, layer.info), *((tap.model, tap.info) for tap in layer.others)]
         self.hooks = [_Hook(networks[label], info, model, label) for label, info in read]
-        surroundings = Surroundings(
+        surroundings = ObjectiveContext(
             layers=tuple(info for _, info in read),
             activations=self._activations,
             find=view.folder.input,

@@ -8,7 +8,7 @@ from layer_atlas.atlas.gather import layer_views
 from layer_atlas.config.config import Config
 from layer_atlas.config.records import build, canonical_json
 from layer_atlas.errors import EXIT_FAILED_JOBS, EXIT_OK, UserError
-from layer_atlas.plan.labels import count_images, inert
+from layer_atlas.plan.labels import count_images, sanitize
 from layer_atlas.plan.plan import Plan
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import plan_of, read_manifest
@@ -53,7 +53,7 @@ def verify(config: Config, folder: OutputFolder) -> int:
     for sentence in mixture_in_store(plan, views):
         print(sentence)
     for problem in problems:
-        print(f"  {inert(problem)}")
+        print(f"  {sanitize(problem)}")
     return EXIT_FAILED_JOBS if problems else EXIT_OK
 
 
@@ -72,5 +72,5 @@ def code_of(config: Config, plan: Plan | None = None) -> set[str]:
 def _not_measured(foreign: Sequence[str]) -> str:
     return (
         f"activations are not measured again: that runs code which only the manifest names "
-        f"({', '.join(map(inert, foreign))}). If you know it, give the overrides of the run."
+        f"({', '.join(map(sanitize, foreign))}). If you know it, give the overrides of the run."
     )

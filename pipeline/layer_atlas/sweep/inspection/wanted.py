@@ -7,7 +7,7 @@ from typing import Any
 
 from layer_atlas.atlas.gather import LayerView, layer_views
 from layer_atlas.datasets.listing import Listing
-from layer_atlas.datasets.tasks import blocks_of, examples_of, studies_of
+from layer_atlas.datasets.tasks import all_statistics, blocks_of, examples_of
 from layer_atlas.plan.plan import Plan
 from layer_atlas.presentation.site.files import folder_of
 from layer_atlas.store.checksummed_file import CorruptFile
@@ -24,10 +24,10 @@ class Wanted:
     def __init__(self, folder: OutputFolder, manifest: dict[str, Any]) -> None:
         plan = plan_of(manifest)
         views = list(layer_views(folder, plan))
-        self.left_out = {safe_name(model.model) for model in plan.left_out}
+        self.skipped_models = {safe_name(model.model) for model in plan.skipped_models}
         """Their files are not for anybody to judge."""
         self.layers = {folder.layer(v.model.label, v.layer.info.name): v for v in views}
-        self.paths = {folder.atlas, folder.brief, folder.manifest, folder.lock}
+        self.paths = {folder.atlas, folder.summary, folder.manifest, folder.lock}
         for view in views:
             self.paths.update(*(located for _, _, located in view.located()))
             self.paths.update(_pictures(view))
@@ -40,7 +40,7 @@ class Wanted:
 
     def has(self, path: Path, model: str | None) -> bool:
         """Whether a file is needed, which is of a model or of none."""
-        if path in self.paths or model in self.left_out:
+        if path in self.paths or model in self.skipped_models:
             return True
         view = self.layers.get(path.parent)
         return view is not None and self._stands_in(view, path)
@@ -55,7 +55,7 @@ class Wanted:
         except (CorruptFile, OSError):
             return False
         left = (shard for _, shard in view.left() if shard.series.key == header.series)
-        if any(not set(shard.channels).isdisjoint(header.channels) for shard in left):
+        if any(not set(shard.targets).isdisjoint(header.channels) for shard in left):
             return True
         return not all(
             self._is_sound(view, file)
@@ -83,21 +83,21 @@ def _site(folder: OutputFolder) -> Iterator[Path]:
 def _pictures(view: LayerView) -> Iterable[Path]:
     names = view.model.label, view.layer.info.name
     folder = view.folder
-    return (folder.montage(*names), *folder.sheets(*names), *folder.films(*names))
+    return (folder.montage(*names), *folder.sheets(*names), *folder.animations(*names))
 
 
 def _about_photographs(folder: OutputFolder, plan: Plan) -> Iterator[Path]:
-    if plan.study is None:
+    if plan.dataset_plan is None:
         return
-    listing = folder.listing(plan.study.listing)
+    listing = folder.listing(plan.dataset_plan.listing)
     yield listing
     for model in plan.models:
-        studies = studies_of(model, plan.study)
-        for block in blocks_of(studies, Listing(listing)):
+        statistics_tasks = all_statistics(model, plan.dataset_plan)
+        for block in blocks_of(statistics_tasks, Listing(listing)):
             yield from map(folder.product, block.products)
-        for study in studies:
-            yield from map(folder.product, (study.product, study.field))
-    for task in examples_of(plan, plan.study):
+        for dataset_stats in statistics_tasks:
+            yield from map(folder.product, (dataset_stats.product, dataset_stats.field))
+    for task in examples_of(plan, plan.dataset_plan):
         yield from map(folder.product, task.products)
 
 

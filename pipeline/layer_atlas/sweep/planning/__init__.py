@@ -3,7 +3,7 @@
 Everything that can be wrong with a sweep is found here, before anything is computed.
 """
 
-from layer_atlas.sweep.planning.inspection import Survey, survey
+from layer_atlas.sweep.planning.inspection import InspectedModel, inspect_models
 from layer_atlas.sweep.planning.planner import make_plan
 
-__all__ = ["Survey", "make_plan", "survey"]
+__all__ = ["InspectedModel", "inspect_models", "make_plan"]

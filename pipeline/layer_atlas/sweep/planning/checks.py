@@ -6,19 +6,19 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from layer_atlas.errors import UserError
-from layer_atlas.models.device_model import DeviceNetwork
+from layer_atlas.models.device_model import DeviceModel
 from layer_atlas.models.fingerprints import fingerprint, is_same
 from layer_atlas.models.forwards import NoPathAgrees, Path
 from layer_atlas.models.layers import OUTPUT
 from layer_atlas.models.load import Network, check_weights
 from layer_atlas.models.self_check import check_gradient, check_independence, takes_no_batches
 from layer_atlas.plan.jobs import LayerInfo
-from layer_atlas.sweep.planning.inspection import Survey
+from layer_atlas.sweep.planning.inspection import InspectedModel
 from layer_atlas.sweep.planning.refusals import too_small
 
 
 @dataclass(frozen=True)
-class Known:
+class EarlierChecks:
     """What earlier checks of the same network found, at the same image size."""
 
     layers: Mapping[str, LayerInfo] = field(default_factory=dict)
@@ -27,7 +27,7 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedLayers:
     """Layers that are fit to be optimised."""
 
     layers: list[LayerInfo]
@@ -39,8 +39,12 @@ class Checked:
 
 
 def check_layers(
-    found: Survey, wanted: Sequence[LayerInfo], precision: str, may_fall_back: bool, known: Known
-) -> Checked:
+    found: InspectedModel,
+    wanted: Sequence[LayerInfo],
+    precision: str,
+    may_fall_back: bool,
+    known: EarlierChecks,
+) -> CheckedLayers:
     """Check some layers of a network.
 
     Args:
@@ -58,12 +62,12 @@ def check_layers(
         if 0 in info.shape:
             reason = f"layer {info.name!r} has no positions left"
             raise UserError(too_small(network, found.image_size, reason))
-    device = DeviceNetwork(network, precision, found.image_size, torch.device("cpu"))
+    device = DeviceModel(network, precision, found.image_size, torch.device("cpu"))
     layers = _with_fingerprints(network, device, wanted)
     _compare(network, layers, known)
     paths = [known.layers[x.name].path if x.name in known.layers else "" for x in layers]
     if all(paths):
-        return Checked(_with_paths(layers, paths), precision, known.note)
+        return CheckedLayers(_with_paths(layers, paths), precision, known.note)
     seen = network.seen_size(found.image_size)
     output = next((layer for layer in found.layers if layer.name == OUTPUT), None)
     note = check_independence(network, device.plain, layers, output, seen)
@@ -79,10 +83,10 @@ def check_layers(
         fell_back = f"{network.label} is optimised in fp32: {precision} does not do ({error})"
         note = "; ".join(filter(None, [fell_back, note]))
         precision, paths = "fp32", _exact_names(network, device, layers)
-    return Checked(_with_paths(layers, paths), precision, note)
+    return CheckedLayers(_with_paths(layers, paths), precision, note)
 
 
-def _exact_names(network: Network, device: DeviceNetwork, layers: Sequence[LayerInfo]) -> list[str]:
+def _exact_names(network: Network, device: DeviceModel, layers: Sequence[LayerInfo]) -> list[str]:
     try:
         return _names(device.exact_path, layers)
     except NoPathAgrees as error:
@@ -97,7 +101,7 @@ def _no_path(network: Network, precision: str, error: NoPathAgrees) -> UserError
 
 
 def _with_fingerprints(
-    network: Network, device: DeviceNetwork, wanted: Sequence[LayerInfo]
+    network: Network, device: DeviceModel, wanted: Sequence[LayerInfo]
 ) -> list[LayerInfo]:
     try:
         activations = device.expected(wanted)
@@ -126,7 +130,7 @@ def _with_paths(layers: Sequence[LayerInfo], paths: Sequence[str]) -> list[Layer
     return [replace(layer, path=path) for layer, path in zip(layers, paths, strict=True)]
 
 
-def _compare(network: Network, layers: Sequence[LayerInfo], known: Known) -> None:
+def _compare(network: Network, layers: Sequence[LayerInfo], known: EarlierChecks) -> None:
     """Make sure that the network computes what it did; raises UserError."""
     for layer in layers:
         earlier = known.layers.get(layer.name)

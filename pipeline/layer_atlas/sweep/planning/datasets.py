@@ -3,25 +3,25 @@
 from layer_atlas.config.config import Config
 from layer_atlas.config.datasets import FolderDataset
 from layer_atlas.datasets.listing import look_through
-from layer_atlas.datasets.sources import Photographs, open_dataset
+from layer_atlas.datasets.sources import DatasetImages, open_dataset
 from layer_atlas.datasets.views import read_view
 from layer_atlas.errors import UserError
-from layer_atlas.plan.plan import StudyPlan
+from layer_atlas.plan.plan import DatasetPlan
 from layer_atlas.sweep.planning.inspection import SMALLEST_IMAGE
 from layer_atlas.visualization.saliency import check_available
 
 
-def plan_study(config: Config) -> StudyPlan | None:
+def plan_dataset(config: Config) -> DatasetPlan | None:
     """Look through the photographs, if there are any; raises UserError."""
     check_available(config.saliency)
     settings = config.dataset
     if settings is None:
         return None
-    photographs = open_dataset(settings)
+    dataset_images = open_dataset(settings)
     source = settings.path if isinstance(settings, FolderDataset) else settings.dataset
-    _check_readable(photographs, source)
-    listing, count = look_through(photographs.entries())
-    return StudyPlan(
+    _check_readable(dataset_images, source)
+    listing, count = look_through(dataset_images.entries())
+    return DatasetPlan(
         source=f"{settings.name} {source}",
         listing=listing,
         count=count,
@@ -33,11 +33,11 @@ def plan_study(config: Config) -> StudyPlan | None:
     )
 
 
-def _check_readable(photographs: Photographs, source: str) -> None:
+def _check_readable(dataset_images: DatasetImages, source: str) -> None:
     """Make sure that one photograph can be read, mostly the first; raises UserError."""
     first = None
-    for index, entry in enumerate(photographs.entries()):
-        reason = read_view(photographs, index, entry, SMALLEST_IMAGE).reason
+    for index, entry in enumerate(dataset_images.entries()):
+        reason = read_view(dataset_images, index, entry, SMALLEST_IMAGE).reason
         if reason is None:
             return
         first = first or f"of {entry.path!r}, {reason}"

@@ -14,7 +14,7 @@ from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.layers import OUTPUT, match_layers
 from layer_atlas.models.load import Network, load_network
 from layer_atlas.plan.jobs import LayerInfo
-from layer_atlas.plan.plan import LARGEST_PICTURE, LeftOut
+from layer_atlas.plan.plan import LARGEST_PICTURE, SkippedModel
 from layer_atlas.sweep.planning.refusals import takes, why_it_does_not_run
 from layer_atlas.sweep.planning.skipped import check_some_are_left, unless_unusable
 from layer_atlas.visualization.optimization.octaves import octave_sizes
@@ -23,7 +23,7 @@ SMALLEST_IMAGE = 4
 
 
 @dataclass(frozen=True)
-class Survey:
+class InspectedModel:
     """A loaded network and what one forward pass told about it."""
 
     network: Network
@@ -42,14 +42,14 @@ class Survey:
         return match_layers(patterns, self.layers, self.network.module, self.network.label)
 
 
-def survey(config: Config) -> list[Survey | LeftOut]:
+def inspect_models(config: Config) -> list[InspectedModel | SkippedModel]:
     """Load and describe every model of the sweep; raises UserError."""
-    found = [unless_unusable(m, partial(_survey_model, m, config)) for m in config.models]
+    found = [unless_unusable(m, partial(_inspect_model, m, config)) for m in config.models]
     check_some_are_left(found, config)
     return found
 
 
-def _survey_model(model: ModelConfig, config: Config) -> Survey:
+def _inspect_model(model: ModelConfig, config: Config) -> InspectedModel:
     network = load_network(model)
     size = _image_size(config, network)
     if min(size) < SMALLEST_IMAGE:
@@ -64,20 +64,20 @@ def _survey_model(model: ModelConfig, config: Config) -> Survey:
             "smaller image_size."
         )
     sizes = octave_sizes(config.octaves, size) if config.octaves else [size]
-    network, layers = _described(network, sizes, config.class_token)
+    network, layers = _described(network, sizes, config.keep_prefix_tokens)
     _check_categories(network, model, layers)
-    return Survey(network, size, layers)
+    return InspectedModel(network, size, layers)
 
 
 def _described(
-    network: Network, sizes: Sequence[tuple[int, int]], class_token: bool
+    network: Network, sizes: Sequence[tuple[int, int]], keep_prefix_tokens: bool
 ) -> tuple[Network, list[LayerInfo]]:
     """The layers, and the network, which may take no size but its own.
 
     Args:
         network: as loaded.
         sizes: height and width of the images on the way; the last are those of the result.
-        class_token: whether tokens that are no positions belong to activations.
+        keep_prefix_tokens: whether tokens that are no positions belong to activations.
     Raises:
         UserError: it does not take one of the sizes.
     """
@@ -85,12 +85,12 @@ def _described(
     size, layers = sizes[-1], list[LayerInfo]()
     try:
         for size in sizes:
-            layers = describe_layers(network.module, network.example(size), class_token)
+            layers = describe_layers(network.module, network.example(size), keep_prefix_tokens)
     except Exception as error:
         # Networks that merely cannot take small images take larger ones.
         if takes(network, own) and not takes(network, (2 * own[0], 2 * own[1])):
             fixed = replace(network, fixed_size=network.input_size)
-            return fixed, describe_layers(network.module, network.example(own), class_token)
+            return fixed, describe_layers(network.module, network.example(own), keep_prefix_tokens)
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         if size != sizes[-1]:
             reason += "; octaves.count and octaves.scale give images of this size"

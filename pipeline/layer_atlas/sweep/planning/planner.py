@@ -11,12 +11,12 @@ from layer_atlas.config.recipe import DatasetInit, Recipe
 from layer_atlas.config.records import digest, plain
 from layer_atlas.models.load import Network
 from layer_atlas.plan.jobs import LayerInfo
-from layer_atlas.plan.plan import LayerPlan, LeftOut, ModelPlan, Plan, jobs_at_once
-from layer_atlas.sweep.planning.checks import Checked, Known, check_layers
-from layer_atlas.sweep.planning.datasets import plan_study
-from layer_atlas.sweep.planning.inspection import Survey
+from layer_atlas.plan.plan import LayerPlan, ModelPlan, Plan, SkippedModel, jobs_at_once
+from layer_atlas.sweep.planning.checks import CheckedLayers, EarlierChecks, check_layers
+from layer_atlas.sweep.planning.datasets import plan_dataset
+from layer_atlas.sweep.planning.inspection import InspectedModel
 from layer_atlas.sweep.planning.recipe import make_recipe
-from layer_atlas.sweep.planning.resolve_targets import aim, terms_of
+from layer_atlas.sweep.planning.resolve_targets import resolve_targets, terms_of
 from layer_atlas.sweep.planning.skipped import check_some_are_left, unless_unusable
 from layer_atlas.sweep.scheduling.devices import resolve_precision
 from layer_atlas.visualization.objectives.custom import with_source
@@ -24,7 +24,7 @@ from layer_atlas.visualization.objectives.custom import with_source
 
 def make_plan(
     config: Config,
-    surveys: Sequence[Survey | LeftOut],
+    inspected: Sequence[InspectedModel | SkippedModel],
     devices: list[str],
     earlier: Plan | None = None,
 ) -> Plan:
@@ -32,43 +32,43 @@ def make_plan(
 
     Args:
         config: what is wanted.
-        surveys: the networks, in the order of the config's models.
+        inspected: the networks, in the order of the config's models.
         devices: where workers will run.
         earlier: the plan of an earlier run; what its networks compute is compared with now.
     Raises:
         UserError: a mistake in the config, or a layer that cannot be optimised.
     """
     precision = resolve_precision(config.precision, devices)
-    study = plan_study(config)
-    if study is not None and isinstance(config.init, DatasetInit):
-        config = replace(config, init=replace(config.init, dataset=study.listing))
+    dataset_stats = plan_dataset(config)
+    if dataset_stats is not None and isinstance(config.init, DatasetInit):
+        config = replace(config, init=replace(config.init, dataset=dataset_stats.listing))
     inputs = Inputs()
-    planned: list[ModelPlan | LeftOut]
+    planned: list[ModelPlan | SkippedModel]
     if isinstance(config.objective, JointObjective):
-        networks = [found for found in surveys if isinstance(found, Survey)]
+        networks = [found for found in inspected if isinstance(found, InspectedModel)]
         planned = [_plan_joint(config, config.objective, networks, precision, inputs, earlier)]
     else:
-        pairs = zip(config.models, surveys, strict=True)
+        pairs = zip(config.models, inspected, strict=True)
         planned = [_plan_model(config, m, found, precision, inputs, earlier) for m, found in pairs]
         check_some_are_left(planned, config)
     models = tuple(model for model in planned if isinstance(model, ModelPlan))
-    left_out = tuple(model for model in planned if isinstance(model, LeftOut))
+    skipped_models = tuple(model for model in planned if isinstance(model, SkippedModel))
     sources = {reference: str(path) for reference, path in inputs.sources.items()}
     fitting = min(jobs_at_once(model.recipe, model.colours) for model in models)
     shard_size = min(config.shard_size, fitting)
     asked = config.channels
-    return Plan(models, config.seeds, shard_size, study, sources, left_out, asked)
+    return Plan(models, config.seeds, shard_size, dataset_stats, sources, skipped_models, asked)
 
 
 def _plan_model(
     config: Config,
     model: ModelConfig,
-    found: Survey | LeftOut,
+    found: InspectedModel | SkippedModel,
     precision: str,
     inputs: Inputs,
     earlier: Plan | None,
-) -> ModelPlan | LeftOut:
-    if isinstance(found, LeftOut):
+) -> ModelPlan | SkippedModel:
+    if isinstance(found, SkippedModel):
         return found
     plan = partial(_plan_network, config, model, found, precision, inputs, earlier)
     return unless_unusable(model, plan)
@@ -77,7 +77,7 @@ def _plan_model(
 def _plan_network(
     config: Config,
     model: ModelConfig,
-    found: Survey,
+    found: InspectedModel,
     precision: str,
     inputs: Inputs,
     earlier: Plan | None,
@@ -87,36 +87,38 @@ def _plan_network(
     objective = with_source(config.objective)
     checked = _checked(config, found, wanted, precision, earlier)
     recipe = make_recipe(config, objective, [found], checked.precision, inputs)
-    layers = tuple(aim(config, recipe, inputs.find, [(network, info)]) for info in checked.layers)
+    layers = tuple(
+        resolve_targets(config, recipe, inputs.find, [(network, info)]) for info in checked.layers
+    )
     return _model_plan(network, recipe, layers, checked.note)
 
 
 def _plan_joint(
     config: Config,
     objective: JointObjective,
-    surveys: list[Survey],
+    inspected: list[InspectedModel],
     precision: str,
     inputs: Inputs,
     earlier: Plan | None,
 ) -> ModelPlan:
     """One layer that stands for all terms: that of the first."""
-    found = terms_of(objective, [(survey.network, survey.layers) for survey in surveys])
+    found = terms_of(objective, [(one.network, one.layers) for one in inspected])
     notes, read = [], {}
-    for survey in surveys:
-        own = [layer for network, layer in found if network is survey.network]
-        checked = _checked(config, survey, own, precision, earlier)
+    for one in inspected:
+        own = [layer for network, layer in found if network is one.network]
+        checked = _checked(config, one, own, precision, earlier)
         precision = checked.precision
         notes.append(checked.note)
-        read[survey.network.label] = {layer.name: layer for layer in checked.layers}
+        read[one.network.label] = {layer.name: layer for layer in checked.layers}
     found = [(network, read[network.label][layer.name]) for network, layer in found]
     pairs = zip(objective.terms, found, strict=True)
     terms = tuple(
         replace(term, model="", network=digest(plain(network.identity)), layer=layer.name)
         for term, (network, layer) in pairs
     )
-    recipe = make_recipe(config, replace(objective, terms=terms), surveys, precision, inputs)
+    recipe = make_recipe(config, replace(objective, terms=terms), inspected, precision, inputs)
     first = found[0][0]
-    layer = aim(config, recipe, inputs.find, found)
+    layer = resolve_targets(config, recipe, inputs.find, found)
     return _model_plan(first, recipe, (layer,), "; ".join(filter(None, notes)))
 
 
@@ -136,16 +138,16 @@ def _model_plan(
 
 def _checked(
     config: Config,
-    found: Survey,
+    found: InspectedModel,
     wanted: Sequence[LayerInfo],
     precision: str,
     earlier: Plan | None,
-) -> Checked:
-    known = Known() if earlier is None else _known(earlier, found, precision)
+) -> CheckedLayers:
+    known = EarlierChecks() if earlier is None else _known(earlier, found, precision)
     return check_layers(found, wanted, precision, config.precision == "auto", known)
 
 
-def _known(earlier: Plan, found: Survey, precision: str) -> Known:
+def _known(earlier: Plan, found: InspectedModel, precision: str) -> EarlierChecks:
     """What an earlier plan knows of the same network, for images of the same size.
 
     In another precision paths are chosen anew.
@@ -160,4 +162,4 @@ def _known(earlier: Plan, found: Survey, precision: str) -> Known:
             same = model.recipe.precision == precision
             layers |= {info.name: info if same else replace(info, path="") for info in own}
             notes.add(model.note)
-    return Known(layers, "; ".join(sorted(filter(None, notes))))
+    return EarlierChecks(layers, "; ".join(sorted(filter(None, notes))))

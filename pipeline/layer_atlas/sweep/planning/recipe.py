@@ -7,7 +7,7 @@ from layer_atlas.config.inputs import Inputs
 from layer_atlas.config.objectives import Objective
 from layer_atlas.config.recipe import Recipe
 from layer_atlas.errors import UserError
-from layer_atlas.sweep.planning.inspection import Survey
+from layer_atlas.sweep.planning.inspection import InspectedModel
 from layer_atlas.visualization.parameterizations.check import check_parameterization
 from layer_atlas.visualization.parameterizations.generator import (
     with_source as with_generator_source,
@@ -17,7 +17,7 @@ from layer_atlas.visualization.parameterizations.generator import (
 def make_recipe(
     config: Config,
     objective: Objective,
-    networks: Sequence[Survey],
+    networks: Sequence[InspectedModel],
     precision: str,
     inputs: Inputs,
 ) -> Recipe:
@@ -39,7 +39,7 @@ def make_recipe(
             mask=config.mask,
             octaves=config.octaves,
             snapshots=config.snapshots,
-            class_token=config.class_token,
+            keep_prefix_tokens=config.keep_prefix_tokens,
         )
     except ValueError as error:
         raise UserError(str(error)) from error

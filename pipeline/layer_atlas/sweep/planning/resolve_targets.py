@@ -17,14 +17,14 @@ from layer_atlas.errors import UserError
 from layer_atlas.models.layers import match_layers
 from layer_atlas.models.load import Network
 from layer_atlas.plan.jobs import LayerInfo
-from layer_atlas.plan.plan import MOST_TARGETS, LayerPlan, Tap
-from layer_atlas.plan.targets import Targets, select_targets, spaced
-from layer_atlas.visualization.objectives import Surroundings, make_objective
+from layer_atlas.plan.plan import MOST_TARGETS, LayerPlan, LayerRef
+from layer_atlas.plan.targets import TargetSpace, select_targets, spaced
+from layer_atlas.visualization.objectives import ObjectiveContext, make_objective
 from layer_atlas.visualization.objectives.base import not_yet
 from layer_atlas.visualization.objectives.directions import RANDOM_DIRECTIONS
 
 
-def aim(
+def resolve_targets(
     config: Config,
     recipe: Recipe,
     find: Find,
@@ -42,7 +42,7 @@ def aim(
     """
     (network, info), *others = layers
     where = " and ".join(f"{of.label}/{layer.name}" for of, layer in layers)
-    surroundings = Surroundings(
+    surroundings = ObjectiveContext(
         layers=tuple(layer for _, layer in layers),
         activations=not_yet,
         find=find,
@@ -51,7 +51,7 @@ def aim(
         device=torch.device("cpu"),
     )
     objective = make_objective(recipe.objective, surroundings)
-    targets = Targets(objective.sizes, _names(recipe, network, objective.sizes))
+    targets = TargetSpace(objective.sizes, _names(recipe, network, objective.sizes))
     _refuse_all_random(recipe, config)
     chosen = select_targets(config.channels, targets, where)
     if len(chosen) > MOST_TARGETS:
@@ -62,8 +62,8 @@ def aim(
     return LayerPlan(
         info,
         spaced(chosen),
-        None if targets == Targets((info.n_channels,)) else targets,
-        tuple(Tap(of.label, of.identity, layer, of.origin) for of, layer in others),
+        None if targets == TargetSpace((info.n_channels,)) else targets,
+        tuple(LayerRef(of.label, of.identity, layer, of.origin) for of, layer in others),
     )
 
 

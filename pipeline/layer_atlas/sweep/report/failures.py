@@ -9,7 +9,7 @@ from layer_atlas.plan.labels import counted
 from layer_atlas.store.failures import Failure, cause
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import read_manifest
-from layer_atlas.sweep.inspection.failed_tasks import Case, read_cases, select
+from layer_atlas.sweep.inspection.failed_tasks import FailedTask, read_failed_tasks, select
 from layer_atlas.sweep.report.tables import terminal_width
 
 
@@ -19,14 +19,14 @@ def failures_report(folder: OutputFolder, words: Sequence[str]) -> str:
     Raises:
         UserError: there is no sweep, or a word names no task that failed.
     """
-    cases = read_cases(folder, read_manifest(folder))
+    cases = read_failed_tasks(folder, read_manifest(folder))
     if words:
         stories = ("\n".join(_story(folder, case)) for case in select(cases, words))
         return "\n\n\n".join(stories)
     return "\n".join(_list(folder, cases))
 
 
-def put_back_report(folder: OutputFolder, cases: Sequence[Case]) -> str:
+def put_back_report(folder: OutputFolder, cases: Sequence[FailedTask]) -> str:
     """What was put back."""
     if not cases:
         return f"{folder.root}: nothing to put back"
@@ -35,7 +35,7 @@ def put_back_report(folder: OutputFolder, cases: Sequence[Case]) -> str:
     return "\n".join([*lines, told])
 
 
-def _list(folder: OutputFolder, cases: Sequence[Case]) -> Iterator[str]:
+def _list(folder: OutputFolder, cases: Sequence[FailedTask]) -> Iterator[str]:
     if not cases:
         yield f"{folder.root}: nothing failed"
         return
@@ -49,7 +49,7 @@ def _list(folder: OutputFolder, cases: Sequence[Case]) -> Iterator[str]:
     yield from remedies(folder, cases)
 
 
-def in_short(case: Case) -> Iterator[str]:
+def in_short(case: FailedTask) -> Iterator[str]:
     """A task that failed, in three lines."""
     attempts = counted(len(case.earlier) + len(case.attempts), "attempt")
     yield f"{case.key}  {case.state} after {attempts}"
@@ -57,14 +57,14 @@ def in_short(case: Case) -> Iterator[str]:
     yield f"  {case.last.how}: {cause(case.last.said)}"
 
 
-def remedies(folder: OutputFolder, cases: Sequence[Case]) -> Iterator[str]:
+def remedies(folder: OutputFolder, cases: Sequence[FailedTask]) -> Iterator[str]:
     """What can be done about tasks that failed."""
     yield f"`atlas failures {cases[-1].key} {folder.choice}` tells the full story"
     if any(case.state == "in quarantine" for case in cases):
         yield f"`atlas retry {folder.choice}` puts back what is in quarantine"
 
 
-def _story(folder: OutputFolder, case: Case) -> Iterator[str]:
+def _story(folder: OutputFolder, case: FailedTask) -> Iterator[str]:
     last = case.last
     yield last.what
     yield f"  key      {last.task}"

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 from layer_atlas.config.config import Config
 from layer_atlas.errors import UserError
 from layer_atlas.plan.jobs import LayerInfo
-from layer_atlas.plan.labels import inert
+from layer_atlas.plan.labels import sanitize
 from layer_atlas.sweep.report.tables import table
 
-if TYPE_CHECKING:  # the survey needs torch, which most commands do without
-    from layer_atlas.sweep.planning import Survey
+if TYPE_CHECKING:  # it needs torch, which most commands do without
+    from layer_atlas.sweep.planning import InspectedModel
 
 
-def layer_table(config: Config, surveys: Sequence["Survey"]) -> str:
+def layer_table(config: Config, inspected: Sequence["InspectedModel"]) -> str:
     """Every layer of every model: name, type, channels, shape, share of FLOPs; chosen or not."""
     parts = []
     layers = {model.title: model.layers for model in config.models}
-    for found in surveys:
+    for found in inspected:
         patterns = layers[found.network.label] or config.objective.own_layers
         try:
             wanted = {info.name for info in found.choose(patterns)}
@@ -37,16 +37,16 @@ def layer_table(config: Config, surveys: Sequence["Survey"]) -> str:
         ]
         header = ("", "layer", "type", "channels", "shape", "FLOPs", "calls")
         size = " x ".join(map(str, found.image_size))
-        named = inert(f"{found.network.label} ({found.network.source})")
+        named = sanitize(f"{found.network.label} ({found.network.source})")
         title = f"{named}, {size} px input"
         if found.network.fixed_size is not None:
             title += f", resized to {found.network.fixed_size} px"
         parts.append(f"{title}\n\n{table(header, rows, left=3)}")
     note = "* chosen by `layers`. A layer called several times shows its first call."
-    if any(info.prefix_tokens for found in surveys for info in found.layers):
+    if any(info.prefix_tokens for found in inspected for info in found.layers):
         note += (
             "\nTokens in brackets are no positions (class token, registers) and left out; "
-            "class_token=true keeps them."
+            "keep_prefix_tokens=true keeps them."
         )
     return "\n\n".join([*parts, note])
 

@@ -5,17 +5,23 @@ import statistics
 from collections import Counter
 from itertools import islice
 
-from layer_atlas.datasets.tasks import studies_of
-from layer_atlas.plan.labels import count_images, inert, network_lines, sampling_lines, targets_word
+from layer_atlas.datasets.tasks import all_statistics
+from layer_atlas.plan.labels import (
+    count_images,
+    network_lines,
+    sampling_lines,
+    sanitize,
+    targets_word,
+)
 from layer_atlas.plan.origin import AS_CONSTRUCTED
 from layer_atlas.plan.plan import (
     LayerPlan,
     ModelPlan,
     Plan,
     bytes_needed,
+    dataset_image_seconds,
     flops_per_job,
     flops_per_second,
-    photograph_seconds,
 )
 from layer_atlas.store.checksummed_file import CorruptFile
 from layer_atlas.store.folder import OutputFolder, disk_size
@@ -37,7 +43,7 @@ def plan_table(folder: OutputFolder, plan: Plan, devices: list[str]) -> str:
         for layer in model.layers:
             shards = [s for seed in plan.seeds for s in plan.layer_shards(model, layer, seed)]
             left = list(index.missing(shards))
-            jobs, undone = sum(len(s.channels) for s in shards), sum(len(s.channels) for s in left)
+            jobs, undone = sum(len(s.targets) for s in shards), sum(len(s.targets) for s in left)
             if undone:
                 seconds += undone * _job_seconds(folder, plan, model, layer, devices)
             missing += left
@@ -45,7 +51,7 @@ def plan_table(folder: OutputFolder, plan: Plan, devices: list[str]) -> str:
                 (
                     model.label,
                     layer.info.name,
-                    len(layer.channels),
+                    len(layer.targets),
                     len(plan.seeds),
                     len(shards),
                     jobs - undone,
@@ -61,12 +67,12 @@ def plan_table(folder: OutputFolder, plan: Plan, devices: list[str]) -> str:
         *(f"targets   {line}" for line in sampling_lines(plan)),
         f"devices   {', '.join(devices)}; precision {plan.models[0].recipe.precision}",
         f"images    {total}, of which {sum(row[-1] for row in rows)} are missing",
-        *(f"checked   {inert(line)}" for line in map(checked_paths, plan.models)),
+        *(f"checked   {sanitize(line)}" for line in map(checked_paths, plan.models)),
         *not_counted(folder, plan),
-        *photographs_seen(folder, plan),
+        *dataset_images_seen(folder, plan),
         f"estimate  {duration(seconds)}, {disk_size(bytes_needed(plan, missing))}",
         *(f"note      {notice}" for notice in notices(plan)),
-        *(f"left out  {inert(f'{model.model}: {model.why}')}" for model in plan.left_out),
+        *(f"left out  {sanitize(f'{model.model}: {model.why}')}" for model in plan.skipped_models),
     ]
     return table(header, rows, left=2) + "\n\n" + "\n".join(notes)
 
@@ -88,27 +94,29 @@ def _job_seconds(
 
 def _study_seconds(folder: OutputFolder, plan: Plan, devices: list[str]) -> float:
     """Seconds for the photographs that layers are yet to be shown: a guess by FLOPs."""
-    if plan.study is None:
+    if plan.dataset_plan is None:
         return 0.0
     total = 0.0
     for model in plan.models:
-        pairs = zip(model.layers, studies_of(model, plan.study), strict=True)
+        pairs = zip(model.layers, all_statistics(model, plan.dataset_plan), strict=True)
         left = [layer.info.flops_before for layer, s in pairs if not folder.exists(s.product)]
         if left:
-            one = photograph_seconds(max(left), flops_per_second(devices))
-            total += one * plan.study.count
+            one = dataset_image_seconds(max(left), flops_per_second(devices))
+            total += one * plan.dataset_plan.count
     return total
 
 
-def photographs_seen(folder: OutputFolder, plan: Plan) -> list[str]:
+def dataset_images_seen(folder: OutputFolder, plan: Plan) -> list[str]:
     """How many photographs there are, and how many layers have seen them all."""
-    if plan.study is None:
+    if plan.dataset_plan is None:
         return []
-    studies = [s for model in plan.models for s in studies_of(model, plan.study)]
-    done = sum(folder.exists(study.product) for study in studies)
+    statistics_tasks = [
+        s for model in plan.models for s in all_statistics(model, plan.dataset_plan)
+    ]
+    done = sum(folder.exists(dataset_stats.product) for dataset_stats in statistics_tasks)
     told = (
-        f"photos    {plan.study.count} ({inert(plan.study.source)}), studied in {done} of "
-        f"{len(studies)}"
+        f"photos    {plan.dataset_plan.count} ({sanitize(plan.dataset_plan.source)}), "
+        f"studied in {done} of {len(statistics_tasks)}"
     )
     return [f"{told} layers"]
 
@@ -130,26 +138,26 @@ def notices(plan: Plan) -> list[str]:
     layers of which only one call is looked at.
     """
     constructed = {
-        f"{inert(label)} has {AS_CONSTRUCTED}; a file of trained ones is given as weights=FILE"
+        f"{sanitize(label)} has {AS_CONSTRUCTED}; a file of trained ones is given as weights=FILE"
         for model in plan.models
         for label, origin in model.origins.items()
         if origin.weights == AS_CONSTRUCTED
     }
     resized = [
-        f"{inert(label)} takes only images of {network.fixed_size} px; those of "
+        f"{sanitize(label)} takes only images of {network.fixed_size} px; those of "
         f"{' x '.join(map(str, model.recipe.image_size))} px are resized for it"
         for model in plan.models
         for label, network in model.networks.items()
         if network.fixed_size is not None
     ]
-    noted = [inert(model.note) for model in plan.models if model.note]
+    noted = [sanitize(model.note) for model in plan.models if model.note]
     return (
         sorted(constructed)
         + noted
         + resized
         + [
-            f"{inert(f'{model.label}/{layer.info.name}')} is called {layer.info.calls} times per "
-            "forward pass; its first call is used"
+            f"{sanitize(f'{model.label}/{layer.info.name}')} is called {layer.info.calls} times "
+            "per forward pass; its first call is used"
             for model in plan.models
             for layer in model.layers
             if layer.info.calls > 1

@@ -4,16 +4,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from layer_atlas.atlas.gather import layer_views
-from layer_atlas.plan.labels import count_images, counted, inert
+from layer_atlas.plan.labels import count_images, counted, sanitize
 from layer_atlas.plan.plan import Plan
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import plan_of, read_manifest
-from layer_atlas.sweep.inspection.failed_tasks import Case, read_cases
-from layer_atlas.sweep.inspection.layer_progress import Standing, standing_of
-from layer_atlas.sweep.inspection.monitor import look_at
+from layer_atlas.sweep.inspection.failed_tasks import FailedTask, read_failed_tasks
+from layer_atlas.sweep.inspection.layer_progress import LayerProgress, layer_progress_of
+from layer_atlas.sweep.inspection.monitor import live_status
 from layer_atlas.sweep.inspection.versions import mixture_in_store, not_counted
 from layer_atlas.sweep.report.failures import in_short, remedies
-from layer_atlas.sweep.report.plan import photographs_seen
+from layer_atlas.sweep.report.plan import dataset_images_seen
 from layer_atlas.sweep.report.tables import fit, table, terminal_width
 from layer_atlas.sweep.report.workers import at_work
 
@@ -33,38 +33,40 @@ def status_table(folder: OutputFolder, every_layer: bool = False) -> str:
         UserError: there is no sweep.
     """
     manifest = read_manifest(folder)
-    plan, scene = plan_of(manifest), look_at(folder)
+    plan, scene = plan_of(manifest), live_status(folder)
     views = list(layer_views(folder, plan))
-    standings = [standing_of(view, scene.tasks) for view in views]
-    cases = [case for case in read_cases(folder, manifest) if case.is_open]
+    standings = [layer_progress_of(view, scene.tasks) for view in views]
+    cases = [case for case in read_failed_tasks(folder, manifest) if case.is_open]
     parts = [
         _headline(folder, plan, standings),
         _layers(plan, standings, fold=not every_layer and len(standings) > _MOST_LAYERS),
-        "\n".join([*photographs_seen(folder, plan), *at_work(scene, standings)]),
+        "\n".join([*dataset_images_seen(folder, plan), *at_work(scene, standings)]),
         "\n".join([*not_counted(folder, plan), *mixture_in_store(plan, views)]),
-        "\n".join(f"left out: {inert(f'{out.model}: {out.why}')}" for out in plan.left_out),
+        "\n".join(
+            f"left out: {sanitize(f'{out.model}: {out.why}')}" for out in plan.skipped_models
+        ),
         "\n".join(_failures(folder, cases)),
     ]
     return "\n\n".join(part for part in parts if part)
 
 
-def _headline(folder: OutputFolder, plan: Plan, standings: Sequence[Standing]) -> str:
+def _headline(folder: OutputFolder, plan: Plan, standings: Sequence[LayerProgress]) -> str:
     done, total = _sum(standings, "done"), _sum(standings, "total")
     share = f"{100 * done / total:.1f} %"
     return f"{folder.root}: {done} of {count_images(plan, total)} done ({share})"
 
 
-def _sum(standings: Iterable[Standing], name: str) -> int:
-    return sum(getattr(standing, name) for standing in standings)
+def _sum(standings: Iterable[LayerProgress], name: str) -> int:
+    return sum(getattr(layer_progress, name) for layer_progress in standings)
 
 
-def _layers(plan: Plan, standings: Sequence[Standing], fold: bool) -> str:
+def _layers(plan: Plan, standings: Sequence[LayerProgress], fold: bool) -> str:
     """A table of models and, below each, its layers."""
     names = ("total", "done", "running", "failed", "missing")
     header = ("layer", "images" if plan.variants == 1 else "jobs", *names[1:])
     lines = [
         line
-        for model, group in groupby(standings, key=lambda standing: standing.model)
+        for model, group in groupby(standings, key=lambda layer_progress: layer_progress.model)
         for line in _lines(model, list(group), fold)
     ]
     sums = [[_sum(layers, name) for name in names] for _, _, layers in lines]
@@ -75,8 +77,8 @@ def _layers(plan: Plan, standings: Sequence[Standing], fold: bool) -> str:
 
 
 def _lines(
-    model: str, layers: Sequence[Standing], fold: bool
-) -> Iterator[tuple[str, str, Sequence[Standing]]]:
+    model: str, layers: Sequence[LayerProgress], fold: bool
+) -> Iterator[tuple[str, str, Sequence[LayerProgress]]]:
     """The lines of a model: what each is called, in two parts, and the layers it sums up."""
     yield "", model, layers
     for kind, group in groupby(layers, key=_kind):
@@ -87,16 +89,16 @@ def _lines(
             yield from (("  ", layer.layer, [layer]) for layer in some)
 
 
-def _kind(standing: Standing) -> str:
+def _kind(layer_progress: LayerProgress) -> str:
     """Neighbours of one kind that are not astir have nothing to tell but their number."""
-    if standing.running or standing.failed:
+    if layer_progress.running or layer_progress.failed:
         return "astir"
-    if standing.done:
-        return "begun" if standing.missing else "complete"
+    if layer_progress.done:
+        return "begun" if layer_progress.missing else "complete"
     return "untouched"
 
 
-def _failures(folder: OutputFolder, cases: Sequence[Case]) -> Iterator[str]:
+def _failures(folder: OutputFolder, cases: Sequence[FailedTask]) -> Iterator[str]:
     """The latest failures, and what can be done about them."""
     if not cases:
         return
@@ -104,5 +106,5 @@ def _failures(folder: OutputFolder, cases: Sequence[Case]) -> Iterator[str]:
     for case in reversed(cases[-_MOST_CASES:]):
         yield from (f"  {line}" for line in in_short(case))
         log = folder.root / case.last.log
-        yield from [f"    {inert(str(log))}"] if log.exists() else []
+        yield from [f"    {sanitize(str(log))}"] if log.exists() else []
     yield from remedies(folder, cases)

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from layer_atlas.errors import UserError
-from layer_atlas.plan.labels import count_images, inert, network_lines, sampling_lines
-from layer_atlas.presentation.montages.summary import Brief, read_brief
+from layer_atlas.plan.labels import count_images, network_lines, sampling_lines, sanitize
+from layer_atlas.presentation.montages.summary import AtlasSummary, read_summary
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import plan_of, read_manifest
 from layer_atlas.sweep.scheduling.progress import duration
@@ -15,13 +15,13 @@ from layer_atlas.sweep.scheduling.progress import duration
 def summary(folder: OutputFolder) -> str:
     """What was made and what to open."""
     manifest = read_manifest(folder)
-    plan, brief = plan_of(manifest), read_brief(folder)
-    if brief is None:
+    plan, summary = plan_of(manifest), read_summary(folder)
+    if summary is None:
         raise UserError(f"there is no atlas in {str(folder.root)!r}; `atlas collate` makes it.")
     names = [(model.label, layer.info.name) for model in plan.models for layer in model.layers]
     montages = [folder.montage(*name) for name in names]
-    films = [film for name in names for film in folder.films(*name)]
-    told = ", ".join(f"{n} {word}" for word, n in brief.counts.items() if n)
+    animations = [animation for name in names for animation in folder.animations(*name)]
+    told = ", ".join(f"{n} {word}" for word, n in summary.counts.items() if n)
     lines = [f"{count_images(plan, plan.n_jobs)}: {told}"]
     lines += [f"  targets   {line}" for line in sampling_lines(plan)]
     lines += [f"  model     {line}" for line in network_lines(plan)]
@@ -29,15 +29,15 @@ def summary(folder: OutputFolder) -> str:
     lines.append(f"  montages  {_first(montages)}")
     if (page := folder.site / "index.html").exists():
         lines.append(f"  site      {page}, to browse all of it")
-    if films:
-        lines.append(f"  films     {_first(films)}")
-    lines += [f"  versions  {inert(brief.mixture)}"] if brief.mixture else []
-    lines += _evidence(brief)
+    if animations:
+        lines.append(f"  animations     {_first(animations)}")
+    lines += [f"  versions  {sanitize(summary.mixture)}"] if summary.mixture else []
+    lines += _evidence(summary)
     lines += _time_taken(manifest["timings"])
-    for model in plan.left_out:
-        why = inert(f"{model.model}: {model.why}")
+    for model in plan.skipped_models:
+        why = sanitize(f"{model.model}: {model.why}")
         lines.append(f"  left out  {why} Mend that and run again.")
-    if brief.counts.get("failed"):
+    if summary.counts.get("failed"):
         lines.append(
             f"  failures  `atlas failures {folder.choice}` says why; `atlas retry {folder.choice}` "
             "has the next run try them again"
@@ -57,17 +57,17 @@ def _first(paths: Sequence[Path]) -> str:
     return f"{paths[0]}" + (f" and {len(paths) - 1} more" if paths[1:] else "")
 
 
-def _evidence(brief: Brief) -> list[str]:
+def _evidence(summary: AtlasSummary) -> list[str]:
     """What photographs say of the images, in a line; and how many could not be read."""
     lines = []
-    if (evidence := brief.evidence) is not None:
+    if (evidence := summary.evidence) is not None:
         lines.append(
             f"  evidence  agreement {evidence.agreement:.2f}, median rank {evidence.rank:.0f}, "
             f"{100 * evidence.above:.1f} % of live images excite more than any photograph"
         )
-    if brief.unreadable:
-        some = ", ".join(map(inert, brief.unreadable_paths))
-        lines.append(f"  photos    {brief.unreadable} could not be read: {some} ...")
+    if summary.unreadable:
+        some = ", ".join(map(sanitize, summary.unreadable_paths))
+        lines.append(f"  photos    {summary.unreadable} could not be read: {some} ...")
     return lines
 
 

@@ -3,12 +3,12 @@
 import shutil
 from collections.abc import Iterable, Sequence
 
-from layer_atlas.plan.labels import inert
+from layer_atlas.plan.labels import sanitize
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) -> str:
     """A plain table; the first `left` columns are aligned to the left, the others to the right."""
-    lines = [list(header), *([inert(str(cell)) for cell in row] for row in rows)]
+    lines = [list(header), *([sanitize(str(cell)) for cell in row] for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     lines.insert(1, ["-" * width for width in widths])
     return "\n".join(
@@ -22,7 +22,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1
 
 def say(text: str) -> None:
     """Print a text of several lines, of which none does anything to the terminal but be shown."""
-    print("\n".join(inert(line) for line in text.split("\n")))
+    print("\n".join(sanitize(line) for line in text.split("\n")))
 
 
 def terminal_width() -> int:

@@ -3,15 +3,15 @@
 from collections.abc import Iterator, Sequence
 
 from layer_atlas.plan.labels import counted
-from layer_atlas.sweep.inspection.layer_progress import Standing
-from layer_atlas.sweep.inspection.monitor import LOOK_SECONDS, Scene, Sighting
+from layer_atlas.sweep.inspection.layer_progress import LayerProgress
+from layer_atlas.sweep.inspection.monitor import LOOK_SECONDS, LiveStatus, WorkerStatus
 from layer_atlas.sweep.report.tables import fit, terminal_width
 from layer_atlas.sweep.scheduling.progress import duration
 
 _MOST_WORKERS = 12
 
 
-def at_work(scene: Scene, standings: Sequence[Standing]) -> Iterator[str]:
+def at_work(scene: LiveStatus, standings: Sequence[LayerProgress]) -> Iterator[str]:
     """Who is at work, at what, how fast, and for how long yet."""
     if scene.driver is None and not scene.workers:
         yield "nobody is at work on it"
@@ -21,7 +21,7 @@ def at_work(scene: Scene, standings: Sequence[Standing]) -> Iterator[str]:
     else:
         yield f"at work: {scene.driver}"
     yield from _pace(scene, standings)
-    begun = [worker for worker in scene.workers if worker.pulse is not None]
+    begun = [worker for worker in scene.workers if worker.heartbeat is not None]
     shown = sorted(begun, key=lambda worker: worker.moves)[:_MOST_WORKERS]
     yield from (line for worker in sorted(shown, key=_place) for line in _lines(worker))
     if len(shown) < len(begun):
@@ -29,12 +29,12 @@ def at_work(scene: Scene, standings: Sequence[Standing]) -> Iterator[str]:
     yield from _yet_to_begin(scene)
 
 
-def _pace(scene: Scene, standings: Sequence[Standing]) -> Iterator[str]:
+def _pace(scene: LiveStatus, standings: Sequence[LayerProgress]) -> Iterator[str]:
     rates = {unit: scene.rate("done", unit) for unit in scene.units}
     told = [_speed(rate, unit) for unit, rate in rates.items() if rate]
     flops = scene.rate("flops", "channels")
     if flops:
-        left = duration(sum(standing.flops_left for standing in standings) / flops)
+        left = duration(sum(layer_progress.flops_left for layer_progress in standings) / flops)
         told.append(f"all images in about {left}")
     if told:
         yield f"  {', '.join(told)}"
@@ -47,27 +47,27 @@ def _speed(rate: float, unit: str) -> str:
     return f"{rate * spans[span]:.1f} {unit}/{span}"
 
 
-def _place(worker: Sighting) -> str:
-    pulse = worker.pulse or {}
-    return f"{pulse.get('device') or '?'} on {pulse.get('host') or '?'}"
+def _place(worker: WorkerStatus) -> str:
+    heartbeat = worker.heartbeat or {}
+    return f"{heartbeat.get('device') or '?'} on {heartbeat.get('host') or '?'}"
 
 
-def _lines(worker: Sighting) -> Iterator[str]:
+def _lines(worker: WorkerStatus) -> Iterator[str]:
     """What a worker is at; and whether it seems to be stuck."""
     if not worker.has_begun:
         yield f"  {_place(worker)}: preparing"
         return
-    at, width = str((worker.pulse or {}).get("at")), terminal_width()
+    at, width = str((worker.heartbeat or {}).get("at")), terminal_width()
     told = f"  {_place(worker)}: {worker.fact('done'):.0f} {worker.unit} so far"
     both = f"{told}; {at}"
     yield from [both] if len(both) <= width else [told, f"    {fit(at, width - 4)}"]
     if not worker.moves:
-        usual = f"usually it does every {worker.beat_seconds:.1f} s"
+        usual = f"usually it does every {worker.heartbeat_age:.1f} s"
         yield f"    did not move in {LOOK_SECONDS:g} s; {usual}"
 
 
-def _yet_to_begin(scene: Scene) -> Iterator[str]:
-    waiting = [worker for worker in scene.workers if worker.pulse is None]
+def _yet_to_begin(scene: LiveStatus) -> Iterator[str]:
+    waiting = [worker for worker in scene.workers if worker.heartbeat is None]
     for engine in sorted({worker.engine for worker in waiting}):
         n = counted(sum(worker.engine == engine for worker in waiting), "worker")
         yield f"  {n} waiting in the queue of {engine}" if engine else f"  {n} starting"

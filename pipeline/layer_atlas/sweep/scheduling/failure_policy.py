@@ -9,7 +9,7 @@ from layer_atlas.config.executors import Patience
 from layer_atlas.plan.jobs import Task
 from layer_atlas.store.failures import Failure, attempts_at, write_failure
 from layer_atlas.store.folder import OutputFolder
-from layer_atlas.sweep.scheduling.workers import Worker, last_words
+from layer_atlas.sweep.scheduling.workers import Worker, log_tail
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ def charge(folder: OutputFolder, worker: Worker, task: Task, patience: Patience)
         how=how_it_ended(worker, patience),
         when=time.strftime("%Y-%m-%d %H:%M:%S"),
         worker=worker.tag,
-        host=str(worker.pulse.get("host", "")),
+        host=str(worker.heartbeat.get("host", "")),
         log=folder.relative(folder.log(worker.tag)),
-        said=last_words(folder, worker.tag, lines=200),
+        said=log_tail(folder, worker.tag, lines=200),
         files=tuple(folder.relative(folder.product(p)) for p in task.products),
     )
     write_failure(folder, failure)
@@ -63,7 +63,7 @@ def how_it_ended(worker: Worker, patience: Patience) -> str:
     """How a worker ended, for people."""
     if worker.stalled:
         return f"no progress for {patience.stall_seconds:g} s"
-    code, told = worker.state.exit_code, worker.state.told
+    code, told = worker.state.exit_code, worker.state.reason
     if code is None:
         return told or "lost"
     how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

@@ -25,7 +25,7 @@ from layer_atlas.plan.jobs import Task
 from layer_atlas.processes import LEAVING_SIGNALS
 from layer_atlas.store.files import write_atomically, write_json
 from layer_atlas.store.folder import OutputFolder
-from layer_atlas.sweep.executors.base import Executor, Request, State
+from layer_atlas.sweep.executors.base import Executor, State, WorkerSpec
 from layer_atlas.sweep.scheduling.binpack import pack
 from layer_atlas.sweep.scheduling.failure_policy import charge, how_it_ended, shares
 from layer_atlas.sweep.scheduling.outcome import Outcome, WorkerTime
@@ -33,7 +33,7 @@ from layer_atlas.sweep.scheduling.signals import noted_signals
 from layer_atlas.sweep.scheduling.workers import (
     Worker,
     forget,
-    last_words,
+    log_tail,
     submissions,
     write_submission,
 )
@@ -56,7 +56,7 @@ class Progress(Protocol):
         ...
 
 
-class Workload(Protocol):
+class TaskKind(Protocol):
     """What a scheduler must know of a kind of tasks."""
 
     def seconds(self, task: Any) -> float:
@@ -76,7 +76,7 @@ class Scheduler:
         folder: OutputFolder,
         executor: Executor,
         settings: ExecutorSettings,
-        work: Workload,
+        work: TaskKind,
         progress: Progress,
     ) -> None:
         self.folder, self.executor, self.settings = folder, executor, settings
@@ -154,7 +154,7 @@ class Scheduler:
         handles = self.executor.submit(requests)
         for handle, tasks in zip(handles, bundles, strict=False):
             self.workers.append(Worker(handle, tasks))
-            if self.executor.lasting:
+            if self.executor.detached:
                 write_submission(self.folder, self.settings.engine, self.workers[-1])
         for request, tasks in zip(requests[len(handles) :], bundles[len(handles) :], strict=True):
             forget(self.folder, request.tag)
@@ -165,12 +165,12 @@ class Scheduler:
         begun = any(worker.has_begun for worker in self.workers)
         return self.false_starts >= MOST_FALSE_STARTS and not begun
 
-    def _request(self, tasks: Sequence[Task]) -> Request:
+    def _request(self, tasks: Sequence[Task]) -> WorkerSpec:
         tag = f"worker-{uuid.uuid4().hex[:8]}"
         write_json(self.folder.bundle(tag), self.work.bundle(tasks))
         paths = [str(path.resolve()) for path in (self.folder.root, self.folder.bundle(tag))]
         argv = (sys.executable, "-P", "-m", "layer_atlas", "worker", *paths)
-        return Request(argv, tag, self.folder.log(tag).resolve())
+        return WorkerSpec(argv, tag, self.folder.log(tag).resolve())
 
     def _look_around(self) -> None:
         states = self.executor.poll([worker.handle for worker in self.workers])
@@ -185,9 +185,9 @@ class Scheduler:
         self._show()
 
     def _show(self) -> None:
-        pulses = [worker.pulse for worker in self.workers]
-        done = sum(pulse.get("done", 0.0) for pulse in pulses)
-        busy = sum(pulse.get("busy", 0.0) for pulse in pulses)
+        pulses = [worker.heartbeat for worker in self.workers]
+        done = sum(heartbeat.get("done", 0.0) for heartbeat in pulses)
+        busy = sum(heartbeat.get("busy", 0.0) for heartbeat in pulses)
         before = sum(worker.busy for worker in self.outcome.times)
         self.progress(self.finished + done, before + busy)
 
@@ -196,18 +196,18 @@ class Scheduler:
         now = time.monotonic()
         if worker.state.phase == "waiting":
             worker.heard = now
-        if worker.told_to_leave is None:
+        if worker.asked_to_stop is None:
             worker.stalled = now - worker.heard > self.settings.stall_seconds
             if worker.stalled:
                 self._send_away([worker])
-        elif now - worker.told_to_leave > self.settings.grace_seconds:
-            worker.told_to_leave = now
+        elif now - worker.asked_to_stop > self.settings.grace_seconds:
+            worker.asked_to_stop = now
             self.executor.kill([worker.handle])
 
     def _send_away(self, workers: Sequence[Worker]) -> None:
         self.executor.stop([worker.handle for worker in workers])
         for worker in workers:
-            worker.told_to_leave = time.monotonic()
+            worker.asked_to_stop = time.monotonic()
 
     def _after(self, worker: Worker, state: State) -> None:
         """See to what a worker leaves that has ended."""
@@ -221,10 +221,10 @@ class Scheduler:
         if not left:
             return
         if state.exit_code == EXIT_IO:
-            words = last_words(self.folder, worker.tag)
+            words = log_tail(self.folder, worker.tag)
             raise StorageError(f"a worker could not write to {self.folder.root}: {words}")
         if state.exit_code == EXIT_USER_ERROR:
-            raise UserError(last_words(self.folder, worker.tag))
+            raise UserError(log_tail(self.folder, worker.tag))
         if not worker.stalled and (state.exit_code == EXIT_PREEMPTED or self.outcome.exit_code):
             self.bundles.appendleft(left)  # it was told to go, which is no fault of the tasks
         elif not worker.has_begun:
@@ -240,10 +240,10 @@ class Scheduler:
 
     def _clock_out(self, worker: Worker) -> None:
         self.false_starts = 0 if worker.has_begun else self.false_starts
-        device = worker.pulse.get("device")
+        device = worker.heartbeat.get("device")
         if device is not None:  # else it died before it could say where it was
             alive = time.monotonic() - worker.started
-            self.outcome.times.append(WorkerTime(device, alive, worker.pulse["busy"]))
+            self.outcome.times.append(WorkerTime(device, alive, worker.heartbeat["busy"]))
 
     def _after_false_start(self, worker: Worker, left: list[Task]) -> None:
         """Requeue what is no fault of the tasks: a broken device or environment. Raises UserError.
@@ -254,7 +254,7 @@ class Scheduler:
         if self.false_starts >= MOST_FALSE_STARTS and not self.workers:
             raise UserError(
                 f"{self.false_starts} workers in a row ended before they began "
-                f"({how_it_ended(worker, self.settings)}): {last_words(self.folder, worker.tag)} "
+                f"({how_it_ended(worker, self.settings)}): {log_tail(self.folder, worker.tag)} "
                 f"See {self.folder.log(worker.tag)}."
             )
         self.bundles.append(left)
@@ -276,7 +276,7 @@ class Scheduler:
         for number in self.signals:
             if number in LEAVING_SIGNALS:
                 self.outcome.exit_code = EXIT_PREEMPTED
-                if not self.executor.lasting:
+                if not self.executor.detached:
                     self._send_away(self.workers)
             elif not self.outcome.exit_code:
                 self._drain()
@@ -293,4 +293,4 @@ class Scheduler:
 
     def _leaves_them(self) -> bool:
         """Whether workers are left alone that go on by themselves."""
-        return self.executor.lasting and self.outcome.exit_code == EXIT_PREEMPTED
+        return self.executor.detached and self.outcome.exit_code == EXIT_PREEMPTED

@@ -8,7 +8,7 @@ from layer_atlas.plan.plan import Plan
 from layer_atlas.store.folder import OutputFolder
 
 
-class Stock:
+class ShardIndex:
     """Looks through a store for the shards of a plan, and again only after files came or went.
 
     A sweep asks before it begins, in each of its rounds, and before it collates. It takes seconds

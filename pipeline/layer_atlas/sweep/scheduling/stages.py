@@ -14,32 +14,32 @@ from layer_atlas.config.config import Config
 from layer_atlas.config.recipe import Recipe
 from layer_atlas.config.records import plain
 from layer_atlas.datasets.listing import Listing
-from layer_atlas.datasets.statistics_files import merge_study, read_findings
+from layer_atlas.datasets.statistics_files import merge_statistics, read_evidence
 from layer_atlas.datasets.tasks import (
     Examples,
-    Study,
-    StudyBlock,
+    LayerStatistics,
+    StatisticsBlock,
+    all_statistics,
     blocks_of,
     examples_of,
     restricted,
-    studies_of,
-    study_of,
+    statistics_of,
 )
 from layer_atlas.errors import tell
 from layer_atlas.plan.jobs import Shard, Task
 from layer_atlas.plan.plan import (
     READING_SECONDS,
+    DatasetPlan,
     LayerPlan,
     ModelPlan,
     Plan,
-    StudyPlan,
+    dataset_image_seconds,
     flops_per_job,
     flops_per_second,
-    photograph_seconds,
 )
 from layer_atlas.store.checksummed_file import CorruptFile
 from layer_atlas.store.folder import OutputFolder
-from layer_atlas.sweep.scheduling.shard_index import Stock
+from layer_atlas.sweep.scheduling.shard_index import ShardIndex
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,16 @@ class Sweep:
         return next(model for model in self.plan.models if model.label == label)
 
     @cached_property
-    def stock(self) -> Stock:
+    def shard_index(self) -> ShardIndex:
         """What is there."""
-        return Stock(self.folder, self.plan)
+        return ShardIndex(self.folder, self.plan)
 
-    def has_finished(self, study: Study) -> bool:
+    def has_finished(self, dataset_stats: LayerStatistics) -> bool:
         """Whether what a study found is there and sound; else it is to be put together again."""
-        if study not in self._finished:
+        if dataset_stats not in self._finished:
             try:
-                read_findings(self.folder, study)
-                self._finished.add(study)
+                read_evidence(self.folder, dataset_stats)
+                self._finished.add(dataset_stats)
             except FileNotFoundError:
                 return False
             except CorruptFile as error:
@@ -74,7 +74,7 @@ class Sweep:
         return True
 
     @cached_property
-    def _finished(self) -> set[Study]:
+    def _finished(self) -> set[LayerStatistics]:
         return set()
 
     @cached_property
@@ -97,7 +97,7 @@ class Sweep:
         model = self.model(tasks[0].model)
         wanted = {product.layer for task in tasks for product in task.products}
         layers = tuple(
-            replace(layer, channels=(), targets=None)
+            replace(layer, targets=(), space=None)
             for layer in model.layers
             if layer.info.name in wanted
         )
@@ -107,7 +107,7 @@ class Sweep:
             "kind": kind,
             "models": [plain(configs[label]) for label in labels],
             "plan": plain(replace(model, layers=layers)),
-            "study": plain(self.plan.study),
+            "dataset_plan": plain(self.plan.dataset_plan),
             "dataset": plain(self.config.dataset),
             "requests": [task.request() for task in tasks],
         }
@@ -154,13 +154,17 @@ class Stage(Protocol):
 
 def stages(sweep: Sweep) -> list[Stage]:
     """The stages of a sweep, in order."""
-    study = sweep.plan.study
-    if study is None:
-        return [AscentStage(sweep)]
-    return [StudyStage(sweep, study), AscentStage(sweep), ExamplesStage(sweep, study)]
+    dataset_stats = sweep.plan.dataset_plan
+    if dataset_stats is None:
+        return [OptimizationStage(sweep)]
+    return [
+        StatisticsStage(sweep, dataset_stats),
+        OptimizationStage(sweep),
+        ExamplesStage(sweep, dataset_stats),
+    ]
 
 
-class AscentStage:
+class OptimizationStage:
     """Images are made."""
 
     name, unit = "making", "channels"
@@ -170,7 +174,7 @@ class AscentStage:
 
     def missing(self) -> list[Shard]:
         """The shards that are not done; of layers whose photographs are needed, if these are."""
-        return [shard for shard in self.sweep.stock.missing() if self._may_begin(shard)]
+        return [shard for shard in self.sweep.shard_index.missing() if self._may_begin(shard)]
 
     def finish(self) -> Finished:
         """Collation puts shards together."""
@@ -182,34 +186,34 @@ class AscentStage:
 
     def bundle(self, tasks: Sequence[Shard]) -> dict[str, Any]:
         """Shards of one model."""
-        return {**self.sweep.bundle("ascend", tasks), "batch_size": self.sweep.config.batch_size}
+        return {**self.sweep.bundle("optimize", tasks), "batch_size": self.sweep.config.batch_size}
 
     def _may_begin(self, shard: Shard) -> bool:
-        study = self.sweep.plan.study
-        if study is None or shard.series.recipe.init.name != "dataset":
+        dataset_stats = self.sweep.plan.dataset_plan
+        if dataset_stats is None or shard.series.recipe.init.name != "dataset":
             return True
         model = self.sweep.model(shard.model)
-        return self.sweep.has_finished(study_of(model, shard.series.layer, study))
+        return self.sweep.has_finished(statistics_of(model, shard.series.layer, dataset_stats))
 
     @cached_property
     def _job_seconds(self) -> dict[tuple[str, str], float]:
         return self.sweep.seconds_by_layer(flops_per_job)
 
 
-class StudyStage:
+class StatisticsStage:
     """Photographs are shown to all wanted layers."""
 
     name, unit = "studying", "photographs"
 
-    def __init__(self, sweep: Sweep, study: StudyPlan) -> None:
-        self.sweep, self.study = sweep, study
-        self.total = study.count * len(sweep.plan.models)
+    def __init__(self, sweep: Sweep, dataset_stats: DatasetPlan) -> None:
+        self.sweep, self.dataset_stats = sweep, dataset_stats
+        self.total = dataset_stats.count * len(sweep.plan.models)
 
-    def missing(self) -> list[StudyBlock]:
+    def missing(self) -> list[StatisticsBlock]:
         """The blocks of unfinished studies that are not done."""
         found = []
-        for studies in self._unfinished():
-            for block in blocks_of(studies, self._listing):
+        for statistics_tasks in self._unfinished():
+            for block in blocks_of(statistics_tasks, self._listing):
                 exists = {p: self.sweep.folder.exists(p) for p in block.products}
                 if not all(exists.values()):
                     found.append(restricted(block, [p for p in exists if not exists[p]]))
@@ -218,36 +222,36 @@ class StudyStage:
     def finish(self) -> Finished:
         """Merge the studies whose blocks are all there. Raises StorageError."""
         made, corrupt = 0, []
-        for studies in self._unfinished():
+        for statistics_tasks in self._unfinished():
             # Listed once for all layers: the digests of a million photographs take seconds.
-            blocks = list(blocks_of(studies, self._listing))
-            for study in studies:
-                corrupt += merge_study(self.sweep.folder, study, blocks)
-                made += self.sweep.folder.exists(study.product)
+            blocks = list(blocks_of(statistics_tasks, self._listing))
+            for dataset_stats in statistics_tasks:
+                corrupt += merge_statistics(self.sweep.folder, dataset_stats, blocks)
+                made += self.sweep.folder.exists(dataset_stats.product)
         return Finished(made, tuple(corrupt))
 
-    def seconds(self, task: StudyBlock) -> float:
+    def seconds(self, task: StatisticsBlock) -> float:
         """By FLOPs of the deepest layer, and reading."""
         model = self.sweep.model(task.model)
         flops = max(layer.info.flops_before for layer in model.layers)
-        return photograph_seconds(flops, self.sweep.flops_per_second) * task.units
+        return dataset_image_seconds(flops, self.sweep.flops_per_second) * task.units
 
-    def bundle(self, tasks: Sequence[StudyBlock]) -> dict[str, Any]:
+    def bundle(self, tasks: Sequence[StatisticsBlock]) -> dict[str, Any]:
         """Blocks for one model."""
-        return self.sweep.bundle("study", tasks)
+        return self.sweep.bundle("statistics", tasks)
 
-    def _unfinished(self) -> Iterator[tuple[Study, ...]]:
+    def _unfinished(self) -> Iterator[tuple[LayerStatistics, ...]]:
         """The studies that are not merged, or lack their receptive fields, model by model."""
         exists = self.sweep.folder.exists
         for model in self.sweep.plan.models:
-            studies = studies_of(model, self.study)
-            left = tuple(s for s in studies if not (exists(s.product) and exists(s.field)))
+            statistics_tasks = all_statistics(model, self.dataset_stats)
+            left = tuple(s for s in statistics_tasks if not (exists(s.product) and exists(s.field)))
             if left:
                 yield left
 
     @cached_property
     def _listing(self) -> Listing:
-        return Listing(self.sweep.folder.listing(self.study.listing))
+        return Listing(self.sweep.folder.listing(self.dataset_stats.listing))
 
 
 class ExamplesStage:
@@ -255,16 +259,16 @@ class ExamplesStage:
 
     name, unit = "picking examples", "channels"
 
-    def __init__(self, sweep: Sweep, study: StudyPlan) -> None:
-        self.sweep, self.study = sweep, study
+    def __init__(self, sweep: Sweep, dataset_stats: DatasetPlan) -> None:
+        self.sweep, self.dataset_stats = sweep, dataset_stats
         layers = (layer for model in sweep.plan.models for layer in model.layers)
-        self.total = sum(len(layer.channels) for layer in layers)
+        self.total = sum(len(layer.targets) for layer in layers)
 
     def missing(self) -> list[Examples]:
         """The examples of finished studies that are not done."""
-        tasks = examples_of(self.sweep.plan, self.study)
+        tasks = examples_of(self.sweep.plan, self.dataset_stats)
         left = [task for task in tasks if not self.sweep.folder.is_done(task)]
-        return [task for task in left if self.sweep.has_finished(task.study)]
+        return [task for task in left if self.sweep.has_finished(task.dataset_stats)]
 
     def finish(self) -> Finished:
         """Collation puts examples together."""
@@ -272,22 +276,22 @@ class ExamplesStage:
 
     def seconds(self, task: Examples) -> float:
         """Mostly reading; a map costs about as much as a few steps of ascent."""
-        reading = 2 * self.study.examples * READING_SECONDS
-        return (reading + self._map_seconds[task.model, task.study.layer]) * task.units
+        reading = 2 * self.dataset_stats.examples * READING_SECONDS
+        return (reading + self._map_seconds[task.model, task.dataset_stats.layer]) * task.units
 
     def bundle(self, tasks: Sequence[Examples]) -> dict[str, Any]:
         """Examples of one model's channels."""
-        return self.sweep.bundle("illustrate", tasks)
+        return self.sweep.bundle("examples", tasks)
 
     @cached_property
     def _map_seconds(self) -> dict[tuple[str, str], float]:
-        passes = 2.0 * maps_per_channel(self.study)
+        passes = 2.0 * maps_per_channel(self.dataset_stats)
         return self.sweep.seconds_by_layer(lambda layer, recipe: passes * layer.info.flops_before)
 
 
-def maps_per_channel(study: StudyPlan) -> int:
+def maps_per_channel(dataset_stats: DatasetPlan) -> int:
     """How many gradients the saliency maps of a channel take."""
-    settings = study.saliency
+    settings = dataset_stats.saliency
     if settings is None:
         return 0
-    return settings.photographs * getattr(settings, "samples", getattr(settings, "steps", 1))
+    return settings.dataset_images * getattr(settings, "samples", getattr(settings, "steps", 1))

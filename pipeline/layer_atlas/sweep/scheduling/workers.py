@@ -22,9 +22,9 @@ class Worker:
     started: float = field(default_factory=time.monotonic)
     heard: float = field(default_factory=time.monotonic)
     """When it last showed progress."""
-    pulse: dict[str, Any] = field(default_factory=dict)
+    heartbeat: dict[str, Any] = field(default_factory=dict)
     state: State = WAITING
-    told_to_leave: float | None = None
+    asked_to_stop: float | None = None
     """When it was."""
     stalled: bool = False
     """It was told to leave because it showed no progress."""
@@ -44,35 +44,35 @@ class Worker:
     @property
     def has_begun(self) -> bool:
         """Whether it got as far as its first task."""
-        return bool(self.pulse.get("beat"))
+        return bool(self.heartbeat.get("tick"))
 
     def listen(self, folder: OutputFolder) -> None:
         """Read its pulse; another beat is progress."""
-        pulse = read_pulse(folder, self.tag)
-        if pulse is None:
+        heartbeat = read_heartbeat(folder, self.tag)
+        if heartbeat is None:
             return
-        if _life(pulse) != _life(self.pulse):
+        if _life(heartbeat) != _life(self.heartbeat):
             self.heard = time.monotonic()
-        self.pulse = pulse
+        self.heartbeat = heartbeat
 
     def keys(self, fact: str) -> list[str]:
         """Keys of tasks that its pulse names."""
-        return self.pulse.get(fact) or []
+        return self.heartbeat.get(fact) or []
 
 
-def _life(pulse: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(pulse.get(name) for name in ("host", "pid", "beat"))
+def _life(heartbeat: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(heartbeat.get(name) for name in ("host", "pid", "tick"))
 
 
-def read_pulse(folder: OutputFolder, tag: str) -> dict[str, Any] | None:
+def read_heartbeat(folder: OutputFolder, tag: str) -> dict[str, Any] | None:
     """What a worker last said of itself, if it can be read."""
     try:
-        return known_facts(read_object(folder.pulse(tag)))
+        return known_facts(read_object(folder.heartbeat(tag)))
     except (OSError, ValueError):
         return None
 
 
-def last_words(folder: OutputFolder, tag: str, lines: int = 1) -> str:
+def log_tail(folder: OutputFolder, tag: str, lines: int = 1) -> str:
     """The end of a worker's log."""
     log = folder.log(tag)
     text = log.read_text(errors="replace") if log.exists() else ""
@@ -81,7 +81,12 @@ def last_words(folder: OutputFolder, tag: str, lines: int = 1) -> str:
 
 def forget(folder: OutputFolder, tag: str) -> None:
     """Remove what a worker that is done leaves behind, but for what it said."""
-    for path in (folder.bundle(tag), folder.pulse(tag), folder.ending(tag), folder.submission(tag)):
+    for path in (
+        folder.bundle(tag),
+        folder.heartbeat(tag),
+        folder.ending(tag),
+        folder.submission(tag),
+    ):
         path.unlink(missing_ok=True)
     log = folder.log(tag)
     if log.exists() and not log.stat().st_size:
@@ -96,7 +101,7 @@ _NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Submission:
+class SubmittedWorker:
     """What must be known of such a worker to take it up again."""
 
     engine: str
@@ -107,11 +112,11 @@ class Submission:
 
 def write_submission(folder: OutputFolder, engine: str, worker: Worker) -> None:
     """Write a worker down. Raises StorageError."""
-    where, keys = worker.handle.where, [task.key for task in worker.tasks]
+    where, keys = worker.handle.job_id, [task.key for task in worker.tasks]
     write_json(folder.submission(worker.tag), {"engine": engine, "where": where, "tasks": keys})
 
 
-def submissions(folder: OutputFolder) -> Iterator[Submission]:
+def submissions(folder: OutputFolder) -> Iterator[SubmittedWorker]:
     """The workers that are written down; perhaps they have ended meanwhile.
 
     Others may have written them down: what becomes part of command lines and paths is a name.
@@ -120,14 +125,14 @@ def submissions(folder: OutputFolder) -> Iterator[Submission]:
         try:
             values = read_object(path)
             handle = Handle(path.stem, str(values["where"]))
-            if not _NAME.fullmatch(handle.where):
-                raise ValueError(f"where {handle.where!r}")
-            yield Submission(str(values["engine"]), handle, tuple(map(str, values["tasks"])))
+            if not _NAME.fullmatch(handle.job_id):
+                raise ValueError(f"where {handle.job_id!r}")
+            yield SubmittedWorker(str(values["engine"]), handle, tuple(map(str, values["tasks"])))
         except (OSError, ValueError, KeyError, TypeError):
             continue
 
 
-def lasting(folder: OutputFolder) -> list[Submission]:
+def detached(folder: OutputFolder) -> list[SubmittedWorker]:
     """Those that may still be at work: all that have not written down how they ended."""
     return [s for s in submissions(folder) if not folder.ending(s.handle.tag).exists()]
 

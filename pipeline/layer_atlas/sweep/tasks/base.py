@@ -13,8 +13,8 @@ from layer_atlas.plan.jobs import NetworkIdentity
 from layer_atlas.plan.plan import ModelPlan
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.sweep.tasks.committer import Committer
-from layer_atlas.sweep.tasks.heartbeat import Pulse
-from layer_atlas.visualization.optimization.renderer import Workbench
+from layer_atlas.sweep.tasks.heartbeat import Heartbeat
+from layer_atlas.visualization.optimization.renderer import Renderer
 
 T = TypeVar("T")
 
@@ -32,21 +32,21 @@ class Bundle(Protocol):
         """What is wanted of it; of its layers only those that the tasks need."""
         ...
 
-    def run(self, place: "Workplace") -> None:
+    def run(self, place: "WorkerContext") -> None:
         """Do and commit every task that is not done yet."""
         ...
 
 
 @dataclass(frozen=True)
-class Workplace:
+class WorkerContext:
     """Where the tasks of a bundle are done."""
 
     folder: OutputFolder
-    bench: Workbench
+    renderer: Renderer
     committer: Committer
-    pulse: Pulse
+    heartbeat: Heartbeat
 
-    def until_told_to_leave(self, tasks: Iterable[T]) -> Iterator[T]:
+    def until_asked_to_stop(self, tasks: Iterable[T]) -> Iterator[T]:
         """The tasks, until the driver wants no more of them to be begun."""
         for task in tasks:
             if self.folder.drain.exists():
@@ -59,17 +59,17 @@ class Drained(Exception):
 
 
 def open_workplace(
-    bundle: Bundle, folder: OutputFolder, committer: Committer, pulse: Pulse
-) -> Workplace:
+    bundle: Bundle, folder: OutputFolder, committer: Committer, heartbeat: Heartbeat
+) -> WorkerContext:
     """Load the networks of a bundle; raises UserError as `open_bench` does."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    bench = open_bench(bundle.models, bundle.plan, folder, device)
-    return Workplace(folder, bench, committer, pulse)
+    renderer = open_renderer(bundle.models, bundle.plan, folder, device)
+    return WorkerContext(folder, renderer, committer, heartbeat)
 
 
-def open_bench(
+def open_renderer(
     models: Sequence[ModelConfig], plan: ModelPlan, folder: OutputFolder, device: torch.device
-) -> Workbench:
+) -> Renderer:
     """Load networks onto a device.
 
     Args:
@@ -82,7 +82,7 @@ def open_bench(
     """
     networks = {model.title: _as_planned(model, plan.networks[model.title]) for model in models}
     main = networks.pop(plan.label)
-    return Workbench(main, plan.recipe, device, networks, folder.input)
+    return Renderer(main, plan.recipe, device, networks, folder.input)
 
 
 def _as_planned(model: ModelConfig, planned: NetworkIdentity) -> Network:

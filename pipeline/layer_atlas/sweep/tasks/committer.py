@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from layer_atlas.sweep.tasks.heartbeat import Pulse
+from layer_atlas.sweep.tasks.heartbeat import Heartbeat
 
 
 class Committer:
@@ -17,8 +17,8 @@ class Committer:
     WAITING = 2
     """Batches handed over and not yet written; more would take memory and win no time."""
 
-    def __init__(self, pulse: Pulse) -> None:
-        self.pulse = pulse
+    def __init__(self, heartbeat: Heartbeat) -> None:
+        self.heartbeat = heartbeat
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="commit")
         self._waiting: deque[tuple[list[str], Future[None]]] = deque()
 
@@ -38,7 +38,7 @@ class Committer:
         Raises: what earlier ones met.
         """
         self._waiting.append((list(keys), self._thread.submit(write)))
-        self.pulse.beat(tasks=[], unwritten=[key for keys, _ in self._waiting for key in keys])
+        self.heartbeat.tick(tasks=[], unwritten=[key for keys, _ in self._waiting for key in keys])
         self._settle(self.WAITING)
 
     def _settle(self, most: int) -> None:
@@ -47,6 +47,6 @@ class Committer:
             keys, written = self._waiting[0]
             error = written.exception()
             if error is not None:
-                self.pulse.beat(tasks=keys)  # charged for it, rather than those in the making
+                self.heartbeat.tick(tasks=keys)  # charged for it, rather than those in the making
                 raise error
             self._waiting.popleft()

@@ -17,14 +17,14 @@ from layer_atlas.datasets.listing import Listing
 from layer_atlas.datasets.sources import open_dataset
 from layer_atlas.datasets.statistics import summarise
 from layer_atlas.datasets.statistics_files import write_arrays
-from layer_atlas.datasets.tasks import StudyBlock, study_of
+from layer_atlas.datasets.tasks import StatisticsBlock, statistics_of
 from layer_atlas.datasets.views import View, stream_views
 from layer_atlas.models.device_model import Observe
-from layer_atlas.models.responses import Answer
+from layer_atlas.models.responses import ChannelActivations
 from layer_atlas.plan.jobs import LayerInfo, Product
-from layer_atlas.plan.plan import ModelPlan, StudyPlan
+from layer_atlas.plan.plan import DatasetPlan, ModelPlan
 from layer_atlas.store.frames import Arrays
-from layer_atlas.sweep.tasks.base import Workplace
+from layer_atlas.sweep.tasks.base import WorkerContext
 from layer_atlas.sweep.tasks.pictures import reading_threads
 from layer_atlas.visualization.optimization.memory import if_it_fits
 
@@ -38,72 +38,74 @@ class BlockRequest:
 
     start: int
     stop: int
-    photographs: str
+    dataset_images: str
     layers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class StudyBundle:
+class StatisticsBundle:
     """Blocks of photographs for one model."""
 
     models: tuple[ModelConfig, ...]
     """The network."""
     plan: ModelPlan
-    study: StudyPlan
+    dataset_plan: DatasetPlan
     dataset: DatasetConfig
     requests: tuple[BlockRequest, ...]
 
-    def run(self, place: Workplace) -> None:
+    def run(self, place: WorkerContext) -> None:
         """Show the photographs and commit what the layers answered.
 
         Raises:
             StorageError: the disk is full or fails.
         """
         waiting = [block for block in self.blocks() if not place.folder.is_done(block)]
-        show = Show(place, self, waiting)
-        for block in place.until_told_to_leave(waiting):
+        show = DatasetPass(place, self, waiting)
+        for block in place.until_asked_to_stop(waiting):
             show.run(block)
 
-    def blocks(self) -> list[StudyBlock]:
+    def blocks(self) -> list[StatisticsBlock]:
         """The tasks, in order."""
         return [
-            StudyBlock(
-                tuple(study_of(self.plan, layer, self.study) for layer in r.layers),
+            StatisticsBlock(
+                tuple(statistics_of(self.plan, layer, self.dataset_plan) for layer in r.layers),
                 r.start,
                 r.stop,
-                r.photographs,
+                r.dataset_images,
             )
             for r in self.requests
         ]
 
 
-class Show:
+class DatasetPass:
     """Shows photographs to the layers of a network, block by block."""
 
-    def __init__(self, place: Workplace, bundle: StudyBundle, blocks: Sequence[StudyBlock]) -> None:
-        self.place, self.study = place, bundle.study
+    def __init__(
+        self, place: WorkerContext, bundle: StatisticsBundle, blocks: Sequence[StatisticsBlock]
+    ) -> None:
+        self.place, self.dataset_stats = place, bundle.dataset_plan
         self.infos = {layer.info.name: layer.info for layer in bundle.plan.layers}
-        self.photographs = open_dataset(bundle.dataset)
-        self.listing = Listing(place.folder.listing(bundle.study.listing))
-        self.size = bundle.plan.photograph_size
+        self.dataset_images = open_dataset(bundle.dataset)
+        self.listing = Listing(place.folder.listing(bundle.dataset_plan.listing))
+        self.size = bundle.plan.dataset_image_size
         self.views = self._read(blocks)
 
-    def run(self, block: StudyBlock) -> None:
+    def run(self, block: StatisticsBlock) -> None:
         """Show one block and have it committed. Raises what earlier commits met."""
-        pulse = self.place.pulse
-        pulse.begin([block])
-        begun, busy, done = time.monotonic(), pulse.facts["busy"], pulse.facts["done"]
-        infos = [self.infos[study.layer] for study in block.studies]
-        see = self.place.bench.network.observer(infos)
+        heartbeat = self.place.heartbeat
+        heartbeat.begin([block])
+        begun, busy, done = time.monotonic(), heartbeat.facts["busy"], heartbeat.facts["done"]
+        infos = [self.infos[dataset_stats.layer] for dataset_stats in block.statistics_tasks]
+        see = self.place.renderer.network.observer(infos)
         parts = []
         for start in range(block.start, block.stop, BATCH):
             parts.append(self._see(see, min(BATCH, block.stop - start)))
             seen = start + len(parts[-1].readable) - block.start
-            pulse.beat(done=done + seen, busy=busy + time.monotonic() - begun)
+            heartbeat.tick(done=done + seen, busy=busy + time.monotonic() - begun)
         files = {**self._summaries(block, parts), **self._fields(block, infos)}
         self.place.committer.submit([block.key], lambda: self._commit(files))
 
-    def _see(self, see: Observe, n: int) -> "Seen":
+    def _see(self, see: Observe, n: int) -> "BlockActivations":
         """Show the next n photographs, filled up to a whole batch."""
         views = list(islice(self.views, n))
         pixels = np.zeros((BATCH, self.size, self.size, 3), np.uint8)
@@ -111,7 +113,7 @@ class Show:
             if view.pixels is not None:
                 pixels[row] = view.pixels
         answers = seen_in_parts(see, torch.from_numpy(pixels))
-        return Seen(
+        return BlockActivations(
             readable=np.asarray([view.pixels is not None for view in views]),
             size=np.asarray([(view.width, view.height) for view in views], np.int32),
             answers={
@@ -120,11 +122,13 @@ class Show:
             },
         )
 
-    def _summaries(self, block: StudyBlock, parts: Sequence["Seen"]) -> dict[Product, Arrays]:
+    def _summaries(
+        self, block: StatisticsBlock, parts: Sequence["BlockActivations"]
+    ) -> dict[Product, Arrays]:
         index = np.arange(block.start, block.stop)
         files = {}
-        for study in block.studies:
-            answers = [part.answers[study.layer] for part in parts]
+        for dataset_stats in block.statistics_tasks:
+            answers = [part.answers[dataset_stats.layer] for part in parts]
             whole = {name: np.concatenate([a[name] for a in answers]) for name in answers[0]}
             arrays = summarise(
                 whole["mean"],
@@ -132,29 +136,29 @@ class Show:
                 whole["place"].astype(np.int32),
                 readable=np.concatenate([part.readable for part in parts]),
                 first=block.start,
-                kept=index % self.study.stride == 0,
-                top=self.study.top,
-                bottom=self.study.bottom,
+                kept=index % self.dataset_stats.stride == 0,
+                top=self.dataset_stats.top,
+                bottom=self.dataset_stats.bottom,
             )
             arrays["size"] = np.concatenate([part.size for part in parts])
-            files[study.block(block.start, block.photographs)] = arrays
+            files[dataset_stats.block(block.start, block.dataset_images)] = arrays
         return files
 
-    def _fields(self, block: StudyBlock, infos: Sequence[LayerInfo]) -> dict[Product, Arrays]:
+    def _fields(self, block: StatisticsBlock, infos: Sequence[LayerInfo]) -> dict[Product, Arrays]:
         """Receptive fields; the worker of the first block finds them."""
         if block.start > 0:
             return {}
-        fields = self.place.bench.network.receptive_fields(infos)
-        return {s.field: {"box": fields[s.layer].cpu().numpy()} for s in block.studies}
+        fields = self.place.renderer.network.receptive_fields(infos)
+        return {s.field: {"box": fields[s.layer].cpu().numpy()} for s in block.statistics_tasks}
 
-    def _read(self, blocks: Sequence[StudyBlock]) -> Iterator[View]:
+    def _read(self, blocks: Sequence[StatisticsBlock]) -> Iterator[View]:
         """The views of all photographs of the blocks, read ahead."""
         numbered = (
             pair
             for block in blocks
             for pair in enumerate(self.listing.block(block.start, block.stop), block.start)
         )
-        return stream_views(self.photographs, numbered, self.size, reading_threads())
+        return stream_views(self.dataset_images, numbered, self.size, reading_threads())
 
     def _commit(self, files: dict[Product, Arrays]) -> None:
         for product, arrays in files.items():
@@ -163,7 +167,7 @@ class Show:
                 write_arrays(self.place.folder, product, arrays)
 
 
-def seen_in_parts(see: Observe, views: Tensor) -> dict[str, Answer]:
+def seen_in_parts(see: Observe, views: Tensor) -> dict[str, ChannelActivations]:
     """What layers answer to views; those that memory does not hold at once are shown in halves.
 
     Raises:
@@ -176,13 +180,13 @@ def seen_in_parts(see: Observe, views: Tensor) -> dict[str, Answer]:
     return {name: _joined(first[name], second[name]) for name in first}
 
 
-def _joined(first: Answer, second: Answer) -> Answer:
+def _joined(first: ChannelActivations, second: ChannelActivations) -> ChannelActivations:
     pairs = zip(vars(first).values(), vars(second).values(), strict=True)
-    return Answer(*(torch.cat(pair) for pair in pairs))
+    return ChannelActivations(*(torch.cat(pair) for pair in pairs))
 
 
 @dataclass(frozen=True)
-class Seen:
+class BlockActivations:
     """What layers answered to some photographs."""
 
     readable: NDArray[np.bool_]

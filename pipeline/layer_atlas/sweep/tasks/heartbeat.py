@@ -14,12 +14,12 @@ from layer_atlas.plan.jobs import Task
 DEVICE_VARIABLE = "LAYER_ATLAS_DEVICE"
 """What its executor calls the device that a worker runs on."""
 
-UNITS = {"ascend": "channels", "study": "photographs", "illustrate": "examples"}
+UNITS = {"optimize": "channels", "statistics": "photographs", "examples": "examples"}
 """What the work of a kind of bundle is counted in."""
 
 
 _TEXTS, _LISTS = ("host", "device", "kind", "at"), ("tasks", "unwritten")
-_NUMBERS = ("pid", "beat", "done", "flops", "busy", "seconds")
+_NUMBERS = ("pid", "tick", "done", "flops", "busy", "seconds")
 
 
 def known_facts(told: dict[str, Any]) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def _is_list_of_texts(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
-class Pulse:
+class Heartbeat:
     """Says what the worker is at; the driver reads it, nothing depends on it.
 
     `tasks` are in the making (`at` says which, for people), `unwritten` are made and perhaps not
@@ -56,7 +56,7 @@ class Pulse:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "device": os.environ.get(DEVICE_VARIABLE),
-            "beat": 0,
+            "tick": 0,
             "tasks": [],
             "at": "",
             "unwritten": [],
@@ -73,11 +73,11 @@ class Pulse:
         if self._begun is None:
             self._begun = time.monotonic()
         more = f" and {len(tasks) - 1} more" if tasks[1:] else ""
-        self.beat(tasks=[task.key for task in tasks], at=f"{tasks[0]}{more}")
+        self.tick(tasks=[task.key for task in tasks], at=f"{tasks[0]}{more}")
 
-    def beat(self, **facts: Any) -> None:
+    def tick(self, **facts: Any) -> None:
         """Note facts; write them down now and then, and at once when the tasks change."""
-        self.facts.update(facts, beat=self.facts["beat"] + 1)
+        self.facts.update(facts, tick=self.facts["tick"] + 1)
         if "tasks" in facts or time.monotonic() - self._written > self.INTERVAL:
             self.write()
 

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from layer_atlas.config.datasets import DatasetConfig
 from layer_atlas.datasets.listing import Entry, Listing
 from layer_atlas.datasets.sources import open_dataset
-from layer_atlas.datasets.statistics import LayerStudy
-from layer_atlas.datasets.statistics_files import read_findings
-from layer_atlas.datasets.tasks import Study
+from layer_atlas.datasets.statistics import DatasetStats
+from layer_atlas.datasets.statistics_files import read_evidence
+from layer_atlas.datasets.tasks import LayerStatistics
 from layer_atlas.datasets.views import stream_views
-from layer_atlas.plan.plan import StudyPlan
+from layer_atlas.plan.plan import DatasetPlan
 from layer_atlas.processes import usable_cores
 from layer_atlas.store.folder import OutputFolder
 
@@ -22,21 +22,23 @@ _KEPT_BYTES = 2**28
 """Photographs that neighbouring channels share are read once; about so much of them is kept."""
 
 
-class PictureBook:
+class ImageCache:
     """Looks up photographs of a dataset, cut to the view of the network."""
 
     def __init__(
-        self, folder: OutputFolder, plan: StudyPlan, dataset: DatasetConfig, size: int
+        self, folder: OutputFolder, plan: DatasetPlan, dataset: DatasetConfig, size: int
     ) -> None:
         self.folder, self.size = folder, size
-        self.photographs = open_dataset(dataset)
+        self.dataset_images = open_dataset(dataset)
         self.listing = Listing(folder.listing(plan.listing))
-        self.study = lru_cache(maxsize=1)(self._study)
+        self.dataset_stats = lru_cache(maxsize=1)(self._study)
         self._kept: dict[int, NDArray[np.uint8]] = {}
 
-    def strongest(self, study: Study, channels: Sequence[int]) -> NDArray[np.uint8]:
+    def strongest(
+        self, dataset_stats: LayerStatistics, channels: Sequence[int]
+    ) -> NDArray[np.uint8]:
         """The photograph that each channel answers to most (n, S, S, 3)."""
-        index = self.study(study).top.index[list(channels), 0].tolist()
+        index = self.dataset_stats(dataset_stats).top.index[list(channels), 0].tolist()
         pictures = self.pictures(index)
         nothing = np.zeros((self.size, self.size, 3), np.uint8)
         return np.stack([pictures.get(i, nothing) for i in index])
@@ -52,7 +54,7 @@ class PictureBook:
             self._kept.clear()
         missing = [index for index in wanted if index not in self._kept]
         numbered = [(index, self._entry(index)) for index in missing]
-        views = stream_views(self.photographs, numbered, self.size, reading_threads())
+        views = stream_views(self.dataset_images, numbered, self.size, reading_threads())
         for (index, entry), view in zip(numbered, views, strict=True):
             if view.pixels is None:
                 raise RuntimeError(f"photograph {entry.path} can no longer be read: {view.reason}")
@@ -63,8 +65,8 @@ class PictureBook:
         (entry,) = self.listing.block(index, index + 1)
         return entry
 
-    def _study(self, study: Study) -> LayerStudy:
-        return read_findings(self.folder, study).study
+    def _study(self, dataset_stats: LayerStatistics) -> DatasetStats:
+        return read_evidence(self.folder, dataset_stats).stats
 
 
 def reading_threads() -> int:

@@ -19,7 +19,7 @@ from layer_atlas.config.objectives import (
     ObjectiveRecord,
     ProbabilityObjective,
 )
-from layer_atlas.visualization.objectives.base import Objective, Surroundings
+from layer_atlas.visualization.objectives.base import Objective, ObjectiveContext
 from layer_atlas.visualization.objectives.channels import Channel, Neuron, Probability
 from layer_atlas.visualization.objectives.custom import Custom
 from layer_atlas.visualization.objectives.directions import Direction
@@ -28,9 +28,9 @@ from layer_atlas.visualization.objectives.likeness import Accentuation, Caricatu
 from layer_atlas.visualization.objectives.variants import Diversity, Interpolation
 from layer_atlas.visualization.objectives.whole_layer import WholeLayer
 
-__all__ = ["Objective", "Surroundings", "make_objective"]
+__all__ = ["Objective", "ObjectiveContext", "make_objective"]
 
-_KINDS: dict[type[ObjectiveRecord], Callable[[Any, Surroundings], Objective]] = {
+_KINDS: dict[type[ObjectiveRecord], Callable[[Any, ObjectiveContext], Objective]] = {
     ChannelObjective: Channel,
     NeuronObjective: Neuron,
     DirectionObjective: Direction,
@@ -47,7 +47,7 @@ _KINDS: dict[type[ObjectiveRecord], Callable[[Any, Surroundings], Objective]] = 
 }
 
 
-def make_objective(record: ObjectiveRecord, surroundings: Surroundings) -> Objective:
+def make_objective(record: ObjectiveRecord, surroundings: ObjectiveContext) -> Objective:
     """The objective that a recipe names, for a layer.
 
     Raises:

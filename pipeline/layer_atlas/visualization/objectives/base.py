@@ -27,7 +27,7 @@ Activations = Sequence[Tensor]
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class ObjectiveContext:
     """What an objective may need to know before it begins."""
 
     layers: tuple[LayerInfo, ...]
@@ -65,7 +65,7 @@ class Objective(ABC):
         """Scores (B,), float32."""
         return self.responses(activations, targets).mean(dim=1)
 
-    def climbed(self, activations: Activations, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def surrogate(self, activations: Activations, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Scores (B,) and what the ascent follows (B,), float32."""
         score = self.score(activations, targets)
         return score, score
@@ -130,7 +130,7 @@ class Signs:
 def parts_of(targets: Tensor, sizes: Sequence[int]) -> list[Tensor]:
     """The channels (B,) of each part of targets (B,) that are combinations, the first part first.
 
-    As `Targets.parts` does it.
+    As `TargetSpace.parts` does it.
     """
     found = []
     for size in reversed(sizes):

@@ -13,8 +13,8 @@ from layer_atlas.plan.jobs import LayerInfo
 from layer_atlas.visualization.objectives.base import (
     Activations,
     Objective,
+    ObjectiveContext,
     Signs,
-    Surroundings,
     picked,
 )
 
@@ -28,7 +28,7 @@ class Channel(Objective):
     """
 
     def __init__(
-        self, record: ChannelObjective | LogitObjective, surroundings: Surroundings
+        self, record: ChannelObjective | LogitObjective, surroundings: ObjectiveContext
     ) -> None:
         self.sizes = (surroundings.layers[0].n_channels,)
         self.signs = Signs(record.sign, surroundings.device)
@@ -47,7 +47,7 @@ class Neuron(Objective):
         UserError: a position that is not on the layer's map, or a layer without one.
     """
 
-    def __init__(self, record: NeuronObjective, surroundings: Surroundings) -> None:
+    def __init__(self, record: NeuronObjective, surroundings: ObjectiveContext) -> None:
         layer = surroundings.layers[0]
         self.sizes = (layer.n_channels,)
         self.signs = Signs(record.sign, surroundings.device)
@@ -78,14 +78,14 @@ class Probability(Objective):
     gradient leads away. Olah et al. 2017, section "Optimization objectives", has both.
     """
 
-    def __init__(self, record: ProbabilityObjective, surroundings: Surroundings) -> None:
+    def __init__(self, record: ProbabilityObjective, surroundings: ObjectiveContext) -> None:
         self.sizes = (surroundings.layers[0].n_channels,)
 
     def responses(self, activations: Activations, targets: Tensor) -> Tensor:
         """The probability of the class at each position: (B, L) float32."""
         return picked(activations[0].float().softmax(dim=1), targets)
 
-    def climbed(self, activations: Activations, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def surrogate(self, activations: Activations, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities (B,) and their logarithms (B,), float32."""
         logarithms = picked(activations[0].float().log_softmax(dim=1), targets)
         return logarithms.exp().mean(dim=1), logarithms.mean(dim=1)

@@ -12,7 +12,7 @@ from layer_atlas.config.objectives import CustomObjective, Objective
 from layer_atlas.errors import UserError
 from layer_atlas.imports import import_callable, import_planned, source_digest
 from layer_atlas.plan.jobs import LayerInfo
-from layer_atlas.visualization.objectives.base import Activations, Surroundings
+from layer_atlas.visualization.objectives.base import Activations, ObjectiveContext
 from layer_atlas.visualization.objectives.base import Objective as Kind
 
 
@@ -23,7 +23,7 @@ class Custom(Kind):
         UserError: a function that cannot be imported, fails, or does not return a score per sample.
     """
 
-    def __init__(self, record: CustomObjective, surroundings: Surroundings) -> None:
+    def __init__(self, record: CustomObjective, surroundings: ObjectiveContext) -> None:
         self.name, self.args = record.function, record.args or {}
         self.function = import_planned(record.function, _SETTING, _RETURNS, record.source)
         self.per_channel = _asks_for_channels(self.function)

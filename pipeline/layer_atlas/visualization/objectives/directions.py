@@ -15,8 +15,8 @@ from layer_atlas.visualization.objectives.base import (
     LEAST_COSINE,
     Activations,
     Objective,
+    ObjectiveContext,
     Signs,
-    Surroundings,
 )
 
 RANDOM_DIRECTIONS = 4096
@@ -34,7 +34,7 @@ class Direction(Objective):
         UserError: a file that holds no such matrix.
     """
 
-    def __init__(self, record: DirectionObjective, surroundings: Surroundings) -> None:
+    def __init__(self, record: DirectionObjective, surroundings: ObjectiveContext) -> None:
         layer = surroundings.layers[0]
         if record.vectors:
             rows = read_directions(surroundings.find(record.vectors), record.entry, layer.name)

@@ -7,7 +7,7 @@ from layer_atlas.config.objectives import JointObjective
 from layer_atlas.visualization.objectives.base import (
     Activations,
     Objective,
-    Surroundings,
+    ObjectiveContext,
     parts_of,
     picked,
 )
@@ -21,7 +21,7 @@ class Joint(Objective):
     what one has and the other has not.
     """
 
-    def __init__(self, record: JointObjective, surroundings: Surroundings) -> None:
+    def __init__(self, record: JointObjective, surroundings: ObjectiveContext) -> None:
         self.sizes = tuple(layer.n_channels for layer in surroundings.layers)
         self.weights = [term.weight for term in record.terms]
 

@@ -15,7 +15,7 @@ from layer_atlas.visualization.objectives.base import (
     LEAST_COSINE,
     Activations,
     Objective,
-    Surroundings,
+    ObjectiveContext,
     picked,
     total,
 )
@@ -28,7 +28,7 @@ class _OfPhotograph(Objective):
         UserError: the file is no image.
     """
 
-    def __init__(self, photograph: str, surroundings: Surroundings) -> None:
+    def __init__(self, photograph: str, surroundings: ObjectiveContext) -> None:
         path = surroundings.find(photograph)
         self._image = read_picture(path, surroundings.colours, surroundings.size)
         self._surroundings = surroundings
@@ -55,7 +55,7 @@ class Caricature(_OfPhotograph):
     at once it is the caricature of lucid's notebooks.
     """
 
-    def __init__(self, record: CaricatureObjective, surroundings: Surroundings) -> None:
+    def __init__(self, record: CaricatureObjective, surroundings: ObjectiveContext) -> None:
         super().__init__(record.photograph, surroundings)
         self.sizes, self.power = (1,), record.cosine_power
 
@@ -84,7 +84,7 @@ class Inversion(_OfPhotograph):
     2; what holds the image back is the recipe's.
     """
 
-    def __init__(self, record: InversionObjective, surroundings: Surroundings) -> None:
+    def __init__(self, record: InversionObjective, surroundings: ObjectiveContext) -> None:
         super().__init__(record.photograph, surroundings)
         self.sizes = (1,)
 
@@ -103,7 +103,7 @@ class Accentuation(_OfPhotograph):
     photograph.
     """
 
-    def __init__(self, record: AccentuationObjective, surroundings: Surroundings) -> None:
+    def __init__(self, record: AccentuationObjective, surroundings: ObjectiveContext) -> None:
         super().__init__(record.photograph, surroundings)
         self.sizes, self.weight = (surroundings.layers[0].n_channels,), record.faithfulness
 
@@ -111,7 +111,7 @@ class Accentuation(_OfPhotograph):
         """The channel at each position: (B, L) float32."""
         return picked(activations[0], targets)
 
-    def climbed(self, activations: Activations, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def surrogate(self, activations: Activations, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Scores (B,) and scores less distance (B,), float32."""
         score = self.score(activations, targets)
         apart = (activations[0].float() - self.seen).square()

@@ -8,7 +8,7 @@ from layer_atlas.config.objectives import DiversityObjective, InterpolationObjec
 from layer_atlas.visualization.objectives.base import (
     Activations,
     Objective,
-    Surroundings,
+    ObjectiveContext,
     parts_of,
     picked,
     total,
@@ -24,7 +24,7 @@ class Diversity(Objective):
     "Diversity".
     """
 
-    def __init__(self, record: DiversityObjective, surroundings: Surroundings) -> None:
+    def __init__(self, record: DiversityObjective, surroundings: ObjectiveContext) -> None:
         self.sizes = (surroundings.layers[0].n_channels,)
         self.variants, self.weight = record.variants, record.weight
 
@@ -32,7 +32,7 @@ class Diversity(Objective):
         """The channel at each position: (B, L) float32."""
         return picked(activations[0], targets)
 
-    def climbed(self, activations: Activations, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def surrogate(self, activations: Activations, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Scores (B,) and scores less likeness (B,), float32."""
         score = self.score(activations, targets)
         likeness = gram_cosines(activations[0].float(), self.variants)
@@ -49,7 +49,7 @@ class Interpolation(Objective):
     Visualization", section "How neurons interact", aligns neighbours for the same end.
     """
 
-    def __init__(self, record: InterpolationObjective, surroundings: Surroundings) -> None:
+    def __init__(self, record: InterpolationObjective, surroundings: ObjectiveContext) -> None:
         n = surroundings.layers[0].n_channels
         self.sizes, self.variants, self.weight = (n, n), record.variants, record.alignment
         self.way = torch.linspace(0.0, 1.0, record.variants, device=surroundings.device)
@@ -67,7 +67,7 @@ class Interpolation(Objective):
         channels = parts_of(targets, self.sizes)
         return torch.stack([picked(activations[0], c).mean(dim=1) for c in channels], dim=1)
 
-    def climbed(self, activations: Activations, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def surrogate(self, activations: Activations, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Scores (B,) and scores with likeness of neighbours (B,), float32."""
         score = self.score(activations, targets)
         alike = self._likeness_of_neighbours(activations[0].float())

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from layer_atlas.config.objectives import LayerObjective
-from layer_atlas.visualization.objectives.base import Activations, Objective, Surroundings
+from layer_atlas.visualization.objectives.base import Activations, Objective, ObjectiveContext
 
 
 class WholeLayer(Objective):
@@ -14,7 +14,7 @@ class WholeLayer(Objective):
     et al. 2017, "Feature Visualization", section "Optimization objectives".
     """
 
-    def __init__(self, record: LayerObjective, surroundings: Surroundings) -> None:
+    def __init__(self, record: LayerObjective, surroundings: ObjectiveContext) -> None:
         self.sizes = (1,)
 
     def responses(self, activations: Activations, targets: Tensor) -> Tensor:

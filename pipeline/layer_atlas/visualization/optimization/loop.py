@@ -22,7 +22,7 @@ from layer_atlas.visualization import rng
 from layer_atlas.visualization.gradients import LeakyGradient, PolyphaseStem
 from layer_atlas.visualization.objectives import Objective
 from layer_atlas.visualization.optimization.cuda_graphs import Graphs, capture
-from layer_atlas.visualization.optimization.optimizers import make_stepper
+from layer_atlas.visualization.optimization.optimizers import make_batch_optimizer
 from layer_atlas.visualization.optimization.regularizers import (
     blur,
     blur_width,
@@ -35,7 +35,7 @@ from layer_atlas.visualization.transforms import draw_views, see
 
 
 @dataclass(frozen=True)
-class Ascent:
+class OptimizedBatch:
     """What the loop hands back for a batch of B samples."""
 
     images: Tensor
@@ -61,7 +61,7 @@ class Jobs:
     """(B, 2) int64, random keys."""
     targets: Tensor
     """(B,) int64, what each image is for."""
-    photographs: Tensor | None = None
+    dataset_images: Tensor | None = None
     """(B, C, H, W) in [0, 1], which `init=dataset` starts from."""
     values: Tensor | None = None
     """(B, C, H, W), images before colours and sigmoid to start from, whatever the recipe says."""
@@ -80,10 +80,10 @@ class Jobs:
         return replace(samples, keys=torch.stack(keys, dim=1).flatten(0, 1))
 
 
-class Ascends(Protocol):
+class OptimizationLoop(Protocol):
     """Finds images for one layer, a batch of samples at a time."""
 
-    def ascend(self, jobs: Jobs, on_step: Callable[[int], None]) -> Ascent:
+    def optimize(self, jobs: Jobs, on_step: Callable[[int], None]) -> OptimizedBatch:
         """Find for each sample the image that its target responds to most.
 
         Args:
@@ -108,13 +108,13 @@ def started(recipe: Recipe, jobs: Jobs, colours: int = 3, find: Find = nowhere) 
         colours: of the images.
         find: the files that the recipe refers to.
     """
-    images = make_parameterization(recipe, colours, jobs.keys, jobs.photographs, find)
+    images = make_parameterization(recipe, colours, jobs.keys, jobs.dataset_images, find)
     if jobs.values is not None:
         images.encode(jobs.values)
     return images
 
 
-class Climber:
+class GradientAscent:
     """Finds images for one layer, a batch of samples at a time.
 
     Batches of the same size share tensors, and on a GPU the graphs of their steps.
@@ -132,8 +132,10 @@ class Climber:
         self.forward, self.objective, self.recipe, self.start = forward, objective, recipe, start
         self._batch: _Batch | None = None
 
-    def ascend(self, jobs: Jobs, on_step: Callable[[int], None] = lambda step: None) -> Ascent:
-        """Find for each sample the image that its target responds to most; see `Ascends`."""
+    def optimize(
+        self, jobs: Jobs, on_step: Callable[[int], None] = lambda step: None
+    ) -> OptimizedBatch:
+        """Find for each sample the image that excites its target most; see `OptimizationLoop`."""
         batch = self._start(jobs)
         kept = snapshot_steps(self.recipe)
         frames = [batch.frame()] if kept else []
@@ -169,14 +171,16 @@ class _Batch:
         self.targets = jobs.targets.clone()
         self.start, self.images = start, start(recipe, jobs)
         (self.parameters,) = self.images.parameters()
-        self.stepper = make_stepper(self.parameters, recipe.optimizer)
+        self.optimizer_step = make_batch_optimizer(self.parameters, recipe.optimizer)
         self.views = self._draw(keys)
         self.view = torch.empty_like(self.views[0])
         self.blur = torch.zeros((), device=keys.device)
         self.attribution = torch.zeros((len(keys), *recipe.image_size), device=keys.device)
         self.finite = torch.ones(len(keys), dtype=torch.bool, device=keys.device)
         self.trace = torch.empty(len(self.views), len(keys), device=keys.device)
-        self.graphs = self._captured(jobs) if keys.is_cuda and not self.stepper.waits else None
+        self.graphs = (
+            self._captured(jobs) if keys.is_cuda and not self.optimizer_step.waits else None
+        )
 
     def restart(self, jobs: Jobs) -> None:
         """Put other jobs in the place of these: graphs know tensors by where they lie."""
@@ -186,7 +190,7 @@ class _Batch:
         with torch.no_grad():
             for mine, new in zip(self.images.parameters(), fresh.parameters(), strict=True):
                 mine.copy_(new)
-        self.stepper.restart()
+        self.optimizer_step.restart()
         self.attribution.zero_()
         self.finite.fill_(True)
 
@@ -195,18 +199,18 @@ class _Batch:
         settings = self.recipe.optimizer
         self.view.copy_(self.views[number])
         self.blur.fill_(blur_width(self.recipe.regularizers, number, settings.steps))
-        self.stepper.begin(number)
+        self.optimizer_step.begin(number)
         leaky = settings.leaks(number)
         self.trace[number] = self.graphs.replay(leaky) if self.graphs else self._move(leaky)
 
-    def result(self) -> Ascent:
+    def result(self) -> OptimizedBatch:
         """The images as they are now."""
         recorded = trace_steps(self.recipe.optimizer.steps)
         trace = self.trace[recorded].mT.contiguous()
         alpha = opacity(self.attribution) if self.recipe.parameterization.alpha else None
         with torch.no_grad():
             values = self.images.values().clone()
-            return Ascent(self.images(), values, self.finite.clone(), trace, alpha)
+            return OptimizedBatch(self.images(), values, self.finite.clone(), trace, alpha)
 
     @torch.no_grad()
     def frame(self) -> Tensor:
@@ -233,7 +237,7 @@ class _Batch:
         if self.recipe.parameterization.alpha:
             self.attribution += here.gradient.abs().mean(dim=1).nan_to_num_(0.0, 0.0, 0.0)
         self.finite &= here.finite
-        self.stepper.step(here.climbed, lambda: self._evaluate(leaky).climbed)
+        self.optimizer_step.step(here.surrogate, lambda: self._evaluate(leaky).surrogate)
         self.images.constrain_()
         if self.recipe.regularizers.blur > 0:
             blur(self.images, self.blur, self.recipe.image_size)
@@ -243,11 +247,11 @@ class _Batch:
         """What the images are worth as they are; sets the gradient of their parameters."""
         rendered = self.images()
         seen = rendered.detach().requires_grad_()
-        scores, climbed = self._scores(seen, leaky)
-        (gradient,) = torch.autograd.grad(climbed.sum(), seen)
+        scores, surrogate = self._scores(seen, leaky)
+        (gradient,) = torch.autograd.grad(surrogate.sum(), seen)
         followed = pulled_back(self.recipe.regularizers, seen.detach(), gradient)
-        finite = self._set_gradient(rendered, followed, climbed)
-        return _Evaluation(scores.detach(), climbed.detach(), gradient, finite)
+        finite = self._set_gradient(rendered, followed, surrogate)
+        return _Evaluation(scores.detach(), surrogate.detach(), gradient, finite)
 
     def _scores(self, images: Tensor, leaky: bool) -> tuple[Tensor, Tensor]:
         """Scores (B,) of the images as they are seen at this step, and what is climbed (B,)."""
@@ -256,7 +260,7 @@ class _Batch:
             if leaky:
                 gradients.enter_context(LeakyGradient(self.recipe.optimizer.leaky_slope))
             activations = self.forward(see(self.recipe.transforms, images, self.view))
-            return self.objective.climbed(activations, self.targets)
+            return self.objective.surrogate(activations, self.targets)
 
     def _set_gradient(self, rendered: Tensor, at_image: Tensor, scores: Tensor) -> Tensor:
         """The parameters' gradient, zero where it is not finite; returns where it is: (B,)."""
@@ -274,7 +278,7 @@ class _Evaluation:
 
     scores: Tensor
     """(B,), not finite where they are not."""
-    climbed: Tensor
+    surrogate: Tensor
     """(B,), what the ascent follows."""
     gradient: Tensor
     """(B, C, H, W) of what is climbed at the images, without regularizers."""

@@ -16,22 +16,22 @@ from layer_atlas.models.resample import resized
 from layer_atlas.visualization import rng
 from layer_atlas.visualization.objectives import Objective
 from layer_atlas.visualization.optimization.loop import (
-    Ascends,
-    Ascent,
-    Climber,
+    GradientAscent,
     Jobs,
+    OptimizationLoop,
+    OptimizedBatch,
     Start,
     started,
 )
 
 
-def make_climber(
+def make_loop(
     forward: Forward, objective: Objective, recipe: Recipe, start: Start = started
-) -> Ascends:
-    """What makes images by a recipe; see `Climber` for the arguments."""
+) -> OptimizationLoop:
+    """What makes images by a recipe; see `GradientAscent` for the arguments."""
     if recipe.octaves is None:
-        return Climber(forward, objective, recipe, start)
-    return OctaveClimber(forward, objective, recipe, recipe.octaves, start)
+        return GradientAscent(forward, objective, recipe, start)
+    return OctaveAscent(forward, objective, recipe, recipe.octaves, start)
 
 
 def octave_sizes(octaves: Octaves, size: tuple[int, int]) -> list[tuple[int, int]]:
@@ -44,7 +44,7 @@ def octave_sizes(octaves: Octaves, size: tuple[int, int]) -> list[tuple[int, int
     return [(round(size[0] / power), round(size[1] / power)) for power in powers]
 
 
-class OctaveClimber:
+class OctaveAscent:
     """Climbs size after size."""
 
     def __init__(
@@ -58,36 +58,40 @@ class OctaveClimber:
         self.recipe, self.start = recipe, start
         self.sizes = octave_sizes(octaves, recipe.image_size)
         recipes = [replace(recipe, image_size=size, octaves=None) for size in self.sizes]
-        self.climbers = [Climber(forward, objective, each, start) for each in recipes]
+        self.loops = [GradientAscent(forward, objective, each, start) for each in recipes]
 
-    def ascend(self, jobs: Jobs, on_step: Callable[[int], None] = lambda step: None) -> Ascent:
-        """As `Climber.ascend` does; all that is kept on the way has the image's own size."""
+    def optimize(
+        self, jobs: Jobs, on_step: Callable[[int], None] = lambda step: None
+    ) -> OptimizedBatch:
+        """As `GradientAscent.ascend` does; all that is kept on the way has the image's own size."""
         picture = self.start(self.recipe, jobs).values().detach()
         added: Tensor | None = None
-        found: list[Ascent] = []
-        for number, climber in enumerate(self.climbers):
+        found: list[OptimizedBatch] = []
+        for number, loop in enumerate(self.loops):
             base = resized(picture, self.sizes[number])
             start = base if added is None else base + resized(added, self.sizes[number])
             keys = rng.derived(jobs.keys, rng.OCTAVE, number)
             before = number * self.recipe.optimizer.steps
-            ascent = climber.ascend(replace(jobs, keys=keys, values=start), _later(on_step, before))
-            added = ascent.values - base
-            found.append(ascent)
+            optimized = loop.optimize(
+                replace(jobs, keys=keys, values=start), _later(on_step, before)
+            )
+            added = optimized.values - base
+            found.append(optimized)
         return self._joined(found)
 
-    def _joined(self, found: list[Ascent]) -> Ascent:
+    def _joined(self, found: list[OptimizedBatch]) -> OptimizedBatch:
         """The last octave, with what the others left on the way."""
-        trace = torch.cat([ascent.trace for ascent in found], dim=1)
-        finite = torch.stack([ascent.finite for ascent in found]).all(dim=0)
+        trace = torch.cat([optimized.trace for optimized in found], dim=1)
+        finite = torch.stack([optimized.finite for optimized in found]).all(dim=0)
         return replace(found[-1], trace=trace, finite=finite, snapshot=self._snapshots(found))
 
-    def _snapshots(self, found: list[Ascent]) -> Tensor | None:
+    def _snapshots(self, found: list[OptimizedBatch]) -> Tensor | None:
         frames: list[Tensor] = []
-        for ascent in found:
-            if ascent.snapshot is None:
+        for optimized in found:
+            if optimized.snapshot is None:
                 return None
             # The start of an octave is the end of the one before.
-            kept = ascent.snapshot[:, 1 if frames else 0 :]
+            kept = optimized.snapshot[:, 1 if frames else 0 :]
             frames.append(_enlarged(kept, self.recipe.image_size))
         return torch.cat(frames, dim=1)
 

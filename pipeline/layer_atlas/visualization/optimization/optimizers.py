@@ -1,6 +1,6 @@
 """Optimizers: how the parameters of a batch climb along their gradients.
 
-The contract of the family: a `Stepper` made for parameters (B, P),
+The contract of the family: a `BatchOptimizer` made for parameters (B, P),
 - which climbs: this module is the one place that says "up",
 - which moves row b as row b's gradients and scores tell, to the same bits in any company: rows are
   whole cache lines (`parameterizations`), so that none has an odd end,
@@ -29,7 +29,7 @@ _EPS = 1e-12
 """Least size that a gradient is divided by: scores may be small."""
 
 
-class Stepper(ABC):
+class BatchOptimizer(ABC):
     """What the family promises."""
 
     waits: ClassVar[bool] = False
@@ -56,10 +56,10 @@ class Stepper(ABC):
         """
 
 
-def make_stepper(parameters: nn.Parameter, settings: Optimizer) -> Stepper:
+def make_batch_optimizer(parameters: nn.Parameter, settings: Optimizer) -> BatchOptimizer:
     """The optimizer that the settings name, for parameters (B, P)."""
     if isinstance(settings, LBFGS):
-        return QuasiNewton(parameters, settings)
+        return BatchLBFGS(parameters, settings)
     if isinstance(settings, SGD) and settings.normalised:
         return Normalised(parameters, settings)
     return FirstOrder(parameters, settings)
@@ -86,7 +86,7 @@ _SCHEDULES: dict[str, Callable[[float], float]] = {
 # --- first order ---------------------------------------------------------------------------------
 
 
-class FirstOrder(Stepper):
+class FirstOrder(BatchOptimizer):
     """Steps that follow from the gradients so far."""
 
     def __init__(self, parameters: nn.Parameter, settings: Optimizer) -> None:
@@ -172,7 +172,7 @@ def _sgd(parameters: nn.Parameter, settings: SGD, rate: float | Tensor) -> torch
 # --- L-BFGS --------------------------------------------------------------------------------------
 
 
-class QuasiNewton(Stepper):
+class BatchLBFGS(BatchOptimizer):
     """torch's L-BFGS for each row by itself; where rows want to look, they look together.
 
     A loss is what a row's score falls by from the start of the step. It is scaled, for good, so

@@ -17,28 +17,33 @@ from layer_atlas.config.inputs import Find, nowhere
 from layer_atlas.config.recipe import Recipe, recorded_steps, snapshot_steps
 from layer_atlas.models.batches import CPU_BATCH_MULTIPLE, filled_up
 from layer_atlas.models.colours import to_bytes
-from layer_atlas.models.device_model import DeviceNetwork
+from layer_atlas.models.device_model import DeviceModel
 from layer_atlas.models.forwards import Path
 from layer_atlas.models.load import Network
 from layer_atlas.plan.jobs import STATUS, LayerInfo
-from layer_atlas.plan.plan import Tap, jobs_at_once
+from layer_atlas.plan.plan import LayerRef, jobs_at_once
 from layer_atlas.visualization import rng
-from layer_atlas.visualization.objectives import Surroundings, make_objective
+from layer_atlas.visualization.objectives import ObjectiveContext, make_objective
 from layer_atlas.visualization.optimization.image_statistics import measure
-from layer_atlas.visualization.optimization.loop import Ascends, Ascent, Jobs, started
+from layer_atlas.visualization.optimization.loop import (
+    Jobs,
+    OptimizationLoop,
+    OptimizedBatch,
+    started,
+)
 from layer_atlas.visualization.optimization.memory import (
     bytes_per_sample,
     if_it_fits,
     samples_that_fit,
 )
-from layer_atlas.visualization.optimization.octaves import make_climber
+from layer_atlas.visualization.optimization.octaves import make_loop
 
 CPU_BATCH = 32
 GPU_BATCH = 512
 """More samples than this at once are no faster on any GPU."""
 
 
-class Workbench:
+class Renderer:
     """Networks on a device, and the recipe that images are made by.
 
     Args:
@@ -61,43 +66,45 @@ class Workbench:
         self.network = self._installed(network)
         self.others = {label: self._installed(other) for label, other in (others or {}).items()}
 
-    def layer(self, info: LayerInfo, others: Sequence[Tap] = ()) -> "LayerBench":
+    def layer(self, info: LayerInfo, others: Sequence[LayerRef] = ()) -> "LayerRenderer":
         """The networks, cut at a layer, and at further ones that the objective reads."""
-        return LayerBench(self, info, others)
+        return LayerRenderer(self, info, others)
 
-    def _installed(self, network: Network) -> DeviceNetwork:
+    def _installed(self, network: Network) -> DeviceModel:
         recipe = self.recipe
-        return DeviceNetwork(network, recipe.precision, recipe.image_size, self.device)
+        return DeviceModel(network, recipe.precision, recipe.image_size, self.device)
 
 
-class LayerBench:
+class LayerRenderer:
     """Makes images for targets of one layer, a batch at a time."""
 
-    def __init__(self, bench: Workbench, info: LayerInfo, others: Sequence[Tap] = ()) -> None:
-        self.recipe, self.device = bench.recipe, bench.device
-        self.colours = len(bench.network.network.mean)
-        self.start = partial(started, colours=self.colours, find=bench.find)
-        exact = fast = _together(bench, info, others, DeviceNetwork.exact_path)
+    def __init__(
+        self, renderer: Renderer, info: LayerInfo, others: Sequence[LayerRef] = ()
+    ) -> None:
+        self.recipe, self.device = renderer.recipe, renderer.device
+        self.colours = len(renderer.network.network.mean)
+        self.start = partial(started, colours=self.colours, find=renderer.find)
+        exact = fast = _together(renderer, info, others, DeviceModel.exact_path)
         if self.recipe.precision != "fp32":
-            fast = _together(bench, info, others, DeviceNetwork.fast_path)
+            fast = _together(renderer, info, others, DeviceModel.fast_path)
         self.exact, self.fast, self.path = exact.forward, fast.forward, fast.name
-        surroundings = Surroundings(
+        surroundings = ObjectiveContext(
             layers=(info, *(tap.info for tap in others)),
             activations=self.exact,
-            find=bench.find,
+            find=renderer.find,
             colours=self.colours,
             size=self.recipe.image_size,
             device=self.device,
         )
         self.objective = make_objective(self.recipe.objective, surroundings)
-        self.climber = self._climber(self.recipe)
+        self.loop = self._loop_for(self.recipe)
 
     def make(
         self,
         job_keys: Sequence[str],
         channels: Sequence[int],
         on_step: Callable[[int], None] = lambda step: None,
-        photographs: Tensor | None = None,
+        dataset_images: Tensor | None = None,
     ) -> dict[str, NDArray[Any]]:
         """Optimise and measure a batch of jobs of this layer; what comes out dead, once more.
 
@@ -110,8 +117,10 @@ class LayerBench:
         """
         recipe, last = self.recipe, self.recipe.total_steps - 1
         keys, target = rng.keys(job_keys, self.device), torch.tensor(channels, device=self.device)
-        jobs = Jobs(keys, target, None if photographs is None else photographs.to(self.device))
-        rows = self._attempt(self.climber, jobs, on_step)
+        jobs = Jobs(
+            keys, target, None if dataset_images is None else dataset_images.to(self.device)
+        )
+        rows = self._attempt(self.loop, jobs, on_step)
         rows["start"] = torch.zeros_like(rows["status"])
         for start in range(1, recipe.optimizer.starts):
             (dead,) = torch.where(rows["status"] == STATUS["dead"])
@@ -139,26 +148,26 @@ class LayerBench:
         settings = self.recipe.optimizer
         leaky = replace(self.recipe, optimizer=replace(settings, leaky_steps=settings.steps))
         again = replace(jobs, keys=rng.derived(jobs.keys, rng.START, start))
-        made = self._attempt(self._climber(leaky), again, on_step)
+        made = self._attempt(self._loop_for(leaky), again, on_step)
         lives = made["status"] == STATUS["ok"]
         for name, row in made.items():
             rows[name][dead[lives]] = row[lives]
         rows["start"][dead[lives]] = start
 
     def _attempt(
-        self, climber: Ascends, jobs: Jobs, on_step: Callable[[int], None]
+        self, loop: OptimizationLoop, jobs: Jobs, on_step: Callable[[int], None]
     ) -> dict[str, Tensor]:
         """Optimise and measure jobs from one start."""
         n = len(jobs.targets)
         filled = jobs.some(filled_up(n, self.device))
         samples = filled.with_variants(self.recipe.variants)
-        ascent = climber.ascend(samples, on_step)
-        pixels = to_bytes(ascent.images)
+        optimized = loop.optimize(samples, on_step)
+        pixels = to_bytes(optimized.images)
         measured = measure(self.exact, self.objective, pixels, samples.targets)
-        status = _status(ascent, measured)
-        rows = {**measured, "image": pixels, "trace": ascent.trace}
+        status = _status(optimized, measured)
+        rows = {**measured, "image": pixels, "trace": optimized.trace}
         for name in ("alpha", "snapshot"):
-            found = getattr(ascent, name)
+            found = getattr(optimized, name)
             if found is not None:
                 rows[name] = found
         rows = {name: self._of_jobs(row) for name, row in rows.items()}
@@ -171,8 +180,8 @@ class LayerBench:
         variants = self.recipe.variants
         return rows if variants == 1 else rows.reshape(-1, variants, *rows.shape[1:])
 
-    def _climber(self, recipe: Recipe) -> Ascends:
-        return make_climber(self.fast, self.objective, recipe, self.start)
+    def _loop_for(self, recipe: Recipe) -> OptimizationLoop:
+        return make_loop(self.fast, self.objective, recipe, self.start)
 
     def measure(self, pixels: NDArray[Any], channels: Sequence[int]) -> dict[str, NDArray[Any]]:
         """Measure stored images of some targets again: (n, H, W, C) uint8, or (n, V, H, W, C)."""
@@ -203,19 +212,19 @@ class LayerBench:
         recipe = replace(self.recipe, optimizer=steps, octaves=None, snapshots=0)
         keys = rng.keys(["0" * 64] * batch, self.device)
         targets = torch.zeros(batch, dtype=torch.int64, device=self.device)
-        photographs = torch.zeros(batch, self.colours, *recipe.image_size).to(self.device)
-        self._climber(recipe).ascend(
-            Jobs(keys, targets, photographs).with_variants(recipe.variants), lambda step: None
+        dataset_images = torch.zeros(batch, self.colours, *recipe.image_size).to(self.device)
+        self._loop_for(recipe).optimize(
+            Jobs(keys, targets, dataset_images).with_variants(recipe.variants), lambda step: None
         )
 
 
-def _status(ascent: Ascent, measured: dict[str, Tensor]) -> Tensor:
+def _status(optimized: OptimizedBatch, measured: dict[str, Tensor]) -> Tensor:
     """What became of each sample: (B,) uint8. Takes `status` out of what was measured."""
     status = measured.pop("status")
     # A channel at its ceiling answers the same to every view, but it did not from the start.
-    moved = ascent.trace.amax(dim=1) != ascent.trace.amin(dim=1)
+    moved = optimized.trace.amax(dim=1) != optimized.trace.amin(dim=1)
     status = status.masked_fill((status == STATUS["dead"]) & moved, STATUS["ok"])
-    finite = ascent.finite & torch.isfinite(measured["activation"])
+    finite = optimized.finite & torch.isfinite(measured["activation"])
     return status.masked_fill(~finite, STATUS["diverged"])
 
 
@@ -230,15 +239,15 @@ def of_whole_jobs(status: Tensor, variants: int) -> Tensor:
 
 
 def _together(
-    bench: Workbench,
+    renderer: Renderer,
     info: LayerInfo,
-    others: Sequence[Tap],
-    path: Callable[[DeviceNetwork, Sequence[LayerInfo]], Path],
+    others: Sequence[LayerRef],
+    path: Callable[[DeviceModel, Sequence[LayerInfo]], Path],
 ) -> Path:
     """Images to the activations of a layer and of further ones, each network once."""
-    label = bench.network.network.label
+    label = renderer.network.network.label
     layers = [(label, info), *((tap.model, tap.info) for tap in others)]
-    networks = {label: bench.network, **bench.others}
+    networks = {label: renderer.network, **renderer.others}
     read = {
         model: path(networks[model], [layer for of, layer in layers if of == model])
         for model in dict.fromkeys(model for model, _ in layers)

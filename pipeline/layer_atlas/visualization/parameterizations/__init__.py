@@ -22,7 +22,7 @@ def make_parameterization(
     recipe: Recipe,
     colours: int,
     keys: Tensor,
-    photographs: Tensor | None = None,
+    dataset_images: Tensor | None = None,
     find: Find = nowhere,
 ) -> Parameterization:
     """The recipe's parameterization at its start.
@@ -39,7 +39,7 @@ def make_parameterization(
     """
     shape = (colours, *recipe.image_size)
     images = _at_random(recipe.parameterization, shape, keys, find)
-    start = _start(recipe.init, shape, keys, photographs, find)
+    start = _start(recipe.init, shape, keys, dataset_images, find)
     if start is not None:
         images.encode(start)
     if recipe.mask is not None:
@@ -62,7 +62,7 @@ def _at_random(config: Config, shape: Shape, keys: Tensor, find: Find) -> Parame
 
 
 def _start(
-    init: Init, shape: Shape, keys: Tensor, photographs: Tensor | None, find: Find
+    init: Init, shape: Shape, keys: Tensor, dataset_images: Tensor | None, find: Find
 ) -> Tensor | None:
     """The values (B, C, H, W) to start from; None where random parameters are a start."""
     if isinstance(init, SpectrumInit):
@@ -71,7 +71,7 @@ def _start(
         picture = given_picture(init.photograph, shape, keys.device, find)
         return from_colours(picture).repeat(len(keys), 1, 1, 1)
     if isinstance(init, DatasetInit):
-        if photographs is None:
+        if dataset_images is None:
             raise ValueError("init=dataset needs a photograph for every job.")
-        return from_colours(photographs)
+        return from_colours(dataset_images)
     return None

@@ -16,9 +16,9 @@ from layer_atlas.presentation.figures.images.content import Content
 from layer_atlas.presentation.figures.images.draw import grid_of
 from layer_atlas.presentation.figures.images.grid import Grid, Page, Row
 from layer_atlas.presentation.figures.paper.brackets import Bracket
-from layer_atlas.presentation.figures.paper.paper import Paper
+from layer_atlas.presentation.figures.paper.paper import PageSpec
 from layer_atlas.presentation.figures.selection.choose import choose_bracketed, chosen_layers
-from layer_atlas.presentation.figures.selection.shown import Shown
+from layer_atlas.presentation.figures.selection.layer_data import LayerData
 
 NAMES = {"curves": [3, 17], "high-frequency textures": [8], "colours": "20:60", "dots": [61, 62]}
 GROUPS = tuple(Group(name=name, channels=which) for name, which in NAMES.items())
@@ -32,9 +32,9 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
 
 def arranged(atlas: Atlas, **settings: Any) -> tuple[Content, Grid]:
     figure = ImagesFigure(groups=settings.pop("groups", GROUPS), **settings)
-    chosen = [choose_bracketed(Shown(x), figure) for x in chosen_layers(atlas, figure)]
+    chosen = [choose_bracketed(LayerData(x), figure) for x in chosen_layers(atlas, figure)]
     content = Content(chosen, figure)
-    return content, grid_of(content, Paper(figure))
+    return content, grid_of(content, PageSpec(figure))
 
 
 def over(content: Content, grid: Grid, page: Page, row: Row, box: Box) -> list[str]:
@@ -79,7 +79,7 @@ def test_every_image_is_under_the_bracket_of_its_group(
 
 def test_only_rows_that_hold_a_long_name_are_further_apart(atlas: Atlas) -> None:
     _, grid = arranged(atlas)
-    line = Paper(ImagesFigure()).letters.line(7)
+    line = PageSpec(ImagesFigure()).letters.line(7)
     first, *others = grid.pages[0].rows
     assert first.above > others[0].above + 0.9 * line
     assert {row.above for row in others} == {grid.measures.bracket}

@@ -17,7 +17,7 @@ from layer_atlas.errors import UserError
 from layer_atlas.presentation.figures.images.axes import Line
 from layer_atlas.presentation.figures.images.content import Content, Section, short_number
 from layer_atlas.presentation.figures.selection.choose import choose_bracketed, chosen_layers
-from layer_atlas.presentation.figures.selection.shown import Shown
+from layer_atlas.presentation.figures.selection.layer_data import LayerData
 
 RECIPE = replace(make_recipe(), objective=ChannelObjective(sign="both"), snapshots=6)
 
@@ -33,7 +33,7 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
 def content(atlas: Atlas, **settings: Any) -> Content:
     figure = ImagesFigure(**settings)
     layers = chosen_layers(atlas, figure)
-    shown = [choose_bracketed(Shown(layer), figure) for layer in layers]
+    shown = [choose_bracketed(LayerData(layer), figure) for layer in layers]
     return Content(shown, figure)
 
 
@@ -205,14 +205,14 @@ def test_images_without_labels(atlas: Atlas) -> None:
 def test_photographs_stand_beside_channels_where_there_are_any(tmp_path: Path) -> None:
     file = made_up(tmp_path, {"a": 3})
     with open_atlas(file) as none:
-        assert content(none).photographs == 0
+        assert content(none).dataset_images == 0
     add_photographs(file, 6)
     known = open_atlas(file)
-    assert content(known).photographs == 4
-    assert content(known, photographs=6).photographs == 6
-    assert content(known, photographs=0).photographs == 0
-    assert content(known, rows="layers", columns="channels").photographs == 0
-    assert known["toy/a"].photographs(1)[0].shape == (16, 16, 3)
+    assert content(known).dataset_images == 4
+    assert content(known, dataset_images=6).dataset_images == 6
+    assert content(known, dataset_images=0).dataset_images == 0
+    assert content(known, rows="layers", columns="channels").dataset_images == 0
+    assert known["toy/a"].dataset_images(1)[0].shape == (16, 16, 3)
 
 
 @pytest.mark.parametrize(

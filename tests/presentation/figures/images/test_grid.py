@@ -30,7 +30,7 @@ PLAIN = Measures(
     column_bracket=0,
     names={},
     tree=(0, 0),
-    photographs=0,
+    dataset_images=0,
     table=False,
 )
 TABLE = replace(PLAIN, side=150, aisle=40, words=0, heading=50, header=39, bracket=30)
@@ -48,7 +48,7 @@ def boxes(grid: Grid) -> list[np.ndarray]:
                     left, top, right, bottom = grid.image(row, place, column)
                     found.append((left, top, right, bottom + grid.words))
                 side = grid.photograph
-                corners = grid.photographs(row, place) if row.start == 0 else ()
+                corners = grid.dataset_images(row, place) if row.start == 0 else ()
                 found += [(x, y, x + side, y + side) for x, y in corners]
         pages.append(np.asarray(found))
     return pages
@@ -68,8 +68,8 @@ def check(grid: Grid) -> None:
             taken[heading.top : heading.top + grid.intro] += 1
         assert taken.max() == 1
     images = sum(map(sum, grid.shapes))
-    photographs = grid.measures.photographs * sum(map(len, grid.shapes))
-    assert sum(map(len, boxes(grid))) == images + photographs
+    dataset_images = grid.measures.dataset_images * sum(map(len, grid.shapes))
+    assert sum(map(len, boxes(grid))) == images + dataset_images
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 16, 64, 100, 512, 2048])
@@ -81,13 +81,13 @@ def test_any_count_of_images_finds_its_place(count: int, width: int) -> None:
 @settings(max_examples=40, deadline=None)
 @given(
     shapes=st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=30), min_size=1, max_size=4),
-    measures=st.sampled_from([PLAIN, TABLE, replace(TABLE, aspect=0.5, photographs=4)]),
-    photographs=st.integers(0, 9),
+    measures=st.sampled_from([PLAIN, TABLE, replace(TABLE, aspect=0.5, dataset_images=4)]),
+    dataset_images=st.integers(0, 9),
 )
 def test_any_shape_of_strips_finds_its_place(
-    shapes: Shapes, measures: Measures, photographs: int
+    shapes: Shapes, measures: Measures, dataset_images: int
 ) -> None:
-    check(plan_grid(shapes, replace(measures, photographs=photographs)))
+    check(plan_grid(shapes, replace(measures, dataset_images=dataset_images)))
 
 
 @pytest.mark.parametrize(("count", "across"), [(3, 3), (16, 8), (24, 8)])

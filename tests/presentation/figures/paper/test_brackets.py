@@ -17,11 +17,11 @@ from layer_atlas.presentation.figures.paper.brackets import (
     longest,
     runs,
 )
-from layer_atlas.presentation.figures.paper.paper import Paper
+from layer_atlas.presentation.figures.paper.paper import PageSpec
 from layer_atlas.presentation.figures.paper.sheet import style
 
 SETTINGS = ImagesFigure()
-PAPER = Paper(SETTINGS)
+PAPER = PageSpec(SETTINGS)
 NAMES = ["high-frequency textures", "a", "Grüße & 50 %", "features.denseblock4.denselayer16.conv2"]
 EDGE = 500
 

@@ -6,10 +6,10 @@ from matplotlib.figure import Figure
 
 from layer_atlas.config.figures import TracesFigure
 from layer_atlas.errors import UserError
-from layer_atlas.presentation.figures.paper.letters import Letters, check_font
+from layer_atlas.presentation.figures.paper.letters import FontMetrics, check_font
 from layer_atlas.presentation.figures.paper.sheet import style
 
-LETTERS = Letters("DejaVu Sans", 300)
+LETTERS = FontMetrics("DejaVu Sans", 300)
 
 
 def test_widths_are_those_that_are_drawn() -> None:

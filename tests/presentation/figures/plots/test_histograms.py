@@ -13,8 +13,8 @@ from layer_atlas.presentation.figures.plots.histograms import (
     distributions_of,
     pooled,
 )
-from layer_atlas.presentation.figures.selection.choose import Chosen
-from layer_atlas.presentation.figures.selection.shown import Shown
+from layer_atlas.presentation.figures.selection.choose import Selection
+from layer_atlas.presentation.figures.selection.layer_data import LayerData
 
 
 def test_responses_are_counted_in_deviations_of_the_channel(tmp_path: Path) -> None:
@@ -25,11 +25,11 @@ def test_responses_are_counted_in_deviations_of_the_channel(tmp_path: Path) -> N
         dataset["mean"][...], dataset["std"][...] = [0, 10, 0, 1], [1, 5, 0, 2]
         dataset["max"][...] = [2, 20, 0, 9]
         atlas["toy/a/activation"][:, 0] = [3, 30, 8, 5]
-    found = distributions_of(Chosen(Shown(open_atlas(file)["toy/a"]), (0, 1, 2, 3)))
+    found = distributions_of(Selection(LayerData(open_atlas(file)["toy/a"]), (0, 1, 2, 3)))
     # Channel 2 never varies over photographs: there is nothing to measure by.
     assert found.images == pytest.approx([3, 4, 2])
     assert found.strongest == pytest.approx([2, 2, 4])
-    assert found.photographs.shape == (3, 8)
+    assert found.dataset_images.shape == (3, 8)
     assert found.levels[[0, -1]] == pytest.approx([0, 1])
 
 
@@ -38,7 +38,7 @@ def test_photographs_are_spread_evenly_between_quantiles() -> None:
     # between 0 and 2.
     found = Distributions(
         levels=np.asarray([0.0, 0.5, 1.0]),
-        photographs=np.asarray([[0.0, 1.0, 4.0], [0.0, 1.0, 2.0]]),
+        dataset_images=np.asarray([[0.0, 1.0, 4.0], [0.0, 1.0, 2.0]]),
         strongest=np.zeros(2),
         images=np.zeros(2),
     )

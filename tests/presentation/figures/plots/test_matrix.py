@@ -12,8 +12,8 @@ from layer_atlas import open_atlas
 from layer_atlas.config.figures import ResponsesFigure
 from layer_atlas.config.objectives import InterpolationObjective
 from layer_atlas.errors import UserError
-from layer_atlas.plan.targets import Targets
-from layer_atlas.presentation.figures.paper.paper import Paper
+from layer_atlas.plan.targets import TargetSpace
+from layer_atlas.presentation.figures.paper.paper import PageSpec
 from layer_atlas.presentation.figures.plots.matrix import (
     coloured,
     enlarged,
@@ -22,14 +22,14 @@ from layer_atlas.presentation.figures.plots.matrix import (
     matrix_of,
 )
 from layer_atlas.presentation.figures.plots.responses import draw_responses
-from layer_atlas.presentation.figures.selection.choose import Chosen
-from layer_atlas.presentation.figures.selection.shown import Shown
+from layer_atlas.presentation.figures.selection.choose import Selection
+from layer_atlas.presentation.figures.selection.layer_data import LayerData
 
 
 def test_rows_are_images_and_columns_the_same_channels_in_deviations(tmp_path: Path) -> None:
     fates = {3: "missing"}
     layer = open_atlas(made_up(tmp_path, {"a": 8}, status=fates, shard_size=1))["toy/a"]
-    found = matrix_of(Chosen(Shown(layer), (6, 3, 0, 2)))
+    found = matrix_of(Selection(LayerData(layer), (6, 3, 0, 2)))
     made = layer["response"][[6, 0, 2], 0][:, [6, 3, 0, 2]]
     assert found[[0, 2, 3]] == pytest.approx((made - made.mean(0)) / made.std(0), abs=1e-5)
     assert np.isnan(found[1]).all()
@@ -62,7 +62,7 @@ def test_values_are_squares_or_averaged() -> None:
 @pytest.mark.parametrize("count", [1, 2, 20, 64, 500, 1200, 4000])
 @pytest.mark.parametrize("width", ["column", "text", "slide"])
 def test_everything_has_room_beside_the_matrix(count: int, width: str) -> None:
-    paper = Paper(ResponsesFigure(width=width))  # type: ignore[arg-type]
+    paper = PageSpec(ResponsesFigure(width=width))  # type: ignore[arg-type]
     groups = [f"group of number {i // 7}" for i in range(count)]
     frame = frame_of(paper, [str(i) for i in range(count)], groups, True, True)
     assert frame.used <= paper.width
@@ -76,7 +76,7 @@ def test_everything_has_room_beside_the_matrix(count: int, width: str) -> None:
 
 def test_images_that_are_not_of_single_channels_are_refused(tmp_path: Path) -> None:
     recipe = replace(make_recipe(), objective=InterpolationObjective(images=2))
-    parts = {"targets": Targets((6, 6)), "channels": (8, 23)}
+    parts = {"targets": TargetSpace((6, 6)), "channels": (8, 23)}
     atlas = open_atlas(made_up(tmp_path, {"a": 6}, recipe=recipe, **parts))
     with pytest.raises(UserError, match="objective=interpolation"):
         draw_responses(atlas, ResponsesFigure())

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from layer_atlas.config.figures import TracesFigure
-from layer_atlas.presentation.figures.paper.paper import Paper
+from layer_atlas.presentation.figures.paper.paper import PageSpec
 from layer_atlas.presentation.figures.paper.sheet import style
 from layer_atlas.presentation.figures.plots.panels import Panels, legend
 
@@ -16,7 +16,7 @@ NAMES = (("one", "black"), ("two", "red"), ("three", "blue"))
 def test_the_legend_is_above_all_that_is_drawn(width: str) -> None:
     settings = TracesFigure(width=width)  # type: ignore[arg-type]
     with style(settings):
-        panels = Panels(Paper(settings), ["a", "b"])
+        panels = Panels(PageSpec(settings), ["a", "b"])
         ((_, (axes, _)),) = panels.drawn()
         axes.plot([0, 1], [-3, 1])
         legend(axes, panels.paper, NAMES)
@@ -26,7 +26,7 @@ def test_the_legend_is_above_all_that_is_drawn(width: str) -> None:
 
 
 def test_panels_that_belong_together_stand_side_by_side() -> None:
-    panels = Panels(Paper(TracesFigure()), ["title"] * 8)
+    panels = Panels(PageSpec(TracesFigure()), ["title"] * 8)
     assert panels.across == 3
     assert replace(panels, together=2).across == 2
     assert replace(panels, together=9).across == 3  # no room for that

@@ -16,7 +16,7 @@ from layer_atlas.presentation.figures.plots.profile import (
     spread,
     told_apart,
 )
-from layer_atlas.presentation.figures.selection.shown import Shown
+from layer_atlas.presentation.figures.selection.layer_data import LayerData
 
 
 def test_percentiles_are_of_the_images_that_were_made(tmp_path: Path) -> None:
@@ -24,14 +24,14 @@ def test_percentiles_are_of_the_images_that_were_made(tmp_path: Path) -> None:
     layer = atlas["toy/a"]
     values = np.delete(layer["activation"][:, 0], 2)
     expected = np.percentile(values, [5, 25, 50, 75, 95])
-    assert spread(Shown(layer), "activation") == pytest.approx(expected)
-    assert np.isnan(spread(Shown(layer), "agreement")).all()
+    assert spread(LayerData(layer), "activation") == pytest.approx(expected)
+    assert np.isnan(spread(LayerData(layer), "agreement")).all()
 
 
 def test_the_share_of_the_dead(tmp_path: Path) -> None:
     fates = {2: "dead", 5: "dead"}
     atlas = open_atlas(made_up(tmp_path, {"a": 8}, status=fates, shard_size=1))
-    assert spread(Shown(atlas["toy/a"]), DEAD) == pytest.approx([0.25] * 5)
+    assert spread(LayerData(atlas["toy/a"]), DEAD) == pytest.approx([0.25] * 5)
 
 
 def test_statistics_that_no_layer_has_are_told(tmp_path: Path) -> None:

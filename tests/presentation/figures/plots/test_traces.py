@@ -12,8 +12,8 @@ from layer_atlas import open_atlas
 from layer_atlas.atlas.reader import Layer
 from layer_atlas.config.objectives import ChannelObjective
 from layer_atlas.presentation.figures.plots.traces import curves_of
-from layer_atlas.presentation.figures.selection.choose import Chosen
-from layer_atlas.presentation.figures.selection.shown import Shown
+from layer_atlas.presentation.figures.selection.choose import Selection
+from layer_atlas.presentation.figures.selection.layer_data import LayerData
 
 BOTH = replace(make_recipe(), objective=ChannelObjective(sign="both"))
 
@@ -26,25 +26,25 @@ def layer(tmp_path_factory: pytest.TempPathFactory) -> Layer:
 
 
 def test_curves_are_those_of_the_channels_the_seed_and_the_variants(layer: Layer) -> None:
-    chosen = Chosen(Shown(layer, seed=7), (4, 1))
+    chosen = Selection(LayerData(layer, seed=7), (4, 1))
     positive, negative = curves_of(chosen, relative=False)
     assert np.array_equal(positive, layer["trace"][[4, 1], 1, 0])
     assert np.array_equal(negative, layer["trace"][[4, 1], 1, 1])
 
 
 def test_what_was_not_made_has_no_curve(layer: Layer) -> None:
-    assert len(curves_of(Chosen(Shown(layer), (2, 3)), relative=False)[0]) == 1
-    assert len(curves_of(Chosen(Shown(layer), (3,)), relative=True)[0]) == 0
+    assert len(curves_of(Selection(LayerData(layer), (2, 3)), relative=False)[0]) == 1
+    assert len(curves_of(Selection(LayerData(layer), (3,)), relative=True)[0]) == 0
 
 
 def test_relative_curves_reach_one_and_nothing_stays_nothing(layer: Layer) -> None:
-    curves = curves_of(Chosen(Shown(layer), (1, 4)), relative=True)[0]
+    curves = curves_of(Selection(LayerData(layer), (1, 4)), relative=True)[0]
     assert np.allclose(np.abs(curves).max(axis=1), 1)
-    raw = curves_of(Chosen(Shown(layer), (1, 4)), relative=False)[0]
+    raw = curves_of(Selection(LayerData(layer), (1, 4)), relative=False)[0]
     assert np.allclose(curves * np.abs(raw).max(axis=1, keepdims=True), raw)
 
 
 def test_layers_without_variants_have_one_curve_per_channel(tmp_path: Path) -> None:
     layer = open_atlas(made_up(tmp_path, {"a": 3}))["toy/a"]
-    (curves,) = curves_of(Chosen(Shown(layer), (0, 2)), relative=False)
+    (curves,) = curves_of(Selection(LayerData(layer), (0, 2)), relative=False)
     assert np.array_equal(curves, layer["trace"][[0, 2], 0])

@@ -11,16 +11,16 @@ from layer_atlas.atlas.reader import Atlas, Layer
 from layer_atlas.config.figures import FigureSettings, Group, ImagesFigure
 from layer_atlas.errors import UserError
 from layer_atlas.presentation.figures.selection.choose import (
-    Chosen,
+    Selection,
     choose,
     choose_bracketed,
     chosen_layers,
 )
-from layer_atlas.presentation.figures.selection.shown import Shown
+from layer_atlas.presentation.figures.selection.layer_data import LayerData
 
 
 def chosen(layer: Layer, selection: Any, order: str = "chosen") -> list[int]:
-    return list(choose(Shown(layer), selection, order).channels)
+    return list(choose(LayerData(layer), selection, order).channels)
 
 
 def test_orders(layer: Layer, activations: dict[int, float]) -> None:
@@ -30,7 +30,7 @@ def test_orders(layer: Layer, activations: dict[int, float]) -> None:
 
 
 def test_similar_channels_lie_together_and_the_dead_at_the_end(layer: Layer) -> None:
-    found = choose(Shown(layer), "all", "similarity")
+    found = choose(LayerData(layer), "all", "similarity")
     families = [channel % FAMILIES for channel in found.channels[:-2]]
     changes = sum(a != b for a, b in pairwise(families))
     assert changes == FAMILIES - 1
@@ -43,12 +43,12 @@ def test_similar_channels_lie_together_and_the_dead_at_the_end(layer: Layer) -> 
 
 def test_an_order_that_is_not_there_is_told(layer: Layer) -> None:
     with pytest.raises(UserError, match="unknown statistic"):
-        choose(Shown(layer), "all", "agreement")
+        choose(LayerData(layer), "all", "agreement")
 
 
-def grouped(layer: Layer, order: str = "chosen", **groups: Any) -> Chosen:
+def grouped(layer: Layer, order: str = "chosen", **groups: Any) -> Selection:
     named = tuple(Group(name=name, channels=which) for name, which in groups.items())
-    return choose_bracketed(Shown(layer), ImagesFigure(groups=named, order=order))
+    return choose_bracketed(LayerData(layer), ImagesFigure(groups=named, order=order))
 
 
 def test_groups_follow_one_another_in_their_order(layer: Layer) -> None:
@@ -100,7 +100,7 @@ def test_layers_and_models_that_are_not_there_are_told(atlas: Atlas) -> None:
 
 
 def test_a_seed_is_shown_if_asked_for(layer: Layer) -> None:
-    shown = Shown(layer, seed=5)
+    shown = LayerData(layer, seed=5)
     assert np.array_equal(shown.values("activation"), layer["activation"][:, 1], equal_nan=True)
     with pytest.raises(UserError, match="choose from: 0, 5"):
-        _ = Shown(layer, seed=4).seeds
+        _ = LayerData(layer, seed=4).seeds

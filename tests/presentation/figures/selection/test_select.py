@@ -13,13 +13,13 @@ from layer_atlas.atlas.reader import Layer
 from layer_atlas.config.objectives import InterpolationObjective, LogitObjective
 from layer_atlas.config.recipe import Recipe
 from layer_atlas.errors import UserError
-from layer_atlas.plan.targets import Targets
+from layer_atlas.plan.targets import TargetSpace
+from layer_atlas.presentation.figures.selection.layer_data import LayerData
 from layer_atlas.presentation.figures.selection.select import select
-from layer_atlas.presentation.figures.selection.shown import Shown
 
 
 def chosen(layer: Layer, selection: Any) -> list[int]:
-    return select(Shown(layer), selection)
+    return select(LayerData(layer), selection)
 
 
 @pytest.mark.parametrize(
@@ -85,13 +85,13 @@ def test_classes_by_name_and_combinations_by_their_parts(tmp_path: Path) -> None
         tmp_path / "a",
         {"output": 6},
         recipe=Recipe(**{**vars(recipe), "objective": LogitObjective()}),
-        targets=Targets((6,), names),
+        targets=TargetSpace((6,), names),
     )
     layer = open_atlas(classes)["toy/output"]
     assert chosen(layer, ["class 4", 1]) == [4, 1]
     assert layer.labels[4] == "4 Class 4"
     mixed = Recipe(**{**vars(recipe), "objective": InterpolationObjective(images=2)})
-    parts = {"targets": Targets((6, 6)), "channels": (8, 23)}
+    parts = {"targets": TargetSpace((6, 6)), "channels": (8, 23)}
     pairs = made_up(tmp_path / "b", {"conv": 6}, recipe=mixed, **parts)
     layer = open_atlas(pairs)["toy/conv"]
     assert layer.labels == ["1+2", "3+5"]

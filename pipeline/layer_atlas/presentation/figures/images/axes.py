@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from layer_atlas.atlas.reader import Layer
 from layer_atlas.config.figures import Axis, ImagesFigure
 from layer_atlas.errors import UserError, unknown
-from layer_atlas.presentation.figures.selection.choose import Chosen
+from layer_atlas.presentation.figures.selection.choose import Selection
 
 _REMEDIES = {"variants": "objective.sign=both", "steps": "snapshots=4"}
 
 
 @dataclass(frozen=True)
-class Shot:
+class ImageRef:
     """One image of an atlas."""
 
     layer: Layer
@@ -44,7 +44,7 @@ class Shot:
         return self.layer.labels[self.layer.row(self.channel)]
 
 
-Line = tuple[Shot | None, ...]
+Line = tuple[ImageRef | None, ...]
 """Images in a row; `None`: there is no such image."""
 
 
@@ -79,7 +79,7 @@ class Axes:
         UserError: several things would have to be in one place, or an axis has nothing along it.
     """
 
-    def __init__(self, chosen: Sequence[Chosen], settings: ImagesFigure) -> None:
+    def __init__(self, chosen: Sequence[Selection], settings: ImagesFigure) -> None:
         self.chosen, self.settings = chosen, settings
         self.used = {settings.rows, settings.columns}
         self._check_values()
@@ -117,7 +117,7 @@ class Axes:
         """Every section: of a layer, if those are no axis, and of a channel likewise."""
         return [self._block(*start) for start in self._starts()]
 
-    def _starts(self) -> Iterator[tuple[Chosen | None, int | None]]:
+    def _starts(self) -> Iterator[tuple[Selection | None, int | None]]:
         spread = self.used & {"layers", "models"}
         for chosen in [None] if spread else self.chosen:
             if "channels" in self.used or chosen is None:
@@ -125,7 +125,7 @@ class Axes:
             else:
                 yield from ((chosen, rank) for rank in range(len(chosen.channels)))
 
-    def _block(self, chosen: Chosen | None, rank: int | None) -> Block:
+    def _block(self, chosen: Selection | None, rank: int | None) -> Block:
         start = _At(rank=rank)
         if chosen is not None:
             start = replace(start, model=chosen.layer.model.name, layer=chosen.layer.name)
@@ -160,7 +160,7 @@ class Axes:
         else:
             yield from (replace(at, model=x.model.name, layer=x.name) for x in layers)
 
-    def _at(self, at: _At) -> list[Chosen]:
+    def _at(self, at: _At) -> list[Selection]:
         """The layers that a place may be of."""
         return [
             chosen
@@ -181,7 +181,7 @@ class Axes:
                 raise unknown(f"figure.{axis} of {layer.title}", value, map(str, known))
         return getattr(self.settings, axis) or known
 
-    def _shot(self, at: _At) -> Shot | None:
+    def _shot(self, at: _At) -> ImageRef | None:
         """The image at a place; what is not told of it goes without saying."""
         chosen = next(iter(self._at(at)), None)
         rank = at.rank or 0
@@ -191,4 +191,4 @@ class Axes:
         seed = shown.seed_of(channel) if at.seed is None else at.seed
         variant = at.variant or shown.variant
         step = (self.settings.steps or (None,))[0] if at.step is None else at.step
-        return Shot(chosen.layer, channel, seed, variant, step)
+        return ImageRef(chosen.layer, channel, seed, variant, step)

@@ -12,7 +12,7 @@ from layer_atlas.presentation.figures.paper.brackets import (
     longest,
     runs,
 )
-from layer_atlas.presentation.figures.paper.paper import Paper
+from layer_atlas.presentation.figures.paper.paper import PageSpec
 
 
 def above_headers(content: Content, grid: Grid, page: Page) -> Iterator[Bracket]:
@@ -53,7 +53,7 @@ def beside_rows(content: Content, grid: Grid, page: Page) -> Iterator[Bracket]:
         yield Bracket(group, first.top, bottom, grid.left, grid.measures.bracket)
 
 
-def measures_with_names(content: Content, paper: Paper, grid: Grid) -> Measures:
+def measures_with_names(content: Content, paper: PageSpec, grid: Grid) -> Measures:
     """The measures of a grid with as much room as the names of its brackets need."""
 
     def needed(brackets: Iterator[Bracket], least: int) -> int:
@@ -70,7 +70,7 @@ def measures_with_names(content: Content, paper: Paper, grid: Grid) -> Measures:
     )
 
 
-def _names(content: Content, paper: Paper, grid: Grid) -> dict[Place, int]:
+def _names(content: Content, paper: PageSpec, grid: Grid) -> dict[Place, int]:
     """What names above single rows need besides the room for a line."""
     line = paper.letters.line(paper.format.small)
     rows: dict[int, dict[Place, list[Bracket]]] = {}

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from layer_atlas.config.figures import Axis, ImagesFigure
 from layer_atlas.errors import UserError
-from layer_atlas.presentation.figures.images.axes import Axes, Block, Line, Shot
-from layer_atlas.presentation.figures.selection.choose import Chosen
-from layer_atlas.presentation.figures.selection.shown import Shown
+from layer_atlas.presentation.figures.images.axes import Axes, Block, ImageRef, Line
+from layer_atlas.presentation.figures.selection.choose import Selection
+from layer_atlas.presentation.figures.selection.layer_data import LayerData
 
 MARKS = {"dead": "†", "silent": "‡", "diverged": "*"}
 """Behind the label of an image that is not what it should be."""
@@ -25,7 +25,7 @@ Words = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Strip:
+class ImageRow:
     """Images in a row."""
 
     label: str
@@ -48,7 +48,7 @@ class Section:
     """Of the columns; none where what is in them differs from strip to strip."""
     groups: tuple[str, ...]
     """Of the columns, likewise: a bracket holds neighbours of one group together."""
-    strips: tuple[Strip, ...]
+    strips: tuple[ImageRow, ...]
 
 
 class Content:
@@ -58,7 +58,7 @@ class Content:
         UserError: what is asked for is not in the atlas, or is more than two axes can show.
     """
 
-    def __init__(self, chosen: Sequence[Chosen], settings: ImagesFigure) -> None:
+    def __init__(self, chosen: Sequence[Selection], settings: ImagesFigure) -> None:
         self.chosen, self.settings = chosen, settings
         self._axes = Axes(chosen, settings)
         self._told: dict[str, NDArray[Any]] = {}
@@ -69,13 +69,13 @@ class Content:
         return [self._section(block) for block in self._axes.blocks]
 
     @property
-    def shots(self) -> list[Shot]:
+    def shots(self) -> list[ImageRef]:
         """Every image."""
         strips = (strip for section in self.sections for strip in section.strips)
         return [shot for strip in strips for shot in strip.shots if shot]
 
     @cached_property
-    def photographs(self) -> int:
+    def dataset_images(self) -> int:
         """How many photographs stand beside each channel."""
         settings = self.settings
         if settings.rows != "channels" or settings.columns in ("layers", "models"):
@@ -83,7 +83,7 @@ class Content:
         found = (c.layer.dataset(_JPEG).shape[1] for c in self.chosen if _JPEG in c.layer)
         return min(
             max(found, default=0),
-            _PHOTOGRAPHS if settings.photographs is None else settings.photographs,
+            _PHOTOGRAPHS if settings.dataset_images is None else settings.dataset_images,
         )
 
     def _section(self, block: Block) -> Section:
@@ -94,7 +94,7 @@ class Content:
         # What neither a label nor a heading can tell is written under each image.
         untold = () if labels else (self.settings.rows,)
         strips = tuple(
-            Strip(
+            ImageRow(
                 label,
                 line,
                 words=tuple(self._words(s, untold if headings else columns + untold) for s in line),
@@ -131,7 +131,7 @@ class Content:
             return ()
         return _in_common(block.lines, lambda shot: name_along(axis, shot))
 
-    def _words(self, shot: Shot | None, axes: Sequence[Axis]) -> Words:
+    def _words(self, shot: ImageRef | None, axes: Sequence[Axis]) -> Words:
         """What is written under an image: its names along axes, its fate, a statistic."""
         if shot is None or not self.settings.labels:
             return ()
@@ -139,12 +139,12 @@ class Content:
         names[-1] += MARKS.get(shot.fate, "")
         return tuple(filter(None, (*names, self._tell(shot))))
 
-    def _tell(self, shot: Shot) -> str:
+    def _tell(self, shot: ImageRef) -> str:
         name, layer = self.settings.tell, shot.layer
         if name is None:
             return ""
         if layer.title not in self._told:
-            Shown(layer).values(name)  # complains of what is no statistic
+            LayerData(layer).values(name)  # complains of what is no statistic
             self._told[layer.title] = layer[name]
         values = self._told[layer.title]
         place = layer.place(shot.channel, shot.seed, shot.variant)
@@ -165,7 +165,7 @@ class Content:
             )
         return groups if any(groups) else ()
 
-    def _group(self, shot: Shot, axis: Axis) -> str:
+    def _group(self, shot: ImageRef, axis: Axis) -> str:
         if axis == "layers" and self._several_models and "models" not in self._axes.used:
             return shot.layer.model.name
         if axis == "channels":
@@ -192,7 +192,7 @@ def _columns(block: Block) -> list[Line]:
     return [tuple(line[i] for line in block.lines if i < len(line)) for i in range(wide)]
 
 
-def _in_common(lines: Sequence[Line], tell: Callable[[Shot], str]) -> tuple[str, ...]:
+def _in_common(lines: Sequence[Line], tell: Callable[[ImageRef], str]) -> tuple[str, ...]:
     """What is the same of all images of a line, line by line; nothing if any line lacks that."""
     found = [{tell(shot) for shot in line if shot} for line in lines]
     return tuple(names.pop() for names in found) if all(len(n) == 1 for n in found) else ()
@@ -207,7 +207,7 @@ def short_number(value: float) -> str:
     return f"{value:#.3g}" if abs(value) < 100 else f"{value:.0f}"
 
 
-def name_along(axis: Axis, shot: Shot) -> str:
+def name_along(axis: Axis, shot: ImageRef) -> str:
     """What an image is called along an axis."""
     names = {
         "models": shot.layer.model.name,

@@ -6,18 +6,18 @@ from collections.abc import Iterator, Sequence
 from layer_atlas.atlas.reader import Atlas
 from layer_atlas.config.figures import ImagesFigure
 from layer_atlas.errors import UserError
-from layer_atlas.presentation.figures.base import Drawing
+from layer_atlas.presentation.figures.base import RenderedFigure
 from layer_atlas.presentation.figures.images.arrange import plan_grid, refitted
 from layer_atlas.presentation.figures.images.brackets import measures_with_names
-from layer_atlas.presentation.figures.images.content import Content, Strip
+from layer_atlas.presentation.figures.images.captions import caption_of, methods_of
+from layer_atlas.presentation.figures.images.content import Content, ImageRow
 from layer_atlas.presentation.figures.images.grid import Grid, Measures
 from layer_atlas.presentation.figures.images.page import draw_page
-from layer_atlas.presentation.figures.images.words import caption_of, methods_of
 from layer_atlas.presentation.figures.paper.brackets import bracket_room
-from layer_atlas.presentation.figures.paper.paper import Paper
+from layer_atlas.presentation.figures.paper.paper import PageSpec
 from layer_atlas.presentation.figures.paper.sheet import Sheet
 from layer_atlas.presentation.figures.selection.choose import choose_bracketed, chosen_layers
-from layer_atlas.presentation.figures.selection.shown import Shown
+from layer_atlas.presentation.figures.selection.layer_data import LayerData
 
 _TREE = 0.45
 """Inches that a tree takes up."""
@@ -27,7 +27,7 @@ _WIDEST_LABEL = 0.22
 """Labels to the left of strips take no more of the width."""
 
 
-def draw_images(atlas: Atlas, settings: ImagesFigure) -> Drawing:
+def draw_images(atlas: Atlas, settings: ImagesFigure) -> RenderedFigure:
     """Images in rows and columns.
 
     Raises:
@@ -36,22 +36,22 @@ def draw_images(atlas: Atlas, settings: ImagesFigure) -> Drawing:
     seed = settings.seeds[0] if settings.seeds else None
     variant = settings.variants[0] if settings.variants else None
     chosen = tuple(
-        choose_bracketed(Shown(layer, seed, variant), settings)
+        choose_bracketed(LayerData(layer, seed, variant), settings)
         for layer in chosen_layers(atlas, settings)
     )
     content = Content(chosen, settings)
     caption = caption_of(content)
-    paper = Paper(settings, caption)
+    paper = PageSpec(settings, caption)
     pages = _pages(content, paper, grid_of(content, paper))
-    return Drawing(pages, caption, methods_of(content), chosen)
+    return RenderedFigure(pages, caption, methods_of(content), chosen)
 
 
-def _pages(content: Content, paper: Paper, grid: Grid) -> Iterator[Sheet]:
+def _pages(content: Content, paper: PageSpec, grid: Grid) -> Iterator[Sheet]:
     for number in range(len(grid.pages)):
         yield draw_page(content, paper, grid, number)
 
 
-def grid_of(content: Content, paper: Paper) -> Grid:
+def grid_of(content: Content, paper: PageSpec) -> Grid:
     """Where everything goes. Raises UserError if there is no room."""
     settings = content.settings
     grid = plan_grid(
@@ -65,12 +65,12 @@ def grid_of(content: Content, paper: Paper) -> Grid:
     return refitted(grid, measures_with_names(content, paper, grid))
 
 
-def measures_of(content: Content, paper: Paper) -> Measures:
+def measures_of(content: Content, paper: PageSpec) -> Measures:
     """How much room everything takes."""
-    sections, photographs = content.sections, content.photographs
+    sections, dataset_images = content.sections, content.dataset_images
     strips = [strip for section in sections for strip in section.strips]
     line, gap = paper.letters.line(paper.format.small), paper.gap
-    plain = content.settings.columns is None and not photographs
+    plain = content.settings.columns is None and not dataset_images
     return Measures(
         width=paper.width,
         height=paper.height,
@@ -89,12 +89,12 @@ def measures_of(content: Content, paper: Paper) -> Measures:
         column_bracket=bracket_room(paper, int(any(section.groups for section in sections))),
         names={},
         tree=_tree(content, paper),
-        photographs=photographs,
+        dataset_images=dataset_images,
         table=content.settings.columns is not None and content.settings.rows != "channels",
     )
 
 
-def _tiles(strips: Sequence[Strip], paper: Paper) -> tuple[int, int, int]:
+def _tiles(strips: Sequence[ImageRow], paper: PageSpec) -> tuple[int, int, int]:
     """Least, best and largest width of images. The first word under each, a number, is not cut."""
     words = {line for strip in strips for words in strip.broken_words for line in words}
     first = {line.split(" ")[0] for line in words}
@@ -105,7 +105,7 @@ def _tiles(strips: Sequence[Strip], paper: Paper) -> tuple[int, int, int]:
     return least, max(best, min(whole, (best + most) // 2)), most
 
 
-def _side(strips: Sequence[Strip], paper: Paper) -> int:
+def _side(strips: Sequence[ImageRow], paper: PageSpec) -> int:
     """Room for the labels to the left of strips."""
     widest = paper.letters.widest({strip.label for strip in strips}, paper.format.small)
     return round(min(widest, _WIDEST_LABEL * paper.width)) + 2 * paper.gap if widest else 0
@@ -118,7 +118,7 @@ def _aspect(content: Content) -> float:
     return found.pop() if len(found) == 1 else 1.0
 
 
-def _tree(content: Content, paper: Paper) -> tuple[int, int]:
+def _tree(content: Content, paper: PageSpec) -> tuple[int, int]:
     """Room for a tree: to the left, and above."""
     if not content.settings.dendrogram:
         return 0, 0

@@ -59,17 +59,17 @@ class Measures:
     """Further room above single rows, for brackets with long names."""
     tree: tuple[int, int]
     """Room for a tree of similarity: to the left of all, and above."""
-    photographs: int
+    dataset_images: int
     """How many small photographs stand at the end of each strip, as high as its images."""
     table: bool
     """Strips had better stand below each other: of channels there are many, but a table of, say,
     seeds by steps is read as one."""
 
     @property
-    def photograph_grid(self) -> tuple[int, int]:
+    def dataset_image_grid(self) -> tuple[int, int]:
         """Rows and columns of the photographs of a strip."""
-        rows = math.ceil(math.sqrt(self.photographs))
-        return rows, math.ceil(self.photographs / rows) if rows else 0
+        rows = math.ceil(math.sqrt(self.dataset_images))
+        return rows, math.ceil(self.dataset_images / rows) if rows else 0
 
 
 @dataclass(frozen=True)
@@ -148,23 +148,23 @@ class Grid:
     @property
     def photograph(self) -> int:
         """Width and height of a photograph."""
-        rows, _ = self.measures.photograph_grid
-        return (self.tile_height - (rows - 1) * self.photograph_gap) // rows if rows else 0
+        rows, _ = self.measures.dataset_image_grid
+        return (self.tile_height - (rows - 1) * self.dataset_image_gap) // rows if rows else 0
 
     @property
-    def photograph_gap(self) -> int:
+    def dataset_image_gap(self) -> int:
         """Between photographs."""
         return max(1, self.measures.gap // 2)
 
     @cached_property
     def strip_width(self) -> int:
         """Width of a strip with its label and its photographs."""
-        measures, (_, columns) = self.measures, self.measures.photograph_grid
+        measures, (_, columns) = self.measures, self.measures.dataset_image_grid
         images = self.per_line * (self.tile + measures.gap) - measures.gap
-        photographs = columns * (self.photograph + self.photograph_gap)
+        dataset_images = columns * (self.photograph + self.dataset_image_gap)
         # The gap before the first photograph is wider by what there is not after the last.
-        between = measures.gap - self.photograph_gap if columns else 0
-        return measures.side + images + between + photographs
+        between = measures.gap - self.dataset_image_gap if columns else 0
+        return measures.side + images + between + dataset_images
 
     @property
     def before(self) -> int:
@@ -245,11 +245,11 @@ class Grid:
         left += (column - row.start) * (self.tile + self.measures.gap)
         return left, row.top, left + self.tile, row.top + self.tile_height
 
-    def photographs(self, row: Row, place: int) -> Iterator[tuple[int, int]]:
+    def dataset_images(self, row: Row, place: int) -> Iterator[tuple[int, int]]:
         """The corners of the photographs of a strip."""
-        _, columns = self.measures.photograph_grid
-        step = self.photograph + self.photograph_gap
-        left = self.strip_left(place) + self.strip_width - columns * step + self.photograph_gap
-        for number in range(self.measures.photographs):
+        _, columns = self.measures.dataset_image_grid
+        step = self.photograph + self.dataset_image_gap
+        left = self.strip_left(place) + self.strip_width - columns * step + self.dataset_image_gap
+        for number in range(self.measures.dataset_images):
             down, right = divmod(number, columns)
             yield left + right * step, row.top + down * step

@@ -6,16 +6,16 @@ from typing import Literal
 
 from layer_atlas.atlas.drawing import Box
 from layer_atlas.presentation.figures.images.brackets import above_headers, above_row, beside_rows
-from layer_atlas.presentation.figures.images.content import Content, Strip, Words
+from layer_atlas.presentation.figures.images.content import Content, ImageRow, Words
 from layer_atlas.presentation.figures.images.grid import Grid, Heading, Page, Row
 from layer_atlas.presentation.figures.paper.brackets import draw_above, draw_beside
-from layer_atlas.presentation.figures.paper.letters import Letters
-from layer_atlas.presentation.figures.paper.paper import Paper
+from layer_atlas.presentation.figures.paper.letters import FontMetrics
+from layer_atlas.presentation.figures.paper.paper import PageSpec
 from layer_atlas.presentation.figures.paper.sheet import FAINT, HAIR, INK, Sheet
 from layer_atlas.presentation.figures.paper.trees import tree_lines
 
 
-def draw_page(content: Content, paper: Paper, grid: Grid, number: int) -> Sheet:
+def draw_page(content: Content, paper: PageSpec, grid: Grid, number: int) -> Sheet:
     """Draw the page of a number."""
     page = grid.pages[number]
     sheet = paper.sheet(page.height, number == 0, number == len(grid.pages) - 1)
@@ -24,7 +24,7 @@ def draw_page(content: Content, paper: Paper, grid: Grid, number: int) -> Sheet:
 
 
 class _Painter:
-    def __init__(self, sheet: Sheet, content: Content, paper: Paper, grid: Grid) -> None:
+    def __init__(self, sheet: Sheet, content: Content, paper: PageSpec, grid: Grid) -> None:
         self.sheet, self.content, self.paper, self.grid = sheet, content, paper, grid
         self.letters, self.format = paper.letters, paper.format
         most = self.letters.points(grid.line)
@@ -81,7 +81,7 @@ class _Painter:
                 self._words(box, words[column])
         if labelled and strip.label:
             self._label(strip.label, self.grid.strip_left(place), row.top)
-        if row.start == 0 and self.grid.measures.photographs:
+        if row.start == 0 and self.grid.measures.dataset_images:
             self._photographs(strip, row, place)
 
     @cached_property
@@ -108,13 +108,15 @@ class _Painter:
             colour = FAINT if number else INK
             self.sheet.text(((left + right) / 2, top), shown, self.words_size, "center", colour)
 
-    def _photographs(self, strip: Strip, row: Row, place: int) -> None:
+    def _photographs(self, strip: ImageRow, row: Row, place: int) -> None:
         shot = next((shot for shot in strip.shots if shot), None)
         if shot is None:
             return
         side = self.grid.photograph
-        pictures = shot.layer.photographs(shot.channel)
-        for (left, top), pixels in zip(self.grid.photographs(row, place), pictures, strict=False):
+        pictures = shot.layer.dataset_images(shot.channel)
+        for (left, top), pixels in zip(
+            self.grid.dataset_images(row, place), pictures, strict=False
+        ):
             self.sheet.picture((left, top, left + side, top + side), pixels)
 
     # --- groups and trees ------------------------------------------------------------------------
@@ -145,7 +147,7 @@ class _Painter:
 
     # --- words -----------------------------------------------------------------------------------
 
-    def _words_of(self, strip: Strip) -> tuple[Words, ...]:
+    def _words_of(self, strip: ImageRow) -> tuple[Words, ...]:
         return strip.broken_words if self.grid.broken else strip.words
 
     def _all_words(self) -> set[str]:
@@ -158,7 +160,7 @@ class _Painter:
 
 
 def _without_common(
-    words: Sequence[str], letters: Letters, points: float, room: float
+    words: Sequence[str], letters: FontMetrics, points: float, room: float
 ) -> Sequence[str]:
     """Headings without a first word that is common to all, if there is no room for it."""
     first = {word.split(" ")[0] for word in words}

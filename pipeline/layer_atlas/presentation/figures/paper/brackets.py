@@ -10,7 +10,7 @@ from itertools import groupby
 
 import numpy as np
 
-from layer_atlas.presentation.figures.paper.paper import Paper
+from layer_atlas.presentation.figures.paper.paper import PageSpec
 from layer_atlas.presentation.figures.paper.sheet import Sheet
 
 _MOST_LINES = 3
@@ -54,7 +54,7 @@ def longest(brackets: Iterable[Bracket]) -> dict[str, Bracket]:
     return found
 
 
-def lines_needed(paper: Paper, brackets: Iterable[Bracket]) -> int:
+def lines_needed(paper: PageSpec, brackets: Iterable[Bracket]) -> int:
     """Lines in which names can be read: as few as do without much smaller letters; 0 of none."""
     best = list(longest(brackets).values())
     readable = [bracket for bracket in best if _size(paper, bracket, _MOST_LINES)]
@@ -66,12 +66,12 @@ def lines_needed(paper: Paper, brackets: Iterable[Bracket]) -> int:
     return next(lines for lines, size in sizes.items() if size >= enough) if best else 0
 
 
-def bracket_room(paper: Paper, lines: int) -> int:
+def bracket_room(paper: PageSpec, lines: int) -> int:
     """How much room brackets take whose names have so many lines."""
     return lines * paper.letters.line(paper.format.small) + paper.gap if lines else 0
 
 
-def draw_above(sheet: Sheet, paper: Paper, brackets: Sequence[Bracket]) -> None:
+def draw_above(sheet: Sheet, paper: PageSpec, brackets: Sequence[Bracket]) -> None:
     """Draw brackets above what they hold, and their names above them."""
     for bracket, size, lines in _named(paper, brackets):
         y, line = bracket.edge - paper.gap, paper.letters.line(size)
@@ -80,7 +80,7 @@ def draw_above(sheet: Sheet, paper: Paper, brackets: Sequence[Bracket]) -> None:
             sheet.text((bracket.start, y - (len(lines) - number) * line), words, size)
 
 
-def draw_beside(sheet: Sheet, paper: Paper, brackets: Sequence[Bracket]) -> None:
+def draw_beside(sheet: Sheet, paper: PageSpec, brackets: Sequence[Bracket]) -> None:
     """Draw brackets to the left of what they hold, their names turned."""
     for bracket, size, lines in _named(paper, brackets):
         x, line = bracket.edge - paper.gap, paper.letters.line(size)
@@ -91,7 +91,9 @@ def draw_beside(sheet: Sheet, paper: Paper, brackets: Sequence[Bracket]) -> None
             sheet.text((left + line / 2, middle), words, size, turned=True)
 
 
-def _named(paper: Paper, brackets: Sequence[Bracket]) -> Iterator[tuple[Bracket, float, list[str]]]:
+def _named(
+    paper: PageSpec, brackets: Sequence[Bracket]
+) -> Iterator[tuple[Bracket, float, list[str]]]:
     """Each bracket with the size of its name's letters, and the name in lines of these.
 
     Letters are of one size, at which every name has room at the longest of its brackets; they are
@@ -106,7 +108,7 @@ def _named(paper: Paper, brackets: Sequence[Bracket]) -> Iterator[tuple[Bracket,
         yield bracket, size, paper.letters.wrapped(bracket.name, size, long, lines)
 
 
-def _size(paper: Paper, bracket: Bracket, lines: int) -> float:
+def _size(paper: PageSpec, bracket: Bracket, lines: int) -> float:
     """The largest size of letters at which a name has room in so many lines; 0: there is none."""
     letters, sizes, room = paper.letters, paper.format, _long(paper, bracket)
     steps = np.arange(sizes.small, sizes.least - _STEP / 2, -_STEP)
@@ -114,11 +116,11 @@ def _size(paper: Paper, bracket: Bracket, lines: int) -> float:
     return next(fitting, 0.0)
 
 
-def _long(paper: Paper, bracket: Bracket) -> float:
+def _long(paper: PageSpec, bracket: Bracket) -> float:
     """Room for a name along its bracket, a little apart from the next one."""
     return bracket.length - paper.gap
 
 
-def _lines(paper: Paper, bracket: Bracket) -> int:
+def _lines(paper: PageSpec, bracket: Bracket) -> int:
     """Lines that its name has room for."""
     return max(1, (bracket.room - paper.gap) // paper.letters.line(paper.format.small))

@@ -38,7 +38,7 @@ def check_font(family: str) -> None:
 
 
 @dataclass(frozen=True)
-class Letters:
+class FontMetrics:
     """A font on paper of so many dots per inch."""
 
     family: str

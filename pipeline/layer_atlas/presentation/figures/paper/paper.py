@@ -5,12 +5,12 @@ from functools import cached_property
 
 from layer_atlas.config.figures import FigureSettings
 from layer_atlas.errors import UserError
-from layer_atlas.presentation.figures.paper.letters import Letters
+from layer_atlas.presentation.figures.paper.letters import FontMetrics
 from layer_atlas.presentation.figures.paper.sheet import FAINT, Format, Sheet, format_of
 
 
 @dataclass(frozen=True)
-class Paper:
+class PageSpec:
     """What sheets are cut from; all lengths in dots."""
 
     settings: FigureSettings
@@ -23,9 +23,9 @@ class Paper:
         return format_of(self.settings)
 
     @cached_property
-    def letters(self) -> Letters:
+    def letters(self) -> FontMetrics:
         """Its font."""
-        return Letters(self.settings.font, self.settings.dpi)
+        return FontMetrics(self.settings.font, self.settings.dpi)
 
     def dots(self, inches: float) -> int:
         """A length in inches as dots."""

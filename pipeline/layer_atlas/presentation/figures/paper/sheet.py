@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from layer_atlas.atlas.drawing import Box, as_tile
 from layer_atlas.config.figures import FigureSettings
-from layer_atlas.presentation.figures.paper.letters import Letters, Weight, check_font
+from layer_atlas.presentation.figures.paper.letters import FontMetrics, Weight, check_font
 
 INK, FAINT, HAIR, EMPTY = "#1a1a1a", "#5f5f66", "#9a9aa2", "#ececf0"
 HAIRLINE = 0.5
@@ -120,7 +120,9 @@ def style(settings: FigureSettings) -> Iterator[None]:
 class Sheet:
     """A page of a figure."""
 
-    def __init__(self, size: tuple[int, int], origin: tuple[int, int], letters: Letters) -> None:
+    def __init__(
+        self, size: tuple[int, int], origin: tuple[int, int], letters: FontMetrics
+    ) -> None:
         """A sheet of a width and a height; places count from `origin`, its left upper corner."""
         (width, height), (left, top) = size, origin
         self.size, self.origin, self.letters = size, origin, letters

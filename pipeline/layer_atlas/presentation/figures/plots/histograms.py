@@ -10,22 +10,22 @@ from numpy.typing import NDArray
 from layer_atlas.atlas.reader import Atlas
 from layer_atlas.config.figures import HistogramsFigure
 from layer_atlas.errors import UserError
-from layer_atlas.presentation.figures.base import Drawing
-from layer_atlas.presentation.figures.paper.paper import Paper
-from layer_atlas.presentation.figures.paper.sheet import COLOURS, FAINT, Sheet
-from layer_atlas.presentation.figures.plots.panels import Panels, legend, number_text
-from layer_atlas.presentation.figures.selection.choose import (
-    Chosen,
-    choose,
-    chosen_layers,
-    titles_of,
-)
-from layer_atlas.presentation.figures.selection.shown import Shown
-from layer_atlas.presentation.figures.words.selection import (
+from layer_atlas.presentation.figures.base import RenderedFigure
+from layer_atlas.presentation.figures.captions.selection import (
     scale_notes,
     selection_methods,
     what_is_shown,
 )
+from layer_atlas.presentation.figures.paper.paper import PageSpec
+from layer_atlas.presentation.figures.paper.sheet import COLOURS, FAINT, Sheet
+from layer_atlas.presentation.figures.plots.panels import Panels, legend, number_text
+from layer_atlas.presentation.figures.selection.choose import (
+    Selection,
+    choose,
+    chosen_layers,
+    titles_of,
+)
+from layer_atlas.presentation.figures.selection.layer_data import LayerData
 
 _NAMES = (("photographs", FAINT), ("strongest", COLOURS[1]), ("images", COLOURS[0]))
 _GREY = "#c9c9cf"
@@ -42,7 +42,7 @@ class Distributions:
 
     levels: Numbers
     """(L,) from 0 to 1."""
-    photographs: Numbers
+    dataset_images: Numbers
     """(C, L) quantiles of all photographs."""
     strongest: Numbers
     """(C,) of each channel's strongest photograph."""
@@ -50,7 +50,7 @@ class Distributions:
     """(C,) of each channel's image."""
 
 
-def draw_histograms(atlas: Atlas, settings: HistogramsFigure) -> Drawing:
+def draw_histograms(atlas: Atlas, settings: HistogramsFigure) -> RenderedFigure:
     """A panel per layer: all photographs, each channel's strongest one, and its image.
 
     Raises:
@@ -63,13 +63,13 @@ def draw_histograms(atlas: Atlas, settings: HistogramsFigure) -> Drawing:
             "histograms show images beside photographs, of which the atlas knows none: run with "
             "dataset=folder dataset.path=photographs, or take figure=traces."
         )
-    chosen = tuple(choose(Shown(layer), settings.channels) for layer in known)
+    chosen = tuple(choose(LayerData(layer), settings.channels) for layer in known)
     caption = f"{_CAPTION} Shown: {what_is_shown(chosen, settings.channels)}."
     caption = " ".join([caption, *scale_notes(chosen, [settings.channels])])
     methods = " ".join([*selection_methods(chosen, settings.channels), _METHODS])
-    paper = Paper(settings, caption)
+    paper = PageSpec(settings, caption)
     panels = Panels(paper, titles_of(chosen), "response (s.d. of photographs)", "share")
-    return Drawing(_pages(panels, chosen), caption, methods, chosen)
+    return RenderedFigure(_pages(panels, chosen), caption, methods, chosen)
 
 
 _CAPTION = (
@@ -84,7 +84,7 @@ _METHODS = (
 )
 
 
-def _pages(panels: Panels, chosen: Sequence[Chosen]) -> Iterator[Sheet]:
+def _pages(panels: Panels, chosen: Sequence[Selection]) -> Iterator[Sheet]:
     found = [distributions_of(one) for one in chosen]
     edges, rest = _edges(found), iter(found)
     for number, (sheet, all_axes) in enumerate(panels.drawn()):
@@ -96,7 +96,7 @@ def _pages(panels: Panels, chosen: Sequence[Chosen]) -> Iterator[Sheet]:
         yield sheet
 
 
-def distributions_of(chosen: Chosen) -> Distributions:
+def distributions_of(chosen: Selection) -> Distributions:
     """Responses of the chosen channels that vary over photographs."""
     layer = chosen.layer
     rows = [layer.row(channel) for channel in chosen.channels]
@@ -119,7 +119,9 @@ def distributions_of(chosen: Chosen) -> Distributions:
 
 def _edges(found: Sequence[Distributions]) -> Numbers:
     """Edges of bins, the same for all panels, where the axis is straight."""
-    parts = [part for one in found for part in (one.photographs.ravel(), one.images, one.strongest)]
+    parts = [
+        part for one in found for part in (one.dataset_images.ravel(), one.images, one.strongest)
+    ]
     values = np.concatenate(parts)
     values = np.arcsinh(values[np.isfinite(values)])
     if not len(values):
@@ -146,11 +148,11 @@ def _shares(values: Numbers, edges: Numbers) -> Numbers:
 def pooled(found: Distributions, edges: Numbers) -> Numbers:
     """Share of photographs in each bin, mean over channels, interpolated between quantiles."""
     places = np.sinh(edges)
-    below = [np.interp(places, line, found.levels, 0.0, 1.0) for line in found.photographs]
+    below = [np.interp(places, line, found.levels, 0.0, 1.0) for line in found.dataset_images]
     return np.diff(np.mean(below, axis=0)) if below else np.zeros(len(edges) - 1)
 
 
-def _tell_ticks(axes: Axes, edges: Numbers, paper: Paper) -> None:
+def _tell_ticks(axes: Axes, edges: Numbers, paper: PageSpec) -> None:
     """Round numbers along the axis, none of which touches another."""
     ticks: list[int] = []
     scale = axes.get_window_extent().width / (edges[-1] - edges[0])

@@ -15,8 +15,8 @@ from layer_atlas.presentation.figures.paper.brackets import (
     lines_needed,
     runs,
 )
-from layer_atlas.presentation.figures.paper.paper import Paper
-from layer_atlas.presentation.figures.selection.choose import Chosen
+from layer_atlas.presentation.figures.paper.paper import PageSpec
+from layer_atlas.presentation.figures.selection.choose import Selection
 from layer_atlas.presentation.figures.selection.similarity import standardised
 
 _COLOURS = "RdBu_r"
@@ -41,7 +41,7 @@ _WIDEST_LABEL = 0.2
 Matrix = NDArray[np.float64]
 
 
-def matrix_of(chosen: Chosen) -> Matrix:
+def matrix_of(chosen: Selection) -> Matrix:
     """Responses (n, n) of channels, the columns, to images of channels, the rows.
 
     In standard deviations of each column; NaN where an image was not made.
@@ -128,7 +128,7 @@ class Frame:
 
 
 def frame_of(
-    paper: Paper, names: Sequence[str], groups: Sequence[str], tree: bool, titled: bool
+    paper: PageSpec, names: Sequence[str], groups: Sequence[str], tree: bool, titled: bool
 ) -> Frame:
     """The parts of the page of a matrix of channels of these names, as large as there is room.
 
@@ -165,7 +165,7 @@ def frame_of(
     return _filled(paper, replace(labelled, image=min(image, paper.dots(_SEEN[1])) + gap), count)
 
 
-def _bracketed(paper: Paper, frame: Frame, groups: Sequence[str]) -> Frame:
+def _bracketed(paper: PageSpec, frame: Frame, groups: Sequence[str]) -> Frame:
     """With room for brackets and their names, if channels are in groups."""
     cell = _room(paper, frame) / max(1, len(groups))
     lines = lines_needed(
@@ -174,14 +174,14 @@ def _bracketed(paper: Paper, frame: Frame, groups: Sequence[str]) -> Frame:
     return replace(frame, bracket=bracket_room(paper, lines) + paper.gap) if lines else frame
 
 
-def _filled(paper: Paper, frame: Frame, count: int) -> Frame:
+def _filled(paper: PageSpec, frame: Frame, count: int) -> Frame:
     """With a matrix of the largest size: whole dots per value, unless that wastes much."""
     room = _room(paper, frame)
     whole = room // count * count
     return replace(frame, side=whole if whole >= _WHOLE * room else room)
 
 
-def _room(paper: Paper, frame: Frame) -> int:
+def _room(paper: PageSpec, frame: Frame) -> int:
     wide = paper.width - frame.before - frame.after
     high = paper.height - frame.top - frame.foot
     return min(wide, high, paper.dots(_LARGEST * paper.format.small / 7))

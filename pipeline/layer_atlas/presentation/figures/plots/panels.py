@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from layer_atlas.atlas.drawing import Box
-from layer_atlas.presentation.figures.paper.paper import Paper
+from layer_atlas.presentation.figures.paper.paper import PageSpec
 from layer_atlas.presentation.figures.paper.sheet import Sheet
 
 _WIDTH = 1.7
@@ -28,7 +28,7 @@ _STEPS = (1, 2, 5, 10)
 class Panels:
     """So many panels of one size on paper; all lengths in dots."""
 
-    paper: Paper
+    paper: PageSpec
     titles: Sequence[str]
     x_label: str = ""
     y_label: str = ""
@@ -162,7 +162,7 @@ def number_text(value: float) -> str:
     return f"{value:g}".replace("-", "−") if abs(value) > 1e-12 else "0"
 
 
-def legend(axes: Axes, paper: Paper, names: Sequence[tuple[str, str]]) -> None:
+def legend(axes: Axes, paper: PageSpec, names: Sequence[tuple[str, str]]) -> None:
     """Names in their colours, line by line, at the right above what is drawn."""
     step = paper.letters.line(paper.format.least) / axes.get_window_extent().height
     low, high = axes.get_ylim()

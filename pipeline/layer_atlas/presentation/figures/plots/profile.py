@@ -13,14 +13,14 @@ from layer_atlas.atlas.reader import Atlas
 from layer_atlas.atlas.reader.ranking import is_on_own_scale
 from layer_atlas.config.figures import ProfileFigure
 from layer_atlas.plan.jobs import STATUS
-from layer_atlas.presentation.figures.base import Drawing
+from layer_atlas.presentation.figures.base import RenderedFigure
+from layer_atlas.presentation.figures.captions.selection import SCALES, draw_methods, shown_words
 from layer_atlas.presentation.figures.paper.letters import POINTS_PER_INCH
-from layer_atlas.presentation.figures.paper.paper import Paper
+from layer_atlas.presentation.figures.paper.paper import PageSpec
 from layer_atlas.presentation.figures.paper.sheet import COLOURS, Sheet
 from layer_atlas.presentation.figures.plots.panels import Panels
-from layer_atlas.presentation.figures.selection.choose import Chosen, chosen_layers
-from layer_atlas.presentation.figures.selection.shown import Shown
-from layer_atlas.presentation.figures.words.selection import SCALES, draw_methods, shown_words
+from layer_atlas.presentation.figures.selection.choose import Selection, chosen_layers
+from layer_atlas.presentation.figures.selection.layer_data import LayerData
 
 DEAD = "dead"
 """Share of channels whose image does nothing: a statistic of a layer, not of an image."""
@@ -40,30 +40,30 @@ Spreads = NDArray[np.float64]
 """(layers, 5): the 5th, 25th, 50th, 75th and 95th percentile."""
 
 
-def draw_profile(atlas: Atlas, settings: ProfileFigure) -> Drawing:
+def draw_profile(atlas: Atlas, settings: ProfileFigure) -> RenderedFigure:
     """A panel per statistic and model, and in each all of the model's layers.
 
     Raises:
         UserError: what is asked for is not in the atlas.
     """
-    layers = [Shown(layer) for layer in chosen_layers(atlas, settings)]
+    layers = [LayerData(layer) for layer in chosen_layers(atlas, settings)]
     names = _statistics(layers, settings)
-    models: dict[str, list[Shown]] = {}
+    models: dict[str, list[LayerData]] = {}
     for shown in layers:
         models.setdefault(shown.layer.model.name, []).append(shown)
-    chosen = tuple(Chosen(shown, tuple(shown.layer.channels)) for shown in layers)
+    chosen = tuple(Selection(shown, tuple(shown.layer.channels)) for shown in layers)
     caption = _CAPTION
     if DEAD in names:
         caption += f" {DEAD.capitalize()}: share of channels that do not respond to their image."
     caption += f" Shown: {shown_words(chosen)}."
     if any(map(is_on_own_scale, names)):
         caption += f" {SCALES}"
-    pages = _pages(Paper(settings, caption), names, models)
+    pages = _pages(PageSpec(settings, caption), names, models)
     methods = " ".join([f"Shown: {shown_words(chosen)}.", *draw_methods(chosen)])
-    return Drawing(pages, caption, methods, chosen)
+    return RenderedFigure(pages, caption, methods, chosen)
 
 
-def _statistics(layers: Sequence[Shown], settings: ProfileFigure) -> list[str]:
+def _statistics(layers: Sequence[LayerData], settings: ProfileFigure) -> list[str]:
     """Those that are asked for, or of the usual ones those that some layer has."""
     known = {name for shown in layers for name in shown.statistics} | {DEAD}
     for name in settings.statistics or ():
@@ -72,7 +72,7 @@ def _statistics(layers: Sequence[Shown], settings: ProfileFigure) -> list[str]:
     return list(settings.statistics or (name for name in _USUAL if name in known))
 
 
-def spread(shown: Shown, name: str) -> Spreads:
+def spread(shown: LayerData, name: str) -> Spreads:
     """Percentiles (5,) of a statistic; NaN where there is none. Of a share all five are that."""
     if name == DEAD:
         dead = np.isin(shown.status, (STATUS["dead"], STATUS["silent"]))
@@ -82,7 +82,9 @@ def spread(shown: Shown, name: str) -> Spreads:
     return np.percentile(values, _LEVELS) if len(values) else np.full(len(_LEVELS), np.nan)
 
 
-def _pages(paper: Paper, names: Sequence[str], models: dict[str, list[Shown]]) -> Iterator[Sheet]:
+def _pages(
+    paper: PageSpec, names: Sequence[str], models: dict[str, list[LayerData]]
+) -> Iterator[Sheet]:
     most = max(map(len, models.values()))
     titles = [
         f"{name.replace('_', ' ')}  ·  {model}" if len(models) > 1 else name.replace("_", " ")
@@ -110,7 +112,7 @@ Labels = tuple[list[int], list[str], bool]
 """Which layers are named, how, and whether upright."""
 
 
-def _labels(paper: Paper, width: int, layers: Sequence[Shown]) -> Labels:
+def _labels(paper: PageSpec, width: int, layers: Sequence[LayerData]) -> Labels:
     """Names of layers below a panel of some width: all of them, or of every so many one."""
     letters, small = paper.letters, paper.format.small
     names, slot = [shown.layer.name for shown in layers], width / len(layers)
@@ -124,7 +126,7 @@ def _labels(paper: Paper, width: int, layers: Sequence[Shown]) -> Labels:
     return places, [letters.shortened(names[i], small, room, keep="end") for i in places], True
 
 
-def _foot(paper: Paper, labels: Iterable[Labels]) -> int:
+def _foot(paper: PageSpec, labels: Iterable[Labels]) -> int:
     """Height of the names of layers."""
     line = paper.letters.line(paper.format.small)
     tall = [paper.letters.widest(names, paper.format.small) for _, names, up in labels if up]
@@ -160,7 +162,7 @@ def limits_of(values: Spreads) -> tuple[float, float]:
     return (-spare if 0 <= low < high / 2 else low - spare), high + spare
 
 
-def _draw(axes: Axes, values: Spreads, colour: str, paper: Paper) -> None:
+def _draw(axes: Axes, values: Spreads, colour: str, paper: PageSpec) -> None:
     """A dot and two bars per layer, and a faint line through the dots."""
     low, lower, middle, upper, high = values.T
     x = np.arange(len(values))

@@ -7,9 +7,17 @@ import numpy as np
 from layer_atlas.atlas.reader import Atlas, Layer
 from layer_atlas.config.figures import ResponsesFigure
 from layer_atlas.errors import UserError
-from layer_atlas.presentation.figures.base import Drawing
+from layer_atlas.presentation.figures.base import RenderedFigure
+from layer_atlas.presentation.figures.captions.brackets import (
+    bracket_methods,
+    bracket_words,
+    order_words,
+    ranking_notes,
+)
+from layer_atlas.presentation.figures.captions.likeness import likeness_words
+from layer_atlas.presentation.figures.captions.selection import what_is_shown
 from layer_atlas.presentation.figures.paper.brackets import Bracket, draw_beside, runs
-from layer_atlas.presentation.figures.paper.paper import Paper
+from layer_atlas.presentation.figures.paper.paper import PageSpec
 from layer_atlas.presentation.figures.paper.sheet import Sheet
 from layer_atlas.presentation.figures.paper.trees import tree_lines
 from layer_atlas.presentation.figures.plots.matrix import (
@@ -21,20 +29,12 @@ from layer_atlas.presentation.figures.plots.matrix import (
     matrix_of,
 )
 from layer_atlas.presentation.figures.selection.choose import (
-    Chosen,
+    Selection,
     choose_bracketed,
     chosen_layers,
     titles_of,
 )
-from layer_atlas.presentation.figures.selection.shown import Shown
-from layer_atlas.presentation.figures.words.brackets import (
-    bracket_methods,
-    bracket_words,
-    order_words,
-    ranking_notes,
-)
-from layer_atlas.presentation.figures.words.likeness import likeness_words
-from layer_atlas.presentation.figures.words.selection import what_is_shown
+from layer_atlas.presentation.figures.selection.layer_data import LayerData
 
 _OF_CHANNELS = {"channel", "neuron", "logit", "probability", "diversity", "accentuation"}
 """Objectives whose targets are channels of the layer."""
@@ -48,7 +48,7 @@ _CAPTION = (
 )
 
 
-def draw_responses(atlas: Atlas, settings: ResponsesFigure) -> Drawing:
+def draw_responses(atlas: Atlas, settings: ResponsesFigure) -> RenderedFigure:
     """A page per layer.
 
     Raises:
@@ -57,16 +57,16 @@ def draw_responses(atlas: Atlas, settings: ResponsesFigure) -> Drawing:
     layers = chosen_layers(atlas, settings)
     for layer in layers:
         _check(layer)
-    chosen = tuple(choose_bracketed(Shown(layer), settings) for layer in layers)
+    chosen = tuple(choose_bracketed(LayerData(layer), settings) for layer in layers)
     caption = " ".join(_caption(settings, chosen))
     methods = [*bracket_methods(chosen, settings)]
     for found in chosen:
         methods += [f"In {found.layer.title} {told}" for told in likeness_words(found)]
-    pages = _pages(Paper(settings, caption), settings, chosen)
-    return Drawing(pages, caption, " ".join(methods), chosen)
+    pages = _pages(PageSpec(settings, caption), settings, chosen)
+    return RenderedFigure(pages, caption, " ".join(methods), chosen)
 
 
-def _caption(settings: ResponsesFigure, chosen: Sequence[Chosen]) -> Iterator[str]:
+def _caption(settings: ResponsesFigure, chosen: Sequence[Selection]) -> Iterator[str]:
     yield _CAPTION
     yield f"Shown: {what_is_shown(chosen, settings.channels, order_words(settings))}."
     yield from ranking_notes(chosen, settings)
@@ -84,7 +84,9 @@ def _check(layer: Layer) -> None:
         )
 
 
-def _pages(paper: Paper, settings: ResponsesFigure, chosen: Sequence[Chosen]) -> Iterator[Sheet]:
+def _pages(
+    paper: PageSpec, settings: ResponsesFigure, chosen: Sequence[Selection]
+) -> Iterator[Sheet]:
     titles = titles_of(chosen)
     for number, (found, title) in enumerate(zip(chosen, titles, strict=True)):
         painter = _Painter(paper, settings, found, title if len(chosen) > 1 else "")
@@ -96,7 +98,9 @@ def _pages(paper: Paper, settings: ResponsesFigure, chosen: Sequence[Chosen]) ->
 class _Painter:
     """Draws a matrix and what stands around it."""
 
-    def __init__(self, paper: Paper, settings: ResponsesFigure, chosen: Chosen, title: str) -> None:
+    def __init__(
+        self, paper: PageSpec, settings: ResponsesFigure, chosen: Selection, title: str
+    ) -> None:
         self.paper, self.chosen, self.title = paper, chosen, title
         self.letters, self.sizes, self.gap = paper.letters, paper.format, paper.gap
         self.groups = chosen.groups

@@ -10,23 +10,23 @@ from numpy.typing import NDArray
 from layer_atlas.atlas.reader import Atlas
 from layer_atlas.config.figures import TracesFigure
 from layer_atlas.errors import UserError
-from layer_atlas.presentation.figures.base import Drawing
-from layer_atlas.presentation.figures.paper.paper import Paper
-from layer_atlas.presentation.figures.paper.sheet import COLOURS, Sheet
-from layer_atlas.presentation.figures.plots.panels import Panels, legend
-from layer_atlas.presentation.figures.selection.choose import (
-    Chosen,
-    choose,
-    chosen_layers,
-    titles_of,
-)
-from layer_atlas.presentation.figures.selection.shown import Shown
-from layer_atlas.presentation.figures.selection.similarity import divided
-from layer_atlas.presentation.figures.words.selection import (
+from layer_atlas.presentation.figures.base import RenderedFigure
+from layer_atlas.presentation.figures.captions.selection import (
     scale_notes,
     selection_methods,
     what_is_shown,
 )
+from layer_atlas.presentation.figures.paper.paper import PageSpec
+from layer_atlas.presentation.figures.paper.sheet import COLOURS, Sheet
+from layer_atlas.presentation.figures.plots.panels import Panels, legend
+from layer_atlas.presentation.figures.selection.choose import (
+    Selection,
+    choose,
+    chosen_layers,
+    titles_of,
+)
+from layer_atlas.presentation.figures.selection.layer_data import LayerData
+from layer_atlas.presentation.figures.selection.similarity import divided
 
 _INK = 8.0
 """So many faint lines together are as dark as one."""
@@ -37,14 +37,14 @@ Curves = NDArray[np.float64]
 """(C, T)."""
 
 
-def draw_traces(atlas: Atlas, settings: TracesFigure) -> Drawing:
+def draw_traces(atlas: Atlas, settings: TracesFigure) -> RenderedFigure:
     """A panel per layer, with a faint line per channel and the median of all.
 
     Raises:
         UserError: what is asked for is not in the atlas.
     """
     layers = chosen_layers(atlas, settings)
-    chosen = tuple(choose(Shown(layer), settings.channels) for layer in layers)
+    chosen = tuple(choose(LayerData(layer), settings.channels) for layer in layers)
     relative = settings.scale == "relative"
     measured = ", as a share of the largest absolute value of each" if relative else ""
     caption = (
@@ -54,11 +54,11 @@ def draw_traces(atlas: Atlas, settings: TracesFigure) -> Drawing:
     caption = " ".join([caption, *scale_notes(chosen, [settings.channels])])
     methods = " ".join(selection_methods(chosen, settings.channels))
     label = "relative objective" if relative else "objective"
-    panels = Panels(Paper(settings, caption), titles_of(chosen), "step", label)
-    return Drawing(_pages(panels, chosen, relative), caption, methods, chosen)
+    panels = Panels(PageSpec(settings, caption), titles_of(chosen), "step", label)
+    return RenderedFigure(_pages(panels, chosen, relative), caption, methods, chosen)
 
 
-def _pages(panels: Panels, chosen: Sequence[Chosen], relative: bool) -> Iterator[Sheet]:
+def _pages(panels: Panels, chosen: Sequence[Selection], relative: bool) -> Iterator[Sheet]:
     rest = iter(chosen)
     for number, (sheet, all_axes) in enumerate(panels.drawn()):
         for axes in all_axes:
@@ -69,7 +69,7 @@ def _pages(panels: Panels, chosen: Sequence[Chosen], relative: bool) -> Iterator
         yield sheet
 
 
-def _draw(axes: Axes, chosen: Chosen, relative: bool) -> None:
+def _draw(axes: Axes, chosen: Selection, relative: bool) -> None:
     steps = chosen.layer["trace_step"].astype(np.float64)
     for colour, curves in zip(COLOURS, curves_of(chosen, relative), strict=False):
         lines = [np.column_stack([steps, curve]) for curve in curves]
@@ -82,7 +82,7 @@ def _draw(axes: Axes, chosen: Chosen, relative: bool) -> None:
     axes.autoscale_view(scalex=False)
 
 
-def curves_of(chosen: Chosen, relative: bool) -> list[Curves]:
+def curves_of(chosen: Selection, relative: bool) -> list[Curves]:
     """The finite traces of the chosen channels, of each variant by itself."""
     layer = chosen.layer
     if "trace" not in layer:

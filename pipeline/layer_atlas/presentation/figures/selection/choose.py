@@ -9,8 +9,8 @@ from typing import Any
 from layer_atlas.atlas.reader import Atlas, Layer
 from layer_atlas.config.figures import BracketedFigure, FigureSettings, Group
 from layer_atlas.errors import UserError, unknown
+from layer_atlas.presentation.figures.selection.layer_data import LayerData
 from layer_atlas.presentation.figures.selection.select import ranked, select
-from layer_atlas.presentation.figures.selection.shown import Shown
 from layer_atlas.presentation.figures.selection.similarity import Tree, distances
 
 
@@ -36,10 +36,10 @@ def _matches(layer: Layer, pattern: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class Selection:
     """Channels of a layer, in order."""
 
-    shown: Shown
+    shown: LayerData
     channels: tuple[int, ...]
     tree: Tree | None = None
     """How alike the first of them are, where that is their order; others follow them."""
@@ -60,7 +60,7 @@ class Chosen:
                 found.setdefault(group, []).append(channel)
         return found
 
-    def clustered(self, count: int) -> "Chosen":
+    def clustered(self, count: int) -> "Selection":
         """The same in so many groups of similar channels; those beyond the tree are in none."""
         clusters = self.tree.clusters(count) if self.tree else []
         names = [str(number) for number, members in enumerate(clusters, 1) for _ in members]
@@ -68,7 +68,7 @@ class Chosen:
         return replace(self, groups=tuple(names))
 
 
-def titles_of(chosen: Sequence[Chosen]) -> list[str]:
+def titles_of(chosen: Sequence[Selection]) -> list[str]:
     """What layers are called: model and layer, or the layer alone if all are of one model."""
     several = len({found.layer.model.name for found in chosen}) > 1
     return [
@@ -77,7 +77,7 @@ def titles_of(chosen: Sequence[Chosen]) -> list[str]:
     ]
 
 
-def choose_bracketed(shown: Shown, settings: BracketedFigure) -> Chosen:
+def choose_bracketed(shown: LayerData, settings: BracketedFigure) -> Selection:
     """The channels of a layer that a figure shows, under the brackets that it asks for.
 
     Raises:
@@ -89,7 +89,7 @@ def choose_bracketed(shown: Shown, settings: BracketedFigure) -> Chosen:
     return found if settings.clusters is None else found.clustered(settings.clusters)
 
 
-def _grouped(shown: Shown, groups: Sequence[Group], order: str) -> Chosen:
+def _grouped(shown: LayerData, groups: Sequence[Group], order: str) -> Selection:
     """Groups one after the other, each in its order."""
     group_of: dict[int, str] = {}
     for group in groups:
@@ -98,7 +98,7 @@ def _grouped(shown: Shown, groups: Sequence[Group], order: str) -> Chosen:
             other = group_of.setdefault(channel, group.name)
             if other != group.name:
                 raise _in_two(shown.layer, channel, other, group.name)
-    return Chosen(shown, tuple(group_of), groups=tuple(group_of.values()))
+    return Selection(shown, tuple(group_of), groups=tuple(group_of.values()))
 
 
 def _in_two(layer: Layer, channel: int, first: str, second: str) -> UserError:
@@ -110,8 +110,8 @@ def _in_two(layer: Layer, channel: int, first: str, second: str) -> UserError:
 
 
 def choose(
-    shown: Shown, selection: Any, order: str = "chosen", where: str = "figure.channels"
-) -> Chosen:
+    shown: LayerData, selection: Any, order: str = "chosen", where: str = "figure.channels"
+) -> Selection:
     """The channels that a selection names.
 
     Args:
@@ -130,16 +130,16 @@ def choose(
     elif order != "chosen":
         wanted = set(channels)
         channels = [channel for channel in ranked(shown, order) if channel in wanted]
-    return Chosen(shown, tuple(channels))
+    return Selection(shown, tuple(channels))
 
 
-def _by_similarity(shown: Shown, channels: Sequence[int]) -> Chosen:
+def _by_similarity(shown: LayerData, channels: Sequence[int]) -> Selection:
     rows = [shown.layer.row(channel) for channel in channels]
     live = [row for row in rows if shown.live[row]]
     if not live:
-        return Chosen(shown, tuple(channels))
+        return Selection(shown, tuple(channels))
     known = Tree(distances(shown.responses[live]))
     ordered = [live[leaf] for leaf in known.order]
     # Those without a response are like no other.
     ordered += [row for row in rows if not shown.live[row]]
-    return Chosen(shown, tuple(shown.layer.channels[row] for row in ordered), known)
+    return Selection(shown, tuple(shown.layer.channels[row] for row in ordered), known)

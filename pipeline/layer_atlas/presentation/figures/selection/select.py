@@ -10,8 +10,8 @@ import numpy as np
 from layer_atlas.atlas.reader import Layer
 from layer_atlas.atlas.reader.ranking import default_ranking
 from layer_atlas.errors import UserError, unknown
-from layer_atlas.plan.targets import Targets, select_targets
-from layer_atlas.presentation.figures.selection.shown import Shown
+from layer_atlas.plan.targets import TargetSpace, select_targets
+from layer_atlas.presentation.figures.selection.layer_data import LayerData
 from layer_atlas.presentation.figures.selection.similarity import Tree, distances, farthest, medoid
 
 _FORMS = (
@@ -20,7 +20,7 @@ _FORMS = (
 )
 
 
-def select(shown: Shown, asked: Any, where: str = "figure.channels") -> list[int]:
+def select(shown: LayerData, asked: Any, where: str = "figure.channels") -> list[int]:
     """The channels of a layer that a selection names.
 
     Args:
@@ -39,14 +39,14 @@ def way_of(asked: Any) -> str:
     return next((key for key in keys if key not in ("by", "seed")), "")
 
 
-def ranked(shown: Shown, by: str, lowest: bool = False) -> list[int]:
+def ranked(shown: LayerData, by: str, lowest: bool = False) -> list[int]:
     """All channels by a statistic, the largest first; those without one last."""
     values = shown.values(by) * (1 if lowest else -1)
     places = np.argsort(np.where(np.isfinite(values), values, np.inf), kind="stable")
     return [shown.layer.channels[row] for row in places]
 
 
-def ranking_of(shown: Shown, asked: Any) -> str:
+def ranking_of(shown: LayerData, asked: Any) -> str:
     """The statistic that a selection ranks by: the one asked for, or one that compares channels."""
     by = asked.get("by") if isinstance(asked, Mapping) else None
     return str(by or default_ranking(shown.statistics))
@@ -54,7 +54,7 @@ def ranking_of(shown: Shown, asked: Any) -> str:
 
 @dataclass(frozen=True)
 class _Selection:
-    shown: Shown
+    shown: LayerData
     asked: Any
     where: str
 
@@ -88,7 +88,7 @@ class _Selection:
         """Those channels of a range that there are."""
         known, title = self.layer.channels, self.layer.title
         try:
-            wanted = set(select_targets(asked, Targets((max(known) + 1,)), title))
+            wanted = set(select_targets(asked, TargetSpace((max(known) + 1,)), title))
         except UserError as error:
             raise UserError(f"{self.where}: {error}") from error
         found = [channel for channel in known if channel in wanted]
@@ -150,7 +150,7 @@ def _random(layer: Layer, count: int, seed: Any) -> list[int]:
     return sorted(sorted(layer.channels, key=place)[:count])
 
 
-def _diverse(shown: Shown, count: int) -> list[int]:
+def _diverse(shown: LayerData, count: int) -> list[int]:
     """Channels that are as unlike each other as can be, beginning with the one that ranks first."""
     rows = _live_rows(shown)
     values = shown.values(default_ranking(shown.statistics))[rows]
@@ -159,7 +159,7 @@ def _diverse(shown: Shown, count: int) -> list[int]:
     return [shown.layer.channels[rows[place]] for place in found]
 
 
-def _representatives(shown: Shown, count: int) -> list[int]:
+def _representatives(shown: LayerData, count: int) -> list[int]:
     """Of each of so many groups of similar channels the one in its middle."""
     rows = _live_rows(shown)
     tree = Tree(distances(shown.responses[rows]))
@@ -167,7 +167,7 @@ def _representatives(shown: Shown, count: int) -> list[int]:
     return [shown.layer.channels[rows[place]] for place in middles]
 
 
-def _live_rows(shown: Shown) -> list[int]:
+def _live_rows(shown: LayerData) -> list[int]:
     rows: list[int] = np.flatnonzero(shown.live).tolist()
     if not rows:
         raise UserError(f"no channel of {shown.layer.title} responds to its image.")

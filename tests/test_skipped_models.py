@@ -110,9 +110,9 @@ def test_the_others_are_made_and_the_model_is_tried_again(useless: Path, tmp_pat
     assert code == EXIT_FAILED_JOBS
     assert "error: model 'm0' is left out: " in said
     assert "  left out  m0: " in said
-    (left_out,) = json.loads((folder / "manifest.json").read_text())["plan"]["left_out"]
-    assert left_out["model"] == "m0"
-    assert repr(str(useless)) in left_out["why"]
+    (skipped_models,) = json.loads((folder / "manifest.json").read_text())["plan"]["skipped_models"]
+    assert skipped_models["model"] == "m0"
+    assert repr(str(useless)) in skipped_models["why"]
     code, said = atlas_here("status", tmp_path, *small)
     assert (code, "left out: m0: " in said) == (EXIT_OK, True)
     assert_same_atlas(folder / "atlas.h5", tmp_path / "alone" / "atlas.h5")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from layer_atlas.presentation.figures.selection.choose import Chosen
+from layer_atlas.presentation.figures.selection.choose import Selection
 from layer_atlas.presentation.figures.selection.similarity import closest, distances, loneliest
 
 _TOLD = 3
@@ -13,7 +13,7 @@ _FEWEST = 4
 """Of fewer channels all is seen."""
 
 
-def likeness_words(chosen: Chosen) -> Iterator[str]:
+def likeness_words(chosen: Selection) -> Iterator[str]:
     """Sentences on the pairs that are most alike, and on the channels that are least like any.
 
     Likeness is the cosine of standardised responses, as everywhere in figures.

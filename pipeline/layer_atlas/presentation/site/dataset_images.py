@@ -21,13 +21,13 @@ _TILE = 128
 _MOST = 9
 
 
-def photographs_name(row: int) -> str:
+def dataset_images_name(row: int) -> str:
     """The file of a channel's photographs; the browser's scripts know it too."""
     return f"photographs-{row}.jpg"
 
 
 @dataclass(frozen=True)
-class Photographs:
+class DatasetImages:
     """What the atlas knows of a layer's photographs."""
 
     layer: Layer
@@ -108,7 +108,7 @@ class Photographs:
             for slot, pixels in tiles:
                 left, top = slot * _TILE, down * _TILE
                 paint_tile(picture, Tile((left, top, left + _TILE, top + _TILE), pixels))
-        files.write_picture(f"{folder}/{photographs_name(row)}", picture, 80)
+        files.write_picture(f"{folder}/{dataset_images_name(row)}", picture, 80)
 
     def _tiles(self, row: int) -> list[list[tuple[int, NDArray[np.uint8]]]]:
         """The pictures of each row, with their slots."""
@@ -126,5 +126,5 @@ class Photographs:
         self, end: Literal["top", "bottom"], row: int
     ) -> list[tuple[int, NDArray[np.uint8]]]:
         # The reader leaves out what is empty, and so do slots.
-        pictures = self.layer.photographs(self.layer.channels[row], end)[: self.across]
+        pictures = self.layer.dataset_images(self.layer.channels[row], end)[: self.across]
         return list(zip(self._filled(end, row), pictures, strict=False))

@@ -5,7 +5,7 @@ from typing import Any
 
 from layer_atlas.atlas.reader.ranking import is_on_own_scale
 from layer_atlas.plan.selection import DRAW, counted, joint_words
-from layer_atlas.presentation.figures.selection.choose import Chosen, titles_of
+from layer_atlas.presentation.figures.selection.choose import Selection, titles_of
 from layer_atlas.presentation.figures.selection.select import ranking_of, way_of
 
 ALIKE = (
@@ -20,7 +20,7 @@ _MOST_LAYERS = 6
 """Named one by one."""
 
 
-def shown_words(chosen: Sequence[Chosen], selection: Any = "all") -> str:
+def shown_words(chosen: Sequence[Selection], selection: Any = "all") -> str:
     """What is shown, and how the sweep chose the channels that it was chosen from.
 
     `the 16 of largest agreement among 24 of 512 channels of conv1 (demo) drawn at random`,
@@ -35,7 +35,7 @@ def shown_words(chosen: Sequence[Chosen], selection: Any = "all") -> str:
     return ", ".join(filter(None, parts))
 
 
-def _of_one_layer(found: Chosen, selection: Any) -> str:
+def _of_one_layer(found: Selection, selection: Any) -> str:
     sampled = found.layer.sampling.words(f"{found.layer.name} ({found.layer.model.title})")
     if not way_of(selection) and _is_whole(found):
         return sampled
@@ -52,18 +52,18 @@ def _of_one_layer(found: Chosen, selection: Any) -> str:
     return f"{words[way_of(selection)]} among {sampled}"
 
 
-def _is_whole(found: Chosen) -> bool:
+def _is_whole(found: Selection) -> bool:
     """Whether all that the atlas has of a layer is shown."""
     return set(found.channels) == set(found.layer.channels)
 
 
-def noun_of(chosen: Sequence[Chosen]) -> str:
+def noun_of(chosen: Sequence[Selection]) -> str:
     """What a target is in all of the layers."""
     nouns = {found.layer.sampling.noun for found in chosen}
     return nouns.pop() if len(nouns) == 1 else "target"
 
 
-def _channels_of_layers(chosen: Sequence[Chosen]) -> str:
+def _channels_of_layers(chosen: Sequence[Selection]) -> str:
     """`24 channels of demo (12 of conv1, 12 of conv2)`."""
     channels = counted(sum(len(found.channels) for found in chosen), noun_of(chosen))
     models = "; ".join(dict.fromkeys(found.layer.model.title for found in chosen))
@@ -74,18 +74,18 @@ def _channels_of_layers(chosen: Sequence[Chosen]) -> str:
     return f"{channels} of {models} ({each})"
 
 
-def sampling_words(chosen: Sequence[Chosen]) -> str:
+def sampling_words(chosen: Sequence[Selection]) -> str:
     """How the sweep chose the targets of several layers."""
     titles = titles_of(chosen)
     return joint_words([(found.layer.sampling, t) for found, t in zip(chosen, titles, strict=True)])
 
 
-def what_is_shown(chosen: Sequence[Chosen], selection: Any, ordered: str = "") -> str:
+def what_is_shown(chosen: Sequence[Selection], selection: Any, ordered: str = "") -> str:
     """The same with the words for their order."""
     return ", ".join(filter(None, (shown_words(chosen, selection), ordered)))
 
 
-def selection_words(chosen: Sequence[Chosen], selection: Any) -> str:
+def selection_words(chosen: Sequence[Selection], selection: Any) -> str:
     """How channels were chosen; nothing of those that were listed, or where all are shown."""
     way = way_of(selection)
     if not way:
@@ -104,14 +104,14 @@ def _seed(selection: Any) -> Any:
     return selection.get("seed", 0) if isinstance(selection, Mapping) else 0
 
 
-def _by(chosen: Sequence[Chosen], selection: Any) -> str:
+def _by(chosen: Sequence[Selection], selection: Any) -> str:
     """The statistic that a selection ranks by; of layers that differ in it, each."""
     names = dict.fromkeys(ranking_of(found.shown, selection) for found in chosen)
     return " or ".join(name.replace("_", " ") for name in names)
 
 
 def scale_notes(
-    chosen: Sequence[Chosen], selections: Iterable[Any], order: str = ""
+    chosen: Sequence[Selection], selections: Iterable[Any], order: str = ""
 ) -> Iterator[str]:
     """A sentence on what a ranking cannot tell, where channels are ranked by such a statistic."""
     ranked = {order}
@@ -122,14 +122,14 @@ def scale_notes(
         yield SCALES
 
 
-def selection_methods(chosen: Sequence[Chosen], selection: Any) -> Iterator[str]:
+def selection_methods(chosen: Sequence[Selection], selection: Any) -> Iterator[str]:
     """The same for a methods section, sentence by sentence."""
     yield from chosen_methods(chosen, selection)
     if way_of(selection) in BY_LIKENESS:
         yield ALIKE
 
 
-def chosen_methods(chosen: Sequence[Chosen], selection: Any) -> Iterator[str]:
+def chosen_methods(chosen: Sequence[Selection], selection: Any) -> Iterator[str]:
     """The same, but for what likeness is."""
     yield f"Shown: {shown_words(chosen, selection)}."
     yield from draw_methods(chosen)
@@ -137,13 +137,13 @@ def chosen_methods(chosen: Sequence[Chosen], selection: Any) -> Iterator[str]:
     yield from scale_notes(chosen, [selection])
 
 
-def draw_methods(chosen: Sequence[Chosen]) -> Iterator[str]:
+def draw_methods(chosen: Sequence[Selection]) -> Iterator[str]:
     """How a random draw of the sweep is made again, if there was one."""
     if any(found.layer.sampling.is_random for found in chosen):
         yield DRAW
 
 
-def way_methods(chosen: Sequence[Chosen], ways: Collection[str]) -> Iterator[str]:
+def way_methods(chosen: Sequence[Selection], ways: Collection[str]) -> Iterator[str]:
     """What there is to know about ways to choose channels."""
     if "diverse" in ways:
         yield (

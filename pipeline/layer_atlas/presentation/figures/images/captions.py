@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 
 from layer_atlas.plan.labels import counted
-from layer_atlas.presentation.figures.images.content import MARKS, Content
-from layer_atlas.presentation.figures.words.brackets import (
+from layer_atlas.presentation.figures.captions.brackets import (
     bracket_methods,
     bracket_words,
     order_words,
     ranking_notes,
 )
-from layer_atlas.presentation.figures.words.selection import what_is_shown
+from layer_atlas.presentation.figures.captions.selection import what_is_shown
+from layer_atlas.presentation.figures.images.content import MARKS, Content
 
 _FATES = {
     "dead": "dead, the channel never responded",
@@ -34,8 +34,8 @@ def _caption(content: Content) -> Iterator[str]:
     yield from bracket_words(content.chosen, settings)
     if settings.dendrogram:
         yield "Tree: similarity, by average linkage."
-    if content.photographs:
-        most = counted(content.photographs, "photograph")
+    if content.dataset_images:
+        most = counted(content.dataset_images, "photograph")
         yield f"Small: the {most} to which the channel responds most."
     if settings.tell is not None:
         yield f"Below each image: its {settings.tell.replace('_', ' ')}."

@@ -12,11 +12,11 @@ from layer_atlas.config.records import build
 from layer_atlas.plan.environment import Environment
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.plan.labels import counted, describe_recipe, mixture
-from layer_atlas.presentation.figures.base import Drawing
-from layer_atlas.presentation.figures.selection.choose import Chosen
-from layer_atlas.presentation.figures.words.recipe import recipe_sentences
-from layer_atlas.presentation.figures.words.references import cited
-from layer_atlas.presentation.figures.words.selection import noun_of
+from layer_atlas.presentation.figures.base import RenderedFigure
+from layer_atlas.presentation.figures.captions.recipe import recipe_sentences
+from layer_atlas.presentation.figures.captions.references import cited
+from layer_atlas.presentation.figures.captions.selection import noun_of
+from layer_atlas.presentation.figures.selection.choose import Selection
 
 _MADE_WITH = ("layer-atlas", "torch")
 """What versions a caption tells."""
@@ -26,7 +26,7 @@ _DIGITS = 12
 """Of a digest, where it is not for machines."""
 
 
-def methods_text(atlas: Atlas, drawing: Drawing) -> str:
+def methods_text(atlas: Atlas, drawing: RenderedFigure) -> str:
     """The paragraph, and the works that it cites, as Markdown."""
     sentences = [sentence for part in _parts(atlas, drawing) for sentence in part]
     paragraph = " ".join(filter(None, sentences))
@@ -34,9 +34,9 @@ def methods_text(atlas: Atlas, drawing: Drawing) -> str:
     return f"{paragraph}\n\n{works}\n" if works else f"{paragraph}\n"
 
 
-def _parts(atlas: Atlas, drawing: Drawing) -> Iterator[Sequence[str]]:
+def _parts(atlas: Atlas, drawing: RenderedFigure) -> Iterator[Sequence[str]]:
     """Sentences, networks of one recipe together."""
-    recipes: dict[str, list[Chosen]] = {}
+    recipes: dict[str, list[Selection]] = {}
     for found in drawing.shown:
         text = json.dumps(found.layer.recipe, sort_keys=True)
         recipes.setdefault(text, []).append(found)
@@ -51,7 +51,7 @@ def recipe_of(layer: Layer) -> Recipe:
     return build(Recipe, layer.recipe, f"recipe of {layer.title}")
 
 
-def _networks(some: Sequence[Chosen]) -> str:
+def _networks(some: Sequence[Selection]) -> str:
     """Which networks and layers, and what of them is frozen."""
     models = {found.layer.model.name: found.layer.model for found in some}
     told = []
@@ -76,7 +76,7 @@ def network_words(model: Model) -> str:
     return f"{model.facts['source']}{weights} (SHA-256 of the weights {digest})"
 
 
-def _seeds(shown: Sequence[Chosen]) -> str:
+def _seeds(shown: Sequence[Selection]) -> str:
     layer = shown[0].layer
     if len(layer.seeds) == 1:
         return f"The random seed was {layer.seeds[0]}."
@@ -91,7 +91,7 @@ def _seeds(shown: Sequence[Chosen]) -> str:
     return f"The random seeds were {', '.join(map(str, layer.seeds))}." + best
 
 
-def _fates(shown: Sequence[Chosen]) -> str:
+def _fates(shown: Sequence[Selection]) -> str:
     """How many images there are, and how many of them came to nothing."""
     codes = np.concatenate(
         [found.shown.status[[found.layer.row(c) for c in found.channels]] for found in shown]
@@ -101,7 +101,7 @@ def _fates(shown: Sequence[Chosen]) -> str:
     return f"Of the images of {counted(len(codes), noun_of(shown))} {told}."
 
 
-def _photographs(shown: Sequence[Chosen]) -> str:
+def _photographs(shown: Sequence[Selection]) -> str:
     """Which photographs images were compared with, and how well they agree."""
     layer = next((found.layer for found in shown if "agreement" in found.layer), None)
     if layer is None:
@@ -127,7 +127,7 @@ def _made_with(atlas: Atlas) -> str:
     return f"Made with {', '.join(_versions(atlas, _TOLD))}{under}."
 
 
-def _environments(shown: Sequence[Chosen]) -> str:
+def _environments(shown: Sequence[Selection]) -> str:
     """That the images differ in what they were made with, if they do."""
     models: dict[str, Counter[Environment | None]] = {}
     for found in shown:
@@ -163,7 +163,7 @@ def tex(text: str) -> str:
     return "".join(_TEX.get(sign, sign) for sign in text)
 
 
-def caption_tex(atlas: Atlas, drawing: Drawing) -> str:
+def caption_tex(atlas: Atlas, drawing: RenderedFigure) -> str:
     """The caption for LaTeX, with networks, recipe, seeds and versions in a last sentence."""
     told = []
     models = {found.layer.model.name: found.layer for found in drawing.shown}

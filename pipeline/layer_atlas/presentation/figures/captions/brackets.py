@@ -4,9 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from layer_atlas.config.figures import BracketedFigure, Group
 from layer_atlas.plan.labels import counted
-from layer_atlas.presentation.figures.selection.choose import Chosen
-from layer_atlas.presentation.figures.selection.select import way_of
-from layer_atlas.presentation.figures.words.selection import (
+from layer_atlas.presentation.figures.captions.selection import (
     ALIKE,
     BY_LIKENESS,
     chosen_methods,
@@ -16,6 +14,8 @@ from layer_atlas.presentation.figures.words.selection import (
     shown_words,
     way_methods,
 )
+from layer_atlas.presentation.figures.selection.choose import Selection
+from layer_atlas.presentation.figures.selection.select import way_of
 
 
 def order_words(settings: BracketedFigure) -> str:
@@ -28,13 +28,13 @@ def order_words(settings: BracketedFigure) -> str:
     return f"{within}ordered by {settings.order.replace('_', ' ')}, largest first"
 
 
-def ranking_notes(chosen: Sequence[Chosen], settings: BracketedFigure) -> Iterator[str]:
+def ranking_notes(chosen: Sequence[Selection], settings: BracketedFigure) -> Iterator[str]:
     """What the ways to choose and to order channels cannot tell, in a sentence."""
     groups = (group.channels for group in settings.groups or ())
     yield from scale_notes(chosen, [settings.channels, *groups], settings.order)
 
 
-def bracket_words(chosen: Sequence[Chosen], settings: BracketedFigure) -> Iterator[str]:
+def bracket_words(chosen: Sequence[Selection], settings: BracketedFigure) -> Iterator[str]:
     """What brackets hold together, in a sentence; none where there are none."""
     if settings.clusters:
         yield f"Brackets: {counted(settings.clusters, 'group')} of similar channels."
@@ -42,13 +42,13 @@ def bracket_words(chosen: Sequence[Chosen], settings: BracketedFigure) -> Iterat
         yield f"Brackets: {'; '.join(_group_words(chosen, group) for group in settings.groups)}."
 
 
-def _group_words(chosen: Sequence[Chosen], group: Group) -> str:
+def _group_words(chosen: Sequence[Selection], group: Group) -> str:
     """A group by its name, with how its channels were chosen, or which they are."""
     which = selection_words(chosen, group.channels) or _members(chosen, group.name)
     return f"{group.name} ({which})"
 
 
-def _members(chosen: Sequence[Chosen], group: str) -> str:
+def _members(chosen: Sequence[Selection], group: str) -> str:
     """The channels of a group, those of all layers together."""
     names: dict[int, str] = {}
     for found in chosen:
@@ -75,7 +75,7 @@ def number_words(numbers: Sequence[int]) -> str:
     )
 
 
-def bracket_methods(chosen: Sequence[Chosen], settings: BracketedFigure) -> Iterator[str]:
+def bracket_methods(chosen: Sequence[Selection], settings: BracketedFigure) -> Iterator[str]:
     """How channels were chosen, ordered and bracketed, for a methods section, by sentences."""
     groups = settings.groups or ()
     ways = {way_of(selection) for selection in (settings.channels, *(g.channels for g in groups))}

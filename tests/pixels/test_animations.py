@@ -1,4 +1,4 @@
-"""Films as they lie on disk: every frame is the snapshot of its channel, seed, variant and step."""
+"""Animation files: every frame is the snapshot of its channel, seed, variant and step."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from layer_atlas.config.config import CollateSettings
-from layer_atlas.presentation.montages.animations import write_films
+from layer_atlas.presentation.montages.animations import write_animations
 from layer_atlas.store.folder import OutputFolder
 from tests.pixels.noisy import fill, plan_of, recipe_of
 from tests.pixels.reading import Pixels, cut, in_colour, most_like, texts, tiles
@@ -18,15 +18,15 @@ Key = tuple[int, ...]
 
 
 def frames_of(path: Path) -> list[Pixels]:
-    """What a film shows: its tiles in reading order, or its frames one after the other."""
-    with Image.open(path) as film:
+    """What an animation shows: its tiles in reading order, or its frames one after the other."""
+    with Image.open(path) as animation:
         if path.suffix == ".png":
-            picture = np.asarray(film)
+            picture = np.asarray(animation)
             return [cut(picture, box) for box in tiles(picture)]
         frames = []
-        for number in range(film.n_frames):
-            film.seek(number)
-            frames.append(np.asarray(film.convert("RGB")))
+        for number in range(animation.n_frames):
+            animation.seek(number)
+            frames.append(np.asarray(animation.convert("RGB")))
         return frames
 
 
@@ -39,7 +39,7 @@ def check_frames(root: Path, colours: int = 3) -> None:
     folder, recipe = OutputFolder(root), recipe_of((40, 56), "both", snapshots=4)
     plan = plan_of({"conv": (5, 6, 31)}, seeds=(7, 0), recipe=recipe, colours=colours)
     view = fill(folder, plan, {(6, 0): "dead", (31, 7): "missing"})
-    write_films(view, CollateSettings(films="both"))
+    write_animations(view, CollateSettings(animations="both"))
     with h5py.File(folder.atlas) as file:
         group = file["toy/conv"]
         stored = group["snapshot"][:]
@@ -47,7 +47,7 @@ def check_frames(root: Path, colours: int = 3) -> None:
         variants = group["variant"].asstr()[:].tolist()
         assert group["step"][:].tolist() == [0, 4, 8, 12]
     every: dict[Key, Pixels] = {k: in_colour(stored[k]) for k in np.ndindex(stored.shape[:-3])}
-    paths = folder.films("toy", "conv")
+    paths = folder.animations("toy", "conv")
     for channel, seed, variant in np.ndindex(3, 2, 2):
         name = f"channel-{channels[channel]}.seed-{seeds[seed]}.variant-{variants[variant]}"
         found = [path for path in paths if path.stem == name]
@@ -68,13 +68,13 @@ def test_frames_of_a_strip_stand_over_their_steps(tmp_path: Path) -> None:
 def check_steps(root: Path) -> None:
     folder, recipe = OutputFolder(root), recipe_of((64, 64), snapshots=1)
     view = fill(folder, plan_of({"conv": (31,)}, recipe=recipe))
-    write_films(view, CollateSettings(films="strip"))
+    write_animations(view, CollateSettings(animations="strip"))
     with h5py.File(folder.atlas) as file:
         steps = file["toy/conv/step"][:].tolist()
         frames = dict(zip(steps, file["toy/conv/snapshot"][0, 0], strict=True))
     assert len(steps) == 13
-    with Image.open(folder.film("toy", "conv", "channel-31.seed-0.png")) as film:
-        picture = np.asarray(film)
+    with Image.open(folder.animation("toy", "conv", "channel-31.seed-0.png")) as animation:
+        picture = np.asarray(animation)
     boxes = tiles(picture)
     assert len({top for _, top, _, _ in boxes}) == 2  # in two rows
     for (left, _, right, bottom), step in zip(boxes, steps, strict=True):

@@ -15,7 +15,7 @@ _NO_STATISTICS = ("status", "start", "made_with", "channel", "best_seed", "best_
 
 
 @dataclass(frozen=True)
-class Shown:
+class LayerData:
     """One image per channel of a layer (C channels, K channels of the layer in all)."""
 
     layer: Layer
@@ -118,6 +118,6 @@ class Shown:
 
 def shown_of(
     layer: Layer, seeds: tuple[int, ...] | None, variants: tuple[str, ...] | None
-) -> Shown:
+) -> LayerData:
     """A layer with the first of the seeds and variants that are asked for."""
-    return Shown(layer, seeds[0] if seeds else None, variants[0] if variants else None)
+    return LayerData(layer, seeds[0] if seeds else None, variants[0] if variants else None)

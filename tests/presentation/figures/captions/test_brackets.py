@@ -12,15 +12,15 @@ from layer_atlas.atlas.reader import Atlas
 from layer_atlas.config.figures import Group, ImagesFigure
 from layer_atlas.config.objectives import LogitObjective
 from layer_atlas.config.recipe import Recipe
-from layer_atlas.plan.targets import Targets
-from layer_atlas.presentation.figures.selection.choose import choose_bracketed
-from layer_atlas.presentation.figures.selection.shown import Shown
-from layer_atlas.presentation.figures.words.brackets import (
+from layer_atlas.plan.targets import TargetSpace
+from layer_atlas.presentation.figures.captions.brackets import (
     bracket_methods,
     bracket_words,
     number_words,
     order_words,
 )
+from layer_atlas.presentation.figures.selection.choose import choose_bracketed
+from layer_atlas.presentation.figures.selection.layer_data import LayerData
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
 
 def told(atlas: Atlas, words: Any, **settings: Any) -> str:
     figure = ImagesFigure(**settings)
-    chosen = [choose_bracketed(Shown(layer), figure) for layer in atlas.values()]
+    chosen = [choose_bracketed(LayerData(layer), figure) for layer in atlas.values()]
     return " ".join(words(chosen, figure))
 
 
@@ -87,7 +87,7 @@ def test_numbers_that_follow_one_another_are_ranges() -> None:
 
 def test_classes_are_told_by_name(tmp_path: Path) -> None:
     recipe = Recipe(**{**vars(make_recipe()), "objective": LogitObjective()})
-    targets = Targets((6,), tuple(f"Class {i}" for i in range(6)))
+    targets = TargetSpace((6,), tuple(f"Class {i}" for i in range(6)))
     classes = open_atlas(made_up(tmp_path, {"output": 6}, recipe=recipe, targets=targets))
     words = told(classes, bracket_words, groups=groups(dogs=["class 4", 1]))
     assert words == "Brackets: dogs (4 Class 4, 1 Class 1)."

@@ -77,8 +77,8 @@ def objective_words(objective: Objective) -> str:
 def recipe_sentences(recipe: Recipe) -> Iterator[str]:
     """How images were made, sentence by sentence."""
     height, width = recipe.image_size
-    climbed = {"negative": "descent", "both": "ascent, and one by descent,"}
-    way = climbed.get(str(getattr(recipe.objective, "sign", "")), "ascent")
+    surrogate = {"negative": "descent", "both": "ascent, and one by descent,"}
+    way = surrogate.get(str(getattr(recipe.objective, "sign", "")), "ascent")
     yield (
         f"For each target an image of {height} x {width} pixels was made by gradient {way} on "
         f"{objective_words(recipe.objective)}."

@@ -19,9 +19,9 @@ from layer_atlas.config.parameterizations import Generator, Mask, Parameterizati
 from layer_atlas.config.recipe import Octaves, Recipe, Regularizers, SpectrumInit
 from layer_atlas.config.records import choice_name
 from layer_atlas.config.transforms import Transforms
-from layer_atlas.presentation.figures.words.methods import tex
-from layer_atlas.presentation.figures.words.recipe import objective_words, recipe_sentences
-from layer_atlas.presentation.figures.words.references import REFERENCES, cited
+from layer_atlas.presentation.figures.captions.methods import tex
+from layer_atlas.presentation.figures.captions.recipe import objective_words, recipe_sentences
+from layer_atlas.presentation.figures.captions.references import REFERENCES, cited
 
 NEEDED: dict[str, dict[str, Any]] = {
     "custom": {"function": "mine.score"},

@@ -24,14 +24,14 @@ from layer_atlas.config.objectives import LogitObjective
 from layer_atlas.config.recipe import Recipe
 from layer_atlas.plan.origin import UNTRAINED, Origin
 from layer_atlas.plan.selection import DRAW
-from layer_atlas.plan.targets import Targets, select_targets
+from layer_atlas.plan.targets import TargetSpace, select_targets
+from layer_atlas.presentation.figures.captions.methods import caption_tex, methods_text
+from layer_atlas.presentation.figures.captions.selection import SCALES
 from layer_atlas.presentation.figures.make import KINDS
 from layer_atlas.presentation.figures.paper.sheet import style
-from layer_atlas.presentation.figures.words.methods import caption_tex, methods_text
-from layer_atlas.presentation.figures.words.selection import SCALES
 
 WIDTH, DRAWN, SEEDS = 52, 24, (0, 3, 7)
-CHANNELS = select_targets({"random": DRAWN}, Targets((WIDTH,)), "toy/conv")
+CHANNELS = select_targets({"random": DRAWN}, TargetSpace((WIDTH,)), "toy/conv")
 ORIGIN = Origin(UNTRAINED, "given in the config", "given in the config", "assumed")
 FATES = {CHANNELS[2]: "dead", CHANNELS[5]: "dead", CHANNELS[9]: "diverged"}
 
@@ -46,7 +46,7 @@ def drawn(root: Path, layers: dict[str, int], **changes: Any) -> Path:
 def atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
     """One layer, three seeds, photographs, three images that came to nothing."""
     file = drawn(tmp_path_factory.mktemp("a"), {"conv": WIDTH}, seeds=SEEDS, status=FATES)
-    add_photographs(file, photographs=3)
+    add_photographs(file, dataset_images=3)
     return open_atlas(file)
 
 
@@ -141,7 +141,7 @@ def test_every_number_of_the_methods_is_of_the_atlas(atlas: Atlas) -> None:
         group = file["toy/conv"]
         shown = group["status"][:, group["best_seed_index"][0]]
         agreement = group["agreement"][:, group["best_seed_index"][0]]
-        photographs = group["dataset"].attrs["photographs"]
+        dataset_images = group["dataset"].attrs["photographs"]
     counts = {word: int((shown == code).sum()) for code, word in ((1, "dead"), (2, "diverged"))}
     assert counts == {"dead": 2, "diverged": 1}
     recipe = layer.recipe
@@ -154,7 +154,7 @@ def test_every_number_of_the_methods_is_of_the_atlas(atlas: Atlas) -> None:
         f"learning rate of {recipe['optimizer']['learning_rate']:g}",
         "random seeds were 0, 3, 7.",
         f"Of the images of {len(layer.channels)} channels 2 dead, 1 diverged.",
-        f"Layers were shown {photographs} photographs",
+        f"Layers were shown {dataset_images} photographs",
         f"strongest photographs without the channel itself, is {np.median(agreement):.2f}.",
         "resampled to 300 pixels per inch",
         "Made with torch 2",
@@ -201,7 +201,7 @@ def test_clusters_pairs_and_cosines(plain: Atlas) -> None:
 def test_classes_are_called_classes(tmp_path: Path) -> None:
     recipe = Recipe(**{**vars(make_recipe()), "objective": LogitObjective()})
     names = tuple(f"Class {i}" for i in range(6))
-    some = {"channels": (1, 4), "selection": ["class 1", 4], "targets": Targets((6,), names)}
+    some = {"channels": (1, 4), "selection": ["class 1", 4], "targets": TargetSpace((6,), names)}
     classes = open_atlas(made_up(tmp_path, {"output": 6}, recipe=recipe, **some))
     caption, _, methods = words(classes, ImagesFigure())
     assert caption == "Images for 2 of 6 classes of output (toy) chosen by hand."

@@ -27,7 +27,7 @@ from runs import (
 from layer_atlas.cli import commands as commands
 from layer_atlas.config.config import ModelConfig
 from layer_atlas.datasets.evidence import agreement, make_reference
-from layer_atlas.datasets.sources import FolderPhotographs
+from layer_atlas.datasets.sources import FolderImages
 from layer_atlas.datasets.views import read_view
 from layer_atlas.errors import UserError
 from layer_atlas.models.load import load_network
@@ -68,21 +68,21 @@ def make_photographs(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dataset_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_photographs(tmp_path_factory.mktemp("photographs"))
 
 
-def shown(photographs: Path) -> tuple[str, ...]:
+def shown(dataset_images: Path) -> tuple[str, ...]:
     """Overrides that show photographs."""
-    folder = ("dataset=folder", f"dataset.path={photographs}")
+    folder = ("dataset=folder", f"dataset.path={dataset_images}")
     return (*TINY, *folder, "saliency=vanilla")
 
 
 @pytest.fixture(scope="module")
-def undisturbed(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(dataset_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output folder of a sweep by two worker processes, which nothing disturbed."""
     root = tmp_path_factory.mktemp("undisturbed")
-    code, said = atlas("run", root, *shown(photographs), SHEETS)
+    code, said = atlas("run", root, *shown(dataset_images), SHEETS)
     assert code == 0, said
     assert "Traceback" not in said
     return root / "demo"
@@ -107,11 +107,11 @@ def damage(path: Path) -> None:
 # --- the numbers ---------------------------------------------------------------------------------
 
 
-class Seen:
+class BlockActivations:
     """What a layer of the demo network answers, computed again from the files, plainly."""
 
-    def __init__(self, photographs: Path, layer: str) -> None:
-        dataset = FolderPhotographs(photographs)
+    def __init__(self, dataset_images: Path, layer: str) -> None:
+        dataset = FolderImages(dataset_images)
         self.entries = list(dataset.entries())
         views = [read_view(dataset, i, entry, 32) for i, entry in enumerate(self.entries)]
         self.index = np.asarray([i for i, view in enumerate(views) if view.pixels is not None])
@@ -135,15 +135,15 @@ class Seen:
 
 @pytest.fixture(scope="module", params=LAYERS)
 def both(
-    request: pytest.FixtureRequest, undisturbed: Path, photographs: Path
-) -> tuple[Seen, h5py.Group]:
+    request: pytest.FixtureRequest, undisturbed: Path, dataset_images: Path
+) -> tuple[BlockActivations, h5py.Group]:
     """A layer computed again, and the atlas's."""
-    return Seen(photographs, request.param), h5py.File(undisturbed / "atlas.h5")[
+    return BlockActivations(dataset_images, request.param), h5py.File(undisturbed / "atlas.h5")[
         f"demo/{request.param}"
     ]
 
 
-def test_statistics_are_those_of_the_photographs(both: tuple[Seen, h5py.Group]) -> None:
+def test_statistics_are_those_of_the_photographs(both: tuple[BlockActivations, h5py.Group]) -> None:
     seen, layer = both
     dataset = layer["dataset"]
     known = {
@@ -160,7 +160,7 @@ def test_statistics_are_those_of_the_photographs(both: tuple[Seen, h5py.Group]) 
 
 @pytest.mark.parametrize(("name", "sign"), [("top", -1), ("bottom", 1)])
 def test_the_strongest_and_weakest_are_told(
-    both: tuple[Seen, h5py.Group], name: str, sign: int
+    both: tuple[BlockActivations, h5py.Group], name: str, sign: int
 ) -> None:
     seen, layer = both
     dataset = layer["dataset"]
@@ -177,9 +177,9 @@ def test_the_strongest_and_weakest_are_told(
 
 
 def test_boxes_are_what_a_convolution_of_seven_pixels_and_stride_two_sees(
-    undisturbed: Path, photographs: Path
+    undisturbed: Path, dataset_images: Path
 ) -> None:
-    sizes = Seen(photographs, "conv1").sizes
+    sizes = BlockActivations(dataset_images, "conv1").sizes
     with h5py.File(undisturbed / "atlas.h5") as file:
         dataset = file["demo/conv1/dataset"]
         row, column = np.moveaxis(dataset["top_position"][:], -1, 0)
@@ -195,7 +195,7 @@ def test_boxes_are_what_a_convolution_of_seven_pixels_and_stride_two_sees(
 
 
 def test_agreement_rank_and_percentile_are_those_of_the_photographs(
-    both: tuple[Seen, h5py.Group],
+    both: tuple[BlockActivations, h5py.Group],
 ) -> None:
     seen, layer = both
     channels = layer["channel"][:]
@@ -218,9 +218,9 @@ def test_what_cannot_be_read_is_counted_and_named(undisturbed: Path) -> None:
 
 
 def test_pictures_are_views_of_the_strongest_with_maps_and_sheets(
-    undisturbed: Path, photographs: Path
+    undisturbed: Path, dataset_images: Path
 ) -> None:
-    dataset = FolderPhotographs(photographs)
+    dataset = FolderImages(dataset_images)
     entries = list(dataset.entries())
     with h5py.File(undisturbed / "atlas.h5") as file:
         group = file["demo/conv2/dataset"]
@@ -240,62 +240,62 @@ def test_pictures_are_views_of_the_strongest_with_maps_and_sheets(
 
 
 def test_one_worker_finds_what_two_find(
-    undisturbed: Path, photographs: Path, tmp_path: Path
+    undisturbed: Path, dataset_images: Path, tmp_path: Path
 ) -> None:
-    assert run_here(tmp_path, *shown(photographs)) == 0
+    assert run_here(tmp_path, *shown(dataset_images)) == 0
     assert_same_atlas(undisturbed / "atlas.h5", tmp_path / "demo" / "atlas.h5")
 
 
 @pytest.mark.slow
 def test_a_sweep_killed_while_photographs_are_shown_ends_in_the_same_atlas(
-    undisturbed: Path, photographs: Path, tmp_path: Path
+    undisturbed: Path, dataset_images: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "demo"
     for committed in (1, 6):
         before = shards(folder)
-        process = start("run", tmp_path, *shown(photographs))
+        process = start("run", tmp_path, *shown(dataset_images))
         wait_for_shards(folder, max(committed, len(before) + 1))
         kill_group(process)
         assert before.items() <= shards(folder).items(), "a committed file was lost or rewritten"
     assert not files(folder, "examples"), "the study was not what was killed"
     before = shards(folder)
-    assert run_here(tmp_path, *shown(photographs)) == 0
+    assert run_here(tmp_path, *shown(dataset_images)) == 0
     assert before.items() <= shards(folder).items(), "a committed file was made again"
     assert_same_atlas(undisturbed / "atlas.h5", folder / "atlas.h5")
     assert not list(folder.rglob("*.tmp"))
 
 
 def test_a_file_that_is_there_is_not_written_again_with_one_that_is_not(
-    copy: Path, photographs: Path
+    copy: Path, dataset_images: Path
 ) -> None:
     (field,) = (copy / "store/demo/conv2/fields").iterdir()
     field.unlink()
     before = shards(copy)
-    assert run_here(copy.parent, *shown(photographs), SHEETS) == 0
+    assert run_here(copy.parent, *shown(dataset_images), SHEETS) == 0
     after = shards(copy)
     assert before.items() <= after.items(), "a committed file was made again"
     assert after.keys() - before.keys() == {str(field.relative_to(copy))}
 
 
-def test_a_finished_sweep_computes_nothing(copy: Path, photographs: Path) -> None:
+def test_a_finished_sweep_computes_nothing(copy: Path, dataset_images: Path) -> None:
     before, atlas_file = shards(copy), (copy / "atlas.h5").stat().st_mtime_ns
-    assert run_here(copy.parent, *shown(photographs), SHEETS) == 0
+    assert run_here(copy.parent, *shown(dataset_images), SHEETS) == 0
     assert shards(copy) == before
     assert (copy / "atlas.h5").stat().st_mtime_ns == atlas_file
 
 
 def test_a_further_layer_is_studied_alone(
-    undisturbed: Path, photographs: Path, tmp_path: Path
+    undisturbed: Path, dataset_images: Path, tmp_path: Path
 ) -> None:
-    assert run_here(tmp_path, *shown(photographs), "layers=[conv1]") == 0
+    assert run_here(tmp_path, *shown(dataset_images), "layers=[conv1]") == 0
     before = shards(tmp_path / "demo")
-    assert run_here(tmp_path, *shown(photographs)) == 0
+    assert run_here(tmp_path, *shown(dataset_images)) == 0
     assert before.items() <= shards(tmp_path / "demo").items()
     assert_same_atlas(undisturbed / "atlas.h5", tmp_path / "demo" / "atlas.h5")
 
 
 def test_what_is_corrupt_is_set_aside_told_and_made_again_in_one_run(
-    undisturbed: Path, copy: Path, photographs: Path, capfd: pytest.CaptureFixture[str]
+    undisturbed: Path, copy: Path, dataset_images: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     files(copy, "study", "conv2")[0].unlink()  # to be merged again
     damaged = [
@@ -307,7 +307,7 @@ def test_what_is_corrupt_is_set_aside_told_and_made_again_in_one_run(
     for path in damaged:
         damage(path)
     (copy / "atlas.h5").unlink()
-    assert run_here(copy.parent, *shown(photographs)) == 0
+    assert run_here(copy.parent, *shown(dataset_images)) == 0
     said = capfd.readouterr()
     for path in damaged:
         assert f"corrupt file set aside, to be computed again: {path}" in said.err + said.out
@@ -316,51 +316,51 @@ def test_what_is_corrupt_is_set_aside_told_and_made_again_in_one_run(
 
 
 def test_a_corrupt_study_that_collation_meets_is_in_the_atlas_of_the_same_run(
-    undisturbed: Path, copy: Path, photographs: Path
+    undisturbed: Path, copy: Path, dataset_images: Path
 ) -> None:
     damage(files(copy, "study", "conv1")[0])
     (copy / "atlas.h5").unlink()
-    assert run_here(copy.parent, *shown(photographs)) == 0
+    assert run_here(copy.parent, *shown(dataset_images)) == 0
     assert_same_atlas(undisturbed / "atlas.h5", copy / "atlas.h5")
 
 
 def test_a_study_of_which_no_block_can_be_read_is_made_again(
-    undisturbed: Path, copy: Path, photographs: Path
+    undisturbed: Path, copy: Path, dataset_images: Path
 ) -> None:
     files(copy, "study", "conv2")[0].unlink()
     for path in files(copy, "photographs", "conv2"):
         damage(path)
     (copy / "atlas.h5").unlink()
-    assert run_here(copy.parent, *shown(photographs)) == 0
+    assert run_here(copy.parent, *shown(dataset_images)) == 0
     assert_same_atlas(undisturbed / "atlas.h5", copy / "atlas.h5")
 
 
 def test_a_corrupt_study_that_examples_need_is_repaired(
-    undisturbed: Path, copy: Path, photographs: Path
+    undisturbed: Path, copy: Path, dataset_images: Path
 ) -> None:
     damage(files(copy, "study", "conv2")[0])
     for path in files(copy, "examples", "conv2"):
         path.unlink()
-    assert run_here(copy.parent, *shown(photographs)) == 0
+    assert run_here(copy.parent, *shown(dataset_images)) == 0
     assert not list(copy.glob("failures/*")), "its examples are charged for it"
     assert_same_atlas(undisturbed / "atlas.h5", copy / "atlas.h5")
 
 
 def test_a_damaged_list_of_photographs_is_written_again(
-    undisturbed: Path, copy: Path, photographs: Path
+    undisturbed: Path, copy: Path, dataset_images: Path
 ) -> None:
     (listing,) = (copy / "photographs").iterdir()
     listing.write_bytes(b"".join(listing.read_bytes().splitlines(True)[:-10]))
     shutil.rmtree(copy / "store/demo/conv2")
     (copy / "atlas.h5").unlink()
-    assert run_here(copy.parent, *shown(photographs)) == 0
+    assert run_here(copy.parent, *shown(dataset_images)) == 0
     assert_same_atlas(undisturbed / "atlas.h5", copy / "atlas.h5")
 
 
 def test_another_photograph_makes_another_study(
-    copy: Path, photographs: Path, tmp_path: Path
+    copy: Path, dataset_images: Path, tmp_path: Path
 ) -> None:
-    more = Path(shutil.copytree(photographs, tmp_path / "more", symlinks=True))
+    more = Path(shutil.copytree(dataset_images, tmp_path / "more", symlinks=True))
     picture(more / "z.png", 999)
     before = shards(copy)
     assert run_here(copy.parent, *shown(more)) == 0
@@ -371,7 +371,7 @@ def test_another_photograph_makes_another_study(
     with h5py.File(copy / "atlas.h5") as file:
         assert file["demo/conv1/dataset"].attrs["photographs"] == 151
         first = file["demo/conv1/dataset/top_path"].asstr()[:].ravel().tolist()
-    assert run_here(copy.parent, *shown(photographs)) == 0
+    assert run_here(copy.parent, *shown(dataset_images)) == 0
     with h5py.File(copy / "atlas.h5") as file:
         assert file["demo/conv1/dataset"].attrs["photographs"] == 150
         again = file["demo/conv1/dataset/top_path"].asstr()[:].ravel().tolist()
@@ -384,9 +384,9 @@ def test_another_photograph_makes_another_study(
 
 
 def test_images_start_from_the_photograph_that_the_channel_answers_to_most(
-    photographs: Path, tmp_path: Path
+    dataset_images: Path, tmp_path: Path
 ) -> None:
-    overrides = (*shown(photographs), "init=dataset", "layers=[conv1]", "saliency=none")
+    overrides = (*shown(dataset_images), "init=dataset", "layers=[conv1]", "saliency=none")
     still = ("parameterization=pixel", "transforms=none", "optimizer.learning_rate=1e-6")
     assert run_here(tmp_path, *overrides, *still) == 0
     with h5py.File(tmp_path / "demo" / "atlas.h5") as file:
@@ -438,7 +438,7 @@ def test_a_folder_in_which_nothing_can_be_read_is_a_mistake(tmp_path: Path) -> N
 
 
 def test_commands_on_a_sweep_with_photographs(
-    undisturbed: Path, copy: Path, photographs: Path, capfd: pytest.CaptureFixture[str]
+    undisturbed: Path, copy: Path, dataset_images: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     where = f"output_root={copy.parent}"
     before = shards(copy)
@@ -447,7 +447,7 @@ def test_commands_on_a_sweep_with_photographs(
         ("plan", "64, of which 0 are missing"),
         ("verify", "0 problems"),
     ):
-        assert commands.main([command, where, *shown(photographs)]) == 0
+        assert commands.main([command, where, *shown(dataset_images)]) == 0
         assert told in capfd.readouterr().out
     assert shards(copy) == before
 
