@@ -68,7 +68,7 @@ def fill(
         fill_study(folder, dataset_stats, change(responses(name)), places(name), boxes)
         assert merge_statistics(folder, dataset_stats, blocks_of((dataset_stats,), listing)) == []
         for task in examples_of_layer(dataset_stats, layer, plan.shard_size):
-            write_arrays(folder, task.products[0], examples(dataset_stats, task.channels))
+            write_arrays(folder, task.products[0], examples(dataset_stats, task.targets))
 
 
 def examples(dataset_stats: LayerStatistics, channels: tuple[int, ...]) -> dict[str, NDArray[Any]]:

@@ -31,7 +31,7 @@ def test_a_figure_made_before() -> None:
         ("figure.dpi=10", "dpi must be 50 to 1200"),
         ("figure.clusters=4", "clusters need figure.order=similarity"),
         ("figure.dendrogram=true", "a dendrogram needs figure.order=similarity"),
-        ("figure.dataset_images=10", "photographs must be 0 to 9"),
+        ("figure.dataset_images=10", "dataset_images must be 0 to 9"),
         ("figure.layers=[]", "layers must not be empty"),
         ("figure.across=0", "across must be 1 or more"),
         ("figure.groups={}", "groups must not be empty"),

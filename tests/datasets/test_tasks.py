@@ -42,7 +42,7 @@ def changed(dataset_stats: LayerStatistics) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "study",
+    "dataset_stats",
     [
         replace(STUDY, network=replace(IDENTITY, weights_sha256="1")),
         replace(STUDY, network=replace(IDENTITY, mean=(0.4, 0.5, 0.5))),
@@ -154,7 +154,7 @@ def test_examples_cover_the_wanted_channels(shard_size: int, sizes: list[int]) -
     plan = replace(plan, shard_size=shard_size)
     tasks = list(examples_of(plan, make_study_plan()))
     assert [task.units for task in tasks] == sizes
-    assert [c for task in tasks for c in task.channels] == [*range(5), *range(9, 14)]
+    assert [c for task in tasks for c in task.targets] == [*range(5), *range(9, 14)]
 
 
 def test_examples_of_wide_layers_fit_into_memory() -> None:

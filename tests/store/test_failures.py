@@ -109,6 +109,6 @@ def test_records_lie_in_the_folder(folder: OutputFolder, plan: Plan) -> None:
     shard = next(plan.shards())
     fail(folder, shard, attempts=1)
     (failure,) = read_failures(folder)
-    assert (failure.layers, failure.request["channels"]) == (("a",), [0, 1])
+    assert (failure.layers, failure.request["targets"]) == (("a",), [0, 1])
     assert [folder.root / file for file in failure.files] == [folder.shard(shard)]
     assert not Path(failure.log).is_absolute()

@@ -288,7 +288,7 @@ def test_every_method_composes_with_the_defaults_of_its_record() -> None:
 @pytest.mark.parametrize(
     ("method", "override", "told"),
     [
-        ("vanilla", "saliency.dataset_images=0", "photographs must be 1 or more, not 0"),
+        ("vanilla", "saliency.dataset_images=0", "dataset_images must be 1 or more, not 0"),
         ("smoothgrad", "saliency.samples=0", "samples must be 1 or more, not 0"),
         ("smoothgrad", "saliency.noise=-0.1", "noise must be 0 to 1, not -0.1"),
         ("integrated_gradients", "saliency.steps=0", "steps must be 1 or more, not 0"),

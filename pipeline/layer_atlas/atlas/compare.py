@@ -87,7 +87,7 @@ def _compare_layer(atlas: h5py.File, view: LayerView, patience: int) -> Iterator
 
 def _is_of(group: h5py.Group, view: LayerView) -> bool:
     """Whether a group of the atlas is of the jobs of a layer."""
-    n_jobs = len(view.channels), len(view.plan.seeds)
+    n_jobs = len(view.targets), len(view.plan.seeds)
     try:
         channels, seeds = (
             _numbers(group, "channel", n_jobs[:1]),
@@ -97,7 +97,7 @@ def _is_of(group: h5py.Group, view: LayerView) -> bool:
     except (OSError, RuntimeError, KeyError, ValueError, TypeError):
         return False
     return (
-        np.array_equal(channels[()], view.channels)
+        np.array_equal(channels[()], view.targets)
         and seeds[()].tolist() == list(view.plan.seeds)
         and same_pictures
     )
@@ -105,7 +105,7 @@ def _is_of(group: h5py.Group, view: LayerView) -> bool:
 
 def _differing(group: h5py.Group, name: str, view: LayerView, piece: Piece) -> Iterator[int]:
     """The rows of a dataset that are not as in a shard."""
-    frame, n_jobs = view.frames[name], (len(view.channels), len(view.plan.seeds))
+    frame, n_jobs = view.frames[name], (len(view.targets), len(view.plan.seeds))
     shape = (*n_jobs, *frame.largest)
     if frame.packed:
         yield from _differing_pictures(_whole(group, name), shape, piece, PICTURES[name])

@@ -37,7 +37,7 @@ def _scales(view: LayerView) -> dict[str, ArrayLike]:
     recipe, parts = view.model.recipe, len(view.layer.target_space.sizes)
     height, width = view.image_size
     scales: dict[str, ArrayLike] = {
-        "channel": view.channels,
+        "channel": view.targets,
         "seed": np.asarray(view.plan.seeds, dtype=np.int64),
         "y": np.arange(height),
         "x": np.arange(width),

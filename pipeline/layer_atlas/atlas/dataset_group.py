@@ -58,7 +58,7 @@ def write_selectivity(group: h5py.Group, view: LayerView) -> None:
     """Add how much more each image excites its channel than the layer's other channels."""
     values = np.full(group["status"].shape, np.nan, np.float32)
     for seed, response in _responses(group):
-        values[:, seed] = selectivity(response, view.channels)
+        values[:, seed] = selectivity(response, view.targets)
     group["selectivity"] = values
     meaning = "the target's mean response against that of the layer's other channels"
     label(group, "selectivity", _JOB, meaning)
@@ -66,7 +66,7 @@ def write_selectivity(group: h5py.Group, view: LayerView) -> None:
 
 def write_evidence(group: h5py.Group, view: LayerView, dataset_stats: DatasetStats) -> None:
     """Add how each image compares with the photographs that excite its channel most."""
-    channels, shape = view.channels, group["status"].shape
+    channels, shape = view.targets, group["status"].shape
     values: dict[str, NDArray[Any]] = {
         "agreement": np.full(shape, np.nan, np.float32),
         "agreement_rank": np.zeros(shape, np.int32),
@@ -114,7 +114,7 @@ def write_dataset(
             "sweep again, and it is written anew."
         )
     _describe(into, plan, found.stats, listing)
-    _write_statistics(into, view.channels, found.stats)
+    _write_statistics(into, view.targets, found.stats)
     for name in ("top", "bottom"):
         _write_ranking(into, view, name, found, listing)
     _write_pictures(into, view)
@@ -151,7 +151,7 @@ def _write_ranking(
 ) -> None:
     """The photographs that channels answer to most (`top`) or least (`bottom`)."""
     ranking, boxes = getattr(found.stats, name), getattr(found, name)
-    index, channels = ranking.index[view.channels], view.channels
+    index, channels = ranking.index[view.targets], view.targets
     if not index.size:
         return
     paths = cache(lambda index: _path(listing, index))
@@ -203,9 +203,9 @@ def _write_pictures(into: h5py.Group, view: LayerView) -> None:
     for arrays in view.examples():
         rows = view.rows_of(arrays["channel"])
         for kind, name in _KINDS.items():
-            _write_jpegs(into, name, len(view.channels), rows, _jpegs(arrays, kind))
+            _write_jpegs(into, name, len(view.targets), rows, _jpegs(arrays, kind))
         if "saliency" in arrays:
-            _write_maps(into, len(view.channels), rows, arrays["saliency"])
+            _write_maps(into, len(view.targets), rows, arrays["saliency"])
 
 
 def _jpegs(arrays: Arrays, kind: str) -> NDArray[Any]:

@@ -68,7 +68,7 @@ class LayerView:
     corrupt: list[Path] = field(default_factory=list)
 
     @property
-    def channels(self) -> NDArray[np.int64]:
+    def targets(self) -> NDArray[np.int64]:
         """The wanted channels (C,)."""
         return np.asarray(self.layer.targets, dtype=np.int64)
 
@@ -203,7 +203,7 @@ class LayerView:
     def _moved(self) -> NDArray[np.bool_] | None:
         """Which channels (C,) some photograph moves, if that is known."""
         found = self.evidence()
-        return None if found is None else (found.stats.max > found.stats.min)[self.channels]
+        return None if found is None else (found.stats.max > found.stats.min)[self.targets]
 
     def dataset_images_done(self) -> list[str]:
         """The keys of the committed files about photographs: study and examples."""
@@ -228,11 +228,11 @@ class LayerView:
 
     def rows_of(self, channels: NDArray[np.int64]) -> NDArray[np.intp]:
         """Where channels lie among the layer's wanted ones."""
-        return np.searchsorted(self.channels, channels)
+        return np.searchsorted(self.targets, channels)
 
     def initial_status(self) -> NDArray[np.uint8]:
         """Status (C, S) before any shard is read: `failed` where attempts were given up on."""
-        status = np.full((len(self.channels), len(self.plan.seeds)), STATUS["missing"], np.uint8)
+        status = np.full((len(self.targets), len(self.plan.seeds)), STATUS["missing"], np.uint8)
         for seed_index, shard in self.left() if self.given_up else ():
             if shard.key in self.given_up:
                 rows = self.rows_of(np.asarray(shard.targets, np.int64))

@@ -170,7 +170,7 @@ def _layer_group(file: h5py.File, view: LayerView) -> h5py.Group:
 
 def _create_datasets(file: h5py.File, group: h5py.Group, view: LayerView) -> None:
     add_coordinates(group, view)
-    per_job = (len(view.channels), len(view.plan.seeds))
+    per_job = (len(view.targets), len(view.plan.seeds))
     for name, frame in view.frames.items():
         shape = (*per_job, *frame.largest)
         if frame.packed:

@@ -179,7 +179,7 @@ def read_examples(folder: OutputFolder, task: Examples) -> Arrays:
     """
     arrays = read_product(folder, task.products[0], example_frames(task))
     try:
-        if arrays["channel"].tolist() != list(task.channels):
+        if arrays["channel"].tolist() != list(task.targets):
             raise ValueError("the channels are others")
         for file in parted(arrays["picture"], arrays["picture_end"]):
             from_jpeg(file, task.dataset_stats.image_size)

@@ -36,7 +36,7 @@ def statistics_frames(dataset_stats: LayerStatistics) -> dict[str, Frame]:
 
 def example_frames(task: Examples) -> dict[str, Frame]:
     """The photographs of some channels, as JPEG files one behind the other, and their saliency."""
-    plan, n, size = task.dataset_stats.plan, len(task.channels), task.dataset_stats.image_size
+    plan, n, size = task.dataset_stats.plan, len(task.targets), task.dataset_stats.image_size
     pictures = UpTo(2 * n * plan.examples, "pictures")
     maps = min(task.saliency.dataset_images if task.saliency else 0, plan.examples)
     numbers = range(-1, plan.count)

@@ -132,7 +132,7 @@ class Examples:
     """The photographs that some channels of a layer answer to most and least: a task."""
 
     dataset_stats: LayerStatistics
-    channels: tuple[int, ...]
+    targets: tuple[int, ...]
     saliency: SaliencyMethod | None
 
     @property
@@ -143,13 +143,13 @@ class Examples:
     @property
     def units(self) -> int:
         """Number of channels."""
-        return len(self.channels)
+        return len(self.targets)
 
     @cached_property
     def key(self) -> str:
         """SHA-256 of the study, the channels, and how maps are made."""
         shown = {"examples": self.dataset_stats.plan.examples, "saliency": plain(self.saliency)}
-        return digest({"study": self.dataset_stats.product.key, "channels": self.channels, **shown})
+        return digest({"study": self.dataset_stats.product.key, "channels": self.targets, **shown})
 
     @property
     def products(self) -> tuple[Product]:
@@ -158,10 +158,10 @@ class Examples:
 
     def request(self) -> dict[str, Any]:
         """Which channels of which layer."""
-        return {"layer": self.dataset_stats.layer, "channels": list(self.channels)}
+        return {"layer": self.dataset_stats.layer, "targets": list(self.targets)}
 
     def __str__(self) -> str:
-        first, last = self.channels[0], self.channels[-1]
+        first, last = self.targets[0], self.targets[-1]
         return f"{self.model}/{self.dataset_stats.layer} examples of channels {first}-{last}"
 
 

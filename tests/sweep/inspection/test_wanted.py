@@ -142,7 +142,7 @@ def photographed(folder: OutputFolder, n: int, **changes: Any) -> Plan:
     fill_study(folder, dataset_stats, np.zeros((n, 6)), np.zeros((n, 6)), np.zeros((16, 4)))
     write_arrays(folder, dataset_stats.product, {"count": np.asarray(n)})
     for task in examples_of(plan, study_plan):
-        write_arrays(folder, task.products[0], {"channel": np.asarray(task.channels)})
+        write_arrays(folder, task.products[0], {"channel": np.asarray(task.targets)})
     return plan
 
 

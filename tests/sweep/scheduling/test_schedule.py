@@ -51,7 +51,7 @@ class Script:
 
     def _start(self, request: WorkerSpec) -> Handle:
         bundle = json.loads(Path(request.argv[-1]).read_text())
-        asked = [tuple(r["channels"]) for r in bundle["requests"]]
+        asked = [tuple(r["targets"]) for r in bundle["requests"]]
         numbers = [n for n, shard in enumerate(self.shards) if shard.targets in asked]
         fate = self.fates[len(self.bundles)] if len(self.bundles) < len(self.fates) else Fate()
         for n in set(fate.commits) & set(numbers):

@@ -172,12 +172,12 @@ def test_examples_are_picked_of_finished_studies_alone(folder: OutputFolder) -> 
     assert picking(sweep).missing() == []
     studying(sweep).finish()
     tasks = picking(sweep).missing()
-    assert [(t.dataset_stats.layer, t.channels) for t in tasks] == [
+    assert [(t.dataset_stats.layer, t.targets) for t in tasks] == [
         ("a", (c, c + 1)) for c in (0, 2, 4)
     ]
     (product,) = tasks[1].products
     write_arrays(folder, product, {})
-    assert [t.channels for t in picking(sweep).missing()] == [(0, 1), (4, 5)]
+    assert [t.targets for t in picking(sweep).missing()] == [(0, 1), (4, 5)]
 
 
 def test_images_that_start_from_photographs_wait_for_their_study(folder: OutputFolder) -> None:

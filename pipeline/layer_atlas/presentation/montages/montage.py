@@ -46,7 +46,7 @@ def montage_bytes(view: LayerView, settings: CollateSettings) -> int:
 
 
 def _layout(view: LayerView, settings: CollateSettings) -> Layout:
-    n, seeds, variants = len(view.channels), len(view.plan.seeds), math.prod(view.variants)
+    n, seeds, variants = len(view.targets), len(view.plan.seeds), math.prod(view.variants)
     return plan_layout(n, seeds, view.image_size, settings, variants)
 
 

@@ -104,7 +104,7 @@ def _sample(
     view: LayerView, most: int
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any] | None, NDArray[np.uint8], int]]:
     """Activation (V,), response (V, K), images (V, H, W, C), target of live jobs over the layer."""
-    stride = max(1, len(view.channels) * len(view.plan.seeds) // most)
+    stride = max(1, len(view.targets) * len(view.plan.seeds) // most)
     for piece in view.pieces():
         arrays = piece.result.arrays
         chosen = [

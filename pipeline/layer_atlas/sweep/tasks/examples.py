@@ -36,7 +36,7 @@ class ExamplesRequest:
     """Which channels of which layer."""
 
     layer: str
-    channels: tuple[int, ...]
+    targets: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class ExamplesBundle:
         tasks = (
             Examples(
                 statistics_of(self.plan, r.layer, self.dataset_plan),
-                r.channels,
+                r.targets,
                 self.dataset_plan.saliency,
             )
             for r in self.requests
@@ -108,7 +108,7 @@ class ExampleWriter:
         maps = saliency_maps(
             self.forward(task.dataset_stats.layer),
             recoloured(from_bytes(torch.from_numpy(pixels)).to(device), self.colours),
-            torch.tensor(np.repeat(task.channels, shown.shape[1]), device=device),
+            torch.tensor(np.repeat(task.targets, shown.shape[1]), device=device),
             method,
             rng.keys(_map_keys(task, shown), device),
         )
@@ -125,7 +125,7 @@ class ExampleWriter:
 
 def _pick(task: Examples, found: DatasetStats) -> dict[str, NDArray[Any]]:
     """Which photographs stand for each channel; fewer if there are no more."""
-    channels = np.asarray(task.channels, np.int64)
+    channels = np.asarray(task.targets, np.int64)
     n = min(task.dataset_stats.plan.examples, found.count)
     index = {
         name: ranking.index[channels, :n]
@@ -138,6 +138,6 @@ def _map_keys(task: Examples, shown: NDArray[np.int64]) -> list[str]:
     """A random key per map: of study, channel and photograph."""
     return [
         digest({"study": task.dataset_stats.product.key, "channel": channel, "photograph": index})
-        for channel, indices in zip(task.channels, shown.tolist(), strict=True)
+        for channel, indices in zip(task.targets, shown.tolist(), strict=True)
         for index in indices
     ]
