@@ -249,7 +249,7 @@ def test_evidence_is_that_of_every_seed(folder: OutputFolder) -> None:
     with h5py.File(folder.atlas) as file:
         layer = file["toy/conv"]
         for seed in range(2):
-            response, channels = layer["response"][:, seed], view.channels
+            response, channels = layer["response"][:, seed], view.targets
             agrees, rank = agreement(reference, response, channels)
             assert np.array_equal(layer["agreement"][:, seed], agrees.astype(np.float32))
             assert np.array_equal(layer["agreement_rank"][:, seed], rank)

@@ -78,7 +78,7 @@ def test_what_is_put_back_counts_no_more_and_is_not_lost(folder: OutputFolder, p
 def failed_channels(folder: OutputFolder, plan: Plan) -> list[int]:
     """The channels that collation marks as failed."""
     (view,) = layer_views(folder, plan)
-    return view.channels[view.initial_status()[:, 0] == STATUS["failed"]].tolist()
+    return view.targets[view.initial_status()[:, 0] == STATUS["failed"]].tolist()
 
 
 def test_collation_marks_as_failed_what_is_in_quarantine_and_still_missing(
