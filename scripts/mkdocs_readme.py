@@ -1,11 +1,12 @@
-"""A hook of MkDocs: the README is a page of the documentation too, and links between them hold."""
+"""MkDocs hook: adds the README as a page, and adapts the links between it and the other pages."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
 
-PAGE = "reference.md"
+PAGE = "overview.md"
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -18,5 +19,7 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Turn links as they are in the repository into those of the site."""
     if page.file.src_uri == PAGE:
-        return markdown.replace("](docs/", "](")
+        # Files such as the licence are no pages of the site: their links become plain text.
+        outside = r"(?<!!)\[([^\]]+)\]\((?!docs/|https?:|#)[^)]+\)"
+        return re.sub(outside, r"\1", markdown).replace("](docs/", "](")
     return markdown.replace("](../README.md", f"]({PAGE}")

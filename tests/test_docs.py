@@ -1,4 +1,4 @@
-"""The documentation builds without a warning, fetches nothing, and what it says to run does run."""
+"""The documentation builds without a warning, fetches nothing, and its commands and examples run."""
 
 import re
 import subprocess
@@ -30,8 +30,8 @@ from layer_atlas.sweep.executors import open_executor
 from layer_atlas.sweep.executors.base import Executor
 
 DOCS = ROOT / "docs"
-EXTENDING, FORMATS, SLURM, TUTORIAL = (
-    DOCS / f"{name}.md" for name in ("extending", "formats", "slurm", "tutorial")
+ATLAS, EXTENDING, FORMATS, SLURM, TUTORIAL = (
+    DOCS / f"{name}.md" for name in ("atlas", "extending", "formats", "slurm", "tutorial")
 )
 
 
@@ -44,14 +44,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("docs")
     build = ["mkdocs", "build", "--strict", "-f", str(ROOT / "scripts" / "mkdocs.yml")]
     command = [sys.executable, "-m", *build, "-d", str(folder)]
-    told = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert told.returncode == 0, told.stderr
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     return folder
 
 
 def test_every_page_is_built_and_needs_no_network(site: Path) -> None:
     pages = {path.stem: path.read_text() for path in site.glob("*.html")}
-    assert {*(path.stem for path in DOCS.glob("*.md")), "reference"} <= pages.keys()
+    assert {*(path.stem for path in DOCS.glob("*.md")), "overview"} <= pages.keys()
     elsewhere = r'<(?:script|img|iframe|source|link)[^>]*(?:src|href)="(?:https?:)?//'
     assert not [name for name, page in pages.items() if re.search(elsewhere, page)]
     for style in site.rglob("*.css"):
@@ -97,7 +97,11 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "block",
-    [block for path in (ROOT / "README.md", TUTORIAL, FORMATS) for block in blocks(path, "python")],
+    [
+        block
+        for path in (ROOT / "README.md", ATLAS, TUTORIAL, FORMATS)
+        for block in blocks(path, "python")
+    ],
 )
 def test_python_runs_as_it_stands(
     block: str, demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -117,11 +121,11 @@ def test_formats_are_those_of_the_code(demo: Path) -> None:
     for schema in (ATLAS_SCHEMA, SHARD_SCHEMA, STUDY_SCHEMA, MANIFEST_SCHEMA):
         assert f"`{schema}`" in page
     assert all(f"| {code} | {word} |" in page for word, code in STATUS.items())
-    told = page + (ROOT / "README.md").read_text()
+    documented = page + ATLAS.read_text()
     with h5py.File(demo / "outputs" / "demo" / "atlas.h5") as atlas:
         layer = atlas["demo/conv6"]
         names = [*layer, *layer.attrs, *layer.parent.attrs, *atlas.attrs]
-    assert not [name for name in names if f"`{name}`" not in told]
+    assert not [name for name in names if f"`{name}`" not in documented]
 
 
 def test_versions_and_licence_agree() -> None:
