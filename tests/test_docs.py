@@ -1,4 +1,4 @@
-"""The documentation builds without a warning, fetches nothing, and its commands and examples run."""
+"""The documentation builds without a warning and fetches nothing; its commands and examples run."""
 
 import re
 import subprocess

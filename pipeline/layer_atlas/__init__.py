@@ -1,4 +1,4 @@
-"""Layer Atlas: for every channel of every layer, the image that excites it most."""
+"""Layer Atlas: batch feature visualization (activation maximization) of whole vision models."""
 
 from typing import TYPE_CHECKING, Any
 
