@@ -157,9 +157,7 @@ def test_sentences_are_short(path: Path) -> None:
 
 
 def test_sentences_are_counted() -> None:
-    page = (
-        "# A\n\nOne two three. Four `a b c` six!\n\n- Seven [eight](x.md)\n  nine\n\n| a |\n"
-    )
+    page = "# A\n\nOne two three. Four `a b c` six!\n\n- Seven [eight](x.md)\n  nine\n\n| a |\n"
     assert sentences(page) == ["One two three.", "Four code six!", "Seven [eight] nine"]
 
 
