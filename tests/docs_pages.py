@@ -42,11 +42,14 @@ def _in_short(path: Path) -> list[list[str]]:
 
 
 def _whole_lines(shell: str) -> list[str]:
-    """Lines of shell, each with those that go on with it: behind a backslash, or within quotes."""
+    """Lines of shell, each with its continuations: after a backslash, or within quotes.
+
+    A line break within quotes stays, as in a shell: Hydra refuses it.
+    """
     lines: list[str] = []
-    for line in shell.replace("\\\n", " ").splitlines():
+    for line in shell.replace("\\\n", "").splitlines():
         if lines and lines[-1].count("'") % 2:
-            lines[-1] += " " + line.strip()
+            lines[-1] += "\n" + line
         else:
             lines.append(line)
     return lines
