@@ -10,7 +10,7 @@ from toys import make_plan, make_recipe
 
 from layer_atlas.config.parameterizations import Fourier, Pixel
 from layer_atlas.config.recipe import Recipe
-from layer_atlas.config.records import build, canonical_json, choice_name, digest, plain
+from layer_atlas.config.records import build, canonical_json, digest, plain
 from layer_atlas.errors import UserError
 from layer_atlas.plan.plan import Plan
 
@@ -63,7 +63,7 @@ def test_anything_is_what_json_holds(anything: Any) -> None:
 def test_family_member_is_chosen_by_name() -> None:
     built = build(Outer, {"inner": {}, "family": {"name": "pixel", "initial_sd": 1}})
     assert built.family == Pixel(initial_sd=1.0)
-    assert [choice_name(cls) for cls in (Fourier, Pixel)] == ["fourier", "pixel"]
+    assert [cls.name for cls in (Fourier, Pixel)] == ["fourier", "pixel"]
 
 
 MISTAKES = [

@@ -5,7 +5,7 @@ from pathlib import Path
 from layer_atlas.config.config import ModelConfig
 from layer_atlas.models.architectures import Blueprint
 from layer_atlas.models.weights import is_weights_file
-from layer_atlas.plan.origin import AS_CONSTRUCTED, UNTRAINED, Origin
+from layer_atlas.plan.jobs import AS_CONSTRUCTED, UNTRAINED, Origin
 
 _GIVEN = "given in the config"
 

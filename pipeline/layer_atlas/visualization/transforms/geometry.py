@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from layer_atlas.config.transforms import Transforms
+from layer_atlas.config.recipe import Transforms
 from layer_atlas.visualization import rng
 from layer_atlas.visualization.transforms.part import Part, Size, between
 from layer_atlas.visualization.transforms.warp import warp

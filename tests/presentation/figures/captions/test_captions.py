@@ -13,7 +13,7 @@ from toys import make_recipe
 from layer_atlas import open_atlas
 from layer_atlas.atlas.reader import Atlas, Layer
 from layer_atlas.config.figures import (
-    Drawable,
+    FigureSettings,
     Group,
     ImagesFigure,
     ProfileFigure,
@@ -22,9 +22,8 @@ from layer_atlas.config.figures import (
 )
 from layer_atlas.config.objectives import LogitObjective
 from layer_atlas.config.recipe import Recipe
-from layer_atlas.plan.origin import UNTRAINED, Origin
-from layer_atlas.plan.selection import DRAW
-from layer_atlas.plan.targets import TargetSpace, select_targets
+from layer_atlas.plan.jobs import UNTRAINED, Origin
+from layer_atlas.plan.targets import DRAW, TargetSpace, select_targets
 from layer_atlas.presentation.figures.captions.methods import caption_tex, methods_text
 from layer_atlas.presentation.figures.captions.selection import SCALES
 from layer_atlas.presentation.figures.make import KINDS
@@ -56,7 +55,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
     return open_atlas(drawn(tmp_path_factory.mktemp("b"), {"conv": WIDTH, "fc": WIDTH}))
 
 
-def words(atlas: Atlas, settings: Drawable) -> tuple[str, str, str]:
+def words(atlas: Atlas, settings: FigureSettings) -> tuple[str, str, str]:
     """Caption, caption for LaTeX, and methods."""
     with style(settings):
         drawing = KINDS[settings.name](atlas, settings)

@@ -1,10 +1,12 @@
 """Recipes in sentences: every choice has words, what is off has none, every work is in the list."""
 
 import re
-from dataclasses import replace
-from typing import Any, get_args
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from typing import Any
 
 import pytest
+from layer_atlas.presentation.figures.captions.references import cited
 from toys import make_recipe
 
 from layer_atlas.config.objectives import (
@@ -16,12 +18,9 @@ from layer_atlas.config.objectives import (
 )
 from layer_atlas.config.optimizers import LBFGS, SGD, Optimizer
 from layer_atlas.config.parameterizations import Generator, Mask, Parameterization
-from layer_atlas.config.recipe import Octaves, Recipe, Regularizers, SpectrumInit
-from layer_atlas.config.records import choice_name
-from layer_atlas.config.transforms import Transforms
+from layer_atlas.config.recipe import Octaves, Recipe, Regularizers, SpectrumInit, Transforms
+from layer_atlas.config.records import FAMILIES, records_of
 from layer_atlas.presentation.figures.captions.methods import tex
-from layer_atlas.presentation.figures.captions.recipe import objective_words, recipe_sentences
-from layer_atlas.presentation.figures.captions.references import REFERENCES, cited
 
 NEEDED: dict[str, dict[str, Any]] = {
     "custom": {"function": "mine.score"},
@@ -35,17 +34,17 @@ WORK = re.compile(r"[A-Z][\w-]+(?: et al\.| & [A-Z]\w+)? \d{4}")
 
 
 def made(record: Any) -> Any:
-    return record(**NEEDED.get(choice_name(record), {}))
+    return record(**NEEDED.get(record.name, {}))
 
 
 def text(recipe: Recipe) -> str:
-    return " ".join(recipe_sentences(recipe))
+    return recipe.describe()
 
 
 RECIPES = [
-    *(replace(make_recipe(), objective=made(record)) for record in get_args(Objective)),
-    *(replace(make_recipe(), parameterization=made(r)) for r in get_args(Parameterization)),
-    *(replace(make_recipe(), optimizer=record()) for record in get_args(Optimizer)),
+    *(replace(make_recipe(), objective=made(record)) for record in records_of(Objective)),
+    *(replace(make_recipe(), parameterization=made(r)) for r in records_of(Parameterization)),
+    *(replace(make_recipe(), optimizer=record()) for record in records_of(Optimizer)),
     replace(make_recipe(), octaves=Octaves(), mask=Mask(area="a.png", picture="b.png")),
 ]
 
@@ -55,8 +54,9 @@ def test_every_choice_has_words_and_every_work_is_known(recipe: Recipe) -> None:
     told = text(recipe)
     assert "None" not in told
     assert "{" not in told
+    works = {reference.cite for reference in known_references()}
     for work in WORK.findall(told):
-        assert work in REFERENCES, work
+        assert work in works, work
     assert len(cited(told)) == len(set(WORK.findall(told)))
 
 
@@ -72,14 +72,14 @@ def test_numbers_are_those_of_the_recipe() -> None:
         "48 x 64 pixels",
         "7 steps",
         "learning rate of 0.25",
-        "shifts of up to 3 pixels, magnifications of 0.9 to 1.2, mirror images with",
+        "shifts of up to 3 pixels, magnifications of 0.9 to 1.2, flips with",
         "a blur of each step of 0.5 pixels",
         "distance from grey (weight 0.25)",
         "starting from random phases with the mean spectrum of photographs",
         "32-bit",
     ):
         assert words in told, words
-    assert "turns" not in told
+    assert "rotations" not in told
     assert "total variation" not in told
 
 
@@ -92,11 +92,79 @@ def test_what_is_off_has_no_words() -> None:
 
 def test_signs_and_positions() -> None:
     assert "descent" in text(replace(make_recipe(), objective=ChannelObjective(sign="negative")))
-    assert "row 3, column 5" in objective_words(NeuronObjective(position=(3, 5)))
+    assert "row 3, column 5" in NeuronObjective(position=(3, 5)).describe()
     assert isinstance(made(JointObjective), JointObjective)
     assert "momentum of 0.5" in text(replace(make_recipe(), optimizer=SGD()))
-    assert "betas" not in text(replace(make_recipe(), optimizer=LBFGS()))
+    assert "beta1" not in text(replace(make_recipe(), optimizer=LBFGS()))
     assert "mine.build" in text(replace(make_recipe(), parameterization=made(Generator)))
+
+
+CHANGED: dict[str, Any] = {
+    "sign": "negative",
+    "position": (1, 2),
+    "schedule": "linear",
+    "function": "mine.other",
+    "args": {"a": 1},
+    "terms": (Term("a"), Term("b", weight=2.0)),
+    "target": "mine.other",
+    "latent": (9,),
+    "output": (-2.0, 2.0),
+    "bounds": (-2.0, 2.0),
+    "beta1": 0.6,
+    "beta2": 0.6,
+    "momentum": 0.6,
+    "nesterov": True,
+    "flip": 0.6,
+    "perspective": 0.6,
+}
+"""Another value of settings for which twice the default plus one is none."""
+UNSAID = {"name", "entry", "source", "dataset", "vectors", "photograph", "weights"}
+"""Settings that are digests of files or code, or say where in a file something is."""
+
+
+def changes() -> Iterator[tuple[Any, str]]:
+    records = [
+        made(record) for family in OF_RECIPES for record in FAMILIES[family].choices.values()
+    ]
+    for record in [*records, Transforms(), Regularizers()]:
+        yield from ((record, f.name) for f in fields(record) if f.name not in UNSAID)
+
+
+OF_RECIPES = ("objective", "parameterization", "optimizer", "init")
+
+
+@pytest.mark.parametrize(
+    ("record", "name"), list(changes()), ids=lambda x: x if isinstance(x, str) else type(x).__name__
+)
+def test_every_setting_that_decides_pixels_is_in_the_text(record: Any, name: str) -> None:
+    value = getattr(record, name)
+    if isinstance(record, Transforms) and isinstance(value, tuple):
+        other: Any = (value[0], min(value[1] * 1.5 or 0.5, 1.0) if name != "crop" else 1.0)
+        other = (0.5, 0.75) if other == value else other
+    else:
+        other = CHANGED[name] if name in CHANGED else not value
+        other = 2 * value + 1 if name not in CHANGED and type(value) is not bool else other
+    key = {"Transforms": "transforms", "Regularizers": "regularizers"}.get(type(record).__name__)
+    key = key or next(k for k in OF_RECIPES if isinstance(record, FAMILIES[k]))
+    before, after = (
+        text(replace(make_recipe(), **{key: made_of}))
+        for made_of in (record, replace(record, **{name: other}))
+    )
+    assert before != after
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image_size": (9, 8)},
+        {"precision": "bf16"},
+        {"keep_prefix_tokens": True},
+        {"algorithm": 99},
+    ],
+    ids=str,
+)
+def test_what_else_decides_pixels_is_in_the_text(change: dict[str, Any]) -> None:
+    assert text(replace(make_recipe(), **change)) != text(make_recipe())
 
 
 def test_latex_is_inert() -> None:
