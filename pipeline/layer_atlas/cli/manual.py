@@ -48,6 +48,16 @@ Exit codes: 0 done, 1 some images failed, 2 a mistake in what was asked, 74 the 
             ("layers models=[vit_b_16] 'layers=[*mlp*]'", "only those"),
         ),
     ),
+    "objectives": Page(
+        "the objectives: names, descriptions, settings with defaults",
+        "Choose one by `objective=NAME`. `???` marks a setting without a default.",
+        (("objectives", "all, with what can be set as objective.KEY=VALUE"),),
+    ),
+    "parameterizations": Page(
+        "the parameterizations: names, descriptions, settings with defaults",
+        "Choose one by `parameterization=NAME`. `???` marks a setting without a default.",
+        (("parameterizations", "all, with what can be set as parameterization.KEY=VALUE"),),
+    ),
     "status": Page(
         "how far an output folder is, and who is at work (`all`: every layer)",
         "Works beside a run, on any machine that sees the folder. Reads, and writes nothing.",

@@ -160,7 +160,7 @@ class DirectionObjective(_Signed):
     vectors: str = setting("", file="vectors")
     """File with a direction per row: .npy, .npz, .safetensors or .pt. The default are 4,096 random
     directions."""
-    entry: str | None = setting(None, phrase="")
+    entry: str | None = setting(None, phrase="the matrix {}")
     """Name of the matrix in a file of several; the default is the layer's name, or the only matrix.
     """
     cosine_power: float = setting(

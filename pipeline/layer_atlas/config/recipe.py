@@ -12,7 +12,7 @@ from typing import ClassVar
 from layer_atlas.config.objectives import MORDVINTSEV_2015, Objective
 from layer_atlas.config.optimizers import Optimizer
 from layer_atlas.config.parameterizations import Mask, Parameterization
-from layer_atlas.config.records import Choice, Record, register, require, setting
+from layer_atlas.config.records import Choice, Record, listed, register, require, setting
 
 ALGORITHM_VERSION = 4
 """Raised with every change of code that changes pixels under an unchanged recipe."""
@@ -261,10 +261,10 @@ class Recipe(Record):
                 f"{self.octaves.scale:g} times as large as the one before "
                 f"({self.octaves.references[0].cite})."
             )
-        views = ", ".join(self.transforms.clauses().values())
+        views = listed(self.transforms.clauses().values())
         seen = f"each image through a random view: {views}" if views else "the images as they were"
         yield f"{'At each step the' if views else 'The'} network saw {seen}."
-        penalties = ", ".join(self.regularizers.clauses().values())
+        penalties = listed(self.regularizers.clauses().values())
         if penalties:
             yield f"They were regularized by {penalties}."
         if self.keep_prefix_tokens:

@@ -11,8 +11,9 @@ import dataclasses
 import hashlib
 import inspect
 import json
+import textwrap
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -201,9 +202,15 @@ class Record:
     def describe(self) -> str:
         """Describe the record for captions and methods: what it is, its sources, its settings."""
         works = "; ".join(reference.cite for reference in self.references)
-        settings = ", ".join(self.clauses().values())
+        settings = listed(self.clauses().values())
         lead = f"{self.lead} ({works})" if works else self.lead
         return f"{lead} with {settings}" if settings else lead
+
+
+def listed(words: Collection[str]) -> str:
+    """Join words with commas and a final "and"."""
+    *some, last = words or [""]
+    return f"{', '.join(some)} and {last}" if some else last
 
 
 def description(cls: type) -> str:
@@ -314,6 +321,26 @@ def records_of(hint: Any) -> list[Any]:
     if isinstance(hint, type) and issubclass(hint, Choice) and not hint.name:
         return [choice for choice in hint.choices.values() if issubclass(choice, hint)]
     return [hint] if dataclasses.is_dataclass(hint) else []
+
+
+def list_choices(family: str) -> str:
+    """List a family: for each choice its name, description, and settings with their defaults."""
+    blocks = []
+    for name, record in FAMILIES[family].choices.items():
+        settings = "  ".join(
+            f"{field.name}={_default(field)}"
+            for field in dataclasses.fields(record)
+            if field.name != "name"
+        )
+        lines = textwrap.wrap(settings, 94, break_long_words=False, break_on_hyphens=False)
+        blocks.append("\n".join([f"{name}: {description(record)}", *(f"    {s}" for s in lines)]))
+    return "\n".join(blocks)
+
+
+def _default(field: "dataclasses.Field[Any]") -> str:
+    if field.metadata.get("needs") and field.default in ("", ()):
+        return "???"
+    return json.dumps(plain(field.default), separators=(",", ":")).strip('"') or '""'
 
 
 # --- building ------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from layer_atlas.config.objectives import LogitObjective
 from layer_atlas.config.recipe import Recipe
 from layer_atlas.plan.jobs import UNTRAINED, Origin
 from layer_atlas.plan.targets import DRAW, TargetSpace, select_targets
-from layer_atlas.presentation.figures.captions.methods import caption_tex, methods_text
+from layer_atlas.presentation.figures.captions.methods import caption_tex, methods_text, tex
 from layer_atlas.presentation.figures.captions.selection import SCALES
 from layer_atlas.presentation.figures.make import KINDS
 from layer_atlas.presentation.figures.paper.sheet import style
@@ -218,3 +218,10 @@ def test_an_older_atlas_says_no_more_than_it_knows(tmp_path: Path) -> None:
     assert caption == "Images for 2 of 6 channels of conv (toy)."
     assert "toy (SHA-256 of the weights" in latex
     assert "Preprocessing" not in methods
+
+
+def test_latex_is_inert() -> None:
+    assert tex(r"50 % of a_b & \input{x} ~ #1 $x^2$") == (
+        r"50 \% of a\_b \& \textbackslash{}input\{x\} \textasciitilde{} \#1 "
+        r"\$x\textasciicircum{}2\$"
+    )

@@ -6,7 +6,6 @@ from dataclasses import fields, replace
 from typing import Any
 
 import pytest
-from layer_atlas.presentation.figures.captions.references import cited
 from toys import make_recipe
 
 from layer_atlas.config.objectives import (
@@ -18,9 +17,16 @@ from layer_atlas.config.objectives import (
 )
 from layer_atlas.config.optimizers import LBFGS, SGD, Optimizer
 from layer_atlas.config.parameterizations import Generator, Mask, Parameterization
-from layer_atlas.config.recipe import Octaves, Recipe, Regularizers, SpectrumInit, Transforms
-from layer_atlas.config.records import FAMILIES, records_of
-from layer_atlas.presentation.figures.captions.methods import tex
+from layer_atlas.config.recipe import (
+    Init,
+    Octaves,
+    Recipe,
+    Regularizers,
+    SpectrumInit,
+    Transforms,
+)
+from layer_atlas.config.records import records_of
+from layer_atlas.presentation.figures.captions.methods import cited, known_references
 
 NEEDED: dict[str, dict[str, Any]] = {
     "custom": {"function": "mine.score"},
@@ -28,13 +34,14 @@ NEEDED: dict[str, dict[str, Any]] = {
     "caricature": {"photograph": "x.png"},
     "inversion": {"photograph": "x.png"},
     "accentuation": {"photograph": "x.png"},
+    "photograph": {"photograph": "x.png"},
     "generator": {"target": "mine.build", "weights": "w.pth", "latent": (8,)},
 }
 WORK = re.compile(r"[A-Z][\w-]+(?: et al\.| & [A-Z]\w+)? \d{4}")
 
 
 def made(record: Any) -> Any:
-    return record(**NEEDED.get(record.name, {}))
+    return record(**NEEDED.get(getattr(record, "name", ""), {}))
 
 
 def text(recipe: Recipe) -> str:
@@ -72,7 +79,7 @@ def test_numbers_are_those_of_the_recipe() -> None:
         "48 x 64 pixels",
         "7 steps",
         "learning rate of 0.25",
-        "shifts of up to 3 pixels, magnifications of 0.9 to 1.2, flips with",
+        "shifts of up to 3 pixels, magnifications of 0.9 to 1.2 and flips with",
         "a blur of each step of 0.5 pixels",
         "distance from grey (weight 0.25)",
         "starting from random phases with the mean spectrum of photographs",
@@ -99,56 +106,61 @@ def test_signs_and_positions() -> None:
     assert "mine.build" in text(replace(make_recipe(), parameterization=made(Generator)))
 
 
+# --- every setting -------------------------------------------------------------------------------
+
 CHANGED: dict[str, Any] = {
     "sign": "negative",
     "position": (1, 2),
     "schedule": "linear",
-    "function": "mine.other",
     "args": {"a": 1},
-    "terms": (Term("a"), Term("b", weight=2.0)),
+    "entry": "b",
+    "function": "mine.other",
     "target": "mine.other",
     "latent": (9,),
+    "terms": (Term("a"), Term("b", weight=2.0)),
     "output": (-2.0, 2.0),
     "bounds": (-2.0, 2.0),
-    "beta1": 0.6,
-    "beta2": 0.6,
-    "momentum": 0.6,
-    "nesterov": True,
-    "flip": 0.6,
-    "perspective": 0.6,
+    **dict.fromkeys(("beta1", "beta2", "momentum", "flip", "perspective"), 0.6),
 }
-"""Another value of settings for which twice the default plus one is none."""
-UNSAID = {"name", "entry", "source", "dataset", "vectors", "photograph", "weights"}
-"""Settings that are digests of files or code, or say where in a file something is."""
+"""Another value of settings for which `changed` finds none."""
+UNSAID = {"name", "source", "dataset", "vectors", "photograph", "weights"}
+"""Settings that are digests of files or code, or name a part of a file."""
+PARTS = {"objective": Objective, "parameterization": Parameterization, "optimizer": Optimizer}
+PARTS |= {"init": Init, "transforms": Transforms, "regularizers": Regularizers}
 
 
-def changes() -> Iterator[tuple[Any, str]]:
-    records = [
-        made(record) for family in OF_RECIPES for record in FAMILIES[family].choices.values()
-    ]
-    for record in [*records, Transforms(), Regularizers()]:
-        yield from ((record, f.name) for f in fields(record) if f.name not in UNSAID)
+def changed(record: Any, name: str) -> Any:
+    """The record with another value of a setting."""
+    value = getattr(record, name)
+    if name in CHANGED:
+        other = CHANGED[name]
+    elif isinstance(value, bool):
+        other = not value
+    elif isinstance(value, tuple):  # of transforms; a range within all bounds
+        other = (0.5, 0.75)
+    else:
+        other = 2 * value + 1
+    return replace(record, **{name: other})
 
 
-OF_RECIPES = ("objective", "parameterization", "optimizer", "init")
+def settings() -> Iterator[tuple[str, Any, str]]:
+    for part, family in PARTS.items():
+        for record in map(made, records_of(family)):
+            for field in fields(record):
+                if field.name not in UNSAID:
+                    yield part, record, field.name
 
 
 @pytest.mark.parametrize(
-    ("record", "name"), list(changes()), ids=lambda x: x if isinstance(x, str) else type(x).__name__
+    ("part", "record", "name"),
+    list(settings()),
+    ids=lambda x: x if isinstance(x, str) else type(x).__name__,
 )
-def test_every_setting_that_decides_pixels_is_in_the_text(record: Any, name: str) -> None:
-    value = getattr(record, name)
-    if isinstance(record, Transforms) and isinstance(value, tuple):
-        other: Any = (value[0], min(value[1] * 1.5 or 0.5, 1.0) if name != "crop" else 1.0)
-        other = (0.5, 0.75) if other == value else other
-    else:
-        other = CHANGED[name] if name in CHANGED else not value
-        other = 2 * value + 1 if name not in CHANGED and type(value) is not bool else other
-    key = {"Transforms": "transforms", "Regularizers": "regularizers"}.get(type(record).__name__)
-    key = key or next(k for k in OF_RECIPES if isinstance(record, FAMILIES[k]))
+def test_every_setting_that_decides_pixels_is_in_the_text(
+    part: str, record: Any, name: str
+) -> None:
     before, after = (
-        text(replace(make_recipe(), **{key: made_of}))
-        for made_of in (record, replace(record, **{name: other}))
+        text(replace(make_recipe(), **{part: one})) for one in (record, changed(record, name))
     )
     assert before != after
 
@@ -160,15 +172,10 @@ def test_every_setting_that_decides_pixels_is_in_the_text(record: Any, name: str
         {"precision": "bf16"},
         {"keep_prefix_tokens": True},
         {"algorithm": 99},
+        {"octaves": Octaves()},
+        {"mask": Mask(area="a.png", picture="b.png")},
     ],
     ids=str,
 )
 def test_what_else_decides_pixels_is_in_the_text(change: dict[str, Any]) -> None:
     assert text(replace(make_recipe(), **change)) != text(make_recipe())
-
-
-def test_latex_is_inert() -> None:
-    assert tex(r"50 % of a_b & \input{x} ~ #1 $x^2$") == (
-        r"50 \% of a\_b \& \textbackslash{}input\{x\} \textasciitilde{} \#1 "
-        r"\$x\textasciicircum{}2\$"
-    )
