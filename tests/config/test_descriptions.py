@@ -35,6 +35,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "inversion": {"photograph": "x.png"},
     "accentuation": {"photograph": "x.png"},
     "photograph": {"photograph": "x.png"},
+    "lbfgs": {"schedule": "linear"},
     "generator": {"target": "mine.build", "weights": "w.pth", "latent": (8,)},
 }
 WORK = re.compile(r"[A-Z][\w-]+(?: et al\.| & [A-Z]\w+)? \d{4}")
@@ -117,6 +118,7 @@ CHANGED: dict[str, Any] = {
     "function": "mine.other",
     "target": "mine.other",
     "latent": (9,),
+    "levels": 5,
     "terms": (Term("a"), Term("b", weight=2.0)),
     "output": (-2.0, 2.0),
     "bounds": (-2.0, 2.0),

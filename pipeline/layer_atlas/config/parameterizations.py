@@ -175,6 +175,7 @@ class Mask(Record):
     """A mask over a fixed picture, within which images are made."""
 
     name: str = "picture"
+    """Name of the choice, `picture`."""
     area: str = setting("", needs="name an image file", file="mask")
     """Image file of the mask: white where images are made, black where the picture stays.
     Transparent parts count as white."""

@@ -300,7 +300,7 @@ def register(cls: ChoiceClass) -> ChoiceClass:
 
 
 def implements(*records: type[Choice]) -> Callable[[type[T]], type[T]]:
-    """Make a class the implementation of records: `@implements(Pyramid)`."""
+    """Make a class the implementation of records: `@implements(Fourier)`."""
 
     def mark(cls: type[T]) -> type[T]:
         _IMPLEMENTATIONS.update(dict.fromkeys(records, cls))
