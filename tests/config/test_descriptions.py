@@ -112,7 +112,6 @@ def test_signs_and_positions() -> None:
 CHANGED: dict[str, Any] = {
     "sign": "negative",
     "position": (1, 2),
-    "schedule": "linear",
     "args": {"a": 1},
     "entry": "b",
     "function": "mine.other",
@@ -136,6 +135,8 @@ def changed(record: Any, name: str) -> Any:
     value = getattr(record, name)
     if name in CHANGED:
         other = CHANGED[name]
+    elif name == "schedule":
+        other = "cosine" if value == "linear" else "linear"
     elif isinstance(value, bool):
         other = not value
     elif isinstance(value, tuple):  # of transforms; a range within all bounds

@@ -49,12 +49,12 @@ Exit codes: 0 done, 1 some images failed, 2 a mistake in what was asked, 74 the 
         ),
     ),
     "objectives": Page(
-        "the objectives: names, descriptions, settings with defaults",
+        "the objectives, with their settings and defaults",
         "Choose one by `objective=NAME`. `???` marks a setting without a default.",
         (("objectives", "all, with what can be set as objective.KEY=VALUE"),),
     ),
     "parameterizations": Page(
-        "the parameterizations: names, descriptions, settings with defaults",
+        "the parameterizations, with their settings and defaults",
         "Choose one by `parameterization=NAME`. `???` marks a setting without a default.",
         (("parameterizations", "all, with what can be set as parameterization.KEY=VALUE"),),
     ),

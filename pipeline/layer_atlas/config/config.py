@@ -207,6 +207,7 @@ class Config(Record):
             self._check_terms(self.objective)
 
     def _check_start(self) -> None:
+        # Every start but noise, and every octave but the first, needs the parameters of a picture.
         if not self.parameterization.from_noise_alone:
             return
         chosen = self.parameterization.name
@@ -232,6 +233,7 @@ class Config(Record):
             if term.model and term.model not in labels:
                 nearest = ", ".join(nearest_first(term.model, labels))
                 raise ValueError(f"a term names model {term.model!r}; models has: {nearest}.")
+        # A model without a term would be loaded for nothing.
         idle = set(labels) - {term.model or labels[0] for term in objective.terms}
         if idle:
             raise ValueError(f"no term of the objective is of model {min(idle)!r}.")
@@ -284,10 +286,12 @@ def make_config(values: Any) -> Config:
         raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}.") from error
     assert isinstance(plain, Mapping)
     expanded: dict[str, Any] = {str(key): value for key, value in plain.items()}
+    # Shorthands become what the records describe, before anything is checked.
     expanded["models"] = _expand_models(expanded.get("models"))
     if "figure" in expanded:
         expanded["figure"] = _expand_groups(expanded["figure"])
     config = build(Config, expanded)
+    # Models inherit from the sweep here, so that nothing later needs to know both.
     return replace(config, models=tuple(_with_defaults(m, config) for m in config.models))
 
 

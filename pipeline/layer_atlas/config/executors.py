@@ -139,6 +139,7 @@ class SlurmSettings(_Cluster):
                 f"notice_seconds must be less than the time limit, {60 * self.minutes} s, not "
                 f"{self.notice_seconds}."
             )
+        # With these options changed, jobs could not be found or preempted.
         taken = _OWN_OPTIONS & self.sbatch_options.keys()
         if taken:
             raise ValueError(f"options must leave {min(taken)} alone: workers depend on it.")

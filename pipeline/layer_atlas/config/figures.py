@@ -101,6 +101,7 @@ class BracketedFigure(ChannelFigure):
             self._check_groups([group.name for group in self.groups])
 
     def _check_groups(self, names: list[str]) -> None:
+        # Two selections of channels at once would leave open which of them is drawn.
         twice = next((name for name in names if names.count(name) > 1), None)
         require(twice is None, f"two groups are called {twice!r}.")
         remedy = "leave one of them out."

@@ -32,6 +32,7 @@ def user_path(text: str, what: str) -> Path:
     try:
         path = Path(text).expanduser()
         os.stat(path)  # noqa: PTH116 - Path.exists hides some of what is wrong
+    # A path that does not exist yet is a fine name for an output folder.
     except (FileNotFoundError, NotADirectoryError):
         return path
     except (OSError, ValueError, RuntimeError) as error:
@@ -52,6 +53,7 @@ def user_file(text: str, what: str) -> Path:
     path = user_path(text, what)
     if path.is_dir():
         raise UserError(f"{what} {text!r} is a folder; name a file in it.")
+    # Reading a pipe or a device could wait for ever.
     if path.exists() and not path.is_file():
         raise UserError(f"{what} {text!r} is no file but a device or pipe; name a file.")
     if not path.exists():
@@ -83,6 +85,7 @@ class Inputs:
         changes: dict[str, Any] = {}
         for field in dataclasses.fields(record):  # type: ignore[arg-type]
             value, kind = getattr(record, field.name), field.metadata.get("file")
+            # An empty name means that the setting is not used.
             if kind and value:
                 changes[field.name] = self._reference(value, kind)
             elif dataclasses.is_dataclass(value):
@@ -102,6 +105,7 @@ class Inputs:
             raise UserError(
                 f"the {kind} file {name!r} cannot be read ({error.strerror})."
             ) from error
+        # Two files of one content are one input.
         self.sources.setdefault(reference, path)
         return reference
 

@@ -45,6 +45,7 @@ class Optimizer(Choice, family="optimizer"):
         """The words for each setting; one clause for the learning rate, and one for the leak."""
         found = super().clauses()
         falls = [found.pop("final_learning_rate"), found.pop("schedule")]
+        # A constant schedule ignores the final learning rate, so it must not be mentioned.
         if self.schedule != "constant":
             found["learning_rate"] = " ".join([found["learning_rate"], *falls])
         leaks = [found.pop(name, "") for name in ("leaky_steps", "leaky_slope")]

@@ -156,6 +156,7 @@ class Generator(Parameterization):
 
     def check(self) -> None:
         """Check the number of latents and the order of the ranges."""
+        # A product of any numbers may be asked for; memory for it is not.
         few = math.prod(self.latent) <= _MOST_LATENTS
         require(few, f"latent must be {_MOST_LATENTS} numbers at most, not {list(self.latent)}.")
         require(self.output[0] < self.output[1], f"output must ascend, not {list(self.output)}.")

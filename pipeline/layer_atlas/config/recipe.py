@@ -254,6 +254,7 @@ class Recipe(Record):
             f"Images were parameterized by {self.parameterization.describe()}{masked}, starting "
             f"from {self.init.describe()}."
         )
+        # Every setting below is in the text, which a test checks field by field.
         yield f"They were optimised by {self.optimizer.describe()}."
         if self.octaves is not None:
             yield (
@@ -275,6 +276,7 @@ class Recipe(Record):
     def _variants(self) -> str:
         """The names of the variants, in parentheses; empty for one usual image."""
         names = self.objective.variant_names
+        # One image that raises the score is what a reader expects, and needs no mention.
         if names in (("0",), ("positive",)):
             return ""
         if names == tuple(map(str, range(len(names)))):
@@ -288,22 +290,22 @@ _TRACE_POINTS = 33
 
 
 def trace_steps(steps: int) -> list[int]:
-    """The steps at which scores are recorded: at most 33, evenly spread, ends included."""
+    """Return the steps at which scores are recorded: at most 33, evenly spread, ends included."""
     count = min(steps, _TRACE_POINTS)
     return sorted({round(i * (steps - 1) / max(count - 1, 1)) for i in range(count)})
 
 
 def recorded_steps(recipe: Recipe) -> list[int]:
-    """The steps at which scores are recorded, of all octaves."""
+    """Return the steps of all octaves at which scores are recorded."""
     steps = recipe.optimizer.steps
     starts = range(0, recipe.total_steps, steps)
     return [start + step for start in starts for step in trace_steps(steps)]
 
 
 def snapshot_steps(recipe: Recipe) -> list[int]:
-    """After how many steps the image is kept: at the start, every so many, and at the end.
+    """Return the numbers of steps after which the image is kept: start, intervals, and end.
 
-    With octaves, at the end of each.
+    With octaves, the end of each octave is among them.
     """
     steps, every = recipe.optimizer.steps, recipe.snapshots
     if not every:
@@ -313,6 +315,6 @@ def snapshot_steps(recipe: Recipe) -> list[int]:
 
 
 def snapshot_count(recipe: Recipe) -> int:
-    """How many those are, which may be too many to write them down."""
+    """Count the snapshots, which may be too many to list their steps."""
     steps, every = recipe.optimizer.steps, recipe.snapshots
     return 1 + -(-steps // every) * (recipe.total_steps // steps) if every else 0

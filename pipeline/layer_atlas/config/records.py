@@ -41,6 +41,7 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
     """
     try:
         values = json.loads(text)
+    # The text may come from anybody: deep nesting must be an error and not the end of the process.
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if not isinstance(values, dict):
@@ -61,6 +62,7 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
+    # A range stays a range: a plan may hold a million targets.
     if isinstance(value, range):
         step = "" if value.step == 1 else f":{value.step}"
         return f"{value.start}:{value.stop}{step}"
@@ -135,11 +137,13 @@ def setting(
         off: value that captions leave out, besides null, false, 0 and what is empty.
         options: further options of `dataclasses.field`.
     """
+    # Bounds are data, and not code in `__post_init__`, so that the settings reference can show them.
     bounds = Bounds(at_least, above, at_most, below)
     metadata = {
         "bounds": None if bounds == Bounds() else bounds,
         "needs": needs,
         "file": file,
+        # In a recipe the name of a file is a digest, which no reader wants.
         "phrase": phrase if file is None else "",
         "off": off,
     }
@@ -174,6 +178,7 @@ class Record:
     """The record in the middle of a sentence; default: the first line of its docstring."""
 
     def __post_init__(self) -> None:
+        # Single values first: conditions between fields may rely on them.
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             _check_value(field, getattr(self, field.name))
         self.check()
@@ -294,6 +299,7 @@ ChoiceClass = TypeVar("ChoiceClass", bound=type[Choice])
 
 def register(cls: ChoiceClass) -> ChoiceClass:
     """Make a record a choice of its family; a decorator above `@dataclass`."""
+    # Two records of one name would be one choice, and the loser would be silently ignored.
     taken = cls.choices.setdefault(cls.name, cls)
     assert taken is cls, f"{cls.__name__} and {taken.__name__} are both called {cls.name!r}"
     return cls
@@ -318,6 +324,7 @@ def records_of(hint: Any) -> list[Any]:
     """List the record classes that a type hint allows; of a family, its members."""
     if get_origin(hint) in (Union, types.UnionType):
         return [record for option in get_args(hint) for record in records_of(option)]
+    # A base class of a family, or of a part of it, has no name of its own.
     if isinstance(hint, type) and issubclass(hint, Choice) and not hint.name:
         return [choice for choice in hint.choices.values() if issubclass(choice, hint)]
     return [hint] if dataclasses.is_dataclass(hint) else []
@@ -358,6 +365,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     """
     hints = get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    # Unknown keys before missing ones: a misspelt key is mostly both.
     for key in values:
         if key not in fields:
             raise unknown("config key", _join(where, key), [_join(where, name) for name in fields])
@@ -418,6 +426,7 @@ def _convert_union(options: Sequence[Any], value: Any, where: str) -> Any:
 
 def _chosen(records: Sequence[Any], value: Mapping[str, Any], where: str) -> Any:
     """The record whose default `name` is the one that the value has."""
+    # Where there is no choice, a name is a field like others, or absent.
     if len(records) == 1:
         return records[0]
     by_name = {record.name: record for record in records}
@@ -428,6 +437,7 @@ def _chosen(records: Sequence[Any], value: Mapping[str, Any], where: str) -> Any
 
 
 def _convert_tuple(items: Sequence[Any], value: Any, where: str) -> tuple[Any, ...]:
+    # A text is a sequence too, but `seeds=123` must not become three seeds.
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise _wrong_type(where, value, "a list")
     if len(items) == 2 and items[1] is Ellipsis:
@@ -447,7 +457,7 @@ def _convert_range(value: Any, where: str) -> range:
 
 
 def _convert_any(value: Any, where: str) -> Any:
-    """Whatever JSON can hold."""
+    """Convert a value of any type that JSON can hold."""
     if isinstance(value, Mapping):
         return {str(key): _convert_any(item, f"{where}.{key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -460,10 +470,12 @@ def _kind(value: Any) -> type:
 
 
 def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
+    # YAML writes 1 for 1.0; nothing else is converted, so that a mistake is never guessed away.
     if hint is float and _kind(value) is int:
         value = float(_convert_scalar(int, value, where))
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise _wrong_type(where, value, _type_name(hint))
+    # Keys and HDF5 hold 64 bits, and larger integers cannot be converted to floats.
     if hint is int and not -(2**63) <= value < 2**63:
         raise _wrong_type(where, value, "a whole number of 64 bits")
     if hint is float and not abs(value) <= LARGEST_NUMBER:
