@@ -137,7 +137,7 @@ def setting(
         off: value that captions leave out, besides null, false, 0 and what is empty.
         options: further options of `dataclasses.field`.
     """
-    # Bounds are data, and not code in `__post_init__`, so that the settings reference can show them.
+    # Bounds are data and not code, so that the settings reference can show them.
     bounds = Bounds(at_least, above, at_most, below)
     metadata = {
         "bounds": None if bounds == Bounds() else bounds,
