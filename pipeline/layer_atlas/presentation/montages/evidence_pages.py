@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layer_atlas.atlas.gather import LayerView
-from layer_atlas.datasets.jpegs import from_jpeg
+from layer_atlas.datasets.image_files import from_jpeg
 from layer_atlas.plan.jobs import FATES, STATUS, named
 from layer_atlas.plan.labels import sampling_of, weights_words
 from layer_atlas.presentation.montages.evidence_row import MOST_IMAGES, EvidenceRow
