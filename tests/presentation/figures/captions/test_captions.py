@@ -149,7 +149,7 @@ def test_every_number_of_the_methods_is_of_the_atlas(atlas: Atlas) -> None:
         f"Preprocessing of toy, {UNTRAINED}: mean (0.5, 0.5, 0.5), std (0.25, 0.25, 0.25): given "
         "in the config; input size 64 px: assumed.",
         f"an image of {recipe['image_size'][0]} x {recipe['image_size'][1]} pixels",
-        f"{recipe['optimizer']['steps']} steps by Adam",
+        f"by Adam (Kingma & Ba 2015) with {recipe['optimizer']['steps']} steps",
         f"learning rate of {recipe['optimizer']['learning_rate']:g}",
         "random seeds were 0, 3, 7.",
         f"Of the images of {len(layer.channels)} channels 2 dead, 1 diverged.",
