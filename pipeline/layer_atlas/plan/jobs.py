@@ -38,7 +38,7 @@ class LayerInfo(Record):
     channel_axis: int
     """Axis of the channels, counted with the batch in front."""
     calls: int
-    """How often one forward pass calls the module; the first call counts."""
+    """Number of calls of the module in one forward pass. Activations are those of the first."""
     flops: int
     """Floating-point operations of this layer alone, for one image."""
     flops_before: int
@@ -201,6 +201,7 @@ class Series:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """The plain data that the keys are digests of."""
+        # The label of the model is left out: a network may be renamed without new images.
         names = ("network", "layer", "seed", "recipe")
         return {name: plain(getattr(self, name)) for name in names}
 
@@ -209,9 +210,10 @@ class Series:
         """SHA-256 (hex) of the identity."""
         return digest(self.identity)
 
-    def job_key(self, channel: int) -> str:
+    def job_key(self, target: int) -> str:
         """Return the SHA-256 that identifies one job and seeds its random numbers."""
-        return digest({**self.identity, "channel": channel})
+        # The word is part of every key of existing stores.
+        return digest({**self.identity, "channel": target})
 
 
 @dataclass(frozen=True)
@@ -254,7 +256,7 @@ class Shard:
     @property
     def job_keys(self) -> list[str]:
         """The key of each job, in order of channels."""
-        return [self.series.job_key(channel) for channel in self.targets]
+        return [self.series.job_key(target) for target in self.targets]
 
     def __str__(self) -> str:
         first, last = self.targets[0], self.targets[-1]
