@@ -257,7 +257,7 @@ def _clause(field: "dataclasses.Field[Any]", value: Any) -> str:
         words = field.name.replace("_", " ")
         shown = "" if value is True else " to ".join(map(_shown, values))
         return f"{words} {shown}".strip()
-    plural = "" if value == 1 else "s"
+    plural = "" if values == (1,) else "s"
     return str(phrase.format(*map(_shown, values)).replace("(s)", plural))
 
 
