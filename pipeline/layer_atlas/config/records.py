@@ -427,7 +427,7 @@ def _convert_union(options: Sequence[Any], value: Any, where: str) -> Any:
 def _chosen(records: Sequence[Any], value: Mapping[str, Any], where: str) -> Any:
     """The record whose default `name` is the one that the value has."""
     # Where there is no choice, a name is a field like others, or absent.
-    if len(records) == 1:
+    if len(records) == 1 and not ("name" in value and issubclass(records[0], Choice)):
         return records[0]
     by_name = {record.name: record for record in records}
     name = value.get("name")
