@@ -41,8 +41,7 @@ from layer_atlas.config.objectives import (
 )
 from layer_atlas.config.optimizers import Adam
 from layer_atlas.config.parameterizations import Fourier
-from layer_atlas.config.recipe import Recipe, Regularizers
-from layer_atlas.config.transforms import Transforms
+from layer_atlas.config.recipe import Recipe, Regularizers, Transforms
 from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.load import Network, load_network
 from layer_atlas.plan.jobs import LayerInfo

@@ -11,8 +11,7 @@ from layer_atlas.config.config import ModelConfig
 from layer_atlas.config.objectives import ChannelObjective
 from layer_atlas.config.optimizers import Adam
 from layer_atlas.config.parameterizations import Fourier
-from layer_atlas.config.recipe import Recipe
-from layer_atlas.config.transforms import Transforms
+from layer_atlas.config.recipe import Recipe, Transforms
 from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.load import load_network
 from layer_atlas.visualization import rng
@@ -44,7 +43,14 @@ def step_rate(device: torch.device) -> dict[str, float]:
     cuda = device.type == "cuda"
     size, batch, steps = (224, 256, 24) if cuda else (64, 8, 2)
     optimizer = Adam(steps=steps)
-    recipe = Recipe(ChannelObjective(), Fourier(), Transforms(), optimizer, (size, size), "bf16")
+    recipe = Recipe(
+        objective=ChannelObjective(),
+        parameterization=Fourier(),
+        transforms=Transforms(),
+        optimizer=optimizer,
+        image_size=(size, size),
+        precision="bf16",
+    )
     network = load_network(ModelConfig("resnet50", weights="none"))
     layers = describe_layers(network.module, network.example((size, size)))
     info = next(layer for layer in layers if layer.name == "layer4.2.conv3")

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from toys import make_recipe
 
 from layer_atlas.config.parameterizations import (
-    FROM_NOISE_ALONE,
     Cppn,
     Fourier,
     Generator,
@@ -106,7 +105,7 @@ FAMILY: Sequence[Config] = (
     PRIOR,
     replace(PRIOR, latent=(12, 1, 1), bounds=None, step=1.0),
 )
-FROM_PICTURES = [config for config in FAMILY if not isinstance(config, FROM_NOISE_ALONE)]
+FROM_PICTURES = [config for config in FAMILY if not config.from_noise_alone]
 SHAPES: Sequence[Shape] = ((3, 16, 16), (3, 17, 17), (1, 12, 18), (5, 15, 20))
 """Colours, height and width: even and odd, square and not, grey, coloured and more than that."""
 

@@ -21,7 +21,7 @@ from images import AREA, PICTURE, WEIGHTS, find
 from torch import Tensor
 
 from layer_atlas.config.config import Config, config_folder
-from layer_atlas.config.records import choice_name
+from layer_atlas.config.records import records_of
 
 Values = dict[str, Any]
 Place = tuple[Any, ...]
@@ -220,9 +220,8 @@ def _fits(values: Values) -> dict[Place, st.SearchStrategy[Any]]:
 
 def _record(group: str, name: str | None) -> Any:
     """The class of a choice."""
-    options = get_args(_HINTS[group]) or (_HINTS[group],)
-    records = [option for option in options if dataclasses.is_dataclass(option)]
-    return next(r for r in records if len(records) == 1 or choice_name(r) == name)
+    records = records_of(_HINTS[group])
+    return next(r for r in records if len(records) == 1 or r.name == name)
 
 
 # --- values of any kind --------------------------------------------------------------------------

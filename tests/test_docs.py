@@ -1,6 +1,9 @@
 """The documentation builds without a warning and fetches nothing; its commands and examples run."""
 
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -185,6 +188,73 @@ def test_the_example_of_a_parameterization(tmp_path: Path, monkeypatch: pytest.M
     assert np.median(trace[:, -1] - trace[:, 0]) > 0
     # Blobs are smooth: neighbours differ little, whatever a channel would rather see.
     assert np.abs(np.diff(images.astype(float), axis=2)).mean() < 16
+
+
+def copy_of_the_package(folder: Path) -> Path:
+    """A copy of package and config that may be changed; returns the package."""
+    package = folder / "pipeline" / "layer_atlas"
+    left_out = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "pipeline" / "layer_atlas", package, ignore=left_out)
+    shutil.copytree(ROOT / "conf", folder / "conf")
+    return package
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "record", "code", "words"),
+    [
+        ("objective", "peak", "class PeakObjective", "class Peak(", "the largest fraction of 0.1"),
+        ("parameterization", "blocks", "class Blocks(", "class BlockImages", "blocks of 4 pixels"),
+    ],
+)
+def test_the_example_in_the_package(
+    tmp_path: Path, family: str, name: str, record: str, code: str, words: str
+) -> None:
+    package = copy_of_the_package(tmp_path)
+    with open(package / "config" / f"{family}s.py", "a") as file:
+        file.write("\n\n" + example(record))
+    (package / "visualization" / f"{family}s" / f"{name}.py").write_text(example(code))
+    (defaults,) = (block for block in blocks(EXTENDING, "yaml") if f"name: {name}" in block)
+    (tmp_path / "conf" / family / f"{name}.yaml").write_text(defaults)
+
+    def atlas(*arguments: str) -> str:
+        command = [sys.executable, "-P", "-m", "layer_atlas", *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(package.parent)}
+        done = subprocess.run(
+            command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == EXIT_OK, done.stderr
+        return done.stdout
+
+    assert f"{name}: " in atlas(f"{family}s")
+    atlas("run", *SMALL, f"{family}={name}", "name=new", f"output_root={tmp_path}")
+    with h5py.File(tmp_path / "new" / "atlas.h5") as file:
+        layer = file["demo/conv1"]
+        recipe, status = json.loads(layer.attrs["recipe"]), layer["status"][:]
+        activation, trace = layer["activation"][:, 0], layer["trace"][:, 0]
+        responses = layer["response"][:, 0][np.arange(16), layer["channel"][:]]
+        images = layer["image"][:, 0]
+    assert recipe[family]["name"] == name
+    assert (status == STATUS["ok"]).all()
+    assert np.median(trace[:, -1] - trace[:, 0]) > 0
+    if family == "objective":
+        assert (activation > responses).all()  # the largest of what these are the mean of
+    else:
+        blocky = images.reshape(len(images), 8, 4, 8, 4, 3)
+        assert (blocky == blocky[:, :, :1, :, :1]).all()
+    describe = (
+        "import json, sys; from layer_atlas.config.recipe import Recipe; "
+        "from layer_atlas.config.records import build; "
+        "print(build(Recipe, json.load(sys.stdin)).describe())"
+    )
+    told = subprocess.run(
+        [sys.executable, "-P", "-c", describe],
+        input=json.dumps(recipe),
+        env={**os.environ, "PYTHONPATH": str(package.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert words in told.stdout
 
 
 def test_the_example_of_an_executor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

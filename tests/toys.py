@@ -26,15 +26,16 @@ from layer_atlas.datasets.tasks import LayerStatistics, blocks_of
 from layer_atlas.models.introspection import describe_layers
 from layer_atlas.plan.jobs import (
     STATUS,
+    UNKNOWN,
     LayerInfo,
     NetworkIdentity,
+    Origin,
     Product,
     Series,
     Shard,
     ShardResult,
     Task,
 )
-from layer_atlas.plan.origin import UNKNOWN, Origin
 from layer_atlas.plan.plan import DatasetPlan, LayerPlan, ModelPlan, Plan
 from layer_atlas.plan.targets import TargetSpace
 from layer_atlas.store.checksummed_file import unseal

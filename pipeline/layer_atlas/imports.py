@@ -3,8 +3,9 @@
 import hashlib
 import importlib
 import inspect
+import pkgutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -69,3 +70,14 @@ def source_digest(function: Callable[..., Any]) -> str:
 
 def _written_in_python(function: Callable[..., Any]) -> bool:
     return type(function).__module__ not in ("builtins", "functools")
+
+
+def import_modules(package: str, path: Iterable[str]) -> None:
+    """Import every module of a package, so that what they register is known.
+
+    Args:
+        package: dotted name of the package.
+        path: its `__path__`.
+    """
+    for module in pkgutil.iter_modules(path):
+        importlib.import_module(f"{package}.{module.name}")

@@ -1,18 +1,18 @@
 """Settings of figures: those of the YAML files are those of the records, and mistakes are told."""
 
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from toys import composed
 
-from layer_atlas.config.figures import AgainFigure, Drawable, Group
-from layer_atlas.config.records import choice_name
+from layer_atlas.config.figures import AgainFigure, FigureSettings, Group
+from layer_atlas.config.records import records_of
 from layer_atlas.errors import UserError
 
 
-@pytest.mark.parametrize("record", get_args(Drawable), ids=choice_name)
+@pytest.mark.parametrize("record", records_of(FigureSettings), ids=lambda r: r.name)
 def test_defaults_are_those_of_the_record(record: Any) -> None:
-    assert composed(f"figure={choice_name(record)}").figure == record()
+    assert composed(f"figure={record.name}").figure == record()
 
 
 def test_a_figure_made_before() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from layer_atlas.config.paths import user_file, user_path
+from layer_atlas.config.inputs import user_file, user_path
 from layer_atlas.errors import UserError
 
 

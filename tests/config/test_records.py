@@ -10,7 +10,19 @@ from toys import make_plan, make_recipe
 
 from layer_atlas.config.parameterizations import Fourier, Pixel
 from layer_atlas.config.recipe import Recipe
-from layer_atlas.config.records import build, canonical_json, choice_name, digest, plain
+from layer_atlas.config.records import (
+    Bounds,
+    Choice,
+    Record,
+    build,
+    canonical_json,
+    digest,
+    list_choices,
+    plain,
+    records_of,
+    register,
+    setting,
+)
 from layer_atlas.errors import UserError
 from layer_atlas.plan.plan import Plan
 
@@ -63,7 +75,7 @@ def test_anything_is_what_json_holds(anything: Any) -> None:
 def test_family_member_is_chosen_by_name() -> None:
     built = build(Outer, {"inner": {}, "family": {"name": "pixel", "initial_sd": 1}})
     assert built.family == Pixel(initial_sd=1.0)
-    assert [choice_name(cls) for cls in (Fourier, Pixel)] == ["fourier", "pixel"]
+    assert [cls.name for cls in (Fourier, Pixel)] == ["fourier", "pixel"]
 
 
 MISTAKES = [
@@ -129,3 +141,68 @@ def test_canonical_json_is_one_text_per_value() -> None:
 
 def test_digest_is_sha256_of_the_canonical_json() -> None:
     assert digest({"a": 1}) == hashlib.sha256(b'{"a":1}').hexdigest()
+
+
+# --- declared settings and families --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bounds", "words", "inside", "outside"),
+    [
+        (Bounds(at_least=1), "1 or more", (1, 10**9), (0, float("nan"), float("inf"))),
+        (Bounds(above=0), "above 0", (1e-9,), (0.0, -1.0)),
+        (Bounds(at_least=0.0, at_most=1.0), "0 to 1", (0.0, 1.0), (-0.1, 1.1)),
+        (Bounds(at_least=0, at_most=1), "0 or 1", (0, 1), (2,)),
+        (Bounds(at_least=0, below=1), "in [0, 1)", (0, 0.99), (1,)),
+        (Bounds(above=1, at_most=4), "above 1 and at most 4", (1.1, 4), (1, 4.1)),
+    ],
+)
+def test_bounds_hold_what_they_word(
+    bounds: Bounds, words: str, inside: tuple[float, ...], outside: tuple[float, ...]
+) -> None:
+    assert str(bounds) == words
+    assert all(value in bounds for value in inside)
+    assert not any(value in bounds for value in outside)
+
+
+@dataclass(frozen=True)
+class Shape(Choice, family="test_shape"):
+    """A shape."""
+
+
+@register
+@dataclass(frozen=True)
+class Square(Shape):
+    """A square."""
+
+    name: str = "square"
+    sides: tuple[int, ...] = setting((1,), at_least=1, phrase="{} side(s)")
+    file: str = setting("", needs="name a file", file="picture")
+
+
+@dataclass(frozen=True)
+class Holder(Record):
+    shape: Shape
+
+
+def test_a_registered_record_is_a_choice_of_its_family() -> None:
+    built = build(Holder, {"shape": {"name": "square", "file": "a.png"}})
+    assert built == Holder(Square(file="a.png"))
+    assert records_of(Shape) == [Square]
+    assert list_choices("test_shape") == "square: A square\n    sides=[1]  file=???"
+    assert built.shape.describe() == "a square with 1 side"
+    with pytest.raises(UserError, match=r"unknown shape.name 'sqare'; choose from: square"):
+        build(Holder, {"shape": {"name": "sqare"}})
+    with pytest.raises(UserError, match=r"shape: sides\[1\] must be 1 or more, not 0"):
+        build(Holder, {"shape": {"name": "square", "file": "a.png", "sides": [1, 0]}})
+    with pytest.raises(UserError, match="shape: file must name a file"):
+        build(Holder, {"shape": {"name": "square"}})
+
+
+def test_two_records_of_one_name_are_refused() -> None:
+    with pytest.raises(AssertionError, match="both called 'square'"):
+
+        @register
+        @dataclass(frozen=True)
+        class Other(Shape):
+            name: str = "square"

@@ -5,10 +5,9 @@ import torch
 from nets import forward_to
 from torch import Tensor, nn
 from torch.nn import functional as F
-from toys import example, random_network
+from toys import example, layer_info, random_network
 
 from layer_atlas.models.introspection import describe_layers, second_run
-from layer_atlas.plan.jobs import LayerInfo
 
 SIZE = 32
 
@@ -118,4 +117,4 @@ def test_the_second_run_leaves_no_trace_and_tells_nothing_where_it_fails() -> No
 
 def test_an_axis_of_images_that_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="batch axis 3"):
-        LayerInfo("x", "Conv2d", (), 4, (4, 2), 1, 1, 1, 1, 1.0, batch_axis=3)
+        layer_info("x", n_channels=4, shape=(4, 2), batch_axis=3)

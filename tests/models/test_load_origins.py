@@ -12,7 +12,7 @@ from layer_atlas.config.config import ModelConfig
 from layer_atlas.errors import UserError
 from layer_atlas.models.architectures import find_architecture
 from layer_atlas.models.load import load_network, origin_of
-from layer_atlas.plan.origin import AS_CONSTRUCTED, UNTRAINED, Origin
+from layer_atlas.plan.jobs import AS_CONSTRUCTED, UNTRAINED, Origin
 
 PRESET = "torchvision's published preset"
 ASSUMED = "ImageNet default, assumed"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from layer_atlas.config.figures import (
-    Drawable,
+    FigureSettings,
     HistogramsFigure,
     ProfileFigure,
     ResponsesFigure,
@@ -35,7 +35,7 @@ class World:
         if sign == "positive":
             add_photographs(self.folder.atlas)
 
-    def draw(self, settings: Drawable) -> list[Figure]:
+    def draw(self, settings: FigureSettings) -> list[Figure]:
         """The pages of a figure."""
         make_figure(self.folder, settings)
         paths = sorted(self.folder.figures.glob(f"{settings.name}*.svg"))

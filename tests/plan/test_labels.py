@@ -24,7 +24,6 @@ from layer_atlas.plan.environment import Device, Environment
 from layer_atlas.plan.labels import (
     Made,
     count_images,
-    describe_recipe,
     layer_title,
     mixture,
     sampling_of,
@@ -105,8 +104,8 @@ def test_a_joint_title_names_every_term_with_its_weight() -> None:
 
 
 def test_that_images_were_photographs_is_told() -> None:
-    assert "photographs" not in describe_recipe(make_recipe())
-    assert "from photographs" in describe_recipe(replace(make_recipe(), init=DatasetInit()))
+    assert "photographs" not in make_recipe().summary()
+    assert "from photographs" in replace(make_recipe(), init=DatasetInit()).summary()
 
 
 @pytest.mark.parametrize(
@@ -121,12 +120,12 @@ def test_that_images_were_photographs_is_told() -> None:
     ],
 )
 def test_a_recipe_tells_what_sets_its_images_apart(objective: Objective, words: str) -> None:
-    assert describe_recipe(replace(make_recipe(), objective=objective)).startswith(words)
+    assert replace(make_recipe(), objective=objective).summary().startswith(words)
 
 
 def test_a_recipe_tells_steps_octaves_and_size() -> None:
     recipe = replace(make_recipe(image_size=(24, 32), steps=5), octaves=Octaves(count=3, scale=2.0))
-    assert "15 steps in 3 octaves, 32 x 24 px, fp32" in describe_recipe(recipe)
+    assert "15 steps in 3 octaves, 32 x 24 px, fp32" in recipe.summary()
 
 
 H200, A100 = made_by("2.15.0"), made_by("2.15.0", "NVIDIA A100")

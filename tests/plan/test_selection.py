@@ -13,6 +13,7 @@ from layer_atlas.config.objectives import (
     NeuronObjective,
     Objective,
 )
+from layer_atlas.plan.jobs import UNTRAINED, Origin
 from layer_atlas.plan.labels import (
     layer_title,
     network_lines,
@@ -20,10 +21,8 @@ from layer_atlas.plan.labels import (
     sampling_of,
     weights_words,
 )
-from layer_atlas.plan.origin import UNTRAINED, Origin
 from layer_atlas.plan.plan import LayerRef
-from layer_atlas.plan.selection import Sampling, joint_words
-from layer_atlas.plan.targets import TargetSpace, select_targets, spaced
+from layer_atlas.plan.targets import Sampling, TargetSpace, joint_words, select_targets, spaced
 
 SENTENCES: list[tuple[Any, str]] = [
     ("all", "all 64 channels"),

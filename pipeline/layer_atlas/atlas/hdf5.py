@@ -23,9 +23,8 @@ from layer_atlas.config.records import canonical_json, plain
 from layer_atlas.datasets.evidence import STRONGEST
 from layer_atlas.errors import StorageError
 from layer_atlas.plan.environment import Environment, environment_in
-from layer_atlas.plan.jobs import STATUS
+from layer_atlas.plan.jobs import STATUS, preprocessing_words
 from layer_atlas.plan.labels import sampling_of, weights_words
-from layer_atlas.plan.origin import preprocessing_words
 from layer_atlas.store.arrays import PICTURE_FILTERS
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.shard_file import PICTURES

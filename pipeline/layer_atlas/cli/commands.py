@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from layer_atlas import __version__
 from layer_atlas.cli.manual import overview, page
 from layer_atlas.config.config import Config
+from layer_atlas.config.records import list_choices
 from layer_atlas.errors import (
     EXIT_INTERRUPTED,
     EXIT_IO,
@@ -54,6 +55,18 @@ def layers(config: Config) -> int:
     found = inspect_models(config)
     say(layer_table(config, [each for each in found if isinstance(each, InspectedModel)]))
     return sweep.report_skipped_models([each for each in found if isinstance(each, SkippedModel)])
+
+
+def objectives(config: Config) -> int:
+    """Print the objectives and their settings."""
+    print(list_choices("objective"))
+    return EXIT_OK
+
+
+def parameterizations(config: Config) -> int:
+    """Print the parameterizations and their settings."""
+    print(list_choices("parameterization"))
+    return EXIT_OK
 
 
 def status(config: Config, *words: str) -> int:
@@ -174,6 +187,8 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "run": run,
     "plan": plan,
     "layers": layers,
+    "objectives": objectives,
+    "parameterizations": parameterizations,
     "status": status,
     "failures": failures,
     "retry": retry,

@@ -48,6 +48,16 @@ Exit codes: 0 done, 1 some images failed, 2 a mistake in what was asked, 74 the 
             ("layers models=[vit_b_16] 'layers=[*mlp*]'", "only those"),
         ),
     ),
+    "objectives": Page(
+        "the objectives, with their settings and defaults",
+        "Choose one by `objective=NAME`. `???` marks a setting without a default.",
+        (("objectives", "all, with what can be set as objective.KEY=VALUE"),),
+    ),
+    "parameterizations": Page(
+        "the parameterizations, with their settings and defaults",
+        "Choose one by `parameterization=NAME`. `???` marks a setting without a default.",
+        (("parameterizations", "all, with what can be set as parameterization.KEY=VALUE"),),
+    ),
     "status": Page(
         "how far an output folder is, and who is at work (`all`: every layer)",
         "Works beside a run, on any machine that sees the folder. Reads, and writes nothing.",
@@ -81,7 +91,7 @@ Exit codes: 0 done, 1 some images failed, 2 a mistake in what was asked, 74 the 
         ),
     ),
     "figure": Page(
-        "a figure for a paper: images in rows and columns, curves, histograms, maps",
+        "a figure for a paper: images in a grid, curves, histograms, maps",
         """\
 Draws from atlas.h5 alone and collates first where that is behind; needs no model and no GPU.
 Beside the figure lie its caption for LaTeX, a paragraph for a methods section, and its
@@ -107,7 +117,7 @@ folder site/ on any web host.""",
         (("verify name=demo", "exit code 1 if anything is wrong"),),
     ),
     "clean": Page(
-        "remove what no current plan wants, after showing it (`yes`: without asking)",
+        "remove what no current plan wants, after showing it (`yes`: do not ask)",
         "What an earlier, wider or other sweep left in the folder is kept until this is called.",
         (
             ("clean name=demo", "show, ask, remove"),

@@ -10,13 +10,13 @@ import dataclasses
 import os
 import re
 import sys
-import types
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
-from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, get_type_hints
 
 from layer_atlas.config.config import Config, config_folder, make_config
+from layer_atlas.config.records import records_of
 from layer_atlas.errors import EXIT_OK, UserError, unknown
 
 _SHOWING = (
@@ -169,12 +169,9 @@ def _keys(cls: Any, prefix: str) -> list[str]:
     keys: list[str] = []
     hints = get_type_hints(cls)
     for name in (field.name for field in dataclasses.fields(cls)):
-        hint = hints[name]
         keys.append(f"{prefix}{name}")
-        union = get_origin(hint) in (Union, types.UnionType)
-        for option in get_args(hint) if union else (hint,):
-            if dataclasses.is_dataclass(option):
-                keys += _keys(option, f"{prefix}{name}.")
+        for record in records_of(hints[name]):
+            keys += _keys(record, f"{prefix}{name}.")
     return keys
 
 

@@ -13,8 +13,7 @@ from layer_atlas.config.executors import ExecutorSettings
 from layer_atlas.config.figures import Figure, ImagesFigure
 from layer_atlas.config.objectives import JointObjective, Objective
 from layer_atlas.config.optimizers import Optimizer
-from layer_atlas.config.parameterizations import FROM_NOISE_ALONE, Mask, Parameterization
-from layer_atlas.config.ranges import within
+from layer_atlas.config.parameterizations import Mask, Parameterization
 from layer_atlas.config.recipe import (
     LARGEST_IMAGE,
     DatasetInit,
@@ -22,50 +21,51 @@ from layer_atlas.config.recipe import (
     NoiseInit,
     Octaves,
     Regularizers,
+    Transforms,
 )
-from layer_atlas.config.records import build, choice_name
-from layer_atlas.config.transforms import Transforms
+from layer_atlas.config.records import Record, build, require, setting
 from layer_atlas.errors import UserError, nearest_first
 
 LARGEST_SHARD = 4096
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Record):
     """One network of the sweep. A plain text stands for its `name`."""
 
     name: str
-    """`demo`, a torchvision model for classification, segmentation or detection, a model of timm
-    (`timm/resnet18`), or, with `target`, any label."""
+    """Name of the network: `demo`, a torchvision model for classification, segmentation or
+    detection, a model of timm (`timm/resnet18`), or, with `target`, any label."""
     label: str | None = None
-    """How the model is called in the atlas; default: its name, `timm-resnet18` for
+    """Name of the model in the atlas; the default is its name, `timm-resnet18` for
     `timm/resnet18`."""
     weights: str | None = None
-    """`default`, `none`, a torchvision weights enum, or a file; default: the sweep's `weights`."""
+    """Weights of this model, as `weights`; the default is the sweep's."""
     target: str | None = None
     """Dotted name of a callable that returns the network (`mypackage.models.build`)."""
     args: dict[str, Any] | None = None
-    """Keyword arguments of that callable."""
+    """Keyword arguments of that callable; the default is none."""
     mean: tuple[float, ...] | None = None
-    """Mean of the training images per colour, for images in [0, 1], not 0 to 255."""
+    """Mean of the training images for each colour, for images in [0, 1], not 0 to 255; the default
+    is that of the weights."""
     std: tuple[float, ...] | None = None
-    """Standard deviation of the same."""
-    input_size: int | None = None
-    """Height and width that the network was trained for."""
+    """Standard deviation of the training images for each colour; the default is that of the
+    weights."""
+    input_size: int | None = setting(None, at_least=1, at_most=LARGEST_IMAGE)
+    """Height and width that the network was trained for, in pixels; the default is that of the
+    weights."""
     layers: tuple[str, ...] | None = None
-    """Layers of this model; default: the sweep's `layers`."""
+    """Layers of this model, as `layers`; the default is the sweep's."""
     categories: str | None = None
-    """Text file with the names of the classes that it tells apart, one per line; default: those
-    that torchvision or timm know."""
+    """Text file with the names of the network's classes, one per line; the default is the names
+    that torchvision or timm have."""
 
-    def __post_init__(self) -> None:
-        if not (self.label or self.name).strip():
-            raise ValueError("name must not be empty.")
-        if self.args is not None and self.target is None:
-            raise ValueError("args are for a callable of your own; give its name as target.")
+    def check(self) -> None:
+        """Check the name, the arguments and the statistics of the training images."""
+        require(bool((self.label or self.name).strip()), "name must not be empty.")
+        alone = self.args is not None and self.target is None
+        require(not alone, "args are for a callable of your own; give its name as target.")
         self._check_scale()
-        if self.input_size is not None:
-            within(1, LARGEST_IMAGE, input_size=self.input_size)
 
     def _check_scale(self) -> None:
         """Refuse statistics of values from 0 to 255, which would blind a network silently."""
@@ -80,144 +80,141 @@ class ModelConfig:
 
     @property
     def title(self) -> str:
-        """The model's label in the sweep; a name of timm's without its slash, as of files."""
+        """The model's label in the sweep; a name of timm without its slash, as in file names."""
         return self.label or self.name.replace("timm/", "timm-", 1)
 
 
 @dataclass(frozen=True)
-class CollateSettings:
-    """How the montages look, and what pictures there are besides."""
+class CollateSettings(Record):
+    """How the montages look, and which pictures accompany them."""
 
     montage: Literal["grid", "evidence"] = "grid"
-    """`grid`: a picture per layer, a tile per channel; `evidence`: besides, sheets with a row per
-    channel that show its images beside photographs."""
-    tile: int = 128
-    """Largest size of a tile, in pixels; smaller images are shown as they are."""
-    columns: int | None = None
-    """Channels per row; default: about as many columns as rows."""
-    gap: int = 6
-    """Space between tiles, in pixels."""
+    """`grid` makes a picture per layer with a tile per channel; `evidence` adds sheets with a row
+    per channel that show its images beside dataset images. `montage=evidence` is short for it."""
+    tile: int = setting(128, at_least=16, at_most=2048)
+    """Largest size of a tile in pixels. Smaller images are shown as they are."""
+    columns: int | None = setting(None, at_least=1)
+    """Channels per row; the default is about as many columns as rows."""
+    gap: int = setting(6, at_least=0, at_most=256)
+    """Space between tiles in pixels."""
     seeds: Literal["row", "grid"] = "row"
-    """Several seeds: side by side in each cell (`row`), or one grid after the other (`grid`)."""
+    """Several seeds stand side by side in each cell (`row`) or in one grid after the other
+    (`grid`)."""
     animations: Literal["none", "strip", "webp", "both"] = "none"
-    """Every image on its way, of a sweep with snapshots: as a strip of its frames, as an animated
-    WebP file, or as both."""
+    """With snapshots, every image in the making becomes a `strip` of its frames (PNG), an animated
+    `webp` file, or `both`."""
     site: bool = True
-    """Make a site to browse the atlas with."""
-
-    def __post_init__(self) -> None:
-        if not 16 <= self.tile <= 2048:
-            raise ValueError(f"tile must be 16 to 2048, not {self.tile}.")
-        if self.columns is not None and self.columns < 1:
-            raise ValueError(f"columns must be 1 or more, not {self.columns}.")
-        if not 0 <= self.gap <= 256:
-            raise ValueError(f"gap must be 0 to 256, not {self.gap}.")
+    """Whether to make a site to browse the atlas with."""
 
 
 _ADD_PHOTOGRAPHS = "add dataset=folder dataset.path=photos, or take"
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(Record):
     """A sweep and how to run it."""
 
-    name: str
+    name: str = setting(needs="not be empty")
     """Name of the output folder."""
     output_root: str
     """Folder of output folders."""
-    models: tuple[ModelConfig, ...]
-    """The networks."""
+    models: tuple[ModelConfig, ...] = setting(needs="not be empty")
+    """The networks: names, or mappings with the keys of `models[]`."""
     weights: str
-    """Weights of the models that do not name their own."""
-    layers: tuple[str, ...] | None
-    """Globs over layer names, each optionally followed by `@` and a glob over module types;
-    default: every convolution, or what the objective is about."""
+    """Weights of the models that do not name their own: `default` (published), `none` (random), an
+    enum name of torchvision, or a .safetensors, .pth or .pt file."""
+    layers: tuple[str, ...] | None = setting(needs="not be empty")
+    """Globs over layer names, each optionally followed by `@` and a glob over module types. The
+    default is every convolution (`*@Conv2d`), or `output` for objectives about classes."""
     channels: Any
-    """`all`, a range `"0:64"` or `"0:512:16"`, a list of numbers or of class names, or
-    `{random: n}`; where channels are combined, `[[3, 17], [5, 9]]`, `{zip: [...]}` or
+    """Targets of each layer: `all`, a range `"0:64"` or `"0:512:16"`, a list of numbers or of class
+    names, or `{random: n}`. Combinations of channels are `[[3, 17], [5, 9]]`, `{zip: [...]}` or
     `{product: [...]}`."""
-    seeds: tuple[int, ...]
-    """One image per channel and seed."""
-    image_size: int | tuple[int, int] | Literal["photograph"] | None
-    """Height and width of the images, in pixels; one number for squares; `photograph`: as large as
-    the one that they start from or are about; default: each model's own input size."""
+    seeds: tuple[int, ...] = setting(needs="not be empty")
+    """Random seeds. Every channel gets one image per seed."""
+    image_size: int | tuple[int, int] | Literal["photograph"] | None = setting(
+        at_least=1, at_most=LARGEST_IMAGE
+    )
+    """Height and width of the images in pixels, or one number for squares. `photograph` takes the
+    size of the photograph that images start from or are about. The default is each model's own
+    input size."""
     keep_prefix_tokens: bool
-    """Whether tokens that are no positions (class token, registers) belong to activations."""
+    """Whether activations include the non-spatial tokens (class token, registers)."""
     precision: Literal["auto", "fp32", "bf16"]
-    """Number format of the network during ascent; `auto`: bf16 where the hardware has it."""
-    batch_size: int | Literal["auto"]
-    """Jobs per forward pass; does not change results."""
-    shard_size: int
-    """Jobs per shard; fewer where their pictures would take more than 256 MB."""
+    """Number format of the network during optimization. `auto` is bf16 where the hardware has it,
+    else fp32."""
+    batch_size: int | Literal["auto"] = setting(at_least=1)
+    """Jobs per forward pass, or `auto`. It does not change results."""
+    shard_size: int = setting(at_least=1, at_most=LARGEST_SHARD)
+    """Jobs per shard. Shards are smaller where their pictures would take more than 256 MB."""
     objective: Objective
+    """The score that gradient ascent raises."""
     parameterization: Parameterization
+    """The tensors that are optimised and become an image."""
     init: Init
+    """The image that optimization starts from."""
     mask: Mask | None
-    """Make images only within a mask over a fixed picture; `null` for everywhere."""
+    """A mask over a fixed picture, within which images are made; null makes them everywhere."""
     regularizers: Regularizers
+    """Penalties that hold the image back."""
     transforms: Transforms
+    """Random views of the image that the network sees."""
     optimizer: Optimizer
+    """How the image follows the gradient."""
     octaves: Octaves | None
-    """Climb at growing sizes; `null` for one size."""
-    snapshots: int
-    """Keep the image every so many steps; 0: only the finished one."""
+    """Growing sizes at which images are optimised; null optimises at one size."""
+    snapshots: int = setting(at_least=0)
+    """Number of steps between images that are kept; 0 keeps the finished image alone."""
     executor: ExecutorSettings
+    """Where workers run."""
     collate: CollateSettings
+    """How the montages look."""
     dataset: DatasetConfig | None
-    """Photographs to compare the images with; `null` for none."""
+    """Dataset images to compare the images with; null compares with none."""
     saliency: SaliencyMethod | None
-    """Saliency maps of the strongest photographs; `null` for none."""
+    """Saliency maps of the strongest dataset images; null makes none. Needs `pip install
+    'layer-atlas[saliency]'`."""
     figure: Figure = field(default_factory=ImagesFigure)
     """What `atlas figure` draws."""
     versions: Literal["any", "strict"] = "any"
-    """Which images count as done when a sweep goes on. `any` takes images of all versions and
+    """Which images count as done when a sweep is resumed. `any` takes images of all versions and
     devices, and reports a mixture. `strict` makes an image again if it was made with another
     version of torch or of the network's package, or on another kind of device, than this run has.
     """
 
-    def __post_init__(self) -> None:
-        if not self.name.strip():
-            raise ValueError("name must not be empty.")
-        for name in ("models", "layers", "seeds"):
-            if getattr(self, name) == ():
-                raise ValueError(f"{name} must not be empty.")
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds must differ, not {list(self.seeds)}.")
+    def check(self) -> None:
+        """Check every condition between settings of different groups."""
+        differ = len(set(self.seeds)) == len(self.seeds)
+        require(differ, f"seeds must differ, not {list(self.seeds)}.")
         self._check_image_size()
-        if self.batch_size != "auto" and self.batch_size < 1:
-            raise ValueError(f"batch_size must be 1 or more, not {self.batch_size}.")
         if self.dataset is None and self.saliency is not None:
             raise ValueError(f"saliency maps are of photographs: {_ADD_PHOTOGRAPHS} saliency=none.")
         if self.dataset is None and isinstance(self.init, DatasetInit):
             which = "init=dataset, as in quality=natural, starts from photographs"
             raise ValueError(f"{which}: {_ADD_PHOTOGRAPHS} init=noise or another quality.")
         self._check_start()
-        if self.snapshots < 0:
-            raise ValueError(f"snapshots must be 0 or more, not {self.snapshots}.")
-        chosen = choice_name(type(self.objective))
         if self.dataset is not None and not self.objective.of_channels:
             raise ValueError(
-                f"photographs are compared with images of channels, which objective={chosen} as it "
-                "is set does not make: take dataset=none."
+                "photographs are compared with images of channels, which "
+                f"objective={self.objective.name} as it is set does not make: take dataset=none."
             )
         if self.octaves is not None and not self.objective.of_any_size:
             raise ValueError(
-                f"octaves climb at several sizes, and objective={chosen} is about one: take "
-                "octaves=none."
+                f"octaves optimise at several sizes, and objective={self.objective.name} is about "
+                "one: take octaves=none."
             )
         if isinstance(self.objective, JointObjective):
             self._check_terms(self.objective)
-        if not 1 <= self.shard_size <= LARGEST_SHARD:
-            raise ValueError(f"shard_size must be 1 to {LARGEST_SHARD}, not {self.shard_size}.")
 
     def _check_start(self) -> None:
-        if not isinstance(self.parameterization, FROM_NOISE_ALONE):
+        # Every start but noise, and every octave but the first, needs the parameters of a picture.
+        if not self.parameterization.from_noise_alone:
             return
-        chosen = choice_name(type(self.parameterization))
+        chosen = self.parameterization.name
         if not isinstance(self.init, NoiseInit):
             raise ValueError(
                 f"parameterization={chosen} starts from noise alone: what gives a picture back is "
-                f"not known. Take init=noise instead of init={choice_name(type(self.init))}, and "
+                f"not known. Take init=noise instead of init={self.init.name}, and "
                 "not quality=natural; or another parameterization."
             )
         if self.octaves is not None:
@@ -236,6 +233,7 @@ class Config:
             if term.model and term.model not in labels:
                 nearest = ", ".join(nearest_first(term.model, labels))
                 raise ValueError(f"a term names model {term.model!r}; models has: {nearest}.")
+        # A model without a term would be loaded for nothing.
         idle = set(labels) - {term.model or labels[0] for term in objective.terms}
         if idle:
             raise ValueError(f"no term of the objective is of model {min(idle)!r}.")
@@ -244,9 +242,9 @@ class Config:
 
     @property
     def photograph(self) -> str | None:
-        """The file of the photograph that images start from or are about, if there is one."""
-        found = (getattr(record, "photograph", None) for record in (self.init, self.objective))
-        return next((path for path in found if path), None)
+        """File of the photograph that images start from or are about, if there is one."""
+        paths = (getattr(record, "photograph", None) for record in (self.init, self.objective))
+        return next((path for path in paths if path), None)
 
     def _check_image_size(self) -> None:
         if self.image_size == "photograph":
@@ -256,10 +254,7 @@ class Config:
                     "or an objective about a photograph."
                 )
             return
-        size = 1 if self.image_size is None else self.image_size
-        sides = size if isinstance(size, tuple) else (size, size)
-        if not all(1 <= side <= LARGEST_IMAGE for side in sides):
-            raise ValueError(f"image_size must be 1 to {LARGEST_IMAGE}, not {self.image_size}.")
+        sides = self.image_size if isinstance(self.image_size, tuple) else (1, 1)
         if self.dataset is not None and sides[0] != sides[1]:
             raise ValueError(
                 f"photographs are shown as squares, so images must be squares too: give one number "
@@ -268,7 +263,7 @@ class Config:
 
 
 def config_folder() -> Path:
-    """Where the YAML files are: in the installed package, or beside it in a checkout."""
+    """Return the folder of YAML files: in the installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "conf"
     return installed if installed.is_dir() else package.parents[1] / "conf"
@@ -291,10 +286,12 @@ def make_config(values: Any) -> Config:
         raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}.") from error
     assert isinstance(plain, Mapping)
     expanded: dict[str, Any] = {str(key): value for key, value in plain.items()}
+    # Shorthands become what the records describe, before anything is checked.
     expanded["models"] = _expand_models(expanded.get("models"))
     if "figure" in expanded:
         expanded["figure"] = _expand_groups(expanded["figure"])
     config = build(Config, expanded)
+    # Models inherit from the sweep here, so that nothing later needs to know both.
     return replace(config, models=tuple(_with_defaults(m, config) for m in config.models))
 
 

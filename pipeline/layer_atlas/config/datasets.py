@@ -1,110 +1,118 @@
-"""Records of what is done with photographs: whence they come, what is kept, how they are mapped."""
+"""Datasets of images to compare with, what is kept of them, and saliency maps."""
 
 from dataclasses import dataclass
 from typing import Any
 
-from layer_atlas.config.ranges import one_or_more, require, within
+from layer_atlas.config.objectives import SIMONYAN_2014
+from layer_atlas.config.records import Choice, Reference, register, setting
 
 MOST_PHOTOGRAPHS = 9
-"""Of a kind that a sheet of evidence shows of a channel."""
+"""Largest number of strongest, or of weakest, dataset images of a channel on a sheet of evidence.
+"""
 
 _MOST_KEPT = 1000
-"""Photographs of a channel at either end; there is room for them in every block of a dataset."""
+"""Largest number of dataset images per channel at either end; every block of a dataset has room
+for them."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class DatasetSettings:
-    """What is kept of the photographs of a dataset, whichever it is."""
+class DatasetConfig(Choice, family="dataset"):
+    """Base of the datasets: how much of the channels' responses is kept."""
 
-    top: int = 9
-    """How many photographs are kept of those that excite a channel most."""
-    bottom: int = 9
-    """How many are kept of those that excite it least."""
-    reference: int = 10_000
-    """Of so many photographs, evenly spread over the dataset, all responses are kept: quantiles
-    and agreement come from them."""
-    examples: int = 4
-    """How many of the strongest and weakest photographs are kept as pictures."""
+    top: int = setting(9, at_least=1, at_most=_MOST_KEPT)
+    """Number of dataset images per channel that are kept of those with the largest responses."""
+    bottom: int = setting(9, at_least=0, at_most=_MOST_KEPT)
+    """Number of dataset images per channel that are kept of those with the smallest responses."""
+    reference: int = setting(10_000, at_least=100)
+    """Number of dataset images, evenly spread, of which all responses are kept. Quantiles and
+    agreement come from them."""
+    examples: int = setting(4, at_least=0, at_most=MOST_PHOTOGRAPHS)
+    """Number of the strongest and of the weakest dataset images that are kept as pictures."""
 
-    def __post_init__(self) -> None:
-        within(1, _MOST_KEPT, top=self.top)
-        within(0, _MOST_KEPT, bottom=self.bottom)
-        require(self.reference >= 100, f"reference must be 100 or more, not {self.reference}.")
-        within(0, MOST_PHOTOGRAPHS, examples=self.examples)
+    @property
+    def source(self) -> str:
+        """Where the images come from, for people."""
+        return self.name
 
 
+@register
 @dataclass(frozen=True, kw_only=True)
-class FolderDataset(DatasetSettings):
-    """Every image of a folder, at any nesting."""
+class FolderDataset(DatasetConfig):
+    """Every .jpeg, .jpg, .png and .webp image of a folder, at any nesting."""
 
     name: str = "folder"
-    path: str
-    """The folder."""
+    path: str = setting(needs="not be empty")
+    """The folder of images."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(bool(self.path.strip()), "path must not be empty.")
+    @property
+    def source(self) -> str:
+        """The folder."""
+        return self.path
 
 
+@register
 @dataclass(frozen=True, kw_only=True)
-class TorchvisionDataset(DatasetSettings):
+class TorchvisionDataset(DatasetConfig):
     """A dataset of torchvision."""
 
     name: str = "torchvision"
     dataset: str
     """Name of a class of `torchvision.datasets`."""
     args: dict[str, Any] | None = None
-    """Keyword arguments of that class, such as root, train, split and download."""
+    """Keyword arguments of that class, such as `{root: data, train: false, download: true}`."""
 
-
-DatasetConfig = FolderDataset | TorchvisionDataset
+    @property
+    def source(self) -> str:
+        """The class of torchvision."""
+        return self.dataset
 
 
 @dataclass(frozen=True)
-class VanillaSaliency:
-    """Saliency by the gradient itself (Simonyan et al. 2014, arXiv 1312.6034)."""
+class SaliencyMethod(Choice, family="saliency"):
+    """Base of the methods that map where a channel looks in its strongest dataset images."""
 
+    dataset_images: int = setting(4, at_least=1)
+    """Number of each channel's strongest dataset images that get a map."""
+
+
+@register
+@dataclass(frozen=True)
+class VanillaSaliency(SaliencyMethod):
+    """Saliency by the gradient itself."""
+
+    references = (SIMONYAN_2014,)
     name: str = "vanilla"
-    dataset_images: int = 4
-    """Maps are made for so many of each channel's strongest photographs."""
-
-    def __post_init__(self) -> None:
-        one_or_more(dataset_images=self.dataset_images)
 
 
+@register
 @dataclass(frozen=True)
-class SmoothGrad:
-    """Saliency by the mean gradient over noisy copies (Smilkov et al. 2017, arXiv 1706.03825)."""
+class SmoothGrad(SaliencyMethod):
+    """Saliency by the mean gradient over noisy copies."""
 
+    references = (
+        Reference(
+            "Smilkov et al. 2017", "SmoothGrad: removing noise by adding noise. arXiv:1706.03825."
+        ),
+    )
     name: str = "smoothgrad"
-    dataset_images: int = 4
-    """Maps are made for so many of each channel's strongest photographs."""
-    samples: int = 16
-    """Noisy copies per map."""
-    noise: float = 0.1
-    """Standard deviation of the noise, as a share of the photograph's range of values; much of it
+    samples: int = setting(16, at_least=1)
+    """Number of noisy copies per map."""
+    noise: float = setting(0.1, at_least=0.0, at_most=1.0)
+    """Standard deviation of the noise, as a fraction of the image's range of values. Strong noise
     silences some channels of deep layers, whose maps are then zeros."""
 
-    def __post_init__(self) -> None:
-        one_or_more(dataset_images=self.dataset_images, samples=self.samples)
-        within(0, 1, noise=self.noise)
 
-
+@register
 @dataclass(frozen=True)
-class IntegratedGradients:
-    """Saliency by what the pixels add to the score on the way from a black image to the photograph.
+class IntegratedGradients(SaliencyMethod):
+    """Saliency by the gradients on the way from a black image to the dataset image."""
 
-    Sundararajan et al. 2017, arXiv 1703.01365.
-    """
-
+    references = (
+        Reference(
+            "Sundararajan et al. 2017",
+            "Axiomatic attribution for deep networks. ICML, arXiv:1703.01365.",
+        ),
+    )
     name: str = "integrated_gradients"
-    dataset_images: int = 4
-    """Maps are made for so many of each channel's strongest photographs."""
-    steps: int = 32
-    """Points on the way at which gradients are taken."""
-
-    def __post_init__(self) -> None:
-        one_or_more(dataset_images=self.dataset_images, steps=self.steps)
-
-
-SaliencyMethod = VanillaSaliency | SmoothGrad | IntegratedGradients
+    steps: int = setting(32, at_least=1)
+    """Number of points on the way at which gradients are taken."""

@@ -1,4 +1,4 @@
-"""Where workers run, and what they may take there: one record per engine.
+"""The executors: where workers run, and which hardware each of them gets.
 
 How a sweep is run decides no pixel: nothing of this is in a recipe or a key.
 """
@@ -7,106 +7,99 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from layer_atlas.config.ranges import one_or_more, require
+from layer_atlas.config.records import Choice, register, setting
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How long and how often an engine's workers are waited for; common to all engines."""
+class ExecutorSettings(Choice, family="executor"):
+    """Base of the executors: how often and how long the driver waits for workers."""
 
-    name: str = ""
-    """The engine, as a config names it."""
-    attempts: int = 3
-    """How often a shard is tried, in all runs together, before it is put in quarantine."""
-    stall_seconds: float = 900.0
-    """A worker that shows no progress for so long is taken to hang, and is replaced."""
-    grace_seconds: float = 10.0
-    """How long a worker that is told to leave may take, before it is killed."""
-    bundle_minutes: float = 20.0
-    """About how long a worker runs before it is replaced by a fresh one."""
-
-    def __post_init__(self) -> None:
-        if self.attempts < 1:
-            raise ValueError(f"attempts must be 1 or more, not {self.attempts}.")
-        for name in ("stall_seconds", "bundle_minutes"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}.")
-        if not self.grace_seconds >= 0:
-            raise ValueError(f"grace_seconds must be 0 or more, not {self.grace_seconds}.")
+    attempts: int = setting(3, at_least=1)
+    """Number of attempts at a shard, over all runs, before it is quarantined."""
+    stall_seconds: float = setting(900.0, above=0)
+    """Seconds without progress after which a worker is taken to hang, and is replaced."""
+    grace_seconds: float = setting(10.0, at_least=0)
+    """Seconds that a worker has to exit after SIGTERM, before it is killed."""
+    bundle_minutes: float = setting(20.0, above=0)
+    """Approximate minutes that a worker runs before a fresh one replaces it."""
 
     @property
     def engine(self) -> str:
-        """What its workers are known by where they are written down."""
+        """Name of the executor in the records of its workers."""
         return self.name
 
+    @property
+    def most_workers(self) -> int:
+        """Largest number of workers at once, as far as the settings name it."""
+        return 1
 
+    @property
+    def on_gpus(self) -> bool:
+        """Whether each worker gets a GPU, as far as the settings name it."""
+        return False
+
+
+@register
 @dataclass(frozen=True)
-class LocalSettings(Patience):
+class LocalSettings(ExecutorSettings):
     """Worker processes on this machine, one per device."""
 
     name: str = "local"
-    devices: str | tuple[str, ...] = "auto"
-    """`auto` (all GPUs, else the CPU) or a list such as `[cuda:0,cuda:1]` or `[cpu,cpu]`."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.devices:
-            raise ValueError("devices must name at least one device.")
+    devices: str | tuple[str, ...] = setting("auto", needs="name at least one device")
+    """`auto` for all GPUs, or without a GPU one CPU worker per core (at most 8, 2 GB each); or a
+    list such as `[cuda:0,cuda:1]` or `[cpu,cpu]`."""
 
 
 @dataclass(frozen=True)
-class _Elsewhere(Patience):
-    """Workers whose hardware is told, because it may be that of other machines."""
+class _Elsewhere(ExecutorSettings):
+    """Base of executors whose workers may run on other machines."""
 
-    gpus: int = 1
-    """GPUs per worker: 1, or 0 for workers on CPUs."""
+    gpus: int = setting(1, at_least=0, at_most=1)
+    """GPUs per worker: 1, or 0 for workers on CPUs. A worker uses one device."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.gpus not in (0, 1):
-            raise ValueError(f"gpus must be 0 or 1, not {self.gpus}: a worker uses one device.")
+    @property
+    def on_gpus(self) -> bool:
+        """Whether each worker gets a GPU."""
+        return self.gpus > 0
 
 
 @dataclass(frozen=True)
-class _Share(_Elsewhere):
-    """What each worker of a cluster is given."""
+class _Cluster(_Elsewhere):
+    """Base of executors of clusters, which reserve hardware for each worker."""
 
-    cpus: int = 4
+    cpus: int = setting(4, at_least=1)
     """CPU cores per worker."""
-    memory_gb: float = 8.0
+    memory_gb: float = setting(8.0, above=0)
     """Memory per worker, in GB (10^9 bytes)."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.cpus < 1:
-            raise ValueError(f"cpus must be 1 or more, not {self.cpus}.")
-        if not self.memory_gb > 0:
-            raise ValueError(f"memory_gb must be above 0, not {self.memory_gb}.")
 
-
+@register
 @dataclass(frozen=True)
-class RaySettings(_Share):
-    """Workers as tasks of a Ray cluster, whose nodes share the output folder."""
+class RaySettings(_Cluster):
+    """Tasks of a Ray cluster whose nodes share the output folder."""
 
     name: str = "ray"
     address: str = "local"
-    """`local` starts Ray on this machine, `auto` joins the cluster that this machine is part of;
-    `HOST:PORT` or `ray://HOST:10001` joins another."""
-    workers: int | None = None
-    """How many run at once; default: as many as the cluster has room for."""
+    """`local` starts Ray on this machine, `auto` joins the cluster that this machine belongs to,
+    and `HOST:PORT` or `ray://HOST:10001` joins another."""
+    workers: int | None = setting(None, at_least=1)
+    """Largest number of workers at once; the default is as many as the cluster has room for."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.workers is not None and self.workers < 1:
-            raise ValueError(f"workers must be 1 or more, not {self.workers}.")
+    def check(self) -> None:
+        """Check the form of the address."""
         if self.address not in ("local", "auto") and self.host_and_port is None:
             raise ValueError(
                 f"address must be local, auto, HOST:PORT or ray://HOST:10001, not {self.address!r}."
             )
 
     @property
+    def most_workers(self) -> int:
+        """Largest number of workers at once; 1 where it depends on the cluster."""
+        return self.workers or 1
+
+    @property
     def host_and_port(self) -> tuple[str, int] | None:
-        """Where the cluster is, if the address says it."""
+        """Host and port of the cluster, if the address names them."""
         place = urlsplit(f"//{self.address.removeprefix('ray://')}")
         try:
             return (place.hostname, place.port) if place.hostname and place.port else None
@@ -114,44 +107,51 @@ class RaySettings(_Share):
             return None
 
 
+@register
 @dataclass(frozen=True)
-class SlurmSettings(_Share):
-    """Workers as jobs of a Slurm cluster, whose nodes share the output folder."""
+class SlurmSettings(_Cluster):
+    """Jobs of a Slurm cluster whose nodes share the output folder."""
 
     name: str = "slurm"
-    jobs: int = 8
-    """How many run at once."""
-    minutes: int = 240
-    """Time limit of a job; one that reaches it is queued again and goes on."""
-    notice_seconds: int = 60
-    """How long before its time limit a job is told to leave."""
+    jobs: int = setting(8, at_least=1)
+    """Largest number of jobs at once."""
+    minutes: int = setting(240, at_least=1)
+    """Time limit of a job in minutes. A job that reaches it is queued again and resumes."""
+    notice_seconds: int = setting(60, at_least=1)
+    """Seconds before its time limit at which a job receives SIGTERM."""
     partition: str | None = None
+    """Partition to submit to; the default is the site's."""
     account: str | None = None
+    """Account to charge; the default is the user's."""
     qos: str | None = None
+    """Quality of service to ask for; the default is the site's."""
     options: dict[str, str | int | bool] = field(default_factory=dict)
     """Further options of sbatch by their long names: `{constraint: a100, exclude: node7}`."""
     setup: tuple[str, ...] = ()
     """Lines of shell that a job begins with: `[module load cuda]`."""
     detach: bool = False
-    """Leave when all jobs are submitted; running again picks them up."""
+    """Whether the driver exits when all jobs are submitted. Running again collects them."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("jobs", "minutes", "notice_seconds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}.")
+    def check(self) -> None:
+        """Check the notice against the time limit, and the options against those of workers."""
         if self.notice_seconds >= 60 * self.minutes:
             raise ValueError(
                 f"notice_seconds must be less than the time limit, {60 * self.minutes} s, not "
                 f"{self.notice_seconds}."
             )
+        # With these options changed, jobs could not be found or preempted.
         taken = _OWN_OPTIONS & self.sbatch_options.keys()
         if taken:
             raise ValueError(f"options must leave {min(taken)} alone: workers depend on it.")
 
     @property
+    def most_workers(self) -> int:
+        """Largest number of workers at once."""
+        return self.jobs
+
+    @property
     def sbatch_options(self) -> dict[str, str | int | bool]:
-        """The options, spelt with `_` throughout; those that are false are left out."""
+        """The options, spelt with `_` throughout, without those that are false."""
         return {
             name.lstrip("-").replace("-", "_"): value
             for name, value in self.options.items()
@@ -160,31 +160,29 @@ class SlurmSettings(_Share):
 
 
 _OWN_OPTIONS = {"array", "dependency", "output", "error", "signal", "requeue", "no_requeue"}
-"""Options of sbatch by which jobs are found, told to leave, and queued again."""
+"""Options of sbatch by which jobs are found, preempted and queued again."""
 
 
+@register
 @dataclass(frozen=True)
 class CustomSettings(_Elsewhere):
-    """Workers where code of the user's own runs them."""
+    """Workers that the user's own code runs."""
 
     name: str = "custom"
-    target: str = ""
-    """Dotted name of a callable that returns a `layer_atlas.sweep.executors.base.Executor`. It is
-    given the workers' devices, as many as may run at once: `cpu` for each, or `cuda`."""
+    target: str = setting("", needs="name a callable: executor.target=mymodule.Mine")
+    """Dotted name of a callable that returns a `layer_atlas.sweep.executors.base.Executor`. It
+    receives the workers' devices, as many as may run at once: `cpu` for each, or `cuda`."""
     args: dict[str, Any] | None = None
-    """Keyword arguments besides."""
-    workers: int = 1
-    """How many run at once."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(bool(self.target), "target must name a callable: executor.target=mymodule.Mine.")
-        one_or_more(workers=self.workers)
+    """Further keyword arguments of the callable."""
+    workers: int = setting(1, at_least=1)
+    """Largest number of workers at once."""
 
     @property
     def engine(self) -> str:
-        """The code that runs them: other code does not know them."""
+        """The code that runs the workers: other code does not know them."""
         return self.target
 
-
-ExecutorSettings = LocalSettings | RaySettings | SlurmSettings | CustomSettings
+    @property
+    def most_workers(self) -> int:
+        """Largest number of workers at once."""
+        return self.workers

@@ -1,6 +1,4 @@
-"""Records of the objectives: what an image is made for.
-
-The formulas are in `layer_atlas.visualization.objectives`.
+"""The objectives: what an image is made for. Their formulas are in `visualization.objectives`.
 
 A target is what one image is for: a channel, a class, a direction, a pair of channels. Targets are
 numbered, and the sweep's `channels` chooses among them.
@@ -9,28 +7,59 @@ numbered, and the sweep's `channels` chooses among them.
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from layer_atlas.config.inputs import input_field
-from layer_atlas.config.ranges import not_negative, require
+from layer_atlas.config.records import Choice, Record, Reference, register, require, setting
 
 Sign = Literal["positive", "negative", "both"]
 
+CARTER_2019 = Reference(
+    "Carter et al. 2019", "Activation atlas. Distill, doi:10.23915/distill.00015."
+)
+HAMBLIN_2024 = Reference(
+    "Hamblin et al. 2024",
+    "Feature accentuation: revealing 'what' features respond to in natural images. "
+    "arXiv:2402.10039.",
+)
+MAHENDRAN_2015 = Reference(
+    "Mahendran & Vedaldi 2015",
+    "Understanding deep image representations by inverting them. CVPR, arXiv:1412.0035.",
+)
+MORDVINTSEV_2015 = Reference(
+    "Mordvintsev et al. 2015",
+    "Inceptionism: going deeper into neural networks. Google Research blog, 17 June 2015.",
+)
+OLAH_2017 = Reference(
+    "Olah et al. 2017", "Feature visualization. Distill, doi:10.23915/distill.00007."
+)
+SIMONYAN_2014 = Reference(
+    "Simonyan et al. 2014",
+    "Deep inside convolutional networks: visualising image classification models and saliency "
+    "maps. ICLR workshop, arXiv:1312.6034.",
+)
+
 
 @dataclass(frozen=True)
-class ObjectiveRecord:
-    """What all objectives tell."""
+class Objective(Choice, family="objective"):
+    """The score that gradient ascent raises."""
 
     own_layers: ClassVar[tuple[str, ...]] = ("*@Conv2d",)
-    """Layers that are meant where none are named."""
+    """Globs of the layers that a sweep takes where it names none."""
+    target_word: ClassVar[str] = "channel"
+    """What a target is: `channel`, `class`, `direction` or `whole layer`."""
 
     @property
     def of_channels(self) -> bool:
-        """Whether a photograph's answer to a target is the mean response of the layer's channel."""
+        """Whether a dataset image's score for a target is the mean response of a channel."""
         return False
 
     @property
     def of_any_size(self) -> bool:
-        """Whether it means the same for images of other sizes, as octaves need."""
+        """Whether the score means the same for images of other sizes, as octaves need."""
         return True
+
+    @property
+    def way(self) -> str:
+        """How the score is followed: by ascent, by descent, or by both."""
+        return "ascent"
 
     @property
     def variants(self) -> int:
@@ -39,17 +68,29 @@ class ObjectiveRecord:
 
     @property
     def variant_names(self) -> tuple[str, ...]:
-        """What tells the variants of a job apart, in a word."""
+        """A word for each variant of a job."""
         return tuple(str(number) for number in range(self.variants))
+
+    @property
+    def noun(self) -> str:
+        """What a target is, in as many words as it takes."""
+        return self.target_word
 
 
 @dataclass(frozen=True)
-class _Signed(ObjectiveRecord):
-    """Objectives that can be climbed down as well."""
+class _Signed(Objective):
+    """Base of objectives that can be minimised as well."""
 
-    sign: Sign = "positive"
-    """`positive`: what raises the response most; `negative`: what lowers it most; `both`: an image
-    of each, side by side."""
+    sign: Sign = setting("positive", phrase="")
+    """`positive` maximises the response, `negative` minimises it, and `both` makes an image of each
+    and shows them side by side."""
+
+    @property
+    def way(self) -> str:
+        """How the score is followed: by ascent, by descent, or by both."""
+        return {"negative": "descent", "both": "ascent, and one by descent,"}.get(
+            self.sign, "ascent"
+        )
 
     @property
     def variants(self) -> int:
@@ -58,140 +99,195 @@ class _Signed(ObjectiveRecord):
 
     @property
     def variant_names(self) -> tuple[str, ...]:
-        """Which sign each variant has."""
+        """The sign of each variant."""
         return ("positive", "negative") if self.sign == "both" else (self.sign,)
 
 
+@register
 @dataclass(frozen=True)
 class ChannelObjective(_Signed):
-    """Mean response of a channel over all positions."""
+    """The mean response of a channel over all positions."""
 
+    references = (OLAH_2017,)
     name: str = "channel"
 
     @property
     def of_channels(self) -> bool:
-        """Whether a photograph's answer is the mean response: not where it is to be lowered."""
+        """Whether a dataset image's score is the mean response: not where it is minimised."""
         return self.sign == "positive"
 
 
+@register
 @dataclass(frozen=True)
 class NeuronObjective(_Signed):
-    """Response of a channel at one position."""
+    """The response of a channel at one position."""
 
+    references = (OLAH_2017,)
     name: str = "neuron"
-    position: tuple[int, int] | None = None
-    """Row and column on the layer's map; default: its centre."""
+    position: tuple[int, int] | None = setting(None, phrase="")
+    """Row and column of the neuron on the layer's map, counted from 0; the default is the centre.
+    """
 
     @property
     def of_any_size(self) -> bool:
         """A position lies elsewhere on a map of another size."""
         return False
 
+    @property
+    def _where(self) -> str:
+        place = self.position
+        return "the centre" if place is None else f"row {place[0]}, column {place[1]}"
 
+    @property
+    def lead(self) -> str:
+        """What the score is, with the position."""
+        return f"the response of a channel at {self._where} of the map"
+
+    @property
+    def noun(self) -> str:
+        """What a target is, with the position."""
+        return f"neuron at {self._where} of the map"
+
+
+@register
 @dataclass(frozen=True)
 class DirectionObjective(_Signed):
-    """Mean response along a direction of the layer's channels."""
+    """The mean response along a direction of the layer's channels."""
 
+    references = (CARTER_2019,)
+    target_word = "direction"
     name: str = "direction"
-    vectors: str = input_field("vectors", default="")
-    """File with a direction per row: .npy, .npz, .safetensors or .pt; default: random directions,
-    of which there are 4,096."""
-    entry: str | None = None
-    """Name of the matrix in a file of several; default: the layer's name, or the only one."""
-    cosine_power: float = 0.0
-    """The response is multiplied by the cosine with the direction to this power; 0: it is not."""
+    vectors: str = setting("", file="vectors")
+    """File with a direction per row: .npy, .npz, .safetensors or .pt. The default are 4,096 random
+    directions."""
+    entry: str | None = setting(None, phrase="the matrix {}")
+    """Name of the matrix in a file of several; the default is the layer's name, or the only matrix.
+    """
+    cosine_power: float = setting(
+        0.0, at_least=0, phrase="the product with the cosine to the power {}"
+    )
+    """The response is multiplied by its cosine with the direction to this power; 0 leaves it as it
+    is."""
 
-    def __post_init__(self) -> None:
-        not_negative(cosine_power=self.cosine_power)
+    @property
+    def noun(self) -> str:
+        """What a target is; random directions are called so."""
+        return self.target_word if self.vectors else f"random {self.target_word}"
 
 
+@register
 @dataclass(frozen=True)
 class LogitObjective(_Signed):
-    """A class score before the softmax."""
+    """The score of a class before the softmax."""
 
-    own_layers: ClassVar[tuple[str, ...]] = ("output",)
+    references = (SIMONYAN_2014,)
+    own_layers = ("output",)
+    target_word = "class"
     name: str = "logit"
 
     @property
     def of_channels(self) -> bool:
-        """Whether a photograph's answer is the mean response: not where it is to be lowered."""
+        """Whether a dataset image's score is the mean response: not where it is minimised."""
         return self.sign == "positive"
 
 
+@register
 @dataclass(frozen=True)
-class ProbabilityObjective(ObjectiveRecord):
-    """Probability of a class: the softmax of the scores."""
+class ProbabilityObjective(Objective):
+    """The probability of a class, which is the softmax of the scores."""
 
-    own_layers: ClassVar[tuple[str, ...]] = ("output",)
+    own_layers = ("output",)
+    target_word = "class"
     name: str = "probability"
 
 
+@register
 @dataclass(frozen=True)
-class LayerObjective(ObjectiveRecord):
-    """Mean square of all of a layer: DeepDream."""
+class LayerObjective(Objective):
+    """The mean square of all responses of the layer (DeepDream)."""
 
+    references = (MORDVINTSEV_2015,)
+    target_word = "whole layer"
+    phrase = "the mean square of all responses of the layer"
     name: str = "layer"
 
 
+@register
 @dataclass(frozen=True)
-class CustomObjective(ObjectiveRecord):
+class CustomObjective(Objective):
     """A function of the user's own."""
 
     name: str = "custom"
-    function: str = ""
-    """Dotted name of a function from activations (B, C, positions) to scores (B,). If it has a
-    parameter `channel` it is told the channels (B,) too, and there is an image per channel."""
-    args: dict[str, Any] | None = None
-    """Further keyword arguments."""
-    source: str = ""
-    """Digest of the file that the function is in; the survey fills it in."""
+    function: str = setting("", needs="name one: objective.function=mymodule.score", phrase="")
+    """Dotted name of a function from activations (B, C, positions) to scores (B,). A function with
+    the parameter `channel` receives the channels (B,) too and makes an image per channel."""
+    args: dict[str, Any] | None = setting(None, phrase="the arguments {}")
+    """Further keyword arguments of the function; the default is none."""
+    source: str = setting("", phrase="")
+    """Digest of the file that defines the function. The planner fills it in."""
 
-    def __post_init__(self) -> None:
-        require(bool(self.function), "function must name one: objective.function=mymodule.score.")
+    @property
+    def lead(self) -> str:
+        """What the score is, with the name of the function."""
+        return f"a function of the layer's activations ({self.function})"
 
 
 @dataclass(frozen=True)
-class Term:
-    """A channel of a layer of a network, and how much it counts."""
+class Term(Record):
+    """A layer of a network and the weight of its channel."""
 
     layer: str
     """Name of the layer."""
     model: str = ""
-    """Label of the model; default: the only one."""
+    """Label of the model; the default is the only model of the sweep."""
     weight: float = 1.0
-    """Below 0 the response is lowered."""
+    """Factor of the channel's response; below 0 the response is minimised."""
     network: str = ""
-    """Digest of the network's identity; the survey fills it in."""
+    """Digest of the network's identity. The planner fills it in."""
+
+    @property
+    def lead(self) -> str:
+        """The layer with its weight and its model."""
+        model = f" of {self.model}" if self.model else ""
+        return f"{self.weight:g} x {self.layer}{model}"
 
 
+@register
 @dataclass(frozen=True)
-class JointObjective(ObjectiveRecord):
-    """Weighted sum of channels of several layers, of one network or of several."""
+class JointObjective(Objective):
+    """The weighted sum of the responses of channels of several layers or networks."""
 
+    references = (OLAH_2017,)
     name: str = "joint"
-    terms: tuple[Term, ...] = ()
-    """What is summed; a target is a channel for each."""
+    terms: tuple[Term, ...] = setting((), phrase="")
+    """The terms of the sum: a list of `{layer, model, weight}` of two or more. A target is a
+    channel for each term."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Check that there is something to add."""
         require(
             len(self.terms) >= 2,
             "terms needs two or more: objective.terms=[{layer: features.3}, {layer: features.7}].",
         )
 
+    @property
+    def lead(self) -> str:
+        """What the score is, with each term."""
+        terms = " + ".join(term.lead for term in self.terms)
+        return f"a weighted sum of the responses of several channels, {terms}"
 
+
+@register
 @dataclass(frozen=True)
-class DiversityObjective(ObjectiveRecord):
-    """Several images for one channel that differ in style."""
+class DiversityObjective(Objective):
+    """The mean response of a channel and the difference between its images."""
 
+    references = (OLAH_2017,)
     name: str = "diversity"
-    images: int = 4
-    """Images per channel."""
-    weight: float = 1.0
-    """How much difference counts, measured against the channel's response."""
-
-    def __post_init__(self) -> None:
-        require(2 <= self.images <= 64, f"images must be 2 to 64, not {self.images}.")
-        not_negative(weight=self.weight)
+    images: int = setting(4, at_least=2, at_most=64, phrase="{} images")
+    """Number of images per channel."""
+    weight: float = setting(1.0, at_least=0, phrase="a weight of the difference of {}")
+    """Weight of the difference between the images, relative to the channel's response."""
 
     @property
     def variants(self) -> int:
@@ -199,19 +295,17 @@ class DiversityObjective(ObjectiveRecord):
         return self.images
 
 
+@register
 @dataclass(frozen=True)
-class InterpolationObjective(ObjectiveRecord):
-    """Images on the way from one channel to another, each like its neighbours."""
+class InterpolationObjective(Objective):
+    """A mixture of two channels, from one to the other, each image like its neighbours."""
 
+    references = (OLAH_2017,)
     name: str = "interpolation"
-    images: int = 5
-    """Images on the way, ends included."""
-    alignment: float = 1.0
-    """How much likeness of neighbours counts, measured against the channels' responses."""
-
-    def __post_init__(self) -> None:
-        require(2 <= self.images <= 64, f"images must be 2 to 64, not {self.images}.")
-        not_negative(alignment=self.alignment)
+    images: int = setting(5, at_least=2, at_most=64, phrase="{} images")
+    """Number of images from one channel to the other, both ends included."""
+    alignment: float = setting(1.0, at_least=0, phrase="a weight of the likeness of {}")
+    """Weight of the likeness of neighbouring images, relative to the channels' responses."""
 
     @property
     def variants(self) -> int:
@@ -220,71 +314,53 @@ class InterpolationObjective(ObjectiveRecord):
 
     @property
     def variant_names(self) -> tuple[str, ...]:
-        """How far on the way each variant is."""
+        """The fraction of the way for each variant."""
         return tuple(f"{i / (self.images - 1):.2g}" for i in range(self.images))
 
 
 @dataclass(frozen=True)
-class _OfPhotograph(ObjectiveRecord):
-    """Objectives that are about one photograph."""
+class _OfPhotograph(Objective):
+    """Base of objectives about one photograph."""
 
-    photograph: str = input_field("picture", default="")
-    """The image file; transparent parts are seen on white."""
-
-    def __post_init__(self) -> None:
-        require(bool(self.photograph), "photograph must name one: objective.photograph=photo.jpg.")
+    photograph: str = setting("", needs="name one: objective.photograph=photo.jpg", file="picture")
+    """The image file. Transparent parts are shown on white."""
 
     @property
     def of_any_size(self) -> bool:
-        """What the layer saw in the photograph, it saw at one size."""
+        """The layer's activations of the photograph are those at one size."""
         return False
 
 
+@register
 @dataclass(frozen=True)
 class CaricatureObjective(_OfPhotograph):
-    """What the layer sees in a photograph, exaggerated."""
+    """The likeness of the layer's activations to those of a photograph, exaggerated."""
 
+    target_word = "whole layer"
     name: str = "caricature"
-    cosine_power: float = 1.0
-    """The product of the activations is multiplied by their cosine to this power."""
+    cosine_power: float = setting(
+        1.0, at_least=0, phrase="the product with their cosine to the power {}"
+    )
+    """The product of the activations is multiplied by their cosine to this power; 0 leaves it as it
+    is."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        not_negative(cosine_power=self.cosine_power)
 
-
+@register
 @dataclass(frozen=True)
 class InversionObjective(_OfPhotograph):
-    """An image that the layer cannot tell from a photograph."""
+    """The likeness of the layer's activations to those of a photograph."""
 
+    references = (MAHENDRAN_2015,)
+    target_word = "whole layer"
     name: str = "inversion"
 
 
+@register
 @dataclass(frozen=True)
 class AccentuationObjective(_OfPhotograph):
-    """A photograph in which a channel is brought out, and all else stays what it was."""
+    """The mean response of a channel in a photograph, the rest of the layer staying as it was."""
 
+    references = (HAMBLIN_2024,)
     name: str = "accentuation"
-    faithfulness: float = 1.0
-    """How much the rest of the layer staying as it is counts, measured against the response."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        not_negative(faithfulness=self.faithfulness)
-
-
-Objective = (
-    ChannelObjective
-    | NeuronObjective
-    | DirectionObjective
-    | LogitObjective
-    | ProbabilityObjective
-    | LayerObjective
-    | CustomObjective
-    | JointObjective
-    | DiversityObjective
-    | InterpolationObjective
-    | CaricatureObjective
-    | InversionObjective
-    | AccentuationObjective
-)
+    faithfulness: float = setting(1.0, at_least=0, phrase="a weight of the rest of {}")
+    """Weight of the rest of the layer's staying as it was, relative to the channel's response."""

@@ -1,158 +1,177 @@
-"""Records of the optimizers: how images climb. The code is in `ascent.optimizers`."""
+"""The optimizers: how images follow the gradient. The code is in `visualization.optimization`."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from layer_atlas.config.ranges import not_negative, positive, require
+from layer_atlas.config.records import Choice, Reference, register, require, setting
 
 Schedule = Literal["constant", "linear", "cosine"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerRecord:
-    """What all optimizers have in common: steps, their size, and a leaky gradient at first."""
+class Optimizer(Choice, family="optimizer"):
+    """Base of the optimizers: number and size of the steps, and a leaky gradient at first."""
 
-    steps: int = 24
-    """Ascent steps per image."""
-    learning_rate: float = 0.5
-    """Step size at the start, once it is warm."""
-    final_learning_rate: float = 0.1
+    steps: int = setting(24, at_least=1, phrase="{} step(s)")
+    """Number of optimization steps per image."""
+    learning_rate: float = setting(0.5, above=0, phrase="a learning rate of {}")
+    """Step size at the start, after the warm-up."""
+    final_learning_rate: float = setting(0.1, above=0, phrase="falling to {}")
     """Step size at the end, unless the schedule is constant."""
-    schedule: Schedule = "cosine"
-    """How the step size falls: along half a `cosine`, a `linear` line, or not (`constant`)."""
-    warmup_steps: int = 0
-    """Number of first steps in which the step size rises along a line that starts at 0."""
-    leaky_steps: int = 8
+    schedule: Schedule = setting("cosine", phrase="by a {} schedule")
+    """The step size falls along half a `cosine` or a `linear` line, or not at all (`constant`)."""
+    warmup_steps: int = setting(0, at_least=0, phrase="a warm-up of {} step(s)")
+    """Number of first steps in which the step size rises linearly from 0."""
+    leaky_steps: int = setting(8, at_least=0, phrase="gradients that leaked through closed ReLUs")
     """Number of first steps in which gradients leak through the closed side of ReLU."""
-    leaky_slope: float = 0.1
-    """Slope of that leak; with 0 a channel that starts closed stays a grey tile."""
-    starts: int = 3
-    """How many random starts a channel gets that stays dead; later ones leak at every step."""
-
-    def __post_init__(self) -> None:
-        require(self.steps >= 1, f"steps must be 1 or more, not {self.steps}.")
-        positive(learning_rate=self.learning_rate, final_learning_rate=self.final_learning_rate)
-        not_negative(warmup_steps=self.warmup_steps)
-        not_negative(leaky_steps=self.leaky_steps, leaky_slope=self.leaky_slope)
-        require(1 <= self.starts <= 255, f"starts must be 1 to 255, not {self.starts}.")
+    leaky_slope: float = setting(0.1, at_least=0, phrase="with a slope of {}")
+    """Slope of that leak. With 0, a channel that starts closed stays a grey tile."""
+    starts: int = setting(
+        3, at_least=1, at_most=255, off=1, phrase="up to {} starts for channels that stayed dead"
+    )
+    """Largest number of random starts of a channel that stays dead. Later starts leak at every
+    step."""
 
     @property
     def passes_per_step(self) -> int:
-        """How often a step goes through the network, forward and backward."""
+        """Forward and backward passes per step."""
         return 1
 
     def leaks(self, step: int) -> bool:
         """Whether gradients leak in the step of that number."""
         return step < self.leaky_steps and self.leaky_slope > 0
 
+    def clauses(self) -> dict[str, str]:
+        """The words for each setting; one clause for the learning rate, and one for the leak."""
+        found = super().clauses()
+        falls = [found.pop("final_learning_rate"), found.pop("schedule")]
+        # A constant schedule ignores the final learning rate, so it must not be mentioned.
+        if self.schedule != "constant":
+            found["learning_rate"] = " ".join([found["learning_rate"], *falls])
+        leaks = [found.pop(name, "") for name in ("leaky_steps", "leaky_slope")]
+        if self.leaks(0):
+            plural = "" if self.leaky_steps == 1 else "s"
+            first = f"in the first {self.leaky_steps} step{plural}"
+            found["leaky_steps"] = " ".join([leaks[0], first, leaks[1]])
+        return found
+
 
 @dataclass(frozen=True, kw_only=True)
-class _FirstOrder(OptimizerRecord):
-    """Optimizers that follow gradients alone."""
+class _FirstOrder(Optimizer):
+    """Base of optimizers that follow the gradient alone."""
 
-    weight_decay: float = 0.0
-    """Pull to 0 of the parameters, which are what is optimised: Fourier coefficients, pixels or
-    phases; `regularizers.l2` pulls at the image. Added to the gradient as it is used (L2)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        not_negative(weight_decay=self.weight_decay)
+    weight_decay: float = setting(0.0, at_least=0, phrase="a weight decay of {}")
+    """Pull of the parameters (Fourier coefficients, pixels or phases) to 0, added to the gradient
+    as it is used (L2). `regularizers.l2` pulls at the image instead."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Moments(_FirstOrder):
-    """Optimizers that divide the mean gradient by the root of the mean squared one."""
+    """Base of optimizers that divide the mean gradient by the root of the mean squared one."""
 
-    beta1: float = 0.3
+    beta1: float = setting(0.3, at_least=0, below=1, phrase="a beta1 of {}")
     """Decay of the mean of gradients."""
-    beta2: float = 0.99
+    beta2: float = setting(0.99, at_least=0, below=1, phrase="a beta2 of {}")
     """Decay of the mean of squared gradients."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(0 <= self.beta1 < 1, f"beta1 must be in [0, 1), not {self.beta1}.")
-        require(0 <= self.beta2 < 1, f"beta2 must be in [0, 1), not {self.beta2}.")
 
-
+@register
 @dataclass(frozen=True, kw_only=True)
 class Adam(_Moments):
-    """Adam (Kingma & Ba 2015, arXiv 1412.6980)."""
+    """Adam."""
 
+    references = (
+        Reference(
+            "Kingma & Ba 2015",
+            "Adam: a method for stochastic optimization. ICLR, arXiv:1412.6980.",
+        ),
+    )
+    phrase = "Adam"
     name: str = "adam"
 
 
+@register
 @dataclass(frozen=True, kw_only=True)
 class AdamW(_Moments):
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv 1711.05101)."""
+    """Adam with decoupled weight decay."""
 
+    references = (
+        Reference(
+            "Loshchilov & Hutter 2019",
+            "Decoupled weight decay regularization. ICLR, arXiv:1711.05101.",
+        ),
+    )
+    phrase = "AdamW"
     name: str = "adamw"
-    weight_decay: float = 0.01
-    """Times the step size: share by which each step shrinks the parameters, which are what is
-    optimised: Fourier coefficients, pixels or phases."""
+    weight_decay: float = setting(0.01, at_least=0, phrase="a decoupled weight decay of {}")
+    """Fraction, times the step size, by which each step shrinks the parameters (Fourier
+    coefficients, pixels or phases)."""
 
 
+@register
 @dataclass(frozen=True, kw_only=True)
 class NAdam(_Moments):
-    """Adam with Nesterov's momentum (Dozat 2016, "Incorporating Nesterov Momentum into Adam")."""
+    """Adam with Nesterov's momentum."""
 
+    references = (
+        Reference("Dozat 2016", "Incorporating Nesterov momentum into Adam. ICLR workshop."),
+    )
+    phrase = "NAdam"
     name: str = "nadam"
-    momentum_decay: float = 0.004
-    """How fast the momentum rises to beta1 from half of it."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        not_negative(momentum_decay=self.momentum_decay)
+    momentum_decay: float = setting(0.004, at_least=0, phrase="a momentum decay of {}")
+    """Speed at which the momentum rises to beta1 from half of it."""
 
 
+@register
 @dataclass(frozen=True, kw_only=True)
 class SGD(_FirstOrder):
-    """Steps along the gradient itself, with momentum."""
+    """Gradient steps with momentum."""
 
     name: str = "sgd"
-    momentum: float = 0.5
-    """Share of the last step that is gone on with."""
-    nesterov: bool = False
+    momentum: float = setting(0.5, at_least=0, below=1, phrase="a momentum of {}")
+    """Fraction of the last step that is added to the next."""
+    nesterov: bool = setting(False, phrase="Nesterov's momentum")
     """Whether momentum is applied before it is updated (Sutskever et al. 2013)."""
-    normalised: bool = True
-    """Whether each image's gradient is scaled to a root mean square of 1, so that one step size
-    means the same for channels that answer with 0.1 and with 100; clipping then has no effect."""
+    normalised: bool = setting(True, phrase="normalised gradients")
+    """Whether each image's gradient is scaled to a root mean square of 1. Then one step size means
+    the same for channels that respond with 0.1 and with 100, and clipping has no effect."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(0 <= self.momentum < 1, f"momentum must be in [0, 1), not {self.momentum}.")
+    def check(self) -> None:
+        """Check that Nesterov's momentum has a momentum."""
         require(self.momentum > 0 or not self.nesterov, "nesterov needs a momentum above 0.")
 
 
+@register
 @dataclass(frozen=True, kw_only=True)
-class LBFGS(OptimizerRecord):
-    """L-BFGS (Liu & Nocedal 1989) with a strong Wolfe line search, for each image by itself.
+class LBFGS(Optimizer):
+    """L-BFGS with a strong Wolfe line search, for each image by itself.
 
-    Line searches compare scores: penalties and clipping turn its directions, but do not tell it how
-    far to go. Where a score stays at 0 and a leak alone leads on, it takes whole steps instead.
+    Line searches compare scores: penalties and clipping turn the directions but do not limit the
+    length. Where a score stays at 0 and only a leak leads on, it takes whole steps instead.
     """
 
+    references = (
+        Reference(
+            "Liu & Nocedal 1989",
+            "On the limited memory BFGS method for large scale optimization. Mathematical "
+            "Programming 45, 503-528.",
+        ),
+    )
+    phrase = "L-BFGS"
     name: str = "lbfgs"
-    learning_rate: float = 1.0
+    learning_rate: float = setting(1.0, above=0, phrase="a learning rate of {}")
     """First length that a line search tries, where 1 is the quasi-Newton step."""
-    final_learning_rate: float = 1.0
-    """The same at the end, unless the schedule is constant."""
-    schedule: Schedule = "constant"
-    """How that length falls: along half a `cosine`, a `linear` line, or not (`constant`)."""
-    history: int = 10
-    """How many changes of the gradient are remembered."""
-    evaluations: int = 8
-    """About how often a step goes through the network: as many iterations as this allows for, all
-    for the same view of the image."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(1 <= self.history <= 100, f"history must be 1 to 100, not {self.history}.")
-        require(self.evaluations >= 2, f"evaluations must be 2 or more, not {self.evaluations}.")
+    final_learning_rate: float = setting(1.0, above=0, phrase="falling to {}")
+    """First length that the last line search tries, unless the schedule is constant."""
+    schedule: Schedule = setting("constant", phrase="by a {} schedule")
+    """That length falls along half a `cosine` or a `linear` line, or not at all (`constant`)."""
+    history: int = setting(10, at_least=1, at_most=100, phrase="a history of {}")
+    """Number of changes of the gradient that are remembered."""
+    evaluations: int = setting(8, at_least=2, phrase="{} evaluations per step")
+    """Approximate number of passes through the network per step. A step does as many iterations as
+    this allows, all for the same view of the image."""
 
     @property
     def passes_per_step(self) -> int:
-        """How often a step goes through the network, forward and backward."""
+        """Forward and backward passes per step."""
         return self.evaluations
-
-
-Optimizer = Adam | AdamW | NAdam | SGD | LBFGS

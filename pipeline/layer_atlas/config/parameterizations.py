@@ -1,170 +1,185 @@
-"""Records of the parameterizations, and of the mask that shows a part of an image.
+"""The parameterizations: what is optimised, and the mask that limits it to a part of an image.
 
-What they mean; how they are rendered is in the package `parameterizations`.
+How they are rendered is in `visualization.parameterizations`. "Values" are images in decorrelated
+colours before the sigmoid.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from layer_atlas.config.inputs import input_field
-from layer_atlas.config.ranges import not_negative, positive, require
+from layer_atlas.config.objectives import OLAH_2017
+from layer_atlas.config.records import Choice, Record, Reference, register, require, setting
 
 _MOST_LATENTS = 2**24
 """As many as the largest image has pixels."""
 
+MORDVINTSEV_2018 = Reference(
+    "Mordvintsev et al. 2018",
+    "Differentiable image parameterizations. Distill, doi:10.23915/distill.00012.",
+)
+
 
 @dataclass(frozen=True)
-class Fourier:
+class Parameterization(Choice, family="parameterization"):
+    """The tensors that are optimised and become an image."""
+
+    from_noise_alone: ClassVar[bool] = False
+    """Whether no parameters can be found for a given picture."""
+
+    alpha: bool = setting(False, phrase="a map of opacity")
+    """Whether the atlas keeps where the score's gradient fell, as a map of opacity."""
+
+
+@register
+@dataclass(frozen=True)
+class Fourier(Parameterization):
     """Real-FFT coefficients in decorrelated colours, scaled by frequency, at a fixed contrast."""
 
+    references = (OLAH_2017,)
+    phrase = "Fourier coefficients in decorrelated colours"
     name: str = "fourier"
-    decay_power: float = 1.5
-    """Amplitude falls as frequency ** -decay_power; photographs are near 1 to 1.5."""
-    initial_sd: float = 0.3
-    """Root mean square of the initial coefficients; small values leave channels dead."""
-    contrast: float = 2.5
-    """Root mean square of every rendered sample before colours and sigmoid, where 0 is mid-grey;
-    photographs have about 2.5."""
-    alpha: bool = False
-    """Whether to keep where the score's gradient fell, as a map of opacity."""
-
-    def __post_init__(self) -> None:
-        not_negative(decay_power=self.decay_power)
-        positive(initial_sd=self.initial_sd, contrast=self.contrast)
+    decay_power: float = setting(1.5, at_least=0, phrase="amplitudes scaled by frequency ** -{}")
+    """The amplitude of a coefficient falls as frequency ** -decay_power; natural images are near 1
+    to 1.5."""
+    initial_sd: float = setting(0.3, above=0, phrase="an initial root mean square of {}")
+    """Root mean square of the initial coefficients. Small values leave channels dead."""
+    contrast: float = setting(2.5, above=0, phrase="a fixed contrast of {}")
+    """Root mean square of the values of every rendered sample, where 0 is mid-grey; natural images
+    have about 2.5."""
 
 
+@register
 @dataclass(frozen=True)
-class Pixel:
-    """One free value per pixel and decorrelated colour."""
+class Pixel(Parameterization):
+    """Pixels in decorrelated colours."""
 
     name: str = "pixel"
-    initial_sd: float = 0.3
-    """Standard deviation of the initial values, before colours and sigmoid; a photograph to start
-    from is taken as it is."""
-    alpha: bool = False
-    """Whether to keep where the score's gradient fell, as a map of opacity."""
-
-    def __post_init__(self) -> None:
-        positive(initial_sd=self.initial_sd)
+    initial_sd: float = setting(0.3, above=0, phrase="an initial standard deviation of {}")
+    """Standard deviation of the initial values. A photograph to start from is taken as it is."""
 
 
+@register
 @dataclass(frozen=True)
-class Maco:
-    """Phases alone; magnitudes are those of photographs (Fel et al. 2023, MACO)."""
+class Maco(Parameterization):
+    """Fourier phases, with magnitudes fixed to those of photographs (MACO)."""
 
+    references = (
+        Reference(
+            "Fel et al. 2023",
+            "Unlocking feature visualization for deeper networks with magnitude constrained "
+            "optimization. NeurIPS, arXiv:2306.06805.",
+        ),
+    )
+    phrase = "Fourier phases, with magnitudes fixed to those of photographs"
     name: str = "maco"
-    contrast: float = 2.0
-    """Root mean square of every rendered sample before colours and sigmoid; 0 is mid-grey."""
-    alpha: bool = False
-    """Whether to keep where the score's gradient fell, as a map of opacity."""
-
-    def __post_init__(self) -> None:
-        positive(contrast=self.contrast)
+    contrast: float = setting(2.0, above=0, phrase="a contrast of {}")
+    """Root mean square of the values of every rendered sample, where 0 is mid-grey."""
 
 
+@register
 @dataclass(frozen=True)
-class Pyramid:
-    """A sum of levels, each with twice the resolution of the one before (Burt & Adelson 1983)."""
+class Pyramid(Parameterization):
+    """A Laplacian pyramid: a sum of levels, each with twice the resolution of the one before."""
 
+    references = (
+        Reference(
+            "Burt & Adelson 1983",
+            "The Laplacian pyramid as a compact image code. IEEE Transactions on Communications "
+            "31, 532-540.",
+        ),
+    )
+    phrase = "a Laplacian pyramid"
     name: str = "pyramid"
-    levels: int = 6
-    """Number of levels; the finest has the image's own resolution."""
-    decay_power: float = 0.5
-    """A level's amplitude falls as its frequency ** -decay_power; 0.5 is what 1.5 is to Fourier
-    coefficients, of which there are more at high frequencies."""
-    initial_sd: float = 0.3
-    """Root mean square of the initial values of the levels, before that."""
-    contrast: float = 2.5
-    """Root mean square of every rendered sample before colours and sigmoid; 0 is mid-grey."""
-    alpha: bool = False
-    """Whether to keep where the score's gradient fell, as a map of opacity."""
-
-    def __post_init__(self) -> None:
-        require(1 <= self.levels <= 12, f"levels must be 1 to 12, not {self.levels}.")
-        not_negative(decay_power=self.decay_power)
-        positive(initial_sd=self.initial_sd, contrast=self.contrast)
+    levels: int = setting(6, at_least=1, at_most=12, phrase="{} level(s)")
+    """Number of levels. The finest level has the image's own resolution."""
+    decay_power: float = setting(0.5, at_least=0, phrase="amplitudes scaled by frequency ** -{}")
+    """The amplitude of a level falls as frequency ** -decay_power. Here 0.5 corresponds to 1.5 of
+    Fourier coefficients, of which there are more at high frequencies."""
+    initial_sd: float = setting(0.3, above=0, phrase="an initial root mean square of {}")
+    """Root mean square of the initial values of the levels, before they are scaled."""
+    contrast: float = setting(2.5, above=0, phrase="a contrast of {}")
+    """Root mean square of the values of every rendered sample, where 0 is mid-grey."""
 
 
+@register
 @dataclass(frozen=True)
-class Cppn:
-    """A small network from a pixel's place to its colours (Mordvintsev et al. 2018)."""
+class Cppn(Parameterization):
+    """A small network from the coordinates of a pixel to its colours (CPPN)."""
 
+    from_noise_alone = True
+    references = (MORDVINTSEV_2018,)
+    phrase = "a network from the coordinates of a pixel to its colours"
     name: str = "cppn"
-    layers: int = 8
+    layers: int = setting(8, at_least=1, at_most=64, phrase="{} hidden layer(s)")
     """Number of hidden layers."""
-    units: int = 24
-    """Number of units of each."""
-    step: float = 0.1
-    """How far a step moves a weight, as a multiple of the learning rate and of the standard
-    deviation that the weight starts with."""
-    contrast: float = 2.5
-    """Root mean square of every rendered sample before colours and sigmoid; 0 is mid-grey."""
-    alpha: bool = False
-    """Whether to keep where the score's gradient fell, as a map of opacity."""
-
-    def __post_init__(self) -> None:
-        require(1 <= self.layers <= 64, f"layers must be 1 to 64, not {self.layers}.")
-        require(2 <= self.units <= 1024, f"units must be 2 to 1024, not {self.units}.")
-        positive(step=self.step, contrast=self.contrast)
+    units: int = setting(24, at_least=2, at_most=1024, phrase="{} units each")
+    """Number of units of each hidden layer."""
+    step: float = setting(0.1, above=0, phrase="a step of {}")
+    """Distance that a step moves a weight, as a multiple of the learning rate and of the weight's
+    initial standard deviation."""
+    contrast: float = setting(2.5, above=0, phrase="a contrast of {}")
+    """Root mean square of the values of every rendered sample, where 0 is mid-grey."""
 
 
+@register
 @dataclass(frozen=True)
-class Generator:
-    """Latents of a network that makes images: a learned prior (Nguyen et al. 2016)."""
+class Generator(Parameterization):
+    """The latents of a network that generates images: a learned prior."""
 
+    from_noise_alone = True
+    references = (
+        Reference(
+            "Nguyen et al. 2016",
+            "Synthesizing the preferred inputs for neurons in neural networks via deep generator "
+            "networks. NeurIPS, arXiv:1605.09304.",
+        ),
+    )
     name: str = "generator"
-    target: str = ""
+    target: str = setting("", needs="not be empty", phrase="")
     """Dotted name of a callable that returns the network (`mypackage.prior.build`)."""
-    args: dict[str, Any] | None = None
-    """Keyword arguments of that callable."""
-    weights: str = input_field("weights", default="")
-    """File of the network's weights."""
-    latent: tuple[int, ...] = ()
+    args: dict[str, Any] | None = setting(None, phrase="the arguments {}")
+    """Keyword arguments of that callable; the default is none."""
+    weights: str = setting("", needs="not be empty", file="weights")
+    """File of the network's weights: .safetensors, .pth or .pt."""
+    latent: tuple[int, ...] = setting((), needs="not be empty", at_least=1, phrase="")
     """Shape of the latents of one image: `[128]` or `[128, 1, 1]`."""
-    output: tuple[float, float] = (-1.0, 1.0)
-    """What black and white are in the network's images."""
-    bounds: tuple[float, float] | None = (-3.0, 3.0)
-    """Least and largest latent; null for none. Latents start as standard normal numbers; Nguyen et
-    al. keep codes within 3 standard deviations of what they are for photographs."""
-    step: float = 0.5
-    """How far a step moves a latent, as a multiple of the learning rate."""
-    source: str = ""
-    """Digest of the file that the callable is written in; the survey fills it in."""
-    alpha: bool = False
-    """Whether to keep where the score's gradient fell, as a map of opacity."""
+    output: tuple[float, float] = setting((-1.0, 1.0), phrase="outputs of {} to {}")
+    """Values of black and of white in the network's images."""
+    bounds: tuple[float, float] | None = setting((-3.0, 3.0), phrase="latents of {} to {}")
+    """Least and largest latent, or null for none. Latents start as standard normal numbers. Nguyen
+    et al. keep codes within 3 standard deviations of those of photographs."""
+    step: float = setting(0.5, above=0, phrase="a step of {}")
+    """Distance that a step moves a latent, as a multiple of the learning rate."""
+    source: str = setting("", phrase="")
+    """Digest of the file that defines the callable. The planner fills it in."""
 
-    def __post_init__(self) -> None:
-        for name in ("target", "weights", "latent"):
-            require(bool(getattr(self, name)), f"{name} must not be empty.")
-        require(min(self.latent) >= 1, f"latent must be 1 or more, not {list(self.latent)}.")
+    def check(self) -> None:
+        """Check the number of latents and the order of the ranges."""
+        # A product of any numbers may be asked for; memory for it is not.
         few = math.prod(self.latent) <= _MOST_LATENTS
         require(few, f"latent must be {_MOST_LATENTS} numbers at most, not {list(self.latent)}.")
         require(self.output[0] < self.output[1], f"output must ascend, not {list(self.output)}.")
         if self.bounds is not None:
             ascending = self.bounds[0] < self.bounds[1]
             require(ascending, f"bounds must ascend, not {list(self.bounds)}.")
-        positive(step=self.step)
 
-
-Parameterization = Fourier | Pixel | Maco | Pyramid | Cppn | Generator
-
-FROM_NOISE_ALONE = (Cppn, Generator)
-"""For these no parameters can be found that give a picture back."""
+    @property
+    def lead(self) -> str:
+        """The latents with their shape and the name of the network."""
+        shape = " x ".join(map(str, self.latent))
+        return f"the latents ({shape}) of a generator, {self.target}"
 
 
 @dataclass(frozen=True)
-class Mask:
-    """Images are made only within a mask over a fixed picture."""
+class Mask(Record):
+    """A mask over a fixed picture, within which images are made."""
 
     name: str = "picture"
-    area: str = input_field("mask", default="")
+    """Name of the choice, `picture`."""
+    area: str = setting("", needs="name an image file", file="mask")
     """Image file of the mask: white where images are made, black where the picture stays.
     Transparent parts count as white."""
-    picture: str = input_field("picture", default="")
-    """Image file of the picture; mask and picture are cut to the shape of the images and resized.
-    """
-
-    def __post_init__(self) -> None:
-        for name in ("area", "picture"):
-            require(bool(getattr(self, name)), f"{name} must name an image file.")
+    picture: str = setting("", needs="name an image file", file="picture")
+    """Image file of the picture. Mask and picture are cropped to the shape of the images and
+    resized."""

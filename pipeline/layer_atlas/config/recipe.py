@@ -1,133 +1,217 @@
-"""The recipe: everything that decides pixels besides network, layer, channel and seed.
+"""The recipe: everything that decides pixels besides network, layer, target and seed.
 
-One frozen record per choice of a family; its `name` is how a config picks it, and every field is
-part of every job's identity. The code that acts on a record lives in the module of its family.
+There is one frozen record per choice of a family. Every field is part of every job's identity, so
+`algorithm` rises with any change of code that changes pixels. The code that acts on a record lives
+in the module of its family.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import ClassVar
 
-from layer_atlas.config.inputs import input_field
-from layer_atlas.config.objectives import Objective
+from layer_atlas.config.objectives import MORDVINTSEV_2015, Objective
 from layer_atlas.config.optimizers import Optimizer
 from layer_atlas.config.parameterizations import Mask, Parameterization
-from layer_atlas.config.ranges import not_negative, require
-from layer_atlas.config.transforms import Transforms
+from layer_atlas.config.records import Choice, Record, listed, register, require, setting
 
 ALGORITHM_VERSION = 4
 """Raised with every change of code that changes pixels under an unchanged recipe."""
 
 
+# --- starts --------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
-class NoiseInit:
-    """Start from random parameters."""
+class Init(Choice, family="init"):
+    """The image that optimization starts from."""
+
+    from_images: ClassVar[str] = ""
+    """How a label mentions the start; empty for random values."""
+
+
+@register
+@dataclass(frozen=True)
+class NoiseInit(Init):
+    """Random values."""
 
     name: str = "noise"
 
 
+@register
 @dataclass(frozen=True)
-class SpectrumInit:
-    """Start from noise that has the mean spectrum of photographs: random phases alone."""
+class SpectrumInit(Init):
+    """Random phases with the mean spectrum of photographs."""
 
+    from_images = "from the spectrum of photographs"
     name: str = "spectrum"
 
 
+@register
 @dataclass(frozen=True)
-class DatasetInit:
-    """Start from the photograph that excites the channel most."""
+class DatasetInit(Init):
+    """The dataset image that excites the channel most."""
 
+    from_images = "from photographs"
+    phrase = "the photograph that excites the channel most"
     name: str = "dataset"
-    dataset: str = ""
-    """Digest of the dataset; the survey fills it in."""
+    dataset: str = setting("", phrase="")
+    """Digest of the dataset. The planner fills it in."""
 
 
+@register
 @dataclass(frozen=True)
-class PhotographInit:
-    """Start every image from one photograph."""
+class PhotographInit(Init):
+    """A photograph."""
 
+    from_images = "from a photograph"
     name: str = "photograph"
-    photograph: str = input_field("picture", default="")
-    """The image file; its middle is cut to the shape of the images and resized, and transparent
-    parts are seen on white."""
-
-    def __post_init__(self) -> None:
-        require(bool(self.photograph), "photograph must name one: init.photograph=photo.jpg.")
+    photograph: str = setting("", needs="name one: init.photograph=photo.jpg", file="picture")
+    """The image file. Its middle is cropped to the shape of the images and resized, and transparent
+    parts are shown on white."""
 
 
-Init = NoiseInit | SpectrumInit | DatasetInit | PhotographInit
+# --- views, penalties, sizes ---------------------------------------------------------------------
+
+Range = tuple[float, float]
+"""A smallest and a largest value."""
+
+_ONE, _NONE = (1.0, 1.0), (0.0, 0.0)
 
 
 @dataclass(frozen=True)
-class Regularizers:
-    """What holds the image back while it climbs; 0 is off. Formulas are in `regularizers`.
+class Transforms(Record):
+    """Random views of the image that the network sees, drawn anew per sample and step.
 
-    The first four are penalties. Their gradient is measured against that of the score, so one
-    weight means the same for channels that answer with 0.1 and with 100, in any layer.
+    Within a range values are uniform. Formulas are in `visualization.transforms`.
     """
 
-    total_variation: float = 0.0
-    """Weight of the differences between neighbouring pixels."""
-    l1: float = 0.0
-    """Weight of the distance from mid-grey."""
-    l2: float = 0.0
-    """Weight of the squared distance from mid-grey."""
-    high_frequency: float = 0.0
-    """Weight of the spectral energy above half the Nyquist frequency."""
-    blur: float = 0.0
-    """Width in pixels by which each step blurs the image at first; it falls to 0 at the end. Maco's
-    images stay as they are: a blur changes magnitudes alone, which maco holds fixed."""
-    clip: float = 0.0
-    """Largest norm of a sample's gradient; 0 sets no bound."""
+    jitter: float = setting(2.0, at_least=0, phrase="shifts of up to {} pixels")
+    """Largest shift along each axis, in pixels."""
+    scale: Range = setting(
+        (0.97, 1.03), at_least=0.1, at_most=10.0, off=_ONE, phrase="magnifications of {} to {}"
+    )
+    """Smallest and largest magnification. Their logarithms are uniform."""
+    rotate: float = setting(2.0, at_least=0, phrase="rotations of up to {} degrees")
+    """Largest rotation to either side, in degrees."""
+    flip: float = setting(0.0, at_least=0.0, at_most=1.0, phrase="flips with probability {}")
+    """Probability of a horizontal flip."""
+    # From two thirds on the corners need not make a convex shape, and no view looks like that.
+    perspective: float = setting(
+        0.0, at_least=0.0, at_most=0.6, phrase="perspective of strength {}"
+    )
+    """Largest distance that the corners of the view lie inside those of the image, in half sides.
+    """
+    crop: Range = setting(
+        _ONE, at_least=0.05, at_most=1.0, off=_ONE, phrase="crops of {} to {} of the side"
+    )
+    """Smallest and largest side of a crop, as a fraction of the image's. The crop fills the view.
+    """
+    brightness: Range = setting(
+        _ONE, at_least=0.0, at_most=10.0, off=_ONE, phrase="brightness by {} to {}"
+    )
+    """Smallest and largest factor of all values."""
+    contrast: Range = setting(
+        _ONE, at_least=0.0, at_most=10.0, off=_ONE, phrase="contrast by {} to {}"
+    )
+    """Smallest and largest factor of the distance from the mean grey."""
+    saturation: Range = setting(
+        _ONE, at_least=0.0, at_most=10.0, off=_ONE, phrase="saturation by {} to {}"
+    )
+    """Smallest and largest factor of the distance from the grey image, for images with three
+    colours."""
+    blur: Range = setting(_NONE, at_least=0.0, at_most=50.0, phrase="blur of {} to {} pixels")
+    """Smallest and largest width of a Gaussian, in pixels."""
+    noise: Range = setting(
+        _NONE, at_least=0.0, at_most=10.0, phrase="noise of standard deviation {} to {}"
+    )
+    """Smallest and largest standard deviation of normal noise, for images in [0, 1]."""
+    cutout: Range = setting(
+        _NONE, at_least=0.0, at_most=1.0, phrase="grey rectangles of {} to {} of the side"
+    )
+    """Smallest and largest height and width of a grey rectangle, as a fraction of the image's."""
 
-    def __post_init__(self) -> None:
-        not_negative(**{field.name: getattr(self, field.name) for field in fields(self)})
+    def check(self) -> None:
+        """Check that every range ascends."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, tuple):
+                ascending = value[0] <= value[1]
+                require(ascending, f"{field.name} must ascend, not {list(value)}.")
 
 
 @dataclass(frozen=True)
-class Octaves:
-    """Climbing at growing sizes (Mordvintsev et al. 2015, "Inceptionism"), each with all steps."""
+class Regularizers(Record):
+    """What holds the image back during optimization; 0 is off. Formulas are in `regularizers`.
 
-    count: int = 4
-    """How many sizes, the image's own last."""
-    scale: float = 1.4
-    """Each is so many times as large as the one before."""
+    The first four are penalties. Their gradient is measured against that of the score, so one
+    weight means the same for channels that respond with 0.1 and with 100, in any layer.
+    """
 
-    def __post_init__(self) -> None:
-        require(1 <= self.count <= 32, f"count must be 1 to 32, not {self.count}.")
-        require(1 < self.scale <= 4, f"scale must be above 1 and at most 4, not {self.scale}.")
+    total_variation: float = setting(0.0, at_least=0, phrase="total variation (weight {})")
+    """Weight of the differences between neighbouring pixels."""
+    l1: float = setting(0.0, at_least=0, phrase="distance from grey (weight {})")
+    """Weight of the distance from mid-grey."""
+    l2: float = setting(0.0, at_least=0, phrase="squared distance from grey (weight {})")
+    """Weight of the squared distance from mid-grey."""
+    high_frequency: float = setting(
+        0.0, at_least=0, phrase="energy above half the Nyquist frequency (weight {})"
+    )
+    """Weight of the spectral energy above half the Nyquist frequency."""
+    blur: float = setting(
+        0.0, at_least=0, phrase="a blur of each step of {} pixels at first, none at the end"
+    )
+    """Width in pixels by which each step blurs the image at first. It falls to 0 at the end. A blur
+    changes magnitudes alone, so images of maco, which holds them fixed, stay as they are."""
+    clip: float = setting(0.0, at_least=0, phrase="gradients clipped to a norm of {}")
+    """Largest norm of a sample's gradient."""
 
+
+@dataclass(frozen=True)
+class Octaves(Record):
+    """Optimization at growing sizes, each with all steps."""
+
+    references = (MORDVINTSEV_2015,)
+    count: int = setting(4, at_least=1, at_most=32)
+    """Number of sizes. The last is the image's own."""
+    scale: float = setting(1.4, above=1, at_most=4)
+    """Factor between a size and the one before."""
+
+
+# --- the recipe ----------------------------------------------------------------------------------
 
 LARGEST_IMAGE = 4096
 """Pixels of a side."""
 
 _MOST_SNAPSHOTS = 10_000
 
+_PRECISIONS = {"fp32": "32-bit floating point", "bf16": "bfloat16"}
 
-@dataclass(frozen=True)
-class Recipe:
-    """What is done to make an image; two images under one recipe differ in their job alone."""
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Record):
+    """How an image is made. Two images under one recipe differ in their job alone."""
 
     objective: Objective
     parameterization: Parameterization
     transforms: Transforms
     optimizer: Optimizer
-    image_size: tuple[int, int]
+    image_size: tuple[int, int] = setting(at_least=1, at_most=LARGEST_IMAGE)
     """Height and width of the image, in pixels."""
     precision: str
-    """Number format of the network during ascent: `fp32` or `bf16`; all else is fp32."""
+    """Number format of the network during optimization: `fp32` or `bf16`. Everything else is fp32.
+    """
     regularizers: Regularizers = Regularizers()
     init: Init = NoiseInit()
     mask: Mask | None = None
     octaves: Octaves | None = None
-    snapshots: int = 0
-    """The image is kept every so many steps; 0: only at the end."""
+    snapshots: int = setting(0, at_least=0)
+    """Number of steps between images that are kept; 0 keeps the finished image alone."""
     keep_prefix_tokens: bool = False
-    """Whether tokens that are no positions (class token, registers) belong to activations."""
+    """Whether activations include the non-spatial tokens (class token, registers)."""
     algorithm: int = ALGORITHM_VERSION
 
-    def __post_init__(self) -> None:
-        height, width = self.image_size
-        size = f"image_size must be 1 to {LARGEST_IMAGE}, not {height} x {width}."
-        require(min(height, width) >= 1 and max(height, width) <= LARGEST_IMAGE, size)
+    def check(self) -> None:
+        """Check the number of snapshots."""
         kept = self.total_steps // max(self.snapshots, 1) if self.snapshots else 0
         many = f"snapshots={self.snapshots} would keep {kept} images of each; keep fewer."
         require(kept <= _MOST_SNAPSHOTS, many)
@@ -142,27 +226,86 @@ class Recipe:
         """Steps of all octaves."""
         return self.optimizer.steps * (self.octaves.count if self.octaves else 1)
 
+    def describe(self) -> str:
+        """Describe how images were made, as a methods section does, with every setting."""
+        return " ".join(self._sentences())
 
+    def summary(self) -> str:
+        """Describe the recipe on one line; a start from photographs is always mentioned."""
+        height, width = self.image_size
+        size = f"{height}" if height == width else f"{width} x {height}"
+        start = f" {self.init.from_images}" if self.init.from_images else ""
+        steps = self.total_steps
+        octaves = f" in {self.octaves.count} octaves" if self.octaves else ""
+        return (
+            f"{self.objective.name}{self._variants()}, {self.parameterization.name}{start}, "
+            f"{self.optimizer.name} {steps} step{'' if steps == 1 else 's'}{octaves}, {size} px, "
+            f"{self.precision}"
+        )
+
+    def _sentences(self) -> Iterator[str]:
+        height, width = self.image_size
+        yield (
+            f"For each target an image of {height} x {width} pixels was made by gradient "
+            f"{self.objective.way} on {self.objective.describe()}."
+        )
+        masked = ", within a mask over a fixed picture" if self.mask is not None else ""
+        yield (
+            f"Images were parameterized by {self.parameterization.describe()}{masked}, starting "
+            f"from {self.init.describe()}."
+        )
+        # Every setting below is in the text, which a test checks field by field.
+        yield f"They were optimised by {self.optimizer.describe()}."
+        if self.octaves is not None:
+            yield (
+                f"The optimization was repeated at {self.octaves.count} sizes, each "
+                f"{self.octaves.scale:g} times as large as the one before "
+                f"({self.octaves.references[0].cite})."
+            )
+        views = listed(self.transforms.clauses().values())
+        seen = f"each image through a random view: {views}" if views else "the images as they were"
+        yield f"{'At each step the' if views else 'The'} network saw {seen}."
+        penalties = listed(self.regularizers.clauses().values())
+        if penalties:
+            yield f"They were regularized by {penalties}."
+        if self.keep_prefix_tokens:
+            yield "Activations included the non-spatial tokens (class token, registers)."
+        number_format = _PRECISIONS.get(self.precision, self.precision)
+        yield f"The network ran in {number_format} (algorithm version {self.algorithm})."
+
+    def _variants(self) -> str:
+        """The names of the variants, in parentheses; empty for one usual image."""
+        names = self.objective.variant_names
+        # One image that raises the score is what a reader expects, and needs no mention.
+        if names in (("0",), ("positive",)):
+            return ""
+        if names == tuple(map(str, range(len(names)))):
+            return f" ({len(names)} images)"
+        shown = names if len(names) <= _SHOWN_VARIANTS else (names[0], "...", names[-1])
+        return f" ({', '.join(shown)})"
+
+
+_SHOWN_VARIANTS = 5
 _TRACE_POINTS = 33
 
 
 def trace_steps(steps: int) -> list[int]:
-    """The steps at which scores are recorded: at most 33, evenly spread, ends included."""
+    """Return the steps at which scores are recorded: at most 33, evenly spread, ends included."""
     count = min(steps, _TRACE_POINTS)
     return sorted({round(i * (steps - 1) / max(count - 1, 1)) for i in range(count)})
 
 
 def recorded_steps(recipe: Recipe) -> list[int]:
-    """The steps at which scores are recorded, of all octaves."""
+    """Return the steps of all octaves at which scores are recorded."""
     steps = recipe.optimizer.steps
     starts = range(0, recipe.total_steps, steps)
     return [start + step for start in starts for step in trace_steps(steps)]
 
 
 def snapshot_steps(recipe: Recipe) -> list[int]:
-    """After how many steps the image is kept: at the start, every so many, and at the end.
+    """Return the numbers of steps after which the image is kept: start, intervals, and end.
 
-    With octaves, at the end of each.
+    With octaves, the end of each octave is among them.
     """
     steps, every = recipe.optimizer.steps, recipe.snapshots
     if not every:
@@ -172,6 +315,6 @@ def snapshot_steps(recipe: Recipe) -> list[int]:
 
 
 def snapshot_count(recipe: Recipe) -> int:
-    """How many those are, which may be too many to write them down."""
+    """Count the snapshots, which may be too many to list their steps."""
     steps, every = recipe.optimizer.steps, recipe.snapshots
     return 1 + -(-steps // every) * (recipe.total_steps // steps) if every else 0

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from layer_atlas.config.datasets import FolderDataset, TorchvisionDataset
-from layer_atlas.config.paths import user_path
+from layer_atlas.config.datasets import DatasetConfig, FolderDataset, TorchvisionDataset
+from layer_atlas.config.inputs import user_path
 from layer_atlas.datasets.image_files import open_image
 from layer_atlas.datasets.listing import Entry
 from layer_atlas.errors import UserError, nearest_first, unknown
@@ -45,7 +45,7 @@ class DatasetImages(Protocol):
         """
 
 
-def open_dataset(settings: FolderDataset | TorchvisionDataset) -> DatasetImages:
+def open_dataset(settings: DatasetConfig) -> DatasetImages:
     """Open a dataset and make sure that it holds a photograph.
 
     Raises:
@@ -53,6 +53,7 @@ def open_dataset(settings: FolderDataset | TorchvisionDataset) -> DatasetImages:
     """
     if isinstance(settings, FolderDataset):
         return _open_folder(settings)
+    assert isinstance(settings, TorchvisionDataset), settings
     return _open_torchvision(settings)
 
 

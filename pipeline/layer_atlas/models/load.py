@@ -12,15 +12,21 @@ import torch
 from torch import Tensor, nn
 
 from layer_atlas.config.config import ModelConfig
-from layer_atlas.config.paths import user_file
+from layer_atlas.config.inputs import user_file
 from layer_atlas.errors import UnusableFile, UserError, unknown
 from layer_atlas.models.architectures import TIMM, Blueprint, build_module, find_architecture
 from layer_atlas.models.code import code_digest
 from layer_atlas.models.containment import tensors_of
 from layer_atlas.models.conversion import check_kind, frozen, in_fp32, run_as_written, share_memory
 from layer_atlas.models.weights import is_weights_file, load_state, read_weights, weights_digest
-from layer_atlas.plan.jobs import LayerInfo, NetworkIdentity
-from layer_atlas.plan.origin import AS_CONSTRUCTED, UNKNOWN, UNTRAINED, Origin
+from layer_atlas.plan.jobs import (
+    AS_CONSTRUCTED,
+    UNKNOWN,
+    UNTRAINED,
+    LayerInfo,
+    NetworkIdentity,
+    Origin,
+)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """Number formats of the ascent, by their names in a recipe."""

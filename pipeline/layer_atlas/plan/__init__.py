@@ -1,1 +1,4 @@
-"""What a sweep consists of: targets, jobs, shards, and the plan. Pure: no torch, no files."""
+"""The content of a sweep: targets, jobs, shards, and the plan, with their labels.
+
+Everything here is pure: no torch, no files, except for reading the versions of this process.
+"""

@@ -1,4 +1,4 @@
-"""Environments: the versions and the device that images are made with, apart from their recipe.
+"""Environments: the versions and the device that images are made with, beside their recipe.
 
 An environment decides the last bits of an image and is recorded in every shard. It is no part of a
 job's key: the same job may be made anywhere. Recorded are
@@ -25,7 +25,7 @@ from layer_atlas.config.records import build, canonical_json, parse_object, plai
 from layer_atlas.errors import UserError
 
 _MOST_LETTERS = 4096
-"""Of an environment as text; more is not what a worker wrote."""
+"""Letters of an environment as text; a worker writes fewer."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Device:
     """A kind of processor or GPU."""
 
     name: str
-    """Model, such as `NVIDIA H200`."""
+    """Model of the processor or GPU, such as `NVIDIA H200`."""
     capability: str
-    """Compute capability of a GPU, such as `9.0`; the instruction set that torch uses of a CPU,
+    """Compute capability of a GPU, such as `9.0`, or the instruction set that torch uses on a CPU,
     such as `AVX512`."""
     libraries: dict[str, str] = field(default_factory=dict)
     """Versions of CUDA and cuDNN on a GPU."""
@@ -49,20 +49,20 @@ class Environment:
     """The versions and the device that a worker computes with."""
 
     packages: dict[str, str]
-    """Version of each Python package that decides bits."""
+    """Version of each Python package that decides bits, by name."""
     device: Device | None
-    """`None`, in what is wanted: any device."""
+    """Kind of the device; `None` in a wanted environment accepts any."""
 
     @property
     def text(self) -> str:
-        """The environment as JSON, by which it is told from others."""
+        """The environment as JSON, which identifies it."""
         return canonical_json(plain(self))
 
     def __hash__(self) -> int:
         return hash(self.text)
 
     def accepts(self, made: "Environment | None") -> bool:
-        """Whether images that were made with another environment are as wanted."""
+        """Whether images of an environment count as done where this one is wanted."""
         return (
             made is not None
             and made.packages == self.packages
@@ -71,7 +71,8 @@ class Environment:
 
 
 def parse_environment(text: str) -> Environment | None:
-    """Read what `Environment.text` wrote; `None` for anything else."""
+    """Parse what `Environment.text` wrote; `None` for anything else."""
+    # The text comes from a shard, which anybody may have written.
     if len(text) > _MOST_LETTERS:
         return None
     with suppress(ValueError, TypeError, RecursionError, UserError):
@@ -80,21 +81,21 @@ def parse_environment(text: str) -> Environment | None:
 
 
 def environment_in(facts: Mapping[str, Any]) -> Environment | None:
-    """The environment among the facts of a shard; `None` where an older version recorded none."""
+    """Return the environment in the facts of a shard; `None` where an older version has none."""
     with suppress(ValueError, TypeError, RecursionError):
         return parse_environment(canonical_json(facts.get("environment")))
     return None
 
 
-# --- what there is here --------------------------------------------------------------------------
+# --- this process --------------------------------------------------------------------------------
 
 
 def environment_here(device: str | None, sources: Iterable[str]) -> Environment:
-    """The environment of this process.
+    """Return the environment of this process.
 
     Args:
-        device: `cpu`, `cuda:1`; `None`: not known, because workers run elsewhere.
-        sources: what the networks are, as in their identities: `timm/resnet18`, `mypackage.build`.
+        device: `cpu` or `cuda:1`; `None` where it is not known, because workers run elsewhere.
+        sources: architectures of the networks: `timm/resnet18`, `mypackage.build`.
     """
     return Environment(_packages(sources), None if device is None else _device(device))
 
@@ -106,7 +107,7 @@ def _packages(sources: Iterable[str]) -> dict[str, str]:
     for source in sources:
         package = re.match(r"(\w+)[./]", source)
         if package is not None:
-            with suppress(metadata.PackageNotFoundError):  # code of the user's own
+            with suppress(metadata.PackageNotFoundError):  # the user's own code
                 packages[package[1]] = metadata.version(package[1])
     return packages
 

@@ -9,22 +9,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from layer_atlas.config.ranges import require, within
 from layer_atlas.config.recipe import Recipe
-from layer_atlas.config.records import digest, plain
+from layer_atlas.config.records import Record, digest, plain, require, setting
 
 _MOST_CHANNELS = 2**24
-"""Of a layer; more of them nobody has, but a record that was made up."""
+"""Channels of a layer. No layer has more, only a record that was made up."""
 
 
-@dataclass(frozen=True)
-class LayerInfo:
-    """What one forward pass tells about a layer."""
+@dataclass(frozen=True, kw_only=True)
+class LayerInfo(Record):
+    """The facts about a layer that one forward pass reveals."""
 
     name: str
     """Dotted name among the network's modules."""
@@ -32,31 +32,31 @@ class LayerInfo:
     """Class of the module."""
     kinds: tuple[str, ...]
     """Class of the module and its base classes."""
-    n_channels: int
+    n_channels: int = setting(at_least=1, at_most=_MOST_CHANNELS)
     shape: tuple[int, ...]
     """Shape of the activation without the batch."""
     channel_axis: int
     """Axis of the channels, counted with the batch in front."""
     calls: int
-    """How often one forward pass calls the module; the first call counts."""
+    """Number of calls of the module in one forward pass. Activations are those of the first."""
     flops: int
-    """Of this layer alone, one image."""
+    """Floating-point operations of this layer alone, for one image."""
     flops_before: int
-    """Of the forward pass up to and including this layer, one image."""
+    """Floating-point operations up to and including this layer, for one image."""
     flops_share: float
-    """Of the whole forward pass."""
+    """Fraction of the operations of the whole forward pass."""
     prefix_tokens: int = 0
-    """Leading tokens that are left out of activations, because they are no positions."""
+    """Number of leading non-spatial tokens, which activations exclude."""
     batch_axis: int = 0
     """Axis of the images; 1 where tokens come first (tokens, batch, channels)."""
     path: str = ""
-    """How its activations are computed, as found while planning: which way agrees with the plain
-    one."""
+    """How its activations are computed: the fastest way that the planner found to agree with the
+    plain forward."""
     fingerprint: tuple[float, ...] = ()
-    """What its activations on fixed images come down to; empty where that is not known."""
+    """Summary of its activations on fixed images; empty where that is not known."""
 
-    def __post_init__(self) -> None:
-        within(1, _MOST_CHANNELS, n_channels=self.n_channels)
+    def check(self) -> None:
+        """Check that the axes are those of the shape."""
         there = 1 <= self.channel_axis <= len(self.shape)
         require(self.batch_axis in range(len(self.shape) + 1), f"batch axis {self.batch_axis}.")
         require(
@@ -82,18 +82,70 @@ class LayerInfo:
 
 @dataclass(frozen=True)
 class NetworkIdentity:
-    """What of a network decides pixels; how it is called or where its file lies does not."""
+    """The facts about a network that decide pixels; its label and the place of its file do not."""
 
     source: str
-    """Which architecture: `demo`, `torchvision/resnet50`, or the dotted name of a callable."""
+    """The architecture: `demo`, `torchvision/resnet50`, or the dotted name of a callable."""
     weights_sha256: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fixed_size: int | None = None
-    """Height and width that images are resized to before a network that takes no other; `None`: it
-    sees them as they are."""
+    """Height and width of the only images that the network takes; `None` if it takes any size."""
     code: str = ""
-    """Digest of the code that the network consists of."""
+    """Digest of the network's code."""
+
+
+UNTRAINED = "untrained (random weights)"
+AS_CONSTRUCTED = "weights as its constructor left them"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The sources of a network's weights, mean, standard deviation and input size, in words.
+
+    None of this decides pixels, so it is part of no key. Unknown sources, as in manifests of older
+    versions, are empty.
+    """
+
+    weights: str = ""
+    """Source of the weights: `ImageNet weights (IMAGENET1K_V1)`, `weights from file NAME`, or a
+    constant above."""
+    mean: str = ""
+    """Source of the mean: `torchvision's published preset`, `given in the config` or `ImageNet
+    default, assumed`."""
+    std: str = ""
+    """Source of the standard deviation."""
+    input_size: str = ""
+    """Source of the input size."""
+
+
+UNKNOWN = Origin()
+
+
+def preprocessing_words(
+    mean: Sequence[float], std: Sequence[float], input_size: int | None, origin: Origin
+) -> str:
+    """Describe mean, standard deviation and input size with their sources.
+
+    >>> preprocessing_words([0.5], [0.25], 64, Origin("", "given", "assumed", "assumed"))
+    'mean (0.5): given; std (0.25), input size 64 px: assumed'
+    """
+    values = [(f"mean {_numbers(mean)}", origin.mean), (f"std {_numbers(std)}", origin.std)]
+    if input_size is not None:
+        values.append((f"input size {input_size} px", origin.input_size))
+    return "; ".join(
+        ", ".join(text for text, _ in some) + (f": {source}" if source else "")
+        for source, some in groupby(values, key=lambda value: value[1])
+    )
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return f"({', '.join(f'{value:.4g}' for value in values)})"
+
+
+def named(label: str, weights: str) -> str:
+    """Return a network's label, marked if its weights are random, which no picture may conceal."""
+    return f"{label}, {UNTRAINED}" if weights == UNTRAINED else label
 
 
 @dataclass(frozen=True)
@@ -112,26 +164,26 @@ class Task(Protocol):
 
     @property
     def key(self) -> str:
-        """Tells it from all other tasks."""
+        """Key that identifies the task."""
         ...
 
     @property
     def model(self) -> str:
-        """Label of the model that it needs."""
+        """Label of the model that the task needs."""
         ...
 
     @property
     def units(self) -> int:
-        """How much there is to count: images, photographs."""
+        """Number of images or dataset images, for progress."""
         ...
 
     @property
     def products(self) -> Sequence[Product]:
-        """Its files; it is done when all are there."""
+        """The files of the task, which is done when all exist."""
         ...
 
     def request(self) -> dict[str, Any]:
-        """What a worker must know of it besides its model, as plain data."""
+        """Return what a worker needs besides the model, as plain data."""
         ...
 
 
@@ -148,18 +200,20 @@ class Series:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What the keys are made of, as plain data."""
+        """The plain data that the keys are digests of."""
+        # The label of the model is left out: a network may be renamed without new images.
         names = ("network", "layer", "seed", "recipe")
         return {name: plain(getattr(self, name)) for name in names}
 
     @cached_property
     def key(self) -> str:
-        """SHA-256 of the identity."""
+        """SHA-256 (hex) of the identity."""
         return digest(self.identity)
 
-    def job_key(self, channel: int) -> str:
-        """SHA-256 that identifies one job, and seeds its random numbers."""
-        return digest({**self.identity, "channel": channel})
+    def job_key(self, target: int) -> str:
+        """Return the SHA-256 that identifies one job and seeds its random numbers."""
+        # The word is part of every key of existing stores.
+        return digest({**self.identity, "channel": target})
 
 
 @dataclass(frozen=True)
@@ -171,7 +225,7 @@ class Shard:
 
     @cached_property
     def key(self) -> str:
-        """SHA-256 of the series and the channels."""
+        """SHA-256 (hex) of the series and the channels."""
         return digest({"series": self.series.key, "channels": self.targets})
 
     @property
@@ -186,23 +240,23 @@ class Shard:
 
     @property
     def product(self) -> Product:
-        """Its file."""
+        """The shard's file."""
         return Product(self.series.model, self.series.layer, self.key)
 
     @property
     def products(self) -> tuple[Product]:
-        """Its file, as of every task."""
+        """The shard's file, as a task has them."""
         return (self.product,)
 
     def request(self) -> dict[str, Any]:
-        """Which shard, within the model's plan."""
+        """Return layer, seed and targets, which identify the shard within the model's plan."""
         where = {"layer": self.series.layer, "seed": self.series.seed}
         return {**where, "targets": list(self.targets)}
 
     @property
     def job_keys(self) -> list[str]:
         """The key of each job, in order of channels."""
-        return [self.series.job_key(channel) for channel in self.targets]
+        return [self.series.job_key(target) for target in self.targets]
 
     def __str__(self) -> str:
         first, last = self.targets[0], self.targets[-1]
@@ -211,10 +265,10 @@ class Shard:
 
 
 STATUS = {"ok": 0, "dead": 1, "diverged": 2, "failed": 3, "missing": 4, "silent": 5}
-"""What became of a job. Shards know only the first three; the rest is found at collation."""
+"""Outcomes of a job. Shards have only the first three; collation finds the rest."""
 
 FATES = {code: word for word, code in STATUS.items() if word != "ok"}
-"""What pictures say of a job that did not go well."""
+"""Words of pictures for jobs that are not ok."""
 
 _SHARED = {"trace_step", "snapshot_step"}
 """Arrays that do not have a row per job."""
@@ -231,15 +285,15 @@ class ShardResult:
     part_activation (n, parts) float32, snapshot (n, N, H, W, C) uint8 with snapshot_step (N,). All
     from image on have an axis V after the first if a job has several variants."""
     facts: dict[str, Any] = field(default_factory=dict)
-    """How it was made: seconds, environment. Never part of what is compared."""
+    """How the shard was made: seconds, environment. Comparisons leave it out."""
 
     def rows(self, positions: "NDArray[np.intp] | slice") -> "dict[str, NDArray[Any]]":
-        """The arrays of some of the jobs; what all jobs share is left as it is."""
+        """Return the arrays of some of the jobs; what all jobs share stays as it is."""
         return {k: v if k in _SHARED else v[positions] for k, v in self.arrays.items()}
 
 
 def joined(parts: Sequence[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
-    """The arrays of several batches of jobs as those of one."""
+    """Join the arrays of several batches of jobs."""
     return {
         name: array if name in _SHARED else np.concatenate([part[name] for part in parts])
         for name, array in parts[0].items()

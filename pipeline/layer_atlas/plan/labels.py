@@ -1,82 +1,64 @@
-"""What pictures and tables call things: targets, layers, recipes, and how many there are."""
+"""The labels of targets, layers and networks in pictures and tables, and how many there are."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from layer_atlas.config.objectives import (
-    DirectionObjective,
-    JointObjective,
-    LogitObjective,
-    NeuronObjective,
-    ProbabilityObjective,
-)
+from layer_atlas.config.objectives import JointObjective
 from layer_atlas.config.recipe import Recipe
-from layer_atlas.config.records import choice_name
 from layer_atlas.plan.environment import Environment
-from layer_atlas.plan.origin import named, preprocessing_words
+from layer_atlas.plan.jobs import named, preprocessing_words
 from layer_atlas.plan.plan import LayerPlan, ModelPlan, Plan
-from layer_atlas.plan.selection import Sampling, plural
-from layer_atlas.plan.selection import counted as counted
+from layer_atlas.plan.targets import Sampling, plural
+from layer_atlas.plan.targets import counted as counted
 
-_STARTS = {"dataset": " from photographs", "spectrum": " from the spectrum of photographs"}
-_SHOWN_VARIANTS = 5
 _SHOWN_LAYERS = 3
 
 
 def sanitize(text: str) -> str:
-    """A text on one line that does nothing to a terminal or a picture, whoever wrote it.
+    """Return a text on one line that is harmless in a terminal or a picture, whoever wrote it.
 
-    >>> inert("a\\nb\\x1b[31m")
+    >>> sanitize("a\\nb\\x1b[31m")
     'a\\\\nb\\\\x1b[31m'
     """
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def count_images(plan: Plan, jobs: int) -> str:
-    """The images of some jobs: `12 images`, `12 jobs of 2 images`."""
+    """Count the images of some jobs: `12 images`, `12 jobs of 2 images`."""
     if plan.variants == 1:
         return counted(jobs, "image")
     return f"{counted(jobs, 'job')} of {plan.variants} images"
 
 
 def targets_word(plan: Plan) -> str:
-    """What the targets of a plan are, in the plural."""
+    """Return the plural word for the targets of a plan."""
     words = {target_word(model.recipe, layer) for model in plan.models for layer in model.layers}
     return plural(words.pop() if len(words) == 1 else "target")
 
 
 def target_word(recipe: Recipe, layer: LayerPlan) -> str:
-    """What a target of a layer is, in a word."""
+    """Return the word for a target of a layer: `channel`, `class`, `combination`."""
     objective, targets = recipe.objective, layer.target_space
     if len(targets.sizes) > 1:
         return "combination"
-    if isinstance(objective, LogitObjective | ProbabilityObjective):
-        return "class"
-    if isinstance(objective, DirectionObjective):
-        return "direction"
-    return "whole layer" if layer.space and targets.count == 1 else "channel"
+    whole = layer.space is not None and targets.count == 1 and objective.target_word == "channel"
+    return "whole layer" if whole else objective.target_word
 
 
 def target_noun(recipe: Recipe, layer: LayerPlan) -> str:
-    """What a target of a layer is, where there is room: `neuron at the centre of the map`."""
-    objective, word = recipe.objective, target_word(recipe, layer)
-    if isinstance(objective, NeuronObjective) and word == "channel":
-        place = objective.position
-        where = "the centre" if place is None else f"row {place[0]}, column {place[1]}"
-        return f"neuron at {where} of the map"
-    if isinstance(objective, DirectionObjective) and not objective.vectors:
-        return f"random {word}"
-    return word
+    """Return the noun for a target of a layer in full: `neuron at the centre of the map`."""
+    word = target_word(recipe, layer)
+    return recipe.objective.noun if word == recipe.objective.target_word else word
 
 
 def sampling_of(plan: Plan, model: ModelPlan, layer: LayerPlan) -> Sampling:
-    """How the targets of a layer were chosen."""
+    """Return how the targets of a layer were chosen."""
     noun = target_noun(model.recipe, layer)
     return Sampling(plan.selection, layer.targets, layer.target_space.count, noun)
 
 
 def sampling_lines(plan: Plan) -> list[str]:
-    """How the targets of all layers were chosen, those of the same words on one line."""
+    """Word how the targets of all layers were chosen, a line for each different wording."""
     layers: dict[str, list[str]] = {}
     for model in plan.models:
         for layer in model.layers:
@@ -91,13 +73,13 @@ def _some(names: Sequence[str]) -> str:
 
 
 def target_label(recipe: Recipe, layer: LayerPlan, target: int) -> str:
-    """A target where it is plain what it is: its number, and its name if it has one."""
+    """Return the number of a target, and its name if it has one."""
     word = target_word(recipe, layer)
     return word if word == "whole layer" else layer.target_space.label(target)
 
 
 def target_name(recipe: Recipe, layer: LayerPlan, target: int) -> str:
-    """A target in full: `channel 5`, `channels 3+17`, `class 207 golden retriever`."""
+    """Return a target with its word: `channel 5`, `channels 3+17`, `class 207 golden retriever`."""
     word, label = target_word(recipe, layer), target_label(recipe, layer, target)
     if word == "whole layer":
         return label
@@ -105,7 +87,7 @@ def target_name(recipe: Recipe, layer: LayerPlan, target: int) -> str:
 
 
 def layer_title(model: ModelPlan, layer: LayerPlan) -> str:
-    """Model and layer that images are for; of several, with how much each counts."""
+    """Name the model and layer that images are for; with weights if there are several."""
     title = f"{named(model.label, model.origin.weights)}  ·  {layer.info.name}"
     objective, before = model.recipe.objective, model.label
     if not isinstance(objective, JointObjective):
@@ -120,7 +102,7 @@ def layer_title(model: ModelPlan, layer: LayerPlan) -> str:
 
 
 def weights_words(model: ModelPlan) -> str:
-    """The weights of a model; of several that its images are for, of each by its label."""
+    """Name the weights of a model; by label if its images are for several models."""
     origins = {label: origin.weights for label, origin in model.origins.items() if origin.weights}
     if len(origins) < 2:
         return "".join(origins.values())
@@ -128,16 +110,16 @@ def weights_words(model: ModelPlan) -> str:
 
 
 def network_lines(plan: Plan) -> list[str]:
-    """Every network of a plan with its weights and its preprocessing, a line for each."""
-    found = {}
+    """Word the weights and the preprocessing of every network of a plan, a line for each."""
+    lines = {}
     for model in plan.models:
         for label, network in model.networks.items():
             origin = model.origins[label]
             weights = f", {origin.weights}" if origin.weights else ""
             size = model.input_size if label == model.label else network.fixed_size
             words = preprocessing_words(network.mean, network.std, size, origin)
-            found[label] = sanitize(f"{label}{weights}; {words}")
-    return list(found.values())
+            lines[label] = sanitize(f"{label}{weights}; {words}")
+    return list(lines.values())
 
 
 def _times(weight: float) -> str:
@@ -145,50 +127,25 @@ def _times(weight: float) -> str:
     return "" if weight == 1.0 else f"{weight:g} x "
 
 
-def describe_recipe(recipe: Recipe) -> str:
-    """A recipe in a few words; that images were photographs once is among them."""
-    parameterization, optimizer = recipe.parameterization.name, recipe.optimizer
-    start = _STARTS.get(recipe.init.name, "")
-    height, width = recipe.image_size
-    size = f"{height}" if height == width else f"{width} x {height}"
-    octaves = f" in {counted(recipe.octaves.count, 'octave')}" if recipe.octaves else ""
-    return (
-        f"{choice_name(type(recipe.objective))}{_variants(recipe)}, {parameterization}{start}, "
-        f"{optimizer.name} {counted(recipe.total_steps, 'step')}{octaves}, {size} px, "
-        f"{recipe.precision}"
-    )
-
-
-def _variants(recipe: Recipe) -> str:
-    """What tells images of one target apart, and what is unusual about the only one."""
-    names = recipe.objective.variant_names
-    if names in (("0",), ("positive",)):
-        return ""
-    if names == tuple(map(str, range(len(names)))):
-        return f" ({len(names)} images)"
-    shown = names if len(names) <= _SHOWN_VARIANTS else (names[0], "...", names[-1])
-    return f" ({', '.join(shown)})"
-
-
 # --- environments --------------------------------------------------------------------------------
 
 Made = Mapping[Environment | None, int]
-"""How many images were made with each environment; `None`: not known which."""
+"""Number of images made with each environment; `None` stands for an unknown one."""
 
 
 def remedy(plan: Plan) -> str:
-    """What can be done about images that were made with several environments."""
+    """Word the remedy for images that were made with several environments."""
     if plan.environments:  # the same versions, so on devices of which none is wanted yet
         return "the next run makes those of the rarer devices again"
     return "versions=strict makes the images of others again"
 
 
 def mixture(models: Iterable[Made], remedy: str = "") -> str:
-    """A sentence where images of one model were made with several environments, else nothing.
+    """Report that images of one model were made with several environments; empty if not.
 
     Args:
-        models: what the images of each model were made with.
-        remedy: ends the sentence.
+        models: the environments of each model's images.
+        remedy: end of the sentence.
     """
     counts: Counter[str] = Counter()
     for made in models:
@@ -203,7 +160,7 @@ def mixture(models: Iterable[Made], remedy: str = "") -> str:
 
 
 def _environment_words(environment: Environment | None, made: Made) -> str:
-    """What tells an environment from others: torch and the device in any case."""
+    """Name torch, the device, and the versions in which an environment differs from others."""
     if environment is None:
         return "unknown versions"
     others = [other for other in made if other is not None]

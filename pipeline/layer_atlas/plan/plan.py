@@ -1,6 +1,6 @@
 """The plan: which images a sweep consists of. Pure: no torch, no files.
 
-config + what the forward passes told  ->  Plan  ->  shards
+config + facts about the layers  ->  Plan  ->  shards
 """
 
 import math
@@ -12,68 +12,69 @@ from typing import Any
 from layer_atlas.config.config import LARGEST_SHARD
 from layer_atlas.config.datasets import MOST_PHOTOGRAPHS, SaliencyMethod
 from layer_atlas.config.objectives import JointObjective
-from layer_atlas.config.ranges import not_negative, one_or_more, require, within
 from layer_atlas.config.recipe import Recipe, snapshot_count
+from layer_atlas.config.records import Record, require, setting
 from layer_atlas.plan.environment import Environment
-from layer_atlas.plan.jobs import LayerInfo, NetworkIdentity, Series, Shard
-from layer_atlas.plan.origin import UNKNOWN, Origin
+from layer_atlas.plan.jobs import UNKNOWN, LayerInfo, NetworkIdentity, Origin, Series, Shard
 from layer_atlas.plan.targets import TargetSpace, is_ascending
 
 FLOPS_PER_SECOND = {"cpu": 3e10, "cuda": 2e13}
-"""A guess at a worker's speed, for cutting bundles and for estimates before the first shard."""
+"""Guess at a worker's speed, for the size of bundles and for estimates before the first shard."""
 
 _BLOCKS = 2048
-"""A dataset is cut into about so many blocks at most, until they reach 1,024 photographs."""
+"""Approximate largest number of blocks of a dataset, until a block has 1,024 images."""
 
 READING_SECONDS = 2e-3
-"""A photograph is read and resized in about that."""
+"""Approximate time to read and resize a dataset image."""
 
 _MEASURED_VIEWS = 17
-"""Forward passes of the finished image, for its statistics."""
+"""Forward passes of the finished image for its statistics."""
 
 MOST_TARGETS = 2**20
-"""Of a layer in one sweep; the montage of so many just fits into memory."""
+"""Targets of a layer in one sweep; their montage just fits into memory."""
 
 LARGEST_PICTURE = 2**31
-"""Bytes; HDF5 takes no more in one chunk than twice that."""
+"""Bytes of a picture; a chunk of HDF5 holds twice that."""
 
 _MOST_COLOURS = 4096
 
 _MOST_COUNTED = 2**32 - 1
-"""Photographs of a dataset."""
+"""Images of a dataset."""
 
 _PICTURES_AT_ONCE = 2**28
-"""Bytes of pictures, those on the way included, that a batch or a shard holds at most. A worker has
+"""Largest number of bytes of pictures, snapshots included, in a batch or a shard. A worker has
 several in memory: the one that it makes, copies of it, and those that wait to be written."""
 
 
 @dataclass(frozen=True)
 class LayerRef:
-    """A further layer whose activations decide about an image."""
+    """A further layer whose activations enter the score of an image."""
 
     model: str
     """Label of its model, which may be another."""
     network: NetworkIdentity
     info: LayerInfo
     origin: Origin = UNKNOWN
-    """Where its weights and preprocessing come from."""
+    """Sources of its weights and preprocessing."""
 
 
 @dataclass(frozen=True)
-class LayerPlan:
+class LayerPlan(Record):
     """The targets wanted of one layer, in ascending order; mostly they are its channels."""
 
     info: LayerInfo
     targets: range | tuple[int, ...]
-    """Their numbers; a range, which is small however long, where they are evenly spaced."""
+    """Their numbers; a range where they are evenly spaced, which is small however long."""
     space: TargetSpace | None = None
-    """What the numbers stand for; default: the layer's channels."""
+    """The space that the numbers index; the default is the layer's channels."""
     others: tuple[LayerRef, ...] = ()
     """Further layers, for objectives that read several."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Check that the targets exist, and that names and parts are as many."""
         targets = self.target_space
-        within(0, MOST_TARGETS, targets=len(self.targets))
+        few = len(self.targets) <= MOST_TARGETS
+        require(few, f"targets must be {MOST_TARGETS} at most, not {len(self.targets)}.")
         within_all = not self.targets or 0 <= self.targets[0] <= self.targets[-1] < targets.count
         require(
             is_ascending(self.targets) and within_all,
@@ -91,13 +92,13 @@ class LayerPlan:
 
     @property
     def flops(self) -> int:
-        """Of a forward pass that reads them all, one image."""
+        """Floating-point operations of a forward pass that reads all layers, for one image."""
         return self.info.flops_before + sum(tap.info.flops_before for tap in self.others)
 
 
 @dataclass(frozen=True)
-class ModelPlan:
-    """What is wanted of one network."""
+class ModelPlan(Record):
+    """The part of a plan that one network has."""
 
     label: str
     network: NetworkIdentity
@@ -105,18 +106,20 @@ class ModelPlan:
     recipe: Recipe
     layers: tuple[LayerPlan, ...]
     origin: Origin = UNKNOWN
-    """Where its weights and preprocessing come from."""
+    """Sources of its weights and preprocessing."""
     environment: Environment | None = None
-    """What its images must have been made with to count as done; `None`: anything."""
+    """Environment that its images must come from to count as done; `None` accepts any."""
     note: str = ""
-    """What was found out about the network that a user should know."""
+    """Finding about the network that the user should know."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Check layers against each other, and the size of a picture."""
         names = [layer.info.name for layer in self.layers]
         require(len(set(names)) == len(names), "two layers of one name.")
         mean, std = self.network.mean, self.network.std
         require(len(mean) == len(std), f"mean of {len(mean)} colours and std of {len(std)}.")
-        within(1, _MOST_COLOURS, colours=len(mean))
+        few = 1 <= len(mean) <= _MOST_COLOURS
+        require(few, f"colours must be 1 to {_MOST_COLOURS}, not {len(mean)}.")
         one = math.prod(self.recipe.image_size) * self.colours
         require(one < LARGEST_PICTURE, f"pictures of {one} bytes.")
         objective = self.recipe.objective
@@ -126,24 +129,24 @@ class ModelPlan:
 
     @property
     def colours(self) -> int:
-        """Of its images."""
+        """Number of colours of its images."""
         return len(self.network.mean)
 
     @property
     def networks(self) -> dict[str, NetworkIdentity]:
-        """The network, and further ones that its images are for as well, by their labels."""
+        """The network, and further ones that its images are for, by their labels."""
         taps = (tap for layer in self.layers for tap in layer.others)
         return {self.label: self.network, **{tap.model: tap.network for tap in taps}}
 
     @property
     def origins(self) -> dict[str, Origin]:
-        """Where the weights of the same networks come from, by their labels."""
+        """Sources of the weights of the same networks, by their labels."""
         taps = (tap for layer in self.layers for tap in layer.others)
         return {self.label: self.origin, **{tap.model: tap.origin for tap in taps}}
 
     @property
     def dataset_image_size(self) -> int:
-        """Height and width of photographs; the images of sweeps with photographs are squares."""
+        """Height and width of dataset images; images of sweeps with a dataset are squares."""
         return self.recipe.image_size[0]
 
 
@@ -154,89 +157,82 @@ class SkippedModel:
     model: str
     """Its label."""
     why: str
-    """What is wrong with the file."""
+    """The fault of the file."""
 
     def __str__(self) -> str:
         return f"model {self.model!r} is left out: {self.why}"
 
 
-@dataclass(frozen=True)
-class DatasetPlan:
-    """The photographs that all wanted layers are shown, and what is kept of that."""
+@dataclass(frozen=True, kw_only=True)
+class DatasetPlan(Record):
+    """The dataset images that all planned layers see, and how much of the responses is kept."""
 
     source: str
-    """Which dataset, for people."""
+    """Name of the dataset, for people."""
     listing: str
-    """Digest of the list of photographs."""
-    count: int
-    """Number of photographs, readable or not."""
-    top: int
-    """So many of the photographs that a channel answers to most are kept for it."""
-    bottom: int
-    """So many of those that it answers to least."""
-    reference: int
-    """Of about so many photographs all responses are kept."""
-    examples: int
-    """So many of top and bottom are kept as pictures."""
+    """Digest of the list of dataset images."""
+    count: int = setting(at_least=1, at_most=_MOST_COUNTED)
+    """Number of dataset images, readable or not."""
+    top: int = setting(at_least=1)
+    """Number of dataset images per channel that are kept of those with the largest responses."""
+    bottom: int = setting(at_least=0)
+    """Number of dataset images per channel that are kept of those with the smallest responses."""
+    reference: int = setting(at_least=1)
+    """Approximate number of dataset images of which all responses are kept."""
+    examples: int = setting(at_least=0, at_most=MOST_PHOTOGRAPHS)
+    """Number of the top and of the bottom images that are kept as pictures."""
     saliency: SaliencyMethod | None
-    """How maps of the top photographs are made."""
-
-    def __post_init__(self) -> None:
-        one_or_more(count=self.count, top=self.top, reference=self.reference)
-        not_negative(bottom=self.bottom)
-        within(1, _MOST_COUNTED, count=self.count)
-        within(0, MOST_PHOTOGRAPHS, examples=self.examples)
+    """Method of the saliency maps of the top images; `None` makes none."""
 
     @property
     def block(self) -> int:
-        """Photographs per block: about a thousand blocks, none too small or too large."""
+        """Dataset images per block: about a thousand blocks, none too small or too large."""
         return min(max(64, 1 << (self.count // _BLOCKS).bit_length()), 1024)
 
     @property
     def stride(self) -> int:
-        """All responses are kept of every so manyth photograph."""
+        """Distance between dataset images of which all responses are kept."""
         return math.ceil(self.count / self.reference)
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Record):
     """The whole sweep."""
 
     models: tuple[ModelPlan, ...]
-    seeds: tuple[int, ...]
-    shard_size: int
+    seeds: tuple[int, ...] = setting(at_least=-(2**63), at_most=2**63 - 1)
+    shard_size: int = setting(at_least=1, at_most=LARGEST_SHARD)
     dataset_plan: DatasetPlan | None = None
     inputs: dict[str, str] = field(default_factory=dict)
-    """Where the files that recipes refer to came from."""
+    """Paths of the files that recipes refer to, by reference."""
     skipped_models: tuple[SkippedModel, ...] = ()
-    """Models that were asked for and could not be planned."""
+    """Models of the config that could not be planned."""
     selection: Any = None
-    """How targets were asked for, as `channels` of the config; None in plans of older versions."""
+    """The value of `channels` in the config; None in plans of older versions."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Check that labels and seeds differ, and that no model is without layers."""
         labels = [model.label for model in self.models]
         require(len(set(labels)) == len(labels) > 0, f"models called {labels}.")
         require(all(model.layers for model in self.models), "a model without layers.")
         require(len(set(self.seeds)) == len(self.seeds) > 0, f"seeds {list(self.seeds)}.")
-        within(-(2**63), 2**63 - 1, **{"seeds": min(self.seeds), "the largest": max(self.seeds)})
-        within(1, LARGEST_SHARD, shard_size=self.shard_size)
 
     def shards(self) -> Iterator[Shard]:
-        """All shards, model by model, layer by layer, seed by seed."""
+        """Yield all shards, model by model, layer by layer, seed by seed."""
         for model in self.models:
             for layer in model.layers:
                 for seed in self.seeds:
                     yield from self.layer_shards(model, layer, seed)
 
     def layer_shards(self, model: ModelPlan, layer: LayerPlan, seed: int) -> Iterator[Shard]:
-        """The shards of one layer and seed: blocks of its channels, in order."""
+        """Yield the shards of one layer and seed: blocks of its targets, in order."""
         series = Series(model.label, model.network, layer.info.name, seed, model.recipe)
         for start in range(0, len(layer.targets), self.shard_size):
             yield Shard(series, tuple(layer.targets[start : start + self.shard_size]))
 
     @property
     def environments(self) -> dict[str, Environment]:
-        """What images must have been made with, by the models of which that matters."""
+        """The environment that images must come from, by the models that require one."""
         wanted = ((model.label, model.environment) for model in self.models)
         return {label: environment for label, environment in wanted if environment is not None}
 
@@ -247,13 +243,13 @@ class Plan:
 
     @property
     def n_jobs(self) -> int:
-        """Number of jobs: of images, unless a job has several."""
+        """Number of jobs, which is that of images unless a job has several."""
         channels = sum(len(layer.targets) for model in self.models for layer in model.layers)
         return channels * len(self.seeds)
 
 
 def without_paths(plan: Plan) -> Plan:
-    """A plan that does not say how activations are computed."""
+    """Return a plan without the ways in which activations are computed."""
 
     def model(of: ModelPlan) -> ModelPlan:
         return replace(of, layers=tuple(map(layer, of.layers)))
@@ -266,36 +262,36 @@ def without_paths(plan: Plan) -> Plan:
 
 
 def flops_per_job(layer: LayerPlan, recipe: Recipe) -> float:
-    """Floating-point operations of one job: passes of its steps forward and backward, and views."""
+    """Return the operations of one job: forward and backward passes of its steps, and views."""
     passes = recipe.total_steps * recipe.optimizer.passes_per_step
     return layer.flops * recipe.variants * (2.0 * passes + _MEASURED_VIEWS)
 
 
 def dataset_image_seconds(flops: float, rate: float) -> float:
-    """About how long one photograph takes: reading it, and a forward pass."""
+    """Estimate the seconds that one dataset image takes: reading it, and a forward pass."""
     return READING_SECONDS + flops / rate
 
 
 def flops_per_second(devices: Iterable[str]) -> float:
-    """A guess at the speed of the slowest worker."""
+    """Guess the speed of the slowest worker."""
     return min(FLOPS_PER_SECOND[device.split(":")[0]] for device in devices)
 
 
 def picture_bytes(recipe: Recipe, colours: int) -> int:
-    """Of all pictures of a job, those on the way included; one byte for each colour of a pixel."""
+    """Return the bytes of a job's pictures, snapshots included: one for each colour of a pixel."""
     layers = colours * (1 + snapshot_count(recipe)) + recipe.parameterization.alpha
     return math.prod(recipe.image_size) * recipe.variants * layers
 
 
 def jobs_at_once(recipe: Recipe, colours: int) -> int:
-    """How many jobs a batch or a shard holds at most, at least one."""
+    """Return the largest number of jobs of a batch or a shard, at least one."""
     return max(1, _PICTURES_AT_ONCE // picture_bytes(recipe, colours))
 
 
 def bytes_needed(plan: Plan, shards: Iterable[Shard]) -> float:
-    """About how much disk some shards will take, in store and atlas together.
+    """Estimate the bytes of disk that some shards take, in store and atlas together.
 
-    Nearly all of it are pictures, which hardly compress.
+    Nearly all of them are pictures, which hardly compress.
     """
     one = {model.label: picture_bytes(model.recipe, model.colours) for model in plan.models}
     jobs: Counter[str] = Counter()

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from layer_atlas.config.paths import user_path
+from layer_atlas.config.inputs import user_path
 from layer_atlas.errors import FULL, StorageError, UserError
 from layer_atlas.plan.jobs import Product, Shard, Task
 from layer_atlas.store.files import write_atomically

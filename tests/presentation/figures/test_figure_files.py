@@ -17,7 +17,13 @@ from PIL import Image
 from runs import atlas_here, run_here
 from toys import composed
 
-from layer_atlas.config.figures import AgainFigure, Drawable, Group, ImagesFigure, ResponsesFigure
+from layer_atlas.config.figures import (
+    AgainFigure,
+    FigureSettings,
+    Group,
+    ImagesFigure,
+    ResponsesFigure,
+)
 from layer_atlas.errors import UserError
 from layer_atlas.presentation.figures.make import make_figure
 from layer_atlas.presentation.figures.provenance import command_of, hydra_value, read_provenance
@@ -173,7 +179,7 @@ def test_files_that_do_not_say_it_are_told(data: bytes, tmp_path: Path) -> None:
         ResponsesFigure(channels="0:64:2", clusters=4, dendrogram=False, caption="auto"),
     ],
 )
-def test_the_command_asks_for_the_same_figure(settings: Drawable) -> None:
+def test_the_command_asks_for_the_same_figure(settings: FigureSettings) -> None:
     program, command, *overrides = shlex.split(command_of("toy", settings))
     assert (program, command) == ("atlas", "figure")
     config = composed(*overrides)

@@ -17,7 +17,7 @@ from toys import make_recipe
 from layer_atlas import open_atlas
 from layer_atlas.atlas.reader import Atlas
 from layer_atlas.config.figures import (
-    Drawable,
+    FigureSettings,
     Group,
     HistogramsFigure,
     ImagesFigure,
@@ -49,7 +49,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
     return open_atlas(file)
 
 
-def sheets(atlas: Atlas, settings: Drawable) -> Iterator[Sheet]:
+def sheets(atlas: Atlas, settings: FigureSettings) -> Iterator[Sheet]:
     with style(settings):
         drawing: RenderedFigure = KINDS[settings.name](atlas, settings)
         yield from drawing.pages
@@ -197,7 +197,7 @@ SHOWN = [
 
 
 @pytest.mark.parametrize("settings", SHOWN, ids=lambda s: f"{s.name}-{s.width}")
-def test_no_words_overlap_in_any_figure(small: Atlas, settings: Drawable) -> None:
+def test_no_words_overlap_in_any_figure(small: Atlas, settings: FigureSettings) -> None:
     for sheet in sheets(small, settings):
         check(sheet)
 

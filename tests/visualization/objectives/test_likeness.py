@@ -13,7 +13,9 @@ from layer_atlas.config.objectives import (
     AccentuationObjective,
     CaricatureObjective,
     InversionObjective,
-    ObjectiveRecord,
+)
+from layer_atlas.config.objectives import (
+    Objective as Record,
 )
 from layer_atlas.datasets.pictures import read_picture
 from layer_atlas.errors import UserError
@@ -33,7 +35,7 @@ def photograph(tmp_path: Path) -> Path:
     return tmp_path / "photo.png"
 
 
-def objective_of(record: ObjectiveRecord) -> Objective:
+def objective_of(record: Record) -> Objective:
     around = surroundings(layer_info(n_channels=4), activations=activations, find=Path)
     return make_objective(record, around)
 

@@ -8,7 +8,9 @@ from toys import layer_info, surroundings
 from layer_atlas.config.objectives import (
     DiversityObjective,
     InterpolationObjective,
-    ObjectiveRecord,
+)
+from layer_atlas.config.objectives import (
+    Objective as Record,
 )
 from layer_atlas.visualization.objectives import Objective, make_objective
 from layer_atlas.visualization.objectives.variants import gram_cosines
@@ -16,7 +18,7 @@ from layer_atlas.visualization.objectives.variants import gram_cosines
 K, L = 3, 4
 
 
-def objective_of(record: ObjectiveRecord) -> Objective:
+def objective_of(record: Record) -> Objective:
     return make_objective(record, surroundings(layer_info(n_channels=K)))
 
 
@@ -76,7 +78,7 @@ def test_neighbours_are_drawn_to_each_other() -> None:
 @pytest.mark.parametrize(
     "record", [DiversityObjective(images=2), InterpolationObjective(images=2)], ids=lambda r: r.name
 )
-def test_jobs_do_not_look_at_each_other(record: ObjectiveRecord) -> None:
+def test_jobs_do_not_look_at_each_other(record: Record) -> None:
     objective = objective_of(record)
     activation = maps(4).requires_grad_()
     _, surrogate = objective.surrogate([activation], torch.tensor([1, 1, 2, 2]))

@@ -219,7 +219,7 @@ def test_mistakes_are_told_before_anything_is_made(
     ("changes", "words"),
     [
         ({"latent": ()}, "latent must not be empty"),
-        ({"latent": (8, 0)}, "latent must be 1 or more"),
+        ({"latent": (8, 0)}, r"latent\[1\] must be 1 or more, not 0"),
         ({"latent": (2**12, 2**12, 2)}, "latent must be 16777216 numbers at most"),
         ({"target": ""}, "target must not be empty"),
         ({"output": (1.0, 1.0)}, "output must ascend"),

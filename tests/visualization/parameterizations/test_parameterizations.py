@@ -23,8 +23,13 @@ from toys import channel_mean, random_network
 from layer_atlas.config.optimizers import Adam
 from layer_atlas.config.parameterizations import Fourier, Mask
 from layer_atlas.config.parameterizations import Parameterization as Config
-from layer_atlas.config.recipe import DatasetInit, PhotographInit, Regularizers, SpectrumInit
-from layer_atlas.config.transforms import Transforms
+from layer_atlas.config.recipe import (
+    DatasetInit,
+    PhotographInit,
+    Regularizers,
+    SpectrumInit,
+    Transforms,
+)
 from layer_atlas.datasets.pictures import read_picture
 from layer_atlas.visualization import rng, spectrum
 from layer_atlas.visualization.optimization.loop import (

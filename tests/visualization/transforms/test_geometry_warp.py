@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from layer_atlas.config.transforms import Transforms
+from layer_atlas.config.recipe import Transforms
 from layer_atlas.visualization.transforms import draw_views, see
 from layer_atlas.visualization.transforms.geometry import warp
 from tests.visualization.transforms.test_transforms import (

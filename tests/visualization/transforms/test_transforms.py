@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.transforms import functional as vision
 from toys import STILL
 
-from layer_atlas.config.transforms import Transforms
+from layer_atlas.config.recipe import Transforms
 from layer_atlas.visualization import rng
 from layer_atlas.visualization.transforms import draw_views, see
 from layer_atlas.visualization.transforms.geometry import Geometry, warp

@@ -18,9 +18,8 @@ from layer_atlas.atlas.reader.own_file import groups, is_data, name_of, own
 from layer_atlas.atlas.reader.ranking import default_ranking
 from layer_atlas.errors import UserError, unknown
 from layer_atlas.plan.environment import Environment, parse_environment
-from layer_atlas.plan.jobs import STATUS
-from layer_atlas.plan.origin import named
-from layer_atlas.plan.selection import Sampling
+from layer_atlas.plan.jobs import STATUS, named
+from layer_atlas.plan.targets import Sampling
 
 if TYPE_CHECKING:
     import xarray

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from layer_atlas.atlas.reader import Atlas, open_atlas
-from layer_atlas.config.figures import AgainFigure, Drawable, Figure
+from layer_atlas.config.figures import AgainFigure, Figure, FigureSettings
 from layer_atlas.errors import UserError
 from layer_atlas.presentation.figures.base import RenderedFigure
 from layer_atlas.presentation.figures.captions.methods import caption_tex, methods_text
@@ -49,10 +49,11 @@ def make_figure(folder: OutputFolder, figure: Figure) -> list[str]:
             figure = before.figure
             if before.atlas["content"] != atlas.content:
                 notes.append("note: the atlas has changed since; the figure may look different")
+        assert isinstance(figure, FigureSettings)  # as all figures are that are drawn from an atlas
         return _draw(folder, atlas, figure) + notes
 
 
-def _draw(folder: OutputFolder, atlas: Atlas, settings: Drawable) -> list[str]:
+def _draw(folder: OutputFolder, atlas: Atlas, settings: FigureSettings) -> list[str]:
     name = settings.file or settings.name
     if safe_name(name) != name:
         raise UserError(

@@ -13,9 +13,9 @@ from PIL import Image
 
 from layer_atlas import __version__
 from layer_atlas.atlas.reader import Atlas
-from layer_atlas.config.figures import AgainFigure, Drawable
-from layer_atlas.config.paths import user_file
-from layer_atlas.config.records import build, canonical_json, choice_name, plain
+from layer_atlas.config.figures import AgainFigure, FigureSettings
+from layer_atlas.config.inputs import user_file
+from layer_atlas.config.records import build, canonical_json, plain
 from layer_atlas.errors import UserError, unknown
 from layer_atlas.presentation.figures.base import RenderedFigure
 
@@ -35,7 +35,7 @@ class Provenance:
     """What makes the figure, from the output folder alone."""
     name: str
     """Of the output folder."""
-    figure: Drawable
+    figure: FigureSettings
     """Its settings."""
     atlas: dict[str, Any]
     """Digest of what the atlas is made of, and with which versions it was made."""
@@ -51,7 +51,7 @@ class Provenance:
 
 
 def provenance_of(
-    name: str, atlas: Atlas, settings: Drawable, drawing: RenderedFigure
+    name: str, atlas: Atlas, settings: FigureSettings, drawing: RenderedFigure
 ) -> Provenance:
     """Where a figure of an output folder of this name comes from."""
     return Provenance(
@@ -82,9 +82,9 @@ def _versions() -> dict[str, str]:
 # --- the command ---------------------------------------------------------------------------------
 
 
-def command_of(name: str, settings: Drawable) -> str:
+def command_of(name: str, settings: FigureSettings) -> str:
     """The command that makes a figure: what is not said is as it is by default."""
-    overrides = [f"name={name}", f"figure={choice_name(type(settings))}"]
+    overrides = [f"name={name}", f"figure={settings.name}"]
     for field in fields(settings):
         value = getattr(settings, field.name)
         if value != field.default and field.name != "name":

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from layer_atlas.atlas.gather import LayerView
 from layer_atlas.datasets.image_files import from_jpeg
-from layer_atlas.plan.jobs import FATES, STATUS
-from layer_atlas.plan.labels import describe_recipe, sampling_of, weights_words
-from layer_atlas.plan.origin import named
+from layer_atlas.plan.jobs import FATES, STATUS, named
+from layer_atlas.plan.labels import sampling_of, weights_words
 from layer_atlas.presentation.montages.evidence_row import MOST_IMAGES, EvidenceRow
 from layer_atlas.presentation.montages.evidence_sheet import draw_sheet, pages, rows_per_page
 from layer_atlas.presentation.montages.overlay import overlay
@@ -78,7 +77,7 @@ def _pages(view: LayerView, tile: int) -> Iterator[bytes]:
             title += f"  ({number} of {len(cut)})" if len(cut) > 1 else ""
             source = f"{group['dataset'].attrs['dataset_images']} photographs"
             targets = sampling_of(view.plan, view.model, view.layer).words()
-            facts = (targets, weights_words(view.model), describe_recipe(view.model.recipe), source)
+            facts = (targets, weights_words(view.model), view.model.recipe.summary(), source)
             subtitle = "; ".join(filter(None, facts))
             rows = [_row(group, row) for row in page]
             buffer = io.BytesIO()

@@ -17,8 +17,8 @@ from layer_atlas.atlas.drawing import (
     shortened,
 )
 from layer_atlas.atlas.gather import LayerView
-from layer_atlas.plan.labels import describe_recipe, weights_words
-from layer_atlas.plan.origin import UNTRAINED
+from layer_atlas.plan.jobs import UNTRAINED
+from layer_atlas.plan.labels import weights_words
 from layer_atlas.presentation.montages.layout import Layout
 
 
@@ -68,7 +68,7 @@ def facts_of(view: LayerView) -> list[str]:
         if model.origin.weights == UNTRAINED and len(model.origins) == 1
         else weights_words(model)
     )
-    return [weights, describe_recipe(model.recipe), colours_shown(view.colours)]
+    return [weights, model.recipe.summary(), colours_shown(view.colours)]
 
 
 def variant_words(view: LayerView, width: float = math.inf) -> list[str]:

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layer_atlas.atlas.reader import Layer
+from layer_atlas.config.objectives import Objective
 from layer_atlas.config.recipe import Recipe
 from layer_atlas.config.records import build
 from layer_atlas.errors import UserError
 from layer_atlas.plan.jobs import STATUS
-from layer_atlas.plan.labels import describe_recipe
 from layer_atlas.presentation.site.dataset_images import DatasetImages
 from layer_atlas.presentation.site.pictures import (
     COLUMNS,
@@ -57,14 +57,6 @@ def layer_facts(layer: Layer) -> dict[str, Any]:
     }
 
 
-_NOUNS = {
-    **dict.fromkeys(("logit", "probability"), "class"),
-    "direction": "direction",
-    **dict.fromkeys(("layer", "caricature", "inversion"), "whole layer"),
-}
-"""What the targets of objectives are that are not for channels."""
-
-
 def target_noun(layer: Layer) -> str:
     """What a target of a layer is, in a word: `channel`, `class`, `direction` and so on."""
     if "part_channel" in layer:
@@ -74,7 +66,8 @@ def target_noun(layer: Layer) -> str:
         return "channel"
     if objective.get("name") == "custom" and not objective.get("per_channel", True):
         return "whole layer"
-    return _NOUNS.get(str(objective.get("name")), "channel")
+    record = Objective.choices.get(str(objective.get("name")), Objective)
+    return str(record.target_word)
 
 
 def _all_targets(layer: Layer) -> int | None:
@@ -87,7 +80,7 @@ def _all_targets(layer: Layer) -> int | None:
 def recipe_words(layer: Layer) -> str:
     """How a layer's images were made; nothing where the recipe is none of this version's."""
     try:
-        return describe_recipe(build(Recipe, layer.recipe))
+        return build(Recipe, layer.recipe).summary()
     except (UserError, KeyError, ValueError):
         return ""
 

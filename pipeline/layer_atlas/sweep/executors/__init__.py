@@ -8,6 +8,7 @@ from layer_atlas.config.executors import (
     ExecutorSettings,
     LocalSettings,
     RaySettings,
+    SlurmSettings,
 )
 from layer_atlas.sweep.executors.base import Executor
 
@@ -35,6 +36,7 @@ def open_executor(settings: ExecutorSettings, devices: Sequence[str], folder: Pa
         from layer_atlas.sweep.executors.custom import make_executor
 
         return make_executor(settings, devices)
+    assert isinstance(settings, SlurmSettings), settings
     from layer_atlas.sweep.executors.slurm import SlurmExecutor
 
     return SlurmExecutor(settings, folder)

@@ -1,7 +1,6 @@
 """The photographs of a sweep, looked through."""
 
 from layer_atlas.config.config import Config
-from layer_atlas.config.datasets import FolderDataset
 from layer_atlas.datasets.listing import look_through
 from layer_atlas.datasets.sources import DatasetImages, open_dataset
 from layer_atlas.datasets.views import read_view
@@ -18,11 +17,10 @@ def plan_dataset(config: Config) -> DatasetPlan | None:
     if settings is None:
         return None
     dataset_images = open_dataset(settings)
-    source = settings.path if isinstance(settings, FolderDataset) else settings.dataset
-    _check_readable(dataset_images, source)
+    _check_readable(dataset_images, settings.source)
     listing, count = look_through(dataset_images.entries())
     return DatasetPlan(
-        source=f"{settings.name} {source}",
+        source=f"{settings.name} {settings.source}",
         listing=listing,
         count=count,
         top=settings.top,

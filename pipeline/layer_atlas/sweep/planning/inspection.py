@@ -7,7 +7,7 @@ from functools import partial
 from torch import Tensor
 
 from layer_atlas.config.config import Config, ModelConfig
-from layer_atlas.config.paths import user_file
+from layer_atlas.config.inputs import user_file
 from layer_atlas.datasets.pictures import picture_size
 from layer_atlas.errors import UserError
 from layer_atlas.models.introspection import describe_layers

@@ -6,6 +6,7 @@ from collections import Counter
 from itertools import islice
 
 from layer_atlas.datasets.tasks import all_statistics
+from layer_atlas.plan.jobs import AS_CONSTRUCTED
 from layer_atlas.plan.labels import (
     count_images,
     network_lines,
@@ -13,7 +14,6 @@ from layer_atlas.plan.labels import (
     sanitize,
     targets_word,
 )
-from layer_atlas.plan.origin import AS_CONSTRUCTED
 from layer_atlas.plan.plan import (
     LayerPlan,
     ModelPlan,

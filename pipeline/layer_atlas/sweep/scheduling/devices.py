@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from layer_atlas.config.executors import ExecutorSettings, LocalSettings, SlurmSettings
+from layer_atlas.config.executors import ExecutorSettings, LocalSettings
 from layer_atlas.errors import UserError
 from layer_atlas.processes import usable_cores
 from layer_atlas.visualization.optimization.memory import free_host_bytes
@@ -58,13 +58,13 @@ def find_devices(settings: ExecutorSettings) -> list[str]:
     """
     if isinstance(settings, LocalSettings):
         return _devices_here(settings.devices)
-    count = settings.jobs if isinstance(settings, SlurmSettings) else settings.workers or 1
+    count = settings.most_workers
     if count > MOST_WORKERS:
         raise UserError(
             f"executor={settings.name} is asked for {count} workers at once; {MOST_WORKERS} is the "
             "most that clusters take."
         )
-    return [ELSEWHERE if settings.gpus else "cpu"] * count
+    return [ELSEWHERE if settings.on_gpus else "cpu"] * count
 
 
 def _devices_here(devices: str | tuple[str, ...]) -> list[str]:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from layer_atlas.config.executors import Patience
+from layer_atlas.config.executors import ExecutorSettings
 from layer_atlas.plan.jobs import Task
 from layer_atlas.store.failures import Failure, attempts_at, write_failure
 from layer_atlas.store.folder import OutputFolder
@@ -38,7 +38,7 @@ def shares(worker: Worker, left: Sequence[Task]) -> Shares:
     return Shares(charged, alone, [t for t in left if t not in charged and t not in alone])
 
 
-def charge(folder: OutputFolder, worker: Worker, task: Task, patience: Patience) -> Failure:
+def charge(folder: OutputFolder, worker: Worker, task: Task, patience: ExecutorSettings) -> Failure:
     """Write down that a task has cost a worker. Raises StorageError."""
     attempt = attempts_at(folder, task.key) + 1
     failure = Failure(
@@ -59,7 +59,7 @@ def charge(folder: OutputFolder, worker: Worker, task: Task, patience: Patience)
     return failure
 
 
-def how_it_ended(worker: Worker, patience: Patience) -> str:
+def how_it_ended(worker: Worker, patience: ExecutorSettings) -> str:
     """How a worker ended, for people."""
     if worker.stalled:
         return f"no progress for {patience.stall_seconds:g} s"

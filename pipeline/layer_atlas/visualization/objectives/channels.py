@@ -8,6 +8,7 @@ from layer_atlas.config.objectives import (
     NeuronObjective,
     ProbabilityObjective,
 )
+from layer_atlas.config.records import implements
 from layer_atlas.errors import UserError
 from layer_atlas.plan.jobs import LayerInfo
 from layer_atlas.visualization.objectives.base import (
@@ -19,6 +20,7 @@ from layer_atlas.visualization.objectives.base import (
 )
 
 
+@implements(ChannelObjective, LogitObjective)
 class Channel(Objective):
     """Mean response of one channel: s = mean_l a[k, l], or its negative.
 
@@ -38,6 +40,7 @@ class Channel(Objective):
         return self.signs(picked(activations[0], targets))
 
 
+@implements(NeuronObjective)
 class Neuron(Objective):
     """Response of one channel at one position: s = a[k, l], or its negative.
 
@@ -71,6 +74,7 @@ def _place(position: tuple[int, int] | None, layer: LayerInfo) -> int:
     return row * width + column
 
 
+@implements(ProbabilityObjective)
 class Probability(Objective):
     """Probability of one class: s = softmax_k(a)[k].
 

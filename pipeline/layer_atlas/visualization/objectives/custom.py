@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from layer_atlas.config.objectives import CustomObjective, Objective
+from layer_atlas.config.records import implements
 from layer_atlas.errors import UserError
 from layer_atlas.imports import import_callable, import_planned, source_digest
 from layer_atlas.plan.jobs import LayerInfo
@@ -16,6 +17,7 @@ from layer_atlas.visualization.objectives.base import Activations, ObjectiveCont
 from layer_atlas.visualization.objectives.base import Objective as Kind
 
 
+@implements(CustomObjective)
 class Custom(Kind):
     """s = f(a), f being any differentiable function of a batch's activations.
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from layer_atlas.config.objectives import DirectionObjective
+from layer_atlas.config.records import implements
 from layer_atlas.errors import UserError, unknown
 from layer_atlas.models.weights import read_tensors
 from layer_atlas.visualization import rng
@@ -22,6 +23,7 @@ from layer_atlas.visualization.objectives.base import (
 RANDOM_DIRECTIONS = 4096
 
 
+@implements(DirectionObjective)
 class Direction(Objective):
     """Mean response along a direction v of length 1: s = mean_l x_l.v * max(cos(x_l, v), 0.1)**p.
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from layer_atlas.config.objectives import JointObjective
+from layer_atlas.config.records import implements
 from layer_atlas.visualization.objectives.base import (
     Activations,
     Objective,
@@ -13,6 +14,7 @@ from layer_atlas.visualization.objectives.base import (
 )
 
 
+@implements(JointObjective)
 class Joint(Objective):
     """Weighted sum of channels: s = sum_t w_t * mean_l a_t[k_t, l].
 

@@ -10,6 +10,7 @@ from layer_atlas.config.objectives import (
     CaricatureObjective,
     InversionObjective,
 )
+from layer_atlas.config.records import implements
 from layer_atlas.datasets.pictures import read_picture
 from layer_atlas.visualization.objectives.base import (
     LEAST_COSINE,
@@ -47,6 +48,7 @@ class _OfPhotograph(Objective):
         return self.seen.square().sum().clamp_min(1e-12)
 
 
+@implements(CaricatureObjective)
 class Caricature(_OfPhotograph):
     """What the layer sees in a photograph, exaggerated: s = mean_k,l(a * r) * cos(a, r)**p.
 
@@ -77,6 +79,7 @@ class Caricature(_OfPhotograph):
         return score[:, None]
 
 
+@implements(InversionObjective)
 class Inversion(_OfPhotograph):
     """An image that the layer takes for the photograph: s = -|a - r|**2 / |r|**2.
 
@@ -94,6 +97,7 @@ class Inversion(_OfPhotograph):
         return -(distance / self.energy)[:, None]
 
 
+@implements(AccentuationObjective)
 class Accentuation(_OfPhotograph):
     """A channel brought out in a photograph: s = mean_l a[k, l], and s - w * d is climbed.
 

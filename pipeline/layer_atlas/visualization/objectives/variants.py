@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from layer_atlas.config.objectives import DiversityObjective, InterpolationObjective
+from layer_atlas.config.records import implements
 from layer_atlas.visualization.objectives.base import (
     Activations,
     Objective,
@@ -15,6 +16,7 @@ from layer_atlas.visualization.objectives.base import (
 )
 
 
+@implements(DiversityObjective)
 class Diversity(Objective):
     """Images for one channel that differ: s_v = mean_l a_v[k, l], and s_v - w * d_v is climbed.
 
@@ -40,6 +42,7 @@ class Diversity(Objective):
         return score, score - self.weight * strength(score, self.variants) * others.flatten()
 
 
+@implements(InterpolationObjective)
 class Interpolation(Objective):
     """Images on the way from channel i to channel j, each like its neighbours.
 

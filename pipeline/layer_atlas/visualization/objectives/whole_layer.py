@@ -3,9 +3,11 @@
 from torch import Tensor
 
 from layer_atlas.config.objectives import LayerObjective
+from layer_atlas.config.records import implements
 from layer_atlas.visualization.objectives.base import Activations, Objective, ObjectiveContext
 
 
+@implements(LayerObjective)
 class WholeLayer(Objective):
     """Mean square of all activations: s = mean_k,l a[k, l]**2.
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from layer_atlas.config.transforms import Transforms
+from layer_atlas.config.recipe import Transforms
 from layer_atlas.models.colours import from_bytes
 from layer_atlas.models.forwards import Forward
 from layer_atlas.plan.jobs import STATUS

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from layer_atlas.config.inputs import Find, nowhere
 from layer_atlas.config.parameterizations import Cppn
+from layer_atlas.config.records import implements
 from layer_atlas.models.colours import fixed_contrast
 from layer_atlas.visualization.parameterizations.base import Shape, ValueImages, normal, split
 
@@ -26,6 +28,7 @@ _BIAS = 0.1
 """Standard deviation of biases at the start."""
 
 
+@implements(Cppn)
 class CppnImages(ValueImages):
     """Images as networks that know nothing but a pixel's place, and answer with its colours.
 
@@ -43,7 +46,7 @@ class CppnImages(ValueImages):
     coordinates: Tensor
     scale: Tensor
 
-    def __init__(self, config: Cppn, shape: Shape, keys: Tensor) -> None:
+    def __init__(self, config: Cppn, shape: Shape, keys: Tensor, find: Find = nowhere) -> None:
         super().__init__()
         self.size, self.contrast = shape[1:], config.contrast
         self.layers = layer_shapes(config, shape[0])

@@ -3,12 +3,15 @@
 import torch
 from torch import Tensor
 
+from layer_atlas.config.inputs import Find, nowhere
 from layer_atlas.config.parameterizations import Fourier
+from layer_atlas.config.records import implements
 from layer_atlas.models.colours import fixed_contrast
 from layer_atlas.visualization.parameterizations.base import Shape, ValueImages, normal, rows
 from layer_atlas.visualization.parameterizations.frequencies import inverse_fft
 
 
+@implements(Fourier)
 class FourierImages(ValueImages):
     """Images as real-FFT coefficients, so that a gradient step moves all scales at once.
 
@@ -22,7 +25,7 @@ class FourierImages(ValueImages):
 
     amplitude: Tensor
 
-    def __init__(self, config: Fourier, shape: Shape, keys: Tensor) -> None:
+    def __init__(self, config: Fourier, shape: Shape, keys: Tensor, find: Find = nowhere) -> None:
         super().__init__()
         colours, height, self.width = shape
         self.contrast, self.initial_sd = config.contrast, config.initial_sd

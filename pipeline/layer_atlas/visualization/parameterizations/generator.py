@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from layer_atlas.config.inputs import Find
 from layer_atlas.config.parameterizations import Generator
 from layer_atlas.config.parameterizations import Parameterization as Config
-from layer_atlas.config.records import build, canonical_json, plain
+from layer_atlas.config.records import build, canonical_json, implements, plain
 from layer_atlas.errors import UserError
 from layer_atlas.imports import import_callable, import_planned, source_digest
 from layer_atlas.models.architectures import build_module
@@ -27,6 +27,7 @@ Prior = Callable[[Tensor], Tensor]
 _SETTING, _RETURNS = "parameterization.target", "that returns the generator"
 
 
+@implements(Generator)
 class GeneratorImages(Parameterization):
     """Images as latents of a generator: none can be made that the generator cannot make.
 

@@ -5,13 +5,16 @@ import math
 import torch
 from torch import Tensor, nn
 
+from layer_atlas.config.inputs import Find, nowhere
 from layer_atlas.config.parameterizations import Maco
+from layer_atlas.config.records import implements
 from layer_atlas.models.colours import fixed_contrast
 from layer_atlas.visualization import rng, spectrum
 from layer_atlas.visualization.parameterizations.base import Shape, ValueImages, padded, rows
 from layer_atlas.visualization.parameterizations.frequencies import inverse_fft, mirrored
 
 
+@implements(Maco)
 class MacoImages(ValueImages):
     """Images as phases; the magnitudes of their spectra are those of photographs.
 
@@ -27,7 +30,7 @@ class MacoImages(ValueImages):
     magnitude: Tensor
     mirrored: Tensor
 
-    def __init__(self, config: Maco, shape: Shape, keys: Tensor) -> None:
+    def __init__(self, config: Maco, shape: Shape, keys: Tensor, find: Find = nowhere) -> None:
         super().__init__()
         colours, height, self.width = shape
         self.contrast = config.contrast

@@ -3,17 +3,20 @@
 import torch
 from torch import Tensor
 
+from layer_atlas.config.inputs import Find, nowhere
 from layer_atlas.config.parameterizations import Pixel
+from layer_atlas.config.records import implements
 from layer_atlas.visualization.parameterizations.base import Shape, ValueImages, normal, rows
 
 
+@implements(Pixel)
 class PixelImages(ValueImages):
     """Images as free pixels, in decorrelated colours.
 
     Parameters: pixels (B, P), of which the first C * H * W are the values.
     """
 
-    def __init__(self, config: Pixel, shape: Shape, keys: Tensor) -> None:
+    def __init__(self, config: Pixel, shape: Shape, keys: Tensor, find: Find = nowhere) -> None:
         super().__init__()
         self.shape = shape
         self.pixels = normal(keys, shape, config.initial_sd)

@@ -5,12 +5,15 @@ import math
 import torch
 from torch import Tensor
 
+from layer_atlas.config.inputs import Find, nowhere
 from layer_atlas.config.parameterizations import Pyramid
+from layer_atlas.config.records import implements
 from layer_atlas.models.colours import fixed_contrast
 from layer_atlas.models.resample import resized
 from layer_atlas.visualization.parameterizations.base import Shape, ValueImages, normal, rows, split
 
 
+@implements(Pyramid)
 class PyramidImages(ValueImages):
     """Images as sums of levels, each with twice the resolution of the one before.
 
@@ -22,7 +25,7 @@ class PyramidImages(ValueImages):
     on to (C, H, W).
     """
 
-    def __init__(self, config: Pyramid, shape: Shape, keys: Tensor) -> None:
+    def __init__(self, config: Pyramid, shape: Shape, keys: Tensor, find: Find = nowhere) -> None:
         super().__init__()
         self.contrast, self.initial_sd = config.contrast, config.initial_sd
         self.shapes = level_shapes(shape, config.levels)

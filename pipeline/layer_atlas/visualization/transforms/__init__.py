@@ -9,7 +9,7 @@ hole. A part whose ranges are neutral takes no number and no time.
 import torch
 from torch import Tensor
 
-from layer_atlas.config.transforms import Transforms
+from layer_atlas.config.recipe import Transforms
 from layer_atlas.visualization.transforms.geometry import Geometry
 from layer_atlas.visualization.transforms.part import Part, Size
 from layer_atlas.visualization.transforms.photometry import Blur, Colours, Cutout, Noise

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from layer_atlas.config.transforms import Transforms
+from layer_atlas.config.recipe import Transforms
 from layer_atlas.visualization import rng
 from layer_atlas.visualization.transforms.part import Part, Size, between
 from layer_atlas.visualization.transforms.spread import distances, spread

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
-from layer_atlas.config.transforms import Range, Transforms
+from layer_atlas.config.recipe import Range, Transforms
 
 Size = tuple[int, int]
 """Height and width in pixels."""

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from layer_atlas.config.transforms import Range, Transforms
+from layer_atlas.config.recipe import Range, Transforms
 from layer_atlas.visualization import rng
 from layer_atlas.visualization.transforms.geometry import centres
 from layer_atlas.visualization.transforms.part import Part, Size, between

@@ -13,7 +13,7 @@ from toys import make_recipe
 from layer_atlas import open_atlas
 from layer_atlas.atlas.reader import Atlas, Layer
 from layer_atlas.config.figures import (
-    Drawable,
+    FigureSettings,
     Group,
     ImagesFigure,
     ProfileFigure,
@@ -22,10 +22,9 @@ from layer_atlas.config.figures import (
 )
 from layer_atlas.config.objectives import LogitObjective
 from layer_atlas.config.recipe import Recipe
-from layer_atlas.plan.origin import UNTRAINED, Origin
-from layer_atlas.plan.selection import DRAW
-from layer_atlas.plan.targets import TargetSpace, select_targets
-from layer_atlas.presentation.figures.captions.methods import caption_tex, methods_text
+from layer_atlas.plan.jobs import UNTRAINED, Origin
+from layer_atlas.plan.targets import DRAW, TargetSpace, select_targets
+from layer_atlas.presentation.figures.captions.methods import caption_tex, methods_text, tex
 from layer_atlas.presentation.figures.captions.selection import SCALES
 from layer_atlas.presentation.figures.make import KINDS
 from layer_atlas.presentation.figures.paper.sheet import style
@@ -56,7 +55,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
     return open_atlas(drawn(tmp_path_factory.mktemp("b"), {"conv": WIDTH, "fc": WIDTH}))
 
 
-def words(atlas: Atlas, settings: Drawable) -> tuple[str, str, str]:
+def words(atlas: Atlas, settings: FigureSettings) -> tuple[str, str, str]:
     """Caption, caption for LaTeX, and methods."""
     with style(settings):
         drawing = KINDS[settings.name](atlas, settings)
@@ -150,7 +149,7 @@ def test_every_number_of_the_methods_is_of_the_atlas(atlas: Atlas) -> None:
         f"Preprocessing of toy, {UNTRAINED}: mean (0.5, 0.5, 0.5), std (0.25, 0.25, 0.25): given "
         "in the config; input size 64 px: assumed.",
         f"an image of {recipe['image_size'][0]} x {recipe['image_size'][1]} pixels",
-        f"{recipe['optimizer']['steps']} steps by Adam",
+        f"by Adam (Kingma & Ba 2015) with {recipe['optimizer']['steps']} steps",
         f"learning rate of {recipe['optimizer']['learning_rate']:g}",
         "random seeds were 0, 3, 7.",
         f"Of the images of {len(layer.channels)} channels 2 dead, 1 diverged.",
@@ -219,3 +218,10 @@ def test_an_older_atlas_says_no_more_than_it_knows(tmp_path: Path) -> None:
     assert caption == "Images for 2 of 6 channels of conv (toy)."
     assert "toy (SHA-256 of the weights" in latex
     assert "Preprocessing" not in methods
+
+
+def test_latex_is_inert() -> None:
+    assert tex(r"50 % of a_b & \input{x} ~ #1 $x^2$") == (
+        r"50 \% of a\_b \& \textbackslash{}input\{x\} \textasciitilde{} \#1 "
+        r"\$x\textasciicircum{}2\$"
+    )

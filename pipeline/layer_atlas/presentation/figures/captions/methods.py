@@ -7,14 +7,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from layer_atlas.atlas.reader import Atlas, Layer, Model
-from layer_atlas.config.recipe import Recipe
-from layer_atlas.config.records import build
+from layer_atlas.config.recipe import Octaves, Recipe
+from layer_atlas.config.records import FAMILIES, Reference, build
 from layer_atlas.plan.environment import Environment
 from layer_atlas.plan.jobs import STATUS
-from layer_atlas.plan.labels import counted, describe_recipe, mixture
+from layer_atlas.plan.labels import counted, mixture
 from layer_atlas.presentation.figures.base import RenderedFigure
-from layer_atlas.presentation.figures.captions.recipe import recipe_sentences
-from layer_atlas.presentation.figures.captions.references import cited
 from layer_atlas.presentation.figures.captions.selection import noun_of
 from layer_atlas.presentation.figures.selection.choose import Selection
 
@@ -24,6 +22,33 @@ _TOLD = (*_MADE_WITH, "torchvision", "timm", "numpy")
 """What versions the methods tell."""
 _DIGITS = 12
 """Of a digest, where it is not for machines."""
+
+
+_OF_FIGURES = (
+    Reference(
+        "Bar-Joseph et al. 2001",
+        "Fast optimal leaf ordering for hierarchical clustering. Bioinformatics 17 (suppl. 1), "
+        "S22-S29.",
+    ),
+    Reference(
+        "Gonzalez 1985",
+        "Clustering to minimize the maximum intercluster distance. Theoretical Computer Science "
+        "38, 293-306.",
+    ),
+)
+"""The works that figures themselves follow; records own all others."""
+
+
+def known_references() -> list[Reference]:
+    """List every work that a text may cite, in order."""
+    records = [record for family in FAMILIES.values() for record in family.choices.values()]
+    works = {work for record in (*records, Octaves) for work in record.references}
+    return sorted({*works, *_OF_FIGURES}, key=lambda work: work.cite)
+
+
+def cited(text: str) -> list[str]:
+    """List the works that a text cites by author and year, in full."""
+    return [f"{work.cite}. {work.entry}" for work in known_references() if work.cite in text]
 
 
 def methods_text(atlas: Atlas, drawing: RenderedFigure) -> str:
@@ -41,7 +66,7 @@ def _parts(atlas: Atlas, drawing: RenderedFigure) -> Iterator[Sequence[str]]:
         text = json.dumps(found.layer.recipe, sort_keys=True)
         recipes.setdefault(text, []).append(found)
     for some in recipes.values():
-        yield [_networks(some), *recipe_sentences(recipe_of(some[0].layer))]
+        yield [_networks(some), recipe_of(some[0].layer).describe()]
     yield [_seeds(drawing.shown), _fates(drawing.shown), _photographs(drawing.shown)]
     yield [drawing.methods, _made_with(atlas), _environments(drawing.shown)]
 
@@ -168,7 +193,7 @@ def caption_tex(atlas: Atlas, drawing: RenderedFigure) -> str:
     told = []
     models = {found.layer.model.name: found.layer for found in drawing.shown}
     for layer in models.values():
-        recipe = describe_recipe(recipe_of(layer))
+        recipe = recipe_of(layer).summary()
         told.append(f"{network_words(layer.model)}; {recipe}")
     seeds = drawing.shown[0].layer.seeds
     word = "seed" if len(seeds) == 1 else "seeds"

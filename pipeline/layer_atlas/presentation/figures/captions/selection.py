@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from layer_atlas.atlas.reader.ranking import is_on_own_scale
-from layer_atlas.plan.selection import DRAW, counted, joint_words
+from layer_atlas.plan.targets import DRAW, counted, joint_words
 from layer_atlas.presentation.figures.selection.choose import Selection, titles_of
 from layer_atlas.presentation.figures.selection.select import ranking_of, way_of
 
