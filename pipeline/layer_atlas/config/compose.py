@@ -62,6 +62,7 @@ def with_config(command: Callable[[Config], int], arguments: Sequence[str]) -> i
                 return EXIT_OK
             # All are composed before the first is run.
             configs = [_composed(request, overrides) for overrides in _jobs(request)]
+    _warn_of_idle(request.hydra)
     return max(map(command, configs), default=EXIT_OK)
 
 
@@ -77,6 +78,8 @@ class _Request:
     """Where else config files are looked for."""
     several: bool
     """Whether values such as `seeds=[0],[1]` are several jobs."""
+    hydra: list[str]
+    """Keys of Hydra's own settings that are set."""
 
 
 # --- the command line ----------------------------------------------------------------------------
@@ -151,14 +154,13 @@ def _request(flags: argparse.Namespace, arguments: Sequence[str]) -> _Request:
     of_file = settings.get("hydra")
     of_file = of_file if isinstance(of_file, Mapping) else {}
     hydra = {f"hydra.{key}": value for key, value in of_file.items()} | _hydra_overrides(arguments)
-    _warn_of_idle(hydra)
     folders = [folder for folder in (flags.config_path, flags.config_dir) if folder]
     folders += [str(flags.file.parent)] if flags.file else []
     folders += _plain_folders(hydra.get("hydra.searchpath") or [])
     # Hydra would read the files of its own search path as more than data.
     overrides = [line for line in arguments if not re.match(r"[+~]*hydra\.searchpath=", line)]
     several = flags.multirun or str(hydra.get("hydra.mode")).upper().endswith("MULTIRUN")
-    return _Request(OWN if flags.file else "config", overrides, folders, several)
+    return _Request(OWN if flags.file else "config", overrides, folders, several, list(hydra))
 
 
 def _hydra_overrides(arguments: Sequence[str]) -> dict[str, Any]:

@@ -179,7 +179,7 @@ def extended_search_path(folders: Sequence[str], own: Path | None) -> Iterator[N
     Raises:
         UserError: an entry is no folder.
     """
-    addresses = [f"{OWN}://{own.resolve()}"] if own else []
+    addresses = [f"{OWN}://{own}"] if own else []
     for folder in dict.fromkeys(folders):
         path = Path(folder.removeprefix("file://")).resolve()
         if not path.is_dir():

@@ -11,9 +11,7 @@ import pytest
 from layer_atlas.sweep.scheduling import progress
 from layer_atlas.sweep.scheduling.progress import Bar
 
-LINE = re.compile(
-    r"(\d+)/312 channels, ([\d.]+)/s, (.+) elapsed, (.+) left, devices busy (\d+) %"
-)
+LINE = re.compile(r"(\d+)/312 channels, ([\d.]+)/s, (.+) elapsed, (.+) left, devices busy (\d+) %")
 
 
 def test_a_log_gets_plain_lines(
