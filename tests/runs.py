@@ -180,4 +180,4 @@ def run_here(root: Path, *overrides: str) -> int:
     config = composed(f"output_root={root}", *overrides)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sweep, "open_executor", Here)
-        return sweep.run(config)
+        return sweep.run(config).exit_code

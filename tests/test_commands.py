@@ -68,7 +68,7 @@ MISTAKES = {
     "key within a list": (["~seeds.0"], "no config can be made of '~seeds.0'"),
     "choice of a group twice": (["+optimizer=adam"], "optimizer appears more than once"),
     "two choices": (["quality=draft,paper"], "Ambiguous value for argument"),
-    "no such folder": (["--config-dir=gone"], "--config-dir: 'gone' is not a folder."),
+    "no such folder": (["--config-dir=gone"], "config folder 'gone' is not a folder."),
     "missing weights": (["models=[alexnet]", "weights=gone.pth"], "'gone.pth' does not exist"),
     "unknown weights": (["models=[alexnet]", "weights=IMAGENET"], "choose from: IMAGENET1K_V1"),
     "too small": (
@@ -217,7 +217,7 @@ def test_status_of_a_run_that_is_not_there_names_those_that_are(
 def test_hydras_own_flags_work(atlas: Atlas, tmp_path: Path) -> None:
     code, said = atlas("run", "--help")
     assert code == 0
-    assert said.startswith("atlas run: optimise what is missing")
+    assert said.startswith("atlas run: optimise the missing images")
     assert "quality: draft, natural, paper, standard" in said
     assert "powered by Hydra" not in said
     code, said = atlas("run", "--cfg", "job", "quality=draft")

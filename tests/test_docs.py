@@ -269,7 +269,7 @@ def test_the_example_of_an_executor(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sweep, "open_executor", note)
     (_, *told) = command("name=nice")
     on_any = [setting for setting in SMALL if not setting.startswith("executor.devices")]
-    assert sweep.run(composed(f"output_root={tmp_path}", *on_any, *told)) == EXIT_OK
+    assert sweep.run(composed(f"output_root={tmp_path}", *on_any, *told)).exit_code == EXIT_OK
     (executor,) = opened
     begun = [process.args[:3] for process in executor.processes.values()]
     assert begun == [["nice", "-n", "19"]] * 2

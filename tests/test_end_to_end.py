@@ -101,7 +101,7 @@ def test_status_counts_what_is_done(sweep: Path) -> None:
     code, said = atlas("status", sweep)
     assert code == 0
     assert "40 of 40 images done" in said
-    assert "nobody is at work" in said
+    assert "no process is at work" in said
 
 
 def test_plan_tells_and_writes_nothing(sweep: Path, tmp_path: Path) -> None:

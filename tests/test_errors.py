@@ -2,7 +2,7 @@
 
 import pytest
 
-from layer_atlas.errors import MOST_TOLD, UserError, unknown
+from layer_atlas.errors import LONGEST_MESSAGE, UserError, unknown
 
 
 @pytest.mark.parametrize(
@@ -20,11 +20,11 @@ def test_a_message_is_one_line_that_a_terminal_can_show(text: str, told: str) ->
 
 def test_of_a_long_message_beginning_and_end_are_told() -> None:
     message = str(UserError(f"weights {'x' * 10**6} do not exist; take others."))
-    assert len(message) <= MOST_TOLD
+    assert len(message) <= LONGEST_MESSAGE
     assert message.startswith("weights xxx")
     assert message.endswith("xxx do not exist; take others.")
     assert " ... " in message
-    just = "x" * MOST_TOLD
+    just = "x" * LONGEST_MESSAGE
     assert str(UserError(just)) == just
 
 

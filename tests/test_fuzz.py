@@ -17,13 +17,13 @@ from omegaconf.errors import OmegaConfBaseException
 from random_sweeps import ODD, Sweep, fuzz, sweeps
 
 from layer_atlas.cli.commands import main
+from layer_atlas.cli.plan import plan_table
 from layer_atlas.config.compose import config_keys
 from layer_atlas.config.config import Config, config_folder, make_config
 from layer_atlas.config.records import build, plain
-from layer_atlas.errors import EXIT_OK, EXIT_USER_ERROR, MOST_TOLD, UserError
+from layer_atlas.errors import EXIT_OK, EXIT_USER_ERROR, LONGEST_MESSAGE, UserError
 from layer_atlas.plan.plan import Plan
 from layer_atlas.store.folder import output_folder
-from layer_atlas.sweep.report.plan import plan_table
 from layer_atlas.sweep.run import prepare_plan
 
 
@@ -36,7 +36,7 @@ def assert_clear(message: str, sweep: Sweep) -> None:
     """One line of readable length, which names what was asked for."""
     assert message.strip()
     assert message.isprintable()
-    assert len(message) <= MOST_TOLD
+    assert len(message) <= LONGEST_MESSAGE
     assert any(word in message for word in sweep.words), (message, sweep.words)
 
 
@@ -167,7 +167,7 @@ def test_any_command_line_is_obeyed_or_told() -> None:
             assert message.startswith("error: ")
             assert message.count("\n") == 1
             assert message.strip().isprintable()
-            assert len(message) <= MOST_TOLD + len("error: \n")
+            assert len(message) <= LONGEST_MESSAGE + len("error: \n")
 
     any_line()
     assert codes[EXIT_USER_ERROR] > 10

@@ -21,7 +21,7 @@ ROOMS = (
     *("config", "plan", "store", "models", "datasets"),
     *("visualization", "atlas", "presentation", "sweep", "cli"),
 )
-ORDER = ("errors", "processes", "imports", *ROOMS)
+ORDER = ("errors", "logs", "processes", "imports", *ROOMS)
 """Each imports only what stands before it."""
 
 
@@ -99,8 +99,8 @@ def test_what_is_made_from_the_store_knows_no_model_and_no_worker() -> None:
         ["datasets.evidence", "datasets.statistics", "datasets.statistics_files"],
         ["sweep.scheduling.schedule", "sweep.scheduling.stages", "store.shards"],
         ["sweep.executors.local", "sweep.executors.custom"],
-        ["sweep.report.plan", "sweep.report.layers", "sweep.report.status"],
-        ["sweep.report.summary", "sweep.report.cleaning"],
+        ["cli.plan", "cli.tables", "cli.status", "cli.commands"],
+        ["cli.summary", "sweep.inspection.cleaning", "sweep.run"],
     ],
     ids=lambda modules: modules[0],
 )

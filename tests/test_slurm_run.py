@@ -51,10 +51,10 @@ def test_a_sweep_left_to_itself_is_taken_up_and_a_cancelled_job_made_good(
     sweep = (*SWEEP, *ON_SLURM, "executor.jobs=1")
     code, said = driven_here("run", tmp_path, *sweep, "executor.detach=true")
     assert code == 0, said
-    assert "1 workers go on by themselves" in said
+    assert "1 workers continue on their own" in said
     assert len(jobs(slurm)) == 1
     wait_for_shards(tmp_path / "demo", 1)
-    assert "workers that go on without the run" in driven_here("status", tmp_path)[1]
+    assert "detached workers, which continue" in driven_here("status", tmp_path)[1]
     slurm.ask("scancel", *jobs(slurm))
     code, said = driven_here("run", tmp_path, *sweep)
     assert code == 0, said

@@ -1,4 +1,4 @@
-"""What can go wrong and is not a bug: the one exception a user sees, and the exit codes."""
+"""Exit codes, and the exceptions whose message is all that a user sees."""
 
 import contextlib
 import errno
@@ -13,30 +13,30 @@ EXIT_IO = 74
 EXIT_PREEMPTED = 75
 EXIT_INTERRUPTED = 130
 
-
-MOST_TOLD = 600
-"""Characters of a message; more of them nobody reads, and a value may have millions."""
+LONGEST_MESSAGE = 600
+"""Characters of a message at most; a quoted value may have millions, and nobody reads them."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-"""What the system calls a disk that is full, or a user's share of it."""
+"""Error numbers of a full disk, and of a user's quota that is used up."""
 
 
 class UserError(Exception):
     """A mistake in the config or the input. Its message is all the user gets to see (exit 2).
 
-    Whatever it quotes, it is one line that a terminal can show. Of a long one the middle is left
-    out: what is wrong stands at the beginning, and what to do about it at the end.
+    Whatever it quotes, the message is one line that a terminal can show. A long message loses its
+    middle: the mistake stands at its beginning, the remedy at its end.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(_shortened(_one_line(message)))
+        line = " ".join(part.strip() for part in message.splitlines())
+        super().__init__(_shortened(sanitize(line)))
 
 
 class UnusableFile(UserError):
-    """A file that is there, but whose content is of no use: cut short, hostile, or of another kind.
+    """A file exists, but its content cannot be used: truncated, hostile, or of another kind.
 
-    What is wrong is in the file and not in the config. Of several models, a sweep goes on without
-    the one whose weights are such a file.
+    The mistake is in the file and not in the config, so a sweep of several models skips the model
+    whose weights are such a file and continues.
     """
 
 
@@ -44,24 +44,28 @@ class StorageError(Exception):
     """The output folder cannot take more data: full, read-only or gone (exit 74)."""
 
 
-def _one_line(text: str) -> str:
-    line = " ".join(part.strip() for part in text.splitlines())
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+def sanitize(text: str) -> str:
+    """Escape line breaks and control characters, so that a terminal only shows the text.
+
+    >>> sanitize("a\\nb\\x1b[31m")
+    'a\\\\nb\\\\x1b[31m'
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _shortened(line: str) -> str:
-    half = (MOST_TOLD - 5) // 2
-    return line if len(line) <= MOST_TOLD else f"{line[:half]} ... {line[-half:]}"
+    half = (LONGEST_MESSAGE - 5) // 2
+    return line if len(line) <= LONGEST_MESSAGE else f"{line[:half]} ... {line[-half:]}"
 
 
-def tell(message: object) -> None:
-    """Print to standard error, if it takes anything: it may be a file on a disk that is full."""
+def print_error(message: object) -> None:
+    """Print to standard error, which a parent process reads; ignores a full disk behind it."""
     with contextlib.suppress(OSError):
         print(message, file=sys.stderr)
 
 
 def nearest_first(value: str, choices: Iterable[str]) -> list[str]:
-    """Sort `choices`, those that look most like `value` first.
+    """Sort `choices`, the most similar to `value` first.
 
     >>> nearest_first("resnet5", ["alexnet", "resnet50", "vgg11"])[0]
     'resnet50'
@@ -73,13 +77,10 @@ def nearest_first(value: str, choices: Iterable[str]) -> list[str]:
 
 
 def unknown(what: str, value: object, choices: Iterable[str], remedy: str = "") -> UserError:
-    """Name the value that is not among the choices, the choices (nearest first), the remedy."""
+    """Build the error for a value that is not among the choices: lists them, nearest first."""
     ordered = nearest_first(str(value), choices)
     shown = ", ".join(ordered[:12]) + (
         f", ... ({len(ordered)} in all)" if len(ordered) > 12 else ""
     )
-    return UserError(f"unknown {what} {value!r}; choose from: {shown or '(none)'}." + _tail(remedy))
-
-
-def _tail(remedy: str) -> str:
-    return f" {remedy}" if remedy else ""
+    message = f"unknown {what} {value!r}; choose from: {shown or '(none)'}. {remedy}"
+    return UserError(message.strip())

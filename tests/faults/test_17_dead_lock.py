@@ -30,7 +30,7 @@ def check_taken_over(folder: Path, undisturbed: Path, owner: str) -> None:
     code, said = atlas_here("run", folder.parent, *SWEEP)
     assert code == 0, said
     (note,) = [line for line in said.splitlines() if "ended without a word" in line]
-    assert note.startswith(f"note: {owner}, since ")
+    assert note.startswith(f"warning: {owner}, since ")
     assert_nothing_lost(undisturbed, folder, before)
     code, said = atlas_here("run", folder.parent, *SWEEP)
     assert "ended without a word" not in said, "a run that ended well is taken for dead"

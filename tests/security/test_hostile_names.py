@@ -10,6 +10,10 @@ from PIL import Image
 from runs import atlas_here
 from toys import composed, fill_store, layer_info, make_plan, make_recipe
 
+from layer_atlas.cli.plan import plan_table
+from layer_atlas.cli.status import status_table
+from layer_atlas.cli.summary import summary
+from layer_atlas.cli.tables import print_result
 from layer_atlas.config.config import CollateSettings
 from layer_atlas.config.objectives import LogitObjective
 from layer_atlas.config.records import plain
@@ -21,10 +25,6 @@ from layer_atlas.presentation.montages.summary import read_summary
 from layer_atlas.store.files import write_json
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import write_manifest
-from layer_atlas.sweep.report.plan import plan_table
-from layer_atlas.sweep.report.status import status_table
-from layer_atlas.sweep.report.summary import summary
-from layer_atlas.sweep.report.tables import say
 
 NAMES = (
     "../../../outside",
@@ -122,7 +122,7 @@ def test_what_is_printed_does_nothing_to_a_terminal(
 ) -> None:
     plan = with_classes(hostile_plan())
     for text in (status_table(collated), plan_table(collated, plan, ["cpu"]), summary(collated)):
-        say(text)
+        print_result(text)
     said = capsys.readouterr().out
     assert "\\x1b[31mred" in said
     assert said.replace("\n", "").isprintable()
@@ -138,7 +138,7 @@ def test_photographs_that_cannot_be_read_are_named_and_nothing_more(
     assert known is not None
     told = replace(known, unreadable=3, unreadable_paths=("\x1b[2Ja.png", "b\nc.png", "\udcff.png"))
     write_json(collated.summary, plain(told))
-    say(summary(collated))
+    print_result(summary(collated))
     write_json(collated.summary, plain(known))
     said = capsys.readouterr().out
     assert "3 could not be read: \\x1b[2Ja.png, b\\nc.png, \\udcff.png ..." in said

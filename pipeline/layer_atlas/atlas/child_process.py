@@ -1,5 +1,6 @@
 """Work that is done in a process of its own: the HDF5 library may take that down."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -7,6 +8,8 @@ import sys
 
 from layer_atlas.errors import EXIT_IO, EXIT_OK, EXIT_USER_ERROR, StorageError, UserError
 from layer_atlas.processes import PARENT_VARIABLE
+
+logger = logging.getLogger(__name__)
 
 _ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """For small matrices: several processes draw side by side, and threads that wait for each other
@@ -18,7 +21,7 @@ class ProcessDied(Exception):
 
 
 def run_apart(command: str, *arguments: str) -> str:
-    """Run an inner command of the command line; what it says to people is handed on.
+    """Run an inner command of the command line; what it prints to people becomes warnings.
 
     Returns: what it printed.
     Raises:
@@ -35,7 +38,8 @@ def run_apart(command: str, *arguments: str) -> str:
     for code, error in ((EXIT_IO, StorageError), (EXIT_USER_ERROR, UserError)):
         if child.returncode == code:
             raise error(child.stderr.strip())
-    sys.stderr.write(child.stderr)
+    for line in child.stderr.splitlines():
+        logger.warning("%s", line)
     if child.returncode != EXIT_OK:
         raise RuntimeError(f"{command} {arguments[0]} failed")
     return child.stdout

@@ -1,1 +1,1 @@
-"""The command line: one short function per command, and its help."""
+"""The command line: one short function per command, the tables they print, and their help."""

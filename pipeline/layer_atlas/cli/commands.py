@@ -1,14 +1,20 @@
-"""The command line: `atlas COMMAND [Hydra overrides]`, one short function per command."""
+"""The command line: `atlas COMMAND [file.yaml] [Hydra overrides]`, one short function per command.
 
+Results go to standard output, everything else to the log, which the terminal shows.
+"""
+
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 
 from layer_atlas import __version__
-from layer_atlas.cli.manual import overview, page
+from layer_atlas.cli.help import command_help, overview
+from layer_atlas.cli.tables import print_result
 from layer_atlas.config.config import Config
 from layer_atlas.config.records import list_choices
 from layer_atlas.errors import (
+    EXIT_FAILED_JOBS,
     EXIT_INTERRUPTED,
     EXIT_IO,
     EXIT_OK,
@@ -17,102 +23,105 @@ from layer_atlas.errors import (
     FULL,
     StorageError,
     UserError,
-    tell,
     unknown,
 )
+from layer_atlas.logs import child_logging, level_name, terminal_logging
 from layer_atlas.processes import Preempted, stop_on_signal
 from layer_atlas.store.folder import OutputFolder, output_folder
 from layer_atlas.store.lock import locked
 
+logger = logging.getLogger(__name__)
+
 
 def run(config: Config) -> int:
     """Optimise what is missing, then collate."""
+    from layer_atlas.cli.summary import summary, workers_left
     from layer_atlas.sweep import run as sweep
 
     stop_on_signal()
-    return sweep.run(config)
+    result = sweep.run(config)
+    if result.workers_left:
+        print_result(workers_left(result.folder, result.workers_left))
+    elif result.is_collated:
+        print_result(summary(result.folder))
+    return result.exit_code
 
 
 def plan(config: Config) -> int:
     """Print what a run would do."""
+    from layer_atlas.cli.plan import plan_table
     from layer_atlas.sweep import run as sweep
-    from layer_atlas.sweep.report.plan import plan_table
-    from layer_atlas.sweep.report.tables import say
 
     planned, devices = sweep.prepare_plan(config)
-    say(plan_table(_folder(config), planned, devices))
+    print_result(plan_table(_folder(config), planned, devices))
     return sweep.report_skipped_models(planned.skipped_models)
 
 
 def layers(config: Config) -> int:
     """Print the layers of the models."""
+    from layer_atlas.cli.tables import layer_table
     from layer_atlas.plan.plan import SkippedModel
     from layer_atlas.sweep import run as sweep
     from layer_atlas.sweep.planning import InspectedModel, inspect_models
-    from layer_atlas.sweep.report.layers import layer_table
-    from layer_atlas.sweep.report.tables import say
 
-    found = inspect_models(config)
-    say(layer_table(config, [each for each in found if isinstance(each, InspectedModel)]))
-    return sweep.report_skipped_models([each for each in found if isinstance(each, SkippedModel)])
+    models = inspect_models(config)
+    inspected = [model for model in models if isinstance(model, InspectedModel)]
+    print_result(layer_table(config, inspected))
+    return sweep.report_skipped_models([m for m in models if isinstance(m, SkippedModel)])
 
 
 def objectives(config: Config) -> int:
     """Print the objectives and their settings."""
-    print(list_choices("objective"))
+    print_result(list_choices("objective"))
     return EXIT_OK
 
 
 def parameterizations(config: Config) -> int:
     """Print the parameterizations and their settings."""
-    print(list_choices("parameterization"))
+    print_result(list_choices("parameterization"))
     return EXIT_OK
 
 
 def status(config: Config, *words: str) -> int:
-    """Print how far an output folder is."""
-    from layer_atlas.sweep.report.status import status_table
-    from layer_atlas.sweep.report.tables import say
+    """Print the progress of an output folder."""
+    from layer_atlas.cli.status import status_table
 
-    say(status_table(_folder(config), every_layer="all" in words))
+    print_result(status_table(_folder(config), every_layer="all" in words))
     return EXIT_OK
 
 
 def failures(config: Config, *words: str) -> int:
-    """Print which tasks failed, or the full story of some."""
-    from layer_atlas.sweep.report.failures import failures_report
-    from layer_atlas.sweep.report.tables import say
+    """Print which tasks failed, or every attempt at some of them."""
+    from layer_atlas.cli.failures import failures_report
 
-    say(failures_report(_folder(config), words))
+    print_result(failures_report(_folder(config), words))
     return EXIT_OK
 
 
 def retry(config: Config, *words: str) -> int:
-    """Have the next run try again what was given up."""
+    """Take tasks out of quarantine, so that the next run tries them again."""
+    from layer_atlas.cli.failures import retry_report
     from layer_atlas.store.manifest import read_manifest
     from layer_atlas.sweep.inspection.failed_tasks import retry
-    from layer_atlas.sweep.report.failures import put_back_report
-    from layer_atlas.sweep.report.tables import say
 
     folder = _folder(config)
     manifest = read_manifest(folder)
     with locked(folder):
-        say(put_back_report(folder, retry(folder, manifest, words)))
+        print_result(retry_report(folder, retry(folder, manifest, words)))
     return EXIT_OK
 
 
 def collate(config: Config) -> int:
     """Rebuild montages, atlas and site from the store alone."""
+    from layer_atlas.cli.summary import summary
     from layer_atlas.presentation.present import make_atlas
     from layer_atlas.store.manifest import read_manifest
-    from layer_atlas.sweep.report.summary import summary
-    from layer_atlas.sweep.report.tables import say
 
     folder = _folder(config)
     read_manifest(folder)
     with locked(folder):
         make_atlas(folder, config.collate)
-        say(summary(folder))
+        print_result(summary(folder))
     return EXIT_OK
 
 
@@ -123,11 +132,10 @@ def figure(config: Config) -> int:
     except ImportError as error:
         raise UserError(f"figures need `pip install 'layer-atlas[figures]'` ({error}).") from None
     from layer_atlas.presentation.present import ensure_atlas
-    from layer_atlas.sweep.report.tables import say
 
     folder = _folder(config)
     ensure_atlas(folder)
-    say("\n".join(make_figure(folder, config.figure)))
+    print_result("\n".join(make_figure(folder, config.figure)))
     return EXIT_OK
 
 
@@ -139,43 +147,45 @@ def site(config: Config) -> int:
     folder = _folder(config)
     ensure_atlas(folder)
     with locked(folder):
-        print(make_site(folder))
+        print_result(str(make_site(folder)))
     return EXIT_OK
 
 
 def verify(config: Config) -> int:
     """Check digests, the atlas, and a sample of activations."""
+    from layer_atlas.cli.summary import verification_report
     from layer_atlas.store.manifest import read_manifest
     from layer_atlas.sweep.inspection.verify import verify
 
     folder = _folder(config)
     read_manifest(folder)
     with locked(folder):
-        return verify(config, folder)
+        found = verify(config, folder)
+    print_result(verification_report(found.notes, found.problems))
+    return EXIT_FAILED_JOBS if found.problems else EXIT_OK
 
 
 def clean(config: Config, *words: str) -> int:
-    """Remove what no current plan wants, after showing it."""
+    """Remove files that the current plan does not need, after listing them."""
+    from layer_atlas.cli.tables import cleaning_table
     from layer_atlas.store.manifest import read_manifest
     from layer_atlas.sweep.inspection import cleaning
-    from layer_atlas.sweep.report.cleaning import cleaning_table
-    from layer_atlas.sweep.report.tables import say
 
     folder = _folder(config)
     manifest = read_manifest(folder)
     with locked(folder):
         found = cleaning.look_through(folder, manifest)
-        say(cleaning_table(folder, found))
-        if found.removable and ("yes" in words or _agrees()):
+        print_result(cleaning_table(folder, found))
+        if found.removable and ("yes" in words or _confirmed()):
             cleaning.remove(folder, found)
-            print("removed")
+            print_result("removed")
         elif found.removable:
-            print(f"nothing is removed; `atlas clean yes {folder.choice}` does it")
+            print_result(f"nothing is removed; `atlas clean yes {folder.choice}` does it")
     return EXIT_OK
 
 
-def _agrees() -> bool:
-    """Whether somebody at a terminal says so."""
+def _confirmed() -> bool:
+    """Whether the user at the terminal, if there is one, confirms."""
     return sys.stdin.isatty() and input("remove it? [y/N] ").strip().lower() in ("y", "yes")
 
 
@@ -199,29 +209,42 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "clean": clean,
 }
 WORDS = {"status": ("all",), "failures": None, "retry": None, "clean": ("yes",)}
-"""Which words commands take besides overrides; `None`: names that only they know."""
+"""Words that commands take besides overrides; `None`: names that the command looks up."""
 
 _HELP = ("--help", "-h")
+_VERBOSITY = {"-v": "debug", "--verbose": "debug", "-q": "warning", "--quiet": "warning"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    # A thread that spins while it waits costs those of other processes their cores: on a busy
-    # machine planning took ten times as long. Read once, when torch is imported.
+    # A thread that spins while it waits takes cores from other processes: on a busy machine
+    # planning took ten times as long. The variable is read once, when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if argv[:1] and argv[0] in _CHILDREN:
+        return _CHILDREN[argv[0]](argv[1:])
     try:
-        return _dispatch(argv)
+        level, argv = _verbosity(argv)
     except UserError as error:
-        tell(f"error: {error}")
+        with terminal_logging("info"):
+            logger.error("%s", error)
         return EXIT_USER_ERROR
-    except StorageError as error:
-        tell(f"error: {error}")
-        return EXIT_IO
-    except OSError as error:  # whatever it was that met the full disk
+    with terminal_logging(level):
+        return _exit_code(lambda: _dispatch(argv))
+
+
+def _exit_code(command: Callable[[], int]) -> int:
+    """Run a command; logs what went wrong, at debug level with a traceback."""
+    try:
+        return command()
+    except (UserError, StorageError) as error:
+        logger.error("%s", error)
+        logger.debug("raised here", exc_info=True)
+        return EXIT_USER_ERROR if isinstance(error, UserError) else EXIT_IO
+    except OSError as error:  # anything may meet the full disk
         if error.errno not in FULL:
             raise
-        tell(f"error: {error}")
+        logger.error("%s", error)
         return EXIT_IO
     except Preempted:
         return EXIT_PREEMPTED
@@ -229,26 +252,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
 
 
+def _verbosity(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """Split off `-v` and `-q`; returns the level that they name, and the other arguments.
+
+    Raises:
+        UserError: both are given, or the environment variable names no level.
+    """
+    levels = {_VERBOSITY[argument] for argument in argv if argument in _VERBOSITY}
+    if len(levels) > 1:
+        raise UserError("-v asks for more and -q for less; take one of them.")
+    level = levels.pop() if levels else level_name()
+    return level, [argument for argument in argv if argument not in _VERBOSITY]
+
+
 def _dispatch(argv: list[str]) -> int:
-    if not argv or argv[0] in ("help", *_HELP):
-        print(overview(), end="")
+    if "--version" in argv:
+        print_result(f"layer-atlas {__version__}")
         return EXIT_OK
-    if argv[0] == "--version":
-        print(f"layer-atlas {__version__}")
+    if not argv or argv[0] in ("help", *_HELP):
+        print_result(overview())
         return EXIT_OK
     command, rest = argv[0], argv[1:]
-    if command == "worker":
-        from layer_atlas.sweep import worker
-
-        return worker.main(rest)
-    if command == "collate-here":
-        from layer_atlas.presentation.montages import collate as collation
-
-        return collation.main(rest)
-    if command == "compare-here":
-        from layer_atlas.atlas import compare
-
-        return compare.main(rest)
     if command.startswith("-"):  # Hydra's own flags, such as tab completion, need no command
         command, rest = "plan", argv
     if command not in COMMANDS:
@@ -256,30 +280,64 @@ def _dispatch(argv: list[str]) -> int:
     from layer_atlas.config.compose import with_config
 
     if any(flag in rest for flag in _HELP):
-        print(page(command), flush=True)  # Hydra goes on with the settings
+        print(command_help(command), flush=True)  # Hydra continues with the settings
     words, overrides = split_words(command, rest)
     return with_config(lambda config: COMMANDS[command](config, *words), overrides)
 
 
 def split_words(command: str, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The words among the arguments of a command, and all else, which is for Hydra.
+    """Split the arguments of a command into its own words and what is for Hydra.
 
     Raises:
         UserError: the command takes no such word.
     """
+    from layer_atlas.config.compose import is_file
+
     words: list[str] = []
     rest: list[str] = []
     for before, argument in zip(("", *arguments), arguments, strict=False):
         # What follows a flag may be its value: `--config-dir more`.
         is_word = "=" not in argument and argument[:1] not in "-+~" and before[:1] != "-"
-        (words if is_word else rest).append(argument)
+        (words if is_word and not is_file(argument) else rest).append(argument)
     if words and command not in WORDS:
-        raise UserError(f"`atlas {command}` takes settings such as name=demo, not {words[0]!r}.")
+        raise UserError(
+            f"`atlas {command}` takes a YAML file and settings such as name=demo, not {words[0]!r}."
+        )
     known = WORDS.get(command) or words
     for word in words:
         if word not in known:
             raise unknown(f"word of `atlas {command}`", word, known, "Settings are key=value.")
     return words, rest
+
+
+# --- inner commands, which the package starts as processes of their own --------------------------
+
+
+def _worker(argv: list[str]) -> int:
+    from layer_atlas.sweep import worker
+
+    return worker.main(argv)
+
+
+def _collate_here(argv: list[str]) -> int:
+    from layer_atlas.presentation.montages import collate
+
+    child_logging()
+    return collate.main(argv)
+
+
+def _compare_here(argv: list[str]) -> int:
+    from layer_atlas.atlas import compare
+
+    child_logging()
+    return compare.main(argv)
+
+
+_CHILDREN: dict[str, Callable[[list[str]], int]] = {
+    "worker": _worker,
+    "collate-here": _collate_here,
+    "compare-here": _compare_here,
+}
 
 
 if __name__ == "__main__":

@@ -1,27 +1,37 @@
-"""Config files of a user's own (`--config-dir`), read as data.
+"""Config files of a user's own, read as data.
 
-Hydra would take from them what to run before and after a job and how to log, which is code by name,
-and would copy what YAML merely refers to again, so that ten lines fill any memory.
+YAML from elsewhere may refer to its own parts again and again, so that ten lines fill any memory;
+and Hydra would import the packages that `pkg://` addresses name.
 """
 
+import contextlib
 import math
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
-from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.config_source import ConfigResult, ConfigSource
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import OmegaConf
 
+from layer_atlas.config.config import Config, config_folder
 from layer_atlas.errors import UserError
 
-_NODES_PER_LETTER = 2
-"""Of a file at most; without repetition there is no more than one."""
+OWN = "own"
+"""Name of the primary config that a user's own file becomes."""
+
+_NODES_PER_CHARACTER = 2
+"""Nodes of a file at most; a file without repetition has no more than one per character."""
 
 
 class DataFiles(FileConfigSource):
-    """Config files that hold settings of this program and nothing else."""
+    """Groups of config files in a folder of a user's own."""
 
     @staticmethod
     def scheme() -> str:
@@ -29,24 +39,74 @@ class DataFiles(FileConfigSource):
         return "data"
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """Read a file; raises UserError if it is more than settings."""
+        """Read a file; raises UserError if it is not plain settings."""
         path = Path(self.path) / self._normalize_file_name(config_path)
-        told = f"config file {str(path)!r}"
-        try:
-            text = path.read_text(encoding="utf-8")
-            if _size(yaml.compose(text, yaml.SafeLoader), {}) > _NODES_PER_LETTER * len(text):
-                raise UserError(f"{told} repeats parts of itself without end.")
-            result = super().load_config(config_path)
-        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-            raise UserError(f"{told} cannot be read: {error}") from error
-        where = (config_path, result.header.get("package") or "", *result.config)
-        if any(re.match(r"hydra\b", str(place)) for place in where):
-            raise UserError(f"{told} sets 'hydra', which is no config key; leave it out.")
-        return result
+        read_settings(path)
+        return super().load_config(config_path)
+
+
+class OwnFile(ConfigSource):
+    """One file of a user's own as the primary config, on top of the package's defaults."""
+
+    @staticmethod
+    def scheme() -> str:
+        """What addresses of such files begin with."""
+        return OWN
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """Read the file; raises UserError if it is not plain settings."""
+        config = OmegaConf.create(as_primary(Path(self.path), read_settings(Path(self.path))))
+        return ConfigResult(self.provider, self.full_path(), config, {"package": None})
+
+    def available(self) -> bool:
+        """Whether the file exists."""
+        return Path(self.path).is_file()
+
+    def is_group(self, config_path: str) -> bool:
+        """Never: it is one file."""
+        return False
+
+    def is_config(self, config_path: str) -> bool:
+        """Whether the primary config is meant."""
+        return config_path in (OWN, f"{OWN}.yaml")
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        """Nothing: it has no groups."""
+        return []
+
+
+class OwnSearchPath(SearchPathPlugin):
+    """Adds to Hydra's search path what the current command line names."""
+
+    addresses: tuple[str, ...] = ()
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Append the addresses, after the package's own folder."""
+        for address in self.addresses:
+            search_path.append("command line", address)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read a YAML file of settings, interpolations unresolved.
+
+    Raises:
+        UserError: it cannot be read, is no mapping, or repeats itself without end.
+    """
+    name = f"config file {str(path)!r}"
+    try:
+        text = path.read_text(encoding="utf-8")
+        if _size(yaml.compose(text, yaml.SafeLoader), {}) > _NODES_PER_CHARACTER * len(text):
+            raise UserError(f"{name} repeats parts of itself without end.")
+        settings = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UserError(f"{name} cannot be read: {error}") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"{name} cannot be read: it must hold settings as KEY: VALUE.")
+    return {str(key): value for key, value in settings.items()}
 
 
 def _size(node: yaml.Node | None, known: dict[yaml.Node, float]) -> float:
-    """How many nodes there are from here on, if each were written where it is referred to."""
+    """Count the nodes from here on as if each were written out where it is referred to."""
     if node is None or isinstance(node, yaml.ScalarNode):
         return 1
     if node not in known:
@@ -57,21 +117,78 @@ def _size(node: yaml.Node | None, known: dict[yaml.Node, float]) -> float:
     return known[node]
 
 
-def address(folder: str) -> str:
-    """The override that has Hydra look for config files in a folder too; raises UserError."""
-    Plugins.instance().register(DataFiles)
-    path = Path(folder).resolve()
-    if not path.is_dir():
-        raise UserError(f"--config-dir: {folder!r} is not a folder.")
-    quoted = f"{DataFiles.scheme()}://{path}".replace("\\", "\\\\").replace("'", "\\'")
-    return f"hydra.searchpath=['{quoted}']"
+def as_primary(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn the settings of a user's file into a primary config that extends the defaults.
+
+    `quality: draft` becomes a choice in the defaults list, which the command line can override and
+    which the file's own values override; so do entries of a `defaults` list, with or without
+    `override`.
+
+    Raises:
+        UserError: `defaults` is no list of names and choices.
+    """
+    values = dict(settings)
+    bases: list[Any] = []
+    choices: dict[str, Any] = {}
+    if isinstance(hydra := values.get("hydra"), dict):  # `extended_search_path` has these
+        values["hydra"] = {key: value for key, value in hydra.items() if key != "searchpath"}
+    for key, choice in _defaults(path, values.pop("defaults", None) or []):
+        group = key.split()[-1].removeprefix("/")
+        if choice is None and group == key:
+            bases.append(key.removeprefix("/"))
+        elif "override" in key.split() or group in groups():
+            choices[group] = choice
+        else:
+            bases.append({key: choice})
+    own_keys = {field.name for field in fields(Config)}
+    for group in groups() & values.keys():
+        # `mask: null` is a value of the setting `mask`; `experiment` is nothing but a choice.
+        if isinstance(values[group], str) or group not in own_keys:
+            choices[group] = values.pop(group)
+    bases = [*([] if "config" in bases else ["config"]), *bases]
+    bases += [] if "_self_" in bases else ["_self_"]
+    overrides = [{f"override /{group}": choice} for group, choice in choices.items()]
+    return {"defaults": [*bases, *overrides], **values}
 
 
-def refuse_hydra(overrides: Sequence[str]) -> None:
-    """What Hydra does with a config is decided here; raises UserError."""
-    for override in overrides:
-        if re.match(r"[+~]*hydra\b", override):
+def _defaults(path: Path, entries: Any) -> list[tuple[str, Any]]:
+    """List the entries of a defaults list as pairs; a plain name is paired with None."""
+    pairs = []
+    for entry in entries if isinstance(entries, list) else [None]:
+        if isinstance(entry, str):
+            pairs.append((entry, None))
+        elif isinstance(entry, dict) and len(entry) == 1:
+            pairs += [(str(key), choice) for key, choice in entry.items()]
+        else:
             raise UserError(
-                f"{override.partition('=')[0]!r} is a setting of Hydra, none of a sweep; leave it "
-                "out. Config files of your own: --config-dir=FOLDER."
+                f"defaults in config file {str(path)!r} must be a list such as "
+                f"[quality: draft, objective: logit], not {entries!r}."
             )
+    return pairs
+
+
+def groups() -> set[str]:
+    """Names of the config groups of the package."""
+    return {path.name for path in config_folder().iterdir() if path.is_dir()}
+
+
+@contextlib.contextmanager
+def extended_search_path(folders: Sequence[str], own: Path | None) -> Iterator[None]:
+    """Have Hydra look for config files in folders too, and read a file of the user's own.
+
+    Raises:
+        UserError: an entry is no folder.
+    """
+    addresses = [f"{OWN}://{own}"] if own else []
+    for folder in dict.fromkeys(folders):
+        path = Path(folder.removeprefix("file://")).resolve()
+        if not path.is_dir():
+            raise UserError(f"config folder {folder!r} is not a folder.")
+        addresses.append(f"{DataFiles.scheme()}://{path}")
+    for plugin in (DataFiles, OwnFile, OwnSearchPath):
+        Plugins.instance().register(plugin)
+    OwnSearchPath.addresses = tuple(addresses)
+    try:
+        yield
+    finally:
+        OwnSearchPath.addresses = ()

@@ -5,22 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from layer_atlas.config.objectives import JointObjective
 from layer_atlas.config.recipe import Recipe
+from layer_atlas.errors import sanitize as sanitize
 from layer_atlas.plan.environment import Environment
-from layer_atlas.plan.jobs import named, preprocessing_words
+from layer_atlas.plan.jobs import AS_CONSTRUCTED, named, preprocessing_words
 from layer_atlas.plan.plan import LayerPlan, ModelPlan, Plan
 from layer_atlas.plan.targets import Sampling, plural
 from layer_atlas.plan.targets import counted as counted
 
 _SHOWN_LAYERS = 3
-
-
-def sanitize(text: str) -> str:
-    """Return a text on one line that is harmless in a terminal or a picture, whoever wrote it.
-
-    >>> sanitize("a\\nb\\x1b[31m")
-    'a\\\\nb\\\\x1b[31m'
-    """
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def count_images(plan: Plan, jobs: int) -> str:
@@ -183,3 +175,37 @@ def _differing(all_of_them: Iterable[Mapping[str, str]], mine: Mapping[str, str]
 
 def _listed(versions: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def notices(plan: Plan) -> list[str]:
+    """List what a user should know about the plan.
+
+    That is: own networks without a weights file, networks that take images of another size, and
+    layers that are called several times.
+    """
+    constructed = {
+        f"{sanitize(label)} has {AS_CONSTRUCTED}; a file of trained ones is given as weights=FILE"
+        for model in plan.models
+        for label, origin in model.origins.items()
+        if origin.weights == AS_CONSTRUCTED
+    }
+    resized = [
+        f"{sanitize(label)} takes only images of {network.fixed_size} px; those of "
+        f"{' x '.join(map(str, model.recipe.image_size))} px are resized for it"
+        for model in plan.models
+        for label, network in model.networks.items()
+        if network.fixed_size is not None
+    ]
+    noted = [sanitize(model.note) for model in plan.models if model.note]
+    return (
+        sorted(constructed)
+        + noted
+        + resized
+        + [
+            f"{sanitize(f'{model.label}/{layer.info.name}')} is called {layer.info.calls} times "
+            "per forward pass; its first call is used"
+            for model in plan.models
+            for layer in model.layers
+            if layer.info.calls > 1
+        ]
+    )

@@ -8,6 +8,7 @@ the holder lives. No clock of one host is compared with another's.
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import socket
 import threading
@@ -18,8 +19,10 @@ from pathlib import Path
 from typing import IO
 
 from layer_atlas.config.records import build, parse_object
-from layer_atlas.errors import UserError, tell
+from layer_atlas.errors import UserError
 from layer_atlas.store.folder import OutputFolder, not_writable
+
+logger = logging.getLogger(__name__)
 
 BEAT_SECONDS = 1.0
 """How often the holder's record is written anew."""
@@ -189,7 +192,7 @@ def _read(file: IO[str]) -> Holder | None:
 def _tell_of(dead: Holder | None) -> None:
     """Say whose work is taken up: who ends in good order leaves no record."""
     if dead is not None:
-        tell(f"note: {dead}, ended without a word; going on from what it left")
+        logger.warning("%s, ended without a word; continuing from what it left", dead)
 
 
 def _held(folder: OutputFolder, holder: Holder | None) -> str:

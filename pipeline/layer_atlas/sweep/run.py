@@ -1,16 +1,19 @@
 """A sweep from beginning to end: plan, do what is missing stage by stage, collate."""
 
-import sys
+import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from layer_atlas.config.config import Config
 from layer_atlas.config.executors import SlurmSettings
 from layer_atlas.datasets.listing import Listing, write_listing
 from layer_atlas.datasets.sources import open_dataset
 from layer_atlas.errors import EXIT_FAILED_JOBS, EXIT_OK, UserError
+from layer_atlas.logs import remove_old_logs, run_log
 from layer_atlas.plan.jobs import Task
-from layer_atlas.plan.labels import network_lines, sanitize
+from layer_atlas.plan.labels import network_lines, notices
 from layer_atlas.plan.plan import Plan, SkippedModel, bytes_needed, without_paths
 from layer_atlas.presentation.montages.animations import check_snapshots
 from layer_atlas.presentation.montages.collate import content_of
@@ -27,20 +30,32 @@ from layer_atlas.store.lock import locked
 from layer_atlas.store.manifest import add_timings, plan_of, read_manifest, versions, write_manifest
 from layer_atlas.sweep.executors import open_executor
 from layer_atlas.sweep.executors.custom import check_target
-from layer_atlas.sweep.report.plan import notices
-from layer_atlas.sweep.report.summary import still_at_work, summary
-from layer_atlas.sweep.report.tables import say
 from layer_atlas.sweep.scheduling.outcome import Outcome, device_times
 from layer_atlas.sweep.scheduling.progress import Bar
 from layer_atlas.sweep.scheduling.schedule import Scheduler
 from layer_atlas.sweep.scheduling.stages import Finished, Stage, Sweep, stages
 from layer_atlas.sweep.scheduling.workers import clear_requests, submissions
 
+logger = logging.getLogger(__name__)
+
 _ROUNDS = 3
+"""Passes over the stages at most; each further one replaces corrupt files that were found."""
 
 
-def run(config: Config) -> int:
-    """Make the atlas that a config describes, or what is missing of it; returns the exit code.
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended."""
+
+    folder: OutputFolder
+    exit_code: int
+    is_collated: bool
+    """Whether the atlas is up to date."""
+    workers_left: int
+    """Workers that continue without this process."""
+
+
+def run(config: Config) -> RunResult:
+    """Make the atlas that a config describes, or what is missing of it.
 
     Raises:
         UserError: a mistake in config or input, or another run at work in the folder.
@@ -49,37 +64,44 @@ def run(config: Config) -> int:
     started = time.monotonic()
     folder = output_folder(config.output_root, config.name)
     if folder.lock.exists():
-        with locked(folder):  # refuse at once what would be refused after planning
-            _clear_up(folder)
+        with locked(folder):  # a second run is refused here, not after minutes of planning
+            _clean_up(folder)
     plan, devices = prepare_plan(config)
-    for line in network_lines(plan):  # before hours are spent on another network than was meant
-        print(f"model: {line}", file=sys.stderr)
-    for notice in notices(plan):
-        print(f"note: {notice}", file=sys.stderr)
-    incomplete = report_skipped_models(plan.skipped_models)
     sweep = Sweep(config, plan, folder, devices)
     prepare(folder, bytes_needed(plan, sweep.shard_index.missing()))
-    with locked(folder):
+    with locked(folder), run_log(folder.logs):
+        incomplete = _log_plan(plan, devices)
         write_manifest(folder, config, plan, devices)
         keep_inputs(folder, plan.inputs)
         _write_listing(sweep)
         timings = {"planning": time.monotonic() - started}
         outcome = _make_and_collate(sweep, timings)
-        if outcome.at_work:
-            print(still_at_work(folder, outcome.at_work))
-        elif not outcome.exit_code:
+        if not outcome.is_cut_short:
             timings["total"] = time.monotonic() - started
             times = device_times(devices, outcome.times, timings["total"])
             add_timings(folder, timings, times)
-            say(summary(folder))
-    return outcome.exit_code or (EXIT_FAILED_JOBS if outcome.failed else incomplete)
+        exit_code = outcome.exit_code or (EXIT_FAILED_JOBS if outcome.failed else incomplete)
+        logger.debug("exit code %d, %d tasks failed", exit_code, len(outcome.failed))
+    return RunResult(folder, exit_code, not outcome.is_cut_short, outcome.at_work)
 
 
-def _clear_up(folder: OutputFolder) -> None:
-    """Remove what earlier runs left unfinished, which may take the space that is needed."""
-    if not any(submissions(folder)):  # else they may be writing
+def _clean_up(folder: OutputFolder) -> None:
+    """Remove what earlier runs left unfinished, and their oldest logs: both take disk space."""
+    if not any(submissions(folder)):  # else detached workers may be writing
         sweep_temporary(folder)
     clear_requests(folder)
+    remove_old_logs(folder.logs, {Path(failure.log).name for failure in read_failures(folder)})
+
+
+def _log_plan(plan: Plan, devices: Sequence[str]) -> int:
+    """Log what is about to be made; returns the exit code if everything else goes well."""
+    # Hours may follow: a user sees here whether it is the network that was meant.
+    for line in network_lines(plan):
+        logger.info("model: %s", line)
+    logger.debug("%d jobs on %s", plan.n_jobs, ", ".join(devices))
+    for notice in notices(plan):
+        logger.warning("%s", notice)
+    return report_skipped_models(plan.skipped_models)
 
 
 def prepare_plan(config: Config) -> tuple[Plan, list[str]]:
@@ -99,9 +121,9 @@ def prepare_plan(config: Config) -> tuple[Plan, list[str]]:
 
 
 def _earlier(config: Config) -> Plan | None:
-    """The plan of an earlier run into the same folder, if there is one that can be read.
+    """Read the plan of an earlier run into the same folder, if there is a readable one.
 
-    With other versions of the libraries, paths are chosen anew.
+    After a change of library versions its choices of computation paths do not count.
     """
     try:
         manifest = read_manifest(output_folder(config.output_root, config.name))
@@ -112,14 +134,14 @@ def _earlier(config: Config) -> Plan | None:
 
 
 def report_skipped_models(models: Sequence[SkippedModel]) -> int:
-    """Say which models a sweep goes on without; returns its exit code if all else goes well."""
+    """Log the models that a sweep skips; returns the exit code if everything else goes well."""
     for model in models:
-        print(f"error: {sanitize(str(model))}", file=sys.stderr)
+        logger.error("%s", model)
     return EXIT_FAILED_JOBS if models else EXIT_OK
 
 
 def _write_listing(sweep: Sweep) -> None:
-    """Write down which photographs there are. Raises StorageError, UserError."""
+    """Write the list of the dataset's images. Raises StorageError, UserError."""
     dataset_stats, dataset = sweep.plan.dataset_plan, sweep.config.dataset
     if dataset_stats is None or dataset is None:
         return
@@ -133,10 +155,10 @@ def _write_listing(sweep: Sweep) -> None:
 
 
 def _make_and_collate(sweep: Sweep, timings: dict[str, float]) -> Outcome:
-    """Do what is missing and collate; again where a corrupt file was set aside."""
+    """Do what is missing and collate; repeat where a corrupt file was set aside."""
     outcome, settings = Outcome(), sweep.config.collate
     for _ in range(_ROUNDS):
-        _make_way(sweep)
+        _set_outdated_aside(sweep)
         worked = [_do(stage, sweep, timings, outcome) for stage in stages(sweep)]
         if outcome.is_cut_short or ("collating" in timings and not any(worked)):
             break
@@ -146,10 +168,10 @@ def _make_and_collate(sweep: Sweep, timings: dict[str, float]) -> Outcome:
     return outcome
 
 
-def _make_way(sweep: Sweep) -> None:
-    """Rename shards that do not count because of what they were made with, to be made again.
+def _set_outdated_aside(sweep: Sweep) -> None:
+    """Rename the shards of an environment that `versions=strict` does not count.
 
-    Then what is there under its name is done, for workers and scheduler alike.
+    A shard under its own name is then done, for workers and scheduler alike.
     """
     if not sweep.plan.environments:
         return
@@ -158,28 +180,30 @@ def _make_way(sweep: Sweep) -> None:
     ]
     others = [(index, shard) for index, shard in shards if index.has_other(shard)]
     if others:
-        sweep.folder.summary.unlink(missing_ok=True)  # else the atlas might pass for one of the new
+        # Otherwise the old atlas could pass for one of the new shards.
+        sweep.folder.summary.unlink(missing_ok=True)
     for index, shard in others:
         index.make_way(shard)
 
 
 def _do(stage: Stage, sweep: Sweep, timings: dict[str, float], outcome: Outcome) -> bool:
-    """Do what is missing of a stage, unless told to leave; returns whether anything was."""
+    """Do what is missing of a stage, unless the run is cut short; returns whether it did any."""
     if outcome.is_cut_short:
         return False
     begun = time.monotonic()
-    missing = _wanted(stage, sweep, outcome)
-    if missing or any(submissions(sweep.folder)):  # these are perhaps all done
+    missing = _missing(stage, sweep, outcome)
+    logger.debug("stage %s: %d tasks missing", stage.name, len(missing))
+    if missing or any(submissions(sweep.folder)):  # detached workers may have done them all
         _schedule(stage, missing, sweep, outcome)
     finished = Finished() if outcome.is_cut_short else stage.finish()
     for path in finished.corrupt:
-        print(f"corrupt file set aside, to be computed again: {path}", file=sys.stderr)
+        logger.warning("corrupt file set aside, to be computed again: %s", path)
     timings[stage.name] = timings.get(stage.name, 0.0) + time.monotonic() - begun
     return bool(missing or finished.made or finished.corrupt)
 
 
-def _wanted(stage: Stage, sweep: Sweep, outcome: Outcome) -> list[Task]:
-    """The missing tasks of a stage; those in quarantine count as failed."""
+def _missing(stage: Stage, sweep: Sweep, outcome: Outcome) -> list[Task]:
+    """List the missing tasks of a stage; those in quarantine count as failed."""
     given_up = quarantined(read_failures(sweep.folder))
     missing = stage.missing()
     outcome.failed |= {task.key for task in missing if task.key in given_up}
@@ -188,7 +212,7 @@ def _wanted(stage: Stage, sweep: Sweep, outcome: Outcome) -> list[Task]:
 
 def _schedule(stage: Stage, tasks: list[Task], sweep: Sweep, outcome: Outcome) -> None:
     settings = sweep.config.executor
-    # CPU workers without a task would only keep cores from others.
+    # A CPU worker without a task would only occupy a core.
     busy = list(sweep.devices[: len(tasks)])
     executor = open_executor(settings, busy, sweep.folder.logs)
     units = sum(task.units for task in tasks)

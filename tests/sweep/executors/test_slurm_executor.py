@@ -254,7 +254,7 @@ def test_while_slurm_does_not_answer_jobs_are_as_they_were(
     logs: Path,
     slurm: MiniSlurm,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     executor = open_slurm(logs)
     handles = executor.submit([request(logs, SLEEP)])
@@ -266,7 +266,7 @@ def test_while_slurm_does_not_answer_jobs_are_as_they_were(
         time.sleep(0.4)
         assert executor.poll(handles)[handles[0].tag].phase == "running"
         executor.stop(handles)
-    said = capsys.readouterr().err
+    said = caplog.text
     assert said.count("Slurm does not answer") == said.count("does not cancel") == 1
     monkeypatch.setenv("SLURM_CONF", str(slurm.config))
     monkeypatch.setattr("layer_atlas.sweep.executors.slurm_job.ANSWER_SECONDS", 30)
@@ -326,7 +326,7 @@ def test_what_sbatch_refuses_is_told_in_its_words_with_a_remedy(
 
 
 def test_what_is_refused_while_others_run_is_offered_again(
-    logs: Path, slurm: MiniSlurm, capsys: pytest.CaptureFixture[str]
+    logs: Path, slurm: MiniSlurm, caplog: pytest.LogCaptureFixture
 ) -> None:
     executor = open_slurm(logs)
     first = executor.submit([request(logs, SLEEP)])
@@ -338,7 +338,7 @@ def test_what_is_refused_while_others_run_is_offered_again(
         assert executor.max_submitted == 1, "it would be offered again at once"
     finally:
         slurm.ask("scontrol", "update", "partitionname=low", "state=up")
-    assert "Slurm takes no more jobs now" in capsys.readouterr().err
+    assert "Slurm takes no more jobs now" in caplog.text
     executor.stop(first)
     wait(executor, first)
     again = executor.submit([request(logs, TELL)])
@@ -346,13 +346,13 @@ def test_what_is_refused_while_others_run_is_offered_again(
 
 
 def test_jobs_that_wait_for_what_never_comes_are_told_of(
-    logs: Path, capsys: pytest.CaptureFixture[str]
+    logs: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     executor = open_slurm(logs, options={"time-min": 1, "hold": True})
     handles = executor.submit([request(logs, TELL)])
     states = wait(executor, handles, lambda states: bool(states[0].reason))
     assert states[0] == State("waiting", reason="PENDING (JobHeldUser)")
-    assert "Slurm keeps jobs waiting: JobHeldUser" in capsys.readouterr().err
+    assert "Slurm keeps jobs waiting: JobHeldUser" in caplog.text
     executor.stop(handles)
 
 

@@ -11,14 +11,14 @@ from runs import run_here
 from test_dataset_run import picture
 from toys import composed
 
+from layer_atlas.cli.tables import layer_table
 from layer_atlas.config.config import Config, ModelConfig
 from layer_atlas.config.recipe import Recipe
 from layer_atlas.errors import UserError
 from layer_atlas.models.load import load_network
+from layer_atlas.plan.labels import notices
 from layer_atlas.plan.plan import Plan
 from layer_atlas.sweep.planning import inspect_models, make_plan
-from layer_atlas.sweep.report.layers import layer_table
-from layer_atlas.sweep.report.plan import notices
 from layer_atlas.visualization.optimization.image_statistics import from_bytes
 from layer_atlas.visualization.optimization.renderer import Renderer
 

@@ -1,5 +1,6 @@
 """Progress: a line every few seconds where there is no terminal, a bar where there is one."""
 
+import logging
 import os
 import re
 import subprocess
@@ -10,14 +11,13 @@ import pytest
 from layer_atlas.sweep.scheduling import progress
 from layer_atlas.sweep.scheduling.progress import Bar
 
-LINE = re.compile(
-    r"(\d+)/312 channels, ([\d.]+)/s, (.+) elapsed, (.+) left, devices busy (\d+) %\n"
-)
+LINE = re.compile(r"(\d+)/312 channels, ([\d.]+)/s, (.+) elapsed, (.+) left, devices busy (\d+) %")
 
 
 def test_a_log_gets_plain_lines(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     now = 100.0
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)
     with Bar(312, 0, "channels", ["cpu", "cpu"]) as bar:
@@ -25,7 +25,7 @@ def test_a_log_gets_plain_lines(
         bar(3.0, 0.5)  # too early for a line
         now = 121.0
         bar(42.0, 21.0)
-    (line,) = capsys.readouterr().err.splitlines(keepends=True)
+    (line,) = caplog.messages
     told = LINE.fullmatch(line)
     assert told is not None, line
     assert told.groups()[0] == "42"
@@ -37,29 +37,33 @@ def test_workers_of_an_earlier_run_are_busy_all_the_time_at_most() -> None:
         assert bar._share(1e9) == "busy 100 %"
 
 
-def test_what_is_done_already_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_done_already_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     with Bar(12, 300, "channels", ["cpu"]), Bar(0, 312, "channels", ["cpu"]):
         pass
-    assert capsys.readouterr().err == "300 of 312 channels are done already\n"
+    assert caplog.messages == ["300 of 312 channels are done already"]
 
 
 SHOW = """
-import os, time
+import logging, os, sys, time
+from layer_atlas.logs import terminal_logging
 from layer_atlas.sweep.scheduling.progress import Bar
 os.system("stty rows 40 cols 110")
-with Bar(10, 0, "channels", ["cpu", "cpu"]) as bar:
+with terminal_logging(sys.argv[1]), Bar(10, 0, "channels", ["cpu", "cpu"]) as bar:
     for i in range(1, 6):
         time.sleep(0.2)
+        logging.getLogger("layer_atlas.test").warning("shard %d is corrupt", i)
         bar(2 * i, 0.4 * i)
 """
 
 
-def test_a_terminal_gets_a_bar() -> None:
+def on_a_terminal(level: str) -> str:
+    """What a terminal receives of a sweep with a warning per step."""
     import pty
 
     main, terminal = pty.openpty()
     shown = subprocess.Popen(
-        [sys.executable, "-c", SHOW], stdin=terminal, stdout=terminal, stderr=terminal
+        [sys.executable, "-c", SHOW, level], stdin=terminal, stdout=terminal, stderr=terminal
     )
     os.close(terminal)
     text = b""
@@ -69,5 +73,24 @@ def test_a_terminal_gets_a_bar() -> None:
         except OSError:  # how Linux tells that nobody writes any more
             break
     assert shown.wait() == 0
-    last = text.decode().split("\r")[-2]
-    assert re.search(r"2 x cpu, busy .*█.* 10/10 \[.*channels/s\]", last), last
+    return text.decode()
+
+
+BAR = r"2 x cpu, busy .*█.* 10/10 \[.*channels/s\]"
+
+
+def test_a_terminal_gets_a_bar() -> None:
+    last = on_a_terminal("info").split("\r")[-2]
+    assert re.search(BAR, last), last
+
+
+def test_bar_and_log_lines_do_not_tear_each_other() -> None:
+    # Everything from a line's beginning to its end is either the bar or a record.
+    rows = [row for line in on_a_terminal("info").split("\n") for row in line.split("\r") if row]
+    records = [row for row in rows if "corrupt" in row]
+    assert records == [f"warning: shard {i} is corrupt" for i in range(1, 6)]
+
+
+def test_a_quiet_terminal_gets_warnings_and_no_bar() -> None:
+    rows = on_a_terminal("warning").splitlines()
+    assert rows == [f"warning: shard {i} is corrupt" for i in range(1, 6)]

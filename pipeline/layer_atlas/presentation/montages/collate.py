@@ -5,6 +5,7 @@ must be there to say what happened.
 """
 
 import json
+import logging
 import multiprocessing
 import os
 import sys
@@ -30,6 +31,8 @@ from layer_atlas.presentation.montages.summary import write_summary
 from layer_atlas.processes import die_with, die_with_parent, usable_cores
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import plan_of, read_manifest
+
+logger = logging.getLogger(__name__)
 
 _MOST_PAINTERS = 16
 _MEMORY = 1_200_000_000
@@ -91,7 +94,7 @@ def collate_here(folder: OutputFolder, settings: CollateSettings) -> None:
         paint(views, partial(write_pages, tile=settings.tile))
     write_summary(folder, views, settings)
     for path in dict.fromkeys(path for view in views for path in view.corrupt):
-        print(f"corrupt file set aside, to be computed again: {path}", file=sys.stderr)
+        logger.warning("corrupt file set aside, to be computed again: %s", path)
 
 
 def paint(views: Sequence[LayerView], write: Callable[[LayerView], None], memory: int = 0) -> None:

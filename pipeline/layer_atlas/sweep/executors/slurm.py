@@ -3,10 +3,10 @@
 Jobs go on without the process that submitted them, and any other can take them up by their handles.
 """
 
+import logging
 import math
 import os
 import re
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +23,8 @@ from layer_atlas.sweep.executors.slurm_queue import (
     site_limits,
 )
 from layer_atlas.sweep.executors.slurm_submit import Submitter, remedy
+
+logger = logging.getLogger(__name__)
 
 LEAST_INTERVAL, MOST_INTERVAL = 1.0, 15.0
 """Seconds between two questions to squeue: few when there is news, then more and more."""
@@ -201,7 +203,7 @@ class SlurmExecutor:
     def _complain(self, about: str, text: str) -> None:
         """Say it, but once as long as it lasts."""
         if about not in self._complaints:
-            print(f"\nnote: {text}", file=sys.stderr)
+            logger.warning("%s", text)
         self._complaints.add(about)
 
 

@@ -1,13 +1,14 @@
 """Verification: digests of shards, the atlas against the store, activations against images."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from layer_atlas.atlas.compare import compare
 from layer_atlas.atlas.gather import layer_views
 from layer_atlas.config.config import Config
 from layer_atlas.config.records import build, canonical_json
-from layer_atlas.errors import EXIT_FAILED_JOBS, EXIT_OK, UserError
+from layer_atlas.errors import UserError
 from layer_atlas.plan.labels import count_images, sanitize
 from layer_atlas.plan.plan import Plan
 from layer_atlas.store.folder import OutputFolder
@@ -16,8 +17,18 @@ from layer_atlas.sweep.inspection.remeasure import remeasure
 from layer_atlas.sweep.inspection.versions import mixture_in_store
 
 
-def verify(config: Config, folder: OutputFolder) -> int:
-    """Check an output folder and print what was found; returns the exit code.
+@dataclass(frozen=True)
+class Verification:
+    """What a verification checked and found."""
+
+    notes: list[str]
+    """Sentences about what was compared and measured."""
+    problems: list[str]
+    """Everything that is wrong; names in them are not sanitized."""
+
+
+def verify(config: Config, folder: OutputFolder) -> Verification:
+    """Check an output folder.
 
     Corrupt shards are set aside, so that the next run computes them again.
 
@@ -48,13 +59,8 @@ def verify(config: Config, folder: OutputFolder) -> int:
             f"{again.count} activations measured again by plain hooks on networks loaded afresh, "
             f"largest difference {100 * again.worst:.3g} %"
         )
-    print(f"{count_images(plan, checked)}: shards and atlas compared, {len(problems)} problems")
-    print(measured)
-    for sentence in mixture_in_store(plan, views):
-        print(sentence)
-    for problem in problems:
-        print(f"  {sanitize(problem)}")
-    return EXIT_FAILED_JOBS if problems else EXIT_OK
+    compared = f"{count_images(plan, checked)}: shards and atlas compared, {len(problems)} problems"
+    return Verification([compared, measured, *mixture_in_store(plan, views)], problems)
 
 
 def code_of(config: Config, plan: Plan | None = None) -> set[str]:

@@ -8,6 +8,7 @@ from typing import Any
 from layer_atlas.atlas.gather import LayerView, layer_views
 from layer_atlas.datasets.listing import Listing
 from layer_atlas.datasets.tasks import all_statistics, blocks_of, examples_of
+from layer_atlas.logs import latest_logs
 from layer_atlas.plan.plan import Plan
 from layer_atlas.presentation.site.files import folder_of
 from layer_atlas.store.checksummed_file import CorruptFile
@@ -32,6 +33,7 @@ class Wanted:
             self.paths.update(*(located for _, _, located in view.located()))
             self.paths.update(_pictures(view))
         self.paths.update(_about_photographs(folder, plan), _records(folder))
+        self.paths.update(latest_logs(folder.logs))
         self.paths.update(map(folder.input, plan.inputs))
         # Whatever was drawn is kept; half-written files have names with a dot.
         self.paths.update(folder.figures.glob("[!.]*"))

@@ -1,10 +1,15 @@
-"""Progress for people: a bar on a terminal, plain lines in a log file."""
+"""Progress for people: a bar on a terminal, lines in the log."""
 
+import logging
 import sys
 import time
 from collections.abc import Sequence
 
 from tqdm import tqdm
+
+from layer_atlas.logs import terminal_shows
+
+logger = logging.getLogger(__name__)
 
 _LINE_SECONDS = 10.0
 _FORMAT = "{desc}{postfix} {bar} {n:.0f}/{total} [{elapsed}<{remaining}, {rate_fmt}]"
@@ -18,8 +23,8 @@ class Bar:
         self._bar: tqdm[None] | None = None
         self._started = self._printed = time.monotonic()
         if already and total:
-            print(f"{already} of {already + total} {unit} are done already", file=sys.stderr)
-        if total and sys.stderr.isatty():
+            logger.info("%d of %d %s are done already", already, already + total, unit)
+        if total and sys.stderr.isatty() and terminal_shows(__name__, logging.INFO):
             self._bar = tqdm(
                 total=total, unit=f" {unit}", desc=_counted(devices), bar_format=_FORMAT
             )
@@ -41,9 +46,11 @@ class Bar:
         if self._bar is not None:
             self._bar.set_postfix_str(self._share(busy).ljust(10), refresh=False)
             self._bar.update(max(0.0, finished - self._bar.n))
-        elif time.monotonic() - self._printed > _LINE_SECONDS:
+        if time.monotonic() - self._printed > _LINE_SECONDS:
             self._printed = time.monotonic()
-            print(self._line(finished, busy), file=sys.stderr)
+            # Beside a bar the line is for the log of the run alone.
+            level = logging.INFO if self._bar is None else logging.DEBUG
+            logger.log(level, self._line(finished, busy))
 
     def _line(self, finished: float, busy: float) -> str:
         seconds = self._seconds()

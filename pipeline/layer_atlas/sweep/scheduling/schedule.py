@@ -4,6 +4,7 @@ It holds no state worth keeping. What is done it reads from the store, what a wo
 pulse, what failed from the records; when it dies, the next run starts from these again.
 """
 
+import logging
 import sys
 import time
 import uuid
@@ -37,6 +38,8 @@ from layer_atlas.sweep.scheduling.workers import (
     submissions,
     write_submission,
 )
+
+logger = logging.getLogger(__name__)
 
 RELIST_SECONDS = 60.0
 """A network file system may show files that others wrote so much later, at most."""
@@ -154,6 +157,7 @@ class Scheduler:
         handles = self.executor.submit(requests)
         for handle, tasks in zip(handles, bundles, strict=False):
             self.workers.append(Worker(handle, tasks))
+            logger.debug("%s started: %d tasks of %s", handle.tag, len(tasks), tasks[0].model)
             if self.executor.detached:
                 write_submission(self.folder, self.settings.engine, self.workers[-1])
         for request, tasks in zip(requests[len(handles) :], bundles[len(handles) :], strict=True):
@@ -216,6 +220,8 @@ class Scheduler:
             return
         self.workers.remove(worker)
         forget(self.folder, worker.tag)
+        how = how_it_ended(worker, self.settings)
+        logger.debug("%s ended (%s), %d tasks not done", worker.tag, how, len(left))
         self._clock_out(worker)
         self.finished += worker.units - sum(task.units for task in left)
         if not left:
@@ -288,8 +294,7 @@ class Scheduler:
         self.outcome.exit_code = EXIT_INTERRUPTED
         write_atomically(self.folder.drain, b"")
         self.executor.kill([w.handle for w in self.workers if w.state.phase == "waiting"])
-        told = "finishing the shards in progress; Ctrl-C again to stop at once"
-        print(f"\n{told}", file=sys.stderr)
+        logger.info("finishing the shards in progress; Ctrl-C again to stop at once")
 
     def _leaves_them(self) -> bool:
         """Whether workers are left alone that go on by themselves."""

@@ -4,6 +4,7 @@ Photographs are studied, then images are made, then examples are picked. Each st
 missing of it, how long that takes, and what a worker must be told to do it.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -25,7 +26,6 @@ from layer_atlas.datasets.tasks import (
     restricted,
     statistics_of,
 )
-from layer_atlas.errors import tell
 from layer_atlas.plan.jobs import Shard, Task
 from layer_atlas.plan.plan import (
     READING_SECONDS,
@@ -40,6 +40,8 @@ from layer_atlas.plan.plan import (
 from layer_atlas.store.checksummed_file import CorruptFile
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.sweep.scheduling.shard_index import ShardIndex
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Sweep:
             except FileNotFoundError:
                 return False
             except CorruptFile as error:
-                tell(f"corrupt file set aside, to be computed again: {error}")
+                logger.warning("corrupt file set aside, to be computed again: %s", error)
                 return False
         return True
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from layer_atlas.logs import without_routine
 from layer_atlas.plan.jobs import Task
 from layer_atlas.store.files import read_object, write_json
 from layer_atlas.store.folder import OutputFolder
@@ -73,9 +74,9 @@ def read_heartbeat(folder: OutputFolder, tag: str) -> dict[str, Any] | None:
 
 
 def log_tail(folder: OutputFolder, tag: str, lines: int = 1) -> str:
-    """The end of a worker's log."""
+    """The end of a worker's log, without its routine records."""
     log = folder.log(tag)
-    text = log.read_text(errors="replace") if log.exists() else ""
+    text = without_routine(log.read_text(errors="replace")) if log.exists() else ""
     return "\n".join(text.strip().splitlines()[-lines:]) or "(it said nothing)"
 
 

@@ -1,10 +1,13 @@
 """The committer: finished tasks are encoded and written while the next ones are made."""
 
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from layer_atlas.sweep.tasks.heartbeat import Heartbeat
+
+logger = logging.getLogger(__name__)
 
 
 class Committer:
@@ -50,3 +53,4 @@ class Committer:
                 self.heartbeat.tick(tasks=keys)  # charged for it, rather than those in the making
                 raise error
             self._waiting.popleft()
+            logger.debug("committed %d tasks, the first is %s", len(keys), keys[0][:8])

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import socket
 import time
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from layer_atlas.plan.jobs import Task
+
+logger = logging.getLogger(__name__)
 
 DEVICE_VARIABLE = "LAYER_ATLAS_DEVICE"
 """What its executor calls the device that a worker runs on."""
@@ -72,8 +75,9 @@ class Heartbeat:
         """Note what is in the making from now on."""
         if self._begun is None:
             self._begun = time.monotonic()
-        more = f" and {len(tasks) - 1} more" if tasks[1:] else ""
-        self.tick(tasks=[task.key for task in tasks], at=f"{tasks[0]}{more}")
+        at = f"{tasks[0]}" + (f" and {len(tasks) - 1} more" if tasks[1:] else "")
+        logger.debug("making %s", at)
+        self.tick(tasks=[task.key for task in tasks], at=at)
 
     def tick(self, **facts: Any) -> None:
         """Note facts; write them down now and then, and at once when the tasks change."""

@@ -1,5 +1,6 @@
 """Optimise: the jobs of shards, batch by batch."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from layer_atlas.config.datasets import DatasetConfig
 from layer_atlas.config.recipe import DatasetInit
 from layer_atlas.config.records import plain
 from layer_atlas.datasets.tasks import statistics_of
-from layer_atlas.errors import UserError, tell
+from layer_atlas.errors import UserError
 from layer_atlas.models.colours import from_bytes, recoloured
 from layer_atlas.plan.environment import Environment, environment_here
 from layer_atlas.plan.jobs import Series, Shard, ShardResult, joined
@@ -26,6 +27,8 @@ from layer_atlas.sweep.tasks.base import WorkerContext
 from layer_atlas.sweep.tasks.pictures import ImageCache
 from layer_atlas.visualization.optimization.memory import if_it_fits
 from layer_atlas.visualization.optimization.renderer import LayerRenderer
+
+logger = logging.getLogger(__name__)
 
 Starts = Callable[[Sequence[int]], Tensor | None]
 """Channels to the photographs (n, 3, H, W) that their images start from, if any."""
@@ -172,7 +175,7 @@ class ShardRunner:
             made = if_it_fits(make, least=self.batch_size == 1)
             if made is None:
                 self.batch_size //= 2
-                tell(f"out of memory: batch size is now {self.batch_size}")
+                logger.warning("out of memory: batch size is now %d", self.batch_size)
                 continue
             parts.append(made)
             start += len(made["channel"])

@@ -5,11 +5,13 @@ captured if it works in place on the same tensors every time and never waits for
 """
 
 import gc
-import sys
+import logging
 from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
+
+logger = logging.getLogger(__name__)
 
 
 class Graphs:
@@ -55,7 +57,7 @@ def capture(function: Callable[[bool], Tensor], flags: Iterable[bool]) -> Graphs
         raise
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
-        print(f"no CUDA graph of a step, so slower steps: {reason}", file=sys.stderr)
+        logger.warning("no CUDA graph of a step, so slower steps: %s", reason)
         return None
     finally:
         torch.cuda.set_stream(stream)  # a capture that failed leaves its own behind

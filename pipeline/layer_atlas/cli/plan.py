@@ -1,15 +1,16 @@
-"""What `atlas plan` prints: what a run would make, how long it takes, and how much disk."""
+"""What `atlas plan` prints: what a run would make, in how much time and disk space."""
 
 import contextlib
 import statistics
 from collections import Counter
 from itertools import islice
 
+from layer_atlas.cli.tables import table
 from layer_atlas.datasets.tasks import all_statistics
-from layer_atlas.plan.jobs import AS_CONSTRUCTED
 from layer_atlas.plan.labels import (
     count_images,
     network_lines,
+    notices,
     sampling_lines,
     sanitize,
     targets_word,
@@ -27,18 +28,16 @@ from layer_atlas.store.checksummed_file import CorruptFile
 from layer_atlas.store.folder import OutputFolder, disk_size
 from layer_atlas.store.shards import DoneIndex, read_header
 from layer_atlas.sweep.inspection.versions import not_counted
-from layer_atlas.sweep.report.tables import table
 from layer_atlas.sweep.scheduling.progress import duration
 
 _LONGEST_JOB = 1e6
-"""Seconds; what a shard claims beyond that is no help."""
+"""Seconds; a shard from elsewhere may claim any duration, and longer ones are ignored."""
 
 
 def plan_table(folder: OutputFolder, plan: Plan, devices: list[str]) -> str:
-    """Models, layers, channels, shards, done and missing, estimated time and disk."""
+    """Table of the layers with their done and missing jobs; below it time, disk and notices."""
     index = DoneIndex(folder, plan.environments)
-    rows, missing = [], []
-    seconds = 0.0
+    rows, missing, seconds = [], [], 0.0
     for model in plan.models:
         for layer in model.layers:
             shards = [s for seed in plan.seeds for s in plan.layer_shards(model, layer, seed)]
@@ -58,7 +57,7 @@ def plan_table(folder: OutputFolder, plan: Plan, devices: list[str]) -> str:
                     undone,
                 )
             )
-    seconds = (seconds + _study_seconds(folder, plan, devices)) / len(devices)
+    seconds = (seconds + _dataset_seconds(folder, plan, devices)) / len(devices)
     total = plan.n_jobs if plan.variants == 1 else count_images(plan, plan.n_jobs)
     header = ("model", "layer", targets_word(plan), "seeds", "shards", "done", "missing")
     notes = [
@@ -80,7 +79,7 @@ def plan_table(folder: OutputFolder, plan: Plan, devices: list[str]) -> str:
 def _job_seconds(
     folder: OutputFolder, plan: Plan, model: ModelPlan, layer: LayerPlan, devices: list[str]
 ) -> float:
-    """Seconds per channel: as measured in the layer's first done shards, else a guess by FLOPs."""
+    """Seconds per job: measured in the layer's first done shards, else estimated from FLOPs."""
     measured = []
     shards = (s for seed in plan.seeds for s in plan.layer_shards(model, layer, seed))
     for shard in islice(shards, 3):
@@ -88,12 +87,12 @@ def _job_seconds(
             seconds = read_header(folder.shard(shard)).facts.get("seconds_per_job")
             if isinstance(seconds, float) and 0 < seconds < _LONGEST_JOB:
                 measured.append(seconds)
-    guess = flops_per_job(layer, model.recipe) / flops_per_second(devices)
-    return statistics.median(measured) if measured else guess
+    estimate = flops_per_job(layer, model.recipe) / flops_per_second(devices)
+    return statistics.median(measured) if measured else estimate
 
 
-def _study_seconds(folder: OutputFolder, plan: Plan, devices: list[str]) -> float:
-    """Seconds for the photographs that layers are yet to be shown: a guess by FLOPs."""
+def _dataset_seconds(folder: OutputFolder, plan: Plan, devices: list[str]) -> float:
+    """Seconds for the missing dataset statistics, estimated from FLOPs."""
     if plan.dataset_plan is None:
         return 0.0
     total = 0.0
@@ -101,65 +100,25 @@ def _study_seconds(folder: OutputFolder, plan: Plan, devices: list[str]) -> floa
         pairs = zip(model.layers, all_statistics(model, plan.dataset_plan), strict=True)
         left = [layer.info.flops_before for layer, s in pairs if not folder.exists(s.product)]
         if left:
-            one = dataset_image_seconds(max(left), flops_per_second(devices))
-            total += one * plan.dataset_plan.count
+            per_image = dataset_image_seconds(max(left), flops_per_second(devices))
+            total += per_image * plan.dataset_plan.count
     return total
 
 
 def dataset_images_seen(folder: OutputFolder, plan: Plan) -> list[str]:
-    """How many photographs there are, and how many layers have seen them all."""
+    """Count the dataset's images, and the layers whose statistics are complete; as 0 or 1 line."""
     if plan.dataset_plan is None:
         return []
-    statistics_tasks = [
-        s for model in plan.models for s in all_statistics(model, plan.dataset_plan)
-    ]
-    done = sum(folder.exists(dataset_stats.product) for dataset_stats in statistics_tasks)
-    told = (
-        f"photos    {plan.dataset_plan.count} ({sanitize(plan.dataset_plan.source)}), "
-        f"studied in {done} of {len(statistics_tasks)}"
-    )
-    return [f"{told} layers"]
+    tasks = [task for model in plan.models for task in all_statistics(model, plan.dataset_plan)]
+    done = sum(folder.exists(task.product) for task in tasks)
+    images = f"{plan.dataset_plan.count} images ({sanitize(plan.dataset_plan.source)})"
+    return [f"dataset   {images}, statistics of {done} of {len(tasks)} layers"]
 
 
 def checked_paths(model: ModelPlan) -> str:
-    """How the activations of a model's layers are computed, in a line: which ways agree with the
-    plain one."""
+    """Which computation paths agree with the plain forward pass, and for how many layers."""
     paths = Counter(layer.info.path for layer in model.layers)
     counted = "; ".join(
         f"{path or 'unchecked'} ({n} layer{'s' * (n > 1)})" for path, n in paths.most_common()
     )
     return f"{model.label}: {model.recipe.precision}, {counted}"
-
-
-def notices(plan: Plan) -> list[str]:
-    """What a user should know about the plan.
-
-    Networks of the user's own without a weights file, networks that see images in another size, and
-    layers of which only one call is looked at.
-    """
-    constructed = {
-        f"{sanitize(label)} has {AS_CONSTRUCTED}; a file of trained ones is given as weights=FILE"
-        for model in plan.models
-        for label, origin in model.origins.items()
-        if origin.weights == AS_CONSTRUCTED
-    }
-    resized = [
-        f"{sanitize(label)} takes only images of {network.fixed_size} px; those of "
-        f"{' x '.join(map(str, model.recipe.image_size))} px are resized for it"
-        for model in plan.models
-        for label, network in model.networks.items()
-        if network.fixed_size is not None
-    ]
-    noted = [sanitize(model.note) for model in plan.models if model.note]
-    return (
-        sorted(constructed)
-        + noted
-        + resized
-        + [
-            f"{sanitize(f'{model.label}/{layer.info.name}')} is called {layer.info.calls} times "
-            "per forward pass; its first call is used"
-            for model in plan.models
-            for layer in model.layers
-            if layer.info.calls > 1
-        ]
-    )

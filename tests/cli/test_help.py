@@ -6,7 +6,7 @@ import pytest
 from toys import composed
 
 from layer_atlas.cli.commands import COMMANDS, split_words
-from layer_atlas.cli.manual import PAGES, overview, page
+from layer_atlas.cli.help import PAGES, command_help, overview
 
 
 def test_every_command_has_its_page() -> None:
@@ -19,11 +19,11 @@ def test_every_command_has_its_page() -> None:
 )
 def test_examples_compose(line: str) -> None:
     command, *arguments = shlex.split(line)
-    assert f"atlas {line}" in page(command)
+    assert f"atlas {line}" in command_help(command)
     _, overrides = split_words(command, arguments)
     composed(*overrides)
 
 
-@pytest.mark.parametrize("text", [overview(), *map(page, PAGES)], ids=["overview", *PAGES])
+@pytest.mark.parametrize("text", [overview(), *map(command_help, PAGES)], ids=["overview", *PAGES])
 def test_pages_fit_a_terminal(text: str) -> None:
     assert max(map(len, text.splitlines())) <= 100

@@ -10,10 +10,10 @@ import pytest
 from runs import TINY, atlas_here, run_here, start, wait_for_shards
 from toys import fail, fill_store, layer_info, make_manifest, make_plan
 
+from layer_atlas.cli.status import status_table
 from layer_atlas.plan.plan import Plan, flops_per_job
 from layer_atlas.store.files import write_json
 from layer_atlas.store.folder import OutputFolder, prepare
-from layer_atlas.sweep.report.status import status_table
 from layer_atlas.sweep.tasks.heartbeat import Heartbeat
 from tests.sweep.inspection.test_monitor import begin, hand_over
 
@@ -104,9 +104,9 @@ def test_workers_that_wait_and_workers_that_are_stuck_are_told(folder: OutputFol
     heartbeat._begun = time.monotonic() - 25
     heartbeat.write()
     text = "\n".join(told(folder, plan))
-    assert "at work: workers that go on without the run that started them" in text
+    assert "at work: detached workers, which continue without their driver" in text
     assert "  cuda:1 on node: 7 channels so far; toy/a channels 0-1 seed 0\n" in text
-    assert "    did not move in 1 s; usually it does every 2.5 s\n" in text
+    assert "    no heartbeat for 1 s; usually one every 2.5 s\n" in text
     assert "  3 workers waiting in the queue of slurm" in text
 
 
@@ -130,7 +130,7 @@ def test_a_worker_that_is_loading_its_network_is_not_stuck(folder: OutputFolder)
     Heartbeat(folder.heartbeat("worker-00000000")).write()
     text = "\n".join(told(folder, make_plan()))
     assert ": preparing" in text
-    assert "did not move" not in text
+    assert "no heartbeat" not in text
 
 
 def test_what_is_wrong_is_told_with_its_log_and_what_to_do(folder: OutputFolder) -> None:
@@ -195,7 +195,7 @@ def test_the_story_of_a_task_that_fails_until_it_is_mended(
     said = atlas_here("failures", tmp_path, key, "name=x")[1]
     assert re.findall(r"^attempt (\d), .*: exit code 1$", said, re.MULTILINE) == ["1", "2", "3"]
     assert said.count('  |     raise ArithmeticError("broken on purpose")\n') == 3
-    assert all(str(log) in said for log in folder.logs.glob("*.log"))
+    assert all(str(log) in said for log in folder.logs.glob("worker-*.log"))
 
     assert run_here(tmp_path, *sweep) == 1
     assert len(list(folder.failures.glob("*.json"))) == 3, "a task in quarantine was tried"
@@ -232,5 +232,5 @@ def test_a_running_sweep_is_seen_from_outside(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         process.communicate()
     said = atlas_here("status", tmp_path)[1]
-    assert "nobody is at work on it" in said
+    assert "no process is at work on it" in said
     assert rows(said.splitlines())["demo"][2] == 0

@@ -1,0 +1,179 @@
+"""What `atlas status` prints: the progress of an output folder, and its workers."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+
+from layer_atlas.atlas.gather import layer_views
+from layer_atlas.cli.failures import in_short, remedies
+from layer_atlas.cli.plan import dataset_images_seen
+from layer_atlas.cli.tables import fit, table, terminal_width
+from layer_atlas.plan.labels import count_images, counted, sanitize
+from layer_atlas.plan.plan import Plan
+from layer_atlas.store.folder import OutputFolder
+from layer_atlas.store.manifest import plan_of, read_manifest
+from layer_atlas.sweep.inspection.failed_tasks import FailedTask, read_failed_tasks
+from layer_atlas.sweep.inspection.layer_progress import LayerProgress, layer_progress_of
+from layer_atlas.sweep.inspection.monitor import (
+    LOOK_SECONDS,
+    LiveStatus,
+    WorkerStatus,
+    live_status,
+)
+from layer_atlas.sweep.inspection.versions import mixture_in_store, not_counted
+from layer_atlas.sweep.scheduling.progress import duration
+
+_MOST_LAYERS = 20
+"""More layers than these are folded: neighbours in the same state share a line."""
+
+_MOST_FAILURES = 3
+_MOST_WORKERS = 12
+
+
+def status_table(folder: OutputFolder, every_layer: bool = False) -> str:
+    """Progress of a sweep, from the store, the manifest, heartbeats and records of failures.
+
+    Args:
+        folder: of a sweep that runs, here or elsewhere, or has ended.
+        every_layer: print a line for each layer, however many there are.
+    Raises:
+        UserError: there is no sweep.
+    """
+    manifest = read_manifest(folder)
+    plan, live = plan_of(manifest), live_status(folder)
+    views = list(layer_views(folder, plan))
+    layers = [layer_progress_of(view, live.tasks) for view in views]
+    failed = [task for task in read_failed_tasks(folder, manifest) if task.is_open]
+    parts = [
+        _headline(folder, plan, layers),
+        _layers(plan, layers, fold=not every_layer and len(layers) > _MOST_LAYERS),
+        "\n".join([*dataset_images_seen(folder, plan), *_workers(live, layers)]),
+        "\n".join([*not_counted(folder, plan), *mixture_in_store(plan, views)]),
+        "\n".join(
+            f"left out: {sanitize(f'{out.model}: {out.why}')}" for out in plan.skipped_models
+        ),
+        "\n".join(_failures(folder, failed)),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _headline(folder: OutputFolder, plan: Plan, layers: Sequence[LayerProgress]) -> str:
+    done, total = _sum(layers, "done"), _sum(layers, "total")
+    share = f"{100 * done / total:.1f} %"
+    return f"{folder.root}: {done} of {count_images(plan, total)} done ({share})"
+
+
+def _sum(layers: Iterable[LayerProgress], name: str) -> int:
+    return sum(getattr(layer, name) for layer in layers)
+
+
+def _layers(plan: Plan, layers: Sequence[LayerProgress], fold: bool) -> str:
+    """Table of the models and, below each, its layers."""
+    names = ("total", "done", "running", "failed", "missing")
+    header = ("layer", "images" if plan.variants == 1 else "jobs", *names[1:])
+    lines = [
+        line
+        for model, group in groupby(layers, key=lambda layer: layer.model)
+        for line in _rows(model, list(group), fold)
+    ]
+    sums = [[_sum(some, name) for name in names] for _, _, some in lines]
+    columns = zip(header[1:], *sums, strict=True)
+    room = terminal_width() - sum(2 + max(len(str(n)) for n in column) for column in columns)
+    titles = (begin + fit(name, room - len(begin)) for begin, name, _ in lines)
+    return table(header, ((title, *numbers) for title, numbers in zip(titles, sums, strict=True)))
+
+
+def _rows(
+    model: str, layers: Sequence[LayerProgress], fold: bool
+) -> Iterator[tuple[str, str, Sequence[LayerProgress]]]:
+    """Rows of a model: indent, name, and the layers that each row sums up."""
+    yield "", model, layers
+    for state, group in groupby(layers, key=_state):
+        some = list(group)
+        if fold and state != "active" and len(some) > 1:
+            yield f"  {len(some)} layers, to ", some[-1].layer, some
+        else:
+            yield from (("  ", layer.layer, [layer]) for layer in some)
+
+
+def _state(layer: LayerProgress) -> str:
+    """State of a layer; active ones are never folded."""
+    if layer.running or layer.failed:
+        return "active"
+    if layer.done:
+        return "begun" if layer.missing else "complete"
+    return "pending"
+
+
+def _failures(folder: OutputFolder, failed: Sequence[FailedTask]) -> Iterator[str]:
+    """The latest failures, and the commands that help."""
+    if not failed:
+        return
+    yield f"{counted(len(failed), 'task')} failed; the latest:"
+    for task in reversed(failed[-_MOST_FAILURES:]):
+        yield from (f"  {line}" for line in in_short(task))
+        log = folder.root / task.last.log
+        yield from [f"    {sanitize(str(log))}"] if log.exists() else []
+    yield from remedies(folder, failed)
+
+
+# --- workers -------------------------------------------------------------------------------------
+
+
+def _workers(live: LiveStatus, layers: Sequence[LayerProgress]) -> Iterator[str]:
+    """The driver, the rate and time left, and the workers that run, start or wait in a queue."""
+    if live.driver is None and not live.workers:
+        yield "no process is at work on it"
+        return
+    driver = live.driver or "detached workers, which continue without their driver"
+    yield f"at work: {driver}"
+    yield from _rate(live, layers)
+    begun = [worker for worker in live.workers if worker.heartbeat is not None]
+    # Workers without a recent heartbeat sort first, so that they are never cut off.
+    shown = sorted(begun, key=lambda worker: worker.moves)[:_MOST_WORKERS]
+    yield from (line for worker in sorted(shown, key=_device) for line in _worker(worker))
+    if len(shown) < len(begun):
+        yield f"  and {counted(len(begun) - len(shown), 'worker')} more"
+    yield from _not_begun(live)
+
+
+def _rate(live: LiveStatus, layers: Sequence[LayerProgress]) -> Iterator[str]:
+    rates = {unit: live.rate("done", unit) for unit in live.units}
+    parts = [_per_time(rate, unit) for unit, rate in rates.items() if rate]
+    if flops := live.rate("flops", "channels"):
+        left = duration(sum(layer.flops_left for layer in layers) / flops)
+        parts.append(f"all images in about {left}")
+    if parts:
+        yield f"  {', '.join(parts)}"
+
+
+def _per_time(rate: float, unit: str) -> str:
+    """Format a rate per second, or per the shortest longer time in which there is at least one."""
+    spans = {"s": 1, "min": 60, "h": 3600}
+    span = next((name for name, seconds in spans.items() if rate * seconds >= 1), "h")
+    return f"{rate * spans[span]:.1f} {unit}/{span}"
+
+
+def _device(worker: WorkerStatus) -> str:
+    heartbeat = worker.heartbeat or {}
+    return f"{heartbeat.get('device') or '?'} on {heartbeat.get('host') or '?'}"
+
+
+def _worker(worker: WorkerStatus) -> Iterator[str]:
+    """What a worker does, and whether it seems to be stuck."""
+    if not worker.has_begun:
+        yield f"  {_device(worker)}: preparing"
+        return
+    task, width = str((worker.heartbeat or {}).get("at")), terminal_width()
+    done = f"  {_device(worker)}: {worker.fact('done'):.0f} {worker.unit} so far"
+    both = f"{done}; {task}"
+    yield from [both] if len(both) <= width else [done, f"    {fit(task, width - 4)}"]
+    if not worker.moves:
+        usual = f"usually one every {worker.heartbeat_age:.1f} s"
+        yield f"    no heartbeat for {LOOK_SECONDS:g} s; {usual}"
+
+
+def _not_begun(live: LiveStatus) -> Iterator[str]:
+    waiting = [worker for worker in live.workers if worker.heartbeat is None]
+    for engine in sorted({worker.engine for worker in waiting}):
+        n = counted(sum(worker.engine == engine for worker in waiting), "worker")
+        yield f"  {n} waiting in the queue of {engine}" if engine else f"  {n} starting"

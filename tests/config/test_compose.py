@@ -1,0 +1,199 @@
+"""Files of a user's own on the command line, and Hydra's settings: both as Hydra users expect."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from layer_atlas.config.compose import with_config
+from layer_atlas.config.config import Config
+from layer_atlas.config.objectives import LogitObjective, NeuronObjective
+from layer_atlas.errors import UserError
+
+
+def configs(*arguments: str) -> list[Config]:
+    """The configs that a command gets with these arguments."""
+    found: list[Config] = []
+
+    def keep(config: Config) -> int:
+        found.append(config)
+        return 0
+
+    assert with_config(keep, arguments) == 0
+    return found
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+MINE = """\
+quality: draft
+objective: logit
+transforms: robust
+models: [resnet18, {name: vgg11, label: mine}]
+optimizer: {leaky_steps: 3}
+name: mine
+"""
+
+
+def test_a_file_chooses_groups_and_sets_values(here: Path) -> None:
+    (here / "my.yaml").write_text(MINE)
+    (config,) = configs("my.yaml")
+    (plain,) = configs("quality=draft", "transforms=robust")
+    assert isinstance(config.objective, LogitObjective)
+    assert [model.title for model in config.models] == ["resnet18", "mine"]
+    assert config.transforms == plain.transforms
+    assert config.optimizer.steps == plain.optimizer.steps
+    assert (config.optimizer.leaky_steps, config.name) == (3, "mine")
+
+
+def test_the_command_line_beats_the_file_and_the_file_its_choices(here: Path) -> None:
+    (here / "sub").mkdir()
+    (here / "sub" / "my.yml").write_text("quality: draft\noptimizer: {steps: 64}\n")
+    (draft,), (paper,) = configs("quality=draft"), configs("quality=paper")
+    (config,) = configs("sub/my.yml", "quality=paper", "objective=neuron")
+    assert isinstance(config.objective, NeuronObjective)
+    assert config.optimizer.steps == 64, "a value of the file beats a choice, also a later one"
+    assert config.optimizer.leaky_steps == paper.optimizer.leaky_steps
+    assert draft.optimizer.leaky_steps != paper.optimizer.leaky_steps
+    assert configs("optimizer.steps=7", "sub/my.yml")[0].optimizer.steps == 7
+
+
+@pytest.mark.parametrize(
+    "defaults",
+    [
+        "[config, override quality: paper, override objective: neuron, _self_]",
+        "[quality: paper, objective: neuron]",
+        "[/quality: paper, override /objective: neuron]",
+        "[experiment: mine]",
+    ],
+)
+def test_a_defaults_list_works_within_a_file(here: Path, defaults: str) -> None:
+    (here / "experiment").mkdir()
+    (here / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults: [override /quality: paper, override /objective: neuron]\n"
+    )
+    (here / "my.yaml").write_text(f"defaults: {defaults}\nname: x\n")
+    (config,), (paper,) = configs("my.yaml"), configs("quality=paper")
+    assert isinstance(config.objective, NeuronObjective)
+    assert (config.optimizer, config.name) == (paper.optimizer, "x")
+
+
+def test_null_is_a_value_of_a_setting_and_no_choice_of_a_mere_group(here: Path) -> None:
+    (here / "my.yaml").write_text("mask: null\nexperiment: null\nseeds: [3]\n")
+    (config,) = configs("my.yaml")
+    assert (config.mask, config.seeds) == (None, (3,))
+
+
+@pytest.mark.parametrize(
+    ("text", "messages"),
+    [
+        ("optimzer: {steps: 3}", ["unknown config key 'optimzer'", "from: optimizer", "my.yaml"]),
+        ("optimizer: {stpes: 3}", ["'optimizer.stpes'", "from: optimizer.steps", "my.yaml"]),
+        ("quality: drft", ["unknown quality choice 'drft'; choose from: draft", "my.yaml"]),
+        ("_target_: os.system", ["unknown config key '_target_'", "my.yaml"]),
+        ("defaults: quality", ["defaults in config file 'my.yaml' must be a list"]),
+        ("- name", ["config file 'my.yaml' cannot be read: it must hold settings"]),
+        ("name: [", ["config file 'my.yaml' cannot be read"]),
+        ("a: &a [*a]", ["config file 'my.yaml'"]),
+        ("optimizer: {steps: many}", ["optimizer.steps must be a whole number, not 'many'"]),
+    ],
+)
+def test_mistakes_in_a_file_name_it(here: Path, text: str, messages: list[str]) -> None:
+    (here / "my.yaml").write_text(text)
+    with pytest.raises(UserError) as caught:
+        configs("my.yaml")
+    for message in messages:
+        assert message in str(caught.value)
+
+
+def test_a_file_that_is_not_there_and_two_files_are_refused(here: Path) -> None:
+    with pytest.raises(UserError, match=r"config file 'gone.yaml' does not exist"):
+        configs("gone.yaml")
+    with pytest.raises(UserError, match="one config file at a time"):
+        configs("a.yaml", "b.yaml")
+
+
+@pytest.mark.parametrize(
+    "hydra",
+    [
+        "{callbacks: {x: {_target_: os.system, command: CODE}}}",
+        "{launcher: {_target_: os.system}}",
+        "{job_logging: {handlers: {x: {(): os.system, command: CODE}}}}",
+        "{searchpath: ['pkg://os']}",
+    ],
+)
+@pytest.mark.parametrize("flags", [[], ["--cfg", "job"], ["-m"], ["--info", "all"]])
+def test_what_would_execute_code_is_refused(here: Path, hydra: str, flags: list[str]) -> None:
+    (here / "my.yaml").write_text(f"hydra: {hydra.replace('CODE', 'touch executed')}\n")
+    with pytest.raises(UserError, match=r"names code for Hydra|takes folders"):
+        configs("my.yaml", *flags)
+    assert not (here / "executed").exists()
+
+
+# --- Hydra's own settings and flags --------------------------------------------------------------
+
+
+def test_folders_of_config_files_are_found_by_flag_and_by_search_path(here: Path) -> None:
+    (here / "more" / "quality").mkdir(parents=True)
+    text = "# @package _global_\noptimizer: {steps: 7}\n"
+    (here / "more" / "quality" / "mine.yaml").write_text(text)
+    (here / "more" / "sweep.yaml").write_text("quality: mine\nname: sweep\n")
+    for arguments in (
+        ["--config-dir", "more"],
+        ["--config-path=more"],
+        ["hydra.searchpath=[more]"],
+        [f"hydra.searchpath=['file://{here}/more']"],
+    ):
+        (config,) = configs(*arguments, "quality=mine")
+        assert config.optimizer.steps == 7, arguments
+    for arguments in (["--config-name", "sweep", "-cp", "more"], ["more/sweep.yaml"]):
+        (config,) = configs(*arguments)
+        assert (config.optimizer.steps, config.name) == (7, "sweep"), arguments
+    with pytest.raises(UserError, match="--config-name 'swep'; choose from: sweep"):
+        configs("--config-name=swep", "-cp=more")
+    with pytest.raises(UserError, match="unknown quality choice 'mine'"):
+        configs("quality=mine")  # nothing is left of the earlier command lines
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-m", "seeds=[0],[1]"],
+        ["--multirun", "my.yaml", "seeds=[0],[1]"],
+        ["hydra.mode=MULTIRUN", "seeds=[0],[1]"],
+        ["sweep.yaml"],
+    ],
+)
+def test_several_jobs_are_asked_for_in_every_way_of_hydra(here: Path, arguments: list[str]) -> None:
+    (here / "my.yaml").write_text("name: x\n")
+    (here / "sweep.yaml").write_text(
+        "hydra: {mode: MULTIRUN, sweeper: {params: {seeds: '[0],[1]'}}}\n"
+    )
+    assert [config.seeds for config in configs(*arguments)] == [(0,), (1,)]
+
+
+@pytest.mark.parametrize("setting", ["hydra.run.dir=x", "hydra.sweep.subdir=x", "hydra.job.name=x"])
+def test_idle_settings_of_hydra_are_allowed_with_a_warning(
+    setting: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (config,) = configs(setting)
+    assert config.name == "demo"
+    (warning,) = caplog.messages
+    assert warning.startswith(f"{setting.partition('=')[0]} has no effect")
+
+
+def test_verbose_loggers_are_those_that_hydra_verbose_names(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "layer_atlas.one")
+    caplog.set_level(logging.WARNING, "layer_atlas.other")
+    configs("hydra.verbose=[layer_atlas.one]")
+    assert logging.getLogger("layer_atlas.one").level == logging.DEBUG
+    assert logging.getLogger("layer_atlas.other").level == logging.WARNING
+    caplog.set_level(logging.WARNING)
+    configs("hydra.verbose=true")
+    assert logging.getLogger().level == logging.DEBUG
