@@ -23,7 +23,7 @@ from layer_atlas.processes import LEAVING_SIGNALS
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.sweep import run as sweep
 from layer_atlas.sweep.executors.base import Handle, State, WorkerSpec
-from layer_atlas.sweep.tasks.heartbeat import Heartbeat
+from layer_atlas.sweep.heartbeat import Heartbeat
 from layer_atlas.sweep.worker import work
 
 TINY = (

@@ -23,7 +23,7 @@ from layer_atlas.presentation.montages.collate import collate_here
 from layer_atlas.presentation.montages.summary import is_current
 from layer_atlas.store.folder import OutputFolder, output_folder
 from layer_atlas.store.manifest import plan_of, read_manifest, write_manifest
-from layer_atlas.sweep.scheduling.workers import submissions
+from layer_atlas.sweep.workers import submissions
 
 PLAN = make_plan(channels=(0, 1, 2), shard_size=2, recipe=make_recipe(image_size=16))
 
@@ -366,7 +366,7 @@ def as_bytes(record: Any) -> bytes:
 def test_records_of_workers_that_no_worker_writes_do_no_harm(
     received: OutputFolder, record: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("layer_atlas.sweep.inspection.monitor.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("layer_atlas.sweep.monitor.LOOK_SECONDS", 0.01)
     for path in (
         received.lock,
         received.summary,

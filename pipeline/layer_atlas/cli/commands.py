@@ -77,7 +77,7 @@ def failures(config: Config, *words: str) -> int:
 def retry(config: Config, *words: str) -> int:
     """Have the next run try again what was given up."""
     from layer_atlas.store.manifest import read_manifest
-    from layer_atlas.sweep.inspection.failed_tasks import retry
+    from layer_atlas.sweep.failed_tasks import retry
     from layer_atlas.sweep.report.failures import put_back_report
     from layer_atlas.sweep.report.tables import say
 
@@ -133,7 +133,7 @@ def site(config: Config) -> int:
 def verify(config: Config) -> int:
     """Check digests, the atlas, and a sample of activations."""
     from layer_atlas.store.manifest import read_manifest
-    from layer_atlas.sweep.inspection.verify import verify
+    from layer_atlas.sweep.verify import verify
 
     folder = _folder(config)
     read_manifest(folder)
@@ -144,7 +144,7 @@ def verify(config: Config) -> int:
 def clean(config: Config, *words: str) -> int:
     """Remove what no current plan wants, after showing it."""
     from layer_atlas.store.manifest import read_manifest
-    from layer_atlas.sweep.inspection import cleaning
+    from layer_atlas.sweep import cleaning
     from layer_atlas.sweep.report.cleaning import cleaning_table
     from layer_atlas.sweep.report.tables import say
 

@@ -24,11 +24,10 @@ from layer_atlas.errors import (
 )
 from layer_atlas.processes import Preempted, die_with_parent, stop_on_signal
 from layer_atlas.store.folder import OutputFolder
-from layer_atlas.sweep.tasks.base import Bundle, Drained, open_workplace
-from layer_atlas.sweep.tasks.committer import Committer
+from layer_atlas.sweep.heartbeat import Heartbeat
+from layer_atlas.sweep.tasks.base import Bundle, Committer, Drained, open_workplace
 from layer_atlas.sweep.tasks.dataset_statistics import StatisticsBundle
 from layer_atlas.sweep.tasks.examples import ExamplesBundle
-from layer_atlas.sweep.tasks.heartbeat import Heartbeat
 from layer_atlas.sweep.tasks.optimize import OptimizationBundle
 
 BUNDLES: dict[str, type[Bundle]] = {

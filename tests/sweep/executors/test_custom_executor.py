@@ -13,9 +13,9 @@ from layer_atlas.errors import EXIT_USER_ERROR, UserError
 from layer_atlas.store.folder import OutputFolder, prepare
 from layer_atlas.sweep.executors import open_executor
 from layer_atlas.sweep.executors.base import Executor, Handle
-from layer_atlas.sweep.scheduling.schedule import Scheduler
-from layer_atlas.sweep.scheduling.stages import stages
-from layer_atlas.sweep.scheduling.workers import Worker, submissions, write_submission
+from layer_atlas.sweep.scheduler import Scheduler
+from layer_atlas.sweep.stages import stages
+from layer_atlas.sweep.workers import Worker, submissions, write_submission
 
 
 class Told(Here):

@@ -11,7 +11,7 @@ import pytest
 from layer_atlas.processes import PARENT_VARIABLE
 from layer_atlas.sweep.executors.base import WorkerSpec
 from layer_atlas.sweep.executors.local import LocalExecutor
-from layer_atlas.sweep.tasks.heartbeat import DEVICE_VARIABLE
+from layer_atlas.sweep.heartbeat import DEVICE_VARIABLE
 
 TELL = "import json, os; print(json.dumps(dict(os.environ)))"
 

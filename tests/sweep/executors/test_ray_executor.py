@@ -15,8 +15,7 @@ from ray_clusters import Cluster, another_node, cluster, free_port
 from layer_atlas.config.executors import RaySettings
 from layer_atlas.errors import UserError
 from layer_atlas.sweep.executors.base import Handle, State, WorkerSpec
-from layer_atlas.sweep.executors.ray import RayExecutor
-from layer_atlas.sweep.executors.ray_cluster import JOIN_SECONDS, open_cluster
+from layer_atlas.sweep.executors.ray import JOIN_SECONDS, RayExecutor, open_cluster
 
 TELL = "import json, os; print(json.dumps({**os.environ, 'cwd': os.getcwd()}))"
 POLITE = """

@@ -13,9 +13,9 @@ from toys import fail, fill_store, layer_info, make_manifest, make_plan
 from layer_atlas.plan.plan import Plan, flops_per_job
 from layer_atlas.store.files import write_json
 from layer_atlas.store.folder import OutputFolder, prepare
+from layer_atlas.sweep.heartbeat import Heartbeat
 from layer_atlas.sweep.report.status import status_table
-from layer_atlas.sweep.tasks.heartbeat import Heartbeat
-from tests.sweep.inspection.test_monitor import begin, hand_over
+from tests.sweep.test_monitor import begin, hand_over
 
 
 def told(folder: OutputFolder, plan: Plan, every_layer: bool = False) -> list[str]:

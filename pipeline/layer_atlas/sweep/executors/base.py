@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from layer_atlas.processes import PARENT_VARIABLE
-from layer_atlas.sweep.tasks.heartbeat import DEVICE_VARIABLE
+from layer_atlas.sweep.heartbeat import DEVICE_VARIABLE
 
 _KEEP_MEMORY = {
     # By default the C library returns every large tensor's memory to the kernel when it is freed,

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from layer_atlas.store.folder import OutputFolder, disk_size
-from layer_atlas.sweep.inspection.cleaning import DatasetEvidence
+from layer_atlas.sweep.cleaning import DatasetEvidence
 from layer_atlas.sweep.report.tables import table
 
 _MOST_NAMES = 10

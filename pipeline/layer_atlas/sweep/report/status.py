@@ -8,10 +8,14 @@ from layer_atlas.plan.labels import count_images, counted, sanitize
 from layer_atlas.plan.plan import Plan
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import plan_of, read_manifest
-from layer_atlas.sweep.inspection.failed_tasks import FailedTask, read_failed_tasks
-from layer_atlas.sweep.inspection.layer_progress import LayerProgress, layer_progress_of
-from layer_atlas.sweep.inspection.monitor import live_status
-from layer_atlas.sweep.inspection.versions import mixture_in_store, not_counted
+from layer_atlas.sweep.failed_tasks import FailedTask, read_failed_tasks
+from layer_atlas.sweep.monitor import (
+    LayerProgress,
+    layer_progress_of,
+    live_status,
+    mixture_in_store,
+    not_counted,
+)
 from layer_atlas.sweep.report.failures import in_short, remedies
 from layer_atlas.sweep.report.plan import dataset_images_seen
 from layer_atlas.sweep.report.tables import fit, table, terminal_width

@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 from layer_atlas.plan.labels import counted
-from layer_atlas.sweep.inspection.layer_progress import LayerProgress
-from layer_atlas.sweep.inspection.monitor import LOOK_SECONDS, LiveStatus, WorkerStatus
+from layer_atlas.sweep.monitor import LOOK_SECONDS, LayerProgress, LiveStatus, WorkerStatus
+from layer_atlas.sweep.progress import duration
 from layer_atlas.sweep.report.tables import fit, terminal_width
-from layer_atlas.sweep.scheduling.progress import duration
 
 _MOST_WORKERS = 12
 

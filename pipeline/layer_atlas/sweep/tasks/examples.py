@@ -20,8 +20,7 @@ from layer_atlas.models.colours import from_bytes, recoloured
 from layer_atlas.models.forwards import Forward
 from layer_atlas.plan.plan import DatasetPlan, ModelPlan
 from layer_atlas.store.frames import Arrays
-from layer_atlas.sweep.tasks.base import WorkerContext
-from layer_atlas.sweep.tasks.pictures import ImageCache
+from layer_atlas.sweep.tasks.base import ImageCache, WorkerContext
 from layer_atlas.visualization import rng
 from layer_atlas.visualization.saliency import saliency_maps
 

@@ -22,8 +22,7 @@ from layer_atlas.plan.environment import Environment, environment_here
 from layer_atlas.plan.jobs import Series, Shard, ShardResult, joined
 from layer_atlas.plan.plan import DatasetPlan, ModelPlan, flops_per_job
 from layer_atlas.store.shards import commit
-from layer_atlas.sweep.tasks.base import WorkerContext
-from layer_atlas.sweep.tasks.pictures import ImageCache
+from layer_atlas.sweep.tasks.base import ImageCache, WorkerContext
 from layer_atlas.visualization.optimization.memory import if_it_fits
 from layer_atlas.visualization.optimization.renderer import LayerRenderer
 

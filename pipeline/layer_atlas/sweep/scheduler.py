@@ -1,15 +1,20 @@
-"""The scheduler: pending tasks to bundles, bundles to an executor, until all is done or given up.
+"""The scheduler: missing tasks to bundles, bundles to an executor, until all is done or given up.
 
-It holds no state worth keeping. What is done it reads from the store, what a worker is at from its
-pulse, what failed from the records; when it dies, the next run starts from these again.
+It holds no state worth keeping. What is done it reads from the store, what a worker is doing from
+its heartbeat, what failed from the records; when it dies, the next run starts from these again.
 """
 
+import heapq
+import signal
 import sys
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, Protocol, TypeVar
 
 from layer_atlas.config.executors import ExecutorSettings
 from layer_atlas.errors import (
@@ -26,14 +31,13 @@ from layer_atlas.processes import LEAVING_SIGNALS
 from layer_atlas.store.files import write_atomically, write_json
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.sweep.executors.base import Executor, State, WorkerSpec
-from layer_atlas.sweep.scheduling.binpack import pack
-from layer_atlas.sweep.scheduling.failure_policy import charge, how_it_ended, shares
-from layer_atlas.sweep.scheduling.outcome import Outcome, WorkerTime
-from layer_atlas.sweep.scheduling.signals import noted_signals
-from layer_atlas.sweep.scheduling.workers import (
+from layer_atlas.sweep.workers import (
     Worker,
+    charge,
     forget,
+    how_it_ended,
     log_tail,
+    shares,
     submissions,
     write_submission,
 )
@@ -43,6 +47,70 @@ RELIST_SECONDS = 60.0
 
 MOST_FALSE_STARTS = 3
 """Workers in a row that end before they begin; more would not fare better."""
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class WorkerTime:
+    """What a device had of a worker, in seconds."""
+
+    device: str
+    alive: float
+    """From its start to its end, loading included."""
+    busy: float
+    """Inside the making of batches: optimising and measuring."""
+
+
+@dataclass
+class Outcome:
+    """How a run ended."""
+
+    failed: set[str] = field(default_factory=set)
+    """Keys of the tasks that were given up."""
+    times: list[WorkerTime] = field(default_factory=list)
+    """Of every worker that has ended."""
+    exit_code: int = EXIT_OK
+    at_work: int = 0
+    """Workers that go on without this process."""
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether there is more to do, and not now."""
+        return bool(self.exit_code or self.at_work)
+
+    def add(self, later: "Outcome") -> None:
+        """Count what came after it."""
+        self.failed |= later.failed
+        self.times += later.times
+        self.exit_code, self.at_work = later.exit_code, later.at_work
+
+
+def device_times(
+    devices: Sequence[str], times: Iterable[WorkerTime], wall: float
+) -> dict[str, dict[str, float]]:
+    """What a run had of each device: how many workers, and what share of its time they computed.
+
+    A device that is listed twice has two slots, and is busy throughout only if both are. One that
+    is not listed, because an engine chose it, has a slot.
+
+    >>> device_times(["cpu"], [WorkerTime("cpu", 9.0, 6.0), WorkerTime("cpu", 5.0, 2.0)], 16.0)
+    {'cpu': {'slots': 1, 'workers': 2, 'alive': 14.0, 'busy': 8.0, 'busy_share': 0.5}}
+    """
+    told: dict[str, dict[str, float]] = {}
+    times = list(times)
+    for device in dict.fromkeys([*devices, *(worker.device for worker in times)]):
+        here = [worker for worker in times if worker.device == device]
+        slots, busy = max(1, devices.count(device)), sum(worker.busy for worker in here)
+        told[device] = {
+            "slots": slots,
+            "workers": len(here),
+            "alive": round(sum(worker.alive for worker in here), 3),
+            "busy": round(busy, 3),
+            "busy_share": round(busy / (slots * wall), 4),
+        }
+    return told
 
 
 class Progress(Protocol):
@@ -294,3 +362,58 @@ class Scheduler:
     def _leaves_them(self) -> bool:
         """Whether workers are left alone that go on by themselves."""
         return self.executor.detached and self.outcome.exit_code == EXIT_PREEMPTED
+
+
+# --- bin packing ----------------------------------------------------------------------------------
+
+
+def pack(
+    tasks: Sequence[T], seconds: Callable[[T], float], slots: int, most_seconds: float
+) -> Iterator[list[T]]:
+    """Cut the tasks of one model into bundles of about equal time, one per slot and wave.
+
+    Within a wave the longest task goes to the slot with the least work (Graham 1969); a bundle's
+    tasks stay in plan order, so that a worker has the shards of a layer back to back.
+
+    Args:
+        tasks: in plan order.
+        seconds: about how long a task takes.
+        slots: workers at once.
+        most_seconds: about the longest that a bundle should take.
+    """
+    wave: list[tuple[float, int]] = []
+    total = 0.0
+    for number, task in enumerate(tasks):
+        wave.append((seconds(task), number))
+        total += wave[-1][0]
+        if total >= slots * most_seconds:
+            yield from ([tasks[i] for i in numbers] for numbers in _balance(wave, slots))
+            wave, total = [], 0.0
+    yield from ([tasks[i] for i in numbers] for numbers in _balance(wave, slots))
+
+
+def _balance(wave: Sequence[tuple[float, int]], slots: int) -> list[list[int]]:
+    loads: list[tuple[float, int, list[int]]] = [(0.0, slot, []) for slot in range(slots)]
+    for cost, number in sorted(wave, key=lambda item: (-item[0], item[1])):
+        load, slot, numbers = heapq.heappop(loads)
+        heapq.heappush(loads, (load + cost, slot, [*numbers, number]))
+    return [sorted(numbers) for _, _, numbers in sorted(loads, key=lambda x: x[1]) if numbers]
+
+
+# --- signals --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def noted_signals() -> Iterator[list[int]]:
+    """Ctrl-C and what asks a process to leave only append their numbers to a list for a while."""
+    numbers: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        numbers.append(number)
+
+    previous = {s: signal.signal(s, note) for s in (signal.SIGINT, *LEAVING_SIGNALS)}
+    try:
+        yield numbers
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

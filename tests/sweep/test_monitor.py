@@ -8,18 +8,20 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from toys import layer_info, make_plan
+from toys import fail, fill_store, layer_info, make_plan
 
+from layer_atlas.atlas.gather import layer_views
 from layer_atlas.plan.jobs import Shard
+from layer_atlas.plan.plan import flops_per_job
 from layer_atlas.store.files import write_json
 from layer_atlas.store.folder import OutputFolder, prepare
 from layer_atlas.store.lock import locked
+from layer_atlas.sweep import monitor as watching
 from layer_atlas.sweep.executors.base import Handle
 from layer_atlas.sweep.executors.slurm_job import write_ending
-from layer_atlas.sweep.inspection import monitor as watching
-from layer_atlas.sweep.inspection.monitor import LiveStatus, WorkerStatus, live_status
-from layer_atlas.sweep.scheduling.workers import Worker, write_submission
-from layer_atlas.sweep.tasks.heartbeat import Heartbeat
+from layer_atlas.sweep.heartbeat import Heartbeat
+from layer_atlas.sweep.monitor import LiveStatus, WorkerStatus, layer_progress_of, live_status
+from layer_atlas.sweep.workers import Worker, write_submission
 
 LOOK_SECONDS = 0.4
 SHARDS = list(make_plan(layer_info("a", 8)).shards())
@@ -199,3 +201,29 @@ def test_a_real_pulse_counts_from_the_first_task(folder: OutputFolder) -> None:
     time.sleep(0.2)
     heartbeat.write()
     assert 0.2 <= heartbeat.facts["seconds"] < 10
+
+
+PLAN = make_plan(layer_info("a", 9), layer_info("b", 4, flops_before=99), seeds=(0, 1))
+
+
+def test_jobs_are_done_running_failed_or_missing(folder: OutputFolder) -> None:
+    a, b = PLAN.models[0].layers
+    shards = list(PLAN.shards())
+    fill_store(folder, make_plan(a.info, channels=(0, 1, 2, 3, 8)))
+    fail(folder, shards[3])
+    at_work = {shards[2].key, shards[-1].key}
+    first, second = (layer_progress_of(view, at_work) for view in layer_views(folder, PLAN))
+    assert (first.model, first.layer, first.total) == ("toy", "a", 18)
+    assert (first.done, first.running, first.failed, first.missing) == (5, 2, 2, 9)
+    assert (second.done, second.running, second.failed, second.missing) == (0, 2, 0, 6)
+    assert second.flops_left == 8 * flops_per_job(b, PLAN.models[0].recipe)
+
+
+def test_what_was_committed_just_now_is_done_whatever_its_worker_says(
+    folder: OutputFolder,
+) -> None:
+    fill_store(folder, PLAN)
+    at_work = {shard.key for shard in PLAN.shards()}
+    standings = [layer_progress_of(view, at_work) for view in layer_views(folder, PLAN)]
+    assert [(s.done, s.running, s.missing) for s in standings] == [(18, 0, 0), (8, 0, 0)]
+    assert sum(s.flops_left for s in standings) == 0

@@ -5,14 +5,20 @@ whether one moves is seen by looking twice.
 """
 
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from layer_atlas.atlas.gather import LayerView
+from layer_atlas.plan.environment import Environment
+from layer_atlas.plan.labels import count_images, mixture, remedy
+from layer_atlas.plan.plan import Plan, flops_per_job
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.lock import Holder, owner
-from layer_atlas.sweep.scheduling.workers import detached, read_heartbeat
-from layer_atlas.sweep.tasks.heartbeat import UNITS
+from layer_atlas.store.shards import DoneIndex
+from layer_atlas.sweep.heartbeat import UNITS
+from layer_atlas.sweep.workers import detached, read_heartbeat
 
 LOOK_SECONDS = 1.0
 """How long workers are looked at to see whether they move, at most."""
@@ -107,3 +113,78 @@ def _look_twice(folder: OutputFolder, tags: Sequence[str]) -> tuple[Pulses, Puls
         time.sleep(LOOK_SECONDS / 10)
         then = {tag: read_heartbeat(folder, tag) for tag in tags}
     return first, then
+
+
+@dataclass(frozen=True)
+class LayerProgress:
+    """How many jobs of a layer are in which state; each is in one."""
+
+    model: str
+    layer: str
+    total: int
+    done: int
+    running: int
+    """In the making, or made and not yet committed."""
+    failed: int
+    """In quarantine."""
+    flops_per_job: float
+
+    @property
+    def missing(self) -> int:
+        """Neither done nor given up, and nobody is at it."""
+        return self.total - self.done - self.running - self.failed
+
+    @property
+    def flops_left(self) -> float:
+        """What is still to be computed."""
+        return (self.running + self.missing) * self.flops_per_job
+
+
+def layer_progress_of(view: LayerView, at_work: Container[str]) -> LayerProgress:
+    """How far a layer is.
+
+    Args:
+        view: of the layer.
+        at_work: keys of the tasks that workers have in hand.
+    """
+    total = len(view.layer.targets) * len(view.plan.seeds)
+    left = running = failed = 0
+    for _, shard in view.left():
+        left += shard.units
+        if shard.key in at_work:
+            running += shard.units
+        elif shard.key in view.given_up:
+            failed += shard.units
+    return LayerProgress(
+        model=view.model.label,
+        layer=view.layer.info.name,
+        total=total,
+        done=total - left,
+        running=running,
+        failed=failed,
+        flops_per_job=flops_per_job(view.layer, view.model.recipe),
+    )
+
+
+def mixture_in_store(plan: Plan, views: Iterable[LayerView]) -> list[str]:
+    """A sentence if the images that count were made with several environments, else nothing."""
+    models: dict[str, Counter[Environment | None]] = {}
+    for view in views:
+        models.setdefault(view.model.label, Counter()).update(view.environments())
+    return [text for text in [mixture(models.values(), remedy(plan))] if text]
+
+
+def not_counted(folder: OutputFolder, plan: Plan) -> list[str]:
+    """How many images are there and count as missing because of what they were made with."""
+    if not plan.environments:
+        return []
+    strict, lenient = DoneIndex(folder, plan.environments), DoneIndex(folder)
+    jobs = sum(
+        sum(shard.units for shard in strict.missing([shard]))
+        - sum(shard.units for shard in lenient.missing([shard]))
+        for shard in plan.shards()
+    )
+    if not jobs:
+        return []
+    told = f"{count_images(plan, jobs)} made with other versions or devices"
+    return [f"versions  {told}: they count as missing (versions=strict)"]

@@ -12,8 +12,8 @@ from layer_atlas.plan.labels import count_images, sanitize
 from layer_atlas.plan.plan import Plan
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import plan_of, read_manifest
-from layer_atlas.sweep.inspection.remeasure import remeasure
-from layer_atlas.sweep.inspection.versions import mixture_in_store
+from layer_atlas.sweep.monitor import mixture_in_store
+from layer_atlas.sweep.remeasure import remeasure
 
 
 def verify(config: Config, folder: OutputFolder) -> int:

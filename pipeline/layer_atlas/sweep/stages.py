@@ -4,12 +4,14 @@ Photographs are studied, then images are made, then examples are picked. Each st
 missing of it, how long that takes, and what a worker must be told to do it.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+from layer_atlas.atlas.gather import LayerView, layer_views
 from layer_atlas.config.config import Config
 from layer_atlas.config.recipe import Recipe
 from layer_atlas.config.records import plain
@@ -39,7 +41,34 @@ from layer_atlas.plan.plan import (
 )
 from layer_atlas.store.checksummed_file import CorruptFile
 from layer_atlas.store.folder import OutputFolder
-from layer_atlas.sweep.scheduling.shard_index import ShardIndex
+
+
+class ShardIndex:
+    """Looks through a store for the shards of a plan, and again only after files came or went.
+
+    A sweep asks before it begins, in each of its rounds, and before it collates. It takes seconds
+    to work out what the files of ten million jobs are called, and a tenth of one to list them.
+    """
+
+    def __init__(self, folder: OutputFolder, plan: Plan) -> None:
+        self.folder, self.plan = folder, plan
+        self._there: dict[str, frozenset[str]] | None = None
+        self._views: list[LayerView] = []
+
+    def views(self) -> list[LayerView]:
+        """A view of every layer of the plan."""
+        there = {
+            place: frozenset(names)
+            for root in (self.folder.store, self.folder.failures)
+            for place, _, names in os.walk(root)
+        }
+        if there != self._there:
+            self._there, self._views = there, list(layer_views(self.folder, self.plan))
+        return self._views
+
+    def missing(self) -> list[Shard]:
+        """What is left to make, in the order of the plan."""
+        return [shard for view in self.views() for _, shard in view.left()]
 
 
 @dataclass(frozen=True)
