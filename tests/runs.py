@@ -22,7 +22,7 @@ from layer_atlas.errors import EXIT_FAILED_JOBS, EXIT_OK
 from layer_atlas.processes import LEAVING_SIGNALS
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.sweep import run as sweep
-from layer_atlas.sweep.executors.base import Handle, State, WorkerSpec
+from layer_atlas.sweep.executors.base import State, WorkerJob, WorkerSpec
 from layer_atlas.sweep.heartbeat import Heartbeat
 from layer_atlas.sweep.worker import work
 
@@ -129,10 +129,10 @@ class Here:
     def __init__(self, *told: object) -> None:
         self.failed: set[str] = set()
 
-    def submit(self, requests: Sequence[WorkerSpec]) -> list[Handle]:
+    def submit(self, requests: Sequence[WorkerSpec]) -> list[WorkerJob]:
         for request in requests:
             self._do(request)
-        return [Handle(request.tag, "here") for request in requests]
+        return [WorkerJob(request.tag, "here") for request in requests]
 
     def _do(self, request: WorkerSpec) -> None:
         folder = OutputFolder(Path(request.argv[-2]))
@@ -142,14 +142,14 @@ class Here:
             self.failed.add(request.tag)
             request.log.write_text(traceback.format_exc())
 
-    def poll(self, handles: Sequence[Handle]) -> dict[str, State]:
+    def poll(self, handles: Sequence[WorkerJob]) -> dict[str, State]:
         codes = {h.tag: EXIT_FAILED_JOBS if h.tag in self.failed else EXIT_OK for h in handles}
         return {tag: State("ended", code) for tag, code in codes.items()}
 
-    def stop(self, handles: Sequence[Handle]) -> None:
+    def stop(self, handles: Sequence[WorkerJob]) -> None:
         pass
 
-    def kill(self, handles: Sequence[Handle]) -> None:
+    def kill(self, handles: Sequence[WorkerJob]) -> None:
         pass
 
     def close(self) -> None:

@@ -143,10 +143,10 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def pulse_of(folder: Path, pid: int) -> dict[str, Any]:
+def heartbeat_of(folder: Path, pid: int) -> dict[str, Any]:
     """What a worker last said of itself."""
-    pulses = [json.loads(path.read_text()) for path in folder.glob("logs/*.pulse")]
-    return next(heartbeat for heartbeat in pulses if heartbeat["pid"] == pid)
+    heartbeats = [json.loads(path.read_text()) for path in folder.glob("logs/*.heartbeat")]
+    return next(heartbeat for heartbeat in heartbeats if heartbeat["pid"] == pid)
 
 
 def failures(folder: Path) -> list[Failure]:

@@ -12,7 +12,7 @@ from sweeps import SWEEP, assert_nothing_lost, failures
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.sweep import run as sweep
 from layer_atlas.sweep import scheduler
-from layer_atlas.sweep.executors.base import Handle, WorkerSpec
+from layer_atlas.sweep.executors.base import WorkerJob, WorkerSpec
 
 NEVER = 60.0
 """Seconds; the run is over long before, unless it waits for what it should have given up."""
@@ -25,7 +25,7 @@ class Elsewhere(Here):
     bundles: list[str]
     shows: threading.Timer
 
-    def submit(self, requests: Sequence[WorkerSpec]) -> list[Handle]:
+    def submit(self, requests: Sequence[WorkerSpec]) -> list[WorkerJob]:
         handles = super().submit(requests)
         if not self.bundles:
             folder = OutputFolder(Path(requests[0].argv[-2])).root

@@ -37,7 +37,7 @@ from layer_atlas.store.files import write_json
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.shards import DoneIndex, commit
 from layer_atlas.sweep.cleaning import look_through, remove
-from layer_atlas.sweep.executors.base import Handle
+from layer_atlas.sweep.executors.base import WorkerJob
 from layer_atlas.sweep.executors.slurm_job import write_ending
 from layer_atlas.sweep.workers import Worker, write_submission
 from tests.environments import NEW, OLD, make, wanting
@@ -61,8 +61,8 @@ LITTER = (
     f"inputs/{KEY}.safetensors",
     "logs/worker-01234567.log",
     "logs/worker-01234567.json",
-    "logs/worker-01234567.pulse",
-    "logs/worker-01234567.pulse.tmp",
+    "logs/worker-01234567.heartbeat",
+    "logs/worker-01234567.heartbeat.tmp",
     "logs/worker-01234567.exit",
     "logs/worker-01234567.exit.tmp",
     "logs/slurm/12_submitted.pkl",
@@ -172,7 +172,7 @@ def test_links_are_neither_followed_nor_removed(
 
 def test_nothing_is_cleaned_while_workers_may_be_writing(folder: OutputFolder, plan: Plan) -> None:
     put(folder, *LITTER)
-    worker = Worker(Handle("worker-76543210", "77"), [next(plan.shards())])
+    worker = Worker(WorkerJob("worker-76543210", "77"), [next(plan.shards())])
     write_submission(folder, "slurm", worker)
     before = files(folder)
     with pytest.raises(UserError, match="1 worker that slurm was given may still be at work"):

@@ -17,7 +17,7 @@ from layer_atlas.store.files import write_json
 from layer_atlas.store.folder import OutputFolder, prepare
 from layer_atlas.store.lock import locked
 from layer_atlas.sweep import monitor as watching
-from layer_atlas.sweep.executors.base import Handle
+from layer_atlas.sweep.executors.base import WorkerJob
 from layer_atlas.sweep.executors.slurm_job import write_ending
 from layer_atlas.sweep.heartbeat import Heartbeat
 from layer_atlas.sweep.monitor import LiveStatus, WorkerStatus, layer_progress_of, live_status
@@ -41,7 +41,7 @@ def hand_over(folder: OutputFolder, number: int, detached: bool = False) -> None
     """What a scheduler leaves of a worker that it hands over."""
     write_json(folder.bundle(tag(number)), {})
     if detached:
-        write_submission(folder, "slurm", Worker(Handle(tag(number), "7"), SHARDS[:1]))
+        write_submission(folder, "slurm", Worker(WorkerJob(tag(number), "7"), SHARDS[:1]))
 
 
 def begin(folder: OutputFolder, number: int, *shards: Shard, **facts: Any) -> Heartbeat:

@@ -17,7 +17,7 @@ from layer_atlas.errors import EXIT_OK, UserError
 from layer_atlas.plan.jobs import Shard
 from layer_atlas.store.folder import OutputFolder, prepare
 from layer_atlas.store.shards import commit
-from layer_atlas.sweep.executors.base import RUNNING, Handle, State, WorkerSpec
+from layer_atlas.sweep.executors.base import RUNNING, State, WorkerJob, WorkerSpec
 from layer_atlas.sweep.scheduler import Outcome, Scheduler, WorkerTime, device_times, pack
 from layer_atlas.sweep.stages import stages
 
@@ -48,10 +48,10 @@ class Script:
     detached = False
     poll_seconds = 0.01
 
-    def submit(self, requests: Sequence[WorkerSpec]) -> list[Handle]:
+    def submit(self, requests: Sequence[WorkerSpec]) -> list[WorkerJob]:
         return [self._start(request) for request in requests]
 
-    def _start(self, request: WorkerSpec) -> Handle:
+    def _start(self, request: WorkerSpec) -> WorkerJob:
         bundle = json.loads(Path(request.argv[-1]).read_text())
         asked = [tuple(r["targets"]) for r in bundle["requests"]]
         numbers = [n for n, shard in enumerate(self.shards) if shard.targets in asked]
@@ -62,14 +62,14 @@ class Script:
         heartbeat = {"device": "cpu", "busy": 0.25, "done": 0.0, "tick": fate.tick, **named}
         self.folder.heartbeat(request.tag).write_text(json.dumps(heartbeat))
         self.bundles.append(numbers)
-        return Handle(request.tag, str(fate.exit_code))
+        return WorkerJob(request.tag, str(fate.exit_code))
 
-    def poll(self, handles: Sequence[Handle]) -> dict[str, State]:
+    def poll(self, handles: Sequence[WorkerJob]) -> dict[str, State]:
         return {handle.tag: State("ended", int(handle.job_id)) for handle in handles}
 
-    def stop(self, handles: Sequence[Handle]) -> None: ...
+    def stop(self, handles: Sequence[WorkerJob]) -> None: ...
 
-    def kill(self, handles: Sequence[Handle]) -> None: ...
+    def kill(self, handles: Sequence[WorkerJob]) -> None: ...
 
     def close(self) -> None: ...
 
@@ -146,7 +146,7 @@ def test_a_worker_that_is_only_starting_does_not_keep_bad_starts_going(
     class Staggered(Script):
         max_parallel = max_submitted = 2
 
-        def poll(self, handles: Sequence[Handle]) -> dict[str, State]:
+        def poll(self, handles: Sequence[WorkerJob]) -> dict[str, State]:
             last = {handles[-1].tag: RUNNING} if len(handles) > 1 else {}
             return super().poll(handles) | last
 

@@ -52,7 +52,7 @@ def test_time_of_a_shard_is_its_jobs_times_its_flops(
 
 
 def test_without_photographs_images_are_all_there_is(folder: OutputFolder) -> None:
-    assert [stage.name for stage in stages(make_sweep(make_plan(), folder))] == ["making"]
+    assert [stage.name for stage in stages(make_sweep(make_plan(), folder))] == ["optimization"]
 
 
 # --- with photographs ----------------------------------------------------------------------------
@@ -100,7 +100,7 @@ def wanted(sweep: Sweep) -> list[tuple[int, list[str]]]:
 
 def test_stages_come_in_order(folder: OutputFolder) -> None:
     names = [stage.name for stage in stages(photographed(folder))]
-    assert names == ["studying", "making", "picking examples"]
+    assert names == ["dataset statistics", "optimization", "examples"]
 
 
 def test_at_first_every_block_is_missing_and_no_examples_can_be_picked(

@@ -1,7 +1,7 @@
-"""Cleaning: which files of an output folder no sweep needs any more.
+"""Cleaning: finds and removes the files of an output folder that no sweep needs any more.
 
-A file is what its name and place say; one that they do not explain is left alone, whatever it is,
-and so are links. Of the rest, what the manifest's plan wants is kept.
+The path of a file says what it is. Files with other paths are left alone, whatever they are, and so
+are links. Of the rest, those that the manifest's plan needs are kept.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from layer_atlas.store.shards import read_header, read_shard
 from layer_atlas.sweep.failed_tasks import is_done
 from layer_atlas.sweep.workers import detached
 
-_OF_DONE = "failures of tasks that are done"
+_FAILURES = "failures of tasks that are done"
 _KEY = "[0-9a-f]{64}"
 _WORKER = "worker-[0-9a-f]{8}"
 _LAYER = "(?P<model>[^/]+)/(?P<layer>[^/]+?)"
@@ -36,15 +36,15 @@ KINDS = {
     "montages and sheets": rf"montages/{_LAYER}(\.evidence-\d+)?\.png",
     "animations": rf"animations/{_LAYER}/[^/]+\.(png|webp)",
     "shards": rf"store/{_LAYER}/{_KEY}\.h5",
-    "studies of photographs": rf"store/{_LAYER}/(study|fields|photographs)/{_KEY}\.h5",
+    "statistics of photographs": rf"store/{_LAYER}/(study|fields|photographs)/{_KEY}\.h5",
     "examples of photographs": rf"store/{_LAYER}/examples/{_KEY}\.h5",
     "corrupt files, set aside": rf"store/{_LAYER}/([a-z]+/)?{_KEY}\.h5\.corrupt-[0-9a-f]{{8}}",
     "lists of photographs": rf"photographs/{_KEY}\.jsonl",
     "inputs of recipes": rf"inputs/{_KEY}(\.[^/]*)?",
-    _OF_DONE: rf"failures/(retried/)?{_KEY}\.\d+(\.[0-9a-f]{{8}})?\.json",
-    "what workers were told and said": rf"logs/(drain|{_WORKER}\.(json|log|pulse|submitted|exit))",
+    _FAILURES: rf"failures/(retried/)?{_KEY}\.\d+(\.[0-9a-f]{{8}})?\.json",
+    "files of workers": rf"logs/(drain|{_WORKER}\.(json|log|heartbeat|submitted|exit))",
     "files of Slurm jobs": r"logs/slurm/([0-9_]+_(submitted\.pkl|log\.out)|[0-9a-f]{32}\.pkl)",
-    "unfinished files": rf"(.*/)?\.[^/]*\.tmp|logs/{_WORKER}\.(pulse|exit)\.tmp",
+    "unfinished files": rf"(.*/)?\.[^/]*\.tmp|logs/{_WORKER}\.(heartbeat|exit)\.tmp",
     "figures": r"figures/[^/]+",
     "sites": r"site/(index\.html|[0-9a-f]{16}/.+)",
     "atlas and manifest": r"atlas\.(h5|json)|manifest\.json|lock",
@@ -53,23 +53,23 @@ KINDS = {
 
 
 @dataclass
-class DatasetEvidence:
-    """What a look through an output folder found."""
+class Unneeded:
+    """The files of an output folder that the sweep does not need."""
 
     removable: dict[str, list[Path]] = field(default_factory=dict)
-    """Files that nothing needs, by their kind."""
+    """Files of known kinds, by kind."""
     unknown: list[Path] = field(default_factory=list)
-    """What is no file of any kind."""
+    """Files of no known kind."""
     failures: list[Failure] = field(default_factory=list)
-    """The records among the removable files."""
+    """The failure records among the removable files."""
 
 
-def look_through(folder: OutputFolder, manifest: dict[str, Any]) -> DatasetEvidence:
-    """Find what can go; call it under the lock only.
+def look_through(folder: OutputFolder, manifest: dict[str, Any]) -> Unneeded:
+    """Find the files that can be removed; call it under the lock only.
 
     Raises:
-        UserError: workers may be writing that go on by themselves; or the list of photographs is
-            gone, so that nobody can tell which studies of them are wanted.
+        UserError: detached workers may still be writing; or the list of dataset images is gone,
+            without which nobody knows which statistics are wanted.
     """
     at_work = detached(folder)
     if at_work:
@@ -78,22 +78,23 @@ def look_through(folder: OutputFolder, manifest: dict[str, Any]) -> DatasetEvide
             f"work in {str(folder.root)!r}. Wait for them: `atlas run` takes them up again, and "
             "leaves when they have ended."
         )
-    wanted, found = Wanted(folder, manifest), DatasetEvidence({kind: [] for kind in KINDS})
+    needed, found = NeededFiles(folder, manifest), Unneeded({kind: [] for kind in KINDS})
     for path in _entries(folder.root):
-        kind, place = _kind(folder, path)
-        if kind is not None and wanted.has(path, place.get("model")):
+        kind, layer = _kind(folder, path)
+        if kind is not None and needed.has(path, layer.get("model")):
             continue
-        if kind is None or (place and not Path(folder.store, *place.values()).is_dir()):
-            found.unknown.append(path)  # a picture of no layer is somebody's own
+        # A picture of a layer that the store has never seen is the user's own.
+        if kind is None or (layer and not Path(folder.store, *layer.values()).is_dir()):
+            found.unknown.append(path)
         else:
             found.removable[kind].append(path)
     found.removable = {kind: paths for kind, paths in found.removable.items() if paths}
-    records = map(read_failure, found.removable.get(_OF_DONE, ()))
+    records = map(read_failure, found.removable.get(_FAILURES, ()))
     found.failures = [record for record in records if record is not None]
     return found
 
 
-def remove(folder: OutputFolder, found: DatasetEvidence) -> None:
+def remove(folder: OutputFolder, found: Unneeded) -> None:
     """Delete the removable files, and the folders that are empty then. Raises StorageError."""
     for path in (path for paths in found.removable.values() for path in paths):
         try:
@@ -107,14 +108,14 @@ def remove(folder: OutputFolder, found: DatasetEvidence) -> None:
 
 
 def _entries(root: Path) -> Iterator[Path]:
-    """Everything below a folder but folders; links are not followed."""
+    """Everything below a folder except folders; links are not followed."""
     for folder, folders, files in os.walk(root):
         links = (name for name in folders if Path(folder, name).is_symlink())
         yield from (Path(folder, name) for name in sorted((*links, *files)))
 
 
 def _kind(folder: OutputFolder, path: Path) -> tuple[str | None, dict[str, str]]:
-    """What an entry is, if that is known, and of which model and layer."""
+    """The kind of a file, if it is known, and its model and layer."""
     if path.is_symlink() or not path.is_file():
         return None, {}
     for kind, pattern in KINDS.items():
@@ -124,24 +125,26 @@ def _kind(folder: OutputFolder, path: Path) -> tuple[str | None, dict[str, str]]
     return None, {}
 
 
-class Wanted:
-    """Which files a sweep needs."""
+# --- what a sweep needs --------------------------------------------------------------------------
+
+
+class NeededFiles:
+    """The files that a sweep needs."""
 
     def __init__(self, folder: OutputFolder, manifest: dict[str, Any]) -> None:
         plan = plan_of(manifest)
         views = list(layer_views(folder, plan))
+        # Without its plan, nobody knows which files of a skipped model are wanted: all are kept.
         self.skipped_models = {safe_name(model.model) for model in plan.skipped_models}
-        """Their files are not for anybody to judge."""
         self.layers = {folder.layer(v.model.label, v.layer.info.name): v for v in views}
         self.paths = {folder.atlas, folder.summary, folder.manifest, folder.lock}
         for view in views:
             self.paths.update(*(located for _, _, located in view.located()))
             self.paths.update(_pictures(view))
-        self.paths.update(_about_photographs(folder, plan), _records(folder))
+        self.paths.update(_dataset_files(folder, plan), _open_failures(folder), _site(folder))
         self.paths.update(map(folder.input, plan.inputs))
-        # Whatever was drawn is kept; half-written files have names with a dot.
+        # Every figure is kept; names with a dot are of half-written files.
         self.paths.update(folder.figures.glob("[!.]*"))
-        self.paths.update(_site(folder))
         self._sound: dict[Path, bool] = {}
 
     def has(self, path: Path, model: str | None) -> bool:
@@ -149,12 +152,12 @@ class Wanted:
         if path in self.paths or model in self.skipped_models:
             return True
         view = self.layers.get(path.parent)
-        return view is not None and self._stands_in(view, path)
+        return view is not None and self._is_substitute(view, path)
 
-    def _stands_in(self, view: LayerView, path: Path) -> bool:
-        """Whether it is a shard with jobs of which the file that should hold them is damaged.
+    def _is_substitute(self, view: LayerView, path: Path) -> bool:
+        """Whether a shard has jobs whose own file is damaged, or is yet to be made.
 
-        Or is yet to be made, with the environment that is wanted now.
+        Shards of another size hold the same jobs.
         """
         try:
             header = read_header(path)
@@ -192,23 +195,23 @@ def _pictures(view: LayerView) -> Iterable[Path]:
     return (folder.montage(*names), *folder.sheets(*names), *folder.animations(*names))
 
 
-def _about_photographs(folder: OutputFolder, plan: Plan) -> Iterator[Path]:
+def _dataset_files(folder: OutputFolder, plan: Plan) -> Iterator[Path]:
     if plan.dataset_plan is None:
         return
     listing = folder.listing(plan.dataset_plan.listing)
     yield listing
     for model in plan.models:
-        statistics_tasks = all_statistics(model, plan.dataset_plan)
-        for block in blocks_of(statistics_tasks, Listing(listing)):
+        statistics = all_statistics(model, plan.dataset_plan)
+        for block in blocks_of(statistics, Listing(listing)):
             yield from map(folder.product, block.products)
-        for dataset_stats in statistics_tasks:
-            yield from map(folder.product, (dataset_stats.product, dataset_stats.field))
+        for layer in statistics:
+            yield from map(folder.product, (layer.product, layer.field))
     for task in examples_of(plan, plan.dataset_plan):
         yield from map(folder.product, task.products)
 
 
-def _records(folder: OutputFolder) -> Iterator[Path]:
-    """Records of tasks that are not done, or that nobody can read; and the logs they name."""
+def _open_failures(folder: OutputFolder) -> Iterator[Path]:
+    """Records of tasks that are not done, or that cannot be read; and the logs they name."""
     for path in (*folder.failures.glob("*.json"), *folder.retried.glob("*.json")):
         record = read_failure(path)
         if record is None or not is_done(folder, record):

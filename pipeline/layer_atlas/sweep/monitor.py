@@ -1,7 +1,7 @@
-"""Looking on from outside: who is at work in an output folder, at what, and how fast.
+"""A sweep as seen from outside: who is at work, at what and how fast, and how far each layer is.
 
-No clock of one host is compared with another's: workers tell how long they have been at it, and
-whether one moves is seen by looking twice.
+No clock of one host is compared with another's: workers report how long they have been at work, and
+whether one makes progress is seen by looking twice.
 """
 
 import time
@@ -17,49 +17,49 @@ from layer_atlas.plan.plan import Plan, flops_per_job
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.lock import Holder, owner
 from layer_atlas.store.shards import DoneIndex
-from layer_atlas.sweep.heartbeat import UNITS
+from layer_atlas.sweep.heartbeat import UNIT_OF_KIND
 from layer_atlas.sweep.workers import detached, read_heartbeat
 
 LOOK_SECONDS = 1.0
-"""How long workers are looked at to see whether they move, at most."""
+"""Longest time between the two looks at the workers."""
 
-Pulses = dict[str, dict[str, Any] | None]
+Heartbeats = dict[str, dict[str, Any] | None]
 
 
 @dataclass(frozen=True)
 class WorkerStatus:
-    """A worker as it looks from outside."""
+    """A worker as seen from outside."""
 
     tag: str
     engine: str
-    """Whose queue it may be waiting in; empty: nobody's."""
+    """The engine in whose queue it may wait; empty if it is not detached."""
     heartbeat: dict[str, Any] | None
-    """What it last said; `None`: it has not begun."""
+    """Its last heartbeat; `None` if it has not begun."""
     moves: bool
-    """Whether it said something else while it was looked at."""
+    """Whether its heartbeat changed between two looks."""
 
     def fact(self, name: str) -> float:
-        """A number of its pulse."""
+        """A number of its heartbeat."""
         return float((self.heartbeat or {}).get(name) or 0.0)
 
     @property
     def unit(self) -> str:
-        """What its work is counted in."""
-        return UNITS.get(str((self.heartbeat or {}).get("kind")), "tasks")
+        """What `done` counts."""
+        return UNIT_OF_KIND.get(str((self.heartbeat or {}).get("kind")), "tasks")
 
     @property
     def has_begun(self) -> bool:
-        """Whether it got as far as its first task."""
+        """Whether it reached its first task."""
         return self.fact("tick") > 0
 
     @property
     def heartbeat_age(self) -> float:
-        """How long it takes from one sign of life to the next, on average."""
+        """Mean seconds from one tick to the next."""
         return self.fact("seconds") / max(1.0, self.fact("tick"))
 
     @property
     def tasks(self) -> list[str]:
-        """Keys of what it has in hand."""
+        """Keys of its tasks that are in progress or unwritten."""
         heartbeat = self.heartbeat or {}
         return [*(heartbeat.get("tasks") or []), *(heartbeat.get("unwritten") or [])]
 
@@ -73,14 +73,14 @@ class LiveStatus:
 
     @property
     def tasks(self) -> set[str]:
-        """Keys of what all workers have in hand."""
+        """Keys of the tasks of all workers that are in progress or unwritten."""
         return {task for worker in self.workers for task in worker.tasks}
 
     def rate(self, fact: str, unit: str) -> float:
-        """How much of something all workers do in a second.
+        """A fact per second, of all workers that count a unit.
 
-        As much as they did since each began its first task; those that have nothing to show yet
-        are taken to be as fast as the others.
+        Each is measured since its first task began; workers that have finished nothing yet are
+        taken to be as fast as the mean of the others.
         """
         workers = [w for w in self.workers if w.heartbeat is not None and w.unit == unit]
         rates = [w.fact(fact) / w.fact("seconds") for w in workers if w.fact(fact) > 0]
@@ -88,25 +88,25 @@ class LiveStatus:
 
     @property
     def units(self) -> list[str]:
-        """What is being worked on, in the words of `UNITS`."""
-        return [unit for unit in UNITS.values() if any(w.unit == unit for w in self.workers)]
+        """The units that workers count, in the order of `UNIT_OF_KIND`."""
+        return [unit for unit in UNIT_OF_KIND.values() if any(w.unit == unit for w in self.workers)]
 
 
 def live_status(folder: OutputFolder) -> LiveStatus:
-    """Who is at work in a folder; takes up to a second, and writes nothing."""
+    """Find who is at work in a folder; takes up to LOOK_SECONDS and writes nothing."""
     driver = owner(folder)
-    engines = {submission.handle.tag: submission.engine for submission in detached(folder)}
-    # Without a driver, workers are at work only if they go on by themselves.
-    requests = (path.stem for path in folder.logs.glob("worker-*.json"))
-    tags = sorted(requests) if driver is not None else list(engines)
+    engines = {submission.job.tag: submission.engine for submission in detached(folder)}
+    # Files of workers that died with their driver may still be there.
+    bundles = (path.stem for path in folder.logs.glob("worker-*.json"))
+    tags = sorted(bundles) if driver is not None else list(engines)
     first, then = _look_twice(folder, tags)
     workers = [WorkerStatus(t, engines.get(t, ""), then[t], first[t] != then[t]) for t in tags]
     gone = [w for w in workers if w.heartbeat is None and first[w.tag] is not None]
     return LiveStatus(driver, tuple(worker for worker in workers if worker not in gone))
 
 
-def _look_twice(folder: OutputFolder, tags: Sequence[str]) -> tuple[Pulses, Pulses]:
-    """The pulses of workers, and later again: once all have moved, or after a while."""
+def _look_twice(folder: OutputFolder, tags: Sequence[str]) -> tuple[Heartbeats, Heartbeats]:
+    """Read the heartbeats, and again once all have changed or the time is over."""
     first = then = {tag: read_heartbeat(folder, tag) for tag in tags}
     end = time.monotonic() + LOOK_SECONDS
     while time.monotonic() < end and any(first[t] and first[t] == then[t] for t in tags):
@@ -115,33 +115,36 @@ def _look_twice(folder: OutputFolder, tags: Sequence[str]) -> tuple[Pulses, Puls
     return first, then
 
 
+# --- layers --------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class LayerProgress:
-    """How many jobs of a layer are in which state; each is in one."""
+    """Number of jobs of a layer in each state; every job is in one."""
 
     model: str
     layer: str
     total: int
     done: int
     running: int
-    """In the making, or made and not yet committed."""
+    """In progress, or finished and not yet committed."""
     failed: int
     """In quarantine."""
     flops_per_job: float
 
     @property
     def missing(self) -> int:
-        """Neither done nor given up, and nobody is at it."""
+        """Jobs in no other state."""
         return self.total - self.done - self.running - self.failed
 
     @property
     def flops_left(self) -> float:
-        """What is still to be computed."""
+        """FLOPs that are still to be computed."""
         return (self.running + self.missing) * self.flops_per_job
 
 
 def layer_progress_of(view: LayerView, at_work: Container[str]) -> LayerProgress:
-    """How far a layer is.
+    """Count the jobs of a layer.
 
     Args:
         view: of the layer.
@@ -166,8 +169,11 @@ def layer_progress_of(view: LayerView, at_work: Container[str]) -> LayerProgress
     )
 
 
+# --- versions ------------------------------------------------------------------------------------
+
+
 def mixture_in_store(plan: Plan, views: Iterable[LayerView]) -> list[str]:
-    """A sentence if the images that count were made with several environments, else nothing."""
+    """A sentence if the images were made with several environments, else nothing."""
     models: dict[str, Counter[Environment | None]] = {}
     for view in views:
         models.setdefault(view.model.label, Counter()).update(view.environments())
@@ -175,7 +181,7 @@ def mixture_in_store(plan: Plan, views: Iterable[LayerView]) -> list[str]:
 
 
 def not_counted(folder: OutputFolder, plan: Plan) -> list[str]:
-    """How many images are there and count as missing because of what they were made with."""
+    """A sentence if images count as missing because of their environment, else nothing."""
     if not plan.environments:
         return []
     strict, lenient = DoneIndex(folder, plan.environments), DoneIndex(folder)
@@ -186,5 +192,5 @@ def not_counted(folder: OutputFolder, plan: Plan) -> list[str]:
     )
     if not jobs:
         return []
-    told = f"{count_images(plan, jobs)} made with other versions or devices"
-    return [f"versions  {told}: they count as missing (versions=strict)"]
+    images = f"{count_images(plan, jobs)} made with other versions or devices"
+    return [f"versions  {images}: they count as missing (versions=strict)"]

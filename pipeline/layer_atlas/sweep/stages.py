@@ -1,15 +1,16 @@
 """The stages of a sweep: kinds of tasks, in the order in which they build on each other.
 
-Photographs are studied, then images are made, then examples are picked. Each stage says what is
-missing of it, how long that takes, and what a worker must be told to do it.
+Dataset statistics come first, then images, which may start from dataset images, then examples.
+Each stage knows which of its tasks are missing, how long they take, and what a worker needs.
 """
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from layer_atlas.atlas.gather import LayerView, layer_views
 from layer_atlas.config.config import Config
@@ -44,30 +45,31 @@ from layer_atlas.store.folder import OutputFolder
 
 
 class ShardIndex:
-    """Looks through a store for the shards of a plan, and again only after files came or went.
+    """Finds the shards of a plan in the store; searches again only after files came or went.
 
-    A sweep asks before it begins, in each of its rounds, and before it collates. It takes seconds
-    to work out what the files of ten million jobs are called, and a tenth of one to list them.
+    A sweep asks before it begins, in each of its rounds, and before it collates. Deriving the file
+    names of ten million jobs takes seconds, listing them a tenth of one.
     """
 
     def __init__(self, folder: OutputFolder, plan: Plan) -> None:
         self.folder, self.plan = folder, plan
-        self._there: dict[str, frozenset[str]] | None = None
+        self._listing: dict[str, frozenset[str]] | None = None
         self._views: list[LayerView] = []
 
     def views(self) -> list[LayerView]:
         """A view of every layer of the plan."""
-        there = {
-            place: frozenset(names)
+        # Failures as well: a shard in quarantine counts as given up in a view.
+        listing = {
+            parent: frozenset(names)
             for root in (self.folder.store, self.folder.failures)
-            for place, _, names in os.walk(root)
+            for parent, _, names in os.walk(root)
         }
-        if there != self._there:
-            self._there, self._views = there, list(layer_views(self.folder, self.plan))
+        if listing != self._listing:
+            self._listing, self._views = listing, list(layer_views(self.folder, self.plan))
         return self._views
 
     def missing(self) -> list[Shard]:
-        """What is left to make, in the order of the plan."""
+        """The shards that are not done, in plan order."""
         return [shard for view in self.views() for _, shard in view.left()]
 
 
@@ -81,20 +83,20 @@ class Sweep:
     devices: Sequence[str]
 
     def model(self, label: str) -> ModelPlan:
-        """What is wanted of a model."""
+        """The plan of a model."""
         return next(model for model in self.plan.models if model.label == label)
 
     @cached_property
     def shard_index(self) -> ShardIndex:
-        """What is there."""
+        """The index of the store."""
         return ShardIndex(self.folder, self.plan)
 
-    def has_finished(self, dataset_stats: LayerStatistics) -> bool:
-        """Whether what a study found is there and sound; else it is to be put together again."""
-        if dataset_stats not in self._finished:
+    def has_finished(self, statistics: LayerStatistics) -> bool:
+        """Whether the statistics of a layer are there and sound; else they are merged again."""
+        if statistics not in self._finished:
             try:
-                read_evidence(self.folder, dataset_stats)
-                self._finished.add(dataset_stats)
+                read_evidence(self.folder, statistics)
+                self._finished.add(statistics)
             except FileNotFoundError:
                 return False
             except CorruptFile as error:
@@ -108,13 +110,13 @@ class Sweep:
 
     @cached_property
     def flops_per_second(self) -> float:
-        """A guess at one worker's speed."""
+        """Estimated speed of one worker."""
         return flops_per_second(self.devices)
 
     def seconds_by_layer(
         self, flops: Callable[[LayerPlan, Recipe], float]
     ) -> dict[tuple[str, str], float]:
-        """What so many FLOPs take a worker, by labels of models and names of layers."""
+        """Estimated seconds for some FLOPs per layer, by model label and layer name."""
         return {
             (model.label, layer.info.name): flops(layer, model.recipe) / self.flops_per_second
             for model in self.plan.models
@@ -122,9 +124,10 @@ class Sweep:
         }
 
     def bundle(self, kind: str, tasks: Sequence[Task]) -> dict[str, Any]:
-        """What every bundle tells: the model, and of its layers those that the tasks need."""
+        """Write tasks of one model as a bundle: plain data, with the layers that they need."""
         model = self.model(tasks[0].model)
         wanted = {product.layer for task in tasks for product in task.products}
+        # Each request names its targets; those of whole layers may be millions.
         layers = tuple(
             replace(layer, targets=(), space=None)
             for layer in model.layers
@@ -144,183 +147,172 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Finished:
-    """What became of putting together what is done."""
+    """The result of merging the finished tasks of a stage."""
 
     made: int = 0
-    """So many files were."""
+    """Number of files made."""
     corrupt: tuple[Path, ...] = ()
-    """Files that were set aside, to be made again."""
+    """Corrupt files that were set aside, to be computed again."""
 
 
-class Stage(Protocol):
-    """One kind of tasks; also tells the scheduler what it must know of them."""
+class Stage(ABC):
+    """One kind of tasks."""
 
     name: str
+    kind: str
+    """The kind of its bundles."""
     unit: str
-    """What is counted."""
+    """What `total` counts."""
+    total: int
+    """Number of units, done or not."""
 
-    @property
-    def total(self) -> int:
-        """How many units there are altogether."""
-        ...
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep = sweep
 
+    @abstractmethod
     def missing(self) -> list[Any]:
-        """The tasks that are not done."""
-        ...
+        """The tasks that are not done and can begin."""
 
-    def finish(self) -> "Finished":
-        """Put together what is done."""
-        ...
-
+    @abstractmethod
     def seconds(self, task: Any) -> float:
-        """About how long a worker takes for a task."""
-        ...
+        """Estimated seconds that a worker takes for a task; good enough to pack bundles."""
 
     def bundle(self, tasks: Sequence[Any]) -> dict[str, Any]:
-        """What a worker is told."""
-        ...
+        """The bundle file of tasks of one model: plain data."""
+        return self.sweep.bundle(self.kind, tasks)
+
+    def finish(self) -> Finished:
+        """Merge what is done; by default collation does that."""
+        return Finished()
 
 
 def stages(sweep: Sweep) -> list[Stage]:
     """The stages of a sweep, in order."""
-    dataset_stats = sweep.plan.dataset_plan
-    if dataset_stats is None:
+    dataset_plan = sweep.plan.dataset_plan
+    if dataset_plan is None:
         return [OptimizationStage(sweep)]
     return [
-        StatisticsStage(sweep, dataset_stats),
+        StatisticsStage(sweep, dataset_plan),
         OptimizationStage(sweep),
-        ExamplesStage(sweep, dataset_stats),
+        ExamplesStage(sweep, dataset_plan),
     ]
 
 
-class OptimizationStage:
-    """Images are made."""
+class OptimizationStage(Stage):
+    """Images are optimized, shard by shard."""
 
-    name, unit = "making", "channels"
+    name, kind, unit = "optimization", "optimize", "channels"
 
     def __init__(self, sweep: Sweep) -> None:
-        self.sweep, self.total = sweep, sweep.plan.n_jobs
+        super().__init__(sweep)
+        self.total = sweep.plan.n_jobs
 
     def missing(self) -> list[Shard]:
-        """The shards that are not done; of layers whose photographs are needed, if these are."""
+        """The shards that are not done; without those whose initial images are not known yet."""
         return [shard for shard in self.sweep.shard_index.missing() if self._may_begin(shard)]
 
-    def finish(self) -> Finished:
-        """Collation puts shards together."""
-        return Finished()
-
     def seconds(self, task: Shard) -> float:
-        """By FLOPs."""
+        """Estimate by FLOPs."""
         return self._job_seconds[task.model, task.series.layer] * task.units
 
     def bundle(self, tasks: Sequence[Shard]) -> dict[str, Any]:
-        """Shards of one model."""
-        return {**self.sweep.bundle("optimize", tasks), "batch_size": self.sweep.config.batch_size}
+        """Add the batch size."""
+        return {**super().bundle(tasks), "batch_size": self.sweep.config.batch_size}
 
     def _may_begin(self, shard: Shard) -> bool:
-        dataset_stats = self.sweep.plan.dataset_plan
-        if dataset_stats is None or shard.series.recipe.init.name != "dataset":
+        dataset_plan = self.sweep.plan.dataset_plan
+        if dataset_plan is None or shard.series.recipe.init.name != "dataset":
             return True
         model = self.sweep.model(shard.model)
-        return self.sweep.has_finished(statistics_of(model, shard.series.layer, dataset_stats))
+        return self.sweep.has_finished(statistics_of(model, shard.series.layer, dataset_plan))
 
     @cached_property
     def _job_seconds(self) -> dict[tuple[str, str], float]:
         return self.sweep.seconds_by_layer(flops_per_job)
 
 
-class StatisticsStage:
-    """Photographs are shown to all wanted layers."""
+class StatisticsStage(Stage):
+    """Every dataset image is shown to all layers, block by block."""
 
-    name, unit = "studying", "photographs"
+    name, kind, unit = "dataset statistics", "statistics", "photographs"
 
-    def __init__(self, sweep: Sweep, dataset_stats: DatasetPlan) -> None:
-        self.sweep, self.dataset_stats = sweep, dataset_stats
-        self.total = dataset_stats.count * len(sweep.plan.models)
+    def __init__(self, sweep: Sweep, dataset_plan: DatasetPlan) -> None:
+        super().__init__(sweep)
+        self.dataset_plan = dataset_plan
+        self.total = dataset_plan.count * len(sweep.plan.models)
 
     def missing(self) -> list[StatisticsBlock]:
-        """The blocks of unfinished studies that are not done."""
+        """The missing blocks, each restricted to the layers that lack it."""
         found = []
-        for statistics_tasks in self._unfinished():
-            for block in blocks_of(statistics_tasks, self._listing):
+        for statistics in self._unfinished():
+            for block in blocks_of(statistics, self._listing):
                 exists = {p: self.sweep.folder.exists(p) for p in block.products}
                 if not all(exists.values()):
                     found.append(restricted(block, [p for p in exists if not exists[p]]))
         return found
 
     def finish(self) -> Finished:
-        """Merge the studies whose blocks are all there. Raises StorageError."""
+        """Merge the statistics of layers whose blocks are all there. Raises StorageError."""
         made, corrupt = 0, []
-        for statistics_tasks in self._unfinished():
-            # Listed once for all layers: the digests of a million photographs take seconds.
-            blocks = list(blocks_of(statistics_tasks, self._listing))
-            for dataset_stats in statistics_tasks:
-                corrupt += merge_statistics(self.sweep.folder, dataset_stats, blocks)
-                made += self.sweep.folder.exists(dataset_stats.product)
+        for statistics in self._unfinished():
+            # Listed once for all layers: hashing the names of a million images takes seconds.
+            blocks = list(blocks_of(statistics, self._listing))
+            for layer in statistics:
+                corrupt += merge_statistics(self.sweep.folder, layer, blocks)
+                made += self.sweep.folder.exists(layer.product)
         return Finished(made, tuple(corrupt))
 
     def seconds(self, task: StatisticsBlock) -> float:
-        """By FLOPs of the deepest layer, and reading."""
+        """Estimate by the FLOPs of the deepest layer, and reading."""
         model = self.sweep.model(task.model)
         flops = max(layer.info.flops_before for layer in model.layers)
         return dataset_image_seconds(flops, self.sweep.flops_per_second) * task.units
 
-    def bundle(self, tasks: Sequence[StatisticsBlock]) -> dict[str, Any]:
-        """Blocks for one model."""
-        return self.sweep.bundle("statistics", tasks)
-
     def _unfinished(self) -> Iterator[tuple[LayerStatistics, ...]]:
-        """The studies that are not merged, or lack their receptive fields, model by model."""
+        """The layers without merged statistics or receptive fields, model by model."""
         exists = self.sweep.folder.exists
         for model in self.sweep.plan.models:
-            statistics_tasks = all_statistics(model, self.dataset_stats)
-            left = tuple(s for s in statistics_tasks if not (exists(s.product) and exists(s.field)))
+            statistics = all_statistics(model, self.dataset_plan)
+            left = tuple(s for s in statistics if not (exists(s.product) and exists(s.field)))
             if left:
                 yield left
 
     @cached_property
     def _listing(self) -> Listing:
-        return Listing(self.sweep.folder.listing(self.dataset_stats.listing))
+        return Listing(self.sweep.folder.listing(self.dataset_plan.listing))
 
 
-class ExamplesStage:
-    """Each channel's photographs are picked, cut to the view, and mapped."""
+class ExamplesStage(Stage):
+    """The top dataset images of every channel are cut to the view, with saliency maps."""
 
-    name, unit = "picking examples", "channels"
+    name, kind, unit = "examples", "examples", "channels"
 
-    def __init__(self, sweep: Sweep, dataset_stats: DatasetPlan) -> None:
-        self.sweep, self.dataset_stats = sweep, dataset_stats
+    def __init__(self, sweep: Sweep, dataset_plan: DatasetPlan) -> None:
+        super().__init__(sweep)
+        self.dataset_plan = dataset_plan
         layers = (layer for model in sweep.plan.models for layer in model.layers)
         self.total = sum(len(layer.targets) for layer in layers)
 
     def missing(self) -> list[Examples]:
-        """The examples of finished studies that are not done."""
-        tasks = examples_of(self.sweep.plan, self.dataset_stats)
+        """The missing examples of layers with finished statistics."""
+        tasks = examples_of(self.sweep.plan, self.dataset_plan)
         left = [task for task in tasks if not self.sweep.folder.is_done(task)]
         return [task for task in left if self.sweep.has_finished(task.dataset_stats)]
 
-    def finish(self) -> Finished:
-        """Collation puts examples together."""
-        return Finished()
-
     def seconds(self, task: Examples) -> float:
-        """Mostly reading; a map costs about as much as a few steps of ascent."""
-        reading = 2 * self.dataset_stats.examples * READING_SECONDS
+        """Estimate mostly by reading; a saliency map costs about as much as a few steps."""
+        reading = 2 * self.dataset_plan.examples * READING_SECONDS
         return (reading + self._map_seconds[task.model, task.dataset_stats.layer]) * task.units
-
-    def bundle(self, tasks: Sequence[Examples]) -> dict[str, Any]:
-        """Examples of one model's channels."""
-        return self.sweep.bundle("examples", tasks)
 
     @cached_property
     def _map_seconds(self) -> dict[tuple[str, str], float]:
-        passes = 2.0 * maps_per_channel(self.dataset_stats)
+        passes = 2.0 * maps_per_channel(self.dataset_plan)
         return self.sweep.seconds_by_layer(lambda layer, recipe: passes * layer.info.flops_before)
 
 
-def maps_per_channel(dataset_stats: DatasetPlan) -> int:
-    """How many gradients the saliency maps of a channel take."""
-    settings = dataset_stats.saliency
+def maps_per_channel(dataset_plan: DatasetPlan) -> int:
+    """Number of gradients that the saliency maps of a channel take."""
+    settings = dataset_plan.saliency
     if settings is None:
         return 0
     return settings.dataset_images * getattr(settings, "samples", getattr(settings, "steps", 1))

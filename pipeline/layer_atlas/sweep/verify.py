@@ -1,4 +1,4 @@
-"""Verification: digests of shards, the atlas against the store, activations against images."""
+"""Verification: checksums of shards, the atlas against the store, activations against images."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,13 +17,13 @@ from layer_atlas.sweep.remeasure import remeasure
 
 
 def verify(config: Config, folder: OutputFolder) -> int:
-    """Check an output folder and print what was found; returns the exit code.
+    """Verify an output folder and print the result; returns the exit code.
 
     Corrupt shards are set aside, so that the next run computes them again.
 
     Args:
-        config: names the code that may be run: networks and functions of the user's own.
-        folder: what to check.
+        config: names the user code that may run: networks and functions.
+        folder: the output folder.
     Raises:
         UserError: there is no run or no atlas, or its networks cannot be loaded.
         StorageError: the store cannot be read.
@@ -38,6 +38,7 @@ def verify(config: Config, folder: OutputFolder) -> int:
     if checked < plan.n_jobs:
         problems.append(f"{count_images(plan, plan.n_jobs - checked)} missing; run it again")
     made_with = build(Config, manifest["config"])
+    # A manifest may be somebody else's: only code that the command line names as well may run.
     foreign = sorted(code_of(made_with, plan) - code_of(config))
     if foreign:
         measured = _not_measured(foreign)
@@ -58,7 +59,7 @@ def verify(config: Config, folder: OutputFolder) -> int:
 
 
 def code_of(config: Config, plan: Plan | None = None) -> set[str]:
-    """What of a sweep is code by name, with its arguments: networks and functions of users."""
+    """The user code of a sweep, by dotted name and arguments: networks and functions."""
     named = [(model.target, model.args) for model in config.models]
     records: list[Any] = [config.objective, config.parameterization]
     for recipe in (model.recipe for model in plan.models) if plan else ():

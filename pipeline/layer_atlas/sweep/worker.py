@@ -1,7 +1,7 @@
 """The worker: one process on one device that does a bundle of tasks and commits each.
 
 Started as `python -m layer_atlas worker OUTPUT_FOLDER BUNDLE.json`. It reports by its exit code, by
-the files it commits, by records of failed attempts, and by a pulse file that says how far it is.
+the files it commits, and by a heartbeat file with its progress.
 """
 
 import faulthandler
@@ -25,7 +25,7 @@ from layer_atlas.errors import (
 from layer_atlas.processes import Preempted, die_with_parent, stop_on_signal
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.sweep.heartbeat import Heartbeat
-from layer_atlas.sweep.tasks.base import Bundle, Committer, Drained, open_workplace
+from layer_atlas.sweep.tasks.base import Bundle, Committer, Drained, open_context
 from layer_atlas.sweep.tasks.dataset_statistics import StatisticsBundle
 from layer_atlas.sweep.tasks.examples import ExamplesBundle
 from layer_atlas.sweep.tasks.optimize import OptimizationBundle
@@ -69,7 +69,7 @@ def work(folder: OutputFolder, path: Path, heartbeat: Heartbeat) -> None:
     heartbeat.facts["kind"] = kind = values.pop("kind")
     bundle = build(BUNDLES[kind], values)
     with Committer(heartbeat) as committer:
-        bundle.run(open_workplace(bundle, folder, committer, heartbeat))
+        bundle.run(open_context(bundle, folder, committer, heartbeat))
 
 
 def _heed_signals() -> None:

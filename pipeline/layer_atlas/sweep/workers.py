@@ -1,9 +1,12 @@
-"""The workers of a run: the tasks and heartbeat of each, and who is charged when one is lost."""
+"""The driver's view of its workers: tasks, heartbeats, logs; what a lost worker is charged to.
+
+`worker.py` is the process itself; here is what its driver, and other processes, know of it.
+"""
 
 import re
 import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,32 +15,32 @@ from layer_atlas.plan.jobs import Task
 from layer_atlas.store.failures import Failure, attempts_at, write_failure
 from layer_atlas.store.files import read_object, write_json
 from layer_atlas.store.folder import OutputFolder
-from layer_atlas.sweep.executors.base import WAITING, Handle, State
+from layer_atlas.sweep.executors.base import WAITING, State, WorkerJob
 from layer_atlas.sweep.heartbeat import known_facts
 
 
 @dataclass
 class Worker:
-    """A bundle on its way. All times are of this process's steady clock."""
+    """A submitted bundle. All times are of this process's monotonic clock."""
 
-    handle: Handle
+    job: WorkerJob
     tasks: list[Task]
     started: float = field(default_factory=time.monotonic)
-    heard: float = field(default_factory=time.monotonic)
-    """When it last showed progress."""
+    last_progress: float = field(default_factory=time.monotonic)
+    """When its heartbeat last changed."""
     heartbeat: dict[str, Any] = field(default_factory=dict)
     state: State = WAITING
-    asked_to_stop: float | None = None
-    """When it was."""
+    stopped_at: float | None = None
+    """When it was last asked to stop, or killed."""
     stalled: bool = False
-    """It was told to leave because it showed no progress."""
-    ended: float | None = None
+    """It was stopped because its heartbeat stalled."""
+    ended_at: float | None = None
     """When it was first seen to have ended."""
 
     @property
     def tag(self) -> str:
         """Its unique name."""
-        return self.handle.tag
+        return self.job.tag
 
     @property
     def units(self) -> int:
@@ -46,29 +49,30 @@ class Worker:
 
     @property
     def has_begun(self) -> bool:
-        """Whether it got as far as its first task."""
+        """Whether it reached its first task."""
         return bool(self.heartbeat.get("tick"))
 
-    def listen(self, folder: OutputFolder) -> None:
-        """Read its pulse; another beat is progress."""
+    def update_heartbeat(self, folder: OutputFolder) -> None:
+        """Read its heartbeat; a change since the last reading is progress."""
         heartbeat = read_heartbeat(folder, self.tag)
         if heartbeat is None:
             return
-        if _life(heartbeat) != _life(self.heartbeat):
-            self.heard = time.monotonic()
+        if _tick(heartbeat) != _tick(self.heartbeat):
+            self.last_progress = time.monotonic()
         self.heartbeat = heartbeat
 
     def keys(self, fact: str) -> list[str]:
-        """Keys of tasks that its pulse names."""
+        """Keys of tasks that its heartbeat names."""
         return self.heartbeat.get(fact) or []
 
 
-def _life(heartbeat: Mapping[str, Any]) -> tuple[Any, ...]:
+def _tick(heartbeat: Mapping[str, Any]) -> tuple[Any, ...]:
+    # A requeued job counts from 0 again, in another process.
     return tuple(heartbeat.get(name) for name in ("host", "pid", "tick"))
 
 
 def read_heartbeat(folder: OutputFolder, tag: str) -> dict[str, Any] | None:
-    """What a worker last said of itself, if it can be read."""
+    """The facts of a worker's last heartbeat, if it can be read."""
     try:
         return known_facts(read_object(folder.heartbeat(tag)))
     except (OSError, ValueError):
@@ -76,14 +80,14 @@ def read_heartbeat(folder: OutputFolder, tag: str) -> dict[str, Any] | None:
 
 
 def log_tail(folder: OutputFolder, tag: str, lines: int = 1) -> str:
-    """The end of a worker's log."""
+    """The last lines of a worker's log."""
     log = folder.log(tag)
     text = log.read_text(errors="replace") if log.exists() else ""
     return "\n".join(text.strip().splitlines()[-lines:]) or "(it said nothing)"
 
 
-def forget(folder: OutputFolder, tag: str) -> None:
-    """Remove what a worker that is done leaves behind, but for what it said."""
+def remove_files(folder: OutputFolder, tag: str) -> None:
+    """Remove what an ended worker leaves behind; a log that says something stays."""
     for path in (
         folder.bundle(tag),
         folder.heartbeat(tag),
@@ -96,91 +100,42 @@ def forget(folder: OutputFolder, tag: str) -> None:
         log.unlink()
 
 
-# --- workers that go on without their driver -----------------------------------------------------
-
-
-_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
-"""What engines call workers: job ids, and the like."""
+# --- failure policy ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class SubmittedWorker:
-    """What must be known of such a worker to take it up again."""
-
-    engine: str
-    handle: Handle
-    tasks: tuple[str, ...]
-    """Keys of what it has to do."""
-
-
-def write_submission(folder: OutputFolder, engine: str, worker: Worker) -> None:
-    """Write a worker down. Raises StorageError."""
-    where, keys = worker.handle.job_id, [task.key for task in worker.tasks]
-    write_json(folder.submission(worker.tag), {"engine": engine, "where": where, "tasks": keys})
-
-
-def submissions(folder: OutputFolder) -> Iterator[SubmittedWorker]:
-    """The workers that are written down; perhaps they have ended meanwhile.
-
-    Others may have written them down: what becomes part of command lines and paths is a name.
-    """
-    for path in sorted(folder.logs.glob("worker-*.submitted")):
-        try:
-            values = read_object(path)
-            handle = Handle(path.stem, str(values["where"]))
-            if not _NAME.fullmatch(handle.job_id):
-                raise ValueError(f"where {handle.job_id!r}")
-            yield SubmittedWorker(str(values["engine"]), handle, tuple(map(str, values["tasks"])))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-
-
-def detached(folder: OutputFolder) -> list[SubmittedWorker]:
-    """Those that may still be at work: all that have not written down how they ended."""
-    return [s for s in submissions(folder) if not folder.ending(s.handle.tag).exists()]
-
-
-def clear_requests(folder: OutputFolder) -> None:
-    """Remove what earlier runs asked of workers that died with them; under the lock only."""
-    kept = {submission.handle.tag for submission in submissions(folder)}
-    for path in _requests(folder):
-        if path.name.partition(".")[0] not in kept:
-            path.unlink(missing_ok=True)
-
-
-def _requests(folder: OutputFolder) -> Iterable[Any]:
-    for pattern in ("worker-*.json", "worker-*.pulse*", "worker-*.exit"):
-        yield from folder.logs.glob(pattern)
-
-
-@dataclass(frozen=True)
-class Shares:
-    """What a lost worker has left undone."""
+class Attribution:
+    """The tasks that a lost worker left, by their part in the failure."""
 
     charged: list[Task]
-    """With an attempt; each is tried again on its own."""
-    alone: list[Task]
-    """Under suspicion: not charged, and tried on their own."""
+    """Charged with an attempt; each is retried in a bundle of its own."""
+    suspects: list[Task]
+    """Not charged, but retried in bundles of their own."""
     rest: list[Task]
-    """Nothing to do with it."""
+    """Not involved."""
 
 
-def shares(worker: Worker, left: Sequence[Task]) -> Shares:
-    """Charge the tasks in the making.
+def attribute_failure(worker: Worker, left: Sequence[Task]) -> Attribution:
+    """Charge the tasks in progress when a worker was lost.
 
-    Tasks that were made and not yet written are charged only if none was in the making, but are on
-    their own from then on: if it is writing them that kills, it will show.
+    Finished tasks that were not yet written are charged only if none was in progress, but become
+    suspects otherwise: if writing one of them kills workers, its next attempt shows it.
     """
-    making, unwritten = (
+    in_progress, unwritten = (
         [task for task in left if task.key in worker.keys(fact)] for fact in ("tasks", "unwritten")
     )
-    charged = making or unwritten or list(left[:1])
-    alone = [task for task in unwritten if task not in charged]
-    return Shares(charged, alone, [t for t in left if t not in charged and t not in alone])
+    charged = in_progress or unwritten or list(left[:1])
+    suspects = [task for task in unwritten if task not in charged]
+    rest = [task for task in left if task not in charged and task not in suspects]
+    return Attribution(charged, suspects, rest)
 
 
-def charge(folder: OutputFolder, worker: Worker, task: Task, patience: Patience) -> Failure:
-    """Write down that a task has cost a worker. Raises StorageError."""
+def record_failure(folder: OutputFolder, worker: Worker, task: Task, patience: Patience) -> Failure:
+    """Record that a task has cost a worker; its last attempt puts it in quarantine.
+
+    Raises:
+        StorageError: the disk is full or fails.
+    """
     attempt = attempts_at(folder, task.key) + 1
     failure = Failure(
         task=task.key,
@@ -188,7 +143,7 @@ def charge(folder: OutputFolder, worker: Worker, task: Task, patience: Patience)
         request=task.request(),
         attempt=attempt,
         given_up=attempt >= patience.attempts,
-        how=how_it_ended(worker, patience),
+        how=end_reason(worker, patience),
         when=time.strftime("%Y-%m-%d %H:%M:%S"),
         worker=worker.tag,
         host=str(worker.heartbeat.get("host", "")),
@@ -200,12 +155,66 @@ def charge(folder: OutputFolder, worker: Worker, task: Task, patience: Patience)
     return failure
 
 
-def how_it_ended(worker: Worker, patience: Patience) -> str:
-    """How a worker ended, for people."""
+def end_reason(worker: Worker, patience: Patience) -> str:
+    """Why a worker ended, for people: `exit code 1`, `killed by SIGKILL, OUT_OF_MEMORY`."""
     if worker.stalled:
         return f"no progress for {patience.stall_seconds:g} s"
-    code, told = worker.state.exit_code, worker.state.reason
+    code, reason = worker.state.exit_code, worker.state.reason
     if code is None:
-        return told or "lost"
+        return reason or "lost"
     how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    return f"{how}, {told}" if told else how
+    return f"{how}, {reason}" if reason else how
+
+
+# --- detached workers ----------------------------------------------------------------------------
+
+
+_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
+"""Job ids of engines."""
+
+
+@dataclass(frozen=True)
+class Submission:
+    """The record of a detached worker, by which another process can adopt it."""
+
+    engine: str
+    job: WorkerJob
+    tasks: tuple[str, ...]
+    """Keys of its tasks."""
+
+
+def write_submission(folder: OutputFolder, engine: str, worker: Worker) -> None:
+    """Record a detached worker. Raises StorageError."""
+    record = {"engine": engine, "job_id": worker.job.job_id, "tasks": [t.key for t in worker.tasks]}
+    write_json(folder.submission(worker.tag), record)
+
+
+def submissions(folder: OutputFolder) -> Iterator[Submission]:
+    """The recorded detached workers; some may have ended meanwhile.
+
+    The records may be somebody else's, and job ids become part of command lines and paths: only
+    plain names are accepted.
+    """
+    for path in sorted(folder.logs.glob("worker-*.submitted")):
+        try:
+            values = read_object(path)
+            job = WorkerJob(path.stem, str(values["job_id"]))
+            if not _NAME.fullmatch(job.job_id):
+                raise ValueError(f"job id {job.job_id!r}")
+            yield Submission(str(values["engine"]), job, tuple(map(str, values["tasks"])))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+
+
+def detached(folder: OutputFolder) -> list[Submission]:
+    """The detached workers that have not recorded their end, and may still be running."""
+    return [s for s in submissions(folder) if not folder.ending(s.job.tag).exists()]
+
+
+def clear_requests(folder: OutputFolder) -> None:
+    """Remove the files of workers that died with an earlier driver; call it under the lock only."""
+    kept = {submission.job.tag for submission in submissions(folder)}
+    for pattern in ("worker-*.json", "worker-*.heartbeat*", "worker-*.exit"):
+        for path in folder.logs.glob(pattern):
+            if path.name.partition(".")[0] not in kept:
+                path.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from layer_atlas.config.executors import CustomSettings
 from layer_atlas.errors import EXIT_USER_ERROR, UserError
 from layer_atlas.store.folder import OutputFolder, prepare
 from layer_atlas.sweep.executors import open_executor
-from layer_atlas.sweep.executors.base import Executor, Handle
+from layer_atlas.sweep.executors.base import Executor, WorkerJob
 from layer_atlas.sweep.scheduler import Scheduler
 from layer_atlas.sweep.stages import stages
 from layer_atlas.sweep.workers import Worker, submissions, write_submission
@@ -117,7 +117,7 @@ def test_workers_that_other_code_began_are_left_alone(folder: OutputFolder) -> N
     plan = make_plan(layer_info(n_channels=8), shard_size=2)
     prepare(folder, 0)
     for tag, engine in (("worker-0", "mine.Other"), ("worker-1", "mine.Lasting")):
-        write_submission(folder, engine, Worker(Handle(tag, "7"), []))
+        write_submission(folder, engine, Worker(WorkerJob(tag, "7"), []))
     settings = CustomSettings(target="mine.Lasting")
     (stage,) = stages(make_sweep(plan, folder))
     Scheduler(folder, Lasting(), settings, stage, lambda finished, busy: None).run([])

@@ -14,7 +14,7 @@ from ray_clusters import Cluster, another_node, cluster, free_port
 
 from layer_atlas.config.executors import RaySettings
 from layer_atlas.errors import UserError
-from layer_atlas.sweep.executors.base import Handle, State, WorkerSpec
+from layer_atlas.sweep.executors.base import State, WorkerJob, WorkerSpec
 from layer_atlas.sweep.executors.ray import JOIN_SECONDS, RayExecutor, open_cluster
 
 TELL = "import json, os; print(json.dumps({**os.environ, 'cwd': os.getcwd()}))"
@@ -43,20 +43,20 @@ def settings(address: str, gpus: int = 0, cpus: int = 1, **more: object) -> RayS
     return RaySettings(address=address, gpus=gpus, cpus=cpus, memory_gb=0.1, **more)  # type: ignore[arg-type]
 
 
-def submit(executor: RayExecutor, log: Path, *argv: str) -> Handle:
+def submit(executor: RayExecutor, log: Path, *argv: str) -> WorkerJob:
     (handle,) = executor.submit([WorkerSpec(argv, log.name, log)])
     return handle
 
 
-def python(executor: RayExecutor, log: Path, code: str) -> Handle:
+def python(executor: RayExecutor, log: Path, code: str) -> WorkerJob:
     return submit(executor, log, sys.executable, "-c", code)
 
 
-def state(executor: RayExecutor, handle: Handle) -> State:
+def state(executor: RayExecutor, handle: WorkerJob) -> State:
     return executor.poll([handle])[handle.tag]
 
 
-def wait_for(executor: RayExecutor, handle: Handle, phase: str, seconds: float = 60) -> State:
+def wait_for(executor: RayExecutor, handle: WorkerJob, phase: str, seconds: float = 60) -> State:
     end = time.monotonic() + seconds
     while (now := state(executor, handle)).phase != phase:
         assert time.monotonic() < end, f"{now} after {seconds} s"
@@ -219,7 +219,7 @@ def test_nodes_that_join_are_used_and_what_was_on_a_lost_one_is_told_lost(
     assert all(end.reason.startswith("Ray: ") for end in ended(executor, handles))
 
 
-def ended(executor: RayExecutor, handles: list[Handle]) -> list[State]:
+def ended(executor: RayExecutor, handles: list[WorkerJob]) -> list[State]:
     return [state for state in executor.poll(handles).values() if state.phase == "ended"]
 
 

@@ -1,4 +1,4 @@
-"""Executors: where workers run. They know command lines and exit codes, nothing of torch."""
+"""Executors run workers somewhere. They know command lines and exit codes, nothing of torch."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,18 +14,26 @@ from layer_atlas.errors import UserError
 from layer_atlas.imports import import_callable
 from layer_atlas.sweep.executors.base import Executor
 
+_CONTRACT = {
+    name: "method" if callable(member) else "value"
+    for name, member in vars(Executor).items()
+    if not name.startswith("_")
+}
+"""The members that an executor must have."""
+
 
 def open_executor(settings: ExecutorSettings, devices: Sequence[str], folder: Path) -> Executor:
-    """The engine that a config chooses.
+    """Open the executor that a config chooses.
 
     Args:
         settings: which, and how it is used.
-        devices: of the workers that may run at once, as far as they are known.
-        folder: for files of the engine's own.
+        devices: one per worker that may run at once, as far as they are known.
+        folder: for the executor's own files.
     Raises:
-        UserError: it is not installed, not there, cannot give what is asked for, or is none.
+        UserError: it is not installed, cannot be reached, cannot give what is asked for, or its
+            target does not return an executor.
     """
-    # Each needs packages that the others do not.
+    # Imported only when chosen: each needs packages that the others do not.
     if isinstance(settings, LocalSettings):
         from layer_atlas.sweep.executors.local import LocalExecutor
 
@@ -35,51 +43,31 @@ def open_executor(settings: ExecutorSettings, devices: Sequence[str], folder: Pa
 
         return RayExecutor(settings)
     if isinstance(settings, CustomSettings):
-        return make_executor(settings, devices)
+        return _make_custom(settings, devices)
     from layer_atlas.sweep.executors.slurm import SlurmExecutor
 
     return SlurmExecutor(settings, folder)
 
 
-_CONTRACT = {
-    name: "method" if callable(member) else "value"
-    for name, member in vars(Executor).items()
-    if not name.startswith("_")
-}
-"""What an executor must have."""
-
-
 def check_target(settings: ExecutorSettings) -> None:
-    """Make sure, before networks are loaded, that code of the user's own is there.
-
-    Raises:
-        UserError: it cannot be imported.
-    """
+    """Check that a custom executor can be imported, before models are loaded; raises UserError."""
     if isinstance(settings, CustomSettings):
         _imported(settings)
 
 
-def make_executor(settings: CustomSettings, devices: Sequence[str]) -> Executor:
-    """Call what the config names.
-
-    Args:
-        settings: which, and with what.
-        devices: of the workers that may run at once.
-    Raises:
-        UserError: it cannot be imported, fails, or does not return an executor.
-    """
+def _make_custom(settings: CustomSettings, devices: Sequence[str]) -> Executor:
     make = _imported(settings)
     try:
         executor: Any = make(list(devices), **(settings.args or {}))
-        lacks = _lacks(executor)
+        missing = _missing_members(executor)
     except UserError:
         raise
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # user code may do anything, also leave
         raise UserError(f"executor.target={settings.target!r} failed: {error!r}.") from error
-    if lacks:
+    if missing:
         raise UserError(
             f"executor.target={settings.target!r} returned {type(executor).__name__}, which is no "
-            f"executor: it has no {', '.join(lacks)}. docs/extending.md has an example."
+            f"executor: it has no {', '.join(missing)}. docs/extending.md has an example."
         )
     return executor  # type: ignore[no-any-return]
 
@@ -88,11 +76,11 @@ def _imported(settings: CustomSettings) -> Callable[..., Any]:
     return import_callable(settings.target, "executor.target", "that returns an executor")
 
 
-def _lacks(executor: Any) -> list[str]:
-    """Which parts of the contract it does not keep; a method where a value must be is none."""
-    lacks = []
+def _missing_members(executor: Any) -> list[str]:
+    """Parts of the contract that an executor lacks; a method in place of a value counts."""
+    missing = []
     for name, kind in _CONTRACT.items():
         member = getattr(executor, name, None)
         if member is None or callable(member) != (kind == "method"):
-            lacks.append(f"{kind} {name!r}")
-    return lacks
+            missing.append(f"{kind} {name!r}")
+    return missing

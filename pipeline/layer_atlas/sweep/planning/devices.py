@@ -1,4 +1,4 @@
-"""Where workers run: devices, the precision that they compute in, and `versions=strict`."""
+"""Where workers run: the devices, the precision they compute in, and `versions=strict`."""
 
 import platform
 from collections import Counter
@@ -16,54 +16,27 @@ from layer_atlas.processes import usable_cores
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.visualization.optimization.memory import free_host_bytes
 
-
-def resolve_precision(precision: str, devices: list[str]) -> str:
-    """`auto` becomes bf16 where every device has hardware for it, else fp32."""
-    if precision != "auto":
-        return precision
-    return "bf16" if all(_has_bf16(device) for device in devices) else "fp32"
-
-
 ELSEWHERE = "cuda"
 """A GPU of another machine."""
 
-
-def _has_bf16(device: str) -> bool:
-    if device == ELSEWHERE:  # as all have since 2020; for older ones `precision` must be given
-        return True
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_capability(torch.device(device)) >= (8, 0)
-    if platform.machine() not in ("x86_64", "AMD64"):
-        return False
-    # Not in every torch.
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
 MOST_WORKERS = 10_000
-"""Of a cluster; Slurm's own limit of jobs, unless its administrator sets another."""
+"""Workers of a cluster; Slurm's default limit of jobs."""
 
 MOST_CPU_WORKERS = 8
 BYTES_PER_CPU_WORKER = 2 * 2**30
 
 
-def _cpu_workers() -> int:
-    """Workers of one thread each are faster than one worker of many: 1.3 times on two cores."""
-    fitting = int(free_host_bytes() / BYTES_PER_CPU_WORKER)
-    return max(1, min(usable_cores(), MOST_CPU_WORKERS, fitting))
-
-
 def find_devices(settings: ExecutorSettings) -> list[str]:
-    """The devices that workers will run on, as far as they are known beforehand.
+    """Find the devices that workers will run on, as far as they are known beforehand.
 
-    On this machine they are named: `cuda:1`, `cpu`. Elsewhere they are only `cuda` or `cpu`, one
-    per worker.
+    On this machine they have names: `cuda:1`, `cpu`. Elsewhere there is one `cuda` or `cpu` per
+    worker.
 
     Raises:
-        UserError: a device that this machine does not have.
+        UserError: this machine does not have the device, or no cluster takes so many workers.
     """
     if isinstance(settings, LocalSettings):
-        return _devices_here(settings.devices)
+        return _local_devices(settings.devices)
     count = settings.jobs if isinstance(settings, SlurmSettings) else settings.workers or 1
     if count > MOST_WORKERS:
         raise UserError(
@@ -73,8 +46,7 @@ def find_devices(settings: ExecutorSettings) -> list[str]:
     return [ELSEWHERE if settings.gpus else "cpu"] * count
 
 
-def _devices_here(devices: str | tuple[str, ...]) -> list[str]:
-    """The chosen ones; `auto` is all GPUs, else the CPU once per worker that it can bear."""
+def _local_devices(devices: str | tuple[str, ...]) -> list[str]:
     n_gpus = torch.cuda.device_count()
     if devices == "auto":
         return [f"cuda:{i}" for i in range(n_gpus)] or ["cpu"] * _cpu_workers()
@@ -90,28 +62,56 @@ def _devices_here(devices: str | tuple[str, ...]) -> list[str]:
     return names
 
 
+def _cpu_workers() -> int:
+    """Workers of one thread each are faster than one worker of many: 1.3 times on two cores."""
+    fitting = int(free_host_bytes() / BYTES_PER_CPU_WORKER)
+    return max(1, min(usable_cores(), MOST_CPU_WORKERS, fitting))
+
+
+def resolve_precision(precision: str, devices: list[str]) -> str:
+    """Resolve `auto` to bf16 where every device has hardware for it, else to fp32."""
+    if precision != "auto":
+        return precision
+    return "bf16" if all(_has_bf16(device) for device in devices) else "fp32"
+
+
+def _has_bf16(device: str) -> bool:
+    if device == ELSEWHERE:  # as all have since 2020; for older ones `precision` must be given
+        return True
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_capability(torch.device(device)) >= (8, 0)
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return False
+    # Older versions of torch do not have this function.
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+# --- versions=strict -----------------------------------------------------------------------------
+
+
 def with_one_environment(
     plan: Plan, folder: OutputFolder, settings: ExecutorSettings, devices: list[str]
 ) -> Plan:
-    """Have only images count that were made with the versions that are installed, on one device.
+    """Count only images that were made with the installed versions, on one kind of device.
 
-    The device is that of this machine where workers run on it. That of a cluster is not known
-    beforehand: it is the kind on which most images were made with these versions, if there are any.
+    Local workers run on this machine's device. The device of a cluster is not known beforehand: it
+    is the one on which most images were made with these versions, if there are any.
 
     Raises:
-        UserError: devices of several kinds are to be used.
+        UserError: the local devices are of several kinds.
     """
     if isinstance(settings, LocalSettings):
-        return _wanting(plan, _device_here(devices))
-    wanted = _wanting(plan, None)
+        return _requiring(plan, _one_kind(devices))
+    with_versions = _requiring(plan, None)
     made: Counter[Device | None] = Counter()
-    for view in layer_views(folder, wanted):
+    for view in layer_views(folder, with_versions):
         for environment, count in view.environments().items():
             made[environment.device if environment else None] += count
-    return _wanting(plan, made.most_common(1)[0][0]) if made else wanted
+    return _requiring(plan, made.most_common(1)[0][0]) if made else with_versions
 
 
-def _wanting(plan: Plan, device: Device | None) -> Plan:
+def _requiring(plan: Plan, device: Device | None) -> Plan:
     models = []
     for model in plan.models:
         sources = [network.source for network in model.networks.values()]
@@ -120,13 +120,13 @@ def _wanting(plan: Plan, device: Device | None) -> Plan:
     return replace(plan, models=tuple(models))
 
 
-def _device_here(devices: list[str]) -> Device | None:
+def _one_kind(devices: list[str]) -> Device | None:
     kinds = {name: environment_here(name, ()).device for name in dict.fromkeys(devices)}
     first, *_ = kinds.values()
     if any(kind != first for kind in kinds.values()):
-        told = ", ".join(f"{name} is {kind and kind.name}" for name, kind in kinds.items())
+        listed = ", ".join(f"{name} is {kind and kind.name}" for name, kind in kinds.items())
         raise UserError(
-            f"versions=strict wants all images made on one kind of device, and {told}. Choose "
+            f"versions=strict wants all images made on one kind of device, and {listed}. Choose "
             f"executor.devices=[{devices[0]}], or versions=any."
         )
     return first

@@ -28,10 +28,12 @@ from layer_atlas.visualization.optimization.octaves import octave_sizes
 
 SMALLEST_IMAGE = 4
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class InspectedModel:
-    """A loaded network and what one forward pass told about it."""
+    """A loaded network and what one forward pass shows of it."""
 
     network: Network
     image_size: tuple[int, int]
@@ -45,15 +47,35 @@ class InspectedModel:
         return self.network.example(self.network.seen_size(self.image_size))
 
     def choose(self, patterns: tuple[str, ...]) -> list[LayerInfo]:
-        """The layers that the patterns choose; raises UserError."""
+        """The layers that the patterns match; raises UserError."""
         return match_layers(patterns, self.layers, self.network.module, self.network.label)
 
 
 def inspect_models(config: Config) -> list[InspectedModel | SkippedModel]:
-    """Load and describe every model of the sweep; raises UserError."""
-    found = [unless_unusable(m, partial(_inspect_model, m, config)) for m in config.models]
-    check_some_are_left(found, config)
-    return found
+    """Load and inspect every model of the sweep; raises UserError."""
+    inspected = [or_skipped(m, partial(_inspect_model, m, config)) for m in config.models]
+    check_some_are_left(inspected, config)
+    return inspected
+
+
+def or_skipped(model: ModelConfig, do: Callable[[], T]) -> T | SkippedModel:
+    """Do something with a model, or skip it if its weights cannot be used."""
+    try:
+        return do()
+    except UnusableFile as error:
+        return SkippedModel(model.title, str(error))
+
+
+def check_some_are_left(models: Sequence[object], config: Config) -> None:
+    """Check that a model is left; all are needed if an objective joins them.
+
+    Raises:
+        UserError: why the first skipped model cannot be used.
+    """
+    skipped = [model for model in models if isinstance(model, SkippedModel)]
+    all_needed = isinstance(config.objective, JointObjective)
+    if skipped and (all_needed or len(skipped) == len(models)):
+        raise UserError(skipped[0].why)
 
 
 def _inspect_model(model: ModelConfig, config: Config) -> InspectedModel:
@@ -71,49 +93,9 @@ def _inspect_model(model: ModelConfig, config: Config) -> InspectedModel:
             "smaller image_size."
         )
     sizes = octave_sizes(config.octaves, size) if config.octaves else [size]
-    network, layers = _described(network, sizes, config.keep_prefix_tokens)
+    network, layers = _describe(network, sizes, config.keep_prefix_tokens)
     _check_categories(network, model, layers)
     return InspectedModel(network, size, layers)
-
-
-def _described(
-    network: Network, sizes: Sequence[tuple[int, int]], keep_prefix_tokens: bool
-) -> tuple[Network, list[LayerInfo]]:
-    """The layers, and the network, which may take no size but its own.
-
-    Args:
-        network: as loaded.
-        sizes: height and width of the images on the way; the last are those of the result.
-        keep_prefix_tokens: whether tokens that are no positions belong to activations.
-    Raises:
-        UserError: it does not take one of the sizes.
-    """
-    own = (network.input_size, network.input_size)
-    size, layers = sizes[-1], list[LayerInfo]()
-    try:
-        for size in sizes:
-            layers = describe_layers(network.module, network.example(size), keep_prefix_tokens)
-    except Exception as error:
-        # Networks that merely cannot take small images take larger ones.
-        if takes(network, own) and not takes(network, (2 * own[0], 2 * own[1])):
-            fixed = replace(network, fixed_size=network.input_size)
-            return fixed, describe_layers(network.module, network.example(own), keep_prefix_tokens)
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        if size != sizes[-1]:
-            reason += "; octaves.count and octaves.scale give images of this size"
-        raise UserError(why_it_does_not_run(network, size, reason)) from error
-    return network, layers
-
-
-def _check_categories(network: Network, model: ModelConfig, layers: list[LayerInfo]) -> None:
-    """A file of the user's own names as many classes as the output has; raises UserError."""
-    names = len(network.categories)
-    classes = next((layer.n_channels for layer in layers if layer.name == OUTPUT), 0)
-    if model.categories is not None and names != classes:
-        raise UserError(
-            f"categories {model.categories!r} names {names} classes, but the output of model "
-            f"{network.label!r} has {classes or 'no channels'}; give one name per line for each."
-        )
 
 
 def _image_size(config: Config, network: Network) -> tuple[int, int]:
@@ -125,7 +107,51 @@ def _image_size(config: Config, network: Network) -> tuple[int, int]:
     return size if isinstance(size, tuple) else (size, size)
 
 
-_OF_VOLUMES = (nn.Conv3d, nn.ConvTranspose3d, nn.BatchNorm3d, nn.MaxPool3d, nn.AvgPool3d)
+def _describe(
+    network: Network, sizes: Sequence[tuple[int, int]], keep_prefix_tokens: bool
+) -> tuple[Network, list[LayerInfo]]:
+    """Describe the layers; returns the network too, which may take only its own input size.
+
+    Args:
+        network: as loaded.
+        sizes: height and width of the images of each octave; the last are those of the result.
+        keep_prefix_tokens: whether non-spatial tokens belong to activations.
+    Raises:
+        UserError: it does not take one of the sizes.
+    """
+    own = (network.input_size, network.input_size)
+    size, layers = sizes[-1], list[LayerInfo]()
+    try:
+        for size in sizes:
+            layers = describe_layers(network.module, network.example(size), keep_prefix_tokens)
+    except Exception as error:
+        # A network that takes larger images merely cannot take ones as small as these. One that
+        # takes no size but its own is given every image resized to that.
+        if takes(network, own) and not takes(network, (2 * own[0], 2 * own[1])):
+            fixed = replace(network, fixed_size=network.input_size)
+            return fixed, describe_layers(network.module, network.example(own), keep_prefix_tokens)
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        if size != sizes[-1]:
+            reason += "; octaves.count and octaves.scale give images of this size"
+        raise UserError(why_it_does_not_run(network, size, reason)) from error
+    return network, layers
+
+
+def _check_categories(network: Network, model: ModelConfig, layers: list[LayerInfo]) -> None:
+    """Check that a categories file names as many classes as the output has; raises UserError."""
+    names = len(network.categories)
+    classes = next((layer.n_channels for layer in layers if layer.name == OUTPUT), 0)
+    if model.categories is not None and names != classes:
+        raise UserError(
+            f"categories {model.categories!r} names {names} classes, but the output of model "
+            f"{network.label!r} has {classes or 'no channels'}; give one name per line for each."
+        )
+
+
+# --- why a network does not run ------------------------------------------------------------------
+
+
+_3D = (nn.Conv3d, nn.ConvTranspose3d, nn.BatchNorm3d, nn.MaxPool3d, nn.AvgPool3d)
 
 
 @torch.no_grad()
@@ -138,30 +164,30 @@ def _runs(module: nn.Module, inputs: Any) -> bool:
     try:
         with restored(module), contained(seed=0):
             module(inputs)
-    except Exception:  # noqa: BLE001 - why not is found out elsewhere
+    except Exception:  # noqa: BLE001 - any failure is an answer
         return False
     return True
 
 
 def why_it_does_not_run(network: Network, size: tuple[int, int], reason: str) -> str:
-    """A message for a network that fails on images of a size.
+    """Explain why a network fails on images of a size.
 
     Args:
         network: as loaded.
         size: height and width of the images.
-        reason: what the failure said.
+        reason: the message of the failure.
     """
-    causes: list[Callable[[Network, tuple[int, int]], str | None]] = [
-        _several_inputs,
-        _a_mapping,
-        _volumes,
-        _other_colours,
-    ]
-    found = (cause(network, size) for cause in causes)
-    return next((told for told in found if told), None) or too_small(network, size, reason)
+    # The most specific cause first; the size is blamed if nothing else is wrong.
+    return (
+        _several_inputs(network)
+        or _mapping_input(network, size)
+        or _volume_input(network)
+        or _other_colours(network, size)
+        or too_small(network, size, reason)
+    )
 
 
-def _several_inputs(network: Network, size: tuple[int, int]) -> str | None:
+def _several_inputs(network: Network) -> str | None:
     parameters = inspect.signature(network.module.forward).parameters.values()
     needed = [
         parameter.name
@@ -177,33 +203,33 @@ def _several_inputs(network: Network, size: tuple[int, int]) -> str | None:
     )
 
 
-def _a_mapping(network: Network, size: tuple[int, int]) -> str | None:
-    asked = _Asked(network.example(size))
+def _mapping_input(network: Network, size: tuple[int, int]) -> str | None:
+    mapping = _AnyMapping(network.example(size))
     with torch.no_grad():
-        runs = _runs(network.module, asked)
-    if not asked.keys_asked or not runs:
+        runs = _runs(network.module, mapping)
+    if not mapping.requested or not runs:
         return None
-    keys = ", ".join(map(repr, asked.keys_asked))
+    keys = ", ".join(map(repr, mapping.requested))
     return (
         f"model {network.label!r} takes a mapping with {keys}, and a sweep gives it images. Wrap "
-        f"it in a module whose forward(images) passes {{{asked.keys_asked[0]!r}: images}} on."
+        f"it in a module whose forward(images) passes {{{mapping.requested[0]!r}: images}} on."
     )
 
 
-class _Asked(dict[str, Tensor]):
-    """A mapping that has everything, and notes what it was asked for."""
+class _AnyMapping(dict[str, Tensor]):
+    """A mapping that has a value for every key, and records the requested keys."""
 
     def __init__(self, value: Tensor) -> None:
         super().__init__()
-        self.value, self.keys_asked = value, list[str]()
+        self.value, self.requested = value, list[str]()
 
     def __missing__(self, key: str) -> Tensor:
-        self.keys_asked.append(key)
+        self.requested.append(key)
         return self.value
 
 
-def _volumes(network: Network, size: tuple[int, int]) -> str | None:
-    first = next((m for m in network.module.modules() if isinstance(m, _OF_VOLUMES)), None)
+def _volume_input(network: Network) -> str | None:
+    first = next((m for m in network.module.modules() if isinstance(m, _3D)), None)
     if first is None:
         return None
     return (
@@ -214,7 +240,7 @@ def _volumes(network: Network, size: tuple[int, int]) -> str | None:
 
 
 def _other_colours(network: Network, size: tuple[int, int]) -> str | None:
-    """The network takes as many colours as its first convolution, and not these."""
+    """Explain that the first convolution takes another number of colours, if that is so."""
     first = next((m for m in network.module.modules() if isinstance(m, nn.Conv2d)), None)
     colours = first.in_channels if first is not None else len(network.mean)
     other = replace(network, mean=(0.0,) * colours)
@@ -230,7 +256,7 @@ def _other_colours(network: Network, size: tuple[int, int]) -> str | None:
 
 
 def too_small(network: Network, size: tuple[int, int], reason: str) -> str:
-    """What to say of images that are too small for a network."""
+    """Explain that images are too small for a network."""
     return (
         f"model {network.label!r} cannot take images of {size[0]} x {size[1]} px and "
         f"{len(network.mean)} colours: {reason}. Set image_size (its own input size is "
@@ -239,32 +265,12 @@ def too_small(network: Network, size: tuple[int, int], reason: str) -> str:
     )
 
 
-T = TypeVar("T")
-
-
-def unless_unusable(model: ModelConfig, do: Callable[[], T]) -> T | SkippedModel:
-    """What becomes of a model; where its weights are of no use, that."""
-    try:
-        return do()
-    except UnusableFile as error:
-        return SkippedModel(model.title, str(error))
-
-
-def check_some_are_left(found: Sequence[object], config: Config) -> None:
-    """A sweep goes on while a model is left, unless its images are for all of them together.
-
-    Raises:
-        UserError: what is wrong with the first that is left out.
-    """
-    skipped_models = [model for model in found if isinstance(model, SkippedModel)]
-    all_needed = isinstance(config.objective, JointObjective)
-    if skipped_models and (all_needed or len(skipped_models) == len(found)):
-        raise UserError(skipped_models[0].why)
+# --- checks of layers ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class EarlierChecks:
-    """What earlier checks of the same network found, at the same image size."""
+    """The results of earlier checks of the same network, at the same image size."""
 
     layers: Mapping[str, LayerInfo] = field(default_factory=dict)
     """By name; without a path where that is to be chosen anew."""
@@ -273,76 +279,64 @@ class EarlierChecks:
 
 @dataclass(frozen=True)
 class CheckedLayers:
-    """Layers that are fit to be optimised."""
+    """Layers that can be optimized."""
 
     layers: list[LayerInfo]
     """With their paths and fingerprints."""
     precision: str
-    """Of the ascent, by its name in a recipe."""
+    """Precision of the optimization, by its name in a recipe."""
     note: str = ""
-    """What the user should know of it."""
+    """A sentence for the user, if the checks found something."""
 
 
 def check_layers(
-    found: InspectedModel,
+    model: InspectedModel,
     wanted: Sequence[LayerInfo],
     precision: str,
     may_fall_back: bool,
-    known: EarlierChecks,
+    earlier: EarlierChecks,
 ) -> CheckedLayers:
     """Check some layers of a network.
 
     Args:
-        found: the network.
+        model: the network.
         wanted: the layers.
-        precision: of the ascent.
-        may_fall_back: whether fp32 will do where no path in that precision agrees with the network.
-        known: what earlier checks found; they are not done again, but for the fingerprints.
+        precision: of the optimization.
+        may_fall_back: whether to fall back to fp32 if no path in that precision agrees with the
+            network.
+        earlier: results that stand; only the fingerprints are computed again.
     Raises:
-        UserError: a layer cannot be optimised, or is not what it was.
+        UserError: a layer cannot be optimized, or is not what it was.
         UnusableFile: the weights file lacks tensors that a layer needs.
     """
-    network = found.network
+    network = model.network
     for info in wanted:
         if 0 in info.shape:
             reason = f"layer {info.name!r} has no positions left"
-            raise UserError(too_small(network, found.image_size, reason))
-    device = DeviceModel(network, precision, found.image_size, torch.device("cpu"))
+            raise UserError(too_small(network, model.image_size, reason))
+    device = DeviceModel(network, precision, model.image_size, torch.device("cpu"))
     layers = _with_fingerprints(network, device, wanted)
-    _compare(network, layers, known)
-    paths = [known.layers[x.name].path if x.name in known.layers else "" for x in layers]
+    _compare(network, layers, earlier)
+    paths = [earlier.layers[x.name].path if x.name in earlier.layers else "" for x in layers]
     if all(paths):
-        return CheckedLayers(_with_paths(layers, paths), precision, known.note)
-    seen = network.seen_size(found.image_size)
-    output = next((layer for layer in found.layers if layer.name == OUTPUT), None)
-    note = check_independence(network, device.plain, layers, output, seen)
+        return CheckedLayers(_with_paths(layers, paths), precision, earlier.note)
+    seen = network.seen_size(model.image_size)
+    output = next((layer for layer in model.layers if layer.name == OUTPUT), None)
+    notes = [check_independence(network, device.plain, layers, output, seen)]
     if network.stored_as:
-        stored = f"the weights of {network.label} are {network.stored_as}; it is run in fp32"
-        note = "; ".join(filter(None, [stored, note]))
+        notes.insert(
+            0, f"the weights of {network.label} are {network.stored_as}; it is run in fp32"
+        )
     check_gradient(network, device.plain, layers, seen)
     try:
-        paths = _names(device.fast_path, layers)
+        paths = _path_names(device.fast_path, layers)
     except NoPathAgrees as error:
         if precision == "fp32" or not may_fall_back:
             raise _no_path(network, precision, error) from error
-        fell_back = f"{network.label} is optimised in fp32: {precision} does not do ({error})"
-        note = "; ".join(filter(None, [fell_back, note]))
-        precision, paths = "fp32", _exact_names(network, device, layers)
-    return CheckedLayers(_with_paths(layers, paths), precision, note)
-
-
-def _exact_names(network: Network, device: DeviceModel, layers: Sequence[LayerInfo]) -> list[str]:
-    try:
-        return _names(device.exact_path, layers)
-    except NoPathAgrees as error:
-        raise _no_path(network, "fp32", error) from error
-
-
-def _no_path(network: Network, precision: str, error: NoPathAgrees) -> UserError:
-    remedy = "" if precision == "fp32" else " Set precision=fp32, or auto."
-    return UserError(
-        f"model {network.label!r} cannot be optimised in {precision}: {error}.{remedy}"
-    )
+        fallback = f"{network.label} is optimised in fp32: {precision} does not do ({error})"
+        notes.insert(0, fallback)
+        precision, paths = "fp32", _exact_path_names(network, device, layers)
+    return CheckedLayers(_with_paths(layers, paths), precision, "; ".join(filter(None, notes)))
 
 
 def _with_fingerprints(
@@ -358,31 +352,48 @@ def _with_fingerprints(
     return [replace(info, fingerprint=fingerprint(activation)) for info, activation in pairs]
 
 
-def _names(path: Callable[[Sequence[LayerInfo]], Path], layers: Sequence[LayerInfo]) -> list[str]:
-    """The names of the paths to some layers.
-
-    What works for all layers in one pass, and for the deepest alone, works for each. Workers choose
-    for each layer by itself, on their device.
-    """
-    deepest = max(layers, key=lambda layer: layer.flops_before)
-    together, alone = path(layers).name, path([deepest]).name
-    if together == alone:
-        return [alone] * len(layers)
-    return [path([layer]).name for layer in layers]
-
-
-def _with_paths(layers: Sequence[LayerInfo], paths: Sequence[str]) -> list[LayerInfo]:
-    return [replace(layer, path=path) for layer, path in zip(layers, paths, strict=True)]
-
-
-def _compare(network: Network, layers: Sequence[LayerInfo], known: EarlierChecks) -> None:
-    """Make sure that the network computes what it did; raises UserError."""
+def _compare(network: Network, layers: Sequence[LayerInfo], earlier: EarlierChecks) -> None:
+    """Check that the network computes what it did; raises UserError."""
     for layer in layers:
-        earlier = known.layers.get(layer.name)
-        if earlier is not None and not is_same(layer.fingerprint, earlier.fingerprint):
+        before = earlier.layers.get(layer.name)
+        if before is not None and not is_same(layer.fingerprint, before.fingerprint):
             raise UserError(
                 f"layer {layer.name!r} of model {network.label!r} computes something else than "
                 "when this sweep was begun, with the same weights and code; perhaps a library that "
                 "it uses has changed. Images of both would be mixed: undo that, or give the sweep "
                 "another name."
             )
+
+
+def _path_names(
+    choose: Callable[[Sequence[LayerInfo]], Path], layers: Sequence[LayerInfo]
+) -> list[str]:
+    """The names of the paths to some layers; workers choose them again, layer by layer.
+
+    What works for all layers in one pass, and for the deepest alone, works for each.
+    """
+    deepest = max(layers, key=lambda layer: layer.flops_before)
+    together, alone = choose(layers).name, choose([deepest]).name
+    if together == alone:
+        return [alone] * len(layers)
+    return [choose([layer]).name for layer in layers]
+
+
+def _exact_path_names(
+    network: Network, device: DeviceModel, layers: Sequence[LayerInfo]
+) -> list[str]:
+    try:
+        return _path_names(device.exact_path, layers)
+    except NoPathAgrees as error:
+        raise _no_path(network, "fp32", error) from error
+
+
+def _no_path(network: Network, precision: str, error: NoPathAgrees) -> UserError:
+    remedy = "" if precision == "fp32" else " Set precision=fp32, or auto."
+    return UserError(
+        f"model {network.label!r} cannot be optimised in {precision}: {error}.{remedy}"
+    )
+
+
+def _with_paths(layers: Sequence[LayerInfo], paths: Sequence[str]) -> list[LayerInfo]:
+    return [replace(layer, path=path) for layer, path in zip(layers, paths, strict=True)]

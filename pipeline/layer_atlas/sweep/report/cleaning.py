@@ -5,13 +5,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from layer_atlas.store.folder import OutputFolder, disk_size
-from layer_atlas.sweep.cleaning import DatasetEvidence
+from layer_atlas.sweep.cleaning import Unneeded
 from layer_atlas.sweep.report.tables import table
 
 _MOST_NAMES = 10
 
 
-def cleaning_table(folder: OutputFolder, found: DatasetEvidence) -> str:
+def cleaning_table(folder: OutputFolder, found: Unneeded) -> str:
     """What can go, by kinds; records of failures by name; and what nobody knows."""
     parts = ["\n".join(_unknown(folder, found.unknown))] if found.unknown else []
     if not found.removable:

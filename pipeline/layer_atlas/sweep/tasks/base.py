@@ -1,11 +1,12 @@
 """What every kind of task shares: its bundle, the worker around it, the committer, the images."""
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -32,14 +33,14 @@ T = TypeVar("T")
 
 
 class Committer:
-    """Commits finished tasks, in order, while the next ones are made.
+    """Commits finished tasks in a thread, in order, while the next ones are computed.
 
-    Leaving its context writes all that was handed over, however the work ended: what is made is
-    lost to nothing less than a kill.
+    Leaving its context writes all that was submitted, however the work ended: only a kill loses
+    finished tasks.
     """
 
     WAITING = 2
-    """Batches handed over and not yet written; more would take memory and win no time."""
+    """Submitted batches that may be unwritten; more would take memory and save no time."""
 
     def __init__(self, heartbeat: Heartbeat) -> None:
         self.heartbeat = heartbeat
@@ -54,71 +55,76 @@ class Committer:
         self._settle(0)
 
     def submit(self, keys: Sequence[str], write: Callable[[], None]) -> None:
-        """Hand over finished tasks, then wait while too many are unwritten.
+        """Submit finished tasks, then wait while too many are unwritten.
 
         Args:
             keys: of the tasks.
             write: encodes and commits them.
-        Raises: what earlier ones met.
+        Raises:
+            the error of an earlier commit.
         """
         self._waiting.append((list(keys), self._thread.submit(write)))
         self.heartbeat.tick(tasks=[], unwritten=[key for keys, _ in self._waiting for key in keys])
         self._settle(self.WAITING)
 
     def _settle(self, most: int) -> None:
-        """Forget what is written; wait until at most so many are not. Raises their error."""
+        """Drop the written batches; wait until at most so many are unwritten."""
         while self._waiting and (len(self._waiting) > most or self._waiting[0][1].done()):
             keys, written = self._waiting[0]
             error = written.exception()
             if error is not None:
-                self.heartbeat.tick(tasks=keys)  # charged for it, rather than those in the making
+                self.heartbeat.tick(tasks=keys)  # charges these rather than the tasks in progress
                 raise error
             self._waiting.popleft()
 
 
-class Bundle(Protocol):
-    """Tasks of one kind and one model."""
-
-    @property
-    def models(self) -> tuple[ModelConfig, ...]:
-        """How to load the network, and further ones that its images are for as well."""
-        ...
-
-    @property
-    def plan(self) -> ModelPlan:
-        """What is wanted of it; of its layers only those that the tasks need."""
-        ...
-
-    def run(self, place: "WorkerContext") -> None:
-        """Do and commit every task that is not done yet."""
-        ...
+class Drained(Exception):
+    """The driver asked workers to begin no further task."""
 
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """Where the tasks of a bundle are done."""
+    """The worker around a bundle."""
 
     folder: OutputFolder
     renderer: Renderer
     committer: Committer
     heartbeat: Heartbeat
 
-    def until_asked_to_stop(self, tasks: Iterable[T]) -> Iterator[T]:
-        """The tasks, until the driver wants no more of them to be begun."""
+    def until_drained(self, tasks: Iterable[T]) -> Iterator[T]:
+        """Yield tasks; raises Drained once the driver wants no further task to begin."""
         for task in tasks:
+            # A file rather than a signal: it reaches workers on other machines too.
             if self.folder.drain.exists():
                 raise Drained
             yield task
 
 
-class Drained(Exception):
-    """The driver wants no more tasks to be begun."""
+@dataclass(frozen=True)
+class Bundle(ABC):
+    """Tasks of one kind and one model, as the bundle file has them."""
+
+    models: tuple[ModelConfig, ...]
+    """The network, and further ones whose layers the objective reads as well."""
+    plan: ModelPlan
+    """The plan of the model, with the layers that the tasks need."""
+    dataset_plan: DatasetPlan | None
+    dataset: DatasetConfig | None
+
+    @abstractmethod
+    def run(self, context: WorkerContext) -> None:
+        """Do and commit every task that is not done yet.
+
+        Raises:
+            StorageError: the disk is full or fails.
+        """
 
 
-def open_workplace(
+def open_context(
     bundle: Bundle, folder: OutputFolder, committer: Committer, heartbeat: Heartbeat
 ) -> WorkerContext:
-    """Load the networks of a bundle; raises UserError as `open_bench` does."""
+    """Load the networks of a bundle; raises UserError as `open_renderer` does."""
+    # The executor decides what a worker sees: the first visible GPU is its own.
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     renderer = open_renderer(bundle.models, bundle.plan, folder, device)
     return WorkerContext(folder, renderer, committer, heartbeat)
@@ -130,10 +136,10 @@ def open_renderer(
     """Load networks onto a device.
 
     Args:
-        models: the network of the plan, and further ones that its images are for as well.
+        models: the network of the plan, and further ones whose layers the objective reads.
         plan: what they were when the sweep was planned.
         folder: has the files that the recipe refers to.
-        device: where.
+        device: where they compute.
     Raises:
         UserError: weights are no longer those that were planned with.
     """
@@ -152,12 +158,15 @@ def _as_planned(model: ModelConfig, planned: NetworkIdentity) -> Network:
     return network
 
 
-_KEPT_BYTES = 2**28
-"""Photographs that neighbouring channels share are read once; about so much of them is kept."""
+# --- dataset images ------------------------------------------------------------------------------
+
+
+_CACHE_BYTES = 2**28
+"""Neighbouring channels share dataset images: about so much of them is kept in memory."""
 
 
 class ImageCache:
-    """Looks up photographs of a dataset, cut to the view of the network."""
+    """Reads dataset images by their index in the listing, cut to the view of the network."""
 
     def __init__(
         self, folder: OutputFolder, plan: DatasetPlan, dataset: DatasetConfig, size: int
@@ -165,45 +174,42 @@ class ImageCache:
         self.folder, self.size = folder, size
         self.dataset_images = open_dataset(dataset)
         self.listing = Listing(folder.listing(plan.listing))
-        self.dataset_stats = lru_cache(maxsize=1)(self._study)
-        self._kept: dict[int, NDArray[np.uint8]] = {}
+        # One layer's, because tasks come layer by layer.
+        self.dataset_stats = lru_cache(maxsize=1)(self._read_stats)
+        self._images: dict[int, NDArray[np.uint8]] = {}
 
-    def strongest(
-        self, dataset_stats: LayerStatistics, channels: Sequence[int]
-    ) -> NDArray[np.uint8]:
-        """The photograph that each channel answers to most (n, S, S, 3)."""
-        index = self.dataset_stats(dataset_stats).top.index[list(channels), 0].tolist()
-        pictures = self.pictures(index)
-        nothing = np.zeros((self.size, self.size, 3), np.uint8)
-        return np.stack([pictures.get(i, nothing) for i in index])
+    def strongest(self, statistics: LayerStatistics, channels: Sequence[int]) -> NDArray[np.uint8]:
+        """The top dataset image of each channel (n, S, S, 3); black if there is none."""
+        indices = self.dataset_stats(statistics).top.index[list(channels), 0].tolist()
+        images = self.images(indices)
+        black = np.zeros((self.size, self.size, 3), np.uint8)
+        return np.stack([images.get(index, black) for index in indices])
 
-    def pictures(self, indices: Iterable[int]) -> dict[int, NDArray[np.uint8]]:
-        """Photographs by their places in the listing, each (S, S, 3); none for -1.
+    def images(self, indices: Iterable[int]) -> dict[int, NDArray[np.uint8]]:
+        """Dataset images (S, S, 3) by their index in the listing; none for -1.
 
         Raises:
-            RuntimeError: one that could be read no longer can.
+            RuntimeError: an image that could be read no longer can.
         """
         wanted = sorted({index for index in indices if index >= 0})
-        if len(self._kept) * 3 * self.size**2 > _KEPT_BYTES:
-            self._kept.clear()
-        missing = [index for index in wanted if index not in self._kept]
-        numbered = [(index, self._entry(index)) for index in missing]
-        views = stream_views(self.dataset_images, numbered, self.size, reading_threads())
-        for (index, entry), view in zip(numbered, views, strict=True):
+        if len(self._images) * 3 * self.size**2 > _CACHE_BYTES:
+            self._images.clear()
+        missing = [(index, self._entry(index)) for index in wanted if index not in self._images]
+        views = stream_views(self.dataset_images, missing, self.size, reading_threads())
+        for (index, entry), view in zip(missing, views, strict=True):
             if view.pixels is None:
                 raise RuntimeError(f"photograph {entry.path} can no longer be read: {view.reason}")
-            self._kept[index] = view.pixels
-        return {index: self._kept[index] for index in wanted}
+            self._images[index] = view.pixels
+        return {index: self._images[index] for index in wanted}
 
     def _entry(self, index: int) -> Entry:
         (entry,) = self.listing.block(index, index + 1)
         return entry
 
-    def _study(self, dataset_stats: LayerStatistics) -> DatasetStats:
-        return read_evidence(self.folder, dataset_stats).stats
+    def _read_stats(self, statistics: LayerStatistics) -> DatasetStats:
+        return read_evidence(self.folder, statistics).stats
 
 
 def reading_threads() -> int:
-    """Threads that read photographs: all cores feed a GPU; a CPU's have the network to run."""
-    cores = usable_cores()
-    return cores if torch.cuda.is_available() else torch.get_num_threads()
+    """Threads that read images: all cores feed a GPU; on a CPU the network needs them itself."""
+    return usable_cores() if torch.cuda.is_available() else torch.get_num_threads()
