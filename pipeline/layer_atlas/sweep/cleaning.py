@@ -7,7 +7,7 @@ are links. Of the rest, those that the manifest's plan needs are kept.
 import contextlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,7 @@ def look_through(folder: OutputFolder, manifest: dict[str, Any]) -> Unneeded:
         UserError: detached workers may still be writing; or the list of dataset images is gone,
             without which nobody knows which statistics are wanted.
     """
+    # They hold no lock.
     at_work = detached(folder)
     if at_work:
         raise UserError(
@@ -101,6 +102,7 @@ def remove(folder: OutputFolder, found: Unneeded) -> None:
             path.unlink(missing_ok=True)
         except OSError as error:
             raise StorageError(f"cannot remove {path}: {error.strerror or error}") from error
+        # Upwards until a folder holds something else.
         for parent in path.parents:
             if parent == folder.root or any(parent.iterdir()):
                 break
@@ -140,8 +142,13 @@ class NeededFiles:
         self.paths = {folder.atlas, folder.summary, folder.manifest, folder.lock}
         for view in views:
             self.paths.update(*(located for _, _, located in view.located()))
-            self.paths.update(_pictures(view))
-        self.paths.update(_dataset_files(folder, plan), _open_failures(folder), _site(folder))
+            layer = view.model.label, view.layer.info.name
+            self.paths.add(folder.montage(*layer))
+            self.paths.update(folder.sheets(*layer), folder.animations(*layer))
+        self.paths.update(_dataset_files(folder, plan), _open_failures(folder))
+        self.paths.add(folder.site / "index.html")
+        if name := folder_of(folder.site):
+            self.paths.update((folder.site / name).rglob("*"))
         self.paths.update(map(folder.input, plan.inputs))
         # Every figure is kept; names with a dot are of half-written files.
         self.paths.update(folder.figures.glob("[!.]*"))
@@ -175,24 +182,13 @@ class NeededFiles:
         )
 
     def _is_sound(self, view: LayerView, path: Path) -> bool:
+        # Reading a shard checks its digest, so each is read once.
         if path not in self._sound:
             self._sound[path] = False
             with contextlib.suppress(CorruptFile, OSError):
                 read_shard(path, view.model, view.layer)
                 self._sound[path] = True
         return self._sound[path]
-
-
-def _site(folder: OutputFolder) -> Iterator[Path]:
-    yield folder.site / "index.html"
-    if name := folder_of(folder.site):
-        yield from (folder.site / name).rglob("*")
-
-
-def _pictures(view: LayerView) -> Iterable[Path]:
-    names = view.model.label, view.layer.info.name
-    folder = view.folder
-    return (folder.montage(*names), *folder.sheets(*names), *folder.animations(*names))
 
 
 def _dataset_files(folder: OutputFolder, plan: Plan) -> Iterator[Path]:

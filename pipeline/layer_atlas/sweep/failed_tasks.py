@@ -48,6 +48,7 @@ def read_failed_tasks(folder: OutputFolder, manifest: dict[str, Any]) -> list[Fa
     """Read every task with a failure record, the latest last. Raises UserError."""
     earlier, attempts = (_by_task(read_failures(folder, put_back)) for put_back in (True, False))
     last = {task: failures[-1] for task, failures in (earlier | attempts).items()}
+    # The files tell, not the records: a lost worker may have committed after all.
     undone = {task for task, failure in last.items() if not is_done(folder, failure)}
     # Working out what the next run would do takes seconds.
     wanted = _missing(folder, manifest) if undone else set()

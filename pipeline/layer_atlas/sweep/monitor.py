@@ -83,6 +83,7 @@ class LiveStatus:
         taken to be as fast as the mean of the others.
         """
         workers = [w for w in self.workers if w.heartbeat is not None and w.unit == unit]
+        # By each worker's own clock.
         rates = [w.fact(fact) / w.fact("seconds") for w in workers if w.fact(fact) > 0]
         return len(workers) * sum(rates) / len(rates) if rates else 0.0
 
@@ -101,6 +102,7 @@ def live_status(folder: OutputFolder) -> LiveStatus:
     tags = sorted(bundles) if driver is not None else list(engines)
     first, then = _look_twice(folder, tags)
     workers = [WorkerStatus(t, engines.get(t, ""), then[t], first[t] != then[t]) for t in tags]
+    # A driver removes the heartbeat of a worker that has ended between the two looks.
     gone = [w for w in workers if w.heartbeat is None and first[w.tag] is not None]
     return LiveStatus(driver, tuple(worker for worker in workers if worker not in gone))
 

@@ -116,25 +116,21 @@ def device_times(
     return summary
 
 
+@dataclass
 class Scheduler:
     """Keeps every slot of an executor busy until no task is pending."""
 
-    def __init__(
-        self,
-        folder: OutputFolder,
-        executor: Executor,
-        settings: ExecutorSettings,
-        stage: Stage,
-        progress: Progress,
-    ) -> None:
-        self.folder, self.executor, self.settings = folder, executor, settings
-        self.stage, self.progress = stage, progress
-        self.outcome = Outcome()
-        self.bundles: deque[list[Task]] = deque()
-        self.workers: list[Worker] = []
-        self.failed_starts = 0
-        self.finished = 0.0
-        self.signals: list[int] = []
+    folder: OutputFolder
+    executor: Executor
+    settings: ExecutorSettings
+    stage: Stage
+    progress: Progress
+    outcome: Outcome = field(default_factory=Outcome, init=False)
+    bundles: deque[list[Task]] = field(default_factory=deque, init=False)
+    workers: list[Worker] = field(default_factory=list, init=False)
+    failed_starts: int = field(default=0, init=False)
+    finished: float = field(default=0.0, init=False)
+    signals: list[int] = field(default_factory=list, init=False)
 
     def run(self, tasks: Iterable[Task], detach: bool = False) -> Outcome:
         """Do every task, or record its failure.
@@ -186,7 +182,8 @@ class Scheduler:
         while self.workers or (self.bundles and not self.outcome.exit_code):
             self._submit()
             self._poll()
-            if (detach and not self.bundles) or self._leaves_detached():
+            preempted = self.outcome.exit_code == EXIT_PREEMPTED
+            if (detach and not self.bundles) or (preempted and self.executor.detached):
                 return
             time.sleep(self.executor.poll_seconds)
             self._handle_signals()
@@ -347,9 +344,6 @@ class Scheduler:
         self.executor.kill([w.job for w in self.workers if w.state.phase == "waiting"])
         notice = "finishing the shards in progress; Ctrl-C again to stop at once"
         print(f"\n{notice}", file=sys.stderr)
-
-    def _leaves_detached(self) -> bool:
-        return self.executor.detached and self.outcome.exit_code == EXIT_PREEMPTED
 
 
 @contextmanager

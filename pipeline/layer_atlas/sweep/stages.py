@@ -95,6 +95,7 @@ class Sweep:
         """Whether the statistics of a layer are there and sound; else they are merged again."""
         if statistics not in self._finished:
             try:
+                # Reading checks the digest of a large file, so it is done once.
                 read_evidence(self.folder, statistics)
                 self._finished.add(statistics)
             except FileNotFoundError:
@@ -223,6 +224,7 @@ class OptimizationStage(Stage):
         dataset_plan = self.sweep.plan.dataset_plan
         if dataset_plan is None or shard.series.recipe.init.name != "dataset":
             return True
+        # The initial image of a channel is its top dataset image.
         model = self.sweep.model(shard.model)
         return self.sweep.has_finished(statistics_of(model, shard.series.layer, dataset_plan))
 
@@ -246,6 +248,7 @@ class StatisticsStage(Stage):
         found = []
         for statistics in self._unfinished():
             for block in blocks_of(statistics, self._listing):
+                # A layer that was added later lacks blocks that others have.
                 exists = {p: self.sweep.folder.exists(p) for p in block.products}
                 if not all(exists.values()):
                     found.append(restricted(block, [p for p in exists if not exists[p]]))
@@ -296,6 +299,7 @@ class ExamplesStage(Stage):
     def missing(self) -> list[Examples]:
         """The missing examples of layers with finished statistics."""
         tasks = examples_of(self.sweep.plan, self.dataset_plan)
+        # Done first: whether statistics are finished takes longer to find out.
         left = [task for task in tasks if not self.sweep.folder.is_done(task)]
         return [task for task in left if self.sweep.has_finished(task.dataset_stats)]
 

@@ -88,13 +88,8 @@ def log_tail(folder: OutputFolder, tag: str, lines: int = 1) -> str:
 
 def remove_files(folder: OutputFolder, tag: str) -> None:
     """Remove what an ended worker leaves behind; a log that says something stays."""
-    for path in (
-        folder.bundle(tag),
-        folder.heartbeat(tag),
-        folder.ending(tag),
-        folder.submission(tag),
-    ):
-        path.unlink(missing_ok=True)
+    for path in (folder.bundle, folder.heartbeat, folder.ending, folder.submission):
+        path(tag).unlink(missing_ok=True)
     log = folder.log(tag)
     if log.exists() and not log.stat().st_size:
         log.unlink()
@@ -124,6 +119,7 @@ def attribute_failure(worker: Worker, left: Sequence[Task]) -> Attribution:
     in_progress, unwritten = (
         [task for task in left if task.key in worker.keys(fact)] for fact in ("tasks", "unwritten")
     )
+    # With neither, something must be charged, or the sweep would go on forever.
     charged = in_progress or unwritten or list(left[:1])
     suspects = [task for task in unwritten if task not in charged]
     rest = [task for task in left if task not in charged and task not in suspects]
@@ -159,6 +155,7 @@ def end_reason(worker: Worker, patience: Patience) -> str:
     """Why a worker ended, for people: `exit code 1`, `killed by SIGKILL, OUT_OF_MEMORY`."""
     if worker.stalled:
         return f"no progress for {patience.stall_seconds:g} s"
+    # Without an exit code, the engine may still know: NODE_FAIL.
     code, reason = worker.state.exit_code, worker.state.reason
     if code is None:
         return reason or "lost"
@@ -213,6 +210,7 @@ def detached(folder: OutputFolder) -> list[Submission]:
 
 def clear_requests(folder: OutputFolder) -> None:
     """Remove the files of workers that died with an earlier driver; call it under the lock only."""
+    # Detached workers still need theirs.
     kept = {submission.job.tag for submission in submissions(folder)}
     for pattern in ("worker-*.json", "worker-*.heartbeat*", "worker-*.exit"):
         for path in folder.logs.glob(pattern):

@@ -5,6 +5,7 @@ it keeps: the store is the truth, and a lost worker is replaced.
 """
 
 import os
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,22 +66,18 @@ class Executor(Protocol):
     @property
     def max_parallel(self) -> int:
         """Number of workers that run at once."""
-        ...
 
     @property
     def max_submitted(self) -> int:
         """Number of workers that may be submitted at once; larger where an engine has a queue."""
-        ...
 
     @property
     def detached(self) -> bool:
         """Whether workers outlive this process, and another process may poll them."""
-        ...
 
     @property
     def poll_seconds(self) -> float:
         """Interval between two polls."""
-        ...
 
     def submit(self, specs: Sequence[WorkerSpec]) -> list[WorkerJob]:
         """Submit as many of the first workers as fit now; the scheduler offers the rest again.
@@ -88,23 +85,33 @@ class Executor(Protocol):
         Raises:
             UserError: the engine refuses them for good.
         """
-        ...
 
     def poll(self, jobs: Sequence[WorkerJob]) -> dict[str, State]:
         """Return the states of workers by their tags, without waiting."""
-        ...
 
     def stop(self, jobs: Sequence[WorkerJob]) -> None:
         """Send workers SIGTERM, without waiting."""
-        ...
 
     def kill(self, jobs: Sequence[WorkerJob]) -> None:
         """Kill workers."""
-        ...
 
     def close(self) -> None:
         """Release the engine; workers that are not detached end."""
-        ...
+
+
+def start_worker(
+    argv: Sequence[str], log: Path, variables: Mapping[str, str], own_session: bool = False
+) -> "subprocess.Popen[bytes]":
+    """Start a worker on this machine; its output is appended to a log."""
+    with open(log, "ab") as output:
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=variables,
+            start_new_session=own_session,
+        )
 
 
 def environment(

@@ -7,7 +7,14 @@ import subprocess
 from collections.abc import Sequence
 
 from layer_atlas.processes import usable_cores
-from layer_atlas.sweep.executors.base import RUNNING, State, WorkerJob, WorkerSpec, environment
+from layer_atlas.sweep.executors.base import (
+    RUNNING,
+    State,
+    WorkerJob,
+    WorkerSpec,
+    environment,
+    start_worker,
+)
 
 THREADS_BESIDE_GPU = 4
 
@@ -27,6 +34,7 @@ class LocalExecutor:
         self._device: dict[str, str] = {}
         self._process: dict[str, subprocess.Popen[bytes]] = {}
         self.max_parallel = self.max_submitted = len(devices)
+        # Threads beyond the cores would only wait for each other.
         n_cpu = sum(device == "cpu" for device in devices)
         self._threads = max(1, usable_cores() // max(1, n_cpu))
 
@@ -36,15 +44,8 @@ class LocalExecutor:
 
     def _start(self, spec: WorkerSpec) -> WorkerJob:
         device = self._free.pop(0)
-        with open(spec.log, "ab") as output:
-            process = subprocess.Popen(
-                spec.argv,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=self._environment(device),
-                start_new_session=True,
-            )
+        variables = self._environment(device)
+        process = start_worker(spec.argv, spec.log, variables, own_session=True)
         self._device[spec.tag], self._process[spec.tag] = device, process
         return WorkerJob(spec.tag, str(process.pid))
 

@@ -127,6 +127,7 @@ class RayExecutor:
         actors = {job.tag: self._actors[job.tag] for job in jobs}
         refs = [ref for actor in actors.values() for ref in (actor.placed, actor.exit_code)]
         with self._connected():
+            # With a timeout of 0 this is one question for all workers, without waiting.
             ready = set(self._ray.wait(refs, num_returns=max(1, len(refs)), timeout=0)[0])
             return {tag: self._state(actor, ready) for tag, actor in actors.items()}
 

@@ -81,6 +81,7 @@ class SlurmExecutor:
         While jobs wait, further ones would only queue behind them. With `detach` all are submitted
         at once, because nobody will be there to submit the others later.
         """
+        # Nothing in the queue: the ceiling alone limits the first submission.
         if self._settings.detach or not self._alive():
             return self._ceiling
         if self._alive("waiting"):
@@ -100,6 +101,7 @@ class SlurmExecutor:
             try:
                 jobs += self._submit_array(part)
             except SlurmError as error:
+                # Limits of accounts and partitions are not in the site's configuration.
                 if len(part) > 1 and _TOO_MANY.search(str(error)):
                     size = len(part) // 2
                     continue
@@ -158,6 +160,7 @@ class SlurmExecutor:
             return
         self._warned.discard("squeue")
         changed = states != {job_id: self._states.get(job_id) for job_id in states}
+        # squeue loads the controller that all users of the cluster share.
         self._interval = LEAST_INTERVAL if changed else min(2 * self._interval, MOST_INTERVAL)
         self._states.update(states)
         for reason in {state.reason for state in states.values() if state.needs_help}:

@@ -14,7 +14,7 @@ from types import FrameType
 
 from layer_atlas.errors import EXIT_PREEMPTED
 from layer_atlas.processes import LEAVING_SIGNALS
-from layer_atlas.sweep.executors.base import environment
+from layer_atlas.sweep.executors.base import environment, start_worker
 from layer_atlas.sweep.executors.slurm_queue import SlurmError, ask_slurm
 
 
@@ -38,6 +38,7 @@ class SlurmJob:
         """
         Path(self.ending).unlink(missing_ok=True)  # from before the job was requeued
         code, is_preempted = self._run()
+        # A worker that left by itself has an end to record; a requeued one has not ended.
         if is_preempted and _requeue():
             raise SystemExit(EXIT_PREEMPTED)
         write_ending(Path(self.ending), code)
@@ -53,18 +54,11 @@ class SlurmJob:
             for worker in workers:
                 worker.terminate()
 
+        # Before the worker is started: a signal in between must not end this process alone.
         for number in LEAVING_SIGNALS:
             signal.signal(number, forward)
-        with open(self.log, "ab") as output:
-            workers.append(
-                subprocess.Popen(
-                    self.argv,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    env=environment(self.device, self.threads),
-                )
-            )
+        variables = environment(self.device, self.threads)
+        workers.append(start_worker(self.argv, Path(self.log), variables))
         if received:  # before the worker was in the list
             workers[0].terminate()
         code = workers[0].wait()

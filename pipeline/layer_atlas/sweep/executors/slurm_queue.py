@@ -1,9 +1,10 @@
 """Slurm's own commands: limits of the site, states of jobs, cancelling."""
 
 import os
+import re
 import subprocess
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -105,16 +106,11 @@ class Limits:
 
 def site_limits() -> Limits:
     """Ask Slurm for the site's limits. Raises SlurmError."""
-    lines = ask_slurm("scontrol", "show", "config").splitlines()
-    settings = {name.strip(): value.strip() for name, _, value in (s.partition("=") for s in lines)}
-    return Limits(
-        max(1, _number(settings, "MaxArraySize", 1001)), _number(settings, "MaxJobCount", 10_000)
-    )
-
-
-def _number(settings: Mapping[str, str], name: str, default: int) -> int:
-    value = settings.get(name, "").split(" ")[0]
-    return int(value) if value.isdigit() else default
+    config = ask_slurm("scontrol", "show", "config")
+    array = re.search(r"^MaxArraySize\s*= *(\d+)", config, re.MULTILINE)
+    jobs = re.search(r"^MaxJobCount\s*= *(\d+)", config, re.MULTILINE)
+    # Without a number, Slurm's defaults.
+    return Limits(max(1, int(array[1])) if array else 1001, int(jobs[1]) if jobs else 10_000)
 
 
 def partitions() -> list[str]:
@@ -145,6 +141,7 @@ def cancel(job_ids: Iterable[str]) -> None:
     """
     arrays: defaultdict[str, list[str]] = defaultdict(list)
     for job_id in job_ids:
+        # One name per array: a command line of thousands of ids is too long.
         array, _, number = job_id.partition("_")
         arrays[array].append(number)
     names = [

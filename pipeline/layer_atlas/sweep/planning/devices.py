@@ -51,6 +51,7 @@ def _local_devices(devices: str | tuple[str, ...]) -> list[str]:
     if devices == "auto":
         return [f"cuda:{i}" for i in range(n_gpus)] or ["cpu"] * _cpu_workers()
     names = [devices] if isinstance(devices, str) else list(devices)
+    # As torch reads it.
     names = ["cuda:0" if name == "cuda" else name for name in names]
     valid = ["cpu", *(f"cuda:{i}" for i in range(n_gpus))]
     for name in names:
@@ -105,6 +106,7 @@ def with_one_environment(
         return _requiring(plan, _one_kind(devices))
     with_versions = _requiring(plan, None)
     made: Counter[Device | None] = Counter()
+    # Views of a plan with versions count only images that were made with them.
     for view in layer_views(folder, with_versions):
         for environment, count in view.environments().items():
             made[environment.device if environment else None] += count

@@ -93,6 +93,7 @@ def _inspect_model(model: ModelConfig, config: Config) -> InspectedModel:
             "smaller image_size."
         )
     sizes = octave_sizes(config.octaves, size) if config.octaves else [size]
+    # With octaves the network sees several sizes, and must take all of them.
     network, layers = _describe(network, sizes, config.keep_prefix_tokens)
     _check_categories(network, model, layers)
     return InspectedModel(network, size, layers)
@@ -162,6 +163,7 @@ def takes(network: Network, size: tuple[int, int]) -> bool:
 
 def _runs(module: nn.Module, inputs: Any) -> bool:
     try:
+        # User code may change modes, caches or the working folder, whether it fails or not.
         with restored(module), contained(seed=0):
             module(inputs)
     except Exception:  # noqa: BLE001 - any failure is an answer
@@ -189,6 +191,7 @@ def why_it_does_not_run(network: Network, size: tuple[int, int], reason: str) ->
 
 def _several_inputs(network: Network) -> str | None:
     parameters = inspect.signature(network.module.forward).parameters.values()
+    # Parameters with defaults may be left out.
     needed = [
         parameter.name
         for parameter in parameters
@@ -243,6 +246,7 @@ def _other_colours(network: Network, size: tuple[int, int]) -> str | None:
     """Explain that the first convolution takes another number of colours, if that is so."""
     first = next((m for m in network.module.modules() if isinstance(m, nn.Conv2d)), None)
     colours = first.in_channels if first is not None else len(network.mean)
+    # Only trying shows it: the convolution that is found first need not come first.
     other = replace(network, mean=(0.0,) * colours)
     own = (network.input_size, network.input_size)
     if colours == len(network.mean) or not any(takes(other, sides) for sides in (size, own)):
@@ -315,28 +319,25 @@ def check_layers(
             reason = f"layer {info.name!r} has no positions left"
             raise UserError(too_small(network, model.image_size, reason))
     device = DeviceModel(network, precision, model.image_size, torch.device("cpu"))
+    # Always computed: they show whether the network is still the same.
     layers = _with_fingerprints(network, device, wanted)
     _compare(network, layers, earlier)
     paths = [earlier.layers[x.name].path if x.name in earlier.layers else "" for x in layers]
+    # Paths of an earlier run stand: all images of a sweep are made along the same paths.
     if all(paths):
         return CheckedLayers(_with_paths(layers, paths), precision, earlier.note)
     seen = network.seen_size(model.image_size)
     output = next((layer for layer in model.layers if layer.name == OUTPUT), None)
-    notes = [check_independence(network, device.plain, layers, output, seen)]
-    if network.stored_as:
-        notes.insert(
-            0, f"the weights of {network.label} are {network.stored_as}; it is run in fp32"
-        )
+    stored = f"the weights of {network.label} are {network.stored_as}; it is run in fp32"
+    notes = [
+        stored if network.stored_as else "",
+        check_independence(network, device.plain, layers, output, seen),
+    ]
     check_gradient(network, device.plain, layers, seen)
-    try:
-        paths = _path_names(device.fast_path, layers)
-    except NoPathAgrees as error:
-        if precision == "fp32" or not may_fall_back:
-            raise _no_path(network, precision, error) from error
-        fallback = f"{network.label} is optimised in fp32: {precision} does not do ({error})"
-        notes.insert(0, fallback)
-        precision, paths = "fp32", _exact_path_names(network, device, layers)
-    return CheckedLayers(_with_paths(layers, paths), precision, "; ".join(filter(None, notes)))
+    # The same choice that workers make, so that a layer without a path is refused here.
+    precision, paths, fallback = _choose_paths(device, layers, precision, may_fall_back)
+    note = "; ".join(filter(None, [fallback, *notes]))
+    return CheckedLayers(_with_paths(layers, paths), precision, note)
 
 
 def _with_fingerprints(
@@ -365,6 +366,24 @@ def _compare(network: Network, layers: Sequence[LayerInfo], earlier: EarlierChec
             )
 
 
+def _choose_paths(
+    device: DeviceModel, layers: Sequence[LayerInfo], precision: str, may_fall_back: bool
+) -> tuple[str, list[str], str]:
+    """Choose a precision and the paths to some layers; returns a note about a fallback too."""
+    label, note = device.network.label, ""
+    choices = [(precision, device.fast_path)]
+    if precision != "fp32" and may_fall_back:
+        choices.append(("fp32", device.exact_path))
+    for tried, choose in choices:
+        try:
+            return tried, _path_names(choose, layers), note
+        except NoPathAgrees as error:
+            remedy = "" if tried == "fp32" else " Set precision=fp32, or auto."
+            refusal = f"model {label!r} cannot be optimised in {tried}: {error}.{remedy}"
+            note = f"{label} is optimised in fp32: {tried} does not do ({error})"
+    raise UserError(refusal)
+
+
 def _path_names(
     choose: Callable[[Sequence[LayerInfo]], Path], layers: Sequence[LayerInfo]
 ) -> list[str]:
@@ -377,22 +396,6 @@ def _path_names(
     if together == alone:
         return [alone] * len(layers)
     return [choose([layer]).name for layer in layers]
-
-
-def _exact_path_names(
-    network: Network, device: DeviceModel, layers: Sequence[LayerInfo]
-) -> list[str]:
-    try:
-        return _path_names(device.exact_path, layers)
-    except NoPathAgrees as error:
-        raise _no_path(network, "fp32", error) from error
-
-
-def _no_path(network: Network, precision: str, error: NoPathAgrees) -> UserError:
-    remedy = "" if precision == "fp32" else " Set precision=fp32, or auto."
-    return UserError(
-        f"model {network.label!r} cannot be optimised in {precision}: {error}.{remedy}"
-    )
 
 
 def _with_paths(layers: Sequence[LayerInfo], paths: Sequence[str]) -> list[LayerInfo]:

@@ -8,7 +8,7 @@ import torch
 
 from layer_atlas.config.config import Config, ModelConfig
 from layer_atlas.config.datasets import FolderDataset
-from layer_atlas.config.inputs import Find, Inputs
+from layer_atlas.config.inputs import Inputs
 from layer_atlas.config.objectives import (
     DirectionObjective,
     JointObjective,
@@ -95,6 +95,7 @@ def make_plan(
         ]
         check_some_are_left(planned, config)
     models = tuple(model for model in planned if isinstance(model, ModelPlan))
+    # A worker holds the images of a whole shard in memory.
     fitting = min(jobs_at_once(model.recipe, model.colours) for model in models)
     return Plan(
         models,
@@ -117,13 +118,12 @@ class _Planner:
     def plan_model(self, settings: ModelConfig, model: InspectedModel) -> ModelPlan:
         """Plan the layers of a model."""
         wanted = model.choose(settings.layers or self.config.objective.own_layers)
+        # The code of a custom objective is part of the recipe, and so of every key.
         objective = with_source(self.config.objective)
         checked = self._check(model, wanted, self.precision)
-        recipe = make_recipe(self.config, objective, [model], checked.precision, self.inputs)
-        layers = tuple(
-            resolve_targets(self.config, recipe, self.inputs.find, [(model.network, info)])
-            for info in checked.layers
-        )
+        recipe = self._recipe(objective, [model], checked.precision)
+        pairs = ((model.network, info) for info in checked.layers)
+        layers = tuple(self._resolve_targets(recipe, [pair]) for pair in pairs)
         return _model_plan(model.network, recipe, layers, checked.note)
 
     def plan_joint(self, objective: JointObjective, models: list[InspectedModel]) -> ModelPlan:
@@ -138,12 +138,13 @@ class _Planner:
             checked_layers[model.network.label] = {layer.name: layer for layer in checked.layers}
         layers = [(network, checked_layers[network.label][layer.name]) for network, layer in layers]
         terms = tuple(
+            # By identity rather than label: a renamed model keeps its keys.
             replace(term, model="", network=digest(plain(network.identity)), layer=layer.name)
             for term, (network, layer) in zip(objective.terms, layers, strict=True)
         )
         resolved = replace(objective, terms=terms)
-        recipe = make_recipe(self.config, resolved, models, precision, self.inputs)
-        layer = resolve_targets(self.config, recipe, self.inputs.find, layers)
+        recipe = self._recipe(resolved, models, precision)
+        layer = self._resolve_targets(recipe, layers)
         return _model_plan(layers[0][0], recipe, (layer,), "; ".join(filter(None, notes)))
 
     def _check(
@@ -152,6 +153,74 @@ class _Planner:
         plan = self.earlier
         earlier = EarlierChecks() if plan is None else _earlier_checks(plan, model, precision)
         return check_layers(model, wanted, precision, self.config.precision == "auto", earlier)
+
+    def _recipe(
+        self, objective: Objective, models: Sequence[InspectedModel], precision: str
+    ) -> Recipe:
+        """Make the recipe of images for layers of some models.
+
+        Raises:
+            UserError: parts of it do not go together, or a file that it names cannot be used.
+        """
+        config = self.config
+        try:
+            recipe = Recipe(
+                objective=objective,
+                parameterization=with_generator_source(config.parameterization),
+                transforms=config.transforms,
+                optimizer=config.optimizer,
+                image_size=models[0].image_size,
+                precision=precision,
+                regularizers=config.regularizers,
+                init=config.init,
+                mask=config.mask,
+                octaves=config.octaves,
+                snapshots=config.snapshots,
+                keep_prefix_tokens=config.keep_prefix_tokens,
+            )
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        recipe = self.inputs.resolved(recipe)
+        check_parameterization(recipe, len(models[0].network.mean), self.inputs.find)
+        return recipe
+
+    def _resolve_targets(self, recipe: Recipe, layers: Sequence[NetworkLayer]) -> LayerPlan:
+        """Resolve `channels` to targets of a layer, or of several that an objective reads together.
+
+        Args:
+            recipe: the objective, its files resolved.
+            layers: the layer and its network first, further ones after it.
+        Raises:
+            UserError: the objective does not fit the layer, or there are no such targets.
+        """
+        (network, info), *others = layers
+        selection = self.config.channels
+        where = " and ".join(f"{other.label}/{layer.name}" for other, layer in layers)
+        # No activations: an objective knows its targets by the shapes of its layers alone.
+        context = ObjectiveContext(
+            layers=tuple(layer for _, layer in layers),
+            activations=not_yet,
+            find=self.inputs.find,
+            colours=len(network.mean),
+            size=recipe.image_size,
+            device=torch.device("cpu"),
+        )
+        objective = make_objective(recipe.objective, context)
+        space = TargetSpace(objective.sizes, _class_names(recipe, network, objective.sizes))
+        _refuse_all_random(recipe, selection)
+        targets = select_targets(selection, space, where)
+        if len(targets) > MOST_TARGETS:
+            raise UserError(
+                f"channels={selection!r} are {len(targets)} targets of {where}; a sweep takes at "
+                f"most {MOST_TARGETS} of a layer."
+            )
+        return LayerPlan(
+            info,
+            spaced(targets),
+            # Most layers have one target per channel, which the plan need not spell out.
+            None if space == TargetSpace((info.n_channels,)) else space,
+            tuple(LayerRef(net.label, net.identity, layer, net.origin) for net, layer in others),
+        )
 
 
 def _model_plan(
@@ -180,93 +249,11 @@ def _earlier_checks(earlier: Plan, model: InspectedModel, precision: str) -> Ear
         read += [(ref.network, ref.info) for layer in planned.layers for ref in layer.others]
         own = [info for network, info in read if network == model.network.identity]
         if own and planned.recipe.image_size == model.image_size:
+            # Fingerprints are of fp32 and stand in any precision; paths do not.
             same = planned.recipe.precision == precision
             layers |= {info.name: info if same else replace(info, path="") for info in own}
             notes.add(planned.note)
     return EarlierChecks(layers, "; ".join(sorted(filter(None, notes))))
-
-
-# --- the recipe ----------------------------------------------------------------------------------
-
-
-def make_recipe(
-    config: Config,
-    objective: Objective,
-    models: Sequence[InspectedModel],
-    precision: str,
-    inputs: Inputs,
-) -> Recipe:
-    """Make the recipe of images for layers of some models.
-
-    Raises:
-        UserError: parts of it do not go together, or a file that it names cannot be used.
-    """
-    try:
-        recipe = Recipe(
-            objective=objective,
-            parameterization=with_generator_source(config.parameterization),
-            transforms=config.transforms,
-            optimizer=config.optimizer,
-            image_size=models[0].image_size,
-            precision=precision,
-            regularizers=config.regularizers,
-            init=config.init,
-            mask=config.mask,
-            octaves=config.octaves,
-            snapshots=config.snapshots,
-            keep_prefix_tokens=config.keep_prefix_tokens,
-        )
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    recipe = inputs.resolved(recipe)
-    check_parameterization(recipe, len(models[0].network.mean), inputs.find)
-    return recipe
-
-
-# --- targets -------------------------------------------------------------------------------------
-
-
-def resolve_targets(
-    config: Config, recipe: Recipe, find: Find, layers: Sequence[NetworkLayer]
-) -> LayerPlan:
-    """Resolve `channels` to the targets of a layer, or of several that an objective reads together.
-
-    Args:
-        config: which targets.
-        recipe: the objective, its files resolved.
-        find: the files that the recipe refers to.
-        layers: the layer and its network first, further ones after it.
-    Raises:
-        UserError: the objective does not fit the layer, or there are no such targets.
-    """
-    (network, info), *others = layers
-    where = " and ".join(f"{other.label}/{layer.name}" for other, layer in layers)
-    # No activations: an objective knows its targets by the shapes of its layers alone.
-    context = ObjectiveContext(
-        layers=tuple(layer for _, layer in layers),
-        activations=not_yet,
-        find=find,
-        colours=len(network.mean),
-        size=recipe.image_size,
-        device=torch.device("cpu"),
-    )
-    objective = make_objective(recipe.objective, context)
-    space = TargetSpace(objective.sizes, _class_names(recipe, network, objective.sizes))
-    _refuse_all_random(recipe, config)
-    chosen = select_targets(config.channels, space, where)
-    if len(chosen) > MOST_TARGETS:
-        raise UserError(
-            f"channels={config.channels!r} are {len(chosen)} targets of {where}; a sweep takes at "
-            f"most {MOST_TARGETS} of a layer."
-        )
-    return LayerPlan(
-        info,
-        spaced(chosen),
-        None if space == TargetSpace((info.n_channels,)) else space,
-        tuple(
-            LayerRef(other.label, other.identity, layer, other.origin) for other, layer in others
-        ),
-    )
 
 
 def _class_names(recipe: Recipe, network: Network, sizes: tuple[int, ...]) -> tuple[str, ...]:
@@ -275,10 +262,10 @@ def _class_names(recipe: Recipe, network: Network, sizes: tuple[int, ...]) -> tu
     return network.categories if of_classes and sizes == (len(network.categories),) else ()
 
 
-def _refuse_all_random(recipe: Recipe, config: Config) -> None:
+def _refuse_all_random(recipe: Recipe, selection: object) -> None:
     objective = recipe.objective
     random = isinstance(objective, DirectionObjective) and not objective.vectors
-    if random and config.channels == "all":
+    if random and selection == "all":
         raise UserError(
             f"there are {RANDOM_DIRECTIONS} random directions; say which: channels='0:64', or give "
             "a file of directions as objective.vectors."
@@ -320,12 +307,14 @@ def _layer_of(name: str, network: Network, layers: list[LayerInfo]) -> NetworkLa
 
 def plan_dataset(config: Config) -> DatasetPlan | None:
     """List the dataset images, if there are any; raises UserError."""
+    # A missing package is reported now rather than after hours of optimization.
     check_available(config.saliency)
     settings = config.dataset
     if settings is None:
         return None
     dataset_images = open_dataset(settings)
     source = settings.path if isinstance(settings, FolderDataset) else settings.dataset
+    # Unreadable images are skipped later, which would leave nothing of a folder of other files.
     _check_readable(dataset_images, source)
     listing, count = look_through(dataset_images.entries())
     return DatasetPlan(

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from layer_atlas.config.config import ModelConfig
 from layer_atlas.config.datasets import DatasetConfig
-from layer_atlas.datasets.listing import Entry, Listing
+from layer_atlas.datasets.listing import Listing
 from layer_atlas.datasets.sources import open_dataset
-from layer_atlas.datasets.statistics import DatasetStats
 from layer_atlas.datasets.statistics_files import read_evidence
 from layer_atlas.datasets.tasks import LayerStatistics
 from layer_atlas.datasets.views import stream_views
@@ -51,6 +50,7 @@ class Committer:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        # Waits for every write, also while an exception passes through.
         self._thread.shutdown()
         self._settle(0)
 
@@ -143,6 +143,7 @@ def open_renderer(
     Raises:
         UserError: weights are no longer those that were planned with.
     """
+    # Hours may lie between planning and this: the weights may have changed meanwhile.
     networks = {model.title: _as_planned(model, plan.networks[model.title]) for model in models}
     main = networks.pop(plan.label)
     return Renderer(main, plan.recipe, device, networks, folder.input)
@@ -171,11 +172,11 @@ class ImageCache:
     def __init__(
         self, folder: OutputFolder, plan: DatasetPlan, dataset: DatasetConfig, size: int
     ) -> None:
-        self.folder, self.size = folder, size
+        self.size = size
         self.dataset_images = open_dataset(dataset)
         self.listing = Listing(folder.listing(plan.listing))
         # One layer's, because tasks come layer by layer.
-        self.dataset_stats = lru_cache(maxsize=1)(self._read_stats)
+        self.dataset_stats = lru_cache(maxsize=1)(lambda layer: read_evidence(folder, layer).stats)
         self._images: dict[int, NDArray[np.uint8]] = {}
 
     def strongest(self, statistics: LayerStatistics, channels: Sequence[int]) -> NDArray[np.uint8]:
@@ -192,22 +193,21 @@ class ImageCache:
             RuntimeError: an image that could be read no longer can.
         """
         wanted = sorted({index for index in indices if index >= 0})
+        # Cleared as a whole: channels are neighbours, so old images are rarely wanted again.
         if len(self._images) * 3 * self.size**2 > _CACHE_BYTES:
             self._images.clear()
-        missing = [(index, self._entry(index)) for index in wanted if index not in self._images]
+        missing = [
+            (index, entry)
+            for index in wanted
+            if index not in self._images
+            for entry in self.listing.block(index, index + 1)
+        ]
         views = stream_views(self.dataset_images, missing, self.size, reading_threads())
         for (index, entry), view in zip(missing, views, strict=True):
             if view.pixels is None:
                 raise RuntimeError(f"photograph {entry.path} can no longer be read: {view.reason}")
             self._images[index] = view.pixels
         return {index: self._images[index] for index in wanted}
-
-    def _entry(self, index: int) -> Entry:
-        (entry,) = self.listing.block(index, index + 1)
-        return entry
-
-    def _read_stats(self, statistics: LayerStatistics) -> DatasetStats:
-        return read_evidence(self.folder, statistics).stats
 
 
 def reading_threads() -> int:

@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
@@ -104,6 +103,7 @@ class DatasetPass:
     def _observe(self, observe: Observe, n: int) -> "BatchActivations":
         """Show the next n images, padded to a whole batch."""
         views = list(islice(self.views, n))
+        # Unreadable images stay black; `readable` excludes them.
         pixels = np.zeros((BATCH, self.size, self.size, 3), np.uint8)
         for row, view in enumerate(views):
             if view.pixels is not None:
@@ -113,7 +113,7 @@ class DatasetPass:
             readable=np.asarray([view.pixels is not None for view in views]),
             size=np.asarray([(view.width, view.height) for view in views], np.int32),
             layers={
-                name: {part: value[:n].cpu().numpy() for part, value in vars(layer).items()}
+                name: ChannelActivations(*(part[:n].cpu() for part in vars(layer).values()))
                 for name, layer in activations.items()
             },
         )
@@ -124,12 +124,11 @@ class DatasetPass:
         index = np.arange(block.start, block.stop)
         files = {}
         for statistics in block.statistics_tasks:
-            layers = [part.layers[statistics.layer] for part in parts]
-            whole = {name: np.concatenate([a[name] for a in layers]) for name in layers[0]}
+            block_activations = _joined([part.layers[statistics.layer] for part in parts])
             arrays = summarise(
-                whole["mean"],
-                whole["peak"],
-                whole["place"].astype(np.int32),
+                block_activations.mean.numpy(),
+                block_activations.peak.numpy(),
+                block_activations.place.numpy().astype(np.int32),
                 readable=np.concatenate([part.readable for part in parts]),
                 first=block.start,
                 kept=index % self.plan.stride == 0,
@@ -144,6 +143,7 @@ class DatasetPass:
         """Receptive fields; the worker of the first block finds them."""
         if block.start > 0:
             return {}
+        # They do not depend on images, so one worker per layer suffices.
         fields = self.context.renderer.network.receptive_fields(infos)
         return {s.field: {"box": fields[s.layer].cpu().numpy()} for s in block.statistics_tasks}
 
@@ -172,13 +172,13 @@ def observe_in_parts(observe: Observe, views: Tensor) -> dict[str, ChannelActiva
     activations = if_it_fits(lambda: observe(views), least=len(views) == 1)
     if activations is not None:
         return activations
-    first, second = (observe_in_parts(observe, half) for half in views.tensor_split(2))
-    return {name: _joined(first[name], second[name]) for name in first}
+    halves = [observe_in_parts(observe, half) for half in views.tensor_split(2)]
+    return {name: _joined([half[name] for half in halves]) for name in halves[0]}
 
 
-def _joined(first: ChannelActivations, second: ChannelActivations) -> ChannelActivations:
-    pairs = zip(vars(first).values(), vars(second).values(), strict=True)
-    return ChannelActivations(*(torch.cat(pair) for pair in pairs))
+def _joined(parts: Sequence[ChannelActivations]) -> ChannelActivations:
+    fields = zip(*(vars(part).values() for part in parts), strict=True)
+    return ChannelActivations(*(torch.cat(tensors) for tensors in fields))
 
 
 @dataclass(frozen=True)
@@ -189,5 +189,5 @@ class BatchActivations:
     """(n,)"""
     size: NDArray[np.int32]
     """(n, 2) width and height of the images."""
-    layers: dict[str, dict[str, NDArray[Any]]]
-    """mean, peak and place (n, K) of each layer."""
+    layers: dict[str, ChannelActivations]
+    """(n, K) of each layer."""

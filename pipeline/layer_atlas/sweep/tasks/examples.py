@@ -82,6 +82,7 @@ class ExampleWriter:
         arrays = _pick(task, self.cache.dataset_stats(task.dataset_stats))
         shown = np.concatenate([arrays[f"{name}_index"].ravel() for name in _RANKINGS])
         images = self.cache.images(shown.tolist())
+        # Each image is stored once, however many channels of the task it stands for.
         arrays["picture_index"] = np.asarray(list(images), np.int64)
         if task.saliency is not None and images:
             mapped = arrays["strongest_index"][:, : task.saliency.dataset_images]
@@ -118,6 +119,7 @@ class ExampleWriter:
 def _pick(task: Examples, stats: DatasetStats) -> dict[str, NDArray[Any]]:
     """The examples of each channel by rank; fewer if the dataset has no more images."""
     channels = np.asarray(task.targets, np.int64)
+    # A dataset may have fewer images than examples are asked for.
     n = min(task.dataset_stats.plan.examples, stats.count)
     index = {
         name: ranking.index[channels, :n]

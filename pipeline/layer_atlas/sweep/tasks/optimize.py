@@ -20,6 +20,7 @@ from layer_atlas.plan.environment import Environment, environment_here
 from layer_atlas.plan.jobs import Series, Shard, ShardResult, joined
 from layer_atlas.plan.plan import flops_per_job
 from layer_atlas.store.shards import commit
+from layer_atlas.sweep.heartbeat import Heartbeat
 from layer_atlas.sweep.tasks.base import Bundle, ImageCache, WorkerContext
 from layer_atlas.visualization.optimization.memory import if_it_fits
 from layer_atlas.visualization.optimization.renderer import LayerRenderer
@@ -59,9 +60,10 @@ class OptimizationBundle(Bundle):
             # A crash while the layer is being prepared is charged to its first shard.
             context.heartbeat.begin(waiting[:1])
             renderer = context.renderer.layer(layers[name].info, layers[name].others)
+            size = renderer.auto_batch() if self.batch_size == "auto" else self.batch_size
             flops = flops_per_job(layers[name], self.plan.recipe)
-            initial = self._initial_images(images, name)
-            runner = ShardRunner(context, renderer, flops, self.batch_size, initial, environment)
+            initial = partial(self._initial_images, images, name)
+            runner = ShardRunner(context, renderer, size, flops, initial, environment)
             for shards in context.until_drained(group_by_batch(waiting, runner.batch_size)):
                 # Checked as late as possible: a worker thought to be lost may have done them.
                 runner.run([shard for shard in shards if not context.folder.is_done(shard)])
@@ -73,6 +75,7 @@ class OptimizationBundle(Bundle):
             environment_here(str(context.renderer.device), sources),
             self.plan.environment,
         )
+        # A cluster may start this worker on another kind of device than the plan counts on.
         if wanted is not None and not wanted.accepts(here):
             raise UserError(
                 f"versions=strict wants images made with {wanted.text}, and a worker has "
@@ -90,17 +93,14 @@ class OptimizationBundle(Bundle):
         size = self.plan.dataset_image_size
         return ImageCache(context.folder, self.dataset_plan, self.dataset, size)
 
-    def _initial_images(self, images: ImageCache | None, layer: str) -> InitialImages:
+    def _initial_images(
+        self, images: ImageCache | None, layer: str, channels: Sequence[int]
+    ) -> Tensor | None:
         if images is None or self.dataset_plan is None:
-            return lambda channels: None
+            return None
         statistics = statistics_of(self.plan, layer, self.dataset_plan)
-        colours = len(self.plan.network.mean)
-
-        def initial(channels: Sequence[int]) -> Tensor:
-            pixels = torch.from_numpy(images.strongest(statistics, channels))
-            return recoloured(from_bytes(pixels), colours)
-
-        return initial
+        pixels = torch.from_numpy(images.strongest(statistics, channels))
+        return recoloured(from_bytes(pixels), len(self.plan.network.mean))
 
     def shards(self) -> list[Shard]:
         """The shards, in order."""
@@ -111,22 +111,22 @@ class OptimizationBundle(Bundle):
         ]
 
 
+@dataclass
 class ShardRunner:
     """Makes shards of one layer: batches of jobs in, shards for the committer out."""
 
-    def __init__(
-        self,
-        context: WorkerContext,
-        renderer: LayerRenderer,
-        flops: float,
-        batch_size: int | Literal["auto"],
-        initial: InitialImages,
-        environment: Environment,
-    ) -> None:
-        self.context, self.renderer, self.initial = context, renderer, initial
-        self.heartbeat = context.heartbeat
-        self.flops, self.environment = flops, plain(environment)
-        self.batch_size = renderer.auto_batch() if batch_size == "auto" else batch_size
+    context: WorkerContext
+    renderer: LayerRenderer
+    batch_size: int
+    flops: float
+    """FLOPs per job."""
+    initial: InitialImages
+    environment: Environment
+
+    @property
+    def heartbeat(self) -> Heartbeat:
+        """The worker's heartbeat."""
+        return self.context.heartbeat
 
     def run(self, shards: Sequence[Shard]) -> None:
         """Make some shards together and have each committed; raises errors of earlier commits."""
@@ -135,11 +135,12 @@ class ShardRunner:
         self.heartbeat.begin(shards)
         started = time.monotonic()
         jobs = [(key, c) for s in shards for key, c in zip(s.job_keys, s.targets, strict=True)]
+        # Shards that share a batch share its time.
         made = ShardResult(self._make(jobs))
         seconds = (time.monotonic() - started) / len(jobs)
         facts = {
             "seconds_per_job": round(seconds, 4),
-            "environment": self.environment,
+            "environment": plain(self.environment),
             "path": self.renderer.path,
         }
         results, end = [], 0
