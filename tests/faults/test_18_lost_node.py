@@ -40,8 +40,8 @@ class Cluster(LocalExecutor):
         super().__init__(["cpu", "cpu"])
         self.max_parallel = 1
 
-    def poll(self, handles: Sequence[WorkerJob]) -> dict[str, State]:
-        states = super().poll(handles)
+    def poll(self, jobs: Sequence[WorkerJob]) -> dict[str, State]:
+        states = super().poll(jobs)
         first = next(iter(self._process), None)
         if self.missing_since is None or first not in states:
             return states

@@ -26,15 +26,15 @@ class Elsewhere(Here):
     shows: threading.Timer
 
     def submit(self, requests: Sequence[WorkerSpec]) -> list[WorkerJob]:
-        handles = super().submit(requests)
+        jobs = super().submit(requests)
         if not self.bundles:
             folder = OutputFolder(Path(requests[0].argv[-2])).root
             last = max(shards(folder), key=lambda name: shards(folder)[name][1])
             hidden = (folder / last).rename(folder / "elsewhere")
             Elsewhere.shows = threading.Timer(self.late, hidden.rename, [folder / last])
             self.shows.start()
-        self.bundles.extend(handle.tag for handle in handles)
-        return handles
+        self.bundles.extend(job.tag for job in jobs)
+        return jobs
 
 
 def run_late(root: Path, late: float, monkeypatch: pytest.MonkeyPatch) -> list[str]:

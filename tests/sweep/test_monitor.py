@@ -1,4 +1,4 @@
-"""Looking on: who is at work, and whether they move, by real pulses and a real lock."""
+"""Looking on: who is at work, and whether they move, by real heartbeats and a real lock."""
 
 import os
 import threading
@@ -16,7 +16,7 @@ from layer_atlas.plan.plan import flops_per_job
 from layer_atlas.store.files import write_json
 from layer_atlas.store.folder import OutputFolder, prepare
 from layer_atlas.store.lock import locked
-from layer_atlas.sweep import monitor as watching
+from layer_atlas.sweep import monitor
 from layer_atlas.sweep.executors.base import WorkerJob
 from layer_atlas.sweep.executors.slurm_job import write_ending
 from layer_atlas.sweep.heartbeat import Heartbeat
@@ -33,11 +33,11 @@ def tag(number: int) -> str:
 
 @pytest.fixture(autouse=True)
 def ready(folder: OutputFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "LOOK_SECONDS", LOOK_SECONDS)
+    monkeypatch.setattr(monitor, "LOOK_SECONDS", LOOK_SECONDS)
     prepare(folder, 0)
 
 
-def hand_over(folder: OutputFolder, number: int, detached: bool = False) -> None:
+def submit(folder: OutputFolder, number: int, detached: bool = False) -> None:
     """What a scheduler leaves of a worker that it hands over."""
     write_json(folder.bundle(tag(number)), {})
     if detached:
@@ -70,53 +70,53 @@ def beating(heartbeat: Heartbeat) -> Iterator[None]:
         thread.join()
 
 
-def tags(scene: LiveStatus) -> list[str]:
-    return [worker.tag for worker in scene.workers]
+def tags(status: LiveStatus) -> list[str]:
+    return [worker.tag for worker in status.workers]
 
 
 def test_nobody_is_at_work_where_a_run_left_its_requests(folder: OutputFolder) -> None:
-    hand_over(folder, 0)
+    submit(folder, 0)
     begin(folder, 0)
-    scene = live_status(folder)
-    assert (scene.driver, scene.workers) == (None, ())
+    status = live_status(folder)
+    assert (status.driver, status.workers) == (None, ())
 
 
 def test_workers_of_a_run_are_those_whose_requests_are_there(folder: OutputFolder) -> None:
     for number in range(2):
-        hand_over(folder, number)
+        submit(folder, number)
     begin(folder, 0)
     begin(folder, 5)
     with locked(folder):
-        scene = live_status(folder)
-    assert scene.driver is not None
-    assert scene.driver.pid == os.getpid()
-    assert tags(scene) == [tag(0), tag(1)]
-    assert [worker.heartbeat is not None for worker in scene.workers] == [True, False]
-    assert scene.tasks == {SHARDS[0].key}
+        status = live_status(folder)
+    assert status.driver is not None
+    assert status.driver.pid == os.getpid()
+    assert tags(status) == [tag(0), tag(1)]
+    assert [worker.heartbeat is not None for worker in status.workers] == [True, False]
+    assert status.tasks == {SHARDS[0].key}
 
 
 def test_workers_that_go_on_by_themselves_are_at_work_without_a_run(folder: OutputFolder) -> None:
-    hand_over(folder, 0)
-    hand_over(folder, 1, detached=True)
-    hand_over(folder, 2, detached=True)
+    submit(folder, 0)
+    submit(folder, 1, detached=True)
+    submit(folder, 2, detached=True)
     write_ending(folder.ending(tag(2)), 1)
-    scene = live_status(folder)
-    assert scene.driver is None
-    assert [(worker.tag, worker.engine) for worker in scene.workers] == [(tag(1), "slurm")]
+    status = live_status(folder)
+    assert status.driver is None
+    assert [(worker.tag, worker.engine) for worker in status.workers] == [(tag(1), "slurm")]
 
 
 def test_who_moves_is_told_from_who_does_not(folder: OutputFolder) -> None:
     for number in range(3):
-        hand_over(folder, number, detached=True)
+        submit(folder, number, detached=True)
     begin(folder, 0)
     with beating(begin(folder, 1)):
-        scene = live_status(folder)
-    assert [worker.moves for worker in scene.workers] == [False, True, False]
+        status = live_status(folder)
+    assert [worker.moves for worker in status.workers] == [False, True, False]
 
 
 def test_looking_is_over_when_all_have_moved(folder: OutputFolder) -> None:
-    hand_over(folder, 0, detached=True)
-    hand_over(folder, 1, detached=True)
+    submit(folder, 0, detached=True)
+    submit(folder, 1, detached=True)
     with beating(begin(folder, 0)):
         started = time.monotonic()
         live_status(folder)
@@ -124,7 +124,7 @@ def test_looking_is_over_when_all_have_moved(folder: OutputFolder) -> None:
 
 
 def test_the_clock_of_the_host_does_not_matter(folder: OutputFolder) -> None:
-    hand_over(folder, 0, detached=True)
+    submit(folder, 0, detached=True)
     with beating(begin(folder, 0)):
         os.utime(folder.heartbeat(tag(0)), (0, 0))
         (worker,) = live_status(folder).workers
@@ -133,32 +133,32 @@ def test_the_clock_of_the_host_does_not_matter(folder: OutputFolder) -> None:
 
 def test_a_worker_that_ends_meanwhile_is_not_shown(folder: OutputFolder) -> None:
     for number in range(2):
-        hand_over(folder, number, detached=True)
+        submit(folder, number, detached=True)
         begin(folder, number)
     ending = threading.Timer(0.3 * LOOK_SECONDS, folder.heartbeat(tag(1)).unlink)
     ending.start()
-    scene = live_status(folder)
+    status = live_status(folder)
     ending.join()
-    assert tags(scene) == [tag(0)]
+    assert tags(status) == [tag(0)]
 
 
 def test_what_is_made_and_not_yet_written_is_in_hand(folder: OutputFolder) -> None:
-    hand_over(folder, 0, detached=True)
+    submit(folder, 0, detached=True)
     heartbeat = begin(folder, 0, *SHARDS[2:4])
     heartbeat.facts["unwritten"] = [SHARDS[0].key]
     heartbeat.write()
-    scene = live_status(folder)
-    assert scene.tasks == {shard.key for shard in (SHARDS[0], *SHARDS[2:4])}
-    (worker,) = scene.workers
+    status = live_status(folder)
+    assert status.tasks == {shard.key for shard in (SHARDS[0], *SHARDS[2:4])}
+    (worker,) = status.workers
     assert worker.heartbeat is not None
     assert worker.heartbeat["at"] == "toy/a channels 4-5 seed 0 and 1 more"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null"])
-def test_a_pulse_that_cannot_be_read_is_of_a_worker_that_has_not_begun(
+def test_a_heartbeat_that_cannot_be_read_is_of_a_worker_that_has_not_begun(
     folder: OutputFolder, text: str
 ) -> None:
-    hand_over(folder, 0, detached=True)
+    submit(folder, 0, detached=True)
     folder.heartbeat(tag(0)).write_text(text)
     (worker,) = live_status(folder).workers
     assert worker.heartbeat is None
@@ -187,13 +187,13 @@ def test_kinds_of_work_are_not_added_up() -> None:
         sighting(0, done=10.0, seconds=5.0),
         sighting(1, done=600.0, seconds=1.0, kind="statistics"),
     )
-    scene = LiveStatus(None, workers)
-    assert scene.units == ["channels", "photographs"]
-    assert scene.rate("done", "photographs") == 600.0
+    status = LiveStatus(None, workers)
+    assert status.units == ["channels", "photographs"]
+    assert status.rate("done", "photographs") == 600.0
     assert LiveStatus(None, workers[:1]).rate("done", "photographs") == 0.0
 
 
-def test_a_real_pulse_counts_from_the_first_task(folder: OutputFolder) -> None:
+def test_a_real_heartbeat_counts_from_the_first_task(folder: OutputFolder) -> None:
     heartbeat = Heartbeat(folder.heartbeat(tag(0)))
     time.sleep(0.2)
     heartbeat.begin(SHARDS[:1])

@@ -28,7 +28,7 @@ SIGKILL = -9
 
 @dataclass
 class Fate:
-    """What becomes of a worker: what it commits, what its last pulse tells, how it ends."""
+    """What becomes of a worker: what it commits, what its last heartbeat says, how it ends."""
 
     exit_code: int = EXIT_OK
     commits: Sequence[int] = (0, 1, 2, 3)
@@ -48,11 +48,11 @@ class Script:
     detached = False
     poll_seconds = 0.01
 
-    def submit(self, requests: Sequence[WorkerSpec]) -> list[WorkerJob]:
-        return [self._start(request) for request in requests]
+    def submit(self, specs: Sequence[WorkerSpec]) -> list[WorkerJob]:
+        return [self._start(spec) for spec in specs]
 
-    def _start(self, request: WorkerSpec) -> WorkerJob:
-        bundle = json.loads(Path(request.argv[-1]).read_text())
+    def _start(self, spec: WorkerSpec) -> WorkerJob:
+        bundle = json.loads(Path(spec.argv[-1]).read_text())
         asked = [tuple(r["targets"]) for r in bundle["requests"]]
         numbers = [n for n, shard in enumerate(self.shards) if shard.targets in asked]
         fate = self.fates[len(self.bundles)] if len(self.bundles) < len(self.fates) else Fate()
@@ -60,16 +60,16 @@ class Script:
             commit(self.folder, self.shards[n], make_result(self.shards[n]))
         named = {k: [self.shards[n].key for n in v] for k, v in fate.heartbeat.items()}
         heartbeat = {"device": "cpu", "busy": 0.25, "done": 0.0, "tick": fate.tick, **named}
-        self.folder.heartbeat(request.tag).write_text(json.dumps(heartbeat))
+        self.folder.heartbeat(spec.tag).write_text(json.dumps(heartbeat))
         self.bundles.append(numbers)
-        return WorkerJob(request.tag, str(fate.exit_code))
+        return WorkerJob(spec.tag, str(fate.exit_code))
 
-    def poll(self, handles: Sequence[WorkerJob]) -> dict[str, State]:
-        return {handle.tag: State("ended", int(handle.job_id)) for handle in handles}
+    def poll(self, jobs: Sequence[WorkerJob]) -> dict[str, State]:
+        return {job.tag: State("ended", int(job.job_id)) for job in jobs}
 
-    def stop(self, handles: Sequence[WorkerJob]) -> None: ...
+    def stop(self, jobs: Sequence[WorkerJob]) -> None: ...
 
-    def kill(self, handles: Sequence[WorkerJob]) -> None: ...
+    def kill(self, jobs: Sequence[WorkerJob]) -> None: ...
 
     def close(self) -> None: ...
 
@@ -146,9 +146,9 @@ def test_a_worker_that_is_only_starting_does_not_keep_bad_starts_going(
     class Staggered(Script):
         max_parallel = max_submitted = 2
 
-        def poll(self, handles: Sequence[WorkerJob]) -> dict[str, State]:
-            last = {handles[-1].tag: RUNNING} if len(handles) > 1 else {}
-            return super().poll(handles) | last
+        def poll(self, jobs: Sequence[WorkerJob]) -> dict[str, State]:
+            last = {jobs[-1].tag: RUNNING} if len(jobs) > 1 else {}
+            return super().poll(jobs) | last
 
     with pytest.raises(UserError, match=r"\d workers in a row ended"):
         run_script(folder, *[Fate(1, commits=[], tick=0)] * 20, kind=Staggered)
