@@ -45,7 +45,7 @@ from layer_atlas.plan.jobs import LayerInfo  # noqa: E402
 from layer_atlas.plan.plan import ModelPlan  # noqa: E402
 from layer_atlas.plan.targets import TargetSpace, select_targets  # noqa: E402
 from layer_atlas.sweep.planning import InspectedModel, inspect_models, make_plan  # noqa: E402
-from layer_atlas.sweep.scheduling.devices import find_devices  # noqa: E402
+from layer_atlas.sweep.planning.devices import find_devices  # noqa: E402
 from layer_atlas.visualization.optimization.renderer import Renderer  # noqa: E402
 
 SYSTEMS = ("ours", "lucent", "torch-dreams", "floor")

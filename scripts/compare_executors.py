@@ -56,7 +56,7 @@ def make(out: Path, name: str, overrides: Sequence[str]) -> float:
     done = subprocess.run([*command, *overrides], env=variables, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{name}: {done.stdout}{done.stderr}")
-    return float(json.loads((out / name / "manifest.json").read_text())["timings"]["making"])
+    return float(json.loads((out / name / "manifest.json").read_text())["timings"]["optimization"])
 
 
 def measure(args: argparse.Namespace) -> dict[str, dict[str, list[float]]]:

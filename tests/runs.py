@@ -22,8 +22,8 @@ from layer_atlas.errors import EXIT_FAILED_JOBS, EXIT_OK
 from layer_atlas.processes import LEAVING_SIGNALS
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.sweep import run as sweep
-from layer_atlas.sweep.executors.base import Handle, State, WorkerSpec
-from layer_atlas.sweep.tasks.heartbeat import Heartbeat
+from layer_atlas.sweep.executors.base import State, WorkerJob, WorkerSpec
+from layer_atlas.sweep.heartbeat import Heartbeat
 from layer_atlas.sweep.worker import work
 
 TINY = (
@@ -129,27 +129,27 @@ class Here:
     def __init__(self, *told: object) -> None:
         self.failed: set[str] = set()
 
-    def submit(self, requests: Sequence[WorkerSpec]) -> list[Handle]:
-        for request in requests:
-            self._do(request)
-        return [Handle(request.tag, "here") for request in requests]
+    def submit(self, specs: Sequence[WorkerSpec]) -> list[WorkerJob]:
+        for spec in specs:
+            self._do(spec)
+        return [WorkerJob(spec.tag, "here") for spec in specs]
 
-    def _do(self, request: WorkerSpec) -> None:
-        folder = OutputFolder(Path(request.argv[-2]))
+    def _do(self, spec: WorkerSpec) -> None:
+        folder = OutputFolder(Path(spec.argv[-2]))
         try:
-            work(folder, Path(request.argv[-1]), Heartbeat(folder.heartbeat(request.tag)))
+            work(folder, Path(spec.argv[-1]), Heartbeat(folder.heartbeat(spec.tag)))
         except Exception:  # noqa: BLE001 - as a worker does
-            self.failed.add(request.tag)
-            request.log.write_text(traceback.format_exc())
+            self.failed.add(spec.tag)
+            spec.log.write_text(traceback.format_exc())
 
-    def poll(self, handles: Sequence[Handle]) -> dict[str, State]:
-        codes = {h.tag: EXIT_FAILED_JOBS if h.tag in self.failed else EXIT_OK for h in handles}
+    def poll(self, jobs: Sequence[WorkerJob]) -> dict[str, State]:
+        codes = {job.tag: EXIT_FAILED_JOBS if job.tag in self.failed else EXIT_OK for job in jobs}
         return {tag: State("ended", code) for tag, code in codes.items()}
 
-    def stop(self, handles: Sequence[Handle]) -> None:
+    def stop(self, jobs: Sequence[WorkerJob]) -> None:
         pass
 
-    def kill(self, handles: Sequence[Handle]) -> None:
+    def kill(self, jobs: Sequence[WorkerJob]) -> None:
         pass
 
     def close(self) -> None:

@@ -97,10 +97,10 @@ def test_what_is_made_from_the_store_knows_no_model_and_no_worker() -> None:
         ["presentation.figures.make", "atlas.reader"],
         ["presentation.site.make", "presentation.present"],
         ["datasets.evidence", "datasets.statistics", "datasets.statistics_files"],
-        ["sweep.scheduling.schedule", "sweep.scheduling.stages", "store.shards"],
-        ["sweep.executors.local", "sweep.executors.custom"],
+        ["sweep.scheduler", "sweep.stages", "store.shards"],
+        ["sweep.executors", "sweep.executors.local"],
         ["cli.plan", "cli.tables", "cli.status", "cli.commands"],
-        ["cli.summary", "sweep.inspection.cleaning", "sweep.run"],
+        ["cli.summary", "sweep.cleaning", "sweep.run"],
     ],
     ids=lambda modules: modules[0],
 )

@@ -49,8 +49,8 @@ def alone_at(head: Cluster) -> tuple[str, ...]:
 
 def workers_of(folder: Path) -> list[int]:
     """Process ids of the workers that are at work in a folder."""
-    pulses = [json.loads(path.read_text()) for path in folder.glob("logs/*.pulse")]
-    return [heartbeat["pid"] for heartbeat in pulses if is_alive(heartbeat["pid"])]
+    heartbeats = [json.loads(path.read_text()) for path in folder.glob("logs/*.heartbeat")]
+    return [heartbeat["pid"] for heartbeat in heartbeats if is_alive(heartbeat["pid"])]
 
 
 def is_alive(pid: int) -> bool:

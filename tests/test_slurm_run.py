@@ -88,7 +88,7 @@ def test_jobs_go_on_without_their_driver_and_after_being_preempted(
 
 def test_workers_that_left_nothing_to_do_are_forgotten(undisturbed: Path, slurm: MiniSlurm) -> None:
     folder = OutputFolder(undisturbed.parent)
-    ended = {"engine": "slurm", "where": "99999_0", "tasks": ["of a shard that is done"]}
+    ended = {"engine": "slurm", "job_id": "99999_0", "tasks": ["of a shard that is done"]}
     write_json(folder.submission("worker-0"), ended)
     code, said = driven_here("run", undisturbed.parents[1], *SWEEP, *ON_SLURM)
     assert code == 0, said

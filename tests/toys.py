@@ -44,7 +44,7 @@ from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import SCHEMA as MANIFEST_SCHEMA
 from layer_atlas.store.shard_file import SCHEMA
 from layer_atlas.store.shards import commit
-from layer_atlas.sweep.scheduling.stages import Sweep
+from layer_atlas.sweep.stages import Sweep
 from layer_atlas.visualization.objectives import Objective, ObjectiveContext, make_objective
 
 STILL = Transforms(jitter=0.0, scale=(1.0, 1.0), rotate=0.0)

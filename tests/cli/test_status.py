@@ -14,8 +14,8 @@ from layer_atlas.cli.status import status_table
 from layer_atlas.plan.plan import Plan, flops_per_job
 from layer_atlas.store.files import write_json
 from layer_atlas.store.folder import OutputFolder, prepare
-from layer_atlas.sweep.tasks.heartbeat import Heartbeat
-from tests.sweep.inspection.test_monitor import begin, hand_over
+from layer_atlas.sweep.heartbeat import Heartbeat
+from tests.sweep.test_monitor import begin, submit
 
 
 def told(folder: OutputFolder, plan: Plan, every_layer: bool = False) -> list[str]:
@@ -36,7 +36,7 @@ def test_every_model_and_layer_has_its_numbers(folder: OutputFolder) -> None:
     fill_store(folder, make_plan(layer_info("a", 6), channels=(0, 1)))
     fail(folder, shards[1])
     prepare(folder, 0)
-    hand_over(folder, 0, detached=True)
+    submit(folder, 0, detached=True)
     begin(folder, 0, shards[3])
     lines = told(folder, plan)
     assert lines[0] == f"{folder.root}: 2 of 10 images done (20.0 %)"
@@ -63,7 +63,7 @@ def large(folder: OutputFolder, monkeypatch: pytest.MonkeyPatch) -> Plan:
         path.write_bytes(b"present is done")
     fail(folder, shards[180], said="ValueError: 7 is odd")
     prepare(folder, 0)
-    hand_over(folder, 0, detached=True)
+    submit(folder, 0, detached=True)
     begin(folder, 0, shards[182], host="a-node-with-a-name", device="cuda:3")
     return plan
 
@@ -98,7 +98,7 @@ def test_workers_that_wait_and_workers_that_are_stuck_are_told(folder: OutputFol
     plan = make_plan(layer_info("a", 8))
     prepare(folder, 0)
     for number in range(4):
-        hand_over(folder, number, detached=True)
+        submit(folder, number, detached=True)
     heartbeat = begin(folder, 0, host="node", device="cuda:1", done=7.0)
     heartbeat.facts["tick"] = 10
     heartbeat._begun = time.monotonic() - 25
@@ -115,7 +115,7 @@ def test_time_left_goes_by_what_layers_cost(folder: OutputFolder) -> None:
     plan = make_plan(cheap, dear)
     fill_store(folder, make_plan(cheap))
     prepare(folder, 0)
-    hand_over(folder, 0, detached=True)
+    submit(folder, 0, detached=True)
     heartbeat = begin(folder, 0, list(plan.shards())[5], done=20.0)
     heartbeat.facts["flops"] = 10 * flops_per_job(plan.models[0].layers[1], plan.models[0].recipe)
     heartbeat._begun = time.monotonic() - 5000
@@ -126,7 +126,7 @@ def test_time_left_goes_by_what_layers_cost(folder: OutputFolder) -> None:
 
 def test_a_worker_that_is_loading_its_network_is_not_stuck(folder: OutputFolder) -> None:
     prepare(folder, 0)
-    hand_over(folder, 0, detached=True)
+    submit(folder, 0, detached=True)
     Heartbeat(folder.heartbeat("worker-00000000")).write()
     text = "\n".join(told(folder, make_plan()))
     assert ": preparing" in text

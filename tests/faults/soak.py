@@ -110,7 +110,7 @@ class Soak:
         gone = self.committed.items() - now.items()
         self.complaints += [f"committed, then lost or made again: {name}" for name, _ in gone]
         self.committed = now
-        for heartbeat in self._pulses(children(self.driver.pid)):
+        for heartbeat in self._heartbeats(children(self.driver.pid)):
             for key in (*heartbeat["tasks"], *heartbeat["unwritten"]):
                 self.begun.setdefault(key, time.monotonic())
         time.sleep(0.02)
@@ -124,9 +124,9 @@ class Soak:
             (self.folder / "atlas.h5").unlink()
         self.driver = self._started()
 
-    def _pulses(self, workers: list[int]) -> Iterator[dict[str, Any]]:
+    def _heartbeats(self, workers: list[int]) -> Iterator[dict[str, Any]]:
         """What some workers say of themselves."""
-        for path in self.folder.glob("logs/*.pulse"):
+        for path in self.folder.glob("logs/*.heartbeat"):
             with contextlib.suppress(OSError, ValueError):
                 heartbeat = json.loads(path.read_text())
                 if heartbeat["pid"] in workers:
@@ -137,7 +137,7 @@ class Soak:
             return "planning"
         if any("collate-here" in command(pid) for pid in workers):
             return "collating"
-        begun = any(heartbeat["tick"] for heartbeat in self._pulses(workers))
+        begun = any(heartbeat["tick"] for heartbeat in self._heartbeats(workers))
         return "making" if begun else "starting"
 
     # --- killing ---
@@ -148,7 +148,7 @@ class Soak:
         victims = [self.dice.choice(workers)] if kill.victim != "driver" else []
         if kill.victim != "worker":
             victims.append(self.driver.pid)
-        doing = {heartbeat["pid"]: heartbeat for heartbeat in self._pulses(workers)}
+        doing = {heartbeat["pid"]: heartbeat for heartbeat in self._heartbeats(workers)}
         for pid in victims:
             with contextlib.suppress(ProcessLookupError):  # it has just ended
                 os.kill(pid, signal.SIGKILL)

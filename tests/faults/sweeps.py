@@ -20,7 +20,7 @@ from troubled import HOLD, TROUBLE
 
 from layer_atlas.store.failures import Failure, read_failures
 from layer_atlas.store.folder import OutputFolder
-from layer_atlas.sweep.executors import local
+from layer_atlas.sweep.executors import base
 
 SWEEP = (
     "models=[{name: troubled, target: troubled.build}]",
@@ -53,7 +53,7 @@ def run_forked(root: Path, *overrides: str) -> tuple[int, str]:
     """`atlas run` with its driver in this process and its workers forked: exit code and words."""
     forking = SimpleNamespace(Popen=ForkedWorker, DEVNULL=subprocess.DEVNULL)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local, "subprocess", forking)
+        patch.setattr(base, "subprocess", forking)
         return driven_here("run", root, *SWEEP, *overrides)
 
 
@@ -143,10 +143,10 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def pulse_of(folder: Path, pid: int) -> dict[str, Any]:
+def heartbeat_of(folder: Path, pid: int) -> dict[str, Any]:
     """What a worker last said of itself."""
-    pulses = [json.loads(path.read_text()) for path in folder.glob("logs/*.pulse")]
-    return next(heartbeat for heartbeat in pulses if heartbeat["pid"] == pid)
+    heartbeats = [json.loads(path.read_text()) for path in folder.glob("logs/*.heartbeat")]
+    return next(heartbeat for heartbeat in heartbeats if heartbeat["pid"] == pid)
 
 
 def failures(folder: Path) -> list[Failure]:

@@ -10,8 +10,8 @@ from sweeps import (
     N_OF_FIRST,
     assert_nothing_lost,
     failures,
+    heartbeat_of,
     holding,
-    pulse_of,
     run_forked,
     wait_until_held,
 )
@@ -26,7 +26,7 @@ def test_another_worker_goes_on_and_what_was_in_the_making_alone_is_charged(
     def kill() -> None:
         pid = wait_until_held()
         wait_for_shards(folder, N_OF_FIRST)  # its other thread may be at it
-        seen.update(shards=shards(folder), making=pulse_of(folder, pid)["tasks"])
+        seen.update(shards=shards(folder), making=heartbeat_of(folder, pid)["tasks"])
         os.kill(pid, signal.SIGKILL)
 
     with holding(kill):

@@ -20,7 +20,7 @@ from sweeps import (
 )
 
 from layer_atlas.sweep import run as sweep
-from layer_atlas.sweep.executors.base import Handle, State
+from layer_atlas.sweep.executors.base import State, WorkerJob
 from layer_atlas.sweep.executors.local import LocalExecutor
 
 LOST = State("ended", None, "NODE_FAIL")
@@ -40,8 +40,8 @@ class Cluster(LocalExecutor):
         super().__init__(["cpu", "cpu"])
         self.max_parallel = 1
 
-    def poll(self, handles: Sequence[Handle]) -> dict[str, State]:
-        states = super().poll(handles)
+    def poll(self, jobs: Sequence[WorkerJob]) -> dict[str, State]:
+        states = super().poll(jobs)
         first = next(iter(self._process), None)
         if self.missing_since is None or first not in states:
             return states

@@ -11,8 +11,8 @@ from sweeps import SWEEP, assert_nothing_lost, failures
 
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.sweep import run as sweep
-from layer_atlas.sweep.executors.base import Handle, WorkerSpec
-from layer_atlas.sweep.scheduling import schedule
+from layer_atlas.sweep import scheduler
+from layer_atlas.sweep.executors.base import WorkerJob, WorkerSpec
 
 NEVER = 60.0
 """Seconds; the run is over long before, unless it waits for what it should have given up."""
@@ -25,16 +25,16 @@ class Elsewhere(Here):
     bundles: list[str]
     shows: threading.Timer
 
-    def submit(self, requests: Sequence[WorkerSpec]) -> list[Handle]:
-        handles = super().submit(requests)
+    def submit(self, requests: Sequence[WorkerSpec]) -> list[WorkerJob]:
+        jobs = super().submit(requests)
         if not self.bundles:
             folder = OutputFolder(Path(requests[0].argv[-2])).root
             last = max(shards(folder), key=lambda name: shards(folder)[name][1])
             hidden = (folder / last).rename(folder / "elsewhere")
             Elsewhere.shows = threading.Timer(self.late, hidden.rename, [folder / last])
             self.shows.start()
-        self.bundles.extend(handle.tag for handle in handles)
-        return handles
+        self.bundles.extend(job.tag for job in jobs)
+        return jobs
 
 
 def run_late(root: Path, late: float, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -63,7 +63,7 @@ def test_a_shard_that_is_seen_late_is_waited_for(
 def test_one_that_is_never_seen_is_waited_for_so_long_and_made_again(
     undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schedule, "RELIST_SECONDS", 0.5)
+    monkeypatch.setattr(scheduler, "RELIST_SECONDS", 0.5)
     assert len(run_late(tmp_path, NEVER, monkeypatch)) == 2
     (failure,) = failures(tmp_path / "demo")
     assert failure.how == "exit code 0"

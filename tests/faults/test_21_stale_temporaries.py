@@ -24,7 +24,7 @@ STALE = (
     "store/troubled/second/.abc.h5.0123.tmp",
     "montages/troubled/.second.png.0123.tmp",
     "failures/.abc.1.json.0123.tmp",
-    "logs/worker-0123.pulse.tmp",
+    "logs/worker-0123.heartbeat.tmp",
 )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from layer_atlas.imports import import_callable
 from layer_atlas.models.device_model import PROBES
-from layer_atlas.sweep.tasks.heartbeat import DEVICE_VARIABLE
+from layer_atlas.sweep.heartbeat import DEVICE_VARIABLE
 
 TROUBLE = "LAYER_ATLAS_TEST_TROUBLE"
 """Dotted name of a function of the activations (B, 8, h, w) of the first layer."""

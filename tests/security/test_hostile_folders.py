@@ -23,7 +23,7 @@ from layer_atlas.presentation.montages.collate import collate_here
 from layer_atlas.presentation.montages.summary import is_current
 from layer_atlas.store.folder import OutputFolder, output_folder
 from layer_atlas.store.manifest import plan_of, read_manifest, write_manifest
-from layer_atlas.sweep.scheduling.workers import submissions
+from layer_atlas.sweep.workers import submissions
 
 PLAN = make_plan(channels=(0, 1, 2), shard_size=2, recipe=make_recipe(image_size=16))
 
@@ -75,7 +75,7 @@ def mine(tmp_path: Path) -> Path:
     """A folder of the user's own, full of what would be overwritten or deleted."""
     folder = tmp_path / "mine"
     for name in (
-        *("lock", "atlas.h5", "atlas.json", "manifest.json", "worker-0.json", "worker-0.pulse"),
+        *("lock", "atlas.h5", "atlas.json", "manifest.json", "worker-0.json", "worker-0.heartbeat"),
         *("block.conv.png", "block.conv.evidence-001.png", "strip.png", ".half.tmp", "a.h5"),
         *("toy/block.conv.png", "toy/block.conv/channel-0.seed-0.png", "block.conv/x.png"),
     ):
@@ -366,7 +366,7 @@ def as_bytes(record: Any) -> bytes:
 def test_records_of_workers_that_no_worker_writes_do_no_harm(
     received: OutputFolder, record: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("layer_atlas.sweep.inspection.monitor.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("layer_atlas.sweep.monitor.LOOK_SECONDS", 0.01)
     for path in (
         received.lock,
         received.summary,
@@ -400,7 +400,7 @@ def test_failures_that_somebody_made_up_are_shown_and_do_nothing(received: Outpu
 @pytest.mark.parametrize("where", ["--user=me", "../../mine", "/tmp/mine", "", "12;x", "1\n2", 12])
 def test_workers_to_take_up_again_have_names(received: OutputFolder, where: Any) -> None:
     # They become arguments of scancel, and parts of paths of files that are removed.
-    told = {"engine": "slurm", "where": where, "tasks": []}
+    told = {"engine": "slurm", "job_id": where, "tasks": []}
     received.submission("worker-00000000").write_text(json.dumps(told))
     found = list(submissions(received))
     assert bool(found) == (where == 12)
@@ -421,7 +421,9 @@ def test_a_shard_of_a_terabyte_of_nothing_is_set_aside(received: OutputFolder) -
 
 
 @pytest.mark.usefixtures("bounded")
-@pytest.mark.parametrize("place", ["manifest.json", "atlas.json", "logs/worker-0.pulse", "lock"])
+@pytest.mark.parametrize(
+    "place", ["manifest.json", "atlas.json", "logs/worker-0.heartbeat", "lock"]
+)
 def test_records_of_a_terabyte_of_nothing_are_not_read(received: OutputFolder, place: str) -> None:
     begun = time.monotonic()
     with open(received.root / place, "wb") as file:

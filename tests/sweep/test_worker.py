@@ -21,9 +21,9 @@ from layer_atlas.plan.plan import flops_per_job
 from layer_atlas.store.files import write_json
 from layer_atlas.store.folder import OutputFolder, prepare
 from layer_atlas.store.shards import commit
+from layer_atlas.sweep.heartbeat import DEVICE_VARIABLE, Heartbeat
 from layer_atlas.sweep.run import prepare_plan
-from layer_atlas.sweep.tasks.committer import Committer
-from layer_atlas.sweep.tasks.heartbeat import DEVICE_VARIABLE, Heartbeat
+from layer_atlas.sweep.tasks.base import Committer
 from layer_atlas.sweep.worker import work
 
 TAG = "worker-test"

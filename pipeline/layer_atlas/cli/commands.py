@@ -102,7 +102,7 @@ def retry(config: Config, *words: str) -> int:
     """Take tasks out of quarantine, so that the next run tries them again."""
     from layer_atlas.cli.failures import retry_report
     from layer_atlas.store.manifest import read_manifest
-    from layer_atlas.sweep.inspection.failed_tasks import retry
+    from layer_atlas.sweep.failed_tasks import retry
 
     folder = _folder(config)
     manifest = read_manifest(folder)
@@ -155,7 +155,7 @@ def verify(config: Config) -> int:
     """Check digests, the atlas, and a sample of activations."""
     from layer_atlas.cli.summary import verification_report
     from layer_atlas.store.manifest import read_manifest
-    from layer_atlas.sweep.inspection.verify import verify
+    from layer_atlas.sweep.verify import verify
 
     folder = _folder(config)
     read_manifest(folder)
@@ -169,7 +169,7 @@ def clean(config: Config, *words: str) -> int:
     """Remove files that the current plan does not need, after listing them."""
     from layer_atlas.cli.tables import cleaning_table
     from layer_atlas.store.manifest import read_manifest
-    from layer_atlas.sweep.inspection import cleaning
+    from layer_atlas.sweep import cleaning
 
     folder = _folder(config)
     manifest = read_manifest(folder)

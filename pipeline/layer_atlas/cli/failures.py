@@ -10,7 +10,7 @@ from layer_atlas.plan.labels import counted
 from layer_atlas.store.failures import Failure, cause
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import read_manifest
-from layer_atlas.sweep.inspection.failed_tasks import FailedTask, read_failed_tasks, select
+from layer_atlas.sweep.failed_tasks import FailedTask, read_failed_tasks, select
 
 
 def failures_report(folder: OutputFolder, words: Sequence[str]) -> str:

@@ -27,8 +27,8 @@ from layer_atlas.plan.plan import (
 from layer_atlas.store.checksummed_file import CorruptFile
 from layer_atlas.store.folder import OutputFolder, disk_size
 from layer_atlas.store.shards import DoneIndex, read_header
-from layer_atlas.sweep.inspection.versions import not_counted
-from layer_atlas.sweep.scheduling.progress import duration
+from layer_atlas.sweep.monitor import not_counted
+from layer_atlas.sweep.progress import duration
 
 _LONGEST_JOB = 1e6
 """Seconds; a shard from elsewhere may claim any duration, and longer ones are ignored."""

@@ -11,16 +11,18 @@ from layer_atlas.plan.labels import count_images, counted, sanitize
 from layer_atlas.plan.plan import Plan
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import plan_of, read_manifest
-from layer_atlas.sweep.inspection.failed_tasks import FailedTask, read_failed_tasks
-from layer_atlas.sweep.inspection.layer_progress import LayerProgress, layer_progress_of
-from layer_atlas.sweep.inspection.monitor import (
+from layer_atlas.sweep.failed_tasks import FailedTask, read_failed_tasks
+from layer_atlas.sweep.monitor import (
     LOOK_SECONDS,
+    LayerProgress,
     LiveStatus,
     WorkerStatus,
+    layer_progress_of,
     live_status,
+    mixture_in_store,
+    not_counted,
 )
-from layer_atlas.sweep.inspection.versions import mixture_in_store, not_counted
-from layer_atlas.sweep.scheduling.progress import duration
+from layer_atlas.sweep.progress import duration
 
 _MOST_LAYERS = 20
 """More layers than these are folded: neighbours in the same state share a line."""

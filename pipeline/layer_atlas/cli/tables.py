@@ -12,7 +12,7 @@ from layer_atlas.plan.jobs import LayerInfo
 from layer_atlas.store.folder import OutputFolder, disk_size
 
 if TYPE_CHECKING:  # these need torch, which most commands do without
-    from layer_atlas.sweep.inspection.cleaning import DatasetEvidence
+    from layer_atlas.sweep.cleaning import Unneeded
     from layer_atlas.sweep.planning import InspectedModel
 
 _MOST_NAMES = 10
@@ -104,7 +104,7 @@ def _shape(info: LayerInfo) -> str:
 # --- cleaning ------------------------------------------------------------------------------------
 
 
-def cleaning_table(folder: OutputFolder, found: "DatasetEvidence") -> str:
+def cleaning_table(folder: OutputFolder, found: "Unneeded") -> str:
     """Removable files by kind, records of failures by name, and files of no known kind."""
     unknown = ["\n".join(_unknown(folder, found.unknown))] if found.unknown else []
     if not found.removable:

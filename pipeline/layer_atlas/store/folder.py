@@ -131,7 +131,7 @@ class OutputFolder:
 
     def heartbeat(self, tag: str) -> Path:
         """What a worker is doing."""
-        return self.logs / f"{tag}.pulse"
+        return self.logs / f"{tag}.heartbeat"
 
     def log(self, tag: str) -> Path:
         """What a worker says."""

@@ -28,13 +28,11 @@ from layer_atlas.store.folder import (
 )
 from layer_atlas.store.lock import locked
 from layer_atlas.store.manifest import add_timings, plan_of, read_manifest, versions, write_manifest
-from layer_atlas.sweep.executors import open_executor
-from layer_atlas.sweep.executors.custom import check_target
-from layer_atlas.sweep.scheduling.outcome import Outcome, device_times
-from layer_atlas.sweep.scheduling.progress import Bar
-from layer_atlas.sweep.scheduling.schedule import Scheduler
-from layer_atlas.sweep.scheduling.stages import Finished, Stage, Sweep, stages
-from layer_atlas.sweep.scheduling.workers import clear_requests, submissions
+from layer_atlas.sweep.executors import check_target, open_executor
+from layer_atlas.sweep.progress import Bar
+from layer_atlas.sweep.scheduler import Outcome, Scheduler, device_times
+from layer_atlas.sweep.stages import Finished, Stage, Sweep, stages
+from layer_atlas.sweep.workers import clear_requests, submissions
 
 logger = logging.getLogger(__name__)
 
@@ -107,8 +105,7 @@ def _log_plan(plan: Plan, devices: Sequence[str]) -> int:
 def prepare_plan(config: Config) -> tuple[Plan, list[str]]:
     """Plan the sweep and find its devices; raises UserError. Writes nothing."""
     from layer_atlas.sweep.planning import inspect_models, make_plan
-    from layer_atlas.sweep.scheduling.devices import find_devices
-    from layer_atlas.sweep.scheduling.versions import with_one_environment
+    from layer_atlas.sweep.planning.devices import find_devices, with_one_environment
 
     check_snapshots(config.collate, config.snapshots)
     check_target(config.executor)

@@ -25,11 +25,10 @@ from layer_atlas.errors import (
 from layer_atlas.logs import worker_logging
 from layer_atlas.processes import Preempted, die_with_parent, stop_on_signal
 from layer_atlas.store.folder import OutputFolder
-from layer_atlas.sweep.tasks.base import Bundle, Drained, open_workplace
-from layer_atlas.sweep.tasks.committer import Committer
+from layer_atlas.sweep.heartbeat import Heartbeat
+from layer_atlas.sweep.tasks.base import Bundle, Committer, Drained, open_context
 from layer_atlas.sweep.tasks.dataset_statistics import StatisticsBundle
 from layer_atlas.sweep.tasks.examples import ExamplesBundle
-from layer_atlas.sweep.tasks.heartbeat import Heartbeat
 from layer_atlas.sweep.tasks.optimize import OptimizationBundle
 
 logger = logging.getLogger(__name__)
@@ -77,7 +76,7 @@ def work(folder: OutputFolder, path: Path, heartbeat: Heartbeat) -> None:
     facts = heartbeat.facts
     logger.debug("process %s on %s: %s, %s", facts["pid"], facts["host"], kind, bundle.plan.label)
     with Committer(heartbeat) as committer:
-        bundle.run(open_workplace(bundle, folder, committer, heartbeat))
+        bundle.run(open_context(bundle, folder, committer, heartbeat))
     logger.debug("done: %.0f units, %.1f s busy", facts["done"], facts["busy"])
 
 

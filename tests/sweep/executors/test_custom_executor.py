@@ -1,4 +1,4 @@
-"""Executors of the user's own: what they are told, and what is said of those that are none."""
+"""Custom executors: their arguments, and the errors of targets that return none."""
 
 import sys
 from pathlib import Path
@@ -12,14 +12,14 @@ from layer_atlas.config.executors import CustomSettings
 from layer_atlas.errors import EXIT_USER_ERROR, UserError
 from layer_atlas.store.folder import OutputFolder, prepare
 from layer_atlas.sweep.executors import open_executor
-from layer_atlas.sweep.executors.base import Executor, Handle
-from layer_atlas.sweep.scheduling.schedule import Scheduler
-from layer_atlas.sweep.scheduling.stages import stages
-from layer_atlas.sweep.scheduling.workers import Worker, submissions, write_submission
+from layer_atlas.sweep.executors.base import Executor, WorkerJob
+from layer_atlas.sweep.scheduler import Scheduler
+from layer_atlas.sweep.stages import stages
+from layer_atlas.sweep.workers import Worker, submissions, write_submission
 
 
-class Told(Here):
-    """Keeps what it is told."""
+class Recording(Here):
+    """Records its arguments."""
 
     def __init__(self, devices: list[str], **args: object) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ def made(target: str, **args: Any) -> Any:
 
 
 def test_it_is_told_the_devices_and_its_arguments() -> None:
-    executor = made("Told", prefix="nice", depth=3)
+    executor = made("Recording", prefix="nice", depth=3)
     assert executor.devices == ["cpu", "cpu"]
     assert executor.args == {"prefix": "nice", "depth": 3}
 
@@ -107,7 +107,7 @@ def test_a_sweep_ends_before_anything_is_computed(tmp_path: Path) -> None:
 # --- workers that go on without the driver -------------------------------------------------------
 
 
-class Lasting(Here):
+class Detached(Here):
     """Its workers went on, and have all ended since."""
 
     detached = True
@@ -116,9 +116,9 @@ class Lasting(Here):
 def test_workers_that_other_code_began_are_left_alone(folder: OutputFolder) -> None:
     plan = make_plan(layer_info(n_channels=8), shard_size=2)
     prepare(folder, 0)
-    for tag, engine in (("worker-0", "mine.Other"), ("worker-1", "mine.Lasting")):
-        write_submission(folder, engine, Worker(Handle(tag, "7"), []))
-    settings = CustomSettings(target="mine.Lasting")
+    for tag, engine in (("worker-0", "mine.Other"), ("worker-1", "mine.Detached")):
+        write_submission(folder, engine, Worker(WorkerJob(tag, "7"), []))
+    settings = CustomSettings(target="mine.Detached")
     (stage,) = stages(make_sweep(plan, folder))
-    Scheduler(folder, Lasting(), settings, stage, lambda finished, busy: None).run([])
+    Scheduler(folder, Detached(), settings, stage, lambda finished, busy: None).run([])
     assert [submission.engine for submission in submissions(folder)] == ["mine.Other"]

@@ -11,15 +11,15 @@ import pytest
 from layer_atlas.processes import PARENT_VARIABLE
 from layer_atlas.sweep.executors.base import WorkerSpec
 from layer_atlas.sweep.executors.local import LocalExecutor
-from layer_atlas.sweep.tasks.heartbeat import DEVICE_VARIABLE
+from layer_atlas.sweep.heartbeat import DEVICE_VARIABLE
 
 TELL = "import json, os; print(json.dumps(dict(os.environ)))"
 
 
 def environment(device: str, tmp_path: Path) -> dict[str, str]:
     executor = LocalExecutor([device])
-    handles = executor.submit([WorkerSpec((sys.executable, "-c", TELL), "w", tmp_path / "log")])
-    while executor.poll(handles)["w"].phase == "running":
+    jobs = executor.submit([WorkerSpec((sys.executable, "-c", TELL), "w", tmp_path / "log")])
+    while executor.poll(jobs)["w"].phase == "running":
         time.sleep(0.01)
     return dict(json.loads((tmp_path / "log").read_text()))
 

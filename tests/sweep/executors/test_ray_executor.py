@@ -14,9 +14,8 @@ from ray_clusters import Cluster, another_node, cluster, free_port
 
 from layer_atlas.config.executors import RaySettings
 from layer_atlas.errors import UserError
-from layer_atlas.sweep.executors.base import Handle, State, WorkerSpec
-from layer_atlas.sweep.executors.ray import RayExecutor
-from layer_atlas.sweep.executors.ray_cluster import JOIN_SECONDS, open_cluster
+from layer_atlas.sweep.executors.base import State, WorkerJob, WorkerSpec
+from layer_atlas.sweep.executors.ray import JOIN_SECONDS, RayExecutor, open_cluster
 
 TELL = "import json, os; print(json.dumps({**os.environ, 'cwd': os.getcwd()}))"
 POLITE = """
@@ -44,22 +43,22 @@ def settings(address: str, gpus: int = 0, cpus: int = 1, **more: object) -> RayS
     return RaySettings(address=address, gpus=gpus, cpus=cpus, memory_gb=0.1, **more)  # type: ignore[arg-type]
 
 
-def submit(executor: RayExecutor, log: Path, *argv: str) -> Handle:
-    (handle,) = executor.submit([WorkerSpec(argv, log.name, log)])
-    return handle
+def submit(executor: RayExecutor, log: Path, *argv: str) -> WorkerJob:
+    (job,) = executor.submit([WorkerSpec(argv, log.name, log)])
+    return job
 
 
-def python(executor: RayExecutor, log: Path, code: str) -> Handle:
+def python(executor: RayExecutor, log: Path, code: str) -> WorkerJob:
     return submit(executor, log, sys.executable, "-c", code)
 
 
-def state(executor: RayExecutor, handle: Handle) -> State:
-    return executor.poll([handle])[handle.tag]
+def state(executor: RayExecutor, job: WorkerJob) -> State:
+    return executor.poll([job])[job.tag]
 
 
-def wait_for(executor: RayExecutor, handle: Handle, phase: str, seconds: float = 60) -> State:
+def wait_for(executor: RayExecutor, job: WorkerJob, phase: str, seconds: float = 60) -> State:
     end = time.monotonic() + seconds
-    while (now := state(executor, handle)).phase != phase:
+    while (now := state(executor, job)).phase != phase:
         assert time.monotonic() < end, f"{now} after {seconds} s"
         time.sleep(0.05)
     return now
@@ -100,23 +99,23 @@ def is_alive(pid: int) -> bool:
 
 def test_exit_codes_and_output_of_several_workers(executor: RayExecutor, tmp_path: Path) -> None:
     codes = {f"w{code}": code for code in (0, 7, 75)}
-    handles = [
+    jobs = [
         python(executor, tmp_path / tag, f"import sys; print('I am {tag}'); sys.exit({code})")
         for tag, code in codes.items()
     ]
-    assert json.loads(json.dumps([handle.job_id for handle in handles]))
-    ends = {handle.tag: wait_for(executor, handle, "ended") for handle in handles}
+    assert json.loads(json.dumps([job.job_id for job in jobs]))
+    ends = {job.tag: wait_for(executor, job, "ended") for job in jobs}
     assert ends == {tag: State("ended", code) for tag, code in codes.items()}
     assert all((tmp_path / tag).read_text() == f"I am {tag}\n" for tag in codes)
-    assert executor.poll(handles) == ends, "asked again it says the same"
+    assert executor.poll(jobs) == ends, "asked again it says the same"
     assert executor.poll([]) == {}
 
 
 def test_a_worker_that_a_signal_kills_ends_with_its_number(
     executor: RayExecutor, tmp_path: Path
 ) -> None:
-    handle = python(executor, tmp_path / "w", "import os; os.kill(os.getpid(), 9)")
-    assert wait_for(executor, handle, "ended") == State("ended", -signal.SIGKILL)
+    job = python(executor, tmp_path / "w", "import os; os.kill(os.getpid(), 9)")
+    assert wait_for(executor, job, "ended") == State("ended", -signal.SIGKILL)
 
 
 def test_a_worker_finds_its_cores_its_folder_and_what_the_user_has_set(
@@ -163,8 +162,8 @@ def test_what_finds_no_place_waits_and_can_be_called_off(
     executor: RayExecutor, tmp_path: Path
 ) -> None:
     holders = [python(executor, tmp_path / tag, POLITE) for tag in ("a", "b")]
-    for handle in holders:
-        wait_for(executor, handle, "running")
+    for job in holders:
+        wait_for(executor, job, "running")
     third = python(executor, tmp_path / "third", POLITE)
     time.sleep(0.5)
     assert state(executor, third).phase == "waiting"
@@ -176,9 +175,9 @@ def test_what_finds_no_place_waits_and_can_be_called_off(
 
 def test_the_end_of_a_worker_frees_its_share(executor: RayExecutor, tmp_path: Path) -> None:
     for number in range(2):
-        handles = [python(executor, tmp_path / f"{number}{i}", "pass") for i in (0, 1)]
-        for handle in handles:
-            assert wait_for(executor, handle, "ended").exit_code == 0
+        jobs = [python(executor, tmp_path / f"{number}{i}", "pass") for i in (0, 1)]
+        for job in jobs:
+            assert wait_for(executor, job, "ended").exit_code == 0
 
 
 # --- losses --------------------------------------------------------------------------------------
@@ -188,10 +187,10 @@ def test_a_worker_dies_with_its_ray_process_and_is_told_lost(
     executor: RayExecutor, tmp_path: Path
 ) -> None:
     code = f"from layer_atlas.processes import die_with; import os; die_with(os.getppid()){POLITE}"
-    handle = python(executor, tmp_path / "w", code)
+    job = python(executor, tmp_path / "w", code)
     pid, parent = numbers_in(tmp_path / "w")
     os.kill(parent, signal.SIGKILL)
-    lost = wait_for(executor, handle, "ended")
+    lost = wait_for(executor, job, "ended")
     assert lost.exit_code is None
     assert "its worker process has died" in lost.reason
     assert_gone(pid)
@@ -210,18 +209,18 @@ def test_nodes_that_join_are_used_and_what_was_on_a_lost_one_is_told_lost(
     assert executor.max_parallel == 2
     with another_node(head, cpus=3) as node:
         wait_until(lambda: executor.max_parallel == executor.max_submitted == 5)
-        handles = [python(executor, tmp_path / f"w{i}", POLITE) for i in range(5)]
-        for handle in handles:
-            wait_for(executor, handle, "running")
+        jobs = [python(executor, tmp_path / f"w{i}", POLITE) for i in range(5)]
+        for job in jobs:
+            wait_for(executor, job, "running")
         os.killpg(node.pid, signal.SIGKILL)
         wait_until(lambda: executor.max_parallel == 2)
-        wait_until(lambda: len(ended(executor, handles)) == 3)
-    assert all(end.exit_code is None for end in ended(executor, handles))
-    assert all(end.reason.startswith("Ray: ") for end in ended(executor, handles))
+        wait_until(lambda: len(ended(executor, jobs)) == 3)
+    assert all(end.exit_code is None for end in ended(executor, jobs))
+    assert all(end.reason.startswith("Ray: ") for end in ended(executor, jobs))
 
 
-def ended(executor: RayExecutor, handles: list[Handle]) -> list[State]:
-    return [state for state in executor.poll(handles).values() if state.phase == "ended"]
+def ended(executor: RayExecutor, jobs: list[WorkerJob]) -> list[State]:
+    return [state for state in executor.poll(jobs).values() if state.phase == "ended"]
 
 
 # --- refusals ------------------------------------------------------------------------------------
@@ -292,11 +291,11 @@ def test_through_a_ray_client_a_worker_is_run_stopped_and_lost(
     head: Cluster, tmp_path: Path
 ) -> None:
     executor = RayExecutor(settings(head.client_address))
-    handles = [python(executor, tmp_path / tag, POLITE) for tag in ("a", "b")]
+    jobs = [python(executor, tmp_path / tag, POLITE) for tag in ("a", "b")]
     numbers = [numbers_in(tmp_path / tag) for tag in ("a", "b")]
-    assert wait_for(executor, handles[0], "running")
-    executor.stop(handles[:1])
-    assert wait_for(executor, handles[0], "ended") == State("ended", 75)
+    assert wait_for(executor, jobs[0], "running")
+    executor.stop(jobs[:1])
+    assert wait_for(executor, jobs[0], "ended") == State("ended", 75)
     os.kill(numbers[1][1], signal.SIGKILL)
-    assert "has died" in wait_for(executor, handles[1], "ended").reason
+    assert "has died" in wait_for(executor, jobs[1], "ended").reason
     executor.close()

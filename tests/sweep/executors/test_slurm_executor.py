@@ -16,7 +16,7 @@ from mini_slurm import MiniSlurm, mini_slurm
 from layer_atlas.config.executors import SlurmSettings
 from layer_atlas.errors import EXIT_PREEMPTED, UserError
 from layer_atlas.sweep.executors import slurm as slurm_module
-from layer_atlas.sweep.executors.base import Handle, State, WorkerSpec
+from layer_atlas.sweep.executors.base import State, WorkerJob, WorkerSpec
 from layer_atlas.sweep.executors.slurm import SlurmExecutor
 from layer_atlas.sweep.executors.slurm_queue import JobState, Limits, job_states
 
@@ -65,7 +65,7 @@ def request(logs: Path, code: str, *arguments: str) -> WorkerSpec:
 
 def wait(
     executor: SlurmExecutor,
-    handles: Sequence[Handle],
+    handles: Sequence[WorkerJob],
     until: Callable[[Sequence[State]], bool] = lambda states: (
         {s.phase for s in states} == {"ended"}
     ),
@@ -86,7 +86,7 @@ def all_run(states: Sequence[State]) -> bool:
     return {state.phase for state in states} == {"running"}
 
 
-def log(logs: Path, handle: Handle) -> str:
+def log(logs: Path, handle: WorkerJob) -> str:
     return (logs / f"{handle.tag}.log").read_text()
 
 
@@ -228,7 +228,7 @@ def test_another_process_takes_workers_up_by_their_handles(logs: Path) -> None:
     first.close()
     del first
     written = json.loads(json.dumps([[handle.tag, handle.job_id] for handle in handles]))
-    handles = [Handle(*fields) for fields in written]
+    handles = [WorkerJob(*fields) for fields in written]
     second = open_slurm(logs)
     phases = ["running", "ended", "running"]
     wait(second, handles, lambda states: [state.phase for state in states] == phases)
@@ -241,7 +241,7 @@ def test_another_process_takes_workers_up_by_their_handles(logs: Path) -> None:
 
 
 def test_a_job_that_slurm_has_forgotten_ended_as_was_written_down(logs: Path) -> None:
-    known, unknown = Handle("worker-known", "99999"), Handle("worker-unknown", "99998_3")
+    known, unknown = WorkerJob("worker-known", "99999"), WorkerJob("worker-unknown", "99998_3")
     (logs / "worker-known.exit").write_text('{"exit_code": 74}')
     assert open_slurm(logs).poll([known])[known.tag].exit_code == 74
     states = open_slurm(logs).poll([known, unknown])
@@ -259,7 +259,7 @@ def test_while_slurm_does_not_answer_jobs_are_as_they_were(
     executor = open_slurm(logs)
     handles = executor.submit([request(logs, SLEEP)])
     wait(executor, handles, all_run)
-    monkeypatch.setattr("layer_atlas.sweep.executors.slurm_job.ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr("layer_atlas.sweep.executors.slurm_queue.COMMAND_SECONDS", 0.3)
     monkeypatch.setattr("layer_atlas.sweep.executors.slurm.MOST_INTERVAL", 0.0)
     monkeypatch.setenv("SLURM_CONF", "/nowhere/slurm.conf")
     for _ in range(3):
@@ -269,7 +269,7 @@ def test_while_slurm_does_not_answer_jobs_are_as_they_were(
     said = caplog.text
     assert said.count("Slurm does not answer") == said.count("does not cancel") == 1
     monkeypatch.setenv("SLURM_CONF", str(slurm.config))
-    monkeypatch.setattr("layer_atlas.sweep.executors.slurm_job.ANSWER_SECONDS", 30)
+    monkeypatch.setattr("layer_atlas.sweep.executors.slurm_queue.COMMAND_SECONDS", 30)
     executor.stop(handles)
     assert wait(executor, handles)[0].reason == "CANCELLED"
 

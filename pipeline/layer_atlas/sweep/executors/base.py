@@ -1,17 +1,18 @@
-"""The contract that every executor keeps, and what all of them tell a worker.
+"""The contract of executors, and the environment variables of every worker.
 
-An executor runs command lines somewhere and tells how they end. It keeps nothing that a sweep
-depends on: the store is the truth, and a worker that is lost is replaced.
+An executor runs command lines somewhere and reports how they end. A sweep depends on nothing that
+it keeps: the store is the truth, and a lost worker is replaced.
 """
 
 import os
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
 from layer_atlas.processes import PARENT_VARIABLE
-from layer_atlas.sweep.tasks.heartbeat import DEVICE_VARIABLE
+from layer_atlas.sweep.heartbeat import DEVICE_VARIABLE
 
 _KEEP_MEMORY = {
     # By default the C library returns every large tensor's memory to the kernel when it is freed,
@@ -33,27 +34,27 @@ class WorkerSpec:
     tag: str
     """Unique name within the output folder."""
     log: Path
-    """What it prints goes to the end of this file."""
+    """Its output is appended to this file."""
 
 
 @dataclass(frozen=True)
-class Handle:
-    """A worker that was handed over; plain data, so that it can be written down."""
+class WorkerJob:
+    """A submitted worker; plain data, so that it can be recorded in a file."""
 
     tag: str
     job_id: str
-    """What the engine calls it: a process id, a job id."""
+    """The engine's name for it: a process id, a job id."""
 
 
 @dataclass(frozen=True)
 class State:
-    """What a worker is doing."""
+    """The state of a worker."""
 
     phase: Literal["waiting", "running", "ended"]
     exit_code: int | None = None
-    """Of one that has ended; negative: killed by that signal; `None`: nobody knows."""
+    """Exit code of an ended worker; negative if a signal killed it, `None` if unknown."""
     reason: str = ""
-    """What the engine says of the end, where it knows more: NODE_FAIL, OUT_OF_MEMORY."""
+    """The engine's reason for the end, if it has one: NODE_FAIL, OUT_OF_MEMORY."""
 
 
 WAITING, RUNNING = State("waiting"), State("running")
@@ -64,60 +65,66 @@ class Executor(Protocol):
 
     @property
     def max_parallel(self) -> int:
-        """How many workers run at once."""
-        ...
+        """Number of workers that run at once."""
 
     @property
     def max_submitted(self) -> int:
-        """How many may be handed over at once; more than run where an engine has a queue."""
-        ...
+        """Number of workers that may be submitted at once; larger where an engine has a queue."""
 
     @property
     def detached(self) -> bool:
-        """Whether workers go on without this process, and another one may ask after them."""
-        ...
+        """Whether workers outlive this process, and another process may poll them."""
 
     @property
     def poll_seconds(self) -> float:
-        """How often looking at workers makes sense."""
-        ...
+        """Interval between two polls."""
 
-    def submit(self, requests: Sequence[WorkerSpec]) -> list[Handle]:
-        """Hand over workers, as many of the first as are taken now; the rest is offered again.
+    def submit(self, specs: Sequence[WorkerSpec]) -> list[WorkerJob]:
+        """Submit as many of the first workers as fit now; the scheduler offers the rest again.
 
         Raises:
             UserError: the engine refuses them for good.
         """
-        ...
 
-    def poll(self, handles: Sequence[Handle]) -> dict[str, State]:
-        """Look at workers without waiting; their states by their tags."""
-        ...
+    def poll(self, jobs: Sequence[WorkerJob]) -> dict[str, State]:
+        """Return the states of workers by their tags, without waiting."""
 
-    def stop(self, handles: Sequence[Handle]) -> None:
-        """Ask workers to leave (SIGTERM), without waiting."""
-        ...
+    def stop(self, jobs: Sequence[WorkerJob]) -> None:
+        """Send workers SIGTERM, without waiting."""
 
-    def kill(self, handles: Sequence[Handle]) -> None:
-        """End workers."""
-        ...
+    def kill(self, jobs: Sequence[WorkerJob]) -> None:
+        """Kill workers."""
 
     def close(self) -> None:
-        """Let go of the engine; workers that cannot go on without this process end."""
-        ...
+        """Release the engine; workers that are not detached end."""
+
+
+def start_worker(
+    argv: Sequence[str], log: Path, variables: Mapping[str, str], own_session: bool = False
+) -> "subprocess.Popen[bytes]":
+    """Start a worker on this machine; its output is appended to a log."""
+    with open(log, "ab") as output:
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=variables,
+            start_new_session=own_session,
+        )
 
 
 def environment(
     device: str, threads: int, variables: Mapping[str, str] = os.environ
 ) -> dict[str, str]:
-    """The variables of a worker that this process starts, and that dies with it.
+    """Make the variables of a worker that this process starts, and that dies with it.
 
     Args:
-        device: what the worker calls its device; `cpu`: it is to see no GPU.
+        device: name of the worker's device; with `cpu` the worker sees no GPU.
         threads: for computing on the CPU.
-        variables: those around it; what a user has set of what follows stays.
+        variables: of this process; memory and wait settings that a user made stay.
     """
-    # It would take the first GPU that it finds, which may be another's.
+    # Without this a CPU worker takes the first GPU that it finds, which may be another's.
     hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
     return {
         **variables,

@@ -1,8 +1,16 @@
 """Workers as actors of a Ray cluster, one each; retries are left to the scheduler."""
 
+import contextlib
+import functools
+import os
 import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
@@ -14,21 +22,19 @@ from layer_atlas.sweep.executors import ray_actor
 from layer_atlas.sweep.executors.base import (
     RUNNING,
     WAITING,
-    Handle,
     State,
+    WorkerJob,
     WorkerSpec,
     environment,
 )
-from layer_atlas.sweep.executors.ray_cluster import open_cluster
 
 
 @dataclass
-class _Worker:
-    minder: Any
-    """The actor."""
-    place: Any
-    """Reference to what comes when Ray has found a place for it."""
-    end: Any
+class _Actor:
+    actor: Any
+    placed: Any
+    """Reference that resolves when Ray has placed the actor on a node."""
+    exit_code: Any
     """Reference to the worker's exit code."""
     ended: State | None = None
 
@@ -51,39 +57,36 @@ class RayExecutor:
             "CPU": float(settings.cpus),
             "memory": settings.memory_gb * 1e9,
         }
-        self._workers: dict[str, _Worker] = {}
+        self._actors: dict[str, _Actor] = {}
         self._ray = open_cluster(settings)
         if not self._room():
             nodes = self._nodes()
             self.close()
-            raise UserError(_too_much(self._share, nodes))
-        self._minder = self._actor()
-
-    def _actor(self) -> Any:
-        # As code, not by its name: Ray's processes on the nodes need not have this package.
+            raise UserError(_no_such_node(self._share, nodes))
+        # Pickled as code, not by its name: Ray's processes on the nodes need not have this package.
         self._ray.cloudpickle.register_pickle_by_value(ray_actor)
-        return self._ray.remote(
+        self._actor_class = self._ray.remote(
             num_gpus=self._share["GPU"],
             num_cpus=self._share["CPU"],
             memory=self._share["memory"],
             max_restarts=0,
-            max_concurrency=2,  # it hears that its worker shall leave while it waits for its end
+            max_concurrency=2,  # `stop` must get through while `run` waits for the worker
         )(ray_actor.WorkerActor)
 
     # --- room ---
 
     @property
     def max_parallel(self) -> int:
-        """What the nodes that are there now have room for; one that joins later is used too.
+        """Number of workers that the present nodes have room for; later ones are used too.
 
-        At least 1: what finds no node any more waits for one.
+        At least 1: without any node, a worker waits for one.
         """
         room = self._room()
         return max(1, min(room, self._settings.workers or room))
 
     @property
     def max_submitted(self) -> int:
-        """No more: where workers wait for other users of the cluster, they wait in its queue."""
+        """The same: while other users occupy the cluster, workers wait in its queue."""
         return self.max_parallel
 
     def _room(self) -> int:
@@ -93,7 +96,7 @@ class RayExecutor:
         with self._connected():
             return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
 
-    @contextmanager
+    @contextlib.contextmanager
     def _connected(self) -> Iterator[None]:
         try:
             yield
@@ -105,72 +108,74 @@ class RayExecutor:
 
     # --- workers ---
 
-    def submit(self, requests: Sequence[WorkerSpec]) -> list[Handle]:
-        """Hand over workers to actors."""
+    def submit(self, specs: Sequence[WorkerSpec]) -> list[WorkerJob]:
+        """Start an actor for each worker."""
         with self._connected():
-            return [self._submit(request) for request in requests]
+            return [self._submit(spec) for spec in specs]
 
-    def _submit(self, request: WorkerSpec) -> Handle:
+    def _submit(self, spec: WorkerSpec) -> WorkerJob:
         variables = environment("", self._settings.cpus)
-        told = request.argv, str(request.log), str(Path.cwd()), variables, self._settings.gpus
-        minder = self._minder.remote()
-        worker = _Worker(minder, minder.is_there.remote(), minder.run.remote(*told))
-        self._workers[request.tag] = worker
-        return Handle(request.tag, worker.end.hex())
+        actor = self._actor_class.remote()
+        exit_code = actor.run.remote(
+            spec.argv, str(spec.log), str(Path.cwd()), variables, self._settings.gpus
+        )
+        self._actors[spec.tag] = _Actor(actor, actor.is_placed.remote(), exit_code)
+        return WorkerJob(spec.tag, exit_code.hex())
 
-    def poll(self, handles: Sequence[Handle]) -> dict[str, State]:
-        """Ask Ray which have a place, and which have ended."""
-        workers = {handle.tag: self._workers[handle.tag] for handle in handles}
-        refs = [ref for worker in workers.values() for ref in (worker.place, worker.end)]
+    def poll(self, jobs: Sequence[WorkerJob]) -> dict[str, State]:
+        """Ask Ray which actors are placed, and which workers have ended."""
+        actors = {job.tag: self._actors[job.tag] for job in jobs}
+        refs = [ref for actor in actors.values() for ref in (actor.placed, actor.exit_code)]
         with self._connected():
-            there = set(self._ray.wait(refs, num_returns=max(1, len(refs)), timeout=0)[0])
-            return {tag: self._state(worker, there) for tag, worker in workers.items()}
+            # With a timeout of 0 this is one question for all workers, without waiting.
+            ready = set(self._ray.wait(refs, num_returns=max(1, len(refs)), timeout=0)[0])
+            return {tag: self._state(actor, ready) for tag, actor in actors.items()}
 
-    def _state(self, worker: _Worker, there: set[Any]) -> State:
-        if worker.end not in there:
-            return RUNNING if worker.place in there else WAITING
-        if worker.ended is None:
-            worker.ended = self._end(worker)
-            self._ray.kill(worker.minder)  # else it keeps its share
-        return worker.ended
+    def _state(self, actor: _Actor, ready: set[Any]) -> State:
+        if actor.exit_code not in ready:
+            return RUNNING if actor.placed in ready else WAITING
+        if actor.ended is None:
+            actor.ended = self._end(actor)
+            self._ray.kill(actor.actor)  # else it keeps its share of the node
+        return actor.ended
 
-    def _end(self, worker: _Worker) -> State:
+    def _end(self, actor: _Actor) -> State:
         errors = self._ray.exceptions
         try:
-            return State("ended", self._ray.get(worker.end))
+            return State("ended", self._ray.get(actor.exit_code))
         except errors.RayTaskError as error:
             return State("ended", None, f"its node: {error.cause}")
         except errors.RayError as error:
             why = re.sub(r"(?s).*\nThe actor (is dead|died) because ", "", str(error))
             return State("ended", None, f"Ray: {shorten(why, 200)}")
 
-    def stop(self, handles: Sequence[Handle]) -> None:
-        """SIGTERM, by their actors."""
+    def stop(self, jobs: Sequence[WorkerJob]) -> None:
+        """Have the actors send SIGTERM."""
         with self._connected():
-            for handle in handles:
-                self._workers[handle.tag].minder.leave.remote()
+            for job in jobs:
+                self._actors[job.tag].actor.stop.remote()
 
-    def kill(self, handles: Sequence[Handle]) -> None:
-        """End their actors, with which the workers die."""
+    def kill(self, jobs: Sequence[WorkerJob]) -> None:
+        """Kill the actors, with which the workers die."""
         with self._connected():
-            for handle in handles:
-                self._ray.kill(self._workers[handle.tag].minder)
+            for job in jobs:
+                self._ray.kill(self._actors[job.tag].actor)
 
     def close(self) -> None:
-        """Leave the cluster, or end it if it was started for this; what still runs is killed."""
+        """Leave the cluster, or end it if it was started for this run; kills remaining workers."""
         self._ray.shutdown()
 
 
 def _room(node: Mapping[str, float], share: Mapping[str, float]) -> int:
-    """How many workers a node can give their share.
+    """Count the workers that a node can give their share.
 
     >>> _room({"CPU": 8.0, "GPU": 4.0, "memory": 20e9}, {"CPU": 1.0, "GPU": 1.0, "memory": 8e9})
     2
     """
-    return int(min(node.get(name, 0.0) / much for name, much in share.items() if much))
+    return int(min(node.get(name, 0.0) / amount for name, amount in share.items() if amount))
 
 
-def _too_much(share: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> str:
+def _no_such_node(share: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> str:
     largest = max(nodes, key=lambda node: [node.get(name, 0.0) for name in share], default={})
     return (
         f"no node of the Ray cluster can give a worker {_amounts(share)}; the largest of "
@@ -179,6 +184,132 @@ def _too_much(share: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) 
     )
 
 
-def _amounts(of: Mapping[str, float]) -> str:
-    gpus, cpus, memory = (of.get(name, 0.0) for name in ("GPU", "CPU", "memory"))
+def _amounts(resources: Mapping[str, float]) -> str:
+    gpus, cpus, memory = (resources.get(name, 0.0) for name in ("GPU", "CPU", "memory"))
     return f"{gpus:g} GPUs, {cpus:g} CPUs and {memory / 1e9:.1f} GB"
+
+
+# --- the cluster ---------------------------------------------------------------------------------
+
+
+REACH_SECONDS = 5
+"""Timeout for a connection to an address."""
+
+JOIN_SECONDS = 60
+"""Timeout for joining a cluster."""
+
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
+
+_ALONE: dict[str, Any] = {
+    "include_dashboard": False,
+    # Workers pass no objects through Ray's memory, of which it takes a third by default.
+    "object_store_memory": 100_000_000,
+    # By default workers yield to everything else on the machine, Ray's own services included.
+    "_system_config": {"worker_niceness": 0},
+}
+"""Options of a Ray that serves this run alone."""
+
+_ADDRESSES = (
+    "HOST:PORT and auto join a cluster that this machine is a node of (`ray start "
+    "--address=HOST:PORT`), ray://HOST:10001 joins from any machine, local starts Ray here"
+)
+
+
+def open_cluster(settings: RaySettings) -> Any:
+    """Start Ray or join a cluster; returns the module `ray`, connected.
+
+    Raises:
+        UserError: Ray is not installed, does not start, or the cluster cannot be joined; after
+            at most REACH_SECONDS + JOIN_SECONDS.
+    """
+    if settings.address == "local":
+        # The ports of this Ray are open to the network: a token keeps others from sending it code.
+        # Ray reads these variables while it is imported.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    ray = _import_ray()
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        (_start if settings.address == "local" else _join)(ray, settings)
+    finally:
+        signal.signal(signal.SIGTERM, handler)  # Ray sets a handler of its own
+    return ray
+
+
+def _import_ray() -> Any:
+    # Worker logs and failure records have it all; Ray would print its own reports between ours.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError(
+            f"executor=ray needs Ray, which cannot be imported ({error}): "
+            "pip install 'layer-atlas[ray]'"
+        ) from error
+    return ray
+
+
+def _start(ray: Any, settings: RaySettings) -> None:
+    try:
+        ray.init("local", **_ALONE, **_QUIET)
+    except Exception as error:  # Ray raises that itself, when it does not start in time
+        raise UserError(
+            f"Ray does not start on this machine: {shorten(str(error), 600)}"
+        ) from error
+
+
+def _join(ray: Any, settings: RaySettings) -> None:
+    address = settings.address
+    if settings.host_and_port:
+        _reach(address, *settings.host_and_port)
+    if not address.startswith("ray://"):
+        _try_to_join(address)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                ray.init(address, **_QUIET)
+            except ConnectionAbortedError:
+                # A head node forks a process for each client, which now and then dies at once.
+                ray.init(address, **_QUIET)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise _refused(address, str(error)) from error
+
+
+def _reach(address: str, host: str, port: int) -> None:
+    try:
+        socket.create_connection((host, port), REACH_SECONDS).close()
+    except OSError as error:
+        raise _refused(address, f"nothing answers there ({error}). {_ADDRESSES}") from error
+
+
+@functools.cache
+def _try_to_join(address: str) -> None:
+    """Join once from another process.
+
+    Where Ray cannot join, it may retry for minutes, deaf to signals, or abort the process.
+    """
+    code = (
+        "import ray, sys\n"
+        f"try: ray.init({address!r}, **{_QUIET})\n"
+        "except Exception as error: sys.exit(print(error) or 1)"
+    )
+    try:
+        tried = subprocess.run(
+            [sys.executable, "-P", "-c", code],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=JOIN_SECONDS,
+        )
+    except subprocess.TimeoutExpired as error:
+        why = f"no Ray cluster answers there within {JOIN_SECONDS} s. {_ADDRESSES}"
+        raise _refused(address, why) from error
+    if tried.returncode:
+        aborted = f"Ray aborts, as it does where this machine is no node of it. {_ADDRESSES}"
+        raise _refused(address, tried.stdout.strip() or aborted)
+
+
+def _refused(address: str, why: str) -> UserError:
+    return UserError(f"cannot join Ray at executor.address={address}: {shorten(why, 600)}")

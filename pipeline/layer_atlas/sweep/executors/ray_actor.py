@@ -1,8 +1,8 @@
-"""What Ray runs on a node: an actor that minds one worker, which lives and dies with it.
+"""The actor that Ray runs on a node: it starts one worker, which lives and dies with it.
 
-An actor and no task: that its node is lost, Ray tells of an actor after a minute, of a task after
-seven. Ray is sent this module as code, so that its processes on the nodes need not find this
-package; what is here uses the standard library and Ray alone.
+An actor rather than a task: Ray reports the loss of an actor's node after a minute, of a task's
+after seven. Ray is sent this module as code, so that its processes on the nodes need not find this
+package; it must use the standard library and Ray alone.
 """
 
 import os
@@ -12,28 +12,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from layer_atlas.processes import PARENT_VARIABLE
-from layer_atlas.sweep.tasks.heartbeat import DEVICE_VARIABLE
+from layer_atlas.sweep.heartbeat import DEVICE_VARIABLE
 
 
 class WorkerActor:
-    """Starts a worker, tells it to leave, tells how it ended; each from a thread of its own."""
+    """Starts, stops and waits for a worker, each from a thread of its own."""
 
     def __init__(self) -> None:
-        self._child: subprocess.Popen[bytes] | None = None
-        self._shall_leave = False
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_stopped = False
 
-    def is_there(self) -> bool:
-        """Answers as soon as Ray has found a place."""
+    def is_placed(self) -> bool:
+        """Return as soon as Ray has placed the actor on a node."""
         return True
 
     def run(
         self, argv: Sequence[str], log: str, folder: str, variables: Mapping[str, str], gpus: int
     ) -> int:
-        """Run a worker to its end; returns the exit code; negative: killed by that signal.
+        """Run a worker to its end; returns the exit code, negative if a signal killed it.
 
         Args:
             argv: its command line.
-            log: file that its output is added to.
+            log: file that its output is appended to.
             folder: to run it in, if this node has it.
             variables: of its environment, besides the node's own.
             gpus: how many Ray has given to this actor.
@@ -41,7 +41,7 @@ class WorkerActor:
             OSError: this node has no such program, or no such folder for the log.
         """
         with open(log, "ab") as output:
-            self._child = subprocess.Popen(
+            self._process = subprocess.Popen(
                 argv,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -50,19 +50,19 @@ class WorkerActor:
                 env=_environment(variables, gpus),
                 start_new_session=True,
             )
-        if self._shall_leave:
-            self._child.terminate()
-        return self._child.wait()
+        if self._is_stopped:  # while the process was being started
+            self._process.terminate()
+        return self._process.wait()
 
-    def leave(self) -> None:
-        """SIGTERM to the worker, also to one that is not started yet."""
-        self._shall_leave = True
-        if self._child is not None:
-            self._child.terminate()
+    def stop(self) -> None:
+        """Send SIGTERM to the worker, as soon as it is started."""
+        self._is_stopped = True
+        if self._process is not None:
+            self._process.terminate()
 
 
 def _environment(variables: Mapping[str, str], gpus: int) -> dict[str, str]:
-    """What the node says of itself, the driver of the user, and Ray of the GPU."""
+    """Merge the variables of the node and of the driver, with the GPUs that Ray assigned."""
     import ray
 
     # Ray itself would show all GPUs to an actor that asked for none.

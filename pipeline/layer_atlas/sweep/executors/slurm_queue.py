@@ -1,13 +1,17 @@
-"""What Slurm's own commands tell: limits of the site, states of jobs; and how to cancel some."""
+"""Slurm's own commands: limits of the site, states of jobs, cancelling."""
 
 import os
+import re
+import subprocess
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from layer_atlas.errors import EXIT_PREEMPTED
-from layer_atlas.sweep.executors.slurm_job import SlurmError, ask_slurm
+
+COMMAND_SECONDS = 60.0
+"""Timeout of Slurm's commands."""
 
 _RUNNING = {"RUNNING", "COMPLETING", "SIGNALING", "RESIZING", "STAGE_OUT"}
 _ENDED = {
@@ -20,75 +24,93 @@ _FOR_HELP = {
     *("PartitionTimeLimit", "BadConstraints", "JobHeldAdmin", "JobHeldUser", "AccountNotAllowed"),
     *("QOSNotAllowed", "InvalidAccount", "InvalidQOS", "launch failed requeued held"),
 }
+"""Reasons for waiting that only the user or an administrator can remove."""
+
+
+class SlurmError(Exception):
+    """Slurm refuses or does not answer; the message is Slurm's own."""
+
+
+def ask_slurm(*command: str) -> str:
+    """Run one of Slurm's commands; returns what it prints. Raises SlurmError."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise SlurmError(f"{command[0]}: {error}") from error
+    if done.returncode:
+        raise SlurmError(done.stderr.strip() or f"{command[0]} fails ({done.returncode})")
+    return done.stdout
 
 
 @dataclass(frozen=True)
 class JobState:
-    """What squeue says of a job."""
+    """The state of a job as squeue reports it."""
 
     state: str
-    """In Slurm's words: PENDING, RUNNING, COMPLETED, ..."""
+    """Slurm's state: PENDING, RUNNING, COMPLETED, ..."""
     reason: str = "None"
-    """Why it is in that state."""
+    """Slurm's reason for the state."""
     status: int = 0
-    """How its script ended, as a parent is told (`os.wait`)."""
+    """Wait status of its script (`os.wait`)."""
 
     @property
     def phase(self) -> Literal["waiting", "running", "ended"]:
-        """The same in ours; a job that Slurm has suspended or requeued waits."""
+        """The phase of the job; one that Slurm has suspended or requeued waits."""
         if self.state in _RUNNING:
             return "running"
         return "ended" if self.state in _ENDED else "waiting"
 
     @property
     def exit_code(self) -> int | None:
-        """Of one that ended by itself, or was sent away; else nobody knows."""
-        if self.state in ("CANCELLED", "PREEMPTED"):  # too soon to say so itself
+        """The exit code of a job that ended by itself or was cancelled, else `None`."""
+        if self.state in ("CANCELLED", "PREEMPTED"):  # it had no time to record its end
             return EXIT_PREEMPTED
         if self.state not in ("COMPLETED", "FAILED"):
             return None
         code = os.waitstatus_to_exitcode(self.status)
-        return code if code <= 128 else 128 - code  # what shells make of a signal
+        return code if code <= 128 else 128 - code  # shells turn a signal into 128 + number
 
     @property
     def needs_help(self) -> bool:
-        """Whether it waits for what will not come by itself."""
+        """Whether it waits for something that will not come by itself."""
         return self.phase == "waiting" and self.reason in _FOR_HELP
 
     @property
     def remark(self) -> str:
-        """What is worth telling: `NODE_FAIL`, `PENDING (PartitionConfig)`; else nothing."""
+        """The state and reason, if unusual: `NODE_FAIL`, `PENDING (PartitionConfig)`."""
         if self.state in ("COMPLETED", *_RUNNING):
             return ""
         if self.reason in _NO_REASON:
             return "" if self.state == "FAILED" else self.state
-        # A job that was cancelled keeps the reason for which it waited before.
+        # A cancelled job keeps the reason for which it waited before.
         return self.state if self.state == "CANCELLED" else f"{self.state} ({self.reason})"
 
 
 _FORMAT = "JobArrayID:|,State:|,Reason:|,exit_code:|"
 
 GONE = JobState("REVOKED", "no longer in the queue")
-"""Of a job that Slurm has forgotten, as it does some minutes after its end."""
+"""A job that Slurm has forgotten, as it does some minutes after its end."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a site takes."""
+    """Limits of a site."""
 
     array: int
     """Jobs in one array; 1 where there are no arrays."""
     jobs: int
-    """Jobs altogether, of all users."""
+    """Jobs of all users together."""
 
 
 def site_limits() -> Limits:
     """Ask Slurm for the site's limits. Raises SlurmError."""
-    lines = ask_slurm("scontrol", "show", "config").splitlines()
-    settings = {name.strip(): value.strip() for name, _, value in (s.partition("=") for s in lines)}
-    return Limits(
-        max(1, _number(settings, "MaxArraySize", 1001)), _number(settings, "MaxJobCount", 10_000)
-    )
+    config = ask_slurm("scontrol", "show", "config")
+    array = re.search(r"^MaxArraySize\s*= *(\d+)", config, re.MULTILINE)
+    jobs = re.search(r"^MaxJobCount\s*= *(\d+)", config, re.MULTILINE)
+    # Without a number, Slurm's defaults.
+    return Limits(max(1, int(array[1])) if array else 1001, int(jobs[1]) if jobs else 10_000)
 
 
 def partitions() -> list[str]:
@@ -96,39 +118,35 @@ def partitions() -> list[str]:
     return ask_slurm("sinfo", "--noheader", "--all", "--format=%R").split()
 
 
-def _number(settings: Mapping[str, str], name: str, default: int) -> int:
-    value = settings.get(name, "").split(" ")[0]
-    return int(value) if value.isdigit() else default
-
-
-def job_states(jobs: Iterable[str]) -> dict[str, JobState]:
-    """Ask Slurm for the states of jobs (`12`, `12_3`), in one question. Raises SlurmError."""
-    wanted = set(jobs)
-    ids = sorted({job.partition("_")[0] for job in wanted})
+def job_states(job_ids: Iterable[str]) -> dict[str, JobState]:
+    """Ask Slurm for the states of jobs (`12`, `12_3`) in one command. Raises SlurmError."""
+    wanted = set(job_ids)
+    arrays = sorted({job_id.partition("_")[0] for job_id in wanted})
     command = ["squeue", "--noheader", "--array", "--states=all", f"--Format={_FORMAT}"]
     try:
-        lines = ask_slurm(*command, f"--jobs={','.join(ids)}").splitlines() if ids else []
+        lines = ask_slurm(*command, f"--jobs={','.join(arrays)}").splitlines() if arrays else []
     except SlurmError as error:
         if "Invalid job id" not in str(error):
             raise
-        lines = []  # all are forgotten
-    told = (line.strip().split("|") for line in lines)
-    states = {job: JobState(state, reason, int(status)) for job, state, reason, status, _ in told}
-    return {job: states.get(job, GONE) for job in wanted}
+        lines = []  # Slurm has forgotten all of them
+    rows = (line.strip().split("|") for line in lines)
+    states = {job_id: JobState(state, why, int(status)) for job_id, state, why, status, _ in rows}
+    return {job_id: states.get(job_id, GONE) for job_id in wanted}
 
 
-def cancel(jobs: Iterable[str]) -> None:
-    """SIGTERM, and after a time that the site sets SIGKILL; who waits, leaves. Raises SlurmError.
+def cancel(job_ids: Iterable[str]) -> None:
+    """Cancel jobs: SIGTERM, and SIGKILL after the site's KillWait. Raises SlurmError.
 
-    Jobs that have ended are none to worry about.
+    Waiting jobs leave the queue; ended ones are ignored.
     """
     arrays: defaultdict[str, list[str]] = defaultdict(list)
-    for job in jobs:
-        array, _, number = job.partition("_")
+    for job_id in job_ids:
+        # One name per array: a command line of thousands of ids is too long.
+        array, _, number = job_id.partition("_")
         arrays[array].append(number)
-    named = [
+    names = [
         array if numbers == [""] else f"{array}_[{','.join(numbers)}]"
         for array, numbers in arrays.items()
     ]
-    if named:
-        ask_slurm("scancel", "--quiet", *named)
+    if names:
+        ask_slurm("scancel", "--quiet", *names)

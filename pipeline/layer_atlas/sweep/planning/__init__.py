@@ -1,6 +1,6 @@
-"""From config to plan: load each network, look at its layers, decide what is wanted of each.
+"""From config to plan: load each network, inspect its layers, resolve the targets of each.
 
-Everything that can be wrong with a sweep is found here, before anything is computed.
+All mistakes in a sweep are found here, before anything is computed.
 """
 
 from layer_atlas.sweep.planning.inspection import InspectedModel, inspect_models

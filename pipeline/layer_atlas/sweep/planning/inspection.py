@@ -1,30 +1,39 @@
-"""Each network of a sweep, loaded and looked at."""
+"""Every network of a sweep: loaded, its layers described and checked, or why it cannot be used."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any, TypeVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from layer_atlas.config.config import Config, ModelConfig
 from layer_atlas.config.inputs import user_file
+from layer_atlas.config.objectives import JointObjective
 from layer_atlas.datasets.pictures import picture_size
-from layer_atlas.errors import UserError
+from layer_atlas.errors import UnusableFile, UserError
+from layer_atlas.models.containment import contained, restored
+from layer_atlas.models.device_model import DeviceModel
+from layer_atlas.models.fingerprints import fingerprint, is_same
+from layer_atlas.models.forwards import NoPathAgrees, Path
 from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.layers import OUTPUT, match_layers
-from layer_atlas.models.load import Network, load_network
+from layer_atlas.models.load import Network, check_weights, load_network
+from layer_atlas.models.self_check import check_gradient, check_independence, takes_no_batches
 from layer_atlas.plan.jobs import LayerInfo
 from layer_atlas.plan.plan import LARGEST_PICTURE, SkippedModel
-from layer_atlas.sweep.planning.refusals import takes, why_it_does_not_run
-from layer_atlas.sweep.planning.skipped import check_some_are_left, unless_unusable
 from layer_atlas.visualization.optimization.octaves import octave_sizes
 
 SMALLEST_IMAGE = 4
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class InspectedModel:
-    """A loaded network and what one forward pass told about it."""
+    """A loaded network and what one forward pass shows of it."""
 
     network: Network
     image_size: tuple[int, int]
@@ -38,15 +47,35 @@ class InspectedModel:
         return self.network.example(self.network.seen_size(self.image_size))
 
     def choose(self, patterns: tuple[str, ...]) -> list[LayerInfo]:
-        """The layers that the patterns choose; raises UserError."""
+        """The layers that the patterns match; raises UserError."""
         return match_layers(patterns, self.layers, self.network.module, self.network.label)
 
 
 def inspect_models(config: Config) -> list[InspectedModel | SkippedModel]:
-    """Load and describe every model of the sweep; raises UserError."""
-    found = [unless_unusable(m, partial(_inspect_model, m, config)) for m in config.models]
-    check_some_are_left(found, config)
-    return found
+    """Load and inspect every model of the sweep; raises UserError."""
+    inspected = [or_skipped(m, partial(_inspect_model, m, config)) for m in config.models]
+    check_some_are_left(inspected, config)
+    return inspected
+
+
+def or_skipped(model: ModelConfig, do: Callable[[], T]) -> T | SkippedModel:
+    """Do something with a model, or skip it if its weights cannot be used."""
+    try:
+        return do()
+    except UnusableFile as error:
+        return SkippedModel(model.title, str(error))
+
+
+def check_some_are_left(models: Sequence[object], config: Config) -> None:
+    """Check that a model is left; all are needed if an objective joins them.
+
+    Raises:
+        UserError: why the first skipped model cannot be used.
+    """
+    skipped = [model for model in models if isinstance(model, SkippedModel)]
+    all_needed = isinstance(config.objective, JointObjective)
+    if skipped and (all_needed or len(skipped) == len(models)):
+        raise UserError(skipped[0].why)
 
 
 def _inspect_model(model: ModelConfig, config: Config) -> InspectedModel:
@@ -64,20 +93,30 @@ def _inspect_model(model: ModelConfig, config: Config) -> InspectedModel:
             "smaller image_size."
         )
     sizes = octave_sizes(config.octaves, size) if config.octaves else [size]
-    network, layers = _described(network, sizes, config.keep_prefix_tokens)
+    # With octaves the network sees several sizes, and must take all of them.
+    network, layers = _describe(network, sizes, config.keep_prefix_tokens)
     _check_categories(network, model, layers)
     return InspectedModel(network, size, layers)
 
 
-def _described(
+def _image_size(config: Config, network: Network) -> tuple[int, int]:
+    """Height and width of the images that are made for a network."""
+    size = config.image_size or network.input_size
+    if size == "photograph":
+        assert config.photograph is not None
+        return picture_size(user_file(config.photograph, "the picture file"))
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def _describe(
     network: Network, sizes: Sequence[tuple[int, int]], keep_prefix_tokens: bool
 ) -> tuple[Network, list[LayerInfo]]:
-    """The layers, and the network, which may take no size but its own.
+    """Describe the layers; returns the network too, which may take only its own input size.
 
     Args:
         network: as loaded.
-        sizes: height and width of the images on the way; the last are those of the result.
-        keep_prefix_tokens: whether tokens that are no positions belong to activations.
+        sizes: height and width of the images of each octave; the last are those of the result.
+        keep_prefix_tokens: whether non-spatial tokens belong to activations.
     Raises:
         UserError: it does not take one of the sizes.
     """
@@ -87,7 +126,8 @@ def _described(
         for size in sizes:
             layers = describe_layers(network.module, network.example(size), keep_prefix_tokens)
     except Exception as error:
-        # Networks that merely cannot take small images take larger ones.
+        # A network that takes larger images merely cannot take ones as small as these. One that
+        # takes no size but its own is given every image resized to that.
         if takes(network, own) and not takes(network, (2 * own[0], 2 * own[1])):
             fixed = replace(network, fixed_size=network.input_size)
             return fixed, describe_layers(network.module, network.example(own), keep_prefix_tokens)
@@ -99,7 +139,7 @@ def _described(
 
 
 def _check_categories(network: Network, model: ModelConfig, layers: list[LayerInfo]) -> None:
-    """A file of the user's own names as many classes as the output has; raises UserError."""
+    """Check that a categories file names as many classes as the output has; raises UserError."""
     names = len(network.categories)
     classes = next((layer.n_channels for layer in layers if layer.name == OUTPUT), 0)
     if model.categories is not None and names != classes:
@@ -109,10 +149,254 @@ def _check_categories(network: Network, model: ModelConfig, layers: list[LayerIn
         )
 
 
-def _image_size(config: Config, network: Network) -> tuple[int, int]:
-    """Height and width of the images that are made for a network."""
-    size = config.image_size or network.input_size
-    if size == "photograph":
-        assert config.photograph is not None
-        return picture_size(user_file(config.photograph, "the picture file"))
-    return size if isinstance(size, tuple) else (size, size)
+# --- why a network does not run ------------------------------------------------------------------
+
+
+_3D = (nn.Conv3d, nn.ConvTranspose3d, nn.BatchNorm3d, nn.MaxPool3d, nn.AvgPool3d)
+
+
+@torch.no_grad()
+def takes(network: Network, size: tuple[int, int]) -> bool:
+    """Whether a network runs on images of a size."""
+    return _runs(network.module, network.example(size))
+
+
+def _runs(module: nn.Module, inputs: Any) -> bool:
+    try:
+        # User code may change modes, caches or the working folder, whether it fails or not.
+        with restored(module), contained(seed=0):
+            module(inputs)
+    except Exception:  # noqa: BLE001 - any failure is an answer
+        return False
+    return True
+
+
+def why_it_does_not_run(network: Network, size: tuple[int, int], reason: str) -> str:
+    """Explain why a network fails on images of a size.
+
+    Args:
+        network: as loaded.
+        size: height and width of the images.
+        reason: the message of the failure.
+    """
+    # The most specific cause first; the size is blamed if nothing else is wrong.
+    return (
+        _several_inputs(network)
+        or _mapping_input(network, size)
+        or _volume_input(network)
+        or _other_colours(network, size)
+        or too_small(network, size, reason)
+    )
+
+
+def _several_inputs(network: Network) -> str | None:
+    parameters = inspect.signature(network.module.forward).parameters.values()
+    # Parameters with defaults may be left out.
+    needed = [
+        parameter.name
+        for parameter in parameters
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    if len(needed) < 2:
+        return None
+    return (
+        f"model {network.label!r} takes {len(needed)} inputs ({', '.join(needed)}), and a sweep "
+        "gives it images alone. Wrap it in a module whose forward(images) fills in the others."
+    )
+
+
+def _mapping_input(network: Network, size: tuple[int, int]) -> str | None:
+    mapping = _AnyMapping(network.example(size))
+    with torch.no_grad():
+        runs = _runs(network.module, mapping)
+    if not mapping.requested or not runs:
+        return None
+    keys = ", ".join(map(repr, mapping.requested))
+    return (
+        f"model {network.label!r} takes a mapping with {keys}, and a sweep gives it images. Wrap "
+        f"it in a module whose forward(images) passes {{{mapping.requested[0]!r}: images}} on."
+    )
+
+
+class _AnyMapping(dict[str, Tensor]):
+    """A mapping that has a value for every key, and records the requested keys."""
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.value, self.requested = value, list[str]()
+
+    def __missing__(self, key: str) -> Tensor:
+        self.requested.append(key)
+        return self.value
+
+
+def _volume_input(network: Network) -> str | None:
+    first = next((m for m in network.module.modules() if isinstance(m, _3D)), None)
+    if first is None:
+        return None
+    return (
+        f"model {network.label!r} takes volumes or video ({type(first).__name__}), not images. "
+        "Wrap it in a module whose forward(images) repeats the image: "
+        "network(images.unsqueeze(2).expand(-1, -1, 8, -1, -1))."
+    )
+
+
+def _other_colours(network: Network, size: tuple[int, int]) -> str | None:
+    """Explain that the first convolution takes another number of colours, if that is so."""
+    first = next((m for m in network.module.modules() if isinstance(m, nn.Conv2d)), None)
+    colours = first.in_channels if first is not None else len(network.mean)
+    # Only trying shows it: the convolution that is found first need not come first.
+    other = replace(network, mean=(0.0,) * colours)
+    own = (network.input_size, network.input_size)
+    if colours == len(network.mean) or not any(takes(other, sides) for sides in (size, own)):
+        return None
+    mean, std = ([value] * colours for value in (0.5, 0.25))
+    return (
+        f"model {network.label!r} cannot take images of {len(network.mean)} colours: its first "
+        f"convolution takes {colours}. Give the mean and std of its training images, with "
+        f"{colours} numbers each: models=[{{..., mean: {mean}, std: {std}}}]."
+    )
+
+
+def too_small(network: Network, size: tuple[int, int], reason: str) -> str:
+    """Explain that images are too small for a network."""
+    return (
+        f"model {network.label!r} cannot take images of {size[0]} x {size[1]} px and "
+        f"{len(network.mean)} colours: {reason}. Set image_size (its own input size is "
+        f"{network.input_size}); it must take a batch of images with as many colours as mean and "
+        "std have numbers."
+    )
+
+
+# --- checks of layers ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class EarlierChecks:
+    """The results of earlier checks of the same network, at the same image size."""
+
+    layers: Mapping[str, LayerInfo] = field(default_factory=dict)
+    """By name; without a path where that is to be chosen anew."""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class CheckedLayers:
+    """Layers that can be optimized."""
+
+    layers: list[LayerInfo]
+    """With their paths and fingerprints."""
+    precision: str
+    """Precision of the optimization, by its name in a recipe."""
+    note: str = ""
+    """A sentence for the user, if the checks found something."""
+
+
+def check_layers(
+    model: InspectedModel,
+    wanted: Sequence[LayerInfo],
+    precision: str,
+    may_fall_back: bool,
+    earlier: EarlierChecks,
+) -> CheckedLayers:
+    """Check some layers of a network.
+
+    Args:
+        model: the network.
+        wanted: the layers.
+        precision: of the optimization.
+        may_fall_back: whether to fall back to fp32 if no path in that precision agrees with the
+            network.
+        earlier: results that stand; only the fingerprints are computed again.
+    Raises:
+        UserError: a layer cannot be optimized, or is not what it was.
+        UnusableFile: the weights file lacks tensors that a layer needs.
+    """
+    network = model.network
+    for info in wanted:
+        if 0 in info.shape:
+            reason = f"layer {info.name!r} has no positions left"
+            raise UserError(too_small(network, model.image_size, reason))
+    device = DeviceModel(network, precision, model.image_size, torch.device("cpu"))
+    # Always computed: they show whether the network is still the same.
+    layers = _with_fingerprints(network, device, wanted)
+    _compare(network, layers, earlier)
+    paths = [earlier.layers[x.name].path if x.name in earlier.layers else "" for x in layers]
+    # Paths of an earlier run stand: all images of a sweep are made along the same paths.
+    if all(paths):
+        return CheckedLayers(_with_paths(layers, paths), precision, earlier.note)
+    seen = network.seen_size(model.image_size)
+    output = next((layer for layer in model.layers if layer.name == OUTPUT), None)
+    stored = f"the weights of {network.label} are {network.stored_as}; it is run in fp32"
+    notes = [
+        stored if network.stored_as else "",
+        check_independence(network, device.plain, layers, output, seen),
+    ]
+    check_gradient(network, device.plain, layers, seen)
+    # The same choice that workers make, so that a layer without a path is refused here.
+    precision, paths, fallback = _choose_paths(device, layers, precision, may_fall_back)
+    note = "; ".join(filter(None, [fallback, *notes]))
+    return CheckedLayers(_with_paths(layers, paths), precision, note)
+
+
+def _with_fingerprints(
+    network: Network, device: DeviceModel, wanted: Sequence[LayerInfo]
+) -> list[LayerInfo]:
+    try:
+        activations = device.expected(wanted)
+    except RuntimeError as error:
+        raise takes_no_batches(network, error) from error
+    for info, activation in zip(wanted, activations, strict=True):
+        check_weights(network, info, activation)
+    pairs = zip(wanted, activations, strict=True)
+    return [replace(info, fingerprint=fingerprint(activation)) for info, activation in pairs]
+
+
+def _compare(network: Network, layers: Sequence[LayerInfo], earlier: EarlierChecks) -> None:
+    """Check that the network computes what it did; raises UserError."""
+    for layer in layers:
+        before = earlier.layers.get(layer.name)
+        if before is not None and not is_same(layer.fingerprint, before.fingerprint):
+            raise UserError(
+                f"layer {layer.name!r} of model {network.label!r} computes something else than "
+                "when this sweep was begun, with the same weights and code; perhaps a library that "
+                "it uses has changed. Images of both would be mixed: undo that, or give the sweep "
+                "another name."
+            )
+
+
+def _choose_paths(
+    device: DeviceModel, layers: Sequence[LayerInfo], precision: str, may_fall_back: bool
+) -> tuple[str, list[str], str]:
+    """Choose a precision and the paths to some layers; returns a note about a fallback too."""
+    label, note = device.network.label, ""
+    choices = [(precision, device.fast_path)]
+    if precision != "fp32" and may_fall_back:
+        choices.append(("fp32", device.exact_path))
+    for tried, choose in choices:
+        try:
+            return tried, _path_names(choose, layers), note
+        except NoPathAgrees as error:
+            remedy = "" if tried == "fp32" else " Set precision=fp32, or auto."
+            refusal = f"model {label!r} cannot be optimised in {tried}: {error}.{remedy}"
+            note = f"{label} is optimised in fp32: {tried} does not do ({error})"
+    raise UserError(refusal)
+
+
+def _path_names(
+    choose: Callable[[Sequence[LayerInfo]], Path], layers: Sequence[LayerInfo]
+) -> list[str]:
+    """The names of the paths to some layers; workers choose them again, layer by layer.
+
+    What works for all layers in one pass, and for the deepest alone, works for each.
+    """
+    deepest = max(layers, key=lambda layer: layer.flops_before)
+    together, alone = choose(layers).name, choose([deepest]).name
+    if together == alone:
+        return [alone] * len(layers)
+    return [choose([layer]).name for layer in layers]
+
+
+def _with_paths(layers: Sequence[LayerInfo], paths: Sequence[str]) -> list[LayerInfo]:
+    return [replace(layer, path=path) for layer, path in zip(layers, paths, strict=True)]

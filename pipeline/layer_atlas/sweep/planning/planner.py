@@ -1,25 +1,61 @@
-"""From networks to plan: the recipe of every model, the channels of every layer."""
+"""From networks to plan: the recipe of every model, the targets of every layer, the dataset."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+import torch
+
 from layer_atlas.config.config import Config, ModelConfig
 from layer_atlas.config.inputs import Inputs
-from layer_atlas.config.objectives import JointObjective
+from layer_atlas.config.objectives import (
+    DirectionObjective,
+    JointObjective,
+    LogitObjective,
+    Objective,
+    ProbabilityObjective,
+)
 from layer_atlas.config.recipe import DatasetInit, Recipe
 from layer_atlas.config.records import digest, plain
+from layer_atlas.datasets.listing import look_through
+from layer_atlas.datasets.sources import DatasetImages, open_dataset
+from layer_atlas.datasets.views import read_view
+from layer_atlas.errors import UserError
+from layer_atlas.models.layers import match_layers
 from layer_atlas.models.load import Network
 from layer_atlas.plan.jobs import LayerInfo
-from layer_atlas.plan.plan import LayerPlan, ModelPlan, Plan, SkippedModel, jobs_at_once
-from layer_atlas.sweep.planning.checks import CheckedLayers, EarlierChecks, check_layers
-from layer_atlas.sweep.planning.datasets import plan_dataset
-from layer_atlas.sweep.planning.inspection import InspectedModel
-from layer_atlas.sweep.planning.recipe import make_recipe
-from layer_atlas.sweep.planning.resolve_targets import resolve_targets, terms_of
-from layer_atlas.sweep.planning.skipped import check_some_are_left, unless_unusable
-from layer_atlas.sweep.scheduling.devices import resolve_precision
+from layer_atlas.plan.plan import (
+    MOST_TARGETS,
+    DatasetPlan,
+    LayerPlan,
+    LayerRef,
+    ModelPlan,
+    Plan,
+    SkippedModel,
+    jobs_at_once,
+)
+from layer_atlas.plan.targets import TargetSpace, select_targets, spaced
+from layer_atlas.sweep.planning.devices import resolve_precision
+from layer_atlas.sweep.planning.inspection import (
+    SMALLEST_IMAGE,
+    CheckedLayers,
+    EarlierChecks,
+    InspectedModel,
+    check_layers,
+    check_some_are_left,
+    or_skipped,
+)
+from layer_atlas.visualization.objectives import ObjectiveContext, make_objective
+from layer_atlas.visualization.objectives.base import not_yet
 from layer_atlas.visualization.objectives.custom import with_source
+from layer_atlas.visualization.objectives.directions import RANDOM_DIRECTIONS
+from layer_atlas.visualization.parameterizations.check import check_parameterization
+from layer_atlas.visualization.parameterizations.generator import (
+    with_source as with_generator_source,
+)
+from layer_atlas.visualization.saliency import check_available
+
+NetworkLayer = tuple[Network, LayerInfo]
 
 
 def make_plan(
@@ -28,98 +64,162 @@ def make_plan(
     devices: list[str],
     earlier: Plan | None = None,
 ) -> Plan:
-    """Decide the channels of every layer and the recipe of every model.
+    """Decide the targets of every layer and the recipe of every model.
 
     Args:
-        config: what is wanted.
+        config: the settings of the sweep.
         inspected: the networks, in the order of the config's models.
         devices: where workers will run.
-        earlier: the plan of an earlier run; what its networks compute is compared with now.
+        earlier: the plan of an earlier run; its networks must compute now what they did then.
     Raises:
-        UserError: a mistake in the config, or a layer that cannot be optimised.
+        UserError: a mistake in the config, or a layer that cannot be optimized.
     """
-    precision = resolve_precision(config.precision, devices)
-    dataset_stats = plan_dataset(config)
-    if dataset_stats is not None and isinstance(config.init, DatasetInit):
-        config = replace(config, init=replace(config.init, dataset=dataset_stats.listing))
-    inputs = Inputs()
+    dataset_plan = plan_dataset(config)
+    # The recipe names the dataset by its content, so that other images make other keys.
+    if dataset_plan is not None and isinstance(config.init, DatasetInit):
+        config = replace(config, init=replace(config.init, dataset=dataset_plan.listing))
+    planner = _Planner(config, resolve_precision(config.precision, devices), earlier)
     planned: list[ModelPlan | SkippedModel]
     if isinstance(config.objective, JointObjective):
-        networks = [found for found in inspected if isinstance(found, InspectedModel)]
-        planned = [_plan_joint(config, config.objective, networks, precision, inputs, earlier)]
+        networks = [model for model in inspected if isinstance(model, InspectedModel)]
+        planned = [planner.plan_joint(config.objective, networks)]
     else:
         pairs = zip(config.models, inspected, strict=True)
-        planned = [_plan_model(config, m, found, precision, inputs, earlier) for m, found in pairs]
+        planned = [
+            model
+            if isinstance(model, SkippedModel)
+            # Tensors that a layer needs may be missing, which loading alone does not show.
+            else or_skipped(settings, partial(planner.plan_model, settings, model))
+            for settings, model in pairs
+        ]
         check_some_are_left(planned, config)
     models = tuple(model for model in planned if isinstance(model, ModelPlan))
-    skipped_models = tuple(model for model in planned if isinstance(model, SkippedModel))
-    sources = {reference: str(path) for reference, path in inputs.sources.items()}
+    # A worker holds the images of a whole shard in memory.
     fitting = min(jobs_at_once(model.recipe, model.colours) for model in models)
-    shard_size = min(config.shard_size, fitting)
-    asked = config.channels
-    return Plan(models, config.seeds, shard_size, dataset_stats, sources, skipped_models, asked)
-
-
-def _plan_model(
-    config: Config,
-    model: ModelConfig,
-    found: InspectedModel | SkippedModel,
-    precision: str,
-    inputs: Inputs,
-    earlier: Plan | None,
-) -> ModelPlan | SkippedModel:
-    if isinstance(found, SkippedModel):
-        return found
-    plan = partial(_plan_network, config, model, found, precision, inputs, earlier)
-    return unless_unusable(model, plan)
-
-
-def _plan_network(
-    config: Config,
-    model: ModelConfig,
-    found: InspectedModel,
-    precision: str,
-    inputs: Inputs,
-    earlier: Plan | None,
-) -> ModelPlan:
-    network = found.network
-    wanted = found.choose(model.layers or config.objective.own_layers)
-    objective = with_source(config.objective)
-    checked = _checked(config, found, wanted, precision, earlier)
-    recipe = make_recipe(config, objective, [found], checked.precision, inputs)
-    layers = tuple(
-        resolve_targets(config, recipe, inputs.find, [(network, info)]) for info in checked.layers
+    return Plan(
+        models,
+        config.seeds,
+        min(config.shard_size, fitting),
+        dataset_plan,
+        {reference: str(path) for reference, path in planner.inputs.sources.items()},
+        tuple(model for model in planned if isinstance(model, SkippedModel)),
+        config.channels,
     )
-    return _model_plan(network, recipe, layers, checked.note)
 
 
-def _plan_joint(
-    config: Config,
-    objective: JointObjective,
-    inspected: list[InspectedModel],
-    precision: str,
-    inputs: Inputs,
-    earlier: Plan | None,
-) -> ModelPlan:
-    """One layer that stands for all terms: that of the first."""
-    found = terms_of(objective, [(one.network, one.layers) for one in inspected])
-    notes, read = [], {}
-    for one in inspected:
-        own = [layer for network, layer in found if network is one.network]
-        checked = _checked(config, one, own, precision, earlier)
-        precision = checked.precision
-        notes.append(checked.note)
-        read[one.network.label] = {layer.name: layer for layer in checked.layers}
-    found = [(network, read[network.label][layer.name]) for network, layer in found]
-    pairs = zip(objective.terms, found, strict=True)
-    terms = tuple(
-        replace(term, model="", network=digest(plain(network.identity)), layer=layer.name)
-        for term, (network, layer) in pairs
-    )
-    recipe = make_recipe(config, replace(objective, terms=terms), inspected, precision, inputs)
-    first = found[0][0]
-    layer = resolve_targets(config, recipe, inputs.find, found)
-    return _model_plan(first, recipe, (layer,), "; ".join(filter(None, notes)))
+class _Planner:
+    """Plans models that share a config, and collects the files that their recipes refer to."""
+
+    def __init__(self, config: Config, precision: str, earlier: Plan | None) -> None:
+        self.config, self.precision, self.earlier = config, precision, earlier
+        self.inputs = Inputs()
+
+    def plan_model(self, settings: ModelConfig, model: InspectedModel) -> ModelPlan:
+        """Plan the layers of a model."""
+        wanted = model.choose(settings.layers or self.config.objective.own_layers)
+        # The code of a custom objective is part of the recipe, and so of every key.
+        objective = with_source(self.config.objective)
+        checked = self._check(model, wanted, self.precision)
+        recipe = self._recipe(objective, [model], checked.precision)
+        pairs = ((model.network, info) for info in checked.layers)
+        layers = tuple(self._resolve_targets(recipe, [pair]) for pair in pairs)
+        return _model_plan(model.network, recipe, layers, checked.note)
+
+    def plan_joint(self, objective: JointObjective, models: list[InspectedModel]) -> ModelPlan:
+        """Plan one layer that stands for all terms of an objective: that of the first term."""
+        layers = terms_of(objective, [(model.network, model.layers) for model in models])
+        notes, checked_layers, precision = [], dict[str, dict[str, LayerInfo]](), self.precision
+        for model in models:
+            own = [layer for network, layer in layers if network is model.network]
+            checked = self._check(model, own, precision)
+            precision = checked.precision  # what one network cannot do, none does
+            notes.append(checked.note)
+            checked_layers[model.network.label] = {layer.name: layer for layer in checked.layers}
+        layers = [(network, checked_layers[network.label][layer.name]) for network, layer in layers]
+        terms = tuple(
+            # By identity rather than label: a renamed model keeps its keys.
+            replace(term, model="", network=digest(plain(network.identity)), layer=layer.name)
+            for term, (network, layer) in zip(objective.terms, layers, strict=True)
+        )
+        resolved = replace(objective, terms=terms)
+        recipe = self._recipe(resolved, models, precision)
+        layer = self._resolve_targets(recipe, layers)
+        return _model_plan(layers[0][0], recipe, (layer,), "; ".join(filter(None, notes)))
+
+    def _check(
+        self, model: InspectedModel, wanted: Sequence[LayerInfo], precision: str
+    ) -> CheckedLayers:
+        plan = self.earlier
+        earlier = EarlierChecks() if plan is None else _earlier_checks(plan, model, precision)
+        return check_layers(model, wanted, precision, self.config.precision == "auto", earlier)
+
+    def _recipe(
+        self, objective: Objective, models: Sequence[InspectedModel], precision: str
+    ) -> Recipe:
+        """Make the recipe of images for layers of some models.
+
+        Raises:
+            UserError: parts of it do not go together, or a file that it names cannot be used.
+        """
+        config = self.config
+        try:
+            recipe = Recipe(
+                objective=objective,
+                parameterization=with_generator_source(config.parameterization),
+                transforms=config.transforms,
+                optimizer=config.optimizer,
+                image_size=models[0].image_size,
+                precision=precision,
+                regularizers=config.regularizers,
+                init=config.init,
+                mask=config.mask,
+                octaves=config.octaves,
+                snapshots=config.snapshots,
+                keep_prefix_tokens=config.keep_prefix_tokens,
+            )
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        recipe = self.inputs.resolved(recipe)
+        check_parameterization(recipe, len(models[0].network.mean), self.inputs.find)
+        return recipe
+
+    def _resolve_targets(self, recipe: Recipe, layers: Sequence[NetworkLayer]) -> LayerPlan:
+        """Resolve `channels` to targets of a layer, or of several that an objective reads together.
+
+        Args:
+            recipe: the objective, its files resolved.
+            layers: the layer and its network first, further ones after it.
+        Raises:
+            UserError: the objective does not fit the layer, or there are no such targets.
+        """
+        (network, info), *others = layers
+        selection = self.config.channels
+        where = " and ".join(f"{other.label}/{layer.name}" for other, layer in layers)
+        # No activations: an objective knows its targets by the shapes of its layers alone.
+        context = ObjectiveContext(
+            layers=tuple(layer for _, layer in layers),
+            activations=not_yet,
+            find=self.inputs.find,
+            colours=len(network.mean),
+            size=recipe.image_size,
+            device=torch.device("cpu"),
+        )
+        objective = make_objective(recipe.objective, context)
+        space = TargetSpace(objective.sizes, _class_names(recipe, network, objective.sizes))
+        _refuse_all_random(recipe, selection)
+        targets = select_targets(selection, space, where)
+        if len(targets) > MOST_TARGETS:
+            raise UserError(
+                f"channels={selection!r} are {len(targets)} targets of {where}; a sweep takes at "
+                f"most {MOST_TARGETS} of a layer."
+            )
+        return LayerPlan(
+            info,
+            spaced(targets),
+            # Most layers have one target per channel, which the plan need not spell out.
+            None if space == TargetSpace((info.n_channels,)) else space,
+            tuple(LayerRef(net.label, net.identity, layer, net.origin) for net, layer in others),
+        )
 
 
 def _model_plan(
@@ -136,30 +236,105 @@ def _model_plan(
     )
 
 
-def _checked(
-    config: Config,
-    found: InspectedModel,
-    wanted: Sequence[LayerInfo],
-    precision: str,
-    earlier: Plan | None,
-) -> CheckedLayers:
-    known = EarlierChecks() if earlier is None else _known(earlier, found, precision)
-    return check_layers(found, wanted, precision, config.precision == "auto", known)
-
-
-def _known(earlier: Plan, found: InspectedModel, precision: str) -> EarlierChecks:
-    """What an earlier plan knows of the same network, for images of the same size.
+def _earlier_checks(earlier: Plan, model: InspectedModel, precision: str) -> EarlierChecks:
+    """The checks of the same network in an earlier plan, for images of the same size.
 
     In another precision paths are chosen anew.
     """
     layers: dict[str, LayerInfo] = {}
     notes: set[str] = set()
-    for model in earlier.models:
-        read = [(model.network, layer.info) for layer in model.layers]
-        read += [(tap.network, tap.info) for layer in model.layers for tap in layer.others]
-        own = [info for network, info in read if network == found.network.identity]
-        if own and model.recipe.image_size == found.image_size:
-            same = model.recipe.precision == precision
+    for planned in earlier.models:
+        read = [(planned.network, layer.info) for layer in planned.layers]
+        read += [(ref.network, ref.info) for layer in planned.layers for ref in layer.others]
+        own = [info for network, info in read if network == model.network.identity]
+        if own and planned.recipe.image_size == model.image_size:
+            # Fingerprints are of fp32 and stand in any precision; paths do not.
+            same = planned.recipe.precision == precision
             layers |= {info.name: info if same else replace(info, path="") for info in own}
-            notes.add(model.note)
+            notes.add(planned.note)
     return EarlierChecks(layers, "; ".join(sorted(filter(None, notes))))
+
+
+def _class_names(recipe: Recipe, network: Network, sizes: tuple[int, ...]) -> tuple[str, ...]:
+    """The names of the classes, if the targets are the network's classes."""
+    of_classes = isinstance(recipe.objective, LogitObjective | ProbabilityObjective)
+    return network.categories if of_classes and sizes == (len(network.categories),) else ()
+
+
+def _refuse_all_random(recipe: Recipe, selection: object) -> None:
+    objective = recipe.objective
+    random = isinstance(objective, DirectionObjective) and not objective.vectors
+    if random and selection == "all":
+        raise UserError(
+            f"there are {RANDOM_DIRECTIONS} random directions; say which: channels='0:64', or give "
+            "a file of directions as objective.vectors."
+        )
+
+
+def terms_of(
+    objective: JointObjective, networks: Sequence[tuple[Network, list[LayerInfo]]]
+) -> list[NetworkLayer]:
+    """Find the layer of each term and its network.
+
+    Args:
+        objective: as it is in the config.
+        networks: all networks with all their layers; a term without a model is of the first.
+    Raises:
+        UserError: a term names a layer that its model does not have, or networks differ in colours.
+    """
+    by_label = {network.label: (network, layers) for network, layers in networks}
+    first = networks[0][0].label
+    terms = [_layer_of(term.layer, *by_label[term.model or first]) for term in objective.terms]
+    colours = {len(network.mean) for network, _ in terms}
+    if len(colours) > 1:
+        raise UserError(f"the models of a joint objective differ in colours: {sorted(colours)}.")
+    return terms
+
+
+def _layer_of(name: str, network: Network, layers: list[LayerInfo]) -> NetworkLayer:
+    matches = match_layers((name,), layers, network.module, network.label)
+    if len(matches) > 1:
+        raise UserError(
+            f"a term of the objective needs one layer, and {name!r} of model {network.label!r} is "
+            f"{len(matches)}: {', '.join(match.name for match in matches[:5])}, ..."
+        )
+    return network, matches[0]
+
+
+# --- the dataset ---------------------------------------------------------------------------------
+
+
+def plan_dataset(config: Config) -> DatasetPlan | None:
+    """List the dataset images, if there are any; raises UserError."""
+    # A missing package is reported now rather than after hours of optimization.
+    check_available(config.saliency)
+    settings = config.dataset
+    if settings is None:
+        return None
+    dataset_images = open_dataset(settings)
+    # Unreadable images are skipped later, which would leave nothing of a folder of other files.
+    _check_readable(dataset_images, settings.source)
+    listing, count = look_through(dataset_images.entries())
+    return DatasetPlan(
+        source=f"{settings.name} {settings.source}",
+        listing=listing,
+        count=count,
+        top=settings.top,
+        bottom=settings.bottom,
+        reference=settings.reference,
+        examples=min(settings.examples, max(settings.top, settings.bottom)),
+        saliency=config.saliency,
+    )
+
+
+def _check_readable(dataset_images: DatasetImages, source: str) -> None:
+    """Check that one image can be read, in most cases the first; raises UserError."""
+    first = None
+    for index, entry in enumerate(dataset_images.entries()):
+        reason = read_view(dataset_images, index, entry, SMALLEST_IMAGE).reason
+        if reason is None:
+            return
+        first = first or f"of {entry.path!r}, {reason}"
+    raise UserError(
+        f"none of the photographs of {source!r} can be read: {first}. Give JPEG, PNG or WebP files."
+    )

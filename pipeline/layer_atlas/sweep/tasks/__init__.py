@@ -1,1 +1,1 @@
-"""What a worker can be asked to do, a module each: its bundle as a record, and `run`."""
+"""The kinds of tasks that a worker does: optimization, dataset statistics, examples."""

@@ -1,17 +1,15 @@
-"""Study: photographs are shown to all wanted layers at once, block by block."""
+"""Dataset statistics: every image of a dataset is shown to all layers at once, block by block."""
 
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from layer_atlas.config.config import ModelConfig
 from layer_atlas.config.datasets import DatasetConfig
 from layer_atlas.datasets.listing import Listing
 from layer_atlas.datasets.sources import open_dataset
@@ -22,19 +20,18 @@ from layer_atlas.datasets.views import View, stream_views
 from layer_atlas.models.device_model import Observe
 from layer_atlas.models.responses import ChannelActivations
 from layer_atlas.plan.jobs import LayerInfo, Product
-from layer_atlas.plan.plan import DatasetPlan, ModelPlan
+from layer_atlas.plan.plan import DatasetPlan
 from layer_atlas.store.frames import Arrays
-from layer_atlas.sweep.tasks.base import WorkerContext
-from layer_atlas.sweep.tasks.pictures import reading_threads
+from layer_atlas.sweep.tasks.base import Bundle, WorkerContext, reading_threads
 from layer_atlas.visualization.optimization.memory import if_it_fits
 
 BATCH = 64
-"""Photographs per forward pass; blocks are multiples of it."""
+"""Images per forward pass; the length of a block is a multiple of it."""
 
 
 @dataclass(frozen=True)
 class BlockRequest:
-    """Which photographs, and which of the bundle's layers see them."""
+    """A block of images, and the layers that see it."""
 
     start: int
     stop: int
@@ -43,26 +40,23 @@ class BlockRequest:
 
 
 @dataclass(frozen=True)
-class StatisticsBundle:
-    """Blocks of photographs for one model."""
+class StatisticsBundle(Bundle):
+    """Blocks of images for one model."""
 
-    models: tuple[ModelConfig, ...]
-    """The network."""
-    plan: ModelPlan
     dataset_plan: DatasetPlan
     dataset: DatasetConfig
     requests: tuple[BlockRequest, ...]
 
-    def run(self, place: WorkerContext) -> None:
-        """Show the photographs and commit what the layers answered.
+    def run(self, context: WorkerContext) -> None:
+        """Show the missing blocks and commit the activations.
 
         Raises:
             StorageError: the disk is full or fails.
         """
-        waiting = [block for block in self.blocks() if not place.folder.is_done(block)]
-        show = DatasetPass(place, self, waiting)
-        for block in place.until_asked_to_stop(waiting):
-            show.run(block)
+        waiting = [block for block in self.blocks() if not context.folder.is_done(block)]
+        dataset_pass = DatasetPass(context, self, waiting)
+        for block in context.until_drained(waiting):
+            dataset_pass.run(block)
 
     def blocks(self) -> list[StatisticsBlock]:
         """The tasks, in order."""
@@ -78,81 +72,83 @@ class StatisticsBundle:
 
 
 class DatasetPass:
-    """Shows photographs to the layers of a network, block by block."""
+    """Shows dataset images to the layers of a network, block by block."""
 
     def __init__(
-        self, place: WorkerContext, bundle: StatisticsBundle, blocks: Sequence[StatisticsBlock]
+        self, context: WorkerContext, bundle: StatisticsBundle, blocks: Sequence[StatisticsBlock]
     ) -> None:
-        self.place, self.dataset_stats = place, bundle.dataset_plan
+        self.context, self.plan = context, bundle.dataset_plan
         self.infos = {layer.info.name: layer.info for layer in bundle.plan.layers}
         self.dataset_images = open_dataset(bundle.dataset)
-        self.listing = Listing(place.folder.listing(bundle.dataset_plan.listing))
+        self.listing = Listing(context.folder.listing(bundle.dataset_plan.listing))
         self.size = bundle.plan.dataset_image_size
+        # One stream through all blocks, so that reading ahead does not stop at their ends.
         self.views = self._read(blocks)
 
     def run(self, block: StatisticsBlock) -> None:
-        """Show one block and have it committed. Raises what earlier commits met."""
-        heartbeat = self.place.heartbeat
+        """Show one block and have it committed; raises errors of earlier commits."""
+        heartbeat = self.context.heartbeat
         heartbeat.begin([block])
         begun, busy, done = time.monotonic(), heartbeat.facts["busy"], heartbeat.facts["done"]
-        infos = [self.infos[dataset_stats.layer] for dataset_stats in block.statistics_tasks]
-        see = self.place.renderer.network.observer(infos)
+        infos = [self.infos[statistics.layer] for statistics in block.statistics_tasks]
+        observe = self.context.renderer.network.observer(infos)
         parts = []
         for start in range(block.start, block.stop, BATCH):
-            parts.append(self._see(see, min(BATCH, block.stop - start)))
+            parts.append(self._observe(observe, min(BATCH, block.stop - start)))
             seen = start + len(parts[-1].readable) - block.start
             heartbeat.tick(done=done + seen, busy=busy + time.monotonic() - begun)
         files = {**self._summaries(block, parts), **self._fields(block, infos)}
-        self.place.committer.submit([block.key], lambda: self._commit(files))
+        self.context.committer.submit([block.key], lambda: self._commit(files))
 
-    def _see(self, see: Observe, n: int) -> "BlockActivations":
-        """Show the next n photographs, filled up to a whole batch."""
+    def _observe(self, observe: Observe, n: int) -> "BatchActivations":
+        """Show the next n images, padded to a whole batch."""
         views = list(islice(self.views, n))
+        # Unreadable images stay black; `readable` excludes them.
         pixels = np.zeros((BATCH, self.size, self.size, 3), np.uint8)
         for row, view in enumerate(views):
             if view.pixels is not None:
                 pixels[row] = view.pixels
-        answers = seen_in_parts(see, torch.from_numpy(pixels))
-        return BlockActivations(
+        activations = observe_in_parts(observe, torch.from_numpy(pixels))
+        return BatchActivations(
             readable=np.asarray([view.pixels is not None for view in views]),
             size=np.asarray([(view.width, view.height) for view in views], np.int32),
-            answers={
-                name: {part: value[:n].cpu().numpy() for part, value in vars(answer).items()}
-                for name, answer in answers.items()
+            layers={
+                name: ChannelActivations(*(part[:n].cpu() for part in vars(layer).values()))
+                for name, layer in activations.items()
             },
         )
 
     def _summaries(
-        self, block: StatisticsBlock, parts: Sequence["BlockActivations"]
+        self, block: StatisticsBlock, parts: Sequence["BatchActivations"]
     ) -> dict[Product, Arrays]:
         index = np.arange(block.start, block.stop)
         files = {}
-        for dataset_stats in block.statistics_tasks:
-            answers = [part.answers[dataset_stats.layer] for part in parts]
-            whole = {name: np.concatenate([a[name] for a in answers]) for name in answers[0]}
+        for statistics in block.statistics_tasks:
+            block_activations = _joined([part.layers[statistics.layer] for part in parts])
             arrays = summarise(
-                whole["mean"],
-                whole["peak"],
-                whole["place"].astype(np.int32),
+                block_activations.mean.numpy(),
+                block_activations.peak.numpy(),
+                block_activations.place.numpy().astype(np.int32),
                 readable=np.concatenate([part.readable for part in parts]),
                 first=block.start,
-                kept=index % self.dataset_stats.stride == 0,
-                top=self.dataset_stats.top,
-                bottom=self.dataset_stats.bottom,
+                kept=index % self.plan.stride == 0,
+                top=self.plan.top,
+                bottom=self.plan.bottom,
             )
             arrays["size"] = np.concatenate([part.size for part in parts])
-            files[dataset_stats.block(block.start, block.dataset_images)] = arrays
+            files[statistics.block(block.start, block.dataset_images)] = arrays
         return files
 
     def _fields(self, block: StatisticsBlock, infos: Sequence[LayerInfo]) -> dict[Product, Arrays]:
         """Receptive fields; the worker of the first block finds them."""
         if block.start > 0:
             return {}
-        fields = self.place.renderer.network.receptive_fields(infos)
+        # They do not depend on images, so one worker per layer suffices.
+        fields = self.context.renderer.network.receptive_fields(infos)
         return {s.field: {"box": fields[s.layer].cpu().numpy()} for s in block.statistics_tasks}
 
     def _read(self, blocks: Sequence[StatisticsBlock]) -> Iterator[View]:
-        """The views of all photographs of the blocks, read ahead."""
+        """The views of all images of the blocks, read ahead."""
         numbered = (
             pair
             for block in blocks
@@ -162,36 +158,36 @@ class DatasetPass:
 
     def _commit(self, files: dict[Product, Arrays]) -> None:
         for product, arrays in files.items():
-            # A kill between two files of a layer leaves one of them, and it stays as it is.
-            if not self.place.folder.exists(product):
-                write_arrays(self.place.folder, product, arrays)
+            # A kill between two files of a block leaves one of them, and it stays as it is.
+            if not self.context.folder.exists(product):
+                write_arrays(self.context.folder, product, arrays)
 
 
-def seen_in_parts(see: Observe, views: Tensor) -> dict[str, ChannelActivations]:
-    """What layers answer to views; those that memory does not hold at once are shown in halves.
+def observe_in_parts(observe: Observe, views: Tensor) -> dict[str, ChannelActivations]:
+    """Observe layers on views; halves the batch where memory does not suffice.
 
     Raises:
         RuntimeError: there is no memory for a single view.
     """
-    seen = if_it_fits(lambda: see(views), least=len(views) == 1)
-    if seen is not None:
-        return seen
-    first, second = (seen_in_parts(see, half) for half in views.tensor_split(2))
-    return {name: _joined(first[name], second[name]) for name in first}
+    activations = if_it_fits(lambda: observe(views), least=len(views) == 1)
+    if activations is not None:
+        return activations
+    halves = [observe_in_parts(observe, half) for half in views.tensor_split(2)]
+    return {name: _joined([half[name] for half in halves]) for name in halves[0]}
 
 
-def _joined(first: ChannelActivations, second: ChannelActivations) -> ChannelActivations:
-    pairs = zip(vars(first).values(), vars(second).values(), strict=True)
-    return ChannelActivations(*(torch.cat(pair) for pair in pairs))
+def _joined(parts: Sequence[ChannelActivations]) -> ChannelActivations:
+    fields = zip(*(vars(part).values() for part in parts), strict=True)
+    return ChannelActivations(*(torch.cat(tensors) for tensors in fields))
 
 
 @dataclass(frozen=True)
-class BlockActivations:
-    """What layers answered to some photographs."""
+class BatchActivations:
+    """The activations of layers on a batch of images."""
 
     readable: NDArray[np.bool_]
     """(n,)"""
     size: NDArray[np.int32]
-    """(n, 2) width and height of the photographs."""
-    answers: dict[str, dict[str, NDArray[Any]]]
-    """mean, peak and place (n, K) of each layer."""
+    """(n, 2) width and height of the images."""
+    layers: dict[str, ChannelActivations]
+    """(n, K) of each layer."""

@@ -1,4 +1,4 @@
-"""Verification: digests of shards, the atlas against the store, activations against images."""
+"""Verification: checksums of shards, the atlas against the store, activations against images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from layer_atlas.plan.labels import count_images, sanitize
 from layer_atlas.plan.plan import Plan
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import plan_of, read_manifest
-from layer_atlas.sweep.inspection.remeasure import remeasure
-from layer_atlas.sweep.inspection.versions import mixture_in_store
+from layer_atlas.sweep.monitor import mixture_in_store
+from layer_atlas.sweep.remeasure import remeasure
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class Verification:
 
 
 def verify(config: Config, folder: OutputFolder) -> Verification:
-    """Check an output folder.
+    """Verify an output folder.
 
     Corrupt shards are set aside, so that the next run computes them again.
 
     Args:
-        config: names the code that may be run: networks and functions of the user's own.
-        folder: what to check.
+        config: names the user code that may run: networks and functions.
+        folder: the output folder.
     Raises:
         UserError: there is no run or no atlas, or its networks cannot be loaded.
         StorageError: the store cannot be read.
@@ -49,6 +49,7 @@ def verify(config: Config, folder: OutputFolder) -> Verification:
     if checked < plan.n_jobs:
         problems.append(f"{count_images(plan, plan.n_jobs - checked)} missing; run it again")
     made_with = build(Config, manifest["config"])
+    # A manifest may be somebody else's: only code that the command line names as well may run.
     foreign = sorted(code_of(made_with, plan) - code_of(config))
     if foreign:
         measured = _not_measured(foreign)
@@ -64,7 +65,7 @@ def verify(config: Config, folder: OutputFolder) -> Verification:
 
 
 def code_of(config: Config, plan: Plan | None = None) -> set[str]:
-    """What of a sweep is code by name, with its arguments: networks and functions of users."""
+    """The user code of a sweep, by dotted name and arguments: networks and functions."""
     named = [(model.target, model.args) for model in config.models]
     records: list[Any] = [config.objective, config.parameterization]
     for recipe in (model.recipe for model in plan.models) if plan else ():

@@ -1,4 +1,4 @@
-"""Cases: what became of the tasks that failed, in the light of what the next run would do."""
+"""Failed tasks: their attempts, whether the next run tries them again, and how to retry them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from layer_atlas.errors import unknown
 from layer_atlas.store.failures import Failure, put_back, quarantined, read_failures
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import plan_of
-from layer_atlas.sweep.scheduling.stages import Sweep, stages
+from layer_atlas.sweep.stages import Sweep, stages
 
 State = Literal["in quarantine", "to be tried again", "done since", "no longer wanted"]
 
 SHORT_KEY = 8
-"""So many digits of a key tell the tasks of a sweep apart."""
+"""Digits of a key that distinguish the tasks of a sweep."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class FailedTask:
     earlier: tuple[Failure, ...]
     """Attempts from before it was put back."""
     attempts: tuple[Failure, ...]
-    """Those since, which count; the latest last."""
+    """Attempts since, which count; the latest last."""
     state: State
 
     @property
@@ -35,7 +35,7 @@ class FailedTask:
 
     @property
     def key(self) -> str:
-        """Enough of the task's key."""
+        """The first digits of the task's key."""
         return self.last.task[:SHORT_KEY]
 
     @property
@@ -45,10 +45,12 @@ class FailedTask:
 
 
 def read_failed_tasks(folder: OutputFolder, manifest: dict[str, Any]) -> list[FailedTask]:
-    """Every task of which there are records of failures, the latest last. Raises UserError."""
+    """Read every task with a failure record, the latest last. Raises UserError."""
     earlier, attempts = (_by_task(read_failures(folder, put_back)) for put_back in (True, False))
     last = {task: failures[-1] for task, failures in (earlier | attempts).items()}
+    # The files tell, not the records: a lost worker may have committed after all.
     undone = {task for task, failure in last.items() if not is_done(folder, failure)}
+    # Working out what the next run would do takes seconds.
     wanted = _missing(folder, manifest) if undone else set()
     given_up = quarantined(failure for failures in attempts.values() for failure in failures)
 
@@ -72,44 +74,49 @@ def is_done(folder: OutputFolder, failure: Failure) -> bool:
 
 
 def _by_task(failures: Iterable[Failure]) -> dict[str, list[Failure]]:
-    found: dict[str, list[Failure]] = {}
+    by_task: dict[str, list[Failure]] = {}
     for failure in failures:
-        found.setdefault(failure.task, []).append(failure)
-    return found
+        by_task.setdefault(failure.task, []).append(failure)
+    return by_task
 
 
 def _missing(folder: OutputFolder, manifest: dict[str, Any]) -> set[str]:
-    """Keys of the tasks that the next run would look at."""
+    """Keys of the tasks that the next run would do."""
     config = build(Config, manifest["config"])
     sweep = Sweep(config, plan_of(manifest), folder, manifest["devices"])
     return {task.key for stage in stages(sweep) for task in stage.missing()}
 
 
-def select(cases: Sequence[FailedTask], words: Sequence[str]) -> list[FailedTask]:
-    """The cases that words name: beginnings of keys, or names of layers; all if there are none.
+def select(failed: Sequence[FailedTask], names: Sequence[str]) -> list[FailedTask]:
+    """Select tasks by beginnings of keys or names of layers; all if there are none.
 
     Raises:
-        UserError: a word names none.
+        UserError: a name matches no task.
     """
-    for word in words:
-        if not any(_is_named(case, word) for case in cases):
-            names = {name for case in cases for name in (*case.last.layers, case.key)}
-            raise unknown("failed task or layer", word, names)
-    return [case for case in cases if not words or any(_is_named(case, word) for word in words)]
+    for name in names:
+        if not any(_matches(task, name) for task in failed):
+            valid = {valid for task in failed for valid in (*task.last.layers, task.key)}
+            raise unknown("failed task or layer", name, valid)
+    return [task for task in failed if not names or any(_matches(task, name) for name in names)]
 
 
-def _is_named(case: FailedTask, word: str) -> bool:
-    return bool(word) and (case.last.task.startswith(word) or word in case.last.layers)
+def _matches(task: FailedTask, name: str) -> bool:
+    return bool(name) and (task.last.task.startswith(name) or name in task.last.layers)
 
 
-def retry(folder: OutputFolder, manifest: dict[str, Any], words: Sequence[str]) -> list[FailedTask]:
-    """Put back what is in quarantine, or what of it words name; under the lock only.
+def retry(folder: OutputFolder, manifest: dict[str, Any], names: Sequence[str]) -> list[FailedTask]:
+    """Put quarantined tasks back for the next run; call it under the lock only.
 
-    Returns: what was put back.
+    Args:
+        folder: of the sweep.
+        manifest: of the sweep.
+        names: beginnings of keys or names of layers; all tasks if there are none.
+    Returns:
+        the tasks that were put back.
     Raises:
-        UserError: a word names no task that failed.
+        UserError: a name matches no task that failed.
     """
-    cases = select(read_failed_tasks(folder, manifest), words)
-    chosen = [case for case in cases if case.state == "in quarantine"]
-    put_back(folder, {case.last.task for case in chosen})
+    failed = select(read_failed_tasks(folder, manifest), names)
+    chosen = [task for task in failed if task.state == "in quarantine"]
+    put_back(folder, {task.last.task for task in chosen})
     return chosen

@@ -24,7 +24,7 @@ from layer_atlas.plan.plan import Plan
 from layer_atlas.store.failures import quarantined, read_failures
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.shards import commit
-from layer_atlas.sweep.inspection.failed_tasks import FailedTask, read_failed_tasks, retry, select
+from layer_atlas.sweep.failed_tasks import FailedTask, read_failed_tasks, retry, select
 
 PLAN = make_plan(layer_info("block.conv", 6), layer_info("block.fc", 4))
 

@@ -1,23 +1,25 @@
 """The scheduler: who is charged for a crash, what is tried again, where the time went."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
-from toys import layer_info, make_plan, make_result, make_sweep
+from toys import layer_info, make_plan, make_result, make_series, make_sweep
 
 from layer_atlas.config.executors import LocalSettings
 from layer_atlas.errors import EXIT_OK, UserError
 from layer_atlas.plan.jobs import Shard
 from layer_atlas.store.folder import OutputFolder, prepare
 from layer_atlas.store.shards import commit
-from layer_atlas.sweep.executors.base import RUNNING, Handle, State, WorkerSpec
-from layer_atlas.sweep.scheduling.outcome import Outcome
-from layer_atlas.sweep.scheduling.schedule import Scheduler
-from layer_atlas.sweep.scheduling.stages import stages
+from layer_atlas.sweep.executors.base import RUNNING, State, WorkerJob, WorkerSpec
+from layer_atlas.sweep.scheduler import Outcome, Scheduler, WorkerTime, device_times, pack
+from layer_atlas.sweep.stages import stages
 
 # --- after a crash -------------------------------------------------------------------------------
 
@@ -26,7 +28,7 @@ SIGKILL = -9
 
 @dataclass
 class Fate:
-    """What becomes of a worker: what it commits, what its last pulse tells, how it ends."""
+    """What becomes of a worker: what it commits, what its last heartbeat says, how it ends."""
 
     exit_code: int = EXIT_OK
     commits: Sequence[int] = (0, 1, 2, 3)
@@ -46,11 +48,11 @@ class Script:
     detached = False
     poll_seconds = 0.01
 
-    def submit(self, requests: Sequence[WorkerSpec]) -> list[Handle]:
-        return [self._start(request) for request in requests]
+    def submit(self, specs: Sequence[WorkerSpec]) -> list[WorkerJob]:
+        return [self._start(spec) for spec in specs]
 
-    def _start(self, request: WorkerSpec) -> Handle:
-        bundle = json.loads(Path(request.argv[-1]).read_text())
+    def _start(self, spec: WorkerSpec) -> WorkerJob:
+        bundle = json.loads(Path(spec.argv[-1]).read_text())
         asked = [tuple(r["targets"]) for r in bundle["requests"]]
         numbers = [n for n, shard in enumerate(self.shards) if shard.targets in asked]
         fate = self.fates[len(self.bundles)] if len(self.bundles) < len(self.fates) else Fate()
@@ -58,16 +60,16 @@ class Script:
             commit(self.folder, self.shards[n], make_result(self.shards[n]))
         named = {k: [self.shards[n].key for n in v] for k, v in fate.heartbeat.items()}
         heartbeat = {"device": "cpu", "busy": 0.25, "done": 0.0, "tick": fate.tick, **named}
-        self.folder.heartbeat(request.tag).write_text(json.dumps(heartbeat))
+        self.folder.heartbeat(spec.tag).write_text(json.dumps(heartbeat))
         self.bundles.append(numbers)
-        return Handle(request.tag, str(fate.exit_code))
+        return WorkerJob(spec.tag, str(fate.exit_code))
 
-    def poll(self, handles: Sequence[Handle]) -> dict[str, State]:
-        return {handle.tag: State("ended", int(handle.job_id)) for handle in handles}
+    def poll(self, jobs: Sequence[WorkerJob]) -> dict[str, State]:
+        return {job.tag: State("ended", int(job.job_id)) for job in jobs}
 
-    def stop(self, handles: Sequence[Handle]) -> None: ...
+    def stop(self, jobs: Sequence[WorkerJob]) -> None: ...
 
-    def kill(self, handles: Sequence[Handle]) -> None: ...
+    def kill(self, jobs: Sequence[WorkerJob]) -> None: ...
 
     def close(self) -> None: ...
 
@@ -144,9 +146,9 @@ def test_a_worker_that_is_only_starting_does_not_keep_bad_starts_going(
     class Staggered(Script):
         max_parallel = max_submitted = 2
 
-        def poll(self, handles: Sequence[Handle]) -> dict[str, State]:
-            last = {handles[-1].tag: RUNNING} if len(handles) > 1 else {}
-            return super().poll(handles) | last
+        def poll(self, jobs: Sequence[WorkerJob]) -> dict[str, State]:
+            last = {jobs[-1].tag: RUNNING} if len(jobs) > 1 else {}
+            return super().poll(jobs) | last
 
     with pytest.raises(UserError, match=r"\d workers in a row ended"):
         run_script(folder, *[Fate(1, commits=[], tick=0)] * 20, kind=Staggered)
@@ -170,3 +172,81 @@ def test_the_time_of_every_worker_is_kept_also_of_those_that_die(folder: OutputF
     _, outcome = run_script(folder, crash)
     assert [(time.device, time.busy) for time in outcome.times] == [("cpu", 0.25)] * 3
     assert all(0 < time.alive < 60 for time in outcome.times)
+
+
+SERIES = make_series()
+MOST = 1200.0
+
+
+def shards_of(costs: list[float]) -> tuple[list[Shard], dict[str, float]]:
+    shards = [Shard(SERIES, (i,)) for i in range(len(costs))]
+    return shards, {shard.key: cost for shard, cost in zip(shards, costs, strict=True)}
+
+
+def random_costs(n: int, largest: float, seed: int) -> list[float]:
+    random = Random(seed)
+    return [largest * random.random() ** 3 for _ in range(n)]
+
+
+CASES = [
+    [],
+    [5.0],
+    [1.0] * 10,
+    random_costs(40, 60.0, 0),  # one wave
+    random_costs(300, MOST / 3, 1),  # many waves
+    [3 * MOST, 1.0, 1.0],  # one shard longer than a bundle
+    [0.0] * 7,
+]
+
+
+@pytest.mark.parametrize("slots", [1, 2, 5])
+@pytest.mark.parametrize("costs", CASES, ids=lambda costs: f"{len(costs)} shards")
+def test_no_shard_is_lost_or_doubled_and_no_bundle_is_empty(costs: list[float], slots: int) -> None:
+    shards, cost = shards_of(costs)
+    bundles = list(pack(shards, lambda shard: cost[shard.key], slots, MOST))
+    assert Counter(s.key for bundle in bundles for s in bundle) == Counter(s.key for s in shards)
+    assert all(bundles)
+
+
+@pytest.mark.parametrize("slots", [1, 2, 5])
+@pytest.mark.parametrize("costs", CASES, ids=lambda costs: f"{len(costs)} shards")
+def test_bundles_of_a_wave_differ_by_a_shard_at_most(costs: list[float], slots: int) -> None:
+    shards, cost = shards_of(costs)
+    bundles = list(pack(shards, lambda shard: cost[shard.key], slots, MOST))
+    loads = [sum(cost[s.key] for s in bundle) for bundle in bundles]
+    longest = max(costs, default=0.0)
+    for start in range(0, len(loads), slots):
+        wave = loads[start : start + slots]
+        wave += [0.0] * (min(slots, len(costs)) - len(wave))
+        assert max(wave) - min(wave) <= longest + 1e-9
+    assert all(load <= MOST + longest + 1e-9 for load in loads)
+
+
+def test_every_slot_gets_work_while_there_are_shards_enough() -> None:
+    shards, cost = shards_of([1.0] * 3)
+    assert [len(bundle) for bundle in pack(shards, lambda s: cost[s.key], 3, MOST)] == [1, 1, 1]
+
+
+def test_bundles_keep_the_order_of_the_plan() -> None:
+    costs = random_costs(300, MOST / 3, 2)
+    shards, cost = shards_of(costs)
+    bundles = list(pack(shards, lambda shard: cost[shard.key], 3, MOST))
+    order = {shard.key: i for i, shard in enumerate(shards)}
+    for bundle in bundles:
+        places = [order[shard.key] for shard in bundle]
+        assert places == sorted(places)
+    waves = [
+        [order[s.key] for bundle in bundles[i : i + 3] for s in bundle]
+        for i in range(0, len(bundles), 3)
+    ]
+    assert len(waves) > 3
+    assert all(max(earlier) < min(later) for earlier, later in pairwise(waves))
+
+
+def test_busy_share_is_of_the_wall_time_of_every_slot() -> None:
+    times = [WorkerTime("cpu", 8.0, 6.0), WorkerTime("cpu", 8.0, 4.0), WorkerTime("cuda:1", 5, 2)]
+    told = device_times(["cpu", "cpu", "cuda:0", "cuda:1"], times, wall=10.0)
+    assert list(told) == ["cpu", "cuda:0", "cuda:1"]
+    assert told["cpu"] == {"slots": 2, "workers": 2, "alive": 16, "busy": 10, "busy_share": 0.5}
+    assert told["cuda:0"] == {"slots": 1, "workers": 0, "alive": 0, "busy": 0, "busy_share": 0}
+    assert told["cuda:1"]["busy_share"] == 0.2

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from layer_atlas.models.responses import ChannelActivations
-from layer_atlas.sweep.tasks.dataset_statistics import seen_in_parts
+from layer_atlas.sweep.tasks.dataset_statistics import observe_in_parts
 
 
 def see(views: Tensor) -> dict[str, ChannelActivations]:
@@ -19,7 +19,7 @@ def see(views: Tensor) -> dict[str, ChannelActivations]:
 @pytest.mark.parametrize("n", [1, 3, 4, 13, 64])
 def test_views_that_do_not_fit_are_shown_in_halves(n: int) -> None:
     views = torch.randint(0, 256, (n, 4, 4, 3), dtype=torch.uint8)
-    answer = seen_in_parts(see, views)["layer"]
+    answer = observe_in_parts(see, views)["layer"]
     assert torch.equal(answer.mean, views[:, 0, 0].float())
     assert torch.equal(answer.peak, answer.mean + 1)
     assert torch.equal(answer.place, answer.mean.long())
@@ -30,4 +30,4 @@ def test_a_view_that_does_not_fit_alone_is_an_error() -> None:
         raise torch.OutOfMemoryError("full")
 
     with pytest.raises(torch.OutOfMemoryError, match="full"):
-        seen_in_parts(full, torch.zeros(4, 4, 4, 3, dtype=torch.uint8))
+        observe_in_parts(full, torch.zeros(4, 4, 4, 3, dtype=torch.uint8))

@@ -1,8 +1,9 @@
-"""Stored activations against the network, measured another way.
+"""Independent check of stored activations: measures images again with plain hooks.
 
 The network is loaded afresh and called as its authors would call it, one image at a time, with a
-hook on the layer. Nothing of the forward that optimised and measured the images is used: no
-capture, no trace, no conversion, no axes that planning found.
+forward hook on the layer. This module shares no code with the forward pass that optimized and
+measured the images: no capture, no trace, no conversion, no axes that planning found. A bug in any
+of these cannot hide itself here.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,8 +24,8 @@ from layer_atlas.plan.plan import ModelPlan
 from layer_atlas.visualization.objectives import ObjectiveContext, make_objective
 
 TOLERANCE = 1e-3
-"""Largest difference between a stored activation and one measured again, relative to the larger one
-of itself and the mean absolute activation of the layer."""
+"""Largest difference between a stored activation and one measured again, relative to the larger of
+itself and the mean absolute activation of the layer."""
 
 _MOST, _FEWEST, _TOTAL = 64, 8, 1024
 """Images measured again: per layer, and about so many in all."""
@@ -32,7 +33,7 @@ _MOST, _FEWEST, _TOTAL = 64, 8, 1024
 
 @dataclass(frozen=True)
 class Remeasurement:
-    """What measuring again found."""
+    """The result of measuring again."""
 
     count: int
     """Activations."""
@@ -70,7 +71,7 @@ def remeasure(config: Config, views: Sequence[LayerView]) -> Remeasurement:
 
 
 def _changed(plan: ModelPlan, networks: Mapping[str, Network]) -> str | None:
-    """Which network has other weights or code than when the images were made."""
+    """Name a network with other weights or code than when the images were made, if there is one."""
     for label, network in networks.items():
         planned, found = plan.networks[label], network.identity
         if found.weights_sha256 != planned.weights_sha256:
@@ -83,20 +84,22 @@ def _changed(plan: ModelPlan, networks: Mapping[str, Network]) -> str | None:
 def _layer(
     view: LayerView, networks: Mapping[str, Network], sample: int
 ) -> tuple[int, float, float, float]:
-    """How many activations were measured; the largest difference, what is stored and measured."""
-    look = _Look(view, networks)
+    """Count activations; returns the largest difference too, and its stored and measured value."""
+    measure = _PlainMeasurement(view, networks)
     count, worst, at = 0, 0.0, (0.0, 0.0)
     for stored, response, image, target in _sample(view, sample):
-        score, found = look(image, target)
-        usual = max(look.mean_absolute, 1e-12)
-        off = np.abs(score - stored) / np.maximum(np.abs(stored), usual)
+        score, mean = measure(image, target)
+        # Relative to the layer's scale: an activation near 0 is the difference of larger numbers.
+        scale = max(measure.mean_absolute, 1e-12)
+        off = np.abs(score - stored) / np.maximum(np.abs(stored), scale)
         if response is not None:
-            off = np.maximum(off, np.abs(found - response).max(axis=1) / usual)
+            off = np.maximum(off, np.abs(mean - response).max(axis=1) / scale)
+        # NaN compares with nothing, and would pass.
         off = np.where(np.isfinite(off), off, np.inf).reshape(-1)
         count += off.size
         if off.max() > worst:
-            place = int(np.argmax(off))
-            worst, at = float(off.max()), (float(stored.flat[place]), float(score.flat[place]))
+            index = int(np.argmax(off))
+            worst, at = float(off.max()), (float(stored.flat[index]), float(score.flat[index]))
     return count, worst, *at
 
 
@@ -104,6 +107,7 @@ def _sample(
     view: LayerView, most: int
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any] | None, NDArray[np.uint8], int]]:
     """Activation (V,), response (V, K), images (V, H, W, C), target of live jobs over the layer."""
+    # Rows are ordered by target: a stride spreads the sample over the whole layer.
     stride = max(1, len(view.targets) * len(view.plan.seeds) // most)
     for piece in view.pieces():
         arrays = piece.result.arrays
@@ -124,14 +128,14 @@ def _sample(
             )
 
 
-class _Look:
+class _PlainMeasurement:
     """Measures images of a layer's targets by plain hooks."""
 
     def __init__(self, view: LayerView, networks: Mapping[str, Network]) -> None:
         model, layer = view.model, view.layer
-        read = [(model.label, layer.info), *((tap.model, tap.info) for tap in layer.others)]
+        read = [(model.label, layer.info), *((ref.model, ref.info) for ref in layer.others)]
         self.hooks = [_Hook(networks[label], info, model, label) for label, info in read]
-        surroundings = ObjectiveContext(
+        context = ObjectiveContext(
             layers=tuple(info for _, info in read),
             activations=self._activations,
             find=view.folder.input,
@@ -139,7 +143,7 @@ class _Look:
             size=view.image_size,
             device=torch.device("cpu"),
         )
-        self.objective = make_objective(model.recipe.objective, surroundings)
+        self.objective = make_objective(model.recipe.objective, context)
         self.mean_absolute = 0.0
 
     @torch.no_grad()
@@ -148,24 +152,27 @@ class _Look:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Scores (V,) and mean responses (V, K) of the variants (V, H, W, C) of a job."""
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255.0
-        found = self._activations(pixels)
-        self.mean_absolute = float(found[0].abs().mean())
+        activations = self._activations(pixels)
+        self.mean_absolute = float(activations[0].abs().mean())
         targets = torch.full((len(images),), target, dtype=torch.int64)
-        return self.objective.score(found, targets).numpy(), found[0].mean(dim=2).numpy()
+        return self.objective.score(activations, targets).numpy(), activations[0].mean(
+            dim=2
+        ).numpy()
 
     def _activations(self, images: Tensor) -> list[Tensor]:
         """Activations (V, K, L) of each layer, image by image."""
         return [torch.cat([hook(image[None]) for image in images]) for hook in self.hooks]
 
 
-class _Left(Exception):
-    """Leaves the forward behind the layer."""
+class _StopForward(Exception):
+    """Ends the forward pass after the layer."""
 
 
 class _Hook:
-    """One layer of a network, by a hook on it."""
+    """Reads one layer of a network by a forward hook."""
 
     def __init__(self, network: Network, info: LayerInfo, model: ModelPlan, label: str) -> None:
+        # Authors may have left it in training mode.
         self.module, self.info = network.module.eval(), info
         self.mean, self.std = (
             torch.tensor(values).view(1, -1, 1, 1) for values in (network.mean, network.std)
@@ -192,17 +199,18 @@ class _Hook:
 
     @torch.no_grad()
     def output(self, inputs: Tensor) -> Tensor | None:
-        """What the first call of the layer returns; `None` if the forward fails before."""
+        """The output of the first call of the layer; `None` if the forward pass fails before it."""
         seen: list[Tensor] = []
 
         def keep(module: nn.Module, args: Any, returned: Any) -> None:
             seen.append(_tensor(returned).clone())
-            raise _Left
+            # What follows the layer need not run, and may fail on one image alone.
+            raise _StopForward
 
         handle = self.layer.register_forward_hook(keep)
         try:
             self.module(inputs)
-        except _Left:
+        except _StopForward:
             return seen[0]
         except Exception:  # noqa: BLE001 - images of a size that the network does not take
             return None
@@ -212,7 +220,7 @@ class _Hook:
 
 
 def _tensor(returned: Any) -> Tensor:
-    """The tensor in what a module returned: `logits` or `out` of what has names, else the first."""
+    """Find the tensor in the output of a module: `logits` or `out` if named, else the first."""
     if isinstance(returned, Tensor):
         return returned
     named = returned if isinstance(returned, Mapping) else getattr(returned, "__dict__", None)
@@ -234,13 +242,14 @@ def _axes(
     info: LayerInfo,
     image: tuple[int, int, int],
 ) -> tuple[int, int]:
-    """The axes of images and channels of an output, from how it grows with its input.
+    """Find the axes of images and channels of an output from how it grows with its input.
 
-    Where that leaves a choice, the length of the module's weights, and at last the plan, decide.
+    Where that leaves a choice, the module's type decides, and at last the plan.
     """
     colours, height, width = image
     one = output(torch.zeros(1, colours, height, width))
     two = output(torch.zeros(2, colours, height, width))
+    # Both sides grow, so that no axis of positions passes for that of channels.
     large = output(torch.zeros(1, colours, height + 64, width + 128))
     assert one is not None
     batch = next(

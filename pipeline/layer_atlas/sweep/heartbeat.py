@@ -1,4 +1,4 @@
-"""The pulse of a worker: a small file that says what it is at."""
+"""The heartbeat of a worker: a small file of facts about its progress."""
 
 import contextlib
 import json
@@ -15,22 +15,24 @@ from layer_atlas.plan.jobs import Task
 logger = logging.getLogger(__name__)
 
 DEVICE_VARIABLE = "LAYER_ATLAS_DEVICE"
-"""What its executor calls the device that a worker runs on."""
+"""The executor's name for the device of a worker."""
 
-UNITS = {"optimize": "channels", "statistics": "photographs", "examples": "examples"}
-"""What the work of a kind of bundle is counted in."""
-
+UNIT_OF_KIND = {"optimize": "channels", "statistics": "photographs", "examples": "examples"}
+"""What `done` counts, by the kind of a bundle."""
 
 _TEXTS, _LISTS = ("host", "device", "kind", "at"), ("tasks", "unwritten")
 _NUMBERS = ("pid", "tick", "done", "flops", "busy", "seconds")
 
 
-def known_facts(told: dict[str, Any]) -> dict[str, Any]:
-    """What of a pulse is what a worker may say of itself; the rest is nobody's business."""
+def known_facts(values: dict[str, Any]) -> dict[str, Any]:
+    """Keep the facts that a worker writes, each if it has the right type.
+
+    The file may be somebody else's: whatever else it holds must not reach calculations or tables.
+    """
     return {
-        **{name: told[name] for name in _TEXTS if isinstance(told.get(name), str)},
-        **{name: told[name] for name in _NUMBERS if _is_number(told.get(name))},
-        **{name: told[name] for name in _LISTS if _is_list_of_texts(told.get(name))},
+        **{name: values[name] for name in _TEXTS if isinstance(values.get(name), str)},
+        **{name: values[name] for name in _NUMBERS if _is_number(values.get(name))},
+        **{name: values[name] for name in _LISTS if _is_list_of_texts(values.get(name))},
     }
 
 
@@ -43,12 +45,12 @@ def _is_list_of_texts(value: object) -> bool:
 
 
 class Heartbeat:
-    """Says what the worker is at; the driver reads it, nothing depends on it.
+    """Writes what the worker is doing; the driver reads it, no result depends on it.
 
-    `tasks` are in the making (`at` says which, for people), `unwritten` are made and perhaps not
-    committed yet; `done` counts units of its kind, `flops` what the plan takes them to cost; `busy`
-    are the seconds spent making, of `seconds` since the first task began. For the main thread
-    alone.
+    `tasks` are in progress (`at` names them for people), `unwritten` are finished and perhaps not
+    committed yet. `done` counts units of the bundle's kind, `flops` their cost by the plan. `busy`
+    are the seconds of optimizing and measuring, of `seconds` since the first task began. For the
+    main thread alone.
     """
 
     INTERVAL = 0.25
@@ -59,20 +61,16 @@ class Heartbeat:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "device": os.environ.get(DEVICE_VARIABLE),
-            "tick": 0,
-            "tasks": [],
             "at": "",
-            "unwritten": [],
-            "done": 0.0,
-            "flops": 0.0,
-            "busy": 0.0,
-            "seconds": 0.0,
+            **{name: [] for name in _LISTS},
+            "tick": 0,
+            **dict.fromkeys(("done", "flops", "busy", "seconds"), 0.0),
         }
         self._begun: float | None = None
         self._written = 0.0
 
     def begin(self, tasks: Sequence[Task]) -> None:
-        """Note what is in the making from now on."""
+        """Record the tasks in progress."""
         if self._begun is None:
             self._begun = time.monotonic()
         at = f"{tasks[0]}" + (f" and {len(tasks) - 1} more" if tasks[1:] else "")
@@ -80,17 +78,20 @@ class Heartbeat:
         self.tick(tasks=[task.key for task in tasks], at=at)
 
     def tick(self, **facts: Any) -> None:
-        """Note facts; write them down now and then, and at once when the tasks change."""
+        """Update facts; writes them at most every INTERVAL, but at once when the tasks change.
+
+        Were a change of tasks written late, a crash would be charged to tasks that are done.
+        """
         self.facts.update(facts, tick=self.facts["tick"] + 1)
         if "tasks" in facts or time.monotonic() - self._written > self.INTERVAL:
             self.write()
 
     def write(self) -> None:
-        """Write the facts down."""
+        """Write the facts, whole or not at all."""
         self._written = time.monotonic()
         self.facts["seconds"] = 0.0 if self._begun is None else self._written - self._begun
-        temporary = self.path.with_suffix(".pulse.tmp")
-        with contextlib.suppress(OSError):  # a full disk is met, and told, by the next commit
+        temporary = self.path.with_suffix(".heartbeat.tmp")
+        with contextlib.suppress(OSError):  # the next commit meets a full disk, and reports it
             self.path.parent.mkdir(exist_ok=True)
             temporary.write_text(json.dumps(self.facts))
             temporary.replace(self.path)

@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 from toys import (
+    fail,
     fill_store,
     fill_study,
     layer_info,
     make_listing,
     make_plan,
     make_recipe,
+    make_result,
     make_sweep,
 )
 
@@ -22,10 +24,12 @@ from layer_atlas.datasets.tasks import LayerStatistics, all_statistics
 from layer_atlas.plan import plan as plan_module
 from layer_atlas.plan.plan import DatasetPlan, Plan
 from layer_atlas.store.folder import OutputFolder
-from layer_atlas.sweep.scheduling.stages import (
+from layer_atlas.store.shards import commit
+from layer_atlas.sweep.stages import (
     ExamplesStage,
     Finished,
     OptimizationStage,
+    ShardIndex,
     StatisticsStage,
     Sweep,
     maps_per_channel,
@@ -48,7 +52,7 @@ def test_time_of_a_shard_is_its_jobs_times_its_flops(
 
 
 def test_without_photographs_images_are_all_there_is(folder: OutputFolder) -> None:
-    assert [stage.name for stage in stages(make_sweep(make_plan(), folder))] == ["making"]
+    assert [stage.name for stage in stages(make_sweep(make_plan(), folder))] == ["optimization"]
 
 
 # --- with photographs ----------------------------------------------------------------------------
@@ -79,24 +83,24 @@ def fill(sweep: Sweep, layer: str = "a") -> None:
     fill_study(sweep.folder, statistics_of(sweep, layer), mean, np.zeros((N, K)), boxes)
 
 
-def studying(sweep: Sweep) -> StatisticsStage:
+def statistics_stage(sweep: Sweep) -> StatisticsStage:
     assert sweep.plan.dataset_plan is not None
     return StatisticsStage(sweep, sweep.plan.dataset_plan)
 
 
-def picking(sweep: Sweep) -> ExamplesStage:
+def examples_stage(sweep: Sweep) -> ExamplesStage:
     assert sweep.plan.dataset_plan is not None
     return ExamplesStage(sweep, sweep.plan.dataset_plan)
 
 
 def wanted(sweep: Sweep) -> list[tuple[int, list[str]]]:
     """The blocks that are missing: where they begin, and the layers that are to see them."""
-    return [(b.start, b.request()["layers"]) for b in studying(sweep).missing()]
+    return [(b.start, b.request()["layers"]) for b in statistics_stage(sweep).missing()]
 
 
 def test_stages_come_in_order(folder: OutputFolder) -> None:
     names = [stage.name for stage in stages(photographed(folder))]
-    assert names == ["studying", "making", "picking examples"]
+    assert names == ["dataset statistics", "optimization", "examples"]
 
 
 def test_at_first_every_block_is_missing_and_no_examples_can_be_picked(
@@ -104,9 +108,9 @@ def test_at_first_every_block_is_missing_and_no_examples_can_be_picked(
 ) -> None:
     sweep = photographed(folder, "a", "b")
     assert wanted(sweep) == [(start, ["a", "b"]) for start in (0, 64, 128)]
-    assert studying(sweep).total == N
+    assert statistics_stage(sweep).total == N
     assert len(OptimizationStage(sweep).missing()) == 6
-    assert picking(sweep).missing() == []
+    assert examples_stage(sweep).missing() == []
 
 
 def test_blocks_are_asked_for_the_layers_that_lack_them(folder: OutputFolder) -> None:
@@ -120,21 +124,21 @@ def test_blocks_are_asked_for_the_layers_that_lack_them(folder: OutputFolder) ->
 
 def test_a_study_is_merged_when_its_blocks_are_there(folder: OutputFolder) -> None:
     sweep = photographed(folder, "a", "b")
-    assert studying(sweep).finish() == Finished()
+    assert statistics_stage(sweep).finish() == Finished()
     fill(sweep, "b")
-    assert studying(sweep).finish() == Finished(made=1)
+    assert statistics_stage(sweep).finish() == Finished(made=1)
     assert folder.exists(statistics_of(sweep, "b").product)
     assert not folder.exists(statistics_of(sweep, "a").product)
-    assert studying(sweep).finish() == Finished()
+    assert statistics_stage(sweep).finish() == Finished()
 
 
 def test_a_merged_study_is_not_asked_for_again(folder: OutputFolder) -> None:
     sweep = photographed(folder)
     fill(sweep)
-    studying(sweep).finish()
+    statistics_stage(sweep).finish()
     for path in folder.layer("toy", "a").glob("photographs/*"):
         path.unlink()
-    assert studying(sweep).missing() == []
+    assert statistics_stage(sweep).missing() == []
     wider = photographed(folder, "a", "b")
     assert wanted(wider) == [(start, ["b"]) for start in (0, 64, 128)]
 
@@ -142,7 +146,7 @@ def test_a_merged_study_is_not_asked_for_again(folder: OutputFolder) -> None:
 def test_a_merged_study_without_fields_gets_them_again(folder: OutputFolder) -> None:
     sweep = photographed(folder)
     fill(sweep)
-    studying(sweep).finish()
+    statistics_stage(sweep).finish()
     folder.product(statistics_of(sweep).field).unlink()
     assert wanted(sweep) == [(0, ["a"])]
 
@@ -152,7 +156,7 @@ def test_corrupt_blocks_are_told_and_missing_again(folder: OutputFolder) -> None
     fill(sweep)
     path = folder.product([b.products[0] for b in all_blocks(sweep)][1])
     path.write_bytes(b"")
-    assert studying(sweep).finish() == Finished(corrupt=(path,))
+    assert statistics_stage(sweep).finish() == Finished(corrupt=(path,))
     assert wanted(sweep) == [(64, ["a"])]
 
 
@@ -163,21 +167,21 @@ def all_blocks(sweep: Sweep) -> list[Any]:
     target = empty.listing(statistics_of(sweep).plan.listing)
     target.parent.mkdir(parents=True)
     target.write_bytes(listing.read_bytes())
-    return studying(replace(sweep, folder=empty)).missing()
+    return statistics_stage(replace(sweep, folder=empty)).missing()
 
 
 def test_examples_are_picked_of_finished_studies_alone(folder: OutputFolder) -> None:
     sweep = photographed(folder, "a", "b")
     fill(sweep, "a")
-    assert picking(sweep).missing() == []
-    studying(sweep).finish()
-    tasks = picking(sweep).missing()
+    assert examples_stage(sweep).missing() == []
+    statistics_stage(sweep).finish()
+    tasks = examples_stage(sweep).missing()
     assert [(t.dataset_stats.layer, t.targets) for t in tasks] == [
         ("a", (c, c + 1)) for c in (0, 2, 4)
     ]
     (product,) = tasks[1].products
     write_arrays(folder, product, {})
-    assert [t.targets for t in picking(sweep).missing()] == [(0, 1), (4, 5)]
+    assert [t.targets for t in examples_stage(sweep).missing()] == [(0, 1), (4, 5)]
 
 
 def test_images_that_start_from_photographs_wait_for_their_study(folder: OutputFolder) -> None:
@@ -185,7 +189,7 @@ def test_images_that_start_from_photographs_wait_for_their_study(folder: OutputF
     assert OptimizationStage(sweep).missing() == []
     fill(sweep, "b")
     assert OptimizationStage(sweep).missing() == []
-    studying(sweep).finish()
+    statistics_stage(sweep).finish()
     assert {shard.series.layer for shard in OptimizationStage(sweep).missing()} == {"b"}
     fill_store(folder, make_only(sweep.plan, "b"))
     assert OptimizationStage(sweep).missing() == []
@@ -201,7 +205,7 @@ def make_only(plan: Plan, layer: str) -> Plan:
 def test_bundles_tell_the_layers_that_their_tasks_need(folder: OutputFolder) -> None:
     sweep = photographed(folder, "a", "b", "c")
     fill(sweep, "b")
-    stage = studying(sweep)
+    stage = statistics_stage(sweep)
     bundle = stage.bundle(stage.missing())
     assert [layer["info"]["name"] for layer in bundle["plan"]["layers"]] == ["a", "c"]
     assert bundle["kind"] == "statistics"
@@ -213,7 +217,7 @@ def test_time_of_a_block_is_that_of_the_deepest_layer(
 ) -> None:
     monkeypatch.setitem(plan_module.FLOPS_PER_SECOND, "cpu", FLOPS_PER_SECOND)
     sweep = photographed(folder, "a", "b")
-    stage = studying(sweep)
+    stage = statistics_stage(sweep)
     assert [stage.seconds(block) for block in stage.missing()] == pytest.approx(
         [64 * 3.002, 64 * 3.002, 22 * 3.002]
     )
@@ -233,3 +237,34 @@ def test_maps_are_counted(folder: OutputFolder, saliency: Any, maps: int) -> Non
     plan = sweep.plan.dataset_plan
     assert isinstance(plan, DatasetPlan)
     assert maps_per_channel(plan) == maps
+
+
+def test_what_is_missing_is_told_in_the_order_of_the_plan(folder: OutputFolder) -> None:
+    plan = make_plan(seeds=(0, 1), shard_size=2)
+    shards = list(plan.shards())
+    shard_index = ShardIndex(folder, plan)
+    assert shard_index.missing() == shards
+    for shard in (shards[1], shards[-1]):
+        commit(folder, shard, make_result(shard))
+    assert shard_index.missing() == [shards[0], *shards[2:-1]]
+
+
+def test_nothing_is_worked_out_again_until_files_come_or_go(folder: OutputFolder) -> None:
+    plan = make_plan(shard_size=2)
+    fill_store(folder, plan)
+    shard_index = ShardIndex(folder, plan)
+    views = shard_index.views()
+    assert shard_index.views() is views
+    shard = next(plan.shards())
+    folder.shard(shard).unlink()
+    assert shard_index.views() is not views
+    assert shard_index.missing() == [shard]
+
+
+def test_what_was_given_up_since_is_known(folder: OutputFolder) -> None:
+    plan = make_plan()
+    shard = next(plan.shards())
+    shard_index = ShardIndex(folder, plan)
+    assert shard.key not in shard_index.views()[0].given_up
+    fail(folder, shard)
+    assert shard.key in shard_index.views()[0].given_up

@@ -1,1 +1,0 @@
-"""From what is missing to who does it: stages, bundles, crews, and what becomes of them."""

@@ -1,0 +1,324 @@
+"""The stages of a sweep: kinds of tasks, in the order in which they build on each other.
+
+Dataset statistics come first, then images, which may start from dataset images, then examples.
+Each stage knows which of its tasks are missing, how long they take, and what a worker needs.
+"""
+
+import logging
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from layer_atlas.atlas.gather import LayerView, layer_views
+from layer_atlas.config.config import Config
+from layer_atlas.config.recipe import Recipe
+from layer_atlas.config.records import plain
+from layer_atlas.datasets.listing import Listing
+from layer_atlas.datasets.statistics_files import merge_statistics, read_evidence
+from layer_atlas.datasets.tasks import (
+    Examples,
+    LayerStatistics,
+    StatisticsBlock,
+    all_statistics,
+    blocks_of,
+    examples_of,
+    restricted,
+    statistics_of,
+)
+from layer_atlas.plan.jobs import Shard, Task
+from layer_atlas.plan.plan import (
+    READING_SECONDS,
+    DatasetPlan,
+    LayerPlan,
+    ModelPlan,
+    Plan,
+    dataset_image_seconds,
+    flops_per_job,
+    flops_per_second,
+)
+from layer_atlas.store.checksummed_file import CorruptFile
+from layer_atlas.store.folder import OutputFolder
+
+logger = logging.getLogger(__name__)
+
+
+class ShardIndex:
+    """Finds the shards of a plan in the store; searches again only after files came or went.
+
+    A sweep asks before it begins, in each of its rounds, and before it collates. Deriving the file
+    names of ten million jobs takes seconds, listing them a tenth of one.
+    """
+
+    def __init__(self, folder: OutputFolder, plan: Plan) -> None:
+        self.folder, self.plan = folder, plan
+        self._listing: dict[str, frozenset[str]] | None = None
+        self._views: list[LayerView] = []
+
+    def views(self) -> list[LayerView]:
+        """A view of every layer of the plan."""
+        # Failures as well: a shard in quarantine counts as given up in a view.
+        listing = {
+            parent: frozenset(names)
+            for root in (self.folder.store, self.folder.failures)
+            for parent, _, names in os.walk(root)
+        }
+        if listing != self._listing:
+            self._listing, self._views = listing, list(layer_views(self.folder, self.plan))
+        return self._views
+
+    def missing(self) -> list[Shard]:
+        """The shards that are not done, in plan order."""
+        return [shard for view in self.views() for _, shard in view.left()]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A plan, how to run it, and where."""
+
+    config: Config
+    plan: Plan
+    folder: OutputFolder
+    devices: Sequence[str]
+
+    def model(self, label: str) -> ModelPlan:
+        """The plan of a model."""
+        return next(model for model in self.plan.models if model.label == label)
+
+    @cached_property
+    def shard_index(self) -> ShardIndex:
+        """The index of the store."""
+        return ShardIndex(self.folder, self.plan)
+
+    def has_finished(self, statistics: LayerStatistics) -> bool:
+        """Whether the statistics of a layer are there and sound; else they are merged again."""
+        if statistics not in self._finished:
+            try:
+                # Reading checks the digest of a large file, so it is done once.
+                read_evidence(self.folder, statistics)
+                self._finished.add(statistics)
+            except FileNotFoundError:
+                return False
+            except CorruptFile as error:
+                logger.warning("corrupt file set aside, to be computed again: %s", error)
+                return False
+        return True
+
+    @cached_property
+    def _finished(self) -> set[LayerStatistics]:
+        return set()
+
+    @cached_property
+    def flops_per_second(self) -> float:
+        """Estimated speed of one worker."""
+        return flops_per_second(self.devices)
+
+    def seconds_by_layer(
+        self, flops: Callable[[LayerPlan, Recipe], float]
+    ) -> dict[tuple[str, str], float]:
+        """Estimated seconds for some FLOPs per layer, by model label and layer name."""
+        return {
+            (model.label, layer.info.name): flops(layer, model.recipe) / self.flops_per_second
+            for model in self.plan.models
+            for layer in model.layers
+        }
+
+    def bundle(self, kind: str, tasks: Sequence[Task]) -> dict[str, Any]:
+        """Write tasks of one model as a bundle: plain data, with the layers that they need."""
+        model = self.model(tasks[0].model)
+        wanted = {product.layer for task in tasks for product in task.products}
+        # Each request names its targets; those of whole layers may be millions.
+        layers = tuple(
+            replace(layer, targets=(), space=None)
+            for layer in model.layers
+            if layer.info.name in wanted
+        )
+        configs = {config.title: config for config in self.config.models}
+        labels = replace(model, layers=layers).networks
+        return {
+            "kind": kind,
+            "models": [plain(configs[label]) for label in labels],
+            "plan": plain(replace(model, layers=layers)),
+            "dataset_plan": plain(self.plan.dataset_plan),
+            "dataset": plain(self.config.dataset),
+            "requests": [task.request() for task in tasks],
+        }
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The result of merging the finished tasks of a stage."""
+
+    made: int = 0
+    """Number of files made."""
+    corrupt: tuple[Path, ...] = ()
+    """Corrupt files that were set aside, to be computed again."""
+
+
+class Stage(ABC):
+    """One kind of tasks."""
+
+    name: str
+    kind: str
+    """The kind of its bundles."""
+    unit: str
+    """What `total` counts."""
+    total: int
+    """Number of units, done or not."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep = sweep
+
+    @abstractmethod
+    def missing(self) -> list[Any]:
+        """The tasks that are not done and can begin."""
+
+    @abstractmethod
+    def seconds(self, task: Any) -> float:
+        """Estimated seconds that a worker takes for a task; good enough to pack bundles."""
+
+    def bundle(self, tasks: Sequence[Any]) -> dict[str, Any]:
+        """The bundle file of tasks of one model: plain data."""
+        return self.sweep.bundle(self.kind, tasks)
+
+    def finish(self) -> Finished:
+        """Merge what is done; by default collation does that."""
+        return Finished()
+
+
+def stages(sweep: Sweep) -> list[Stage]:
+    """The stages of a sweep, in order."""
+    dataset_plan = sweep.plan.dataset_plan
+    if dataset_plan is None:
+        return [OptimizationStage(sweep)]
+    return [
+        StatisticsStage(sweep, dataset_plan),
+        OptimizationStage(sweep),
+        ExamplesStage(sweep, dataset_plan),
+    ]
+
+
+class OptimizationStage(Stage):
+    """Images are optimized, shard by shard."""
+
+    name, kind, unit = "optimization", "optimize", "channels"
+
+    def __init__(self, sweep: Sweep) -> None:
+        super().__init__(sweep)
+        self.total = sweep.plan.n_jobs
+
+    def missing(self) -> list[Shard]:
+        """The shards that are not done; without those whose initial images are not known yet."""
+        return [shard for shard in self.sweep.shard_index.missing() if self._may_begin(shard)]
+
+    def seconds(self, task: Shard) -> float:
+        """Estimate by FLOPs."""
+        return self._job_seconds[task.model, task.series.layer] * task.units
+
+    def bundle(self, tasks: Sequence[Shard]) -> dict[str, Any]:
+        """Add the batch size."""
+        return {**super().bundle(tasks), "batch_size": self.sweep.config.batch_size}
+
+    def _may_begin(self, shard: Shard) -> bool:
+        dataset_plan = self.sweep.plan.dataset_plan
+        if dataset_plan is None or shard.series.recipe.init.name != "dataset":
+            return True
+        # The initial image of a channel is its top dataset image.
+        model = self.sweep.model(shard.model)
+        return self.sweep.has_finished(statistics_of(model, shard.series.layer, dataset_plan))
+
+    @cached_property
+    def _job_seconds(self) -> dict[tuple[str, str], float]:
+        return self.sweep.seconds_by_layer(flops_per_job)
+
+
+class StatisticsStage(Stage):
+    """Every dataset image is shown to all layers, block by block."""
+
+    name, kind, unit = "dataset statistics", "statistics", "photographs"
+
+    def __init__(self, sweep: Sweep, dataset_plan: DatasetPlan) -> None:
+        super().__init__(sweep)
+        self.dataset_plan = dataset_plan
+        self.total = dataset_plan.count * len(sweep.plan.models)
+
+    def missing(self) -> list[StatisticsBlock]:
+        """The missing blocks, each restricted to the layers that lack it."""
+        found = []
+        for statistics in self._unfinished():
+            for block in blocks_of(statistics, self._listing):
+                # A layer that was added later lacks blocks that others have.
+                exists = {p: self.sweep.folder.exists(p) for p in block.products}
+                if not all(exists.values()):
+                    found.append(restricted(block, [p for p in exists if not exists[p]]))
+        return found
+
+    def finish(self) -> Finished:
+        """Merge the statistics of layers whose blocks are all there. Raises StorageError."""
+        made, corrupt = 0, []
+        for statistics in self._unfinished():
+            # Listed once for all layers: hashing the names of a million images takes seconds.
+            blocks = list(blocks_of(statistics, self._listing))
+            for layer in statistics:
+                corrupt += merge_statistics(self.sweep.folder, layer, blocks)
+                made += self.sweep.folder.exists(layer.product)
+        return Finished(made, tuple(corrupt))
+
+    def seconds(self, task: StatisticsBlock) -> float:
+        """Estimate by the FLOPs of the deepest layer, and reading."""
+        model = self.sweep.model(task.model)
+        flops = max(layer.info.flops_before for layer in model.layers)
+        return dataset_image_seconds(flops, self.sweep.flops_per_second) * task.units
+
+    def _unfinished(self) -> Iterator[tuple[LayerStatistics, ...]]:
+        """The layers without merged statistics or receptive fields, model by model."""
+        exists = self.sweep.folder.exists
+        for model in self.sweep.plan.models:
+            statistics = all_statistics(model, self.dataset_plan)
+            left = tuple(s for s in statistics if not (exists(s.product) and exists(s.field)))
+            if left:
+                yield left
+
+    @cached_property
+    def _listing(self) -> Listing:
+        return Listing(self.sweep.folder.listing(self.dataset_plan.listing))
+
+
+class ExamplesStage(Stage):
+    """The top dataset images of every channel are cut to the view, with saliency maps."""
+
+    name, kind, unit = "examples", "examples", "channels"
+
+    def __init__(self, sweep: Sweep, dataset_plan: DatasetPlan) -> None:
+        super().__init__(sweep)
+        self.dataset_plan = dataset_plan
+        layers = (layer for model in sweep.plan.models for layer in model.layers)
+        self.total = sum(len(layer.targets) for layer in layers)
+
+    def missing(self) -> list[Examples]:
+        """The missing examples of layers with finished statistics."""
+        tasks = examples_of(self.sweep.plan, self.dataset_plan)
+        # Done first: whether statistics are finished takes longer to find out.
+        left = [task for task in tasks if not self.sweep.folder.is_done(task)]
+        return [task for task in left if self.sweep.has_finished(task.dataset_stats)]
+
+    def seconds(self, task: Examples) -> float:
+        """Estimate mostly by reading; a saliency map costs about as much as a few steps."""
+        reading = 2 * self.dataset_plan.examples * READING_SECONDS
+        return (reading + self._map_seconds[task.model, task.dataset_stats.layer]) * task.units
+
+    @cached_property
+    def _map_seconds(self) -> dict[tuple[str, str], float]:
+        passes = 2.0 * maps_per_channel(self.dataset_plan)
+        return self.sweep.seconds_by_layer(lambda layer, recipe: passes * layer.info.flops_before)
+
+
+def maps_per_channel(dataset_plan: DatasetPlan) -> int:
+    """Number of gradients that the saliency maps of a channel take."""
+    settings = dataset_plan.saliency
+    if settings is None:
+        return 0
+    return settings.dataset_images * getattr(settings, "samples", getattr(settings, "steps", 1))
