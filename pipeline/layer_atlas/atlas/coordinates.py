@@ -5,14 +5,38 @@ along an axis are listed in the group's attribute `coordinates`, as the CF conve
 section 5) have it for auxiliary coordinate variables; so netCDF readers offer them beside the axis.
 """
 
+from collections.abc import Sequence
+
 import h5py
 import numpy as np
 from numpy.typing import ArrayLike
 
 from layer_atlas.atlas.gather import LayerView
-from layer_atlas.atlas.scales import add_scale, as_text, label
 from layer_atlas.config.recipe import recorded_steps, snapshot_steps
 from layer_atlas.plan.plan import LayerPlan
+
+
+def as_text(text: str) -> str:
+    """A text as HDF5 can hold it; what is no text, as names of files may be, becomes `?`."""
+    return text.encode(errors="replace").decode().replace("\0", "?")
+
+
+def add_scale(group: h5py.Group, name: str, values: ArrayLike) -> None:
+    """Add a scale to a group: numbers, or texts."""
+    values = np.asarray(values)
+    text = values.dtype.kind == "U"
+    data, dtype = (values.astype(object), h5py.string_dtype()) if text else (values, values.dtype)
+    group.create_dataset(name, data=data, dtype=dtype)
+    group[name].make_scale(name)
+
+
+def label(group: h5py.Group, name: str, scales: Sequence[str], meaning: str) -> None:
+    """Say what a dataset means, and attach scales of its group or the one around it."""
+    dataset = group[name]
+    dataset.attrs["description"] = meaning
+    for axis, scale in enumerate(scales):
+        dataset.dims[axis].label = scale
+        dataset.dims[axis].attach_scale(group[scale] if scale in group else group.parent[scale])
 
 
 def colour_axis(view: LayerView) -> str:

@@ -8,8 +8,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from layer_atlas.atlas.coordinates import add_scale, as_text, label
 from layer_atlas.atlas.gather import LayerView
-from layer_atlas.atlas.scales import add_scale, as_text, label
 from layer_atlas.datasets.evidence import (
     agreement,
     best_seed,
@@ -23,8 +23,7 @@ from layer_atlas.datasets.statistics import QUANTILES, DatasetStats
 from layer_atlas.datasets.statistics_files import DatasetEvidence
 from layer_atlas.errors import UserError
 from layer_atlas.plan.plan import DatasetPlan
-from layer_atlas.store.arrays import PICTURE_FILTERS
-from layer_atlas.store.frames import Arrays
+from layer_atlas.store.checksummed_file import Arrays
 
 _JOB = ("channel", "seed")
 _TOLD_UNREADABLE = 100
@@ -201,7 +200,7 @@ _KINDS = {"strongest": "top_jpeg", "weakest": "bottom_jpeg"}
 def _write_pictures(into: h5py.Group, view: LayerView) -> None:
     """Add the pictures of the first photographs and their saliency, as far as they are made."""
     for arrays in view.examples():
-        rows = view.rows_of(arrays["channel"])
+        rows = view.rows_of(arrays["target"])
         for kind, name in _KINDS.items():
             _write_jpegs(into, name, len(view.targets), rows, _jpegs(arrays, kind))
         if "saliency" in arrays:
@@ -244,7 +243,7 @@ def _write_maps(
         shown, *size = maps.shape[1:]
         chunks = (1, 1, *size)
         shape = (n_channels, shown, *size)
-        into.create_dataset(name, shape, "u1", chunks=chunks, **PICTURE_FILTERS)
+        into.create_dataset(name, shape, "u1", chunks=chunks, compression="gzip", fletcher32=True)
         add_scale(into, f"{name}_rank", np.arange(shown))
         meaning = "which pixels of the view the channel answers to"
         label(into, name, ["channel", f"{name}_rank", "y", "x"], meaning)

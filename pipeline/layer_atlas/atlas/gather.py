@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,46 +13,36 @@ from numpy.typing import NDArray
 from layer_atlas.datasets.statistics_files import DatasetEvidence, read_evidence, read_examples
 from layer_atlas.datasets.tasks import Examples, LayerStatistics, examples_of_layer, statistics_of
 from layer_atlas.plan.environment import Environment
-from layer_atlas.plan.jobs import FATES, STATUS, Shard, ShardResult
+from layer_atlas.plan.jobs import FATES, STATUS, Shard
 from layer_atlas.plan.plan import LayerPlan, ModelPlan, Plan
-from layer_atlas.store.checksummed_file import CorruptFile
+from layer_atlas.store.checksummed_file import Arrays, ArraySpec, CorruptFile
 from layer_atlas.store.failures import quarantined, read_failures
 from layer_atlas.store.files import set_aside
 from layer_atlas.store.folder import OutputFolder, safe_name
-from layer_atlas.store.frames import Arrays, Frame
-from layer_atlas.store.shard_file import ShardFile, job_frames
-from layer_atlas.store.shards import DoneIndex, read_environment, read_shard, without
+from layer_atlas.store.shards import (
+    DoneIndex,
+    ShardFile,
+    job_specs,
+    read_environment,
+    read_shard,
+    without,
+)
 
 Located = tuple[int, Shard, dict[Path, tuple[int, ...]]]
 """A shard: its seed's index, itself, and the files that hold its channels."""
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Some jobs of a layer, read from one file."""
+class StoredJobs:
+    """Some jobs of a layer, read from one shard file."""
 
     rows: NDArray[np.intp]
-    """Where the jobs lie among the layer's wanted channels."""
+    """Rows of the jobs in arrays of the layer."""
     seed_index: int
-    result: ShardResult
-    """All but the pictures."""
-    file: ShardFile
-    inside: tuple[int, ...]
-    """Where the jobs lie in the file."""
-
-    def pictures(
-        self, name: str, some: Iterable[int] | None = None
-    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """The row and the pictures of each job, or of some of them, one in memory at a time."""
-        rows = self.rows.tolist()
-        for i in range(len(self.inside)) if some is None else some:
-            yield rows[i], self.file.pictures[name].row(self.inside[i])
-
-    def packed(self, name: str) -> Iterator[tuple[tuple[int, ...], bytes]]:
-        """Every picture as it lies in the file: its place in an array of the layer, its bytes."""
-        for row, inside in zip(self.rows.tolist(), self.inside, strict=True):
-            for corner, chunk in self.file.packed(name, inside):
-                yield (row, self.seed_index, *corner), chunk
+    arrays: Arrays
+    """Arrays with a row per job, images included."""
+    facts: dict[str, Any]
+    """How the jobs were made."""
 
 
 @dataclass
@@ -94,14 +85,9 @@ class LayerView:
         return () if count == 1 else (count,)
 
     @cached_property
-    def frames(self) -> dict[str, Frame]:
-        """What there is of each job, as frames without the axis of jobs."""
-        return job_frames(self.model, self.layer)
-
-    @property
-    def pictures(self) -> list[str]:
-        """Which arrays of pictures there are of each job."""
-        return [name for name, frame in self.frames.items() if frame.packed]
+    def specs(self) -> dict[str, ArraySpec]:
+        """Specs of what is stored of each job, without the axis of jobs."""
+        return job_specs(self.model, self.layer)
 
     def shards(self) -> Iterator[tuple[int, Shard]]:
         """Every shard with its seed's index."""
@@ -115,16 +101,14 @@ class LayerView:
             yield seed_index, shard, self.index.locate(shard)
 
     @cached_property
-    def odd(self) -> list[Located]:
-        """The same of those shards alone that are not there under their own names."""
-        odd = [
-            (seed_index, shard) for seed_index, shard in self.shards() if not self.index.has(shard)
-        ]
-        return [(seed_index, shard, self.index.locate(shard)) for seed_index, shard in odd]
+    def without_file(self) -> list[Located]:
+        """The same for those shards alone that have no file under their own name."""
+        shards = [(index, shard) for index, shard in self.shards() if not self.index.has(shard)]
+        return [(index, shard, self.index.locate(shard)) for index, shard in shards]
 
     def left(self) -> Iterator[tuple[int, Shard]]:
         """What is not done, shard by shard, with its seed's index."""
-        for seed_index, shard, located in self.odd:
+        for seed_index, shard, located in self.without_file:
             rest = without(shard, located)
             if rest is not None:
                 yield seed_index, rest
@@ -137,28 +121,32 @@ class LayerView:
                 made[read_environment(path)] += len(located[path]) * self.model.recipe.variants
         return made
 
-    def pieces(self) -> Iterator[Piece]:
-        """Read the layer file by file; corrupt files are set aside and reported in `corrupt`."""
-        place = {channel: row for row, channel in enumerate(self.layer.targets)}
+    def stored_jobs(self) -> Iterator[StoredJobs]:
+        """Read the layer, one file in memory at a time.
+
+        Corrupt files are set aside and listed in `corrupt`.
+        """
+        row_of = {target: row for row, target in enumerate(self.layer.targets)}
         for seed_index, shard, located in self.located():
-            for path, channels_there in located.items():
-                wanted = set(channels_there)
-                file = self._read(path, shard, wanted)
+            for path, targets in located.items():
+                file = self._read(path, shard, set(targets))
                 if file is None:
                     continue
-                channels, result = file.header.channels, file.result
-                inside = [i for i, channel in enumerate(channels) if channel in wanted]
-                rows = np.asarray([place[channels[i]] for i in inside])
-                chosen = ShardResult(result.rows(np.asarray(inside)), result.facts)
-                yield Piece(rows, seed_index, chosen, file, tuple(inside))
+                header, wanted = file.header, set(targets)
+                inside = [i for i, target in enumerate(header.targets) if target in wanted]
+                rows = np.asarray([row_of[header.targets[i]] for i in inside])
+                # The usual case, a whole file, copies nothing.
+                chosen = slice(None) if len(inside) == len(header.targets) else inside
+                arrays = {name: array[chosen] for name, array in file.arrays.items()}
+                yield StoredJobs(rows, seed_index, arrays, header.facts)
 
     def _read(self, path: Path, shard: Shard, wanted: Set[int]) -> ShardFile | None:
         if path in self.corrupt:
             return None
         try:
             file = read_shard(path, self.model, self.layer)
-            if file.header.series != shard.series.key or not wanted <= set(file.header.channels):
-                raise CorruptFile("it is of other jobs than its name says")
+            if file.header.series != shard.series.key or not wanted <= set(file.header.targets):
+                raise CorruptFile("it holds other jobs than its name says")
             return file
         except (CorruptFile, FileNotFoundError):
             self.corrupt.append(path)

@@ -15,10 +15,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from layer_atlas.atlas.coordinates import add_coordinates, colour_axis
+from layer_atlas.atlas.coordinates import add_coordinates, add_scale, as_text, colour_axis, label
 from layer_atlas.atlas.dataset_group import write_dataset, write_evidence, write_selectivity
 from layer_atlas.atlas.gather import LayerView
-from layer_atlas.atlas.scales import add_scale, as_text, label
 from layer_atlas.config.records import canonical_json, plain
 from layer_atlas.datasets.evidence import STRONGEST
 from layer_atlas.errors import StorageError
@@ -26,9 +25,8 @@ from layer_atlas.plan.environment import Environment, environment_in
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.plan.labels import sampling_of, weights_words
 from layer_atlas.plan.origin import preprocessing_words
-from layer_atlas.store.arrays import PICTURE_FILTERS
 from layer_atlas.store.folder import OutputFolder
-from layer_atlas.store.shard_file import PICTURES
+from layer_atlas.store.shards import IMAGE_AXES
 
 SCHEMA = "layer-atlas/1"
 UNKNOWN = "unknown"
@@ -111,19 +109,14 @@ def _write_layer(file: h5py.File, view: LayerView) -> None:
     _create_datasets(file, group, view)
     status = view.initial_status()
     environments: dict[Environment | None, int] = {None: 0}
-    for piece in view.pieces():
-        where = (piece.rows, piece.seed_index)
-        environment = environment_in(piece.result.facts)
-        group["made_with"][where] = environments.setdefault(environment, len(environments))
-        for name, array in piece.result.arrays.items():
-            if name == "status":
-                status[where] = array
-            elif name != "channel":
-                group[name][where] = array
-        for name in view.pictures:
-            # Packed alike in store and atlas: copied as they are, more than three times faster.
-            for place, chunk in piece.packed(name):
-                group[name].id.write_direct_chunk(place, chunk)
+    for jobs in view.stored_jobs():
+        index = (jobs.rows, jobs.seed_index)
+        environment = environment_in(jobs.facts)
+        group["made_with"][index] = environments.setdefault(environment, len(environments))
+        status[index] = jobs.arrays["status"]
+        for name, array in jobs.arrays.items():
+            if name not in ("target", "status"):
+                group[name][index] = array
     _label_environments(group, environments)
     _write_evidence(group, view, status)
 
@@ -171,16 +164,17 @@ def _layer_group(file: h5py.File, view: LayerView) -> h5py.Group:
 def _create_datasets(file: h5py.File, group: h5py.Group, view: LayerView) -> None:
     add_coordinates(group, view)
     per_job = (len(view.targets), len(view.plan.seeds))
-    for name, frame in view.frames.items():
-        shape = (*per_job, *frame.largest)
-        if frame.packed:
-            chunks = (1,) * (len(shape) - PICTURES[name]) + shape[-PICTURES[name] :]
-            group.create_dataset(name, shape, "u1", chunks=chunks, **PICTURE_FILTERS)
+    for name, spec in view.specs.items():
+        shape = (*per_job, *spec.largest_shape)
+        if name in IMAGE_AXES:
+            # A chunk is an image. Compression would be slower than a GPU, and save a quarter.
+            chunks = (1,) * (len(shape) - IMAGE_AXES[name]) + shape[-IMAGE_AXES[name] :]
+            group.create_dataset(name, shape, "u1", chunks=chunks, fletcher32=True)
         elif name == "status":
             group.create_dataset(name, shape, file[_STATUS_TYPE])
         else:
-            unknown = np.nan if frame.dtype == "f4" else 0
-            group.create_dataset(name, shape, frame.dtype, fillvalue=unknown)
+            unknown = np.nan if spec.dtype == "f4" else 0
+            group.create_dataset(name, shape, spec.dtype, fillvalue=unknown)
     group.create_dataset("made_with", per_job, "u4")
     for name, meaning in _MEANING.items():
         if name in group:

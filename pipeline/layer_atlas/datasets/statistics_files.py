@@ -10,34 +10,34 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from layer_atlas.datasets.jpegs import from_jpeg, parted
 from layer_atlas.datasets.statistics import DatasetStats, Ranking, merge
-from layer_atlas.datasets.statistics_frames import (
-    block_frames,
-    example_frames,
-    field_frames,
-    statistics_frames,
+from layer_atlas.datasets.statistics_specs import (
+    block_specs,
+    example_specs,
+    field_specs,
+    statistics_specs,
 )
 from layer_atlas.datasets.tasks import Examples, LayerStatistics, StatisticsBlock
 from layer_atlas.datasets.views import to_original
 from layer_atlas.plan.jobs import Product
-from layer_atlas.store import checksummed_file as sealed_file
-from layer_atlas.store.arrays import write_pictures
-from layer_atlas.store.checksummed_file import CorruptFile
+from layer_atlas.store import checksummed_file
+from layer_atlas.store.checksummed_file import (
+    Arrays,
+    ArraySpec,
+    CorruptFile,
+    conforming,
+    largest_file,
+)
 from layer_atlas.store.files import read_at_most, set_aside, write_atomically
 from layer_atlas.store.folder import OutputFolder
-from layer_atlas.store.frames import Arrays, Frame, fitting, most_bytes, read_arrays
 
 T = TypeVar("T")
 
-SCHEMA = "layer-atlas-study/2"
-
-_MAPS = ("saliency",)
-"""Arrays of pictures, their last two axes."""
+SCHEMA = "layer-atlas-study/3"
 
 
 @dataclass(frozen=True)
@@ -61,34 +61,26 @@ class DatasetEvidence:
 
 
 def write_arrays(folder: OutputFolder, product: Product, arrays: Arrays) -> None:
-    """Commit the arrays of a product; maps are packed. Raises StorageError."""
-
-    def fill(file: h5py.File) -> None:
-        for name, array in arrays.items():
-            if name in _MAPS:
-                write_pictures(file, name, array, axes=2)
-            else:
-                file[name] = array
-
-    header = {"schema": SCHEMA, "layer": product.layer, "shelf": product.shelf}
-    write_atomically(folder.product(product), sealed_file.seal(header, fill))
+    """Commit the arrays of a product. Raises StorageError."""
+    record = {"layer": product.layer, "shelf": product.shelf}
+    write_atomically(folder.product(product), checksummed_file.encode(SCHEMA, record, arrays))
 
 
-def read_product(folder: OutputFolder, product: Product, frames: Mapping[str, Frame]) -> Arrays:
-    """The arrays of a product; a corrupt file is set aside, so that it is made again.
+def read_product(folder: OutputFolder, product: Product, specs: Mapping[str, ArraySpec]) -> Arrays:
+    """Read the arrays of a product; a corrupt file is set aside, so that it is made again.
 
     Args:
-        folder: where it is.
-        product: what it is.
-        frames: what its arrays must be like.
+        folder: the output folder.
+        product: which file.
+        specs: what its arrays must be like.
     Raises:
-        CorruptFile: it was.
-        FileNotFoundError: there is none.
+        CorruptFile: the file was corrupt.
+        FileNotFoundError: there is no file.
     """
     path = folder.product(product)
     try:
-        sealed = sealed_file.unseal(read_at_most(path, most_bytes(frames.values())), SCHEMA)
-        return read_arrays(fitting(sealed.arrays, frames), frames)
+        data = read_at_most(path, largest_file(specs.values()))
+        return conforming(checksummed_file.decode(data, SCHEMA).arrays, specs)
     except CorruptFile as error:
         set_aside(path)
         raise CorruptFile(f"{path}: {error}") from error
@@ -107,7 +99,7 @@ def merge_statistics(
     if not all(map(folder.exists, [dataset_stats.field, *parts])):
         return []
     reader = _Reader(folder, dataset_stats)
-    fields = reader.read(dataset_stats.field, field_frames(dataset_stats))
+    fields = reader.read(dataset_stats.field, field_specs(dataset_stats))
     summaries = reader.summaries(parts)
     first = next(summaries, None)
     if first is None:
@@ -134,15 +126,15 @@ class _Reader:
     def summaries(self, parts: Mapping[Product, StatisticsBlock]) -> Iterator[Arrays]:
         """The summaries of the blocks that are readable."""
         for part, block in parts.items():
-            arrays = self.read(part, block_frames(self.dataset_stats, block))
+            arrays = self.read(part, block_specs(self.dataset_stats, block))
             if arrays is not None:
                 self.sizes.append(arrays.pop("size"))
                 yield arrays
 
-    def read(self, product: Product, frames: Mapping[str, Frame]) -> Arrays | None:
+    def read(self, product: Product, specs: Mapping[str, ArraySpec]) -> Arrays | None:
         """The arrays of a file; None if it was corrupt."""
         try:
-            return read_product(self.folder, product, frames)
+            return read_product(self.folder, product, specs)
         except CorruptFile:
             self.corrupt.append(self.folder.product(product))
             return None
@@ -167,7 +159,7 @@ def read_evidence(folder: OutputFolder, dataset_stats: LayerStatistics) -> Datas
         FileNotFoundError: it is not finished.
         CorruptFile: its file is set aside, to be merged again.
     """
-    return _whole(read_product(folder, dataset_stats.product, statistics_frames(dataset_stats)))
+    return _whole(read_product(folder, dataset_stats.product, statistics_specs(dataset_stats)))
 
 
 def read_examples(folder: OutputFolder, task: Examples) -> Arrays:
@@ -177,10 +169,10 @@ def read_examples(folder: OutputFolder, task: Examples) -> Arrays:
         FileNotFoundError: they are not picked.
         CorruptFile: the file is set aside, to be made again.
     """
-    arrays = read_product(folder, task.products[0], example_frames(task))
+    arrays = read_product(folder, task.products[0], example_specs(task))
     try:
-        if arrays["channel"].tolist() != list(task.targets):
-            raise ValueError("the channels are others")
+        if arrays["target"].tolist() != list(task.targets):
+            raise ValueError("it holds other targets")
         for file in parted(arrays["picture"], arrays["picture_end"]):
             from_jpeg(file, task.dataset_stats.image_size)
     except ValueError as error:

@@ -14,6 +14,9 @@ from layer_atlas.errors import FULL, StorageError, UserError
 from layer_atlas.plan.jobs import Product, Shard, Task
 from layer_atlas.store.files import write_atomically
 
+SUFFIX = ".safetensors"
+"""Suffix of all files in the store."""
+
 
 def safe_name(name: str) -> str:
     """A file name for any text: no separators, no leading dot, at most 80 characters.
@@ -58,7 +61,7 @@ class OutputFolder:
 
     def product(self, product: Product) -> Path:
         """Where a committed file lies."""
-        return self.layer(product.model, product.layer) / product.shelf / f"{product.key}.h5"
+        return self.layer(product.model, product.layer) / product.shelf / (product.key + SUFFIX)
 
     def shard(self, shard: Shard) -> Path:
         """Where a committed shard lies."""

@@ -7,12 +7,12 @@ import h5py
 import numpy as np
 import pytest
 from atlases import add_photographs, made_up
-from layer_atlas.presentation.site.dataset_images import DatasetImages
 from numpy.typing import NDArray
 from PIL import Image
 from toys import make_recipe
 
 from layer_atlas.atlas.reader import open_atlas
+from layer_atlas.presentation.site.dataset_images import DatasetImages
 from layer_atlas.presentation.site.files import site_files
 from layer_atlas.presentation.site.pictures import (
     COLUMNS,

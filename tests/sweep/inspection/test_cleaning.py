@@ -21,14 +21,14 @@ from layer_atlas.sweep.scheduling.workers import Worker, write_submission
 KEY = "0123456789abcdef" * 4
 
 LITTER = (
-    f"store/toy/a/{KEY}.h5",
-    f"store/toy/a/{KEY}.h5.corrupt-01234567",
-    f"store/toy/a/study/{KEY}.h5.corrupt-01234567",
-    f"store/toy/gone/study/{KEY}.h5",
-    f"store/toy/gone/fields/{KEY}.h5",
-    f"store/toy/gone/photographs/{KEY}.h5",
-    f"store/toy/gone/examples/{KEY}.h5",
-    f"store/other/a/{KEY}.h5",
+    f"store/toy/a/{KEY}.safetensors",
+    f"store/toy/a/{KEY}.safetensors.corrupt-01234567",
+    f"store/toy/a/study/{KEY}.safetensors.corrupt-01234567",
+    f"store/toy/gone/study/{KEY}.safetensors",
+    f"store/toy/gone/fields/{KEY}.safetensors",
+    f"store/toy/gone/photographs/{KEY}.safetensors",
+    f"store/toy/gone/examples/{KEY}.safetensors",
+    f"store/other/a/{KEY}.safetensors",
     "montages/toy/gone.png",
     "montages/toy/gone.evidence-012.png",
     "animations/toy/gone/channel-3.seed-0.png",
@@ -69,11 +69,11 @@ WANTED = (
 UNKNOWN = (
     "notes.txt",
     "site/CNAME",
-    f"store/{KEY}.h5",
+    f"store/{KEY}.safetensors",
     f"store/toy/a/{KEY}.hdf5",
-    f"store/toy/a/{KEY[:-1]}.h5",
-    f"store/toy/a/{KEY}.h5.corrupt-mine",
-    f"store/toy/a/mine/{KEY}.h5",
+    f"store/toy/a/{KEY[:-1]}.safetensors",
+    f"store/toy/a/{KEY}.safetensors.corrupt-mine",
+    f"store/toy/a/mine/{KEY}.safetensors",
     "montages/toy/never_seen.png",
     "montages/cover.png",
     "animations/toy/gone/notes.txt",
@@ -132,10 +132,12 @@ def test_links_are_neither_followed_nor_removed(
     folder: OutputFolder, plan: Plan, tmp_path: Path
 ) -> None:
     outside = OutputFolder(tmp_path / "outside")
-    put(outside, f"{KEY}.h5", f"a/{KEY}.h5", "lost.tmp")
+    put(outside, f"{KEY}.safetensors", f"a/{KEY}.safetensors", "lost.tmp")
     (folder.store / "other").symlink_to(outside.root)
     (folder.store / "toy" / "gone").symlink_to(outside.root)
-    (folder.store / "toy" / "a" / f"{KEY}.h5").symlink_to(outside.root / f"{KEY}.h5")
+    (folder.store / "toy" / "a" / f"{KEY}.safetensors").symlink_to(
+        outside.root / f"{KEY}.safetensors"
+    )
     (folder.root / ".lost.tmp").symlink_to(outside.root / "lost.tmp")
     (folder.root / "inputs").symlink_to(outside.root)
     before = files(folder), files(outside)

@@ -85,7 +85,7 @@ def test_after_any_sweeps_cleaning_leaves_the_last_as_it_is_and_nothing_else(
         assert located(folder, last) == before
         assert not list(DoneIndex(folder).missing(last.shards()))
         needed = {path for _, where in before for path in where}
-        assert set(folder.store.rglob("*.h5")) == needed
+        assert set(folder.store.rglob("*.safetensors")) == needed
 
 
 @given(SWEEPS, SWEEPS, st.data())
@@ -115,7 +115,7 @@ def test_a_copy_is_kept_while_the_file_that_counts_is_damaged(folder: OutputFold
     assert clean(folder, whole) == []
     folder.shard(shard).write_bytes(intact)
     assert len(clean(folder, whole)) == 1
-    assert list(folder.store.rglob("*.h5")) == [folder.shard(shard)]
+    assert list(folder.store.rglob("*.safetensors")) == [folder.shard(shard)]
 
 
 def test_models_that_were_left_out_keep_what_they_have(folder: OutputFolder) -> None:
@@ -142,7 +142,7 @@ def photographed(folder: OutputFolder, n: int, **changes: Any) -> Plan:
     fill_study(folder, dataset_stats, np.zeros((n, 6)), np.zeros((n, 6)), np.zeros((16, 4)))
     write_arrays(folder, dataset_stats.product, {"count": np.asarray(n)})
     for task in examples_of(plan, study_plan):
-        write_arrays(folder, task.products[0], {"channel": np.asarray(task.targets)})
+        write_arrays(folder, task.products[0], {"target": np.asarray(task.targets)})
     return plan
 
 
@@ -154,7 +154,7 @@ def shelves(names: Iterable[str]) -> list[str]:
 def test_studies_and_examples_of_other_photographs_go(folder: OutputFolder) -> None:
     earlier, last = photographed(folder, 130), photographed(folder, 150)
     clean(folder, last)
-    left = sorted(path.parent.name for path in folder.store.rglob("*.h5"))
+    left = sorted(path.parent.name for path in folder.store.rglob("*.safetensors"))
     assert left == ["examples"] * 3 + ["fields"] + ["photographs"] * 3 + ["study"]
     assert earlier.dataset_plan is not None
     assert not folder.listing(earlier.dataset_plan.listing).exists()

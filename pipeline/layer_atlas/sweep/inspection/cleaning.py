@@ -20,16 +20,20 @@ from layer_atlas.sweep.scheduling.workers import detached
 
 _OF_DONE = "failures of tasks that are done"
 _KEY = "[0-9a-f]{64}"
+_SUFFIX = r"\.(safetensors|h5)"
+"""Files in the HDF5 format of earlier versions count as not done, and nothing needs them."""
 _WORKER = "worker-[0-9a-f]{8}"
 _LAYER = "(?P<model>[^/]+)/(?P<layer>[^/]+?)"
 
 KINDS = {
     "montages and sheets": rf"montages/{_LAYER}(\.evidence-\d+)?\.png",
     "animations": rf"animations/{_LAYER}/[^/]+\.(png|webp)",
-    "shards": rf"store/{_LAYER}/{_KEY}\.h5",
-    "studies of photographs": rf"store/{_LAYER}/(study|fields|photographs)/{_KEY}\.h5",
-    "examples of photographs": rf"store/{_LAYER}/examples/{_KEY}\.h5",
-    "corrupt files, set aside": rf"store/{_LAYER}/([a-z]+/)?{_KEY}\.h5\.corrupt-[0-9a-f]{{8}}",
+    "shards": rf"store/{_LAYER}/{_KEY}{_SUFFIX}",
+    "studies of photographs": rf"store/{_LAYER}/(study|fields|photographs)/{_KEY}{_SUFFIX}",
+    "examples of photographs": rf"store/{_LAYER}/examples/{_KEY}{_SUFFIX}",
+    "corrupt files, set aside": (
+        rf"store/{_LAYER}/([a-z]+/)?{_KEY}{_SUFFIX}\.corrupt-[0-9a-f]{{8}}"
+    ),
     "lists of photographs": rf"photographs/{_KEY}\.jsonl",
     "inputs of recipes": rf"inputs/{_KEY}(\.[^/]*)?",
     _OF_DONE: rf"failures/(retried/)?{_KEY}\.\d+(\.[0-9a-f]{{8}})?\.json",

@@ -55,14 +55,14 @@ class Wanted:
         except (CorruptFile, OSError):
             return False
         left = (shard for _, shard in view.left() if shard.series.key == header.series)
-        if any(not set(shard.targets).isdisjoint(header.channels) for shard in left):
+        if any(not set(shard.targets).isdisjoint(header.targets) for shard in left):
             return True
         return not all(
             self._is_sound(view, file)
             for _, shard, located in view.located()
             if shard.series.key == header.series
             for file, channels in located.items()
-            if not set(channels).isdisjoint(header.channels)
+            if not set(channels).isdisjoint(header.targets)
         )
 
     def _is_sound(self, view: LayerView, path: Path) -> bool:

@@ -19,7 +19,7 @@ from layer_atlas.datasets.tasks import Examples, statistics_of
 from layer_atlas.models.colours import from_bytes, recoloured
 from layer_atlas.models.forwards import Forward
 from layer_atlas.plan.plan import DatasetPlan, ModelPlan
-from layer_atlas.store.frames import Arrays
+from layer_atlas.store.checksummed_file import Arrays
 from layer_atlas.sweep.tasks.base import WorkerContext
 from layer_atlas.sweep.tasks.pictures import ImageCache
 from layer_atlas.visualization import rng
@@ -131,7 +131,7 @@ def _pick(task: Examples, found: DatasetStats) -> dict[str, NDArray[Any]]:
         name: ranking.index[channels, :n]
         for name, ranking in zip(_KINDS, (found.top, found.bottom), strict=True)
     }
-    return {"channel": channels, **{f"{name}_index": places for name, places in index.items()}}
+    return {"target": channels, **{f"{name}_index": places for name, places in index.items()}}
 
 
 def _map_keys(task: Examples, shown: NDArray[np.int64]) -> list[str]:

@@ -175,7 +175,7 @@ class ShardRunner:
                 tell(f"out of memory: batch size is now {self.batch_size}")
                 continue
             parts.append(made)
-            start += len(made["channel"])
+            start += len(made["target"])
         return joined(parts)
 
     def _make_batch(self, batch: list[tuple[str, int]]) -> dict[str, NDArray[Any]]:
