@@ -1,7 +1,8 @@
 """A finished sweep of any size, made in a minute: real files, though no image in them was climbed.
 
 Every shard is a file under its own name, with the right header, targets and digest, and with no
-more statistics than a shard must have. The manifest is written as a run writes it. So the commands find nothing to do by their own rules, once there is an atlas.
+more statistics than a shard must have. The manifest is written as a run writes it. So the commands
+find nothing to do by their own rules, once there is an atlas.
 """
 
 from collections import OrderedDict

@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import os
-import re
 import signal
 import zlib
 from collections.abc import Callable
@@ -212,7 +211,7 @@ def test_pictures_that_are_too_large_are_not_even_read(made: OutputFolder) -> No
     (problem,) = changed(made, SHAPES["an image that is too large"])
     assert "cannot be read: an image of 1000000 bytes" in problem
     (problem,) = changed(made, bomb)
-    assert re.search(r"cannot be read: it is .* filters \[1\]", problem)
+    assert "another plan or layout" in problem
 
 
 def test_an_atlas_that_was_written_anew_is_the_same(made: OutputFolder) -> None:

@@ -1,4 +1,4 @@
-"""Work that is done in a process of its own: the HDF5 library may take that down."""
+"""Run work in a child process, because the HDF5 library may crash it."""
 
 import os
 import signal
@@ -9,25 +9,26 @@ from layer_atlas.errors import EXIT_IO, EXIT_OK, EXIT_USER_ERROR, StorageError, 
 from layer_atlas.processes import PARENT_VARIABLE
 
 _ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-"""For small matrices: several processes draw side by side, and threads that wait for each other
-take a hundred times as long as one."""
+"""Threads of the child's linear algebra. Its matrices are small, and several processes draw side by
+side: threads that wait for each other would take a hundred times as long as one."""
 
 
 class ProcessDied(Exception):
-    """A process was killed; the message is the name of the signal."""
+    """A child process was killed; the message is the name of the signal."""
 
 
 def run_apart(command: str, *arguments: str) -> str:
     """Run an inner command of the command line; what it says to people is handed on.
 
-    Returns: what it printed.
+    Returns: its standard output.
     Raises:
-        Died: it was killed by a signal.
+        ProcessDied: it was killed by a signal.
         StorageError: the disk is full or fails.
-        UserError: what it tells the user.
+        UserError: the child raised one.
+        RuntimeError: the child failed in any other way.
     """
     argv = [sys.executable, "-P", "-m", "layer_atlas", command, *arguments]
-    # It must not outlive this process, and put its work in the place of what a later one made.
+    # The child must not outlive this process, and overwrite what a later run has made.
     environment = {**os.environ, **_ONE_THREAD, PARENT_VARIABLE: str(os.getpid())}
     child = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment)
     if child.returncode < 0:

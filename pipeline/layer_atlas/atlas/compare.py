@@ -16,6 +16,7 @@ import numpy as np
 
 from layer_atlas.atlas.child_process import ProcessDied, run_apart
 from layer_atlas.atlas.gather import LayerView, StoredJobs, layer_views
+from layer_atlas.atlas.hdf5 import image_chunks
 from layer_atlas.atlas.reader.own_file import own
 from layer_atlas.errors import EXIT_OK
 from layer_atlas.plan.jobs import STATUS
@@ -23,7 +24,6 @@ from layer_atlas.plan.labels import target_name
 from layer_atlas.processes import die_with_parent
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import plan_of, read_manifest
-from layer_atlas.store.shards import IMAGE_AXES
 
 TIME_LIMIT = 300
 """Seconds for one dataset; on some damaged files the HDF5 library never returns."""
@@ -77,7 +77,7 @@ def _compare_layer(atlas: h5py.File, view: LayerView, time_limit: int) -> Iterat
         yield f"{name} is not in the atlas, or is a link to something else; collate it"
         return
     if not _is_of(group, view):
-        yield f"{name} in the atlas is of another plan; collate it"
+        yield f"{name} in the atlas is of another plan or layout; collate it"
         return
     for jobs in view.stored_jobs():
         for dataset in jobs.arrays.keys() - {"target"}:
@@ -93,66 +93,44 @@ def _compare_layer(atlas: h5py.File, view: LayerView, time_limit: int) -> Iterat
 
 
 def _is_of(group: h5py.Group, view: LayerView) -> bool:
-    """Whether a group of the atlas has the targets, seeds and image size of a layer."""
-    n_targets, n_seeds = len(view.targets), len(view.plan.seeds)
+    """Whether a group of the atlas has the targets and seeds of a layer, and such images."""
+    jobs = {"channel": list(view.layer.targets), "seed": list(view.plan.seeds)}
+    shape = (*map(len, jobs.values()), *view.specs["image"].largest_shape)
     try:
-        targets = _numbers(group, "channel", (n_targets,), "i8")
-        seeds = _numbers(group, "seed", (n_seeds,), "i8")
-        shape = (n_targets, n_seeds, *view.specs["image"].shape)
-        same_images = _dataset(group, "image").shape == shape
+        _stored(group, "image", shape, "u1")
+        return all(
+            _stored(group, name, (len(values),), "i8")[()].tolist() == values
+            for name, values in jobs.items()
+        )
     except _UNREADABLE:
         return False
-    return (
-        np.array_equal(targets[()], view.targets)
-        and seeds[()].tolist() == list(view.plan.seeds)
-        and same_images
-    )
 
 
 def _differing(group: h5py.Group, name: str, view: LayerView, jobs: StoredJobs) -> Iterator[int]:
     """The rows of a dataset that are not as in a shard."""
     spec = view.specs[name]
     shape = (len(view.targets), len(view.plan.seeds), *spec.largest_shape)
-    if name in IMAGE_AXES:
-        stored = _images(group, name, shape)
-    else:
-        stored = _numbers(group, name, shape, spec.dtype)
+    stored = _stored(group, name, shape, spec.dtype)
     for row, expected in zip(jobs.rows.tolist(), jobs.arrays[name], strict=True):
-        if name in IMAGE_AXES:
+        if stored.chunks:
             _check_chunks(stored, (row, jobs.seed_index))
         value = stored[row, jobs.seed_index]
         if name == "status" and value == STATUS["silent"]:
-            value = STATUS["dead"]  # a shard does not know the dataset images, which decide
+            value = STATUS["dead"]  # a shard does not know the dataset statistics, which decide
         if not np.array_equal(value, expected, equal_nan=True):
             yield row
 
 
-def _dataset(group: h5py.Group, name: str) -> h5py.Dataset:
-    """A dataset whose numbers lie in this file."""
+def _stored(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: str) -> h5py.Dataset:
+    """A dataset that lies in this file, in the layout that `hdf5` writes; raises ValueError."""
     dataset = own(group, name)
     if not isinstance(dataset, h5py.Dataset):
         raise ValueError(f"there is no dataset {name!r} in this file")
-    return dataset
-
-
-def _numbers(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: str) -> h5py.Dataset:
-    """A dataset of numbers that lie in the file as they are."""
-    dataset = _dataset(group, name)
-    same = dataset.shape == shape and dataset.dtype == np.dtype(dtype) and dataset.chunks is None
-    if not same:
-        raise ValueError(f"it is {dataset.dtype} {dataset.shape}")
-    return dataset
-
-
-def _images(group: h5py.Group, name: str, shape: tuple[int, ...]) -> h5py.Dataset:
-    """A dataset of images, a chunk each, with a checksum and without compression."""
-    dataset, axes = _dataset(group, name), IMAGE_AXES[name]
-    chunks = (1,) * (len(shape) - axes) + shape[-axes:]
-    properties = dataset.id.get_create_plist()
+    chunks, properties = image_chunks(name, shape), dataset.id.get_create_plist()
     filters = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
-    same = dataset.shape == shape and dataset.dtype == np.uint8 and dataset.chunks == chunks
-    if not same or filters != [h5py.h5z.FILTER_FLETCHER32]:
-        raise ValueError(f"it is {dataset.shape} in chunks of {dataset.chunks}, filters {filters}")
+    layout = (dataset.shape, dataset.dtype, dataset.chunks, filters)
+    if layout != (shape, np.dtype(dtype), chunks, [h5py.h5z.FILTER_FLETCHER32] if chunks else []):
+        raise ValueError(f"it is {dataset.dtype} {dataset.shape} with filters {filters}")
     return dataset
 
 

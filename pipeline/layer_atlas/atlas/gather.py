@@ -1,4 +1,4 @@
-"""Find the committed jobs of a layer and read them shard by shard, in flat memory."""
+"""Committed jobs of a layer: where they are, and reading them one shard file at a time."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Set
@@ -29,7 +29,7 @@ from layer_atlas.store.shards import (
 )
 
 Located = tuple[int, Shard, dict[Path, tuple[int, ...]]]
-"""A shard: its seed's index, itself, and the files that hold its channels."""
+"""A seed's index, a shard of that seed, and the files that hold its targets."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class StoredJobs:
 
 @dataclass
 class LayerView:
-    """The wanted jobs of one layer: what is there, and what had to be set aside."""
+    """The jobs of one layer of a plan, with the files that hold them."""
 
     folder: OutputFolder
     plan: Plan
@@ -57,10 +57,11 @@ class LayerView:
     given_up: Set[str] = frozenset()
     """Keys of tasks in quarantine."""
     corrupt: list[Path] = field(default_factory=list)
+    """Files that turned out to be corrupt, and were set aside."""
 
     @property
     def targets(self) -> NDArray[np.int64]:
-        """The wanted channels (C,)."""
+        """The planned targets (C,)."""
         return np.asarray(self.layer.targets, dtype=np.int64)
 
     @property
@@ -75,12 +76,12 @@ class LayerView:
 
     @property
     def colours(self) -> int:
-        """How many colours the images have."""
+        """Number of colours of the images."""
         return self.model.colours
 
     @property
     def variants(self) -> tuple[int, ...]:
-        """The axis of variants in the shape of an array: none if a job has one image."""
+        """Shape of the axis of variants: empty if a job has one image."""
         count = self.model.recipe.variants
         return () if count == 1 else (count,)
 
@@ -90,13 +91,13 @@ class LayerView:
         return job_specs(self.model, self.layer)
 
     def shards(self) -> Iterator[tuple[int, Shard]]:
-        """Every shard with its seed's index."""
+        """Yield every shard with its seed's index."""
         for seed_index, seed in enumerate(self.plan.seeds):
             for shard in self.plan.layer_shards(self.model, self.layer, seed):
                 yield seed_index, shard
 
     def located(self) -> Iterator[Located]:
-        """Every shard with its seed's index and the files that hold its channels."""
+        """Yield every shard with its seed's index and the files that hold its targets."""
         for seed_index, shard in self.shards():
             yield seed_index, shard, self.index.locate(shard)
 
@@ -107,14 +108,14 @@ class LayerView:
         return [(index, shard, self.index.locate(shard)) for index, shard in shards]
 
     def left(self) -> Iterator[tuple[int, Shard]]:
-        """What is not done, shard by shard, with its seed's index."""
+        """Yield what is not done, shard by shard, with its seed's index."""
         for seed_index, shard, located in self.without_file:
             rest = without(shard, located)
             if rest is not None:
                 yield seed_index, rest
 
     def environments(self) -> "Counter[Environment | None]":
-        """How many images were made with which environment, by the headers of their files."""
+        """Count images by the environment that made them, as the headers of their files say."""
         made: Counter[Environment | None] = Counter()
         for _, _, located in self.located():
             for path in located.keys() - set(self.corrupt):
@@ -155,12 +156,12 @@ class LayerView:
 
     @cached_property
     def dataset_stats(self) -> LayerStatistics | None:
-        """The study of this layer, if photographs belong to the sweep."""
+        """The dataset statistics of this layer, if the sweep has a dataset."""
         plan = self.plan.dataset_plan
         return statistics_of(self.model, self.layer.info.name, plan) if plan else None
 
     def evidence(self) -> DatasetEvidence | None:
-        """What the photographs told; None if that is not complete."""
+        """Read the dataset statistics; `None` if they are not complete."""
         if self.dataset_stats is None:
             return None
         try:
@@ -172,35 +173,37 @@ class LayerView:
             return None
 
     def judged(self, status: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The status (C, S) of jobs in the light of the photographs.
+        """Correct the status (C, S) of jobs by the dataset statistics.
 
-        `dead` is left to channels that no photograph moves either. Other jobs without a response
-        are `silent`: it is the image that fails, not the channel.
+        `dead` is left to channels that respond to no dataset image either. Other jobs without a
+        response are `silent`: the image fails, not the channel.
         """
         dead = status == STATUS["dead"]
-        if not dead.any() or self._moved is None:
+        if not dead.any() or self._responds is None:
             return status
-        return np.where(dead & self._moved[:, None], STATUS["silent"], status).astype(np.uint8)
+        return np.where(dead & self._responds[:, None], STATUS["silent"], status).astype(np.uint8)
 
     def fate(self, row: int, status: int) -> str:
-        """What became of a job that did not go well, in a word, in the same light."""
-        silent = status == STATUS["dead"] and self._moved is not None and self._moved[row]
+        """Name the corrected status of a job; empty for `ok`."""
+        silent = status == STATUS["dead"] and self._responds is not None and self._responds[row]
         return FATES.get(STATUS["silent"] if silent else status, "")
 
     @cached_property
-    def _moved(self) -> NDArray[np.bool_] | None:
-        """Which channels (C,) some photograph moves, if that is known."""
-        found = self.evidence()
-        return None if found is None else (found.stats.max > found.stats.min)[self.targets]
+    def _responds(self) -> NDArray[np.bool_] | None:
+        """Which targets (C,) respond to some dataset image, if that is known."""
+        evidence = self.evidence()
+        if evidence is None:
+            return None
+        return (evidence.stats.max > evidence.stats.min)[self.targets]
 
     def dataset_images_done(self) -> list[str]:
-        """The keys of the committed files about photographs: study and examples."""
+        """Keys of the committed files of the dataset: statistics and examples."""
         products = [self.dataset_stats.product] if self.dataset_stats else []
         products += [product for task in self._examples() for product in task.products]
         return [product.key for product in products if self.folder.exists(product)]
 
     def examples(self) -> Iterator[Arrays]:
-        """The photographs of the wanted channels that are committed, block by block."""
+        """Read the committed examples, block by block of targets."""
         for task in self._examples():
             try:
                 yield read_examples(self.folder, task)
@@ -214,12 +217,12 @@ class LayerView:
             return ()
         return examples_of_layer(self.dataset_stats, self.layer, self.plan.shard_size)
 
-    def rows_of(self, channels: NDArray[np.int64]) -> NDArray[np.intp]:
-        """Where channels lie among the layer's wanted ones."""
-        return np.searchsorted(self.targets, channels)
+    def rows_of(self, targets: NDArray[np.int64]) -> NDArray[np.intp]:
+        """Rows of targets in arrays of the layer."""
+        return np.searchsorted(self.targets, targets)
 
     def initial_status(self) -> NDArray[np.uint8]:
-        """Status (C, S) before any shard is read: `failed` where attempts were given up on."""
+        """Status (C, S) before any shard is read: `missing`, or `failed` if in quarantine."""
         status = np.full((len(self.targets), len(self.plan.seeds)), STATUS["missing"], np.uint8)
         for seed_index, shard in self.left() if self.given_up else ():
             if shard.key in self.given_up:
@@ -229,7 +232,7 @@ class LayerView:
 
 
 def layer_views(folder: OutputFolder, plan: Plan) -> Iterator[LayerView]:
-    """A view of every layer of the plan."""
+    """Yield a view of every layer of the plan."""
     index = DoneIndex(folder, plan.environments)
     given_up = quarantined(read_failures(folder))
     for model in plan.models:
