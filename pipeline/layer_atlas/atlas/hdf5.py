@@ -5,11 +5,12 @@ name and renamed. Call it in a child process: on a full disk the HDF5 library ma
 """
 
 import contextlib
+import itertools
 import os
 import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import h5py
 import numpy as np
@@ -110,16 +111,27 @@ def _write_layer(file: h5py.File, view: LayerView) -> None:
     status = view.initial_status()
     environments: dict[Environment | None, int] = {None: 0}
     for jobs in view.stored_jobs():
-        index = (jobs.rows, jobs.seed_index)
         environment = environment_in(jobs.facts)
-        group["made_with"][index] = environments.setdefault(environment, len(environments))
-        status[index] = jobs.arrays["status"]
-        for name, array in jobs.arrays.items():
-            if name not in ("target", "status"):
-                group[name][index] = array
+        code = environments.setdefault(environment, len(environments))
+        status[jobs.rows, jobs.seed_index] = jobs.arrays["status"]
+        for inside, rows in _runs(jobs.rows):
+            group["made_with"][rows, jobs.seed_index] = code
+            for name, array in jobs.arrays.items():
+                if name not in ("target", "status"):
+                    group[name][rows, jobs.seed_index] = array[inside]
     texts = [UNKNOWN if known is None else as_text(known.text) for known in environments]
     add_scale(group, "environment", texts)
     _write_evidence(group, view, status)
+
+
+def _runs(rows: NDArray[np.intp]) -> Iterator[tuple[slice, slice]]:
+    """Split ascending rows into runs of neighbours: slices of the jobs, and of the layer.
+
+    h5py writes a slice of images thirty times faster than a list of rows.
+    """
+    ends = [*(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
+    for start, end in itertools.pairwise([0, *ends]):
+        yield slice(start, end), slice(int(rows[start]), int(rows[end - 1]) + 1)
 
 
 def _layer_group(file: h5py.File, view: LayerView) -> h5py.Group:
