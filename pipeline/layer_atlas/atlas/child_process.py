@@ -27,10 +27,12 @@ def run_apart(command: str, *arguments: str) -> str:
         UserError: the child raised one.
         RuntimeError: the child failed in any other way.
     """
+    # `-P`: a module of the working folder must not replace one of the package.
     argv = [sys.executable, "-P", "-m", "layer_atlas", command, *arguments]
     # The child must not outlive this process, and overwrite what a later run has made.
     environment = {**os.environ, **_ONE_THREAD, PARENT_VARIABLE: str(os.getpid())}
     child = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment)
+    # A negative code is the signal that killed the child.
     if child.returncode < 0:
         raise ProcessDied(signal.Signals(-child.returncode).name)
     for code, error in ((EXIT_IO, StorageError), (EXIT_USER_ERROR, UserError)):

@@ -81,6 +81,7 @@ def _compare_layer(atlas: h5py.File, view: LayerView, time_limit: int) -> Iterat
         return
     for jobs in view.stored_jobs():
         for dataset in jobs.arrays.keys() - {"target"}:
+            # For each dataset anew, as large atlases take long without being damaged.
             signal.alarm(time_limit)
             try:
                 rows = list(_differing(group, dataset, view, jobs))
@@ -127,6 +128,7 @@ def _stored(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: str) ->
     if not isinstance(dataset, h5py.Dataset):
         raise ValueError(f"there is no dataset {name!r} in this file")
     chunks, properties = image_chunks(name, shape), dataset.id.get_create_plist()
+    # A filter such as gzip may unpack a small chunk to any size.
     filters = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
     layout = (dataset.shape, dataset.dtype, dataset.chunks, filters)
     if layout != (shape, np.dtype(dtype), chunks, [h5py.h5z.FILTER_FLETCHER32] if chunks else []):
@@ -140,5 +142,6 @@ def _check_chunks(images: h5py.Dataset, job: tuple[int, int]) -> None:
     inner = [range(0, n, chunk) for n, chunk in zip(images.shape, images.chunks, strict=True)][2:]
     for corner in itertools.product(*inner):
         chunk = images.id.get_chunk_info_by_coord((*job, *corner))
+        # A mask skips filters for one chunk, and so its checksum.
         if chunk.size != size or chunk.filter_mask:
             raise ValueError(f"an image of {chunk.size} bytes instead of {size}")

@@ -146,6 +146,7 @@ class LayerView:
             return None
         try:
             file = read_shard(path, self.model, self.layer)
+            # The digest cannot show that a file was renamed, or copied from another sweep.
             if file.header.series != shard.series.key or not wanted <= set(file.header.targets):
                 raise CorruptFile("it holds other jobs than its name says")
             return file
@@ -185,6 +186,7 @@ class LayerView:
 
     def fate(self, row: int, status: int) -> str:
         """Name the corrected status of a job; empty for `ok`."""
+        # The status in shards is older than the dataset statistics, and stays as it is.
         silent = status == STATUS["dead"] and self._responds is not None and self._responds[row]
         return FATES.get(STATUS["silent"] if silent else status, "")
 
@@ -224,6 +226,7 @@ class LayerView:
     def initial_status(self) -> NDArray[np.uint8]:
         """Status (C, S) before any shard is read: `missing`, or `failed` if in quarantine."""
         status = np.full((len(self.targets), len(self.plan.seeds)), STATUS["missing"], np.uint8)
+        # Quarantine is rare; without it no file of the layer needs to be located.
         for seed_index, shard in self.left() if self.given_up else ():
             if shard.key in self.given_up:
                 rows = self.rows_of(np.asarray(shard.targets, np.int64))

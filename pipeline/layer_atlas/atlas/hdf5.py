@@ -89,6 +89,7 @@ def write_atlas(
                 _write_layer(file, view)
             # An atlas that met corrupt shards must not pass for one of the shards made anew.
             file.attrs["content"] = "" if any(view.corrupt for view in views) else content
+        # HDF5 has closed the file by now; this forces what it wrote to the disk.
         with open(temporary, "rb") as done:
             os.fsync(done.fileno())
         os.replace(temporary, folder.atlas)
@@ -136,6 +137,7 @@ def _runs(rows: NDArray[np.intp]) -> Iterator[tuple[slice, slice]]:
 
 def _layer_group(file: h5py.File, view: LayerView) -> h5py.Group:
     model, info = view.model, view.layer.info
+    # In the order of the plan, which for layers is the order of the network.
     group = file.create_group(view.group, track_order=True)
     network, size = model.network, model.input_size
     sampling = sampling_of(view.plan, model, view.layer)
@@ -183,6 +185,7 @@ def _create_datasets(file: h5py.File, group: h5py.Group, view: LayerView) -> Non
         if chunks := image_chunks(name, shape):
             # Compression would be slower than a GPU, and save a quarter of the bytes.
             group.create_dataset(name, shape, "u1", chunks=chunks, fletcher32=True)
+        # An enum, so that viewers show words instead of codes.
         elif name == "status":
             group.create_dataset(name, shape, file[_STATUS_TYPE])
         else:

@@ -112,6 +112,7 @@ def decode(data: bytes, schema: str) -> ChecksummedFile:
     Raises:
         CorruptFile: the digest does not match, or the content is no file of this schema.
     """
+    # First of all: damage must not reach the parser of the header.
     if data[_DIGEST] != _digest(data):
         raise CorruptFile("the digest does not match the content")
     start = _LENGTH + _header_length(data[:_LENGTH])
@@ -163,6 +164,7 @@ def _arrays(table: Mapping[str, Any], body: memoryview) -> Arrays:
     """Views of the arrays in the body of a file; they must fill it, one behind the other."""
     arrays: Arrays = {}
     end = 0
+    # Sorted, because the order of keys in the header is free.
     for name, entry in sorted(table.items(), key=lambda item: item[1]["data_offsets"]):
         dtype, shape = np.dtype(_DTYPES[entry["dtype"]]), entry["shape"]
         # A bool is an int for Python, and two negative sides have a positive product.
@@ -171,6 +173,7 @@ def _arrays(table: Mapping[str, Any], body: memoryview) -> Arrays:
         start, stop = entry["data_offsets"]
         if start != end or stop - start != math.prod(shape) * dtype.itemsize:
             raise ValueError("arrays overlap, leave a gap, or do not fit their bytes")
+        # A view: one file takes its size in memory once, however many arrays are read.
         arrays[name] = np.ndarray(tuple(shape), dtype, body, start)
         end = stop
     if end != len(body):
@@ -241,6 +244,7 @@ def conforming(arrays: Arrays, specs: Mapping[str, ArraySpec]) -> Arrays:
     Raises:
         CorruptFile: an array does not conform, or a required one is missing.
     """
+    # Dtypes and shapes come from the header, so values are read only if all of them match.
     lengths: dict[str, int] = {}
     for name, spec in specs.items():
         if name not in arrays:

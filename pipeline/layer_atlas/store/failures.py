@@ -92,6 +92,7 @@ def put_back(folder: OutputFolder, tasks: Container[str]) -> None:
     for path in sorted(folder.failures.glob("*.json")):
         failure = read_failure(path)
         if failure is not None and failure.task in tasks:
+            # Moved, not deleted: the tracebacks still explain what happened.
             folder.retried.mkdir(exist_ok=True)
             path.rename(folder.retried / f"{path.stem}.{uuid.uuid4().hex[:8]}.json")
 
@@ -103,6 +104,7 @@ def cause(said: str) -> str:
     'ValueError: no'
     """
     lines = [line.rstrip() for line in said.splitlines() if line.strip()]
+    # The faulthandler of Python writes this line before a crash; no exception follows it.
     fatal = [line for line in lines if line.startswith(_FATAL)]
     frames = [i for i, line in enumerate(lines) if line.startswith(_FRAME)]
     after = [line for line in lines[frames[-1] :] if line[0] != " "] if frames else []

@@ -36,6 +36,7 @@ def written_atomically(path: Path) -> Iterator[IO[bytes]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             yield file
+            # Before the rename: the name must never lead to data that a power cut loses.
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -77,6 +78,7 @@ def read_at_most(path: Path, most: int) -> bytes:
         OSError: it does not exist or cannot be read.
     """
     with open(path, "rb") as file:
+        # Of the open file, as the path may lead to another one by now.
         size = os.fstat(file.fileno()).st_size
         if size > most:
             raise CorruptFile(f"the file is longer than {most} bytes, the most that it can have")

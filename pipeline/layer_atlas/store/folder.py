@@ -23,6 +23,7 @@ def safe_name(name: str) -> str:
 
     Names that had to be changed end in digits of their hash, so that no two become one.
     """
+    # ASCII alone: other letters have several encodings, which file systems confuse.
     cleaned = re.sub(r"[^\w.+@=-]", "_", name, flags=re.ASCII).lstrip(".")[:80]
     if cleaned == name != "":
         return name
@@ -176,6 +177,7 @@ def _check_contents(root: Path) -> None:
                 raise UserError(_leads_out(entry.path))
             if entry.is_dir(follow_symlinks=False):
                 folders.append(entry.path)
+            # Opening a pipe without a writer blocks for ever.
             elif not (entry.is_symlink() or entry.is_file(follow_symlinks=False)):
                 raise UserError(f"{entry.path!r} is a pipe or a device; remove it.")
 
@@ -204,6 +206,7 @@ def prepare(folder: OutputFolder, needed_bytes: float) -> None:
         StorageError: the disk has less space than is needed.
         UserError: the folder cannot be written.
     """
+    # A trial write: permissions alone do not reveal a read-only or full disk.
     probe = folder.root / f".probe.{uuid.uuid4().hex}.tmp"
     try:
         folder.logs.mkdir(parents=True, exist_ok=True)
@@ -259,6 +262,7 @@ def keep_inputs(folder: OutputFolder, sources: Mapping[str, str]) -> None:
             data = Path(source).expanduser().read_bytes()
         except OSError as error:
             raise UserError(f"{source!r} cannot be read ({error.strerror}).") from error
+        # The reference begins with the digest at planning; keys of jobs depend on it.
         if not reference.startswith(hashlib.sha256(data).hexdigest()):
             raise UserError(f"{source!r} changed during planning; run the sweep again.")
         write_atomically(folder.input(reference), data)

@@ -96,6 +96,7 @@ def locked(folder: OutputFolder) -> Iterator[None]:
             file.truncate(0)
             with _heartbeat(file):
                 yield
+        # An empty record marks an orderly end; the file stays, as removing it would race.
         finally:
             file.truncate(0)
 
@@ -141,6 +142,7 @@ def _living(file: IO[str], granted: bool) -> Holder | None:
         return None
     if holder.host == socket.gethostname():
         return None if granted or holder.is_gone else holder
+    # Another host: only a record that changes proves that its writer lives.
     end = time.monotonic() + SILENT_SECONDS
     while time.monotonic() < end:
         time.sleep(HEARTBEAT_SECONDS / 4)
@@ -161,6 +163,7 @@ def _heartbeat(file: IO[str]) -> Iterator[None]:
             count += 1
             _write(file, replace(holder, tick=count))
 
+    # A daemon: it must not keep a process alive whose main thread has failed.
     thread = threading.Thread(target=tick, name="lock", daemon=True)
     thread.start()
     try:

@@ -66,6 +66,7 @@ def plan_of(manifest: dict[str, Any]) -> Plan:
     """The plan of a manifest. Raises UserError if it is invalid."""
     try:
         return build(Plan, manifest["plan"], "plan")
+    # A manifest may come from somebody else: its plan is validated like a config.
     except (UserError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(
             f"the manifest holds no valid plan: {error} Run the sweep again to write it anew."
@@ -84,6 +85,7 @@ def versions() -> dict[str, str]:
 
 
 def _no_manifest(folder: OutputFolder) -> str:
+    # A wrong name is the usual cause, so list the right ones.
     root = folder.root.parent
     runs = sorted(p.parent.name for p in root.glob("*/manifest.json"))
     known = f" Runs in {str(root)!r}: {', '.join(runs)}." if runs else ""

@@ -97,6 +97,7 @@ def decode(data: bytes, model: ModelPlan, layer: LayerPlan) -> ShardFile:
     file = checksummed_file.decode(data, SCHEMA)
     header = _header(file.record)
     arrays = conforming(file.arrays, shard_specs(model, layer, len(header.targets)))
+    # The index of done jobs believes the header; a mismatch would file images under other targets.
     if arrays["target"].tolist() != list(header.targets):
         raise CorruptFile("the targets are not those of the header")
     return ShardFile(header, arrays)
@@ -116,6 +117,7 @@ def _header(record: Mapping[str, Any]) -> Header:
     series, targets, facts = (record.get(name) for name in ("series", "targets", "facts"))
     if not isinstance(series, str) or not isinstance(targets, list) or not isinstance(facts, dict):
         raise CorruptFile("the header is not that of a shard")
+    # `isinstance` would let a bool pass, and int64 has no room for more.
     if not all(type(target) is int and 0 <= target < 2**63 for target in targets):
         raise CorruptFile("the header names impossible targets")
     if not 1 <= len(set(targets)) == len(targets) <= LARGEST_SHARD:
@@ -206,6 +208,7 @@ class DoneIndex:
         files = self._files(shard.series)
         if shard.key in files.keys:
             return {files.path(shard.key): shard.targets}
+        # The sweep was widened, or its shard size changed: the same jobs lie in other files.
         others = files.by_series.get(shard.series.key, {})
         located: dict[Path, list[int]] = {}
         for target in shard.targets:
@@ -233,6 +236,7 @@ class DoneIndex:
         path = self.folder.shard(shard)
         environment = read_environment(path)
         identity = {"shard": shard.key, "environment": environment and environment.text}
+        # In the same folder, where an index that accepts any environment still looks.
         path.replace(path.with_name(digest(identity) + SUFFIX))
 
     def _files(self, series: Series) -> "_LayerFiles":
@@ -249,6 +253,7 @@ class _LayerFiles:
     def __init__(self, folder: Path, environment: Environment | None = None) -> None:
         self.folder = folder
         names = os.listdir(folder) if folder.is_dir() else []
+        # A leading dot marks the temporary file of a writer.
         shards = (name for name in names if name.endswith(SUFFIX) and name[0] != ".")
         keys = {name.removesuffix(SUFFIX) for name in shards}
         self.others = {key for key in keys if environment and self._is_other(key, environment)}
@@ -269,6 +274,7 @@ class _LayerFiles:
     def by_series(self) -> dict[str, dict[int, Path]]:
         """The file of each target, by the key of the series, from the headers of all files."""
         index: dict[str, dict[int, Path]] = {}
+        # Sorted, so that of two files with one job the same file counts every time.
         for path in map(self.path, sorted(self.keys)):
             with contextlib.suppress(CorruptFile, OSError):
                 header = read_header(path)

@@ -24,6 +24,7 @@ def open_atlas(path: str | Path) -> "Atlas":
         UserError: there is no such file, or it is no atlas.
     """
     file = Path(path).expanduser()
+    # Users think of the sweep by its folder.
     if file.is_dir():
         file = file / "atlas.h5"
     try:

@@ -262,6 +262,7 @@ class Layer:
         values = self[by or default_ranking(self.statistics)].astype(np.float64)
         values = values.reshape(len(self.channels), -1)
         best = np.max(np.where(np.isfinite(values), values, -np.inf), axis=1)
+        # Stable: ties keep the order of channels, so that figures are reproducible.
         return [self.channels[row] for row in np.argsort(-best, kind="stable")[:count]]
 
     def to_xarray(self) -> "xarray.Dataset":
@@ -277,6 +278,7 @@ class Layer:
             raise UserError(
                 f"labelled arrays need `pip install xarray h5netcdf` ({error})."
             ) from None
+        # xarray opens the file again by itself: its arrays outlive this atlas.
         path = self.group.name.strip("/")
         return xarray.open_dataset(self.group.file.filename, engine="h5netcdf", group=path)
 
@@ -310,6 +312,7 @@ def _whole(value: Any) -> int:
 def _index(what: str, value: Any, known: list[Any]) -> int:
     if value is None:
         return 0
+    # By value, not by position: `seed=5` means the seed 5.
     if value not in known:
         raise unknown(what, value, map(str, known))
     return known.index(value)

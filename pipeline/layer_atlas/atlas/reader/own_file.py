@@ -19,6 +19,7 @@ def groups(parent: h5py.Group) -> Iterator[h5py.Group]:
 
 def own(group: h5py.Group, name: str) -> Any:
     """The item of a path in this file; `None` if it does not exist or lies elsewhere."""
+    # Link by link: `group[name]` would follow any of them into another file.
     for part in name.split("/"):
         if not isinstance(group, h5py.Group) or not isinstance(
             group.get(part, getlink=True), h5py.HardLink
