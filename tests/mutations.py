@@ -99,7 +99,7 @@ def resealed(data: bytes, draw: random.Random) -> bytes:
     """A mutated file whose digest is right: mutated in its bytes, or in what its header says."""
     if draw.random() < 0.5:
         changed = mutated(data, draw)
-        return stamped(changed) if changed[8:34] == data[8:34] else changed
+        return stamped(changed) if changed[8:35] == data[8:35] else changed
     return _with_other_header(data, draw)
 
 

@@ -1,5 +1,6 @@
 """Checksummed files: arrays come back, any changed byte is detected, and no header is trusted."""
 
+import hashlib
 import json
 import tracemalloc
 from collections.abc import Mapping
@@ -74,6 +75,13 @@ def test_the_safetensors_library_reads_the_file(tmp_path: Path) -> None:
     assert (metadata["schema"], json.loads(metadata["record"])) == (SCHEMA, {"what": "a toy"})
 
 
+def test_the_digest_is_that_of_the_file_with_zeros_in_its_place() -> None:
+    stated = DATA[35:99]
+    assert DATA[:35].endswith(b'{"__metadata__":{"sha256":"')
+    with_zeros = DATA.replace(stated, b"0" * 64)
+    assert hashlib.sha256(with_zeros).hexdigest().encode() == stated
+
+
 def test_arrays_that_are_no_plain_rows_are_written_as_they_look() -> None:
     array = np.arange(24).reshape(2, 3, 4)
     strided = {"turned": array.T, "every second": array[:, ::2], "backwards": array[::-1]}
@@ -145,7 +153,7 @@ def test_digest_copied_over_zeros_is_seen() -> None:
     data = encoded(what=zeros.decode())
     assert decode(data, SCHEMA).record["what"] == zeros.decode()
     with pytest.raises(CorruptFile):
-        decode(data.replace(zeros, data[34:98]), SCHEMA)
+        decode(data.replace(zeros, data[35:99]), SCHEMA)
 
 
 def test_what_was_stamped_can_be_stamped_again() -> None:

@@ -1,6 +1,6 @@
-"""The files of studies: blocks as they are committed, and what they amount to.
+"""Files of dataset statistics: blocks as they are committed, their merged file, and examples.
 
-A study is merged once, when all its blocks are there; from then on everybody reads the one file.
+Blocks are merged once, when all are committed; from then on every reader uses the one file.
 """
 
 import dataclasses
@@ -15,12 +15,6 @@ from numpy.typing import NDArray
 
 from layer_atlas.datasets.jpegs import from_jpeg, parted
 from layer_atlas.datasets.statistics import DatasetStats, Ranking, merge
-from layer_atlas.datasets.statistics_specs import (
-    block_specs,
-    example_specs,
-    field_specs,
-    statistics_specs,
-)
 from layer_atlas.datasets.tasks import Examples, LayerStatistics, StatisticsBlock
 from layer_atlas.datasets.views import to_original
 from layer_atlas.plan.jobs import Product
@@ -28,6 +22,7 @@ from layer_atlas.store import checksummed_file
 from layer_atlas.store.checksummed_file import (
     Arrays,
     ArraySpec,
+    AtMost,
     CorruptFile,
     conforming,
     largest_file,
@@ -39,15 +34,18 @@ T = TypeVar("T")
 
 SCHEMA = "layer-atlas-study/3"
 
+_JPEG_BYTES = 8
+"""Largest size of a JPEG file in bytes per pixel; no file that this package writes is as large."""
+
 
 @dataclass(frozen=True)
 class Boxes:
-    """What the positions of peaks see of their photographs: left, top, right, bottom."""
+    """Receptive fields of peak responses: left, top, right, bottom."""
 
     view: NDArray[np.int32]
     """(K, N, 4) in pixels of the view that the network was given."""
     photograph: NDArray[np.int32]
-    """(K, N, 4) in pixels of the photograph."""
+    """(K, N, 4) in pixels of the dataset image."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class DatasetEvidence:
 
     stats: DatasetStats
     top: Boxes
-    """Of the photographs of `study.top`."""
+    """Boxes of the dataset images in `stats.top`."""
     bottom: Boxes
 
 
@@ -206,3 +204,80 @@ def _whole(arrays: Arrays) -> DatasetEvidence:
 def _record(cls: type[T], prefix: str, arrays: Arrays) -> T:
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     return cls(**{field.name: arrays[f"{prefix}_{field.name}"] for field in fields})
+
+
+# --- specs ---------------------------------------------------------------------------------------
+
+
+def field_specs(dataset_stats: LayerStatistics) -> dict[str, ArraySpec]:
+    """Receptive fields, in pixels of the view."""
+    pixels = range(dataset_stats.image_size + 1)
+    return {"box": ArraySpec("i8", (dataset_stats.info.positions, 4), pixels)}
+
+
+def block_specs(dataset_stats: LayerStatistics, block: StatisticsBlock) -> dict[str, ArraySpec]:
+    """The summary of a block, as `summarise` makes it, and the sizes of its dataset images."""
+    n, n_channels = block.units, dataset_stats.info.n_channels
+    return {
+        **_summary(dataset_stats, n, range(block.start, block.stop)),
+        "M2": ArraySpec("f8", (n_channels,)),
+        "size": ArraySpec("i4", (n, 2), range(2**31)),
+    }
+
+
+def statistics_specs(dataset_stats: LayerStatistics) -> dict[str, ArraySpec]:
+    """The statistics of all blocks, with the receptive fields of peak responses."""
+    count, n_channels = dataset_stats.plan.count, dataset_stats.info.n_channels
+    boxes = {
+        f"{name}_{what}": ArraySpec("i4", (n_channels, most, 4))
+        for name, most in _rankings(dataset_stats).items()
+        for what in ("view", "photograph")
+    }
+    return {
+        **_summary(dataset_stats, count, range(count)),
+        "std": ArraySpec("f8", (n_channels,)),
+        **boxes,
+    }
+
+
+def example_specs(task: Examples) -> dict[str, ArraySpec]:
+    """Dataset images of some targets, as JPEG files back to back, and their saliency."""
+    plan, n, size = task.dataset_stats.plan, len(task.targets), task.dataset_stats.image_size
+    pictures = AtMost(2 * n * plan.examples, "pictures")
+    maps = min(task.saliency.dataset_images if task.saliency else 0, plan.examples)
+    numbers = range(-1, plan.count)
+    return {
+        "target": ArraySpec("i8", (n,)),
+        "strongest_index": ArraySpec("i8", (n, AtMost(plan.examples, "strongest")), numbers),
+        "weakest_index": ArraySpec("i8", (n, AtMost(plan.examples, "weakest")), numbers),
+        "picture_index": ArraySpec("i8", (pictures,), numbers),
+        "picture_end": ArraySpec("i8", (pictures,)),
+        "picture": ArraySpec("u1", (AtMost(pictures.length * _JPEG_BYTES * size**2, "bytes"),)),
+        "saliency": ArraySpec("u1", (n, AtMost(maps, "maps"), size, size), required=False),
+    }
+
+
+def _summary(dataset_stats: LayerStatistics, n: int, dataset_images: range) -> dict[str, ArraySpec]:
+    """The summary of some dataset images: moments, rankings, and the responses that are kept."""
+    n_channels = dataset_stats.info.n_channels
+    kept, unreadable = AtMost(n, "kept"), AtMost(n, "unreadable")
+    specs = {
+        "count": ArraySpec("i8", (), range(n + 1)),
+        "mean": ArraySpec("f8", (n_channels,)),
+        "min": ArraySpec("f4", (n_channels,)),
+        "max": ArraySpec("f4", (n_channels,)),
+        "responding": ArraySpec("i8", (n_channels,), range(n + 1)),
+        "rows": ArraySpec("f4", (kept, n_channels)),
+        "row_index": ArraySpec("i8", (kept,), dataset_images),
+        "unreadable": ArraySpec("i8", (unreadable,), dataset_images),
+    }
+    for name, most in _rankings(dataset_stats).items():
+        shape = (n_channels, most)
+        specs[f"{name}_index"] = ArraySpec("i8", shape, range(-1, dataset_images.stop))
+        specs[f"{name}_score"] = ArraySpec("f4", shape)
+        specs[f"{name}_place"] = ArraySpec("i4", shape, range(-1, dataset_stats.info.positions))
+    return specs
+
+
+def _rankings(dataset_stats: LayerStatistics) -> dict[str, int]:
+    return {"top": dataset_stats.plan.top, "bottom": dataset_stats.plan.bottom}
