@@ -50,7 +50,7 @@ class Boxes:
 
 @dataclass(frozen=True)
 class DatasetEvidence:
-    """All that is known of a layer and a dataset."""
+    """Statistics of a layer on a dataset, with receptive fields of the peak responses."""
 
     stats: DatasetStats
     top: Boxes
@@ -87,7 +87,7 @@ def read_product(folder: OutputFolder, product: Product, specs: Mapping[str, Arr
 def merge_statistics(
     folder: OutputFolder, dataset_stats: LayerStatistics, blocks: Iterable[StatisticsBlock]
 ) -> list[Path]:
-    """Merge the blocks of a study, if they are all there, into its file.
+    """Merge the blocks of a layer into its file, if all of them are committed.
 
     Returns: files that turned out to be corrupt; they are set aside, and nothing is merged.
     Raises:
@@ -114,7 +114,7 @@ def merge_statistics(
 
 
 class _Reader:
-    """Reads the files of a study; keeps what the blocks say of the photographs' sizes."""
+    """Reads blocks; collects their corrupt files, and the sizes of their dataset images."""
 
     def __init__(self, folder: OutputFolder, dataset_stats: LayerStatistics) -> None:
         self.folder, self.dataset_stats = folder, dataset_stats
@@ -122,7 +122,7 @@ class _Reader:
         self.sizes: list[NDArray[np.int32]] = []
 
     def summaries(self, parts: Mapping[Product, StatisticsBlock]) -> Iterator[Arrays]:
-        """The summaries of the blocks that are readable."""
+        """Yield the summaries of the readable blocks."""
         for part, block in parts.items():
             arrays = self.read(part, block_specs(self.dataset_stats, block))
             if arrays is not None:
@@ -130,7 +130,7 @@ class _Reader:
                 yield arrays
 
     def read(self, product: Product, specs: Mapping[str, ArraySpec]) -> Arrays | None:
-        """The arrays of a file; None if it was corrupt."""
+        """Read the arrays of a file; `None` if it was corrupt."""
         try:
             return read_product(self.folder, product, specs)
         except CorruptFile:
@@ -141,7 +141,7 @@ class _Reader:
 def _boxes(
     ranking: Ranking, fields: NDArray[np.int32], sizes: NDArray[np.int32], view_size: int
 ) -> Boxes:
-    """What the positions of a ranking see; zeros where no photograph takes a place."""
+    """Receptive fields of the positions in a ranking; zeros where a rank is empty."""
     view = np.where((ranking.index >= 0)[..., None], fields[ranking.place], 0).astype(np.int32)
     photograph = np.zeros_like(view)
     for k, n in np.argwhere(ranking.index >= 0):
@@ -151,21 +151,21 @@ def _boxes(
 
 
 def read_evidence(folder: OutputFolder, dataset_stats: LayerStatistics) -> DatasetEvidence:
-    """What a study found.
+    """Read the dataset statistics of a layer.
 
     Raises:
-        FileNotFoundError: it is not finished.
-        CorruptFile: its file is set aside, to be merged again.
+        FileNotFoundError: they are not finished.
+        CorruptFile: their file was set aside, to be merged again.
     """
     return _whole(read_product(folder, dataset_stats.product, statistics_specs(dataset_stats)))
 
 
 def read_examples(folder: OutputFolder, task: Examples) -> Arrays:
-    """The photographs of some channels and their saliency.
+    """Read the dataset images of some targets and their saliency.
 
     Raises:
-        FileNotFoundError: they are not picked.
-        CorruptFile: the file is set aside, to be made again.
+        FileNotFoundError: they are not computed yet.
+        CorruptFile: their file was set aside, to be computed again.
     """
     arrays = read_product(folder, task.products[0], example_specs(task))
     try:
@@ -181,7 +181,7 @@ def read_examples(folder: OutputFolder, task: Examples) -> Arrays:
 
 
 def _flat(evidence: DatasetEvidence) -> Arrays:
-    """Findings as arrays: `top_index`, `top_view` and so on."""
+    """Flatten evidence into arrays: `top_index`, `top_view` and so on."""
     arrays = {name: np.asarray(value) for name, value in vars(evidence.stats).items()}
     for name in ("top", "bottom"):
         parts = vars(getattr(evidence.stats, name)) | vars(getattr(evidence, name))
