@@ -72,6 +72,13 @@ def test_header_is_read_without_the_rest_of_the_file(tmp_path: Path) -> None:
     assert read_header(tmp_path / "file") == decoded(DATA).header
 
 
+@pytest.mark.parametrize("name", ["target", "status", "activation", "image"])
+def test_a_shard_that_no_reader_accepts_is_not_written(name: str) -> None:
+    arrays = {key: array for key, array in RESULT.arrays.items() if key != name}
+    with pytest.raises(KeyError, match=name):
+        encode(SHARD, ShardResult(arrays))
+
+
 def test_any_safetensors_tool_reads_the_file() -> None:
     arrays = safetensors.numpy.load(DATA)
     assert arrays["image"].shape == (3, 16, 16, 3)

@@ -29,6 +29,9 @@ IMAGE_AXES = {"image": 3, "snapshot": 3, "alpha": 2}
 """Arrays of images, and how many axes each image has; they are its last ones."""
 
 
+_REQUIRED = {"target", "status", "activation", "image"}
+
+
 @dataclass(frozen=True)
 class Header:
     """Which jobs a shard file holds, and how they were made."""
@@ -58,7 +61,10 @@ def commit(folder: OutputFolder, shard: Shard, result: ShardResult) -> None:
 
 
 def encode(shard: Shard, result: ShardResult) -> bytes:
-    """Serialize a shard as a file."""
+    """Serialize a shard as a file. Raises KeyError if an array is missing that readers require."""
+    # Committed without it, the shard would be set aside and computed again, for ever.
+    if missing := _REQUIRED - result.arrays.keys():
+        raise KeyError(f"a shard without {sorted(missing)}")
     series = shard.series
     record = {
         "series": series.key,
