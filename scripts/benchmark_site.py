@@ -112,7 +112,7 @@ def _made_up(shard: Shard, width: int, rng: np.random.Generator) -> ShardResult:
     activation = rng.gamma(3.0, 2.0, n).astype(np.float32)
     rise = 1 - np.exp(-np.arange(len(steps), dtype=np.float32) / 8)
     arrays = {
-        "channel": np.asarray(shard.targets),
+        "target": np.asarray(shard.targets),
         "image": np.stack(list(_textures(n, shard.series.recipe.image_size, rng))),
         "status": np.zeros(n, np.uint8),
         "activation": activation,

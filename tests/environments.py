@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from toys import make_result
 
 from layer_atlas.config.records import plain
@@ -40,8 +39,5 @@ def pretend(folder: OutputFolder, plan: Plan, path: Path, environment: Environme
     model = next(each for each in plan.models if each.label == shard.model)
     layer = next(each for each in model.layers if each.info.name == shard.series.layer)
     file = read_shard(path, model, layer)
-    rows = range(len(shard.targets))
-    pictures = {name: [stored.row(row) for row in rows] for name, stored in file.pictures.items()}
     facts = {**file.header.facts, "environment": environment and plain(environment)}
-    arrays = {**file.result.arrays, **{name: np.stack(some) for name, some in pictures.items()}}
-    commit(folder, shard, ShardResult(arrays, facts))
+    commit(folder, shard, ShardResult(file.arrays, facts))

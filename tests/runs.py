@@ -73,7 +73,7 @@ def shards(folder: Path) -> dict[str, tuple[int, int]]:
     """Every committed shard with its inode and time of writing."""
     return {
         str(path.relative_to(folder)): (path.stat().st_ino, path.stat().st_mtime_ns)
-        for path in (folder / "store").rglob("*.h5")
+        for path in (folder / "store").rglob("*.safetensors")
     }
 
 

@@ -95,7 +95,7 @@ def copy(undisturbed: Path, tmp_path: Path) -> Path:
 
 
 def files(folder: Path, shelf: str, layer: str = "*") -> list[Path]:
-    return sorted(folder.glob(f"store/demo/{layer}/{shelf}/*.h5"))
+    return sorted(folder.glob(f"store/demo/{layer}/{shelf}/*.safetensors"))
 
 
 def damage(path: Path) -> None:

@@ -27,7 +27,7 @@ from layer_atlas.datasets.statistics_files import SCHEMA as STUDY_SCHEMA
 from layer_atlas.errors import EXIT_OK
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.store.manifest import SCHEMA as MANIFEST_SCHEMA
-from layer_atlas.store.shard_file import SCHEMA as SHARD_SCHEMA
+from layer_atlas.store.shards import SCHEMA as SHARD_SCHEMA
 from layer_atlas.sweep import run as sweep
 from layer_atlas.sweep.executors import open_executor
 from layer_atlas.sweep.executors.base import Executor

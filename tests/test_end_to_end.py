@@ -94,7 +94,7 @@ def test_verify_tells_an_atlas_of_another_plan(sweep: Path, tmp_path: Path) -> N
     (tmp_path / "demo" / "atlas.h5").write_bytes(old)
     code, said = atlas_here("verify", tmp_path)
     assert code == 1
-    assert "is of another plan; collate it" in said
+    assert "is of another plan or layout; collate it" in said
 
 
 def test_status_counts_what_is_done(sweep: Path) -> None:

@@ -38,12 +38,11 @@ from layer_atlas.plan.jobs import (
 )
 from layer_atlas.plan.plan import DatasetPlan, LayerPlan, ModelPlan, Plan
 from layer_atlas.plan.targets import TargetSpace
-from layer_atlas.store.checksummed_file import unseal
+from layer_atlas.store.checksummed_file import decode
 from layer_atlas.store.failures import Failure, write_failure
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import SCHEMA as MANIFEST_SCHEMA
-from layer_atlas.store.shard_file import SCHEMA
-from layer_atlas.store.shards import commit
+from layer_atlas.store.shards import SCHEMA, commit
 from layer_atlas.sweep.stages import Sweep
 from layer_atlas.visualization.objectives import Objective, ObjectiveContext, make_objective
 
@@ -252,7 +251,7 @@ def make_result(
         told = told[:, None] + 3 * np.arange(recipe.variants, dtype=np.float32)
     codes = [STATUS[(status or {}).get(c, "ok")] for c in shard.targets]
     arrays = {
-        "channel": channel,
+        "target": channel,
         "image": _filled(told, shard),
         "status": np.asarray(codes, np.uint8),
         "activation": told,
@@ -305,9 +304,8 @@ def fill_store(
 
 
 def stored_arrays(path: Path, schema: str = SCHEMA) -> dict[str, NDArray[Any]]:
-    """All arrays of a sealed file, pictures too."""
-    arrays = unseal(path.read_bytes(), schema).arrays
-    return {name: array.read() for name, array in arrays.items()}
+    """All arrays of a checksummed file."""
+    return decode(path.read_bytes(), schema).arrays
 
 
 def fail(

@@ -1,36 +1,32 @@
 """A finished sweep of any size, made in a minute: real files, though no image in them was climbed.
 
-Every shard is a sealed file under its own name, with the right header, identity, channels and
-digest; of the statistics there is no more than a shard must have. The manifest is written as a run
-writes it. So the commands find nothing to do by their own rules, once there is an atlas.
+Every shard is a file under its own name, with the right header, targets and digest, and with no
+more statistics than a shard must have. The manifest is written as a run writes it. So the commands
+find nothing to do by their own rules, once there is an atlas.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from layer_atlas.atlas.gather import LayerView, Piece, layer_views
+from layer_atlas.atlas.gather import LayerView, StoredJobs, layer_views
 from layer_atlas.atlas.hdf5 import write_atlas
 from layer_atlas.config.compose import with_config
 from layer_atlas.config.config import CollateSettings, Config
-from layer_atlas.config.records import canonical_json
 from layer_atlas.errors import EXIT_OK
-from layer_atlas.plan.jobs import STATUS, Shard
+from layer_atlas.plan.jobs import STATUS, Shard, ShardResult
 from layer_atlas.plan.plan import Plan
 from layer_atlas.presentation.montages.collate import content_of
 from layer_atlas.presentation.montages.summary import write_summary
-from layer_atlas.store import checksummed_file as sealed_file
-from layer_atlas.store.arrays import Numbers, write_pictures
+from layer_atlas.store.checksummed_file import Arrays
 from layer_atlas.store.folder import OutputFolder, output_folder, prepare
 from layer_atlas.store.manifest import plan_of, read_manifest, write_manifest
-from layer_atlas.store.shard_file import PICTURES, SCHEMA
+from layer_atlas.store.shards import encode
 from layer_atlas.sweep.run import prepare_plan
 
 
@@ -46,12 +42,12 @@ Paint = Callable[[tuple[int, ...]], NDArray[np.uint8]]
 
 
 def grey(shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Images that take no room."""
+    """Images that take no time."""
     return np.full(shape, 128, np.uint8)
 
 
 def clouds(shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Images that compress about as well as those of a sweep: smooth noise in all colours."""
+    """Images like those of a sweep: smooth noise in all colours."""
     n, height, width, colours = shape
     coarse = np.random.default_rng(0).integers(0, 256, (n, 9, 9, colours), np.uint8)
     images = [Image.fromarray(c).resize((width, height), Image.Resampling.BICUBIC) for c in coarse]
@@ -92,59 +88,26 @@ def _make_atlas(config: Config) -> int:
 
 
 def _write_series(folder: OutputFolder, shards: Sequence[Shard], paint: Paint) -> None:
-    """Write the shards of a layer and seed, which differ in their channels alone."""
-    moulds: dict[int, _Mould] = {}
-    for shard in reversed(shards):  # so that moulds have room for the longest numbers
-        mould = moulds.get(len(shard.targets)) or _Mould.of(shard, paint)
-        moulds[len(shard.targets)] = mould
+    """Write the shards of a layer and seed, which differ in their targets alone."""
+    facts = {"seconds_per_job": 0.06, "device": "cpu"}
+    shared: dict[int, Arrays] = {}
+    for shard in shards:
+        n = len(shard.targets)
+        shared[n] = shared.get(n) or _arrays(shard, paint)
+        target = np.asarray(shard.targets, dtype=np.int64)
+        result = ShardResult({"target": target, **shared[n]}, facts)
         # Not made durable, unlike those of a real run: that would take most of the time.
-        folder.shard(shard).write_bytes(mould.cast(shard))
+        folder.shard(shard).write_bytes(encode(shard, result))
 
 
-@dataclass(frozen=True)
-class _Mould:
-    """A sealed shard that others are cast from."""
-
-    table: bytes
-    """Where its arrays lie."""
-    body: bytes
-    """The file without its user block."""
-    user_block: int
-    place: int
-    """Where in the body the channels' numbers are."""
-
-    @staticmethod
-    def of(shard: Shard, paint: Paint) -> "_Mould":
-        data = sealed_file.seal(_header(shard), partial(_fill, shard=shard, paint=paint))
-        sealed = sealed_file.unseal(data, SCHEMA)
-        user_block = sealed.header["user_block"]
-        channel = sealed.arrays["channel"]
-        assert isinstance(channel, Numbers)
-        table = data.split(b"\n", 3)[2]
-        return _Mould(table, data[user_block:], user_block, channel.start)
-
-    def cast(self, shard: Shard) -> bytes:
-        """The file of another shard of the same series, with as many channels."""
-        numbers = np.asarray(shard.targets, dtype=np.int64).tobytes()
-        block = sealed_file.opening(_header(shard), self.user_block) + self.table + b"\n"
-        body = self.body[: self.place] + numbers + self.body[self.place + len(numbers) :]
-        return sealed_file.stamped(block.ljust(self.user_block) + body)
-
-
-def _header(shard: Shard) -> dict[str, object]:
-    whose = {"series": shard.series.key, "channels": shard.targets}
-    return {"schema": SCHEMA, **whose, "facts": {"seconds_per_job": 0.06, "device": "cpu"}}
-
-
-def _fill(file: h5py.File, shard: Shard, paint: Paint) -> None:
-    """The datasets of a shard, as `shard_file` lays them out."""
+def _arrays(shard: Shard, paint: Paint) -> Arrays:
+    """The arrays that shards of one size share."""
     n, size = len(shard.targets), shard.series.recipe.image_size
-    file.attrs["identity"] = canonical_json(shard.series.identity)
-    file["channel"] = np.asarray(shard.targets, dtype=np.int64)
-    file["status"] = np.full(n, STATUS["ok"], np.uint8)
-    file["activation"] = np.ones(n, np.float32)
-    images = paint((n, *size, len(shard.series.network.mean)))
-    write_pictures(file, "image", images, PICTURES["image"])
+    return {
+        "status": np.full(n, STATUS["ok"], np.uint8),
+        "activation": np.ones(n, np.float32),
+        "image": paint((n, *size, len(shard.series.network.mean))),
+    }
 
 
 # --- atlas ---------------------------------------------------------------------------------------
@@ -153,7 +116,7 @@ def _fill(file: h5py.File, shard: Shard, paint: Paint) -> None:
 class _Told(LayerView):
     """A layer whose jobs all went well, without a look at them."""
 
-    def pieces(self) -> Iterator[Piece]:
+    def stored_jobs(self) -> Iterator[StoredJobs]:
         """None: nothing is copied."""
         yield from ()
 

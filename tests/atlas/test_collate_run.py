@@ -55,7 +55,7 @@ def shorter(path: Path) -> None:
         lambda folder: folder.summary.unlink(),
         lambda folder: folder.summary.write_text("{}"),
         lambda folder: folder.montage("toy", "block.conv").unlink(),
-        lambda folder: next(folder.store.rglob("*.h5")).unlink(),
+        lambda folder: next(folder.store.rglob("*.safetensors")).unlink(),
     ],
     ids=["no atlas", "atlas cut short", "no brief", "odd brief", "no montage", "a shard less"],
 )
@@ -70,7 +70,7 @@ def test_other_settings_make_another_atlas(collated: OutputFolder) -> None:
 
 
 def test_an_atlas_that_met_a_corrupt_shard_is_made_again(collated: OutputFolder) -> None:
-    path = next(collated.store.rglob("*.h5"))
+    path = next(collated.store.rglob("*.safetensors"))
     shorter(path)
     collated.summary.unlink()
     collate_here(collated, CollateSettings())

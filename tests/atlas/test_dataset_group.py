@@ -78,7 +78,7 @@ def examples(dataset_stats: LayerStatistics, channels: tuple[int, ...]) -> dict[
     files = [as_jpeg(np.full((SIDE, SIDE, 3), grey, np.uint8)) for grey in index]
     maps = np.broadcast_to(told[:, :1, None, None] + 1, (len(channels), 1, SIDE, SIDE))
     return {
-        "channel": np.asarray(channels),
+        "target": np.asarray(channels),
         "strongest_index": told,
         "weakest_index": told + 90,
         "picture_index": index,

@@ -51,5 +51,5 @@ def test_copies_are_kept_and_are_what_they_were_when_planned(tmp_path: Path) -> 
     with pytest.raises(UserError, match="cannot be read"):
         keep_inputs(folder, sources)
     source.write_bytes(b"other pixels")
-    with pytest.raises(UserError, match="changed just now"):
+    with pytest.raises(UserError, match="changed during planning"):
         keep_inputs(folder, sources)

@@ -23,9 +23,8 @@ from layer_atlas.datasets.statistics_files import (
 )
 from layer_atlas.datasets.tasks import LayerStatistics, blocks_of
 from layer_atlas.plan.jobs import Product
-from layer_atlas.store.checksummed_file import CorruptFile
+from layer_atlas.store.checksummed_file import Arrays, ArraySpec, AtMost, CorruptFile
 from layer_atlas.store.folder import OutputFolder
-from layer_atlas.store.frames import Arrays, Frame, UpTo
 
 N, K, POSITIONS, UNREADABLE = 150, 6, 16, (3, 70)
 PLACES = np.tile(np.arange(N)[:, None] % POSITIONS, (1, K))
@@ -62,16 +61,16 @@ ARRAYS: dict[str, NDArray[Any]] = {
     "number": np.asarray(7),
     "wild": np.asarray([np.nan, -0.0, np.inf]),
 }
-FRAMES = {
-    "saliency": Frame("u1", (2, UpTo(4, "maps"), 8, 8), packed=True),
-    "nothing": Frame("f4", (UpTo(1, "rows"), 4)),
-    "number": Frame("i8", (), range(8)),
-    "wild": Frame("f8", (3,)),
+SPECS = {
+    "saliency": ArraySpec("u1", (2, AtMost(4, "maps"), 8, 8)),
+    "nothing": ArraySpec("f4", (AtMost(1, "rows"), 4)),
+    "number": ArraySpec("i8", (), range(8)),
+    "wild": ArraySpec("f8", (3,)),
 }
 
 
 def read_arrays(folder: OutputFolder) -> Arrays:
-    return read_product(folder, PRODUCT, FRAMES)
+    return read_product(folder, PRODUCT, SPECS)
 
 
 def test_what_was_written_comes_back(folder: OutputFolder) -> None:

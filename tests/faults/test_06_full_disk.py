@@ -23,8 +23,8 @@ from sweeps import (
     wait_until_held,
 )
 
-from layer_atlas.store.checksummed_file import check
-from layer_atlas.store.shard_file import SCHEMA
+from layer_atlas.store.checksummed_file import decode
+from layer_atlas.store.shards import SCHEMA
 
 MEGABYTES = 4
 PAGE = 4096
@@ -71,7 +71,7 @@ def check_stopped(code: int, said: str, folder: Path) -> None:
     assert not failures(folder), "a shard is charged for a full disk"
     assert not temporaries(folder / "store")
     for shard in shards(folder):
-        check((folder / shard).read_bytes(), SCHEMA)
+        decode((folder / shard).read_bytes(), SCHEMA)
 
 
 def check_finished(

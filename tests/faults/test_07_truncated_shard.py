@@ -7,7 +7,7 @@ from runs import atlas_here, shards
 from sweeps import SWEEP, assert_nothing_lost, unfinished
 
 LENGTHS = (0, 1, 100, 600, 5000, -1)
-"""Nothing, within the header and the HDF5 part, and all but a byte."""
+"""Nothing, within the header and the arrays, and all but a byte."""
 
 
 def test_they_are_set_aside_and_made_again(undisturbed: Path, tmp_path: Path) -> None:

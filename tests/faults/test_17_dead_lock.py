@@ -44,7 +44,7 @@ def test_of_a_killed_process(undisturbed: Path, tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
         process.kill()
-    check_taken_over(folder, undisturbed, f"process {process.pid} on {lock._me().host}")
+    check_taken_over(folder, undisturbed, f"process {process.pid} on {lock._this_process().host}")
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,6 @@ def test_of_a_dead_host(
     monkeypatch.setattr(lock, "SILENT_SECONDS", 0.6)
     folder = tmp_path / "demo"
     unfinished(undisturbed, folder)
-    dead = replace(lock._me(), pid=4711, **change)
+    dead = replace(lock._this_process(), pid=4711, **change)
     OutputFolder(folder).lock.write_text(json.dumps(asdict(dead)))
     check_taken_over(folder, undisturbed, f"process 4711 on {dead.host}")

@@ -21,7 +21,7 @@ STALE = (
     ".atlas.0123.tmp",
     ".manifest.json.0123.tmp",
     ".probe.0123.tmp",
-    "store/troubled/second/.abc.h5.0123.tmp",
+    "store/troubled/second/.abc.safetensors.0123.tmp",
     "montages/troubled/.second.png.0123.tmp",
     "failures/.abc.1.json.0123.tmp",
     "logs/worker-0123.heartbeat.tmp",

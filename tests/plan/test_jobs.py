@@ -168,6 +168,6 @@ def test_shard_names_what_it_holds() -> None:
 def test_rows_of_a_result_keep_what_all_jobs_share() -> None:
     result = make_result(Shard(SERIES, (0, 1, 2)))
     rows = result.rows(np.asarray([2, 0]))
-    assert rows["channel"].tolist() == [2, 0]
+    assert rows["target"].tolist() == [2, 0]
     assert rows["activation"].tolist() == [20.0, 0.0]
     assert rows["trace_step"].tolist() == result.arrays["trace_step"].tolist()

@@ -74,7 +74,7 @@ def test_with_an_atlas_of_other_shards_the_site_is_made_anew_too(
     before = folder_of(stored.site)
     ensure_atlas(stored)
     assert collations == [settings]
-    next(stored.store.rglob("*.h5")).unlink()
+    next(stored.store.rglob("*.safetensors")).unlink()
     ensure_atlas(stored)
     assert collations == [settings, settings]
     assert folder_of(stored.site) != before

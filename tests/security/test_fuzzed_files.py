@@ -41,9 +41,10 @@ from layer_atlas.datasets.statistics_files import (
 from layer_atlas.datasets.tasks import Examples, LayerStatistics, blocks_of
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.presentation.montages.montage import draw_montage
-from layer_atlas.store.checksummed_file import CorruptFile, unseal
+from layer_atlas.store import checksummed_file
+from layer_atlas.store.checksummed_file import CorruptFile
 from layer_atlas.store.folder import OutputFolder
-from layer_atlas.store.shard_file import SCHEMA, ShardFile, decode, encode, shard_frames
+from layer_atlas.store.shards import SCHEMA, ShardFile, decode, encode, shard_specs
 
 PLAN = make_plan(channels=(3, 4, 5), shard_size=3, recipe=make_recipe(image_size=16))
 (MODEL,) = PLAN.models
@@ -67,13 +68,12 @@ def read(data: bytes) -> ShardFile | None:
 
 
 def assert_usable(shard: ShardFile) -> None:
-    """All that is read is of the shapes and types that the plan tells."""
-    frames = shard_frames(MODEL, LAYER, len(shard.header.channels))
-    for name, array in shard.result.arrays.items():
-        assert array.shape == frames[name].shape, name
-        assert array.dtype == np.dtype(frames[name].dtype), name
-    for name, pictures in shard.pictures.items():
-        assert pictures.read().shape == frames[name].shape
+    """All arrays have the shapes and dtypes that the plan demands, and can be read to the end."""
+    specs = shard_specs(MODEL, LAYER, len(shard.header.targets))
+    for name, array in shard.arrays.items():
+        assert array.shape == specs[name].shape, name
+        assert array.dtype == np.dtype(specs[name].dtype), name
+        assert len(array.tobytes()) == array.nbytes
 
 
 # --- the digest ----------------------------------------------------------------------------------
@@ -119,13 +119,13 @@ def test_twenty_thousand_resealed_mutations_do_no_harm() -> None:
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, 2**64))
-def test_what_a_table_tells_is_never_beyond_the_file(seed: int) -> None:
+def test_arrays_never_reach_beyond_the_file(seed: int) -> None:
     data = resealed(DATA, random.Random(seed))
     try:
-        arrays = unseal(data, SCHEMA).arrays
+        arrays = checksummed_file.decode(data, SCHEMA).arrays
     except CorruptFile:
         return
-    assert sum(array.n_bytes for array in arrays.values()) <= len(data)
+    assert sum(array.nbytes for array in arrays.values()) < len(data)
 
 
 # --- files of studies ----------------------------------------------------------------------------
@@ -150,7 +150,7 @@ def make_study(folder: OutputFolder) -> tuple[LayerStatistics, Examples]:
     index = np.asarray([[0, 1], [2, 3]])
     pictures = joined([as_jpeg(np.full((16, 16, 3), grey, np.uint8)) for grey in range(8)])
     arrays = {
-        "channel": np.arange(2),
+        "target": np.arange(2),
         "strongest_index": index,
         "weakest_index": index + 4,
         "picture_index": np.arange(8),

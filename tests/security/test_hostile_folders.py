@@ -411,7 +411,7 @@ def test_workers_to_take_up_again_have_names(received: OutputFolder, where: Any)
 
 @pytest.mark.usefixtures("bounded")
 def test_a_shard_of_a_terabyte_of_nothing_is_set_aside(received: OutputFolder) -> None:
-    path = next(received.store.rglob("*.h5"))
+    path = next(received.store.rglob("*.safetensors"))
     with open(path, "r+b") as file:
         file.truncate(2**40)
     code, said = said_by("collate", received)
@@ -453,7 +453,7 @@ def test_lists_of_photographs_that_are_none_are_told(tmp_path: Path, line: bytes
 
 def test_a_shard_of_another_sweep_is_set_aside(received: OutputFolder, tmp_path: Path) -> None:
     other = make(tmp_path / "other", make_plan(channels=(0, 1, 2), seeds=(1,), shard_size=2))
-    mine, theirs = (sorted(folder.store.rglob("*.h5")) for folder in (received, other))
+    mine, theirs = (sorted(folder.store.rglob("*.safetensors")) for folder in (received, other))
     for path, foreign in zip(mine, theirs, strict=True):
         path.write_bytes(foreign.read_bytes())
     code, said = said_by("collate", received)

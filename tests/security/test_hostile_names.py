@@ -93,7 +93,7 @@ def test_nothing_is_written_outside_the_output_folder(collated: OutputFolder) ->
     outside = collated.root.parent.parent
     made = [path for path in outside.rglob("*") if path.is_file()]
     assert all(collated.root in path.parents for path in made)
-    assert len(list(collated.store.rglob("*.h5"))) == len(NAMES) * 1
+    assert len(list(collated.store.rglob("*.safetensors"))) == len(NAMES) * 1
     for path in made:
         assert re.fullmatch(r"[\w.+@=~-]+", path.name, re.ASCII), path
 

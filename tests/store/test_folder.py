@@ -104,7 +104,7 @@ def test_name_as_long_as_a_file_system_takes_can_be_written(tmp_path: Path) -> N
 
 def below_a_file(tmp_path: Path) -> Path:
     (tmp_path / "file").write_text("in the way")
-    return tmp_path / "file" / "new.h5"
+    return tmp_path / "file" / "new.safetensors"
 
 
 def onto_a_folder(tmp_path: Path) -> Path:
@@ -172,7 +172,7 @@ def test_committed_shard_is_done_and_comes_back(folder: OutputFolder) -> None:
     index = DoneIndex(folder)
     assert list(index.missing(plan.shards())) == [first, third]
     assert index.locate(second) == {folder.shard(second): second.targets}
-    assert stored_arrays(folder.shard(second))["channel"].tolist() == [2, 3]
+    assert stored_arrays(folder.shard(second))["target"].tolist() == [2, 3]
 
 
 def test_everything_is_missing_where_there_is_nothing(folder: OutputFolder) -> None:
@@ -200,7 +200,7 @@ def test_shards_cut_differently_are_used_channel_by_channel(
     for shard in wanted.shards():
         for path, channels in DoneIndex(folder).locate(shard).items():
             arrays = stored_arrays(path)
-            rows = np.searchsorted(arrays["channel"], channels)
+            rows = np.searchsorted(arrays["target"], channels)
             assert arrays["activation"][rows].tolist() == [10 * channel for channel in channels]
 
 

@@ -110,7 +110,7 @@ def test_lock_is_not_inherited_by_workers(folder: OutputFolder) -> None:
 def write_holder(folder: OutputFolder, **changes: object) -> None:
     """Write the record of this process, with changes, as if a killed one had left it."""
     prepare(folder, 0)
-    folder.lock.write_text(json.dumps(asdict(replace(lock._me(), **changes))))
+    folder.lock.write_text(json.dumps(asdict(replace(lock._this_process(), **changes))))
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_without_kernel_locks_the_record_of_a_dead_process_blocks_nobody(
     assert owner(folder) is None
     with locked(folder):
         assert held_by(folder) == os.getpid()
-    assert time.monotonic() - started < lock.BEAT_SECONDS
+    assert time.monotonic() - started < lock.HEARTBEAT_SECONDS
 
 
 def test_a_holder_on_another_host_whose_beat_goes_on_refuses(folder: OutputFolder) -> None:
@@ -166,7 +166,7 @@ def test_a_silent_holder_on_another_host_blocks_nobody(
 def test_the_beat_goes_on_while_the_folder_is_held(
     folder: OutputFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.02)
+    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.02)
     prepare(folder, 0)
     with locked(folder):
         time.sleep(0.3)

@@ -26,7 +26,7 @@ def strict(folder: OutputFolder) -> DoneIndex:
 
 
 def contents(folder: OutputFolder) -> list[bytes]:
-    return sorted(path.read_bytes() for path in folder.store.rglob("*.h5"))
+    return sorted(path.read_bytes() for path in folder.store.rglob("*.safetensors"))
 
 
 def missing(index: DoneIndex) -> list[Shard]:

@@ -45,14 +45,14 @@ from tests.environments import NEW, OLD, make, wanting
 KEY = "0123456789abcdef" * 4
 
 LITTER = (
-    f"store/toy/a/{KEY}.h5",
-    f"store/toy/a/{KEY}.h5.corrupt-01234567",
-    f"store/toy/a/study/{KEY}.h5.corrupt-01234567",
-    f"store/toy/gone/study/{KEY}.h5",
-    f"store/toy/gone/fields/{KEY}.h5",
-    f"store/toy/gone/photographs/{KEY}.h5",
-    f"store/toy/gone/examples/{KEY}.h5",
-    f"store/other/a/{KEY}.h5",
+    f"store/toy/a/{KEY}.safetensors",
+    f"store/toy/a/{KEY}.safetensors.corrupt-01234567",
+    f"store/toy/a/study/{KEY}.safetensors.corrupt-01234567",
+    f"store/toy/gone/study/{KEY}.safetensors",
+    f"store/toy/gone/fields/{KEY}.safetensors",
+    f"store/toy/gone/photographs/{KEY}.safetensors",
+    f"store/toy/gone/examples/{KEY}.safetensors",
+    f"store/other/a/{KEY}.safetensors",
     "montages/toy/gone.png",
     "montages/toy/gone.evidence-012.png",
     "animations/toy/gone/channel-3.seed-0.png",
@@ -93,11 +93,11 @@ WANTED = (
 UNKNOWN = (
     "notes.txt",
     "site/CNAME",
-    f"store/{KEY}.h5",
+    f"store/{KEY}.safetensors",
     f"store/toy/a/{KEY}.hdf5",
-    f"store/toy/a/{KEY[:-1]}.h5",
-    f"store/toy/a/{KEY}.h5.corrupt-mine",
-    f"store/toy/a/mine/{KEY}.h5",
+    f"store/toy/a/{KEY[:-1]}.safetensors",
+    f"store/toy/a/{KEY}.safetensors.corrupt-mine",
+    f"store/toy/a/mine/{KEY}.safetensors",
     "montages/toy/never_seen.png",
     "montages/cover.png",
     "animations/toy/gone/notes.txt",
@@ -156,10 +156,12 @@ def test_links_are_neither_followed_nor_removed(
     folder: OutputFolder, plan: Plan, tmp_path: Path
 ) -> None:
     outside = OutputFolder(tmp_path / "outside")
-    put(outside, f"{KEY}.h5", f"a/{KEY}.h5", "lost.tmp")
+    put(outside, f"{KEY}.safetensors", f"a/{KEY}.safetensors", "lost.tmp")
     (folder.store / "other").symlink_to(outside.root)
     (folder.store / "toy" / "gone").symlink_to(outside.root)
-    (folder.store / "toy" / "a" / f"{KEY}.h5").symlink_to(outside.root / f"{KEY}.h5")
+    (folder.store / "toy" / "a" / f"{KEY}.safetensors").symlink_to(
+        outside.root / f"{KEY}.safetensors"
+    )
     (folder.root / ".lost.tmp").symlink_to(outside.root / "lost.tmp")
     (folder.root / "inputs").symlink_to(outside.root)
     before = files(folder), files(outside)
@@ -288,7 +290,7 @@ def test_after_any_sweeps_cleaning_leaves_the_last_as_it_is_and_nothing_else(
         assert located(folder, last) == before
         assert not list(DoneIndex(folder).missing(last.shards()))
         needed = {path for _, where in before for path in where}
-        assert set(folder.store.rglob("*.h5")) == needed
+        assert set(folder.store.rglob("*.safetensors")) == needed
 
 
 @given(SWEEPS, SWEEPS, st.data())
@@ -318,7 +320,7 @@ def test_a_copy_is_kept_while_the_file_that_counts_is_damaged(folder: OutputFold
     assert clean(folder, whole) == []
     folder.shard(shard).write_bytes(intact)
     assert len(clean(folder, whole)) == 1
-    assert list(folder.store.rglob("*.h5")) == [folder.shard(shard)]
+    assert list(folder.store.rglob("*.safetensors")) == [folder.shard(shard)]
 
 
 def test_models_that_were_left_out_keep_what_they_have(folder: OutputFolder) -> None:
@@ -345,7 +347,7 @@ def photographed(folder: OutputFolder, n: int, **changes: Any) -> Plan:
     fill_study(folder, dataset_stats, np.zeros((n, 6)), np.zeros((n, 6)), np.zeros((16, 4)))
     write_arrays(folder, dataset_stats.product, {"count": np.asarray(n)})
     for task in examples_of(plan, study_plan):
-        write_arrays(folder, task.products[0], {"channel": np.asarray(task.targets)})
+        write_arrays(folder, task.products[0], {"target": np.asarray(task.targets)})
     return plan
 
 
@@ -357,7 +359,7 @@ def shelves(names: Iterable[str]) -> list[str]:
 def test_studies_and_examples_of_other_photographs_go(folder: OutputFolder) -> None:
     earlier, last = photographed(folder, 130), photographed(folder, 150)
     clean(folder, last)
-    left = sorted(path.parent.name for path in folder.store.rglob("*.h5"))
+    left = sorted(path.parent.name for path in folder.store.rglob("*.safetensors"))
     assert left == ["examples"] * 3 + ["fields"] + ["photographs"] * 3 + ["study"]
     assert earlier.dataset_plan is not None
     assert not folder.listing(earlier.dataset_plan.listing).exists()

@@ -157,7 +157,7 @@ def test_a_worker_that_is_only_starting_does_not_keep_bad_starts_going(
 def test_attempts_of_earlier_runs_count(folder: OutputFolder) -> None:
     crash = Fate(SIGKILL, commits=[], heartbeat={"tasks": [0]})
     run_script(folder, crash, attempts=3)
-    for shard in (folder.store).rglob("*.h5"):
+    for shard in (folder.store).rglob("*.safetensors"):
         shard.unlink()
     script, outcome = run_script(folder, crash, Fate(), crash)
     assert charged(script) == [(0, 1), (0, 2), (0, 3)]

@@ -184,7 +184,7 @@ class RealWorker:
         """The keys of the shards that are there, each of them readable."""
         done = [shard for shard in self.shards if self.folder.shard(shard).exists()]
         for shard in done:
-            channels = stored_arrays(self.folder.shard(shard))["channel"]
+            channels = stored_arrays(self.folder.shard(shard))["target"]
             assert tuple(channels) == shard.targets
         return {shard.key for shard in done}
 

@@ -1,1 +1,4 @@
-"""`atlas.h5`: collated from the store, compared with it, read by users."""
+"""`atlas.h5`, the one HDF5 file of a sweep: collation from the store, comparison, reading.
+
+Nothing here needs a model or a GPU: the store and the manifest suffice.
+"""

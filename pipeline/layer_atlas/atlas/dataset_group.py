@@ -1,4 +1,4 @@
-"""What photographs tell, in the atlas: the group `dataset` of a layer, and evidence per image."""
+"""Dataset images in the atlas: the group `dataset` of a layer, and evidence for each image."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -8,8 +8,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from layer_atlas.atlas.coordinates import TEXT, add_dataset, add_scale, as_text, label
 from layer_atlas.atlas.gather import LayerView
-from layer_atlas.atlas.scales import add_scale, as_text, label
 from layer_atlas.datasets.evidence import (
     agreement,
     best_seed,
@@ -23,31 +23,30 @@ from layer_atlas.datasets.statistics import QUANTILES, DatasetStats
 from layer_atlas.datasets.statistics_files import DatasetEvidence
 from layer_atlas.errors import UserError
 from layer_atlas.plan.plan import DatasetPlan
-from layer_atlas.store.arrays import PICTURE_FILTERS
-from layer_atlas.store.frames import Arrays
+from layer_atlas.store.checksummed_file import Arrays
 
 _JOB = ("channel", "seed")
-_TOLD_UNREADABLE = 100
+_LISTED_UNREADABLE = 100
 
 _EVIDENCE = {
-    "agreement": "cosine between the layer's answers to the image and to the channel's photographs",
-    "agreement_rank": "how many channels' photographs the image resembles more, plus one",
-    "percentile": "where the image's activation lies among those of the photographs",
+    "agreement": "cosine of the layer's responses to the image and to the channel's dataset images",
+    "agreement_rank": "number of channels whose dataset images the image resembles more, plus one",
+    "percentile": "percentile of the image's activation among those of the dataset images",
 }
 _PER_CHANNEL = {
-    "mean": "mean response to the photographs",
+    "mean": "mean response to the dataset images",
     "std": "standard deviation of the responses",
     "min": "smallest response",
     "max": "largest response",
-    "responding": "share of photographs with a response above 0 anywhere",
+    "responding": "fraction of dataset images with a response above 0 anywhere",
 }
-_PER_PHOTOGRAPH = {
-    "path": "the photographs, within the dataset",
-    "index": "their places in the list of the dataset",
-    "score": "mean response of the channel",
+_PER_DATASET_IMAGE = {
+    "path": "path of the dataset image, within the dataset",
+    "index": "its index in the list of the dataset",
+    "score": "mean response of the channel to it",
     "position": "row and column of its largest response, on the layer's map",
-    "box": "what that position sees: left, top, right, bottom in pixels of the photograph",
-    "view_box": "the same in pixels of the view",
+    "box": "its receptive field: left, top, right, bottom in pixels of the dataset image",
+    "view_box": "the same in pixels of the view that the network saw",
 }
 
 
@@ -55,17 +54,16 @@ _PER_PHOTOGRAPH = {
 
 
 def write_selectivity(group: h5py.Group, view: LayerView) -> None:
-    """Add how much more each image excites its channel than the layer's other channels."""
+    """Add how much more each image excites its target than the layer's other channels."""
     values = np.full(group["status"].shape, np.nan, np.float32)
     for seed, response in _responses(group):
         values[:, seed] = selectivity(response, view.targets)
-    group["selectivity"] = values
     meaning = "the target's mean response against that of the layer's other channels"
-    label(group, "selectivity", _JOB, meaning)
+    add_dataset(group, "selectivity", values, _JOB, meaning)
 
 
 def write_evidence(group: h5py.Group, view: LayerView, dataset_stats: DatasetStats) -> None:
-    """Add how each image compares with the photographs that excite its channel most."""
+    """Add how each image compares with the dataset images that excite its channel most."""
     channels, shape = view.targets, group["status"].shape
     values: dict[str, NDArray[Any]] = {
         "agreement": np.full(shape, np.nan, np.float32),
@@ -80,21 +78,22 @@ def write_evidence(group: h5py.Group, view: LayerView, dataset_stats: DatasetSta
         activation = group["activation"][:, seed][made]
         values["percentile"][made, seed] = percentile(dataset_stats, activation, channels[made])
     for name, array in values.items():
-        group[name] = array
-        label(group, name, _JOB, _EVIDENCE[name])
+        add_dataset(group, name, array, _JOB, _EVIDENCE[name])
     _write_best_seed(group, values["agreement"])
 
 
 def _write_best_seed(group: h5py.Group, agrees: NDArray[np.float32]) -> None:
     best, seeds = best_seed(agrees, group["status"][...]), group["seed"][...]
-    group["best_seed_index"] = best
-    label(group, "best_seed_index", ("channel",), "the live seed that agrees most; -1: none")
-    group["best_seed"] = np.where(best >= 0, seeds[best], -1)
-    label(group, "best_seed", ("channel",), "its number; see best_seed_index for none")
+    meaning = "index of the live seed that agrees most; -1: none"
+    add_dataset(group, "best_seed_index", best, ("channel",), meaning)
+    number = np.where(best >= 0, seeds[best], -1)
+    add_dataset(
+        group, "best_seed", number, ("channel",), "its number; see best_seed_index for none"
+    )
 
 
 def _responses(group: h5py.Group) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """The responses (C, K) to the images of each seed in turn."""
+    """Yield each seed's index with the responses (C, K) to its images."""
     for seed in range(group["response"].shape[1]):
         yield seed, group["response"][:, seed]
 
@@ -103,54 +102,58 @@ def _responses(group: h5py.Group) -> Iterator[tuple[int, NDArray[np.float32]]]:
 
 
 def write_dataset(
-    group: h5py.Group, view: LayerView, plan: DatasetPlan, found: DatasetEvidence
+    group: h5py.Group, view: LayerView, plan: DatasetPlan, evidence: DatasetEvidence
 ) -> None:
-    """Add the group `dataset`: statistics of each channel, its photographs, their pictures."""
-    into = group.create_group("dataset", track_order=True)
+    """Add the group `dataset`: statistics of each channel, its dataset images, their pixels.
+
+    Raises:
+        UserError: the list of the dataset changed.
+    """
+    dataset = group.create_group("dataset", track_order=True)
     listing = Listing(view.folder.listing(plan.listing))
     if (listing.digest, listing.count) != (plan.listing, plan.count):
         raise UserError(
-            f"{str(listing.path)!r} is not the list of the photographs that were studied; run the "
-            "sweep again, and it is written anew."
+            f"{str(listing.path)!r} is not the list of the dataset images that were measured; run "
+            "the sweep again to write it anew."
         )
-    _describe(into, plan, found.stats, listing)
-    _write_statistics(into, view.targets, found.stats)
-    for name in ("top", "bottom"):
-        _write_ranking(into, view, name, found, listing)
-    _write_pictures(into, view)
+    _describe(dataset, plan, evidence.stats, listing)
+    _write_statistics(dataset, view.targets, evidence.stats)
+    for end in ("top", "bottom"):
+        _write_ranking(dataset, view, end, evidence, listing)
+    _write_examples(dataset, view)
 
 
 def _describe(
-    into: h5py.Group, plan: DatasetPlan, dataset_stats: DatasetStats, listing: Listing
+    dataset: h5py.Group, plan: DatasetPlan, stats: DatasetStats, listing: Listing
 ) -> None:
-    into.attrs["source"] = as_text(plan.source)
-    into.attrs["listing_sha256"] = plan.listing
-    into.attrs["photographs"] = dataset_stats.count
-    into.attrs["kept_in_full"] = len(dataset_stats.rows)
-    into.attrs["unreadable"] = len(dataset_stats.unreadable)
-    told = dataset_stats.unreadable[:_TOLD_UNREADABLE].tolist()
-    paths = np.asarray([_path(listing, index) for index in told], object)
-    into.attrs.create("unreadable_paths", paths, dtype=h5py.string_dtype())
+    dataset.attrs["source"] = as_text(plan.source)
+    dataset.attrs["listing_sha256"] = plan.listing
+    dataset.attrs["photographs"] = stats.count
+    dataset.attrs["kept_in_full"] = len(stats.rows)
+    dataset.attrs["unreadable"] = len(stats.unreadable)
+    unreadable = stats.unreadable[:_LISTED_UNREADABLE].tolist()
+    paths = np.asarray([_path(listing, index) for index in unreadable], object)
+    dataset.attrs.create("unreadable_paths", paths, dtype=TEXT)
 
 
 def _write_statistics(
-    into: h5py.Group, channels: NDArray[np.int64], dataset_stats: DatasetStats
+    dataset: h5py.Group, channels: NDArray[np.int64], stats: DatasetStats
 ) -> None:
-    values = {name: getattr(dataset_stats, name)[channels] for name in _PER_CHANNEL}
-    values["responding"] = values["responding"] / max(dataset_stats.count, 1)
+    values = {name: getattr(stats, name)[channels] for name in _PER_CHANNEL}
+    values["responding"] = values["responding"] / max(stats.count, 1)
     for name, array in values.items():
-        into[name] = array.astype(np.float32)
-        label(into, name, ("channel",), _PER_CHANNEL[name])
-    add_scale(into, "level", QUANTILES)
-    into["quantile"] = dataset_stats.quantiles().T[channels].astype(np.float32)
-    label(into, "quantile", ("channel", "level"), "quantiles of the responses")
+        add_dataset(dataset, name, array.astype(np.float32), ("channel",), _PER_CHANNEL[name])
+    add_scale(dataset, "level", QUANTILES)
+    quantiles = stats.quantiles().T[channels].astype(np.float32)
+    meaning = "quantiles of the responses"
+    add_dataset(dataset, "quantile", quantiles, ("channel", "level"), meaning)
 
 
 def _write_ranking(
-    into: h5py.Group, view: LayerView, name: str, found: DatasetEvidence, listing: Listing
+    dataset: h5py.Group, view: LayerView, end: str, evidence: DatasetEvidence, listing: Listing
 ) -> None:
-    """The photographs that channels answer to most (`top`) or least (`bottom`)."""
-    ranking, boxes = getattr(found.stats, name), getattr(found, name)
+    """Add the dataset images that channels respond to most (`top`) or least (`bottom`)."""
+    ranking, boxes = getattr(evidence.stats, end), getattr(evidence, end)
     index, channels = ranking.index[view.targets], view.targets
     if not index.size:
         return
@@ -163,27 +166,24 @@ def _write_ranking(
         "box": boxes.photograph[channels],
         "view_box": boxes.view[channels],
     }
-    add_scale(into, name, np.arange(index.shape[1]))
-    inner = {"position": "map_axis", "box": "edge", "view_box": "edge"}
-    for part, array in values.items():
-        text = part == "path"
-        into.create_dataset(
-            f"{name}_{part}", data=array, dtype=h5py.string_dtype() if text else None
-        )
-        scales = ["channel", name, *([inner[part]] if part in inner else [])]
-        for scale, length in (("map_axis", 2), ("edge", 4)):
-            if scale in scales and scale not in into:
-                add_scale(into, scale, np.arange(length))
-        label(into, f"{name}_{part}", scales, _PER_PHOTOGRAPH[part])
+    add_scale(dataset, end, np.arange(index.shape[1]))
+    for scale, length in (("map_axis", 2), ("edge", 4)):
+        if scale not in dataset:
+            add_scale(dataset, scale, np.arange(length))
+    inner = {"position": ["map_axis"], "box": ["edge"], "view_box": ["edge"]}
+    for name, array in values.items():
+        scales, meaning = ["channel", end, *inner.get(name, [])], _PER_DATASET_IMAGE[name]
+        dtype = TEXT if name == "path" else None
+        add_dataset(dataset, f"{end}_{name}", array, scales, meaning, dtype=dtype)
 
 
 def _positions(view: LayerView, place: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Flat positions as rows and columns (..., 2); of tokens and vectors all are in row 0."""
+    """Turn flat positions into rows and columns (..., 2); tokens and vectors are all in row 0."""
     info = view.layer.info
     shape = [side for axis, side in enumerate(info.shape, 1) if axis != info.channel_axis]
     width = shape[-1] if shape else 1
-    there = np.maximum(place, 0)
-    positions = np.stack([there // width, there % width], axis=-1)
+    flat = np.maximum(place, 0)
+    positions = np.stack([flat // width, flat % width], axis=-1)
     return np.where(place[..., None] >= 0, positions, -1).astype(np.int32)
 
 
@@ -193,59 +193,59 @@ def _path(listing: Listing, index: int) -> str:
     return as_text(listing.block(index, index + 1)[0].path)
 
 
-# --- pictures ------------------------------------------------------------------------------------
+# --- examples ------------------------------------------------------------------------------------
 
 _KINDS = {"strongest": "top_jpeg", "weakest": "bottom_jpeg"}
 
 
-def _write_pictures(into: h5py.Group, view: LayerView) -> None:
-    """Add the pictures of the first photographs and their saliency, as far as they are made."""
+def _write_examples(dataset: h5py.Group, view: LayerView) -> None:
+    """Add the pixels of the first dataset images and their saliency, as far as they are made."""
     for arrays in view.examples():
-        rows = view.rows_of(arrays["channel"])
+        rows = view.rows_of(arrays["target"])
         for kind, name in _KINDS.items():
-            _write_jpegs(into, name, len(view.targets), rows, _jpegs(arrays, kind))
+            _write_jpegs(dataset, name, len(view.targets), rows, _jpegs(arrays, kind))
         if "saliency" in arrays:
-            _write_maps(into, len(view.targets), rows, arrays["saliency"])
+            _write_maps(dataset, len(view.targets), rows, arrays["saliency"])
 
 
 def _jpegs(arrays: Arrays, kind: str) -> NDArray[Any]:
-    """The files (n, shown) of a kind's photographs; empty ones where there is none."""
+    """The JPEG files (n, shown) of a kind's dataset images; empty files where there is none."""
     pictures = parted(arrays["picture"], arrays["picture_end"])
-    known = dict(zip(arrays["picture_index"].tolist(), pictures, strict=True))
+    file_of = dict(zip(arrays["picture_index"].tolist(), pictures, strict=True))
     nothing = np.zeros(0, np.uint8)
-    index = arrays[f"{kind}_index"]
-    files = np.empty(index.shape, object)
-    for place, photograph in np.ndenumerate(index):
-        files[place] = known.get(photograph, nothing)
+    indices = arrays[f"{kind}_index"]
+    files = np.empty(indices.shape, object)
+    for at, index in np.ndenumerate(indices):
+        files[at] = file_of.get(index, nothing)
     return files
 
 
 def _write_jpegs(
-    into: h5py.Group, name: str, n_channels: int, rows: NDArray[np.intp], files: NDArray[Any]
+    dataset: h5py.Group, name: str, n_channels: int, rows: NDArray[np.intp], files: NDArray[Any]
 ) -> None:
     if not files.size:
         return
-    if name not in into:
-        shown = files.shape[1]
-        into.create_dataset(name, (n_channels, shown), dtype=h5py.vlen_dtype(np.uint8))
-        add_scale(into, f"{name}_rank", np.arange(shown))
-        meaning = "view of the photograph that the network saw, as a JPEG file"
-        label(into, name, ["channel", f"{name}_rank"], meaning)
+    if name not in dataset:
+        shape = n_channels, files.shape[1]
+        dataset.create_dataset(name, shape, dtype=h5py.vlen_dtype(np.uint8))
+        add_scale(dataset, f"{name}_rank", np.arange(shape[1]))
+        meaning = "view of the dataset image that the network saw, as a JPEG file"
+        label(dataset, name, ["channel", f"{name}_rank"], meaning)
     for (k, rank), file in np.ndenumerate(files):
-        # One by one: several files of the same length h5py takes for one array of more axes.
-        into[name][rows[k], rank] = file
+        # One by one: h5py takes several files of one length for an array of more axes.
+        dataset[name][rows[k], rank] = file
 
 
 def _write_maps(
-    into: h5py.Group, n_channels: int, rows: NDArray[np.intp], maps: NDArray[np.uint8]
+    dataset: h5py.Group, n_channels: int, rows: NDArray[np.intp], maps: NDArray[np.uint8]
 ) -> None:
     name = "top_saliency"
-    if name not in into:
-        shown, *size = maps.shape[1:]
-        chunks = (1, 1, *size)
-        shape = (n_channels, shown, *size)
-        into.create_dataset(name, shape, "u1", chunks=chunks, **PICTURE_FILTERS)
-        add_scale(into, f"{name}_rank", np.arange(shown))
-        meaning = "which pixels of the view the channel answers to"
-        label(into, name, ["channel", f"{name}_rank", "y", "x"], meaning)
-    into[name][rows] = maps
+    if name not in dataset:
+        shape, chunks = (n_channels, *maps.shape[1:]), (1, 1, *maps.shape[2:])
+        # Maps are mostly dark: unlike images they compress well.
+        how = {"chunks": chunks, "compression": "gzip", "fletcher32": True}
+        dataset.create_dataset(name, shape, "u1", **how)
+        add_scale(dataset, f"{name}_rank", np.arange(shape[1]))
+        meaning = "saliency: which pixels of the view drive the channel's response"
+        label(dataset, name, ["channel", f"{name}_rank", "y", "x"], meaning)
+    dataset[name][rows] = maps

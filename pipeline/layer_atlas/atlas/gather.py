@@ -1,10 +1,11 @@
-"""Find the committed jobs of a layer and read them shard by shard, in flat memory."""
+"""Committed jobs of a layer: where they are, and reading them one shard file at a time."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,51 +13,41 @@ from numpy.typing import NDArray
 from layer_atlas.datasets.statistics_files import DatasetEvidence, read_evidence, read_examples
 from layer_atlas.datasets.tasks import Examples, LayerStatistics, examples_of_layer, statistics_of
 from layer_atlas.plan.environment import Environment
-from layer_atlas.plan.jobs import FATES, STATUS, Shard, ShardResult
+from layer_atlas.plan.jobs import FATES, STATUS, Shard
 from layer_atlas.plan.plan import LayerPlan, ModelPlan, Plan
-from layer_atlas.store.checksummed_file import CorruptFile
+from layer_atlas.store.checksummed_file import Arrays, ArraySpec, CorruptFile
 from layer_atlas.store.failures import quarantined, read_failures
 from layer_atlas.store.files import set_aside
 from layer_atlas.store.folder import OutputFolder, safe_name
-from layer_atlas.store.frames import Arrays, Frame
-from layer_atlas.store.shard_file import ShardFile, job_frames
-from layer_atlas.store.shards import DoneIndex, read_environment, read_shard, without
+from layer_atlas.store.shards import (
+    DoneIndex,
+    ShardFile,
+    job_specs,
+    read_environment,
+    read_shard,
+    without,
+)
 
 Located = tuple[int, Shard, dict[Path, tuple[int, ...]]]
-"""A shard: its seed's index, itself, and the files that hold its channels."""
+"""A seed's index, a shard of that seed, and the files that hold its targets."""
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Some jobs of a layer, read from one file."""
+class StoredJobs:
+    """Some jobs of a layer, read from one shard file."""
 
     rows: NDArray[np.intp]
-    """Where the jobs lie among the layer's wanted channels."""
+    """Rows of the jobs in arrays of the layer."""
     seed_index: int
-    result: ShardResult
-    """All but the pictures."""
-    file: ShardFile
-    inside: tuple[int, ...]
-    """Where the jobs lie in the file."""
-
-    def pictures(
-        self, name: str, some: Iterable[int] | None = None
-    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """The row and the pictures of each job, or of some of them, one in memory at a time."""
-        rows = self.rows.tolist()
-        for i in range(len(self.inside)) if some is None else some:
-            yield rows[i], self.file.pictures[name].row(self.inside[i])
-
-    def packed(self, name: str) -> Iterator[tuple[tuple[int, ...], bytes]]:
-        """Every picture as it lies in the file: its place in an array of the layer, its bytes."""
-        for row, inside in zip(self.rows.tolist(), self.inside, strict=True):
-            for corner, chunk in self.file.packed(name, inside):
-                yield (row, self.seed_index, *corner), chunk
+    arrays: Arrays
+    """Arrays with a row per job, images included."""
+    facts: dict[str, Any]
+    """How the jobs were made."""
 
 
 @dataclass
 class LayerView:
-    """The wanted jobs of one layer: what is there, and what had to be set aside."""
+    """The jobs of one layer of a plan, with the files that hold them."""
 
     folder: OutputFolder
     plan: Plan
@@ -66,10 +57,11 @@ class LayerView:
     given_up: Set[str] = frozenset()
     """Keys of tasks in quarantine."""
     corrupt: list[Path] = field(default_factory=list)
+    """Files that turned out to be corrupt, and were set aside."""
 
     @property
     def targets(self) -> NDArray[np.int64]:
-        """The wanted channels (C,)."""
+        """The planned targets (C,)."""
         return np.asarray(self.layer.targets, dtype=np.int64)
 
     @property
@@ -84,81 +76,79 @@ class LayerView:
 
     @property
     def colours(self) -> int:
-        """How many colours the images have."""
+        """Number of colours of the images."""
         return self.model.colours
 
     @property
     def variants(self) -> tuple[int, ...]:
-        """The axis of variants in the shape of an array: none if a job has one image."""
+        """Shape of the axis of variants: empty if a job has one image."""
         count = self.model.recipe.variants
         return () if count == 1 else (count,)
 
     @cached_property
-    def frames(self) -> dict[str, Frame]:
-        """What there is of each job, as frames without the axis of jobs."""
-        return job_frames(self.model, self.layer)
-
-    @property
-    def pictures(self) -> list[str]:
-        """Which arrays of pictures there are of each job."""
-        return [name for name, frame in self.frames.items() if frame.packed]
+    def specs(self) -> dict[str, ArraySpec]:
+        """Specs of what is stored of each job, without the axis of jobs."""
+        return job_specs(self.model, self.layer)
 
     def shards(self) -> Iterator[tuple[int, Shard]]:
-        """Every shard with its seed's index."""
+        """Yield every shard with its seed's index."""
         for seed_index, seed in enumerate(self.plan.seeds):
             for shard in self.plan.layer_shards(self.model, self.layer, seed):
                 yield seed_index, shard
 
     def located(self) -> Iterator[Located]:
-        """Every shard with its seed's index and the files that hold its channels."""
+        """Yield every shard with its seed's index and the files that hold its targets."""
         for seed_index, shard in self.shards():
             yield seed_index, shard, self.index.locate(shard)
 
     @cached_property
-    def odd(self) -> list[Located]:
-        """The same of those shards alone that are not there under their own names."""
-        odd = [
-            (seed_index, shard) for seed_index, shard in self.shards() if not self.index.has(shard)
-        ]
-        return [(seed_index, shard, self.index.locate(shard)) for seed_index, shard in odd]
+    def without_file(self) -> list[Located]:
+        """The same for those shards alone that have no file under their own name."""
+        shards = [(index, shard) for index, shard in self.shards() if not self.index.has(shard)]
+        return [(index, shard, self.index.locate(shard)) for index, shard in shards]
 
     def left(self) -> Iterator[tuple[int, Shard]]:
-        """What is not done, shard by shard, with its seed's index."""
-        for seed_index, shard, located in self.odd:
+        """Yield what is not done, shard by shard, with its seed's index."""
+        for seed_index, shard, located in self.without_file:
             rest = without(shard, located)
             if rest is not None:
                 yield seed_index, rest
 
     def environments(self) -> "Counter[Environment | None]":
-        """How many images were made with which environment, by the headers of their files."""
+        """Count images by the environment that made them, as the headers of their files say."""
         made: Counter[Environment | None] = Counter()
         for _, _, located in self.located():
             for path in located.keys() - set(self.corrupt):
                 made[read_environment(path)] += len(located[path]) * self.model.recipe.variants
         return made
 
-    def pieces(self) -> Iterator[Piece]:
-        """Read the layer file by file; corrupt files are set aside and reported in `corrupt`."""
-        place = {channel: row for row, channel in enumerate(self.layer.targets)}
+    def stored_jobs(self) -> Iterator[StoredJobs]:
+        """Read the layer, one file in memory at a time.
+
+        Corrupt files are set aside and listed in `corrupt`.
+        """
+        row_of = {target: row for row, target in enumerate(self.layer.targets)}
         for seed_index, shard, located in self.located():
-            for path, channels_there in located.items():
-                wanted = set(channels_there)
-                file = self._read(path, shard, wanted)
+            for path, targets in located.items():
+                file = self._read(path, shard, set(targets))
                 if file is None:
                     continue
-                channels, result = file.header.channels, file.result
-                inside = [i for i, channel in enumerate(channels) if channel in wanted]
-                rows = np.asarray([place[channels[i]] for i in inside])
-                chosen = ShardResult(result.rows(np.asarray(inside)), result.facts)
-                yield Piece(rows, seed_index, chosen, file, tuple(inside))
+                header, wanted = file.header, set(targets)
+                inside = [i for i, target in enumerate(header.targets) if target in wanted]
+                rows = np.asarray([row_of[header.targets[i]] for i in inside])
+                # The usual case, a whole file, copies nothing.
+                chosen = slice(None) if len(inside) == len(header.targets) else inside
+                arrays = {name: array[chosen] for name, array in file.arrays.items()}
+                yield StoredJobs(rows, seed_index, arrays, header.facts)
 
     def _read(self, path: Path, shard: Shard, wanted: Set[int]) -> ShardFile | None:
         if path in self.corrupt:
             return None
         try:
             file = read_shard(path, self.model, self.layer)
-            if file.header.series != shard.series.key or not wanted <= set(file.header.channels):
-                raise CorruptFile("it is of other jobs than its name says")
+            # The digest cannot show that a file was renamed, or copied from another sweep.
+            if file.header.series != shard.series.key or not wanted <= set(file.header.targets):
+                raise CorruptFile("it holds other jobs than its name says")
             return file
         except (CorruptFile, FileNotFoundError):
             self.corrupt.append(path)
@@ -167,12 +157,12 @@ class LayerView:
 
     @cached_property
     def dataset_stats(self) -> LayerStatistics | None:
-        """The study of this layer, if photographs belong to the sweep."""
+        """The dataset statistics of this layer, if the sweep has a dataset."""
         plan = self.plan.dataset_plan
         return statistics_of(self.model, self.layer.info.name, plan) if plan else None
 
     def evidence(self) -> DatasetEvidence | None:
-        """What the photographs told; None if that is not complete."""
+        """Read the dataset statistics; `None` if they are not complete."""
         if self.dataset_stats is None:
             return None
         try:
@@ -184,35 +174,38 @@ class LayerView:
             return None
 
     def judged(self, status: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The status (C, S) of jobs in the light of the photographs.
+        """Correct the status (C, S) of jobs by the dataset statistics.
 
-        `dead` is left to channels that no photograph moves either. Other jobs without a response
-        are `silent`: it is the image that fails, not the channel.
+        `dead` is left to channels that respond to no dataset image either. Other jobs without a
+        response are `silent`: the image fails, not the channel.
         """
         dead = status == STATUS["dead"]
-        if not dead.any() or self._moved is None:
+        if not dead.any() or self._responds is None:
             return status
-        return np.where(dead & self._moved[:, None], STATUS["silent"], status).astype(np.uint8)
+        return np.where(dead & self._responds[:, None], STATUS["silent"], status).astype(np.uint8)
 
     def fate(self, row: int, status: int) -> str:
-        """What became of a job that did not go well, in a word, in the same light."""
-        silent = status == STATUS["dead"] and self._moved is not None and self._moved[row]
+        """Name the corrected status of a job; empty for `ok`."""
+        # The status in shards is older than the dataset statistics, and stays as it is.
+        silent = status == STATUS["dead"] and self._responds is not None and self._responds[row]
         return FATES.get(STATUS["silent"] if silent else status, "")
 
     @cached_property
-    def _moved(self) -> NDArray[np.bool_] | None:
-        """Which channels (C,) some photograph moves, if that is known."""
-        found = self.evidence()
-        return None if found is None else (found.stats.max > found.stats.min)[self.targets]
+    def _responds(self) -> NDArray[np.bool_] | None:
+        """Which targets (C,) respond to some dataset image, if that is known."""
+        evidence = self.evidence()
+        if evidence is None:
+            return None
+        return (evidence.stats.max > evidence.stats.min)[self.targets]
 
     def dataset_images_done(self) -> list[str]:
-        """The keys of the committed files about photographs: study and examples."""
+        """Keys of the committed files of the dataset: statistics and examples."""
         products = [self.dataset_stats.product] if self.dataset_stats else []
         products += [product for task in self._examples() for product in task.products]
         return [product.key for product in products if self.folder.exists(product)]
 
     def examples(self) -> Iterator[Arrays]:
-        """The photographs of the wanted channels that are committed, block by block."""
+        """Read the committed examples, block by block of targets."""
         for task in self._examples():
             try:
                 yield read_examples(self.folder, task)
@@ -226,13 +219,14 @@ class LayerView:
             return ()
         return examples_of_layer(self.dataset_stats, self.layer, self.plan.shard_size)
 
-    def rows_of(self, channels: NDArray[np.int64]) -> NDArray[np.intp]:
-        """Where channels lie among the layer's wanted ones."""
-        return np.searchsorted(self.targets, channels)
+    def rows_of(self, targets: NDArray[np.int64]) -> NDArray[np.intp]:
+        """Rows of targets in arrays of the layer."""
+        return np.searchsorted(self.targets, targets)
 
     def initial_status(self) -> NDArray[np.uint8]:
-        """Status (C, S) before any shard is read: `failed` where attempts were given up on."""
+        """Status (C, S) before any shard is read: `missing`, or `failed` if in quarantine."""
         status = np.full((len(self.targets), len(self.plan.seeds)), STATUS["missing"], np.uint8)
+        # Quarantine is rare; without it no file of the layer needs to be located.
         for seed_index, shard in self.left() if self.given_up else ():
             if shard.key in self.given_up:
                 rows = self.rows_of(np.asarray(shard.targets, np.int64))
@@ -241,7 +235,7 @@ class LayerView:
 
 
 def layer_views(folder: OutputFolder, plan: Plan) -> Iterator[LayerView]:
-    """A view of every layer of the plan."""
+    """Yield a view of every layer of the plan."""
     index = DoneIndex(folder, plan.environments)
     given_up = quarantined(read_failures(folder))
     for model in plan.models:

@@ -1,59 +1,58 @@
-"""`atlas.h5`: images and statistics of all layers in one file, schema "layer-atlas/1".
+"""Write `atlas.h5`: images and statistics of all layers in one file, schema "layer-atlas/1".
 
-Every dataset has named dimension scales, so that netCDF readers (xarray with h5netcdf) give
-labelled arrays; h5py and HDF5 viewers open it as it is. Built beside its place and renamed.
+Every dataset has named dimension scales; see `coordinates`. The file is written under a temporary
+name and renamed. Call it in a child process: on a full disk the HDF5 library may crash.
 """
 
 import contextlib
+import itertools
 import os
 import re
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from layer_atlas.atlas.coordinates import add_coordinates, colour_axis
+from layer_atlas.atlas.coordinates import add_coordinates, add_scale, as_text, colour_axis, label
 from layer_atlas.atlas.dataset_group import write_dataset, write_evidence, write_selectivity
 from layer_atlas.atlas.gather import LayerView
-from layer_atlas.atlas.scales import add_scale, as_text, label
 from layer_atlas.config.records import canonical_json, plain
 from layer_atlas.datasets.evidence import STRONGEST
 from layer_atlas.errors import StorageError
 from layer_atlas.plan.environment import Environment, environment_in
 from layer_atlas.plan.jobs import STATUS, preprocessing_words
 from layer_atlas.plan.labels import sampling_of, weights_words
-from layer_atlas.store.arrays import PICTURE_FILTERS
 from layer_atlas.store.folder import OutputFolder
-from layer_atlas.store.shard_file import PICTURES
+from layer_atlas.store.shards import IMAGE_AXES
 
 SCHEMA = "layer-atlas/1"
 UNKNOWN = "unknown"
-"""The first environment of every layer."""
+"""The first environment of every layer, for images whose environment was not recorded."""
 _STATUS_TYPE = "~status"
-"""A name that no model can have."""
+"""Name of the enum type; no model can have it."""
 
 _MEANING = {
     "activation": "objective of the stored 8-bit image, without transforms, fp32",
     "activation_robust": "mean of the same over 16 fixed small warps",
     "activation_max": "largest response of the target anywhere on the image",
-    "high_frequency": "share of the image's spectral energy above half the Nyquist frequency",
-    "clipped": "share of the image's pixels of which any colour is 0 or 255",
+    "high_frequency": "fraction of the image's spectral energy above half the Nyquist frequency",
+    "clipped": "fraction of the image's pixels of which any colour is 0 or 255",
     "trace": "objective of the transformed views during ascent",
     "response": "mean response of each channel of the layer to the image",
-    "image": "the image that excites the channel most",
-    "status": "what became of the job",
-    "start": "which random start lived: 0, the first, but for channels that it left dead",
-    "alpha": "where the gradient fell during ascent, as a map of opacity",
-    "part_activation": "what each part of a target that consists of several answers",
-    "snapshot": "the image on its way",
-    "made_with": "which of `environment` the image was made with; 0: not known",
+    "image": "feature visualization: the image that excites the target most",
+    "status": "outcome of the job",
+    "start": "random start that the image comes from: 0 unless that one stayed dead",
+    "alpha": "accumulated gradient during ascent, as a map of opacity",
+    "part_activation": "response of each part of a target that consists of several",
+    "snapshot": "the image after so many steps",
+    "made_with": "index in `environment`; 0: unknown",
 }
 
 _OF_JOBS = frozenset({"status", "start", "made_with"})
-"""Datasets without an axis of variants."""
+"""Datasets of jobs, without an axis of variants."""
 
 _FURTHER_AXES = {
     "image": ("y", "x", "colour"),
@@ -89,6 +88,7 @@ def write_atlas(
                 _write_layer(file, view)
             # An atlas that met corrupt shards must not pass for one of the shards made anew.
             file.attrs["content"] = "" if any(view.corrupt for view in views) else content
+        # HDF5 has closed the file by now; this forces what it wrote to the disk.
         with open(temporary, "rb") as done:
             os.fsync(done.fileno())
         os.replace(temporary, folder.atlas)
@@ -100,9 +100,9 @@ def write_atlas(
 
 
 def _reason(error: Exception) -> str:
-    """What the system said, out of the several lines that HDF5 makes of it."""
-    told = re.search("error message = '([^']+)'", str(error))
-    return told[1] if told else str(error)
+    """The system's message, out of the several lines that HDF5 makes of it."""
+    match = re.search("error message = '([^']+)'", str(error))
+    return match[1] if match else str(error)
 
 
 def _write_layer(file: h5py.File, view: LayerView) -> None:
@@ -110,80 +110,98 @@ def _write_layer(file: h5py.File, view: LayerView) -> None:
     _create_datasets(file, group, view)
     status = view.initial_status()
     environments: dict[Environment | None, int] = {None: 0}
-    for piece in view.pieces():
-        where = (piece.rows, piece.seed_index)
-        environment = environment_in(piece.result.facts)
-        group["made_with"][where] = environments.setdefault(environment, len(environments))
-        for name, array in piece.result.arrays.items():
-            if name == "status":
-                status[where] = array
-            elif name != "channel":
-                group[name][where] = array
-        for name in view.pictures:
-            # Packed alike in store and atlas: copied as they are, more than three times faster.
-            for place, chunk in piece.packed(name):
-                group[name].id.write_direct_chunk(place, chunk)
-    _label_environments(group, environments)
+    for jobs in view.stored_jobs():
+        environment = environment_in(jobs.facts)
+        code = environments.setdefault(environment, len(environments))
+        status[jobs.rows, jobs.seed_index] = jobs.arrays["status"]
+        for inside, rows in _runs(jobs.rows):
+            group["made_with"][rows, jobs.seed_index] = code
+            for name, array in jobs.arrays.items():
+                if name not in ("target", "status"):
+                    group[name][rows, jobs.seed_index] = array[inside]
+    texts = [UNKNOWN if known is None else as_text(known.text) for known in environments]
+    add_scale(group, "environment", texts)
     _write_evidence(group, view, status)
 
 
-def _label_environments(group: h5py.Group, environments: Iterable[Environment | None]) -> None:
-    """Add what the numbers of `made_with` stand for."""
-    texts = [UNKNOWN if each is None else as_text(each.text) for each in environments]
-    add_scale(group, "environment", texts)
+def _runs(rows: NDArray[np.intp]) -> Iterator[tuple[slice, slice]]:
+    """Split ascending rows into runs of neighbours: slices of the jobs, and of the layer.
+
+    h5py writes a slice of images thirty times faster than a list of rows.
+    """
+    ends = [*(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
+    for start, end in itertools.pairwise([0, *ends]):
+        yield slice(start, end), slice(int(rows[start]), int(rows[end - 1]) + 1)
 
 
 def _layer_group(file: h5py.File, view: LayerView) -> h5py.Group:
     model, info = view.model, view.layer.info
+    # In the order of the plan, which for layers is the order of the network.
     group = file.create_group(view.group, track_order=True)
-    parent = group.parent
-    parent.attrs["name"] = as_text(model.label)
-    parent.attrs["source"] = as_text(model.network.source)
-    parent.attrs["weights_sha256"] = as_text(model.network.weights_sha256)
-    parent.attrs["code_sha256"] = as_text(model.network.code)
-    parent.attrs["note"] = as_text(model.note)
-    parent.attrs["weights"] = as_text(weights_words(model))
-    size, origin = model.input_size, model.origin
-    preprocessing = preprocessing_words(model.network.mean, model.network.std, size, origin)
-    parent.attrs["preprocessing"] = as_text(preprocessing)
-    parent.attrs["mean"] = model.network.mean
-    parent.attrs["std"] = model.network.std
-    parent.attrs["input_size"] = model.input_size
-    group.attrs["name"] = as_text(info.name)
-    group.attrs["module_type"] = as_text(info.module_type)
-    group.attrs["n_channels"] = info.n_channels
-    group.attrs["activation_shape"] = info.shape
-    group.attrs["flops"] = info.flops
-    group.attrs["flops_share"] = info.flops_share
-    group.attrs["prefix_tokens"] = info.prefix_tokens
-    group.attrs["channel_axis"] = info.channel_axis
-    group.attrs["batch_axis"] = info.batch_axis
-    group.attrs["path"] = as_text(info.path)
+    network, size = model.network, model.input_size
     sampling = sampling_of(view.plan, model, view.layer)
-    group.attrs["selection"] = canonical_json(plain(sampling.asked))
-    group.attrs["n_targets"] = sampling.count
-    group.attrs["target"] = sampling.noun
-    group.attrs["recipe"] = canonical_json(plain(model.recipe))
+    attributes = {
+        group.parent: {
+            "name": model.label,
+            "source": network.source,
+            "weights_sha256": network.weights_sha256,
+            "code_sha256": network.code,
+            "note": model.note,
+            "weights": weights_words(model),
+            "preprocessing": preprocessing_words(network.mean, network.std, size, model.origin),
+            "mean": network.mean,
+            "std": network.std,
+            "input_size": size,
+        },
+        group: {
+            "name": info.name,
+            "module_type": info.module_type,
+            "n_channels": info.n_channels,
+            "activation_shape": info.shape,
+            "flops": info.flops,
+            "flops_share": info.flops_share,
+            "prefix_tokens": info.prefix_tokens,
+            "channel_axis": info.channel_axis,
+            "batch_axis": info.batch_axis,
+            "path": info.path,
+            "selection": canonical_json(plain(sampling.asked)),
+            "n_targets": sampling.count,
+            "target": sampling.noun,
+            "recipe": canonical_json(plain(model.recipe)),
+        },
+    }
+    for described, values in attributes.items():
+        for name, value in values.items():
+            described.attrs[name] = as_text(value) if isinstance(value, str) else value
     return group
 
 
 def _create_datasets(file: h5py.File, group: h5py.Group, view: LayerView) -> None:
     add_coordinates(group, view)
     per_job = (len(view.targets), len(view.plan.seeds))
-    for name, frame in view.frames.items():
-        shape = (*per_job, *frame.largest)
-        if frame.packed:
-            chunks = (1,) * (len(shape) - PICTURES[name]) + shape[-PICTURES[name] :]
-            group.create_dataset(name, shape, "u1", chunks=chunks, **PICTURE_FILTERS)
+    for name, spec in view.specs.items():
+        shape = (*per_job, *spec.largest_shape)
+        if chunks := image_chunks(name, shape):
+            # Compression would be slower than a GPU, and save a quarter of the bytes.
+            group.create_dataset(name, shape, "u1", chunks=chunks, fletcher32=True)
+        # An enum, so that viewers show words instead of codes.
         elif name == "status":
             group.create_dataset(name, shape, file[_STATUS_TYPE])
         else:
-            unknown = np.nan if frame.dtype == "f4" else 0
-            group.create_dataset(name, shape, frame.dtype, fillvalue=unknown)
+            unknown = np.nan if spec.dtype == "f4" else 0
+            group.create_dataset(name, shape, spec.dtype, fillvalue=unknown)
     group.create_dataset("made_with", per_job, "u4")
     for name, meaning in _MEANING.items():
         if name in group:
             label(group, name, ("channel", "seed", *_further_axes(view, name)), meaning)
+
+
+def image_chunks(name: str, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Shape of a chunk of a dataset of images, which is one image; `None` for other datasets."""
+    if name not in IMAGE_AXES:
+        return None
+    axes = IMAGE_AXES[name]
+    return (1,) * (len(shape) - axes) + shape[-axes:]
 
 
 def _further_axes(view: LayerView, name: str) -> list[str]:
@@ -195,13 +213,13 @@ def _further_axes(view: LayerView, name: str) -> list[str]:
 
 
 def _write_evidence(group: h5py.Group, view: LayerView, status: NDArray[np.uint8]) -> None:
-    """Add the status, and what photographs say of the images, as far as it is known."""
+    """Add the status, and the evidence of the dataset images, as far as it is known."""
     group["status"][...] = view.judged(status)
     if view.model.recipe.objective.of_channels:
         write_selectivity(group, view)
-    plan, found = view.plan.dataset_plan, view.evidence()
-    if plan is None or found is None:
+    plan, evidence = view.plan.dataset_plan, view.evidence()
+    if plan is None or evidence is None:
         return
-    if len(found.stats.rows) >= STRONGEST:
-        write_evidence(group, view, found.stats)
-    write_dataset(group, view, plan, found)
+    if len(evidence.stats.rows) >= STRONGEST:
+        write_evidence(group, view, evidence.stats)
+    write_dataset(group, view, plan, evidence)

@@ -1,6 +1,6 @@
-"""The files of studies: blocks as they are committed, and what they amount to.
+"""Files of dataset statistics: blocks as they are committed, their merged file, and examples.
 
-A study is merged once, when all its blocks are there; from then on everybody reads the one file.
+Blocks are merged once, when all are committed; from then on every reader uses the one file.
 """
 
 import dataclasses
@@ -10,85 +10,75 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from layer_atlas.datasets.image_files import from_jpeg, parted
 from layer_atlas.datasets.statistics import DatasetStats, Ranking, merge
-from layer_atlas.datasets.statistics_frames import (
-    block_frames,
-    example_frames,
-    field_frames,
-    statistics_frames,
-)
 from layer_atlas.datasets.tasks import Examples, LayerStatistics, StatisticsBlock
 from layer_atlas.datasets.views import to_original
 from layer_atlas.plan.jobs import Product
-from layer_atlas.store import checksummed_file as sealed_file
-from layer_atlas.store.arrays import write_pictures
-from layer_atlas.store.checksummed_file import CorruptFile
+from layer_atlas.store import checksummed_file
+from layer_atlas.store.checksummed_file import (
+    Arrays,
+    ArraySpec,
+    AtMost,
+    CorruptFile,
+    conforming,
+    largest_file,
+)
 from layer_atlas.store.files import read_at_most, set_aside, write_atomically
 from layer_atlas.store.folder import OutputFolder
-from layer_atlas.store.frames import Arrays, Frame, fitting, most_bytes, read_arrays
 
 T = TypeVar("T")
 
-SCHEMA = "layer-atlas-study/2"
+SCHEMA = "layer-atlas-study/3"
 
-_MAPS = ("saliency",)
-"""Arrays of pictures, their last two axes."""
+_JPEG_BYTES = 8
+"""Largest size of a JPEG file in bytes per pixel; no file that this package writes is as large."""
 
 
 @dataclass(frozen=True)
 class Boxes:
-    """What the positions of peaks see of their photographs: left, top, right, bottom."""
+    """Receptive fields of peak responses: left, top, right, bottom."""
 
     view: NDArray[np.int32]
     """(K, N, 4) in pixels of the view that the network was given."""
     photograph: NDArray[np.int32]
-    """(K, N, 4) in pixels of the photograph."""
+    """(K, N, 4) in pixels of the dataset image."""
 
 
 @dataclass(frozen=True)
 class DatasetEvidence:
-    """All that is known of a layer and a dataset."""
+    """Statistics of a layer on a dataset, with receptive fields of the peak responses."""
 
     stats: DatasetStats
     top: Boxes
-    """Of the photographs of `study.top`."""
+    """Boxes of the dataset images in `stats.top`."""
     bottom: Boxes
 
 
 def write_arrays(folder: OutputFolder, product: Product, arrays: Arrays) -> None:
-    """Commit the arrays of a product; maps are packed. Raises StorageError."""
-
-    def fill(file: h5py.File) -> None:
-        for name, array in arrays.items():
-            if name in _MAPS:
-                write_pictures(file, name, array, axes=2)
-            else:
-                file[name] = array
-
-    header = {"schema": SCHEMA, "layer": product.layer, "shelf": product.shelf}
-    write_atomically(folder.product(product), sealed_file.seal(header, fill))
+    """Commit the arrays of a product. Raises StorageError."""
+    record = {"layer": product.layer, "shelf": product.shelf}
+    write_atomically(folder.product(product), checksummed_file.encode(SCHEMA, record, arrays))
 
 
-def read_product(folder: OutputFolder, product: Product, frames: Mapping[str, Frame]) -> Arrays:
-    """The arrays of a product; a corrupt file is set aside, so that it is made again.
+def read_product(folder: OutputFolder, product: Product, specs: Mapping[str, ArraySpec]) -> Arrays:
+    """Read the arrays of a product; a corrupt file is set aside, so that it is made again.
 
     Args:
-        folder: where it is.
-        product: what it is.
-        frames: what its arrays must be like.
+        folder: the output folder.
+        product: which file.
+        specs: what its arrays must be like.
     Raises:
-        CorruptFile: it was.
-        FileNotFoundError: there is none.
+        CorruptFile: the file was corrupt.
+        FileNotFoundError: there is no file.
     """
     path = folder.product(product)
     try:
-        sealed = sealed_file.unseal(read_at_most(path, most_bytes(frames.values())), SCHEMA)
-        return read_arrays(fitting(sealed.arrays, frames), frames)
+        data = read_at_most(path, largest_file(specs.values()))
+        return conforming(checksummed_file.decode(data, SCHEMA).arrays, specs)
     except CorruptFile as error:
         set_aside(path)
         raise CorruptFile(f"{path}: {error}") from error
@@ -97,7 +87,7 @@ def read_product(folder: OutputFolder, product: Product, frames: Mapping[str, Fr
 def merge_statistics(
     folder: OutputFolder, dataset_stats: LayerStatistics, blocks: Iterable[StatisticsBlock]
 ) -> list[Path]:
-    """Merge the blocks of a study, if they are all there, into its file.
+    """Merge the blocks of a layer into its file, if all of them are committed.
 
     Returns: files that turned out to be corrupt; they are set aside, and nothing is merged.
     Raises:
@@ -107,7 +97,7 @@ def merge_statistics(
     if not all(map(folder.exists, [dataset_stats.field, *parts])):
         return []
     reader = _Reader(folder, dataset_stats)
-    fields = reader.read(dataset_stats.field, field_frames(dataset_stats))
+    fields = reader.read(dataset_stats.field, field_specs(dataset_stats))
     summaries = reader.summaries(parts)
     first = next(summaries, None)
     if first is None:
@@ -124,7 +114,7 @@ def merge_statistics(
 
 
 class _Reader:
-    """Reads the files of a study; keeps what the blocks say of the photographs' sizes."""
+    """Reads blocks; collects their corrupt files, and the sizes of their dataset images."""
 
     def __init__(self, folder: OutputFolder, dataset_stats: LayerStatistics) -> None:
         self.folder, self.dataset_stats = folder, dataset_stats
@@ -132,17 +122,17 @@ class _Reader:
         self.sizes: list[NDArray[np.int32]] = []
 
     def summaries(self, parts: Mapping[Product, StatisticsBlock]) -> Iterator[Arrays]:
-        """The summaries of the blocks that are readable."""
+        """Yield the summaries of the readable blocks."""
         for part, block in parts.items():
-            arrays = self.read(part, block_frames(self.dataset_stats, block))
+            arrays = self.read(part, block_specs(self.dataset_stats, block))
             if arrays is not None:
                 self.sizes.append(arrays.pop("size"))
                 yield arrays
 
-    def read(self, product: Product, frames: Mapping[str, Frame]) -> Arrays | None:
-        """The arrays of a file; None if it was corrupt."""
+    def read(self, product: Product, specs: Mapping[str, ArraySpec]) -> Arrays | None:
+        """Read the arrays of a file; `None` if it was corrupt."""
         try:
-            return read_product(self.folder, product, frames)
+            return read_product(self.folder, product, specs)
         except CorruptFile:
             self.corrupt.append(self.folder.product(product))
             return None
@@ -151,7 +141,7 @@ class _Reader:
 def _boxes(
     ranking: Ranking, fields: NDArray[np.int32], sizes: NDArray[np.int32], view_size: int
 ) -> Boxes:
-    """What the positions of a ranking see; zeros where no photograph takes a place."""
+    """Receptive fields of the positions in a ranking; zeros where a rank is empty."""
     view = np.where((ranking.index >= 0)[..., None], fields[ranking.place], 0).astype(np.int32)
     photograph = np.zeros_like(view)
     for k, n in np.argwhere(ranking.index >= 0):
@@ -161,26 +151,26 @@ def _boxes(
 
 
 def read_evidence(folder: OutputFolder, dataset_stats: LayerStatistics) -> DatasetEvidence:
-    """What a study found.
+    """Read the dataset statistics of a layer.
 
     Raises:
-        FileNotFoundError: it is not finished.
-        CorruptFile: its file is set aside, to be merged again.
+        FileNotFoundError: they are not finished.
+        CorruptFile: their file was set aside, to be merged again.
     """
-    return _whole(read_product(folder, dataset_stats.product, statistics_frames(dataset_stats)))
+    return _whole(read_product(folder, dataset_stats.product, statistics_specs(dataset_stats)))
 
 
 def read_examples(folder: OutputFolder, task: Examples) -> Arrays:
-    """The photographs of some channels and their saliency.
+    """Read the dataset images of some targets and their saliency.
 
     Raises:
-        FileNotFoundError: they are not picked.
-        CorruptFile: the file is set aside, to be made again.
+        FileNotFoundError: they are not computed yet.
+        CorruptFile: their file was set aside, to be computed again.
     """
-    arrays = read_product(folder, task.products[0], example_frames(task))
+    arrays = read_product(folder, task.products[0], example_specs(task))
     try:
-        if arrays["channel"].tolist() != list(task.targets):
-            raise ValueError("the channels are others")
+        if arrays["target"].tolist() != list(task.targets):
+            raise ValueError("it holds other targets")
         for file in parted(arrays["picture"], arrays["picture_end"]):
             from_jpeg(file, task.dataset_stats.image_size)
     except ValueError as error:
@@ -191,7 +181,7 @@ def read_examples(folder: OutputFolder, task: Examples) -> Arrays:
 
 
 def _flat(evidence: DatasetEvidence) -> Arrays:
-    """Findings as arrays: `top_index`, `top_view` and so on."""
+    """Flatten evidence into arrays: `top_index`, `top_view` and so on."""
     arrays = {name: np.asarray(value) for name, value in vars(evidence.stats).items()}
     for name in ("top", "bottom"):
         parts = vars(getattr(evidence.stats, name)) | vars(getattr(evidence, name))
@@ -214,3 +204,80 @@ def _whole(arrays: Arrays) -> DatasetEvidence:
 def _record(cls: type[T], prefix: str, arrays: Arrays) -> T:
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     return cls(**{field.name: arrays[f"{prefix}_{field.name}"] for field in fields})
+
+
+# --- specs ---------------------------------------------------------------------------------------
+
+
+def field_specs(dataset_stats: LayerStatistics) -> dict[str, ArraySpec]:
+    """Receptive fields, in pixels of the view."""
+    pixels = range(dataset_stats.image_size + 1)
+    return {"box": ArraySpec("i8", (dataset_stats.info.positions, 4), pixels)}
+
+
+def block_specs(dataset_stats: LayerStatistics, block: StatisticsBlock) -> dict[str, ArraySpec]:
+    """The summary of a block, as `summarise` makes it, and the sizes of its dataset images."""
+    n, n_channels = block.units, dataset_stats.info.n_channels
+    return {
+        **_summary(dataset_stats, n, range(block.start, block.stop)),
+        "M2": ArraySpec("f8", (n_channels,)),
+        "size": ArraySpec("i4", (n, 2), range(2**31)),
+    }
+
+
+def statistics_specs(dataset_stats: LayerStatistics) -> dict[str, ArraySpec]:
+    """The statistics of all blocks, with the receptive fields of peak responses."""
+    count, n_channels = dataset_stats.plan.count, dataset_stats.info.n_channels
+    boxes = {
+        f"{name}_{what}": ArraySpec("i4", (n_channels, most, 4))
+        for name, most in _rankings(dataset_stats).items()
+        for what in ("view", "photograph")
+    }
+    return {
+        **_summary(dataset_stats, count, range(count)),
+        "std": ArraySpec("f8", (n_channels,)),
+        **boxes,
+    }
+
+
+def example_specs(task: Examples) -> dict[str, ArraySpec]:
+    """Dataset images of some targets, as JPEG files back to back, and their saliency."""
+    plan, n, size = task.dataset_stats.plan, len(task.targets), task.dataset_stats.image_size
+    pictures = AtMost(2 * n * plan.examples, "pictures")
+    maps = min(task.saliency.dataset_images if task.saliency else 0, plan.examples)
+    numbers = range(-1, plan.count)
+    return {
+        "target": ArraySpec("i8", (n,)),
+        "strongest_index": ArraySpec("i8", (n, AtMost(plan.examples, "strongest")), numbers),
+        "weakest_index": ArraySpec("i8", (n, AtMost(plan.examples, "weakest")), numbers),
+        "picture_index": ArraySpec("i8", (pictures,), numbers),
+        "picture_end": ArraySpec("i8", (pictures,)),
+        "picture": ArraySpec("u1", (AtMost(pictures.length * _JPEG_BYTES * size**2, "bytes"),)),
+        "saliency": ArraySpec("u1", (n, AtMost(maps, "maps"), size, size), required=False),
+    }
+
+
+def _summary(dataset_stats: LayerStatistics, n: int, dataset_images: range) -> dict[str, ArraySpec]:
+    """The summary of some dataset images: moments, rankings, and the responses that are kept."""
+    n_channels = dataset_stats.info.n_channels
+    kept, unreadable = AtMost(n, "kept"), AtMost(n, "unreadable")
+    specs = {
+        "count": ArraySpec("i8", (), range(n + 1)),
+        "mean": ArraySpec("f8", (n_channels,)),
+        "min": ArraySpec("f4", (n_channels,)),
+        "max": ArraySpec("f4", (n_channels,)),
+        "responding": ArraySpec("i8", (n_channels,), range(n + 1)),
+        "rows": ArraySpec("f4", (kept, n_channels)),
+        "row_index": ArraySpec("i8", (kept,), dataset_images),
+        "unreadable": ArraySpec("i8", (unreadable,), dataset_images),
+    }
+    for name, most in _rankings(dataset_stats).items():
+        shape = (n_channels, most)
+        specs[f"{name}_index"] = ArraySpec("i8", shape, range(-1, dataset_images.stop))
+        specs[f"{name}_score"] = ArraySpec("f4", shape)
+        specs[f"{name}_place"] = ArraySpec("i4", shape, range(-1, dataset_stats.info.positions))
+    return specs
+
+
+def _rankings(dataset_stats: LayerStatistics) -> dict[str, int]:
+    return {"top": dataset_stats.plan.top, "bottom": dataset_stats.plan.bottom}

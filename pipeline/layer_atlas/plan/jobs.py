@@ -276,10 +276,10 @@ _SHARED = {"trace_step", "snapshot_step"}
 
 @dataclass(frozen=True)
 class ShardResult:
-    """Images and statistics of the n jobs of a shard, in order of channels."""
+    """Images and statistics of the n jobs of a shard, in order of targets."""
 
     arrays: dict[str, NDArray[Any]]
-    """channel (n,), status (n,), start (n,) uint8; image (n, H, W, C) uint8, activation,
+    """target (n,), status (n,), start (n,) uint8; image (n, H, W, C) uint8, activation,
     activation_robust, activation_max, high_frequency and clipped (n,) float32, trace (n, T) float32
     with trace_step (T,), response (n, K) float32; where it is asked for alpha (n, H, W) uint8,
     part_activation (n, parts) float32, snapshot (n, N, H, W, C) uint8 with snapshot_step (N,). All

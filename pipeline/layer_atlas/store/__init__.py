@@ -1,1 +1,4 @@
-"""The output folder: shards, manifest, lock, failures; files that are whole or not there."""
+"""The output folder: its paths, shards, manifest, lock and records of failures.
+
+Every file appears whole under its name, or not at all. What is read may have been made by others.
+"""

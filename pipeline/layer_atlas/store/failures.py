@@ -1,7 +1,7 @@
-"""Records of failed attempts: how often each task was tried, what happened, what is given up.
+"""Records of failed attempts: how often each task failed, why, and which are in quarantine.
 
 The records are the only count of attempts. A task whose last attempt failed is in quarantine: runs
-leave it alone until it is put back.
+skip it until `atlas retry` puts it back.
 """
 
 import uuid
@@ -23,29 +23,29 @@ class Failure:
     """One failed attempt at a task."""
 
     task: str
-    """Its key."""
+    """Key of the task."""
     what: str
-    """The task for people."""
+    """Description of the task."""
     request: dict[str, Any]
-    """What a worker was told of it."""
+    """The task as it was given to the worker."""
     attempt: int
     given_up: bool
     how: str
-    """How the worker ended."""
+    """How the worker ended: exit code or signal."""
     when: str
-    """By the clock of the machine that the run was on."""
+    """Time by the clock of the driver's machine."""
     worker: str
     host: str
     log: str
-    """What the worker said, relative to the output folder."""
+    """Path of the worker's log, relative to the output folder."""
     said: str
-    """Its last lines: a traceback, mostly."""
+    """Last lines of the log: a traceback, mostly."""
     files: tuple[str, ...] = ()
-    """What the task would have left, relative to the output folder."""
+    """Paths of the task's files, relative to the output folder."""
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The layers that it was about."""
+        """Layers of the task."""
         layer, layers = self.request.get("layer"), self.request.get("layers")
         if layer:
             return (str(layer),)
@@ -53,29 +53,29 @@ class Failure:
 
 
 def write_failure(folder: OutputFolder, failure: Failure) -> None:
-    """Write a record down. Raises StorageError."""
+    """Write a record. Raises StorageError."""
     write_json(folder.failure(failure.task, failure.attempt), plain(failure))
 
 
 def attempts_at(folder: OutputFolder, task_key: str) -> int:
-    """How often a task failed."""
+    """Count the failed attempts at a task."""
     return len(list(folder.failures.glob(f"{task_key}.*.json")))
 
 
 def read_failures(folder: OutputFolder, put_back: bool = False) -> list[Failure]:
-    """All records that can be read, the latest last.
+    """Read all readable records, the latest last.
 
     Args:
-        folder: where they lie.
-        put_back: those from before their task was put back, instead of those that count.
+        folder: the output folder.
+        put_back: read those that no longer count, instead of those that do.
     """
     paths = (folder.retried if put_back else folder.failures).glob("*.json")
-    found = (read_failure(path) for path in paths)
-    return sorted((f for f in found if f is not None), key=lambda f: (f.when, f.what, f.attempt))
+    records = (read_failure(path) for path in paths)
+    return sorted((f for f in records if f is not None), key=lambda f: (f.when, f.what, f.attempt))
 
 
 def read_failure(path: Path) -> Failure | None:
-    """A record, if it can be read."""
+    """Read a record; `None` if it cannot be read."""
     try:
         return build(Failure, read_object(path))
     except (OSError, ValueError, UserError):
@@ -83,26 +83,28 @@ def read_failure(path: Path) -> Failure | None:
 
 
 def quarantined(failures: Iterable[Failure]) -> set[str]:
-    """Keys of the tasks that are given up."""
+    """Keys of the tasks in quarantine."""
     return {failure.task for failure in failures if failure.given_up}
 
 
 def put_back(folder: OutputFolder, tasks: Container[str]) -> None:
-    """Have the attempts at some tasks count no more; under the lock only. Nothing is deleted."""
+    """Stop counting the attempts at some tasks; call it under the lock. Nothing is deleted."""
     for path in sorted(folder.failures.glob("*.json")):
         failure = read_failure(path)
         if failure is not None and failure.task in tasks:
+            # Moved, not deleted: the tracebacks still explain what happened.
             folder.retried.mkdir(exist_ok=True)
             path.rename(folder.retried / f"{path.stem}.{uuid.uuid4().hex[:8]}.json")
 
 
 def cause(said: str) -> str:
-    """The line of a worker's last words that says most: of a traceback, the exception.
+    """The most telling line of the end of a log: the exception of a traceback.
 
     >>> cause('Traceback:\\n  File "a.py", line 1, in f\\n    g()\\nValueError: no\\n\\nnote')
     'ValueError: no'
     """
     lines = [line.rstrip() for line in said.splitlines() if line.strip()]
+    # The faulthandler of Python writes this line before a crash; no exception follows it.
     fatal = [line for line in lines if line.startswith(_FATAL)]
     frames = [i for i, line in enumerate(lines) if line.startswith(_FRAME)]
     after = [line for line in lines[frames[-1] :] if line[0] != " "] if frames else []

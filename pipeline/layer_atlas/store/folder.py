@@ -1,4 +1,4 @@
-"""The output folder: every path in one class."""
+"""The output folder: its paths, its safety, its disk space."""
 
 import contextlib
 import hashlib
@@ -14,12 +14,16 @@ from layer_atlas.errors import FULL, StorageError, UserError
 from layer_atlas.plan.jobs import Product, Shard, Task
 from layer_atlas.store.files import write_atomically
 
+SUFFIX = ".safetensors"
+"""Suffix of all files in the store."""
+
 
 def safe_name(name: str) -> str:
-    """A file name for any text: no separators, no leading dot, at most 80 characters.
+    """Make a file name of any text: no separators, no leading dot, at most 80 characters.
 
-    Names that had to be changed end in a few digits of their hash, so that no two become one.
+    Names that had to be changed end in digits of their hash, so that no two become one.
     """
+    # ASCII alone: other letters have several encodings, which file systems confuse.
     cleaned = re.sub(r"[^\w.+@=-]", "_", name, flags=re.ASCII).lstrip(".")[:80]
     if cleaned == name != "":
         return name
@@ -27,7 +31,7 @@ def safe_name(name: str) -> str:
 
 
 class OutputFolder:
-    """Names every path of an output folder; makes none of them by itself."""
+    """Paths of an output folder; creates none of them."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -39,110 +43,110 @@ class OutputFolder:
         self.store = root / "store"
         self.failures = root / "failures"
         self.retried = self.failures / "retried"
-        """Records of attempts from before their task was put back."""
+        """Records of attempts that no longer count, because `atlas retry` put their task back."""
         self.logs = root / "logs"
         self.manifest = root / "manifest.json"
         self.lock = root / "lock"
         self.drain = self.logs / "drain"
-        """While this file is there, workers finish the shard they are at and leave."""
+        """While this file exists, workers finish their shard and exit."""
 
     @property
     def choice(self) -> str:
-        """What on a command line chooses this folder."""
+        """Overrides that choose this folder on a command line."""
         parent = str(self.root.parent)
         return f"name={self.root.name}" + ("" if parent == "outputs" else f" output_root={parent}")
 
     def relative(self, path: Path) -> str:
-        """A path as it is from here, wherever the folder lies."""
+        """Path relative to the folder, with `/`."""
         return path.relative_to(self.root).as_posix()
 
     def product(self, product: Product) -> Path:
-        """Where a committed file lies."""
-        return self.layer(product.model, product.layer) / product.shelf / f"{product.key}.h5"
+        """Path of a committed file."""
+        return self.layer(product.model, product.layer) / product.shelf / (product.key + SUFFIX)
 
     def shard(self, shard: Shard) -> Path:
-        """Where a committed shard lies."""
+        """Path of a committed shard."""
         return self.product(shard.product)
 
     def exists(self, product: Product) -> bool:
-        """Whether a file is committed."""
+        """Whether a product is committed."""
         return self.product(product).exists()
 
     def is_done(self, task: Task) -> bool:
-        """Whether all files of a task are there."""
+        """Whether all products of a task are committed."""
         return all(self.exists(product) for product in task.products)
 
     def look_again(self, tasks: Iterable[Task]) -> None:
-        """Have a network file system forget what it remembers of the folders of some tasks."""
+        """List the folders of some tasks, which makes a network file system refresh its cache."""
         for folder in {self.product(p).parent for task in tasks for p in task.products}:
             with contextlib.suppress(OSError):
                 os.listdir(folder)
 
     def layer(self, model: str, layer: str) -> Path:
-        """The folder of a layer's shards."""
+        """Folder of a layer's shards."""
         return self.store / safe_name(model) / safe_name(layer)
 
     def input(self, reference: str) -> Path:
-        """The copy of a file that a recipe refers to."""
+        """Copy of a file that a recipe refers to."""
         return self.root / "inputs" / safe_name(reference)
 
     def listing(self, digest: str) -> Path:
-        """The list of a dataset's photographs."""
+        """List of a dataset's images."""
         return self.root / "photographs" / safe_name(f"{digest}.jsonl")
 
     def montage(self, model: str, layer: str) -> Path:
-        """The picture of a layer."""
+        """Montage of a layer."""
         return self.montages / safe_name(model) / f"{safe_name(layer)}.png"
 
     def sheet(self, model: str, layer: str, number: int) -> Path:
-        """A page of evidence of a layer."""
+        """Page of evidence of a layer."""
         return self.montages / safe_name(model) / f"{safe_name(layer)}.evidence-{number:03}.png"
 
     def sheets(self, model: str, layer: str) -> list[Path]:
-        """The pages of evidence of a layer that are there."""
+        """Pages of evidence of a layer that exist."""
         folder, name = self.montages / safe_name(model), safe_name(layer)
-        found = folder.iterdir() if folder.is_dir() else ()
-        return sorted(path for path in found if path.name.startswith(f"{name}.evidence-"))
+        paths = folder.iterdir() if folder.is_dir() else ()
+        return sorted(path for path in paths if path.name.startswith(f"{name}.evidence-"))
 
     def animation(self, model: str, layer: str, file: str) -> Path:
-        """An image on its way; the file is called by target, seed and variant."""
+        """Animation of an image; `file` names target, seed and variant."""
         return self.root / "animations" / safe_name(model) / safe_name(layer) / safe_name(file)
 
     def animations(self, model: str, layer: str) -> list[Path]:
-        """The animations of a layer that are there."""
+        """Animations of a layer that exist."""
         folder = self.root / "animations" / safe_name(model) / safe_name(layer)
         return sorted(path for path in folder.glob("*.*") if path.name[0] != ".")
 
     def failure(self, task_key: str, attempt: int) -> Path:
-        """The record of a failed attempt."""
+        """Record of a failed attempt."""
         return self.failures / f"{task_key}.{attempt}.json"
 
     def bundle(self, tag: str) -> Path:
-        """What a worker is asked to do."""
+        """Tasks of a worker."""
         return self.logs / f"{tag}.json"
 
     def submission(self, tag: str) -> Path:
-        """Where a worker was handed over to that goes on without its driver."""
+        """Record of a worker that an executor runs without its driver."""
         return self.logs / f"{tag}.submitted"
 
     def ending(self, tag: str) -> Path:
-        """How such a worker ended."""
+        """Exit status of such a worker."""
         return self.logs / f"{tag}.exit"
 
     def heartbeat(self, tag: str) -> Path:
-        """What a worker is doing."""
+        """Heartbeat of a worker."""
         return self.logs / f"{tag}.heartbeat"
 
     def log(self, tag: str) -> Path:
-        """What a worker says."""
+        """Log of a worker."""
         return self.logs / f"{tag}.log"
 
 
 def output_folder(root: str, name: str) -> OutputFolder:
-    """The folder of a run.
+    """Find the output folder of a run.
 
     Raises:
-        UserError: its name or its root is none, or something in it leads elsewhere.
+        UserError: its name or root cannot be one, or something in it is a link to elsewhere.
     """
     if safe_name(name) != name:
         suggestion = safe_name(name).split("~")[0].strip("_") or "demo"
@@ -156,23 +160,24 @@ def output_folder(root: str, name: str) -> OutputFolder:
 
 
 def _check_contents(root: Path) -> None:
-    """Nothing in an output folder leads out of it, or keeps waiting whoever opens it.
+    """Refuse links out of an output folder, and pipes, which block whoever opens them.
 
-    The folder may be somebody else's, and what lies in it is overwritten and deleted. It may itself
-    be a link: that is the user's own doing.
+    The folder may be somebody else's, and its files are overwritten and deleted. It may itself be a
+    link: that is the user's own doing.
     """
     inside = os.path.realpath(root) + os.sep
-    waiting = [inside]
-    while waiting:
+    folders = [inside]
+    while folders:
         try:
-            entries = list(os.scandir(waiting.pop()))
-        except OSError:  # not there, or told by whoever needs it
+            entries = list(os.scandir(folders.pop()))
+        except OSError:  # it does not exist, or whoever needs it raises
             continue
         for entry in entries:
             if entry.is_symlink() and not os.path.realpath(entry.path).startswith(inside):
                 raise UserError(_leads_out(entry.path))
             if entry.is_dir(follow_symlinks=False):
-                waiting.append(entry.path)
+                folders.append(entry.path)
+            # Opening a pipe without a writer blocks for ever.
             elif not (entry.is_symlink() or entry.is_file(follow_symlinks=False)):
                 raise UserError(f"{entry.path!r} is a pipe or a device; remove it.")
 
@@ -186,12 +191,12 @@ def _leads_out(path: str) -> str:
 
 
 def sweep_temporary(folder: OutputFolder) -> None:
-    """Delete what killed writers left behind; call it under the lock only."""
-    for place, _, names in os.walk(folder.root):
+    """Delete the temporary files of killed writers; call it under the lock only."""
+    for parent, _, names in os.walk(folder.root):
         for name in names:
             if name[0] == "." and name.endswith(".tmp"):
                 with contextlib.suppress(OSError):
-                    Path(place, name).unlink()
+                    Path(parent, name).unlink()
 
 
 def prepare(folder: OutputFolder, needed_bytes: float) -> None:
@@ -201,6 +206,7 @@ def prepare(folder: OutputFolder, needed_bytes: float) -> None:
         StorageError: the disk has less space than is needed.
         UserError: the folder cannot be written.
     """
+    # A trial write: permissions alone do not reveal a read-only or full disk.
     probe = folder.root / f".probe.{uuid.uuid4().hex}.tmp"
     try:
         folder.logs.mkdir(parents=True, exist_ok=True)
@@ -219,7 +225,7 @@ def prepare(folder: OutputFolder, needed_bytes: float) -> None:
 
 
 def disk_size(n: float) -> str:
-    """Bytes for people.
+    """Format a number of bytes.
 
     >>> disk_size(2_500_000)
     '2.5 MB'
@@ -231,7 +237,7 @@ def disk_size(n: float) -> str:
 
 
 def not_writable(folder: OutputFolder, error: OSError) -> StorageError | UserError:
-    """What to raise where nothing can be written: the disk may be full, or the folder be wrong."""
+    """The error to raise if nothing can be written: the disk is full, or the folder is wrong."""
     kind = StorageError if error.errno in FULL else UserError
     return kind(
         f"the output folder {str(folder.root)!r} cannot be written ({error.strerror}). "
@@ -240,14 +246,14 @@ def not_writable(folder: OutputFolder, error: OSError) -> StorageError | UserErr
 
 
 def keep_inputs(folder: OutputFolder, sources: Mapping[str, str]) -> None:
-    """Copy the files that recipes refer to, where they are not there yet.
+    """Copy the files that recipes refer to, unless a copy exists.
 
     Args:
-        folder: where to.
-        sources: the file of each reference.
+        folder: the output folder.
+        sources: path of the file of each reference.
     Raises:
         StorageError: the disk is full or fails.
-        UserError: a file is gone, or is not what it was when the sweep was planned.
+        UserError: a file is gone, or has changed since the sweep was planned.
     """
     for reference, source in sources.items():
         if folder.input(reference).exists():
@@ -256,6 +262,7 @@ def keep_inputs(folder: OutputFolder, sources: Mapping[str, str]) -> None:
             data = Path(source).expanduser().read_bytes()
         except OSError as error:
             raise UserError(f"{source!r} cannot be read ({error.strerror}).") from error
+        # The reference begins with the digest at planning; keys of jobs depend on it.
         if not reference.startswith(hashlib.sha256(data).hexdigest()):
-            raise UserError(f"{source!r} changed just now; start again.")
+            raise UserError(f"{source!r} changed during planning; run the sweep again.")
         write_atomically(folder.input(reference), data)

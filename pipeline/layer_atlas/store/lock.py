@@ -1,8 +1,8 @@
 """One run at a time: the lock of an output folder, and who holds it.
 
-The kernel's lock decides. Where it cannot, because a network file system has none or keeps it to
-one host, the holder's record does: it names host, boot and process, and its beat counts on while
-the holder lives. No clock of one host is compared with another's.
+The kernel's lock decides. A network file system may have none, or keep it to one host. Then the
+holder's record decides: it names host, boot and process, and its heartbeat counts up while the
+holder lives. No clock of one host is compared with that of another.
 """
 
 import contextlib
@@ -24,15 +24,14 @@ from layer_atlas.store.folder import OutputFolder, not_writable
 
 logger = logging.getLogger(__name__)
 
-BEAT_SECONDS = 1.0
-"""How often the holder's record is written anew."""
+HEARTBEAT_SECONDS = 1.0
+"""Seconds between two writes of the holder's record."""
 
 SILENT_SECONDS = 5.0
-"""A holder on another host whose record stays as it is for so long is gone."""
+"""Seconds after which a holder on another host is gone, if its record does not change."""
 
-
-_MOST_LETTERS = 4096
-"""Of a holder's record."""
+_RECORD_BYTES = 512
+"""Size of a holder's record, which is padded, so that a shorter one overwrites all of it."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,10 @@ class Holder:
 
     host: str
     boot: str
-    """Of the host's kernel: a process of an earlier one is gone."""
+    """Boot id of the host: a process of an earlier boot is gone."""
     pid: int
     started: int
-    """When the process started, in ticks since the boot: tells it from a later one of its id."""
+    """Start of the process in ticks since boot, as a later process may have the same id."""
     since: str
     tick: int = 0
 
@@ -53,11 +52,11 @@ class Holder:
 
     @property
     def is_gone(self) -> bool:
-        """Whether its process has ended; if it is one of this host."""
+        """Whether its process has ended, given that it ran on this host."""
         return self.boot != _boot() or _started(self.pid) != self.started
 
 
-def _me() -> Holder:
+def _this_process() -> Holder:
     pid = os.getpid()
     return Holder(socket.gethostname(), _boot(), pid, _started(pid), time.ctime())
 
@@ -70,7 +69,7 @@ def _boot() -> str:
 
 
 def _started(pid: int) -> int:
-    """Field 22 of proc(5)'s stat, after the name, which may hold spaces; -1: no such process."""
+    """Start of a process: field 22 of proc(5)'s stat, after a name with spaces; -1 if it ended."""
     try:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
     except (OSError, ValueError, IndexError):
@@ -81,10 +80,10 @@ def _started(pid: int) -> int:
 def locked(folder: OutputFolder) -> Iterator[None]:
     """Hold an output folder; it is free again when this process ends, however it ends.
 
-    Whose work is taken up that did not end in good order is told on standard error.
+    If the last holder died, a note names it.
 
     Raises:
-        UserError: somebody else holds it; names host, process and start.
+        UserError: another process holds it; names host, process and start.
         StorageError: the disk is full.
     """
     with _opened(folder) as file:
@@ -98,14 +97,15 @@ def locked(folder: OutputFolder) -> Iterator[None]:
         _tell_of(_read(file))
         try:
             file.truncate(0)
-            with _beating(file):
+            with _heartbeat(file):
                 yield
+        # An empty record marks an orderly end; the file stays, as removing it would race.
         finally:
             file.truncate(0)
 
 
 def owner(folder: OutputFolder) -> Holder | None:
-    """Who is at work in the folder, if anybody is; takes nothing and writes nothing."""
+    """The process that holds a folder; `None` if none does. Takes and writes nothing."""
     try:
         with open(folder.lock) as file:
             try:
@@ -125,7 +125,7 @@ def _opened(folder: OutputFolder) -> IO[str]:
 
 
 def _granted(file: IO[str], kind: int) -> bool:
-    """Whether the kernel gave its lock; raises BlockingIOError if somebody else has it."""
+    """Whether the kernel granted its lock; raises BlockingIOError if another process has it."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
         return True
@@ -136,35 +136,37 @@ def _granted(file: IO[str], kind: int) -> bool:
 
 
 def _living(file: IO[str], granted: bool) -> Holder | None:
-    """The holder that the record names, if it still works though the kernel's lock is not in use.
+    """The holder in the record, if it lives although the kernel's lock is free.
 
-    On one host the kernel's lock tells the truth. On two, it may be kept to each of them.
+    Within one host the kernel's lock is reliable. Across hosts, each may have a lock of its own.
     """
     holder = _read(file)
     if holder is None:
         return None
     if holder.host == socket.gethostname():
         return None if granted or holder.is_gone else holder
+    # Another host: only a record that changes proves that its writer lives.
     end = time.monotonic() + SILENT_SECONDS
     while time.monotonic() < end:
-        time.sleep(BEAT_SECONDS / 4)
+        time.sleep(HEARTBEAT_SECONDS / 4)
         if _read(file) != holder:
             return holder
     return None
 
 
 @contextlib.contextmanager
-def _beating(file: IO[str]) -> Iterator[None]:
-    """Keep the holder's record counting."""
-    me, ended = _me(), threading.Event()
-    _write(file, me)
+def _heartbeat(file: IO[str]) -> Iterator[None]:
+    """Count up the holder's record in a thread."""
+    holder, ended = _this_process(), threading.Event()
+    _write(file, holder)
 
     def tick() -> None:
         count = 0
-        while not ended.wait(BEAT_SECONDS):
+        while not ended.wait(HEARTBEAT_SECONDS):
             count += 1
-            _write(file, replace(me, tick=count))
+            _write(file, replace(holder, tick=count))
 
+    # A daemon: it must not keep a process alive whose main thread has failed.
     thread = threading.Thread(target=tick, name="lock", daemon=True)
     thread.start()
     try:
@@ -175,16 +177,16 @@ def _beating(file: IO[str]) -> Iterator[None]:
 
 
 def _write(file: IO[str], holder: Holder) -> None:
-    # In one piece, in place: a reader finds this record or the one before.
-    text = json.dumps(asdict(holder)).ljust(512)
-    with contextlib.suppress(OSError):  # a full disk is met, and told, by the next commit
+    # In one piece, in place: a reader sees this record or the one before, never half of each.
+    text = json.dumps(asdict(holder)).ljust(_RECORD_BYTES)
+    with contextlib.suppress(OSError):  # on a full disk, the next commit raises
         os.pwrite(file.fileno(), text.encode(), 0)
 
 
 def _read(file: IO[str]) -> Holder | None:
     file.seek(0)
     try:
-        return build(Holder, parse_object(file.read(_MOST_LETTERS)))
+        return build(Holder, parse_object(file.read(_RECORD_BYTES)))
     except (ValueError, UserError):
         return None
 

@@ -1,4 +1,4 @@
-"""The manifest: what an output folder is about, so that everything after the run needs no model."""
+"""The manifest: config and plan of an output folder, so that later commands need no model."""
 
 import platform
 import subprocess
@@ -23,7 +23,7 @@ _PACKAGES = ("torch", "torchvision", "timm", "numpy", "h5py", "pillow", "hydra-c
 
 
 def write_manifest(folder: OutputFolder, config: Config, plan: Plan, devices: list[str]) -> None:
-    """Write down what is going to be made, before it is made. Raises StorageError."""
+    """Write the manifest, before anything is computed. Raises StorageError."""
     manifest = {
         "schema": SCHEMA,
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -40,14 +40,14 @@ def write_manifest(folder: OutputFolder, config: Config, plan: Plan, devices: li
 def add_timings(
     folder: OutputFolder, seconds: dict[str, float], devices: dict[str, dict[str, float]]
 ) -> None:
-    """Add how long the parts of a run took, and what it had of each device. Raises StorageError."""
+    """Add seconds of the parts of a run, and of each device. Raises StorageError."""
     timings = {name: round(value, 3) for name, value in seconds.items()}
     manifest = read_manifest(folder)
     write_json(folder.manifest, {**manifest, "timings": {**timings, "devices": devices}})
 
 
 def read_manifest(folder: OutputFolder) -> dict[str, Any]:
-    """Read the manifest; raises UserError if the folder has none, or none that can be read."""
+    """Read the manifest. Raises UserError if there is none, or it cannot be read."""
     try:
         values = read_object(folder.manifest, _MOST_BYTES)
         if values.get("schema") != SCHEMA:
@@ -63,28 +63,29 @@ def read_manifest(folder: OutputFolder) -> dict[str, Any]:
 
 
 def plan_of(manifest: dict[str, Any]) -> Plan:
-    """The plan that a manifest holds; raises UserError if there can be no such plan."""
+    """The plan of a manifest. Raises UserError if it is invalid."""
     try:
         return build(Plan, manifest["plan"], "plan")
+    # A manifest may come from somebody else: its plan is validated like a config.
     except (UserError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(
-            f"the manifest holds no plan that could be made: {error} Run the sweep again, and it "
-            "is written anew."
+            f"the manifest holds no valid plan: {error} Run the sweep again to write it anew."
         ) from error
 
 
 def versions() -> dict[str, str]:
-    """Versions of this project, of Python and of what it computes with."""
-    found = {"layer-atlas": __version__, "python": platform.python_version()}
+    """Versions of this package, of Python, and of the packages that it computes with."""
+    known = {"layer-atlas": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            known[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return {**found, "platform": sys.platform, "machine": platform.machine()}
+    return {**known, "platform": sys.platform, "machine": platform.machine()}
 
 
 def _no_manifest(folder: OutputFolder) -> str:
+    # A wrong name is the usual cause, so list the right ones.
     root = folder.root.parent
     runs = sorted(p.parent.name for p in root.glob("*/manifest.json"))
     known = f" Runs in {str(root)!r}: {', '.join(runs)}." if runs else ""

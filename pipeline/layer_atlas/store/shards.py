@@ -1,4 +1,4 @@
-"""Shards in an output folder: committed, read, and looked for.
+"""Shards: what a shard file holds, how it is committed and read, and which jobs are done.
 
 A shard that is present under its name is done; anything else is not. The folder is the only state:
 a sweep resumes by reading it.
@@ -7,124 +7,250 @@ a sweep resumes by reading it.
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+from layer_atlas.config.config import LARGEST_SHARD
+from layer_atlas.config.recipe import recorded_steps, snapshot_steps
 from layer_atlas.config.records import digest
 from layer_atlas.plan.environment import Environment, environment_in
-from layer_atlas.plan.jobs import Series, Shard, ShardResult
+from layer_atlas.plan.jobs import STATUS, Series, Shard, ShardResult
 from layer_atlas.plan.plan import LayerPlan, ModelPlan
-from layer_atlas.store import shard_file
-from layer_atlas.store.checksummed_file import HEADER_BYTES, CorruptFile
+from layer_atlas.store import checksummed_file
+from layer_atlas.store.checksummed_file import Arrays, ArraySpec, CorruptFile, conforming
 from layer_atlas.store.files import read_at_most, write_atomically
-from layer_atlas.store.folder import OutputFolder
-from layer_atlas.store.shard_file import ShardFile, most_shard_bytes
+from layer_atlas.store.folder import SUFFIX, OutputFolder
+
+SCHEMA = "layer-atlas-shard/3"
+
+IMAGE_AXES = {"image": 3, "snapshot": 3, "alpha": 2}
+"""Arrays of images, and how many axes each image has; they are its last ones."""
+
+
+_REQUIRED = {"target", "status", "activation", "image"}
+
+
+@dataclass(frozen=True)
+class Header:
+    """Which jobs a shard file holds, and how they were made."""
+
+    series: str
+    """Key of the series."""
+    targets: tuple[int, ...]
+    facts: dict[str, Any]
+    """How the jobs were made, as far as it was recorded."""
+
+
+@dataclass(frozen=True)
+class ShardFile:
+    """A shard that was read and checked."""
+
+    header: Header
+    arrays: Arrays
+    """Read-only arrays with a row per job; images are views into the bytes of the file."""
+
+
+# --- one file ------------------------------------------------------------------------------------
 
 
 def commit(folder: OutputFolder, shard: Shard, result: ShardResult) -> None:
     """Make a shard done. Raises StorageError."""
-    write_atomically(folder.shard(shard), shard_file.encode(shard, result))
+    write_atomically(folder.shard(shard), encode(shard, result))
+
+
+def encode(shard: Shard, result: ShardResult) -> bytes:
+    """Serialize a shard as a file. Raises KeyError if an array is missing that readers require."""
+    # Committed without it, the shard would be set aside and computed again, for ever.
+    if missing := _REQUIRED - result.arrays.keys():
+        raise KeyError(f"a shard without {sorted(missing)}")
+    series = shard.series
+    record = {
+        "series": series.key,
+        "identity": series.identity,
+        "targets": shard.targets,
+        "facts": result.facts,
+    }
+    return checksummed_file.encode(SCHEMA, record, result.arrays)
 
 
 def read_shard(path: Path, model: ModelPlan, layer: LayerPlan) -> ShardFile:
-    """Read a committed shard, but for its pictures.
+    """Read a committed shard.
 
     Args:
-        path: of the file.
-        model, layer: whose jobs it must hold.
+        path: the file.
+        model, layer: those whose jobs it must hold.
     Raises:
-        CorruptFile: it is damaged, or not of such jobs.
-        OSError: it is not there or cannot be read.
+        CorruptFile: it is damaged, or does not hold such jobs.
+        OSError: it does not exist or cannot be read.
     """
-    n = len(read_header(path).channels)
-    return shard_file.decode(read_at_most(path, most_shard_bytes(model, layer, n)), model, layer)
+    # The header bounds how much is read, and is not trusted any further.
+    n = len(read_header(path).targets)
+    most = checksummed_file.largest_file(shard_specs(model, layer, n).values())
+    return decode(read_at_most(path, most), model, layer)
 
 
-def read_header(path: Path) -> shard_file.Header:
-    """Read whose jobs a shard holds, and how they were made, from its first bytes.
+def decode(data: bytes, model: ModelPlan, layer: LayerPlan) -> ShardFile:
+    """Check a shard file and find its arrays.
+
+    Args:
+        data: the file.
+        model, layer: those whose jobs it must hold.
+    Raises:
+        CorruptFile: the digest does not match, or the content does not fit such jobs.
+    """
+    file = checksummed_file.decode(data, SCHEMA)
+    header = _header(file.record)
+    arrays = conforming(file.arrays, shard_specs(model, layer, len(header.targets)))
+    # The index of done jobs believes the header; a mismatch would file images under other targets.
+    if arrays["target"].tolist() != list(header.targets):
+        raise CorruptFile("the targets are not those of the header")
+    return ShardFile(header, arrays)
+
+
+def read_header(path: Path) -> Header:
+    """Read which jobs a shard holds, without the rest of the file.
 
     Raises:
-        CorruptFile: they say nothing of that.
-        OSError: the file is not there or cannot be read.
+        CorruptFile: the header is not that of a shard.
+        OSError: the file does not exist or cannot be read.
     """
-    with open(path, "rb") as file:
-        return shard_file.read_header(file.read(HEADER_BYTES))
+    return _header(checksummed_file.read_record(path, SCHEMA))
+
+
+def _header(record: Mapping[str, Any]) -> Header:
+    series, targets, facts = (record.get(name) for name in ("series", "targets", "facts"))
+    if not isinstance(series, str) or not isinstance(targets, list) or not isinstance(facts, dict):
+        raise CorruptFile("the header is not that of a shard")
+    # `isinstance` would let a bool pass, and int64 has no room for more.
+    if not all(type(target) is int and 0 <= target < 2**63 for target in targets):
+        raise CorruptFile("the header names impossible targets")
+    if not 1 <= len(set(targets)) == len(targets) <= LARGEST_SHARD:
+        raise CorruptFile(f"the header names {len(targets)} targets, or one twice")
+    return Header(series, tuple(targets), facts)
 
 
 def read_environment(path: Path) -> Environment | None:
-    """What the jobs of a shard were made with; `None` if that is not known."""
+    """Read which environment made the jobs of a shard; `None` if that is unknown."""
     try:
         return environment_in(read_header(path).facts)
     except (CorruptFile, OSError):
         return None
 
 
+# --- arrays of a shard ---------------------------------------------------------------------------
+
+
+def job_specs(model: ModelPlan, layer: LayerPlan) -> dict[str, ArraySpec]:
+    """Specs of what is stored of one job of a layer, without the axis of jobs.
+
+    Only what every version has measured is required: a shard may be older than a statistic.
+    """
+    recipe, parts = model.recipe, len(layer.target_space.sizes)
+    variants = () if recipe.variants == 1 else (recipe.variants,)
+    image = (*recipe.image_size, model.colours)
+    floats = {
+        **dict.fromkeys(("activation", "activation_robust", "activation_max"), ()),
+        **dict.fromkeys(("high_frequency", "clipped"), ()),
+        "trace": (len(recorded_steps(recipe)),),
+        "response": (layer.info.n_channels,),
+        **({"part_activation": (parts,)} if parts > 1 else {}),
+    }
+    images = {
+        "image": image,
+        **({"snapshot": (len(kept), *image)} if (kept := snapshot_steps(recipe)) else {}),
+        **({"alpha": recipe.image_size} if recipe.parameterization.alpha else {}),
+    }
+    return {
+        "status": ArraySpec("u1", (), range(STATUS["diverged"] + 1)),
+        "start": ArraySpec("u1", (), required=False),
+        **{
+            name: ArraySpec("f4", (*variants, *shape), required=name == "activation")
+            for name, shape in floats.items()
+        },
+        **{name: ArraySpec("u1", (*variants, *shape)) for name, shape in images.items()},
+    }
+
+
+def shard_specs(model: ModelPlan, layer: LayerPlan, n: int) -> dict[str, ArraySpec]:
+    """Specs of the arrays of a shard of n jobs of a layer."""
+    specs = job_specs(model, layer)
+    of_jobs = {name: replace(spec, shape=(n, *spec.shape)) for name, spec in specs.items()}
+    return {"target": ArraySpec("i8", (n,)), **of_jobs}
+
+
+# --- which jobs are done -------------------------------------------------------------------------
+
+
 class DoneIndex:
     """Which jobs are done, and in which file.
 
-    A shard whose file is there under its own name is found without opening anything. Only where
-    channels are left over, because an earlier run cut its shards differently, are the headers of
-    the layer's other files read. Where jobs must have been made with one environment, all headers
-    of the layer are read, and files of others count as not there.
+    A shard under its own name is found without opening any file. Headers of the layer's other files
+    are read only where targets are left over, because an earlier run cut its shards differently.
+    Where jobs must have been made with one environment, all headers of the layer are read, and
+    files from other environments do not count.
     """
 
     def __init__(
         self, folder: OutputFolder, environments: Mapping[str, Environment] | None = None
     ) -> None:
-        """Look into a folder.
+        """Index a folder.
 
         Args:
-            folder: which one.
-            environments: what jobs must have been made with, by the labels of models; default:
-                anything.
+            folder: the output folder.
+            environments: the environment that must have made the jobs of a model, by label;
+                default: any.
         """
         self.folder, self.environments = folder, environments or {}
         self._layers: dict[tuple[str, str], _LayerFiles] = {}
 
     def has(self, shard: Shard) -> bool:
-        """Whether the file of a shard is there under its own name."""
+        """Whether the file of a shard exists under its own name."""
         return shard.key in self._files(shard.series).keys
 
     def locate(self, shard: Shard) -> dict[Path, tuple[int, ...]]:
-        """The files that hold channels of a shard, each with those that are taken from it."""
+        """Find the files that hold targets of a shard, each with those to take from it."""
         files = self._files(shard.series)
         if shard.key in files.keys:
             return {files.path(shard.key): shard.targets}
+        # The sweep was widened, or its shard size changed: the same jobs lie in other files.
         others = files.by_series.get(shard.series.key, {})
-        found: dict[Path, list[int]] = {}
-        for channel in shard.targets:
-            if channel in others:
-                found.setdefault(others[channel], []).append(channel)
-        return {path: tuple(channels) for path, channels in found.items()}
+        located: dict[Path, list[int]] = {}
+        for target in shard.targets:
+            if target in others:
+                located.setdefault(others[target], []).append(target)
+        return {path: tuple(targets) for path, targets in located.items()}
 
     def missing(self, shards: Iterable[Shard]) -> Iterator[Shard]:
-        """What is left to compute: shards that are not done, without the channels that are."""
+        """Yield what is left to compute: shards that are not done, without targets that are."""
         for shard in shards:
             rest = None if self.has(shard) else without(shard, self.locate(shard))
             if rest is not None:
                 yield rest
 
     def has_other(self, shard: Shard) -> bool:
-        """Whether the name of a shard is taken by a file that does not count."""
+        """Whether a file that does not count occupies the name of a shard."""
         return shard.key in self._files(shard.series).others
 
     def make_way(self, shard: Shard) -> None:
-        """Rename such a file, so that the shard can be made again under its name.
+        """Rename such a file, so that the shard can be computed under its name.
 
-        The new name is of the environment too. Nothing is overwritten or lost: where anything
-        counts, the file is found by its header until its jobs are made again.
+        The new name depends on the environment too, so nothing is overwritten. An index without
+        environments still finds the file by its header, until its jobs are computed again.
         """
         path = self.folder.shard(shard)
         environment = read_environment(path)
-        whose = {"shard": shard.key, "environment": environment and environment.text}
-        path.replace(path.with_name(f"{digest(whose)}.h5"))
+        identity = {"shard": shard.key, "environment": environment and environment.text}
+        # In the same folder, where an index that accepts any environment still looks.
+        path.replace(path.with_name(digest(identity) + SUFFIX))
 
     def _files(self, series: Series) -> "_LayerFiles":
-        where = series.model, series.layer
-        if where not in self._layers:
+        names = series.model, series.layer
+        if names not in self._layers:
             wanted = self.environments.get(series.model)
-            self._layers[where] = _LayerFiles(self.folder.layer(*where), wanted)
-        return self._layers[where]
+            self._layers[names] = _LayerFiles(self.folder.layer(*names), wanted)
+        return self._layers[names]
 
 
 class _LayerFiles:
@@ -133,37 +259,40 @@ class _LayerFiles:
     def __init__(self, folder: Path, environment: Environment | None = None) -> None:
         self.folder = folder
         names = os.listdir(folder) if folder.is_dir() else []
-        keys = {name[:-3] for name in names if name.endswith(".h5") and name[0] != "."}
+        # A leading dot marks the temporary file of a writer.
+        shards = (name for name in names if name.endswith(SUFFIX) and name[0] != ".")
+        keys = {name.removesuffix(SUFFIX) for name in shards}
         self.others = {key for key in keys if environment and self._is_other(key, environment)}
         """Keys of files that do not count."""
         self.keys = keys - self.others
 
     def path(self, key: str) -> Path:
-        """Where the file of a key lies."""
-        return self.folder / f"{key}.h5"
+        """Path of the file of a key."""
+        return self.folder / (key + SUFFIX)
 
     def _is_other(self, key: str, wanted: Environment) -> bool:
         try:
             return not wanted.accepts(environment_in(read_header(self.path(key)).facts))
         except (CorruptFile, OSError):
-            return False  # whoever reads it will set it aside
+            return False  # it counts, and whoever reads it sets it aside
 
     @cached_property
     def by_series(self) -> dict[str, dict[int, Path]]:
-        """The file of each channel, by the key of the series, from the headers of all files."""
+        """The file of each target, by the key of the series, from the headers of all files."""
         index: dict[str, dict[int, Path]] = {}
+        # Sorted, so that of two files with one job the same file counts every time.
         for path in map(self.path, sorted(self.keys)):
             with contextlib.suppress(CorruptFile, OSError):
                 header = read_header(path)
-                done = dict.fromkeys(header.channels, path)
+                done = dict.fromkeys(header.targets, path)
                 index.setdefault(header.series, {}).update(done)
         return index
 
 
 def without(shard: Shard, located: Mapping[Path, tuple[int, ...]]) -> Shard | None:
-    """What is left of a shard: itself without the channels that are done; None if nothing is."""
+    """Return a shard without the targets that are done; `None` if nothing is left."""
     done = set[int]().union(*located.values())
-    rest = tuple(channel for channel in shard.targets if channel not in done)
+    rest = tuple(target for target in shard.targets if target not in done)
     if len(rest) == len(shard.targets):
         return shard
     return Shard(shard.series, rest) if rest else None

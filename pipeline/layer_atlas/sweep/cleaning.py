@@ -30,16 +30,20 @@ from layer_atlas.sweep.workers import detached
 
 _FAILURES = "failures of tasks that are done"
 _KEY = "[0-9a-f]{64}"
+_SUFFIX = r"\.(safetensors|h5)"
+"""Nothing needs files in the HDF5 format of earlier versions."""
 _WORKER = "worker-[0-9a-f]{8}"
 _LAYER = "(?P<model>[^/]+)/(?P<layer>[^/]+?)"
 
 KINDS = {
     "montages and sheets": rf"montages/{_LAYER}(\.evidence-\d+)?\.png",
     "animations": rf"animations/{_LAYER}/[^/]+\.(png|webp)",
-    "shards": rf"store/{_LAYER}/{_KEY}\.h5",
-    "statistics of photographs": rf"store/{_LAYER}/(study|fields|photographs)/{_KEY}\.h5",
-    "examples of photographs": rf"store/{_LAYER}/examples/{_KEY}\.h5",
-    "corrupt files, set aside": rf"store/{_LAYER}/([a-z]+/)?{_KEY}\.h5\.corrupt-[0-9a-f]{{8}}",
+    "shards": rf"store/{_LAYER}/{_KEY}{_SUFFIX}",
+    "statistics of photographs": rf"store/{_LAYER}/(study|fields|photographs)/{_KEY}{_SUFFIX}",
+    "examples of photographs": rf"store/{_LAYER}/examples/{_KEY}{_SUFFIX}",
+    "corrupt files, set aside": (
+        rf"store/{_LAYER}/([a-z]+/)?{_KEY}{_SUFFIX}\.corrupt-[0-9a-f]{{8}}"
+    ),
     "lists of photographs": rf"photographs/{_KEY}\.jsonl",
     "inputs of recipes": rf"inputs/{_KEY}(\.[^/]*)?",
     _FAILURES: rf"failures/(retried/)?{_KEY}\.\d+(\.[0-9a-f]{{8}})?\.json",
@@ -174,14 +178,14 @@ class NeededFiles:
         except (CorruptFile, OSError):
             return False
         left = (shard for _, shard in view.left() if shard.series.key == header.series)
-        if any(not set(shard.targets).isdisjoint(header.channels) for shard in left):
+        if any(not set(shard.targets).isdisjoint(header.targets) for shard in left):
             return True
         return not all(
             self._is_sound(view, file)
             for _, shard, located in view.located()
             if shard.series.key == header.series
             for file, channels in located.items()
-            if not set(channels).isdisjoint(header.channels)
+            if not set(channels).isdisjoint(header.targets)
         )
 
     def _is_sound(self, view: LayerView, path: Path) -> bool:

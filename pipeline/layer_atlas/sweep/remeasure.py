@@ -109,22 +109,16 @@ def _sample(
     """Activation (V,), response (V, K), images (V, H, W, C), target of live jobs over the layer."""
     # Rows are ordered by target: a stride spreads the sample over the whole layer.
     stride = max(1, len(view.targets) * len(view.plan.seeds) // most)
-    for piece in view.pieces():
-        arrays = piece.result.arrays
-        chosen = [
-            i
-            for i, row in enumerate(piece.rows)
-            if row % stride == 0 and arrays["status"][i] == STATUS["ok"]
-        ]
-        pictures = (images for _, images in piece.pictures("image", chosen))
-        for i, image in zip(chosen, pictures, strict=True):
+    for jobs in view.stored_jobs():
+        arrays = jobs.arrays
+        for i in np.flatnonzero((jobs.rows % stride == 0) & (arrays["status"] == STATUS["ok"])):
+            image = arrays["image"][i].copy()  # torch takes no read-only arrays
             response = arrays["response"][i] if "response" in arrays else None
-            several = image if view.variants else image[None]
             yield (
                 np.atleast_1d(arrays["activation"][i]),
                 None if response is None else np.atleast_2d(response),
-                several,
-                int(arrays["channel"][i]),
+                image if view.variants else image[None],
+                int(arrays["target"][i]),
             )
 
 

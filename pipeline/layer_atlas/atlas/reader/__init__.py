@@ -1,4 +1,4 @@
-"""The atlas for those who look at it: models, layers and images by name, read only when asked for.
+"""Read an atlas: models, layers and images by name, loaded when they are used.
 
     from layer_atlas import open_atlas
 
@@ -8,8 +8,7 @@
     layer.image(17)                       # (H, W, 3) uint8
     layer.to_xarray()                     # labelled arrays, if xarray is installed
 
-Nothing but `atlas.h5` is read, which may come from somebody else: links out of the file and arrays
-that are not plain numbers or texts are not followed.
+Only `atlas.h5` is read. It may come from somebody else, so links out of the file are not followed.
 """
 
 from layer_atlas.atlas.reader.atlas import Atlas, open_atlas

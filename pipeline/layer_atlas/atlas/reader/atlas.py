@@ -1,4 +1,4 @@
-"""Atlases."""
+"""The atlas as a mapping of layers."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -16,14 +16,15 @@ _SCHEMA = "layer-atlas/1"
 
 
 def open_atlas(path: str | Path) -> "Atlas":
-    """Open an atlas.
+    """Open an atlas for reading.
 
     Args:
-        path: an `atlas.h5`, or the output folder that it is in.
+        path: an `atlas.h5`, or the output folder that contains it.
     Raises:
-        UserError: there is none, or it is not one.
+        UserError: there is no such file, or it is no atlas.
     """
     file = Path(path).expanduser()
+    # Users think of the sweep by its folder.
     if file.is_dir():
         file = file / "atlas.h5"
     try:
@@ -40,7 +41,7 @@ def open_atlas(path: str | Path) -> "Atlas":
 
 
 class Atlas(Mapping[str, Layer]):
-    """Layers by `model/layer`, in the order in which they were planned."""
+    """Layers by their title `model/layer`, in the order of the plan."""
 
     def __init__(self, path: Path, file: h5py.File) -> None:
         self.path, self._file = path, file
@@ -52,12 +53,12 @@ class Atlas(Mapping[str, Layer]):
         self.close()
 
     def close(self) -> None:
-        """Close the file; arrays that were read stay."""
+        """Close the file; arrays that were read stay valid."""
         self._file.close()
 
     @cached_property
     def models(self) -> dict[str, Model]:
-        """Models by their labels."""
+        """Models by label."""
         models = (Model(group) for group in groups(self._file))
         return {model.name: model for model in models}
 
@@ -67,7 +68,7 @@ class Atlas(Mapping[str, Layer]):
         return {layer.title: layer for layer in layers}
 
     def __getitem__(self, title: str) -> Layer:
-        """The layer that is called `model/layer`; raises UserError, nearest names first."""
+        """The layer of a title. Raises UserError with the nearest titles if there is none."""
         if title not in self._layers:
             raise unknown("layer", title, self._layers)
         return self._layers[title]
@@ -80,26 +81,26 @@ class Atlas(Mapping[str, Layer]):
 
     @property
     def config(self) -> str:
-        """The config that it was made with, as YAML."""
+        """The config of the sweep, as YAML."""
         return str(self._file.attrs["config"])
 
     @property
     def versions(self) -> dict[str, str]:
-        """Versions of what it was made with."""
+        """Versions of the packages that collated it."""
         return dict(json.loads(self._file.attrs["versions"]))
 
     @property
     def created(self) -> str:
-        """When it was collated."""
+        """Time of collation."""
         return str(self._file.attrs["created"])
 
     @property
     def content(self) -> str:
-        """Digest of what it is made of; empty if something of that was corrupt."""
+        """Digest of its sources; empty if a corrupt file was left out."""
         return str(self._file.attrs.get("content", ""))
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: every layer."""
+        """HTML for notebooks: every layer."""
         return listed(f"Atlas {self.path}", map(repr, self._layers.values()))
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Models and their layers: images, statistics and photographs of channels."""
+"""Models and layers of an atlas: images, statistics and dataset images of channels."""
 
 import io
 import json
@@ -26,26 +26,26 @@ if TYPE_CHECKING:
 
 _JOB_AXES = ("channel", "seed", "variant")
 _NO_STATISTICS = {"status", "best_seed_index", "made_with"}
-"""Codes and places: what they stand for is told by other means."""
+"""Datasets of codes and indices, which no ranking may use."""
 
 _SHOWN = 64
-"""Images of a layer in a notebook."""
+"""Most images of a layer in a notebook."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A network of an atlas."""
+    """A model of an atlas."""
 
     group: h5py.Group
 
     @property
     def name(self) -> str:
-        """Its label."""
+        """Label of the model."""
         return name_of(self.group)
 
     @property
     def weights(self) -> str:
-        """Which weights it has, in words; empty in atlases of older versions."""
+        """Its weights in words; empty in atlases of older versions."""
         return str(self.facts.get("weights", ""))
 
     @property
@@ -55,12 +55,12 @@ class Model:
 
     @property
     def title(self) -> str:
-        """Its label, with a word where its weights are random."""
+        """Its label, with a note if its weights are random."""
         return named(self.name, self.weights)
 
     @cached_property
     def layers(self) -> dict[str, "Layer"]:
-        """Its layers by their names."""
+        """Layers by name."""
         layers = (Layer(self, group) for group in groups(self.group))
         return {layer.name: layer for layer in layers}
 
@@ -72,19 +72,19 @@ class Model:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer of an atlas: C channels, S seeds."""
+    """A layer of an atlas: C channels (targets), S seeds."""
 
     model: Model
     group: h5py.Group
 
     @property
     def name(self) -> str:
-        """Its dotted name."""
+        """Dotted name of the module."""
         return name_of(self.group)
 
     @property
     def title(self) -> str:
-        """Model and layer."""
+        """`model/layer`."""
         return f"{self.model.name}/{self.name}"
 
     @property
@@ -94,12 +94,12 @@ class Layer:
 
     @cached_property
     def recipe(self) -> dict[str, Any]:
-        """How its images were made."""
+        """Recipe of the images."""
         return dict(json.loads(self.group.attrs["recipe"]))
 
     @cached_property
     def sampling(self) -> Sampling:
-        """How its targets were chosen among those that there are."""
+        """How the targets were chosen among those of the layer."""
         facts = self.facts
         return Sampling(
             _json(facts.get("selection", "null")),
@@ -110,33 +110,32 @@ class Layer:
 
     @cached_property
     def channels(self) -> list[int]:
-        """Numbers of its channels (C,)."""
+        """Indices of the channels (C,)."""
         return [int(channel) for channel in self["channel"]]
 
     @cached_property
     def seeds(self) -> list[int]:
-        """Its seeds (S,)."""
+        """Seeds (S,)."""
         return [int(seed) for seed in self["seed"]]
 
     @cached_property
     def variants(self) -> list[str]:
-        """What sets the images of a job apart; empty if each has one."""
+        """Names of the images of a job; empty if a job has one image."""
         return self._texts("variant")
 
     @cached_property
     def steps(self) -> list[int]:
-        """After how many steps snapshots were kept; empty if there are none."""
+        """Steps of the snapshots; empty if there are none."""
         return [int(step) for step in self["step"]] if "step" in self else []
 
     @cached_property
     def channel_names(self) -> list[str]:
-        """Names of the classes that channels are; empty where they have none."""
+        """Names of the classes, where channels are classes that have names; else empty."""
         return self._texts("channel_name")
 
     @cached_property
     def labels(self) -> list[str]:
-        """What pictures call its channels: `5`, of classes `207 golden retriever`, of combinations
-        `3+17`."""
+        """Labels of the channels, such as `5`, `207 golden retriever` or `3+17` (a combination)."""
         if "part_channel" in self:
             return ["+".join(map(str, parts)) for parts in self["part_channel"].tolist()]
         names = self.channel_names or [""] * len(self.channels)
@@ -144,49 +143,49 @@ class Layer:
 
     @cached_property
     def status(self) -> NDArray[np.uint8]:
-        """What became of each job (C, S), by the codes of `STATUS`."""
+        """Outcome of each job (C, S), as a code of `STATUS`."""
         return self["status"]
 
     @cached_property
     def environments(self) -> list[Environment | None]:
-        """What images were made with, by the numbers in `made_with`; `None`: not known."""
+        """Environments by their index in `made_with`; `None` for an unknown one."""
         return [parse_environment(text) for text in self._texts("environment")] or [None]
 
     def made_with(self, channels: Sequence[int] | None = None) -> "Counter[Environment | None]":
-        """How many images of some channels (default: of all) were made with which environment."""
+        """Count the images of some channels (default: all) by environment."""
         rows = [self.row(channel) for channel in (self.channels if channels is None else channels)]
         made = ~np.isin(self.status[rows], (STATUS["failed"], STATUS["missing"]))
         codes = self["made_with"][rows] if "made_with" in self else np.zeros_like(made, np.int64)
-        found: Counter[Environment | None] = Counter()
+        counts: Counter[Environment | None] = Counter()
         for code, count in zip(*np.unique(codes[made], return_counts=True), strict=True):
             known = self.environments[code] if code < len(self.environments) else None
-            found[known] += int(count) * max(1, len(self.variants))
-        return found
+            counts[known] += int(count) * max(1, len(self.variants))
+        return counts
 
     def __contains__(self, name: str) -> bool:
         """Whether there is a dataset of this name, such as `agreement` or `dataset/top_score`."""
         return isinstance(own(self.group, name), h5py.Dataset)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        """A whole dataset; raises UserError for one that is not there, nearest names first."""
+        """A whole dataset. Raises UserError with the nearest names if there is none."""
         return np.asarray(self.dataset(name)[()])
 
     def dataset(self, name: str) -> h5py.Dataset:
-        """A dataset to be read in parts; raises UserError as `[]` does."""
-        found = own(self.group, name)
-        if not isinstance(found, h5py.Dataset):
+        """A dataset to read in parts. Raises UserError as `[]` does."""
+        dataset = own(self.group, name)
+        if not isinstance(dataset, h5py.Dataset):
             raise unknown(f"dataset of {self.title}", name, self.names)
-        return found
+        return dataset
 
     @property
     def names(self) -> list[str]:
-        """Names of its datasets."""
+        """Names of the datasets."""
         names: list[str] = []
         self.group.visititems(lambda name, item: names.append(name) if is_data(item) else None)
         return names
 
     def row(self, channel: int) -> int:
-        """Where a channel lies among those of the atlas; raises UserError if it does not."""
+        """Row of a channel in the datasets. Raises UserError if there is none."""
         if channel not in self._rows:
             raise unknown(f"channel of {self.title}", channel, map(str, self.channels))
         return self._rows[channel]
@@ -205,10 +204,10 @@ class Layer:
         """The image (H, W, colours) of a channel.
 
         Args:
-            channel: its number.
+            channel: its index.
             seed: default: the first one.
             variant: default: the first one.
-            step: after how many steps, where snapshots were kept; default: the finished one.
+            step: step of a snapshot; default: the finished image.
         Raises:
             UserError: there is no such channel, seed, variant or step.
         """
@@ -220,16 +219,16 @@ class Layer:
     def place(
         self, channel: int, seed: int | None = None, variant: str | None = None
     ) -> tuple[int, ...]:
-        """Where an image lies along the first axes of datasets: its channel, seed and variant."""
+        """Index of an image along the first axes of datasets: channel, seed and variant."""
         place = (self.row(channel), _index("seed", seed, self.seeds))
         return (*place, _index("variant", variant, self.variants)) if self.variants else place
 
     def dataset_images(
         self, channel: int, end: Literal["top", "bottom"] = "top"
     ) -> list[NDArray[np.uint8]]:
-        """The photographs (H, W, 3) that a channel answers to most, or least, that one first.
+        """Dataset images (H, W, 3) that a channel responds to most or least, the extreme one first.
 
-        As many as there are pictures of in the atlas: none where none were studied.
+        As many as the atlas holds: none for a sweep without a dataset.
         """
         if f"dataset/{end}_jpeg" not in self:
             return []
@@ -238,7 +237,7 @@ class Layer:
 
     @cached_property
     def statistics(self) -> dict[str, str]:
-        """Datasets of one number per channel, job or image, and what they mean."""
+        """Descriptions of the datasets that have one number per channel, job or image."""
         shape = (len(self.channels), len(self.seeds), len(self.variants))
         return {
             name: str(self.dataset(name).attrs.get("description", ""))
@@ -248,24 +247,25 @@ class Layer:
         }
 
     def fate(self, channel: int, seed: int | None = None) -> str:
-        """What became of a job: ok, dead, silent, diverged, failed, missing."""
+        """Outcome of a job: ok, dead, silent, diverged, failed, missing."""
         code = int(self.status[self.row(channel), _index("seed", seed, self.seeds)])
         return next(word for word, known in STATUS.items() if known == code)
 
     def strongest(self, count: int, by: str | None = None) -> list[int]:
-        """The channels whose images score highest in a statistic, the best first.
+        """Find the channels whose images score highest in a statistic, the best first.
 
-        By default that is agreement with dataset images or, where there are none, selectivity:
-        activations of different channels are on different scales.
-        Of several seeds and variants the best counts; channels without a value come last.
+        The default is agreement with dataset images or, without a dataset, selectivity: activations
+        of different channels are on different scales. The best of several seeds and variants
+        counts; channels without a value come last.
         """
         values = self[by or default_ranking(self.statistics)].astype(np.float64)
         values = values.reshape(len(self.channels), -1)
         best = np.max(np.where(np.isfinite(values), values, -np.inf), axis=1)
+        # Stable: ties keep the order of channels, so that figures are reproducible.
         return [self.channels[row] for row in np.argsort(-best, kind="stable")[:count]]
 
     def to_xarray(self) -> "xarray.Dataset":
-        """The layer as labelled arrays; images are read when they are used.
+        """Open the layer as labelled arrays; images are read when they are used.
 
         Raises:
             UserError: xarray or h5netcdf is not installed.
@@ -277,11 +277,12 @@ class Layer:
             raise UserError(
                 f"labelled arrays need `pip install xarray h5netcdf` ({error})."
             ) from None
+        # xarray opens the file again by itself: its arrays outlive this atlas.
         path = self.group.name.strip("/")
         return xarray.open_dataset(self.group.file.filename, engine="h5netcdf", group=path)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: facts, and the first images as a sheet."""
+        """HTML for notebooks: facts, and the first images as a sheet."""
         facts = f"{self!r} · {self.facts['module_type']} · {self.model.facts['source']}"
         images = ((channel, self.image(channel)) for channel in self.channels[:_SHOWN])
         return sheet(facts, self.title, images)
@@ -295,7 +296,7 @@ class Layer:
 
 
 def _json(text: Any) -> Any:
-    """What a text of an attribute holds; None for what is no JSON."""
+    """Parse the text of an attribute; `None` if it is no JSON."""
     try:
         return json.loads(text)
     except (ValueError, TypeError, RecursionError):
@@ -303,28 +304,29 @@ def _json(text: Any) -> Any:
 
 
 def _whole(value: Any) -> int:
-    """A number of an attribute; 0 for what is none."""
+    """The integer of an attribute; 0 if it is none."""
     return int(value) if np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iu" else 0
 
 
 def _index(what: str, value: Any, known: list[Any]) -> int:
     if value is None:
         return 0
+    # By value, not by position: `seed=5` means the seed 5.
     if value not in known:
         raise unknown(what, value, map(str, known))
     return known.index(value)
 
 
 def _jpeg(data: bytes) -> NDArray[np.uint8]:
-    """The pixels of a JPEG file; raises UserError for any other, and for one that is huge."""
+    """Decode a JPEG file. Raises UserError for any other format, and for a huge image."""
     try:
         return np.asarray(Image.open(io.BytesIO(data), formats=["JPEG"]).convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"a photograph of the atlas cannot be read: {error}.") from error
+        raise UserError(f"a dataset image of the atlas cannot be read: {error}.") from error
 
 
 def _is_statistic(dataset: h5py.Dataset, shape: tuple[int, ...]) -> bool:
-    """Whether it is of numbers, along the first axes of a shape and no others."""
+    """Whether a dataset holds numbers along the first axes of a shape and no others."""
     axes = [axis.label for axis in dataset.dims]
     return (
         dataset.dtype.kind in "iuf"

@@ -1,4 +1,4 @@
-"""What notebooks show of an atlas: HTML that holds all that it needs."""
+"""HTML of an atlas for notebooks, self-contained."""
 
 import base64
 import html
@@ -12,7 +12,7 @@ from PIL import Image
 from layer_atlas.atlas.drawing import in_colour
 
 _SIDE = 64
-"""Most pixels of an image's longer side."""
+"""Longer side of an image in pixels, at most."""
 
 
 def listed(title: str, lines: Iterable[str]) -> str:

@@ -1,9 +1,9 @@
-"""By which statistic channels may be ranked against each other, and by which they may not."""
+"""Which statistics compare between channels, and so may rank them."""
 
 from collections.abc import Collection
 
 _COMPARABLE = ("agreement", "selectivity")
-"""The default, in order of preference. A percentile compares too, but made images tie at 100."""
+"""Defaults in order of preference. Percentiles compare too, but optimized images tie at 100."""
 
 _OWN_SCALE = frozenset(
     {
@@ -11,19 +11,19 @@ _OWN_SCALE = frozenset(
         *("dataset/min", "dataset/max", "dataset/mean", "dataset/std"),
     }
 )
-"""Statistics in the unit of a channel's own responses, of which each channel has another."""
+"""Statistics in the unit of a channel's own responses, which differs between channels."""
 
 
 def default_ranking(statistics: Collection[str]) -> str:
-    """The statistic that channels are ranked by unless another is asked for.
+    """Choose the statistic that ranks channels by default.
 
-    It compares between channels where there is one: agreement with dataset images, else
-    selectivity. Objectives without responses of channels, such as class scores, leave activations.
+    Agreement with dataset images or, without a dataset, selectivity: both compare between channels.
+    Objectives without responses of channels, such as class scores, leave activations alone.
     """
     choices = (*_COMPARABLE, "activation_robust")
     return next((name for name in choices if name in statistics), "activation")
 
 
 def is_on_own_scale(statistic: str) -> bool:
-    """Whether each channel has its values of a statistic on a scale of its own."""
+    """Whether the scale of a statistic differs between channels."""
     return statistic in _OWN_SCALE

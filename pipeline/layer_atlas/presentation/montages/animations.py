@@ -80,12 +80,12 @@ def write_animations(view: LayerView, settings: CollateSettings) -> None:
         StorageError: the disk is full or fails.
     """
     written: set[Path] = set()
-    for piece in view.pieces():
-        status = piece.result.arrays["status"].tolist()
-        for code, (row, images) in zip(status, piece.pictures("snapshot"), strict=True):
+    for jobs in view.stored_jobs():
+        columns = (jobs.rows.tolist(), jobs.arrays["status"].tolist(), jobs.arrays["snapshot"])
+        for row, code, images in zip(*columns, strict=True):
             for variant, frames in enumerate(images.reshape(-1, *images.shape[-4:])):
-                animation = _film(view, frames, (row, piece.seed_index, variant), code)
-                for path in _places(view, settings, row, piece.seed_index, variant):
+                animation = _film(view, frames, (row, jobs.seed_index, variant), code)
+                for path in _places(view, settings, row, jobs.seed_index, variant):
                     write_atomically(path, _ENCODERS[path.suffix](animation, settings))
                     written.add(path)
     for path in view.folder.animations(view.model.label, view.layer.info.name):

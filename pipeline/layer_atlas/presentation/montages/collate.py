@@ -134,7 +134,7 @@ def content_of(plan: Plan, views: Sequence[LayerView]) -> str:
     odd = [
         [shard.key, sorted((path.name, len(channels)) for path, channels in located.items())]
         for view in views
-        for _, shard, located in view.odd
+        for _, shard, located in view.without_file
     ]
     given_up = [
         shard.key for view in views for _, shard in view.left() if shard.key in view.given_up

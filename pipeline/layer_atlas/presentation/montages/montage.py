@@ -73,12 +73,12 @@ def _draw_tiles(picture: Image.Image, view: LayerView, layout: Layout) -> NDArra
     """Paste every image; returns the status of every job (C, S)."""
     status = view.initial_status()
     draw = ImageDraw.Draw(picture)
-    for piece in view.pieces():
-        status[piece.rows, piece.seed_index] = piece.result.arrays["status"]
-        for row, images in piece.pictures("image"):
+    for jobs in view.stored_jobs():
+        status[jobs.rows, jobs.seed_index] = jobs.arrays["status"]
+        for row, images in zip(jobs.rows.tolist(), jobs.arrays["image"], strict=True):
             variants = images.reshape(layout.variants, *images.shape[-3:])
             for variant, pixels in enumerate(variants):
-                corner = layout.tile_corner(row, piece.seed_index, variant)
+                corner = layout.tile_corner(row, jobs.seed_index, variant)
                 picture.paste(as_tile(pixels, layout.tile), corner)
     status = view.judged(status)
     for row, seed_index in np.argwhere(np.isin(status, (STATUS["failed"], STATUS["missing"]))):

@@ -21,7 +21,7 @@ from layer_atlas.models.device_model import Observe
 from layer_atlas.models.responses import ChannelActivations
 from layer_atlas.plan.jobs import LayerInfo, Product
 from layer_atlas.plan.plan import DatasetPlan
-from layer_atlas.store.frames import Arrays
+from layer_atlas.store.checksummed_file import Arrays
 from layer_atlas.sweep.tasks.base import Bundle, WorkerContext, reading_threads
 from layer_atlas.visualization.optimization.memory import if_it_fits
 

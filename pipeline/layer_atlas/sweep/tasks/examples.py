@@ -18,7 +18,7 @@ from layer_atlas.datasets.tasks import Examples, statistics_of
 from layer_atlas.models.colours import from_bytes, recoloured
 from layer_atlas.models.forwards import Forward
 from layer_atlas.plan.plan import DatasetPlan
-from layer_atlas.store.frames import Arrays
+from layer_atlas.store.checksummed_file import Arrays
 from layer_atlas.sweep.tasks.base import Bundle, ImageCache, WorkerContext
 from layer_atlas.visualization import rng
 from layer_atlas.visualization.saliency import saliency_maps
@@ -125,7 +125,7 @@ def _pick(task: Examples, stats: DatasetStats) -> dict[str, NDArray[Any]]:
         name: ranking.index[channels, :n]
         for name, ranking in zip(_RANKINGS, (stats.top, stats.bottom), strict=True)
     }
-    return {"channel": channels, **{f"{name}_index": ranks for name, ranks in index.items()}}
+    return {"target": channels, **{f"{name}_index": ranks for name, ranks in index.items()}}
 
 
 def _map_keys(task: Examples, shown: NDArray[np.int64]) -> list[str]:

@@ -169,7 +169,7 @@ class ShardRunner:
                 logger.warning("out of memory: batch size is now %d", self.batch_size)
                 continue
             parts.append(made)
-            start += len(made["channel"])
+            start += len(made["target"])
         return joined(parts)
 
     def _make_batch(self, batch: list[tuple[str, int]]) -> dict[str, NDArray[Any]]:

@@ -172,7 +172,7 @@ class LayerRenderer:
                 rows[name] = found
         rows = {name: self._of_jobs(row) for name, row in rows.items()}
         rows["status"] = of_whole_jobs(status, self.recipe.variants)
-        rows["channel"] = filled.targets
+        rows["target"] = filled.targets
         return {name: row[:n] for name, row in rows.items()}
 
     def _of_jobs(self, rows: Tensor) -> Tensor:
