@@ -1,4 +1,4 @@
-"""The recipe's parameterization, made at its start; what the family promises is in `base`."""
+"""Selection of the recipe's parameterization and its initial state; see `base` for the contract."""
 
 from torch import Tensor
 
@@ -11,7 +11,7 @@ from layer_atlas.visualization.parameterizations.base import Parameterization, S
 from layer_atlas.visualization.parameterizations.cppn import CppnImages
 from layer_atlas.visualization.parameterizations.fourier import FourierImages
 from layer_atlas.visualization.parameterizations.generator import GeneratorImages
-from layer_atlas.visualization.parameterizations.given import given_picture
+from layer_atlas.visualization.parameterizations.given import input_image
 from layer_atlas.visualization.parameterizations.maco import MacoImages, spectral_noise
 from layer_atlas.visualization.parameterizations.masked import MaskedImages
 from layer_atlas.visualization.parameterizations.pixel import PixelImages
@@ -25,17 +25,17 @@ def make_parameterization(
     dataset_images: Tensor | None = None,
     find: Find = nowhere,
 ) -> Parameterization:
-    """The recipe's parameterization at its start.
+    """Build the recipe's parameterization in its initial state.
 
     Args:
-        recipe: which, where it starts, and the mask that shows a part of it.
-        colours: of the images; decorrelated as those of photographs if there are three.
+        recipe: parameterization, initial state and mask.
+        colours: number of colours of the images; three are decorrelated as those of photographs.
         keys: (B, 2) int64, random keys of the jobs.
-        photographs: (B, C, H, W) in [0, 1], which `init=dataset` starts from.
-        find: the files that the recipe refers to.
+        dataset_images: (B, C, H, W) in [0, 1], the initial images of `init=dataset`.
+        find: resolves the files that the recipe refers to.
     Raises:
-        ValueError: `init=dataset` without photographs.
-        UserError: a file or a generator that the recipe names is not what it should be.
+        ValueError: `init=dataset` without dataset images.
+        UserError: a file or a generator of the recipe is unusable.
     """
     shape = (colours, *recipe.image_size)
     images = _at_random(recipe.parameterization, shape, keys, find)
@@ -64,12 +64,12 @@ def _at_random(config: Config, shape: Shape, keys: Tensor, find: Find) -> Parame
 def _start(
     init: Init, shape: Shape, keys: Tensor, dataset_images: Tensor | None, find: Find
 ) -> Tensor | None:
-    """The values (B, C, H, W) to start from; None where random parameters are a start."""
+    """Return the initial values (B, C, H, W), or None for random parameters."""
     if isinstance(init, SpectrumInit):
         return spectral_noise(shape, keys)
     if isinstance(init, PhotographInit):
-        picture = given_picture(init.photograph, shape, keys.device, find)
-        return from_colours(picture).repeat(len(keys), 1, 1, 1)
+        image = input_image(init.photograph, shape, keys.device, find)
+        return from_colours(image).repeat(len(keys), 1, 1, 1)
     if isinstance(init, DatasetInit):
         if dataset_images is None:
             raise ValueError("init=dataset needs a photograph for every job.")

@@ -1,4 +1,4 @@
-"""Images as free pixels."""
+"""Pixel parameterization: images as free pixels."""
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ class PixelImages(ValueImages):
         self.pixels = normal(keys, shape, config.initial_sd)
 
     def values(self) -> Tensor:
-        """The values of the images: (B, C, H, W)."""
+        """Return the values of the images: (B, C, H, W)."""
         return rows(self.pixels, self.shape)
 
     @torch.no_grad()
