@@ -103,7 +103,7 @@ def test_mistakes_with_folders(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     told = {
         "phots": ["does not exist", "beside it: photos"],
-        "photos": ["holds no photographs", ".jpeg, .jpg, .png, .webp"],
+        "photos": ["contains no images", ".jpeg, .jpg, .png, .webp"],
         "file": ["is a file"],
     }
     for name, words in told.items():
