@@ -72,7 +72,7 @@ class Listing:
         self.path = path
         self._marks = np.zeros(0, np.int64)
         self.count = 0
-        """Number of photographs."""
+        """Number of images."""
         self.digest = ""
         """SHA-256 (hex) of the file."""
         try:

@@ -22,6 +22,7 @@ def read_picture(path: Path, colours: int, size: tuple[int, int]) -> Tensor:
         UserError: the file is not an image.
     """
     image = _upright(path, "RGB" if colours == 3 else "L")
+    # Cropped, not distorted: features keep their aspect ratio.
     fitted = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.LANCZOS)
     pixels = torch.from_numpy(np.array(fitted)).float().div_(255.0)
     planes = pixels.permute(2, 0, 1) if colours == 3 else pixels.expand(colours, -1, -1)

@@ -240,6 +240,7 @@ def _ranking(name: str, block: dict[str, NDArray[Any]]) -> Ranking:
 def _finished(whole: dict[str, NDArray[Any]], kept: dict[str, NDArray[Any]]) -> DatasetStats:
     count = int(whole["count"])
     nothing = np.full_like(whole["mean"], np.nan)
+    # Blocks arrive in any order.
     order = np.argsort(kept["row_index"])
     return DatasetStats(
         count=count,

@@ -56,6 +56,7 @@ class LayerStatistics:
             "stride": self.plan.stride,
             "top": self.plan.top,
             "bottom": self.plan.bottom,
+            # Everything that changes a number is in the key, so that a stale file is never reused.
             "version": STUDY_VERSION,
         }
 
@@ -68,6 +69,7 @@ class LayerStatistics:
     @property
     def field(self) -> Product:
         """The file of the layer's receptive fields."""
+        # Fewer fields than the statistics: changing top or stride must not recompute them.
         identity = {name: self.identity[name] for name in _OF_FIELDS}
         return Product(self.model, self.layer, digest(identity), "fields")
 
@@ -125,7 +127,7 @@ class StatisticsBlock:
         }
 
     def __str__(self) -> str:
-        return f"{self.model}, photographs {self.start}-{self.stop - 1}"
+        return f"{self.model}, dataset images {self.start}-{self.stop - 1}"
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,7 @@ def examples_of_layer(
 ) -> Iterator[Examples]:
     """Yield the tasks of examples of a layer's selected channels."""
     if dataset_stats.plan.examples:
+        # Also bounded by the shard size, like the tasks that optimize images.
         size = min(shard_size, _MOST_CHANNELS)
         for start in range(0, len(layer.targets), size):
             channels = tuple(layer.targets[start : start + size])

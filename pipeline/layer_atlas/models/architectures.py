@@ -210,7 +210,7 @@ def _check_name(name: str) -> None:
     import torchvision.models as zoo
 
     modules = (zoo, zoo.segmentation, zoo.detection)
-    names = [known for module in modules for known in zoo.list_models(module=module)]
+    names = [model for module in modules for model in zoo.list_models(module=module)]
     if name in names:
         return
     if name not in zoo.list_models():
@@ -266,24 +266,24 @@ def _from_timm(name: str) -> Blueprint:
     timm = _import_timm()
     architecture, _, tag = name.partition(".")
     if architecture not in timm.list_models():
-        raise unknown("model", TIMM + name, [TIMM + known for known in timm.list_models()])
+        raise unknown("model", TIMM + name, [TIMM + model for model in timm.list_models()])
     tags = timm.list_pretrained(f"{architecture}.*")
     if tag and name not in tags:
-        raise unknown("model", TIMM + name, [TIMM + known for known in (architecture, *tags)])
+        raise unknown("model", TIMM + name, [TIMM + model for model in (architecture, *tags)])
     # The config of the tag, not of the architecture: sets differ in mean, std and input size.
-    known = timm.get_pretrained_cfg(name).to_dict()
-    data = timm.data.resolve_data_config(pretrained_cfg=known)
-    repository = known.get("hf_hub_id")
+    cfg = timm.get_pretrained_cfg(name).to_dict()
+    data = timm.data.resolve_data_config(pretrained_cfg=cfg)
+    repository = cfg.get("hf_hub_id")
     return Blueprint(
-        source=TIMM + ".".join(filter(None, (architecture, known.get("tag")))),
+        source=TIMM + ".".join(filter(None, (architecture, cfg.get("tag")))),
         build=lambda: timm.create_model(name),
         published=(lambda: timm.create_model(name, pretrained=True).state_dict()) if tags else None,
         mean=tuple(data["mean"]),
         std=tuple(data["std"]),
         input_size=int(data["input_size"][1]),
-        categories=tuple(_timm_categories(timm, known)),
-        address=f"https://huggingface.co/{repository}" if repository else known.get("url") or "",
-        trained=f"published weights ({'.'.join(filter(None, (architecture, known.get('tag'))))})",
+        categories=tuple(_timm_categories(timm, cfg)),
+        address=f"https://huggingface.co/{repository}" if repository else cfg.get("url") or "",
+        trained=f"published weights ({'.'.join(filter(None, (architecture, cfg.get('tag'))))})",
         preset="timm's published preset",
     )
 
@@ -300,11 +300,11 @@ def _import_timm() -> Any:
     return timm
 
 
-def _timm_categories(timm: Any, known: Mapping[str, Any]) -> Sequence[str]:
+def _timm_categories(timm: Any, cfg: Mapping[str, Any]) -> Sequence[str]:
     """Return the class names, which timm provides for the subsets of ImageNet."""
-    if known.get("label_names"):
-        return list(known["label_names"])
-    subset = timm.data.infer_imagenet_subset(known)
+    if cfg.get("label_names"):
+        return list(cfg["label_names"])
+    subset = timm.data.infer_imagenet_subset(cfg)
     return timm.data.ImageNetInfo(subset).label_descriptions() if subset else []
 
 

@@ -100,10 +100,10 @@ class DeviceModel:
     def receptive_fields(self, layers: Sequence[LayerInfo]) -> dict[str, Tensor]:
         """Return the receptive field of each position by layer: boxes (L, 4) in image pixels."""
         # Not on a GPU: some of its kernels work on tiles, in which a NaN spreads to neighbours.
-        seen = self.network.seen_size(self.size)
+        size = self.network.seen_size(self.size)
         with restored(self.network.module):
-            fields = receptive_fields(self.network.module, layers, self.network.example(seen))
-        return {name: sources(boxes, self.size, seen) for name, boxes in fields.items()}
+            fields = receptive_fields(self.network.module, layers, self.network.example(size))
+        return {name: sources(boxes, self.size, size) for name, boxes in fields.items()}
 
     # --- paths -----------------------------------------------------------------------------------
 
@@ -129,20 +129,19 @@ class DeviceModel:
             UserError: a layer was not called, or differs from its fingerprint in the plan.
         """
         with torch.no_grad():
-            seen = resized(self._probes, self.network.seen_size(self.size))
-            computed = plain_activations(self.plain, layers, self.network.normalise(seen))
+            images = resized(self._probes, self.network.seen_size(self.size))
+            computed = plain_activations(self.plain, layers, self.network.normalise(images))
         for layer in layers:
             if layer.name not in computed:
                 raise UserError(
                     f"layer {layer.name!r} of model {self.network.label!r} is called for some "
-                    "images only: the forward takes another way for others. Choose other layers."
+                    "images only: the forward takes another path for others. Choose other layers."
                 )
             if not is_same(fingerprint(computed[layer.name]), layer.fingerprint):
                 raise UserError(
-                    f"layer {layer.name!r} of model {self.network.label!r} does not compute what "
-                    "it did when the sweep was planned, with the same weights: was its code "
-                    "changed, or does this machine compute wrongly? Run the sweep again to plan "
-                    "anew."
+                    f"layer {layer.name!r} of model {self.network.label!r} computes something else "
+                    "than when the sweep was planned, with the same weights: its code may have "
+                    "changed, or this machine may be faulty. Run the sweep again to replan it."
                 )
         return [computed[layer.name] for layer in layers]
 

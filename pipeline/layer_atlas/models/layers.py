@@ -78,6 +78,7 @@ def _no_match(
         )
     remedy = "Patterns are globs over names, with @Type to filter by module type, as in *@Conv2d."
     if kind_glob:
+        # Private base classes are not useful as choices.
         kinds = {k for x in layers if x.name != OUTPUT for k in x.kinds if k[0] != "_"}
         remedy += f" Types in this model: {', '.join(sorted(kinds))}."
     return unknown(f"layer of model {model!r}:", pattern, [layer.name for layer in layers], remedy)

@@ -137,7 +137,7 @@ def load_network(config: ModelConfig) -> Network:
         nonlocal missing
         module = build_module(blueprint.build, "target", config.target)
         check_kind(module, config.title)
-        # After the build: user code may import torch.compile only there.
+        # After the build, which may compile the network.
         run_as_written()
         if state is not None:
             missing = load_state(module, state, weights, config.title)
@@ -221,7 +221,7 @@ def _state(blueprint: Blueprint, weights: str, config: ModelConfig) -> Mapping[s
         if blueprint.cached is not None and blueprint.cached().is_file():
             raise UnusableFile(
                 f"{str(blueprint.cached())!r}, the published weights of {config.name!r}, cannot be "
-                "read; delete the file, and it will be downloaded anew."
+                "read; delete the file, and it will be downloaded again."
             ) from error
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UserError(

@@ -26,5 +26,5 @@ multiples of 8 agree with each other.
 
 def filled_up(n: int, device: torch.device) -> Tensor:
     """Return indices 0 to n - 1, on a CPU padded with the last one to a multiple of 8."""
-    lacking = -n % CPU_BATCH_MULTIPLE if device.type == "cpu" else 0
-    return torch.arange(n + lacking, device=device).clamp_max(n - 1)
+    missing = -n % CPU_BATCH_MULTIPLE if device.type == "cpu" else 0
+    return torch.arange(n + missing, device=device).clamp_max(n - 1)

@@ -27,8 +27,8 @@ def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
     # One product per map: the kernel of a single large product would depend on their number.
     down = resampling(height, size[0], images.device).expand(len(maps), -1, -1)
     across = _in_whole_lines(width, size[1], images.device).expand(len(maps), -1, -1)
-    made = torch.bmm(torch.bmm(down, maps), across)[..., : size[1]]
-    return made.reshape(*images.shape[:2], *size)
+    output = torch.bmm(torch.bmm(down, maps), across)[..., : size[1]]
+    return output.reshape(*images.shape[:2], *size)
 
 
 @cache

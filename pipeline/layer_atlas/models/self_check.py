@@ -92,18 +92,19 @@ def check_gradient(
     probes = _probes(network, size)[:2]
     without = _run(other, layers, probes)
     with contained(seed=1):
-        found = plain_activations(other, layers, probes.clone().requires_grad_())
-    cut = [layer.name for layer in layers if not found[layer.name].requires_grad]
+        with_gradient = plain_activations(other, layers, probes.clone().requires_grad_())
+    cut = [layer.name for layer in layers if not with_gradient[layer.name].requires_grad]
     if cut:
         raise UserError(
             f"no gradient reaches the image from layer {cut[0]!r} of model {network.label!r}: what "
             "is before it runs without gradients, or does not depend on the image. Choose other "
             "layers, or change the code of the network."
         )
-    if two_faced := _differing(found, without, _ROUNDING):
+    # Code may test `requires_grad`, or take a fused path without gradients.
+    if inconsistent := _differing(with_gradient, without, _ROUNDING):
         raise UserError(
-            f"layer {two_faced[0]!r} of model {network.label!r} computes something else where "
-            "gradients are asked for than where they are not. Change the code of the network."
+            f"layer {inconsistent[0]!r} of model {network.label!r} computes something else with "
+            "gradients than without them. Change the code of the network."
         )
     try:
         probe_gradient(CopyingForward(HookedForward(other, layers)), probes)
@@ -134,8 +135,8 @@ def _message(network: Network, layers: Sequence[LayerInfo], fault: _Fault) -> st
     many = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
     return (
         f"layer {bad[0]!r}{many} of model {network.label!r} {fault.what}"
-        f"{': ' + fault.cause if fault.cause else ''}. An image made for it would not be the "
-        "image of its channel alone. "
+        f"{': ' + fault.cause if fault.cause else ''}. An image optimized for it would depend on "
+        "more than its channel. "
         + (f"Choose other layers, such as {shown}" if others else "Choose layers before that")
         + ", or change the code of the network."
     )
@@ -215,11 +216,11 @@ def _mixed_in_fp64(
 
     Networks that cannot run in fp64 stay suspected.
     """
-    some = [layer for layer in layers if layer.name in suspects]
+    suspected = [layer for layer in layers if layer.name in suspects]
     try:
         exact, wide = network.fresh().double(), probes.double()
-        alone = [_restored_run(exact, some, image[None]) for image in wide]
-        together = _run(exact, some, wide[_ORDER])
+        alone = [_restored_run(exact, suspected, image[None]) for image in wide]
+        together = _run(exact, suspected, wide[_ORDER])
     except Exception:  # noqa: BLE001 - such as a dtype hard-coded in the forward
         return list(suspects)
     return _mixed(together, alone, _ROUNDING_64)
@@ -238,10 +239,10 @@ def _cause(network: Network, batch: Tensor) -> str:
         for here, there in zip(alone, among, strict=False):
             name = f"{names[here.module]!r} ({type(here.module).__name__})"
             if not _close(here.input, there.input):
-                return f"the code before {name} makes it so"
+                return f"the code before {name} causes this"
             if not _close(here.output, there.output):
                 return f"{name} {here.habit}"
-    return f"the code of {type(network.module).__name__} makes it so"
+    return f"the code of {type(network.module).__name__} causes this"
 
 
 def _habit(module: nn.Module) -> str:
@@ -250,7 +251,7 @@ def _habit(module: nn.Module) -> str:
         return f"normalises over the batch, as it {how}"
     if isinstance(module, nn.modules.dropout._DropoutNd):
         return "drops at random in eval mode"
-    return "makes it so"
+    return "causes this"
 
 
 @dataclass(frozen=True)

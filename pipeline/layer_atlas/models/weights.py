@@ -101,8 +101,8 @@ def _load_torch(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UnusableFile(
-            f"{str(path)!r} holds Python objects or code besides tensors, or is no weights file at "
-            "all; it was not executed. Save it anew with torch.save(model.state_dict(), path)."
+            f"{str(path)!r} holds Python objects or code besides tensors, or is not a weights "
+            "file; it was not executed. Save it again with torch.save(model.state_dict(), path)."
         ) from error
     except (EOFError, struct.error) as error:
         raise UnusableFile(f"{str(path)!r} is cut short or is no weights file.") from error

@@ -88,6 +88,7 @@ def saliency_maps(
         SmoothGrad: _smoothgrad,
         IntegratedGradients: _integrated_gradients,
     }
+    # The sign is dropped after the method: SmoothGrad averages signed gradients.
     attributions = methods[type(settings)](score, dataset_images, channels, settings, keys)
     return normalised(attributions.abs().amax(dim=1))
 
@@ -135,6 +136,7 @@ def _smoothgrad(
 def _noisy_copies(image: Tensor, settings: SmoothGrad, key: Tensor) -> Tensor:
     """Add `samples` draws of normal noise to an image (3, H, W): (samples, 3, H, W)."""
     streams = range(rng.NOISE, rng.NOISE + settings.samples)
+    # One stream per copy, so that copy i is the same for any number of samples.
     draws = [rng.normal(key[None], stream, image.numel()) for stream in streams]
     spread = settings.noise * (image.max() - image.min())
     return image + spread * torch.cat(draws).view(-1, *image.shape)
@@ -163,6 +165,7 @@ def _gradients(score: Score, images: Tensor, channels: Tensor) -> Tensor:
     """Compute gradients (n, 3, H, W) of each image's own score, in batches."""
     from captum.attr import Saliency
 
+    # `abs=False` below, for the same reason.
     method = Saliency(score)
     parts = []
     for start in range(0, len(images), BATCH):

@@ -57,6 +57,7 @@ class Direction(Objective):
         along = self.signs(along)
         if self.power == 0:
             return along
+        # The clamp keeps the gradient finite at dead positions.
         length = activation.float().norm(dim=1).clamp_min(1e-12)
         cosine = (along / length).clamp_min(LEAST_COSINE)
         weighted: Tensor = along * cosine**self.power
@@ -112,5 +113,5 @@ def read_directions(path: Path, entry: str | None, layer: str) -> Tensor:
             f"{list(entries[name].shape)}."
         )
     if not bool((rows != 0).any(dim=1).all()):
-        raise UserError("objective.vectors has a row of zeros, which is no direction.")
+        raise UserError("objective.vectors has a row of zeros, which defines no direction.")
     return rows

@@ -28,8 +28,8 @@ class _ReferenceObjective(Objective):
         UserError: the file is not an image.
     """
 
-    def __init__(self, photograph: str, context: ObjectiveContext) -> None:
-        path = context.find(photograph)
+    def __init__(self, reference_image: str, context: ObjectiveContext) -> None:
+        path = context.find(reference_image)
         self._image = read_picture(path, context.colours, context.size)
         self._context = context
 

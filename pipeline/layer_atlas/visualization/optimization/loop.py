@@ -142,12 +142,12 @@ class GradientAscent:
     ) -> OptimizedBatch:
         """Optimize an image for the target of each sample; see `OptimizationLoop`."""
         batch = self._start(jobs)
-        kept = snapshot_steps(self.recipe)
-        frames = [batch.frame()] if kept else []
+        snapshots_at = snapshot_steps(self.recipe)
+        frames = [batch.frame()] if snapshots_at else []
         for step in range(self.recipe.optimizer.steps):
             batch.step(step)
             on_step(step)
-            if step + 1 in kept:
+            if step + 1 in snapshots_at:
                 frames.append(batch.frame())
         return replace(batch.result(), snapshot=torch.stack(frames, dim=1) if frames else None)
 

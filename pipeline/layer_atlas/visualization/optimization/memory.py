@@ -81,17 +81,17 @@ def _gpu_peak(run: Callable[[int], Any], batch: int) -> float:
 
 def _cpu_peak(run: Callable[[int], Any], batch: int) -> float:
     """Return twice the memory saved for the backward pass, whose own tensors come on top of it."""
-    kept: dict[int, int] = {}
+    saved: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         # By address, because several views of one storage may be saved.
-        kept[storage.data_ptr()] = storage.nbytes()
+        saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         run(batch)
-    return 2.0 * sum(kept.values())
+    return 2.0 * sum(saved.values())
 
 
 def free_host_bytes() -> float:

@@ -72,6 +72,7 @@ class OctaveAscent:
         for number, loop in enumerate(self.loops):
             base = resized(initial, self.sizes[number])
             start = base if added is None else base + resized(added, self.sizes[number])
+            # Own keys per octave: the same views at every size would repeat their artefacts.
             keys = rng.derived(jobs.keys, rng.OCTAVE, number)
             previous_steps = number * self.recipe.optimizer.steps
             optimized = loop.optimize(
@@ -94,8 +95,8 @@ class OctaveAscent:
             if optimized.snapshot is None:
                 return None
             # The first frame of an octave equals the last one of the octave before.
-            kept = optimized.snapshot[:, 1 if frames else 0 :]
-            frames.append(_enlarged(kept, self.recipe.image_size))
+            snapshot = optimized.snapshot[:, 1 if frames else 0 :]
+            frames.append(_enlarged(snapshot, self.recipe.image_size))
         return torch.cat(frames, dim=1)
 
 

@@ -130,6 +130,7 @@ class LayerRenderer:
             self._revive(rows, jobs.select(dead), dead, start, lambda step: on_step(last))
         arrays: dict[str, NDArray[Any]] = {name: row.cpu().numpy() for name, row in rows.items()}
         arrays["trace_step"] = torch.tensor(recorded_steps(recipe)).numpy()
+        # Steps are the same for every job, so they are stored once, not per row.
         if recipe.snapshots:
             arrays["snapshot_step"] = torch.tensor(snapshot_steps(recipe)).numpy()
         return arrays
@@ -164,6 +165,7 @@ class LayerRenderer:
         # CPU batches are padded, so that bits do not depend on the batch size.
         filled = jobs.select(filled_up(n, self.device))
         samples = filled.with_variants(self.recipe.variants)
+        # Measured on the 8-bit pixels that are stored, not on the float image.
         optimized = loop.optimize(samples, on_step)
         pixels = to_bytes(optimized.images)
         measured = measure(self.exact, self.objective, pixels, samples.targets)
@@ -174,6 +176,7 @@ class LayerRenderer:
             if record is not None:
                 rows[name] = record
         rows = {name: self._of_jobs(row) for name, row in rows.items()}
+        # Padding rows are removed last, after everything that reads whole jobs.
         rows["status"] = of_whole_jobs(status, self.recipe.variants)
         rows["channel"] = filled.targets
         return {name: row[:n] for name, row in rows.items()}
@@ -200,6 +203,7 @@ class LayerRenderer:
         """Return the number of jobs that fits on the device, by the memory of small batches."""
         variants = self.recipe.variants
         largest = (GPU_BATCH if self.device.type == "cuda" else CPU_BATCH) // variants
+        # The finished images of a batch, with all snapshots, must fit in memory too.
         largest = min(largest, jobs_at_once(self.recipe, self.colours))
         sample = if_it_fits(lambda: bytes_per_sample(self._try_out, self.device))
         if sample is None:  # if this is too much as well, the sweep halves the batch
@@ -207,6 +211,7 @@ class LayerRenderer:
         fit = samples_that_fit(sample, self.device)
         if fit >= largest:
             return max(largest, 1)
+        # A multiple, because the loop pads every CPU batch to one.
         return max(fit - fit % CPU_BATCH_MULTIPLE, 1)
 
     def _try_out(self, batch: int) -> None:

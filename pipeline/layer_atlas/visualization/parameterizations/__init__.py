@@ -42,6 +42,7 @@ def make_parameterization(
     start = _start(recipe.init, shape, keys, dataset_images, find)
     if start is not None:
         images.encode(start)
+    # Last, because initial values are those of the whole image.
     if recipe.mask is not None:
         images = MaskedImages(recipe.mask, images, shape, keys, find)
     return images
@@ -72,6 +73,6 @@ def _start(
         return from_colours(image).repeat(len(keys), 1, 1, 1)
     if isinstance(init, DatasetInit):
         if dataset_images is None:
-            raise ValueError("init=dataset needs a photograph for every job.")
+            raise ValueError("init=dataset needs a dataset image for every job.")
         return from_colours(dataset_images)
     return None

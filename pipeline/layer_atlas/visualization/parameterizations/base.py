@@ -79,6 +79,7 @@ def padded(values: Tensor) -> nn.Parameter:
     Fused Adam processes the odd end of a tensor with other instructions, and its position would
     depend on the batch size.
     """
+    # One parameter per batch: a single kernel updates all samples.
     return nn.Parameter(nn.functional.pad(values, (0, -values.shape[1] % _CACHE_LINE)))
 
 

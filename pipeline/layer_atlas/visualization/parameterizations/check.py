@@ -25,7 +25,8 @@ def check_parameterization(recipe: Recipe, colours: int, find: Find) -> None:
     images = make_parameterization(recipe, colours, rng.keys(["0" * 64]), noise, find)
     rendered = images()
     if not torch.isfinite(rendered).all():
-        raise UserError(f"parameterization={recipe.parameterization.name} makes no finite images.")
+        name = recipe.parameterization.name
+        raise UserError(f"parameterization={name} renders images that are not finite.")
     (parameter,) = images.parameters()
     # Random weights: for some parameterizations the gradient of a plain sum vanishes.
     (gradient,) = torch.autograd.grad((rendered * noise).sum(), parameter)

@@ -49,8 +49,8 @@ class CppnImages(ValueImages):
         scale = torch.cat([deviations(layer).flatten() for layer in self.layers]) * config.step
         # Stored in multiples of `step`: one learning rate then suits weights of every layer.
         self.weights = normal(keys, scale.shape, 1.0 / config.step)
-        lacking = self.weights.shape[1] - len(scale)
-        self.register_buffer("scale", pad(scale, (0, lacking)).to(keys.device))
+        padding = self.weights.shape[1] - len(scale)
+        self.register_buffer("scale", pad(scale, (0, padding)).to(keys.device))
         self.register_buffer("coordinates", coordinates(self.size).to(keys.device))
 
     def values(self) -> Tensor:
@@ -81,6 +81,7 @@ def deviations(layer: Sequence[int]) -> Tensor:
     """
     units, inputs = layer[0], layer[1] - 1
     scale = torch.full((units, inputs + 1), inputs**-0.5)
+    # Only the first layer has two inputs, the coordinates; the others read composite units.
     if inputs > 2:
         arctan, square = scale[:, :-1].chunk(2, dim=1)
         arctan /= _ARCTAN
@@ -118,6 +119,7 @@ class _Composite(torch.autograd.Function):
     def forward(ctx: Any, units: Tensor) -> Tensor:
         both = units.new_empty(len(units), 2, *units.shape[1:])
         arctan, square = both.unbind(1)
+        # Written into halves of one tensor, which saves a concatenation.
         torch.atan(units, out=arctan)
         torch.mul(arctan, arctan, out=square)
         ctx.save_for_backward(units, both)

@@ -77,6 +77,7 @@ def load_prior(config: Generator, colours: int, weights: Path, device: torch.dev
 
 @lru_cache(maxsize=2)
 def _loaded(record: str, colours: int, weights: Path, device: torch.device) -> Prior:
+    # The inverse of the text: lru_cache needs hashable arguments.
     config = build(Generator, json.loads(record))
     network = _with_weights(config, weights).eval().requires_grad_(False)
     network.to(device, torch.float32)
@@ -88,6 +89,8 @@ def _with_weights(config: Generator, weights: Path) -> nn.Module:
     function = import_planned(config.target, _SETTING, _RETURNS, config.source)
     network = build_module(lambda: function(**(config.args or {})), _SETTING, config.target)
     missing = load_state(network, read_weights(weights), str(weights), config.target)
+    # Stricter than for networks, whose unused layers may lack tensors: every image passes through
+    # all of it.
     if missing:
         raise UserError(
             f"weights {str(weights)!r} lack tensors of {_SETTING}={config.target!r}: "
@@ -111,8 +114,8 @@ def _dry_run(network: nn.Module, config: Generator, colours: int, device: torch.
     if not isinstance(output, Tensor) or output.ndim != 4 or output.shape[:2] != (2, colours):
         shape = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise UserError(
-            f"{_SETTING}={config.target!r} makes {shape} of latents of {list(latents.shape)}; the "
-            f"network looks at images of {colours} colours: [2, {colours}, height, width]."
+            f"{_SETTING}={config.target!r} returns {shape} for latents of {list(latents.shape)}; "
+            f"the network takes images of {colours} colours: [2, {colours}, height, width]."
         )
 
 

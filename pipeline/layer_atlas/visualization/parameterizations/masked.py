@@ -26,6 +26,7 @@ class MaskedImages(Parameterization):
         mask = input_image(config.area, (1, *shape[1:]), keys.device, find)
         background = input_image(config.picture, shape, keys.device, find)
         self.register_buffer("mask", mask)
+        # Precomputed, because it is constant over all steps.
         self.register_buffer("around", (1.0 - mask) * background)
 
     def forward(self) -> Tensor:

@@ -25,6 +25,7 @@ class PixelImages(ValueImages):
     @torch.no_grad()
     def encode(self, values: Tensor) -> None:
         """Set the pixels to values (B, C, H, W)."""
+        # `values()` is a view of the parameters here.
         self.values().copy_(values)
 
     @torch.no_grad()

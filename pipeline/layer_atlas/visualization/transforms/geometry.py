@@ -169,11 +169,13 @@ class Geometry(Part):
             maps = _composed(maps, _perspective(config.perspective * u))
         if config.flip > 0:
             mirrored = rng.uniform(keys, rng.FLIP, steps, 1) < config.flip
+            # A flip negates the view's x axis: the first column of the map.
             maps[..., 0] *= 1.0 - 2.0 * mirrored.double()
         return maps.float().flatten(2)
 
     def apply(self, config: Transforms, images: Tensor, numbers: Tensor) -> Tensor:
         """Resample the images once for all moves."""
+        # An upper bound from the ranges: reading the drawn maps would wait for the device.
         zoom = config.scale[1] / config.crop[0] / (1.0 - config.perspective)
         return warp(images, numbers.view(len(numbers), -1, 3), zoom)
 
@@ -182,6 +184,7 @@ def _moved(config: Transforms, keys: Tensor, steps: int, size: Size) -> Tensor:
     """Return maps (B, steps, 2, 3) of scale, rotation and jitter; jitter in pixels of the view."""
     u = rng.uniform(keys, rng.WARP, steps, 4).double()
     (height, width), (low, high) = size, config.scale
+    # Uniform in the logarithm: halving is as likely as doubling.
     scale = low * (high / low) ** u[..., 0]
     angle = math.radians(config.rotate) * (2.0 * u[..., 1] - 1.0)
     right = (2.0 * config.jitter / width) * (2.0 * u[..., 2] - 1.0)

@@ -97,6 +97,7 @@ class Noise(Part):
     def apply(self, config: Transforms, images: Tensor, numbers: Tensor) -> Tensor:
         """Add the noise."""
         high, low = numbers[:, 1:3].long(), numbers[:, 3:].long()
+        # Drawn here and not beforehand: noise for all steps would exceed the memory.
         grain = rng.quick_normal((high << 16) | low, images[0].numel())
         return torch.addcmul(images, numbers[:, 0, None, None, None], grain.view_as(images))
 
