@@ -176,7 +176,7 @@ MISTAKES: list[tuple[str, dict[str, Any] | None, list[str]]] = [
     ("CIFAR11", None, ["unknown dataset.dataset 'CIFAR11'", "choose from: CIFAR10"]),
     ("Kinetics", None, ["unknown dataset.dataset", "dataset=folder"]),
     ("Sintel", None, ["unknown dataset.dataset"]),
-    ("CIFAR10", None, ["root", "It takes"]),
+    ("CIFAR10", None, ["root", "Its signature is"]),
     ("CIFAR10", {"rot": "data"}, ["'rot'", "root"]),
     ("CIFAR10", {"root": "nowhere"}, ["cannot be opened", "download: true"]),
     ("STL10", {"root": "nowhere", "split": "tset"}, ["cannot be opened", "tset"]),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 _FREQUENCIES = [math.sqrt(prime) for prime in (2, 3, 5, 7)]
-"""Frequencies of the directions: irrational, and no one a multiple of another."""
+"""Frequencies of the directions: irrational, and none a multiple of another."""
 
 TOLERANCE = 5e-3
 """Bound on the effect of rounding on any device; other causes move some of the numbers by more."""

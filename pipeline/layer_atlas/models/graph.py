@@ -281,5 +281,5 @@ def _module(node: fx.Node) -> nn.Module | None:
 
 def _source(node: fx.Node) -> fx.Node | None:
     """Return the first input of a node if it is a node as well."""
-    inputs = node.args[0] if node.args else node.kwargs.get("input")
-    return inputs if isinstance(inputs, fx.Node) else None
+    first = node.args[0] if node.args else node.kwargs.get("input")
+    return first if isinstance(first, fx.Node) else None

@@ -46,7 +46,7 @@ def regularized_gradient(settings: Regularizers, images: Tensor, gradient: Tenso
 
 
 def total_variation(images: Tensor) -> Tensor:
-    """sum |x[i+1, j] - x[i, j]| + |x[i, j+1] - x[i, j]|: (B,).
+    """Total variation, sum |x[i+1, j] - x[i, j]| + |x[i, j+1] - x[i, j]|: (B,).
 
     Rudin, Osher & Fatemi 1992, without the square root over both directions, as in lucid's
     `total_variation`; it is the case beta = 1 of Mahendran & Vedaldi 2015, section 3.2.
@@ -56,12 +56,12 @@ def total_variation(images: Tensor) -> Tensor:
 
 
 def l1(images: Tensor) -> Tensor:
-    """sum |x - 1/2|: (B,). lucid's `L1` of the input about a constant."""
+    """L1 penalty, sum |x - 1/2|: (B,). lucid's `L1` of the input about a constant."""
     return (images - 0.5).abs().sum(_EVERYTHING)
 
 
 def l2(images: Tensor) -> Tensor:
-    """sum (x - 1/2)**2 / 2: (B,).
+    """L2 penalty, sum (x - 1/2)**2 / 2: (B,).
 
     It applies to the image about mid-grey, not to the parameters, as in Simonyan et al. 2014, in
     Mahendran & Vedaldi 2015 (alpha = 2), and in Yosinski et al. 2015 as a decay of the pixels.
@@ -70,7 +70,7 @@ def l2(images: Tensor) -> Tensor:
 
 
 def high_frequency(images: Tensor) -> Tensor:
-    """sum |X|**2 / 2 over the frequencies above half the Nyquist frequency: (B,).
+    """High-frequency energy, sum |X|**2 / 2 over the frequencies above half the Nyquist frequency: (B,).
 
     X is the orthonormal Fourier transform. Olah et al. 2017, "Feature Visualization", "The enemy of
     feature visualization", describes the excess of these frequencies in such images.
