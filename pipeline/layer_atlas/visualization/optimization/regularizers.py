@@ -70,7 +70,7 @@ def l2(images: Tensor) -> Tensor:
 
 
 def high_frequency(images: Tensor) -> Tensor:
-    """High-frequency energy, sum |X|**2 / 2 over the frequencies above half the Nyquist frequency: (B,).
+    """High-frequency energy, sum |X|**2 / 2 above half the Nyquist frequency: (B,).
 
     X is the orthonormal Fourier transform. Olah et al. 2017, "Feature Visualization", "The enemy of
     feature visualization", describes the excess of these frequencies in such images.
