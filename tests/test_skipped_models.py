@@ -47,7 +47,7 @@ def torch_bytes(value: Any, path: Path) -> bytes:
 USELESS: dict[str, tuple[str, Callable[[Path], bytes], str]] = {
     "cut short": ("w.safetensors", lambda _: save(whole())[:-100], "not a readable file"),
     "lying": ("w.safetensors", lambda _: lying_header(), "not a readable file"),
-    "noise": ("w.pth", lambda _: bytes(range(1, 256)) * 9, "no weights file"),
+    "noise": ("w.pth", lambda _: bytes(range(1, 256)) * 9, "not a weights file"),
     "code": ("w.pth", lambda path: pickle.dumps(Trap(path / "executed")), "not executed"),
     "code among tensors": (
         "w.pt",

@@ -124,7 +124,7 @@ def test_a_layer_of_one_channel_has_nothing_to_agree_with() -> None:
 
 
 def test_fewer_photographs_than_stand_for_a_channel_are_refused() -> None:
-    with pytest.raises(ValueError, match="9 photographs"):
+    with pytest.raises(ValueError, match="9 dataset images"):
         make_reference(dataset_images()[:8])
 
 

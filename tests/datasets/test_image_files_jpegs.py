@@ -42,5 +42,5 @@ def encoded(picture: Image.Image, kind: str) -> np.ndarray:
     ids=["empty", "zeros", "cut short", "other size", "grey", "PNG", "PostScript"],
 )
 def test_what_is_no_such_jpeg_file_is_told(file: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="no picture of 24 x 24"):
+    with pytest.raises(ValueError, match="no image of 24 x 24"):
         from_jpeg(file, 24)

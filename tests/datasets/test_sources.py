@@ -103,7 +103,7 @@ def test_mistakes_with_folders(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     told = {
         "phots": ["does not exist", "beside it: photos"],
-        "photos": ["holds no photographs", ".jpeg, .jpg, .png, .webp"],
+        "photos": ["contains no images", ".jpeg, .jpg, .png, .webp"],
         "file": ["is a file"],
     }
     for name, words in told.items():
@@ -150,7 +150,7 @@ def test_folders_of_classes(tmp_path: Path) -> None:
     (entry,) = dataset_images.entries()
     assert entry == Entry("cat/1.png", file.stat().st_size)
     assert dataset_images.image(0, entry).size == (20, 16)
-    with pytest.raises(OSError, match="the one that was listed"):
+    with pytest.raises(OSError, match="has changed since it was listed"):
         dataset_images.image(0, Entry("cat/2.png", entry.size))
 
 
@@ -176,7 +176,7 @@ MISTAKES: list[tuple[str, dict[str, Any] | None, list[str]]] = [
     ("CIFAR11", None, ["unknown dataset.dataset 'CIFAR11'", "choose from: CIFAR10"]),
     ("Kinetics", None, ["unknown dataset.dataset", "dataset=folder"]),
     ("Sintel", None, ["unknown dataset.dataset"]),
-    ("CIFAR10", None, ["root", "It takes"]),
+    ("CIFAR10", None, ["root", "Its signature is"]),
     ("CIFAR10", {"rot": "data"}, ["'rot'", "root"]),
     ("CIFAR10", {"root": "nowhere"}, ["cannot be opened", "download: true"]),
     ("STL10", {"root": "nowhere", "split": "tset"}, ["cannot be opened", "tset"]),

@@ -1,1 +1,1 @@
-"""Images on disk, and what every channel answers to them."""
+"""Datasets: images on disk, statistics of channel responses to them, and evidence."""

@@ -1,10 +1,11 @@
-"""Evidence that an image shows what a channel responds to, not merely something that excites it.
+"""Evidence that an image shows what a channel detects, rather than merely activating it.
 
-The measure is photographs: how a layer answers to an image is compared with how it answers to the
-photographs that excite the channel most. The target channel itself is left out, so an image gains
-nothing by exciting it. Pure functions of stored responses; nothing here runs a network.
+The reference is natural images: the responses of a layer to an image are compared with its
+responses to the dataset images that activate the channel most. The target channel itself is
+excluded, so an image gains nothing by activating it. Pure functions of stored responses; nothing
+here runs a network.
 
-`docs/statistics.md` says what each number can and cannot show.
+`docs/statistics.md` describes what each number can and cannot show.
 """
 
 from dataclasses import dataclass
@@ -17,39 +18,46 @@ from layer_atlas.datasets.statistics import DatasetStats, strongest
 from layer_atlas.plan.jobs import STATUS
 
 STRONGEST = 9
-"""So many photographs stand for a channel: one may be an accident, many are no longer strong."""
+"""Number of dataset images that represent a channel.
+
+A single one may be an outlier, and many are no longer strong.
+"""
 
 _TIE = 1e-9
-"""Cosines closer than this are equal: channels that share their photographs differ by rounding."""
+"""Cosines closer than this are equal: channels with the same images differ by rounding only."""
 
 _AT_ONCE = 64
-"""Images, or channels, in memory at a time. Matrix products always have this many rows: of fewer
-rows they may round differently, and an image's numbers would depend on how many there are."""
+"""Images, or channels, in memory at a time.
+
+Matrix products always have this many rows: products of fewer rows may round differently, and an
+image's numbers would depend on the number of images.
+"""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """How a layer of K channels answers to photographs, in double precision."""
+    """Responses of a layer of K channels to dataset images, in double precision."""
 
     mean: NDArray[np.float64]
-    """(K,) of the responses to all photographs."""
+    """(K,) mean of the responses to all dataset images."""
     std: NDArray[np.float64]
-    """(K,) sample standard deviation; 0 for a channel that answers the same to all."""
+    """(K,) sample standard deviation; 0 for a channel with constant responses."""
     templates: NDArray[np.float64]
-    """(K, K): row k is the mean standardised response to channel k's strongest photographs."""
+    """(K, K): row k is the mean standardised response to channel k's strongest dataset images."""
 
 
 def make_reference(rows: NDArray[np.float32]) -> Reference:
-    """Learn from photographs what each channel looks like to its layer.
+    """Compute the reference of a layer from its responses to dataset images.
 
     Args:
-        rows: (R, K) mean response of each channel to each of R photographs, as in `DatasetStats`.
+        rows: (R, K) mean response of each channel to each of R dataset images, as in
+            `DatasetStats`.
     Raises:
-        ValueError: fewer photographs than `STRONGEST`.
+        ValueError: fewer dataset images than `STRONGEST`.
     """
     if len(rows) < STRONGEST:
-        raise ValueError(f"{STRONGEST} photographs are the least, not {len(rows)}.")
-    # Sums of equal numbers are exact in twice their precision, and their deviation is exactly 0.
+        raise ValueError(f"{STRONGEST} dataset images are required, not {len(rows)}.")
+    # Sums of equal numbers are exact in twice their precision, so their deviation is exactly 0.
     mean, std = rows.mean(axis=0, dtype=np.float64), rows.std(axis=0, ddof=1, dtype=np.float64)
     templates = np.empty((rows.shape[1], rows.shape[1]))
     for start in range(0, len(templates), _AT_ONCE):
@@ -62,7 +70,7 @@ def make_reference(rows: NDArray[np.float32]) -> Reference:
 def standardised(
     responses: NDArray[Any], mean: NDArray[np.float64], std: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Responses (n, K) in standard deviations from the mean; 0 where there is no deviation."""
+    """Return responses (n, K) in standard deviations from the mean; 0 for constant channels."""
     varies = std > 0
     return np.where(varies, (responses - mean) / np.where(varies, std, 1.0), 0.0)
 
@@ -70,19 +78,20 @@ def standardised(
 def agreement(
     reference: Reference, response: NDArray[np.float32], channels: NDArray[np.integer[Any]]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Compare how a layer answers to images with how it answers to photographs.
+    """Compare a layer's responses to images with its responses to dataset images.
 
-    Both are seen in the layer's standardised response space without the target channel.
+    Both are vectors in the layer's standardised response space without the target channel.
 
     Args:
-        reference: of the layer.
+        reference: the layer's reference.
         response: (n, K) mean response of each channel to each image.
-        channels: (n,) the channel, 0 to K - 1, that each image was made for.
+        channels: (n,) the target channel, 0 to K - 1, of each image.
     Returns:
-        agreement (n,) float64: cosine between the image and the channel's strongest photographs; 0
-        where either is the mean of all photographs, and where there is no other channel;
-        rank (n,) int64: how many channels' photographs the image resembles more than its own
-        channel's, plus one. An image that is not finite resembles all of them more.
+        agreement (n,) float64: cosine between the image and the channel's strongest dataset images;
+            0 where either equals the mean of all dataset images, and where there is no other
+            channel;
+        rank (n,) int64: one plus the number of channels whose dataset images resemble the image
+            more than those of its own channel do. For a non-finite image, all of them do.
     """
     n, n_channels = response.shape
     agrees, rank = np.empty(n), np.empty(n, np.int64)
@@ -91,11 +100,13 @@ def agreement(
         block = slice(start, min(start + _AT_ONCE, n))
         size = block.stop - start
         images, targets = np.zeros((_AT_ONCE, n_channels)), np.zeros(_AT_ONCE, np.intp)
+        # The last block is padded with zero rows, and their results are cut off.
         images[:size] = standardised(response[block], reference.mean, reference.std)
         targets[:size] = channels[block]
         cosines = _cosines(reference.templates, squares, images, targets)[:size]
         own = cosines[np.arange(size), targets[:size]]
         agrees[block] = own
+        # Not `cosines > own`: a NaN must count as more similar.
         rank[block] = 1 + (~(cosines <= own[:, None] + _TIE)).sum(axis=1)
     return agrees, rank
 
@@ -106,9 +117,9 @@ def _cosines(
     images: NDArray[np.float64],
     targets: NDArray[np.intp],
 ) -> NDArray[np.float64]:
-    """Cosines (n, K) of images (n, K) with all templates, each without the image's own channel."""
+    """Compute cosines (n, K) of images (n, K) with all templates, without the target channel."""
     images[np.arange(len(images)), targets] = 0.0
-    # A target that dominates its template is subtracted from its length: hence double precision.
+    # Subtracting a target that dominates its template cancels digits: hence double precision.
     lengths = np.sqrt(np.maximum(squares - np.square(templates[:, targets].T), 0.0))
     with np.errstate(invalid="ignore"):
         lengths *= np.sqrt(np.square(images).sum(axis=1, keepdims=True))
@@ -119,17 +130,17 @@ def _cosines(
 def percentile(
     dataset_stats: DatasetStats, activation: NDArray[np.float32], channels: NDArray[np.integer[Any]]
 ) -> NDArray[np.float32]:
-    """Where the activation of images lies among the responses to photographs.
+    """Rank the activation of images among the responses to dataset images.
 
-    The share of kept photographs with a smaller response, and half of those with the same, in
-    percent. All photographs of the dataset decide whether an image is above them: the result is
-    100 if so, and less if not, also where the kept ones are a sample.
+    The result is the percentage of sampled dataset images with a smaller response, plus half of
+    those with an equal one. Whether an image exceeds the maximum is decided by all images of the
+    dataset: the result is 100 if it does, and less otherwise, even if the rows are a sample.
 
     Args:
-        study: of the layer.
+        dataset_stats: dataset statistics of the layer.
         activation: (n,) mean response of its channel to each image.
         channels: (n,) the channel, 0 to K - 1, of each image.
-    Returns: (n,) float32 in [0, 100]; NaN where the activation is, or no photograph is kept.
+    Returns: (n,) float32 in [0, 100]; NaN where the activation is NaN, or no responses are stored.
     """
     result = np.full(len(activation), np.nan)
     for start in range(0, len(activation) if len(dataset_stats.rows) else 0, _AT_ONCE):
@@ -138,7 +149,7 @@ def percentile(
         below = (dataset_images < activation[block]).sum(axis=0)
         same = (dataset_images == activation[block]).sum(axis=0)
         result[block] = 100.0 * (below + same / 2) / len(dataset_images)
-    # At the very least, an image that is not above the maximum is level with one photograph.
+    # An image that is not above the maximum is at best equal to one dataset image.
     level = np.nextafter(np.float32(100.0), np.float32(0.0))
     most = np.minimum(100.0 - 50.0 / max(dataset_stats.count, 1), level)
     result = np.where(activation > dataset_stats.max[channels], 100.0, np.minimum(result, most))
@@ -148,17 +159,17 @@ def percentile(
 def selectivity(
     response: NDArray[np.float32], channels: NDArray[np.integer[Any]]
 ) -> NDArray[np.float32]:
-    """How much more an image excites its channel than the layer's other channels.
+    """Compare an image's activation of its channel with that of the layer's other channels.
 
     (t - o) / (|t| + |o|), where t is the target's mean response and o the mean of the others'. The
     form is that of the class selectivity index of Morcos et al. 2018, "On the importance of single
     directions for generalization", arXiv 1803.06959, section 2.3, which compares one unit's
-    responses to its preferred class and to the others; here channels take the place of classes,
-    and the absolute values keep negative responses within bounds.
+    responses to its preferred class and to the others; here channels replace classes, and the
+    absolute values keep negative responses within bounds.
 
     Args:
         response: (n, K) mean response of each channel to each image.
-        channels: (n,) the channel, 0 to K - 1, that each image was made for.
+        channels: (n,) the target channel, 0 to K - 1, of each image.
     Returns: (n,) float32 in [-1, 1]; 0 where nothing responds; NaN where there is no other channel
         and where a response is not finite.
     """
@@ -175,7 +186,7 @@ def selectivity(
 
 
 def best_seed(agreement: NDArray[np.floating[Any]], status: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Which seed's image of each channel agrees most with photographs.
+    """Return the seed whose image of each channel agrees most with the dataset images.
 
     Args:
         agreement: (C, S); NaN never wins.

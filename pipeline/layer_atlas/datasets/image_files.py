@@ -1,7 +1,7 @@
-"""Image files from outside: which kinds are opened, how much is decoded, and what pixels mean.
+"""Image files from users: permitted formats, decoding limits, and conversion to pixels.
 
-Every picture that a user gives goes through here: dataset images, photographs of objectives and
-starts, masks. So all of them are seen alike.
+Every image that a user provides passes through here: dataset images, reference and initial images,
+masks. All of them are therefore decoded alike.
 """
 
 import io
@@ -15,27 +15,27 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-"""What image files hold, also under another's name. Others stay closed: they would run programs."""
+"""Permitted file contents, whatever the file's name. Other decoders of Pillow may run programs."""
 
 MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 2**26
-"""Pillow's limit. At twice as many pixels it opens nothing, as it would take gigabytes."""
+"""Pillow's limit. It refuses images of twice as many pixels, which would take gigabytes."""
 
-# From one to two times the limit it only warns, wherever that is printed. What is decoded is
-# bounded here, and told with the name of the file.
+# Between one and two times the limit Pillow only warns. `check_pixels` raises instead, and callers
+# report the file's name.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)
 
 
 def open_image(path: Path) -> Image.Image:
-    """Open an image file, of which nothing is decoded yet; close it after use.
+    """Open an image file without decoding it; the caller closes it.
 
-    Raises: whatever a file from outside can raise.
+    Raises: any exception of Pillow's decoders.
     """
     return Image.open(path, formats=_FORMATS)
 
 
 def check_pixels(image: Image.Image) -> None:
-    """Make sure that an image that is about to be decoded is not too large.
+    """Check that an image is not too large before it is decoded.
 
     Raises:
         ValueError: it is.
@@ -45,18 +45,18 @@ def check_pixels(image: Image.Image) -> None:
         raise ValueError(f"its {width} x {height} pixels are more than the limit of {MOST_PIXELS}")
 
 
-# --- one reader for all pictures -----------------------------------------------------------------
+# --- one reader for all images -------------------------------------------------------------------
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
     """Decode any image to 8-bit red, green and blue, upright.
 
-    - Samples of 16 bits keep their upper 8; Pillow alone would clip those of grey images.
-    - Transparent parts are composited on white; the colour stored under them is not seen.
-    - The EXIF orientation is applied; EXIF data that cannot be read is ignored.
-    - Of an animation the first frame is read. ICC profiles are ignored, as in training.
+    - 16-bit samples keep their upper 8 bits; Pillow alone would clip those of grey images.
+    - Transparent parts are composited on white; the colour stored under them is ignored.
+    - The EXIF orientation is applied; unreadable EXIF data is ignored.
+    - The first frame of an animation is read. ICC profiles are ignored, as in training.
 
-    Raises: whatever a file from outside can raise.
+    Raises: any exception of Pillow's decoders.
     """
     image = _upright(_with_key_as_alpha(image))
     if image.mode.startswith("I"):
@@ -72,7 +72,7 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 
 def is_on_its_side(image: Image.Image) -> bool:
-    """Whether width and height swap when the EXIF orientation is applied. May decode the image."""
+    """Return whether the EXIF orientation swaps width and height. May decode the image."""
     return _orientation(image) >= _ON_ITS_SIDE
 
 
@@ -81,15 +81,15 @@ _ORIENTATION, _ON_ITS_SIDE = 0x0112, 5
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 (upright) where there is none or it cannot be read."""
+    """Return the EXIF orientation, 1 to 8; 1 (upright) where it is missing or unreadable."""
     try:
-        told = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # noqa: BLE001 - whatever damaged EXIF data trips over; the pixels may be fine
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # noqa: BLE001 - damaged EXIF data; the pixels may be intact
         return 1
-    return told if told in _TURNS else 1
+    return value if value in _TRANSPOSITIONS else 1
 
 
-_TURNS = {
+_TRANSPOSITIONS = {
     1: None,
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -102,12 +102,12 @@ _TURNS = {
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    turn = _TURNS[_orientation(image)]
-    return image if turn is None else image.transpose(turn)
+    transposition = _TRANSPOSITIONS[_orientation(image)]
+    return image if transposition is None else image.transpose(transposition)
 
 
-# A PNG may name one colour that is transparent. Pillow compares it with samples that it has already
-# brought to 8 bits, without bringing the colour there as well.
+# A PNG may declare one transparent colour. Pillow scales samples to 8 bits, but compares them with
+# the unscaled colour.
 _KEY_SCALES: dict[str, Callable[[int], int]] = {
     "L;2": lambda value: 85 * value,
     "L;4": lambda value: 17 * value,
@@ -116,7 +116,7 @@ _KEY_SCALES: dict[str, Callable[[int], int]] = {
 
 
 def _with_key_as_alpha(image: Image.Image) -> Image.Image:
-    """The image, its transparent colour in the scale of its samples or, of 16 bits, as alpha."""
+    """Scale the image's transparent colour to its samples or, for 16 bits, convert it to alpha."""
     key = image.info.get("transparency")
     if key is None or not isinstance(image, ImageFile.ImageFile):
         return image
@@ -124,6 +124,7 @@ def _with_key_as_alpha(image: Image.Image) -> Image.Image:
         alpha = Image.fromarray(np.where(np.asarray(image) == key, 0, 255).astype(np.uint8))
         rgba = _upper_bits(image).convert("RGBA")
         rgba.putalpha(alpha)
+        # The new image would lose the orientation, which is applied later.
         rgba.info["exif"] = image.info.get("exif", b"")
         return rgba
     raw = image.tile[0].args if image.tile else None
@@ -136,7 +137,7 @@ def _with_key_as_alpha(image: Image.Image) -> Image.Image:
 
 
 def _upper_bits(image: Image.Image) -> Image.Image:
-    """A grey image of 16 bits in the upper 8 of them."""
+    """Reduce a 16-bit grey image to its upper 8 bits."""
     return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
 
 
@@ -144,33 +145,34 @@ _QUALITY = 92
 
 
 def as_jpeg(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A picture (H, W, 3) as the bytes of a JPEG file (n,): a tenth of its size."""
+    """Encode an image (H, W, 3) as the bytes of a JPEG file (n,): a tenth of its size."""
     buffer = io.BytesIO()
+    # No chroma subsampling: at this quality it is the most visible loss in small images.
     Image.fromarray(pixels).save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
     return np.frombuffer(buffer.getvalue(), np.uint8)
 
 
 def from_jpeg(file: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """The picture (size, size, 3) in a JPEG file.
+    """Decode the image (size, size, 3) of a JPEG file.
 
     Raises:
-        ValueError: it is no JPEG file, or of another size.
+        ValueError: it is not a JPEG file, or has another size.
     """
     try:
-        with Image.open(io.BytesIO(file.tobytes()), formats=["JPEG"]) as picture:
-            if picture.size != (size, size) or picture.mode != "RGB":
-                raise ValueError(f"{picture.mode} {picture.size}")
-            return np.asarray(picture)
+        with Image.open(io.BytesIO(file.tobytes()), formats=["JPEG"]) as image:
+            if image.size != (size, size) or image.mode != "RGB":
+                raise ValueError(f"{image.mode} {image.size}")
+            return np.asarray(image)
     except Exception as error:
-        raise ValueError(f"no picture of {size} x {size} pixels: {error}") from error
+        raise ValueError(f"no image of {size} x {size} pixels: {error}") from error
 
 
 def joined(files: Sequence[NDArray[np.uint8]]) -> dict[str, NDArray[np.int64] | NDArray[np.uint8]]:
-    """Files one behind the other: their bytes `picture`, and where each ends `picture_end`."""
+    """Concatenate files: their bytes as `picture`, and the end of each as `picture_end`."""
     ends = np.cumsum([len(file) for file in files], dtype=np.int64)
     return {"picture": np.concatenate([*files, np.zeros(0, np.uint8)]), "picture_end": ends}
 
 
 def parted(picture: NDArray[np.uint8], picture_end: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-    """The inverse of `joined`."""
+    """Split what `joined` concatenated."""
     return np.split(picture, picture_end)[:-1]

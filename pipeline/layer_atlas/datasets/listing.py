@@ -1,7 +1,7 @@
-"""Listings: the photographs of a dataset in a file of their own, one JSON line for each.
+"""Listings: the images of a dataset in one file, a JSON line for each.
 
-Photograph k is line k, whatever happens in the dataset's folder meanwhile. A listing of a million
-photographs is opened in a second and read in blocks: nothing holds all of it.
+Image k is line k, whatever happens to the dataset's folder in the meantime. A listing of a million
+images is opened in a second and read in blocks; it is never in memory as a whole.
 """
 
 import hashlib
@@ -21,20 +21,20 @@ _READ_AT_ONCE = 2**20
 
 
 class Entry(NamedTuple):
-    """A photograph of a dataset: what tells it from every other."""
+    """An image of a dataset: the properties that identify it."""
 
     path: str
-    """Of the file, relative to the dataset's folder; or a title like CIFAR10(train=False)[3]."""
+    """Path of the file, relative to the dataset's folder; or a title: CIFAR10(train=False)[3]."""
     size: int
-    """Bytes of the file; 0 where there is none."""
+    """Size of the file in bytes; 0 where there is no file."""
 
 
 def write_listing(entries: Iterable[Entry], path: Path) -> None:
-    """Write a listing, whole or not at all.
+    """Write a listing atomically.
 
     Args:
-        entries: read once, in order, one at a time.
-        path: of the file.
+        entries: consumed once, in order, one at a time.
+        path: path of the file.
     Raises:
         StorageError: the disk is full, read-only or otherwise fails.
     """
@@ -44,7 +44,7 @@ def write_listing(entries: Iterable[Entry], path: Path) -> None:
 
 
 def look_through(entries: Iterable[Entry]) -> tuple[str, int]:
-    """Digest and length of the listing that these photographs would make."""
+    """Return the digest and length of the listing of these images, without writing it."""
     sha, count = hashlib.sha256(), 0
     for entry in entries:
         sha.update(_line(entry))
@@ -53,28 +53,26 @@ def look_through(entries: Iterable[Entry]) -> tuple[str, int]:
 
 
 def _line(entry: Entry) -> bytes:
-    # In ASCII, so that names which are not valid text, or hold line breaks, come back.
+    # In ASCII: names with invalid text or line breaks are escaped, and survive the round trip.
     return json.dumps(entry).encode("ascii") + b"\n"
 
 
 def _no_listing(path: Path, why: object) -> str:
-    return (
-        f"{str(path)!r} is not a readable listing of photographs ({why}); delete it and run again."
-    )
+    return f"{str(path)!r} is not a readable listing of images ({why}); delete it and run again."
 
 
 class Listing:
     """A listing on disk, read in blocks.
 
     Raises:
-        UserError: the file cannot be read, or is no listing.
+        UserError: the file cannot be read, or is not a listing.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._marks = np.zeros(0, np.int64)
         self.count = 0
-        """Number of photographs."""
+        """Number of images."""
         self.digest = ""
         """SHA-256 (hex) of the file."""
         try:
@@ -83,15 +81,16 @@ class Listing:
             raise UserError(f"cannot read the listing {str(path)!r}: {error.strerror}.") from error
 
     def _scan(self) -> None:
-        """Note digest, number of lines, and where every 64th line begins."""
+        """Compute the digest, the number of lines, and the offset of every 64th line."""
         sha, starts, position = hashlib.sha256(), [np.zeros(1, np.int64)], 0
         with open(self.path, "rb") as file:
             while piece := file.read(_READ_AT_ONCE):
                 sha.update(piece)
                 ends = np.flatnonzero(np.frombuffer(piece, np.uint8) == ord("\n"))
+                # Later reads are by line: a file without line breaks would exhaust the memory.
                 if len(ends) == 0 and len(piece) == _READ_AT_ONCE:
                     raise UserError(_no_listing(self.path, "a line without end"))
-                # The first line after this piece's beginning that gets a mark.
+                # Index of the first line end in this piece after which a marked line begins.
                 first = -(self.count + 1) % _LINES_PER_MARK
                 starts.append(position + ends[first::_LINES_PER_MARK] + 1)
                 self.count += len(ends)
@@ -99,10 +98,10 @@ class Listing:
         self._marks, self.digest = np.concatenate(starts), sha.hexdigest()
 
     def block(self, start: int, stop: int) -> list[Entry]:
-        """Photographs start, start + 1, ... before stop, or before the end of the listing.
+        """Return the images from `start` up to, but excluding, `stop` or the end of the listing.
 
         Raises:
-            UserError: the file cannot be read, or is no listing.
+            UserError: the file cannot be read, or is not a listing.
         """
         stop = min(stop, self.count)
         if not 0 <= start < stop:
@@ -117,5 +116,5 @@ class Listing:
             raise UserError(_no_listing(self.path, error)) from error
 
     def digest_of(self, start: int, stop: int) -> str:
-        """SHA-256 (hex) of some photographs' lines. Raises UserError."""
+        """Return the SHA-256 (hex) of the lines of some images. Raises UserError."""
         return look_through(self.block(start, stop))[0]

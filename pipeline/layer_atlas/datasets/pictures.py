@@ -1,4 +1,4 @@
-"""Pictures that a user gives: read from a file, cut to the shape of the images, and resized."""
+"""Input images of recipes: read from a file, cropped and resized to the optimized images' shape."""
 
 from pathlib import Path
 
@@ -12,34 +12,35 @@ from layer_atlas.errors import UserError
 
 
 def read_picture(path: Path, colours: int, size: tuple[int, int]) -> Tensor:
-    """The middle of a picture in the shape of the images, resized: (1, C, H, W) in [0, 1].
+    """Read the centre of an image file at a given size: (1, C, H, W) in [0, 1].
 
     Args:
-        path: of an image file, read as `as_rgb` says.
-        colours: C; 3 is RGB, 1 is grey, and any other number repeats the grey picture.
-        size: height and width.
+        path: an image file, decoded by `as_rgb`.
+        colours: C; 3 is RGB, 1 is grey, and any other number repeats the grey image.
+        size: height and width in pixels.
     Raises:
-        UserError: the file is no image.
+        UserError: the file is not an image.
     """
-    wanted = _upright(path, "RGB" if colours == 3 else "L")
-    fitted = ImageOps.fit(wanted, (size[1], size[0]), Image.Resampling.LANCZOS)
+    image = _upright(path, "RGB" if colours == 3 else "L")
+    # Cropped, not distorted: features keep their aspect ratio.
+    fitted = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.LANCZOS)
     pixels = torch.from_numpy(np.array(fitted)).float().div_(255.0)
     planes = pixels.permute(2, 0, 1) if colours == 3 else pixels.expand(colours, -1, -1)
     return planes[None].contiguous()
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """Height and width of a picture; raises UserError."""
+    """Return the height and width of an image file; raises UserError."""
     width, height = _upright(path, "L").size
     return height, width
 
 
 def _upright(path: Path, mode: str) -> Image.Image:
-    """A picture as it is to be seen, in a mode of Pillow's."""
+    """Decode an image file upright, in one of Pillow's modes."""
     try:
-        with open_image(path) as picture:
-            check_pixels(picture)
-            return as_rgb(picture).convert(mode)
+        with open_image(path) as image:
+            check_pixels(image)
+            return as_rgb(image).convert(mode)
     except Exception as error:
         reason = "it is no image" if isinstance(error, UnidentifiedImageError) else str(error)
         raise UserError(

@@ -1,7 +1,7 @@
-"""Photographs: datasets that channels are looked up in, as folders of files or from torchvision.
+"""Sources of dataset images: folders of image files, and torchvision datasets.
 
-A dataset is asked for two things: the list of its photographs, in an order that is the same on
-every machine, and one photograph at a time. How a network sees it is said in `views`.
+A dataset has two methods: one lists its images in an order that is the same on every machine, one
+opens a single image. `views` crops and resizes images to the network's input.
 """
 
 import contextlib
@@ -22,34 +22,34 @@ from layer_atlas.datasets.listing import Entry
 from layer_atlas.errors import UserError, nearest_first, unknown
 
 SUFFIXES = frozenset({".jpeg", ".jpg", ".png", ".webp"})
-"""Files with these endings, in any case, are photographs of a folder."""
+"""Files with these suffixes, in any case, are images of a folder."""
 
-# Of torchvision's datasets these hold videos, patches as tensors, or nothing of their own, and
-# those of these kinds hold pairs of images.
-_NO_PHOTOGRAPHS = frozenset(
+# These torchvision datasets hold videos, patches as tensors, or no data of their own; subclasses
+# of `_PAIRS` hold pairs of images.
+_WITHOUT_IMAGES = frozenset(
     {"DatasetFolder", "HMDB51", "Kinetics", "MovingMNIST", "PhotoTour", "UCF101", "VisionDataset"}
 )
 _PAIRS = frozenset({"FlowDataset", "StereoMatchingDataset"})
 
 
 class DatasetImages(Protocol):
-    """A dataset of photographs, safe to use from several threads."""
+    """A dataset of images, safe to use from several threads."""
 
     def entries(self) -> Iterator[Entry]:
-        """All photographs, one at a time, in an order that is the same on every machine."""
+        """Yield all images, one at a time, in an order that is the same on every machine."""
 
     def image(self, index: int, entry: Entry) -> Image.Image:
-        """Photograph number `index`, opened but perhaps not yet decoded; close it after use.
+        """Open image number `index`, possibly without decoding it; the caller closes it.
 
-        Raises: whatever a file from outside can raise.
+        Raises: any exception of the file's decoder.
         """
 
 
 def open_dataset(settings: DatasetConfig) -> DatasetImages:
-    """Open a dataset and make sure that it holds a photograph.
+    """Open a dataset and check that it holds an image.
 
     Raises:
-        UserError: no such folder or dataset, nothing in it, wrong arguments, not downloaded.
+        UserError: no such folder or dataset, an empty one, wrong arguments, or not downloaded.
     """
     if isinstance(settings, FolderDataset):
         return _open_folder(settings)
@@ -61,19 +61,19 @@ def open_dataset(settings: DatasetConfig) -> DatasetImages:
 
 
 class FolderImages:
-    """Every image file of a folder, at any nesting."""
+    """All image files of a folder and its subfolders."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def entries(self) -> Iterator[Entry]:
-        """The files in order of their names, folder by folder.
+        """Yield the files in the order of their names, folder by folder.
 
-        Links to folders are followed, but every folder is entered once, so that none leads in
-        circles. Files that cannot be looked at, such as broken links, are listed with size 0.
+        Links to folders are followed, but every folder is entered only once, which breaks cycles.
+        Inaccessible files, such as broken links, are listed with size 0.
 
         Raises:
-            UserError: a folder that cannot be read.
+            UserError: a folder cannot be read.
         """
         entered: set[tuple[int, int]] = set()
         waiting = [""]
@@ -83,8 +83,9 @@ class FolderImages:
             if status is not None and stat.S_ISDIR(status.st_mode):
                 if (status.st_dev, status.st_ino) not in entered:
                     entered.add((status.st_dev, status.st_ino))
+                    # Reversed, because the list is used as a stack.
                     waiting += reversed(self._children(path))
-            # Neither pipes nor devices: opening one may take for ever.
+            # Not pipes or devices: opening one may block forever.
             elif _is_named_as_image(path) and (status is None or stat.S_ISREG(status.st_mode)):
                 yield Entry(path, status.st_size if status else 0)
 
@@ -105,10 +106,11 @@ class FolderImages:
         return [f"{path}/{name}" if path else name for name in names]
 
     def image(self, index: int, entry: Entry) -> Image.Image:
-        """The file; raises whatever Pillow does, and OSError if it has changed meanwhile."""
+        """Open the file; raises any exception of Pillow, and OSError if the file has changed."""
         path = self.root / entry.path
+        # The size is a cheap check: statistics must not mix two versions of a file.
         if path.stat().st_size != entry.size:
-            raise OSError("the file is not as long as it was when it was listed")
+            raise OSError("the file has another size than when it was listed")
         return open_image(path)
 
 
@@ -122,15 +124,15 @@ def _open_folder(settings: FolderDataset) -> FolderImages:
         folders = [path.name for path in root.parent.glob("*") if path.is_dir()]
         near = ", ".join(nearest_first(root.name, folders)[:8])
         raise UserError(
-            f"dataset.path={settings.path!r} does not exist; give a folder of photographs."
+            f"dataset.path={settings.path!r} does not exist; give a folder of images."
             + (f" Folders beside it: {near}." if near else "")
         )
     if not root.is_dir():
-        raise UserError(f"dataset.path={settings.path!r} is a file; name the folder it is in.")
+        raise UserError(f"dataset.path={settings.path!r} is a file; give its folder.")
     dataset_images = FolderImages(root)
     if next(dataset_images.entries(), None) is None:
         raise UserError(
-            f"dataset.path={settings.path!r} holds no photographs: no file in it, at any nesting, "
+            f"dataset.path={settings.path!r} contains no images: no file in it or its subfolders "
             f"ends in {', '.join(sorted(SUFFIXES))}."
         )
     return dataset_images
@@ -140,20 +142,21 @@ def _open_folder(settings: FolderDataset) -> FolderImages:
 
 
 class TorchvisionImages:
-    """The images of a torchvision dataset, in its own order; labels are not looked at."""
+    """The images of a torchvision dataset, in its own order; labels are ignored."""
 
     def __init__(self, title: str, dataset: Any) -> None:
         from torchvision.datasets import DatasetFolder
 
         self.title, self.dataset = title, dataset
-        self.turn: contextlib.AbstractContextManager[Any] = threading.Lock()
+        self.lock: contextlib.AbstractContextManager[Any] = threading.Lock()
         self.files: list[tuple[str, int]] | None = None
-        # Folders of classes only read files; others may keep one open, or draw random numbers.
+        # Class folders only read files. Other datasets may share an open file or draw random
+        # numbers, so that their items need a lock.
         if isinstance(dataset, DatasetFolder):
-            self.turn, self.files = contextlib.nullcontext(), dataset.samples
+            self.lock, self.files = contextlib.nullcontext(), dataset.samples
 
     def entries(self) -> Iterator[Entry]:
-        """One entry per image, like CIFAR10(train=False)[3]; a file where the dataset has them."""
+        """Yield one entry per image: its file if there is one, else CIFAR10(train=False)[3]."""
         for index in range(len(self.dataset)):
             yield self._entry(index)
 
@@ -168,18 +171,18 @@ class TorchvisionImages:
         return Entry(os.path.relpath(path, self.dataset.root).replace(os.sep, "/"), size)
 
     def image(self, index: int, entry: Entry) -> Image.Image:
-        """The image; raises whatever the dataset does, and OSError if a file has changed."""
+        """Return the image; raises any exception of the dataset, OSError if a file changed."""
         if self.files is not None and self._entry(index) != entry:
-            raise OSError("the file is not the one that was listed")
-        with self.turn:
+            raise OSError("the file has changed since it was listed")
+        with self.lock:
             image = self.dataset[index][0]
         if not isinstance(image, Image.Image):
-            raise TypeError(f"{self.title} gives {type(image).__name__}, not images")
+            raise TypeError(f"{self.title} returns {type(image).__name__}, not images")
         return image
 
 
 def _open_torchvision(settings: TorchvisionDataset) -> TorchvisionImages:
-    dataset_images = TorchvisionImages(_title(settings), _made(settings))
+    dataset_images = TorchvisionImages(_title(settings), _build(settings))
     if len(dataset_images.dataset) == 0:
         raise UserError(f"dataset.dataset={settings.dataset!r} holds no images.")
     try:
@@ -193,24 +196,24 @@ def _open_torchvision(settings: TorchvisionDataset) -> TorchvisionImages:
 
 
 def _title(settings: TorchvisionDataset) -> str:
-    """The dataset and what chooses its images: CIFAR10(train=False); not where it lies."""
+    """Return the dataset's title, such as CIFAR10(train=False), without its location."""
     chosen = {k: v for k, v in (settings.args or {}).items() if k not in ("root", "download")}
     inside = ", ".join(f"{name}={chosen[name]!r}" for name in sorted(chosen))
     return f"{settings.dataset}({inside})" if inside else settings.dataset
 
 
-def _made(settings: TorchvisionDataset) -> Any:
-    """The dataset itself; raises UserError."""
+def _build(settings: TorchvisionDataset) -> Any:
+    """Build the dataset; raises UserError."""
     classes = _image_datasets()
     if settings.dataset not in classes:
-        remedy = "Photographs of your own: dataset=folder dataset.path=photos."
+        remedy = "For your own images: dataset=folder dataset.path=photos."
         raise unknown("dataset.dataset", settings.dataset, classes, remedy)
     make, args = classes[settings.dataset], settings.args or {}
     try:
         inspect.signature(make).bind(**args)
     except TypeError as error:
         raise UserError(
-            f"dataset.args={args} do not suit {settings.dataset}: {error}. It takes "
+            f"dataset.args={args} do not match {settings.dataset}: {error}. Its signature is "
             f"{inspect.signature(make)}."
         ) from error
     try:
@@ -218,23 +221,23 @@ def _made(settings: TorchvisionDataset) -> Any:
     except Exception as error:
         remedy = ""
         if "download" in inspect.signature(make).parameters and not args.get("download"):
-            remedy = " If it is not there yet: 'dataset.args={..., download: true}'."
+            remedy = " To download it: 'dataset.args={..., download: true}'."
         raise UserError(
             f"dataset.dataset={settings.dataset!r} cannot be opened: {_reason(error)}.{remedy}"
         ) from error
 
 
 def _image_datasets() -> dict[str, Any]:
-    """The classes of torchvision whose items begin with an image, by name."""
+    """Return the torchvision classes whose items begin with an image, by name."""
     from torchvision import datasets
 
-    found = {name: getattr(datasets, name) for name in datasets.__all__}
+    classes = {name: getattr(datasets, name) for name in datasets.__all__}
     return {
         name: cls
-        for name, cls in found.items()
+        for name, cls in classes.items()
         if isinstance(cls, type)
         and issubclass(cls, datasets.VisionDataset)
-        and name not in _NO_PHOTOGRAPHS
+        and name not in _WITHOUT_IMAGES
         and not _PAIRS & {base.__name__ for base in cls.__mro__}
     }
 

@@ -1,8 +1,9 @@
-"""The nouns of a study: what layers are asked about photographs, and the tasks that answer it.
+"""Tasks of dataset statistics: the responses to measure, and the units of work that measure them.
 
-A study is of one layer and one dataset. All layers of a model are shown the photographs at once,
-block by block; each block leaves a file per layer, and these are merged when all are there. Then
-examples are made: the photographs that a channel answers to most and least, with saliency maps.
+Dataset statistics belong to one layer and one dataset. All layers of a model process the dataset
+images together, block by block. Each block leaves a file per layer, and these are merged when all
+exist. Examples follow: the images with the largest and smallest responses of a channel, with
+saliency maps.
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,18 +18,18 @@ from layer_atlas.plan.jobs import LayerInfo, NetworkIdentity, Product
 from layer_atlas.plan.plan import DatasetPlan, LayerPlan, ModelPlan, Plan
 
 STUDY_VERSION = 1
-"""Raised with every change of code that changes what a study finds."""
+"""Version of the algorithm; increased with every code change that affects the statistics."""
 
 _OF_FIELDS = ("network", "layer", "image_size", "keep_prefix_tokens", "version")
-"""What of a study's identity its receptive fields depend on."""
+"""Parts of the identity of dataset statistics that receptive fields depend on."""
 
 _MOST_CHANNELS = 64
-"""Of a task that picks examples: all of its pictures are in memory at a time."""
+"""Largest number of channels in a task of examples: all of its images are in memory at a time."""
 
 
 @dataclass(frozen=True)
 class LayerStatistics:
-    """One layer and the photographs of a dataset."""
+    """Dataset statistics of one layer over one dataset."""
 
     model: str
     """The model's label in this sweep; not part of the identity."""
@@ -37,7 +38,7 @@ class LayerStatistics:
     image_size: int
     plan: DatasetPlan
     keep_prefix_tokens: bool = False
-    """Whether tokens that are no positions belong to activations."""
+    """Whether non-spatial tokens (class token, registers) are part of the activations."""
 
     @property
     def layer(self) -> str:
@@ -46,7 +47,7 @@ class LayerStatistics:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What the keys are made of, but for the photographs, as plain data."""
+        """The plain data that keys are digests of, without the images."""
         return {
             "network": plain(self.network),
             "layer": self.layer,
@@ -55,34 +56,36 @@ class LayerStatistics:
             "stride": self.plan.stride,
             "top": self.plan.top,
             "bottom": self.plan.bottom,
+            # Everything that changes a number is in the key, so that a stale file is never reused.
             "version": STUDY_VERSION,
         }
 
     @cached_property
     def product(self) -> Product:
-        """The file of the whole study."""
+        """The file of the merged statistics."""
         key = digest({**self.identity, "listing": self.plan.listing, "block": self.plan.block})
         return Product(self.model, self.layer, key, "study")
 
     @property
     def field(self) -> Product:
         """The file of the layer's receptive fields."""
+        # Fewer fields than the statistics: changing top or stride must not recompute them.
         identity = {name: self.identity[name] for name in _OF_FIELDS}
         return Product(self.model, self.layer, digest(identity), "fields")
 
     def block(self, start: int, dataset_images: str) -> Product:
-        """The file of a block, given the digest of its part of the listing."""
+        """Return the file of a block, by the digest of its part of the listing."""
         key = digest({**self.identity, "start": start, "photographs": dataset_images})
         return Product(self.model, self.layer, key, "photographs")
 
 
 @dataclass(frozen=True)
 class StatisticsBlock:
-    """Some photographs, shown to several layers of one model: a task."""
+    """A task: some dataset images, processed by several layers of one model."""
 
     statistics_tasks: tuple[LayerStatistics, ...]
     start: int
-    """Place of the first photograph in the listing."""
+    """Index of the first image in the listing."""
     stop: int
     dataset_images: str
     """Digest of this part of the listing."""
@@ -94,18 +97,18 @@ class StatisticsBlock:
 
     @property
     def units(self) -> int:
-        """Number of photographs."""
+        """Number of dataset images."""
         return self.stop - self.start
 
     @cached_property
     def products(self) -> tuple[Product, ...]:
-        """A file per layer; the first block's worker finds the receptive fields too."""
-        answers = [
+        """One file per layer; the first block also produces the receptive fields."""
+        blocks = [
             dataset_stats.block(self.start, self.dataset_images)
             for dataset_stats in self.statistics_tasks
         ]
         return (
-            *answers,
+            *blocks,
             *(dataset_stats.field for dataset_stats in self.statistics_tasks if self.start == 0),
         )
 
@@ -115,7 +118,7 @@ class StatisticsBlock:
         return digest([product.key for product in self.products])
 
     def request(self) -> dict[str, Any]:
-        """Which photographs, and which layers are to see them."""
+        """Return the images and the layers of the task, as plain data."""
         return {
             "start": self.start,
             "stop": self.stop,
@@ -124,12 +127,12 @@ class StatisticsBlock:
         }
 
     def __str__(self) -> str:
-        return f"{self.model}, photographs {self.start}-{self.stop - 1}"
+        return f"{self.model}, dataset images {self.start}-{self.stop - 1}"
 
 
 @dataclass(frozen=True)
 class Examples:
-    """The photographs that some channels of a layer answer to most and least: a task."""
+    """A task: the images with the largest and smallest responses of some channels of a layer."""
 
     dataset_stats: LayerStatistics
     targets: tuple[int, ...]
@@ -147,17 +150,19 @@ class Examples:
 
     @cached_property
     def key(self) -> str:
-        """SHA-256 of the study, the channels, and how maps are made."""
-        shown = {"examples": self.dataset_stats.plan.examples, "saliency": plain(self.saliency)}
-        return digest({"study": self.dataset_stats.product.key, "channels": self.targets, **shown})
+        """SHA-256 of the statistics, the channels, and the settings of saliency maps."""
+        settings = {"examples": self.dataset_stats.plan.examples, "saliency": plain(self.saliency)}
+        return digest(
+            {"study": self.dataset_stats.product.key, "channels": self.targets, **settings}
+        )
 
     @property
     def products(self) -> tuple[Product]:
-        """Its file."""
+        """The file of the examples."""
         return (Product(self.model, self.dataset_stats.layer, self.key, "examples"),)
 
     def request(self) -> dict[str, Any]:
-        """Which channels of which layer."""
+        """Return the layer and its channels, as plain data."""
         return {"layer": self.dataset_stats.layer, "targets": list(self.targets)}
 
     def __str__(self) -> str:
@@ -166,21 +171,21 @@ class Examples:
 
 
 def statistics_of(model: ModelPlan, layer: str, plan: DatasetPlan) -> LayerStatistics:
-    """The study of one of a model's layers."""
+    """Return the dataset statistics of one layer of a model."""
     info = next(known.info for known in model.layers if known.info.name == layer)
     token = model.recipe.keep_prefix_tokens
     return LayerStatistics(model.label, model.network, info, model.dataset_image_size, plan, token)
 
 
 def all_statistics(model: ModelPlan, plan: DatasetPlan) -> tuple[LayerStatistics, ...]:
-    """The studies of a model's wanted layers."""
+    """Return the dataset statistics of a model's selected layers."""
     return tuple(statistics_of(model, layer.info.name, plan) for layer in model.layers)
 
 
 def blocks_of(
     statistics_tasks: tuple[LayerStatistics, ...], listing: Listing
 ) -> Iterator[StatisticsBlock]:
-    """All blocks of a model's studies, in the order of the listing."""
+    """Yield all blocks of a model's dataset statistics, in the order of the listing."""
     size = statistics_tasks[0].plan.block
     for start in range(0, listing.count, size):
         stop = min(start + size, listing.count)
@@ -188,7 +193,7 @@ def blocks_of(
 
 
 def examples_of(plan: Plan, study_plan: DatasetPlan) -> Iterator[Examples]:
-    """The examples of every wanted channel, layer by layer."""
+    """Yield the tasks of examples of every selected channel, layer by layer."""
     for model in plan.models:
         for layer, dataset_stats in zip(
             model.layers, all_statistics(model, study_plan), strict=True
@@ -199,8 +204,9 @@ def examples_of(plan: Plan, study_plan: DatasetPlan) -> Iterator[Examples]:
 def examples_of_layer(
     dataset_stats: LayerStatistics, layer: LayerPlan, shard_size: int
 ) -> Iterator[Examples]:
-    """The examples of a layer's wanted channels, so many channels to a task."""
+    """Yield the tasks of examples of a layer's selected channels."""
     if dataset_stats.plan.examples:
+        # Also bounded by the shard size, like the tasks that optimize images.
         size = min(shard_size, _MOST_CHANNELS)
         for start in range(0, len(layer.targets), size):
             channels = tuple(layer.targets[start : start + size])
@@ -208,8 +214,8 @@ def examples_of_layer(
 
 
 def restricted(block: StatisticsBlock, missing: Iterable[Product]) -> StatisticsBlock:
-    """The same photographs for the layers alone whose files are missing."""
-    left = {product.layer for product in missing}
+    """Restrict a block to the layers whose files are missing."""
+    incomplete = {product.layer for product in missing}
     return replace(
-        block, statistics_tasks=tuple(s for s in block.statistics_tasks if s.layer in left)
+        block, statistics_tasks=tuple(s for s in block.statistics_tasks if s.layer in incomplete)
     )

@@ -1,6 +1,6 @@
-"""Views: a photograph as a network sees it, square and small, and the way back to the original.
+"""Views: dataset images cropped and resized to the network's input, and the map back.
 
-A photograph that cannot be read is a view without pixels that says why; it never stops a run.
+An unreadable image is a view without pixels that carries the reason; it never stops a run.
 """
 
 import math
@@ -19,41 +19,42 @@ from layer_atlas.datasets.listing import Entry
 from layer_atlas.datasets.sources import DatasetImages
 
 _AHEAD = 64
-"""So many views are made before they are asked for: two batches of the network."""
+"""Number of views prepared ahead of the consumer: two batches of the network."""
 
 _DRAFT_MARGIN = 2
-"""A JPEG is decoded at a fraction of its size if this many times the view's size is left."""
+"""A JPEG is decoded at a reduced size if this many times the view's size remains."""
 
 _FILTER = Image.Resampling.BILINEAR
-"""As networks are trained and tested (torchvision's presets), with Pillow's antialiasing."""
+"""The filter of training and evaluation (torchvision's presets), with Pillow's antialiasing."""
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """The centre of a photograph, its shorter side resized."""
+    """The centre square of an image, with its shorter side resized."""
 
     pixels: NDArray[np.uint8] | None
-    """(size, size, 3); None if the photograph cannot be read."""
+    """(size, size, 3); None if the image cannot be read."""
     width: int = 0
-    """Of the upright photograph, in pixels."""
+    """Width of the upright image in pixels."""
     height: int = 0
-    """Of the upright photograph, in pixels."""
+    """Height of the upright image in pixels."""
     reason: str | None = None
-    """Why it cannot be read."""
+    """Reason why it cannot be read."""
 
 
 def stream_views(
     dataset_images: DatasetImages, numbered: Iterable[tuple[int, Entry]], size: int, threads: int
 ) -> Iterator[View]:
-    """The views of some photographs, in order, made ahead of whoever takes them.
+    """Yield the views of some images in order, prepared ahead by threads.
 
     Args:
-        photographs: the dataset.
-        numbered: photographs and their numbers in the dataset; read as views are taken.
-        size: height and width of the views.
-        threads: how many views are made at a time. None is left when the iterator is closed.
+        dataset_images: the dataset.
+        numbered: indices in the dataset and entries; consumed as views are taken.
+        size: height and width of the views in pixels.
+        threads: number of threads. They end when the iterator is closed.
     """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="views")
+    # A bounded queue instead of `pool.map`, which would submit a million images at once.
     waiting: deque[Future[View]] = deque()
     try:
         for index, entry in numbered:
@@ -67,48 +68,48 @@ def stream_views(
 
 
 def read_view(dataset_images: DatasetImages, index: int, entry: Entry, size: int) -> View:
-    """Photograph number `index` of a dataset, as a view."""
+    """Read image number `index` of a dataset as a view."""
     with ExitStack() as opened:
         try:
             image = opened.enter_context(closing(dataset_images.image(index, entry)))
             width, height = image.size
             fraction = _draft(image, size)
-            picture = as_rgb(image)
+            rgb = as_rgb(image)
             if is_on_its_side(image):
                 width, height = height, width
-        except Exception as error:  # noqa: BLE001 - whatever a file from outside trips over
+        except Exception as error:  # noqa: BLE001 - decoders raise anything on damaged files
             return View(None, reason=f"{type(error).__name__}: {error}"[:200])
         left, top, right, bottom = (side * fraction for side in _visible(size, width, height))
-        # Of a long picture only the centre is resized; all of it might not fit into memory.
-        square = picture.resize((size, size), _FILTER, (left, top, right, bottom))
+        # Only the centre of a long image is resized; all of it might not fit in memory.
+        square = rgb.resize((size, size), _FILTER, (left, top, right, bottom))
         return View(np.array(square), width, height)
 
 
 def _draft(image: Image.Image, size: int) -> float:
-    """Have a JPEG decoded at a fraction of its size, if a view needs no more; the fraction."""
+    """Set a JPEG to be decoded at a reduced size if that suffices; return the fraction."""
     width = image.width
     if min(image.size) < 1:
         raise ValueError("the image has no pixels")
     drafted = image.draft(None, (_DRAFT_MARGIN * size, _DRAFT_MARGIN * size))
     check_pixels(image)
-    # Not the quotient of the widths: what is left over at the right was filled up to a pixel.
+    # Not the quotient of the widths: the decoder rounds the last pixel up.
     return drafted[1][2] / width if drafted else 1.0
 
 
 def to_original(
     box: tuple[int, int, int, int], size: int, width: int, height: int
 ) -> tuple[int, int, int, int]:
-    """Where a box of a view lies in the photograph.
+    """Map a box of a view to the original image.
 
     Args:
-        box: left, top, right, bottom in pixels of the view; right and bottom are not in it.
+        box: left, top, right, bottom in pixels of the view; right and bottom are exclusive.
         size: height and width of the view.
-        width, height: of the photograph.
-    Returns: the same in pixels of the photograph, the smallest box that holds all of it.
+        width, height: size of the original image in pixels.
+    Returns: the smallest enclosing box in pixels of the original image.
     """
     left, top, right, bottom = _visible(size, width, height)
     across, down = (right - left) / size, (bottom - top) / size
-    # Rounding must not draw in a neighbour that the box only touches.
+    # The tolerance keeps rounding from including a neighbour that the box only touches.
     return (
         max(0, math.floor(left + box[0] * across + 1e-6)),
         max(0, math.floor(top + box[1] * down + 1e-6)),
@@ -118,9 +119,9 @@ def to_original(
 
 
 def _visible(size: int, width: int, height: int) -> tuple[float, float, float, float]:
-    """The part of a picture that its view shows: left, top, right, bottom in its pixels.
+    """Return the part of an image that its view shows: left, top, right, bottom in its pixels.
 
-    The picture is resized to whole pixels and a square is cut at whole pixels from its middle.
+    The image is resized to whole pixels and a centre square is cut at whole pixels.
     """
     scale = size / min(width, height)
     resized = (max(size, round(width * scale)), max(size, round(height * scale)))

@@ -1,1 +1,1 @@
-"""Vision models: loaded, checked, inspected, and run on a device up to a layer."""
+"""Vision models: loading, checks, introspection, activation capture and execution on a device."""

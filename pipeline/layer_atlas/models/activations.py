@@ -1,4 +1,4 @@
-"""Activations: what a module returns, as a tensor (B, C, L) of samples, channels and positions."""
+"""Activation capture: a module's output as a tensor (B, C, L) of samples, channels, positions."""
 
 import dataclasses
 import math
@@ -25,25 +25,25 @@ _TOKENS = frozenset(
         "register_tokens",
     }
 )
-"""Names that ViTs give to the parameters which they put in front of the tokens of the image."""
+"""Parameter names that ViTs use for the tokens that precede the patch tokens of an image."""
 
 _FIRST_KEYS = ("logits", "out")
-"""Where mappings and records keep the main output: Hugging Face, torchvision's segmentation."""
+"""Keys of the main output in mappings and records: Hugging Face, torchvision's segmentation."""
 
 _DEEPEST = 4
 
 
 def main_tensor(output: Any) -> Tensor | None:
-    """The tensor of a module's output: itself, or the first one in a container, however nested.
+    """Return the main tensor of a module's output: the output itself or the first tensor inside it.
 
-    Containers are tuples, lists, mappings, dataclasses and plain objects. In those with names,
-    `logits` and `out` come first.
+    Containers are tuples, lists, mappings, dataclasses and plain objects, nested up to four levels.
+    In those with names, `logits` and `out` come first.
     """
     return main_part(output, Tensor)
 
 
 def main_part(output: Any, kind: type[T], depth: int = _DEEPEST) -> T | None:
-    """The same for any kind of part, such as the proxies of a tracer."""
+    """Return the first part of type `kind`, such as a tracer's proxy, as `main_tensor` does."""
     if isinstance(output, kind):
         return output
     parts = (main_part(part, kind, depth - 1) for part in (_parts(output) if depth else ()))
@@ -51,34 +51,41 @@ def main_part(output: Any, kind: type[T], depth: int = _DEEPEST) -> T | None:
 
 
 def _parts(output: Any) -> Iterable[Any]:
+    # Not every sequence: a string is a sequence of strings.
     if isinstance(output, list | tuple):
         return output
     if isinstance(output, Mapping):
         named: Mapping[Any, Any] = output
     elif dataclasses.is_dataclass(output) and not isinstance(output, type):
         named = {f.name: getattr(output, f.name) for f in dataclasses.fields(output)}
+    # A module that is returned as an output would expose its parameters as if they were
+    # activations.
     elif isinstance(output, nn.Module) or not hasattr(output, "__dict__"):
         return ()
     else:
         named = vars(output)
+    # The named keys come first because segmentation networks return auxiliary heads in the same
+    # mapping.
     return chain((named.get(key) for key in _FIRST_KEYS), named.values())
 
 
 def channels_first(activation: Tensor, layer: LayerInfo) -> Tensor:
-    """A layer's activation to (B, C, L), positions row by row; vectors have L = 1.
+    """Rearrange a layer's activation to (B, C, L), positions row by row; vectors have L = 1.
 
-    Leading tokens that are no positions are left out.
+    Non-spatial leading tokens (class token, registers) are excluded.
     """
     batch_first = activation.movedim(layer.batch_axis, 0)
     shape = batch_first.movedim(layer.channel_axis, 1)
     flat = shape.reshape(shape.shape[0], shape.shape[1], math.prod(shape.shape[2:]))
+    # Non-spatial tokens always come first, so that one slice removes them.
     return flat[:, :, layer.prefix_tokens :] if layer.prefix_tokens else flat
 
 
 def prefix_tokens(network: nn.Module) -> int:
-    """How many tokens a network puts in front of those of the image: class token, registers.
+    """Count the tokens that a network prepends to the patch tokens: class token, registers.
 
-    As timm's networks report, else as many as their parameters (1, T, C), (T, C) or (C,) hold.
+    The count is the one that timm's networks report (`num_prefix_tokens`). Without a report it is
+    the number of tokens in their parameters of shape (1, T, C), (T, C) or (C,).
     """
     for module in network.modules():
         reported = getattr(module, "num_prefix_tokens", None)
@@ -92,7 +99,7 @@ def prefix_tokens(network: nn.Module) -> int:
 
 
 class StopForward(Exception):
-    """Leaves a forward pass at the layer that was asked for; never leaves this module."""
+    """Internal signal that ends a forward pass at the last requested layer."""
 
 
 def reduce_layers(
@@ -101,47 +108,56 @@ def reduce_layers(
     inputs: Tensor,
     reduce: Callable[[Tensor], T],
 ) -> dict[str, T]:
-    """Run the network once and reduce the first activation of some layers, each where it is made.
+    """Run the network once and reduce the first activation of each layer as soon as it is computed.
 
-    Nothing is kept but what `reduce` returns, and nothing can have been written over before it
-    looks. The forward pass is left behind the last of the layers.
+    Only what `reduce` returns is kept, and no later in-place operation can have overwritten the
+    activation before `reduce` reads it. The forward pass ends after the last of the layers.
 
     Args:
         network: a network in eval mode.
-        layers: described for this network.
-        inputs: normalised (B, C, H, W).
-        reduce: an activation (B, K, L) to whatever is wanted of it.
-    Returns: by name of the layer, without those that this pass did not call.
+        layers: layers described for this network.
+        inputs: normalised images (B, C, H, W).
+        reduce: function of an activation (B, K, L).
+    Returns: results by layer name, without the layers that this pass did not call.
     """
-    found: dict[str, T] = {}
+    reduced: dict[str, T] = {}
 
     def note(info: LayerInfo) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             tensor = main_tensor(output)
-            if info.name not in found and tensor is not None:
-                found[info.name] = reduce(channels_first(tensor, info))
-                if len(found) == len(layers):
+            # Only the first call counts: layers that are shared, such as one ReLU for a whole
+            # block, are called several times.
+            if info.name not in reduced and tensor is not None:
+                reduced[info.name] = reduce(channels_first(tensor, info))
+                if len(reduced) == len(layers):
+                    # An exception is the only way out of a forward pass that works for any network.
                     raise StopForward
 
         return hook
 
     handles = [module_of(network, i.name).register_forward_hook(note(i)) for i in layers]
     try:
+        # Leaving a forward midway skips whatever it would restore at its end, such as a default
+        # dtype.
         with contained():
             network(inputs)
     except StopForward:
         pass
     finally:
+        # Hooks must go even after an error: the same module serves the next layers.
         for handle in handles:
             handle.remove()
-    return found
+    return reduced
 
 
 def plain_activations(
     network: nn.Module, layers: Sequence[LayerInfo], inputs: Tensor
 ) -> dict[str, Tensor]:
-    """What the first call of some layers returns, copied on the spot, by name of the layer.
+    """Return a copy of what the first call of each layer returns, by layer name.
 
-    The plain way that all others are compared with; the network gets a copy of its inputs.
+    This is the reference that every faster path is compared with. The network gets a copy of its
+    inputs.
     """
+    # Both copies guard against in-place operations: on the inputs by the network's first layer, and
+    # on the activation by whatever follows it.
     return reduce_layers(network, layers, inputs.clone(), Tensor.clone)

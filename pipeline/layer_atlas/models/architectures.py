@@ -1,7 +1,7 @@
-"""Architectures: from a name in the config to a network without weights, and what is known of it.
+"""Architectures: a name in the config resolved to a network without weights, plus its metadata.
 
 A name is `demo`, one of torchvision's (classification, segmentation, detection), one of timm's
-(`timm/...`), or any label of a callable that returns the network.
+(`timm/...`), or the dotted path of a callable that returns the network.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,12 +24,13 @@ from layer_atlas.models.weights import is_weights_file
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 _UNCHANGED_MEAN, _UNCHANGED_STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-"""Of images that a network normalises itself, as detectors do."""
+"""Mean and std of networks that normalise images themselves, as detectors do."""
 
 TIMM = "timm/"
-"""What the names of timm's networks begin with."""
+"""Prefix of the names of timm's networks."""
 
-# What torchvision's builders set when they load published weights, and weights alone do not say.
+# Arguments that torchvision's builders set when they load published weights. The state dict alone
+# does not determine them: `transform_input`, for example, changes pixels and has no parameter.
 _PUBLISHED_ARGS: dict[str, dict[str, Any]] = {
     "googlenet": {"transform_input": True, "aux_logits": True, "init_weights": False},
     "inception_v3": {"transform_input": True, "aux_logits": True, "init_weights": False},
@@ -45,25 +46,25 @@ _WITHOUT_EPS = frozenset(
         "retinanet_resnet50_fpn",
     }
 )
-"""Detectors whose published `COCO_V1` were trained with batch norms that add no epsilon."""
+"""Detectors whose published `COCO_V1` weights were trained with batch norms without an epsilon."""
 
 _OF_FIXED_SIZE = {"ssd300_vgg16": 300, "ssdlite320_mobilenet_v3_large": 320}
-"""Detectors that resize images to this, whatever their size."""
+"""Detectors that resize every image to this many pixels."""
 
 _DETECTOR_SIZE = 320
-"""Pixels of the images of other detectors, which torchvision resizes to 800: six times the work."""
+"""Pixels of the images of other detectors; torchvision's default of 800 costs six times as much."""
 
 _OTHER_KINDS = {
     "quantization": ("is quantized, so that no gradient passes", "Take {plain} instead"),
     "video": ("takes video", "Wrap it in a module of your own that repeats the image, as target"),
     "optical_flow": ("takes two images", "Wrap it in a module of your own, as target"),
 }
-"""Kinds of torchvision's networks that take no images or cannot be optimised."""
+"""Kinds of torchvision networks that do not take images or cannot be optimised."""
 
 
 @dataclass(frozen=True)
 class Blueprint:
-    """A network without weights, and where its published weights would come from."""
+    """A network without weights, and the source of its published weights."""
 
     source: str
     build: Callable[[], nn.Module]
@@ -72,23 +73,24 @@ class Blueprint:
     std: tuple[float, ...]
     input_size: int
     categories: tuple[str, ...] = ()
-    """Names of the classes of its output, where the library tells them."""
+    """Class names of its output, where the library provides them."""
     address: str = ""
-    """Where the published weights are fetched from, for people."""
+    """URL of the published weights, for messages."""
     cached: Callable[[], Path] | None = None
-    """Where a download of the published weights is kept."""
+    """Returns the path where a download of the published weights is kept."""
     factory: Callable[..., nn.Module] | None = None
-    """The user's own callable that builds it."""
+    """The user's own callable that builds the network."""
     trained: str = ""
-    """The published weights in words, for captions."""
+    """Description of the published weights, for captions."""
     preset: str = "ImageNet default, assumed"
-    """Where mean, std and input size come from, in words."""
+    """Description of the source of mean, std and input size, for captions."""
 
 
 def find_architecture(config: ModelConfig, weights: str) -> Blueprint:
-    """The architecture that a model entry names.
+    """Resolve the architecture that a model entry names.
 
     Args:
+        config: the model entry.
         weights: `default`, `none`, a published set or a file: sets differ in their preprocessing.
     Raises:
         UserError: unknown model or weights, or a library that is not installed.
@@ -108,15 +110,18 @@ def build_module(
     """Build a network; random weights are the same every time.
 
     Args:
-        build: what builds it.
-        setting: where the user gave its name, for messages.
-        target: that name, if the user gave one.
+        build: callable that builds it.
+        setting: name of the setting that holds `target`, for messages.
+        target: dotted path that the user gave, if any.
     Raises:
-        UserError: the user's callable fails, or does not return a network that is ready.
+        UserError: the user's callable fails, or does not return an initialised network.
     """
+    # A fixed seed makes `weights=none` reproducible, and workers that build the network again get
+    # the same weights.
     with contained(seed=0):
         try:
             module = build()
+        # User code may parse sys.argv and call sys.exit, which raises no Exception.
         except (Exception, SystemExit) as error:
             if not target:
                 raise
@@ -125,6 +130,7 @@ def build_module(
         raise UserError(
             f"{setting} {target!r} returned {type(module).__name__}, not a torch.nn.Module."
         )
+    # Lazy parameters have no shape, so that neither their digest nor their state dict exists yet.
     if any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
         raise UserError(
             f"{setting} {target!r} returned a network with lazy modules, whose shapes are not yet "
@@ -134,10 +140,11 @@ def build_module(
 
 
 def _as_written(module: nn.Module) -> nn.Module:
-    """A network without compilation: hooks see nothing of what a compiler made."""
+    """Undo compilation of a network: hooks do not fire in compiled code."""
     while isinstance(module, OptimizedModule):
         module = module._orig_mod
     for part in module.modules():
+        # `module.compile()` makes no wrapper: it only sets this attribute, which `__call__` uses.
         part._compiled_call_impl = None
     return module
 
@@ -166,6 +173,8 @@ def _from_torchvision(config: ModelConfig, weights: str) -> Blueprint:
 
     name = config.name
     _check_name(name)
+    # The entry is needed for `none` and for files too: its preset and class names are the best
+    # guess.
     entry = _weights_entry(zoo.get_model_weights(name), weights)
     preset, args = entry.transforms(), _arguments(config, weights)
     detector = name in zoo.list_models(module=zoo.detection)
@@ -173,6 +182,7 @@ def _from_torchvision(config: ModelConfig, weights: str) -> Blueprint:
 
     def build() -> nn.Module:
         module: nn.Module = zoo.get_model(name, weights=None, **args)
+        # torchvision does the same when it loads these weights itself.
         if weights != "none" and name in _WITHOUT_EPS and entry.name == "COCO_V1":
             for norm in module.modules():
                 if isinstance(norm, nn.BatchNorm2d):
@@ -196,11 +206,11 @@ def _from_torchvision(config: ModelConfig, weights: str) -> Blueprint:
 
 
 def _check_name(name: str) -> None:
-    """Make sure that this is a network of torchvision's that takes images; raises UserError."""
+    """Check that this is a torchvision network that takes images; raise UserError otherwise."""
     import torchvision.models as zoo
 
     modules = (zoo, zoo.segmentation, zoo.detection)
-    names = [known for module in modules for known in zoo.list_models(module=module)]
+    names = [model for module in modules for model in zoo.list_models(module=module)]
     if name in names:
         return
     if name not in zoo.list_models():
@@ -215,26 +225,27 @@ def _check_name(name: str) -> None:
 
 
 def _arguments(config: ModelConfig, weights: str) -> dict[str, Any]:
-    """Arguments of a torchvision builder."""
+    """Return the arguments of a torchvision builder."""
     import torchvision.models as zoo
 
     name = config.name
     args = {} if weights == "none" else dict(_PUBLISHED_ARGS.get(name, {}))
     detector = name in zoo.list_models(module=zoo.detection)
     if detector or name in zoo.list_models(module=zoo.segmentation):
-        args["weights_backbone"] = None  # or they are downloaded
+        args["weights_backbone"] = None  # the default downloads them
     if detector and name not in _OF_FIXED_SIZE:
-        args["min_size"] = config.input_size or _DETECTOR_SIZE  # images are seen as they are
+        # For images of this size the detector's internal resizing is the identity.
+        args["min_size"] = config.input_size or _DETECTOR_SIZE
     return args
 
 
 def _size_of(preset: Any) -> int:
-    """Height and width of the images of a preset; segmentation has no crop."""
+    """Return the height and width of a preset's images; segmentation presets have no crop."""
     return int(getattr(preset, "crop_size", preset.resize_size)[0])
 
 
 def _weights_entry(enum: Any, weights: str) -> Any:
-    """The member of a torchvision weights enum; its default stands for `none` and for files."""
+    """Return the member of a torchvision weights enum; its default represents `none` and files."""
     if weights in ("default", "none") or is_weights_file(weights):
         return enum.DEFAULT
     if weights not in enum.__members__:
@@ -248,30 +259,31 @@ def _weights_entry(enum: Any, weights: str) -> Any:
 
 
 def _from_timm(name: str) -> Blueprint:
-    """A network of timm: `resnet18` or, with the tag of a published set, `resnet18.a1_in1k`.
+    """Resolve a timm network: `resnet18` or, with the tag of a published set, `resnet18.a1_in1k`.
 
-    timm reads its published files itself: many of them are not laid out as its networks are.
+    timm reads its published files itself: the layout of many differs from that of its networks.
     """
     timm = _import_timm()
     architecture, _, tag = name.partition(".")
     if architecture not in timm.list_models():
-        raise unknown("model", TIMM + name, [TIMM + known for known in timm.list_models()])
+        raise unknown("model", TIMM + name, [TIMM + model for model in timm.list_models()])
     tags = timm.list_pretrained(f"{architecture}.*")
     if tag and name not in tags:
-        raise unknown("model", TIMM + name, [TIMM + known for known in (architecture, *tags)])
-    known = timm.get_pretrained_cfg(name).to_dict()
-    data = timm.data.resolve_data_config(pretrained_cfg=known)
-    repository = known.get("hf_hub_id")
+        raise unknown("model", TIMM + name, [TIMM + model for model in (architecture, *tags)])
+    # The config of the tag, not of the architecture: sets differ in mean, std and input size.
+    cfg = timm.get_pretrained_cfg(name).to_dict()
+    data = timm.data.resolve_data_config(pretrained_cfg=cfg)
+    repository = cfg.get("hf_hub_id")
     return Blueprint(
-        source=TIMM + ".".join(filter(None, (architecture, known.get("tag")))),
+        source=TIMM + ".".join(filter(None, (architecture, cfg.get("tag")))),
         build=lambda: timm.create_model(name),
         published=(lambda: timm.create_model(name, pretrained=True).state_dict()) if tags else None,
         mean=tuple(data["mean"]),
         std=tuple(data["std"]),
         input_size=int(data["input_size"][1]),
-        categories=tuple(_timm_categories(timm, known)),
-        address=f"https://huggingface.co/{repository}" if repository else known.get("url") or "",
-        trained=f"published weights ({'.'.join(filter(None, (architecture, known.get('tag'))))})",
+        categories=tuple(_timm_categories(timm, cfg)),
+        address=f"https://huggingface.co/{repository}" if repository else cfg.get("url") or "",
+        trained=f"published weights ({'.'.join(filter(None, (architecture, cfg.get('tag'))))})",
         preset="timm's published preset",
     )
 
@@ -288,11 +300,11 @@ def _import_timm() -> Any:
     return timm
 
 
-def _timm_categories(timm: Any, known: Mapping[str, Any]) -> Sequence[str]:
-    """Names of the classes, which timm has for the subsets of ImageNet."""
-    if known.get("label_names"):
-        return list(known["label_names"])
-    subset = timm.data.infer_imagenet_subset(known)
+def _timm_categories(timm: Any, cfg: Mapping[str, Any]) -> Sequence[str]:
+    """Return the class names, which timm provides for the subsets of ImageNet."""
+    if cfg.get("label_names"):
+        return list(cfg["label_names"])
+    subset = timm.data.infer_imagenet_subset(cfg)
     return timm.data.ImageNetInfo(subset).label_descriptions() if subset else []
 
 
@@ -300,7 +312,7 @@ def _timm_categories(timm: Any, known: Mapping[str, Any]) -> Sequence[str]:
 
 
 def _from_target(config: ModelConfig, target: str) -> Blueprint:
-    with contained():  # scripts set defaults of torch as they are imported
+    with contained():  # scripts may set torch's defaults when they are imported
         function = import_callable(target, "target", "that returns the network")
     return Blueprint(
         source=target + (f"({canonical_json(config.args)})" if config.args else ""),

@@ -1,9 +1,8 @@
-"""The code of a network, as part of its identity: with the same weights, other code is another
-network.
+"""Code digest: a network's source code as part of its identity, which weights alone do not define.
 
-A user's own code counts by its source, comments and formatting aside, and so does whatever code of
-the user's own it imports; what the network's own files import inside of functions counts too.
-Installed packages count by name and version; torch itself does not.
+The user's own code counts by its source, without comments and formatting, and so does any code of
+the user's own that it imports. For the network's own files, imports inside functions count too.
+Installed packages count by name and version; torch itself does not count.
 """
 
 import ast
@@ -24,50 +23,56 @@ from torch import nn
 
 _THIS = __name__.partition(".")[0]
 _UNCOUNTED = frozenset({"torch", "builtins"})
-"""Packages whose version decides rounding rather than what is computed."""
+"""Packages whose version affects rounding but not what is computed."""
 
 
 def code_digest(network: nn.Module, factory: Callable[..., Any] | None = None) -> str:
-    """SHA-256 (hex) over the code that a network consists of.
+    """Compute the SHA-256 (hex) over the code of a network.
 
     Args:
-        network: its modules' classes, and their bases, count.
+        network: the classes of its modules and their bases count.
         factory: the user's own callable that built it, if there is one.
     """
     classes = {base for module in network.modules() for base in type(module).__mro__}
     roots = {cls.__module__ for cls in classes}
     if factory is not None:
+        # A factory often lives outside the class's module and decides the architecture by its
+        # arguments.
         roots.add(getattr(_innermost(factory), "__module__", None) or "")
     counted = {name for name in roots if name.partition(".")[0] not in _UNCOUNTED}
     own = _own_sources(counted)
     packages = {_package(name) for name in counted - set(own)}
     loose = {source for cls in classes if cls.__module__ not in own and (source := _loose(cls))}
+    # Sorted, because sets iterate in an order that differs between processes.
     listed = [sorted(own.items()), sorted(filter(None, packages)), sorted(loose)]
     return hashlib.sha256(repr(listed).encode()).hexdigest()
 
 
 def _own_sources(roots: set[str]) -> dict[str, str]:
-    """Digests of the user's own source files: of some modules, and of what they import."""
-    found: dict[str, str] = {}
+    """Return digests of the user's own source files: the given modules and all that they import."""
+    digests: dict[str, str] = {}
     waiting = sorted(roots)
     while waiting:
         name = waiting.pop()
-        path = None if name in found else _own_source(name)
+        path = None if name in digests else _own_source(name)
         if path is not None:
             source = _read(path, path.stat().st_mtime_ns)
-            found[name] = source.digest
+            digests[name] = source.digest
             if not _is_of_this(name):
+                # Only the network's own files count with imports inside functions: in helpers those
+                # are mostly optional (plots, logging).
                 imports = source.inside if name in roots else source.outside
                 waiting += [*_held(name), *_imported(name, path, imports)]
-    return found
+    return digests
 
 
 def _is_of_this(name: str) -> bool:
-    """Whether a module belongs to this project, whose other code is no part of a network."""
+    """Return whether a module belongs to this project, whose imports are no part of a network."""
     return name.partition(".")[0] == _THIS
 
 
 def _innermost(factory: Callable[..., Any]) -> Callable[..., Any]:
+    # A partial has the module `functools`; the user's code is inside.
     while isinstance(factory, partial):
         factory = factory.func
     inner: Callable[..., Any] = inspect.unwrap(factory)
@@ -75,7 +80,7 @@ def _innermost(factory: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _loose(cls: type) -> str:
-    """Digest of a class that was typed into a session rather than written in a file."""
+    """Compute the digest of a class defined in an interactive session rather than in a file."""
     module = sys.modules.get(cls.__module__)
     if module is None or getattr(module, "__file__", None) or cls.__module__ == "builtins":
         return ""
@@ -86,26 +91,28 @@ def _loose(cls: type) -> str:
 
 
 def _own_source(name: str) -> Path | None:
-    """The source file of a module that is the user's own, or this project's; else `None`."""
+    """Return the source file of the user's (or this project's) module; None for installed ones."""
     module = sys.modules.get(name)
     file = _unread_file(name) if module is None else getattr(module, "__file__", None)
     if not file or not file.endswith(".py") or not Path(file).is_file():
         return None
+    # Resolved, because editable installs and virtual environments often consist of symlinks.
     path = Path(file).resolve()
     installed = any(path.is_relative_to(folder) for folder in _installed_folders())
     return None if installed and not _is_of_this(name) else path
 
 
 def _unread_file(name: str) -> str | None:
-    """The source file of a module that nothing has imported yet, and this does not either."""
+    """Find the source file of a module that is not imported, without importing it."""
     package, _, last = name.rpartition(".")
-    places = [Path(folder, last) for folder in _folders(package)]
-    files = (file for place in places for file in (place / "__init__.py", Path(f"{place}.py")))
+    # importlib.util.find_spec would import the parent packages, and thereby run their code.
+    stems = [Path(folder, last) for folder in _folders(package)]
+    files = (file for stem in stems for file in (stem / "__init__.py", Path(f"{stem}.py")))
     return next((str(file) for file in files if file.is_file()), None)
 
 
 def _folders(package: str) -> list[str]:
-    """Where the modules of a package are looked for; "" is for those that are in none."""
+    """Return the search path for the modules of a package; "" means top-level modules."""
     if not package:
         return sys.path
     if package in sys.modules:
@@ -116,31 +123,34 @@ def _folders(package: str) -> list[str]:
 
 @cache
 def _installed_folders() -> tuple[Path, ...]:
-    """Where installed packages and the standard library are."""
+    """Return the folders of installed packages and of the standard library."""
     names = ("stdlib", "platstdlib", "purelib", "platlib")
     folders = [*map(sysconfig.get_path, names), *site.getsitepackages(), site.getusersitepackages()]
     return tuple(Path(folder).resolve() for folder in folders if folder)
 
 
 _Import = tuple[int, str, str]
-"""How many packages up, from which module, and what; the module may be named by `what` alone."""
+"""Relative level, source module and imported name; the name alone may be the module."""
 
 
 @dataclass(frozen=True)
 class _Source:
-    """What a source file means, and what it imports."""
+    """The digest of a source file and its imports."""
 
     digest: str
     outside: tuple[_Import, ...]
-    """Outside of functions and conditions: imported for certain."""
+    """Imports outside functions and conditions: these are always executed."""
     inside: tuple[_Import, ...]
-    """Anywhere in it."""
+    """All imports of the file."""
 
 
 @cache
 def _read(path: Path, changed: int) -> _Source:
+    # `changed` is only a cache key: an edited file is read anew.
     text = path.read_text(encoding="utf-8", errors="replace")
     tree = _tree(text)
+    # `try: import a / except ImportError` at module level is the usual form of an optional
+    # dependency.
     attempts = (s for block in tree.body if isinstance(block, ast.Try) for s in block.body)
     outside = tuple(_imports([*tree.body, *attempts]))
     return _Source(_digest_of(text), outside, tuple(_imports(ast.walk(tree))))
@@ -156,7 +166,7 @@ def _imports(statements: Iterable[ast.AST]) -> Iterator[_Import]:
 
 
 def _tree(text: str) -> ast.Module:
-    """What a source says; nothing if it is no Python of this version."""
+    """Parse a source; return an empty module if it is not valid for this Python version."""
     try:
         return ast.parse(text)
     except SyntaxError:
@@ -164,10 +174,11 @@ def _tree(text: str) -> ast.Module:
 
 
 def _digest_of(text: str) -> str:
-    """Digest of a source without comments, docstrings and formatting."""
+    """Compute the digest of a source without comments, docstrings and formatting."""
     tree = _tree(text)
     if not tree.body:
         return hashlib.sha256(text.encode()).hexdigest()
+    # ast.dump has neither comments nor positions; only docstrings remain to be dropped.
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
@@ -176,13 +187,15 @@ def _digest_of(text: str) -> str:
 
 
 def _is_text(statement: ast.stmt) -> bool:
-    """Whether a statement is a docstring, or another text that does nothing."""
+    """Return whether a statement is a docstring or another string without effect."""
     value = statement.value if isinstance(statement, ast.Expr) else None
     return isinstance(value, ast.Constant) and isinstance(value.value, str)
 
 
 def _held(name: str) -> Iterator[str]:
-    """Names of the modules that a module's globals are, or come from."""
+    """Return the names of modules that a module's globals are, or are defined in."""
+    # Globals cover imports that the syntax tree hides: `import_module`, star imports, registries.
+    # The copy guards against lazy modules that add globals while they are read.
     for value in list(vars(sys.modules[name]).values()) if name in sys.modules else ():
         if isinstance(value, ModuleType):
             yield value.__name__
@@ -191,7 +204,7 @@ def _held(name: str) -> Iterator[str]:
 
 
 def _imported(name: str, path: Path, imports: Iterable[_Import]) -> Iterator[str]:
-    """Names of the modules that a module's source imports, and of the packages around them."""
+    """Return the modules that a source imports, and their parent packages, which run as well."""
     package = (name if path.name == "__init__.py" else name.rpartition(".")[0]).split(".")
     for level, source, what in imports:
         base = package[: len(package) - level + 1] if level else []
@@ -200,7 +213,7 @@ def _imported(name: str, path: Path, imports: Iterable[_Import]) -> Iterator[str
 
 
 def _package(name: str) -> tuple[str, str] | None:
-    """The installed package of a module and its version, if it has one."""
+    """Return the installed package of a module and its version, if it has one."""
     for distribution in _distributions().get(name.partition(".")[0], ())[:1]:
         return distribution, metadata.version(distribution)
     return None

@@ -1,8 +1,8 @@
-"""Decorrelated colours: between the values that are optimised and the pixels that are seen.
+"""Decorrelated colours: the map between the optimised values and the pixels of an image.
 
-"Values" are images (B, C, H, W) before the sigmoid, so that any real number is an image. Three
-colours are those of photographs, and values are in colours that vary independently in these; of
-other numbers of colours nothing is known, and values are theirs.
+"Values" are images (B, C, H, W) before the sigmoid, so that any real number is valid. With three
+channels, values are coordinates along the decorrelated colour directions of natural images. For
+other channel counts no statistics are known, and values are per channel.
 """
 
 from functools import cache
@@ -20,7 +20,7 @@ _COLOUR_SCALE = max(sum(row[i] ** 2 for row in _COLOUR_DIRECTIONS) ** 0.5 for i 
 
 
 def to_colours(values: Tensor) -> Tensor:
-    """Values to images in [0, 1], both (B, C, H, W): the colour matrix if C is 3, then sigmoid."""
+    """Map values to images in [0, 1], both (B, C, H, W): colour matrix if C is 3, then sigmoid."""
     if values.shape[1] == _RGB:
         mixed = torch.matmul(_colour_matrix(values.device), values.flatten(2)).view_as(values)
     else:
@@ -30,32 +30,33 @@ def to_colours(values: Tensor) -> Tensor:
 
 
 def from_colours(images: Tensor) -> Tensor:
-    """Images in [0, 1] to values, both (B, C, H, W): the inverse of `to_colours`.
+    """Map images in [0, 1] to values, both (B, C, H, W): the inverse of `to_colours`.
 
-    Black and white lie infinitely far out; they are met half a step of 8 bits before.
+    Black and white would be infinite, so images are clamped to half an 8-bit step from both ends.
     """
-    # In double, because torch rounds logarithms by where in memory a number lies.
+    # In double, because the rounding of torch's logarithm depends on a number's memory address.
     logits = images.double().clamp(0.5 / 255.0, 254.5 / 255.0).logit().float()
     if images.shape[1] != _RGB:
         return logits
+    # Inverted on the CPU, so that every device starts from the same bits.
     inverse = torch.linalg.inv(_colour_matrix(torch.device("cpu"))).to(images.device)
     return torch.matmul(inverse, logits.flatten(2)).view_as(images)
 
 
 def to_bytes(images: Tensor) -> Tensor:
-    """Images (B, C, H, W) in [0, 1] to 8-bit pixels (B, H, W, C)."""
+    """Convert images (B, C, H, W) in [0, 1] to 8-bit pixels (B, H, W, C)."""
     return (images.clamp(0, 1) * 255.0).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 def from_bytes(pixels: Tensor) -> Tensor:
-    """8-bit pixels (B, H, W, C) to images (B, C, H, W) in [0, 1], float32."""
+    """Convert 8-bit pixels (B, H, W, C) to images (B, C, H, W) in [0, 1], float32."""
     return pixels.permute(0, 3, 1, 2).float().contiguous() / 255.0
 
 
 def recoloured(images: Tensor, colours: int) -> Tensor:
-    """RGB images (B, 3, H, W) in as many colours as a network takes: (B, C, H, W).
+    """Convert RGB images (B, 3, H, W) to the number of colours that a network takes: (B, C, H, W).
 
-    Of any number but 3 each is the grey that ITU-R 601 gives, as Pillow's.
+    For any number but 3, every channel is the luma of ITU-R 601, as in Pillow.
     """
     if colours == 3:
         return images
@@ -65,20 +66,21 @@ def recoloured(images: Tensor, colours: int) -> Tensor:
 
 @cache
 def _colour_matrix(device: torch.device) -> Tensor:
-    # Kept, because a copy to a GPU at every step would make the loop wait for it.
+    # Cached, because a host-to-device copy at every step would stall the loop.
     matrix: Tensor = torch.tensor(_COLOUR_DIRECTIONS, device=device) / _COLOUR_SCALE
     return matrix
 
 
 class _Sigmoid(torch.autograd.Function):
-    """1 / (1 + exp(-x)), with the same bits wherever in memory a number lies.
+    """1 / (1 + exp(-x)), with bits that do not depend on a number's memory address.
 
-    torch's own CPU sigmoid rounds differently at the end of a chunk of memory, so that a sample's
-    bits would depend on its place in the batch.
+    torch's own CPU sigmoid rounds differently at the end of a memory chunk, so that a sample's bits
+    would depend on its index in the batch.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
+        # In place after the first operation: one allocation instead of four.
         y = torch.neg(x).exp_().add_(1.0).reciprocal_()
         ctx.save_for_backward(y)
         return y
@@ -91,20 +93,21 @@ class _Sigmoid(torch.autograd.Function):
 
 
 def fixed_contrast(values: Tensor, contrast: float) -> Tensor:
-    """Values (B, C, H, W) scaled so that each sample's root mean square is the contrast.
+    """Scale values (B, C, H, W) so that the root mean square of each sample equals `contrast`.
 
-    About mid-grey, which is 0, rather than about the sample's own mean: else an image of nearly one
-    colour would be scaled up until it is white or black.
+    The mean square is taken about mid-grey (0), not about the sample's own mean: otherwise an image
+    of nearly one colour would be scaled up until it is white or black.
     """
     scaled: Tensor = _FixedContrast.apply(values, contrast)
     return scaled
 
 
 class _FixedContrast(torch.autograd.Function):
-    """The scaling, and a gradient without what would only raise the contrast."""
+    """The scaling, with a gradient without the component that would only change the contrast."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, contrast: float) -> Tensor:
+        # Per sample, so that a sample's bits do not depend on its batch.
         energy = values.square().mean(_EVERYTHING, keepdim=True)
         gain = contrast * energy.clamp_min(1e-12).rsqrt()
         scaled = values * gain
@@ -115,5 +118,6 @@ class _FixedContrast(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         scaled, gain = ctx.saved_tensors
+        # The exact derivative: tangent to the sphere of images with this contrast.
         raise_contrast = (grads[0] * scaled).mean(_EVERYTHING, keepdim=True) / ctx.contrast**2
         return torch.addcmul(grads[0], scaled, raise_contrast, value=-1.0).mul_(gain), None

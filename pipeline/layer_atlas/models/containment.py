@@ -1,8 +1,8 @@
-"""Containment: whatever a network's own code does to itself or to the process is undone.
+"""Containment: undo whatever a network's own code does to itself or to the process.
 
-Networks are inspected by trying: they are built, traced, run on images of several sizes. User code
-may change modes, caches, hooks, the default dtype or the working folder on the way. Whoever tries,
-does it inside `contained` and, on a module that is used again, inside `restored`.
+Introspection runs networks: it builds them, traces them and feeds them images of several sizes.
+User code may change modes, caches, hooks, the default dtype or the working folder while it runs.
+Such runs belong inside `contained` and, for a module that is used again, inside `restored`.
 """
 
 import os
@@ -39,21 +39,22 @@ _SETTINGS: Sequence[_Setting] = (
     (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
     *map(_of_cudnn, ("benchmark", "deterministic", "allow_tf32")),
 )
-"""What decides how torch computes, for the whole process: how it is read and written."""
+"""Process-wide settings of torch's arithmetic, each as a getter and a setter."""
 
 _CONTAINERS = (dict, list, set, deque)
 
 
 @contextmanager
 def contained(seed: int | None = None) -> Iterator[None]:
-    """Restore what is global: random numbers, settings of torch, working folder.
+    """Restore global state on exit: random number generators, torch settings, working folder.
 
     Args:
-        seed: of torch's, Python's and numpy's random numbers while inside; `None` leaves them.
+        seed: seed of torch's, Python's and numpy's generators inside; `None` leaves them unchanged.
     """
     folder, settings = Path.cwd(), [(read(), read, write) for read, write in _SETTINGS]
     python, numpy = random.getstate(), np.random.get_state()
     try:
+        # `devices=[]`: reading the CUDA generators would initialise CUDA on every GPU.
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if seed is not None:
@@ -64,40 +65,43 @@ def contained(seed: int | None = None) -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
-        for known, read, write in settings:
-            if read() != known:
-                write(known)
+        # Written only when changed: some setters have side effects of their own, such as the
+        # function mode that `set_default_device` installs.
+        for before, read, write in settings:
+            if read() != before:
+                write(before)
         with suppress(OSError):  # the folder may be gone
             os.chdir(folder)
 
 
 @contextmanager
 def restored(network: nn.Module) -> Iterator[None]:
-    """Restore a network: modes, hooks, parameters and whatever its modules keep in attributes.
+    """Restore a network on exit: modes, hooks, parameters and all attributes of its modules.
 
-    Containers are restored in place, one level deep: handles of hooks refer to them. So are the
-    numbers of tensors.
+    Containers are restored in place, one level deep, because hook handles refer to them. The values
+    of tensors are restored too.
     """
-    before = [(module, _snapshot(module)) for module in network.modules()]
+    snapshots = [(module, _snapshot(module)) for module in network.modules()]
+    # By reference and by value: batch norms and caches write into the tensors that they keep.
     numbers = [(t, t.clone()) for module in network.modules() for t in _written_tensors(module)]
     try:
         with contained():
             yield
     finally:
-        for module, snapshot in before:
+        for module, snapshot in snapshots:
             _restore(module, snapshot)
-        for tensor, known in numbers:
-            if not torch.equal(tensor, known):
-                tensor.copy_(known)
+        for tensor, value in numbers:
+            if not torch.equal(tensor, value):  # a needless write would invalidate autograd graphs
+                tensor.copy_(value)
 
 
 def tensors_of(network: nn.Module) -> list[Tensor]:
-    """Parameters and buffers, those that are not saved included, in order."""
+    """Return parameters and buffers in order, including non-persistent buffers."""
     return [*network.parameters(), *network.buffers()]
 
 
 def _snapshot(module: nn.Module) -> dict[str, tuple[Any, Any]]:
-    """Every attribute of a module; of a container what it holds as well."""
+    """Capture every attribute of a module, and a copy of the contents of containers."""
     return {
         name: (value, value.copy() if isinstance(value, _CONTAINERS) else None)
         for name, value in vars(module).items()
@@ -105,7 +109,7 @@ def _snapshot(module: nn.Module) -> dict[str, tuple[Any, Any]]:
 
 
 def _written_tensors(module: nn.Module) -> Iterator[Tensor]:
-    """Tensors that a module may write to in its forward: parameters, buffers, others it keeps."""
+    """Yield tensors that a forward may write to: parameters, buffers and other attributes."""
     for value in vars(module).values():
         held = value.values() if isinstance(value, dict) else value
         for part in held if isinstance(value, _CONTAINERS) else (value,):
@@ -115,6 +119,7 @@ def _written_tensors(module: nn.Module) -> Iterator[Tensor]:
 
 def _restore(module: nn.Module, snapshot: dict[str, tuple[Any, Any]]) -> None:
     attributes = vars(module)
+    # vars() is written directly: `setattr` of nn.Module would register and check.
     attributes.clear()
     for name, (value, content) in snapshot.items():
         attributes[name] = value

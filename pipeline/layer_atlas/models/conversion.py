@@ -1,4 +1,4 @@
-"""From the module that user code built to one that can be looked into and computed with."""
+"""Conversion of the module that user code built to a frozen one that can be hooked and run."""
 
 import re
 import sys
@@ -19,9 +19,9 @@ def converted(
 ) -> nn.Module:
     """Convert a network in place and return it.
 
-    Real numbers become `dtype`. Complex ones keep both parts, in complex64, which is what goes with
-    float32; integers stay. With `channels_last` the weights of two-dimensional convolutions are
-    laid out so, and nothing else: other tensors of four axes may be viewed by the network's code.
+    Floating-point tensors become `dtype`. Complex ones become complex64, the counterpart of
+    float32; integers are unchanged. With `channels_last` only the weights of two-dimensional
+    convolutions change layout: the network's code may view other tensors of four axes.
     """
 
     def convert(tensor: Tensor) -> Tensor:
@@ -29,6 +29,7 @@ def converted(
             return tensor.to(device, torch.complex64)
         return tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device)
 
+    # `_apply` instead of `to`: `to` would drop the imaginary parts of complex tensors.
     network._apply(convert)  # type: ignore[no-untyped-call]
     for module in network.modules():
         if channels_last and isinstance(module, _CONVOLUTIONS):
@@ -39,18 +40,18 @@ def converted(
 
 
 def in_fp32(network: nn.Module) -> nn.Module:
-    """Convert a network on the CPU to fp32, in place, and return it; most are as they were."""
+    """Convert a network on the CPU to fp32, in place, and return it."""
     return converted(network, torch.device("cpu"), torch.float32, channels_last=False)
 
 
 def frozen(network: nn.Module, label: str) -> nn.Module:
-    """Put a network in eval mode, without gradients for its parameters, and return it.
+    """Put a network in eval mode, disable gradients of its parameters, and return it.
 
     Raises:
         UserError: its `eval()` fails.
     """
     try:
-        network.eval()  # which need not return it
+        network.eval()  # an overridden eval() need not return the network
     except Exception as error:
         raise UserError(f"eval() of model {label!r} failed: {error!r}.") from error
     for parameter in network.parameters():
@@ -59,23 +60,24 @@ def frozen(network: nn.Module, label: str) -> nn.Module:
 
 
 def share_memory(network: nn.Module, other: nn.Module) -> bool:
-    """Whether two networks have a tensor in common."""
-    places = {tensor.data_ptr() for tensor in tensors_of(other) if tensor.numel()}
-    return any(tensor.data_ptr() in places for tensor in tensors_of(network) if tensor.numel())
+    """Return whether two networks have a tensor in common."""
+    addresses = {tensor.data_ptr() for tensor in tensors_of(other) if tensor.numel()}
+    return any(tensor.data_ptr() in addresses for tensor in tensors_of(network) if tensor.numel())
 
 
 def run_as_written() -> None:
-    """Let networks that were compiled run as Python from now on: compiled code passes hooks by."""
-    if "torch._dynamo" in sys.modules:  # or nothing is compiled
+    """Run compiled networks as plain Python from now on: compiled code bypasses hooks."""
+    if "torch._dynamo" in sys.modules:  # nothing is compiled without it
         torch.compiler.set_stance("force_eager")
 
 
 def check_kind(network: nn.Module, label: str) -> None:
-    """Refuse networks that cannot be looked into or differentiated.
+    """Reject networks that cannot be hooked or differentiated.
 
     Raises:
-        UserError: names the kind, and what to give instead.
+        UserError: names the kind and the alternative.
     """
+    # By name, so that no export or quantization package needs to be imported.
     kinds = {
         f"{base.__module__}.{base.__name__}"
         for module in network.modules()

@@ -1,8 +1,8 @@
-"""The demo network: a small CNN that the package carries, so that a first atlas needs no download.
+"""The demo network: a small CNN inside the package, so that a first atlas needs no download.
 
-It names procedurally drawn textures and shapes (`CLASSES`) and was trained from nothing by
-`scripts/train_demo_model.py`. It has six convolutions with 312 channels in all, and an image of
-96 px costs it 25 million multiply-adds.
+It classifies procedurally drawn textures and shapes (`CLASSES`) and was trained from scratch by
+`scripts/train_demo_model.py`. It has six convolutions with 312 channels in total and costs 25
+million multiply-adds for an image of 96 px.
 """
 
 from importlib.resources import as_file, files
@@ -27,21 +27,21 @@ INPUT_SIZE = 96
 
 
 class ConvReLU(nn.Conv2d):
-    """A convolution with its ReLU, so that the layer's output is what the network goes on with.
+    """A convolution with its ReLU, so that the layer's output is the input of the next layer.
 
-    The mean of a bare first convolution is linear in the image: its atlas would be flat colours.
+    The mean of a bare first convolution is linear in the image: its atlas would show flat colours.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Maps (B,C,H,W) -> maps (B,K,H',W'), never below 0."""
+        """Maps (B, C, H, W) -> maps (B, K, H', W'), non-negative."""
         return torch.relu(super().forward(input))
 
 
 class DemoNet(nn.Module):
-    """RGB images in [0, 1], normalised by `MEAN` and `STD`, (B,3,H,W) -> logits (B,40).
+    """RGB images in [0, 1], normalised by `MEAN` and `STD`, (B, 3, H, W) -> logits (B, 40).
 
-    Batch norm is folded into the convolutions by the training script. Pooling averages, because
-    maxima pass gradients to single pixels only and leave a grid in images of gradient ascent.
+    The training script folds batch norm into the convolutions. Pooling averages: max pooling passes
+    gradients to single pixels only and leaves a grid in images of gradient ascent.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class DemoNet(nn.Module):
         self.classify = nn.Linear(80, len(CLASSES))
 
     def features(self, x: Tensor) -> Tensor:
-        """Normalised images (B,3,H,W) -> what the classifier reads, (B,80): `conv6` averaged."""
+        """Normalised images (B, 3, H, W) -> the classifier's input (B, 80): mean `conv6`."""
         x = self.pool1(self.conv1(x))
         x = self.pool2(self.conv2(x))
         x = self.conv4(self.conv3(x))
@@ -66,15 +66,16 @@ class DemoNet(nn.Module):
         return torch.mean(self.conv6(x), dim=(2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised images (B,3,H,W) -> logits (B,40)."""
+        """Normalised images (B, 3, H, W) -> logits (B, 40)."""
         logits: Tensor = self.classify(self.features(x))
         return logits
 
 
 def demo_network() -> DemoNet:
-    """The trained network from the package's own weights, in fp32 and eval mode."""
+    """Load the trained network from the package's own weights, in fp32 and eval mode."""
     with as_file(files("layer_atlas") / "data" / "demo.safetensors") as path:
         weights = load_file(path)
     network = DemoNet()
+    # The file stores fp16 to keep the package small.
     network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
     return network.eval()

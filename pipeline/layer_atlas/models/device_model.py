@@ -1,4 +1,4 @@
-"""A network on a device: images in, activations of some layers out."""
+"""A network on a device: images in, activations of layers out."""
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -32,25 +32,26 @@ from layer_atlas.models.responses import ChannelActivations, Observer, normalise
 from layer_atlas.plan.jobs import LayerInfo
 
 Observe = Callable[[Tensor], dict[str, ChannelActivations]]
-"""Views (B, H, W, 3) uint8 to what layers answer, by their names."""
+"""Function of views (B, H, W, 3) uint8 that returns channel activations by layer name."""
 
 PROBES = 2
-"""Images that paths are compared on; as many as it takes to be a batch."""
+"""Number of images that paths are compared on: the smallest batch of several images."""
 
 
 class DeviceModel:
-    """A network in fp32, for measurement, and in the precision of the ascent.
+    """A network on a device, in fp32 for measurement and in the precision of the optimization.
 
     Args:
-        network: as loaded; it stays as it is.
-        precision: of the ascent, by its name in a recipe.
-        size: height and width of the images.
-        device: where it runs.
+        network: the loaded network; it is not modified.
+        precision: precision of the optimization, by its name in a recipe.
+        size: height and width of the images, in pixels.
+        device: device that it runs on.
     """
 
     def __init__(
         self, network: Network, precision: str, size: tuple[int, int], device: torch.device
     ) -> None:
+        # Before anything is computed: expected activations depend on these settings.
         make_arithmetic_explicit()
         self.network, self.dtype, self.size, self.device = network, DTYPES[precision], size, device
         self._mean = torch.tensor(network.mean, device=device).view(1, -1, 1, 1)
@@ -59,53 +60,56 @@ class DeviceModel:
 
     @property
     def plain(self) -> nn.Module:
-        """The network as it is, but for the device: in fp32, for hooks."""
+        """The network itself on the device, in fp32 and contiguous layout, for hooks."""
         return self._instance(torch.float32, channels_last=False).module
 
     def exact_path(self, layers: Sequence[LayerInfo]) -> Path:
-        """Images (B, C, H, W) in [0, 1] to the activations of some layers, in fp32.
+        """Build a path from images (B, C, H, W) in [0, 1] to the activations of layers, in fp32.
 
         Raises:
-            UserError: the network does not compute what it did when the sweep was planned.
+            UserError: the network computes something else than when the sweep was planned.
         """
         return self._path(layers, torch.float32)
 
     def fast_path(self, layers: Sequence[LayerInfo]) -> Path:
-        """The same in the precision of the ascent.
+        """Build the same path in the precision of the optimization.
 
         Raises:
-            UserError: as above.
+            UserError: as for `exact_path`.
             NoPathAgrees: the precision is too low for the network.
         """
         return self._path(layers, self.dtype)
 
     def observer(self, layers: Sequence[LayerInfo]) -> Observe:
-        """Views (B, H, W, 3) uint8 to the answers of several layers, in fp32."""
+        """Build a function from views (B, H, W, 3) uint8 to the responses of layers, in fp32."""
         fast = self._instance(torch.float32, channels_last=True)
         hooked = self._from_images(HookedForward(fast.module, layers), fast)
         exact = TOLERANCE[torch.float32]
         in_layout = agrees(hooked, self._probes, self.expected(layers), exact)
         instance = fast if in_layout else self._instance(torch.float32, channels_last=False)
         observe = Observer(instance.module, layers)
+        # Views are channels-last already: without resizing or recolouring they need no transpose.
         if self.network.fixed_size is None and len(self.network.mean) == 3 and in_layout:
             return lambda views: observe(normalised(views.to(self.device), self.network))
         return lambda views: observe(self._inputs(self._images(views), instance))
 
     def _images(self, views: Tensor) -> Tensor:
-        """Views (B, H, W, 3) uint8 as images (B, C, H, W) in [0, 1]."""
+        """Convert views (B, H, W, 3) uint8 to images (B, C, H, W) in [0, 1]."""
         return recoloured(from_bytes(views.to(self.device)), len(self.network.mean))
 
     def receptive_fields(self, layers: Sequence[LayerInfo]) -> dict[str, Tensor]:
-        """What each position of some layers sees: boxes (L, 4) in pixels of the image."""
-        # Not on a GPU: some of its kernels work on tiles, and what is no number spreads there.
-        seen = self.network.seen_size(self.size)
+        """Return the receptive field of each position by layer: boxes (L, 4) in image pixels."""
+        # Not on a GPU: some of its kernels work on tiles, in which a NaN spreads to neighbours.
+        size = self.network.seen_size(self.size)
         with restored(self.network.module):
-            fields = receptive_fields(self.network.module, layers, self.network.example(seen))
-        return {name: sources(boxes, self.size, seen) for name, boxes in fields.items()}
+            fields = receptive_fields(self.network.module, layers, self.network.example(size))
+        return {name: sources(boxes, self.size, size) for name, boxes in fields.items()}
 
     # --- paths -----------------------------------------------------------------------------------
 
     def _path(self, layers: Sequence[LayerInfo], dtype: torch.dtype) -> Path:
+        # A generator, in the order of speed: an instance is converted only when no faster path
+        # agreed. The defaults of the lambda bind the loop variables.
         paths = (
             (name, lambda make=make, instance=instance: self._from_images(make(), instance))
             for instance in (self._instance(dtype, layout) for layout in (True, False))
@@ -115,36 +119,36 @@ class DeviceModel:
         return fastest_that_agrees(paths, self._probes, expected, gradient, dtype)
 
     def _from_images(self, forward: Forward, instance: Instance) -> Forward:
-        """A forward that takes images (B, C, H, W) in [0, 1]."""
+        """Wrap a forward so that it takes images (B, C, H, W) in [0, 1]."""
         return lambda images: forward(self._inputs(images, instance))
 
     def expected(self, layers: Sequence[LayerInfo]) -> list[Tensor]:
-        """The activations (B, K, L) of the probes, by plain hooks on an instance of its own.
+        """Compute the activations (B, K, L) of the probes by plain hooks on an untouched instance.
 
         Raises:
-            UserError: one is not there, or not what it was when the sweep was planned.
+            UserError: a layer was not called, or differs from its fingerprint in the plan.
         """
         with torch.no_grad():
-            seen = resized(self._probes, self.network.seen_size(self.size))
-            found = plain_activations(self.plain, layers, self.network.normalise(seen))
+            images = resized(self._probes, self.network.seen_size(self.size))
+            computed = plain_activations(self.plain, layers, self.network.normalise(images))
         for layer in layers:
-            if layer.name not in found:
+            if layer.name not in computed:
                 raise UserError(
                     f"layer {layer.name!r} of model {self.network.label!r} is called for some "
-                    "images only: the forward takes another way for others. Choose other layers."
+                    "images only: the forward takes another path for others. Choose other layers."
                 )
-            if not is_same(fingerprint(found[layer.name]), layer.fingerprint):
+            if not is_same(fingerprint(computed[layer.name]), layer.fingerprint):
                 raise UserError(
-                    f"layer {layer.name!r} of model {self.network.label!r} does not compute what "
-                    "it did when the sweep was planned, with the same weights: was its code "
-                    "changed, or does this machine compute wrongly? Run the sweep again to plan "
-                    "anew."
+                    f"layer {layer.name!r} of model {self.network.label!r} computes something else "
+                    "than when the sweep was planned, with the same weights: its code may have "
+                    "changed, or this machine may be faulty. Run the sweep again to replan it."
                 )
-        return [found[layer.name] for layer in layers]
+        return [computed[layer.name] for layer in layers]
 
     def expected_gradient(self, layers: Sequence[LayerInfo]) -> Tensor:
-        """The gradient of the probes from some layers, by plain hooks."""
+        """Compute the gradient of the probes from the layers by plain hooks."""
         instance = self._instance(torch.float32, channels_last=False)
+        # Copies, because in-place operations would otherwise invalidate the reference gradient.
         plain = CopyingForward(HookedForward(instance.module, layers))
         return probe_gradient(self._from_images(plain, instance), self._probes)
 
@@ -153,16 +157,17 @@ class DeviceModel:
         return self.network.probes(self.size)[:PROBES].to(self.device)
 
     def _instance(self, dtype: torch.dtype, channels_last: bool) -> Instance:
-        """The network in a number format and a layout, made when it is first needed."""
+        """Return the network in a number format and a layout, converted at its first use."""
         kind = dtype, channels_last
         if kind not in self._instances:
+            # A fresh instance for each format: rounding to bf16 and back would lose bits for good.
             module = converted(self.network.fresh(), self.device, dtype, channels_last)
             layout = torch.channels_last if channels_last else torch.contiguous_format
             self._instances[kind] = Instance(module, dtype, layout)
         return self._instances[kind]
 
     def _inputs(self, images: Tensor, instance: Instance) -> Tensor:
-        """Images (B, C, H, W) in [0, 1] as an instance of the network takes them."""
+        """Convert images (B, C, H, W) in [0, 1] to the inputs of an instance of the network."""
         if self.network.fixed_size is not None:
             images = resized(images, self.network.seen_size(self.size))
         inputs: Tensor = _Normalised.apply(
@@ -172,10 +177,10 @@ class DeviceModel:
 
 
 class _Normalised(torch.autograd.Function):
-    """(images - mean) / std in the network's dtype and layout.
+    """(images - mean) / std, in the network's dtype and layout.
 
-    Layout and dtype change one after the other, and arithmetic is done in the layout of the
-    images, there and back: each of these is several times faster on a CPU.
+    Layout and dtype change in separate steps, and arithmetic uses the layout of the images in both
+    directions: each of these is several times faster on a CPU.
     """
 
     @staticmethod

@@ -1,7 +1,7 @@
-"""Fingerprints: a few numbers that an activation comes down to, to compare over time and machines.
+"""Fingerprints: an activation reduced to a few numbers, comparable over time and across machines.
 
 Two networks with the same weights may compute different things: edited code, another mode, another
-version of a library, a broken device.
+version of a library, a faulty device.
 """
 
 import math
@@ -10,15 +10,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-_TURNS = [math.sqrt(prime) for prime in (2, 3, 5, 7)]
-"""Frequencies of the directions, none of which is a multiple of another."""
+_FREQUENCIES = [math.sqrt(prime) for prime in (2, 3, 5, 7)]
+"""Frequencies of the directions: irrational, and none a multiple of another."""
 
 TOLERANCE = 5e-3
-"""Rounding moves the numbers by less, on any device; anything else moves some of them by more."""
+"""Bound on the effect of rounding on any device; other causes move some of the numbers by more."""
 
 
 def fingerprint(activation: Tensor) -> tuple[float, ...]:
-    """The norm of an activation, and projections of its means relative to that.
+    """Return the norm of an activation, and projections of its means relative to the norm.
 
     Args:
         activation: (B, K, L).
@@ -29,23 +29,25 @@ def fingerprint(activation: Tensor) -> tuple[float, ...]:
     norm = float(values.norm()) / math.sqrt(max(values.numel(), 1))
     if not math.isfinite(norm):
         return ()
+    # Both means, because each is blind to a permutation of the axis that it averages.
     means = values.mean(dim=2), values.mean(dim=1)
     projections = (p / max(norm, 1e-30) for mean in means for p in _projections(mean))
     return (norm, *projections)
 
 
 def _projections(means: Tensor) -> list[float]:
-    """On four waves over all of some means."""
+    """Project means onto four waves over all their elements."""
     flat = means.double().cpu().flatten()
-    place = torch.arange(len(flat), dtype=torch.float64)
-    waves = (torch.cos(2 * math.pi * torch.frac(place * turn)) for turn in _TURNS)
+    index = torch.arange(len(flat), dtype=torch.float64)
+    # Fixed waves instead of random vectors: their values do not depend on torch's generator.
+    waves = (torch.cos(2 * math.pi * torch.frac(index * frequency)) for frequency in _FREQUENCIES)
     return [float(flat @ wave) / math.sqrt(len(flat)) for wave in waves]
 
 
-def is_same(found: Sequence[float], known: Sequence[float]) -> bool:
-    """Whether two fingerprints are of the same activation; where one is missing nobody can say."""
-    if not found or not known:
+def is_same(actual: Sequence[float], expected: Sequence[float]) -> bool:
+    """Return whether two fingerprints are of the same activation; true where one is missing."""
+    if not actual or not expected:
         return True
-    norms = math.isclose(found[0], known[0], rel_tol=TOLERANCE, abs_tol=1e-12)
-    pairs = zip(found[1:], known[1:], strict=True)
+    norms = math.isclose(actual[0], expected[0], rel_tol=TOLERANCE, abs_tol=1e-12)
+    pairs = zip(actual[1:], expected[1:], strict=True)
     return norms and all(abs(left - right) <= TOLERANCE for left, right in pairs)

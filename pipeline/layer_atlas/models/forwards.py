@@ -1,10 +1,10 @@
-"""Ways to compute the activations of some layers, and the choice of the fastest that is right.
+"""Ways to compute the activations of layers, and the choice of the fastest correct one.
 
-The plain way is the network itself with hooks. The others are optimisations of it: a traced graph
-that holds nothing but what the layers need, with batch norms folded, in channels-last layout, in
-low precision. None is used unless it agrees with the plain way on images.
+The plain way is the network itself with hooks. The others are optimizations of it: a traced graph
+that contains only what the layers need, with batch norms folded, in channels-last layout, in low
+precision. None is used unless it agrees with the plain way on probe images.
 
-Activations leave as (B, C, L): samples, channels, positions.
+Activations have the shape (B, C, L): samples, channels, positions.
 """
 
 import math
@@ -22,18 +22,18 @@ from layer_atlas.models.graph import Trace, simplify, trace
 from layer_atlas.plan.jobs import LayerInfo
 
 Forward = Callable[[Tensor], tuple[Tensor, ...]]
-"""Inputs (B, C, H, W) to the activations (B, K, L) of some layers."""
+"""Function of inputs (B, C, H, W) that returns the activations (B, K, L) of layers."""
 
 Activations = Sequence[Tensor]
-"""Of some layers, each (B, K, L)."""
+"""Activations of layers, each (B, K, L)."""
 
 
 @dataclass(frozen=True)
 class Path:
-    """A way to compute activations."""
+    """A named way to compute activations."""
 
     name: str
-    """Such as `traced, simplified, channels_last`."""
+    """Name in reports, such as `traced, simplified, channels_last`."""
     forward: Forward
 
 
@@ -47,14 +47,15 @@ class Instance:
 
     @cached_property
     def trace(self) -> Trace | None:
-        """The network as a graph, if it can be traced."""
+        """The network as a graph, or None where it cannot be traced."""
         return trace(self.module)
 
     def paths(self, layers: Sequence[LayerInfo]) -> Iterator[tuple[str, Callable[[], Forward]]]:
-        """The ways to some layers, by name and as what makes them; fastest first, hooks last."""
+        """Yield the ways to compute some layers as (name, factory), fastest first, hooks last."""
         layout = "channels_last" if self.layout is torch.channels_last else "contiguous"
         graph = self.trace and self.trace.cut([layer.name for layer in layers])
         if graph:
+            # Lazily, because simplifying copies weights and most searches end at the first path.
             simplified = f"traced, simplified, {layout}"
             yield simplified, lambda: GraphForward(simplify(graph), layers)
             yield f"traced, {layout}", lambda: GraphForward(graph, layers)
@@ -64,43 +65,44 @@ class Instance:
 
 
 class HookedForward:
-    """Runs the network and leaves it when all layers were called, by an exception of our own."""
+    """Runs the network with hooks and leaves it by an exception once all layers were called."""
 
     def __init__(self, network: nn.Module, layers: Sequence[LayerInfo]) -> None:
         self.network, self.layers = network, layers
         self.distinct = list({layer.name: layer for layer in layers}.values())
 
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Activations of the layers.
+        """Return the activations of the layers.
 
         Raises:
             RuntimeError: the forward does not call one of them for these images.
         """
-        # What follows a layer may write over its output, unless the forward is left right there.
-        keep = Tensor.clone if len(self.distinct) > 1 else _as_it_is
-        found = reduce_layers(self.network, self.distinct, x, keep)
-        if silent := [layer.name for layer in self.distinct if layer.name not in found]:
+        # The operation after a layer may overwrite its output, unless the forward ends right there.
+        keep = Tensor.clone if len(self.distinct) > 1 else _identity
+        activations = reduce_layers(self.network, self.distinct, x, keep)
+        if silent := [layer.name for layer in self.distinct if layer.name not in activations]:
             raise RuntimeError(f"layer {silent[0]!r} was not called for these images.")
-        return tuple(found[layer.name] for layer in self.layers)
+        return tuple(activations[layer.name] for layer in self.layers)
 
 
-def _as_it_is(activation: Tensor) -> Tensor:
+def _identity(activation: Tensor) -> Tensor:
     return activation
 
 
 class CopyingForward:
-    """Keeps copies for the backward pass, of networks that write over what it needs."""
+    """Keeps copies for the backward pass, for networks that overwrite tensors it needs."""
 
     def __init__(self, forward: Forward) -> None:
         self.forward = forward
 
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Activations of the layers."""
-        with torch.autograd.graph.saved_tensors_hooks(_copy, _as_it_is):
+        """Return the activations of the layers."""
+        with torch.autograd.graph.saved_tensors_hooks(_copy, _identity):
             return self.forward(x)
 
 
 def _copy(tensor: Tensor) -> Tensor:
+    # Frozen parameters are never written to, and copying them would double the memory.
     return tensor if isinstance(tensor, nn.Parameter) else tensor.clone()
 
 
@@ -111,7 +113,7 @@ class GraphForward:
         self.graph, self.layers = graph, layers
 
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Activations of the layers."""
+        """Return the activations of the layers."""
         with contained():
             outputs = self.graph(x)
         pairs = zip(outputs, self.layers, strict=True)
@@ -119,7 +121,7 @@ class GraphForward:
 
 
 def _tensor_of(output: Any) -> Tensor:
-    """The tensor of a layer's output, which has one: else it would be no layer."""
+    """Return the tensor of a layer's output; an output without a tensor would not be a layer."""
     tensor = main_tensor(output)
     assert tensor is not None
     return tensor
@@ -129,7 +131,7 @@ def _tensor_of(output: Any) -> Tensor:
 
 
 class NoPathAgrees(Exception):
-    """No way to compute some layers' activations agrees with the plain one."""
+    """No way to compute the activations of some layers agrees with the plain one."""
 
 
 def fastest_that_agrees(
@@ -139,39 +141,39 @@ def fastest_that_agrees(
     gradient: Tensor,
     dtype: torch.dtype,
 ) -> Path:
-    """The first path that gives the activations and the gradient of the untouched network.
+    """Return the first path that reproduces the activations and gradient of the untouched network.
 
     Args:
-        paths: by name and as what makes them, fastest first.
-        images: what they take (B, C, H, W).
+        paths: (name, factory) of each path, fastest first.
+        images: probe images (B, C, H, W).
         expected: the layers' activations for them, by plain hooks in fp32.
         gradient: `probe_gradient` by plain hooks.
-        dtype: what the paths compute in, for what counts as rounding.
+        dtype: number format of the paths, which decides what counts as rounding.
     Raises:
-        NoPathAgrees: says what went wrong with the last one.
+        NoPathAgrees: reports why the last path was rejected.
     """
     reason = "there is none"
     for name, make in paths:
         try:
             forward = make()
-            off = _largest_disagreement(forward, images, expected)
-            turned = _turned(probe_gradient(forward, images), gradient)
+            error_norm = _largest_disagreement(forward, images, expected)
+            gradient_error = _gradient_error(probe_gradient(forward, images), gradient)
         except Exception as error:  # noqa: BLE001 - a path that cannot run is not used
             reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
             continue
-        if off > TOLERANCE[dtype]:
-            reason = f"activations are off by {100 * off:.2g} %"
-        elif turned > _TURN[dtype]:
-            reason = f"gradients are off by {100 * turned:.2g} %"
+        if error_norm > TOLERANCE[dtype]:
+            reason = f"activations are off by {100 * error_norm:.2g} %"
+        elif gradient_error > _GRADIENT_TOLERANCE[dtype]:
+            reason = f"gradients are off by {100 * gradient_error:.2g} %"
         else:
             return Path(name, forward)
     raise NoPathAgrees(reason)
 
 
 def agrees(forward: Forward, images: Tensor, expected: Activations, tolerance: float) -> bool:
-    """Whether a forward gives the activations of the untouched network.
+    """Return whether a forward reproduces the activations of the untouched network.
 
-    Args: as above, and the largest disagreement that counts as rounding.
+    Args: as above; `tolerance` is the largest disagreement that counts as rounding.
     """
     try:
         return _largest_disagreement(forward, images, expected) <= tolerance
@@ -181,61 +183,70 @@ def agrees(forward: Forward, images: Tensor, expected: Activations, tolerance: f
 
 @torch.no_grad()
 def _largest_disagreement(forward: Forward, images: Tensor, expected: Activations) -> float:
-    """Of the activations of several layers."""
+    """Return the largest disagreement over the activations of several layers."""
+    # A clone, because a path may write to its input and the next one is compared on the same
+    # images.
     pairs = zip(forward(images.clone()), expected, strict=True)
     return max(disagreement(activation, right) for activation, right in pairs)
 
 
 @torch.enable_grad()
 def probe_gradient(forward: Forward, images: Tensor) -> Tensor:
-    """The gradient of images from their activations, each with a random weight of its own.
+    """Compute the gradient of images from their activations under fixed random weights.
 
-    Not from the mean: of what a layer norm returns that is a constant.
+    The plain mean would not do: the mean of a layer norm's output is constant.
     """
     leaf = images.detach().requires_grad_()
     generator = torch.Generator().manual_seed(0)
     total = torch.zeros((), device=images.device)
     for activation in forward(leaf.clone()):
+        # Drawn on the CPU: the CPU's and the GPU's generators give different numbers.
         weights = torch.randn(activation.shape, generator=generator).to(images.device)
         total = total + (activation.float() * weights).mean()
     (gradient,) = torch.autograd.grad(total, leaf)
     return gradient
 
 
-def _turned(gradient: Tensor, expected: Tensor) -> float:
-    """How far a gradient is from the right one; nobody can say where that is not finite."""
+def _gradient_error(gradient: Tensor, expected: Tensor) -> float:
+    """Return the relative error of a gradient; 0 where the expected one is not finite."""
     if not expected.isfinite().all():
         return 0.0
-    off = float((gradient - expected).norm() / expected.norm().clamp_min(1e-30))
-    return off if math.isfinite(off) else math.inf
+    error_norm = float((gradient - expected).norm() / expected.norm().clamp_min(1e-30))
+    return error_norm if math.isfinite(error_norm) else math.inf
 
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
-"""Largest disagreement that counts as rounding, by number format. Deep networks lose about half of
-the digits of a bf16 number."""
+"""Largest disagreement that counts as rounding, by number format.
 
-_TURN = {torch.float32: 0.05, torch.bfloat16: 0.9}
-"""The same for gradients: rounding opens some ReLUs and closes others. What a graph must not lose
-is a backward pass of the network's own, as of a rounding that lets gradients through."""
+Deep networks lose about half of the digits of a bf16 number.
+"""
+
+_GRADIENT_TOLERANCE = {torch.float32: 0.05, torch.bfloat16: 0.9}
+"""Largest relative gradient error that counts as rounding, which opens and closes some ReLUs.
+
+The check detects the loss of a custom backward pass, such as that of a rounding operation that
+passes gradients through.
+"""
 
 
 @torch.no_grad()
 def disagreement(activation: Tensor, expected: Tensor) -> float:
-    """How far activations (B, K, L) are from the right ones, relative to these.
+    """Return the relative disagreement of activations (B, K, L) with the expected ones.
 
-    The larger one of two figures: the norm of the difference over that of the right activation,
-    and, in fp32, the largest difference of a channel's mean over the mean absolute activation.
-    Where the right activation is not finite, the same places must be.
+    The result is the larger of two figures: the norm of the difference over that of the expected
+    activation, and, in fp32, the largest difference of a channel's mean over the mean absolute
+    activation. Non-finite values must be at the same positions in both.
     """
     if activation.shape != expected.shape:
         return float("inf")
+    # In double: sums over millions of fp32 numbers would add rounding of their own.
     left, right = activation.double(), expected.double()
     finite = right.isfinite()
     if not torch.equal(finite, left.isfinite()):
         return float("inf")
     left, right = left.where(finite, 0.0), right.where(finite, 0.0)
-    off = (left - right).norm() / right.norm().clamp_min(1e-30)
+    error_norm = (left - right).norm() / right.norm().clamp_min(1e-30)
     if activation.dtype == torch.float32:
         means = (left.mean(dim=2) - right.mean(dim=2)).abs().amax()
-        off = torch.maximum(off, means / right.abs().mean().clamp_min(1e-30))
-    return float(off)
+        error_norm = torch.maximum(error_norm, means / right.abs().mean().clamp_min(1e-30))
+    return float(error_norm)

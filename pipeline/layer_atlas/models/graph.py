@@ -1,13 +1,14 @@
 """A network as a graph: traced once, cut at any of its layers, and simplified.
 
-The tracer records what each module returns, so that a cut at a layer ends at exactly that.
+The tracer records the output node of each module, so that a cut at a layer ends exactly there.
 
 Two rewrites save work in eval mode. A batch norm is an affine map with fixed coefficients, so it
 can be folded into the convolution before it. ReLU commutes with max pooling and concatenation, so
-it can wait until fewer elements or fewer tensors have to pass.
+it can run after them, on fewer elements or fewer tensors.
 
-A rewrite checks first and leaves alone what it does not recognise. The network never changes:
-graphs share its modules, so a rewrite works on its own graph and on copies of modules it changes.
+A rewrite checks its preconditions and skips anything that it does not recognise. The network itself
+never changes: graphs share its modules, so a rewrite works on its own graph and on copies of the
+modules that it changes.
 """
 
 import math
@@ -36,9 +37,9 @@ class Trace:
         self.network, self.graph, self._outputs = network, graph, outputs
 
     def cut(self, names: Sequence[str]) -> fx.GraphModule | None:
-        """A graph that returns the outputs of some layers, as a tuple, and computes nothing else.
+        """Return a graph that computes only the outputs of some layers and returns them as a tuple.
 
-        Returns: `None` if one of the layers is hidden inside of a node.
+        Returns: `None` if one of the layers is hidden inside a node.
         """
         ends = [self._outputs.get(module_of(self.network, name)) for name in names]
         if None in ends:
@@ -47,18 +48,18 @@ class Trace:
         nodes = fx.Graph(owning_module=self.graph)
         nodes.graph_copy(self.graph.graph, copies)
         nodes.output(tuple(copies[end] for end in ends if end is not None))
-        # What a network asserts of later layers would keep them in the graph.
+        # Assertions on later layers count as impure and would keep these layers in the graph.
         nodes.eliminate_dead_code(lambda n: n.is_impure() and n.target is not torch._assert)
         return fx.GraphModule(self.graph, nodes)
 
 
 def trace(network: nn.Module) -> Trace | None:
-    """Trace a network, which is left as it was; `None` where its forward cannot be followed."""
+    """Trace a network without changing it; return `None` where its forward cannot be traced."""
     tracer = _Tracer()
     with restored(network):
         try:
             graph = fx.GraphModule(network, tracer.trace(network))
-        except Exception:  # noqa: BLE001 - whatever a tracer trips over, hooks still work
+        except Exception:  # noqa: BLE001 - whatever stops the tracer, hooks still work
             return None
     (end,) = (node for node in graph.graph.nodes if node.op == "output")
     output = main_part(end.args, fx.Node)
@@ -68,18 +69,18 @@ def trace(network: nn.Module) -> Trace | None:
 
 
 class _Tracer(fx.Tracer):
-    """Follows whatever is not one operation of torch.nn or torchvision.ops."""
+    """Traces into every module that is not a single operation of torch.nn or torchvision.ops."""
 
     def __init__(self) -> None:
         import torchvision.ops
 
         super().__init__(autowrap_modules=(math, torchvision.ops))
         self.outputs: dict[nn.Module, fx.Node] = {}
-        """What the first call of each module returned."""
+        """Output node of each module's first call."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Whether a module is a node, rather than the nodes that it consists of."""
-        # Blocks of torchvision.ops, such as Conv2dNormActivation, consist of layers to be seen.
+        """Return whether a module becomes a single node."""
+        # Blocks of torchvision.ops, such as Conv2dNormActivation, contain layers of their own.
         operation = type(m).__module__.startswith("torchvision.ops") and not any(m.children())
         return operation or super().is_leaf_module(m, module_qualified_name)
 
@@ -90,10 +91,11 @@ class _Tracer(fx.Tracer):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        """Trace a call, and note its output."""
+        """Trace a call and record its output node."""
         output = super().call_module(m, forward, args, kwargs)
         proxy = main_part(output, fx.Proxy)
         if proxy is not None:
+            # The first call, as with hooks: a shared module is called several times.
             self.outputs.setdefault(m, proxy.node)
         return output
 
@@ -114,17 +116,17 @@ _MAX_POOL_ARGUMENTS = (
 )
 _CATS: _Functions = frozenset({torch.cat, torch.concat, torch.concatenate})
 
-# What only reads its inputs and returns memory that nothing else refers to.
+# Operations that only read their inputs and return fresh memory, without views or aliases.
 _MAKER_MODULES = frozenset({nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d})
 _MAKERS: _Functions = _CATS | _MAX_POOLS | {F.conv2d, F.avg_pool2d, operator.add}
 
 
 def simplify(graph: fx.GraphModule) -> fx.GraphModule:
-    """A graph that computes the same as `graph`, faster; `graph` itself stays as it is.
+    """Return a faster graph that computes the same as `graph`, which is not modified.
 
-    Values agree to rounding where a batch norm was folded and to the bit elsewhere. So do
-    gradients, but for one case: with `LeakyGradient`, what leaks through a max pool's window that
-    is closed everywhere goes to the largest of its inputs instead of the first.
+    Values agree up to rounding where a batch norm was folded, and bit for bit elsewhere. So do
+    gradients, with one exception: with `LeakyGradient`, the gradient that leaks through a max-pool
+    window whose inputs are all closed goes to the largest of them instead of the first.
 
     Args:
         graph: a traced network, frozen and in eval mode.
@@ -135,8 +137,8 @@ def simplify(graph: fx.GraphModule) -> fx.GraphModule:
     _fold_batch_norms(work)
     _lower_relus(work)
     work.graph.lint()
-    # Built anew, the module holds only what the graph still refers to. Deleting the rest would risk
-    # deleting inside of modules that are shared with the network.
+    # A new GraphModule holds only the modules that the graph still uses. Deleting the others could
+    # delete submodules of modules that are shared with the network.
     return fx.GraphModule(work, work.graph)
 
 
@@ -144,7 +146,7 @@ def simplify(graph: fx.GraphModule) -> fx.GraphModule:
 
 
 def _fold_batch_norms(work: fx.GraphModule) -> None:
-    """Replace each convolution that a batch norm follows by one that does both."""
+    """Replace each convolution that is followed by a batch norm by one that does both."""
     calls = Counter(_module(node) for node in work.graph.nodes if node.op == "call_module")
     for node in list(work.graph.nodes):
         source, norm = _source(node), _module(node)
@@ -153,9 +155,9 @@ def _fold_batch_norms(work: fx.GraphModule) -> None:
         conv = _module(source)
         if type(conv) is not nn.Conv2d or not _fits(conv, norm):
             continue
-        # A convolution that has just been folded, and now meets a second norm, was counted as none.
+        # A convolution that has just been folded and meets a second norm has a call count of 0.
         if len(source.users) == 1 and calls[conv] <= 1 and calls[norm] <= 1:
-            # A name of its own: what lies under the old one may be a part of a shared module.
+            # A new name: the old one may lie inside a module that is shared with the network.
             source.target = f"folded_{source.name}"
             work.add_submodule(source.target, _folded(conv, norm))
             node.replace_all_uses_with(source)
@@ -163,7 +165,7 @@ def _fold_batch_norms(work: fx.GraphModule) -> None:
 
 
 def _fits(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
-    """Whether the norm is an affine map with fixed coefficients, one pair for each output."""
+    """Return whether the norm is a fixed affine map with one pair of coefficients per channel."""
     return (
         not (conv.training or norm.training)
         and norm.running_mean is not None
@@ -173,7 +175,7 @@ def _fits(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
 
 
 def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
-    """One convolution for both, rounded once: the arithmetic is at least fp32."""
+    """Fold a norm into a convolution in at least fp32, rounding once at the end."""
     dtype = conv.weight.dtype
     wide = torch.promote_types(dtype, torch.float32)
     return fuse_conv_bn_eval(deepcopy(conv).to(wide), deepcopy(norm).to(wide)).to(dtype)
@@ -183,7 +185,7 @@ def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
 
 
 def _lower_relus(work: fx.GraphModule) -> None:
-    """Move ReLUs from before max pools and concatenations to behind them."""
+    """Move ReLUs from before max pools and concatenations to after them."""
     for node in list(work.graph.nodes):
         relus = _inputs_to_swap(node)
         if relus and all(_can_wait(relu) for relu in relus) and _is_only_read(node):
@@ -191,22 +193,22 @@ def _lower_relus(work: fx.GraphModule) -> None:
 
 
 def _inputs_to_swap(node: fx.Node) -> list[fx.Node]:
-    """The inputs of a max pool or a concatenation, each once; none for any other node."""
-    given: Any = ()
+    """Return the inputs of a max pool or a concatenation, without duplicates; else nothing."""
+    inputs: Any = ()
     if _is_max_pool(node):
-        given = (_source(node),)
+        inputs = (_source(node),)
     elif _calls(node, _CATS, set()):
-        given = node.args[0] if node.args else node.kwargs.get("tensors")
-    if not isinstance(given, list | tuple) or not all(isinstance(x, fx.Node) for x in given):
+        inputs = node.args[0] if node.args else node.kwargs.get("tensors")
+    if not isinstance(inputs, list | tuple) or not all(isinstance(x, fx.Node) for x in inputs):
         return []
-    return list(dict.fromkeys(given))
+    return list(dict.fromkeys(inputs))
 
 
 def _can_wait(relu: fx.Node) -> bool:
-    """Whether a node is a ReLU that nobody would miss between its input and its only user.
+    """Return whether a node is a ReLU whose effect is seen only by its single user.
 
-    Its input must be fresh memory and used by nothing else. Else an in-place ReLU would be missed
-    by those who look at the same memory, and any ReLU might wait until somebody wrote there.
+    Its input must be fresh memory with no other user. Otherwise other readers of the memory would
+    miss an in-place ReLU, and another operation could overwrite the memory before the ReLU runs.
     """
     source = _source(relu)
     return (
@@ -219,19 +221,19 @@ def _can_wait(relu: fx.Node) -> bool:
 
 
 def _is_only_read(node: fx.Node) -> bool:
-    """Whether no user may write over the output, which is wrong once a ReLU has saved it."""
+    """Return whether no user overwrites the output, which the ReLU saves for its gradient."""
     return all(user.op == "output" or _is_maker(user) for user in node.users)
 
 
 def _swap(node: fx.Node, relus: list[fx.Node]) -> None:
-    """From node(relu(x), ...) to relu(node(x, ...))."""
+    """Rewrite node(relu(x), ...) to relu(node(x, ...))."""
     for relu in relus:
         source = _source(relu)
         assert source is not None
         relu.replace_all_uses_with(source)
         node.graph.erase_node(relu)
     with node.graph.inserting_after(node):
-        # In place is safe: the output is fresh, and neither kind of node saves it for its gradient.
+        # In place is safe: the output is fresh, and neither operation saves it for its gradient.
         lowered = node.graph.call_function(torch.relu_, (node,))
     node.replace_all_uses_with(lowered, delete_user_cb=lambda user: user is not lowered)
 
@@ -249,26 +251,27 @@ def _is_maker(node: fx.Node) -> bool:
 
 
 def _is_max_pool(node: fx.Node) -> bool:
-    """Whether a node is a max pool of which every window holds at least one element."""
+    """Return whether a node is a max pool whose every window holds at least one element."""
     if not _calls(node, _MAX_POOLS, {nn.MaxPool2d}):
         return False
     module = _module(node)
     settings = dict(zip(_MAX_POOL_ARGUMENTS, node.args, strict=False)) | node.kwargs
     if module is not None:
         settings = vars(module)
-    # A dilated window can lie in the padding altogether: its -inf must not meet the ReLU.
+    # A dilated window can lie entirely in the padding: the ReLU would turn its -inf into 0.
     return settings.get("dilation", 1) in (1, (1, 1)) and not settings.get("return_indices")
 
 
 def _calls(node: fx.Node, functions: Set[Callable[..., Any]], kinds: Set[type]) -> bool:
-    """Whether a node calls one of these functions or a module of exactly one of these kinds."""
+    """Return whether a node calls one of these functions or a module of exactly these classes."""
     if node.op == "call_function":
         return node.target in functions and "out" not in node.kwargs
+    # Exactly: a subclass may override the forward.
     return type(_module(node)) in kinds
 
 
 def _module(node: fx.Node) -> nn.Module | None:
-    """The module that a node calls, unless hooks make it more than its class tells."""
+    """Return the module that a node calls, or None if hooks change its behaviour."""
     graph = node.graph.owning_module
     if node.op != "call_module" or graph is None:
         return None
@@ -277,6 +280,6 @@ def _module(node: fx.Node) -> nn.Module | None:
 
 
 def _source(node: fx.Node) -> fx.Node | None:
-    """The first input of a node, if another node made it."""
-    given = node.args[0] if node.args else node.kwargs.get("input")
-    return given if isinstance(given, fx.Node) else None
+    """Return the first input of a node if it is a node as well."""
+    first = node.args[0] if node.args else node.kwargs.get("input")
+    return first if isinstance(first, fx.Node) else None

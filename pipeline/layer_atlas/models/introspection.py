@@ -1,7 +1,7 @@
 """Model introspection: shapes, axes, channels, calls and FLOPs of every layer.
 
-One forward pass observes the layers; a second one, on two larger images, tells the axes of batch,
-channels and positions apart.
+One forward pass observes the layers. A second pass on two larger images distinguishes the axes of
+batch, channels and positions.
 """
 
 from collections.abc import Iterator
@@ -21,47 +21,52 @@ from layer_atlas.plan.jobs import LayerInfo
 Shape = tuple[int, ...]
 
 _TALLER, _WIDER = 64, 128
-"""Pixels by which the images of the second run are larger: multiples of any usual stride."""
+"""Pixels added to height and width for the second pass: multiples of any usual stride."""
 
 _LAST = frozenset({"Linear", "MultiheadAttention", "RNNBase"})
 _FIRST = frozenset({"_ConvNd", "_BatchNorm", "GroupNorm", "_InstanceNorm"})
 _NORMS = frozenset({"LayerNorm", "RMSNorm"})
-"""Norms over channels that are last, unless the second run proves otherwise."""
+"""Norms over the last axis as channels, unless the second pass disproves it."""
 
 
 @dataclass(frozen=True)
 class SecondRun:
-    """Shapes of outputs for other images than those of the first run."""
+    """Output shapes for other images than those of the first pass."""
 
     larger: dict[nn.Module, Shape]
-    """Of two larger images; only of modules that the network came to."""
+    """Shapes for two larger images; only for modules that the pass reached."""
     twice: dict[nn.Module, Shape]
-    """Of two images of the same size; only where there is no other."""
+    """Shapes for two images of the same size; filled only when the larger images failed."""
 
     def batch_axis(self, module: nn.Module, shape: Shape) -> int | None:
-        """The axis of the images in an output for one image; `None` if it has none."""
-        other = self.larger.get(module) or self.twice.get(module)
-        if other is None or len(other) != len(shape):
+        """Return the batch axis of an output for one image; `None` if it has none."""
+        second_shape = self.larger.get(module) or self.twice.get(module)
+        if second_shape is None or len(second_shape) != len(shape):
             return 0 if shape[:1] == (1,) else None
-        grown = [axis for axis, pair in enumerate(zip(shape, other, strict=True)) if pair == (1, 2)]
+        grown = [
+            axis
+            for axis, pair in enumerate(zip(shape, second_shape, strict=True))
+            if pair == (1, 2)
+        ]
         return grown[0] if grown else None
 
     def unchanged(self, module: nn.Module, shape: Shape) -> set[int]:
-        """The axes of an output that do not grow with the image; all of them if that is unknown."""
-        other = self.larger.get(module)
-        if other is None or len(other) != len(shape):
+        """Return the axes that do not grow with the image; all axes if that is unknown."""
+        second_shape = self.larger.get(module)
+        if second_shape is None or len(second_shape) != len(shape):
             return set(range(len(shape)))
-        return {axis for axis, (n, m) in enumerate(zip(shape, other, strict=True)) if n == m}
+        return {axis for axis, (n, m) in enumerate(zip(shape, second_shape, strict=True)) if n == m}
 
 
 def second_run(network: nn.Module, example: Tensor) -> SecondRun:
-    """Run a network on two larger images, and, if it takes none, on two of the same size.
+    """Run a network on two larger images, or on two of the same size if it rejects larger ones.
 
     Args:
-        network: a network in eval mode; it is left as it was.
+        network: a network in eval mode; it is restored afterwards.
         example: normalised input (1, C, H, W).
     """
     _, colours, height, width = example.shape
+    # Height and width grow by different amounts, so that a transposed map is recognised.
     larger = torch.zeros(2, colours, height + _TALLER, width + _WIDER).normal_(
         generator=torch.Generator().manual_seed(0)
     )
@@ -73,7 +78,7 @@ def second_run(network: nn.Module, example: Tensor) -> SecondRun:
 
 @torch.no_grad()
 def _output_shapes(network: nn.Module, inputs: Tensor) -> tuple[dict[nn.Module, Shape], bool]:
-    """What the first call of each module returns, and whether the network got through."""
+    """Return the output shape of each module's first call, and whether the pass completed."""
     shapes: dict[nn.Module, Shape] = {}
 
     def note(module: nn.Module, args: Any, output: Any) -> None:
@@ -85,7 +90,7 @@ def _output_shapes(network: nn.Module, inputs: Tensor) -> tuple[dict[nn.Module, 
         handles = [module.register_forward_hook(note) for module in network.modules()]
         try:
             network(inputs)
-        except Exception:  # noqa: BLE001 - not every network takes images of every size
+        except Exception:  # noqa: BLE001 - many networks reject images of another size
             return shapes, False
         finally:
             for handle in handles:
@@ -95,22 +100,22 @@ def _output_shapes(network: nn.Module, inputs: Tensor) -> tuple[dict[nn.Module, 
 
 @dataclass
 class ChannelAxes:
-    """Finds the axis of the channels, module by module, in the order of the forward pass."""
+    """Infers the channel axis module by module, in the order of the forward pass."""
 
     second: SecondRun
     _views: dict[int, tuple[Tensor, int]] = field(default_factory=dict)
-    """By address in memory: a tensor whose channel axis is known, and that axis."""
+    """By memory address: a tensor whose channel axis is known, and that axis."""
     _by_shape: dict[Shape, set[int]] = field(default_factory=dict)
 
     def find(
         self, module: nn.Module, source: Tensor | None, output: Tensor, batch_axis: int
     ) -> int:
-        """The axis of the channels of a module's output.
+        """Return the channel axis of a module's output.
 
         Args:
-            module: whose output it is.
-            source: the first tensor of its input.
-            output: for a batch of one image.
+            module: the module.
+            source: first tensor of its input.
+            output: its output for a batch of one image.
             batch_axis: the axis of the images.
         """
         shape = tuple(output.shape)
@@ -121,6 +126,7 @@ class ChannelAxes:
             axis = min(candidates)
         if axis is None:
             axis = self._inherited(source, output, candidates or set(range(output.ndim)))
+        # Keeping the tensor keeps its address from being reused by another one.
         self._views[output.data_ptr()] = (output, axis)
         self._by_shape.setdefault(shape, set()).add(axis)
         return axis
@@ -137,25 +143,25 @@ class ChannelAxes:
         return None
 
     def _inherited(self, source: Tensor | None, output: Tensor, candidates: set[int]) -> int:
-        """From the tensor that the output or the input is a view of, from its shape, by habit."""
+        """Infer the axis from the memory of output or input, from the shape, or by convention."""
         axes = [self._of_view(output)]
         if source is not None and source.shape == output.shape:
             axes.append(self._of_view(source))
         known = self._by_shape.get(tuple(output.shape), set())
         axes += [*known] if len(known) == 1 else []
-        habit = output.ndim - 1 if output.ndim == 3 else 1
-        return next((axis for axis in axes if axis in candidates), habit)
+        conventional = output.ndim - 1 if output.ndim == 3 else 1
+        return next((axis for axis in axes if axis in candidates), conventional)
 
     def _of_view(self, tensor: Tensor) -> int | None:
-        """The channel axis of a view of a tensor whose own is known: that of the same stride."""
+        """Return the channel axis of a view: that with the stride and length of the original's."""
         known = self._views.get(tensor.data_ptr())
         if known is None:
             return None
         original, axis = known
         step, count = original.stride(axis), original.shape[axis]
         pairs = enumerate(zip(tensor.stride(), tensor.shape, strict=True))
-        found = [i for i, pair in pairs if pair == (step, count)]
-        return found[0] if len(found) == 1 else None
+        matches = [i for i, pair in pairs if pair == (step, count)]
+        return matches[0] if len(matches) == 1 else None
 
 
 def describe_layers(
@@ -163,24 +169,24 @@ def describe_layers(
 ) -> list[LayerInfo]:
     """Describe every module that a forward pass calls, in the order of `named_modules()`.
 
-    The network's own output comes last. The network is left as it was.
+    The network's own output comes last. The network is restored afterwards.
 
     Args:
         network: a network in eval mode.
         example: normalised input (1, C, H, W).
-        keep_prefix_tokens: whether tokens that are no positions belong to activations.
+        keep_prefix_tokens: whether non-spatial tokens stay part of activations.
     """
     prefix = 0 if keep_prefix_tokens else prefix_tokens(network)
     observer = _Observer(network, prefix, second_run(network, example))
-    with restored(network), observer.watching():
-        # With a gradient asked for, attention runs step by step and its FLOPs are seen; a copy,
-        # because a network may write over its input.
+    with restored(network), observer.hooked():
+        # With a gradient requested, attention runs as separate operations whose FLOPs are counted.
+        # The second clone is no leaf, because a network may write to its input.
         network(example.clone().requires_grad_().clone())
     return observer.layers()
 
 
 class _Observer:
-    """Notes shape, axes, calls and FLOPs of every module during one forward pass."""
+    """Records shape, axes, calls and FLOPs of every module during one forward pass."""
 
     def __init__(self, network: nn.Module, prefix: int, second: SecondRun) -> None:
         self.names = {module: name for name, module in network.named_modules() if name}
@@ -189,11 +195,11 @@ class _Observer:
         self.prefix, self.positions = prefix, set[int]()
         self.second, self.axes = second, ChannelAxes(second)
         self.counter = FlopCounterMode(display=False)
-        self.started: dict[nn.Module, int] = {}
-        self.seen: dict[nn.Module, dict[str, Any]] = {}
+        self.flops_at_entry: dict[nn.Module, int] = {}
+        self.records: dict[nn.Module, dict[str, Any]] = {}
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
+    def hooked(self) -> Iterator[None]:
         handles = []
         for module in self.names:
             handles.append(module.register_forward_pre_hook(self._before))
@@ -206,36 +212,36 @@ class _Observer:
                 handle.remove()
 
     def _before(self, module: nn.Module, args: Any) -> None:
-        self.started[module] = self.counter.get_total_flops()
+        self.flops_at_entry[module] = self.counter.get_total_flops()
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
-        if module in self.seen:
-            self.seen[module]["calls"] += 1
+        if module in self.records:
+            self.records[module]["calls"] += 1
             return
         tensor = main_tensor(output)
         if tensor is None or tensor.ndim < 2:
-            return  # no channels
+            return  # an output of fewer than two axes has no channels
         batch_axis = self.second.batch_axis(module, tuple(tensor.shape))
         if batch_axis is None:
-            return  # images are not kept apart, as in windows of attention
+            return  # the batch is merged with another axis, as in window attention
         total = self.counter.get_total_flops()
         axis = self.axes.find(module, main_tensor(args), tensor, batch_axis)
         shape = tuple(tensor.movedim(batch_axis, 0).shape[1:])
         channel_axis = axis if axis > batch_axis else axis + 1
-        self.seen[module] = {
+        self.records[module] = {
             "shape": shape,
             "channel_axis": channel_axis,
             "batch_axis": batch_axis,
             "prefix_tokens": self._prefix(shape, channel_axis),
             "calls": 1,
-            "flops": total - self.started[module],
+            "flops": total - self.flops_at_entry[module],
             "flops_before": total,
         }
 
     def _prefix(self, shape: tuple[int, ...], channel_axis: int) -> int:
-        """How many tokens of an output (T, C) are no positions.
+        """Return the number of non-spatial tokens in an output (T, C).
 
-        They are what it has more of than there were positions before: of the map of patches, say.
+        It is the excess over a number of positions seen before, such as that of the patch map.
         """
         length = 1
         for axis, side in enumerate(shape, 1):
@@ -252,9 +258,9 @@ class _Observer:
                 name=self.names[module],
                 module_type=type(module).__name__,
                 kinds=tuple(base.__name__ for base in type(module).__mro__[:-2]),
-                n_channels=seen["shape"][seen["channel_axis"] - 1],
-                flops_share=seen["flops"] / total,
-                **seen,
+                n_channels=record["shape"][record["channel_axis"] - 1],
+                flops_share=record["flops"] / total,
+                **record,
             )
-            for module, seen in ((m, self.seen[m]) for m in self.names if m in self.seen)
+            for module, record in ((m, self.records[m]) for m in self.names if m in self.records)
         ]

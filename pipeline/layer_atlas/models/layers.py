@@ -1,4 +1,4 @@
-"""Layers: the modules of a network by their names, and its own output; chosen by globs."""
+"""Layers: the modules of a network by name, plus its own output; selected by globs."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,11 +10,11 @@ from layer_atlas.errors import UserError, unknown
 from layer_atlas.plan.jobs import LayerInfo
 
 OUTPUT = "output"
-"""The layer that is what the network returns, unless a module has this name."""
+"""Name of the layer for the network's return value, unless a module has this name."""
 
 
 def module_of(network: nn.Module, name: str) -> nn.Module:
-    """The module of a layer, which for the network's own output is the network."""
+    """Return the module of a layer; for the network's own output, the network itself."""
     if name == OUTPUT and not isinstance(getattr(network, OUTPUT, None), nn.Module):
         return network
     return network.get_submodule(name)
@@ -23,16 +23,16 @@ def module_of(network: nn.Module, name: str) -> nn.Module:
 def match_layers(
     patterns: Sequence[str], layers: Sequence[LayerInfo], network: nn.Module, model: str
 ) -> list[LayerInfo]:
-    """The layers that the patterns choose, in the network's order, each once.
+    """Return the layers that match any pattern, in the network's order, without duplicates.
 
     A pattern is a glob over layer names, optionally followed by `@` and a glob over module types:
     `features.*`, `*@Conv2d`, `layer3.*@ReLU`. A type matches a module's class and its bases. The
-    network's own output is chosen by its name alone, `output`.
+    network's own output matches only its name, `output`.
 
-    A module that has several names is listed under the first, and chosen by any of them.
+    A module with several names is listed under the first and matches under any of them.
 
     Raises:
-        UserError: a pattern that chooses nothing, or names a module that the forward never calls.
+        UserError: a pattern that matches nothing, or names a module that the forward never calls.
     """
     layers = [*layers, *_other_names(patterns, layers, network)]
     chosen: set[str] = set()
@@ -54,9 +54,10 @@ def match_layers(
 def _other_names(
     patterns: Sequence[str], layers: Sequence[LayerInfo], network: nn.Module
 ) -> list[LayerInfo]:
-    """Layers under the other names of their modules, where these are asked for."""
+    """Return layers under further names of their modules, where a pattern uses these names."""
     listed = {layer.name: layer for layer in layers if layer.name != OUTPUT}
     by_module = {module_of(network, name): layer for name, layer in listed.items()}
+    # Shared modules, such as tied blocks, are listed once by default.
     every = network.named_modules(remove_duplicate=False)
     return [
         replace(by_module[module], name=name)
@@ -77,6 +78,7 @@ def _no_match(
         )
     remedy = "Patterns are globs over names, with @Type to filter by module type, as in *@Conv2d."
     if kind_glob:
+        # Private base classes are not useful as choices.
         kinds = {k for x in layers if x.name != OUTPUT for k in x.kinds if k[0] != "_"}
         remedy += f" Types in this model: {', '.join(sorted(kinds))}."
     return unknown(f"layer of model {model!r}:", pattern, [layer.name for layer in layers], remedy)

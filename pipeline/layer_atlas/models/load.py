@@ -1,4 +1,4 @@
-"""Models: from a name in the config to a frozen network in eval mode, with its preprocessing.
+"""Model loading: a name in the config to a frozen network in eval mode, with its preprocessing.
 
 Weights come from the libraries' published files, or from a local file (`weights`).
 """
@@ -29,64 +29,72 @@ from layer_atlas.plan.jobs import (
 )
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-"""Number formats of the ascent, by their names in a recipe."""
+"""Number formats of the optimization, by their names in a recipe."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network ready to be looked into."""
+    """A loaded network, ready for hooks."""
 
     label: str
     source: str
     module: nn.Module
-    """In eval mode, frozen, on the CPU, in fp32. It is never traced or converted further: all that
-    is faster is compared with it."""
+    """The module in eval mode, frozen, on the CPU, in fp32.
+
+    It is never traced or converted: every faster path is compared with it.
+    """
     mean: tuple[float, ...]
     std: tuple[float, ...]
     input_size: int
     weights_sha256: str
     missing: tuple[str, ...]
-    """Tensors that the weights file lacks; they hold NaN."""
+    """Names of tensors that the weights file lacks; they hold NaN."""
     categories: tuple[str, ...] = ()
-    """Names of the classes that the network tells apart, in the order of its output; () where they
-    are not known."""
+    """Class names in the order of the network's output; () where they are not known."""
     fixed_size: int | None = None
-    """Height and width that images are resized to, if it takes no others; the survey finds out."""
+    """Height and width in pixels of the network's input, if it accepts no other size.
+
+    Images are resized to it. Introspection determines it.
+    """
     code: str = ""
-    """Digest of the code that it consists of."""
+    """Digest of the network's source code."""
     stored_as: str = ""
-    """The number format of its weights where that is not fp32, in which it is run all the same."""
+    """Number format of its weights if that is not fp32; the network runs in fp32 anyway."""
     build: Callable[[], nn.Module] | None = field(default=None, compare=False, repr=False)
-    """Builds it anew; without, it is copied."""
+    """Builds a new instance; without it, the network is copied."""
 
     def fresh(self) -> nn.Module:
-        """Another instance with the same weights, in eval mode, frozen, on the CPU.
+        """Return another instance with the same weights, in eval mode, frozen, on the CPU.
 
-        Built anew rather than copied: what a module keeps in its attributes may not be copied, and
-        should not be.
+        It is built anew rather than copied: attributes of a module may not be copyable, and their
+        state should not be shared.
 
         Raises:
             UserError: it can be neither built a second time nor copied.
         """
         module = self.build() if self.build else self.module
+        # A factory with a cache returns the same tensors every time; converting them would change
+        # ours.
         if module is self.module or share_memory(module, self.module):
             module = _copied(self)
         with torch.no_grad():
+            # In place: random initialisation and non-persistent buffers of the new instance are
+            # overwritten too.
             for own, other in zip(tensors_of(module), tensors_of(self.module), strict=True):
                 own.copy_(other)
         return module
 
     origin: Origin = UNKNOWN
-    """Where weights and preprocessing come from; no part of the identity."""
+    """Sources of weights and preprocessing, for captions; not part of the identity."""
 
     @property
     def identity(self) -> NetworkIdentity:
-        """What of the network decides pixels."""
+        """The properties of the network that determine pixels."""
         decisive = (self.source, self.weights_sha256, self.mean, self.std, self.fixed_size)
         return NetworkIdentity(*decisive, code=self.code)
 
     def seen_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of what the network sees of images of a size."""
+        """Return the height and width of the network's input for images of a size."""
         return size if self.fixed_size is None else (self.fixed_size, self.fixed_size)
 
     def example(self, size: tuple[int, int]) -> Tensor:
@@ -97,8 +105,8 @@ class Network:
     def probes(self, size: tuple[int, int]) -> Tensor:
         """Images (4, C, *size) in [0, 1] for checks, the same every time.
 
-        Noise, in dark, bright and full range, and a ramp: what depends on brightness, or on the
-        other images of a batch, shows.
+        They are noise in full, dark and bright range, and a ramp, so that a dependence on
+        brightness or on other images of a batch becomes visible.
         """
         generator = torch.Generator().manual_seed(1)
         noise = torch.rand(3, len(self.mean), *size, generator=generator)
@@ -106,7 +114,7 @@ class Network:
         return torch.cat([noise[:1], 0.3 * noise[1:2], 0.7 + 0.3 * noise[2:], ramp])
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) in [0, 1] as the network was trained with."""
+        """Normalise images (B, C, H, W) in [0, 1] by the mean and std of the network's training."""
         mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(images) for v in (self.mean, self.std))
         return (images - mean) / std
 
@@ -116,7 +124,7 @@ def load_network(config: ModelConfig) -> Network:
 
     Raises:
         UserError: unknown model or weights, no such weights file, no network access.
-        UnusableFile: the weights file is unreadable, or of another network.
+        UnusableFile: the weights file is unreadable, or belongs to another network.
     """
     weights = config.weights or "default"
     blueprint = find_architecture(config, weights)
@@ -126,6 +134,7 @@ def load_network(config: ModelConfig) -> Network:
             f"model {config.title!r} has mean {list(mean)} and std {list(std)}; give both, with a "
             "number for each colour of its images."
         )
+    # A user's callable has no published set: by default it loads its weights itself.
     brings_weights = weights == "default" and config.target is not None
     state = None if weights == "none" or brings_weights else _state(blueprint, weights, config)
     missing: tuple[str, ...] = ()
@@ -134,12 +143,14 @@ def load_network(config: ModelConfig) -> Network:
         nonlocal missing
         module = build_module(blueprint.build, "target", config.target)
         check_kind(module, config.title)
+        # After the build, which may compile the network.
         run_as_written()
         if state is not None:
             missing = load_state(module, state, weights, config.title)
         return frozen(module, config.title)
 
     module = build()
+    # Read before `in_fp32` below converts the module in place.
     formats = {tensor.dtype for tensor in tensors_of(module) if tensor.is_floating_point()}
     return Network(
         label=config.title,
@@ -171,12 +182,12 @@ def _copied(network: Network) -> nn.Module:
 
 
 def check_weights(network: Network, layer: LayerInfo, activation: Tensor) -> None:
-    """Make sure that no missing tensor is needed for a layer.
+    """Check that a layer does not depend on missing tensors.
 
-    Missing tensors hold NaN, and NaN spreads: an activation that depends on one shows it.
+    Missing tensors hold NaN, which propagates to every activation that depends on them.
 
     Raises:
-        UnusableFile: names the missing tensors that lie on the way to the layer.
+        UnusableFile: names the missing tensors before the layer.
     """
     if not network.missing or not torch.isnan(activation).any():
         return
@@ -189,10 +200,11 @@ def check_weights(network: Network, layer: LayerInfo, activation: Tensor) -> Non
 
 
 def _categories(path: str | None) -> tuple[str, ...]:
-    """The lines of a text file."""
+    """Read class names from a text file, one per line."""
     if path is None:
         return ()
     try:
+        # ValueError includes text that is not UTF-8.
         lines = user_file(path, "categories").read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise UserError(
@@ -215,7 +227,7 @@ def _state(blueprint: Blueprint, weights: str, config: ModelConfig) -> Mapping[s
         if blueprint.cached is not None and blueprint.cached().is_file():
             raise UnusableFile(
                 f"{str(blueprint.cached())!r}, the published weights of {config.name!r}, cannot be "
-                "read; delete the file, and it will be downloaded anew."
+                "read; delete the file, and it will be downloaded again."
             ) from error
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UserError(
@@ -226,7 +238,7 @@ def _state(blueprint: Blueprint, weights: str, config: ModelConfig) -> Mapping[s
 
 
 def _check_published(blueprint: Blueprint, weights: str, config: ModelConfig) -> None:
-    """Make sure that there is such a published set; raises UserError."""
+    """Check that such a published set exists; raise UserError otherwise."""
     known = ["default", "none"] if blueprint.published or config.target else ["none"]
     if weights in known or (blueprint.published and blueprint.source.startswith("torchvision/")):
         return
@@ -240,25 +252,25 @@ _GIVEN = "given in the config"
 
 
 def origin_of(config: ModelConfig, blueprint: Blueprint, weights: str) -> Origin:
-    """Name the sources of a network's weights, mean, standard deviation and input size.
+    """Describe the sources of a network's weights, mean, standard deviation and input size.
 
     Args:
-        config: the model's entry.
-        blueprint: what its architecture is known by.
+        config: the model entry.
+        blueprint: the resolved architecture.
         weights: `default`, `none`, a published set or a file.
     """
-    # The preset belongs to the published weights; with others it is a guess.
+    # The preset belongs to the published weights; for other weights it is an assumption.
     fits = config.target or (weights not in ("none",) and not is_weights_file(weights))
     preset = blueprint.preset if fits else f"{blueprint.preset}, assumed"
     return Origin(
-        weights=_weights_words(config, blueprint, weights),
+        weights=_weights_description(config, blueprint, weights),
         mean=_GIVEN if config.mean else preset,
         std=_GIVEN if config.std else preset,
         input_size=_GIVEN if config.input_size else preset,
     )
 
 
-def _weights_words(config: ModelConfig, blueprint: Blueprint, weights: str) -> str:
+def _weights_description(config: ModelConfig, blueprint: Blueprint, weights: str) -> str:
     if is_weights_file(weights):
         return f"weights from file {Path(weights).name}"
     if config.target:

@@ -1,10 +1,11 @@
-"""Receptive fields: which pixels of the input each position of a layer can depend on.
+"""Receptive fields: the input pixels that each position of a layer can depend on.
 
-Found by trying, so they hold for any architecture: a value that is not a number makes everything
-that is computed from it not a number, whatever the weights (a product with 0 as well). The more
-lines of an image are spoilt from one side, the more positions of a layer are, so how many it takes
-is found by bisection, for all layers at once. Deep layers have few different fields and take few
-passes; what is left of the others is cheaper, because a pass ends at the last layer in question.
+They are measured, so they hold for any architecture: a NaN in the input makes everything computed
+from it NaN, whatever the weights (including a product with 0). The more lines of an image are NaN
+from one side, the more positions of a layer are reached. The number of lines that reaches a
+position is found by bisection, for all layers at once. Deep layers have few distinct fields and
+need few passes. The passes for other layers are cheaper, because a pass ends at the last layer in
+question.
 """
 
 import math
@@ -16,73 +17,74 @@ from torch import Tensor, nn
 from layer_atlas.models.activations import reduce_layers
 from layer_atlas.plan.jobs import LayerInfo
 
-_MOST_AT_ONCE, _PIXELS_AT_ONCE = 32, 2**22
+_MAX_BATCH, _MAX_BATCH_PIXELS = 32, 2**22
 
 _SIDES = 4
-"""Left, top, right, bottom."""
+"""Number of sides: left, top, right, bottom."""
 
 _Probe = tuple[int, int]
-"""A side of the image, and how many lines are spoilt from there."""
+"""A side of the image, and the number of NaN lines from there."""
 
 
 @torch.no_grad()
 def receptive_fields(
     network: nn.Module, layers: Sequence[LayerInfo], example: Tensor
 ) -> dict[str, Tensor]:
-    """The smallest box of input pixels that holds all that each position of a layer depends on.
+    """Return the smallest box of input pixels that contains all that a position depends on.
 
-    Where nothing spoilt arrives, because the network replaces what is not a number, or because a
-    position is the same for every image, the box is the whole image.
+    If no NaN arrives, because the network replaces NaN or because a position is the same for every
+    image, the box is the whole image.
 
     Args:
-        network: a network in eval mode, best on a CPU: some GPU kernels work on tiles and spoil
-            neighbours.
-        layers: described for this network and images of this size.
+        network: a network in eval mode, preferably on a CPU: some GPU kernels work on tiles and
+            propagate NaN to neighbours.
+        layers: layers described for this network and images of this size.
         example: normalised input (1, C, H, W).
-    Returns: by name of the layer, (L, 4) int64: left, top, right, bottom of every position, rows
-        first; right and bottom are not in the box.
+    Returns: by layer name, (L, 4) int64: left, top, right, bottom of every position, row by row;
+        right and bottom are exclusive.
     """
     height, width = example.shape[2:]
     searches = {layer.name: _Search(layer.positions, width, height) for layer in layers}
-    # Where the outermost lines reach everything, the box is the whole image, and all is done.
+    # If the outermost lines reach every position, the box is the whole image and the search ends.
     probes: list[_Probe] = [(side, 1) for side in range(_SIDES)]
     waiting = sorted(layers, key=lambda layer: layer.flops_before)
     while waiting:
-        spoilt = torch.cat([_spoilt(example, probe) for probe in probes])
-        found = reduce_layers(network, waiting, spoilt, _reached)
-        waiting = [x for x in waiting if x.name in found]
-        # What a network leaves out, or makes of another size, for spoilt images, tells nothing.
-        waiting = [x for x in waiting if found[x.name].shape[1] == x.positions]
+        inputs = torch.cat([_with_nan(example, probe) for probe in probes])
+        reached = reduce_layers(network, waiting, inputs, _reached)
+        waiting = [x for x in waiting if x.name in reached]
+        # A network may skip layers, or change their size, for inputs with NaN: no information.
+        waiting = [x for x in waiting if reached[x.name].shape[1] == x.positions]
         for layer in waiting:
-            searches[layer.name].learn(probes, found[layer.name])
-        waiting = [x for x in waiting if searches[x.name].questions()]
-        probes = searches[waiting[-1].name].questions()[: _at_once(example)] if waiting else []
+            searches[layer.name].update(probes, reached[layer.name])
+        waiting = [x for x in waiting if searches[x.name].open_probes()]
+        # The deepest layer chooses: its pass includes all others, which learn from its probes.
+        probes = searches[waiting[-1].name].open_probes()[: _batch_size(example)] if waiting else []
     return {name: search.boxes() for name, search in searches.items()}
 
 
 class _Search:
-    """How many lines must be spoilt, from each side, until they reach the positions of a layer."""
+    """Bisection of the number of NaN lines, from each side, that reaches a layer's positions."""
 
     def __init__(self, positions: int, width: int, height: int) -> None:
         self.sizes = torch.tensor([width, height, width, height])[:, None]
         self.too_few = torch.zeros(_SIDES, positions, dtype=torch.int64)
-        # One more than there are: none reach it.
+        # One more than there are means that no number of lines reaches the position.
         self.enough = (self.sizes + 1).repeat(1, positions)
 
-    def learn(self, probes: Sequence[_Probe], reached: Tensor) -> None:
-        """Take in which positions some probes reached: (B, L)."""
+    def update(self, probes: Sequence[_Probe], reached: Tensor) -> None:
+        """Narrow the bounds by the positions (B, L) that some probes reached."""
         sides, counts = torch.tensor(probes).T[:, :, None]
         for side in range(_SIDES):
-            asked = sides[:, 0] == side
-            if asked.any():
-                count, hit = counts[asked], reached[asked]
+            of_side = sides[:, 0] == side
+            if of_side.any():
+                count, hit = counts[of_side], reached[of_side]
                 enough = torch.where(hit, count, self.enough[side]).amin(dim=0)
                 too_few = torch.where(hit, 0, count).amax(dim=0)
                 self.enough[side] = torch.minimum(self.enough[side], enough)
                 self.too_few[side] = torch.maximum(self.too_few[side], too_few)
 
-    def questions(self) -> list[_Probe]:
-        """The probes that halve what is not known yet."""
+    def open_probes(self) -> list[_Probe]:
+        """Return the probes that halve the open intervals."""
         middle = (self.too_few + self.enough) // 2
         unknown = self.enough - self.too_few > 1
         return [
@@ -92,7 +94,7 @@ class _Search:
         ]
 
     def boxes(self) -> Tensor:
-        """What is found: (L, 4), the whole image where a position was never reached."""
+        """Return the boxes (L, 4), the whole image for a position that was never reached."""
         box = self.enough - 1
         box[2:] = self.sizes[2:] - box[2:]
         whole = torch.cat([torch.zeros_like(self.sizes[:2]), self.sizes[2:]])
@@ -100,20 +102,20 @@ class _Search:
 
 
 def _reached(activation: Tensor) -> Tensor:
-    """Which positions of an activation (B, K, L) are spoilt: (B, L)."""
+    """Return which positions of an activation (B, K, L) hold NaN: (B, L)."""
     return activation.isnan().any(dim=1).cpu()
 
 
-def _spoilt(example: Tensor, probe: _Probe) -> Tensor:
-    """The example with some lines spoilt from one side."""
+def _with_nan(example: Tensor, probe: _Probe) -> Tensor:
+    """Return the example with some lines set to NaN from one side."""
     side, count = probe
     axis = 3 if side in (0, 2) else 2
     start = 0 if side < 2 else example.shape[axis] - count
-    spoilt = example.clone()
-    spoilt.narrow(axis, start, count).fill_(math.nan)
-    return spoilt
+    inputs = example.clone()
+    inputs.narrow(axis, start, count).fill_(math.nan)
+    return inputs
 
 
-def _at_once(example: Tensor) -> int:
-    """How many images of the example's size make a batch."""
-    return max(1, min(_MOST_AT_ONCE, _PIXELS_AT_ONCE // example[0, 0].numel()))
+def _batch_size(example: Tensor) -> int:
+    """Return the number of images of the example's size per batch."""
+    return max(1, min(_MAX_BATCH, _MAX_BATCH_PIXELS // example[0, 0].numel()))

@@ -1,7 +1,7 @@
-"""The self-check: what a network computes for an image must depend on that image alone.
+"""Self-check: the activations that a network computes for an image must depend on it alone.
 
-Done while a sweep is planned, by plain hooks on untouched instances: the same image alone, again,
-among others, and after others.
+Planning runs it with plain hooks on untouched instances. It compares the same image alone, again,
+within a batch, and after other images.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,15 +19,15 @@ from layer_atlas.models.load import Network
 from layer_atlas.plan.jobs import LayerInfo
 
 _ROUNDING = 1e-4
-"""Largest disagreement in fp32 that is rounding for certain; beyond it, fp64 decides."""
+"""Largest disagreement in fp32 that is certainly rounding; beyond it, fp64 decides."""
 
 _ROUNDING_64 = 1e-7
 
 _ORDER = [2, 0, 3, 1] * 2
-"""How the probes are mixed in a batch, which is as large as the smallest one on a CPU."""
+"""Order of the probes in a batch, which has the size of the smallest CPU batch."""
 
-Found = Mapping[str, Tensor]
-"""Activations (B, K, L) by the names of layers."""
+ActivationsByLayer = Mapping[str, Tensor]
+"""Activations (B, K, L) by layer name."""
 
 
 def check_independence(
@@ -37,18 +37,18 @@ def check_independence(
     output: LayerInfo | None,
     size: tuple[int, int],
 ) -> str:
-    """Make sure that activations depend on nothing but the image.
+    """Check that activations depend on nothing but the image.
 
     Args:
-        network: as loaded; it is left as it was.
+        network: the loaded network; it is restored afterwards.
         other: another instance of it.
-        layers: those that images are wanted for.
+        layers: layers to be optimized.
         output: the network's own output, if that is a layer.
-        size: height and width of what the network sees.
-    Returns: what is to be said of the output if that alone depends on more; else nothing.
+        size: height and width of the network's input.
+    Returns: a note on the output if only that depends on more; else "".
     Raises:
-        UserError: some are there for some images only, or depend on chance, on the other images of
-            a batch, or on images that the network saw before. It names the layers and the cause.
+        UserError: a layer is called for some images only, or depends on chance, on the other images
+            of a batch, or on images that the network saw before. It names the layers and the cause.
     """
     wanted = {layer.name for layer in layers}
     watched = [*layers, *([] if output is None or output.name in wanted else [output])]
@@ -57,6 +57,8 @@ def check_independence(
         for fault in _faults(network, other, watched, _probes(network, size)):
             if wanted.intersection(fault.layers):
                 break
+            # A fault of the output alone is harmless for the wanted layers before it, and worth a
+            # note.
             if fault.layers and fault.cause:
                 note = note or f"the output of {network.label} {fault.what}: {fault.cause}"
         else:
@@ -67,7 +69,7 @@ def check_independence(
 
 
 def takes_no_batches(network: Network, error: Exception) -> UserError:
-    """What to say of a network that fails on several images, or on one after others."""
+    """Return the error for a network that fails on several images, or on one after others."""
     return UserError(
         f"model {network.label!r} does not take images one by one and in batches of any size: "
         f"{_first_line(error)}."
@@ -81,27 +83,28 @@ def _first_line(error: Exception) -> str:
 def check_gradient(
     network: Network, other: nn.Module, layers: Sequence[LayerInfo], size: tuple[int, int]
 ) -> None:
-    """Make sure that the image gets a gradient from every layer, of what the layer computes.
+    """Check that the image gets a gradient from every layer, for the activation it computes.
 
     Args: as above.
     Raises:
-        UserError: it gets none from some of them, or they compute something else for it.
+        UserError: a layer gives no gradient, or computes something else when one is requested.
     """
     probes = _probes(network, size)[:2]
     without = _run(other, layers, probes)
     with contained(seed=1):
-        found = plain_activations(other, layers, probes.clone().requires_grad_())
-    cut = [layer.name for layer in layers if not found[layer.name].requires_grad]
+        with_gradient = plain_activations(other, layers, probes.clone().requires_grad_())
+    cut = [layer.name for layer in layers if not with_gradient[layer.name].requires_grad]
     if cut:
         raise UserError(
             f"no gradient reaches the image from layer {cut[0]!r} of model {network.label!r}: what "
             "is before it runs without gradients, or does not depend on the image. Choose other "
             "layers, or change the code of the network."
         )
-    if two_faced := _differing(found, without, _ROUNDING):
+    # Code may test `requires_grad`, or take a fused path without gradients.
+    if inconsistent := _differing(with_gradient, without, _ROUNDING):
         raise UserError(
-            f"layer {two_faced[0]!r} of model {network.label!r} computes something else where "
-            "gradients are asked for than where they are not. Change the code of the network."
+            f"layer {inconsistent[0]!r} of model {network.label!r} computes something else with "
+            "gradients than without them. Change the code of the network."
         )
     try:
         probe_gradient(CopyingForward(HookedForward(other, layers)), probes)
@@ -118,7 +121,7 @@ def _probes(network: Network, size: tuple[int, int]) -> Tensor:
 
 @dataclass(frozen=True)
 class _Fault:
-    """What is wrong with some layers."""
+    """A fault of some layers."""
 
     layers: Sequence[str]
     what: str
@@ -132,8 +135,8 @@ def _message(network: Network, layers: Sequence[LayerInfo], fault: _Fault) -> st
     many = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
     return (
         f"layer {bad[0]!r}{many} of model {network.label!r} {fault.what}"
-        f"{': ' + fault.cause if fault.cause else ''}. An image made for it would not be the "
-        "image of its channel alone. "
+        f"{': ' + fault.cause if fault.cause else ''}. An image optimized for it would depend on "
+        "more than its channel. "
         + (f"Choose other layers, such as {shown}" if others else "Choose layers before that")
         + ", or change the code of the network."
     )
@@ -145,12 +148,13 @@ def _message(network: Network, layers: Sequence[LayerInfo], fault: _Fault) -> st
 def _faults(
     network: Network, other: nn.Module, layers: Sequence[LayerInfo], probes: Tensor
 ) -> Iterator[_Fault]:
-    """Everything that can be wrong, one after the other; each takes those before for granted."""
+    """Yield every possible fault in turn; each check assumes that those before it passed."""
     module, first, batch = network.module, probes[:1], probes[_ORDER]
     names = [layer.name for layer in layers]
     alone = [_restored_run(module, layers, image[None]) for image in probes]
     skipped = [name for name in names if any(name not in found for found in alone)]
     yield _Fault(skipped, "is called for some images only")
+    # Bits must agree here: the same image on the same module leaves rounding no reason.
     again = _restored_run(module, layers, first, seed=2)
     by_chance = _differing(again, alone[0], 0.0)
     yield _Fault(by_chance, "depends on chance", _cause(network, probes[:1]) if by_chance else "")
@@ -161,56 +165,63 @@ def _faults(
     mixed = _mixed_in_fp64(network, layers, probes, mixed) if mixed else []
     cause = _cause(network, batch) if mixed else ""
     yield _Fault(mixed, "depends on the other images of its batch", cause)
-    for seen in (batch, probes[1:2]):  # some forget when the size of the batch changes
+    for seen in (batch, probes[1:2]):  # some caches are reset when the batch size changes
         _run(other, layers, seen)
         later = _differing(_run(other, layers, first), alone[0], _ROUNDING)
         yield _Fault(later, "depends on images that the network saw before")
 
 
-def _run(module: nn.Module, layers: Sequence[LayerInfo], images: Tensor, seed: int = 1) -> Found:
-    """Activations of a batch, by plain hooks."""
+def _run(
+    module: nn.Module, layers: Sequence[LayerInfo], images: Tensor, seed: int = 1
+) -> ActivationsByLayer:
+    """Return the activations of a batch by plain hooks."""
     with contained(seed), torch.no_grad():
         return plain_activations(module, layers, images)
 
 
 def _restored_run(
     module: nn.Module, layers: Sequence[LayerInfo], images: Tensor, seed: int = 1
-) -> Found:
-    """The same; the network forgets what it saw."""
+) -> ActivationsByLayer:
+    """Return the activations of a batch and restore the network, so that it keeps no state."""
     with restored(module):
         return _run(module, layers, images, seed)
 
 
-def _mixed(together: Found, alone: Sequence[Found], rounding: float) -> list[str]:
-    """Layers that give some image of the batch something else than alone."""
+def _mixed(
+    together: ActivationsByLayer, alone: Sequence[ActivationsByLayer], rounding: float
+) -> list[str]:
+    """Return the layers whose activations for some image differ between batch and single run."""
     rows = [{name: a[i : i + 1] for name, a in together.items()} for i in range(len(_ORDER))]
     pairs = zip(rows, (alone[probe] for probe in _ORDER), strict=True)
     differing = [_differing(row, right, rounding) for row, right in pairs]
     return list(dict.fromkeys(name for names in differing for name in names))
 
 
-def _differing(found: Found, expected: Found, rounding: float) -> list[str]:
-    """Layers whose activations differ by more than rounding, or that are missing."""
+def _differing(
+    actual: ActivationsByLayer, expected: ActivationsByLayer, rounding: float
+) -> list[str]:
+    """Return the layers whose activations differ by more than rounding, or are missing."""
     return [
         name
         for name, right in expected.items()
-        if name not in found or not disagreement(found[name], right) <= rounding
+        # `not <=` instead of `>`: a NaN counts as a difference.
+        if name not in actual or not disagreement(actual[name], right) <= rounding
     ]
 
 
 def _mixed_in_fp64(
     network: Network, layers: Sequence[LayerInfo], probes: Tensor, suspects: Sequence[str]
 ) -> list[str]:
-    """Those of some layers that differ in a batch even where there is hardly any rounding.
+    """Return the suspects that differ within a batch even in fp64, where rounding is negligible.
 
-    Networks that cannot be run in fp64 stay suspected.
+    Networks that cannot run in fp64 stay suspected.
     """
-    some = [layer for layer in layers if layer.name in suspects]
+    suspected = [layer for layer in layers if layer.name in suspects]
     try:
         exact, wide = network.fresh().double(), probes.double()
-        alone = [_restored_run(exact, some, image[None]) for image in wide]
-        together = _run(exact, some, wide[_ORDER])
-    except Exception:  # noqa: BLE001 - a dtype written into the code, say
+        alone = [_restored_run(exact, suspected, image[None]) for image in wide]
+        together = _run(exact, suspected, wide[_ORDER])
+    except Exception:  # noqa: BLE001 - such as a dtype hard-coded in the forward
         return list(suspects)
     return _mixed(together, alone, _ROUNDING_64)
 
@@ -219,18 +230,19 @@ def _mixed_in_fp64(
 
 
 def _cause(network: Network, batch: Tensor) -> str:
-    """Which module makes images come out otherwise in a batch, or just again, than alone."""
+    """Describe the first module whose result for an image differs between batch and single run."""
     names = {module: name for name, module in network.module.named_modules()}
-    for place in range(len(batch)):
-        alone = _trail(network.module, batch[place : place + 1], 0, seed=1)
-        among = _trail(network.module, batch, place, seed=2)
+    for index in range(len(batch)):
+        alone = _trail(network.module, batch[index : index + 1], 0, seed=1)
+        among = _trail(network.module, batch, index, seed=2)
+        # Not strict: the two runs may call different modules, and the first difference decides.
         for here, there in zip(alone, among, strict=False):
             name = f"{names[here.module]!r} ({type(here.module).__name__})"
-            if not _close(here.given, there.given):
-                return f"the code before {name} makes it so"
-            if not _close(here.made, there.made):
+            if not _close(here.input, there.input):
+                return f"the code before {name} causes this"
+            if not _close(here.output, there.output):
                 return f"{name} {here.habit}"
-    return f"the code of {type(network.module).__name__} makes it so"
+    return f"the code of {type(network.module).__name__} causes this"
 
 
 def _habit(module: nn.Module) -> str:
@@ -239,29 +251,29 @@ def _habit(module: nn.Module) -> str:
         return f"normalises over the batch, as it {how}"
     if isinstance(module, nn.modules.dropout._DropoutNd):
         return "drops at random in eval mode"
-    return "makes it so"
+    return "causes this"
 
 
 @dataclass(frozen=True)
 class _Step:
-    """What a module made of an image."""
+    """The input and output of a module for one image."""
 
     module: nn.Module
-    given: Tensor | None
-    made: Tensor | None
+    input: Tensor | None
+    output: Tensor | None
     habit: str
     """How a module of its kind, in its mode at that time, may mix images."""
 
 
-def _trail(network: nn.Module, images: Tensor, place: int, seed: int) -> list[_Step]:
-    """What every innermost module was given and returned for one image of a batch, in order."""
+def _trail(network: nn.Module, images: Tensor, index: int, seed: int) -> list[_Step]:
+    """Record the input and output of every leaf module for one image of a batch, in order."""
     steps: list[_Step] = []
 
     def row(value: Any) -> Tensor | None:
         tensor = main_tensor(value)
         if tensor is None or tensor.ndim == 0 or len(tensor) != len(images):
             return None
-        return tensor[place].detach().clone()
+        return tensor[index].detach().clone()
 
     def note(module: nn.Module, args: Any, output: Any) -> None:
         steps.append(_Step(module, row(args), row(output), _habit(module)))
@@ -269,13 +281,13 @@ def _trail(network: nn.Module, images: Tensor, place: int, seed: int) -> list[_S
     with restored(network), contained(seed), torch.no_grad():
         for module in network.modules():
             if not any(module.children()):
-                module.register_forward_hook(note)  # undone with all else
+                module.register_forward_hook(note)  # `restored` removes it
         network(images.clone())
     return steps
 
 
 def _close(left: Tensor | None, right: Tensor | None) -> bool:
-    """Whether two tensors agree up to rounding, as far as they can be compared."""
+    """Return whether two tensors agree up to rounding, as far as they are comparable."""
     if left is None or right is None or left.shape != right.shape:
         return True
     return bool(torch.allclose(left, right, rtol=1e-3, atol=1e-4, equal_nan=True))

@@ -17,29 +17,29 @@ from torch import Tensor, nn
 from layer_atlas.errors import UnusableFile
 
 _MOST_UNPACKED = 2**32
-"""Bytes of numbers in a packed file."""
+"""Largest size in bytes of the unpacked contents of a compressed file."""
 
 
 def is_weights_file(weights: str) -> bool:
-    """Whether a `weights` setting names a file rather than a published set."""
+    """Return whether a `weights` setting names a file rather than a published set."""
     return Path(weights).suffix in (".safetensors", ".pth", ".pt") or os.sep in weights
 
 
 def read_weights(path: Path) -> Mapping[str, Tensor]:
-    """Read a state dict as data: never runs code from the file.
+    """Read a state dict as data, without running code from the file.
 
     Raises:
-        UnusableFile: not a weights file, cut short, or one that holds code.
+        UnusableFile: not a weights file, truncated, or one that contains code.
     """
     expected = "a .safetensors file or a state dict saved by torch.save"
     return _unwrapped(_read(path, _load, expected), path)
 
 
 def read_tensors(path: Path) -> Mapping[str, Tensor]:
-    """Read the named tensors of a file of numbers; a tensor without a name is called "".
+    """Read the named tensors of an array file; an unnamed tensor gets the name "".
 
     Raises:
-        UnusableFile: not a .npy, .npz, .safetensors, .pt or .pth file of numbers.
+        UnusableFile: not a .npy, .npz, .safetensors, .pt or .pth file of real numbers.
     """
     of_numpy = path.suffix in (".npy", ".npz")
     expected = "a .npy, .npz, .safetensors or .pt file of numbers"
@@ -47,7 +47,7 @@ def read_tensors(path: Path) -> Mapping[str, Tensor]:
     if not of_numpy:
         loaded = {"": loaded} if isinstance(loaded, Tensor) else _unwrapped(loaded, path)
     for name, tensor in loaded.items():
-        # A file can make a number stand for any number of them.
+        # A zero stride lets a tiny file stand for a tensor of any size.
         repeated = _is_plain(tensor) and tensor.untyped_storage().nbytes() < tensor.nbytes
         if not _is_plain(tensor) or tensor.is_complex() or repeated:
             raise UnusableFile(f"{name or 'what'!r} in {str(path)!r} is {_NOT_PLAIN}.")
@@ -57,7 +57,7 @@ def read_tensors(path: Path) -> Mapping[str, Tensor]:
 def _read(path: Path, load: Callable[[Path], Any], expected: str) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what is odd in it; what matters is told
+            warnings.simplefilter("ignore")  # problems that matter are raised as UnusableFile
             return load(path)
     except UnusableFile:
         raise
@@ -86,29 +86,30 @@ def _load_safetensors(path: Path) -> Any:
 
 
 def _check_packed(path: Path, most: int) -> None:
-    """Make sure that what is packed in a file is no more than so many bytes."""
+    """Check that the unpacked contents of a zip file stay within a number of bytes."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as packed:
+            # The directory gives the sizes without unpacking, which guards against zip bombs.
             size = sum(part.file_size for part in packed.infolist())
         if size > most:
             raise ValueError(f"it would unpack to {size} bytes")
 
 
 def _load_torch(path: Path) -> Any:
-    _check_packed(path, path.stat().st_size)  # torch.save packs nothing
+    _check_packed(path, path.stat().st_size)  # torch.save does not compress
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UnusableFile(
-            f"{str(path)!r} holds Python objects or code besides tensors, or is no weights file at "
-            "all; it was not executed. Save it anew with torch.save(model.state_dict(), path)."
+            f"{str(path)!r} holds Python objects or code besides tensors, or is not a weights "
+            "file; it was not executed. Save it again with torch.save(model.state_dict(), path)."
         ) from error
     except (EOFError, struct.error) as error:
         raise UnusableFile(f"{str(path)!r} is cut short or is no weights file.") from error
 
 
 def _unwrapped(loaded: Any, path: Path) -> Mapping[str, Tensor]:
-    """The state dict inside the wrappings that training code puts around it."""
+    """Return the state dict inside the wrappers of training code."""
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
@@ -117,15 +118,16 @@ def _unwrapped(loaded: Any, path: Path) -> Mapping[str, Tensor]:
     tensors = {str(k): v for k, v in loaded.items() if isinstance(v, Tensor)}
     if not tensors:
         raise UnusableFile(f"{str(path)!r} holds no tensors.")
+    # DataParallel prefixes every name with "module.".
     return {key.removeprefix("module."): value for key, value in tensors.items()}
 
 
 def load_state(
     module: nn.Module, state: Mapping[str, Tensor], weights: str, label: str
 ) -> tuple[str, ...]:
-    """Copy a state dict into the network; mark what it lacks with NaN and return those names.
+    """Copy a state dict into the network; fill missing tensors with NaN and return their names.
 
-    Tensors that hold NaN count as lacking: nothing that depends on them has a value.
+    Tensors that contain NaN count as missing: nothing that depends on them has a value.
 
     Raises:
         UnusableFile: no tensor of the file belongs to the network, or one has another shape.
@@ -147,6 +149,7 @@ def load_state(
     missing = [name for name in own if name not in state and own[name].is_floating_point()]
     for name in missing:
         own[name].fill_(float("nan"))
+    # Not strict: missing names were handled above, and names of other heads are harmless.
     module.load_state_dict(state, strict=False)
     return tuple(missing)
 
@@ -155,7 +158,7 @@ _NOT_PLAIN = "no plain array of real numbers, but sparse, quantised, complex or 
 
 
 def _misfit(tensor: Tensor, own: Tensor) -> str | None:
-    """Why a tensor of a file cannot be copied to one of the network, if it cannot."""
+    """Return why a tensor of a file cannot be copied into one of the network, or None."""
     if tensor.shape != own.shape:
         return f"{list(tensor.shape)} in the file and {list(own.shape)} in the network"
     if not _is_plain(tensor) or tensor.is_complex() != own.is_complex():
@@ -168,13 +171,13 @@ def _is_plain(tensor: Tensor) -> bool:
 
 
 def weights_digest(module: nn.Module) -> str:
-    """SHA-256 over names, types, shapes and bytes of all tensors of the network."""
+    """Compute the SHA-256 over names, dtypes, shapes and bytes of all tensors of the network."""
     sha = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
-        if not isinstance(tensor, Tensor):  # extra state, of which nothing is known
+        if not isinstance(tensor, Tensor):  # `get_extra_state` may return any object
             sha.update(f"{name} {type(tensor).__name__}\n".encode(errors="surrogatepass"))
             continue
-        told = f"{name} {tensor.dtype} {list(tensor.shape)}\n"
-        sha.update(told.encode(errors="surrogatepass"))  # names need not be text
+        header = f"{name} {tensor.dtype} {list(tensor.shape)}\n"
+        sha.update(header.encode(errors="surrogatepass"))  # names may hold lone surrogates
         sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return sha.hexdigest()

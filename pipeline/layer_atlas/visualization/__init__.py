@@ -1,1 +1,1 @@
-"""Feature visualization: objectives, parameterizations, transforms. No files, no processes."""
+"""Feature visualization: objectives, parameterizations, transforms, optimization; no files."""

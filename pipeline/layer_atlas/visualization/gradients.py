@@ -1,7 +1,7 @@
-"""Gradients of our own: the same forward pass to the bit, another way back.
+"""Modified gradients: the forward pass is unchanged to the bit, the backward pass is replaced.
 
-Calls are met where they happen, by modes that are active during the ascent, so a network is neither
-changed nor searched: modules, functions, methods and in-place variants alike.
+Torch function modes intercept the calls during the optimization. A network is neither changed nor
+searched, and modules, functions, methods and in-place variants are all covered.
 """
 
 from collections.abc import Callable
@@ -19,8 +19,8 @@ from torch.overrides import TorchFunctionMode
 class LeakyGradient(TorchFunctionMode):
     """While active, gradients leak by `slope` through every closed ReLU that is called.
 
-    In the backward pass the closed side lets a small share of the gradient through. Without it a
-    channel whose every unit starts below zero gets no gradient at all and its image stays grey
+    In the backward pass, the closed side of a ReLU passes a small fraction of the gradient. Without
+    it, a channel whose every unit starts below zero gets no gradient and its image stays grey
     (lucid redirects such gradients for the same reason).
     """
 
@@ -35,7 +35,8 @@ class LeakyGradient(TorchFunctionMode):
         self.slope = slope
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Replace ReLU by its leaky twin; run everything else as it is."""
+        """Replace ReLU by its leaky counterpart; run everything else unchanged."""
+        # nn.ReLU needs no entry: its forward calls F.relu.
         if func in self._RELUS:
             named = dict(zip(("input", "inplace"), args, strict=False)) | (kwargs or {})
             in_place = func in self._IN_PLACE or bool(named.get("inplace"))
@@ -51,6 +52,7 @@ class _LeakyReLU(torch.autograd.Function):
         if in_place:
             ctx.mark_dirty(x)
         y = torch.relu_(x) if in_place else torch.relu(x)
+        # The output suffices for the mask, and unlike the input it survives an in-place ReLU.
         ctx.save_for_backward(y)
         ctx.slope = slope
         return y
@@ -66,19 +68,19 @@ class _LeakyReLU(torch.autograd.Function):
 
 
 class PolyphaseStem(TorchFunctionMode):
-    """While active, strided convolutions of an image send their gradient back faster.
+    """While active, strided convolutions of an image compute their input gradient faster.
 
-    The gradient of a convolution with stride s is a convolution with holes, whose output has three
-    channels: the worst case of every library, and the dearest operation of a whole small network.
-    Sorted by position modulo s (its polyphase form) it is one dense convolution without holes, of
-    s * s times as many channels: 1.3 to 4 times faster on a CPU.
+    The input gradient of a convolution with stride s is a convolution with holes and three output
+    channels. Libraries handle this case badly: it is the most expensive operation of a small
+    network. In polyphase form (sorted by position modulo s) it is one dense convolution with s * s
+    times as many channels: 1.3 to 4 times faster on a CPU.
     """
 
     _LARGEST_IMAGE_CHANNELS = 4
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Replace such convolutions by their twin; run everything else as it is."""
-        if func is torch.conv2d:  # which F.conv2d is too
+        """Replace such convolutions by their polyphase form; run everything else unchanged."""
+        if func is torch.conv2d:  # F.conv2d is the same object
             names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
             named = dict(zip(names, args, strict=False)) | (kwargs or {})
             if self._is_strided_stem(**named):
@@ -107,13 +109,13 @@ class PolyphaseStem(TorchFunctionMode):
             and isinstance(padding, tuple)
             and stride[0] == stride[1] > 1
             and tuple(dilation) == (1, 1)
-            # The twin would be differentiated in another number format than it was computed in.
+            # Under autocast, forward and backward would use different number formats.
             and not torch.is_autocast_enabled(input.device.type)
         )
 
 
 class _StridedStem(torch.autograd.Function):
-    """A strided convolution forward, its gradient by phases backward."""
+    """A strided convolution forward, its polyphase gradient backward."""
 
     @staticmethod
     def forward(
@@ -131,21 +133,23 @@ class _StridedStem(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
         kernel = _phases(ctx.saved_tensors[0], ctx.stride)
-        reach = (kernel.shape[2] - 1, kernel.shape[3] - 1)
-        padded = F.pixel_shuffle(torch.conv2d(grads[0], kernel, padding=reach), ctx.stride)
+        border = (kernel.shape[2] - 1, kernel.shape[3] - 1)
+        # pixel_shuffle interleaves the phases: channel (i, j) goes to positions i, j modulo s.
+        padded = F.pixel_shuffle(torch.conv2d(grads[0], kernel, padding=border), ctx.stride)
         (height, width), (top, left) = ctx.size, ctx.padding
-        # Rows and columns that no window reached have no gradient.
+        # Rows and columns beyond the last window have a gradient of zero.
         missing = (left + width - padded.shape[3], top + height - padded.shape[2])
         padded = F.pad(padded, (0, max(0, missing[0]), 0, max(0, missing[1])))
         return padded[:, :, top : top + height, left : left + width], None, None, None, None
 
 
 def _phases(weight: Tensor, stride: int) -> Tensor:
-    """A kernel (O, C, K, L) by phases: (C * s * s, O, ceil(K / s), ceil(L / s)), flipped."""
+    """Sort a kernel (O, C, K, L) by phases: (C * s * s, O, ceil(K / s), ceil(L / s)), flipped."""
     outputs, inputs, height, width = weight.shape
     taps = (-(-height // stride), -(-width // stride))
-    lacking = (0, taps[1] * stride - width, 0, taps[0] * stride - height)
-    grid = F.pad(weight, lacking).view(outputs, inputs, taps[0], stride, taps[1], stride)
+    # Zero taps complete the last phase of a kernel whose side is no multiple of the stride.
+    padding = (0, taps[1] * stride - width, 0, taps[0] * stride - height)
+    grid = F.pad(weight, padding).view(outputs, inputs, taps[0], stride, taps[1], stride)
     phases = grid.permute(1, 3, 5, 0, 2, 4).flip(4, 5)
     phases = phases.reshape(inputs * stride**2, outputs, *taps)
     return phases.contiguous(memory_format=torch.channels_last)

@@ -20,7 +20,7 @@ from layer_atlas.visualization.optimization.image_statistics import (
     measure,
 )
 from layer_atlas.visualization.optimization.renderer import Renderer
-from layer_atlas.visualization.transforms import draw_views, see
+from layer_atlas.visualization.transforms import apply_views, draw_views
 
 SIZE = 32
 
@@ -94,7 +94,7 @@ def test_robust_activation_is_the_mean_over_16_fixed_small_warps() -> None:
     small = Transforms(jitter=4.0, scale=(0.95, 1.05), rotate=5.0)
     views = draw_views(small, rng.keys(["0" * 64]), 16, (SIZE, SIZE)).expand(-1, 2, -1)
     pixels = dataset_images(2)
-    reds = [see(small, from_bytes(pixels), view)[:, RED].mean((1, 2)) for view in views]
+    reds = [apply_views(small, from_bytes(pixels), view)[:, RED].mean((1, 2)) for view in views]
     expected = torch.stack(reds).mean(dim=0)
     assert torch.allclose(measured(pixels, [RED, RED])["activation_robust"], expected)
 

@@ -21,7 +21,7 @@ from layer_atlas.visualization.optimization.regularizers import (
     high_frequency,
     l1,
     l2,
-    pulled_back,
+    regularized_gradient,
     total_variation,
 )
 from layer_atlas.visualization.parameterizations.base import Shape
@@ -104,7 +104,7 @@ def test_the_gradient_is_pulled_back_by_the_penalty_at_the_scores_own_scale(name
         2, 1, 1, 1
     )
     penalty, weight = PENALTIES[name]
-    back = pulled_back(Regularizers(**{name: weight}), images.clone(), gradient) - gradient
+    back = regularized_gradient(Regularizers(**{name: weight}), images.clone(), gradient) - gradient
     free = images.clone().requires_grad_()
     (slope,) = torch.autograd.grad(penalty(free).sum(), free)
     strength = gradient.square().mean((1, 2, 3), keepdim=True).sqrt()

@@ -187,10 +187,10 @@ MISTAKES: list[tuple[dict[str, Any], list[str]]] = [
             "target": "tests.visualization.parameterizations.test_generator.flat",
             "weights": "flat.pth",
         },
-        ["makes [2, 3]", "[2, 3, height"],
+        ["returns [2, 3]", "[2, 3, height"],
     ),
     ({"weights": "part.pth"}, ["part.pth", "lack tensors", "details.bias"]),
-    ({"weights": "mask.png"}, ["mask.png", "no weights file"]),
+    ({"weights": "mask.png"}, ["mask.png", "not a weights file"]),
 ]
 
 

@@ -36,7 +36,7 @@ from layer_atlas.visualization.optimization.loop import (
     GradientAscent,
     Jobs,
     OptimizedBatch,
-    started,
+    initial_images,
 )
 from layer_atlas.visualization.parameterizations.base import Shape
 
@@ -146,7 +146,7 @@ def climber_of(config: Config, shape: Shape, mask: Mask | None) -> GradientAscen
         optimizer=Adam(steps=6, leaky_steps=2),
         regularizers=Regularizers(blur=0.4),
     )
-    start = partial(started, colours=shape[0], find=find)
+    start = partial(initial_images, colours=shape[0], find=find)
     return GradientAscent(
         lambda images: (network(images).flatten(2),), channel_mean(), recipe, start
     )

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from layer_atlas.config.recipe import Transforms
-from layer_atlas.visualization.transforms import draw_views, see
+from layer_atlas.visualization.transforms import apply_views, draw_views
 from layer_atlas.visualization.transforms.geometry import warp
 from tests.visualization.transforms.test_transforms import (
     CROP,
@@ -73,7 +73,7 @@ def test_the_gradient_is_the_adjoint_of_the_warp_up_to_interpolation(config: Tra
     images = torch.sin(3 * x + 1).mul(torch.cos(2 * y)).expand(len(KEYS), 1, -1, -1)
     images = images.clone().requires_grad_()
     bump = torch.exp(-8 * ((x - 0.1) ** 2 + (y + 0.2) ** 2))
-    warped = see(config, images, draw_views(config, KEYS, 1, (size, size))[0])
+    warped = apply_views(config, images, draw_views(config, KEYS, 1, (size, size))[0])
     (adjoint,) = torch.autograd.grad((warped * bump).sum(), images)
     left = (warped * bump).sum((1, 2, 3))
     right = (images * adjoint).sum((1, 2, 3))
@@ -95,7 +95,7 @@ def test_no_part_of_a_rough_gradient_is_lost_where_views_magnify(
     images = dataset_images(40, height, width).requires_grad_()
     rough = torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
     views = maps.flatten(1)
-    (ours,) = torch.autograd.grad(see(config, images, views), images, rough)
+    (ours,) = torch.autograd.grad(apply_views(config, images, views), images, rough)
     points = torch.stack([mapped(view, coordinates(height, width)[0]) for view in maps])
     exact = F.grid_sample(images, points.permute(0, 2, 3, 1), align_corners=False)
     (expected,) = torch.autograd.grad(exact, images, rough)

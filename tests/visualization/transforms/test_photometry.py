@@ -13,7 +13,7 @@ from toys import STILL
 
 from layer_atlas.config.recipe import Transforms
 from layer_atlas.visualization import rng
-from layer_atlas.visualization.transforms import draw_views, see
+from layer_atlas.visualization.transforms import apply_views, draw_views
 
 HEIGHT, WIDTH = 21, 27
 KEYS = rng.keys([f"{i:016x}" + "0" * 48 for i in range(40)])
@@ -43,7 +43,7 @@ def always(**values: float) -> Transforms:
 
 
 def shown(config: Transforms, images: Tensor) -> Tensor:
-    return see(config, images, draw(config, len(images))[0])
+    return apply_views(config, images, draw(config, len(images))[0])
 
 
 # --- colours -------------------------------------------------------------------------------------
@@ -107,13 +107,13 @@ def test_blur_is_that_of_torchvision_inside_and_keeps_one_grey_to_the_border() -
 
 def test_no_width_is_no_blur() -> None:
     images, config = dataset_images(2), replace(STILL, blur=(0.0, 2.0))
-    assert torch.equal(see(config, images, torch.zeros(2, 1)), images)
+    assert torch.equal(apply_views(config, images, torch.zeros(2, 1)), images)
 
 
 def test_each_image_has_a_blur_of_its_own() -> None:
     images = dataset_images(1).expand(40, -1, -1, -1)
     view = draw(PARTS["blur"])[0]
-    left = see(PARTS["blur"], images, view).std((1, 2, 3))
+    left = apply_views(PARTS["blur"], images, view).std((1, 2, 3))
     assert (left[view[:, 0].argsort()].diff() < 1e-7).all()
     assert left.max() > 3 * left.min()
 
@@ -124,7 +124,7 @@ def test_each_image_has_a_blur_of_its_own() -> None:
 def test_noise_is_normal_with_the_deviation_told_and_never_the_same() -> None:
     images, config = dataset_images(40), PARTS["noise"]
     views = draw(config, steps=3)
-    noise = torch.stack([see(config, images, view) - images for view in views]).flatten(2)
+    noise = torch.stack([apply_views(config, images, view) - images for view in views]).flatten(2)
     assert torch.allclose(noise.std(2), views[..., 0], rtol=0.1)
     of_keys = rng.quick_normal(rng.step_keys(KEYS, rng.NOISE_KEY, 3)[:, 2], noise.shape[2])
     assert torch.allclose(noise[2], views[2, :, :1] * of_keys, atol=1e-6)
@@ -150,7 +150,7 @@ def test_a_rectangle_becomes_mid_grey_and_nothing_else_changes() -> None:
     config = PARTS["cutout"]
     images = torch.ones(40, 2, HEIGHT, WIDTH, requires_grad=True)
     view = draw(config)[0]
-    seen = see(config, images, view)
+    seen = apply_views(config, images, view)
     (gradient,) = torch.autograd.grad(seen.sum(), images)
     assert torch.equal(seen, torch.where(gradient == 0, 0.5, 1.0))
     hole = gradient[:, 0] == 0
@@ -187,7 +187,7 @@ def test_gradients_are_those_of_finite_differences(name: str) -> None:
     config = PARTS[name]
     images = dataset_images(2)[..., :6, :7].double().requires_grad_()
     view = draw(config, 2)[0].double()
-    assert torch.autograd.gradcheck(lambda seen: see(config, seen, view), images)
+    assert torch.autograd.gradcheck(lambda seen: apply_views(config, seen, view), images)
 
 
 @each_part
@@ -223,11 +223,11 @@ def test_bits_do_not_depend_on_batch_mates_or_threads(config: Transforms, colour
     images = dataset_images(40, colours).requires_grad_()
     views = draw(config)[0]
     torch.set_num_threads(2)
-    seen = see(config, images, views)
+    seen = apply_views(config, images, views)
     (gradient,) = torch.autograd.grad((seen * seen).sum(), images)
     torch.set_num_threads(1)
     for some in ([3], list(range(8)), list(range(39, 15, -1))):
         mine = images[some].detach().requires_grad_()
-        again = see(config, mine, views[some])
+        again = apply_views(config, mine, views[some])
         assert torch.equal(again, seen[some])
         assert torch.equal(torch.autograd.grad((again * again).sum(), mine)[0], gradient[some])

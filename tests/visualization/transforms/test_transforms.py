@@ -11,7 +11,7 @@ from toys import STILL
 
 from layer_atlas.config.recipe import Transforms
 from layer_atlas.visualization import rng
-from layer_atlas.visualization.transforms import draw_views, see
+from layer_atlas.visualization.transforms import apply_views, draw_views
 from layer_atlas.visualization.transforms.geometry import Geometry, warp
 
 SIZE = 16
@@ -52,7 +52,7 @@ def mapped(view: Tensor, points: Tensor) -> Tensor:
 def test_what_is_off_draws_nothing_and_leaves_images_as_they_are() -> None:
     images, view = dataset_images(2), draw_views(STILL, KEYS[:2], 3, (SIZE, SIZE))
     assert view.shape == (3, 2, 0)
-    assert see(STILL, images, view[0]) is images
+    assert apply_views(STILL, images, view[0]) is images
 
 
 @pytest.mark.parametrize(("height", "width"), [(SIZE, SIZE), (12, 24)])
@@ -64,7 +64,9 @@ def test_pictures_of_coordinates_turn_into_the_map_itself(
     picture = coordinates(height, width)
     edge = 1 - 1.5 / min(height, width)
     for view, seen in zip(
-        views.unflatten(1, (-1, 3)), see(config, picture.expand(40, -1, -1, -1), views), strict=True
+        views.unflatten(1, (-1, 3)),
+        apply_views(config, picture.expand(40, -1, -1, -1), views),
+        strict=True,
     ):
         expected = mapped(view, picture[0])
         inside = expected.abs().amax(0) < edge
@@ -75,7 +77,7 @@ def test_pictures_of_coordinates_turn_into_the_map_itself(
 def test_a_flip_mirrors_left_and_right_as_often_as_told() -> None:
     images = dataset_images(40)
     always = replace(STILL, flip=1.0)
-    mirrored = see(always, images, draw_views(always, KEYS, 1, (SIZE, SIZE))[0])
+    mirrored = apply_views(always, images, draw_views(always, KEYS, 1, (SIZE, SIZE))[0])
     assert torch.allclose(mirrored, images.flip(-1), atol=1e-5)
     maps = draw_maps(replace(STILL, flip=0.3), 50)
     assert set(maps[..., 0, 0].unique().tolist()) == {-1.0, 1.0}
@@ -130,14 +132,14 @@ def test_moves_are_composed_as_told_crop_first_mirror_last() -> None:
 def test_each_image_goes_by_its_own_map_and_sends_back_to_itself(config: Transforms) -> None:
     images = dataset_images(5).requires_grad_()
     views = draw_views(config, KEYS[:5], 1, (SIZE, SIZE))[0]
-    together = see(config, images, views)
+    together = apply_views(config, images, views)
     (gradient,) = torch.autograd.grad(together[1].sum(), images, retain_graph=True)
     assert gradient[1].sum() > 0
     assert gradient[[0, 2, 3, 4]].abs().sum() == 0
     (gradient,) = torch.autograd.grad(together.sum(), images)
     for b in range(5):
         image = images[b : b + 1].detach().requires_grad_()
-        alone = see(config, image, views[b : b + 1])
+        alone = apply_views(config, image, views[b : b + 1])
         assert torch.equal(alone[0], together[b])
         assert torch.equal(torch.autograd.grad(alone.sum(), image)[0][0], gradient[b])
 

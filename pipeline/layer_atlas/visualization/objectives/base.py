@@ -1,14 +1,15 @@
-"""The contract of the family: from activations to scores.
+"""The contract of objectives: functions of activations that return scores.
 
-An `Objective` reads activations of a batch of B samples, a tensor (B, K, L) for each layer that it
-is about: K channels, L positions. Sample b is about target number `targets[b]`.
-- `responses` are what the target answers at each position, (B, L) float32.
-- `score` (B,) is their mean; higher is better. It is what is recorded and stored.
-- `climbed` (B,) is what the ascent follows: mostly the score. Where images of a job are to differ,
-  or to keep to something, that is added here, so that scores stay comparable.
+An `Objective` reads activations of a batch of B samples: for each of its layers a tensor (B, K, L)
+of K channels and L positions. Sample b has the target number `targets[b]`.
+- `responses` (B, L) float32 are the responses of the target at each position.
+- `score` (B,) is their mean; higher is better. It is recorded and stored.
+- `surrogate` (B,) is what the optimization maximizes, usually the score. Objectives that make the
+  images of a job differ, or keep them close to a reference, add their term here, so that scores
+  stay comparable.
 
 With V variants per job a batch holds whole jobs, sample b being variant b % V of its job. Only the
-variants of one job may look at each other.
+variants of one job may depend on each other.
 """
 
 from abc import ABC, abstractmethod
@@ -23,95 +24,98 @@ from layer_atlas.config.inputs import Find
 from layer_atlas.plan.jobs import LayerInfo
 
 Activations = Sequence[Tensor]
-"""Of each layer that an objective reads: (B, K, L)."""
+"""Activations of each layer that an objective reads: (B, K, L)."""
 
 
 @dataclass(frozen=True)
 class ObjectiveContext:
-    """What an objective may need to know before it begins."""
+    """What an objective may read when it is constructed."""
 
     layers: tuple[LayerInfo, ...]
     """The layers that it reads."""
     activations: Callable[[Tensor], Activations]
     """The network in fp32: images (B, C, H, W) in [0, 1] to activations."""
     find: Find
-    """The files that the recipe refers to."""
+    """Resolves the files that the recipe refers to."""
     colours: int
     size: tuple[int, int]
-    """Height and width of the images."""
+    """Height and width of the images in pixels."""
     device: torch.device
 
 
 LEAST_COSINE = 0.1
-"""Below it a cosine stops counting, so that a gradient leads out of there; lucid does the same."""
+"""Lower bound of cosines, so that the gradient does not vanish below it; lucid does the same."""
 
 
 def not_yet(images: Tensor) -> Activations:
-    """Shows nothing to a network: for plans, which need to know no activations."""
+    """Stand in for the network while a sweep is planned, which needs no activations."""
     raise LookupError("no network is at hand while a sweep is planned")
 
 
 class Objective(ABC):
-    """Maps activations to scores."""
+    """A function of activations that returns scores."""
 
     sizes: tuple[int, ...]
-    """How many targets there are; for combinations, of each part."""
+    """Number of targets; for combinations, the number of each part."""
 
     @abstractmethod
     def responses(self, activations: Activations, targets: Tensor) -> Tensor:
-        """What each sample's target answers at each position: (B, L) float32."""
+        """Return the response of each sample's target at each position: (B, L) float32."""
 
     def score(self, activations: Activations, targets: Tensor) -> Tensor:
-        """Scores (B,), float32."""
+        """Return the scores (B,), float32."""
         return self.responses(activations, targets).mean(dim=1)
 
     def surrogate(self, activations: Activations, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores (B,) and what the ascent follows (B,), float32."""
+        """Return the scores (B,) and the values to maximize (B,), float32."""
         score = self.score(activations, targets)
         return score, score
 
     def parts(self, activations: Activations, targets: Tensor) -> Tensor | None:
-        """What each part of a target that consists of several answers: (B, parts) float32."""
+        """Return the response of each part of a composite target: (B, parts) float32."""
         return None
 
 
 def total(values: Tensor) -> Tensor:
-    """The sum of each sample's values (B, K, L): (B,).
+    """Sum each sample's values (B, K, L): (B,).
 
-    Channels first: many times faster than all at once where these lie side by side in memory.
+    Channels are summed first: this is many times faster than a joint sum in channels-last layout.
     """
     return values.sum(dim=1).sum(dim=1)
 
 
 def picked(activation: Tensor, channels: Tensor) -> Tensor:
-    """One channel per sample of (B, K, L): (B, L) float32."""
+    """Select one channel per sample of (B, K, L): (B, L) float32."""
     rows: Tensor = _Picked.apply(activation, channels)
     return rows.float()
 
 
 class _Picked(torch.autograd.Function):
-    """The picking. Its gradient has the activations' own layout."""
+    """Channel selection with a gradient in the layout of the activations."""
 
     @staticmethod
     def forward(ctx: Any, activation: Tensor, channels: Tensor) -> Tensor:
         index = channels[:, None, None].expand(-1, 1, activation.shape[2])
         ctx.save_for_backward(index)
+        # A meta tensor keeps shape, dtype and strides without the memory.
         ctx.template = torch.empty_like(activation, device="meta")
         return activation.gather(1, index).squeeze(1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        # Any other layout would be converted by every operation on the way back.
+        # Every operation of the backward pass would convert another layout.
         (index,) = ctx.saved_tensors
         gradient = torch.zeros_like(ctx.template, device=grads[0].device)
         return gradient.scatter_(1, index, grads[0].unsqueeze(1)), None
 
 
 class Signs:
-    """Turns responses round where they are to be lowered.
+    """Negates responses that are to be minimized.
 
     Args:
-        sign: `positive`, `negative`, or `both`: then even samples are raised and odd ones lowered.
+        sign: `positive`, `negative`, or `both`, which maximizes even samples and minimizes odd
+            ones.
+        device: device of the responses.
     """
 
     def __init__(self, sign: str, device: torch.device) -> None:
@@ -120,7 +124,7 @@ class Signs:
         self.values = torch.tensor(values, device=device)[:, None]
 
     def __call__(self, responses: Tensor) -> Tensor:
-        """Responses (B, L), turned round or not: (B, L)."""
+        """Return the responses (B, L) with their signs: (B, L)."""
         if self.trivial:
             return responses
         jobs = responses.view(-1, len(self.values), responses.shape[1])
@@ -128,12 +132,13 @@ class Signs:
 
 
 def parts_of(targets: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    """The channels (B,) of each part of targets (B,) that are combinations, the first part first.
+    """Split composite targets (B,) into the channels (B,) of each part, first part first.
 
-    As `TargetSpace.parts` does it.
+    It is the inverse of `TargetSpace`'s numbering, like `TargetSpace.parts`.
     """
-    found = []
+    # A target is a number in mixed radix whose last digit is the last part.
+    channels = []
     for size in reversed(sizes):
-        found.append(targets % size)
+        channels.append(targets % size)
         targets = targets // size
-    return found[::-1]
+    return channels[::-1]

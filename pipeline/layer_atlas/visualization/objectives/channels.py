@@ -1,4 +1,4 @@
-"""Channels, neurons and classes: one row of a layer's activations."""
+"""Channels, neurons and classes: objectives of a single channel of a layer."""
 
 from torch import Tensor
 
@@ -30,13 +30,13 @@ class Channel(Objective):
     """
 
     def __init__(
-        self, record: ChannelObjective | LogitObjective, surroundings: ObjectiveContext
+        self, record: ChannelObjective | LogitObjective, context: ObjectiveContext
     ) -> None:
-        self.sizes = (surroundings.layers[0].n_channels,)
-        self.signs = Signs(record.sign, surroundings.device)
+        self.sizes = (context.layers[0].n_channels,)
+        self.signs = Signs(record.sign, context.device)
 
     def responses(self, activations: Activations, targets: Tensor) -> Tensor:
-        """The channel at each position: (B, L) float32."""
+        """Return the channel at each position: (B, L) float32."""
         return self.signs(picked(activations[0], targets))
 
 
@@ -47,23 +47,24 @@ class Neuron(Objective):
     The "neuron" objective of Olah et al. 2017, section "Optimization objectives".
 
     Raises:
-        UserError: a position that is not on the layer's map, or a layer without one.
+        UserError: the position is outside the layer's map, or the layer has no map.
     """
 
-    def __init__(self, record: NeuronObjective, surroundings: ObjectiveContext) -> None:
-        layer = surroundings.layers[0]
+    def __init__(self, record: NeuronObjective, context: ObjectiveContext) -> None:
+        layer = context.layers[0]
         self.sizes = (layer.n_channels,)
-        self.signs = Signs(record.sign, surroundings.device)
-        self.place = _place(record.position, layer)
+        self.signs = Signs(record.sign, context.device)
+        self.position = _position_index(record.position, layer)
 
     def responses(self, activations: Activations, targets: Tensor) -> Tensor:
-        """The channel at the position: (B, 1) float32."""
+        """Return the channel at the position: (B, 1) float32."""
         row = picked(activations[0], targets)
-        return self.signs(row[:, self.place : self.place + 1])
+        # A slice, not an index: the axis of positions must stay.
+        return self.signs(row[:, self.position : self.position + 1])
 
 
-def _place(position: tuple[int, int] | None, layer: LayerInfo) -> int:
-    """The number of a position, counted row by row."""
+def _position_index(position: tuple[int, int] | None, layer: LayerInfo) -> int:
+    """Return the index of a position, counted row by row; None is the centre."""
     height, width = layer.map_size
     row, column = (height // 2, width // 2) if position is None else position
     if not (0 <= row < height and 0 <= column < width):
@@ -78,18 +79,20 @@ def _place(position: tuple[int, int] | None, layer: LayerInfo) -> int:
 class Probability(Objective):
     """Probability of one class: s = softmax_k(a)[k].
 
-    Its logarithm is climbed, which is highest at the same images: from a probability of 0 no
-    gradient leads away. Olah et al. 2017, section "Optimization objectives", has both.
+    The optimization maximizes its logarithm, which has its maximum at the same images: at a
+    probability near 0 the probability itself has no gradient. Olah et al. 2017, section
+    "Optimization objectives", has both.
     """
 
-    def __init__(self, record: ProbabilityObjective, surroundings: ObjectiveContext) -> None:
-        self.sizes = (surroundings.layers[0].n_channels,)
+    def __init__(self, record: ProbabilityObjective, context: ObjectiveContext) -> None:
+        self.sizes = (context.layers[0].n_channels,)
 
     def responses(self, activations: Activations, targets: Tensor) -> Tensor:
-        """The probability of the class at each position: (B, L) float32."""
+        """Return the probability of the class at each position: (B, L) float32."""
         return picked(activations[0].float().softmax(dim=1), targets)
 
     def surrogate(self, activations: Activations, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Probabilities (B,) and their logarithms (B,), float32."""
+        """Return the probabilities (B,) and their logarithms (B,), float32."""
+        # log_softmax, not log(softmax): the probability underflows to 0 long before.
         logarithms = picked(activations[0].float().log_softmax(dim=1), targets)
         return logarithms.exp().mean(dim=1), logarithms.mean(dim=1)

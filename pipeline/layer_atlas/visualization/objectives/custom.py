@@ -1,4 +1,4 @@
-"""An objective of the user's own."""
+"""Custom objective: a function of the user's own."""
 
 import inspect
 from collections.abc import Callable
@@ -19,30 +19,31 @@ from layer_atlas.visualization.objectives.base import Objective as Kind
 
 @implements(CustomObjective)
 class Custom(Kind):
-    """s = f(a), f being any differentiable function of a batch's activations.
+    """s = f(a), where f is any differentiable function of a batch's activations.
 
     Raises:
-        UserError: a function that cannot be imported, fails, or does not return a score per sample.
+        UserError: the function cannot be imported, fails, or does not return one score per sample.
     """
 
-    def __init__(self, record: CustomObjective, surroundings: ObjectiveContext) -> None:
+    def __init__(self, record: CustomObjective, context: ObjectiveContext) -> None:
         self.name, self.args = record.function, record.args or {}
         self.function = import_planned(record.function, _SETTING, _RETURNS, record.source)
-        self.per_channel = _asks_for_channels(self.function)
-        self.sizes = (surroundings.layers[0].n_channels if self.per_channel else 1,)
-        self._try_out(surroundings.layers[0], surroundings.device)
+        self.per_channel = _takes_channels(self.function)
+        self.sizes = (context.layers[0].n_channels if self.per_channel else 1,)
+        self._dry_run(context.layers[0], context.device)
 
     @torch.no_grad()
-    def _try_out(self, layer: LayerInfo, device: torch.device) -> None:
-        """Call the function once, so that what is wrong with it shows before a sweep begins."""
+    def _dry_run(self, layer: LayerInfo, device: torch.device) -> None:
+        """Call the function once, so that its errors appear before the sweep begins."""
+        # Eight samples: with one, a function that forgets the batch axis would pass.
         activation = torch.zeros(8, layer.n_channels, layer.positions, device=device)
         self.responses([activation], torch.zeros(8, dtype=torch.int64, device=device))
 
     def responses(self, activations: Activations, targets: Tensor) -> Tensor:
-        """The score: (B, 1) float32."""
-        told = {**self.args, **({"channel": targets} if self.per_channel else {})}
+        """Return the score: (B, 1) float32."""
+        arguments = {**self.args, **({"channel": targets} if self.per_channel else {})}
         try:
-            score: Any = self.function(activations[0].float(), **told)
+            score: Any = self.function(activations[0].float(), **arguments)
         except Exception as error:
             raise UserError(f"{_SETTING}={self.name!r} failed: {error!r}.") from error
         if not isinstance(score, Tensor) or score.shape != targets.shape:
@@ -59,15 +60,15 @@ _SETTING = "objective.function"
 _RETURNS = "that takes activations (B, C, positions) and returns scores (B,)"
 
 
-def _asks_for_channels(function: Callable[..., Any]) -> bool:
+def _takes_channels(function: Callable[..., Any]) -> bool:
     try:
         return "channel" in inspect.signature(function).parameters
-    except (TypeError, ValueError):  # some functions of C tell nothing
+    except (TypeError, ValueError):  # some C functions have no signature
         return False
 
 
 def with_source(record: Objective) -> Objective:
-    """A record that also tells the code which a function of the user's own is made of.
+    """Return a record that includes the digest of the source of a user's function.
 
     Raises:
         UserError: the function cannot be imported.

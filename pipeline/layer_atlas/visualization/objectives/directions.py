@@ -1,4 +1,4 @@
-"""Directions: any combination of a layer's channels, and whole bases of them."""
+"""Directions: linear combinations of a layer's channels, and whole bases of them."""
 
 from functools import cache
 from pathlib import Path
@@ -29,17 +29,17 @@ class Direction(Objective):
 
     x_l are all channels at position l. Olah et al. 2017, "Feature Visualization", section "How
     neurons interact", for p = 0; Carter et al. 2019, "Activation Atlas", appendix on feature
-    visualization, for the cosine. The rows of a matrix, such as the decoder of a sparse
-    autoencoder or principal components, are swept as channels are.
+    visualization, for the cosine. The rows of a matrix, such as the decoder of a sparse autoencoder
+    or principal components, are targets like channels.
 
     Raises:
-        UserError: a file that holds no such matrix.
+        UserError: the file does not hold such a matrix.
     """
 
-    def __init__(self, record: DirectionObjective, surroundings: ObjectiveContext) -> None:
-        layer = surroundings.layers[0]
+    def __init__(self, record: DirectionObjective, context: ObjectiveContext) -> None:
+        layer = context.layers[0]
         if record.vectors:
-            rows = read_directions(surroundings.find(record.vectors), record.entry, layer.name)
+            rows = read_directions(context.find(record.vectors), record.entry, layer.name)
             if rows.shape[1] != layer.n_channels:
                 raise UserError(
                     f"the directions of objective.vectors have {rows.shape[1]} numbers each, but "
@@ -48,17 +48,18 @@ class Direction(Objective):
                 )
         else:
             rows = random_directions(RANDOM_DIRECTIONS, layer.n_channels)
-        self.rows = torch.nn.functional.normalize(rows, dim=1).to(surroundings.device)
+        self.rows = torch.nn.functional.normalize(rows, dim=1).to(context.device)
         self.sizes, self.power = (len(rows),), record.cosine_power
-        self.signs = Signs(record.sign, surroundings.device)
+        self.signs = Signs(record.sign, context.device)
 
     def responses(self, activations: Activations, targets: Tensor) -> Tensor:
-        """The response along the direction at each position: (B, L) float32."""
+        """Return the response along the direction at each position: (B, L) float32."""
         activation, direction = activations[0], self.rows[targets]
         along: Tensor = _Along.apply(activation, direction)
         along = self.signs(along)
         if self.power == 0:
             return along
+        # The clamp keeps the gradient finite at dead positions.
         length = activation.float().norm(dim=1).clamp_min(1e-12)
         cosine = (along / length).clamp_min(LEAST_COSINE)
         weighted: Tensor = along * cosine**self.power
@@ -66,12 +67,13 @@ class Direction(Objective):
 
 
 class _Along(torch.autograd.Function):
-    """(B, K, L) along directions (B, K): (B, L) float32. The gradient has the first's layout."""
+    """(B, K, L) along directions (B, K): (B, L) float32; the gradient keeps the first's layout."""
 
     @staticmethod
     def forward(ctx: Any, activation: Tensor, direction: Tensor) -> Tensor:
         ctx.save_for_backward(direction)
         ctx.template = torch.empty_like(activation, device="meta")
+        # Product and sum instead of a matrix product, whose rounding depends on the batch size.
         return (activation.float() * direction[:, :, None]).sum(dim=1)
 
     @staticmethod
@@ -83,22 +85,22 @@ class _Along(torch.autograd.Function):
 
 @cache
 def random_directions(count: int, width: int) -> Tensor:
-    """Directions drawn evenly from the sphere, before they are normalised: (count, width)."""
-    # A key for each row, so that row i is the same for any count.
+    """Draw directions uniformly from the sphere, before normalisation: (count, width)."""
+    # One key per row, so that row i is the same for any count.
     keys = torch.stack([torch.arange(count), torch.full((count,), width)], dim=1)
     return torch.cat([rng.normal(some, rng.DIRECTION, width) for some in torch.split(keys, 256)])
 
 
 def read_directions(path: Path, entry: str | None, layer: str) -> Tensor:
-    """The matrix of directions (N, K) in a file; a vector (K,) is one direction.
+    """Read a matrix of directions (N, K) from a file; a vector (K,) is one direction.
 
     Args:
-        path: of a .npy, .npz, .safetensors, .pt or .pth file.
-        entry: name of the matrix in a file of several; else it is that of the layer, or the only
+        path: a .npy, .npz, .safetensors, .pt or .pth file.
+        entry: name of the matrix in a file of several; by default the layer's name, or the only
             one.
         layer: the layer's name.
     Raises:
-        UserError: an unreadable file, no such entry, or something else than a matrix of numbers.
+        UserError: the file is unreadable, lacks the entry, or holds no matrix of numbers.
     """
     entries = read_tensors(path)
     name = entry or (next(iter(entries)) if len(entries) == 1 else layer)
@@ -113,5 +115,5 @@ def read_directions(path: Path, entry: str | None, layer: str) -> Tensor:
             f"{list(entries[name].shape)}."
         )
     if not bool((rows != 0).any(dim=1).all()):
-        raise UserError("objective.vectors has a row of zeros, which is no direction.")
+        raise UserError("objective.vectors has a row of zeros, which defines no direction.")
     return rows

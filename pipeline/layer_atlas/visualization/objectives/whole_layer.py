@@ -1,4 +1,4 @@
-"""A layer as a whole."""
+"""Objective of a whole layer (DeepDream)."""
 
 from torch import Tensor
 
@@ -11,14 +11,14 @@ from layer_atlas.visualization.objectives.base import Activations, Objective, Ob
 class WholeLayer(Objective):
     """Mean square of all activations: s = mean_k,l a[k, l]**2.
 
-    DeepDream: Mordvintsev, Olah & Tyka 2015, "Inceptionism: Going Deeper into Neural Networks",
-    whatever the layer sees already, it is to see more of. The "layer/DeepDream" objective of Olah
+    DeepDream of Mordvintsev, Olah & Tyka 2015, "Inceptionism: Going Deeper into Neural Networks":
+    it amplifies whatever the layer already detects. It is the "layer/DeepDream" objective of Olah
     et al. 2017, "Feature Visualization", section "Optimization objectives".
     """
 
-    def __init__(self, record: LayerObjective, surroundings: ObjectiveContext) -> None:
+    def __init__(self, record: LayerObjective, context: ObjectiveContext) -> None:
         self.sizes = (1,)
 
     def responses(self, activations: Activations, targets: Tensor) -> Tensor:
-        """Mean square over the channels at each position: (B, L) float32."""
+        """Return the mean square over the channels at each position: (B, L) float32."""
         return activations[0].float().square().mean(dim=1)

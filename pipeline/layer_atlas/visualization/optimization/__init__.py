@@ -1,1 +1,1 @@
-"""Gradient ascent of many images at once, and what is measured on them."""
+"""Batched gradient ascent, and the statistics of the resulting images."""

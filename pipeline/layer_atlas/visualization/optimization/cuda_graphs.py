@@ -1,7 +1,8 @@
-"""CUDA graphs: a step that launches hundreds of small kernels, launched as one.
+"""CUDA graphs: an optimization step of hundreds of small kernels, launched at once.
 
-On a GPU the time between kernels costs more than many of them; a graph has none. A function can be
-captured if it works in place on the same tensors every time and never waits for the device.
+On a GPU the launch gaps between kernels can cost more than the kernels; a graph has none. A
+function can be captured if it works in place on the same tensors every time and never waits for the
+device.
 """
 
 import gc
@@ -18,11 +19,12 @@ class Graphs:
     """CUDA graphs of one function, one for each value of its flag."""
 
     def __init__(self, function: Callable[[bool], Tensor], flags: Iterable[bool]) -> None:
+        # One memory pool: the graphs never run at the same time.
         self._pool = torch.cuda.graph_pool_handle()
         self._graphs = {flag: self._captured(function, flag) for flag in flags}
 
     def replay(self, flag: bool) -> Tensor:
-        """Do what the function does; the next call overwrites the tensor that is returned."""
+        """Replay the function; the next call overwrites the returned tensor."""
         graph, result = self._graphs[flag]
         graph.replay()
         return result
@@ -37,18 +39,18 @@ class Graphs:
 
 
 def capture(function: Callable[[bool], Tensor], flags: Iterable[bool]) -> Graphs | None:
-    """Capture a function for each flag; None, and a line that says why, where that cannot be.
+    """Capture a function for each flag; return None and report the reason where that fails.
 
-    Every flag has been passed to the function before: libraries set themselves up in their first
-    call, which must not be captured. Capturing computes nothing.
+    The function must have run with every flag before: libraries initialise themselves in their
+    first call, which must not be captured. Capturing computes nothing.
 
     Args:
-        function: takes one flag, returns a tensor, and keeps to the rules above.
+        function: takes one flag, returns a tensor, and follows the rules of this module.
         flags: the values to capture it for.
     Raises:
-        torch.OutOfMemoryError: the device is full.
+        torch.OutOfMemoryError: the device memory is exhausted.
     """
-    gc.collect()  # what is garbage must not be freed in the middle of a capture
+    gc.collect()  # freeing garbage during the capture would invalidate it
     torch.cuda.empty_cache()
     stream = torch.cuda.current_stream()
     try:
@@ -60,4 +62,4 @@ def capture(function: Callable[[bool], Tensor], flags: Iterable[bool]) -> Graphs
         logger.warning("no CUDA graph of a step, so slower steps: %s", reason)
         return None
     finally:
-        torch.cuda.set_stream(stream)  # a capture that failed leaves its own behind
+        torch.cuda.set_stream(stream)  # a failed capture leaves its own stream current

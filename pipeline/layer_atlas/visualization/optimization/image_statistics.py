@@ -1,4 +1,4 @@
-"""What is measured on finished images: always on the stored 8-bit image, read back, in fp32."""
+"""Statistics of finished images, always computed on the stored 8-bit image, in fp32."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from layer_atlas.plan.jobs import STATUS
 from layer_atlas.visualization import rng
 from layer_atlas.visualization.objectives import Objective
 from layer_atlas.visualization.spectrum import fine_frequencies
-from layer_atlas.visualization.transforms import draw_views, see
+from layer_atlas.visualization.transforms import apply_views, draw_views
 
 ROBUST_VIEWS = 16
 
@@ -21,42 +21,42 @@ _SMALL_WARPS = Transforms(jitter=4.0, scale=(0.95, 1.05), rotate=5.0)
 def measure(
     activations: Forward, objective: Objective, pixels: Tensor, targets: Tensor
 ) -> dict[str, Tensor]:
-    """Measure what each stored image does to its target and to the rest of the layer.
+    """Measure the effect of each stored image on its target and on the rest of the layer.
 
     Args:
         activations: images (B, C, H, W) in [0, 1] to activations, fp32.
-        objective: what the images were made for.
+        objective: the objective of the images.
         pixels: (B, H, W, C) uint8.
         targets: (B,) int64.
     Returns:
         activation (B,): the objective, without transforms;
         activation_robust (B,): its mean over 16 small warps, the same for all images;
-        activation_max (B,): the largest response of the target anywhere;
-        part_activation (B, parts): what each part of a target answers, if it has several;
+        activation_max (B,): the largest response of the target at any position;
+        part_activation (B, parts): the response of each part of a composite target;
         response (B, K): mean response of every channel of the layer;
-        high_frequency (B,): as `high_frequency_share` tells;
-        clipped (B,): as `clipped_share` tells;
-        status (B,) uint8: `dead` where all 17 views give one and the same response everywhere.
+        high_frequency (B,): see `high_frequency_share`;
+        clipped (B,): see `clipped_share`;
+        status (B,) uint8: `dead` where all 17 views give the same response everywhere.
     """
     images = from_bytes(pixels)
-    found = activations(images)
-    responses = objective.responses(found, targets)
-    score = objective.score(found, targets)
+    clean = activations(images)
+    responses = objective.responses(clean, targets)
+    score = objective.score(clean, targets)
     flat = responses.amax(dim=1) == responses.amin(dim=1)
     total = torch.zeros_like(score)
-    # Summed view by view: a mean over stacked views is rounded differently for other batch sizes.
+    # Summed view by view: the rounding of a mean over stacked views depends on the batch size.
     for view in _small_warps((pixels.shape[1], pixels.shape[2]), pixels.device):
-        moved = activations(see(_SMALL_WARPS, images, view.expand(len(images), -1)))
-        robust = objective.score(moved, targets)
+        warped = activations(apply_views(_SMALL_WARPS, images, view.expand(len(images), -1)))
+        robust = objective.score(warped, targets)
         flat &= robust == score
         total += robust
-    parts = objective.parts(found, targets)
+    parts = objective.parts(clean, targets)
     return {
         "activation": score,
         "activation_robust": total / ROBUST_VIEWS,
         "activation_max": responses.amax(dim=1),
         **({} if parts is None else {"part_activation": parts}),
-        "response": found[0].float().mean(dim=2),
+        "response": clean[0].float().mean(dim=2),
         "high_frequency": high_frequency_share(pixels),
         "clipped": clipped_share(pixels),
         "status": torch.where(flat, STATUS["dead"], STATUS["ok"]).to(torch.uint8),
@@ -64,27 +64,27 @@ def measure(
 
 
 def high_frequency_share(pixels: Tensor) -> Tensor:
-    """The share of an image's spectral energy above half the Nyquist frequency.
+    """Compute the fraction of an image's spectral energy above half the Nyquist frequency.
 
-    Of the grey image (mean of the colours) without its mean; 0 for an image of one grey.
+    It is computed on the grey image (mean of the colours) minus its mean; 0 for a uniform image.
 
     Args:
         pixels: (B, H, W, C) uint8.
     Returns: (B,) float32 in [0, 1].
     """
     grey = (pixels.float() / 255.0).mean(dim=3)
-    # Axis by axis: a sum that leaves one number is split among threads if the image stands alone.
+    # Axis by axis: torch splits a full reduction among threads if the batch has a single image.
     mean = grey.mean(dim=2, keepdim=True).mean(dim=1, keepdim=True)
     energy = torch.fft.fft2(grey - mean).abs().square()
     fine = fine_frequencies((grey.shape[1], grey.shape[2]), grey.device)
     total = energy.sum(dim=2).sum(dim=1)
-    # Rounding leaves a grey image some energy, of which any share may lie anywhere.
-    share = (energy * fine).sum(dim=2).sum(dim=1) / total.clamp_min(1e-6)
-    return torch.where(total > 1e-6, share, 0.0)
+    # Rounding leaves a uniform image a little energy, whose distribution is meaningless.
+    fraction = (energy * fine).sum(dim=2).sum(dim=1) / total.clamp_min(1e-6)
+    return torch.where(total > 1e-6, fraction, 0.0)
 
 
 def clipped_share(pixels: Tensor) -> Tensor:
-    """The share of an image's pixels of which any colour is 0 or 255.
+    """Compute the fraction of an image's pixels with any colour at 0 or 255.
 
     Args:
         pixels: (B, H, W, C) uint8.
@@ -95,6 +95,7 @@ def clipped_share(pixels: Tensor) -> Tensor:
 
 
 def _small_warps(size: tuple[int, int], device: torch.device) -> Tensor:
-    """The 16 fixed views of `activation_robust`: (16, 1, P)."""
+    """Draw the 16 fixed views of `activation_robust`: (16, 1, P)."""
+    # A constant key: every image is measured under the same warps, in every sweep.
     key = rng.keys(["0" * 64], device)
     return draw_views(_SMALL_WARPS, key, ROBUST_VIEWS, size)

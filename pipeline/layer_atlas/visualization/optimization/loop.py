@@ -1,8 +1,8 @@
-"""The loop, alone: gradient ascent of many images for many channels in one batch.
+"""The optimization loop: gradient ascent of many images for many targets in one batch.
 
-Nothing here mixes samples: scores are (B,), the sum of scores is ascended, so the gradient of one
-sample does not depend on how many others there are, and optimizers keep to the rows of samples.
-Nothing here waits for the device: what a step reads and writes stays there.
+Samples never mix: scores are (B,) and their sum is maximized, so the gradient of one sample does
+not depend on the number of others, and optimizers work per row. No step waits for the device: its
+inputs and outputs stay there.
 """
 
 import math
@@ -27,86 +27,91 @@ from layer_atlas.visualization.optimization.regularizers import (
     blur,
     blur_width,
     clipped,
-    pulled_back,
+    regularized_gradient,
 )
 from layer_atlas.visualization.parameterizations import make_parameterization
 from layer_atlas.visualization.parameterizations.base import Parameterization
-from layer_atlas.visualization.transforms import draw_views, see
+from layer_atlas.visualization.transforms import apply_views, draw_views
 
 
 @dataclass(frozen=True)
 class OptimizedBatch:
-    """What the loop hands back for a batch of B samples."""
+    """The result of the loop for a batch of B samples."""
 
     images: Tensor
     """(B, C, H, W) float32 in [0, 1]."""
     values: Tensor
-    """The same before colours and sigmoid."""
+    """The values of these images, before colours and sigmoid."""
     finite: Tensor
-    """(B,) bool: False where a score or a gradient was not finite at some step."""
+    """(B,) bool: False where a score or a gradient was not finite at any step."""
     trace: Tensor
-    """(B, T) float32: scores of the transformed views during ascent, without regularizers."""
+    """(B, T) float32: scores of the transformed views at recorded steps, without regularizers."""
     alpha: Tensor | None = None
-    """(B, H, W) uint8, opacity: where the score's gradient fell; None unless the recipe wants it.
-    """
+    """(B, H, W) uint8, opacity by accumulated gradients; None unless the recipe requests it."""
     snapshot: Tensor | None = None
-    """(B, N, H, W, C) uint8: the images on the way; None unless the recipe wants them."""
+    """(B, N, H, W, C) uint8: intermediate images; None unless the recipe requests them."""
 
 
 @dataclass(frozen=True)
 class Jobs:
-    """What differs between batches, of B jobs or of the samples that they consist of."""
+    """The inputs that differ between batches, for B jobs or for their samples."""
 
     keys: Tensor
     """(B, 2) int64, random keys."""
     targets: Tensor
-    """(B,) int64, what each image is for."""
+    """(B,) int64, the target of each image."""
     dataset_images: Tensor | None = None
-    """(B, C, H, W) in [0, 1], which `init=dataset` starts from."""
+    """(B, C, H, W) in [0, 1], the initial images of `init=dataset`."""
     values: Tensor | None = None
-    """(B, C, H, W), images before colours and sigmoid to start from, whatever the recipe says."""
+    """(B, C, H, W), initial values before colours and sigmoid; they override `init`."""
 
-    def some(self, positions: Tensor) -> "Jobs":
-        """The jobs at some positions (M,), in that order."""
+    def select(self, indices: Tensor) -> "Jobs":
+        """Return the jobs at some indices (M,), in that order."""
         rows = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{k: row[positions] for k, row in rows.items() if row is not None})
+        return replace(self, **{k: row[indices] for k, row in rows.items() if row is not None})
 
     def with_variants(self, variants: int) -> "Jobs":
-        """A sample for each variant of each job, one job after the other: (B * V, ...)."""
+        """Return a sample for each variant of each job, job by job: (B * V, ...)."""
         if variants == 1:
             return self
-        samples = self.some(torch.arange(len(self.keys)).repeat_interleave(variants))
+        samples = self.select(torch.arange(len(self.keys)).repeat_interleave(variants))
+        # Variant 0 keeps the job's own key, so that it equals the image of a recipe with one
+        # variant.
         keys = [rng.derived(self.keys, rng.VARIANT, number) for number in range(variants)]
         return replace(samples, keys=torch.stack(keys, dim=1).flatten(0, 1))
 
 
 class OptimizationLoop(Protocol):
-    """Finds images for one layer, a batch of samples at a time."""
+    """Optimizes images for one layer, a batch of samples at a time."""
 
     def optimize(self, jobs: Jobs, on_step: Callable[[int], None]) -> OptimizedBatch:
-        """Find for each sample the image that its target responds to most.
+        """Optimize an image for the target of each sample.
 
         Args:
             jobs: the samples.
-            on_step: told the number of each step, once it is under way.
+            on_step: called with the number of each step once it is launched.
         Raises:
-            ValueError: `init=dataset` without photographs.
+            ValueError: `init=dataset` without dataset images.
         """
         ...
 
 
 Start = Callable[[Recipe, Jobs], Parameterization]
-"""The images of some samples as the ascent by a recipe begins."""
+"""Function of a recipe and jobs that returns their initial images."""
 
 
-def started(recipe: Recipe, jobs: Jobs, colours: int = 3, find: Find = nowhere) -> Parameterization:
-    """The images of some samples as the ascent begins; raises ValueError as `ascend` does.
+def initial_images(
+    recipe: Recipe, jobs: Jobs, colours: int = 3, find: Find = nowhere
+) -> Parameterization:
+    """Return the initial images of some samples.
 
     Args:
-        recipe: how to begin.
+        recipe: parameterization, initial state and mask.
         jobs: the samples.
-        colours: of the images.
-        find: the files that the recipe refers to.
+        colours: number of colours of the images.
+        find: resolves the files that the recipe refers to.
+    Raises:
+        ValueError: `init=dataset` without dataset images.
     """
     images = make_parameterization(recipe, colours, jobs.keys, jobs.dataset_images, find)
     if jobs.values is not None:
@@ -115,19 +120,19 @@ def started(recipe: Recipe, jobs: Jobs, colours: int = 3, find: Find = nowhere) 
 
 
 class GradientAscent:
-    """Finds images for one layer, a batch of samples at a time.
+    """Optimizes images for one layer by gradient ascent, a batch of samples at a time.
 
-    Batches of the same size share tensors, and on a GPU the graphs of their steps.
+    Batches of the same size share tensors and, on a GPU, the CUDA graphs of their steps.
 
     Args:
-        forward: the network up to the layers; must treat every sample for itself.
+        forward: the network up to the layers; must treat every sample independently.
         objective: scores of the activations.
-        recipe: how to do it.
-        start: how to begin; `started`, told what it must know besides.
+        recipe: the recipe.
+        start: builds the initial images; `initial_images` with its further arguments bound.
     """
 
     def __init__(
-        self, forward: Forward, objective: Objective, recipe: Recipe, start: Start = started
+        self, forward: Forward, objective: Objective, recipe: Recipe, start: Start = initial_images
     ) -> None:
         self.forward, self.objective, self.recipe, self.start = forward, objective, recipe, start
         self._batch: _Batch | None = None
@@ -135,14 +140,14 @@ class GradientAscent:
     def optimize(
         self, jobs: Jobs, on_step: Callable[[int], None] = lambda step: None
     ) -> OptimizedBatch:
-        """Find for each sample the image that excites its target most; see `OptimizationLoop`."""
+        """Optimize an image for the target of each sample; see `OptimizationLoop`."""
         batch = self._start(jobs)
-        kept = snapshot_steps(self.recipe)
-        frames = [batch.frame()] if kept else []
+        snapshots_at = snapshot_steps(self.recipe)
+        frames = [batch.frame()] if snapshots_at else []
         for step in range(self.recipe.optimizer.steps):
             batch.step(step)
             on_step(step)
-            if step + 1 in kept:
+            if step + 1 in snapshots_at:
                 frames.append(batch.frame())
         return replace(batch.result(), snapshot=torch.stack(frames, dim=1) if frames else None)
 
@@ -150,13 +155,13 @@ class GradientAscent:
         if self._batch is not None and len(self._batch.targets) == len(jobs.targets):
             self._batch.restart(jobs)
         else:
-            self._batch = None  # its memory is needed
+            self._batch = None  # freed before the new batch is allocated
             self._batch = _Batch(self.forward, self.objective, self.recipe, self.start, jobs)
         return self._batch
 
 
 class _Batch:
-    """The tensors of a batch on its way up."""
+    """The tensors of a batch during its optimization."""
 
     def __init__(
         self,
@@ -168,6 +173,7 @@ class _Batch:
     ) -> None:
         self.forward, self.objective, self.recipe = forward, objective, recipe
         keys = jobs.keys
+        # A clone, because `restart` writes into it.
         self.targets = jobs.targets.clone()
         self.start, self.images = start, start(recipe, jobs)
         (self.parameters,) = self.images.parameters()
@@ -183,7 +189,7 @@ class _Batch:
         )
 
     def restart(self, jobs: Jobs) -> None:
-        """Put other jobs in the place of these: graphs know tensors by where they lie."""
+        """Load other jobs into the same tensors: CUDA graphs refer to memory addresses."""
         self.targets.copy_(jobs.targets)
         self.views.copy_(self._draw(jobs.keys))
         fresh = self.start(self.recipe, jobs)
@@ -195,16 +201,17 @@ class _Batch:
         self.finite.fill_(True)
 
     def step(self, number: int) -> None:
-        """One step of ascent for all samples."""
+        """Run one optimization step for all samples."""
         settings = self.recipe.optimizer
+        # Everything that differs between steps goes into fixed tensors, which the graphs read.
         self.view.copy_(self.views[number])
         self.blur.fill_(blur_width(self.recipe.regularizers, number, settings.steps))
         self.optimizer_step.begin(number)
         leaky = settings.leaks(number)
-        self.trace[number] = self.graphs.replay(leaky) if self.graphs else self._move(leaky)
+        self.trace[number] = self.graphs.replay(leaky) if self.graphs else self._update(leaky)
 
     def result(self) -> OptimizedBatch:
-        """The images as they are now."""
+        """Return the current images and the records of the optimization."""
         recorded = trace_steps(self.recipe.optimizer.steps)
         trace = self.trace[recorded].mT.contiguous()
         alpha = opacity(self.attribution) if self.recipe.parameterization.alpha else None
@@ -214,57 +221,59 @@ class _Batch:
 
     @torch.no_grad()
     def frame(self) -> Tensor:
-        """The images as they are now: (B, H, W, C) uint8."""
+        """Return the current images: (B, H, W, C) uint8."""
         return to_bytes(self.images())
 
     def _captured(self, jobs: Jobs) -> Graphs | None:
-        """The step as CUDA graphs, with and without the leak."""
+        """Capture the step as CUDA graphs, with and without the leak."""
         both = (True, False)
         self.view.copy_(self.views[0])
         for leaky in both:
-            self._move(leaky)
-        graphs = capture(self._move, both)
-        self.restart(jobs)
+            self._update(leaky)  # warm-up: libraries initialise themselves here
+        graphs = capture(self._update, both)
+        self.restart(jobs)  # undoes the warm-up steps
         return graphs
 
     def _draw(self, keys: Tensor) -> Tensor:
         recipe = self.recipe
         return draw_views(recipe.transforms, keys, recipe.optimizer.steps, recipe.image_size)
 
-    def _move(self, leaky: bool) -> Tensor:
-        """Climb once along the gradient; returns the scores before: (B,)."""
-        here = self._evaluate(leaky)
+    def _update(self, leaky: bool) -> Tensor:
+        """Run one step along the gradient; return the scores (B,) before it."""
+        current = self._evaluate(leaky)
         if self.recipe.parameterization.alpha:
-            self.attribution += here.gradient.abs().mean(dim=1).nan_to_num_(0.0, 0.0, 0.0)
-        self.finite &= here.finite
-        self.optimizer_step.step(here.surrogate, lambda: self._evaluate(leaky).surrogate)
+            self.attribution += current.gradient.abs().mean(dim=1).nan_to_num_(0.0, 0.0, 0.0)
+        self.finite &= current.finite
+        self.optimizer_step.step(current.surrogate, lambda: self._evaluate(leaky).surrogate)
         self.images.constrain_()
         if self.recipe.regularizers.blur > 0:
             blur(self.images, self.blur, self.recipe.image_size)
-        return here.scores
+        return current.scores
 
     def _evaluate(self, leaky: bool) -> "_Evaluation":
-        """What the images are worth as they are; sets the gradient of their parameters."""
+        """Evaluate the current images and set the gradient of their parameters."""
         rendered = self.images()
-        seen = rendered.detach().requires_grad_()
-        scores, surrogate = self._scores(seen, leaky)
-        (gradient,) = torch.autograd.grad(surrogate.sum(), seen)
-        followed = pulled_back(self.recipe.regularizers, seen.detach(), gradient)
-        finite = self._set_gradient(rendered, followed, surrogate)
+        # The graph is cut at the image: regularizers and attribution need its gradient there.
+        leaf = rendered.detach().requires_grad_()
+        scores, surrogate = self._scores(leaf, leaky)
+        (gradient,) = torch.autograd.grad(surrogate.sum(), leaf)
+        regularized = regularized_gradient(self.recipe.regularizers, leaf.detach(), gradient)
+        finite = self._set_gradient(rendered, regularized, surrogate)
         return _Evaluation(scores.detach(), surrogate.detach(), gradient, finite)
 
     def _scores(self, images: Tensor, leaky: bool) -> tuple[Tensor, Tensor]:
-        """Scores (B,) of the images as they are seen at this step, and what is climbed (B,)."""
+        """Return the scores (B,) and surrogates (B,) of the transformed images at this step."""
         with ExitStack() as gradients:
             gradients.enter_context(PolyphaseStem())
             if leaky:
                 gradients.enter_context(LeakyGradient(self.recipe.optimizer.leaky_slope))
-            activations = self.forward(see(self.recipe.transforms, images, self.view))
+            activations = self.forward(apply_views(self.recipe.transforms, images, self.view))
             return self.objective.surrogate(activations, self.targets)
 
     def _set_gradient(self, rendered: Tensor, at_image: Tensor, scores: Tensor) -> Tensor:
-        """The parameters' gradient, zero where it is not finite; returns where it is: (B,)."""
+        """Set the parameters' gradient, zero where it is not finite; return where it is: (B,)."""
         (gradient,) = torch.autograd.grad(rendered, self.parameters, at_image)
+        # The sum is not finite if any number is not; unlike `all` it reads the gradient once.
         finite = torch.isfinite(scores.detach()) & torch.isfinite(gradient.sum(dim=1))
         gradient = gradient.nan_to_num_(0.0, 0.0, 0.0).mul_(finite[:, None])
         clip = self.recipe.regularizers.clip
@@ -274,24 +283,24 @@ class _Batch:
 
 @dataclass(frozen=True)
 class _Evaluation:
-    """What the images of a batch are worth where they are."""
+    """Scores and gradients of the current images of a batch."""
 
     scores: Tensor
-    """(B,), not finite where they are not."""
+    """(B,), possibly not finite."""
     surrogate: Tensor
-    """(B,), what the ascent follows."""
+    """(B,), the value that the optimization maximizes."""
     gradient: Tensor
-    """(B, C, H, W) of what is climbed at the images, without regularizers."""
+    """(B, C, H, W), gradient of the surrogate at the images, without regularizers."""
     finite: Tensor
-    """(B,) bool: where score and gradient are."""
+    """(B,) bool: whether score and gradient are finite."""
 
 
 def opacity(attribution: Tensor) -> Tensor:
-    """Accumulated gradients (B, H, W) as opacity (B, H, W) uint8.
+    """Convert accumulated gradients (B, H, W) to opacity (B, H, W) uint8.
 
-    After the attribution-based transparency of Fel et al. 2023, MACO: an image matters where the
-    score's gradient at the image, absolute, averaged over colours and summed over the ascent, is
-    large. The strongest percent of the pixels of each image are fully opaque.
+    After the attribution-based transparency of Fel et al. 2023, MACO: a pixel is important where
+    the score's gradient at the image, absolute, averaged over colours and summed over the
+    optimization, is large. The strongest percent of the pixels of each image are fully opaque.
     """
     flat = attribution.flatten(1)
     rank = math.ceil(0.99 * flat.shape[1])

@@ -1,7 +1,7 @@
-"""The workbench: networks on a device, cut at a layer, and batches of jobs made there.
+"""The renderer: networks on a device, cut at a layer, and batches of jobs optimized for it.
 
-The place where networks, objectives, the loop and the measurements meet. It knows nothing of
-shards, files or processes.
+It combines networks, objectives, the loop and the statistics. It does not depend on shards, files
+or processes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ from layer_atlas.visualization.optimization.loop import (
     Jobs,
     OptimizationLoop,
     OptimizedBatch,
-    started,
+    initial_images,
 )
 from layer_atlas.visualization.optimization.memory import (
     bytes_per_sample,
@@ -40,18 +40,18 @@ from layer_atlas.visualization.optimization.octaves import make_loop
 
 CPU_BATCH = 32
 GPU_BATCH = 512
-"""More samples than this at once are no faster on any GPU."""
+"""Largest batch in samples; larger ones are no faster on any GPU."""
 
 
 class Renderer:
-    """Networks on a device, and the recipe that images are made by.
+    """Networks on a device, and the recipe of the images.
 
     Args:
-        network: whose layers images are made for.
-        recipe: how they are made.
-        device: where.
-        others: further networks, by their labels, for objectives that read several.
-        find: the files that the recipe refers to.
+        network: the network whose layers are visualized.
+        recipe: the recipe.
+        device: the device.
+        others: further networks by label, for objectives that read several.
+        find: resolves the files that the recipe refers to.
     """
 
     def __init__(
@@ -63,40 +63,41 @@ class Renderer:
         find: Find = nowhere,
     ) -> None:
         self.recipe, self.device, self.find = recipe, device, find
-        self.network = self._installed(network)
-        self.others = {label: self._installed(other) for label, other in (others or {}).items()}
+        self.network = self._on_device(network)
+        self.others = {label: self._on_device(other) for label, other in (others or {}).items()}
 
     def layer(self, info: LayerInfo, others: Sequence[LayerRef] = ()) -> "LayerRenderer":
-        """The networks, cut at a layer, and at further ones that the objective reads."""
+        """Return a renderer for a layer, and for further layers that the objective reads."""
         return LayerRenderer(self, info, others)
 
-    def _installed(self, network: Network) -> DeviceModel:
+    def _on_device(self, network: Network) -> DeviceModel:
         recipe = self.recipe
         return DeviceModel(network, recipe.precision, recipe.image_size, self.device)
 
 
 class LayerRenderer:
-    """Makes images for targets of one layer, a batch at a time."""
+    """Renders images for targets of one layer, a batch at a time."""
 
     def __init__(
         self, renderer: Renderer, info: LayerInfo, others: Sequence[LayerRef] = ()
     ) -> None:
         self.recipe, self.device = renderer.recipe, renderer.device
         self.colours = len(renderer.network.network.mean)
-        self.start = partial(started, colours=self.colours, find=renderer.find)
-        exact = fast = _together(renderer, info, others, DeviceModel.exact_path)
+        self.start = partial(initial_images, colours=self.colours, find=renderer.find)
+        # In fp32 both paths are the same, and the search for the fastest one runs once.
+        exact = fast = _joint_path(renderer, info, others, DeviceModel.exact_path)
         if self.recipe.precision != "fp32":
-            fast = _together(renderer, info, others, DeviceModel.fast_path)
+            fast = _joint_path(renderer, info, others, DeviceModel.fast_path)
         self.exact, self.fast, self.path = exact.forward, fast.forward, fast.name
-        surroundings = ObjectiveContext(
-            layers=(info, *(tap.info for tap in others)),
+        context = ObjectiveContext(
+            layers=(info, *(ref.info for ref in others)),
             activations=self.exact,
             find=renderer.find,
             colours=self.colours,
             size=self.recipe.image_size,
             device=self.device,
         )
-        self.objective = make_objective(self.recipe.objective, surroundings)
+        self.objective = make_objective(self.recipe.objective, context)
         self.loop = self._loop_for(self.recipe)
 
     def make(
@@ -106,13 +107,13 @@ class LayerRenderer:
         on_step: Callable[[int], None] = lambda step: None,
         dataset_images: Tensor | None = None,
     ) -> dict[str, NDArray[Any]]:
-        """Optimise and measure a batch of jobs of this layer; what comes out dead, once more.
+        """Optimize and measure a batch of jobs of this layer; retry dead ones from another start.
 
         Args:
-            job_keys: of the n jobs.
+            job_keys: keys of the n jobs.
             channels: their targets.
-            on_step: told the number of each step, once it is under way.
-            photographs: (n, C, H, W) in [0, 1], which `init=dataset` starts from.
+            on_step: called with the number of each step once it is launched.
+            dataset_images: (n, C, H, W) in [0, 1], the initial images of `init=dataset`.
         Returns: the arrays of `ShardResult`, one row per job.
         """
         recipe, last = self.recipe, self.recipe.total_steps - 1
@@ -126,9 +127,10 @@ class LayerRenderer:
             (dead,) = torch.where(rows["status"] == STATUS["dead"])
             if not len(dead):
                 break
-            self._revive(rows, jobs.some(dead), dead, start, lambda step: on_step(last))
+            self._revive(rows, jobs.select(dead), dead, start, lambda step: on_step(last))
         arrays: dict[str, NDArray[Any]] = {name: row.cpu().numpy() for name, row in rows.items()}
         arrays["trace_step"] = torch.tensor(recorded_steps(recipe)).numpy()
+        # Steps are the same for every job, so they are stored once, not per row.
         if recipe.snapshots:
             arrays["snapshot_step"] = torch.tensor(snapshot_steps(recipe)).numpy()
         return arrays
@@ -141,42 +143,46 @@ class LayerRenderer:
         start: int,
         on_step: Callable[[int], None],
     ) -> None:
-        """Make dead jobs again from another start; those that live now take their rows' places.
+        """Optimize dead jobs again from another start; replace the rows of those that now respond.
 
-        A channel whose leaky steps did not open it is given leaky steps to the end.
+        A channel that the leaky steps did not open gets leaky steps to the end.
         """
         settings = self.recipe.optimizer
         leaky = replace(self.recipe, optimizer=replace(settings, leaky_steps=settings.steps))
         again = replace(jobs, keys=rng.derived(jobs.keys, rng.START, start))
-        made = self._attempt(self._loop_for(leaky), again, on_step)
-        lives = made["status"] == STATUS["ok"]
-        for name, row in made.items():
+        # A loop of its own: the shared one keeps its tensors and graphs for the next batch.
+        retried = self._attempt(self._loop_for(leaky), again, on_step)
+        lives = retried["status"] == STATUS["ok"]
+        for name, row in retried.items():
             rows[name][dead[lives]] = row[lives]
         rows["start"][dead[lives]] = start
 
     def _attempt(
         self, loop: OptimizationLoop, jobs: Jobs, on_step: Callable[[int], None]
     ) -> dict[str, Tensor]:
-        """Optimise and measure jobs from one start."""
+        """Optimize and measure jobs from one start."""
         n = len(jobs.targets)
-        filled = jobs.some(filled_up(n, self.device))
+        # CPU batches are padded, so that bits do not depend on the batch size.
+        filled = jobs.select(filled_up(n, self.device))
         samples = filled.with_variants(self.recipe.variants)
+        # Measured on the 8-bit pixels that are stored, not on the float image.
         optimized = loop.optimize(samples, on_step)
         pixels = to_bytes(optimized.images)
         measured = measure(self.exact, self.objective, pixels, samples.targets)
         status = _status(optimized, measured)
         rows = {**measured, "image": pixels, "trace": optimized.trace}
         for name in ("alpha", "snapshot"):
-            found = getattr(optimized, name)
-            if found is not None:
-                rows[name] = found
+            record = getattr(optimized, name)
+            if record is not None:
+                rows[name] = record
         rows = {name: self._of_jobs(row) for name, row in rows.items()}
+        # Padding rows are removed last, after everything that reads whole jobs.
         rows["status"] = of_whole_jobs(status, self.recipe.variants)
         rows["target"] = filled.targets
         return {name: row[:n] for name, row in rows.items()}
 
     def _of_jobs(self, rows: Tensor) -> Tensor:
-        """Rows (B, ...) of samples as those of jobs: (n, V, ...), without V if it is 1."""
+        """Reshape rows (B, ...) of samples to jobs: (n, V, ...), without V if it is 1."""
         variants = self.recipe.variants
         return rows if variants == 1 else rows.reshape(-1, variants, *rows.shape[1:])
 
@@ -194,20 +200,22 @@ class LayerRenderer:
         return {name: self._of_jobs(value)[:n].cpu().numpy() for name, value in measured.items()}
 
     def auto_batch(self) -> int:
-        """A number of jobs that fits the device, from the memory that small batches really took."""
+        """Return the number of jobs that fits on the device, by the memory of small batches."""
         variants = self.recipe.variants
         largest = (GPU_BATCH if self.device.type == "cuda" else CPU_BATCH) // variants
+        # The finished images of a batch, with all snapshots, must fit in memory too.
         largest = min(largest, jobs_at_once(self.recipe, self.colours))
         sample = if_it_fits(lambda: bytes_per_sample(self._try_out, self.device))
-        if sample is None:  # less, where even that does not fit, is found on the way
+        if sample is None:  # if this is too much as well, the sweep halves the batch
             return max(min(CPU_BATCH_MULTIPLE, largest), 1)
         fit = samples_that_fit(sample, self.device)
         if fit >= largest:
             return max(largest, 1)
+        # A multiple, because the loop pads every CPU batch to one.
         return max(fit - fit % CPU_BATCH_MULTIPLE, 1)
 
     def _try_out(self, batch: int) -> None:
-        """One step of ascent, for nothing; the measurement keeps less, as it has no way back."""
+        """Run one optimization step; measuring needs less memory, as it has no backward pass."""
         steps = replace(self.recipe.optimizer, steps=1)
         recipe = replace(self.recipe, optimizer=steps, octaves=None, snapshots=0)
         keys = rng.keys(["0" * 64] * batch, self.device)
@@ -219,9 +227,9 @@ class LayerRenderer:
 
 
 def _status(optimized: OptimizedBatch, measured: dict[str, Tensor]) -> Tensor:
-    """What became of each sample: (B,) uint8. Takes `status` out of what was measured."""
+    """Return the status of each sample (B,) uint8; remove `status` from the measurements."""
     status = measured.pop("status")
-    # A channel at its ceiling answers the same to every view, but it did not from the start.
+    # A saturated channel responds equally to every view, but its trace has changed before.
     moved = optimized.trace.amax(dim=1) != optimized.trace.amin(dim=1)
     status = status.masked_fill((status == STATUS["dead"]) & moved, STATUS["ok"])
     finite = optimized.finite & torch.isfinite(measured["activation"])
@@ -229,35 +237,37 @@ def _status(optimized: OptimizedBatch, measured: dict[str, Tensor]) -> Tensor:
 
 
 def of_whole_jobs(status: Tensor, variants: int) -> Tensor:
-    """The status of jobs (n,) from that of their images (n * V,).
+    """Reduce the status of images (n * V,) to that of jobs (n,).
 
     A job is `diverged` if any of its images is, and `dead` if all are.
     """
-    each = status.view(-1, variants)
-    whole = torch.where((each == STATUS["dead"]).all(dim=1), STATUS["dead"], STATUS["ok"])
-    return whole.masked_fill((each == STATUS["diverged"]).any(dim=1), STATUS["diverged"]).to(status)
+    per_image = status.view(-1, variants)
+    per_job = torch.where((per_image == STATUS["dead"]).all(dim=1), STATUS["dead"], STATUS["ok"])
+    diverged = (per_image == STATUS["diverged"]).any(dim=1)
+    return per_job.masked_fill(diverged, STATUS["diverged"]).to(status)
 
 
-def _together(
+def _joint_path(
     renderer: Renderer,
     info: LayerInfo,
     others: Sequence[LayerRef],
-    path: Callable[[DeviceModel, Sequence[LayerInfo]], Path],
+    find_path: Callable[[DeviceModel, Sequence[LayerInfo]], Path],
 ) -> Path:
-    """Images to the activations of a layer and of further ones, each network once."""
+    """Build a path to the activations of a layer and of further ones, one pass per network."""
     label = renderer.network.network.label
-    layers = [(label, info), *((tap.model, tap.info) for tap in others)]
+    layers = [(label, info), *((ref.model, ref.info) for ref in others)]
     networks = {label: renderer.network, **renderer.others}
-    read = {
-        model: path(networks[model], [layer for of, layer in layers if of == model])
+    paths = {
+        model: find_path(networks[model], [layer for of, layer in layers if of == model])
         for model in dict.fromkeys(model for model, _ in layers)
     }
-    own = read[label]
-    if len(read) == 1:
+    own = paths[label]
+    if len(paths) == 1:
         return own
 
-    def all_of_them(images: Tensor) -> tuple[Tensor, ...]:
-        found = {model: iter(one.forward(images)) for model, one in read.items()}
-        return tuple(next(found[model]) for model, _ in layers)
+    def forward_all(images: Tensor) -> tuple[Tensor, ...]:
+        # Iterators, because several layers of one network come from a single pass, in order.
+        outputs = {model: iter(path.forward(images)) for model, path in paths.items()}
+        return tuple(next(outputs[model]) for model, _ in layers)
 
-    return replace(own, forward=all_of_them)
+    return replace(own, forward=forward_all)

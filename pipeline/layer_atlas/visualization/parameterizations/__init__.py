@@ -11,7 +11,7 @@ from layer_atlas.config.records import implementation
 from layer_atlas.imports import import_modules
 from layer_atlas.models.colours import from_colours
 from layer_atlas.visualization.parameterizations.base import Parameterization, Shape
-from layer_atlas.visualization.parameterizations.given import given_picture
+from layer_atlas.visualization.parameterizations.given import input_image
 from layer_atlas.visualization.parameterizations.maco import spectral_noise
 from layer_atlas.visualization.parameterizations.masked import MaskedImages
 
@@ -23,17 +23,17 @@ def make_parameterization(
     dataset_images: Tensor | None = None,
     find: Find = nowhere,
 ) -> Parameterization:
-    """Make the recipe's parameterization at its start.
+    """Build the recipe's parameterization in its initial state.
 
     Args:
-        recipe: parameterization, start and mask.
-        colours: number of colours C of the images; three are decorrelated as those of photographs.
+        recipe: parameterization, initial state and mask.
+        colours: number of colours of the images; three are decorrelated as those of photographs.
         keys: (B, 2) int64, random keys of the jobs.
-        dataset_images: (B, C, H, W) in [0, 1], from which `init=dataset` starts.
-        find: maps a reference in the recipe to its file.
+        dataset_images: (B, C, H, W) in [0, 1], the initial images of `init=dataset`.
+        find: resolves the files that the recipe refers to.
     Raises:
         ValueError: `init=dataset` without dataset images.
-        UserError: a file or a generator that the recipe names is not what it should be.
+        UserError: a file or a generator of the recipe is unusable.
     """
     shape = (colours, *recipe.image_size)
     make = implementation(recipe.parameterization)
@@ -41,6 +41,7 @@ def make_parameterization(
     start = _start(recipe.init, shape, keys, dataset_images, find)
     if start is not None:
         images.encode(start)
+    # Last, because initial values are those of the whole image.
     if recipe.mask is not None:
         images = MaskedImages(recipe.mask, images, shape, keys, find)
     return images
@@ -49,15 +50,15 @@ def make_parameterization(
 def _start(
     init: Init, shape: Shape, keys: Tensor, dataset_images: Tensor | None, find: Find
 ) -> Tensor | None:
-    """The values (B, C, H, W) to start from; None where random parameters are a start."""
+    """Return the initial values (B, C, H, W), or None for random parameters."""
     if isinstance(init, SpectrumInit):
         return spectral_noise(shape, keys)
     if isinstance(init, PhotographInit):
-        picture = given_picture(init.photograph, shape, keys.device, find)
-        return from_colours(picture).repeat(len(keys), 1, 1, 1)
+        image = input_image(init.photograph, shape, keys.device, find)
+        return from_colours(image).repeat(len(keys), 1, 1, 1)
     if isinstance(init, DatasetInit):
         if dataset_images is None:
-            raise ValueError("init=dataset needs a photograph for every job.")
+            raise ValueError("init=dataset needs a dataset image for every job.")
         return from_colours(dataset_images)
     return None
 

@@ -1,10 +1,10 @@
-"""Parameterizations: what is optimised, and how it becomes an image.
+"""Parameterizations: the optimized parameters, and their map to images.
 
-The contract of the family: a `Parameterization` made for a batch of B jobs,
-- whose parameters are (B, P), and whose sample b depends on row b alone,
-- whose `forward()` renders images (B, C, H, W) in [0, 1], differentiably,
-- whose initial values come from the job keys alone (`rng`), or
-- from values (B, C, H, W) that `encode` takes: rendering then gives them back, up to contrast.
+The contract of a `Parameterization` for a batch of B jobs:
+- Its parameters are (B, P), and sample b depends on row b alone.
+- `forward()` renders images (B, C, H, W) in [0, 1], differentiably.
+- Its initial parameters depend on the job keys alone (`rng`), or
+- `encode` sets them from values (B, C, H, W), which rendering reproduces up to contrast.
 """
 
 import math
@@ -24,71 +24,72 @@ _CACHE_LINE = 64
 
 
 class Parameterization(nn.Module, ABC):
-    """What the family promises; "values" are images in decorrelated colours before the sigmoid."""
+    """Base class; "values" are images in decorrelated colours before the sigmoid."""
 
     @abstractmethod
     def forward(self) -> Tensor:
-        """Render: images (B, C, H, W) in [0, 1]."""
+        """Render images (B, C, H, W) in [0, 1]."""
 
     def values(self) -> Tensor:
-        """The values of the images: (B, C, H, W)."""
+        """Return the values of the images: (B, C, H, W)."""
         return from_colours(self())
 
     def encode(self, values: Tensor) -> None:
-        """Set the parameters to those of given values (B, C, H, W).
+        """Set the parameters from values (B, C, H, W).
 
         Raises:
-            ValueError: no parameters can be found for given images; a config that wants them is
-                refused.
+            ValueError: the parameterization cannot represent given images; the config rejects such
+                recipes before.
         """
         raise ValueError(f"{type(self).__name__} can start from noise alone.")
 
     def blur_(self, transfer: Tensor) -> None:
         """Multiply the spectrum of the values by `transfer` (H, W // 2 + 1), in place.
 
-        Nothing, where parameters are not linear in the values.
+        By default nothing happens: the parameters are not linear in the values.
         """
 
     def constrain_(self) -> None:
-        """After a step, bring parameters back to where they may be, in place.
+        """Project the parameters onto their permitted range after a step, in place.
 
-        Nothing, where they may be anywhere.
+        By default nothing happens: the parameters are unbounded.
         """
 
 
 class ValueImages(Parameterization):
-    """Images that are made of values."""
+    """Parameterizations of values, rendered by the colour matrix and the sigmoid."""
 
     def forward(self) -> Tensor:
-        """Render: images (B, C, H, W) in [0, 1]."""
+        """Render images (B, C, H, W) in [0, 1]."""
         return to_colours(self.values())
 
     @abstractmethod
     def values(self) -> Tensor:
-        """The values of the images: (B, C, H, W)."""
+        """Return the values of the images: (B, C, H, W)."""
 
 
 def normal(keys: Tensor, shape: Sequence[int], sd: float) -> nn.Parameter:
-    """Normal noise as parameters (B, P), P being the size of `shape` rounded up."""
+    """Draw normal noise as parameters (B, P), P being the size of `shape` rounded up."""
     return padded(rng.normal(keys, rng.INITIAL, math.prod(shape)) * sd)
 
 
 def padded(values: Tensor) -> nn.Parameter:
-    """Parameters of which each row is rounded up to whole cache lines with zeros.
+    """Pad each row with zeros to whole cache lines, and return it as a parameter.
 
-    Fused Adam treats the odd end of a tensor with other instructions, and where that end lies would
+    Fused Adam processes the odd end of a tensor with other instructions, and its position would
     depend on the batch size.
     """
+    # One parameter per batch: a single kernel updates all samples.
     return nn.Parameter(nn.functional.pad(values, (0, -values.shape[1] % _CACHE_LINE)))
 
 
 def rows(parameters: Tensor, shape: Sequence[int]) -> Tensor:
-    """The rows of parameters (B, P) as (B, *shape), without their padding."""
+    """View the rows of parameters (B, P) as (B, *shape), without their padding."""
     return parameters[:, : math.prod(shape)].view(len(parameters), *shape)
 
 
 def split(parameters: Tensor, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
-    """The rows of parameters (B, P) as several (B, *shape), one after the other."""
+    """View the rows of parameters (B, P) as several tensors (B, *shape), in order."""
     sizes = [math.prod(shape) for shape in shapes]
     parts = torch.split(parameters[:, : sum(sizes)], sizes, dim=1)
     return [part.view(len(part), *shape) for part, shape in zip(parts, shapes, strict=True)]

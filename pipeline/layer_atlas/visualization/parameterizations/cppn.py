@@ -1,4 +1,4 @@
-"""Images as small networks of their coordinates."""
+"""CPPN parameterization: images as small networks of their coordinates."""
 
 import math
 from collections.abc import Sequence
@@ -15,32 +15,31 @@ from layer_atlas.models.colours import fixed_contrast
 from layer_atlas.visualization.parameterizations.base import Shape, ValueImages, normal, split
 
 _CACHE_LINE = 16
-"""Numbers in a cache line; pixels are filled up to whole ones, for the reason that `resample`
-tells."""
+"""Numbers in a cache line; pixels are padded to whole ones, for the reason given in `resample`."""
 
 _EDGE = 3.0**0.5
-"""Numbers spread evenly over so much to either side have a standard deviation of 1."""
+"""Half width of the uniform distribution with a standard deviation of 1."""
 
 _ARCTAN, _SQUARE = 0.67, 0.6
 """Root mean squares of the arctangent of standard normal numbers, and of its square."""
 
 _BIAS = 0.1
-"""Standard deviation of biases at the start."""
+"""Initial standard deviation of biases."""
 
 
 @implements(Cppn)
 class CppnImages(ValueImages):
-    """Images as networks that know nothing but a pixel's place, and answer with its colours.
+    """Images as networks that map a pixel's coordinates to its colours.
 
     Compositional pattern-producing networks (Stanley 2007), each image with weights of its own, in
     the architecture of Mordvintsev et al. 2018, "Differentiable Image Parameterizations", section
-    on CPPNs, and lucid's `cppn`: of each unit the next layer sees the arctangent and its square.
-    Images are smooth whatever the weights, and can be drawn at any size. The last layer starts at
-    random as the others do, not at zero, and contrast is held as in Fourier images: no start is
-    grey, and no step can burn an image out.
+    on CPPNs, and lucid's `cppn`: the next layer reads the arctangent of each unit and its square.
+    Images are smooth for any weights, and can be rendered at any size. The last layer starts at
+    random like the others, not at zero, and contrast is fixed as in Fourier images: no initial
+    image is grey, and no step can saturate an image.
 
-    Parameters: weights (B, P): of each layer a matrix (units, inputs + 1), whose last column are
-    the biases, in multiples of `step` times the standard deviation that they start with.
+    Parameters: weights (B, P): for each layer a matrix (units, inputs + 1), whose last column are
+    the biases, in multiples of `step` times their initial standard deviation.
     """
 
     coordinates: Tensor
@@ -51,13 +50,14 @@ class CppnImages(ValueImages):
         self.size, self.contrast = shape[1:], config.contrast
         self.layers = layer_shapes(config, shape[0])
         scale = torch.cat([deviations(layer).flatten() for layer in self.layers]) * config.step
+        # Stored in multiples of `step`: one learning rate then suits weights of every layer.
         self.weights = normal(keys, scale.shape, 1.0 / config.step)
-        lacking = self.weights.shape[1] - len(scale)
-        self.register_buffer("scale", pad(scale, (0, lacking)).to(keys.device))
+        padding = self.weights.shape[1] - len(scale)
+        self.register_buffer("scale", pad(scale, (0, padding)).to(keys.device))
         self.register_buffer("coordinates", coordinates(self.size).to(keys.device))
 
     def values(self) -> Tensor:
-        """The values of the images: (B, C, H, W)."""
+        """Return the values of the images: (B, C, H, W)."""
         first, *others = split(self.weights * self.scale, self.layers)
         units = _units(first, self.coordinates.expand(len(first), -1, -1))
         for matrix in others:
@@ -67,7 +67,7 @@ class CppnImages(ValueImages):
 
 
 def layer_shapes(config: Cppn, colours: int) -> list[tuple[int, int]]:
-    """Units and inputs + 1 of each layer.
+    """Return units and inputs + 1 of each layer.
 
     >>> layer_shapes(Cppn(units=24, layers=2), 3)
     [(24, 3), (24, 49), (3, 49)]
@@ -78,12 +78,13 @@ def layer_shapes(config: Cppn, colours: int) -> list[tuple[int, int]]:
 
 
 def deviations(layer: Sequence[int]) -> Tensor:
-    """Standard deviations of a layer's weights at the start: (units, inputs + 1).
+    """Return the initial standard deviations of a layer's weights: (units, inputs + 1).
 
     Units then have a variance of about 1, as their inputs do.
     """
     units, inputs = layer[0], layer[1] - 1
     scale = torch.full((units, inputs + 1), inputs**-0.5)
+    # Only the first layer has two inputs, the coordinates; the others read composite units.
     if inputs > 2:
         arctan, square = scale[:, :-1].chunk(2, dim=1)
         arctan /= _ARCTAN
@@ -93,34 +94,35 @@ def deviations(layer: Sequence[int]) -> Tensor:
 
 
 def coordinates(size: tuple[int, int]) -> Tensor:
-    """x and y of each pixel (2, H * W), from the middle, filled up with zeros.
+    """Return x and y of each pixel (2, H * W), relative to the centre, padded with zeros.
 
-    Pixels are squares; the shorter side of the image reaches sqrt(3) to either side.
+    Pixels are squares; the shorter side of the image extends from -sqrt(3) to sqrt(3).
     """
     pitch = 2.0 * _EDGE / min(size)
     y, x = ((torch.arange(side) - (side - 1) / 2.0) * pitch for side in size)
-    places = torch.stack([x.expand(size), y[:, None].expand(size)]).flatten(1)
-    return pad(places, (0, -places.shape[1] % _CACHE_LINE))
+    points = torch.stack([x.expand(size), y[:, None].expand(size)]).flatten(1)
+    return pad(points, (0, -points.shape[1] % _CACHE_LINE))
 
 
 def _units(matrix: Tensor, inputs: Tensor) -> Tensor:
-    """The units (B, U, N) of a layer (B, U, I + 1) for inputs (B, I, N)."""
+    """Compute the units (B, U, N) of a layer (B, U, I + 1) for inputs (B, I, N)."""
     return torch.baddbmm(matrix[..., -1:], matrix[..., :-1], inputs)
 
 
 def composite(units: Tensor) -> Tensor:
-    """Units (B, U, N) to their arctangents and the squares of these: (B, 2 U, N)."""
+    """Map units (B, U, N) to their arctangents and the squares of these: (B, 2 U, N)."""
     both: Tensor = _Composite.apply(units)
     return both
 
 
 class _Composite(torch.autograd.Function):
-    """The same as torch would find, in a third of its time on a CPU."""
+    """The same function as a composition of torch operations, in a third of the time on a CPU."""
 
     @staticmethod
     def forward(ctx: Any, units: Tensor) -> Tensor:
         both = units.new_empty(len(units), 2, *units.shape[1:])
         arctan, square = both.unbind(1)
+        # Written into halves of one tensor, which saves a concatenation.
         torch.atan(units, out=arctan)
         torch.mul(arctan, arctan, out=square)
         ctx.save_for_backward(units, both)

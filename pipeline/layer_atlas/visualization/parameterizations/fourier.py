@@ -1,4 +1,4 @@
-"""Images as scaled real-FFT coefficients."""
+"""Fourier parameterization: images as scaled real-FFT coefficients."""
 
 import torch
 from torch import Tensor
@@ -13,10 +13,10 @@ from layer_atlas.visualization.parameterizations.frequencies import inverse_fft
 
 @implements(Fourier)
 class FourierImages(ValueImages):
-    """Images as real-FFT coefficients, so that a gradient step moves all scales at once.
+    """Images as real-FFT coefficients, so that a gradient step changes all scales at once.
 
     Olah et al. 2017, "Feature Visualization", preconditioning. After the inverse FFT each sample is
-    divided by its own root mean square: the optimizer can move contrast about, but not raise it,
+    divided by its own root mean square: the optimizer can redistribute contrast but not raise it,
     which keeps pixels out of the flat ends of the sigmoid and colours natural.
 
     Parameters: coefficients (B, P), of which the first C * H * (W // 2 + 1) * 2 are the real and
@@ -35,16 +35,17 @@ class FourierImages(ValueImages):
         self.register_buffer("amplitude", amplitude.to(keys.device))
 
     def values(self) -> Tensor:
-        """The values of the images: (B, C, H, W)."""
+        """Return the values of the images: (B, C, H, W)."""
         coefficients = rows(self.coefficients, self.shape)
         return fixed_contrast(inverse_fft(coefficients, self.amplitude, self.width), self.contrast)
 
     @torch.no_grad()
     def encode(self, values: Tensor) -> None:
-        """Set the coefficients to those of values (B, C, H, W), at their initial size."""
-        found = torch.view_as_real(torch.fft.rfft2(values, norm="ortho")) / self.amplitude
-        size = found.square().mean((1, 2, 3, 4), keepdim=True).clamp_min(1e-12).sqrt()
-        rows(self.coefficients, self.shape).copy_(found * (self.initial_sd / size))
+        """Set the coefficients to those of values (B, C, H, W), at their initial scale."""
+        coefficients = torch.view_as_real(torch.fft.rfft2(values, norm="ortho")) / self.amplitude
+        size = coefficients.square().mean((1, 2, 3, 4), keepdim=True).clamp_min(1e-12).sqrt()
+        # The contrast is fixed anyway; the initial scale keeps the effect of a step the same.
+        rows(self.coefficients, self.shape).copy_(coefficients * (self.initial_sd / size))
 
     @torch.no_grad()
     def blur_(self, transfer: Tensor) -> None:
@@ -53,8 +54,9 @@ class FourierImages(ValueImages):
 
 
 def _decay(size: tuple[int, int], power: float) -> Tensor:
-    """Amplitude of each real-FFT coefficient: frequency ** -power, (H, W // 2 + 1, 2)."""
+    """Return each real-FFT coefficient's amplitude: frequency ** -power, (H, W // 2 + 1, 2)."""
     fy = torch.fft.fftfreq(size[0], dtype=torch.float64)[:, None]
     fx = torch.fft.rfftfreq(size[1], dtype=torch.float64)[None, :]
+    # Clamped: the zero frequency would have an infinite amplitude.
     frequency = torch.sqrt(fy**2 + fx**2).clamp_min(1.0 / max(size))
     return (frequency**-power)[..., None].expand(-1, -1, 2).float().contiguous()

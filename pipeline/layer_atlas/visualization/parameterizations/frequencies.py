@@ -1,4 +1,4 @@
-"""Real-FFT coefficients: their symmetries, and the way from them to an image."""
+"""Real-FFT coefficients: their symmetries and their inverse transform."""
 
 from functools import cache
 from typing import Any
@@ -8,12 +8,12 @@ from torch import Tensor
 
 
 def inverse_fft(coefficients: Tensor, amplitude: Tensor, width: int) -> Tensor:
-    """Images of scaled real-FFT coefficients.
+    """Transform scaled real-FFT coefficients to images.
 
     Args:
         coefficients: (B, C, H, W // 2 + 1, 2), real and imaginary parts.
-        amplitude: what each is multiplied by; broadcasts to them.
-        width: of the images, which the coefficients leave open.
+        amplitude: factor of each coefficient; broadcasts to them.
+        width: width of the images, which the coefficients do not determine.
     Returns: (B, C, H, W).
     """
     values: Tensor = _InverseFFT.apply(coefficients, amplitude, width)
@@ -21,7 +21,7 @@ def inverse_fft(coefficients: Tensor, amplitude: Tensor, width: int) -> Tensor:
 
 
 class _InverseFFT(torch.autograd.Function):
-    """The same as torch's irfft2 in half its time on a CPU.
+    """The same function as torch's irfft2, in half its time on a CPU.
 
     Two one-dimensional passes forward, and backward one rfft2 whose scaling is merged into that of
     the coefficients.
@@ -39,23 +39,24 @@ class _InverseFFT(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (amplitude,) = ctx.saved_tensors
-        # A column of the half spectrum stands for its mirror image too, unless it is its own.
+        # A column of the half spectrum also represents its conjugate, unless it is its own.
         weight = amplitude * _multiplicity(ctx.width, amplitude.device)
         return torch.view_as_real(torch.fft.rfft2(grads[0], norm="ortho")) * weight, None, None
 
 
 @cache
 def _multiplicity(width: int, device: torch.device) -> Tensor:
-    """How many columns of the full spectrum each column of the half stands for: (K, 1)."""
-    return torch.where(_alone(width // 2 + 1, width), 1.0, 2.0).unsqueeze(-1).to(device)
+    """Return the number of columns of the full spectrum that each column represents: (K, 1)."""
+    return torch.where(_self_conjugate(width // 2 + 1, width), 1.0, 2.0).unsqueeze(-1).to(device)
 
 
 def mirrored(size: tuple[int, int]) -> Tensor:
-    """1 where a coefficient has its mirror image in its own column, else 0: (H, W // 2 + 1)."""
+    """Return 1 where a coefficient's conjugate is in its own column, else 0: (H, W // 2 + 1)."""
     height, width = size
-    return (~_alone(height, height)[:, None] & _alone(width // 2 + 1, width)[None, :]).float()
+    rows, columns = _self_conjugate(height, height), _self_conjugate(width // 2 + 1, width)
+    return (~rows[:, None] & columns[None, :]).float()
 
 
-def _alone(count: int, period: int) -> Tensor:
-    """Which of the first frequencies, in whole waves per period, are their own mirror images."""
+def _self_conjugate(count: int, period: int) -> Tensor:
+    """Return which of the first frequencies, in whole waves per period, are self-conjugate."""
     return torch.arange(count) * 2 % period == 0

@@ -1,4 +1,4 @@
-"""Images that a network makes of latents: a learned prior."""
+"""Generator parameterization: images as latents of a generative network, a learned prior."""
 
 import json
 from collections.abc import Callable
@@ -22,19 +22,19 @@ from layer_atlas.models.weights import load_state, read_weights
 from layer_atlas.visualization.parameterizations.base import Parameterization, Shape, normal, rows
 
 Prior = Callable[[Tensor], Tensor]
-"""Latents (B, ...) to what the generator makes of them (B, C, h, w)."""
+"""Function of latents (B, ...) that returns the generator's images (B, C, h, w)."""
 
 _SETTING, _RETURNS = "parameterization.target", "that returns the generator"
 
 
 @implements(Generator)
 class GeneratorImages(Parameterization):
-    """Images as latents of a generator: none can be made that the generator cannot make.
+    """Images as latents of a generator, restricted to what the generator can produce.
 
     Nguyen et al. 2016, "Synthesizing the preferred inputs for neurons in neural networks via deep
-    generator networks" (arXiv 1605.09304): gradient ascent in the latents, which after every step
-    are brought back within bounds. The generator is frozen, in eval mode and in fp32; what it makes
-    is resized to the images' size.
+    generator networks" (arXiv 1605.09304): gradient ascent in the latents, which are clamped to
+    bounds after every step. The generator is frozen, in eval mode and in fp32; its images are
+    resized.
 
     Parameters: latents (B, P), in multiples of `step`.
     """
@@ -47,41 +47,42 @@ class GeneratorImages(Parameterization):
         self.constrain_()
 
     def forward(self) -> Tensor:
-        """Render: images (B, C, H, W) in [0, 1]."""
-        made = self.prior(rows(self.latents, self.config.latent) * self.config.step)
+        """Render images (B, C, H, W) in [0, 1]."""
+        output = self.prior(rows(self.latents, self.config.latent) * self.config.step)
         darkest, brightest = self.config.output
-        return ((resized(made, self.size) - darkest) / (brightest - darkest)).clamp(0.0, 1.0)
+        return ((resized(output, self.size) - darkest) / (brightest - darkest)).clamp(0.0, 1.0)
 
     @torch.no_grad()
     def constrain_(self) -> None:
-        """Bring the latents back within their bounds, in place."""
+        """Clamp the latents to their bounds, in place."""
         if self.config.bounds is not None:
             lowest, highest = self.config.bounds
             self.latents.clamp_(lowest / self.config.step, highest / self.config.step)
 
 
 def load_prior(config: Generator, colours: int, weights: Path, device: torch.device) -> Prior:
-    """Build a generator and load its weights; those that were loaded last are at hand.
+    """Build a generator and load its weights; the last two generators are cached.
 
     Args:
-        config: which.
-        colours: C, of the images that it has to make.
-        weights: the file.
-        device: where it runs.
+        config: the generator.
+        colours: number C of colours of its images.
+        weights: the weights file.
+        device: device that it runs on.
     Raises:
-        UserError: it cannot be built, its code is not what it was when the sweep was planned, its
-            weights do not fit, or it does not make images of C colours.
+        UserError: it cannot be built, its code has changed since the sweep was planned, its weights
+            do not fit, or its images do not have C colours.
     """
-    # As text, because its arguments may be what cannot be looked up.
+    # As text, because the arguments may not be hashable.
     return _loaded(canonical_json(plain(config)), colours, weights, device)
 
 
 @lru_cache(maxsize=2)
 def _loaded(record: str, colours: int, weights: Path, device: torch.device) -> Prior:
+    # The inverse of the text: lru_cache needs hashable arguments.
     config = build(Generator, json.loads(record))
     network = _with_weights(config, weights).eval().requires_grad_(False)
     network.to(device, torch.float32)
-    _try_out(network, config, colours, device)
+    _dry_run(network, config, colours, device)
     return lambda latents: network(latents).float()
 
 
@@ -89,6 +90,8 @@ def _with_weights(config: Generator, weights: Path) -> nn.Module:
     function = import_planned(config.target, _SETTING, _RETURNS, config.source)
     network = build_module(lambda: function(**(config.args or {})), _SETTING, config.target)
     missing = load_state(network, read_weights(weights), str(weights), config.target)
+    # Stricter than for networks, whose unused layers may lack tensors: every image passes through
+    # all of it.
     if missing:
         raise UserError(
             f"weights {str(weights)!r} lack tensors of {_SETTING}={config.target!r}: "
@@ -98,27 +101,27 @@ def _with_weights(config: Generator, weights: Path) -> nn.Module:
 
 
 @torch.no_grad()
-def _try_out(network: nn.Module, config: Generator, colours: int, device: torch.device) -> None:
-    """Make two images, so that what is wrong shows before a sweep begins."""
+def _dry_run(network: nn.Module, config: Generator, colours: int, device: torch.device) -> None:
+    """Generate two images, so that errors appear before the sweep begins."""
     latents = torch.zeros(2, *config.latent, device=device)
     try:
-        made: Any = network(latents)
+        output: Any = network(latents)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise UserError(
             f"{_SETTING}={config.target!r} does not take latents of {list(latents.shape)} "
             f"({reason}). Set parameterization.latent to the shape of one."
         ) from error
-    if not isinstance(made, Tensor) or made.ndim != 4 or made.shape[:2] != (2, colours):
-        shape = list(made.shape) if isinstance(made, Tensor) else type(made).__name__
+    if not isinstance(output, Tensor) or output.ndim != 4 or output.shape[:2] != (2, colours):
+        shape = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise UserError(
-            f"{_SETTING}={config.target!r} makes {shape} of latents of {list(latents.shape)}; the "
-            f"network looks at images of {colours} colours: [2, {colours}, height, width]."
+            f"{_SETTING}={config.target!r} returns {shape} for latents of {list(latents.shape)}; "
+            f"the network takes images of {colours} colours: [2, {colours}, height, width]."
         )
 
 
 def with_source(config: Config) -> Config:
-    """A record that also tells the code that a generator is made by.
+    """Return a record that includes the digest of the generator's source.
 
     Raises:
         UserError: the generator cannot be imported.

@@ -1,4 +1,4 @@
-"""Images as phases alone, and noise with the spectrum of photographs."""
+"""MACO parameterization: images as phases, and noise with the spectrum of photographs."""
 
 import math
 
@@ -19,10 +19,10 @@ class MacoImages(ValueImages):
     """Images as phases; the magnitudes of their spectra are those of photographs.
 
     MACO of Fel et al. 2023, "Unlocking Feature Visualization for Deeper Networks with MAgnitude
-    Constrained Optimization" (arXiv 2306.06805): no step can add high frequencies, nor
-    anything else that photographs do not have. Magnitudes are kept up to one factor per sample,
-    the contrast. The four coefficients that are their own mirror images are real and have no phase;
-    they range between plus and minus their magnitude, as the cosine of the parameter.
+    Constrained Optimization" (arXiv 2306.06805): no step can add high frequencies, nor anything
+    else that photographs do not have. Magnitudes are fixed up to one factor per sample, the
+    contrast. The four self-conjugate coefficients are real and have no phase; they range between
+    plus and minus their magnitude, as the cosine of the parameter.
 
     Parameters: phases (B, P), of which the first C * H * (W // 2 + 1) are used.
     """
@@ -41,9 +41,9 @@ class MacoImages(ValueImages):
         self.register_buffer("mirrored", mirrored((height, self.width)).to(keys.device))
 
     def values(self) -> Tensor:
-        """The values of the images: (B, C, H, W)."""
+        """Return the values of the images: (B, C, H, W)."""
         phases = rows(self.phases, self.shape)
-        # A column that is its own mirror image is made of pairs of opposite phase.
+        # A self-conjugate column consists of pairs of opposite phase.
         phases = phases - self.mirrored * phases.flip(2).roll(1, dims=2)
         waves = torch.stack([phases.cos(), phases.sin()], dim=-1)
         return fixed_contrast(inverse_fft(waves, self.magnitude, self.width), self.contrast)
@@ -51,19 +51,19 @@ class MacoImages(ValueImages):
     @torch.no_grad()
     def encode(self, values: Tensor) -> None:
         """Set the phases to those of values (B, C, H, W); their magnitudes are lost."""
-        # The angle in double, because torch rounds it by where in memory a number lies.
-        found = torch.fft.rfft2(values).to(torch.complex128).angle().float()
-        rows(self.phases, self.shape).copy_(found / (1.0 + self.mirrored))
+        # In double, because the rounding of torch's angle depends on a number's memory address.
+        phases = torch.fft.rfft2(values).to(torch.complex128).angle().float()
+        rows(self.phases, self.shape).copy_(phases / (1.0 + self.mirrored))
 
     def blur_(self, transfer: Tensor) -> None:
-        """Nothing: `transfer` is above 0, so phases keep, and magnitudes are fixed."""
+        """Do nothing: `transfer` is positive, so phases stay, and magnitudes are fixed."""
 
 
 def spectral_noise(shape: Shape, keys: Tensor) -> Tensor:
-    """Random values (B, C, H, W) with the spectrum of photographs and a contrast of 1."""
+    """Draw random values (B, C, H, W) with the spectrum of photographs and a contrast of 1."""
     return MacoImages(Maco(contrast=1.0), shape, keys).values().detach()
 
 
 def _uniform_phases(keys: Tensor, count: int) -> nn.Parameter:
-    """Phases in (-pi, pi) as parameters (B, P), P being the count rounded up."""
+    """Draw phases in (-pi, pi) as parameters (B, P), P being the count rounded up."""
     return padded((rng.uniform(keys, rng.INITIAL, 1, count)[:, 0] * 2.0 - 1.0) * torch.pi)

@@ -1,4 +1,4 @@
-"""Images as free pixels."""
+"""Pixel parameterization: images as free pixels."""
 
 import torch
 from torch import Tensor
@@ -22,12 +22,13 @@ class PixelImages(ValueImages):
         self.pixels = normal(keys, shape, config.initial_sd)
 
     def values(self) -> Tensor:
-        """The values of the images: (B, C, H, W)."""
+        """Return the values of the images: (B, C, H, W)."""
         return rows(self.pixels, self.shape)
 
     @torch.no_grad()
     def encode(self, values: Tensor) -> None:
         """Set the pixels to values (B, C, H, W)."""
+        # `values()` is a view of the parameters here.
         self.values().copy_(values)
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Images as Laplacian pyramids."""
+"""Pyramid parameterization: images as Laplacian pyramids."""
 
 import math
 
@@ -15,14 +15,15 @@ from layer_atlas.visualization.parameterizations.base import Shape, ValueImages,
 
 @implements(Pyramid)
 class PyramidImages(ValueImages):
-    """Images as sums of levels, each with twice the resolution of the one before.
+    """Images as sums of levels, each with twice the resolution of the previous one.
 
     The Laplacian pyramid of Burt & Adelson 1983, "The Laplacian Pyramid as a Compact Image Code",
-    as in lucid's `laplacian_pyramid_image`: a step moves coarse and fine structure at once, but
-    unlike a Fourier coefficient a level's value has a place. Contrast is held as in Fourier images.
+    as in lucid's `laplacian_pyramid_image`: a step changes coarse and fine structure at once, but
+    unlike a Fourier coefficient a level's value has a position. Contrast is fixed as in Fourier
+    images.
 
-    Parameters: levels (B, P), of which the first are the coarsest, (C, h, w), then the next, and so
-    on to (C, H, W).
+    Parameters: levels (B, P), of which the first are the coarsest, (C, h, w), then the next, up to
+    (C, H, W).
     """
 
     def __init__(self, config: Pyramid, shape: Shape, keys: Tensor, find: Find = nowhere) -> None:
@@ -34,12 +35,12 @@ class PyramidImages(ValueImages):
         self.levels = normal(keys, (self.used,), config.initial_sd)
 
     def values(self) -> Tensor:
-        """The values of the images: (B, C, H, W)."""
+        """Return the values of the images: (B, C, H, W)."""
         return fixed_contrast(self._collapsed(), self.contrast)
 
     @torch.no_grad()
     def encode(self, values: Tensor) -> None:
-        """Set the levels to those of values (B, C, H, W), at their initial size."""
+        """Set the levels to those of values (B, C, H, W), at their initial scale."""
         self._decompose(values)
         used = rows(self.levels, (self.used,))
         size = used.square().mean(dim=1, keepdim=True).clamp_min(1e-12).sqrt()
@@ -49,13 +50,13 @@ class PyramidImages(ValueImages):
     def blur_(self, transfer: Tensor) -> None:
         """Multiply the spectrum of the values by `transfer` (H, W // 2 + 1), in place.
 
-        Many levels have one sum; they become those that `encode` finds.
+        Different levels can have the same sum; they become those that `encode` computes.
         """
         values = self._collapsed()
         self._decompose(torch.fft.irfft2(torch.fft.rfft2(values) * transfer, s=values.shape[2:]))
 
     def _collapsed(self) -> Tensor:
-        """The sum of all levels: (B, C, H, W)."""
+        """Return the sum of all levels: (B, C, H, W)."""
         coarsest, *finer = self._levels()
         values: Tensor = coarsest * self.gains[0]
         for level, gain in zip(finer, self.gains[1:], strict=True):
@@ -63,22 +64,23 @@ class PyramidImages(ValueImages):
         return values
 
     def _decompose(self, values: Tensor) -> None:
-        """Set each level to what the coarser ones lack of values (B, C, H, W)."""
+        """Set each level to the difference between values (B, C, H, W) and the coarser levels."""
+        # The levels are views of the parameters, so that copies into them set the parameters.
         levels = self._levels()
         for number in reversed(range(1, len(levels))):
             coarse = resized(values, _size(levels[number - 1]))
-            lacking = values - resized(coarse, _size(values))
-            levels[number].copy_(lacking / self.gains[number])
+            detail = values - resized(coarse, _size(values))
+            levels[number].copy_(detail / self.gains[number])
             values = coarse
         levels[0].copy_(values / self.gains[0])
 
     def _levels(self) -> list[Tensor]:
-        """The levels (B, C, h, w), coarse to fine."""
+        """Return the levels (B, C, h, w), coarse to fine."""
         return split(self.levels, self.shapes)
 
 
 def level_shapes(shape: Shape, levels: int) -> list[Shape]:
-    """Colours, height and width of each level, coarse to fine; the finest is the image's own.
+    """Return colours, height and width of each level, coarse to fine; the finest is the image's.
 
     >>> level_shapes((3, 20, 33), 3)
     [(3, 5, 9), (3, 10, 17), (3, 20, 33)]

@@ -1,10 +1,10 @@
-"""What moves pixels: jitter, scale, rotation, crop, perspective and mirror image in one map.
+"""Geometric transforms: jitter, scale, rotation, crop, perspective and flip in one map.
 
-A map takes the view's coordinates to the image's, both in [-1, 1] along each axis. The view is
-made from the image in this order: a crop is cut out and fills the view; the view is shifted, turned
-and magnified; it is looked at from an angle; it is mirrored.
+A map takes the view's coordinates to the image's, both in [-1, 1] along each axis. The view is made
+from the image in this order: a crop fills the view; the view is shifted, rotated and scaled;
+perspective is applied; it is flipped.
 
-One bilinear resampling applies the whole map. Outside the image lies its mirror image, so no border
+One bilinear resampling applies the whole map. The image is continued by reflection, so no border
 appears.
 """
 
@@ -21,12 +21,15 @@ from layer_atlas.visualization import rng
 from layer_atlas.visualization.transforms.part import Part, Size, between
 from layer_atlas.visualization.transforms.spread import distances, spread
 
-_LITTLE_ZOOM = 1.2
-"""Up to this magnification little of a view is missed if nothing is gathered."""
+_NEGLIGIBLE_ZOOM = 1.2
+"""Up to this magnification, little of a view's gradient is lost without gathering."""
 
 _BEHIND = 0.4
-"""Opposite corners of a view have depths of 2 together, so none has 2 or more, and seen from the
-image nothing in view has a depth of 1/2 or less."""
+"""Depth below which a pixel of the image is masked as behind the view.
+
+Opposite corners of a view have depths with a sum of 2, so each is below 2. Seen from the image,
+everything in view therefore has a depth above 1/2.
+"""
 
 _BILINEAR: dict[str, Any] = {"mode": "bilinear", "align_corners": False}
 
@@ -34,13 +37,14 @@ _BILINEAR: dict[str, Any] = {"mode": "bilinear", "align_corners": False}
 def warp(images: Tensor, maps: Tensor, zoom: float = 1.0) -> Tensor:
     """Resample each image (B, C, H, W) by its own map: (B, C, H, W).
 
-    The gradient is the inverse warp of what comes in, divided by the map's local determinant.
-    Between pixels that is the exact adjoint of the resampling up to its interpolation; what the
-    mirrored border would send back is left out. Unlike the scattered additions of the exact adjoint
-    it is a resampling too: three times faster, and of the same bits every time on a GPU as well.
+    The gradient is the inverse warp of the incoming gradient, divided by the map's local
+    determinant. Between pixels that is the exact adjoint of the resampling up to its interpolation;
+    the gradient of the reflected border is omitted. Unlike the scattered additions of the exact
+    adjoint it is a resampling too: three times faster, and deterministic on a GPU as well.
 
-    Where a view magnifies much, many of its pixels were made of one of the image's, and the inverse
-    warp would pick up one of them; so they are gathered first, by the tent that interpolated them.
+    Where a view magnifies strongly, many of its pixels are interpolated from one pixel of the
+    image, and the inverse warp would sample only one of them. Their gradients are therefore
+    gathered first, by the tent filter of the interpolation.
 
     Args:
         images: (B, C, H, W).
@@ -53,7 +57,7 @@ def warp(images: Tensor, maps: Tensor, zoom: float = 1.0) -> Tensor:
 
 
 class _Warp(torch.autograd.Function):
-    """The warp and, as its gradient, the inverse warp."""
+    """The warp, with the inverse warp as its gradient."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, maps: Tensor, zoom: float) -> Tensor:
@@ -65,25 +69,26 @@ class _Warp(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         inverse, determinant = _inverted(ctx.saved_tensors[0])
         gradient = grads[0].contiguous()
-        if ctx.zoom > _LITTLE_ZOOM:
+        if ctx.zoom > _NEGLIGIBLE_ZOOM:
             gradient = spread(gradient, _tent(determinant, ctx.zoom))
         gradient = F.grid_sample(gradient, _grid(gradient, inverse), **_BILINEAR)
         return gradient.div_(_area(gradient, inverse, determinant)), None, None
 
 
 def _grid(images: Tensor, maps: Tensor) -> Tensor:
-    """Where each pixel of the result (B, H, W) lies in the image: (B, H, W, 2)."""
-    # Points of the plane as complex numbers x + iy: one broadcast addition makes the whole grid.
+    """Return the position in the image of each pixel of the result: (B, H, W, 2)."""
+    # Points as complex numbers x + iy: one broadcast addition computes the whole grid.
     plane = torch.view_as_complex(maps[:, :2].mT.contiguous())
     points = torch.view_as_real(_at_pixels(plane, images))
     if maps.shape[1] == 2:
         return points
+    # Clamped, because points at or behind the horizon have no position; `_area` masks them.
     depth = _at_pixels(maps[:, 2], images).clamp_min(1e-3)
     return points.div_(depth.unsqueeze(-1))
 
 
 def _at_pixels(coefficients: Tensor, images: Tensor) -> Tensor:
-    """Linear functions a x + b y + c (B, 3), at each pixel's centre: (B, H, W)."""
+    """Evaluate linear functions a x + b y + c (B, 3) at each pixel's centre: (B, H, W)."""
     height, width = images.shape[-2:]
     right, down, shift = coefficients.unsqueeze(-1).unbind(1)
     columns = right * centres(width, images.device)
@@ -92,7 +97,7 @@ def _at_pixels(coefficients: Tensor, images: Tensor) -> Tensor:
 
 
 def _area(images: Tensor, inverse: Tensor, determinant: Tensor) -> Tensor:
-    """The area of the image that a pixel of the view covers, as the image has it at its pixels.
+    """Return the area of the image that a pixel of the view covers, at the image's pixels.
 
     Returns: (B, 1, 1, 1), or for homographies (B, 1, H, W), infinite behind the view.
     """
@@ -104,10 +109,11 @@ def _area(images: Tensor, inverse: Tensor, determinant: Tensor) -> Tensor:
 
 
 def _inverted(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Inverse maps of the same shape, and determinants (B,)."""
+    """Return inverse maps of the same shape, and determinants (B,)."""
     if maps.shape[1] == 2:
         return _inverted_affine(maps)
     first, second, third = maps.unbind(1)
+    # By cross products, the adjugate: torch.linalg.inv waits for the device to check for errors.
     columns = [torch.linalg.cross(*two) for two in _pairs(first, second, third)]
     determinant = (first * columns[0]).sum(dim=1)
     return torch.stack(columns, dim=2) / determinant.view(-1, 1, 1), determinant
@@ -126,7 +132,7 @@ def _inverted_affine(maps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _tent(determinant: Tensor, zoom: float) -> Tensor:
-    """Weights that fall to 0 over the view's pixels to one of the image's: (B, R + 1), sum 1."""
+    """Return weights that fall to 0 over the view's pixels per image pixel: (B, R + 1), sum 1."""
     magnification = determinant.abs().rsqrt().clamp_min(1.0).unsqueeze(1)
     away = distances(math.ceil(zoom) - 1, determinant.device)
     weights = (1.0 - away / magnification).clamp_min(0.0)
@@ -135,7 +141,7 @@ def _tent(determinant: Tensor, zoom: float) -> Tensor:
 
 @cache
 def centres(n: int, device: torch.device) -> Tensor:
-    """Centres of n pixels that tile [-1, 1]: (n,)."""
+    """Return the centres of n pixels that tile [-1, 1]: (n,)."""
     return (torch.arange(n, device=device, dtype=torch.float32) * 2.0 + 1.0) / n - 1.0
 
 
@@ -144,7 +150,7 @@ _CROPS_SPREAD = 0.3
 
 
 class Geometry(Part):
-    """The warp of every sample by a map of its own, affine unless there is perspective."""
+    """The warp of every sample by its own map, affine unless perspective is on."""
 
     def columns(self, config: Transforms) -> int:
         """Six numbers of a map (2, 3), or nine of a homography (3, 3)."""
@@ -163,34 +169,37 @@ class Geometry(Part):
             maps = _composed(maps, _perspective(config.perspective * u))
         if config.flip > 0:
             mirrored = rng.uniform(keys, rng.FLIP, steps, 1) < config.flip
+            # A flip negates the view's x axis: the first column of the map.
             maps[..., 0] *= 1.0 - 2.0 * mirrored.double()
         return maps.float().flatten(2)
 
     def apply(self, config: Transforms, images: Tensor, numbers: Tensor) -> Tensor:
-        """Resample the images, all moves at once."""
+        """Resample the images once for all moves."""
+        # An upper bound from the ranges: reading the drawn maps would wait for the device.
         zoom = config.scale[1] / config.crop[0] / (1.0 - config.perspective)
         return warp(images, numbers.view(len(numbers), -1, 3), zoom)
 
 
 def _moved(config: Transforms, keys: Tensor, steps: int, size: Size) -> Tensor:
-    """Maps (B, steps, 2, 3) of scale, rotation and jitter; these two in pixels of the view."""
+    """Return maps (B, steps, 2, 3) of scale, rotation and jitter; jitter in pixels of the view."""
     u = rng.uniform(keys, rng.WARP, steps, 4).double()
     (height, width), (low, high) = size, config.scale
+    # Uniform in the logarithm: halving is as likely as doubling.
     scale = low * (high / low) ** u[..., 0]
     angle = math.radians(config.rotate) * (2.0 * u[..., 1] - 1.0)
     right = (2.0 * config.jitter / width) * (2.0 * u[..., 2] - 1.0)
     down = (2.0 * config.jitter / height) * (2.0 * u[..., 3] - 1.0)
     cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
-    # One unit is half a side, so what a turn takes from one axis to the other changes its unit.
+    # One unit is half a side, so a rotation must convert between the units of both axes.
     x = torch.stack([cos, -sin * (height / width), right], dim=-1)
     y = torch.stack([sin * (width / height), cos, down], dim=-1)
     return torch.stack([x, y], dim=-2)
 
 
 def _cropped(maps: Tensor, config: Transforms, u: Tensor) -> Tensor:
-    """Maps (..., 2, 3) of views of a crop; u (..., 3) decides its side and its place.
+    """Compose maps (..., 2, 3) with crops; u (..., 3) determines their side and centre.
 
-    Places are normal about the middle, and moved inwards where the crop would leave the image.
+    Centres are normal about the middle, and clamped where the crop would leave the image.
     """
     side = between(config.crop, u[..., :1])
     centre = _CROPS_SPREAD * torch.special.ndtri(u[..., 1:])
@@ -201,11 +210,11 @@ def _cropped(maps: Tensor, config: Transforms, u: Tensor) -> Tensor:
 
 
 def _perspective(inwards: Tensor) -> Tensor:
-    """Homographies (..., 3, 3) that show what lies between four points in the whole view.
+    """Return homographies (..., 3, 3) that map the quadrilateral of four points to the whole view.
 
-    The points lie inwards of the image's corners, by up to half its sides along both axes; so far
-    the range is that of torchvision's RandomPerspective, which moves the corners of the view to
-    such points instead, and must fill what is left outside. Of Heckbert 1989, "Fundamentals of
+    The points lie inwards of the image's corners, by up to half its sides along both axes. The
+    range is that of torchvision's RandomPerspective, which moves the corners of the view to such
+    points instead, and must fill the area outside. Formulas of Heckbert 1989, "Fundamentals of
     Texture Mapping and Image Warping", section 2.2.3, where the depth is 1 at the centre.
 
     Args:
@@ -228,7 +237,7 @@ def _cross(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _composed(affine: Tensor, homography: Tensor) -> Tensor:
-    """The product (..., 3, 3) of maps (..., 2, 3) and (..., 3, 3), the latter applied first."""
+    """Return the product (..., 3, 3) of maps (..., 2, 3) and (..., 3, 3), the latter first."""
     right, down, shift = affine.unsqueeze(-1).unbind(-2)
     first, second, third = homography.unsqueeze(-3).unbind(-2)
     return torch.cat([right * first + down * second + shift * third, third], dim=-2)

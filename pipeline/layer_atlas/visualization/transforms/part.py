@@ -1,4 +1,4 @@
-"""What every part of the transforms keeps to."""
+"""The contract of the parts of the transforms."""
 
 from abc import ABC, abstractmethod
 
@@ -11,16 +11,16 @@ Size = tuple[int, int]
 
 
 class Part(ABC):
-    """One thing that happens to the images on their way to the network.
+    """One transform of the images before the network.
 
-    All that is random in it is a row of numbers per sample and step, drawn beforehand on the CPU
-    from a stream of its own: so views are of the same bits on every device, and what one part
-    draws does not depend on which others are on.
+    Its random numbers are a row per sample and step, drawn beforehand on the CPU from its own
+    stream: so views have the same bits on every device, and the numbers of one part do not depend
+    on the other active parts.
     """
 
     @abstractmethod
     def columns(self, config: Transforms) -> int:
-        """How many numbers it needs; 0 means that it is off."""
+        """Return the number of random numbers that it needs; 0 means that it is off."""
 
     @abstractmethod
     def draw(self, config: Transforms, keys: Tensor, steps: int, size: Size) -> Tensor:
@@ -30,18 +30,19 @@ class Part(ABC):
             config: the ranges.
             keys: (B, 2) int64 on the CPU, random keys of the jobs.
             steps: number of steps.
-            size: height and width of the images.
+            size: height and width of the images in pixels.
         """
 
     @abstractmethod
     def apply(self, config: Transforms, images: Tensor, numbers: Tensor) -> Tensor:
-        """What becomes of the images (B, C, H, W) by the numbers (B, columns) of one step.
+        """Transform the images (B, C, H, W) by the numbers (B, columns) of one step.
 
-        Differentiable in the images, each by its own numbers alone, without waiting for the device.
+        It is differentiable in the images, treats each by its own numbers alone, and never waits
+        for the device.
         """
 
 
 def between(limits: Range, u: Tensor) -> Tensor:
-    """Uniform numbers of a range, from uniform numbers of (0, 1)."""
+    """Map uniform numbers of (0, 1) to a range."""
     low, high = limits
     return low + (high - low) * u

@@ -1,4 +1,4 @@
-"""What changes pixels where they are: colours, blur, noise, a hole."""
+"""Photometric transforms: colours, blur, noise and cutout."""
 
 import math
 
@@ -11,7 +11,7 @@ from layer_atlas.visualization.transforms.geometry import centres
 from layer_atlas.visualization.transforms.part import Part, Size, between
 from layer_atlas.visualization.transforms.spread import distances, reach, spread
 
-_AS_IT_IS: Range = (1.0, 1.0)
+_UNCHANGED: Range = (1.0, 1.0)
 _NONE: Range = (0.0, 0.0)
 
 
@@ -23,13 +23,13 @@ class Colours(Part):
         x <- s x + (1 - s) g    g the grey image; only where there are three colours
 
     The formulas of torchvision's ColorJitter without its clamp. Grey is 0.299 R + 0.587 G + 0.114 B
-    (ITU-R BT.601); of any other number of colours it is the mean.
+    (ITU-R BT.601); for any other number of colours it is the mean.
     """
 
     def columns(self, config: Transforms) -> int:
         """Three factors."""
         ranges = (config.brightness, config.contrast, config.saturation)
-        return 3 if any(limits != _AS_IT_IS for limits in ranges) else 0
+        return 3 if any(limits != _UNCHANGED for limits in ranges) else 0
 
     def draw(self, config: Transforms, keys: Tensor, steps: int, size: Size) -> Tensor:
         """Draw the factors, uniform in their ranges."""
@@ -42,27 +42,27 @@ class Colours(Part):
         return torch.stack(factors, dim=2)
 
     def apply(self, config: Transforms, images: Tensor, numbers: Tensor) -> Tensor:
-        """Change the colours; a factor that is always 1 is passed over."""
+        """Change the colours; skip a factor that is always 1."""
         brightness, contrast, saturation = numbers[:, :, None, None, None].unbind(1)
-        if config.brightness != _AS_IT_IS:
+        if config.brightness != _UNCHANGED:
             images = images * brightness
-        if config.contrast != _AS_IT_IS:
-            # Axis by axis: a sum that leaves one number is split among threads.
+        if config.contrast != _UNCHANGED:
+            # Axis by axis: torch splits a full reduction among threads.
             mean = _grey(images).mean(dim=3, keepdim=True).mean(dim=2, keepdim=True)
             images = torch.lerp(mean, images, contrast)
-        if config.saturation != _AS_IT_IS and images.shape[1] == 3:
+        if config.saturation != _UNCHANGED and images.shape[1] == 3:
             images = torch.lerp(_grey(images), images, saturation)
         return images
 
 
 class Blur(Part):
-    """A Gaussian of some width in pixels; beyond three widths it is cut off.
+    """A Gaussian of some width in pixels, truncated at three widths.
 
-    At the border, the weights that fall outside are shared by those that fall inside.
+    At the border, the weights inside the image are normalised to a sum of 1.
     """
 
     def columns(self, config: Transforms) -> int:
-        """The width."""
+        """One width in pixels."""
         return int(config.blur != _NONE)
 
     def draw(self, config: Transforms, keys: Tensor, steps: int, size: Size) -> Tensor:
@@ -71,18 +71,20 @@ class Blur(Part):
 
     def apply(self, config: Transforms, images: Tensor, numbers: Tensor) -> Tensor:
         """Blur each image."""
-        away = distances(math.ceil(3.0 * config.blur[1]), images.device)
-        # In double: the last bit of an exponential may depend on where in a batch it stands.
-        kernel = torch.exp(-0.5 * (away / numbers.double().clamp_min(1e-3)) ** 2).to(images.dtype)
+        distance = distances(math.ceil(3.0 * config.blur[1]), images.device)
+        # In double: the last bit of an exponential may depend on its index in the batch.
+        kernel = torch.exp(-0.5 * (distance / numbers.double().clamp_min(1e-3)) ** 2).to(
+            images.dtype
+        )
         rows, columns = (reach(kernel, n) for n in images.shape[2:])
         return spread(images, kernel) / (rows[:, None, :, None] * columns[:, None, None, :])
 
 
 class Noise(Part):
-    """Additive normal noise, independent in all pixels and colours and drawn anew at each step."""
+    """Additive normal noise, independent for all pixels and colours and redrawn at each step."""
 
     def columns(self, config: Transforms) -> int:
-        """The standard deviation, and the noise's key in words of 16 bits, exact in float32."""
+        """The standard deviation, and the noise's key in 16-bit words, exact in float32."""
         return 5 if config.noise != _NONE else 0
 
     def draw(self, config: Transforms, keys: Tensor, steps: int, size: Size) -> Tensor:
@@ -95,6 +97,7 @@ class Noise(Part):
     def apply(self, config: Transforms, images: Tensor, numbers: Tensor) -> Tensor:
         """Add the noise."""
         high, low = numbers[:, 1:3].long(), numbers[:, 3:].long()
+        # Drawn here and not beforehand: noise for all steps would exceed the memory.
         grain = rng.quick_normal((high << 16) | low, images[0].numel())
         return torch.addcmul(images, numbers[:, 0, None, None, None], grain.view_as(images))
 
@@ -102,11 +105,11 @@ class Noise(Part):
 class Cutout(Part):
     """A rectangle of mid-grey (DeVries & Taylor 2017, arXiv 1708.04552).
 
-    As there, its centre may be anywhere in the image, so part of it may lie outside.
+    As in the paper, its centre may be anywhere in the image, so part of it may lie outside.
     """
 
     def columns(self, config: Transforms) -> int:
-        """Height and width as a share of the image's, and the centre in [-1, 1], y first."""
+        """Height and width as fractions of the image's, and the centre in [-1, 1], y first."""
         return 4 if config.cutout != _NONE else 0
 
     def draw(self, config: Transforms, keys: Tensor, steps: int, size: Size) -> Tensor:
@@ -125,7 +128,7 @@ class Cutout(Part):
 
 
 def _grey(images: Tensor) -> Tensor:
-    """The grey image of each: (B, 1, H, W)."""
+    """Return the grey image of each: (B, 1, H, W)."""
     if images.shape[1] != 3:
         return images.mean(dim=1, keepdim=True)
     red, green, blue = torch.split(images, 1, dim=1)

@@ -1,7 +1,8 @@
-"""Spreading: every pixel shared out among its neighbours, by a kernel per sample.
+"""Separable convolution with one symmetric kernel per sample.
 
-By shifted additions: a convolution with kernels per sample is slower on a CPU, and its way back
-much slower, while sums of whole images round alike for any batch, device and number of threads.
+It uses shifted additions: a grouped convolution with kernels per sample is slower on a CPU, and its
+backward pass much slower. Sums of whole images also round alike for any batch, device and number of
+threads.
 """
 
 from functools import cache
@@ -12,14 +13,14 @@ from torch import Tensor
 
 
 def spread(images: Tensor, kernel: Tensor) -> Tensor:
-    """Convolve images (B, C, H, W) along both axes with symmetric kernels; zero beyond the border.
+    """Convolve images (B, C, H, W) along both axes with symmetric kernels, padding with zeros.
 
     Args:
         images: (B, C, H, W).
         kernel: (B, R + 1), each sample's weights at distances of 0 to R pixels.
     """
-    shared: Tensor = _Spread.apply(images, kernel)
-    return shared
+    convolved: Tensor = _Spread.apply(images, kernel)
+    return convolved
 
 
 class _Spread(torch.autograd.Function):
@@ -37,12 +38,12 @@ class _Spread(torch.autograd.Function):
 
 
 def reach(kernel: Tensor, n: int) -> Tensor:
-    """What of each kernel's weights falls inside of n pixels, for each of them: (B, n)."""
+    """Return the sum of each kernel's weights inside n pixels, for each of them: (B, n)."""
     return _along(kernel.new_ones(1, 1, 1, n), kernel, 3)[:, 0, 0]
 
 
 def distances(radius: int, device: torch.device) -> Tensor:
-    """0 to radius: (radius + 1,) float32."""
+    """Return 0 to radius: (radius + 1,) float32."""
     return _distances(radius, device)
 
 
@@ -55,7 +56,8 @@ def _along(images: Tensor, kernel: Tensor, axis: int) -> Tensor:
     weights = kernel[:, :, None, None, None].unbind(1)
     total, n = images * weights[0], images.shape[axis]
     for distance, weight in enumerate(weights[1:n], start=1):
-        rest = n - distance
-        total.narrow(axis, distance, rest).addcmul_(images.narrow(axis, 0, rest), weight)
-        total.narrow(axis, 0, rest).addcmul_(images.narrow(axis, distance, rest), weight)
+        # The kernel is symmetric: each weight applies to both neighbours at this distance.
+        overlap = n - distance
+        total.narrow(axis, distance, overlap).addcmul_(images.narrow(axis, 0, overlap), weight)
+        total.narrow(axis, 0, overlap).addcmul_(images.narrow(axis, distance, overlap), weight)
     return total
