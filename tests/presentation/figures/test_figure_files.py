@@ -223,7 +223,7 @@ def test_the_methods_tell_all_there_is_to_tell(folder: OutputFolder) -> None:
     for told in (
         "conv (Conv2d), fc_1 (Conv2d) of toy (SHA-256 of the weights c0ffeec0ffee)",
         "16 x 16 pixels",
-        "12 steps by Adam (Kingma & Ba 2015)",
+        "by Adam (Kingma & Ba 2015) with 12 steps",
         "random seeds were 0, 3",
         "1 dead",
         "500 photographs",
