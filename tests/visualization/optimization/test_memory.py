@@ -80,7 +80,7 @@ def test_auto_batch_keeps_to_the_memory_and_to_whole_multiples(
     sample = bytes_per_sample(renderer._try_out, CPU)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    monkeypatch.setattr(memory, "free_host_bytes", lambda: 4 * sample * 21 / memory._CPU_SHARE)
+    monkeypatch.setattr(memory, "free_host_bytes", lambda: 4 * sample * 21 / memory._CPU_FRACTION)
     assert renderer.auto_batch() == 16
     monkeypatch.setattr(memory, "free_host_bytes", lambda: 1.0)
     assert renderer.auto_batch() == 1
