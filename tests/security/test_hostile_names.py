@@ -141,7 +141,7 @@ def test_photographs_that_cannot_be_read_are_named_and_nothing_more(
     print_result(summary(collated))
     write_json(collated.summary, plain(known))
     said = capsys.readouterr().out
-    assert "3 could not be read: \\x1b[2Ja.png, b\\nc.png, \\udcff.png ..." in said
+    assert "3 images could not be read: \\x1b[2Ja.png, b\\nc.png, \\udcff.png ..." in said
     assert said.replace("\n", "").isprintable()
 
 
