@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from layer_atlas.datasets.jpegs import from_jpeg, parted
+from layer_atlas.datasets.image_files import from_jpeg, parted
 from layer_atlas.datasets.statistics import DatasetStats, Ranking, merge
 from layer_atlas.datasets.tasks import Examples, LayerStatistics, StatisticsBlock
 from layer_atlas.datasets.views import to_original
