@@ -24,8 +24,8 @@ from layer_atlas.config.records import canonical_json
 from layer_atlas.errors import EXIT_OK
 from layer_atlas.plan.jobs import STATUS, Shard
 from layer_atlas.plan.plan import Plan
-from layer_atlas.presentation.montages.collate import content_of
-from layer_atlas.presentation.montages.summary import write_summary
+from layer_atlas.presentation.collate import content_of
+from layer_atlas.presentation.summary import write_summary
 from layer_atlas.store import checksummed_file as sealed_file
 from layer_atlas.store.arrays import Numbers, write_pictures
 from layer_atlas.store.folder import OutputFolder, output_folder, prepare

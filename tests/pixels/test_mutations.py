@@ -39,7 +39,11 @@ SHEET, PAGES = (
     "layer_atlas.presentation.montages.evidence_sheet",
     "layer_atlas.presentation.montages.evidence_pages",
 )
-LAYOUT, DRAWING = "layer_atlas.presentation.montages.layout", "layer_atlas.atlas.drawing"
+GRID, PAGE, DISPLAY = (
+    "layer_atlas.presentation.layout.grid",
+    "layer_atlas.presentation.layout.page",
+    "layer_atlas.atlas.display",
+)
 tiles_of, numbers_of = of_sheets(evidence.check_tiles), of_sheets(evidence.check_numbers)
 images_of, words_of = (
     partial(of_montage, c) for c in (montages.check_images, montages.check_words)
@@ -48,36 +52,36 @@ images_of, words_of = (
 COLLATED: dict[str, tuple[str, str, str, Check]] = {
     "seed and variant swapped": (
         MONTAGE,
-        "layout.tile_corner(row, piece.seed_index, variant)",
-        "layout.tile_corner(row, variant, piece.seed_index)",
+        "layout.tile_box(row, piece.seed_index, variant)",
+        "layout.tile_box(row, variant, piece.seed_index)",
         images_of("grids of variants"),
     ),
     "rows and columns swapped": (
-        LAYOUT,
-        "row, column = divmod(position, self.columns)",
-        "column, row = divmod(position, self.columns)",
+        GRID,
+        "row, column = divmod(place, self.columns)",
+        "column, row = divmod(place, self.columns)",
         images_of("wide, of two bands"),
     ),
     "numbers from one": (
         MONTAGE,
-        "target_label(recipe, view.layer, channel) for channel in channels",
-        "target_label(recipe, view.layer, channel + 1) for channel in channels",
+        "target_label(recipe, view.layer, target) for target in targets",
+        "target_label(recipe, view.layer, target + 1) for target in targets",
         words_of("variants"),
     ),
     "places for numbers": (
         MONTAGE,
-        "target_label(recipe, view.layer, channel) for channel in channels",
-        "target_label(recipe, view.layer, i) for i, channel in enumerate(channels)",
+        "target_label(recipe, view.layer, target) for target in targets",
+        "target_label(recipe, view.layer, i) for i, target in enumerate(targets)",
         words_of("variants"),
     ),
     "other bands": (
-        DRAWING,
+        DISPLAY,
         "pixels[..., :3]",
         "pixels[..., 1:4]",
         images_of("smaller, of five bands"),
     ),
     "red and blue": (
-        DRAWING,
+        DISPLAY,
         "[pixels, np.zeros_like(pixels[..., :1])]",
         "[pixels[..., :1], np.zeros_like(pixels[..., :1]), pixels[..., 1:]]",
         images_of("wide, of two bands"),
@@ -90,14 +94,14 @@ COLLATED: dict[str, tuple[str, str, str, Check]] = {
     ),
     "names of seeds swapped": (
         MONTAGE,
-        'numbered("seed", view.plan.seeds, layout.block)',
-        'numbered("seed", view.plan.seeds[::-1], layout.block)',
+        'f"seed {seed}" for seed in view.plan.seeds',
+        'f"seed {seed}" for seed in view.plan.seeds[::-1]',
         words_of("tall and grey"),
     ),
     "fates of the first seed": (
         MONTAGE,
-        "else fates[place, grid]",
-        "else fates[place, 0]",
+        "else fates[position, grid]",
+        "else fates[position, 0]",
         words_of("grids of seeds"),
     ),
     "titles of grids swapped": (
@@ -107,9 +111,9 @@ COLLATED: dict[str, tuple[str, str, str, Check]] = {
         of_montage(montages.check_titles, "grids of seeds"),
     ),
     "images stretched": (
-        LAYOUT,
-        "round(side * length / max(image_size))",
-        "round(side)",
+        PAGE,
+        "return (wide, tall) if tall < high else (broad, high)",
+        "return wide, high",
         images_of("wide, of two bands"),
     ),
     "variants of animations swapped": (
@@ -120,8 +124,8 @@ COLLATED: dict[str, tuple[str, str, str, Check]] = {
     ),
     "strips backwards": (
         FILMS,
-        "layout.tile_corner(place))",
-        "layout.tile_corner(n - 1 - place))",
+        "layout.tile_box(position)",
+        "layout.tile_box(n - 1 - position)",
         animations.check_frames,
     ),
     "animations backwards": (
@@ -132,8 +136,8 @@ COLLATED: dict[str, tuple[str, str, str, Check]] = {
     ),
     "steps shifted": (
         FILMS,
-        'numbered("step", animation.steps, layout.room)',
-        'numbered("step", [step + 1 for step in animation.steps], layout.room)',
+        'f"step {step}" for step',
+        'f"step {step + 1}" for step',
         animations.check_steps,
     ),
     "pages that repeat a row": (
@@ -150,8 +154,8 @@ COLLATED: dict[str, tuple[str, str, str, Check]] = {
     ),
     "strongest for weakest": (
         PAGES,
-        '_photographs(dataset, "bottom_jpeg"',
-        '_photographs(dataset, "top_jpeg"',
+        '_dataset_images(dataset, "bottom_jpeg"',
+        '_dataset_images(dataset, "top_jpeg"',
         tiles_of,
     ),
     "photographs of the row before": (
@@ -173,9 +177,9 @@ COLLATED: dict[str, tuple[str, str, str, Check]] = {
         tiles_of,
     ),
     "overlays not faded": (
-        "layer_atlas.presentation.montages.overlay",
-        "faded = FADED * grey + (1.0 - FADED) * PAPER",
-        "faded = (1.0 - FADED) * grey + FADED * PAPER",
+        PAGES,
+        "faded = FADED * grey + (1.0 - FADED) * _WHITE",
+        "faded = (1.0 - FADED) * grey + FADED * _WHITE",
         tiles_of,
     ),
     "numbers of the row before": (

@@ -90,7 +90,7 @@ def retry(config: Config, *words: str) -> int:
 
 def collate(config: Config) -> int:
     """Rebuild montages, atlas and site from the store alone."""
-    from layer_atlas.presentation.present import make_atlas
+    from layer_atlas.presentation.collate import make_atlas
     from layer_atlas.store.manifest import read_manifest
     from layer_atlas.sweep.report.summary import summary
     from layer_atlas.sweep.report.tables import say
@@ -109,7 +109,7 @@ def figure(config: Config) -> int:
         from layer_atlas.presentation.figures.make import make_figure
     except ImportError as error:
         raise UserError(f"figures need `pip install 'layer-atlas[figures]'` ({error}).") from None
-    from layer_atlas.presentation.present import ensure_atlas
+    from layer_atlas.presentation.collate import ensure_atlas
     from layer_atlas.sweep.report.tables import say
 
     folder = _folder(config)
@@ -120,7 +120,7 @@ def figure(config: Config) -> int:
 
 def site(config: Config) -> int:
     """Make the site to browse the atlas with, from the store alone."""
-    from layer_atlas.presentation.present import ensure_atlas
+    from layer_atlas.presentation.collate import ensure_atlas
     from layer_atlas.presentation.site.make import make_site
 
     folder = _folder(config)
@@ -227,7 +227,7 @@ def _dispatch(argv: list[str]) -> int:
 
         return worker.main(rest)
     if command == "collate-here":
-        from layer_atlas.presentation.montages import collate as collation
+        from layer_atlas.presentation import collate as collation
 
         return collation.main(rest)
     if command == "compare-here":

@@ -22,6 +22,9 @@ STRONGEST = 9
 _TIE = 1e-9
 """Cosines closer than this are equal: channels that share their photographs differ by rounding."""
 
+_SHORTEST = 1e-6
+"""Length of standardized responses, in standard deviations, below which they have no direction."""
+
 _AT_ONCE = 64
 """Images, or channels, in memory at a time. Matrix products always have this many rows: of fewer
 rows they may round differently, and an image's numbers would depend on how many there are."""
@@ -65,6 +68,12 @@ def standardised(
     """Responses (n, K) in standard deviations from the mean; 0 where there is no deviation."""
     varies = std > 0
     return np.where(varies, (responses - mean) / np.where(varies, std, 1.0), 0.0)
+
+
+def unit_rows(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows (n, K) of length 1, whose products are cosines; a row without a direction is zeros."""
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.divide(rows, length, out=np.zeros_like(rows), where=length > _SHORTEST)
 
 
 def agreement(

@@ -14,7 +14,7 @@ from layer_atlas.config.config import CollateSettings
 from layer_atlas.config.objectives import ChannelObjective, LogitObjective
 from layer_atlas.plan.plan import Plan
 from layer_atlas.plan.targets import TargetSpace
-from layer_atlas.presentation.montages.layout import Layout, plan_layout
+from layer_atlas.presentation.layout.grid import Layout, plan_layout
 from layer_atlas.presentation.montages.montage import draw_montage, write_montage
 from layer_atlas.store.folder import OutputFolder
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 from atlases import made_up
+from layer_atlas.atlas.drawing import Box
 from toys import make_recipe
 
 from layer_atlas import open_atlas
-from layer_atlas.atlas.drawing import Box
 from layer_atlas.atlas.reader import Atlas
 from layer_atlas.config.figures import Group, ImagesFigure
 from layer_atlas.presentation.figures.images.brackets import above_headers, above_row, beside_rows

@@ -1,6 +1,6 @@
-"""The atlas in brief: what it is made of, and what it shows, in a small file beside it.
+"""The summary of an atlas: its content and its results in a small JSON file beside it.
 
-Whoever only wants to know whether the atlas is up to date, or how it came out, needs no HDF5.
+Reading it needs no HDF5, so checking whether an atlas is up to date is fast and safe.
 """
 
 from collections import Counter
@@ -24,48 +24,48 @@ from layer_atlas.store.files import read_object, write_json
 from layer_atlas.store.folder import OutputFolder
 
 _MOST_BYTES = 2**29
-"""Of a summary; it names every picture."""
+"""Largest size of a summary; it names every picture."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What photographs say of the live images."""
+    """Agreement of the live images with dataset images."""
 
     agreement: float
-    """Mean."""
+    """Mean agreement."""
     rank: float
-    """Median."""
+    """Median rank."""
     above: float
-    """Share of images that excite more than any photograph."""
+    """Fraction of images with a larger activation than any dataset image."""
 
 
 @dataclass(frozen=True)
 class AtlasSummary:
-    """What there is to say of an atlas in a few words."""
+    """What an atlas is made of, and how its jobs came out."""
 
     content: str
-    """Digest of what the atlas is made of."""
+    """Digest of what the atlas holds."""
     settings: CollateSettings
-    """How the pictures look."""
+    """Settings of the pictures."""
     atlas_bytes: int
     """Size of the atlas."""
     pictures: tuple[str, ...]
     """The files beside it, relative to the output folder."""
     counts: dict[str, int]
-    """How many jobs came out how."""
+    """Number of jobs by status."""
     evidence: Evidence | None
     unreadable: int
-    """Photographs that could not be read."""
+    """Number of dataset images that could not be read."""
     unreadable_paths: tuple[str, ...]
-    """Some of them."""
+    """Paths of some of these."""
     mixture: str = ""
-    """With which environments images were made, if with several."""
+    """A sentence on the environments that made the images, if there are several."""
 
 
 def write_summary(
     folder: OutputFolder, views: Sequence[LayerView], settings: CollateSettings
 ) -> None:
-    """Sum up an atlas that was just written. Raises StorageError."""
+    """Write the summary of an atlas that was just written. Raises StorageError."""
     with h5py.File(folder.atlas, "r") as atlas:
         layers = [atlas[view.group] for view in views]
         paths = [path for view in views for path in _pictures(atlas, view, settings)]
@@ -85,7 +85,7 @@ def write_summary(
 
 
 def read_summary(folder: OutputFolder) -> AtlasSummary | None:
-    """The summary of the atlas; None if there is none, or no such atlas beside it."""
+    """Read the summary; None if there is none, or if the atlas beside it is another."""
     try:
         summary = build(AtlasSummary, read_object(folder.summary, _MOST_BYTES))
         return summary if folder.atlas.stat().st_size == summary.atlas_bytes else None
@@ -94,7 +94,7 @@ def read_summary(folder: OutputFolder) -> AtlasSummary | None:
 
 
 def is_current(folder: OutputFolder, content: str, settings: CollateSettings) -> bool:
-    """Whether atlas and pictures are there, made of this content and by these settings."""
+    """Whether atlas and pictures exist, of this content and by these settings."""
     summary = read_summary(folder)
     return (
         summary is not None
@@ -105,7 +105,7 @@ def is_current(folder: OutputFolder, content: str, settings: CollateSettings) ->
 
 
 def _pictures(atlas: h5py.File, view: LayerView, settings: CollateSettings) -> Iterator[Path]:
-    """The pictures of a layer that must be there."""
+    """Yield the files that a layer's pictures must have."""
     names = view.model.label, view.layer.info.name
     yield view.folder.montage(*names)
     if settings.montage == "evidence":
@@ -130,15 +130,15 @@ def _mixture(views: Sequence[LayerView]) -> str:
 
 
 def _evidence(layers: Sequence[h5py.Group]) -> Evidence | None:
-    told = [layer for layer in layers if "agreement" in layer]
+    compared = [layer for layer in layers if "agreement" in layer]
     live = [
         (layer["status"][()] == STATUS["ok"]) & np.isfinite(layer["agreement"][()])
-        for layer in told
+        for layer in compared
     ]
     if not any(ok.any() for ok in live):
         return None
     agreement, rank, percentile = (
-        np.concatenate([layer[name][()][ok] for layer, ok in zip(told, live, strict=True)])
+        np.concatenate([layer[name][()][ok] for layer, ok in zip(compared, live, strict=True)])
         for name in ("agreement", "agreement_rank", "percentile")
     )
     above = np.mean(percentile == 100)
@@ -146,7 +146,7 @@ def _evidence(layers: Sequence[h5py.Group]) -> Evidence | None:
 
 
 def _unreadable(layers: Sequence[h5py.Group]) -> tuple[int, tuple[str, ...]]:
-    """How many photographs the layer that saw the fewest could not read, and some of them."""
+    """Number of dataset images that the worst layer could not read, and paths of some."""
     seen = [layer["dataset"].attrs for layer in layers if "dataset" in layer]
     worst = max(seen, key=lambda attrs: attrs["unreadable"], default=None)
     if worst is None:

@@ -1,7 +1,7 @@
-"""Collate a whole output folder: pictures and the atlas, from the store and the manifest alone.
+"""Make what people look at, from the store and the manifest alone: atlas, montages and site.
 
-Done in a child process: on a full disk the HDF5 library may take its process down, and a driver
-must be there to say what happened.
+Collation runs in a child process: on a full disk the HDF5 library may take its process down, and
+the driver must be there to report it.
 """
 
 import json
@@ -26,21 +26,61 @@ from layer_atlas.plan.plan import Plan
 from layer_atlas.presentation.montages.animations import check_snapshots, write_animations
 from layer_atlas.presentation.montages.evidence_pages import write_pages
 from layer_atlas.presentation.montages.montage import montage_bytes, write_montage
-from layer_atlas.presentation.montages.summary import write_summary
+from layer_atlas.presentation.site.make import make_site
+from layer_atlas.presentation.summary import is_current, read_summary, write_summary
 from layer_atlas.processes import die_with, die_with_parent, usable_cores
 from layer_atlas.store.folder import OutputFolder
+from layer_atlas.store.lock import locked
 from layer_atlas.store.manifest import plan_of, read_manifest
 
 _MOST_PAINTERS = 16
 _MEMORY = 1_200_000_000
-"""Bytes that montages in the making may take together."""
+"""Bytes that the montages being drawn may take together."""
+
+
+def make_atlas(folder: OutputFolder, settings: CollateSettings, content: str | None = None) -> None:
+    """Collate, and make the site if the settings ask for it.
+
+    Args:
+        folder: the output folder; locked by the caller.
+        settings: how the pictures look, and whether there is a site.
+        content: digest of what the atlas is to hold; an atlas of this content with such pictures
+            is kept.
+    Raises:
+        StorageError: the disk is full or fails.
+        UserError: the list of dataset images is gone or unreadable, or animations are requested
+            of a sweep without snapshots.
+    """
+    if content is None or not is_current(folder, content, settings):
+        collate(folder, settings)
+    if settings.site:
+        make_site(folder)
+
+
+def ensure_atlas(folder: OutputFolder) -> None:
+    """Make the atlas again with its own settings, unless it is of the shards that are there.
+
+    An atlas without a manifest comes from elsewhere and is kept.
+
+    Raises:
+        UserError: there is no run in the folder, or another launch is at work on it.
+        StorageError: the disk is full or fails.
+    """
+    if folder.atlas.exists() and not folder.manifest.exists():
+        return
+    manifest, summary = read_manifest(folder), read_summary(folder)
+    plan = plan_of(manifest)
+    if summary is None or summary.content != content_of(plan, list(layer_views(folder, plan))):
+        how = build(CollateSettings, manifest["config"]["collate"], "collate")
+        with locked(folder):
+            make_atlas(folder, summary.settings if summary else how)
 
 
 def collate(folder: OutputFolder, settings: CollateSettings) -> None:
     """Collate in a child process.
 
     Args:
-        folder: what to collate.
+        folder: the output folder.
         settings: how the montages look.
     Raises:
         StorageError: the disk is full or fails.
@@ -55,7 +95,7 @@ def collate(folder: OutputFolder, settings: CollateSettings) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """What the child does: `collate-here OUTPUT_FOLDER SETTINGS`."""
+    """Run the child process: `collate-here OUTPUT_FOLDER SETTINGS`."""
     die_with_parent()
     folder = OutputFolder(Path(argv[0]))
     settings = build(CollateSettings, json.loads(argv[1]), "collate")
@@ -95,12 +135,12 @@ def collate_here(folder: OutputFolder, settings: CollateSettings) -> None:
 
 
 def paint(views: Sequence[LayerView], write: Callable[[LayerView], None], memory: int = 0) -> None:
-    """Draw pictures of all layers, several at once; notes corrupt files in the views.
+    """Draw pictures of all layers, several at once, and collect corrupt files in the views.
 
     Args:
-        views: of the layers.
-        write: draws those of one.
-        memory: bytes that this takes at most.
+        views: the layers.
+        write: draws the pictures of one layer.
+        memory: bytes that drawing one layer takes at most.
     Raises:
         StorageError: the disk is full or fails, or the memory is full.
     """
@@ -126,7 +166,7 @@ def _paint(view: LayerView, write: Callable[[LayerView], None]) -> list[Path]:
 def content_of(plan: Plan, views: Sequence[LayerView]) -> str:
     """Digest of everything that goes into the atlas.
 
-    The plan says it all but for what is not there under its own name.
+    The plan decides it, except for shards that are missing or stored under other names.
     """
     odd = [
         [shard.key, sorted((path.name, len(channels)) for path, channels in located.items())]
