@@ -73,7 +73,9 @@ def standardised(
 def unit_rows(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """Rows (n, K) of length 1, whose products are cosines; a row without a direction is zeros."""
     length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, length, out=np.zeros_like(rows), where=length > _SHORTEST)
+    unit: NDArray[np.float64] = np.zeros_like(rows)
+    np.divide(rows, length, out=unit, where=length > _SHORTEST)
+    return unit
 
 
 def agreement(

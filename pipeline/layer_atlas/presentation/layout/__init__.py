@@ -8,6 +8,6 @@
 6. A planner turns counts, sizes and widths of texts into boxes, and draws nothing.
 7. `Cells` is the grid of every planner: cells of one size in reading order (`grid`).
 8. A `Font` measures texts; fitting, wrapping and shortening follow from widths alone (`text`).
-9. A `Canvas` paints what is placed: Pillow (`pillow`) or matplotlib (`paper`).
+9. A `Canvas` paints what is placed: Pillow (`pillow`) or matplotlib (`figure`).
 10. Both canvases resample a tile by the same function, so an image looks alike everywhere.
 """

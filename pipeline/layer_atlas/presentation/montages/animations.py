@@ -7,7 +7,7 @@ the snapshots in the shards, one job in memory at a time.
 
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -173,7 +173,7 @@ def _webp(animation: Animation) -> bytes:
     return buffer.getvalue()
 
 
-_ENCODERS = {
+_ENCODERS: dict[str, Callable[[Animation, CollateSettings], bytes]] = {
     ".png": lambda animation, settings: _strip(animation, settings).png(),
     ".webp": lambda animation, _: _webp(animation),
 }

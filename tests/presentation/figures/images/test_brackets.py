@@ -5,20 +5,24 @@ from typing import Any
 
 import pytest
 from atlases import made_up
-from layer_atlas.atlas.drawing import Box
 from toys import make_recipe
 
 from layer_atlas import open_atlas
 from layer_atlas.atlas.reader import Atlas
 from layer_atlas.config.figures import Group, ImagesFigure
-from layer_atlas.presentation.figures.images.brackets import above_headers, above_row, beside_rows
-from layer_atlas.presentation.figures.images.content import Content
-from layer_atlas.presentation.figures.images.draw import grid_of
-from layer_atlas.presentation.figures.images.grid import Grid, Page, Row
-from layer_atlas.presentation.figures.paper.brackets import Bracket
-from layer_atlas.presentation.figures.paper.paper import PageSpec
-from layer_atlas.presentation.figures.selection.choose import choose_bracketed, chosen_layers
-from layer_atlas.presentation.figures.selection.layer_data import LayerData
+from layer_atlas.presentation.figures.brackets import Bracket
+from layer_atlas.presentation.figures.image_content import Content
+from layer_atlas.presentation.figures.image_figure import (
+    above_headers,
+    above_row,
+    beside_rows,
+    grid_of,
+)
+from layer_atlas.presentation.figures.layer_data import LayerData
+from layer_atlas.presentation.figures.selection import choose_bracketed, chosen_layers
+from layer_atlas.presentation.layout.figure import PageSpec
+from layer_atlas.presentation.layout.page import Box
+from layer_atlas.presentation.layout.strips import Grid, Page, Row
 
 NAMES = {"curves": [3, 17], "high-frequency textures": [8], "colours": "20:60", "dots": [61, 62]}
 GROUPS = tuple(Group(name=name, channels=which) for name, which in NAMES.items())
@@ -66,20 +70,20 @@ def test_every_image_is_under_the_bracket_of_its_group(
     atlas: Atlas, settings: dict[str, Any]
 ) -> None:
     content, grid = arranged(atlas, **settings)
-    groups = dict(zip(content.chosen[0].channels, content.chosen[0].groups, strict=True))
+    groups = dict(zip(content.selections[0].channels, content.selections[0].groups, strict=True))
     for page in grid.pages:
         for row in page.rows:
             strips = content.sections[0].strips[row.first : row.first + row.count]
             for place, strip in enumerate(strips):
-                for column in range(row.start, min(row.start + grid.per_line, len(strip.shots))):
-                    shot, box = strip.shots[column], grid.image(row, place, column)
-                    assert shot is not None
-                    assert over(content, grid, page, row, box) == [groups[shot.channel]]
+                for column in range(row.start, min(row.start + grid.per_line, len(strip.images))):
+                    image, box = strip.images[column], grid.image(row, place, column)
+                    assert image is not None
+                    assert over(content, grid, page, row, box) == [groups[image.channel]]
 
 
 def test_only_rows_that_hold_a_long_name_are_further_apart(atlas: Atlas) -> None:
     _, grid = arranged(atlas)
-    line = PageSpec(ImagesFigure()).letters.line(7)
+    line = PageSpec(ImagesFigure()).font.line(7)
     first, *others = grid.pages[0].rows
     assert first.above > others[0].above + 0.9 * line
     assert {row.above for row in others} == {grid.measures.bracket}

@@ -14,10 +14,9 @@ from layer_atlas.atlas.reader import Atlas
 from layer_atlas.config.figures import Group, ImagesFigure
 from layer_atlas.config.objectives import ChannelObjective
 from layer_atlas.errors import UserError
-from layer_atlas.presentation.figures.images.axes import Line
-from layer_atlas.presentation.figures.images.content import Content, Section, short_number
-from layer_atlas.presentation.figures.selection.choose import choose_bracketed, chosen_layers
-from layer_atlas.presentation.figures.selection.layer_data import LayerData
+from layer_atlas.presentation.figures.image_content import Content, Line, Section, short_number
+from layer_atlas.presentation.figures.layer_data import LayerData
+from layer_atlas.presentation.figures.selection import choose_bracketed, chosen_layers
 
 RECIPE = replace(make_recipe(), objective=ChannelObjective(sign="both"), snapshots=6)
 
@@ -52,8 +51,8 @@ def test_by_default_channels_are_wrapped_a_section_per_layer(atlas: Atlas) -> No
         ("block.conv", (), 6),
         ("block.fc", (), 4),
     ]
-    assert told(found[0].strips[2].shots) == [("block.conv", 2, 0, None, None)]
-    words = [strip.words for strip in found[0].strips]
+    assert told(found[0].strips[2].images) == [("block.conv", 2, 0, None, None)]
+    words = [strip.texts for strip in found[0].strips]
     assert words == [(("0",),), (("1",),), (("2",),), (("3†",),), (("4",),), (("5",),)]
     assert labels(found[0]) == [""] * 6
 
@@ -66,10 +65,10 @@ def test_seeds_across(atlas: Atlas) -> None:
     (section,) = content(atlas, layers=("block.fc",), columns="seeds").sections
     assert section.headings == ("seed 0", "seed 5")
     assert labels(section) == ["0", "1", "2", "3"]
-    assert [seed for _, _, seed, _, _ in told(section.strips[1].shots)] == [0, 5]
+    assert [seed for _, _, seed, _, _ in told(section.strips[1].images)] == [0, 5]
     # What columns tell is not repeated, unless there are no columns any more.
-    assert section.strips[1].words == ((), ())
-    assert section.strips[1].broken_words == (("seed 0",), ("seed 5",))
+    assert section.strips[1].texts == ((), ())
+    assert section.strips[1].broken_texts == (("seed 0",), ("seed 5",))
 
 
 def test_layers_down_and_their_own_channels_across(atlas: Atlas) -> None:
@@ -77,10 +76,10 @@ def test_layers_down_and_their_own_channels_across(atlas: Atlas) -> None:
     (section,) = found.sections
     assert labels(section) == ["block.conv", "block.fc"]
     assert section.headings == ()  # the strongest channels of layers differ
-    tops = [list(chosen.channels) for chosen in found.chosen]
-    assert [[channel for _, channel, *_ in told(s.shots)] for s in section.strips] == tops
+    tops = [list(chosen.channels) for chosen in found.selections]
+    assert [[channel for _, channel, *_ in told(s.images)] for s in section.strips] == tops
     marks = {3: "†"}  # the dead one
-    assert section.strips[0].words == tuple((f"{c}{marks.get(c, '')}",) for c in tops[0])
+    assert section.strips[0].texts == tuple((f"{c}{marks.get(c, '')}",) for c in tops[0])
 
 
 def test_columns_that_are_the_same_in_all_rows_have_headings(atlas: Atlas) -> None:
@@ -93,19 +92,19 @@ def test_rows_of_several_names_are_told_below_each_image(atlas: Atlas) -> None:
     (section,) = found.sections
     assert section.headings == ("block.conv", "block.fc")
     assert labels(section) == ["", ""]
-    shots = section.strips[0].shots
-    assert [shot.channel for shot in shots if shot] == [c.channels[0] for c in found.chosen]
-    labels_shown = [shot.label + ("†" if shot.channel == 3 else "") for shot in shots if shot]
-    assert section.strips[0].words == tuple((label,) for label in labels_shown)
-    names = [shot.layer.name for shot in shots if shot]
+    images = section.strips[0].images
+    assert [image.channel for image in images if image] == [c.channels[0] for c in found.selections]
+    labels_shown = [image.label + ("†" if image.channel == 3 else "") for image in images if image]
+    assert section.strips[0].texts == tuple((label,) for label in labels_shown)
+    names = [image.layer.name for image in images if image]
     broken = tuple(zip(names, labels_shown, strict=True))
-    assert section.strips[0].broken_words == broken
+    assert section.strips[0].broken_texts == broken
 
 
 def test_layers_of_fewer_channels_leave_places_empty(atlas: Atlas) -> None:
     (section,) = content(atlas, rows="channels", columns="layers").sections
     assert section.headings == ("block.conv", "block.fc")
-    assert told(section.strips[5].shots)[1] is None
+    assert told(section.strips[5].images)[1] is None
 
 
 def test_variants_and_steps(atlas: Atlas) -> None:
@@ -113,7 +112,7 @@ def test_variants_and_steps(atlas: Atlas) -> None:
     (section,) = content(atlas, rows="variants", columns="steps", **one).sections
     assert labels(section) == ["positive", "negative"]
     assert section.headings == ("step 0", "step 6", "step 12")
-    assert told(section.strips[1].shots)[2] == ("block.fc", 1, 0, "negative", 12)
+    assert told(section.strips[1].images)[2] == ("block.fc", 1, 0, "negative", 12)
     (section,) = content(atlas, rows="seeds", columns="variants", seeds=(5,), **one).sections
     assert labels(section) == ["seed 5"]
 
@@ -134,7 +133,7 @@ def test_models_down_and_layers_across(tmp_path: Path) -> None:
     (section,) = content(both, rows="models", columns="layers", channels=[2]).sections
     assert labels(section) == ["toy", "other"]
     assert section.headings == ("a", "b")
-    assert section.strips[1].shots[0] is None
+    assert section.strips[1].images[0] is None
     (section,) = content(both, rows="layers", columns="channels").sections
     assert [strip.group for strip in section.strips] == ["toy", "toy", "other"]
     (section,) = content(both, rows="channels", columns="layers").sections
@@ -168,7 +167,7 @@ def test_groups_are_those_of_channels_along_rows_or_columns(atlas: Atlas) -> Non
     named = groups(curves=[3, 1], colours="4:6")
     for section in content(atlas, layers=("block.conv",), groups=named).sections:
         assert [strip.group for strip in section.strips] == ["curves"] * 2 + ["colours"] * 2
-        assert [strip.words for strip in section.strips][1:] == [(("1",),), (("4",),), (("5",),)]
+        assert [strip.texts for strip in section.strips][1:] == [(("1",),), (("4",),), (("5",),)]
     how = {"rows": "layers", "columns": "channels"}
     (section,) = content(atlas, groups=groups(b=[3, 1], a=[0]), **how).sections
     assert section.groups == ("b", "b", "a")
@@ -194,12 +193,12 @@ def test_a_statistic_is_told_below_each_image(atlas: Atlas) -> None:
     found = content(atlas, layers=("block.fc",), columns="variants", tell="activation")
     layer, strip = atlas["toy/block.fc"], found.sections[0].strips[2]
     values = layer["activation"][2, 0]
-    assert strip.words == tuple((short_number(value),) for value in values)
+    assert strip.texts == tuple((short_number(value),) for value in values)
 
 
 def test_images_without_labels(atlas: Atlas) -> None:
     found = content(atlas, labels=False)
-    assert {words for s in found.sections[0].strips for words in s.words} == {()}
+    assert {words for s in found.sections[0].strips for texts in s.texts} == {()}
 
 
 def test_photographs_stand_beside_channels_where_there_are_any(tmp_path: Path) -> None:

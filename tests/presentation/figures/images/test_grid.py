@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layer_atlas.errors import UserError
-from layer_atlas.presentation.figures.images.arrange import plan_grid, refitted
-from layer_atlas.presentation.figures.images.grid import Grid, Measures, Shapes
+from layer_atlas.presentation.layout.strips import Grid, Measures, Shapes, plan_grid, refitted
 
 PLAIN = Measures(
     width=2058,
@@ -21,9 +20,9 @@ PLAIN = Measures(
     gap=10,
     aisle=10,
     side=0,
-    words=1,
-    broken_words=1,
-    letters=(28, 39),
+    text_lines=1,
+    broken_text_lines=1,
+    line_heights=(28, 39),
     heading=0,
     header=0,
     bracket=0,
@@ -33,7 +32,7 @@ PLAIN = Measures(
     dataset_images=0,
     table=False,
 )
-TABLE = replace(PLAIN, side=150, aisle=40, words=0, heading=50, header=39, bracket=30)
+TABLE = replace(PLAIN, side=150, aisle=40, text_lines=0, heading=50, header=39, bracket=30)
 
 
 def boxes(grid: Grid) -> list[np.ndarray]:
@@ -46,10 +45,8 @@ def boxes(grid: Grid) -> list[np.ndarray]:
                 size = grid.shapes[row.section][row.first + place]
                 for column in range(row.start, min(size, row.start + grid.per_line)):
                     left, top, right, bottom = grid.image(row, place, column)
-                    found.append((left, top, right, bottom + grid.words))
-                side = grid.photograph
-                corners = grid.dataset_images(row, place) if row.start == 0 else ()
-                found += [(x, y, x + side, y + side) for x, y in corners]
+                    found.append((left, top, right, bottom + grid.text_height))
+                found += grid.dataset_images(row, place) if row.start == 0 else ()
         pages.append(np.asarray(found))
     return pages
 

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.text import Text
 
 from layer_atlas.config.figures import ImagesFigure
-from layer_atlas.presentation.figures.paper.brackets import (
+from layer_atlas.presentation.figures.brackets import (
     Bracket,
     bracket_room,
     draw_above,
@@ -17,8 +17,7 @@ from layer_atlas.presentation.figures.paper.brackets import (
     longest,
     runs,
 )
-from layer_atlas.presentation.figures.paper.paper import PageSpec
-from layer_atlas.presentation.figures.paper.sheet import style
+from layer_atlas.presentation.layout.figure import PageSpec, style
 
 SETTINGS = ImagesFigure()
 PAPER = PageSpec(SETTINGS)
@@ -35,12 +34,12 @@ def brackets(names: Sequence[str], length: float, lines: int = 1) -> list[Bracke
 def drawn(draw: Callable[..., None], found: Sequence[Bracket]) -> list[tuple[Text, np.ndarray]]:
     """Every text with its box (left, top, right, bottom), in dots."""
     with style(SETTINGS):
-        sheet = PAPER.sheet(EDGE + 400)
-        draw(sheet, PAPER, found)
-        sheet.figure.draw_without_rendering()
-        texts = [text for text in sheet.figure.findobj(Text) if text.get_text()]
+        canvas = PAPER.canvas(EDGE + 400)
+        draw(canvas, PAPER, found)
+        canvas.figure.draw_without_rendering()
+        texts = [text for text in canvas.figure.findobj(Text) if text.get_text()]
         boxes = [text.get_window_extent().extents for text in texts]
-    (left, top), (_, height) = sheet.origin, sheet.size
+    (left, top), (_, height) = canvas.origin, canvas.size
     turned = [(a - left, height - d - top, c - left, height - b - top) for a, b, c, d in boxes]
     return list(zip(texts, map(np.asarray, turned), strict=True))
 
@@ -106,6 +105,6 @@ def test_of_a_group_that_is_broken_its_longest_bracket_counts() -> None:
 
 
 def test_neighbours_are_apart_though_names_fill_their_brackets() -> None:
-    length = PAPER.letters.width("mmmm", PAPER.format.small) + 1
+    length = PAPER.font.width("mmmm", PAPER.format.small) + 1
     boxes = [box for _, box in drawn(draw_above, brackets(["mmmm"] * 6, length))]
     assert all(b[0] - a[2] > 1.8 * PAPER.gap for a, b in pairwise(boxes))

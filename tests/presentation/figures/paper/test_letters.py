@@ -6,8 +6,7 @@ from matplotlib.figure import Figure
 
 from layer_atlas.config.figures import TracesFigure
 from layer_atlas.errors import UserError
-from layer_atlas.presentation.figures.paper.letters import FontMetrics, check_font
-from layer_atlas.presentation.figures.paper.sheet import style
+from layer_atlas.presentation.layout.figure import FontMetrics, check_font, style
 
 LETTERS = FontMetrics("DejaVu Sans", 300)
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from layer_atlas.presentation.figures.paper.trees import Place, tree_lines
-from layer_atlas.presentation.figures.selection.similarity import Tree
+from layer_atlas.presentation.figures.brackets import Tree, tree_lines
+from layer_atlas.presentation.layout.page import Point
 
 
 def tree_of(places: list[float]) -> Tree:
@@ -13,7 +13,7 @@ def tree_of(places: list[float]) -> Tree:
     return Tree(np.abs(points[:, None] - points))
 
 
-def drawn(tree: Tree, **how: float) -> list[list[Place]]:
+def drawn(tree: Tree, **how: float) -> list[list[Point]]:
     leaves = [10.0 * leaf for leaf in range(len(tree.apart))]
     return tree_lines(tree, leaves, lambda along, deep: (along, deep), **how)
 

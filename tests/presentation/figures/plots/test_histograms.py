@@ -8,13 +8,13 @@ import pytest
 from atlases import add_photographs, made_up
 
 from layer_atlas import open_atlas
-from layer_atlas.presentation.figures.plots.histograms import (
+from layer_atlas.presentation.figures.layer_data import LayerData
+from layer_atlas.presentation.figures.plots import (
     Distributions,
     distributions_of,
     pooled,
 )
-from layer_atlas.presentation.figures.selection.choose import Selection
-from layer_atlas.presentation.figures.selection.layer_data import LayerData
+from layer_atlas.presentation.figures.selection import Selection
 
 
 def test_responses_are_counted_in_deviations_of_the_channel(tmp_path: Path) -> None:

@@ -13,17 +13,17 @@ from layer_atlas.config.figures import ResponsesFigure
 from layer_atlas.config.objectives import InterpolationObjective
 from layer_atlas.errors import UserError
 from layer_atlas.plan.targets import TargetSpace
-from layer_atlas.presentation.figures.paper.paper import PageSpec
-from layer_atlas.presentation.figures.plots.matrix import (
+from layer_atlas.presentation.figures.layer_data import LayerData
+from layer_atlas.presentation.figures.response_matrix import (
     coloured,
+    draw_responses,
     enlarged,
     frame_of,
     limit_of,
     matrix_of,
 )
-from layer_atlas.presentation.figures.plots.responses import draw_responses
-from layer_atlas.presentation.figures.selection.choose import Selection
-from layer_atlas.presentation.figures.selection.layer_data import LayerData
+from layer_atlas.presentation.figures.selection import Selection
+from layer_atlas.presentation.layout.figure import PageSpec
 
 
 def test_rows_are_images_and_columns_the_same_channels_in_deviations(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_everything_has_room_beside_the_matrix(count: int, width: str) -> None:
     assert frame.height <= paper.height
     assert frame.side > paper.width * 0.35
     assert frame.side % count == 0 or frame.side < 5 * count
-    assert not frame.label or frame.side / count >= paper.letters.line(paper.format.least)
+    assert not frame.label or frame.side / count >= paper.font.line(paper.format.least)
     assert bool(frame.label) == (count <= 20)
     assert not frame.image or frame.label
 

@@ -5,9 +5,8 @@ from dataclasses import replace
 import pytest
 
 from layer_atlas.config.figures import TracesFigure
-from layer_atlas.presentation.figures.paper.paper import PageSpec
-from layer_atlas.presentation.figures.paper.sheet import style
-from layer_atlas.presentation.figures.plots.panels import Panels, legend
+from layer_atlas.presentation.figures.panels import Panels, legend
+from layer_atlas.presentation.layout.figure import PageSpec, style
 
 NAMES = (("one", "black"), ("two", "red"), ("three", "blue"))
 
@@ -19,7 +18,7 @@ def test_the_legend_is_above_all_that_is_drawn(width: str) -> None:
         panels = Panels(PageSpec(settings), ["a", "b"])
         ((_, (axes, _)),) = panels.drawn()
         axes.plot([0, 1], [-3, 1])
-        legend(axes, panels.paper, NAMES)
+        legend(axes, panels.spec, NAMES)
         highest = axes.transData.transform((1, 1))[1]
         assert [text.get_text() for text in axes.texts] == ["one", "two", "three"]
         assert all(text.get_window_extent().y0 >= highest - 1 for text in axes.texts)

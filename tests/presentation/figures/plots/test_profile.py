@@ -9,14 +9,14 @@ from atlases import made_up
 from layer_atlas import open_atlas
 from layer_atlas.config.figures import ProfileFigure
 from layer_atlas.errors import UserError
-from layer_atlas.presentation.figures.plots.profile import (
+from layer_atlas.presentation.figures.layer_data import LayerData
+from layer_atlas.presentation.figures.plots import (
     DEAD,
+    distinct_names,
     draw_profile,
     limits_of,
     spread,
-    told_apart,
 )
-from layer_atlas.presentation.figures.selection.layer_data import LayerData
 
 
 def test_percentiles_are_of_the_images_that_were_made(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_statistics_that_no_layer_has_are_told(tmp_path: Path) -> None:
     ],
 )
 def test_names_keep_what_tells_them_apart(names: list[str], short: list[str]) -> None:
-    assert told_apart(names) == short
+    assert distinct_names(names) == short
 
 
 def test_axes_have_room_for_all_values() -> None:

@@ -5,14 +5,14 @@ from itertools import chain, pairwise
 import numpy as np
 import pytest
 
-from layer_atlas.presentation.figures.selection.similarity import (
-    Tree,
+from layer_atlas.presentation.figures.brackets import Tree
+from layer_atlas.presentation.similarity import (
     closest,
     distances,
     farthest,
     loneliest,
     medoid,
-    standardised,
+    standardised_columns,
 )
 
 FAMILY = np.asarray([0, 1, 2] * 8)
@@ -28,11 +28,11 @@ def responses(scale: float = 1.0) -> np.ndarray:
 
 def test_columns_are_standardised_and_constant_ones_are_nothing() -> None:
     values = np.asarray([[1.0, 5.0], [3.0, 5.0]])
-    assert standardised(values).tolist() == [[-1.0, 0.0], [1.0, 0.0]]
+    assert standardised_columns(values).tolist() == [[-1.0, 0.0], [1.0, 0.0]]
 
 
 def test_distance_is_one_minus_the_cosine_between_standardised_rows() -> None:
-    found, rows = distances(responses()), standardised(responses())
+    found, rows = distances(responses()), standardised_columns(responses())
     cosine = rows[2] @ rows[5] / np.linalg.norm(rows[2]) / np.linalg.norm(rows[5])
     assert found[2, 5] == pytest.approx(1 - cosine)
     assert np.array_equal(found, found.T)

@@ -1,4 +1,4 @@
-"""A layer as a figure shows it: of each channel one image, and what is known of that."""
+"""A layer as a figure shows it: one image per target, and its statistics."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

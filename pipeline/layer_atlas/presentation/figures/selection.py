@@ -1,0 +1,309 @@
+"""Which layers and channels of an atlas a figure shows, in which order, under which brackets."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from layer_atlas.atlas.reader import Atlas, Layer
+from layer_atlas.atlas.reader.ranking import default_ranking
+from layer_atlas.config.figures import BracketedFigure, FigureSettings, Group
+from layer_atlas.errors import UserError, unknown
+from layer_atlas.plan.targets import TargetSpace, select_targets
+from layer_atlas.presentation.figures.brackets import Tree
+from layer_atlas.presentation.figures.layer_data import LayerData
+from layer_atlas.presentation.similarity import distances, farthest, medoid
+
+_FORMS = (
+    "give all, a range such as '0:64', a list such as [3,17], {random: 32}, "
+    "{top: 16}, {bottom: 16, by: agreement}, {diverse: 16} or {representatives: 16}"
+)
+
+
+def select(data: LayerData, asked: Any, where: str = "figure.channels") -> list[int]:
+    """The channels of a layer that a selection names.
+
+    Args:
+        shown: the layer.
+        asked: the value of `figure.channels`, or another of its kind.
+        where: the setting that holds it, for messages.
+    Raises:
+        UserError: a selection that is not understood, a channel or statistic that is not there.
+    """
+    return _Selection(data, asked, where).channels()
+
+
+def way_of(asked: Any) -> str:
+    """How a selection chooses a number of channels: `top`, `random`; nothing if it lists them."""
+    keys = [str(key) for key in asked] if isinstance(asked, Mapping) else []
+    return next((key for key in keys if key not in ("by", "seed")), "")
+
+
+def ranked(data: LayerData, by: str, lowest: bool = False) -> list[int]:
+    """All channels by a statistic, the largest first; those without one last."""
+    values = data.values(by) * (1 if lowest else -1)
+    places = np.argsort(np.where(np.isfinite(values), values, np.inf), kind="stable")
+    return [data.layer.channels[row] for row in places]
+
+
+def ranking_of(data: LayerData, asked: Any) -> str:
+    """The statistic that a selection ranks by: the one asked for, or one that compares channels."""
+    by = asked.get("by") if isinstance(asked, Mapping) else None
+    return str(by or default_ranking(data.statistics))
+
+
+@dataclass(frozen=True)
+class _Selection:
+    data: LayerData
+    asked: Any
+    where: str
+
+    @property
+    def layer(self) -> Layer:
+        return self.data.layer
+
+    def channels(self) -> list[int]:
+        """What is asked for, in whichever form."""
+        asked = self.asked
+        if asked == "all":
+            return list(self.layer.channels)
+        if isinstance(asked, Mapping):
+            return self._by_what_is_known(dict(asked))
+        if isinstance(asked, list | tuple) and any(isinstance(x, list | tuple) for x in asked):
+            return self._combinations(asked)
+        if isinstance(asked, str) and ":" in asked:
+            return self._range(asked)
+        return [self._channel(item) for item in self._listed()]
+
+    def _not_understood(self) -> UserError:
+        return UserError(f"{self.where}={self.asked!r} is not understood; {_FORMS}.")
+
+    def _listed(self) -> Sequence[Any]:
+        items = self.asked if isinstance(self.asked, list | tuple) else [self.asked]
+        if not items or not all(type(item) in (int, str) for item in items):
+            raise self._not_understood()
+        return items
+
+    def _range(self, asked: str) -> list[int]:
+        """Those channels of a range that there are."""
+        known, title = self.layer.channels, self.layer.title
+        try:
+            wanted = set(select_targets(asked, TargetSpace((max(known) + 1,)), title))
+        except UserError as error:
+            raise UserError(f"{self.where}: {error}") from error
+        found = [channel for channel in known if channel in wanted]
+        if not found:
+            raise UserError(f"{self.where}={asked!r} selects no channel of {title}.")
+        return found
+
+    def _channel(self, item: int | str) -> int:
+        """A channel by its number, or a class by its name, however that is capitalised."""
+        layer, names = self.layer, [name.lower() for name in self.layer.channel_names]
+        if isinstance(item, str):
+            if item.lower() not in names:
+                known = layer.channel_names
+                raise unknown(f"{self.where} of {layer.title}", item, known, f"Or {_FORMS}.")
+            return layer.channels[names.index(item.lower())]
+        return layer.channels[layer.row(item)]
+
+    def _combinations(self, asked: Sequence[Any]) -> list[int]:
+        """Combinations of channels by those that they consist of."""
+        layer = self.layer
+        if "part_channel" not in layer:
+            raise UserError(f"{layer.title} shows single channels, not combinations {asked!r}.")
+        parts_of = map(tuple, layer["part_channel"].tolist())
+        known = dict(zip(parts_of, layer.channels, strict=True))
+        for parts in asked:
+            if not isinstance(parts, list | tuple) or tuple(parts) not in known:
+                choices = ["+".join(map(str, k)) for k in known]
+                raise unknown("combination of channels", parts, choices)
+        return [known[tuple(parts)] for parts in asked]
+
+    def _by_what_is_known(self, asked: dict[str, Any]) -> list[int]:
+        """A number of channels by what is known of them."""
+        way, by = way_of(asked), ranking_of(self.data, asked)
+        ways: dict[str, Callable[[int], list[int]]] = {
+            "random": lambda n: _random(self.layer, n, asked.get("seed", 0)),
+            "top": lambda n: ranked(self.data, by)[:n],
+            "bottom": lambda n: ranked(self.data, by, lowest=True)[:n],
+            "diverse": lambda n: _diverse(self.data, n),
+            "representatives": lambda n: _representatives(self.data, n),
+        }
+        if way not in ways or not set(asked) - {way} <= _FURTHER.get(way, set()):
+            raise self._not_understood()
+        count = asked[way]
+        if type(count) is not int or count < 1:
+            raise UserError(f"{self.where}={asked!r} needs a whole number of 1 or more.")
+        return ways[way](count)
+
+
+_FURTHER = {"random": {"seed"}, "top": {"by"}, "bottom": {"by"}}
+"""What may be told besides a number."""
+
+
+def _random(layer: Layer, count: int, seed: Any) -> list[int]:
+    """The channels whose hashes are smallest, ascending: a larger count only adds to a smaller."""
+
+    def place(channel: int) -> bytes:
+        return hashlib.sha256(f"{seed}:{channel}".encode()).digest()
+
+    return sorted(sorted(layer.channels, key=place)[:count])
+
+
+def _diverse(data: LayerData, count: int) -> list[int]:
+    """Channels that are as unlike each other as can be, beginning with the one that ranks first."""
+    rows = _live_rows(data)
+    values = data.values(default_ranking(data.statistics))[rows]
+    first = int(np.argmax(np.where(np.isfinite(values), values, -np.inf)))
+    found = farthest(distances(data.responses[rows]), count, first)
+    return [data.layer.channels[rows[place]] for place in found]
+
+
+def _representatives(data: LayerData, count: int) -> list[int]:
+    """Of each of so many groups of similar channels the one in its middle."""
+    rows = _live_rows(data)
+    tree = Tree(distances(data.responses[rows]))
+    middles = [medoid(tree.apart, members) for members in tree.clusters(count)]
+    return [data.layer.channels[rows[place]] for place in middles]
+
+
+def _live_rows(data: LayerData) -> list[int]:
+    rows: list[int] = np.flatnonzero(data.live).tolist()
+    if not rows:
+        raise UserError(f"no channel of {data.layer.title} responds to its image.")
+    return rows
+
+
+def chosen_layers(atlas: Atlas, settings: FigureSettings) -> list[Layer]:
+    """The layers, in the order of the atlas. Raises UserError for what is not in it."""
+    for model in settings.models or ():
+        if model not in atlas.models:
+            raise unknown("model of the atlas", model, atlas.models)
+    layers = [
+        x for x in atlas.values() if settings.models is None or x.model.name in settings.models
+    ]
+    for pattern in settings.layers or ():
+        if not any(_matches(layer, pattern) for layer in layers):
+            raise unknown("layer of the atlas", pattern, [layer.name for layer in layers])
+    patterns = settings.layers or ("*",)
+    return [layer for layer in layers if any(_matches(layer, p) for p in patterns)]
+
+
+def _matches(layer: Layer, pattern: str) -> bool:
+    name, _, kind = pattern.partition("@")
+    found = fnmatchcase(layer.name, name) or fnmatchcase(layer.title, name)
+    return found and fnmatchcase(layer.facts["module_type"], kind or "*")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Channels of a layer, in order."""
+
+    data: LayerData
+    channels: tuple[int, ...]
+    tree: Tree | None = None
+    """How alike the first of them are, where that is their order; others follow them."""
+    groups: tuple[str, ...] = ()
+    """What the bracket of each channel says, nothing of those in no group; empty: no brackets."""
+
+    @property
+    def layer(self) -> Layer:
+        """The layer."""
+        return self.data.layer
+
+    @cached_property
+    def members(self) -> dict[str, list[int]]:
+        """The channels of each group, in order."""
+        found: dict[str, list[int]] = {}
+        for channel, group in zip(self.channels, self.groups, strict=False):
+            if group:
+                found.setdefault(group, []).append(channel)
+        return found
+
+    def clustered(self, count: int) -> "Selection":
+        """The same in so many groups of similar channels; those beyond the tree are in none."""
+        clusters = self.tree.clusters(count) if self.tree else []
+        names = [str(number) for number, members in enumerate(clusters, 1) for _ in members]
+        names += [""] * (len(self.channels) - len(names))
+        return replace(self, groups=tuple(names))
+
+
+def titles_of(selections: Sequence[Selection]) -> list[str]:
+    """What layers are called: model and layer, or the layer alone if all are of one model."""
+    several = len({one.layer.model.name for one in selections}) > 1
+    return [
+        f"{one.layer.model.name}  ·  {one.layer.name}" if several else one.layer.name
+        for one in selections
+    ]
+
+
+def choose_bracketed(data: LayerData, settings: BracketedFigure) -> Selection:
+    """The channels of a layer that a figure shows, under the brackets that it asks for.
+
+    Raises:
+        UserError: as `choose`, or a channel that is in two groups.
+    """
+    if settings.groups is not None:
+        return _grouped(data, settings.groups, settings.order)
+    found = choose(data, settings.channels, settings.order)
+    return found if settings.clusters is None else found.clustered(settings.clusters)
+
+
+def _grouped(data: LayerData, groups: Sequence[Group], order: str) -> Selection:
+    """Groups one after the other, each in its order."""
+    group_of: dict[int, str] = {}
+    for group in groups:
+        where = f"figure.groups.{group.name}"
+        for channel in choose(data, group.channels, order, where).channels:
+            other = group_of.setdefault(channel, group.name)
+            if other != group.name:
+                raise _in_two(data.layer, channel, other, group.name)
+    return Selection(data, tuple(group_of), groups=tuple(group_of.values()))
+
+
+def _in_two(layer: Layer, channel: int, first: str, second: str) -> UserError:
+    label = layer.labels[layer.row(channel)]
+    return UserError(
+        f"channel {label} of {layer.title} is in two of figure.groups, {first!r} and {second!r}: "
+        "choose other channels for one of them."
+    )
+
+
+def choose(
+    data: LayerData, selection: Any, order: str = "chosen", where: str = "figure.channels"
+) -> Selection:
+    """The channels that a selection names.
+
+    Args:
+        shown: their layer.
+        selection: as `figure.channels`.
+        order: as `figure.order`.
+        where: the setting that holds the selection, for messages.
+    Raises:
+        UserError: a selection that is not understood, a channel or statistic that is not there.
+    """
+    channels = select(data, selection, where)
+    if order == "similarity":
+        return _by_similarity(data, channels)
+    if order == "index":
+        channels = sorted(channels)
+    elif order != "chosen":
+        wanted = set(channels)
+        channels = [channel for channel in ranked(data, order) if channel in wanted]
+    return Selection(data, tuple(channels))
+
+
+def _by_similarity(data: LayerData, channels: Sequence[int]) -> Selection:
+    rows = [data.layer.row(channel) for channel in channels]
+    live = [row for row in rows if data.live[row]]
+    if not live:
+        return Selection(data, tuple(channels))
+    known = Tree(distances(data.responses[live]))
+    ordered = [live[leaf] for leaf in known.order]
+    # Those without a response are like no other.
+    ordered += [row for row in rows if not data.live[row]]
+    return Selection(data, tuple(data.layer.channels[row] for row in ordered), known)
