@@ -1,4 +1,4 @@
-"""What a figure of images shows: which image stands where, and the texts around it.
+"""The content of a figure of images: the image of each place, and the texts around it.
 
 Two axes of the atlas become rows and columns, the others become sections.
 """
@@ -39,12 +39,12 @@ class ImageRef:
 
     @property
     def fate(self) -> str:
-        """What became of it: ok, dead, silent, diverged, failed, missing."""
+        """Fate of the image: ok, dead, silent, diverged, failed, missing."""
         return self.layer.fate(self.channel, self.seed)
 
     @property
     def label(self) -> str:
-        """What its channel is called."""
+        """Label of its channel."""
         return self.layer.labels[self.layer.row(self.channel)]
 
 
@@ -54,23 +54,23 @@ Line = tuple[ImageRef | None, ...]
 
 @dataclass(frozen=True)
 class Block:
-    """Lines of a section, and what all of them are of."""
+    """Lines of a section, with the layer and the channel that all of them share."""
 
     layer: Layer | None
-    """`None`: of several."""
+    """`None`: several layers."""
     rank: int | None
-    """Of the channel among those chosen; `None`: of several."""
+    """Index of the channel among those chosen; `None`: several channels."""
     lines: tuple[Line, ...]
 
 
 @dataclass(frozen=True)
 class _At:
-    """A place along the axes; `None` where it is not yet known."""
+    """A place along the axes; `None` where it is not decided yet."""
 
     model: str | None = None
     layer: str | None = None
     rank: int | None = None
-    """Of the channel among those chosen of its layer."""
+    """Index of the channel among those chosen of its layer."""
     seed: int | None = None
     variant: str | None = None
     step: int | None = None
@@ -118,7 +118,7 @@ class ImageAxes:
 
     @cached_property
     def blocks(self) -> list[Block]:
-        """Every section: of a layer, if those are no axis, and of a channel likewise."""
+        """All sections: one per layer if layers are no axis, and one per channel likewise."""
         return [self._block(*start) for start in self._starts()]
 
     def _starts(self) -> Iterator[tuple[Selection | None, int | None]]:
@@ -141,7 +141,7 @@ class ImageAxes:
         return Block(selection.layer if selection else None, rank, lines)
 
     def _along(self, axis: Axis | None, at: _At) -> Iterator[_At]:
-        """A place moved along an axis."""
+        """Yield the places along an axis that begin at a place."""
         if axis is None:
             yield at
         elif axis == "models":
@@ -165,7 +165,7 @@ class ImageAxes:
             yield from (replace(at, model=x.model.name, layer=x.name) for x in layers)
 
     def _at(self, at: _At) -> list[Selection]:
-        """The layers that a place may be of."""
+        """The selections whose layer may be at a place."""
         return [
             selection
             for selection in self.selections
@@ -174,7 +174,7 @@ class ImageAxes:
         ]
 
     def _values(self, axis: str) -> Sequence[Any]:
-        """The seeds, variants or steps that are asked for, or all that there are."""
+        """The seeds, variants or steps that are requested, or all of the layer."""
         layer = self.selections[0].layer
         known: list[Any] = getattr(layer, axis)
         if not known:
@@ -187,7 +187,7 @@ class ImageAxes:
         return getattr(self.settings, axis) or known
 
     def _shot(self, at: _At) -> ImageRef | None:
-        """The image at a place; what is not told of it goes without saying."""
+        """The image at a place; axes without a value take the default."""
         selection = next(iter(self._at(at)), None)
         rank = at.rank or 0
         if selection is None or rank >= len(selection.channels):
@@ -200,14 +200,14 @@ class ImageAxes:
 
 
 MARKS = {"dead": "†", "silent": "‡", "diverged": "*"}
-"""Behind the label of an image that is not what it should be."""
+"""Marks behind the labels of images with these fates."""
 
 _DATASET_IMAGES = 4
-"""Shown of each channel unless other numbers are asked for."""
+"""Dataset images of each channel unless another number is requested."""
 
 
 Texts = tuple[str, ...]
-"""What is written under an image, line by line."""
+"""Texts below an image, line by line."""
 
 
 @dataclass(frozen=True)
@@ -215,10 +215,10 @@ class ImageRow:
     """Images in a row."""
 
     label: str
-    """To the left."""
+    """Text to the left."""
     images: Line
     texts: tuple[Texts, ...]
-    """Below each image: what its column does not tell."""
+    """Texts below each image that its column's heading does not hold."""
     broken_texts: tuple[Texts, ...]
     """The same where columns have no headings, because strips are broken into lines."""
     group: str
@@ -231,14 +231,14 @@ class Section:
 
     title: str
     headings: tuple[str, ...]
-    """Of the columns; none where what is in them differs from strip to strip."""
+    """Headings of columns; empty where the content of a column differs between strips."""
     groups: tuple[str, ...]
-    """Of the columns, likewise: a bracket holds neighbours of one group together."""
+    """Groups of columns, likewise: a bracket holds neighbours of one group together."""
     strips: tuple[ImageRow, ...]
 
 
 class Content:
-    """All words and images of a figure.
+    """All texts and images of a figure.
 
     Raises:
         UserError: what is asked for is not in the atlas, or is more than two axes can show.
@@ -251,7 +251,7 @@ class Content:
 
     @cached_property
     def sections(self) -> list[Section]:
-        """What is shown."""
+        """All sections."""
         return [self._section(block) for block in self._axes.blocks]
 
     @property
@@ -262,7 +262,7 @@ class Content:
 
     @cached_property
     def dataset_images(self) -> int:
-        """How many photographs stand beside each channel."""
+        """Number of dataset images beside each channel."""
         settings = self.settings
         if settings.rows != "channels" or settings.columns in ("layers", "models"):
             return 0
@@ -277,7 +277,7 @@ class Content:
         columns = (self.settings.columns,) if self.settings.columns else ()
         labels, groups = self._labels(block), self._groups(block.lines, self.settings.rows)
         none = ("",) * len(block.lines)
-        # What neither a label nor a heading can tell is written under each image.
+        # Names that are in no label and no heading stand below each image.
         unlabelled = () if labels else (self.settings.rows,)
         strips = tuple(
             ImageRow(
@@ -295,7 +295,7 @@ class Content:
         return Section(self._title(block), headings, column_groups, strips)
 
     def _title(self, block: Block) -> str:
-        """What the images of a section have in common, if there are other sections."""
+        """Title that distinguishes a section from others; empty if it is the only one."""
         if len(self._axes.blocks) == 1:
             return ""
         parts = []
@@ -308,19 +308,19 @@ class Content:
         return "  ·  ".join(parts)
 
     def _headings(self, block: Block) -> tuple[str, ...]:
-        """What the images of each column have in common, if those of every column do."""
+        """Name that the images of each column share; empty unless those of every column do."""
         axis = self.settings.columns
         return _in_common(_columns(block), lambda image: name_along(axis, image)) if axis else ()
 
     def _labels(self, block: Block) -> tuple[str, ...]:
-        """What the images of each row have in common, if those of every row do."""
+        """Name that the images of each row share; empty unless those of every row do."""
         axis = self.settings.rows
         if self.settings.columns is None:
             return ()
         return _in_common(block.lines, lambda image: name_along(axis, image))
 
     def _texts(self, image: ImageRef | None, axes: Sequence[Axis]) -> Texts:
-        """What is written under an image: its names along axes, its fate, a statistic."""
+        """Texts below an image: its names along axes, a mark for its fate, a statistic."""
         if image is None or not self.settings.labels:
             return ()
         names = [name_along(axis, image) for axis in axes] or [""]
@@ -381,7 +381,7 @@ def _columns(block: Block) -> list[Line]:
 
 
 def _in_common(lines: Sequence[Line], tell: Callable[[ImageRef], str]) -> tuple[str, ...]:
-    """What is the same of all images of a line, line by line; nothing if any line lacks that."""
+    """The value that all images of a line share, line by line; empty if any line has several."""
     found = [{tell(image) for image in line if image} for line in lines]
     return tuple(names.pop() for names in found) if all(len(n) == 1 for n in found) else ()
 
@@ -396,7 +396,7 @@ def short_number(value: float) -> str:
 
 
 def name_along(axis: Axis, image: ImageRef) -> str:
-    """What an image is called along an axis."""
+    """Name of an image along an axis."""
     names = {
         "models": image.layer.model.name,
         "layers": image.layer.name,

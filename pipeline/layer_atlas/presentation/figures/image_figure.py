@@ -44,11 +44,12 @@ from layer_atlas.presentation.layout.strips import (
 )
 
 _TREE = 0.45
-"""Inches that a tree takes up."""
+"""Inches for a dendrogram."""
 _TALL = 0.75, 0.5
-"""Up to this share of a page's width or of its usual height nothing speaks against more rows."""
+"""Height, as a fraction of a page's width and of its usual height, below which more rows do no
+harm."""
 _WIDEST_LABEL = 0.22
-"""Labels to the left of strips take no more of the width."""
+"""Largest fraction of the width for labels to the left of strips."""
 
 
 def draw_images(atlas: Atlas, settings: ImagesFigure) -> RenderedFigure:
@@ -76,7 +77,7 @@ def _pages(content: Content, spec: PageSpec, grid: Grid) -> Iterator[FigureCanva
 
 
 def grid_of(content: Content, spec: PageSpec) -> Grid:
-    """Where everything goes. Raises UserError if there is no room."""
+    """Plan the grid. Raises UserError if there is no room."""
     settings = content.settings
     grid = plan_grid(
         [[len(strip.images) for strip in section.strips] for section in content.sections],
@@ -85,12 +86,12 @@ def grid_of(content: Content, spec: PageSpec) -> Grid:
         tile=None if settings.tile is None else spec.dots(settings.tile),
         whole=settings.dendrogram,
     )
-    # How many lines the names of brackets need depends on how long brackets have become.
+    # The lines that names of brackets need depend on the lengths of the brackets.
     return refitted(grid, measures_with_names(content, spec, grid))
 
 
 def measures_of(content: Content, spec: PageSpec) -> Measures:
-    """How much room everything takes."""
+    """Measure the room that everything takes."""
     sections, dataset_images = content.sections, content.dataset_images
     strips = [strip for section in sections for strip in section.strips]
     line, gap = spec.font.line(spec.format.small), spec.gap
@@ -119,7 +120,7 @@ def measures_of(content: Content, spec: PageSpec) -> Measures:
 
 
 def _tiles(strips: Sequence[ImageRow], spec: PageSpec) -> tuple[int, int, int]:
-    """Least, best and largest width of images. The first word under each, a number, is not cut."""
+    """Least, best and largest width of images; the first word below each, a number, is not cut."""
     words = {line for strip in strips for texts in strip.broken_texts for line in texts}
     first = {line.split(" ")[0] for line in words}
     needed = math.ceil(spec.font.widest(first, spec.format.least))
@@ -136,14 +137,14 @@ def _side(strips: Sequence[ImageRow], spec: PageSpec) -> int:
 
 
 def _aspect(content: Content) -> float:
-    """Height of images for their width; of various ones, that of a square."""
+    """Height of images as a fraction of their width; 1 where layers differ."""
     shapes = {selection.layer.dataset("image").shape[-3:-1] for selection in content.selections}
     found = {height / width for height, width in shapes}
     return found.pop() if len(found) == 1 else 1.0
 
 
 def _tree(content: Content, spec: PageSpec) -> tuple[int, int]:
-    """Room for a tree: to the left, and above."""
+    """Room for a dendrogram: to the left, and above."""
     if not content.settings.dendrogram:
         return 0, 0
     if len(content.selections) > 1:
@@ -168,7 +169,7 @@ class _Painter:
         self.text_size = self.font.size(self._all_texts(), grid.tile, most, self.format.least)
 
     def paint(self, page: Page) -> None:
-        """Put everything on the sheet."""
+        """Paint everything."""
         for heading in page.headings:
             self._heading(heading)
         for number, row in enumerate(page.rows):
@@ -182,7 +183,7 @@ class _Painter:
     # --- headings --------------------------------------------------------------------------------
 
     def _heading(self, heading: Heading) -> None:
-        """The title of a section above a thin line, and what its columns are."""
+        """Write the title of a section above a thin line, and the headings of its columns."""
         section, top = self.content.sections[heading.section], heading.top
         if section.title:
             title = section.title + (" (continued)" if heading.continued else "")
@@ -206,7 +207,7 @@ class _Painter:
     # --- strips ----------------------------------------------------------------------------------
 
     def _strip(self, row: Row, place: int, labelled: bool) -> None:
-        """A strip, or the line of it that is in this row."""
+        """Paint a strip, or the line of it that is in this row."""
         strip = self.content.sections[row.section].strips[row.first + place]
         texts = self._texts_of(strip)
         for column in range(row.start, min(row.start + self.grid.per_line, len(strip.images))):
@@ -263,14 +264,14 @@ class _Painter:
     # --- groups and trees ------------------------------------------------------------------------
 
     def _brackets(self, page: Page) -> None:
-        """Lines along neighbours of one group, and their names."""
+        """Draw the brackets of groups."""
         content, grid, canvas = self.content, self.grid, self.canvas
         rows = (found for row in page.rows for found in above_row(content, grid, row))
         draw_above(canvas, self.spec, [*above_headers(content, grid, page), *rows])
         draw_beside(canvas, self.spec, list(beside_rows(content, grid, page)))
 
     def _tree(self, page: Page) -> None:
-        """The tree of similarity, its leaves at the middles of images."""
+        """Draw the dendrogram, its leaves at the middles of images."""
         tree = self.content.selections[0].tree
         if tree is None or len(tree.apart) == 1:
             return
@@ -296,7 +297,7 @@ class _Painter:
         return {line for strip in strips for texts in self._texts_of(strip) for line in texts}
 
     def _size(self, words: Iterable[str], room: float) -> float:
-        """Of letters with which all words have room, if that is possible."""
+        """Size of letters at which all texts have room, if there is any."""
         return self.font.size(words, room, self.format.small, self.format.least)
 
 
@@ -339,7 +340,7 @@ def beside_rows(content: Content, grid: Grid, page: Page) -> Iterator[Bracket]:
 
 
 def measures_with_names(content: Content, spec: PageSpec, grid: Grid) -> Measures:
-    """The measures of a grid with as much room as the names of its brackets need."""
+    """The measures of a grid, with the room that the names of its brackets need."""
 
     def needed(brackets: Iterator[Bracket], least: int) -> int:
         return max(least, bracket_room(spec, lines_needed(spec, brackets)))
@@ -356,7 +357,7 @@ def measures_with_names(content: Content, spec: PageSpec, grid: Grid) -> Measure
 
 
 def _names(content: Content, spec: PageSpec, grid: Grid) -> dict[Place, int]:
-    """What names above single rows need besides the room for a line."""
+    """Room that names above single rows need besides one line."""
     line = spec.font.line(spec.format.small)
     rows: dict[int, dict[Place, list[Bracket]]] = {}
     for row in (row for page in grid.pages for row in page.rows):
@@ -413,7 +414,7 @@ def _caption(content: Content) -> Iterator[str]:
 
 
 def _marks(content: Content) -> Iterator[str]:
-    """What became of images that are not what they should be, if there are any."""
+    """Explain the marks of fates that are shown."""
     fates = {image.fate for image in content.images}
     for fate, mark in MARKS.items():
         if fate in fates and content.settings.labels:
@@ -423,7 +424,7 @@ def _marks(content: Content) -> Iterator[str]:
 
 
 def methods_of(content: Content) -> str:
-    """How what is shown was chosen and drawn."""
+    """Describe how images were chosen and drawn."""
     settings = content.settings
     sentences = list(bracket_methods(content.selections, settings))
     sentences.append(

@@ -20,9 +20,9 @@ class LayerData:
 
     layer: Layer
     seed: int | None = None
-    """Default: of each channel the one that agrees most with photographs, or the first."""
+    """Default: for each channel the seed that agrees most with dataset images, or the first."""
     variant: str | None = None
-    """Default: the first."""
+    """Default: the first variant."""
 
     @cached_property
     def seeds(self) -> list[int]:
@@ -42,7 +42,7 @@ class LayerData:
 
     @cached_property
     def statistics(self) -> list[str]:
-        """Names of what there is a number of for every channel."""
+        """Names of the statistics with a number for every channel."""
         layer, images = self.layer, (len(self.layer.seeds), len(self.layer.variants))
         # By seed and variant, by seed, or by channel alone.
         shapes = [(len(layer.channels), *images[:axes]) for axes in range(3)]
@@ -62,19 +62,19 @@ class LayerData:
 
     @cached_property
     def status(self) -> NDArray[np.uint8]:
-        """What became of each job (C,), by the codes of `STATUS`."""
+        """Status of each job (C,), by the codes of `STATUS`."""
         found: NDArray[np.uint8] = self.layer.status[self._rows, self._seed_indices]
         return found
 
     @cached_property
     def live(self) -> NDArray[np.bool_]:
-        """Which channels (C,) have an image that they respond to."""
+        """Mask (C,) of the channels that respond to their image."""
         live: NDArray[np.bool_] = self.status == STATUS["ok"]
         return live & np.isfinite(self.responses).all(axis=1)
 
     @cached_property
     def responses(self) -> NDArray[np.float64]:
-        """What all channels of the layer answer to each image (C, K)."""
+        """Responses (C, K) of all channels of the layer to each image."""
         if "response" not in self.layer:
             raise UserError(f"the atlas has no responses of {self.layer.title}.")
         found = np.full((len(self.layer.channels), self._width), np.nan)
@@ -109,7 +109,7 @@ class LayerData:
         return array[:, self._variant_index] if self.layer.variants else array
 
     def _of_images(self, array: NDArray[np.generic]) -> NDArray[np.generic]:
-        """What an array says of the images shown."""
+        """The entries of an array for the images shown."""
         if array.ndim == 1:
             return array
         chosen = array[self._rows, self._seed_indices]
@@ -119,5 +119,5 @@ class LayerData:
 def shown_of(
     layer: Layer, seeds: tuple[int, ...] | None, variants: tuple[str, ...] | None
 ) -> LayerData:
-    """A layer with the first of the seeds and variants that are asked for."""
+    """A layer with the first of the requested seeds and variants."""
     return LayerData(layer, seeds[0] if seeds else None, variants[0] if variants else None)

@@ -25,16 +25,16 @@ KINDS: dict[str, Callable[[Atlas, Any], RenderedFigure]] = {
     "responses": draw_responses,
     "profile": draw_profile,
 }
-"""How each kind of figure is drawn."""
+"""Drawing function of each kind of figure."""
 
 
 def make_figure(folder: OutputFolder, figure: Figure) -> list[str]:
     """Draw a figure and write its files to the output folder.
 
     Args:
-        folder: whose atlas it is of.
-        figure: what to draw.
-    Returns: lines that say what was made.
+        folder: the output folder.
+        figure: settings of the figure.
+    Returns: lines that list the files.
     Raises:
         UserError: what is asked for is not in the atlas, or there is no room for it.
         StorageError: the disk is full or fails.
@@ -83,7 +83,7 @@ def _remove_others(folder: OutputFolder, name: str, files: dict[str, bytes]) -> 
 
 
 def _summary(folder: OutputFolder, name: str, files: dict[str, bytes]) -> list[str]:
-    """What was made, a line for each format."""
+    """Lines that list the files, one for each format."""
     formats: dict[str, list[str]] = {}
     for end in files:
         formats.setdefault(end.rpartition(".")[2], []).append(f"{name}{end}")

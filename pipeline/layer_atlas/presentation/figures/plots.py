@@ -342,7 +342,7 @@ def _profile_pages(
 
 
 Labels = tuple[list[int], list[str], bool]
-"""Which layers are named, how, and whether upright."""
+"""Indices of the layers that are named, their names, and whether these are upright."""
 
 
 def _labels(spec: PageSpec, width: int, layers: Sequence[LayerData]) -> Labels:

@@ -43,27 +43,27 @@ from layer_atlas.presentation.similarity import standardised_columns
 _COLOURS = "RdBu_r"
 """From blue below 0 to red above: told apart with any colour vision."""
 _UNKNOWN = 0.87
-"""Grey of what has no value."""
+"""Grey level of entries without a value."""
 _FULL = 99.0
 """Percentile of the values beyond which colours grow no stronger."""
 _TREE = 0.08
-"""Share of the width that a tree takes up."""
+"""Fraction of the width for a dendrogram."""
 _BAR = 0.09, 1.0
-"""Inches that the bar of colours is wide and high."""
+"""Width and height of the colour bar in inches."""
 _LARGEST = 5.4
-"""Inches that a matrix takes at most, on slides twice that."""
+"""Largest side of a matrix in inches, on slides twice that."""
 _SEEN = 0.1, 0.5
-"""Inches from which on an image beside its row shows something, and that it takes at most."""
+"""Smallest and largest width in inches of an image beside its row."""
 _WHOLE = 0.8
-"""Values have whole dots if so much of the room is used then."""
+"""Values have whole dots if they use this fraction of the room then."""
 _WIDEST_LABEL = 0.2
-"""Labels take no more of the width."""
+"""Largest fraction of the width for labels."""
 
 Matrix = NDArray[np.float64]
 
 
 def matrix_of(selection: Selection) -> Matrix:
-    """Responses (n, n) of channels, the columns, to images of channels, the rows.
+    """Responses (n, n) of channels (columns) to images of channels (rows).
 
     In standard deviations of each column; NaN where an image was not made.
     """
@@ -77,7 +77,7 @@ def matrix_of(selection: Selection) -> Matrix:
 
 
 def limit_of(matrix: Matrix) -> float:
-    """The value at which colours are full: but for a few, none is larger."""
+    """The value at which colours saturate: the 99th percentile, at least 1."""
     known = np.abs(matrix[np.isfinite(matrix)])
     return max(1.0, float(np.percentile(known, _FULL))) if len(known) else 1.0
 
@@ -103,23 +103,23 @@ class Frame:
     """Widths of the parts of a page in dots, from left to right, and the size of the matrix."""
 
     width: int
-    """Of the page."""
+    """Width of the page."""
     top: int
-    """Of the matrix."""
+    """Top of the matrix."""
     axis: int
-    """What rows are called, turned."""
+    """Width of the turned name of rows."""
     tree: int
     bracket: int
     label: int
-    """Labels of rows; 0: they have no room."""
+    """Width of the labels of rows; 0: they have no room."""
     image: int
-    """An image beside each row, likewise."""
+    """Width of an image beside each row, likewise."""
     side: int
-    """Of the matrix."""
+    """Side of the matrix."""
     after: int
-    """The bar of colours and its numbers."""
+    """Width of the colour bar and its numbers."""
     foot: int
-    """Height of what columns are called."""
+    """Height of the name of columns."""
     bar: tuple[int, int]
 
     @property
@@ -134,7 +134,7 @@ class Frame:
 
     @property
     def left(self) -> int:
-        """Where the parts begin: they stand in the middle of the page."""
+        """Left edge of the parts, which stand in the middle of the page."""
         return (self.width - self.used) // 2
 
     @property
@@ -144,19 +144,19 @@ class Frame:
 
     @property
     def height(self) -> int:
-        """Of everything."""
+        """Height of all parts."""
         return self.top + max(self.side + self.foot, self.bar[1] + 2 * self.foot)
 
 
 def frame_of(
     spec: PageSpec, names: Sequence[str], groups: Sequence[str], tree: bool, titled: bool
 ) -> Frame:
-    """The parts of the page of a matrix of channels of these names, as large as there is room.
+    """Plan the parts of a page, with the largest matrix that has room.
 
     Args:
         paper: where it is to be.
-        names: of the channels.
-        groups: of each channel, to be written at its bracket; empty: no brackets.
+        names: names of the channels.
+        groups: the group of each channel, written at its bracket; empty: no brackets.
         tree: whether there is a tree beside the channels.
         titled: whether there is a title above.
     """
@@ -187,7 +187,7 @@ def frame_of(
 
 
 def _bracketed(spec: PageSpec, frame: Frame, groups: Sequence[str]) -> Frame:
-    """With room for brackets and their names, if channels are in groups."""
+    """Add room for brackets and their names, if channels are in groups."""
     cell = _room(spec, frame) / max(1, len(groups))
     lines = lines_needed(
         spec, (Bracket(name, 0, len(run) * cell, 0, 0) for name, run in runs(groups))
@@ -196,7 +196,7 @@ def _bracketed(spec: PageSpec, frame: Frame, groups: Sequence[str]) -> Frame:
 
 
 def _filled(spec: PageSpec, frame: Frame, count: int) -> Frame:
-    """With a matrix of the largest size: whole dots per value, unless that wastes much."""
+    """Set the largest side: whole dots per value, unless that wastes much."""
     room = _room(spec, frame)
     whole = room // count * count
     return replace(frame, side=whole if whole >= _WHOLE * room else room)
@@ -212,7 +212,7 @@ _OF_CHANNELS = {"channel", "neuron", "logit", "probability", "diversity", "accen
 """Objectives whose targets are channels of the layer."""
 
 _HANG = 0.05
-"""Share of the tree's depth that lines to leaves take."""
+"""Fraction of the dendrogram's depth for lines to leaves."""
 
 _CAPTION = (
     "Mean response of every channel (columns) to the image of every channel (rows, in the same "
@@ -290,11 +290,11 @@ class _Painter:
         return self.frame.side / len(self.names)
 
     def _middle(self, place: int) -> float:
-        """Of a row, from the top of the page."""
+        """Middle of a row, from the top of the page."""
         return self.frame.top + (place + 0.5) * self._cell
 
     def paint(self, canvas: FigureCanvas) -> None:
-        """Put everything on the sheet."""
+        """Paint everything."""
         frame, values = self.frame, matrix_of(self.selection)
         limit = limit_of(values)
         pixels = enlarged(coloured(values, limit), frame.side)
@@ -309,7 +309,7 @@ class _Painter:
             self._label(canvas, place)
 
     def _titles(self, canvas: FigureCanvas) -> None:
-        """What the page, its rows and its columns are called."""
+        """Write the title of the page and the names of rows and columns."""
         frame, small = self.frame, self.sizes.small
         size, line = self.sizes.text, self.font.line(small)
         corner, room = (frame.left + frame.axis, 0), self.spec.width
@@ -320,7 +320,7 @@ class _Painter:
         canvas.text(self.font.turned(beside, "image of channel", small, room))
 
     def _bar(self, canvas: FigureCanvas, limit: float) -> None:
-        """The bar of colours, with its ends and its middle in numbers."""
+        """Paint the colour bar, with numbers at its ends and its middle."""
         frame, small = self.frame, self.sizes.small
         (wide, high), left = frame.bar, frame.matrix + frame.side + 2 * self.gap
         values = np.linspace(limit, -limit, high)[:, None].repeat(wide, axis=1)
@@ -354,7 +354,7 @@ class _Painter:
         return Bracket(group, top + inset, top + high - inset, left, self.frame.bracket)
 
     def _label(self, canvas: FigureCanvas, place: int) -> None:
-        """The name of a row, and its image where that is large enough to show something."""
+        """Write the name of a row, and paint its image where that is large enough to be seen."""
         frame, size, middle = self.frame, self.sizes.least, self._middle(place)
         right = frame.matrix - frame.image - self.gap, middle - self.font.line(size) / 2
         room = frame.label - 2 * self.gap
@@ -363,7 +363,7 @@ class _Painter:
             self._image(canvas, self.selection.channels[place], middle)
 
     def _image(self, canvas: FigureCanvas, channel: int, middle: float) -> None:
-        """The image of a row, crossed out where it was not made."""
+        """Paint the image of a row, or an empty box."""
         frame, layer, seed = self.frame, self.selection.layer, self.selection.data.seed_of(channel)
         side = min(round(self._cell * 0.92), frame.image - self.gap)
         left, top = frame.matrix - frame.image, round(middle - side / 2)

@@ -1,4 +1,4 @@
-"""Which layers and channels of an atlas a figure shows, in which order, under which brackets."""
+"""Selection of the layers and channels of a figure, with their order and brackets."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -38,7 +38,7 @@ def select(data: LayerData, asked: Any, where: str = "figure.channels") -> list[
 
 
 def way_of(asked: Any) -> str:
-    """How a selection chooses a number of channels: `top`, `random`; nothing if it lists them."""
+    """Key by which a selection chooses channels, such as `top`; empty if it lists them."""
     keys = [str(key) for key in asked] if isinstance(asked, Mapping) else []
     return next((key for key in keys if key not in ("by", "seed")), "")
 
@@ -67,7 +67,7 @@ class _Selection:
         return self.data.layer
 
     def channels(self) -> list[int]:
-        """What is asked for, in whichever form."""
+        """The channels requested, in whichever form."""
         asked = self.asked
         if asked == "all":
             return list(self.layer.channels)
@@ -89,7 +89,7 @@ class _Selection:
         return items
 
     def _range(self, asked: str) -> list[int]:
-        """Those channels of a range that there are."""
+        """The channels of a range that the atlas has."""
         known, title = self.layer.channels, self.layer.title
         try:
             wanted = set(select_targets(asked, TargetSpace((max(known) + 1,)), title))
@@ -124,7 +124,7 @@ class _Selection:
         return [known[tuple(parts)] for parts in asked]
 
     def _by_what_is_known(self, asked: dict[str, Any]) -> list[int]:
-        """A number of channels by what is known of them."""
+        """A number of channels by their statistics or similarity."""
         way, by = way_of(asked), ranking_of(self.data, asked)
         ways: dict[str, Callable[[int], list[int]]] = {
             "random": lambda n: _random(self.layer, n, asked.get("seed", 0)),
@@ -142,7 +142,7 @@ class _Selection:
 
 
 _FURTHER = {"random": {"seed"}, "top": {"by"}, "bottom": {"by"}}
-"""What may be told besides a number."""
+"""Further keys that a selection may have."""
 
 
 def _random(layer: Layer, count: int, seed: Any) -> list[int]:
@@ -155,7 +155,7 @@ def _random(layer: Layer, count: int, seed: Any) -> list[int]:
 
 
 def _diverse(data: LayerData, count: int) -> list[int]:
-    """Channels that are as unlike each other as can be, beginning with the one that ranks first."""
+    """Channels that are as dissimilar as possible, beginning with the one that ranks first."""
     rows = _live_rows(data)
     values = data.values(default_ranking(data.statistics))[rows]
     first = int(np.argmax(np.where(np.isfinite(values), values, -np.inf)))
@@ -164,7 +164,7 @@ def _diverse(data: LayerData, count: int) -> list[int]:
 
 
 def _representatives(data: LayerData, count: int) -> list[int]:
-    """Of each of so many groups of similar channels the one in its middle."""
+    """The medoid of each of so many groups of similar channels."""
     rows = _live_rows(data)
     tree = Tree(distances(data.responses[rows]))
     middles = [medoid(tree.apart, members) for members in tree.clusters(count)]
@@ -206,9 +206,9 @@ class Selection:
     data: LayerData
     channels: tuple[int, ...]
     tree: Tree | None = None
-    """How alike the first of them are, where that is their order; others follow them."""
+    """Clustering of the first channels, where similarity is their order; others follow."""
     groups: tuple[str, ...] = ()
-    """What the bracket of each channel says, nothing of those in no group; empty: no brackets."""
+    """Name of each channel's bracket, empty without a group; no names: no brackets."""
 
     @property
     def layer(self) -> Layer:
@@ -225,7 +225,7 @@ class Selection:
         return found
 
     def clustered(self, count: int) -> "Selection":
-        """The same in so many groups of similar channels; those beyond the tree are in none."""
+        """Group the channels into so many clusters; those beyond the tree are in none."""
         clusters = self.tree.clusters(count) if self.tree else []
         names = [str(number) for number, members in enumerate(clusters, 1) for _ in members]
         names += [""] * (len(self.channels) - len(names))
@@ -233,7 +233,7 @@ class Selection:
 
 
 def titles_of(selections: Sequence[Selection]) -> list[str]:
-    """What layers are called: model and layer, or the layer alone if all are of one model."""
+    """Titles of layers: model and layer, or the layer alone if all are of one model."""
     several = len({one.layer.model.name for one in selections}) > 1
     return [
         f"{one.layer.model.name}  ·  {one.layer.name}" if several else one.layer.name
@@ -254,7 +254,7 @@ def choose_bracketed(data: LayerData, settings: BracketedFigure) -> Selection:
 
 
 def _grouped(data: LayerData, groups: Sequence[Group], order: str) -> Selection:
-    """Groups one after the other, each in its order."""
+    """Select groups one after the other, each in its order."""
     group_of: dict[int, str] = {}
     for group in groups:
         where = f"figure.groups.{group.name}"
@@ -304,6 +304,6 @@ def _by_similarity(data: LayerData, channels: Sequence[int]) -> Selection:
         return Selection(data, tuple(channels))
     known = Tree(distances(data.responses[live]))
     ordered = [live[leaf] for leaf in known.order]
-    # Those without a response are like no other.
+    # Channels without a response are similar to none.
     ordered += [row for row in rows if not data.live[row]]
     return Selection(data, tuple(data.layer.channels[row] for row in ordered), known)

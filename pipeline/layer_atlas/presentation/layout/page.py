@@ -1,4 +1,4 @@
-"""What stands on a page: tiles, texts and lines at their places, for either back end to paint."""
+"""Tiles, texts and lines at their places on a page, for either back end to paint."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

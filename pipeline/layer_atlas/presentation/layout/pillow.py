@@ -57,7 +57,7 @@ class PillowFont(Font):
         return "".join(c for c in text if not unicodedata.combining(c))
 
     def capitals(self, size: float) -> float:
-        """Where the middle of capital letters lies below the top of a line."""
+        """Depth of the middle of capital letters below the top of a line."""
         _, top, _, bottom = _loaded(round(size)).getbbox("H")
         return (top + bottom) / 2
 

@@ -16,40 +16,40 @@ from layer_atlas.presentation.layout.grid import Cells
 from layer_atlas.presentation.layout.page import Box
 
 Shapes = Sequence[Sequence[int]]
-"""How many images each strip of each section has."""
+"""Number of images of each strip of each section."""
 
 Place = tuple[int, int, int]
-"""Of a row: its section, the first of its strips, and the first image of that within it."""
+"""Key of a row: its section, the first of its strips, and the first image within that."""
 
 _LINE = 0.38
-"""Height of a line of words under an image, for the image's width."""
+"""Height of a line of text below an image, as a fraction of the image's width."""
 
 
 @dataclass(frozen=True)
 class Measures:
-    """What a grid has to keep to, in dots."""
+    """Measures that a grid keeps to, in dots."""
 
     width: int
     height: int
-    """Most of a page; sections go on with the next one."""
+    """Largest height of a page; sections continue on the next one."""
     tall: int
-    """A page had better be wider than taller than this."""
+    """Height of a page beyond which more columns are better."""
     tiles: tuple[int, int, int]
     """Least, best and largest width of an image."""
     aspect: float
-    """Height of an image for its width."""
+    """Height of an image as a fraction of its width."""
     gap: int
-    """Between the images of a strip, and between rows."""
+    """Distance between the images of a strip, and between rows."""
     aisle: int
-    """Between strips side by side."""
+    """Distance between strips side by side."""
     side: int
     """Width of the labels to the left of strips."""
     text_lines: int
-    """Lines of words under each image."""
+    """Lines of text below each image."""
     broken_text_lines: int
-    """The same where strips are broken into lines, so that no heading can stand above columns."""
+    """Lines of text where strips are broken into lines, so that columns have no headings."""
     line_heights: tuple[int, int]
-    """Least and largest height of a line of these words; small images have small words."""
+    """Least and largest height of a line of these texts; small images have small texts."""
     heading: int
     """Height of the heading of a section."""
     header: int
@@ -61,16 +61,16 @@ class Measures:
     names: Mapping[Place, int]
     """Further room above single rows, for brackets with long names."""
     tree: tuple[int, int]
-    """Room for a tree of similarity: to the left of all, and above."""
+    """Room for a dendrogram: to the left of all, and above."""
     dataset_images: int
-    """How many small photographs stand at the end of each strip, as high as its images."""
+    """Number of small dataset images at the end of each strip, as high as its images."""
     table: bool
-    """Strips had better stand below each other: of channels there are many, but a table of, say,
-    seeds by steps is read as one."""
+    """Whether strips should stand below each other: a table of, say, seeds by steps is read as
+    one."""
 
     @property
     def dataset_image_grid(self) -> tuple[int, int]:
-        """Rows and columns of the photographs of a strip."""
+        """Rows and columns of the dataset images of a strip."""
         rows = math.ceil(math.sqrt(self.dataset_images))
         return rows, math.ceil(self.dataset_images / rows) if rows else 0
 
@@ -86,14 +86,14 @@ class Row:
     start: int
     """Number of the first image of the line within the strip."""
     top: int
-    """Of its images, on its page."""
+    """Top of its images, on its page."""
     above: int = 0
-    """Height of what stands above them."""
+    """Height of the brackets above them."""
 
 
 @dataclass(frozen=True)
 class Heading:
-    """Where a section begins, or goes on."""
+    """Heading where a section begins or continues."""
 
     section: int
     top: int
@@ -102,7 +102,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Page:
-    """What is on a page, and how high that is."""
+    """Headings and rows of a page, and their height."""
 
     headings: tuple[Heading, ...]
     rows: tuple[Row, ...]
@@ -134,7 +134,7 @@ class Grid:
 
     @property
     def line(self) -> int:
-        """Height of a line of words under an image."""
+        """Height of a line of text below an image."""
         least, most = self.measures.line_heights
         return max(least, min(most, round(_LINE * self.tile)))
 
@@ -151,55 +151,55 @@ class Grid:
 
     @property
     def dataset_image_side(self) -> int:
-        """Width and height of a photograph."""
+        """Width and height of a dataset image."""
         rows, _ = self.measures.dataset_image_grid
         return (self.tile_height - (rows - 1) * self.dataset_image_gap) // rows if rows else 0
 
     @property
     def dataset_image_gap(self) -> int:
-        """Between photographs."""
+        """Distance between dataset images."""
         return max(1, self.measures.gap // 2)
 
     @cached_property
     def strip_width(self) -> int:
-        """Width of a strip with its label and its photographs."""
+        """Width of a strip with its label and its dataset images."""
         measures, (_, columns) = self.measures, self.measures.dataset_image_grid
         images = self.per_line * (self.tile + measures.gap) - measures.gap
         dataset_images = columns * (self.dataset_image_side + self.dataset_image_gap)
-        # The gap before the first photograph is wider by what there is not after the last.
+        # The gap before the first dataset image is wider, and there is none after the last.
         between = measures.gap - self.dataset_image_gap if columns else 0
         return measures.side + images + between + dataset_images
 
     @property
     def before(self) -> int:
-        """Width of what stands to the left of all strips."""
+        """Width of brackets and dendrogram to the left of all strips."""
         bracket = self.measures.bracket if self.across == 1 else 0
         return bracket + self.measures.tree[0]
 
     @property
     def used(self) -> int:
-        """Width of all."""
+        """Width of everything."""
         aisle = self.measures.aisle
         return self.before + self.across * (self.strip_width + aisle) - aisle
 
     def above(self, place: Place) -> int:
-        """Height of what stands above a row."""
+        """Height of the brackets above a row."""
         columns = self.measures.column_bracket if self.broken else 0
         rows = self.measures.bracket if self.across > 1 else 0
         return columns + rows + self.measures.names.get(place, 0)
 
     @property
     def row_height(self) -> int:
-        """Height of a row without what stands above."""
+        """Height of a row without the brackets above it."""
         return self.tile_height + self.text_height
 
     @property
     def intro(self) -> int:
-        """Height of what stands above a section, on each of its pages."""
+        """Height of the headings above a section, on each of its pages."""
         return self.measures.heading + self.header
 
     def lines(self) -> Iterator[tuple[int, int, int, int]]:
-        """Section, first strip, number of strips and first image of each row."""
+        """Yield section, first strip, number of strips and first image of each row."""
         for section, sizes in enumerate(self.shapes):
             for first in range(0, len(sizes), self.across):
                 some = sizes[first : first + self.across]
@@ -208,7 +208,7 @@ class Grid:
 
     @cached_property
     def pages(self) -> tuple[Page, ...]:
-        """What is on which page; no row is cut, and no heading stands alone."""
+        """All pages; no row is cut, and no heading stands alone."""
         found: list[Page] = []
         headings: list[Heading] = []
         rows: list[Row] = []
@@ -236,11 +236,11 @@ class Grid:
 
     @property
     def left(self) -> int:
-        """Where strips begin; what is narrower than the page stands in its middle."""
+        """Left edge of strips; a grid narrower than the page stands in its middle."""
         return (self.measures.width - self.used) // 2 + self.before
 
     def strip_left(self, place: int) -> int:
-        """Where a strip begins in its row, its label first."""
+        """Left edge of a strip in its row, its label first."""
         return self.left + place * (self.strip_width + self.measures.aisle)
 
     def image(self, row: Row, place: int, column: int) -> Box:
@@ -259,11 +259,11 @@ class Grid:
 
 
 _RAGGED = 3.0
-"""How much an empty place in a last row is worse than images of another size."""
+"""Cost of an empty place in a last row, against that of images of another size."""
 _CUT = 0.5
-"""How bad it is that the rows of a table stand side by side."""
+"""Cost of rows of a table that stand side by side."""
 _PATIENT = 1 / 3
-"""Where pages are turned anyway, images are so far on the way from the smallest to the best."""
+"""Size of images on several pages, from the smallest (0) to the best (1)."""
 
 
 def plan_grid(
@@ -273,15 +273,14 @@ def plan_grid(
     tile: int | None = None,
     whole: bool = False,
 ) -> Grid:
-    """The arrangement that looks best.
+    """Choose the arrangement that looks best.
 
     Args:
-        shapes: how many images each strip of each section has.
-        measures: what there is room for.
-        across: strips side by side, if it is not to be chosen.
-        tile: width of images, likewise.
-        whole: strips are not broken into lines, and neither are pages, so that a tree can stand
-            beside all of them.
+        shapes: number of images of each strip of each section.
+        measures: the room that there is.
+        across: strips side by side; None: chosen here.
+        tile: width of images; None: chosen here.
+        whole: neither strips nor pages are broken, so that a dendrogram can stand beside them.
     Raises:
         UserError: there is no room.
     """
@@ -309,9 +308,9 @@ def plan_grid(
 
 
 def refitted(grid: Grid, measures: Measures) -> Grid:
-    """The same arrangement with other measures; images become smaller where there is less room.
+    """Fit an arrangement to other measures; images become smaller where there is less room.
 
-    It needs no more pages, if that is possible, and is as it was if there is no room at all.
+    The result needs no more pages if possible, and is the grid itself if there is no room at all.
     """
     smallest = Grid(grid.shapes, measures, grid.across, grid.per_line, measures.tiles[0])
     if measures == grid.measures or not _fits_width(smallest):
@@ -343,19 +342,19 @@ def _best(found: Sequence[Grid], whole: bool) -> Grid:
 
 
 def _cost(grid: Grid, best: int) -> float:
-    """What is wrong with an arrangement on one page."""
+    """Cost of an arrangement on one page."""
     tall = math.log(max(grid.pages[0].height / grid.measures.tall, 1.0))
     cut = _CUT if grid.measures.table and grid.across > 1 else 0.0
     return _misfit(grid, best) + _RAGGED * _empty(grid) + tall + cut
 
 
 def _misfit(grid: Grid, best: int) -> float:
-    """How far images are from the best size, and the width from the page's."""
+    """Distance of images from the best size, and of the width from the page's."""
     return abs(math.log(grid.tile / best)) + 2 * math.log(grid.measures.width / grid.used)
 
 
 def _empty(grid: Grid) -> float:
-    """Share of the places in rows and lines that have no image."""
+    """Fraction of the places in rows and lines without an image."""
     lines = list(grid.lines())
     if grid.broken:
         return 1 - sum(map(sum, grid.shapes)) / (len(lines) * grid.per_line)
@@ -367,7 +366,7 @@ def _resized(grid: Grid, tile: int) -> Grid:
 
 
 def _enlarged(grid: Grid, most: int, fits: Callable[[Grid], bool]) -> Grid:
-    """The same with the largest images with which it fits."""
+    """The arrangement with the largest images with which it fits."""
     low, high = grid.tile, max(grid.tile, most)
     while low < high:
         middle = (low + high + 1) // 2

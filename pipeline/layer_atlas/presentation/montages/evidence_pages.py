@@ -45,7 +45,7 @@ SMOOTHING = 0.03
 single gradients are speckles, too thin to show a colour through."""
 
 _WHITE = 255.0
-"""What a dataset image fades to."""
+"""Colour to which a dataset image fades."""
 
 FADED = 0.35
 """Fraction of the grey image that is left where the map is zero, to see what was there."""

@@ -198,7 +198,7 @@ def test_a_statistic_is_told_below_each_image(atlas: Atlas) -> None:
 
 def test_images_without_labels(atlas: Atlas) -> None:
     found = content(atlas, labels=False)
-    assert {words for s in found.sections[0].strips for texts in s.texts} == {()}
+    assert {texts for s in found.sections[0].strips for texts in s.texts} == {()}
 
 
 def test_photographs_stand_beside_channels_where_there_are_any(tmp_path: Path) -> None:

@@ -19,11 +19,11 @@ from layer_atlas.presentation.figures.files import RenderedFigure
 from layer_atlas.presentation.figures.selection import Selection
 
 _MADE_WITH = ("layer-atlas", "torch")
-"""What versions a caption tells."""
+"""Packages whose versions stand in a caption."""
 _TOLD = (*_MADE_WITH, "torchvision", "timm", "numpy")
-"""What versions the methods tell."""
+"""Packages whose versions stand in the methods."""
 _DIGITS = 12
-"""Of a digest, where it is not for machines."""
+"""Digits of a digest for readers."""
 
 
 def methods_text(atlas: Atlas, rendered: RenderedFigure) -> str:
@@ -35,7 +35,7 @@ def methods_text(atlas: Atlas, rendered: RenderedFigure) -> str:
 
 
 def _parts(atlas: Atlas, rendered: RenderedFigure) -> Iterator[Sequence[str]]:
-    """Sentences, networks of one recipe together."""
+    """Yield groups of sentences, networks of one recipe together."""
     recipes: dict[str, list[Selection]] = {}
     for selection in rendered.selections:
         text = json.dumps(selection.layer.recipe, sort_keys=True)
@@ -51,12 +51,12 @@ def _parts(atlas: Atlas, rendered: RenderedFigure) -> Iterator[Sequence[str]]:
 
 
 def recipe_of(layer: Layer) -> Recipe:
-    """How images of a layer were made. Raises UserError for a recipe of another version."""
+    """The recipe of a layer's images. Raises UserError for a recipe of another version."""
     return build(Recipe, layer.recipe, f"recipe of {layer.title}")
 
 
 def _networks(alike: Sequence[Selection]) -> str:
-    """Which networks and layers, and what of them is frozen."""
+    """Describe networks and layers, and that their weights are frozen."""
     models = {selection.layer.model.name: selection.layer.model for selection in alike}
     parts = []
     for name, model in models.items():
@@ -74,7 +74,7 @@ def _networks(alike: Sequence[Selection]) -> str:
 
 
 def network_caption(model: Model) -> str:
-    """A network and its weights."""
+    """Name a network and its weights."""
     digest = str(model.facts["weights_sha256"])[:_DIGITS]
     weights = f", {model.weights}" if model.weights else ""
     return f"{model.facts['source']}{weights} (SHA-256 of the weights {digest})"
@@ -96,7 +96,7 @@ def _seeds(selections: Sequence[Selection]) -> str:
 
 
 def _fates(selections: Sequence[Selection]) -> str:
-    """How many images there are, and how many of them came to nothing."""
+    """Count the images, and those that came to nothing."""
     codes = np.concatenate(
         [
             selection.data.status[[selection.layer.row(c) for c in selection.channels]]
@@ -109,7 +109,7 @@ def _fates(selections: Sequence[Selection]) -> str:
 
 
 def _photographs(selections: Sequence[Selection]) -> str:
-    """Which photographs images were compared with, and how well they agree."""
+    """Describe the photographs that images were compared with, and their agreement."""
     layer = next(
         (selection.layer for selection in selections if "agreement" in selection.layer), None
     )
@@ -137,7 +137,7 @@ def _made_with(atlas: Atlas) -> str:
 
 
 def _environments(selections: Sequence[Selection]) -> str:
-    """That the images differ in what they were made with, if they do."""
+    """Name the environments that made the images, if there are several."""
     models: dict[str, Counter[Environment | None]] = {}
     for selection in selections:
         made = selection.layer.made_with(selection.channels)
@@ -164,7 +164,7 @@ _TEX = {
 
 
 def tex(text: str) -> str:
-    """A text as LaTeX has it, inert whatever it is.
+    """Escape a text for LaTeX.
 
     >>> tex("layer_1 & 50 %")
     'layer\\\\_1 \\\\& 50 \\\\%'

@@ -1,4 +1,4 @@
-"""Which channels a figure shows, how they were chosen, ordered and bracketed, in sentences."""
+"""Sentences on the channels of a figure: how they were chosen, ordered and bracketed."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
