@@ -280,7 +280,7 @@ OF_IMAGES: dict[str, tuple[str, str, str, Callable[[figures.World], None], str]]
         "squares",
     ),
     "orders by the first seed": (
-        f"{FIGURES}.layer_data",
+        f"{FIGURES}.selection",
         "chosen = array[self._rows, self._seed_indices]",
         "chosen = array[:, 0]",
         BY_CLIPPED,

@@ -7,11 +7,10 @@ otherwise be set in whatever font a reader has, with other widths.
 
 import base64
 import io
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from fontTools import subset
@@ -45,23 +44,11 @@ class RenderedFigure:
 _CREATOR = "Layer Atlas"
 
 
-class Writer(Protocol):
-    """Pages in one format."""
-
-    def add(self, page: "RenderedPage") -> None:
-        """Take the next page."""
-        ...
-
-    def finish(self) -> list[bytes]:
-        """The files: one for all pages, or one for each."""
-        ...
-
-
 class RenderedPage:
     """A page, and its pixels for the formats that need them."""
 
     def __init__(self, canvas: FigureCanvas) -> None:
-        self.canvas, self.figure = canvas, canvas.figure
+        self.figure, self.dpi = canvas.figure, (canvas.font.dpi, canvas.font.dpi)
 
     @cached_property
     def picture(self) -> Image.Image:
@@ -71,96 +58,40 @@ class RenderedPage:
         pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
         return Image.fromarray(pixels[..., :3])
 
-    @property
-    def dpi(self) -> tuple[int, int]:
-        """Pixels per inch."""
-        return self.canvas.font.dpi, self.canvas.font.dpi
+
+def _svg(page: RenderedPage, title: str, provenance: str) -> bytes:
+    """Encode a page as SVG, whose texts stay texts and bring their letters along."""
+    metadata = {"Title": title, "Creator": _CREATOR, "Description": provenance, "Date": None}
+    bare = io.BytesIO()
+    page.figure.savefig(bare, format="svg", metadata=metadata)
+    before, end, after = bare.getvalue().partition(b"</style>")
+    return b"".join([before, font_faces(page.figure).encode(), end, after])
 
 
-class PdfWriter:
-    """One file of all pages."""
-
-    def __init__(self, title: str, provenance: str) -> None:
-        self._buffer = io.BytesIO()
-        metadata = {
-            "Title": title,
-            "Creator": _CREATOR,
-            "Keywords": provenance,
-            "CreationDate": None,
-        }
-        self._pages = PdfPages(self._buffer, metadata=metadata)
-
-    def add(self, page: RenderedPage) -> None:
-        """Take the next page."""
-        self._pages.savefig(page.figure)  # type: ignore[no-untyped-call]
-
-    def finish(self) -> list[bytes]:
-        """The file."""
-        self._pages.close()  # type: ignore[no-untyped-call]
-        return [self._buffer.getvalue()]
+def _png(page: RenderedPage, title: str, provenance: str) -> bytes:
+    metadata = PngInfo()
+    for key, text in (("Title", title), ("Software", _CREATOR), (KEY, provenance)):
+        metadata.add_text(key, text)
+    return _saved(page, "PNG", pnginfo=metadata, compress_level=4)
 
 
-class _PageWriter(ABC):
-    """A file for every page."""
-
-    def __init__(self, title: str, provenance: str) -> None:
-        self.title, self.provenance = title, provenance
-        self._files: list[bytes] = []
-
-    def add(self, page: RenderedPage) -> None:
-        """Take the next page."""
-        buffer = io.BytesIO()
-        self.save(page, buffer)
-        self._files.append(buffer.getvalue())
-
-    @abstractmethod
-    def save(self, page: RenderedPage, buffer: io.BytesIO) -> None:
-        """Write a page."""
-
-    def finish(self) -> list[bytes]:
-        """A file per page."""
-        return self._files
+def _tiff(page: RenderedPage, _title: str, provenance: str) -> bytes:
+    metadata = {"description": provenance, "software": _CREATOR}
+    return _saved(page, "TIFF", compression="tiff_lzw", **metadata)
 
 
-class SvgWriter(_PageWriter):
-    """SVG files, whose texts stay texts and bring their letters along."""
-
-    def save(self, page: RenderedPage, buffer: io.BytesIO) -> None:
-        """Write a page."""
-        metadata = {"Title": self.title, "Creator": _CREATOR, "Description": self.provenance}
-        bare = io.BytesIO()
-        page.figure.savefig(bare, format="svg", metadata={**metadata, "Date": None})
-        before, end, after = bare.getvalue().partition(b"</style>")
-        buffer.write(b"".join([before, font_faces(page.figure).encode(), end, after]))
+def _saved(page: RenderedPage, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    page.picture.save(buffer, kind, dpi=page.dpi, **options)
+    return buffer.getvalue()
 
 
-class PngWriter(_PageWriter):
-    """PNG files."""
-
-    def save(self, page: RenderedPage, buffer: io.BytesIO) -> None:
-        """Write a page."""
-        metadata = PngInfo()
-        metadata.add_text("Title", self.title)
-        metadata.add_text("Software", _CREATOR)
-        metadata.add_text(KEY, self.provenance)
-        page.picture.save(buffer, "PNG", dpi=page.dpi, pnginfo=metadata, compress_level=4)
-
-
-class TiffWriter(_PageWriter):
-    """TIFF files, which some publishers ask for."""
-
-    def save(self, page: RenderedPage, buffer: io.BytesIO) -> None:
-        """Write a page."""
-        metadata: dict[str, Any] = {"description": self.provenance, "software": _CREATOR}
-        page.picture.save(buffer, "TIFF", dpi=page.dpi, compression="tiff_lzw", **metadata)
-
-
-_WRITERS: dict[Format, Callable[[str, str], Writer]] = {
-    "pdf": PdfWriter,
-    "svg": SvgWriter,
-    "png": PngWriter,
-    "tiff": TiffWriter,
+_ENCODERS: dict[Format, Callable[[RenderedPage, str, str], bytes]] = {
+    "svg": _svg,
+    "png": _png,
+    "tiff": _tiff,
 }
+"""Formats with a file for each page."""
 
 
 def files_of(
@@ -174,15 +105,23 @@ def files_of(
         title: title in the metadata.
         provenance: an ASCII text that all files hold.
     """
-    writers = {name: _WRITERS[name](title, provenance) for name in formats}
-    for canvas in pages:
-        page = RenderedPage(canvas)
-        for writer in writers.values():
-            writer.add(page)
+    files: dict[Format, list[bytes]] = {name: [] for name in formats}
+    buffer = io.BytesIO()
+    metadata = {"Title": title, "Creator": _CREATOR, "Keywords": provenance, "CreationDate": None}
+    document = PdfPages(buffer, metadata=metadata) if "pdf" in files else None
+    for page in map(RenderedPage, pages):
+        for name, encode in _ENCODERS.items():
+            if name in files:
+                files[name].append(encode(page, title, provenance))
+        if document is not None:
+            document.savefig(page.figure)  # type: ignore[no-untyped-call]
+    if document is not None:
+        document.close()  # type: ignore[no-untyped-call]
+        files["pdf"] = [buffer.getvalue()]
     return {
-        f"-{number}.{name}" if len(files) > 1 else f".{name}": data
-        for name, files in ((name, writer.finish()) for name, writer in writers.items())
-        for number, data in enumerate(files, 1)
+        f"-{number}.{name}" if len(done) > 1 else f".{name}": data
+        for name, done in files.items()
+        for number, data in enumerate(done, 1)
     }
 
 

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from layer_atlas.atlas.reader import Layer
 from layer_atlas.config.figures import Axis, ImagesFigure
 from layer_atlas.errors import UserError, unknown
-from layer_atlas.presentation.figures.layer_data import LayerData
-from layer_atlas.presentation.figures.selection import Selection
+from layer_atlas.presentation.figures.selection import LayerData, Selection
 
 _REMEDIES = {"variants": "objective.sign=both", "steps": "snapshots=4"}
 

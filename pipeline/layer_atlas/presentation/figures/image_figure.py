@@ -28,8 +28,7 @@ from layer_atlas.presentation.figures.captions.selection import (
 )
 from layer_atlas.presentation.figures.files import RenderedFigure
 from layer_atlas.presentation.figures.image_content import MARKS, Content, ImageRow, Texts
-from layer_atlas.presentation.figures.layer_data import LayerData
-from layer_atlas.presentation.figures.selection import choose_bracketed, chosen_layers
+from layer_atlas.presentation.figures.selection import LayerData, choose_bracketed, chosen_layers
 from layer_atlas.presentation.layout.figure import HAIR, FigureCanvas, PageSpec
 from layer_atlas.presentation.layout.page import FAINT, INK, Align, Box, Lines, Point, Tile
 from layer_atlas.presentation.layout.strips import (

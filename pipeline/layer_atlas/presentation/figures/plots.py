@@ -24,9 +24,14 @@ from layer_atlas.presentation.figures.captions.selection import (
     shown_caption,
 )
 from layer_atlas.presentation.figures.files import RenderedFigure
-from layer_atlas.presentation.figures.layer_data import LayerData
 from layer_atlas.presentation.figures.panels import Panels, legend, number_text
-from layer_atlas.presentation.figures.selection import Selection, choose, chosen_layers, titles_of
+from layer_atlas.presentation.figures.selection import (
+    LayerData,
+    Selection,
+    choose,
+    chosen_layers,
+    titles_of,
+)
 from layer_atlas.presentation.layout.figure import (
     COLOURS,
     POINTS_PER_INCH,

@@ -29,8 +29,8 @@ from layer_atlas.presentation.figures.captions.selection import (
     similarity_caption,
 )
 from layer_atlas.presentation.figures.files import RenderedFigure
-from layer_atlas.presentation.figures.layer_data import LayerData
 from layer_atlas.presentation.figures.selection import (
+    LayerData,
     Selection,
     choose_bracketed,
     chosen_layers,

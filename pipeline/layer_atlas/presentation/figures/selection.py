@@ -8,20 +8,121 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from layer_atlas.atlas.reader import Atlas, Layer
 from layer_atlas.atlas.reader.ranking import default_ranking
 from layer_atlas.config.figures import BracketedFigure, FigureSettings, Group
 from layer_atlas.errors import UserError, unknown
+from layer_atlas.plan.jobs import STATUS
 from layer_atlas.plan.targets import TargetSpace, select_targets
 from layer_atlas.presentation.figures.brackets import Tree
-from layer_atlas.presentation.figures.layer_data import LayerData
 from layer_atlas.presentation.similarity import distances, farthest, medoid
 
+_NO_STATISTICS = ("status", "start", "made_with", "channel", "best_seed", "best_seed_index")
 _FORMS = (
     "give all, a range such as '0:64', a list such as [3,17], {random: 32}, "
     "{top: 16}, {bottom: 16, by: agreement}, {diverse: 16} or {representatives: 16}"
 )
+
+
+@dataclass(frozen=True)
+class LayerData:
+    """One image per channel of a layer (C channels, K channels of the layer in all)."""
+
+    layer: Layer
+    seed: int | None = None
+    """Default: for each channel the seed that agrees most with dataset images, or the first."""
+    variant: str | None = None
+    """Default: the first variant."""
+
+    @cached_property
+    def seeds(self) -> list[int]:
+        """The seed of each channel."""
+        layer = self.layer
+        if self.seed is not None:
+            if self.seed not in layer.seeds:
+                raise unknown(f"seed of {layer.title}", self.seed, map(str, layer.seeds))
+            return [self.seed] * len(layer.channels)
+        if "best_seed_index" not in layer:
+            return [layer.seeds[0]] * len(layer.channels)
+        return [layer.seeds[max(0, index)] for index in layer["best_seed_index"].tolist()]
+
+    def seed_of(self, channel: int) -> int:
+        """The seed of a channel."""
+        return self.seeds[self.layer.row(channel)]
+
+    @cached_property
+    def statistics(self) -> list[str]:
+        """Names of the statistics with a number for every channel."""
+        layer, images = self.layer, (len(self.layer.seeds), len(self.layer.variants))
+        # By seed and variant, by seed, or by channel alone.
+        shapes = [(len(layer.channels), *images[:axes]) for axes in range(3)]
+        return [
+            name
+            for name in layer.names
+            if layer.dataset(name).shape in shapes
+            and layer.dataset(name).dtype.kind in "fi"
+            and name not in _NO_STATISTICS
+        ]
+
+    def values(self, name: str) -> NDArray[np.float64]:
+        """A statistic (C,) of the images; raises UserError for one that is not there."""
+        if name not in self.statistics:
+            raise unknown(f"statistic of {self.layer.title}", name, self.statistics)
+        return self._of_images(self.layer[name]).astype(np.float64)
+
+    @cached_property
+    def status(self) -> NDArray[np.uint8]:
+        """Status of each job (C,), by the codes of `STATUS`."""
+        status: NDArray[np.uint8] = self.layer.status[self._rows, self._seed_indices]
+        return status
+
+    @cached_property
+    def live(self) -> NDArray[np.bool_]:
+        """Mask (C,) of the channels that respond to their image."""
+        live: NDArray[np.bool_] = self.status == STATUS["ok"]
+        return live & np.isfinite(self.responses).all(axis=1)
+
+    @cached_property
+    def responses(self) -> NDArray[np.float64]:
+        """Responses (C, K) of all channels of the layer to each image."""
+        if "response" not in self.layer:
+            raise UserError(f"the atlas has no responses of {self.layer.title}.")
+        stored = self.layer.dataset("response")
+        responses = np.full((len(self.layer.channels), stored.shape[-1]), np.nan)
+        # One seed in memory at a time.
+        for seed in np.unique(self._seed_indices):
+            rows, block = self._seed_indices == seed, stored[:, int(seed)]
+            responses[rows] = (block[:, self._variant_index] if self.layer.variants else block)[
+                rows
+            ]
+        return responses
+
+    @property
+    def _rows(self) -> NDArray[np.intp]:
+        return np.arange(len(self.layer.channels))
+
+    @cached_property
+    def _seed_indices(self) -> NDArray[np.intp]:
+        index_of = {seed: index for index, seed in enumerate(self.layer.seeds)}
+        return np.asarray([index_of[seed] for seed in self.seeds], np.intp)
+
+    @property
+    def _variant_index(self) -> int:
+        if self.variant is None:
+            return 0
+        return self.layer.place(self.layer.channels[0], variant=self.variant)[-1]
+
+    def _of_images(self, array: NDArray[np.generic]) -> NDArray[np.generic]:
+        """The entries of an array for the images shown."""
+        if array.ndim == 1:
+            return array
+        chosen = array[self._rows, self._seed_indices]
+        return chosen[:, self._variant_index] if array.ndim == 3 else chosen
+
+
+# --- channels -----------------------------------------------------------------------------------
 
 
 def select(data: LayerData, asked: Any, where: str = "figure.channels") -> list[int]:

@@ -128,12 +128,8 @@ def _animation(
     return Animation(frames, snapshot_steps(recipe), "  ·  ".join(title), facts)
 
 
-def draw_strip(animation: Animation, settings: CollateSettings) -> Image.Image:
-    """Draw all frames side by side, each over its step: an RGB picture."""
-    return _strip(animation, settings).picture
-
-
-def _strip(animation: Animation, settings: CollateSettings) -> PillowCanvas:
+def draw_strip(animation: Animation, settings: CollateSettings) -> PillowCanvas:
+    """Draw all frames side by side, each over its step."""
     n, height, width, _ = animation.frames.shape
     # About twice as wide as high where they are many.
     rows = math.ceil(n / max(_FRAMES_PER_ROW, math.sqrt(2 * n)))
@@ -174,6 +170,6 @@ def _webp(animation: Animation) -> bytes:
 
 
 _ENCODERS: dict[str, Callable[[Animation, CollateSettings], bytes]] = {
-    ".png": lambda animation, settings: _strip(animation, settings).png(),
+    ".png": lambda animation, settings: draw_strip(animation, settings).png(),
     ".webp": lambda animation, _: _webp(animation),
 }

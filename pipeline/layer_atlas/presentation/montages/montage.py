@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from layer_atlas.atlas.display import colours_shown
 from layer_atlas.atlas.gather import LayerView
@@ -34,7 +33,7 @@ from layer_atlas.store.folder import OutputFolder
 
 def write_montage(folder: OutputFolder, view: LayerView, settings: CollateSettings) -> None:
     """Draw the montage of a layer and write it to the output folder. Raises StorageError."""
-    canvas = _draw(view, settings)
+    canvas = draw_montage(view, settings)
     write_atomically(folder.montage(view.model.label, view.layer.info.name), canvas.png())
 
 
@@ -44,17 +43,13 @@ def montage_bytes(view: LayerView, settings: CollateSettings) -> int:
     return 4 * width * height
 
 
-def draw_montage(view: LayerView, settings: CollateSettings) -> Image.Image:
-    """Draw the montage of a layer: an RGB picture."""
-    return _draw(view, settings).picture
-
-
 def _layout(view: LayerView, settings: CollateSettings) -> Layout:
     n, seeds, variants = len(view.targets), len(view.plan.seeds), math.prod(view.variants)
     return plan_layout(n, seeds, view.image_size, settings, variants)
 
 
-def _draw(view: LayerView, settings: CollateSettings) -> PillowCanvas:
+def draw_montage(view: LayerView, settings: CollateSettings) -> PillowCanvas:
+    """Draw the montage of a layer."""
     layout = _layout(view, settings)
     canvas = PillowCanvas(layout.size)
     status = _draw_tiles(canvas, view, layout)

@@ -19,8 +19,7 @@ from layer_atlas.presentation.figures.captions.selection import (
     number_ranges,
     order_caption,
 )
-from layer_atlas.presentation.figures.layer_data import LayerData
-from layer_atlas.presentation.figures.selection import choose_bracketed
+from layer_atlas.presentation.figures.selection import LayerData, choose_bracketed
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,7 @@ from atlases import made_up
 
 from layer_atlas import open_atlas
 from layer_atlas.presentation.figures.captions.selection import similarity_caption
-from layer_atlas.presentation.figures.layer_data import LayerData
-from layer_atlas.presentation.figures.selection import Selection
+from layer_atlas.presentation.figures.selection import LayerData, Selection
 
 
 def test_twins_and_loners_are_named_and_the_dead_are_not(tmp_path: Path) -> None:

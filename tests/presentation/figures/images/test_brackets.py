@@ -18,8 +18,7 @@ from layer_atlas.presentation.figures.image_figure import (
     beside_rows,
     grid_of,
 )
-from layer_atlas.presentation.figures.layer_data import LayerData
-from layer_atlas.presentation.figures.selection import choose_bracketed, chosen_layers
+from layer_atlas.presentation.figures.selection import LayerData, choose_bracketed, chosen_layers
 from layer_atlas.presentation.layout.figure import PageSpec
 from layer_atlas.presentation.layout.page import Box
 from layer_atlas.presentation.layout.strips import Grid, Page, Row

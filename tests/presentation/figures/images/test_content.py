@@ -15,8 +15,7 @@ from layer_atlas.config.figures import Group, ImagesFigure
 from layer_atlas.config.objectives import ChannelObjective
 from layer_atlas.errors import UserError
 from layer_atlas.presentation.figures.image_content import Content, Line, Section, short_number
-from layer_atlas.presentation.figures.layer_data import LayerData
-from layer_atlas.presentation.figures.selection import choose_bracketed, chosen_layers
+from layer_atlas.presentation.figures.selection import LayerData, choose_bracketed, chosen_layers
 
 RECIPE = replace(make_recipe(), objective=ChannelObjective(sign="both"), snapshots=6)
 

@@ -8,13 +8,12 @@ import pytest
 from atlases import add_photographs, made_up
 
 from layer_atlas import open_atlas
-from layer_atlas.presentation.figures.layer_data import LayerData
 from layer_atlas.presentation.figures.plots import (
     Distributions,
     distributions_of,
     pooled,
 )
-from layer_atlas.presentation.figures.selection import Selection
+from layer_atlas.presentation.figures.selection import LayerData, Selection
 
 
 def test_responses_are_counted_in_deviations_of_the_channel(tmp_path: Path) -> None:

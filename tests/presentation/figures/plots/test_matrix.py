@@ -13,7 +13,6 @@ from layer_atlas.config.figures import ResponsesFigure
 from layer_atlas.config.objectives import InterpolationObjective
 from layer_atlas.errors import UserError
 from layer_atlas.plan.targets import TargetSpace
-from layer_atlas.presentation.figures.layer_data import LayerData
 from layer_atlas.presentation.figures.response_matrix import (
     coloured,
     draw_responses,
@@ -22,7 +21,7 @@ from layer_atlas.presentation.figures.response_matrix import (
     limit_of,
     matrix_of,
 )
-from layer_atlas.presentation.figures.selection import Selection
+from layer_atlas.presentation.figures.selection import LayerData, Selection
 from layer_atlas.presentation.layout.figure import PageSpec
 
 

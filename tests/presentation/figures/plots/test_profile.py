@@ -9,7 +9,6 @@ from atlases import made_up
 from layer_atlas import open_atlas
 from layer_atlas.config.figures import ProfileFigure
 from layer_atlas.errors import UserError
-from layer_atlas.presentation.figures.layer_data import LayerData
 from layer_atlas.presentation.figures.plots import (
     DEAD,
     distinct_names,
@@ -17,6 +16,7 @@ from layer_atlas.presentation.figures.plots import (
     limits_of,
     spread,
 )
+from layer_atlas.presentation.figures.selection import LayerData
 
 
 def test_percentiles_are_of_the_images_that_were_made(tmp_path: Path) -> None:

@@ -11,9 +11,8 @@ from toys import make_recipe
 from layer_atlas import open_atlas
 from layer_atlas.atlas.reader import Layer
 from layer_atlas.config.objectives import ChannelObjective
-from layer_atlas.presentation.figures.layer_data import LayerData
 from layer_atlas.presentation.figures.plots import curves_of
-from layer_atlas.presentation.figures.selection import Selection
+from layer_atlas.presentation.figures.selection import LayerData, Selection
 
 BOTH = replace(make_recipe(), objective=ChannelObjective(sign="both"))
 

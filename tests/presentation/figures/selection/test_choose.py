@@ -10,8 +10,8 @@ from atlases import FAMILIES
 from layer_atlas.atlas.reader import Atlas, Layer
 from layer_atlas.config.figures import FigureSettings, Group, ImagesFigure
 from layer_atlas.errors import UserError
-from layer_atlas.presentation.figures.layer_data import LayerData
 from layer_atlas.presentation.figures.selection import (
+    LayerData,
     Selection,
     choose,
     choose_bracketed,
