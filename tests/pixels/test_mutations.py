@@ -58,8 +58,8 @@ COLLATED: dict[str, tuple[str, str, str, Check]] = {
     ),
     "rows and columns swapped": (
         GRID,
-        "row, column = divmod(place, self.columns)",
-        "column, row = divmod(place, self.columns)",
+        "row, column = divmod(position, self.columns)",
+        "column, row = divmod(position, self.columns)",
         images_of("wide, of two bands"),
     ),
     "numbers from one": (
@@ -142,8 +142,8 @@ COLLATED: dict[str, tuple[str, str, str, Check]] = {
     ),
     "pages that repeat a row": (
         SHEET,
-        "range(n_channels * i // n, ",
-        "range(n_channels * i // n - (i > 0), ",
+        "range(n_targets * i // n, ",
+        "range(n_targets * i // n - (i > 0), ",
         of_sheets(evidence.check_tiles, tallest=900),
     ),
     "saliency below the next photograph": (
@@ -268,7 +268,7 @@ OF_IMAGES: dict[str, tuple[str, str, str, Callable[[figures.World], None], str]]
     "pages that repeat a row": (
         "layer_atlas.presentation.layout.strips",
         "rows.append(Row(section, first, count, start, y, above))",
-        "rows.append(Row(section, first - bool(found), count, start, y, above))",
+        "rows.append(Row(section, first - bool(pages), count, start, y, above))",
         figures.check_pages,
         "squares",
     ),
@@ -295,8 +295,8 @@ OF_IMAGES: dict[str, tuple[str, str, str, Callable[[figures.World], None], str]]
     ),
     "brackets over the first alone": (
         f"{FIGURES}.image_figure",
-        "right = grid.strip_left(places[-1]) + grid.strip_width",
-        "right = grid.strip_left(places[0]) + grid.strip_width",
+        "right = grid.strip_left(positions[-1]) + grid.strip_width",
+        "right = grid.strip_left(positions[0]) + grid.strip_width",
         figures.check_groups,
         "squares",
     ),
@@ -398,8 +398,8 @@ OF_PLOTS: dict[str, tuple[str, str, str, Callable[[plots.World], None]]] = {
     ),
     "images of other rows": (
         f"{FIGURES}.response_matrix",
-        "self._image(canvas, self.selection.channels[place], middle)",
-        "self._image(canvas, self.selection.channels[place - 1], middle)",
+        "self._image(canvas, self.selection.channels[position], middle)",
+        "self._image(canvas, self.selection.channels[position - 1], middle)",
         MATRIX,
     ),
     "black for images that were not made": (

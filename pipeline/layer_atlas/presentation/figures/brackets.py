@@ -111,7 +111,7 @@ def _named(
     smaller at shorter ones, where a group is broken between rows, and at names that have no room.
     """
     least = spec.format.least
-    best = (_size(spec, found, _lines(spec, found)) for found in longest(brackets).values())
+    best = (_size(spec, one, _lines(spec, one)) for one in longest(brackets).values())
     common = min(filter(None, best), default=least)
     for bracket in brackets:
         lines, long = _lines(spec, bracket), _long(spec, bracket)

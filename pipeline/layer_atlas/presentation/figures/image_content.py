@@ -265,9 +265,9 @@ class Content:
         settings = self.settings
         if settings.rows != "channels" or settings.columns in ("layers", "models"):
             return 0
-        found = (c.layer.dataset(_JPEG).shape[1] for c in self.selections if _JPEG in c.layer)
+        counts = (c.layer.dataset(_JPEG).shape[1] for c in self.selections if _JPEG in c.layer)
         return min(
-            max(found, default=0),
+            max(counts, default=0),
             _DATASET_IMAGES if settings.dataset_images is None else settings.dataset_images,
         )
 
@@ -334,8 +334,8 @@ class Content:
             LayerData(layer).values(name)  # complains of what is no statistic
             self._statistics[layer.title] = layer[name]
         values = self._statistics[layer.title]
-        place = layer.place(image.channel, image.seed, image.variant)
-        return short_number(float(values[place[: values.ndim]]))
+        index = layer.place(image.channel, image.seed, image.variant)
+        return short_number(float(values[index[: values.ndim]]))
 
     def _groups(self, lines: Sequence[Line], axis: Axis | None) -> tuple[str, ...]:
         """The bracket of each line along an axis: of a group, or of a model; empty: there is none.
@@ -379,10 +379,10 @@ def _columns(block: Block) -> list[Line]:
     return [tuple(line[i] for line in block.lines if i < len(line)) for i in range(wide)]
 
 
-def _in_common(lines: Sequence[Line], tell: Callable[[ImageRef], str]) -> tuple[str, ...]:
+def _in_common(lines: Sequence[Line], name: Callable[[ImageRef], str]) -> tuple[str, ...]:
     """The value that all images of a line share, line by line; empty if any line has several."""
-    found = [{tell(image) for image in line if image} for line in lines]
-    return tuple(names.pop() for names in found) if all(len(n) == 1 for n in found) else ()
+    names = [{name(image) for image in line if image} for line in lines]
+    return tuple(n.pop() for n in names) if all(len(n) == 1 for n in names) else ()
 
 
 def short_number(value: float) -> str:

@@ -120,12 +120,12 @@ def measures_of(content: Content, spec: PageSpec) -> Measures:
 
 def _tiles(strips: Sequence[ImageRow], spec: PageSpec) -> tuple[int, int, int]:
     """Least, best and largest width of images; the first word below each, a number, is not cut."""
-    words = {line for strip in strips for texts in strip.broken_texts for line in texts}
-    first = {line.split(" ")[0] for line in words}
+    lines = {line for strip in strips for texts in strip.broken_texts for line in texts}
+    first = {line.split(" ")[0] for line in lines}
     needed = math.ceil(spec.font.widest(first, spec.format.least))
     least, best, most = (max(spec.dots(inches), needed) for inches in spec.format.tile)
     # Names need more room than numbers do.
-    whole = math.ceil(spec.font.widest(words, spec.format.least))
+    whole = math.ceil(spec.font.widest(lines, spec.format.least))
     return least, max(best, min(whole, (best + most) // 2)), most
 
 
@@ -138,8 +138,8 @@ def _side(strips: Sequence[ImageRow], spec: PageSpec) -> int:
 def _aspect(content: Content) -> float:
     """Height of images as a fraction of their width; 1 where layers differ."""
     shapes = {selection.layer.dataset("image").shape[-3:-1] for selection in content.selections}
-    found = {height / width for height, width in shapes}
-    return found.pop() if len(found) == 1 else 1.0
+    aspects = {height / width for height, width in shapes}
+    return aspects.pop() if len(aspects) == 1 else 1.0
 
 
 def _tree(content: Content, spec: PageSpec) -> tuple[int, int]:
@@ -172,9 +172,9 @@ class _Painter:
         for heading in page.headings:
             self._heading(heading)
         for number, row in enumerate(page.rows):
-            for place in range(row.count):
+            for position in range(row.count):
                 # The rest of a broken strip is labelled again where a page begins.
-                self._strip(row, place, labelled=row.start == 0 or number == 0)
+                self._strip(row, position, labelled=row.start == 0 or number == 0)
         self._brackets(page)
         if self.content.settings.dendrogram:
             self._tree(page)
@@ -205,19 +205,19 @@ class _Painter:
 
     # --- strips ----------------------------------------------------------------------------------
 
-    def _strip(self, row: Row, place: int, labelled: bool) -> None:
+    def _strip(self, row: Row, position: int, labelled: bool) -> None:
         """Paint a strip, or the line of it that is in this row."""
-        strip = self.content.sections[row.section].strips[row.first + place]
+        strip = self.content.sections[row.section].strips[row.first + position]
         texts = self._texts_of(strip)
         for column in range(row.start, min(row.start + self.grid.per_line, len(strip.images))):
-            image, box = strip.images[column], self.grid.image(row, place, column)
+            image, box = strip.images[column], self.grid.image(row, position, column)
             if image is not None:
                 self.canvas.tile(Tile(box, image.pixels))
                 self._below(box, texts[column])
         if labelled and strip.label:
-            self._label(strip.label, self.grid.strip_left(place), row.top)
+            self._label(strip.label, self.grid.strip_left(position), row.top)
         if row.start == 0 and self.grid.measures.dataset_images:
-            self._dataset_images(strip, row, place)
+            self._dataset_images(strip, row, position)
 
     @cached_property
     def _label_size(self) -> float:
@@ -236,27 +236,27 @@ class _Painter:
         """Write the texts below an image, the first in ink, further ones faint."""
         left, _, right, bottom = box
         for number, words in enumerate(texts):
-            place = (left + right) / 2, bottom + number * self.grid.line
+            point = (left + right) / 2, bottom + number * self.grid.line
             colour = FAINT if number else INK
-            self._write(place, words, self.text_size, right - left, "center", colour=colour)
+            self._write(point, words, self.text_size, right - left, "center", colour=colour)
 
     def _write(
         self,
-        place: Point,
+        point: Point,
         words: str,
         size: float,
         room: float,
         align: Align = "left",
         **look: str,
     ) -> None:
-        self.canvas.text(self.font.placed(place, words, size, room, align, **look))
+        self.canvas.text(self.font.placed(point, words, size, room, align, **look))
 
-    def _dataset_images(self, strip: ImageRow, row: Row, place: int) -> None:
+    def _dataset_images(self, strip: ImageRow, row: Row, position: int) -> None:
         image = next((image for image in strip.images if image), None)
         if image is None:
             return
         dataset_images = image.layer.dataset_images(image.channel)
-        boxes = self.grid.dataset_images(row, place)
+        boxes = self.grid.dataset_images(row, position)
         for box, pixels in zip(boxes, dataset_images, strict=False):
             self.canvas.tile(Tile(box, pixels))
 
@@ -265,7 +265,7 @@ class _Painter:
     def _brackets(self, page: Page) -> None:
         """Draw the brackets of groups."""
         content, grid, canvas = self.content, self.grid, self.canvas
-        rows = (found for row in page.rows for found in above_row(content, grid, row))
+        rows = (bracket for row in page.rows for bracket in above_row(content, grid, row))
         draw_above(canvas, self.spec, [*above_headers(content, grid, page), *rows])
         draw_beside(canvas, self.spec, list(beside_rows(content, grid, page)))
 
@@ -295,9 +295,9 @@ class _Painter:
         strips = (strip for section in self.content.sections for strip in section.strips)
         return {line for strip in strips for texts in self._texts_of(strip) for line in texts}
 
-    def _size(self, words: Iterable[str], room: float) -> float:
+    def _size(self, texts: Iterable[str], room: float) -> float:
         """Size of letters at which all texts have room, if there is any."""
-        return self.font.size(words, room, self.format.small, self.format.least)
+        return self.font.size(texts, room, self.format.small, self.format.least)
 
 
 def above_headers(content: Content, grid: Grid, page: Page) -> Iterator[Bracket]:
@@ -314,17 +314,17 @@ def above_row(content: Content, grid: Grid, row: Row) -> Iterator[Bracket]:
     if grid.broken:
         yield from _above_columns(content, grid, row)
     strips = content.sections[row.section].strips[row.first : row.first + row.count]
-    for group, places in runs(strip.group for strip in strips) if grid.across > 1 else ():
-        right = grid.strip_left(places[-1]) + grid.strip_width
-        yield Bracket(group, grid.strip_left(places[0]), right, row.top, row.above)
+    for group, positions in runs(strip.group for strip in strips) if grid.across > 1 else ():
+        right = grid.strip_left(positions[-1]) + grid.strip_width
+        yield Bracket(group, grid.strip_left(positions[0]), right, row.top, row.above)
 
 
 def _above_columns(content: Content, grid: Grid, row: Row) -> Iterator[Bracket]:
     groups = content.sections[row.section].groups[row.start : row.start + grid.per_line]
-    for place in range(row.count):
+    for position in range(row.count):
         for group, columns in runs(groups):
-            left, _, _, _ = grid.image(row, place, row.start + columns[0])
-            _, _, right, _ = grid.image(row, place, row.start + columns[-1])
+            left, _, _, _ = grid.image(row, position, row.start + columns[0])
+            _, _, right, _ = grid.image(row, position, row.start + columns[-1])
             yield Bracket(group, left, right, row.top, row.above)
 
 
@@ -332,8 +332,8 @@ def beside_rows(content: Content, grid: Grid, page: Page) -> Iterator[Bracket]:
     """Brackets to the left of strips that stand below each other."""
     sections = content.sections
     groups = (sections[row.section].strips[row.first].group for row in page.rows)
-    for group, places in runs(groups) if grid.across == 1 else ():
-        first, last = page.rows[places[0]], page.rows[places[-1]]
+    for group, positions in runs(groups) if grid.across == 1 else ():
+        first, last = page.rows[positions[0]], page.rows[positions[-1]]
         bottom = last.top + grid.tile_height
         yield Bracket(group, first.top, bottom, grid.left, grid.measures.bracket)
 
@@ -345,8 +345,8 @@ def measures_with_names(content: Content, spec: PageSpec, grid: Grid) -> Measure
         return max(least, bracket_room(spec, lines_needed(spec, brackets)))
 
     measures, pages = grid.measures, grid.pages
-    headers = (found for page in pages for found in above_headers(content, grid, page))
-    beside = (found for page in pages for found in beside_rows(content, grid, page))
+    headers = (bracket for page in pages for bracket in above_headers(content, grid, page))
+    beside = (bracket for page in pages for bracket in beside_rows(content, grid, page))
     return replace(
         measures,
         column_bracket=needed(headers, measures.column_bracket),
@@ -360,14 +360,14 @@ def _names(content: Content, spec: PageSpec, grid: Grid) -> dict[Place, int]:
     line = spec.font.line(spec.format.small)
     rows: dict[int, dict[Place, list[Bracket]]] = {}
     for row in (row for page in grid.pages for row in page.rows):
-        place = row.section, row.first, row.start
-        rows.setdefault(row.section, {})[place] = list(above_row(content, grid, row))
+        key = row.section, row.first, row.start
+        rows.setdefault(row.section, {})[key] = list(above_row(content, grid, row))
     lines = {
-        place: lines_needed(spec, brackets)
+        position: lines_needed(spec, brackets)
         for section in rows.values()
-        for place, brackets in _where_longest(section).items()
+        for position, brackets in _where_longest(section).items()
     }
-    return {place: (count - 1) * line for place, count in lines.items() if count > 1}
+    return {position: (count - 1) * line for position, count in lines.items() if count > 1}
 
 
 def _where_longest(rows: dict[Place, list[Bracket]]) -> dict[Place, list[Bracket]]:
@@ -375,10 +375,10 @@ def _where_longest(rows: dict[Place, list[Bracket]]) -> dict[Place, list[Bracket
 
     A group that is broken between rows is named above each: it is enough to read it once.
     """
-    best = longest(found for brackets in rows.values() for found in brackets)
+    best = longest(bracket for brackets in rows.values() for bracket in brackets)
     return {
-        place: [found for found in brackets if found.length == best[found.name].length]
-        for place, brackets in rows.items()
+        position: [bracket for bracket in brackets if bracket.length == best[bracket.name].length]
+        for position, brackets in rows.items()
     }
 
 

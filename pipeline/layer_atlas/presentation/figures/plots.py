@@ -101,10 +101,10 @@ def curves_of(selection: Selection, relative: bool) -> list[Curves]:
     layer = selection.layer
     if "trace" not in layer:
         raise UserError(f"the atlas has no traces of {layer.title}.")
-    places = [
+    positions = [
         layer.place(channel, selection.data.seed_of(channel))[:2] for channel in selection.channels
     ]
-    traces = layer["trace"].astype(np.float64)[tuple(np.asarray(places).T)]
+    traces = layer["trace"].astype(np.float64)[tuple(np.asarray(positions).T)]
     traces = np.moveaxis(traces, 1, 0) if layer.variants else traces[None]
     return [_scaled(curves[np.isfinite(curves).all(axis=1)], relative) for curves in traces]
 
@@ -176,8 +176,8 @@ _HISTOGRAM_METHODS = (
 
 
 def _histogram_pages(panels: Panels, selections: Sequence[Selection]) -> Iterator[FigureCanvas]:
-    found = [distributions_of(one) for one in selections]
-    edges, rest = _edges(found), iter(found)
+    distributions = [distributions_of(one) for one in selections]
+    edges, rest = _edges(distributions), iter(distributions)
     for number, (canvas, all_axes) in enumerate(panels.drawn()):
         for axes in all_axes:
             _draw_histogram(axes, next(rest), edges)
@@ -200,18 +200,20 @@ def distributions_of(selection: Selection) -> Distributions:
     varies = std > 0
 
     def in_deviations(values: Numbers) -> Numbers:
-        found: Numbers = (values.T - mean) / np.where(varies, std, 1)
-        return found.T[varies]
+        deviations: Numbers = (values.T - mean) / np.where(varies, std, 1)
+        return deviations.T[varies]
 
     return Distributions(
         levels, in_deviations(quantiles), in_deviations(high), in_deviations(images)
     )
 
 
-def _edges(found: Sequence[Distributions]) -> Numbers:
+def _edges(distributions: Sequence[Distributions]) -> Numbers:
     """Edges of bins, the same for all panels, where the axis is straight."""
     parts = [
-        part for one in found for part in (one.dataset_images.ravel(), one.images, one.strongest)
+        part
+        for one in distributions
+        for part in (one.dataset_images.ravel(), one.images, one.strongest)
     ]
     values = np.concatenate(parts)
     values = np.arcsinh(values[np.isfinite(values)])
@@ -220,11 +222,13 @@ def _edges(found: Sequence[Distributions]) -> Numbers:
     return np.linspace(values.min() - 0.1, values.max() + 0.1, _BINS + 1)
 
 
-def _draw_histogram(axes: Axes, found: Distributions, edges: Numbers) -> None:
-    axes.stairs(pooled(found, edges), edges, fill=True, color=_GREY)
-    axes.stairs(_shares(found.images, edges), edges, fill=True, color=COLOURS[0], alpha=0.55)
-    axes.stairs(_shares(found.images, edges), edges, color=COLOURS[0], linewidth=0.9)
-    axes.stairs(_shares(found.strongest, edges), edges, color=COLOURS[1], linewidth=0.9)
+def _draw_histogram(axes: Axes, distributions: Distributions, edges: Numbers) -> None:
+    axes.stairs(pooled(distributions, edges), edges, fill=True, color=_GREY)
+    axes.stairs(
+        _shares(distributions.images, edges), edges, fill=True, color=COLOURS[0], alpha=0.55
+    )
+    axes.stairs(_shares(distributions.images, edges), edges, color=COLOURS[0], linewidth=0.9)
+    axes.stairs(_shares(distributions.strongest, edges), edges, color=COLOURS[1], linewidth=0.9)
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(bottom=0)
 
@@ -236,10 +240,13 @@ def _shares(values: Numbers, edges: Numbers) -> Numbers:
     return counts
 
 
-def pooled(found: Distributions, edges: Numbers) -> Numbers:
+def pooled(distributions: Distributions, edges: Numbers) -> Numbers:
     """Share of photographs in each bin, mean over channels, interpolated between quantiles."""
-    places = np.sinh(edges)
-    below = [np.interp(places, line, found.levels, 0.0, 1.0) for line in found.dataset_images]
+    positions = np.sinh(edges)
+    below = [
+        np.interp(positions, line, distributions.levels, 0.0, 1.0)
+        for line in distributions.dataset_images
+    ]
     return np.diff(np.mean(below, axis=0)) if below else np.zeros(len(edges) - 1)
 
 
@@ -360,8 +367,8 @@ def _labels(spec: PageSpec, width: int, layers: Sequence[LayerData]) -> Labels:
     if font.widest(names, small) <= 0.9 * slot:
         return list(range(len(names))), names, False
     step = math.ceil(font.line(small) / slot)
-    places = list(range(0, len(names), step))
-    return places, [font.shortened(names[i], small, room, keep="end") for i in places], True
+    positions = list(range(0, len(names), step))
+    return positions, [font.shortened(names[i], small, room, keep="end") for i in positions], True
 
 
 def _foot(spec: PageSpec, labels: Iterable[Labels]) -> int:
@@ -372,8 +379,8 @@ def _foot(spec: PageSpec, labels: Iterable[Labels]) -> int:
 
 
 def _name_layers(axes: Axes, labels: Labels, named: bool) -> None:
-    places, names, upright = labels
-    axes.set_xticks(places, names if named else [""] * len(names), rotation=90 if upright else 0)
+    positions, names, upright = labels
+    axes.set_xticks(positions, names if named else [""] * len(names), rotation=90 if upright else 0)
 
 
 def distinct_names(names: Sequence[str]) -> list[str]:

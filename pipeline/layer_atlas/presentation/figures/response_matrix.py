@@ -85,8 +85,8 @@ def limit_of(matrix: Matrix) -> float:
 def coloured(values: Matrix, limit: float) -> NDArray[np.uint8]:
     """Values as colours (..., 3), full at plus and minus a limit."""
     known = np.isfinite(values)
-    places = np.where(known, values, 0.0) / (2 * limit) + 0.5
-    colours = matplotlib.colormaps[_COLOURS](places.clip(0, 1))[..., :3]
+    positions = np.where(known, values, 0.0) / (2 * limit) + 0.5
+    colours = matplotlib.colormaps[_COLOURS](positions.clip(0, 1))[..., :3]
     colours = np.where(known[..., None], colours, _UNKNOWN)
     return np.round(255 * colours).astype(np.uint8)
 
@@ -289,9 +289,9 @@ class _Painter:
     def _cell(self) -> float:
         return self.frame.side / len(self.names)
 
-    def _middle(self, place: int) -> float:
+    def _middle(self, position: int) -> float:
         """Middle of a row, from the top of the page."""
-        return self.frame.top + (place + 0.5) * self._cell
+        return self.frame.top + (position + 0.5) * self._cell
 
     def paint(self, canvas: FigureCanvas) -> None:
         """Paint everything."""
@@ -305,8 +305,8 @@ class _Painter:
             self._draw_tree(canvas)
         brackets = [self._bracket(*run) for run in runs(self.groups)]
         draw_beside(canvas, self.spec, brackets)
-        for place in range(len(self.names)) if frame.label else ():
-            self._label(canvas, place)
+        for position in range(len(self.names)) if frame.label else ():
+            self._label(canvas, position)
 
     def _titles(self, canvas: FigureCanvas) -> None:
         """Write the title of the page and the names of rows and columns."""
@@ -337,7 +337,7 @@ class _Painter:
         assert self.tree is not None
         end = self.frame.left + self.frame.axis + self.frame.tree - self.gap
         room = self.frame.tree - 2 * self.gap
-        leaves = [self._middle(place) for place in range(len(self.tree.apart))]
+        leaves = [self._middle(position) for position in range(len(self.tree.apart))]
         # Where rows have no labels to reach, long lines to the leaves would make a black wall.
         hang = 1.0 if self.frame.label else _HANG
         lines = tree_lines(self.tree, leaves, lambda along, deep: (end - deep * room, along), hang)
@@ -345,22 +345,22 @@ class _Painter:
         width = min(HAIRLINE, POINTS_PER_INCH * self._cell / self.spec.settings.dpi / 3)
         canvas.lines(Lines(lines, width=width))
 
-    def _bracket(self, group: str, places: Sequence[int]) -> Bracket:
-        high = len(places) * self._cell
+    def _bracket(self, group: str, positions: Sequence[int]) -> Bracket:
+        high = len(positions) * self._cell
         # Neighbouring brackets do not touch, however narrow rows are.
         inset = min(max(self._cell * 0.15, self.gap * 0.4), high / 4)
-        top = self._middle(places[0]) - self._cell / 2
+        top = self._middle(positions[0]) - self._cell / 2
         left = self.frame.left + self.frame.axis + self.frame.tree + self.frame.bracket
         return Bracket(group, top + inset, top + high - inset, left, self.frame.bracket)
 
-    def _label(self, canvas: FigureCanvas, place: int) -> None:
+    def _label(self, canvas: FigureCanvas, position: int) -> None:
         """Write the name of a row, and paint its image where that is large enough to be seen."""
-        frame, size, middle = self.frame, self.sizes.least, self._middle(place)
+        frame, size, middle = self.frame, self.sizes.least, self._middle(position)
         right = frame.matrix - frame.image - self.gap, middle - self.font.line(size) / 2
         room = frame.label - 2 * self.gap
-        canvas.text(self.font.placed(right, self.names[place], size, room, "right"))
+        canvas.text(self.font.placed(right, self.names[position], size, room, "right"))
         if frame.image:
-            self._image(canvas, self.selection.channels[place], middle)
+            self._image(canvas, self.selection.channels[position], middle)
 
     def _image(self, canvas: FigureCanvas, channel: int, middle: float) -> None:
         """Paint the image of a row, or an empty box."""

@@ -147,8 +147,8 @@ def way_of(asked: Any) -> str:
 def ranked(data: LayerData, by: str, lowest: bool = False) -> list[int]:
     """All channels by a statistic, the largest first; those without one last."""
     values = data.values(by) * (1 if lowest else -1)
-    places = np.argsort(np.where(np.isfinite(values), values, np.inf), kind="stable")
-    return [data.layer.channels[row] for row in places]
+    rows = np.argsort(np.where(np.isfinite(values), values, np.inf), kind="stable")
+    return [data.layer.channels[row] for row in rows]
 
 
 def ranking_of(data: LayerData, asked: Any) -> str:
@@ -196,10 +196,10 @@ class _Selection:
             wanted = set(select_targets(asked, TargetSpace((max(known) + 1,)), title))
         except UserError as error:
             raise UserError(f"{self.where}: {error}") from error
-        found = [channel for channel in known if channel in wanted]
-        if not found:
+        channels = [channel for channel in known if channel in wanted]
+        if not channels:
             raise UserError(f"{self.where}={asked!r} selects no channel of {title}.")
-        return found
+        return channels
 
     def _channel(self, item: int | str) -> int:
         """A channel by its number, or a class by its name, however that is capitalised."""
@@ -249,10 +249,10 @@ _FURTHER = {"random": {"seed"}, "top": {"by"}, "bottom": {"by"}}
 def _random(layer: Layer, count: int, seed: Any) -> list[int]:
     """The channels whose hashes are smallest, ascending: a larger count only adds to a smaller."""
 
-    def place(channel: int) -> bytes:
+    def digest(channel: int) -> bytes:
         return hashlib.sha256(f"{seed}:{channel}".encode()).digest()
 
-    return sorted(sorted(layer.channels, key=place)[:count])
+    return sorted(sorted(layer.channels, key=digest)[:count])
 
 
 def _diverse(data: LayerData, count: int) -> list[int]:
@@ -260,8 +260,8 @@ def _diverse(data: LayerData, count: int) -> list[int]:
     rows = _live_rows(data)
     values = data.values(default_ranking(data.statistics))[rows]
     first = int(np.argmax(np.where(np.isfinite(values), values, -np.inf)))
-    found = farthest(distances(data.responses[rows]), count, first)
-    return [data.layer.channels[rows[place]] for place in found]
+    members = farthest(distances(data.responses[rows]), count, first)
+    return [data.layer.channels[rows[member]] for member in members]
 
 
 def _representatives(data: LayerData, count: int) -> list[int]:
@@ -269,7 +269,7 @@ def _representatives(data: LayerData, count: int) -> list[int]:
     rows = _live_rows(data)
     tree = Tree(distances(data.responses[rows]))
     middles = [medoid(tree.apart, members) for members in tree.clusters(count)]
-    return [data.layer.channels[rows[place]] for place in middles]
+    return [data.layer.channels[rows[middle]] for middle in middles]
 
 
 def _live_rows(data: LayerData) -> list[int]:
@@ -296,8 +296,8 @@ def chosen_layers(atlas: Atlas, settings: FigureSettings) -> list[Layer]:
 
 def _matches(layer: Layer, pattern: str) -> bool:
     name, _, kind = pattern.partition("@")
-    found = fnmatchcase(layer.name, name) or fnmatchcase(layer.title, name)
-    return found and fnmatchcase(layer.facts["module_type"], kind or "*")
+    named = fnmatchcase(layer.name, name) or fnmatchcase(layer.title, name)
+    return named and fnmatchcase(layer.facts["module_type"], kind or "*")
 
 
 @dataclass(frozen=True)
@@ -319,11 +319,11 @@ class Selection:
     @cached_property
     def members(self) -> dict[str, list[int]]:
         """The channels of each group, in order."""
-        found: dict[str, list[int]] = {}
+        members: dict[str, list[int]] = {}
         for channel, group in zip(self.channels, self.groups, strict=False):
             if group:
-                found.setdefault(group, []).append(channel)
-        return found
+                members.setdefault(group, []).append(channel)
+        return members
 
     def clustered(self, count: int) -> "Selection":
         """Group the channels into so many clusters; those beyond the tree are in none."""
@@ -350,8 +350,10 @@ def choose_bracketed(data: LayerData, settings: BracketedFigure) -> Selection:
     """
     if settings.groups is not None:
         return _grouped(data, settings.groups, settings.order)
-    found = choose(data, settings.channels, settings.order)
-    return found if settings.clusters is None else found.clustered(settings.clusters)
+    selection = choose(data, settings.channels, settings.order)
+    if settings.clusters is None:
+        return selection
+    return selection.clustered(settings.clusters)
 
 
 def _grouped(data: LayerData, groups: Sequence[Group], order: str) -> Selection:

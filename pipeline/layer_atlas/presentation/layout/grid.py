@@ -34,16 +34,16 @@ class Cells:
     gap: tuple[int, int] = (0, 0)
     """Dots between columns and between rows."""
 
-    def box(self, place: int) -> Box:
-        """The box of the cell at a place in reading order."""
-        row, column = divmod(place, self.columns)
+    def box(self, position: int) -> Box:
+        """The box of the cell at a position in reading order."""
+        row, column = divmod(position, self.columns)
         left = self.corner[0] + column * (self.cell[0] + self.gap[0])
         top = self.corner[1] + row * (self.cell[1] + self.gap[1])
         return left, top, left + self.cell[0], top + self.cell[1]
 
-    def corner_of(self, place: int) -> tuple[int, int]:
+    def corner_of(self, position: int) -> tuple[int, int]:
         """Left and top of a cell, where a grid within it begins."""
-        return self.box(place)[:2]
+        return self.box(position)[:2]
 
     def size(self, count: int) -> tuple[int, int]:
         """Width of all columns, and height of so many cells."""

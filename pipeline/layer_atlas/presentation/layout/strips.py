@@ -209,7 +209,7 @@ class Grid:
     @cached_property
     def pages(self) -> tuple[Page, ...]:
         """All pages; no row is cut, and no heading stands alone."""
-        found: list[Page] = []
+        pages: list[Page] = []
         headings: list[Heading] = []
         rows: list[Row] = []
         y, bottom = self.measures.tree[1], 0
@@ -219,14 +219,14 @@ class Grid:
             intro = self.intro if fresh else 0
             above = self.above((section, first, start))
             if rows and y + intro + above + self.row_height > self.measures.height:
-                found.append(Page(tuple(headings), tuple(rows), bottom))
+                pages.append(Page(tuple(headings), tuple(rows), bottom))
                 headings, rows, y, intro = [], [], 0, self.intro
             if intro:
                 headings.append(Heading(section, y, first > 0 or start > 0))
             y += intro + above
             rows.append(Row(section, first, count, start, y, above))
             bottom = y + self.row_height
-        return (*found, Page(tuple(headings), tuple(rows), bottom))
+        return (*pages, Page(tuple(headings), tuple(rows), bottom))
 
     def _space(self, row: Row, section: int, start: int) -> int:
         """Between a row and the next one, of some section and some image of its strips."""
@@ -291,7 +291,7 @@ def plan_grid(
     least, _, most = measures.tiles
     columns = max(map(max, shapes))
     strips = max(map(len, shapes))
-    found: list[Grid] = []
+    candidates: list[Grid] = []
     one = measures.tree[0] > 0 or (measures.table and len(shapes) == 1)
     for count in [across or 1] if across or one else range(1, strips + 1):
         grids = [Grid(shapes, measures, count, columns, least)]
@@ -301,10 +301,10 @@ def plan_grid(
         if not fitting:
             break
         # Lines are broken only where they must be.
-        found += fitting[:1] if fitting[0].per_line == columns else fitting
-    if not found:
+        candidates += fitting[:1] if fitting[0].per_line == columns else fitting
+    if not candidates:
         raise UserError(_no_room(measures, across, tile, whole))
-    return _best(found, whole)
+    return _best(candidates, whole)
 
 
 def refitted(grid: Grid, measures: Measures) -> Grid:
@@ -322,12 +322,12 @@ def refitted(grid: Grid, measures: Measures) -> Grid:
     return _enlarged(smallest, wide.tile, lambda other: len(other.pages) <= pages)
 
 
-def _best(found: Sequence[Grid], whole: bool) -> Grid:
+def _best(candidates: Sequence[Grid], whole: bool) -> Grid:
     """One page if that is possible at all; of those the one that looks best."""
-    least, best, _ = found[0].measures.tiles
+    least, best, _ = candidates[0].measures.tiles
     single = [
         _enlarged(smallest, grid.tile, _fits_page)
-        for grid in found
+        for grid in candidates
         if _fits_page(smallest := _resized(grid, least))
     ]
     if single:
@@ -338,7 +338,7 @@ def _best(found: Sequence[Grid], whole: bool) -> Grid:
             "fewer, or figure.height=any."
         )
     comfortable = round(least * (best / least) ** _PATIENT)
-    return min(found, key=lambda grid: _misfit(grid, comfortable))
+    return min(candidates, key=lambda grid: _misfit(grid, comfortable))
 
 
 def _cost(grid: Grid, best: int) -> float:

@@ -92,7 +92,7 @@ class Font(ABC):
 
     def placed(
         self,
-        place: Point,
+        point: Point,
         words: str,
         size: float,
         room: float,
@@ -100,7 +100,7 @@ class Font(ABC):
         **look: str | bool,
     ) -> Text:
         """A text in a band of one line that begins, ends or has its middle at x and begins at y."""
-        (x, y), height = place, self.line(size)
+        (x, y), height = point, self.line(size)
         left = x - room * {"left": 0.0, "center": 0.5, "right": 1.0}[align]
         box = left, y, left + room, y + height
         return Text(box, words, size, align=align, **look)  # type: ignore[arg-type]

@@ -148,10 +148,10 @@ class Column:
         """Right edge of the column."""
         return self.left + self.width
 
-    def box(self, scale: Scale, top: int, place: int) -> Box:
+    def box(self, scale: Scale, top: int, position: int) -> Box:
         """The box of a tile, by its place in reading order, in a row of the sheet from `top`."""
         cell = scale.tile, scale.tile
-        return Cells((self.left, top), cell, self.tiles, (scale.gap, scale.gap)).box(place)
+        return Cells((self.left, top), cell, self.tiles, (scale.gap, scale.gap)).box(position)
 
 
 @dataclass(frozen=True)
