@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchvision.ops.misc import Permute
 from toys import example, random_network
 
-from layer_atlas.models.capture import plain_activations
+from layer_atlas.models.activations import plain_activations
 from layer_atlas.models.forwards import Forward, Instance
 from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.layers import match_layers, module_of

@@ -24,7 +24,7 @@ from toys import composed
 from layer_atlas.config.config import ModelConfig
 from layer_atlas.errors import UserError
 from layer_atlas.models import load as models
-from layer_atlas.models.capture import reduce_layers
+from layer_atlas.models.activations import reduce_layers
 from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.load import Network
 from layer_atlas.plan.jobs import STATUS

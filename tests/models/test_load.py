@@ -22,7 +22,7 @@ from toys import composed
 
 from layer_atlas.config.config import ModelConfig
 from layer_atlas.errors import UnusableFile, UserError
-from layer_atlas.models.capture import plain_activations
+from layer_atlas.models.activations import plain_activations
 from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.load import Network, load_network
 from layer_atlas.plan.plan import Plan

@@ -17,7 +17,7 @@ from layer_atlas.datasets.evidence import (
     percentile,
     selectivity,
 )
-from layer_atlas.datasets.jpegs import parted
+from layer_atlas.datasets.image_files import parted
 from layer_atlas.datasets.listing import Listing
 from layer_atlas.datasets.statistics import QUANTILES, DatasetStats
 from layer_atlas.datasets.statistics_files import DatasetEvidence

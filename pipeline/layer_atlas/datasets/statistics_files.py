@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from layer_atlas.datasets.jpegs import from_jpeg, parted
+from layer_atlas.datasets.image_files import from_jpeg, parted
 from layer_atlas.datasets.statistics import DatasetStats, Ranking, merge
 from layer_atlas.datasets.statistics_frames import (
     block_frames,

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from layer_atlas.errors import UserError
-from layer_atlas.models.arithmetic import make_arithmetic_explicit
-from layer_atlas.models.capture import plain_activations
+from layer_atlas.models.activations import plain_activations
 from layer_atlas.models.colours import from_bytes, recoloured
 from layer_atlas.models.containment import restored
 from layer_atlas.models.conversion import converted
@@ -26,6 +25,7 @@ from layer_atlas.models.forwards import (
     probe_gradient,
 )
 from layer_atlas.models.load import DTYPES, Network
+from layer_atlas.models.numerics import make_arithmetic_explicit
 from layer_atlas.models.receptive_fields import receptive_fields
 from layer_atlas.models.resample import resized, sources
 from layer_atlas.models.responses import ChannelActivations, Observer, normalised

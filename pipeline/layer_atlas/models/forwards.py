@@ -16,11 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from layer_atlas.models.activations import channels_first, main_tensor
-from layer_atlas.models.capture import reduce_layers
+from layer_atlas.models.activations import channels_first, main_tensor, reduce_layers
 from layer_atlas.models.containment import contained
-from layer_atlas.models.simplify import simplify
-from layer_atlas.models.tracing import Trace, trace
+from layer_atlas.models.graph import Trace, simplify, trace
 from layer_atlas.plan.jobs import LayerInfo
 
 Forward = Callable[[Tensor], tuple[Tensor, ...]]

@@ -6,6 +6,7 @@ Weights come from the libraries' published files, or from a local file (`weights
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +18,9 @@ from layer_atlas.models.architectures import TIMM, Blueprint, build_module, find
 from layer_atlas.models.code import code_digest
 from layer_atlas.models.containment import tensors_of
 from layer_atlas.models.conversion import check_kind, frozen, in_fp32, run_as_written, share_memory
-from layer_atlas.models.origins import origin_of
 from layer_atlas.models.weights import is_weights_file, load_state, read_weights, weights_digest
 from layer_atlas.plan.jobs import LayerInfo, NetworkIdentity
-from layer_atlas.plan.origin import UNKNOWN, Origin
+from layer_atlas.plan.origin import AS_CONSTRUCTED, UNKNOWN, UNTRAINED, Origin
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """Number formats of the ascent, by their names in a recipe."""
@@ -228,3 +228,34 @@ def _check_published(blueprint: Blueprint, weights: str, config: ModelConfig) ->
     if blueprint.source.startswith(TIMM) and blueprint.published:
         remedy += " Sets of timm are part of the name: timm/resnet18.a1_in1k."
     raise unknown(f"weights of model {config.title!r}:", weights, known, remedy)
+
+
+_GIVEN = "given in the config"
+
+
+def origin_of(config: ModelConfig, blueprint: Blueprint, weights: str) -> Origin:
+    """Name the sources of a network's weights, mean, standard deviation and input size.
+
+    Args:
+        config: the model's entry.
+        blueprint: what its architecture is known by.
+        weights: `default`, `none`, a published set or a file.
+    """
+    # The preset belongs to the published weights; with others it is a guess.
+    fits = config.target or (weights not in ("none",) and not is_weights_file(weights))
+    preset = blueprint.preset if fits else f"{blueprint.preset}, assumed"
+    return Origin(
+        weights=_weights_words(config, blueprint, weights),
+        mean=_GIVEN if config.mean else preset,
+        std=_GIVEN if config.std else preset,
+        input_size=_GIVEN if config.input_size else preset,
+    )
+
+
+def _weights_words(config: ModelConfig, blueprint: Blueprint, weights: str) -> str:
+    if is_weights_file(weights):
+        return f"weights from file {Path(weights).name}"
+    if config.target:
+        # `none` loads nothing, but the callable may have loaded weights itself.
+        return AS_CONSTRUCTED
+    return UNTRAINED if weights == "none" else blueprint.trained

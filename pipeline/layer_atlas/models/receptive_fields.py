@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from layer_atlas.models.capture import reduce_layers
+from layer_atlas.models.activations import reduce_layers
 from layer_atlas.plan.jobs import LayerInfo
 
 _MOST_AT_ONCE, _PIXELS_AT_ONCE = 32, 2**22

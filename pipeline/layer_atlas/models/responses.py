@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from layer_atlas.models.batches import filled_up
-from layer_atlas.models.capture import reduce_layers
+from layer_atlas.models.activations import reduce_layers
 from layer_atlas.models.load import Network
+from layer_atlas.models.numerics import filled_up
 from layer_atlas.plan.jobs import LayerInfo
 
 

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from layer_atlas.errors import UserError
-from layer_atlas.models.activations import main_tensor
-from layer_atlas.models.capture import plain_activations
+from layer_atlas.models.activations import main_tensor, plain_activations
 from layer_atlas.models.containment import contained, restored
 from layer_atlas.models.forwards import CopyingForward, HookedForward, disagreement, probe_gradient
 from layer_atlas.models.load import Network

@@ -12,8 +12,10 @@ from runs import atlas_here, run_here
 from torch import Tensor, nn
 
 import layer_atlas.sweep.inspection.remeasure as remeasure
-from layer_atlas.models import axes, forwards, simplify
 from layer_atlas.models import device_model as device_network
+from layer_atlas.models import forwards
+from layer_atlas.models import graph as simplify
+from layer_atlas.models import introspection as axes
 
 SOURCE = """
 import torch

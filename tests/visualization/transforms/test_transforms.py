@@ -12,8 +12,7 @@ from toys import STILL
 from layer_atlas.config.transforms import Transforms
 from layer_atlas.visualization import rng
 from layer_atlas.visualization.transforms import draw_views, see
-from layer_atlas.visualization.transforms.geometry import Geometry
-from layer_atlas.visualization.transforms.warp import warp
+from layer_atlas.visualization.transforms.geometry import Geometry, warp
 
 SIZE = 16
 KEYS = rng.keys([f"{i:016x}" + "0" * 48 for i in range(40)])

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layer_atlas.atlas.gather import LayerView
-from layer_atlas.datasets.jpegs import from_jpeg
+from layer_atlas.datasets.image_files import from_jpeg
 from layer_atlas.plan.jobs import FATES, STATUS
 from layer_atlas.plan.labels import describe_recipe, sampling_of, weights_words
 from layer_atlas.plan.origin import named

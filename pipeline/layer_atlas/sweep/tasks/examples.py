@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from layer_atlas.config.config import ModelConfig
 from layer_atlas.config.datasets import DatasetConfig, SaliencyMethod
 from layer_atlas.config.records import digest
-from layer_atlas.datasets.jpegs import as_jpeg, joined
+from layer_atlas.datasets.image_files import as_jpeg, joined
 from layer_atlas.datasets.statistics import DatasetStats
 from layer_atlas.datasets.statistics_files import write_arrays
 from layer_atlas.datasets.tasks import Examples, statistics_of

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from toys import example, random_network
 
-from layer_atlas.models.axes import second_run
-from layer_atlas.models.introspection import describe_layers
+from layer_atlas.models.introspection import describe_layers, second_run
 from layer_atlas.plan.jobs import LayerInfo
 
 SIZE = 32

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from layer_atlas.datasets.jpegs import as_jpeg, from_jpeg, joined, parted
+from layer_atlas.datasets.image_files import as_jpeg, from_jpeg, joined, parted
 
 GREY = np.full((24, 24, 3), 90, np.uint8)
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from layer_atlas.config.transforms import Transforms
 from layer_atlas.visualization.transforms import draw_views, see
-from layer_atlas.visualization.transforms.warp import warp
+from layer_atlas.visualization.transforms.geometry import warp
 from tests.visualization.transforms.test_transforms import (
     CROP,
     EVERY_MOVE,

@@ -8,7 +8,7 @@ from torchvision import models as zoo
 from toys import example
 
 from layer_atlas.models.containment import contained
-from layer_atlas.models.tracing import trace
+from layer_atlas.models.graph import trace
 
 
 class Early(nn.Module):

@@ -11,8 +11,7 @@ from toys import composed
 from layer_atlas.config.config import ModelConfig
 from layer_atlas.errors import UserError
 from layer_atlas.models.architectures import find_architecture
-from layer_atlas.models.load import load_network
-from layer_atlas.models.origins import origin_of
+from layer_atlas.models.load import load_network, origin_of
 from layer_atlas.plan.origin import AS_CONSTRUCTED, UNTRAINED, Origin
 
 PRESET = "torchvision's published preset"

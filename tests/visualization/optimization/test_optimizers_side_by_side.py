@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from layer_atlas.visualization.optimization.side_by_side import Ask, side_by_side
+from layer_atlas.visualization.optimization.optimizers import Ask, side_by_side
 
 
 def asking(name: str, times: int, told: list[str]) -> Callable[[Ask], None]:

@@ -11,9 +11,8 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from toys import example, random_network
 
-from layer_atlas.models import simplify as simplify_module
-from layer_atlas.models.simplify import simplify
-from layer_atlas.models.tracing import trace
+from layer_atlas.models import graph as simplify_module
+from layer_atlas.models.graph import simplify, trace
 from layer_atlas.visualization.gradients import LeakyGradient
 
 SIZE = 64
