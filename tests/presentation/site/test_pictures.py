@@ -12,7 +12,6 @@ from PIL import Image
 from toys import make_recipe
 
 from layer_atlas.atlas.reader import open_atlas
-from layer_atlas.presentation.site.dataset_images import DatasetImages
 from layer_atlas.presentation.site.files import site_files
 from layer_atlas.presentation.site.pictures import (
     COLUMNS,
