@@ -117,6 +117,7 @@ def collate_here(folder: OutputFolder, settings: CollateSettings) -> None:
     check_snapshots(settings, min(model.recipe.snapshots for model in plan.models))
     views = list(layer_views(folder, plan))
     content = content_of(plan, views)
+    # Without a summary an atlas is not current: an interruption from here on is noticed.
     folder.summary.unlink(missing_ok=True)
     largest = max(montage_bytes(view, settings) for view in views)
     paint(views, partial(write_montage, folder, settings=settings), largest)
@@ -127,6 +128,7 @@ def collate_here(folder: OutputFolder, settings: CollateSettings) -> None:
         "versions": canonical_json(manifest["versions"]),
     }
     write_atlas(folder, views, attributes, content)
+    # Sheets read the atlas, which holds the dataset images and their statistics.
     if settings.montage == "evidence":
         paint(views, partial(write_pages, tile=settings.tile))
     write_summary(folder, views, settings)

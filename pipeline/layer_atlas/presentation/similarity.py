@@ -91,6 +91,7 @@ def nearest(layer: Layer, lead: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDA
     if n < 1 or "response" not in layer:
         return rows[:, :0], cosines[:, :0]
     responses = _Responses(layer, lead)
+    # Every block against every other: memory is bounded by two blocks and their products.
     for start, some in responses.blocks():
         mine = slice(start, start + len(some))
         for other_start, others in responses.blocks():

@@ -41,7 +41,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class AtlasSummary:
-    """What an atlas is made of, and how its jobs came out."""
+    """Content of an atlas, and how its jobs came out."""
 
     content: str
     """Digest of what the atlas holds."""

@@ -114,6 +114,7 @@ def _named(
     best = (_size(spec, one, _lines(spec, one)) for one in longest(brackets).values())
     common = min(filter(None, best), default=least)
     for bracket in brackets:
+        # Shorter pieces of a broken group must not shrink the names of the others.
         lines, long = _lines(spec, bracket), _long(spec, bracket)
         size = min(_size(spec, bracket, lines) or least, common)
         yield bracket, size, spec.font.wrapped(bracket.name, size, long, lines)

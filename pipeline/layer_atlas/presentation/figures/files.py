@@ -108,6 +108,7 @@ def files_of(
     files: dict[Format, list[bytes]] = {name: [] for name in formats}
     buffer = io.BytesIO()
     metadata = {"Title": title, "Creator": _CREATOR, "Keywords": provenance, "CreationDate": None}
+    # One PDF of all pages is open while the other formats are encoded page by page.
     document = PdfPages(buffer, metadata=metadata) if "pdf" in files else None
     for page in map(RenderedPage, pages):
         for name, encode in _ENCODERS.items():

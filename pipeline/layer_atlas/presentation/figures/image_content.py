@@ -219,7 +219,7 @@ class ImageRow:
     texts: tuple[Texts, ...]
     """Texts below each image that its column's heading does not hold."""
     broken_texts: tuple[Texts, ...]
-    """The same where columns have no headings, because strips are broken into lines."""
+    """Texts where columns have no headings, because strips are broken into lines."""
     group: str
     """A bracket holds neighbours of one group together."""
 
@@ -240,7 +240,7 @@ class Content:
     """All texts and images of a figure.
 
     Raises:
-        UserError: what is asked for is not in the atlas, or is more than two axes can show.
+        UserError: the atlas lacks what the settings name, or is more than two axes can show.
     """
 
     def __init__(self, selections: Sequence[Selection], settings: ImagesFigure) -> None:

@@ -55,7 +55,7 @@ def draw_images(atlas: Atlas, settings: ImagesFigure) -> RenderedFigure:
     """Images in rows and columns.
 
     Raises:
-        UserError: what is asked for is not in the atlas, or there is no room for it.
+        UserError: the atlas lacks what the settings name, or there is no room for it.
     """
     seed = settings.seeds[0] if settings.seeds else None
     variant = settings.variants[0] if settings.variants else None

@@ -36,7 +36,7 @@ def make_figure(folder: OutputFolder, figure: Figure) -> list[str]:
         figure: settings of the figure.
     Returns: lines that list the files.
     Raises:
-        UserError: what is asked for is not in the atlas, or there is no room for it.
+        UserError: the atlas lacks what the settings name, or there is no room for it.
         StorageError: the disk is full or fails.
     """
     notes = []
@@ -44,6 +44,7 @@ def make_figure(folder: OutputFolder, figure: Figure) -> list[str]:
         if isinstance(figure, AgainFigure):
             before = read_provenance(figure)
             figure = before.figure
+            # Settings repeat a figure exactly only on the same atlas.
             if before.atlas["content"] != atlas.content:
                 notes.append("note: the atlas has changed since; the figure may look different")
         return _draw(folder, atlas, figure) + notes

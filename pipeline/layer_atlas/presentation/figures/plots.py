@@ -53,7 +53,7 @@ def draw_traces(atlas: Atlas, settings: TracesFigure) -> RenderedFigure:
     """A panel per layer, with a faint line per channel and the median of all.
 
     Raises:
-        UserError: what is asked for is not in the atlas.
+        UserError: the atlas lacks what the settings name.
     """
     layers = chosen_layers(atlas, settings)
     selections = tuple(choose(LayerData(layer), settings.channels) for layer in layers)
@@ -122,7 +122,7 @@ _NAMES = (("photographs", FAINT), ("strongest", COLOURS[1]), ("images", COLOURS[
 _GREY = "#c9c9cf"
 _BINS = 60
 _TICKS = (0, 10, 100, 1000, 10_000, -10, 5, 50, 500, -5, 2, 20, 200, -2)
-"""Those that come first are told first, the others where there is room."""
+"""Ticks in the order of their importance; later ones stand where there is room."""
 
 Numbers = NDArray[np.float64]
 
@@ -145,7 +145,7 @@ def draw_histograms(atlas: Atlas, settings: HistogramsFigure) -> RenderedFigure:
     """A panel per layer: all photographs, each channel's strongest one, and its image.
 
     Raises:
-        UserError: what is asked for is not in the atlas, or there are no photographs in it.
+        UserError: the atlas lacks what the settings name, or there are no photographs in it.
     """
     layers = chosen_layers(atlas, settings)
     known = [layer for layer in layers if "dataset/quantile" in layer]
@@ -289,7 +289,7 @@ def draw_profile(atlas: Atlas, settings: ProfileFigure) -> RenderedFigure:
     """A panel per statistic and model, and in each all of the model's layers.
 
     Raises:
-        UserError: what is asked for is not in the atlas.
+        UserError: the atlas lacks what the settings name.
     """
     layers = [LayerData(layer) for layer in chosen_layers(atlas, settings)]
     names = _statistics(layers, settings)
@@ -309,11 +309,11 @@ def draw_profile(atlas: Atlas, settings: ProfileFigure) -> RenderedFigure:
 
 
 def _statistics(layers: Sequence[LayerData], settings: ProfileFigure) -> list[str]:
-    """Those that are asked for, or of the usual ones those that some layer has."""
+    """The statistics requested, or the usual ones that some layer has."""
     known = {name for data in layers for name in data.statistics} | {DEAD}
     for name in settings.statistics or ():
         if name not in known:
-            layers[0].values(name)  # says which there are
+            layers[0].values(name)  # raises, with the statistics that there are
     return list(settings.statistics or (name for name in _USUAL if name in known))
 
 

@@ -41,7 +41,7 @@ from layer_atlas.presentation.layout.page import HAIRLINE, Lines, Tile
 from layer_atlas.presentation.similarity import standardised_columns
 
 _COLOURS = "RdBu_r"
-"""From blue below 0 to red above: told apart with any colour vision."""
+"""From blue below 0 to red above: distinct with any colour vision."""
 _UNKNOWN = 0.87
 """Grey level of entries without a value."""
 _FULL = 99.0
@@ -224,7 +224,7 @@ def draw_responses(atlas: Atlas, settings: ResponsesFigure) -> RenderedFigure:
     """A page per layer.
 
     Raises:
-        UserError: what is asked for is not in the atlas, or images are not of single channels.
+        UserError: the atlas lacks what the settings name, or images are not of single channels.
     """
     layers = chosen_layers(atlas, settings)
     for layer in layers:

@@ -152,7 +152,7 @@ def ranked(data: LayerData, by: str, lowest: bool = False) -> list[int]:
 
 
 def ranking_of(data: LayerData, asked: Any) -> str:
-    """The statistic that a selection ranks by: the one asked for, or one that compares channels."""
+    """The statistic that a selection ranks by, by default one that compares channels."""
     by = asked.get("by") if isinstance(asked, Mapping) else None
     return str(by or default_ranking(data.statistics))
 

@@ -209,6 +209,7 @@ def plan_layout(
     """
     blocks, grids = (1, seeds) if settings.seeds == "grid" else (seeds, 1)
     largest = max(16, min(max(image_size), settings.tile))
+    # The largest tile that keeps the whole picture small enough to open.
     for side in range(largest, 15, -1):
         tile = fitted_size(image_size, (side, side))
         columns = settings.columns or _columns(n, tile, blocks * variants, grids, settings.gap)

@@ -140,6 +140,7 @@ def tile_image(tile: Tile) -> tuple[tuple[int, int], Image.Image]:
     size = fitted_size((height, width), (right - left, bottom - top))
     corner = left + (right - left - size[0]) // 2, top + (bottom - top - size[1]) // 2
     picture = resampled(tile.pixels, size)
+    # The frame is part of the pixels, so that both canvases show it.
     if tile.frame is not None:
         _draw_frame(picture, tile.frame, size[0] / width)
     return corner, picture

@@ -86,6 +86,7 @@ class Font(ABC):
 
     def without_common_word(self, texts: Sequence[str], size: float, room: float) -> list[str]:
         """The texts without a first word that all share, if there is no room for it."""
+        # A single number below an image is plain enough; two kinds of words are not.
         shorter = [text.partition(" ")[2] for text in texts]
         common = len({text.split(" ")[0] for text in texts}) == 1 and all(shorter)
         return shorter if common and self.widest(texts, size) > room else list(texts)

@@ -84,6 +84,7 @@ def write_animations(view: LayerView, settings: CollateSettings) -> None:
                 for path in _paths(view, settings, row, piece.seed_index, variant):
                     write_atomically(path, _ENCODERS[path.suffix](animation, settings))
                     written.add(path)
+    # Channels that are no longer in the plan leave files behind.
     for path in view.folder.animations(view.model.label, view.layer.info.name):
         if path not in written:
             path.unlink(missing_ok=True)

@@ -70,6 +70,7 @@ def write_pages(view: LayerView, tile: int) -> None:
 
 def n_pages(group: h5py.Group, tile: int) -> int:
     """Number of sheets of a layer of an atlas; 0 without dataset images."""
+    # Statistics alone, without pictures, make no sheet.
     if "dataset" not in group or "top_jpeg" not in group["dataset"]:
         return 0
     return len(_cut(group, tile))

@@ -319,6 +319,7 @@ def _largest_tile(rows: Sequence[EvidenceRow], tile: int) -> int:
         raise ValueError("a sheet takes at least one row.")
     sides = [max(image.shape[:2]) for row in rows for image in row.images if image is not None]
     sides += [p.shape[1] for row in rows for p in (row.strongest, row.weakest) if len(p)]
+    # Captions and spaces take no more than two tiles.
     across = max(len(row.images) + len(row.strongest) + len(row.weakest) for row in rows)
     return max(16, min(tile, LARGEST_SIDE // (across + 2), max(sides, default=tile)))
 

@@ -69,10 +69,12 @@ def _draw_tiles(canvas: PillowCanvas, view: LayerView, layout: Layout) -> NDArra
     status = view.initial_status()
     for piece in view.pieces():
         status[piece.rows, piece.seed_index] = piece.result.arrays["status"]
+        # Tiles go straight to the canvas: a layer's images may not fit in memory together.
         for row, images in piece.pictures("image"):
             variants = images.reshape(layout.variants, *images.shape[-3:])
             for variant, pixels in enumerate(variants):
                 canvas.tile(Tile(layout.tile_box(row, piece.seed_index, variant), pixels))
+    # Only the data set can tell silent channels from dead ones.
     status = view.judged(status)
     for row, seed_index in np.argwhere(np.isin(status, (STATUS["failed"], STATUS["missing"]))):
         for variant in range(layout.variants):

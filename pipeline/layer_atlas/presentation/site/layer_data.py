@@ -198,6 +198,7 @@ def check(layer: Layer) -> None:
     """
     if "image" not in layer or "status" not in layer:
         raise UserError(f"{layer.title} has no images that a site could show.")
+    # A damaged atlas is refused before its arrays reach numpy or Pillow.
     for wanted in _arrays(layer):
         if wanted.name in layer:
             _check_array(layer.dataset(wanted.name), wanted, layer.title)

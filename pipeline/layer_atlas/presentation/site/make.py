@@ -63,6 +63,7 @@ def make_site(folder: OutputFolder) -> Path:
 def _identity(folder: OutputFolder, atlas: Atlas) -> str:
     """Digest that differs for another atlas, another name and other code."""
     code = hashlib.sha256()
+    # The layout paints the site's pictures, so that its code is part of the identity too.
     files = (path for folder in (_HERE, _LAYOUT) for path in folder.rglob("*.*"))
     for path in sorted(path for path in files if path.suffix != ".pyc"):
         code.update(path.read_bytes())
