@@ -1,5 +1,7 @@
 """Both canvases paint a page alike: tiles in their boxes, texts within theirs."""
 
+import subprocess
+import sys
 from itertools import combinations
 
 import numpy as np
@@ -134,3 +136,12 @@ def test_boxes_that_fit_but_for_rounding_are_filled() -> None:
     assert fitted_size((50, 77), (30, 19)) == (30, 19)
     assert fitted_size((40, 40), (41, 60)) == (41, 41)
     assert fitted_size((1000, 2), (10, 10)) == (1, 10)
+
+
+def test_collation_needs_neither_matplotlib_nor_scipy() -> None:
+    code = (
+        "import sys, layer_atlas.presentation.collate\n"
+        "assert not {'matplotlib', 'scipy'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
