@@ -92,10 +92,10 @@ def test_what_is_made_from_the_store_knows_no_model_and_no_worker() -> None:
     "modules",
     [
         ["plan.plan"],
-        ["presentation.montages.collate", "atlas.hdf5", "presentation.montages.montage"],
-        ["presentation.montages.overlay", "atlas.compare"],
+        ["presentation.collate", "atlas.hdf5", "presentation.montages.montage"],
+        ["presentation.montages.evidence_pages", "atlas.compare"],
         ["presentation.figures.make", "atlas.reader"],
-        ["presentation.site.make", "presentation.present"],
+        ["presentation.site.make", "presentation.similarity"],
         ["datasets.evidence", "datasets.statistics", "datasets.statistics_files"],
         ["sweep.scheduler", "sweep.stages", "store.shards"],
         ["sweep.executors", "sweep.executors.local"],

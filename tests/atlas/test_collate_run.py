@@ -11,8 +11,8 @@ from layer_atlas.atlas.child_process import ProcessDied, run_apart
 from layer_atlas.atlas.gather import LayerView, layer_views
 from layer_atlas.config.config import CollateSettings
 from layer_atlas.errors import StorageError, UserError
-from layer_atlas.presentation.montages.collate import collate_here, content_of, paint
-from layer_atlas.presentation.montages.summary import is_current, read_summary
+from layer_atlas.presentation.collate import collate_here, content_of, paint
+from layer_atlas.presentation.summary import is_current, read_summary
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import write_manifest
 

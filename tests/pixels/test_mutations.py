@@ -39,7 +39,11 @@ SHEET, PAGES = (
     "layer_atlas.presentation.montages.evidence_sheet",
     "layer_atlas.presentation.montages.evidence_pages",
 )
-LAYOUT, DRAWING = "layer_atlas.presentation.montages.layout", "layer_atlas.atlas.drawing"
+GRID, PAGE, DISPLAY = (
+    "layer_atlas.presentation.layout.grid",
+    "layer_atlas.presentation.layout.page",
+    "layer_atlas.atlas.display",
+)
 tiles_of, numbers_of = of_sheets(evidence.check_tiles), of_sheets(evidence.check_numbers)
 images_of, words_of = (
     partial(of_montage, c) for c in (montages.check_images, montages.check_words)
@@ -48,36 +52,36 @@ images_of, words_of = (
 COLLATED: dict[str, tuple[str, str, str, Check]] = {
     "seed and variant swapped": (
         MONTAGE,
-        "layout.tile_corner(row, piece.seed_index, variant)",
-        "layout.tile_corner(row, variant, piece.seed_index)",
+        "layout.tile_box(row, piece.seed_index, variant)",
+        "layout.tile_box(row, variant, piece.seed_index)",
         images_of("grids of variants"),
     ),
     "rows and columns swapped": (
-        LAYOUT,
+        GRID,
         "row, column = divmod(position, self.columns)",
         "column, row = divmod(position, self.columns)",
         images_of("wide, of two bands"),
     ),
     "numbers from one": (
         MONTAGE,
-        "target_label(recipe, view.layer, channel) for channel in channels",
-        "target_label(recipe, view.layer, channel + 1) for channel in channels",
+        "target_label(recipe, view.layer, target) for target in targets",
+        "target_label(recipe, view.layer, target + 1) for target in targets",
         words_of("variants"),
     ),
     "places for numbers": (
         MONTAGE,
-        "target_label(recipe, view.layer, channel) for channel in channels",
-        "target_label(recipe, view.layer, i) for i, channel in enumerate(channels)",
+        "target_label(recipe, view.layer, target) for target in targets",
+        "target_label(recipe, view.layer, i) for i, target in enumerate(targets)",
         words_of("variants"),
     ),
     "other bands": (
-        DRAWING,
+        DISPLAY,
         "pixels[..., :3]",
         "pixels[..., 1:4]",
         images_of("smaller, of five bands"),
     ),
     "red and blue": (
-        DRAWING,
+        DISPLAY,
         "[pixels, np.zeros_like(pixels[..., :1])]",
         "[pixels[..., :1], np.zeros_like(pixels[..., :1]), pixels[..., 1:]]",
         images_of("wide, of two bands"),
@@ -90,14 +94,14 @@ COLLATED: dict[str, tuple[str, str, str, Check]] = {
     ),
     "names of seeds swapped": (
         MONTAGE,
-        'numbered("seed", view.plan.seeds, layout.block)',
-        'numbered("seed", view.plan.seeds[::-1], layout.block)',
+        'f"seed {seed}" for seed in view.plan.seeds',
+        'f"seed {seed}" for seed in view.plan.seeds[::-1]',
         words_of("tall and grey"),
     ),
     "fates of the first seed": (
         MONTAGE,
-        "else fates[place, grid]",
-        "else fates[place, 0]",
+        "else fates[position, grid]",
+        "else fates[position, 0]",
         words_of("grids of seeds"),
     ),
     "titles of grids swapped": (
@@ -107,9 +111,9 @@ COLLATED: dict[str, tuple[str, str, str, Check]] = {
         of_montage(montages.check_titles, "grids of seeds"),
     ),
     "images stretched": (
-        LAYOUT,
-        "round(side * length / max(image_size))",
-        "round(side)",
+        PAGE,
+        "return (wide, tall) if tall < high else (broad, high)",
+        "return wide, high",
         images_of("wide, of two bands"),
     ),
     "variants of animations swapped": (
@@ -120,8 +124,8 @@ COLLATED: dict[str, tuple[str, str, str, Check]] = {
     ),
     "strips backwards": (
         FILMS,
-        "layout.tile_corner(place))",
-        "layout.tile_corner(n - 1 - place))",
+        "layout.tile_box(position)",
+        "layout.tile_box(n - 1 - position)",
         animations.check_frames,
     ),
     "animations backwards": (
@@ -132,14 +136,14 @@ COLLATED: dict[str, tuple[str, str, str, Check]] = {
     ),
     "steps shifted": (
         FILMS,
-        'numbered("step", animation.steps, layout.room)',
-        'numbered("step", [step + 1 for step in animation.steps], layout.room)',
+        'f"step {step}" for step',
+        'f"step {step + 1}" for step',
         animations.check_steps,
     ),
     "pages that repeat a row": (
         SHEET,
-        "range(n_channels * i // n, ",
-        "range(n_channels * i // n - (i > 0), ",
+        "range(n_targets * i // n, ",
+        "range(n_targets * i // n - (i > 0), ",
         of_sheets(evidence.check_tiles, tallest=900),
     ),
     "saliency below the next photograph": (
@@ -150,8 +154,8 @@ COLLATED: dict[str, tuple[str, str, str, Check]] = {
     ),
     "strongest for weakest": (
         PAGES,
-        '_photographs(dataset, "bottom_jpeg"',
-        '_photographs(dataset, "top_jpeg"',
+        '_dataset_images(dataset, "bottom_jpeg"',
+        '_dataset_images(dataset, "top_jpeg"',
         tiles_of,
     ),
     "photographs of the row before": (
@@ -173,9 +177,9 @@ COLLATED: dict[str, tuple[str, str, str, Check]] = {
         tiles_of,
     ),
     "overlays not faded": (
-        "layer_atlas.presentation.montages.overlay",
-        "faded = FADED * grey + (1.0 - FADED) * PAPER",
-        "faded = (1.0 - FADED) * grey + FADED * PAPER",
+        PAGES,
+        "faded = FADED * grey + (1.0 - FADED) * _WHITE",
+        "faded = (1.0 - FADED) * grey + FADED * _WHITE",
         tiles_of,
     ),
     "numbers of the row before": (
@@ -202,11 +206,10 @@ def test_wrong_code_of_montages_films_and_sheets_is_noticed(
         check(tmp_path)
 
 
-IMAGES, SELECTION = (
-    "layer_atlas.presentation.figures.images",
-    "layer_atlas.presentation.figures.selection",
+FIGURES, FIGURE_PAGE = (
+    "layer_atlas.presentation.figures",
+    "layer_atlas.presentation.layout.figure",
 )
-PLOTS = "layer_atlas.presentation.figures.plots"
 SEEDS_DOWN = partial(figures.check_axes, axes=figures.AXES["seeds down"])
 STEPS = partial(figures.check_axes, axes=figures.AXES["steps of seeds"])
 VARIANTS = partial(figures.check_axes, axes=figures.AXES["seeds of variants"])
@@ -214,91 +217,91 @@ BY_CLIPPED = partial(figures.check_order, statistic="clipped")
 
 OF_IMAGES: dict[str, tuple[str, str, str, Callable[[figures.World], None], str]] = {
     "always the first seed": (
-        f"{IMAGES}.axes",
-        "seed = shown.seed_of(channel) if at.seed is None else at.seed",
-        "seed = shown.layer.seeds[0] if at.seed is None else at.seed",
+        f"{FIGURES}.image_content",
+        "seed = data.seed_of(channel) if at.seed is None else at.seed",
+        "seed = data.layer.seeds[0] if at.seed is None else at.seed",
         figures.check_wrapped,
         "squares",
     ),
     "photographs that excite least": (
-        f"{IMAGES}.page",
-        "shot.layer.photographs(shot.channel)",
-        "shot.layer.photographs(shot.channel)[::-1]",
+        f"{FIGURES}.image_figure",
+        "image.layer.dataset_images(image.channel)",
+        "image.layer.dataset_images(image.channel)[::-1]",
         figures.check_wrapped,
         "squares",
     ),
     "marks of the dead left out": (
-        f"{IMAGES}.content",
-        'names[-1] += MARKS.get(shot.fate, "")',
+        f"{FIGURES}.image_content",
+        'names[-1] += MARKS.get(image.fate, "")',
         'names[-1] += ""',
         figures.check_wrapped,
         "squares",
     ),
     "seeds misnamed": (
-        f"{IMAGES}.content",
-        'f"seed {shot.seed}"',
-        'f"seed {5 - shot.seed}"',
+        f"{FIGURES}.image_content",
+        'f"seed {image.seed}"',
+        'f"seed {5 - image.seed}"',
         SEEDS_DOWN,
         "tall",
     ),
     "the finished image for all steps": (
-        f"{IMAGES}.axes",
+        f"{FIGURES}.image_content",
         "self.variant, self.step)",
         "self.variant, None)",
         STEPS,
         "tall",
     ),
     "the first of all variants": (
-        f"{IMAGES}.axes",
+        f"{FIGURES}.image_content",
         "self.seed, self.variant, self.step)",
         "self.seed, None, self.step)",
         VARIANTS,
         "tall",
     ),
     "images that were not made are black": (
-        f"{IMAGES}.axes",
+        f"{FIGURES}.image_content",
         'if self.fate in ("failed", "missing"):',
         'if self.fate in ("failed",):',
         SEEDS_DOWN,
         "tall",
     ),
     "pages that repeat a row": (
-        f"{IMAGES}.grid",
+        "layer_atlas.presentation.layout.strips",
         "rows.append(Row(section, first, count, start, y, above))",
-        "rows.append(Row(section, first - bool(found), count, start, y, above))",
+        "rows.append(Row(section, first - bool(pages), count, start, y, above))",
         figures.check_pages,
         "squares",
     ),
     "largest for smallest": (
-        f"{SELECTION}.select",
+        f"{FIGURES}.selection",
         "(1 if lowest else -1)",
         "(-1 if lowest else 1)",
         BY_CLIPPED,
         "squares",
     ),
     "orders by the first seed": (
-        f"{SELECTION}.shown",
+        f"{FIGURES}.selection",
         "chosen = array[self._rows, self._seed_indices]",
         "chosen = array[:, 0]",
         BY_CLIPPED,
         "squares",
     ),
     "told of the first seed": (
-        f"{IMAGES}.content",
-        "layer.place(shot.channel, shot.seed, shot.variant)",
-        "layer.place(shot.channel, None, shot.variant)",
+        f"{FIGURES}.image_content",
+        "layer.place(image.channel, image.seed, image.variant)",
+        "layer.place(image.channel, None, image.variant)",
         BY_CLIPPED,
         "squares",
     ),
     "brackets over the first alone": (
-        f"{IMAGES}.brackets",
-        "right = grid.strip_left(places[-1]) + grid.strip_width",
-        "right = grid.strip_left(places[0]) + grid.strip_width",
+        f"{FIGURES}.image_figure",
+        "right = grid.strip_left(positions[-1]) + grid.strip_width",
+        "right = grid.strip_left(positions[0]) + grid.strip_width",
         figures.check_groups,
         "squares",
     ),
     "upside down": (
-        "layer_atlas.presentation.figures.paper.sheet",
+        FIGURE_PAGE,
         'origin="upper"',
         'origin="lower"',
         SEEDS_DOWN,
@@ -332,83 +335,83 @@ RELATIVE = partial(plots.check_curves, scale="relative")
 
 OF_PLOTS: dict[str, tuple[str, str, str, Callable[[plots.World], None]]] = {
     "curves of the first seed": (
-        f"{PLOTS}.traces",
-        "chosen.shown.seed_of(channel))[:2]",
+        f"{FIGURES}.plots",
+        "selection.data.seed_of(channel))[:2]",
         "None)[:2]",
         RAW,
     ),
-    "mean for median": (f"{PLOTS}.traces", "np.median(curves, axis=0)", "curves.mean(0)", RAW),
+    "mean for median": (f"{FIGURES}.plots", "np.median(curves, axis=0)", "curves.mean(0)", RAW),
     "shares of the largest of all": (
-        f"{PLOTS}.traces",
+        f"{FIGURES}.plots",
         "np.abs(curves).max(axis=1, keepdims=True, initial=0)",
         "np.abs(curves).max(keepdims=True, initial=0)",
         RELATIVE,
     ),
     "quartiles swapped": (
-        f"{PLOTS}.profile",
+        f"{FIGURES}.plots",
         "low, lower, middle, upper, high = values.T",
         "lower, low, middle, high, upper = values.T",
         plots.check_profiles,
     ),
     "dead without the silent and dead": (
-        f"{PLOTS}.profile",
-        'np.isin(shown.status, (STATUS["dead"], STATUS["silent"]))',
-        'np.isin(shown.status, (STATUS["silent"],))',
+        f"{FIGURES}.plots",
+        'np.isin(data.status, (STATUS["dead"], STATUS["silent"]))',
+        'np.isin(data.status, (STATUS["silent"],))',
         plots.check_profiles,
     ),
     "counts for shares": (
-        f"{PLOTS}.histograms",
+        f"{FIGURES}.plots",
         "/ max(len(values), 1)",
         "/ 1",
         plots.check_histograms,
     ),
     "deviations not centred": (
-        f"{PLOTS}.histograms",
+        f"{FIGURES}.plots",
         "(values.T - mean) / np.where",
         "values.T / np.where",
         plots.check_histograms,
     ),
     "quantiles shifted": (
-        f"{PLOTS}.histograms",
+        f"{FIGURES}.plots",
         "np.diff(np.mean(below, axis=0))",
         "np.roll(np.diff(np.mean(below, axis=0)), 1)",
         plots.check_histograms,
     ),
     "columns by place": (
-        f"{PLOTS}.matrix",
-        "[:, list(chosen.channels)]",
+        f"{FIGURES}.response_matrix",
+        "[:, list(selection.channels)]",
         "[:, rows]",
         MATRIX,
     ),
     "rows for columns": (
-        f"{PLOTS}.matrix",
-        "found[made] = standardised(responses[made])",
-        "found[made] = standardised(responses[made].T).T[:, ::-1]",
+        f"{FIGURES}.response_matrix",
+        "matrix[made] = standardised_columns(responses[made])",
+        "matrix[made] = standardised_columns(responses[made].T).T[:, ::-1]",
         MATRIX,
     ),
-    "stronger colours": (f"{PLOTS}.matrix", "/ (2 * limit)", "/ limit", MATRIX),
+    "stronger colours": (f"{FIGURES}.response_matrix", "/ (2 * limit)", "/ limit", MATRIX),
     "another end of the bar": (
-        f"{PLOTS}.responses",
+        f"{FIGURES}.response_matrix",
         "((0.0, limit), (0.5, 0.0), (1.0, -limit))",
         "((0.0, 2 * limit), (0.5, 0.0), (1.0, -limit))",
         MATRIX,
     ),
     "images of other rows": (
-        f"{PLOTS}.responses",
-        "self._image(sheet, self.chosen.channels[place], middle)",
-        "self._image(sheet, self.chosen.channels[place - 1], middle)",
+        f"{FIGURES}.response_matrix",
+        "self._image(canvas, self.selection.channels[position], middle)",
+        "self._image(canvas, self.selection.channels[position - 1], middle)",
         MATRIX,
     ),
     "black for images that were not made": (
-        f"{PLOTS}.responses",
+        f"{FIGURES}.response_matrix",
         'made = layer.fate(channel, seed) not in ("failed", "missing")',
         "made = True",
         MATRIX,
     ),
     "images of rows stretched": (
-        "layer_atlas.presentation.figures.paper.sheet",
-        "size = max(1, round(wide * scale)), max(1, round(high * scale))",
-        "size = right - left, bottom - top",
+        PAGE,
+        "return (wide, tall) if tall < high else (broad, high)",
+        "return wide, high",
         MATRIX,
     ),
 }

@@ -244,5 +244,5 @@ def check_rows(world: World, page: Figure, channels: list[int], matrix: Picture)
     for picture in small:
         width, height = picture.right - picture.left, picture.bottom - picture.top
         assert width / height == pytest.approx(36 / 24, rel=0.05)
-    crossed = [p for p in page.lines if "fill: #ececf0" in p.style]
+    crossed = [p for p in page.lines if "fill: #e9e9ee" in p.style]
     assert len(crossed) == len(channels) - len(made)

@@ -8,9 +8,8 @@ from toys import composed, fill_store, make_plan
 
 from layer_atlas.atlas.gather import layer_views
 from layer_atlas.config.config import CollateSettings
-from layer_atlas.presentation import present as atlas
-from layer_atlas.presentation.montages.collate import content_of
-from layer_atlas.presentation.present import ensure_atlas, make_atlas
+from layer_atlas.presentation import collate as atlas
+from layer_atlas.presentation.collate import content_of, ensure_atlas, make_atlas
 from layer_atlas.presentation.site.files import folder_of
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import write_manifest

@@ -19,8 +19,8 @@ from layer_atlas.config.config import CollateSettings
 from layer_atlas.datasets.listing import Listing
 from layer_atlas.errors import UserError
 from layer_atlas.plan.plan import Plan
-from layer_atlas.presentation.montages.collate import collate_here
-from layer_atlas.presentation.montages.summary import is_current
+from layer_atlas.presentation.collate import collate_here
+from layer_atlas.presentation.summary import is_current
 from layer_atlas.store.folder import OutputFolder, output_folder
 from layer_atlas.store.manifest import plan_of, read_manifest, write_manifest
 from layer_atlas.sweep.workers import submissions

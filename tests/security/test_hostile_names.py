@@ -20,8 +20,8 @@ from layer_atlas.config.records import plain
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.plan.plan import Plan
 from layer_atlas.plan.targets import TargetSpace
-from layer_atlas.presentation.montages.collate import collate_here
-from layer_atlas.presentation.montages.summary import read_summary
+from layer_atlas.presentation.collate import collate_here
+from layer_atlas.presentation.summary import read_summary
 from layer_atlas.store.files import write_json
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import write_manifest

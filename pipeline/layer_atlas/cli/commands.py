@@ -114,7 +114,7 @@ def retry(config: Config, *words: str) -> int:
 def collate(config: Config) -> int:
     """Rebuild montages, atlas and site from the store alone."""
     from layer_atlas.cli.summary import summary
-    from layer_atlas.presentation.present import make_atlas
+    from layer_atlas.presentation.collate import make_atlas
     from layer_atlas.store.manifest import read_manifest
 
     folder = _folder(config)
@@ -131,7 +131,7 @@ def figure(config: Config) -> int:
         from layer_atlas.presentation.figures.make import make_figure
     except ImportError as error:
         raise UserError(f"figures need `pip install 'layer-atlas[figures]'` ({error}).") from None
-    from layer_atlas.presentation.present import ensure_atlas
+    from layer_atlas.presentation.collate import ensure_atlas
 
     folder = _folder(config)
     ensure_atlas(folder)
@@ -141,7 +141,7 @@ def figure(config: Config) -> int:
 
 def site(config: Config) -> int:
     """Make the site to browse the atlas with, from the store alone."""
-    from layer_atlas.presentation.present import ensure_atlas
+    from layer_atlas.presentation.collate import ensure_atlas
     from layer_atlas.presentation.site.make import make_site
 
     folder = _folder(config)
@@ -320,7 +320,7 @@ def _worker(argv: list[str]) -> int:
 
 
 def _collate_here(argv: list[str]) -> int:
-    from layer_atlas.presentation.montages import collate
+    from layer_atlas.presentation import collate
 
     child_logging()
     return collate.main(argv)

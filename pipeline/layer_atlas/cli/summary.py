@@ -6,7 +6,7 @@ from typing import Any
 
 from layer_atlas.errors import UserError, sanitize
 from layer_atlas.plan.labels import count_images, network_lines, sampling_lines
-from layer_atlas.presentation.montages.summary import AtlasSummary, read_summary
+from layer_atlas.presentation.summary import AtlasSummary, read_summary
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import plan_of, read_manifest
 from layer_atlas.sweep.progress import duration

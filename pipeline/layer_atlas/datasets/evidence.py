@@ -26,6 +26,9 @@ A single one may be an outlier, and many are no longer strong.
 _TIE = 1e-9
 """Cosines closer than this are equal: channels with the same images differ by rounding only."""
 
+_SHORTEST = 1e-6
+"""Length of standardized responses, in standard deviations, below which they have no direction."""
+
 _AT_ONCE = 64
 """Images, or channels, in memory at a time.
 
@@ -73,6 +76,14 @@ def standardised(
     """Return responses (n, K) in standard deviations from the mean; 0 for constant channels."""
     varies = std > 0
     return np.where(varies, (responses - mean) / np.where(varies, std, 1.0), 0.0)
+
+
+def unit_rows(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows (n, K) of length 1, whose products are cosines; a row without a direction is zeros."""
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: NDArray[np.float64] = np.zeros_like(rows)
+    np.divide(rows, length, out=unit, where=length > _SHORTEST)
+    return unit
 
 
 def agreement(

@@ -1,1 +1,4 @@
-"""What people look at: montages, figures, the site. Made from the atlas and the store alone."""
+"""Montages, figures and the site: everything people look at, from the atlas and the store alone.
+
+`layout` places tiles and texts and paints them; `montages`, `figures` and `site` say what to show.
+"""

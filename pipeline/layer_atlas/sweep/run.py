@@ -15,9 +15,8 @@ from layer_atlas.logs import remove_old_logs, run_log
 from layer_atlas.plan.jobs import Task
 from layer_atlas.plan.labels import network_lines, notices
 from layer_atlas.plan.plan import Plan, SkippedModel, bytes_needed, without_paths
+from layer_atlas.presentation.collate import content_of, make_atlas
 from layer_atlas.presentation.montages.animations import check_snapshots
-from layer_atlas.presentation.montages.collate import content_of
-from layer_atlas.presentation.present import make_atlas
 from layer_atlas.store.failures import quarantined, read_failures
 from layer_atlas.store.folder import (
     OutputFolder,

@@ -26,10 +26,9 @@ from layer_atlas.config.figures import (
     TracesFigure,
 )
 from layer_atlas.errors import UserError
-from layer_atlas.presentation.figures.base import RenderedFigure
-from layer_atlas.presentation.figures.files import Rendered
+from layer_atlas.presentation.figures.files import RenderedFigure, RenderedPage
 from layer_atlas.presentation.figures.make import KINDS
-from layer_atlas.presentation.figures.paper.sheet import Sheet, style
+from layer_atlas.presentation.layout.figure import FigureCanvas, style
 
 LONG = "features.denseblock4.denselayer16.conv2"
 
@@ -49,13 +48,13 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
     return open_atlas(file)
 
 
-def sheets(atlas: Atlas, settings: FigureSettings) -> Iterator[Sheet]:
+def sheets(atlas: Atlas, settings: FigureSettings) -> Iterator[FigureCanvas]:
     with style(settings):
         drawing: RenderedFigure = KINDS[settings.name](atlas, settings)
         yield from drawing.pages
 
 
-def texts(sheet: Sheet) -> tuple[list[str], np.ndarray]:
+def texts(sheet: FigureCanvas) -> tuple[list[str], np.ndarray]:
     """Every text that is seen, and its box (left, bottom, right, top) in dots."""
     for picture in sheet.figure.findobj(AxesImage):
         picture.set_visible(False)  # words have their places without them, and much sooner
@@ -75,7 +74,7 @@ def unseen(axes: Axes) -> Iterator[Text]:
                 yield tick.label1
 
 
-def pictures(sheet: Sheet) -> np.ndarray:
+def pictures(sheet: FigureCanvas) -> np.ndarray:
     """The boxes of all pictures, in dots."""
     found = sheet.figure.findobj(AxesImage)
     boxes = [picture.get_window_extent().extents for picture in found]
@@ -90,7 +89,7 @@ def overlap(a: np.ndarray, b: np.ndarray, slack: float = 0.75) -> np.ndarray:
     return ~np.any(apart, axis=0)
 
 
-def check(sheet: Sheet) -> list[str]:
+def check(sheet: FigureCanvas) -> list[str]:
     """All words are on the page and over nothing else; returns them."""
     words, boxes = texts(sheet)
     images = pictures(sheet)
@@ -247,7 +246,7 @@ def test_images_reach_the_page_pixel_by_pixel(small: Atlas, dpi: int) -> None:
     (image,) = sheet.figure.findobj(AxesImage)
     assert image.get_array().shape == (dpi, dpi, 3)
     (left, bottom, right, top), (_, height) = pictures(sheet)[0].round().astype(int), sheet.size
-    page = np.asarray(Rendered(sheet).picture)
+    page = np.asarray(RenderedPage(sheet).picture)
     assert np.array_equal(page[height - top : height - bottom, left:right], image.get_array())
 
 

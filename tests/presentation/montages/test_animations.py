@@ -18,15 +18,15 @@ from layer_atlas.config.recipe import Recipe
 from layer_atlas.errors import UserError
 from layer_atlas.plan.plan import Plan
 from layer_atlas.plan.targets import TargetSpace
+from layer_atlas.presentation.collate import collate_here, content_of
+from layer_atlas.presentation.layout.grid import plan_layout
 from layer_atlas.presentation.montages.animations import (
     Animation,
     draw_strip,
     durations,
     write_animations,
 )
-from layer_atlas.presentation.montages.collate import collate_here, content_of
-from layer_atlas.presentation.montages.layout import plan_layout
-from layer_atlas.presentation.montages.summary import is_current
+from layer_atlas.presentation.summary import is_current
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import write_manifest
 from layer_atlas.sweep.run import prepare_plan
@@ -66,7 +66,7 @@ def a_film(n: int, size: tuple[int, int] = (16, 16)) -> Animation:
 @pytest.mark.parametrize("n", [2, 4, 13, 129])
 def test_a_strip_has_every_frame_in_reading_order(n: int) -> None:
     animation = a_film(n)
-    picture = np.asarray(draw_strip(animation, CollateSettings()))
+    picture = np.asarray(draw_strip(animation, CollateSettings()).picture)
     tiles = [
         (shade, *np.argwhere((picture == (shade, 255, 0)).all(axis=2))[0]) for shade in range(n)
     ]
@@ -77,13 +77,15 @@ def test_a_strip_has_every_frame_in_reading_order(n: int) -> None:
 
 
 def test_a_strip_of_thousands_of_frames_can_be_opened() -> None:
-    assert max(draw_strip(a_film(3000, (64, 64)), CollateSettings()).size) <= 12_000
+    assert max(draw_strip(a_film(3000, (64, 64)), CollateSettings()).picture.size) <= 12_000
 
 
 def test_frames_stand_over_their_steps() -> None:
     animation = a_film(4, (64, 64))
     renumbered = replace(animation, steps=[0, 7, 6, 9])
-    pictures = [np.asarray(draw_strip(f, CollateSettings())) for f in (animation, renumbered)]
+    pictures = [
+        np.asarray(draw_strip(f, CollateSettings()).picture) for f in (animation, renumbered)
+    ]
     rows, columns = np.nonzero((pictures[0] != pictures[1]).any(axis=2))
     layout = plan_layout(4, 1, (64, 64), CollateSettings(columns=4))
     x, y = layout.tile_corner(1)

@@ -9,8 +9,7 @@ from PIL import Image
 from toys import fill_store
 
 from layer_atlas.atlas.gather import LayerView
-from layer_atlas.presentation.montages.evidence_pages import _row, n_pages, write_pages
-from layer_atlas.presentation.montages.overlay import overlay
+from layer_atlas.presentation.montages.evidence_pages import _row, n_pages, overlay, write_pages
 from layer_atlas.store.folder import OutputFolder
 from tests.atlas.test_dataset_group import collated, fill, make_photographed
 
@@ -47,7 +46,7 @@ def test_rows_tell_what_the_atlas_holds(folder: OutputFolder) -> None:
         group = file["toy/conv"]
         group["best_seed_index"][1] = 1
         row, dead = _row(group, 1), _row(group, 3)
-        assert (row.channel, len(row.images), row.words) == (2, 2, ("", ""))
+        assert (row.target, len(row.images), row.fates) == (2, 2, ("", ""))
         assert np.array_equal(row.images[1], group["image"][1, 1])
         assert (row.strongest == np.asarray([20, 21], np.uint8)[:, None, None, None]).all()
         assert row.boxes.tolist() == [[1, 2, 9, 8]] * 2
@@ -57,7 +56,7 @@ def test_rows_tell_what_the_atlas_holds(folder: OutputFolder) -> None:
         assert row.facts["agreement"] == f"{group['agreement'][1, 1]:.2f}"
         assert row.facts["rank"] == str(group["agreement_rank"][1, 1])
         assert row.facts["activation"] == f"{group['activation'][1, 1]:.4g}"
-        assert dead.words == ("dead", "dead")
+        assert dead.fates == ("dead", "dead")
     write_pages(view, TILE)
 
 
@@ -66,7 +65,7 @@ def test_images_that_are_missing_leave_words_and_no_numbers(folder: OutputFolder
     with h5py.File(folder.atlas) as file:
         row = _row(file["toy/conv"], 0)
         assert row.images == (None, None)
-        assert row.words == ("missing", "missing")
+        assert row.fates == ("missing", "missing")
         assert row.facts == {}
     write_pages(view, TILE)
     assert len(sheets(view)) == 1

@@ -1,17 +1,18 @@
 """Sheets of evidence: everything has its own place, at any count, and is where the plan says."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFont
 
-from layer_atlas.atlas.drawing import LARGEST_SIDE, Box, Tile, fitting, font
+from layer_atlas.presentation.layout.page import LARGEST_SIDE, Box, Page, Point, Tile
+from layer_atlas.presentation.layout.pillow import FONT
 from layer_atlas.presentation.montages.evidence_sheet import (
     EvidenceRow,
-    Sheet,
     draw_sheet,
     pages,
     plan_sheet,
@@ -38,16 +39,16 @@ def make_row(
     images = tuple(noise(side, side, seed=1000 * channel + seed) for seed in range(seeds))
     kinds = [noise(n or 0, side, side, seed=channel + n_th) for n_th, n in enumerate((k, s, b))]
     overlays = None if s is None else kinds[1]
-    words = ("",) * seeds
-    return EvidenceRow(channel, images, words, kinds[0], overlays, kinds[2], whole(k, side), FACTS)
+    fates = ("",) * seeds
+    return EvidenceRow(channel, images, fates, kinds[0], overlays, kinds[2], whole(k, side), FACTS)
 
 
-def planned(rows: list[EvidenceRow], tile: int = SIDE, title: str = "net  ·  conv") -> Sheet:
+def planned(rows: list[EvidenceRow], tile: int = SIDE, title: str = "net  ·  conv") -> Page:
     return plan_sheet(title, "as it was made", rows, tile, NOTE)
 
 
 def drawn(rows: list[EvidenceRow], tile: int = SIDE) -> NDArray[np.uint8]:
-    return np.asarray(draw_sheet("net  ·  conv", "as it was made", rows, tile, NOTE))
+    return np.asarray(draw_sheet("net  ·  conv", "as it was made", rows, tile, NOTE).picture)
 
 
 def cut(picture: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
@@ -60,14 +61,18 @@ def overlap(one: Box, other: Box) -> bool:
     return across and min(one[3], other[3]) > max(one[1], other[1])
 
 
-def assert_apart(sheet: Sheet) -> None:
+def rules(sheet: Page) -> list[Sequence[Point]]:
+    return [path for lines in sheet.lines for path in lines.paths]
+
+
+def assert_apart(sheet: Page) -> None:
     boxes = [placed.box for placed in (*sheet.tiles, *sheet.texts)]
     assert not [pair for pair in combinations(boxes, 2) if overlap(*pair)]
     width, height = sheet.size
     for left, top, right, bottom in boxes:
         assert 0 <= left < right <= width
         assert 0 <= top < bottom <= height
-        for x0, y, x1, _ in sheet.rules:  # no line of the table runs through anything
+        for (x0, y), (x1, _) in rules(sheet):  # no line of the table runs through anything
             assert not (top <= y < bottom and x0 < right and left < x1)
 
 
@@ -81,7 +86,7 @@ COUNTS = [
 @pytest.mark.parametrize(("seeds", "k", "s", "b"), COUNTS)
 def test_nothing_overlaps(seeds: int, k: int, s: int | None, b: int, tile: int) -> None:
     rows = [make_row(c, seeds, k, s, b, side=tile) for c in (0, 2047)]
-    fates = replace(rows[0], words=("diverged",) * seeds, facts={**FACTS, "selectivity": "0.93"})
+    fates = replace(rows[0], fates=("diverged",) * seeds, facts={**FACTS, "selectivity": "0.93"})
     assert_apart(planned(rows, tile))
     assert_apart(planned([fates, rows[1]], tile))
 
@@ -148,7 +153,7 @@ def has_red_ink(pixels: NDArray[np.uint8]) -> bool:
 def test_a_missing_image_shows_its_word() -> None:
     row = make_row(seeds=3)
     words = ("failed", "", "missing")
-    rows = [replace(row, images=(None, row.images[1], None), words=words)]
+    rows = [replace(row, images=(None, row.images[1], None), fates=words)]
     sheet, picture = planned(rows), drawn(rows)
     first, second, third = (cut(picture, tile.box) for tile in sheet.tiles[:3])
     assert has_red_ink(first)
@@ -160,7 +165,7 @@ def test_a_missing_image_shows_its_word() -> None:
 
 def test_the_fate_of_an_image_that_is_there_is_told_below_it() -> None:
     row = make_row(seeds=2)
-    rows = [replace(row, words=("", "dead"))]
+    rows = [replace(row, fates=("", "dead"))]
     sheet, picture = planned(rows), drawn(rows)
     (word,) = [text for text in sheet.texts if text.words == "dead"]
     under = sheet.tiles[1].box
@@ -174,12 +179,13 @@ def test_the_fate_of_an_image_that_is_there_is_told_below_it() -> None:
 def test_texts_fit_at_a_size_that_can_be_read(tile: int) -> None:
     rows = [make_row(2047, k=1, s=1, b=1, side=tile)]
     for text in planned(rows, tile).texts:
-        words, size = fitting(text.words, text.size, text.box[2] - text.box[0])
-        assert (words, size) == (text.words, text.size)
-        assert size >= 12
-        assert sum(font(size).getmetrics()) <= text.box[3] - text.box[1] + 2
+        fitted = FONT.fitted(text)
+        assert (fitted.words, fitted.size) == (text.words, text.size)
+        assert text.size >= 12
+        letters = ImageFont.load_default(text.size)
+        assert sum(letters.getmetrics()) <= text.box[3] - text.box[1] + 2
     said = [text.words for text in planned(rows, tile).texts]
-    for words in ("optimised", "strongest photographs", "weakest photographs", "channel 2047"):
+    for words in ("optimized", "strongest photographs", "weakest photographs", "channel 2047"):
         assert words in said
     assert set(FACTS) | set(FACTS.values()) <= set(said)
 
@@ -190,15 +196,15 @@ LONG = {"name " * 30: "value " * 30, "rank": "1"}
 @pytest.mark.parametrize("facts", [FACTS, LONG], ids=["short", "long"])
 @pytest.mark.parametrize("tile", [48, 128, 224])
 def test_all_ink_is_within_its_box(facts: dict[str, str], tile: int) -> None:
-    rows = [replace(make_row(seeds=2, side=tile), words=("dead", "diverged"), facts=facts)]
+    rows = [replace(make_row(seeds=2, side=tile), fates=("dead", "diverged"), facts=facts)]
     title = "block.jg" * 3 if facts is FACTS else "block." * 200
     sheet = planned(rows, tile, title)
     assert_apart(sheet)
-    picture = draw_sheet(title, "as it was made", rows, tile, NOTE)
+    picture = draw_sheet(title, "as it was made", rows, tile, NOTE).picture
     ink = (np.asarray(picture) < 200).any(axis=2)  # letters may bleed by a faint pixel
     for left, top, right, bottom in (placed.box for placed in (*sheet.tiles, *sheet.texts)):
         ink[top:bottom, left:right] = False
-    for left, y, right, _ in sheet.rules:
+    for (left, y), (right, _) in rules(sheet):
         ink[y, left : right + 1] = False
     assert not ink.any()
 
@@ -258,7 +264,7 @@ def test_pages_hold_every_channel_once_in_order(n: int, per_page: int) -> None:
 @pytest.mark.parametrize("tile", [16, 48, 128, 224, 2048])
 def test_a_full_page_can_be_opened_and_is_well_used(tile: int) -> None:
     n = rows_per_page(tile, len(FACTS))
-    rows = [replace(make_row(side=8), words=("diverged",))] * n
+    rows = [replace(make_row(side=8), fates=("diverged",))] * n
     sides = [replace(row, images=(noise(tile, tile),)) for row in rows]
     _, height = planned(sides, tile).size
     assert height <= LARGEST_SIDE
@@ -274,9 +280,9 @@ def test_a_wide_sheet_can_be_opened() -> None:
 
 
 MISTAKES = {
-    "images": {"images": (None,) * 4, "words": ("",) * 4},
-    "word for each": {"words": ()},
-    "photographs": {"weakest": np.zeros((10, 8, 8, 3), np.uint8)},
+    "images": {"images": (None,) * 4, "fates": ("",) * 4},
+    "fate for each": {"fates": ()},
+    "dataset images": {"weakest": np.zeros((10, 8, 8, 3), np.uint8)},
     "overlays": {"overlays": np.zeros((5, SIDE, SIDE, 3), np.uint8)},
     "boxes": {"boxes": whole(3)},
 }

@@ -14,7 +14,7 @@ from layer_atlas.config.config import CollateSettings
 from layer_atlas.config.objectives import ChannelObjective, LogitObjective
 from layer_atlas.plan.plan import Plan
 from layer_atlas.plan.targets import TargetSpace
-from layer_atlas.presentation.montages.layout import Layout, plan_layout
+from layer_atlas.presentation.layout.grid import Layout, plan_layout
 from layer_atlas.presentation.montages.montage import draw_montage, write_montage
 from layer_atlas.store.folder import OutputFolder
 
@@ -44,7 +44,7 @@ def test_every_tile_is_in_its_place(
     plan = plan_of(n, seeds)
     fill_store(folder, plan)
     settings = CollateSettings(seeds=arrangement)
-    picture = np.asarray(draw_montage(view_of(folder, plan), settings))
+    picture = np.asarray(draw_montage(view_of(folder, plan), settings).picture)
     layout = plan_layout(n, seeds, (16, 16), settings)
     assert (picture.shape[1], picture.shape[0]) == layout.size
     corners = {}
@@ -105,7 +105,7 @@ def test_default_arrangement_is_about_square() -> None:
 def test_large_images_are_shown_smaller(folder: OutputFolder) -> None:
     plan = plan_of(4, size=64)
     fill_store(folder, plan)
-    picture = np.asarray(draw_montage(view_of(folder, plan), CollateSettings(tile=32)))
+    picture = np.asarray(draw_montage(view_of(folder, plan), CollateSettings(tile=32)).picture)
     layout = plan_layout(4, 1, (64, 64), CollateSettings(tile=32))
     assert layout.tile == (32, 32)
     x, y = layout.tile_corner(3, 0)
@@ -133,7 +133,7 @@ def test_fate_of_a_job_is_written_at_its_tile(folder: OutputFolder) -> None:
     plan = plan_of(6, size=64, shard_size=1)
     fates = {1: "dead", 2: "diverged", 3: "failed", 4: "missing"}
     fill_store(folder, plan, fates)
-    picture = draw_montage(view_of(folder, plan), CollateSettings())
+    picture = draw_montage(view_of(folder, plan), CollateSettings()).picture
     labels = [label_of(picture, plan, channel) for channel in range(6)]
     assert [has_red_ink(label) for label in labels] == [c in fates for c in range(6)]
     assert all(has_ink(label) for label in labels)  # every channel has its number
@@ -156,9 +156,9 @@ def test_labels_stay_within_their_cell(folder: OutputFolder) -> None:
     )
     settings = CollateSettings(tile=16, gap=6, columns=9)
     fill_store(folder, plan, {1990: "diverged"})
-    with_word = np.asarray(draw_montage(view_of(folder, plan), settings))
+    with_word = np.asarray(draw_montage(view_of(folder, plan), settings).picture)
     fill_store(folder, plan)
-    without = np.asarray(draw_montage(view_of(folder, plan), settings))
+    without = np.asarray(draw_montage(view_of(folder, plan), settings).picture)
     layout = plan_layout(9, 1, (16, 16), settings)
     x, y = layout.tile_corner(1, 0)
     neighbour = np.s_[y + layout.tile[1] : y + layout.tile[1] + layout.line, x:]
@@ -168,14 +168,16 @@ def test_labels_stay_within_their_cell(folder: OutputFolder) -> None:
 def test_title_names_model_layer_and_what_became_of_the_jobs(folder: OutputFolder) -> None:
     plan = plan_of(4)
     fill_store(folder, plan)
-    picture = draw_montage(view_of(folder, plan), CollateSettings())
+    picture = draw_montage(view_of(folder, plan), CollateSettings()).picture
     layout = plan_layout(4, 1, (16, 16), CollateSettings())
     title = (0, 0, layout.size[0], layout.header)
     renamed = replace(plan, models=(replace(plan.models[0], label="another"),))
     fill_store(folder, renamed)
-    pictures = [picture, draw_montage(view_of(folder, renamed), CollateSettings())]
+    pictures = [picture, draw_montage(view_of(folder, renamed), CollateSettings()).picture]
     fill_store(OutputFolder(folder.root / "b"), plan, {3: "dead"})
-    pictures.append(draw_montage(view_of(OutputFolder(folder.root / "b"), plan), CollateSettings()))
+    pictures.append(
+        draw_montage(view_of(OutputFolder(folder.root / "b"), plan), CollateSettings()).picture
+    )
     assert len({p.crop(title).tobytes() for p in pictures}) == 3
 
 
@@ -185,7 +187,7 @@ LONG_NAMES = make_plan(layer_info("block." * 40 + "conv", 1), label="a_network_w
 @pytest.mark.parametrize("plan", [LONG_NAMES, plan_of(6, shard_size=1)], ids=["names", "fates"])
 def test_title_stays_within_the_picture(plan: Plan, folder: OutputFolder) -> None:
     fill_store(folder, plan, {1: "dead", 2: "diverged", 3: "failed", 4: "missing"})
-    picture = np.asarray(draw_montage(view_of(folder, plan), CollateSettings()))
+    picture = np.asarray(draw_montage(view_of(folder, plan), CollateSettings()).picture)
     assert (picture[:, -4:] == 255).all()
 
 
@@ -205,7 +207,7 @@ def test_corrupt_shard_is_shown_as_missing(folder: OutputFolder) -> None:
     paths = fill_store(folder, plan)
     paths[1].write_bytes(paths[1].read_bytes()[:-1])
     view = view_of(folder, plan)
-    picture = np.asarray(draw_montage(view, CollateSettings()))
+    picture = np.asarray(draw_montage(view, CollateSettings()).picture)
     assert view.corrupt == [paths[1]]
     layout = plan_layout(3, 1, (16, 16), CollateSettings())
     shown = []
@@ -225,7 +227,7 @@ def test_variants_stand_side_by_side_in_the_order_of_seeds(
     settings = CollateSettings(seeds=arrangement)
     plan = make_plan(layer_info("conv", 3), seeds=(0, 1), recipe=BOTH)
     fill_store(folder, plan)
-    picture = np.asarray(draw_montage(view_of(folder, plan), settings))
+    picture = np.asarray(draw_montage(view_of(folder, plan), settings).picture)
     layout = plan_layout(3, 2, (64, 64), settings, 2)
     for channel, seed in product(range(3), range(2)):
         (x0, y0), (x1, y1) = (layout.tile_corner(channel, seed, v) for v in range(2))
@@ -245,7 +247,7 @@ def captions(picture: Image.Image, layout: Layout, place: int, *image: int) -> I
 def test_every_variant_has_its_caption(folder: OutputFolder) -> None:
     plan = make_plan(layer_info("conv", 2), recipe=BOTH)
     fill_store(folder, plan)
-    picture = draw_montage(view_of(folder, plan), CollateSettings())
+    picture = draw_montage(view_of(folder, plan), CollateSettings()).picture
     layout = plan_layout(2, 1, (64, 64), CollateSettings(), 2)
     told = [captions(picture, layout, p, 0, v).tobytes() for p in range(2) for v in range(2)]
     assert told[0] == told[2] != told[1] == told[3]
@@ -260,7 +262,7 @@ def test_the_fate_of_each_seed_is_told_where_it_stands(
     fill_store(folder, first)
     fill_store(folder, second, {1: "dead"})
     plan = replace(first, seeds=(0, 1))
-    picture = draw_montage(view_of(folder, plan), settings)
+    picture = draw_montage(view_of(folder, plan), settings).picture
     layout = plan_layout(2, 2, (64, 64), settings, 2)
     red = {}
     for place, seed in product(range(2), range(2)):
@@ -279,7 +281,7 @@ def test_long_names_are_cut_short_rather_than_run_into_each_other(
     plan = make_plan(layer_info("output", 4), recipe=recipe, targets=TargetSpace((4,), names))
     fill_store(folder, plan)
     settings = CollateSettings(columns=4)
-    picture = np.asarray(draw_montage(view_of(folder, plan), settings))
+    picture = np.asarray(draw_montage(view_of(folder, plan), settings).picture)
     layout = plan_layout(4, 1, (size, size), settings)
     for place in range(4):
         x, y = layout.line_corner(-1, place)
@@ -293,6 +295,6 @@ def test_images_of_any_number_of_colours_are_shown(
 ) -> None:
     plan = make_plan(layer_info("conv", 2), recipe=make_recipe(), colours=colours)
     fill_store(folder, plan)
-    picture = np.asarray(draw_montage(view_of(folder, plan), CollateSettings()))
+    picture = np.asarray(draw_montage(view_of(folder, plan), CollateSettings()).picture)
     x, y = plan_layout(2, 1, (16, 16), CollateSettings()).tile_corner(1)
     assert picture[y, x].tolist() == [0 if band is None else 10 for band in shown]

@@ -3,7 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from layer_atlas.presentation.montages.overlay import FADED, PAPER, overlay
+from layer_atlas.presentation.montages.evidence_pages import _WHITE as PAPER
+from layer_atlas.presentation.montages.evidence_pages import FADED, overlay
 
 
 def red(height: int = 60, width: int = 40) -> NDArray[np.uint8]:

@@ -12,12 +12,12 @@ from PIL import Image
 from toys import make_recipe
 
 from layer_atlas.atlas.reader import open_atlas
-from layer_atlas.presentation.site.dataset_images import DatasetImages
 from layer_atlas.presentation.site.files import site_files
 from layer_atlas.presentation.site.pictures import (
     COLUMNS,
     PER_SHEET,
     TILE,
+    DatasetImages,
     fitted,
     write_images,
     write_strip,
@@ -103,7 +103,7 @@ def test_photographs_and_their_saliency_are_in_rows(tmp_path: Path) -> None:
             "across": 3,
             "tile": 128,
         }
-        told = dataset_images.told(1)
+        told = dataset_images.records(1)
         assert [each["score"] for each in told["top"]] == [6, 5, 4]
         assert [each["slot"] for each in told["bottom"]] == [0, 1]
         assert [each["salient"] for end in ("top", "bottom") for each in told[end]] == [

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layer_atlas.presentation.site.script import numbers, script
+from layer_atlas.presentation.site.files import numbers, script
 
 
 @given(st.text(), st.text())

@@ -7,8 +7,8 @@ import pytest
 from atlases import FAMILIES, made_up
 
 from layer_atlas.atlas.reader import Layer, open_atlas
-from layer_atlas.presentation.site import similar
-from layer_atlas.presentation.site.similar import NEIGHBOURS, nearest
+from layer_atlas.presentation import similarity as similar
+from layer_atlas.presentation.similarity import NEIGHBOURS, nearest
 
 
 @pytest.fixture(scope="module")

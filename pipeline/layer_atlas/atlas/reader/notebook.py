@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from layer_atlas.atlas.drawing import in_colour
+from layer_atlas.atlas.display import in_colour
 
 _SIDE = 64
 """Longer side of an image in pixels, at most."""

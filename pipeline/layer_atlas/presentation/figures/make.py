@@ -8,16 +8,13 @@ from typing import Any
 from layer_atlas.atlas.reader import Atlas, open_atlas
 from layer_atlas.config.figures import AgainFigure, Figure, FigureSettings
 from layer_atlas.errors import UserError
-from layer_atlas.presentation.figures.base import RenderedFigure
 from layer_atlas.presentation.figures.captions.methods import caption_tex, methods_text
-from layer_atlas.presentation.figures.files import files_of
-from layer_atlas.presentation.figures.images.draw import draw_images
-from layer_atlas.presentation.figures.paper.sheet import style
-from layer_atlas.presentation.figures.plots.histograms import draw_histograms
-from layer_atlas.presentation.figures.plots.profile import draw_profile
-from layer_atlas.presentation.figures.plots.responses import draw_responses
-from layer_atlas.presentation.figures.plots.traces import draw_traces
+from layer_atlas.presentation.figures.files import RenderedFigure, files_of
+from layer_atlas.presentation.figures.image_figure import draw_images
+from layer_atlas.presentation.figures.plots import draw_histograms, draw_profile, draw_traces
 from layer_atlas.presentation.figures.provenance import provenance_of, read_provenance
+from layer_atlas.presentation.figures.response_matrix import draw_responses
+from layer_atlas.presentation.layout.figure import style
 from layer_atlas.store.files import write_atomically, write_json
 from layer_atlas.store.folder import OutputFolder, safe_name
 
@@ -28,18 +25,18 @@ KINDS: dict[str, Callable[[Atlas, Any], RenderedFigure]] = {
     "responses": draw_responses,
     "profile": draw_profile,
 }
-"""How each kind of figure is drawn."""
+"""Drawing function of each kind of figure."""
 
 
 def make_figure(folder: OutputFolder, figure: Figure) -> list[str]:
     """Draw a figure and write its files to the output folder.
 
     Args:
-        folder: whose atlas it is of.
-        figure: what to draw.
-    Returns: lines that say what was made.
+        folder: the output folder.
+        figure: settings of the figure.
+    Returns: lines that list the files.
     Raises:
-        UserError: what is asked for is not in the atlas, or there is no room for it.
+        UserError: the atlas lacks what the settings name, or there is no room for it.
         StorageError: the disk is full or fails.
     """
     notes = []
@@ -47,6 +44,7 @@ def make_figure(folder: OutputFolder, figure: Figure) -> list[str]:
         if isinstance(figure, AgainFigure):
             before = read_provenance(figure)
             figure = before.figure
+            # Settings repeat a figure exactly only on the same atlas.
             if before.atlas["content"] != atlas.content:
                 notes.append("note: the atlas has changed since; the figure may look different")
         assert isinstance(figure, FigureSettings)  # as all figures are that are drawn from an atlas
@@ -61,19 +59,19 @@ def _draw(folder: OutputFolder, atlas: Atlas, settings: FigureSettings) -> list[
             f"Figures are in {str(folder.figures)!r}."
         )
     with style(settings):
-        drawing = KINDS[settings.name](atlas, settings)
-        provenance = provenance_of(folder.root.name, atlas, settings, drawing)
+        rendered = KINDS[settings.name](atlas, settings)
+        provenance = provenance_of(folder.root.name, atlas, settings, rendered.selections)
         title = settings.title or f"{settings.name} of {folder.root.name}"
-        files = files_of(drawing.pages, settings.formats, title, provenance.text)
+        files = files_of(rendered.pages, settings.formats, title, provenance.text)
     for end, data in files.items():
         write_atomically(folder.figures / f"{name}{end}", data)
     _remove_others(folder, name, files)
-    caption = f"% {provenance.command}\n{caption_tex(atlas, drawing)}"
+    caption = f"% {provenance.command}\n{caption_tex(atlas, rendered)}"
     write_atomically(folder.figures / f"{name}.caption.tex", caption.encode())
-    methods = methods_text(atlas, drawing)
+    methods = methods_text(atlas, rendered)
     write_atomically(folder.figures / f"{name}.methods.md", methods.encode())
     write_json(folder.figures / f"{name}.provenance.json", json.loads(provenance.text))
-    return _told(folder, name, files)
+    return _summary(folder, name, files)
 
 
 def _remove_others(folder: OutputFolder, name: str, files: dict[str, bytes]) -> None:
@@ -86,8 +84,8 @@ def _remove_others(folder: OutputFolder, name: str, files: dict[str, bytes]) -> 
             path.unlink(missing_ok=True)
 
 
-def _told(folder: OutputFolder, name: str, files: dict[str, bytes]) -> list[str]:
-    """What was made, a line for each format."""
+def _summary(folder: OutputFolder, name: str, files: dict[str, bytes]) -> list[str]:
+    """Lines that list the files, one for each format."""
     formats: dict[str, list[str]] = {}
     for end in files:
         formats.setdefault(end.rpartition(".")[2], []).append(f"{name}{end}")

@@ -1,10 +1,11 @@
-"""Where a figure comes from: kept beside it and in it, so that it can be made again from either."""
+"""Provenance of figures, kept beside and in their files, so that either can be made again."""
 
 import html
 import io
 import json
 import re
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from importlib import metadata
 from typing import Any
@@ -17,43 +18,43 @@ from layer_atlas.config.figures import AgainFigure, FigureSettings
 from layer_atlas.config.inputs import user_file
 from layer_atlas.config.records import build, canonical_json, plain
 from layer_atlas.errors import UserError, unknown
-from layer_atlas.presentation.figures.base import RenderedFigure
+from layer_atlas.presentation.figures.selection import Selection
 
 SCHEMA = "layer-atlas-figure/1"
 KEY = "provenance"
-"""What the text is called within a PNG."""
+"""Key of the text within a PNG."""
 
 _PACKAGES = ("matplotlib", "fonttools", "scipy", "numpy", "pillow", "h5py")
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """All that decides how a figure looks. No paths of a machine: figures are published."""
+    """Everything that decides how a figure looks; without paths, because figures are published."""
 
     schema: str
     command: str
-    """What makes the figure, from the output folder alone."""
+    """Command that makes the figure from the output folder alone."""
     name: str
-    """Of the output folder."""
+    """Name of the output folder."""
     figure: FigureSettings
-    """Its settings."""
+    """Settings of the figure."""
     atlas: dict[str, Any]
-    """Digest of what the atlas is made of, and with which versions it was made."""
+    """Digest of the atlas's content, and the versions that made it."""
     layers: dict[str, Any]
-    """Of each layer: source and digest of the network, recipe, seeds, channels, groups."""
+    """Source and digest of the network, recipe, seeds, channels and groups of each layer."""
     versions: dict[str, str]
-    """Of what drew the figure."""
+    """Versions of the packages that drew the figure."""
 
     @property
     def text(self) -> str:
-        """As JSON, on one line."""
+        """The provenance as JSON, on one line."""
         return canonical_json(plain(self))
 
 
 def provenance_of(
-    name: str, atlas: Atlas, settings: FigureSettings, drawing: RenderedFigure
+    name: str, atlas: Atlas, settings: FigureSettings, selections: Iterable[Selection]
 ) -> Provenance:
-    """Where a figure of an output folder of this name comes from."""
+    """The provenance of a figure of an output folder of this name."""
     return Provenance(
         schema=SCHEMA,
         command=command_of(name, settings),
@@ -61,15 +62,15 @@ def provenance_of(
         figure=settings,
         atlas={"content": atlas.content, "versions": atlas.versions},
         layers={
-            found.layer.title: {
-                "source": str(found.layer.model.facts["source"]),
-                "weights_sha256": str(found.layer.model.facts["weights_sha256"]),
-                "recipe": found.layer.recipe,
-                "seeds": found.layer.seeds,
-                "channels": list(found.channels),
-                "groups": found.members,
+            selection.layer.title: {
+                "source": str(selection.layer.model.facts["source"]),
+                "weights_sha256": str(selection.layer.model.facts["weights_sha256"]),
+                "recipe": selection.layer.recipe,
+                "seeds": selection.layer.seeds,
+                "channels": list(selection.channels),
+                "groups": selection.members,
             }
-            for found in drawing.shown
+            for selection in selections
         },
         versions={"layer-atlas": __version__, **_versions()},
     )
@@ -83,7 +84,7 @@ def _versions() -> dict[str, str]:
 
 
 def command_of(name: str, settings: FigureSettings) -> str:
-    """The command that makes a figure: what is not said is as it is by default."""
+    """The command that makes a figure; defaults are left out."""
     overrides = [f"name={name}", f"figure={settings.name}"]
     for field in fields(settings):
         value = getattr(settings, field.name)
@@ -93,7 +94,7 @@ def command_of(name: str, settings: FigureSettings) -> str:
 
 
 def hydra_value(value: Any) -> str:
-    """A value as Hydra's command line has it."""
+    """Write a value in the grammar of Hydra's command line."""
     if isinstance(value, dict):
         return (
             "{"
@@ -114,7 +115,7 @@ _WORDS = ("null", "true", "false", "inf", "nan")
 
 
 def _quoted(text: str) -> str:
-    """A text in quotes, in which nothing is meant as an interpolation."""
+    """Quote a text, and escape interpolations in it."""
     text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
     text = re.sub(r'(\\*)"', r'\1\1\\"', text)
     return '"' + re.sub(r"(\\+)$", r"\1\1", text) + '"'
@@ -124,10 +125,10 @@ def _quoted(text: str) -> str:
 
 
 def read_provenance(again: AgainFigure) -> Provenance:
-    """What a figure says of itself.
+    """Read the provenance in a figure or beside it.
 
     Raises:
-        UserError: there is no such file, or it does not say whence it comes.
+        UserError: there is no such file, or it holds no provenance.
     """
     data = user_file(again.path, "figure").read_bytes()
     try:
@@ -144,7 +145,7 @@ def read_provenance(again: AgainFigure) -> Provenance:
 
 
 def _text_in(data: bytes) -> str:
-    """The provenance in a file, by what it begins with."""
+    """Extract the provenance from a file, by its first bytes."""
     if data.startswith(b"%PDF"):
         return _text_in_pdf(data)
     if data.startswith(b"\x89PNG"):
@@ -155,17 +156,17 @@ def _text_in(data: bytes) -> str:
         with Image.open(io.BytesIO(data), formats=["TIFF"]) as picture:
             return str(picture.tag_v2[_DESCRIPTION])  # type: ignore[attr-defined]
     text = data.decode()
-    found = re.search(r"<dc:description>(.*?)</dc:description>", text, re.DOTALL)
-    return html.unescape(found[1]) if found else text
+    selection = re.search(r"<dc:description>(.*?)</dc:description>", text, re.DOTALL)
+    return html.unescape(selection[1]) if selection else text
 
 
 _DESCRIPTION = 270
-"""Tag of a TIFF file."""
+"""Tag of the description in a TIFF file."""
 
 
 def _text_in_pdf(data: bytes) -> str:
-    """The keywords of a PDF: a literal string, in which some signs are escaped."""
-    found = re.search(rb"/Keywords \(((?:[^\\()]|\\.)*)\)", data, re.DOTALL)
-    if not found:
+    """Extract the keywords of a PDF: a literal string with escaped characters."""
+    selection = re.search(rb"/Keywords \(((?:[^\\()]|\\.)*)\)", data, re.DOTALL)
+    if not selection:
         raise ValueError("no keywords")
-    return re.sub(rb"\\(.)", rb"\1", found[1], flags=re.DOTALL).decode("ascii")
+    return re.sub(rb"\\(.)", rb"\1", selection[1], flags=re.DOTALL).decode("ascii")

@@ -1,6 +1,5 @@
-"""Sheets of evidence of a layer, page by page, from the atlas alone."""
+"""The evidence sheets of a layer, page by page, from the atlas alone; and saliency overlays."""
 
-import io
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -13,9 +12,13 @@ from layer_atlas.atlas.gather import LayerView
 from layer_atlas.datasets.image_files import from_jpeg
 from layer_atlas.plan.jobs import FATES, STATUS, named
 from layer_atlas.plan.labels import sampling_of, weights_words
-from layer_atlas.presentation.montages.evidence_row import MOST_IMAGES, EvidenceRow
-from layer_atlas.presentation.montages.evidence_sheet import draw_sheet, pages, rows_per_page
-from layer_atlas.presentation.montages.overlay import overlay
+from layer_atlas.presentation.montages.evidence_sheet import (
+    MOST_IMAGES,
+    EvidenceRow,
+    draw_sheet,
+    pages,
+    rows_per_page,
+)
 from layer_atlas.store.files import write_atomically
 
 _FACTS = {
@@ -25,8 +28,8 @@ _FACTS = {
     "agreement_rank": "{}",
     "selectivity": "{:.2f}",
 }
-"""The numbers of each channel and their formats: of the seed that agrees most, named before them if
-there are several."""
+"""The numbers of each target and their formats: those of the seed that agrees most with dataset
+images, which is named before them if there are several."""
 
 _NOTES = (
     "Percentile: where the image's activation lies among the photographs'.",
@@ -36,8 +39,19 @@ _NOTES = (
 )
 
 
+SMOOTHING = 0.03
+"""Standard deviation of the display's smoothing, as a fraction of the longer side: the maps of
+single gradients are speckles, too thin to show a colour through."""
+
+_WHITE = 255.0
+"""Colour to which a dataset image fades."""
+
+FADED = 0.35
+"""Fraction of the grey image that is left where the map is zero, to see what was there."""
+
+
 def write_pages(view: LayerView, tile: int) -> None:
-    """Draw the sheets of a layer, as far as the atlas knows photographs; old ones are removed.
+    """Write the sheets of a layer if the atlas has dataset images; old sheets are removed.
 
     Raises:
         StorageError: the disk is full or fails.
@@ -54,7 +68,8 @@ def write_pages(view: LayerView, tile: int) -> None:
 
 
 def n_pages(group: h5py.Group, tile: int) -> int:
-    """How many sheets a layer of an atlas has; none where it knows no photographs."""
+    """Number of sheets of a layer of an atlas; 0 without dataset images."""
+    # Statistics alone, without pictures, make no sheet.
     if "dataset" not in group or "top_jpeg" not in group["dataset"]:
         return 0
     return len(_cut(group, tile))
@@ -75,37 +90,35 @@ def _pages(view: LayerView, tile: int) -> Iterator[bytes]:
             label = named(view.model.label, view.model.origin.weights)
             title = f"{label}  {view.layer.info.name}"
             title += f"  ({number} of {len(cut)})" if len(cut) > 1 else ""
-            source = f"{group['dataset'].attrs['dataset_images']} photographs"
+            source = f"{group['dataset'].attrs['photographs']} photographs"
             targets = sampling_of(view.plan, view.model, view.layer).words()
             facts = (targets, weights_words(view.model), view.model.recipe.summary(), source)
             subtitle = "; ".join(filter(None, facts))
             rows = [_row(group, row) for row in page]
-            buffer = io.BytesIO()
-            draw_sheet(title, subtitle, rows, tile, _NOTES).save(buffer, "PNG", compress_level=4)
-            yield buffer.getvalue()
+            yield draw_sheet(title, subtitle, rows, tile, _NOTES).png()
 
 
 def _row(group: h5py.Group, row: int) -> EvidenceRow:
-    """What a sheet shows of one channel."""
+    """Read what a sheet shows of one target."""
     dataset = group["dataset"]
     seeds = _seeds(group, row)
     status, images = group["status"][row, seeds], group["image"][row, seeds]
     made = ~np.isin(status, (STATUS["failed"], STATUS["missing"]))
-    strongest = _photographs(dataset, "top_jpeg", row, images.shape[1])
+    strongest = _dataset_images(dataset, "top_jpeg", row, images.shape[1])
     return EvidenceRow(
-        channel=int(group["channel"][row]),
+        target=int(group["channel"][row]),
         images=tuple(image if there else None for image, there in zip(images, made, strict=True)),
-        words=tuple(FATES.get(int(code), "") for code in status),
+        fates=tuple(FATES.get(int(code), "") for code in status),
         strongest=strongest,
         overlays=_overlays(dataset, row, strongest),
-        weakest=_photographs(dataset, "bottom_jpeg", row, images.shape[1]),
+        weakest=_dataset_images(dataset, "bottom_jpeg", row, images.shape[1]),
         boxes=dataset["top_view_box"][row, : len(strongest)],
         facts=_facts(group, row),
     )
 
 
-def _photographs(dataset: h5py.Group, name: str, row: int, size: int) -> NDArray[np.uint8]:
-    """The pictures of a channel's photographs (n, size, size, 3), as many as there are."""
+def _dataset_images(dataset: h5py.Group, name: str, row: int, size: int) -> NDArray[np.uint8]:
+    """A channel's dataset images (n, size, size, 3), as many as there are."""
     files = dataset[name][row] if name in dataset else ()
     pictures = [from_jpeg(file, size) for file in files if len(file)]
     return np.stack(pictures) if pictures else np.zeros((0, size, size, 3), np.uint8)
@@ -121,13 +134,13 @@ def _overlays(
 
 
 def _seeds(group: h5py.Group, row: int) -> list[int]:
-    """The places of the seeds whose images a sheet shows: the first, and the one with the facts."""
+    """Indices of the seeds that a sheet shows: the first ones, and the one of the facts."""
     first, best = list(range(len(group["seed"])))[:MOST_IMAGES], _best(group, row)
     return first if best in first else [*first[:-1], best]
 
 
 def _best(group: h5py.Group, row: int) -> int:
-    """The place of the seed that agrees most with photographs, or the first."""
+    """Index of the seed that agrees most with dataset images, or 0."""
     return max(0, int(group["best_seed_index"][row])) if "best_seed_index" in group else 0
 
 
@@ -141,3 +154,45 @@ def _facts(group: h5py.Group, row: int) -> dict[str, str]:
     }
     several = len(group["seed"]) > 1 and facts
     return {"seed": str(group["seed"][seed]), **facts} if several else facts
+
+
+# --- saliency ------------------------------------------------------------------------------------
+
+
+def overlay(pixels: NDArray[np.uint8], saliency: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Show a dataset image where its saliency is strong, and a pale grey print of it elsewhere.
+
+    w * pixels + (1 - w) * (FADED * grey + (1 - FADED) * white) with w = s / max s, where s is the
+    map under a Gaussian and grey the mean of the colours. A map of zeros gives the print alone.
+    The smoothing is for display: the stored map is not smoothed.
+
+    Args:
+        pixels: (H, W, 3).
+        saliency: (H, W).
+    Returns: (H, W, 3).
+    """
+    weight = _weights(saliency)[..., None]
+    colours = pixels.astype(np.float64)
+    grey = colours.mean(axis=2, keepdims=True)
+    faded = FADED * grey + (1.0 - FADED) * _WHITE
+    mixed = weight * colours + (1.0 - weight) * faded
+    rounded: NDArray[np.uint8] = np.rint(mixed).astype(np.uint8)
+    return rounded
+
+
+def _weights(saliency: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Weight of the image: (H, W) in [0, 1]; 0 everywhere for a map of zeros."""
+    smooth = saliency.astype(np.float64)
+    sigma = SMOOTHING * max(saliency.shape)
+    for axis in (0, 1):
+        smooth = (_gaussian(saliency.shape[axis], sigma) @ smooth).T
+    peak = smooth.max()
+    return smooth / peak if peak > 0 else smooth
+
+
+def _gaussian(size: int, sigma: float) -> NDArray[np.float64]:
+    """A matrix (size, size) that smooths a column; each row sums to 1, also at the borders."""
+    at = np.arange(size)
+    kernel = np.exp(-0.5 * ((at[:, None] - at[None, :]) / sigma) ** 2)
+    rows: NDArray[np.float64] = kernel / kernel.sum(axis=1, keepdims=True)
+    return rows

@@ -1,51 +1,250 @@
-"""Sheets of evidence: what channels' images show, beside photographs that excite the channels.
+"""Evidence sheets: what targets' images show, beside dataset images that excite their channels.
 
-A row per channel, after the appendix of Olah et al., "Feature Visualization" (Distill, 2017): at
-the left the optimised images with a caption below; then the photographs that excite the channel
+A row per target, after the appendix of Olah et al., "Feature Visualization" (Distill, 2017): at the
+left the optimized images with a caption below; then the dataset images that excite the channel
 most, each with its saliency below it (or, without saliency, in two lines); then those that excite
-it least. All tiles are of one size, so that the scale of what they show can be compared. A sheet
-is planned first, as boxes that do not overlap; what remains is to paint them.
+it least. All tiles are of one size, so that the scale of what they show can be compared. A sheet is
+planned first, as boxes that do not overlap, and then painted.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw
+import numpy as np
+from numpy.typing import NDArray
 
-from layer_atlas.atlas.drawing import (
+from layer_atlas.config.datasets import MOST_PHOTOGRAPHS
+from layer_atlas.presentation.layout.grid import Cells
+from layer_atlas.presentation.layout.page import (
     ALARM,
     FAINT,
     INK,
     LARGEST_SIDE,
-    PAPER,
     RULE,
+    Align,
     Box,
+    Lines,
+    Page,
     Text,
     Tile,
-    font,
-    paint_text,
-    paint_tile,
-    wrapped,
+    paint,
 )
-from layer_atlas.presentation.montages.evidence_row import EvidenceRow
-from layer_atlas.presentation.montages.sheet_grid import Grid, Needs, Scale, plan_grid, row_height
+from layer_atlas.presentation.layout.pillow import FONT, SMALLEST, PillowCanvas
 
-__all__ = ["EvidenceRow", "Sheet", "draw_sheet", "pages", "plan_sheet", "rows_per_page"]
-
+MOST_IMAGES = 3
+"""Seeds shown of a target."""
 _NARROWEST = 400
-"""Pixels; title and legend need some width."""
+"""Pixels of a sheet's width; title and legend need some."""
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """A planned sheet: everything in its place; no two boxes of tiles and texts overlap."""
+class EvidenceRow:
+    """A row of a sheet: a target with its k strongest and b weakest dataset images (S x S)."""
 
-    size: tuple[int, int]
-    tiles: tuple[Tile, ...]
-    texts: tuple[Text, ...]
-    rules: tuple[Box, ...]
-    """Thin lines between the rows."""
+    target: int
+    images: tuple[NDArray[np.uint8] | None, ...]
+    """One image per seed, (H, W, 3); None where none was made."""
+    fates: tuple[str, ...]
+    """One fate per seed: `dead`, `diverged`, `failed`, `missing`; empty where all went well."""
+    strongest: NDArray[np.uint8]
+    """Dataset images (k, S, S, 3) in falling order of response."""
+    overlays: NDArray[np.uint8] | None
+    """Saliency (s, S, S, 3) of the first s of the strongest; None: not made."""
+    weakest: NDArray[np.uint8]
+    """Dataset images (b, S, S, 3) in rising order of response."""
+    boxes: NDArray[np.integer]
+    """Receptive fields (k, 4) of the largest responses: left, top, right, bottom in pixels of the
+    strongest, right and bottom outside. Framed where they are less than the whole."""
+    facts: Mapping[str, str]
+    """Short names and values for the caption, in order."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.images) <= MOST_IMAGES or len(self.fates) != len(self.images):
+            raise ValueError(f"a row takes 1 to {MOST_IMAGES} images and a fate for each.")
+        if max(len(self.strongest), len(self.weakest)) > MOST_PHOTOGRAPHS:
+            raise ValueError(f"a row takes at most {MOST_PHOTOGRAPHS} dataset images of a kind.")
+        if len(self.saliency) > len(self.strongest):
+            raise ValueError("a row takes no more overlays than strongest dataset images.")
+        if self.boxes.shape != (len(self.strongest), 4):
+            raise ValueError(f"boxes must be (k, 4) of k dataset images, not {self.boxes.shape}.")
+
+    @property
+    def saliency(self) -> Sequence[NDArray[np.uint8]]:
+        """The overlays; empty if none were made."""
+        return () if self.overlays is None else tuple(self.overlays)
+
+    @property
+    def frames(self) -> list[Box | None]:
+        """The part of each strongest dataset image to be framed; None where it is the whole."""
+        side = self.strongest.shape[1] if len(self.strongest) else 0
+        clipped = [tuple(box) for box in self.boxes.clip(0, side).tolist()]
+        return [box if box != (0, 0, side, side) else None for box in clipped]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Lengths that follow from the side of a tile, in pixels."""
+
+    tile: int
+
+    @property
+    def gap(self) -> int:
+        """Pixels between tiles of a kind."""
+        return max(3, round(self.tile / 32))
+
+    @property
+    def space(self) -> int:
+        """Pixels between kinds, between rows, and around everything."""
+        return 12 + 3 * self.gap
+
+    @property
+    def text(self) -> int:
+        """Size of letters."""
+        return min(18, max(12, round(self.tile * 0.1)))
+
+    @property
+    def line(self) -> int:
+        """Height of a line of text."""
+        return round(self.text * 1.35)
+
+    @property
+    def title(self) -> int:
+        """Size of the title's letters."""
+        return round(self.text * 1.6)
+
+    @property
+    def number(self) -> int:
+        """Size of the letters of a target's number."""
+        return round(self.text * 1.25)
+
+    @property
+    def heading(self) -> int:
+        """Height of a caption's first line."""
+        return round(self.number * 1.6)
+
+    def caption(self, facts: int) -> int:
+        """Height of a target's number and so many facts."""
+        return self.heading + facts * self.line
+
+    def length(self, tiles: int) -> int:
+        """Length of so many tiles in a line."""
+        return max(0, tiles * (self.tile + self.gap) - self.gap)
+
+
+@dataclass(frozen=True)
+class Column:
+    """Tiles of one kind: at the same place in every row."""
+
+    head: str
+    left: int
+    width: int
+    """Width of the tiles, or of their caption if that is wider."""
+    tiles: int
+    """Tiles per line."""
+
+    @property
+    def right(self) -> int:
+        """Right edge of the column."""
+        return self.left + self.width
+
+    def box(self, scale: Scale, top: int, position: int) -> Box:
+        """The box of a tile, by its place in reading order, in a row of the sheet from `top`."""
+        cell = scale.tile, scale.tile
+        return Cells((self.left, top), cell, self.tiles, (scale.gap, scale.gap)).box(position)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """The most that any row of a sheet has to show."""
+
+    images: int
+    strongest: int
+    weakest: int
+    facts: int
+    saliency: bool
+    """Whether the strongest have their saliency below them."""
+    fates: bool
+    """Whether fates stand below images."""
+    caption: float
+    """Width of the widest caption."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Columns and rows of a sheet. A row is two lines of tiles high, more if captions need it."""
+
+    scale: Scale
+    needs: Needs
+    images: Column
+    strongest: Column
+    weakest: Column
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns that hold tiles."""
+        return tuple(c for c in (self.images, self.strongest, self.weakest) if c.tiles)
+
+    @property
+    def right(self) -> int:
+        """Right edge of the last column."""
+        return self.columns[-1].right
+
+    @property
+    def caption_width(self) -> int:
+        """Width of captions, which are no narrower than an image."""
+        return _caption_room(self.scale, self.needs)
+
+    def caption_corner(self, top: int) -> tuple[int, int]:
+        """Left and top of the caption in a row from `top`: below the images or beside them."""
+        if beside(self.scale, self.needs.facts):
+            return self.images.right - self.caption_width, top
+        below = self.scale.tile + self.scale.gap + self.needs.fates * self.scale.line
+        return self.images.left, top + below
+
+    @property
+    def row_height(self) -> int:
+        """Height of a row, without the space after it."""
+        return row_height(self.scale, self.needs.facts, self.needs.fates)
+
+
+def row_height(scale: Scale, facts: int, fates: bool) -> int:
+    """Height of a row: two lines of tiles, more if captions of so many facts need it."""
+    caption = scale.caption(facts)
+    below = scale.tile + scale.gap + fates * scale.line
+    return max(scale.length(2), below, caption + (0 if beside(scale, facts) else below))
+
+
+def beside(scale: Scale, facts: int) -> bool:
+    """Whether captions stand beside the images: they are too high for the line below."""
+    return scale.caption(facts) > 1.2 * scale.tile
+
+
+def plan_grid(scale: Scale, needs: Needs) -> Grid:
+    """Put the columns side by side; a column without tiles takes no room."""
+    strongest = needs.strongest if needs.saliency else math.ceil(needs.strongest / 2)
+    caption = _caption_room(scale, needs)
+    if beside(scale, needs.facts):
+        caption += scale.length(needs.images) + scale.space // 2
+    first = _column("optimized", needs.images, scale.space, scale, caption)
+    second = _column("strongest photographs", strongest, _next(first, scale), scale)
+    third = _column(
+        "weakest photographs", math.ceil(needs.weakest / 2), _next(second, scale), scale
+    )
+    return Grid(scale, needs, first, second, third)
+
+
+def _caption_room(scale: Scale, needs: Needs) -> int:
+    return max(scale.tile, math.ceil(needs.caption))
+
+
+def _column(head: str, tiles: int, left: int, scale: Scale, least: int = 0) -> Column:
+    words = math.ceil(FONT.width(head, scale.text))
+    return Column(head, left, max(scale.length(tiles), words, least) if tiles else 0, tiles)
+
+
+def _next(column: Column, scale: Scale) -> int:
+    return column.right + scale.space if column.tiles else column.left
 
 
 def draw_sheet(
@@ -54,74 +253,73 @@ def draw_sheet(
     rows: Sequence[EvidenceRow],
     tile: int,
     notes: Sequence[str] = (),
-) -> Image.Image:
-    """Draw a sheet: an RGB picture.
+) -> PillowCanvas:
+    """Plan and paint a sheet.
 
     Args:
         title: what is shown, such as model and layer.
         subtitle: how it was made.
-        rows: at least one; `rows_per_page` tells how many a sheet takes.
-        tile: largest side of images and photographs in pixels; smaller ones are shown as they are.
-        notes: sentences to end the legend with, such as the meaning of the facts.
+        rows: at least one and at most `rows_per_page`.
+        tile: largest side of images and dataset images in pixels; smaller ones keep their size.
+        notes: sentences that end the legend, such as the meaning of the facts.
     Raises:
         ValueError: no rows.
     """
-    sheet = plan_sheet(title, subtitle, rows, tile, notes)
-    picture = Image.new("RGB", sheet.size, PAPER)
-    draw = ImageDraw.Draw(picture)
-    for rule in sheet.rules:
-        draw.line(rule, fill=RULE)
-    for placed in sheet.tiles:
-        paint_tile(picture, placed)
-    for text in sheet.texts:
-        paint_text(draw, text)
-    return picture
+    page = plan_sheet(title, subtitle, rows, tile, notes)
+    canvas = PillowCanvas(page.size)
+    paint(canvas, page)
+    return canvas
 
 
-def pages(n_channels: int, per_page: int) -> list[range]:
-    """Cut channels, by their places, into as few pages as can be, of about the same length."""
-    n = math.ceil(n_channels / per_page)
-    return [range(n_channels * i // n, n_channels * (i + 1) // n) for i in range(n)]
+def pages(n_targets: int, per_page: int) -> list[range]:
+    """Cut targets, by their positions, into the fewest pages, of about the same length."""
+    n = math.ceil(n_targets / per_page)
+    return [range(n_targets * i // n, n_targets * (i + 1) // n) for i in range(n)]
 
 
 def rows_per_page(tile: int, facts: int) -> int:
-    """How many rows with so many facts make a picture that viewers still open."""
+    """Number of rows with so many facts on a sheet that viewers still open."""
     scale = Scale(tile)
     title_and_legend = 20 * scale.line
-    row = row_height(scale, facts, words=True) + scale.space
+    row = row_height(scale, facts, fates=True) + scale.space
     return max(1, (LARGEST_SIDE - title_and_legend) // row)
 
 
 def plan_sheet(
     title: str, subtitle: str, rows: Sequence[EvidenceRow], tile: int, notes: Sequence[str] = ()
-) -> Sheet:
-    """Give everything that `draw_sheet` draws its place. Raises ValueError: no rows."""
+) -> Page:
+    """Place everything that `draw_sheet` draws. Raises ValueError: no rows."""
     scale = Scale(_largest_tile(rows, tile))
     grid = plan_grid(scale, _needs(rows, scale))
     width = max(_NARROWEST, grid.right + scale.space)
     left, right = scale.space, width - scale.space
-    texts = [*_titles(title, subtitle, scale, left, right)]
-    texts += _heads(grid, texts[-1].box[3] + scale.line)
+    texts = list(_titles(title, subtitle, scale, left, right))
+    texts += _heads(grid, _bottom(texts) + scale.line)
     tiles: list[Tile] = []
-    top = texts[-1].box[3] + scale.gap
-    rules = [(left, top, right - 1, top)]
+    top = _bottom(texts) + scale.gap
+    rules = [[(left, top), (right - 1, top)]]
     for row in rows:
         top += scale.space // 2
         tiles += _tiles(row, grid, top)
         texts += [*_fates(row, grid, top), *_caption(row, grid, top)]
         top += grid.row_height + scale.space // 2
-        rules.append((left, top, right - 1, top))
+        rules.append([(left, top), (right - 1, top)])
     texts += _legend(rows, notes, scale, left, right, top + scale.line // 2)
-    bottom = max(text.box[3] for text in texts) + scale.space
-    return Sheet((width, bottom), tuple(tiles), tuple(texts), tuple(rules))
+    size = width, _bottom(texts) + scale.space
+    return Page(size, tuple(tiles), tuple(texts), (Lines(rules, RULE),))
+
+
+def _bottom(texts: Sequence[Text]) -> int:
+    return max(round(text.box[3]) for text in texts)
 
 
 def _largest_tile(rows: Sequence[EvidenceRow], tile: int) -> int:
-    """No tile is larger than the largest picture, and no sheet too wide to open."""
+    """Side of tiles: no larger than the largest image, and no sheet is too wide to open."""
     if not rows:
         raise ValueError("a sheet takes at least one row.")
-    sides = [image.shape[0] for row in rows for image in row.images if image is not None]
+    sides = [max(image.shape[:2]) for row in rows for image in row.images if image is not None]
     sides += [p.shape[1] for row in rows for p in (row.strongest, row.weakest) if len(p)]
+    # Captions and spaces take no more than two tiles.
     across = max(len(row.images) + len(row.strongest) + len(row.weakest) for row in rows)
     return max(16, min(tile, LARGEST_SIDE // (across + 2), max(sides, default=tile)))
 
@@ -133,22 +331,21 @@ def _needs(rows: Sequence[EvidenceRow], scale: Scale) -> Needs:
         weakest=max(len(row.weakest) for row in rows),
         facts=max(len(row.facts) for row in rows),
         saliency=any(row.saliency for row in rows),
-        words=any(_words_below(row) for row in rows),
+        fates=any(_fates_below(row) for row in rows),
         caption=min(_caption_width(rows, scale), 15 * scale.text),
     )
 
 
-def _words_below(row: EvidenceRow) -> dict[int, str]:
-    """Words on images that are there, by place; where there is none, its square has the word."""
-    pairs = zip(row.images, row.words, strict=True)
-    return {i: word for i, (image, word) in enumerate(pairs) if word and image is not None}
+def _fates_below(row: EvidenceRow) -> dict[int, str]:
+    """Fates of images that were made, by seed; an empty box has its fate written in it."""
+    pairs = zip(row.images, row.fates, strict=True)
+    return {i: fate for i, (image, fate) in enumerate(pairs) if fate and image is not None}
 
 
 def _caption_width(rows: Sequence[EvidenceRow], scale: Scale) -> float:
-    number, letters = font(scale.number), font(scale.text)
-    widths = [number.getlength(_number(row)) for row in rows]
+    widths = [FONT.width(_number(row), scale.number) for row in rows]
     widths += [
-        letters.getlength(name) + scale.text + letters.getlength(value)
+        FONT.width(name, scale.text) + scale.text + FONT.width(value, scale.text)
         for row in rows
         for name, value in row.facts.items()
     ]
@@ -156,58 +353,62 @@ def _caption_width(rows: Sequence[EvidenceRow], scale: Scale) -> float:
 
 
 def _number(row: EvidenceRow) -> str:
-    return f"channel {row.channel}"
+    return f"channel {row.target}"
+
+
+def _text(box: Box, words: str, size: int, colour: str = INK, align: Align = "left") -> Text:
+    return Text(box, words, size, SMALLEST, colour, align)
 
 
 def _titles(title: str, subtitle: str, scale: Scale, left: int, right: int) -> Iterator[Text]:
     middle = scale.space + round(scale.title * 1.4)
-    yield Text((left, scale.space, right, middle), title, scale.title)
-    yield Text((left, middle, right, middle + scale.line), subtitle, scale.text, FAINT)
+    yield _text((left, scale.space, right, middle), title, scale.title)
+    yield _text((left, middle, right, middle + scale.line), subtitle, scale.text, FAINT)
 
 
 def _heads(grid: Grid, top: int) -> Iterator[Text]:
     scale = grid.scale
     for column in grid.columns:
         box = (column.left, top, column.right, top + scale.line)
-        yield Text(box, column.head, scale.text)
+        yield _text(box, column.head, scale.text)
     if grid.needs.saliency:
         left, right = grid.strongest.left, grid.strongest.right
         below = (left, top + scale.line, right, top + 2 * scale.line)
-        yield Text(below, "their saliency below", scale.text, FAINT)
+        yield _text(below, "their saliency below", scale.text, FAINT)
 
 
 def _tiles(row: EvidenceRow, grid: Grid, top: int) -> Iterator[Tile]:
     scale = grid.scale
-    for i, (image, word) in enumerate(zip(row.images, row.words, strict=True)):
-        yield Tile(grid.images.box(scale, top, i), image, word=word)
-    for i, (photograph, frame) in enumerate(zip(row.strongest, row.frames, strict=True)):
-        yield Tile(grid.strongest.box(scale, top, i), photograph, frame)
+    for i, (image, fate) in enumerate(zip(row.images, row.fates, strict=True)):
+        yield Tile(grid.images.box(scale, top, i), image, word=fate)
+    for i, (pixels, frame) in enumerate(zip(row.strongest, row.frames, strict=True)):
+        yield Tile(grid.strongest.box(scale, top, i), pixels, frame)
     for i, overlay in enumerate(row.saliency):
         yield Tile(grid.strongest.box(scale, top, grid.strongest.tiles + i), overlay)
-    for i, photograph in enumerate(row.weakest):
-        yield Tile(grid.weakest.box(scale, top, i), photograph)
+    for i, pixels in enumerate(row.weakest):
+        yield Tile(grid.weakest.box(scale, top, i), pixels)
 
 
 def _fates(row: EvidenceRow, grid: Grid, top: int) -> Iterator[Text]:
-    for i, word in _words_below(row).items():
+    for i, fate in _fates_below(row).items():
         left, _, right, bottom = grid.images.box(grid.scale, top, i)
-        top_of_word = bottom + grid.scale.gap
-        box = (left, top_of_word, right, top_of_word + grid.scale.line)
-        yield Text(box, word, grid.scale.text, ALARM)
+        below = bottom + grid.scale.gap
+        box = (left, below, right, below + grid.scale.line)
+        yield _text(box, fate, grid.scale.text, ALARM)
 
 
 def _caption(row: EvidenceRow, grid: Grid, top: int) -> Iterator[Text]:
-    """The channel's number, and its facts in two columns."""
+    """The target's number, and its facts in two columns."""
     scale = grid.scale
     left, top = grid.caption_corner(top)
     right = left + grid.caption_width
     below = top + scale.heading
-    yield Text((left, top, right, below), _number(row), scale.number)
+    yield _text((left, top, right, below), _number(row), scale.number)
     for name, value in row.facts.items():
-        widest = min(font(scale.text).getlength(value), 0.6 * grid.caption_width)
+        widest = min(FONT.width(value, scale.text), 0.6 * grid.caption_width)
         middle = right - math.ceil(widest)
-        yield Text((left, below, middle - scale.gap, below + scale.line), name, scale.text, FAINT)
-        yield Text((middle, below, right, below + scale.line), value, scale.text, INK, "right")
+        yield _text((left, below, middle - scale.gap, below + scale.line), name, scale.text, FAINT)
+        yield _text((middle, below, right, below + scale.line), value, scale.text, align="right")
         below += scale.line
 
 
@@ -219,8 +420,8 @@ def _legend(
     right: int,
     top: int,
 ) -> Iterator[Text]:
-    for line in wrapped(" ".join([*_explanations(rows), *notes]), scale.text, right - left):
-        yield Text((left, top, right, top + scale.line), line, scale.text, FAINT)
+    for line in FONT.wrapped(" ".join([*_explanations(rows), *notes]), scale.text, right - left):
+        yield _text((left, top, right, top + scale.line), line, scale.text, FAINT)
         top += scale.line
 
 

@@ -1,10 +1,15 @@
 """The files of a site: written side by side into a folder of their own, and listed at the end.
 
-A site is `index.html` and the folder that it names. The folder comes first and `index.html` last,
-whole and at once: until then the site is the one from before.
+A site is `index.html` and the folder that it names. The folder is written first and `index.html`
+last, atomically: until then the site is the previous one.
+
+Pages opened from disk may load scripts and nothing else, so data are scripts that call
+`layerAtlas.take(name, value)`. A value is JSON in ASCII without `<`, `>` and `&`: no text from a
+network or a file name can end the script or begin a tag.
 """
 
 import io
+import json
 import os
 import re
 import shutil
@@ -13,7 +18,10 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from layer_atlas.errors import StorageError
@@ -22,12 +30,13 @@ from layer_atlas.store.checksummed_file import CorruptFile
 from layer_atlas.store.files import read_at_most, read_object, write_atomically, write_json
 
 _LISTING = "files.json"
+_ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&"}
 _MOST_BYTES = 2**20
-"""Of a first page."""
+"""Largest size of a first page."""
 _MOST_LISTED = 2**28
 """Bytes of a listing: some millions of files."""
 _WAITING = 4
-"""Pictures that wait to be encoded, in memory, at most."""
+"""Most pictures that wait in memory to be encoded."""
 
 
 class SiteFiles:
@@ -71,7 +80,7 @@ class SiteFiles:
 
 @contextmanager
 def site_files(root: Path) -> Iterator[SiteFiles]:
-    """A folder to write a site's files to; complete when the block ends without an error."""
+    """Open a folder for a site's files; it is complete when the block ends without an error."""
     with ThreadPoolExecutor(usable_cores()) as pool:
         files = SiteFiles(root, pool)
         yield files
@@ -79,7 +88,7 @@ def site_files(root: Path) -> Iterator[SiteFiles]:
 
 
 def is_complete(root: Path) -> bool:
-    """Whether all files of a folder are there, each as long as it was written."""
+    """Whether all files of a folder exist with the sizes that were written."""
     try:
         sizes = read_object(root / _LISTING, _MOST_LISTED)
         return all((root / name).stat().st_size == size for name, size in sizes.items())
@@ -88,7 +97,7 @@ def is_complete(root: Path) -> bool:
 
 
 def folder_of(site: Path) -> str | None:
-    """The folder that a site's first page names; None if there is no page, or another one."""
+    """The folder that a site's first page names; None without such a page."""
     try:
         page = read_at_most(site / "index.html", _MOST_BYTES).decode()
     except (OSError, ValueError, CorruptFile):
@@ -98,10 +107,10 @@ def folder_of(site: Path) -> str | None:
 
 
 def put_up(site: Path, folder: str, page: str) -> None:
-    """Have the site be a folder from now on, and remove the folders it was before.
+    """Switch the site to a folder, and remove the folders of earlier sites.
 
     Args:
-        site: of the whole.
+        site: folder of the whole site.
         folder: name of the folder within it.
         page: text of `index.html`, which names the folder.
     Raises:
@@ -111,3 +120,39 @@ def put_up(site: Path, folder: str, page: str) -> None:
     for path in site.iterdir():
         if path.is_dir() and path.name != folder and len(path.name) == len(folder):
             shutil.rmtree(path, ignore_errors=True)
+
+
+# --- data ----------------------------------------------------------------------------------------
+
+
+def script(name: str, value: Any) -> bytes:
+    """A script that hands a value to the page under a name.
+
+    Raises:
+        ValueError: a number in it is not finite.
+    """
+    return f"layerAtlas.take({_json(name)}, {_json(value)});\n".encode("ascii")
+
+
+def _json(value: Any) -> str:
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return text.translate(_ESCAPES)
+
+
+def numbers(array: NDArray[Any], digits: int | None = None) -> list[Any]:
+    """An array of any shape as lists; values that are not finite become `None`.
+
+    Args:
+        array: of numbers.
+        digits: significant digits; by default as many as distinguish floats of this width, so that
+            values sort as they do in the array.
+    """
+    if array.ndim > 1:
+        return [numbers(row, digits) for row in array]
+    if array.dtype.kind != "f":
+        return list(array.tolist())
+    if digits is not None:
+        return [float(f"{x:.{digits}g}") if np.isfinite(x) else None for x in array.tolist()]
+    finite = np.isfinite(array)
+    texts = array.astype(str).tolist()
+    return [float(text) if ok else None for text, ok in zip(texts, finite.tolist(), strict=True)]

@@ -1,37 +1,41 @@
-"""What scripts know of a layer and its channels, as plain data."""
+"""The data of a layer and its targets for the site's scripts, and checks of what is read."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from layer_atlas.atlas.reader import Layer
 from layer_atlas.config.objectives import Objective
-from layer_atlas.config.recipe import Recipe
+from layer_atlas.config.recipe import LARGEST_IMAGE, Recipe
 from layer_atlas.config.records import build
 from layer_atlas.errors import UserError
 from layer_atlas.plan.jobs import STATUS
-from layer_atlas.presentation.site.dataset_images import DatasetImages
+from layer_atlas.presentation.similarity import SIMILAR, nearest
+from layer_atlas.presentation.site.files import numbers
 from layer_atlas.presentation.site.pictures import (
     COLUMNS,
     PER_SHEET,
+    DatasetImages,
     has_large,
     image_size,
     preview_columns,
     tile_size,
 )
-from layer_atlas.presentation.site.script import numbers
-from layer_atlas.presentation.site.similar import SIMILAR, nearest
 
 _DIGITS = 5
+_MOST_COLOURS = 64
 _NAMES = frozenset({"best_seed", "start"})
-"""Numbers that are names: one is no more than another."""
+"""Statistics whose numbers are names, which have no order."""
 
 
 def leads(layer: Layer) -> NDArray[np.intp]:
-    """Which seed's image stands for each channel (C,): the one that agrees most with photographs,
-    else the first that is well."""
+    """The seed whose image represents each target (C,), as an index.
+
+    It is the one that agrees most with dataset images, or else the first that is `ok`.
+    """
     first: NDArray[np.intp] = np.argmax(layer.status == STATUS["ok"], axis=1)
     if "best_seed_index" not in layer:
         return first
@@ -40,7 +44,7 @@ def leads(layer: Layer) -> NDArray[np.intp]:
 
 
 def layer_facts(layer: Layer) -> dict[str, Any]:
-    """What is told of a layer among others."""
+    """The record of a layer in the overview."""
     facts = layer.facts
     return {
         "name": layer.name,
@@ -58,7 +62,7 @@ def layer_facts(layer: Layer) -> dict[str, Any]:
 
 
 def target_noun(layer: Layer) -> str:
-    """What a target of a layer is, in a word: `channel`, `class`, `direction` and so on."""
+    """The kind of a layer's targets: `channel`, `class`, `direction` and so on."""
     if "part_channel" in layer:
         return "combination"
     objective = layer.recipe.get("objective")
@@ -71,14 +75,14 @@ def target_noun(layer: Layer) -> str:
 
 
 def _all_targets(layer: Layer) -> int | None:
-    """How many targets a layer has; None where that is not the number of its channels."""
+    """Number of targets of a layer; None where that is not its number of channels."""
     if target_noun(layer) not in ("channel", "class"):
         return None
     return whole(layer.facts.get("n_channels")) or len(layer.channels)
 
 
 def recipe_words(layer: Layer) -> str:
-    """How a layer's images were made; nothing where the recipe is none of this version's."""
+    """The recipe of a layer's images; empty where it is not of this version."""
     try:
         return build(Recipe, layer.recipe).summary()
     except (UserError, KeyError, ValueError):
@@ -86,7 +90,7 @@ def recipe_words(layer: Layer) -> str:
 
 
 def whole(value: Any) -> int:
-    """A number of an attribute; 0 for what is none."""
+    """An attribute as a whole number; 0 for anything else."""
     return int(value) if np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iu" else 0
 
 
@@ -97,7 +101,7 @@ def _finite(value: Any) -> float | None:
 
 
 def layer_data(layer: Layer) -> dict[str, Any]:
-    """What the grid of a layer shows: statistics of all channels, and where their tiles are."""
+    """The data of a layer's grid: statistics of all targets, and where their tiles are."""
     height, width = image_size(layer)
     words = {code: word for word, code in STATUS.items()}
     return {
@@ -121,7 +125,7 @@ def layer_data(layer: Layer) -> dict[str, Any]:
 
 
 def _statistics(layer: Layer) -> Iterator[dict[str, Any]]:
-    """Every statistic: its meaning and its values, nested as its axes are."""
+    """Yield every statistic: its meaning and its values, nested as its axes are."""
     for name, meaning in layer.statistics.items():
         values = numbers(layer[name])
         ranked = name not in _NAMES
@@ -129,7 +133,7 @@ def _statistics(layer: Layer) -> Iterator[dict[str, Any]]:
 
 
 def channel_blocks(layer: Layer) -> Iterator[tuple[int, dict[str, Any]]]:
-    """What a channel's page shows besides, in blocks of so many channels as a sheet has."""
+    """Yield the further data of targets' pages, in blocks of as many targets as a sheet has."""
     rows, cosines = nearest(layer, leads(layer))
     dataset_images = DatasetImages(layer)
     for start in range(0, len(layer.channels), PER_SHEET):
@@ -141,7 +145,7 @@ def channel_blocks(layer: Layer) -> Iterator[tuple[int, dict[str, Any]]]:
                 "similar": list(map(_similar, rows[here], cosines[here])),
                 "step": layer["trace_step"].tolist() if "trace_step" in layer else [],
                 "trace": _traces(layer, here),
-                "photographs": [dataset_images.told(row) for row in range(here.start, here.stop)]
+                "photographs": [dataset_images.records(row) for row in range(here.start, here.stop)]
                 if dataset_images.across
                 else [],
             },
@@ -149,7 +153,7 @@ def channel_blocks(layer: Layer) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _similar(rows: NDArray[np.intp], cosines: NDArray[np.float32]) -> dict[str, Any]:
-    """The channels that are similar to one, and the best cosine; None if it was not compared."""
+    """The targets that are similar to one, and the best cosine; None if it was not compared."""
     alike = cosines >= SIMILAR
     compared = np.isfinite(cosines) & (cosines != 0)  # 0: one of both has no image
     best = numbers(cosines[compared].max(keepdims=True), 3)[0] if compared.any() else None
@@ -157,8 +161,76 @@ def _similar(rows: NDArray[np.intp], cosines: NDArray[np.float32]) -> dict[str, 
 
 
 def _traces(layer: Layer, here: slice) -> list[Any]:
-    """Ascent curves (n, S, V, T)."""
+    """Traces (n, S, V, T)."""
     if "trace" not in layer:
         return []
     traces = np.asarray(layer.dataset("trace")[here])
     return numbers(traces if layer.variants else traces[:, :, None], _DIGITS)
+
+
+# --- checks --------------------------------------------------------------------------------------
+
+
+class _Array(NamedTuple):
+    """Type and shape that an HDF5 dataset must have, if it is there."""
+
+    name: str
+    kind: str
+    """Kind of its dtype, as in numpy; `O`: files or texts."""
+    shape: tuple[int, ...]
+    """Lengths of its first axes."""
+    further: int = 0
+    """Number of axes after these."""
+
+
+def check(layer: Layer) -> None:
+    """Check the shapes and types of the datasets that a site reads.
+
+    Raises:
+        UserError: something is not as in an atlas, or nothing can show it.
+    """
+    if "image" not in layer or "status" not in layer:
+        raise UserError(f"{layer.title} has no images that a site could show.")
+    # A damaged atlas is refused before its arrays reach numpy or Pillow.
+    for wanted in _arrays(layer):
+        if wanted.name in layer:
+            _check_array(layer.dataset(wanted.name), wanted, layer.title)
+    *_, height, width, colours = layer.dataset("image").shape
+    if not (min(height, width) > 0 and max(height, width) <= LARGEST_IMAGE):
+        raise UserError(f"images of {layer.title} are of {height} x {width} pixels.")
+    if not 1 <= colours <= _MOST_COLOURS:
+        raise UserError(f"images of {layer.title} have {colours} colours.")
+
+
+def _arrays(layer: Layer) -> Iterator[_Array]:
+    channels = (len(layer.channels),)
+    jobs = (*channels, len(layer.seeds))
+    images = (*jobs, len(layer.variants)) if layer.variants else jobs
+    yield _Array("status", "u", jobs)
+    yield _Array("image", "u", images, 3)
+    yield _Array("trace", "f", images, 1)
+    yield _Array("trace_step", "i", (), 1)
+    yield _Array("response", "f", images, 1)
+    yield _Array("best_seed_index", "i", channels)
+    yield _Array("dataset/top_saliency", "u", channels, 3)
+    for name in ("min", "max"):
+        yield _Array(f"dataset/{name}", "f", channels)
+    for end in ("top", "bottom"):
+        yield _Array(f"dataset/{end}_jpeg", "O", channels, 1)
+        yield _Array(f"dataset/{end}_path", "O", channels, 1)
+        yield _Array(f"dataset/{end}_score", "f", channels, 1)
+
+
+def _check_array(dataset: h5py.Dataset, wanted: _Array, title: str) -> None:
+    known = len(wanted.shape)
+    fits = dataset.shape[:known] == wanted.shape and dataset.ndim == known + wanted.further
+    typed = dataset.dtype.kind == wanted.kind
+    if wanted.name.endswith("_jpeg"):
+        typed = h5py.check_vlen_dtype(dataset.dtype) == np.dtype(np.uint8)
+    elif wanted.kind == "O":
+        typed = h5py.check_string_dtype(dataset.dtype) is not None
+    if not (fits and typed):
+        raise UserError(
+            f"{wanted.name!r} of {title} is {dataset.dtype} of shape {dataset.shape}, which no "
+            "atlas holds; collate it again."
+        )

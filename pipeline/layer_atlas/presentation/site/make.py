@@ -1,4 +1,4 @@
-"""Make the site of an output folder: what it shows, its pages, and when it must be made again."""
+"""Make the site of an output folder: its pages, and when it must be made again."""
 
 import hashlib
 from pathlib import Path
@@ -9,36 +9,35 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from layer_atlas.atlas.reader import Atlas, Layer, Model, open_atlas
 from layer_atlas.atlas.reader.ranking import default_ranking
 from layer_atlas.config.records import digest
-from layer_atlas.presentation.site.checks import check
-from layer_atlas.presentation.site.dataset_images import DatasetImages
 from layer_atlas.presentation.site.files import (
     SiteFiles,
     folder_of,
     is_complete,
     put_up,
+    script,
     site_files,
 )
 from layer_atlas.presentation.site.layer_data import (
     channel_blocks,
+    check,
     layer_data,
     layer_facts,
     leads,
     whole,
 )
-from layer_atlas.presentation.site.pictures import STRIP, write_images, write_strip
-from layer_atlas.presentation.site.script import script
+from layer_atlas.presentation.site.pictures import STRIP, DatasetImages, write_images, write_strip
 from layer_atlas.store.folder import OutputFolder, safe_name
 
 _HERE = Path(__file__).parent
-_ASSETS = _HERE / "assets"
+_ASSETS, _LAYOUT = _HERE / "assets", _HERE.parent / "layout"
 _DIGITS = 16
-"""Of the digest that names the folder of a site."""
+"""Digits of the digest that names the folder of a site."""
 
 _SCRIPTS = (
     *("data", "elements", "routes", "order", "tiles", "curve"),
     *("overview", "grid", "channel", "search", "help", "start"),
 )
-"""What `site.js` consists of, in order: browsers take a file much sooner than twelve."""
+"""Parts of `site.js`, in order: browsers load one file much sooner than twelve."""
 
 
 def make_site(folder: OutputFolder) -> Path:
@@ -62,9 +61,11 @@ def make_site(folder: OutputFolder) -> Path:
 
 
 def _identity(folder: OutputFolder, atlas: Atlas) -> str:
-    """Tells sites apart: of other atlases, of other names, made by other code."""
+    """Digest that differs for another atlas, another name and other code."""
     code = hashlib.sha256()
-    for path in sorted(path for path in _HERE.rglob("*.*") if path.suffix != ".pyc"):
+    # The layout paints the site's pictures, so that its code is part of the identity too.
+    files = (path for folder in (_HERE, _LAYOUT) for path in folder.rglob("*.*"))
+    for path in sorted(path for path in files if path.suffix != ".pyc"):
         code.update(path.read_bytes())
     made_of = [atlas.content or atlas.created, folder.root.name, code.hexdigest()]
     return digest(made_of)[:_DIGITS]
@@ -106,7 +107,7 @@ def _model_facts(model: Model) -> dict[str, Any]:
 
 
 def _architecture(source: str) -> str:
-    """A source without what chooses weights: the tag of timm's, the arguments of a callable.
+    """A source without what selects weights: the tag of timm's, the arguments of a callable.
 
     >>> _architecture("timm/resnet18.a1_in1k"), _architecture('nets.build({"seed":3})')
     ('timm/resnet18', 'nets.build')
@@ -116,7 +117,7 @@ def _architecture(source: str) -> str:
 
 
 def _write_layer(files: SiteFiles, folder: str, layer: Layer) -> dict[str, Any]:
-    """Write everything of a layer; returns what the overview must know of it."""
+    """Write the files of a layer; returns its record in the overview."""
     check(layer)
     strip = _write_strip(files, folder, layer)
     write_images(files, folder, layer)
@@ -131,7 +132,7 @@ def _write_layer(files: SiteFiles, folder: str, layer: Layer) -> dict[str, Any]:
 
 
 def _write_strip(files: SiteFiles, folder: str, layer: Layer) -> dict[str, Any]:
-    """Write the images that stand for a layer: its strongest, by the image that leads each."""
+    """Write the images that represent a layer in the overview: those of its strongest targets."""
     by = default_ranking(layer.statistics)
     channels = layer.strongest(STRIP, by) if by in layer else layer.channels[:STRIP]
     rows, lead = [layer.row(channel) for channel in channels], leads(layer)

@@ -13,14 +13,13 @@ from layer_atlas.config.figures import Group, ImagesFigure
 from layer_atlas.config.objectives import LogitObjective
 from layer_atlas.config.recipe import Recipe
 from layer_atlas.plan.targets import TargetSpace
-from layer_atlas.presentation.figures.captions.brackets import (
+from layer_atlas.presentation.figures.captions.selection import (
+    bracket_caption,
     bracket_methods,
-    bracket_words,
-    number_words,
-    order_words,
+    number_ranges,
+    order_caption,
 )
-from layer_atlas.presentation.figures.selection.choose import choose_bracketed
-from layer_atlas.presentation.figures.selection.layer_data import LayerData
+from layer_atlas.presentation.figures.selection import LayerData, choose_bracketed
 
 
 @pytest.fixture(scope="module")
@@ -40,17 +39,17 @@ def groups(**named: Any) -> tuple[Group, ...]:
 
 def test_groups_are_told_with_their_channels_or_how_these_were_chosen(atlas: Atlas) -> None:
     named = groups(curves=[9, 3], rest="4:8", best={"bottom": 1}, odd={"random": 1, "seed": 5})
-    assert told(atlas, bracket_words, groups=named) == (
+    assert told(atlas, bracket_caption, groups=named) == (
         "Brackets: curves (3, 9); rest (4–7); best (those of smallest selectivity); "
         "odd (drawn at random (seed 5))."
     )
     # Of several layers, those that are in any of them.
-    assert told(atlas, bracket_words, groups=groups(all="10:20")) == "Brackets: all (10–19)."
-    assert told(atlas, bracket_words) == ""
+    assert told(atlas, bracket_caption, groups=groups(all="10:20")) == "Brackets: all (10–19)."
+    assert told(atlas, bracket_caption) == ""
 
 
 def test_clusters_are_told_by_their_number(atlas: Atlas) -> None:
-    words = told(atlas, bracket_words, order="similarity", clusters=3)
+    words = told(atlas, bracket_caption, order="similarity", clusters=3)
     assert words == "Brackets: 3 groups of similar channels."
 
 
@@ -75,19 +74,19 @@ def test_methods_tell_what_groups_need_to_be_made_again(atlas: Atlas) -> None:
 
 def test_an_order_is_told_as_that_of_each_group() -> None:
     named = groups(a=[1])
-    assert order_words(ImagesFigure(groups=named)) == ""
-    assert order_words(ImagesFigure(order="agreement")) == "ordered by agreement, largest first"
-    assert order_words(ImagesFigure(order="agreement", groups=named)).startswith("in each group")
+    assert order_caption(ImagesFigure(groups=named)) == ""
+    assert order_caption(ImagesFigure(order="agreement")) == "ordered by agreement, largest first"
+    assert order_caption(ImagesFigure(order="agreement", groups=named)).startswith("in each group")
 
 
 def test_numbers_that_follow_one_another_are_ranges() -> None:
-    assert number_words([0, 1, 2, 4, 6, 7, 9, 10, 11, 12]) == "0–2, 4, 6, 7, 9–12"
-    assert number_words([5]) == "5"
+    assert number_ranges([0, 1, 2, 4, 6, 7, 9, 10, 11, 12]) == "0–2, 4, 6, 7, 9–12"
+    assert number_ranges([5]) == "5"
 
 
 def test_classes_are_told_by_name(tmp_path: Path) -> None:
     recipe = Recipe(**{**vars(make_recipe()), "objective": LogitObjective()})
     targets = TargetSpace((6,), tuple(f"Class {i}" for i in range(6)))
     classes = open_atlas(made_up(tmp_path, {"output": 6}, recipe=recipe, targets=targets))
-    words = told(classes, bracket_words, groups=groups(dogs=["class 4", 1]))
+    words = told(classes, bracket_caption, groups=groups(dogs=["class 4", 1]))
     assert words == "Brackets: dogs (4 Class 4, 1 Class 1)."

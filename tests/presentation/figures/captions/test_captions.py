@@ -27,7 +27,7 @@ from layer_atlas.plan.targets import DRAW, TargetSpace, select_targets
 from layer_atlas.presentation.figures.captions.methods import caption_tex, methods_text, tex
 from layer_atlas.presentation.figures.captions.selection import SCALES
 from layer_atlas.presentation.figures.make import KINDS
-from layer_atlas.presentation.figures.paper.sheet import style
+from layer_atlas.presentation.layout.figure import style
 
 WIDTH, DRAWN, SEEDS = 52, 24, (0, 3, 7)
 CHANNELS = select_targets({"random": DRAWN}, TargetSpace((WIDTH,)), "toy/conv")
@@ -94,7 +94,7 @@ def test_captions_and_methods_say_how_channels_came_to_be_shown(
 def test_what_is_shown_is_what_the_words_say(atlas: Atlas) -> None:
     settings, layer = ImagesFigure(channels={"top": 5}), layer_of(atlas)
     with style(settings):
-        (found,) = KINDS["images"](atlas, settings).shown
+        (found,) = KINDS["images"](atlas, settings).selections
     best = layer["agreement"][:, layer["best_seed_index"][0]]
     assert list(found.channels) == [layer.channels[row] for row in np.argsort(-best)[:5]]
 

@@ -6,9 +6,8 @@ import h5py
 from atlases import made_up
 
 from layer_atlas import open_atlas
-from layer_atlas.presentation.figures.captions.likeness import likeness_words
-from layer_atlas.presentation.figures.selection.choose import Selection
-from layer_atlas.presentation.figures.selection.layer_data import LayerData
+from layer_atlas.presentation.figures.captions.selection import similarity_caption
+from layer_atlas.presentation.figures.selection import LayerData, Selection
 
 
 def test_twins_and_loners_are_named_and_the_dead_are_not(tmp_path: Path) -> None:
@@ -18,8 +17,8 @@ def test_twins_and_loners_are_named_and_the_dead_are_not(tmp_path: Path) -> None
         response[17] = response[4]
         response[6] = -response[5:20].mean(axis=0)
     shown = LayerData(open_atlas(file)["toy/a"])
-    alike, alone = likeness_words(Selection(shown, tuple(range(20))))
+    alike, alone = similarity_caption(Selection(shown, tuple(range(20))))
     assert alike.startswith("most alike are the images of 4 and 17 (1.00), ")
     assert alone.startswith("least like any other are those of 6 (")
     assert " 3 " not in alike + alone
-    assert list(likeness_words(Selection(shown, (1, 2, 3, 4)))) == []  # few: all is seen
+    assert list(similarity_caption(Selection(shown, (1, 2, 3, 4)))) == []  # few: all is seen

@@ -10,13 +10,13 @@ from atlases import FAMILIES
 from layer_atlas.atlas.reader import Atlas, Layer
 from layer_atlas.config.figures import FigureSettings, Group, ImagesFigure
 from layer_atlas.errors import UserError
-from layer_atlas.presentation.figures.selection.choose import (
+from layer_atlas.presentation.figures.selection import (
+    LayerData,
     Selection,
     choose,
     choose_bracketed,
     chosen_layers,
 )
-from layer_atlas.presentation.figures.selection.layer_data import LayerData
 
 
 def chosen(layer: Layer, selection: Any, order: str = "chosen") -> list[int]:

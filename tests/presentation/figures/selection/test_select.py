@@ -14,8 +14,7 @@ from layer_atlas.config.objectives import InterpolationObjective, LogitObjective
 from layer_atlas.config.recipe import Recipe
 from layer_atlas.errors import UserError
 from layer_atlas.plan.targets import TargetSpace
-from layer_atlas.presentation.figures.selection.layer_data import LayerData
-from layer_atlas.presentation.figures.selection.select import select
+from layer_atlas.presentation.figures.selection import LayerData, select
 
 
 def chosen(layer: Layer, selection: Any) -> list[int]:

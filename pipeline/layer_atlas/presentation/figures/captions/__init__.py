@@ -1,1 +1,1 @@
-"""What is written for readers of a figure: selections, recipes, methods, works cited."""
+"""Texts for readers of a figure: selections, recipes, methods, works cited."""

@@ -12,16 +12,16 @@ from layer_atlas.config.records import FAMILIES, Reference, build
 from layer_atlas.plan.environment import Environment
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.plan.labels import counted, mixture
-from layer_atlas.presentation.figures.base import RenderedFigure
 from layer_atlas.presentation.figures.captions.selection import noun_of
-from layer_atlas.presentation.figures.selection.choose import Selection
+from layer_atlas.presentation.figures.files import RenderedFigure
+from layer_atlas.presentation.figures.selection import Selection
 
 _MADE_WITH = ("layer-atlas", "torch")
-"""What versions a caption tells."""
+"""Packages whose versions stand in a caption."""
 _TOLD = (*_MADE_WITH, "torchvision", "timm", "numpy")
-"""What versions the methods tell."""
+"""Packages whose versions stand in the methods."""
 _DIGITS = 12
-"""Of a digest, where it is not for machines."""
+"""Digits of a digest for readers."""
 
 
 _OF_FIGURES = (
@@ -51,61 +51,65 @@ def cited(text: str) -> list[str]:
     return [f"{work.cite}. {work.entry}" for work in known_references() if work.cite in text]
 
 
-def methods_text(atlas: Atlas, drawing: RenderedFigure) -> str:
+def methods_text(atlas: Atlas, rendered: RenderedFigure) -> str:
     """The paragraph, and the works that it cites, as Markdown."""
-    sentences = [sentence for part in _parts(atlas, drawing) for sentence in part]
+    sentences = [sentence for part in _parts(atlas, rendered) for sentence in part]
     paragraph = " ".join(filter(None, sentences))
     works = "\n".join(f"- {work}" for work in cited(paragraph))
     return f"{paragraph}\n\n{works}\n" if works else f"{paragraph}\n"
 
 
-def _parts(atlas: Atlas, drawing: RenderedFigure) -> Iterator[Sequence[str]]:
-    """Sentences, networks of one recipe together."""
+def _parts(atlas: Atlas, rendered: RenderedFigure) -> Iterator[Sequence[str]]:
+    """Yield groups of sentences, networks of one recipe together."""
     recipes: dict[str, list[Selection]] = {}
-    for found in drawing.shown:
-        text = json.dumps(found.layer.recipe, sort_keys=True)
-        recipes.setdefault(text, []).append(found)
-    for some in recipes.values():
-        yield [_networks(some), recipe_of(some[0].layer).describe()]
-    yield [_seeds(drawing.shown), _fates(drawing.shown), _photographs(drawing.shown)]
-    yield [drawing.methods, _made_with(atlas), _environments(drawing.shown)]
+    for selection in rendered.selections:
+        text = json.dumps(selection.layer.recipe, sort_keys=True)
+        recipes.setdefault(text, []).append(selection)
+    for alike in recipes.values():
+        yield [_networks(alike), recipe_of(alike[0].layer).describe()]
+    yield [
+        _seeds(rendered.selections),
+        _fates(rendered.selections),
+        _photographs(rendered.selections),
+    ]
+    yield [rendered.methods, _made_with(atlas), _environments(rendered.selections)]
 
 
 def recipe_of(layer: Layer) -> Recipe:
-    """How images of a layer were made. Raises UserError for a recipe of another version."""
+    """The recipe of a layer's images. Raises UserError for a recipe of another version."""
     return build(Recipe, layer.recipe, f"recipe of {layer.title}")
 
 
-def _networks(some: Sequence[Selection]) -> str:
-    """Which networks and layers, and what of them is frozen."""
-    models = {found.layer.model.name: found.layer.model for found in some}
-    told = []
+def _networks(alike: Sequence[Selection]) -> str:
+    """Describe networks and layers, and that their weights are frozen."""
+    models = {selection.layer.model.name: selection.layer.model for selection in alike}
+    parts = []
     for name, model in models.items():
-        layers = [found.layer for found in some if found.layer.model.name == name]
+        layers = [selection.layer for selection in alike if selection.layer.model.name == name]
         types = [f"{layer.name} ({layer.facts['module_type']})" for layer in layers]
         word = "layer" if len(types) == 1 else "layers"
-        told.append(f"{word} {', '.join(types)} of {network_words(model)}")
+        parts.append(f"{word} {', '.join(types)} of {network_caption(model)}")
     inputs = [
         f" Preprocessing of {model.title}: {model.preprocessing}."
         for model in models.values()
         if model.preprocessing
     ]
-    images = f"Images are for {'; '.join(told)}, in evaluation mode with frozen weights."
+    images = f"Images are for {'; '.join(parts)}, in evaluation mode with frozen weights."
     return images + "".join(inputs)
 
 
-def network_words(model: Model) -> str:
-    """A network and its weights."""
+def network_caption(model: Model) -> str:
+    """Name a network and its weights."""
     digest = str(model.facts["weights_sha256"])[:_DIGITS]
     weights = f", {model.weights}" if model.weights else ""
     return f"{model.facts['source']}{weights} (SHA-256 of the weights {digest})"
 
 
-def _seeds(shown: Sequence[Selection]) -> str:
-    layer = shown[0].layer
+def _seeds(selections: Sequence[Selection]) -> str:
+    layer = selections[0].layer
     if len(layer.seeds) == 1:
         return f"The random seed was {layer.seeds[0]}."
-    if (seed := shown[0].shown.seed) is not None:
+    if (seed := selections[0].data.seed) is not None:
         return f"The random seeds were {', '.join(map(str, layer.seeds))}; shown is seed {seed}."
     best = (
         " Where one image of several seeds is shown, it is the one that agrees most with the "
@@ -116,26 +120,31 @@ def _seeds(shown: Sequence[Selection]) -> str:
     return f"The random seeds were {', '.join(map(str, layer.seeds))}." + best
 
 
-def _fates(shown: Sequence[Selection]) -> str:
-    """How many images there are, and how many of them came to nothing."""
+def _fates(selections: Sequence[Selection]) -> str:
+    """Count the images, and those that came to nothing."""
     codes = np.concatenate(
-        [found.shown.status[[found.layer.row(c) for c in found.channels]] for found in shown]
+        [
+            selection.data.status[[selection.layer.row(c) for c in selection.channels]]
+            for selection in selections
+        ]
     )
     counts = {word: int((codes == code).sum()) for word, code in STATUS.items() if word != "ok"}
-    told = ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "none failed"
-    return f"Of the images of {counted(len(codes), noun_of(shown))} {told}."
+    parts = ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "none failed"
+    return f"Of the images of {counted(len(codes), noun_of(selections))} {parts}."
 
 
-def _photographs(shown: Sequence[Selection]) -> str:
-    """Which photographs images were compared with, and how well they agree."""
-    layer = next((found.layer for found in shown if "agreement" in found.layer), None)
+def _photographs(selections: Sequence[Selection]) -> str:
+    """Describe the photographs that images were compared with, and their agreement."""
+    layer = next(
+        (selection.layer for selection in selections if "agreement" in selection.layer), None
+    )
     if layer is None:
         return ""
     values = np.concatenate(
         [
-            found.shown.values("agreement")[[found.layer.row(c) for c in found.channels]]
-            for found in shown
-            if "agreement" in found.layer
+            selection.data.values("agreement")[[selection.layer.row(c) for c in selection.channels]]
+            for selection in selections
+            if "agreement" in selection.layer
         ]
     )
     count = int(layer.group["dataset"].attrs["photographs"])
@@ -152,14 +161,14 @@ def _made_with(atlas: Atlas) -> str:
     return f"Made with {', '.join(_versions(atlas, _TOLD))}{under}."
 
 
-def _environments(shown: Sequence[Selection]) -> str:
-    """That the images differ in what they were made with, if they do."""
+def _environments(selections: Sequence[Selection]) -> str:
+    """Name the environments that made the images, if there are several."""
     models: dict[str, Counter[Environment | None]] = {}
-    for found in shown:
-        made = found.layer.made_with(found.channels)
-        models.setdefault(found.layer.model.name, Counter()).update(made)
-    told = mixture(models.values())
-    return f"Images were {told}." if told else ""
+    for selection in selections:
+        made = selection.layer.made_with(selection.channels)
+        models.setdefault(selection.layer.model.name, Counter()).update(made)
+    parts = mixture(models.values())
+    return f"Images were {parts}." if parts else ""
 
 
 def _versions(atlas: Atlas, names: Sequence[str]) -> list[str]:
@@ -180,7 +189,7 @@ _TEX = {
 
 
 def tex(text: str) -> str:
-    """A text as LaTeX has it, inert whatever it is.
+    """Escape a text for LaTeX.
 
     >>> tex("layer_1 & 50 %")
     'layer\\\\_1 \\\\& 50 \\\\%'
@@ -188,15 +197,15 @@ def tex(text: str) -> str:
     return "".join(_TEX.get(sign, sign) for sign in text)
 
 
-def caption_tex(atlas: Atlas, drawing: RenderedFigure) -> str:
+def caption_tex(atlas: Atlas, rendered: RenderedFigure) -> str:
     """The caption for LaTeX, with networks, recipe, seeds and versions in a last sentence."""
-    told = []
-    models = {found.layer.model.name: found.layer for found in drawing.shown}
+    parts = []
+    models = {selection.layer.model.name: selection.layer for selection in rendered.selections}
     for layer in models.values():
         recipe = recipe_of(layer).summary()
-        told.append(f"{network_words(layer.model)}; {recipe}")
-    seeds = drawing.shown[0].layer.seeds
+        parts.append(f"{network_caption(layer.model)}; {recipe}")
+    seeds = rendered.selections[0].layer.seeds
     word = "seed" if len(seeds) == 1 else "seeds"
-    told.append(f"{word} {', '.join(map(str, seeds))}")
-    told.append(", ".join(_versions(atlas, _MADE_WITH)))
-    return f"\\caption{{{tex(drawing.caption)} {tex('; '.join(told))}.}}\n"
+    parts.append(f"{word} {', '.join(map(str, seeds))}")
+    parts.append(", ".join(_versions(atlas, _MADE_WITH)))
+    return f"\\caption{{{tex(rendered.caption)} {tex('; '.join(parts))}.}}\n"

@@ -1,154 +1,267 @@
-"""Which channels are shown and how they were chosen, by the sweep and by the figure, in words."""
+"""Sentences on the channels of a figure: how they were chosen, ordered and bracketed."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from layer_atlas.atlas.reader.ranking import is_on_own_scale
-from layer_atlas.plan.targets import DRAW, counted, joint_words
-from layer_atlas.presentation.figures.selection.choose import Selection, titles_of
-from layer_atlas.presentation.figures.selection.select import ranking_of, way_of
+import numpy as np
 
-ALIKE = (
+from layer_atlas.atlas.reader.ranking import is_on_own_scale
+from layer_atlas.config.figures import BracketedFigure, Group
+from layer_atlas.plan.targets import DRAW, counted, joint_words
+from layer_atlas.presentation.figures.selection import Selection, ranking_of, titles_of, way_of
+from layer_atlas.presentation.similarity import closest, distances, loneliest
+
+SIMILARITY = (
     "Likeness of two channels is the cosine between the responses of the whole layer to their "
     "images, each channel's responses standardised."
 )
 SCALES = "Activations of different channels are on different scales."
-BY_LIKENESS = {"diverse", "representatives"}
-"""Ways to choose channels that compare them."""
+BY_SIMILARITY = {"diverse", "representatives"}
+"""Selections that compare channels with each other."""
 
 _MOST_LAYERS = 6
-"""Named one by one."""
+"""Layers that are named one by one."""
+_NAMED = 3
+"""Pairs and channels that are named."""
+_FEWEST = 4
+"""Channels from which on the most and the least similar are named."""
 
 
-def shown_words(chosen: Sequence[Selection], selection: Any = "all") -> str:
-    """What is shown, and how the sweep chose the channels that it was chosen from.
+def shown_caption(selections: Sequence[Selection], asked: Any = "all") -> str:
+    """Describe what is shown, and how the sweep chose the channels to choose from.
 
     `the 16 of largest agreement among 24 of 512 channels of conv1 (demo) drawn at random`,
     `144 channels of 6 layers of demo, which are all channels`.
     """
-    if len(chosen) == 1:
-        return _of_one_layer(chosen[0], selection)
-    way = selection_words(chosen, selection)
-    parts = [_channels_of_layers(chosen), f"{way} in each layer" if way else ""]
-    everything = not way and all(_is_whole(found) for found in chosen)
-    parts.append(f"{'which are' if everything else 'among'} {sampling_words(chosen)}")
+    if len(selections) == 1:
+        return _of_one_layer(selections[0], asked)
+    way = way_caption(selections, asked)
+    parts = [_channels_of_layers(selections), f"{way} in each layer" if way else ""]
+    everything = not way and all(_is_whole(selection) for selection in selections)
+    parts.append(f"{'which are' if everything else 'among'} {sampling_caption(selections)}")
     return ", ".join(filter(None, parts))
 
 
-def _of_one_layer(found: Selection, selection: Any) -> str:
-    sampled = found.layer.sampling.words(f"{found.layer.name} ({found.layer.model.title})")
-    if not way_of(selection) and _is_whole(found):
+def _of_one_layer(selection: Selection, asked: Any) -> str:
+    sampled = selection.layer.sampling.words(
+        f"{selection.layer.name} ({selection.layer.model.title})"
+    )
+    if not way_of(asked) and _is_whole(selection):
         return sampled
-    n = len(found.channels)
+    n = len(selection.channels)
     the = f"the {n}" if n > 1 else "the one"
     words = {
-        "random": f"{n} drawn at random (seed {_seed(selection)})",
-        "top": f"{the} of largest {_by([found], selection)}",
-        "bottom": f"{the} of smallest {_by([found], selection)}",
+        "random": f"{n} drawn at random (seed {_seed(asked)})",
+        "top": f"{the} of largest {_by([selection], asked)}",
+        "bottom": f"{the} of smallest {_by([selection], asked)}",
         "diverse": f"{the} most unlike each other",
         "representatives": f"{n}, each in the middle of a group of similar channels,",
-        "": f"{n} in groups" if selection == "all" else f"{n} chosen by hand",
+        "": f"{n} in groups" if asked == "all" else f"{n} chosen by hand",
     }
-    return f"{words[way_of(selection)]} among {sampled}"
+    return f"{words[way_of(asked)]} among {sampled}"
 
 
-def _is_whole(found: Selection) -> bool:
-    """Whether all that the atlas has of a layer is shown."""
-    return set(found.channels) == set(found.layer.channels)
+def _is_whole(selection: Selection) -> bool:
+    """Whether all targets that the atlas has of a layer are shown."""
+    return set(selection.channels) == set(selection.layer.channels)
 
 
-def noun_of(chosen: Sequence[Selection]) -> str:
-    """What a target is in all of the layers."""
-    nouns = {found.layer.sampling.noun for found in chosen}
+def noun_of(selections: Sequence[Selection]) -> str:
+    """The noun for targets of all the layers."""
+    nouns = {selection.layer.sampling.noun for selection in selections}
     return nouns.pop() if len(nouns) == 1 else "target"
 
 
-def _channels_of_layers(chosen: Sequence[Selection]) -> str:
-    """`24 channels of demo (12 of conv1, 12 of conv2)`."""
-    channels = counted(sum(len(found.channels) for found in chosen), noun_of(chosen))
-    models = "; ".join(dict.fromkeys(found.layer.model.title for found in chosen))
-    if len(chosen) > _MOST_LAYERS:
-        return f"{channels} of {len(chosen)} layers of {models}"
-    titles = titles_of(chosen)
-    each = ", ".join(f"{len(c.channels)} of {t}" for c, t in zip(chosen, titles, strict=True))
+def _channels_of_layers(selections: Sequence[Selection]) -> str:
+    """Count channels by layer: `24 channels of demo (12 of conv1, 12 of conv2)`."""
+    channels = counted(
+        sum(len(selection.channels) for selection in selections), noun_of(selections)
+    )
+    models = "; ".join(dict.fromkeys(selection.layer.model.title for selection in selections))
+    if len(selections) > _MOST_LAYERS:
+        return f"{channels} of {len(selections)} layers of {models}"
+    titles = titles_of(selections)
+    each = ", ".join(f"{len(c.channels)} of {t}" for c, t in zip(selections, titles, strict=True))
     return f"{channels} of {models} ({each})"
 
 
-def sampling_words(chosen: Sequence[Selection]) -> str:
-    """How the sweep chose the targets of several layers."""
-    titles = titles_of(chosen)
-    return joint_words([(found.layer.sampling, t) for found, t in zip(chosen, titles, strict=True)])
+def sampling_caption(selections: Sequence[Selection]) -> str:
+    """Describe how the sweep chose the targets of several layers."""
+    titles = titles_of(selections)
+    return joint_words(
+        [(selection.layer.sampling, t) for selection, t in zip(selections, titles, strict=True)]
+    )
 
 
-def what_is_shown(chosen: Sequence[Selection], selection: Any, ordered: str = "") -> str:
-    """The same with the words for their order."""
-    return ", ".join(filter(None, (shown_words(chosen, selection), ordered)))
+def ordered_caption(selections: Sequence[Selection], asked: Any, ordered: str = "") -> str:
+    """Describe what is shown, in which order."""
+    return ", ".join(filter(None, (shown_caption(selections, asked), ordered)))
 
 
-def selection_words(chosen: Sequence[Selection], selection: Any) -> str:
-    """How channels were chosen; nothing of those that were listed, or where all are shown."""
-    way = way_of(selection)
+def way_caption(selections: Sequence[Selection], asked: Any) -> str:
+    """Describe how channels were chosen; empty where they were listed or all are shown."""
+    way = way_of(asked)
     if not way:
         return ""
     words = {
-        "random": f"drawn at random (seed {_seed(selection)})",
-        "top": f"those of largest {_by(chosen, selection)}",
-        "bottom": f"those of smallest {_by(chosen, selection)}",
+        "random": f"drawn at random (seed {_seed(asked)})",
+        "top": f"those of largest {_by(selections, asked)}",
+        "bottom": f"those of smallest {_by(selections, asked)}",
         "diverse": "those most unlike each other",
         "representatives": "each in the middle of a group of similar channels",
     }
     return words[way]
 
 
-def _seed(selection: Any) -> Any:
-    return selection.get("seed", 0) if isinstance(selection, Mapping) else 0
+def _seed(asked: Any) -> Any:
+    return asked.get("seed", 0) if isinstance(asked, Mapping) else 0
 
 
-def _by(chosen: Sequence[Selection], selection: Any) -> str:
-    """The statistic that a selection ranks by; of layers that differ in it, each."""
-    names = dict.fromkeys(ranking_of(found.shown, selection) for found in chosen)
+def _by(selections: Sequence[Selection], asked: Any) -> str:
+    """Name the statistics by which channels are ranked, which may differ between layers."""
+    names = dict.fromkeys(ranking_of(selection.data, asked) for selection in selections)
     return " or ".join(name.replace("_", " ") for name in names)
 
 
 def scale_notes(
-    chosen: Sequence[Selection], selections: Iterable[Any], order: str = ""
+    selections: Sequence[Selection], all_asked: Iterable[Any], order: str = ""
 ) -> Iterator[str]:
-    """A sentence on what a ranking cannot tell, where channels are ranked by such a statistic."""
+    """A sentence on scales, where channels are ranked by a statistic that is on their own."""
     ranked = {order}
-    for selection in selections:
-        if way_of(selection) in ("top", "bottom", "diverse"):
-            ranked |= {ranking_of(found.shown, selection) for found in chosen}
+    for asked in all_asked:
+        if way_of(asked) in ("top", "bottom", "diverse"):
+            ranked |= {ranking_of(selection.data, asked) for selection in selections}
     if any(map(is_on_own_scale, ranked)):
         yield SCALES
 
 
-def selection_methods(chosen: Sequence[Selection], selection: Any) -> Iterator[str]:
-    """The same for a methods section, sentence by sentence."""
-    yield from chosen_methods(chosen, selection)
-    if way_of(selection) in BY_LIKENESS:
-        yield ALIKE
+def selection_methods(selections: Sequence[Selection], asked: Any) -> Iterator[str]:
+    """Yield sentences for a methods section on how channels were chosen."""
+    yield from chosen_methods(selections, asked)
+    if way_of(asked) in BY_SIMILARITY:
+        yield SIMILARITY
 
 
-def chosen_methods(chosen: Sequence[Selection], selection: Any) -> Iterator[str]:
-    """The same, but for what likeness is."""
-    yield f"Shown: {shown_words(chosen, selection)}."
-    yield from draw_methods(chosen)
-    yield from way_methods(chosen, {way_of(selection)})
-    yield from scale_notes(chosen, [selection])
+def chosen_methods(selections: Sequence[Selection], asked: Any) -> Iterator[str]:
+    """Yield the same sentences without the definition of similarity."""
+    yield f"Shown: {shown_caption(selections, asked)}."
+    yield from draw_methods(selections)
+    yield from way_methods(selections, {way_of(asked)})
+    yield from scale_notes(selections, [asked])
 
 
-def draw_methods(chosen: Sequence[Selection]) -> Iterator[str]:
-    """How a random draw of the sweep is made again, if there was one."""
-    if any(found.layer.sampling.is_random for found in chosen):
+def draw_methods(selections: Sequence[Selection]) -> Iterator[str]:
+    """Describe how to repeat a random draw of the sweep, if there was one."""
+    if any(selection.layer.sampling.is_random for selection in selections):
         yield DRAW
 
 
-def way_methods(chosen: Sequence[Selection], ways: Collection[str]) -> Iterator[str]:
-    """What there is to know about ways to choose channels."""
+def way_methods(selections: Sequence[Selection], ways: Collection[str]) -> Iterator[str]:
+    """Yield sentences on the algorithms that chose channels."""
     if "diverse" in ways:
         yield (
-            f"Beginning with that of largest {_by(chosen, {})}, each further one is that farthest "
-            "from all before it (Gonzalez 1985)."
+            f"Beginning with that of largest {_by(selections, {})}, each further one is that "
+            "farthest from all before it (Gonzalez 1985)."
         )
     if "representatives" in ways:
         yield "Similar channels were grouped by average linkage; of each group its medoid is shown."
+
+
+def order_caption(settings: BracketedFigure) -> str:
+    """Describe the order of channels; empty for that of the selection or the index."""
+    within = "in each group " if settings.groups else ""
+    if settings.order in ("chosen", "index"):
+        return ""
+    if settings.order == "similarity":
+        return f"{within}ordered by similarity of the layer's responses"
+    return f"{within}ordered by {settings.order.replace('_', ' ')}, largest first"
+
+
+def ranking_notes(selections: Sequence[Selection], settings: BracketedFigure) -> Iterator[str]:
+    """A sentence on scales, where channels were chosen or ordered by such a statistic."""
+    groups = (group.channels for group in settings.groups or ())
+    yield from scale_notes(selections, [settings.channels, *groups], settings.order)
+
+
+def bracket_caption(selections: Sequence[Selection], settings: BracketedFigure) -> Iterator[str]:
+    """A sentence on the groups of the brackets, if there are any."""
+    if settings.clusters:
+        yield f"Brackets: {counted(settings.clusters, 'group')} of similar channels."
+    if settings.groups:
+        groups = "; ".join(_group_caption(selections, group) for group in settings.groups)
+        yield f"Brackets: {groups}."
+
+
+def _group_caption(selections: Sequence[Selection], group: Group) -> str:
+    """The name of a group, with how its channels were chosen, or their numbers."""
+    which = way_caption(selections, group.channels) or _members(selections, group.name)
+    return f"{group.name} ({which})"
+
+
+def _members(selections: Sequence[Selection], group: str) -> str:
+    """The channels of a group in all layers together."""
+    names: dict[int, str] = {}
+    for selection in selections:
+        layer = selection.layer
+        names |= {channel: layer.labels[layer.row(channel)] for channel in selection.members[group]}
+    plain = all(name == str(channel) for channel, name in names.items())
+    return number_ranges(sorted(names)) if plain else ", ".join(names.values())
+
+
+def number_ranges(numbers: Sequence[int]) -> str:
+    """Join ascending numbers, three or more neighbours as a range.
+
+    >>> number_ranges([1, 3, 4, 5, 8, 9])
+    '1, 3–5, 8, 9'
+    """
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(
+        f"{run[0]}–{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs
+    )
+
+
+def bracket_methods(selections: Sequence[Selection], settings: BracketedFigure) -> Iterator[str]:
+    """Yield sentences on how channels were chosen, ordered and bracketed."""
+    groups = settings.groups or ()
+    ways = {way_of(asked) for asked in (settings.channels, *(g.channels for g in groups))}
+    if groups:
+        yield from bracket_caption(selections, settings)
+        yield f"They are {shown_caption(selections)}."
+        yield from draw_methods(selections)
+        yield from way_methods(selections, ways)
+    else:
+        yield from chosen_methods(selections, settings.channels)
+    similar = settings.order == "similarity"
+    if similar:
+        yield (
+            f"Channels {'of each group ' if groups else ''}were clustered by average linkage, and "
+            "leaves ordered such that neighbours are alike (Bar-Joseph et al. 2001; beyond 1,000 "
+            "channels as clustering had them)."
+        )
+    if settings.clusters:
+        yield f"The tree was cut into {counted(settings.clusters, 'group')}."
+    if similar or ways & BY_SIMILARITY:
+        yield SIMILARITY
+
+
+def similarity_caption(selection: Selection) -> Iterator[str]:
+    """Yield sentences on the most similar pairs, and on the channels least similar to any."""
+    data, layer = selection.data, selection.layer
+    rows = [layer.row(channel) for channel in selection.channels]
+    live = [row for row in rows if data.live[row]]
+    if len(live) < _FEWEST:
+        return
+    names = [layer.labels[row] for row in live]
+    apart = distances(data.responses[live])
+    pairs = [
+        f"{names[a]} and {names[b]} ({1 - apart[a, b]:.2f})" for a, b in closest(apart, _NAMED)
+    ]
+    yield f"most alike are the images of {', '.join(pairs)}."
+    near = 1 - np.where(np.eye(len(live), dtype=bool), np.inf, apart).min(axis=1)
+    alone = [f"{names[k]} ({near[k]:.2f})" for k in loneliest(apart, _NAMED)]
+    yield f"least like any other are those of {', '.join(alone)}."

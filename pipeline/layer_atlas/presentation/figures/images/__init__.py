@@ -1,1 +1,0 @@
-"""Figures of images: what stands where, in a grid that fits the page."""

@@ -1,1 +1,0 @@
-"""Sheets of paper, measured in dots: pictures, letters, lines and trees."""

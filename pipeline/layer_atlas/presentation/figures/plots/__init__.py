@@ -1,1 +1,0 @@
-"""Figures of numbers: curves, histograms, profiles, matrices."""

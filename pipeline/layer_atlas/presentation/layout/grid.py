@@ -1,0 +1,234 @@
+"""Grids: cells of one size in reading order, and the grid of tiles of montages and strips."""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from layer_atlas.config.config import CollateSettings
+from layer_atlas.presentation.layout.page import (
+    ALARM,
+    FAINT,
+    INK,
+    LARGEST_SIDE,
+    Box,
+    Text,
+    fitted_size,
+)
+from layer_atlas.presentation.layout.pillow import FONT, SMALLEST
+
+_NARROWEST = 480
+"""Pixels of a picture's width; a title needs some."""
+_LARGEST_SCALE = 160.0
+"""Letters that go with images of this side, in pixels, are large enough for any image."""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Cells of one size in reading order; grids nest by the corners of their cells."""
+
+    corner: tuple[int, int]
+    """Left and top of the first cell."""
+    cell: tuple[int, int]
+    """Width and height of a cell."""
+    columns: int
+    gap: tuple[int, int] = (0, 0)
+    """Dots between columns and between rows."""
+
+    def box(self, position: int) -> Box:
+        """The box of the cell at a position in reading order."""
+        row, column = divmod(position, self.columns)
+        left = self.corner[0] + column * (self.cell[0] + self.gap[0])
+        top = self.corner[1] + row * (self.cell[1] + self.gap[1])
+        return left, top, left + self.cell[0], top + self.cell[1]
+
+    def corner_of(self, position: int) -> tuple[int, int]:
+        """Left and top of a cell, where a grid within it begins."""
+        return self.box(position)[:2]
+
+    def size(self, count: int) -> tuple[int, int]:
+        """Width of all columns, and height of so many cells."""
+        rows = math.ceil(count / self.columns)
+        width = self.columns * (self.cell[0] + self.gap[0]) - self.gap[0]
+        return width, max(0, rows * (self.cell[1] + self.gap[1]) - self.gap[1])
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A heading, then one or several grids of cells; a cell has blocks, a block has variants.
+
+    A cell of one seed is an image over its number. With several seeds a cell has a block for each,
+    unless they have grids of their own, and a block has an image for each variant.
+    """
+
+    tile: tuple[int, int]
+    """Width and height of an image."""
+    columns: int
+    rows: int
+    blocks: int
+    """Blocks of a cell, side by side."""
+    variants: int
+    """Images of a block, side by side."""
+    grids: int
+    gap: int
+
+    @property
+    def scale(self) -> float:
+        """Side of a square as large as an image, to which letters are fitted up to a size."""
+        return min(math.sqrt(self.tile[0] * self.tile[1]), _LARGEST_SCALE)
+
+    @property
+    def line(self) -> int:
+        """Height of a line of text below the images."""
+        return max(12, round(self.scale * 0.14)) + 4
+
+    @property
+    def header(self) -> int:
+        """Height of the heading."""
+        return 2 * self.gap + max(34, round(self.scale * 0.42))
+
+    @property
+    def block(self) -> int:
+        """Width of a block."""
+        return self._in_block((0, 0)).size(self.variants)[0]
+
+    @property
+    def room(self) -> int:
+        """Width of a cell."""
+        return self.blocks * (self.block + self.gap) - self.gap
+
+    @property
+    def lines(self) -> int:
+        """Lines of text below the images: names of variants, names of seeds, the number."""
+        return 1 + (self.variants > 1) + (self.blocks > 1)
+
+    @property
+    def letters(self) -> int:
+        """Size of the letters below the images."""
+        return max(10, self.line - 6)
+
+    @property
+    def cell(self) -> tuple[int, int]:
+        """Width and height of a cell with the gap after it; several images need a wider one."""
+        together = self.blocks * self.variants > 1
+        gap = self.gap * 3 if together else self.gap
+        height = self.tile[1] + self.lines * self.line + self.gap
+        return self.room + gap, height + (self.gap if together else 0)
+
+    @property
+    def subtitle(self) -> int:
+        """Height of the line above each grid, if there are several."""
+        return self.line + self.gap if self.grids > 1 else 0
+
+    @property
+    def grid_height(self) -> int:
+        """Height of one grid with its subtitle."""
+        return self.subtitle + self.rows * self.cell[1]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the whole picture."""
+        width = 2 * self.gap + self.columns * self.cell[0]
+        return max(width, _NARROWEST), self.header + self.grids * self.grid_height + 2 * self.gap
+
+    def tile_box(self, position: int, seed_index: int = 0, variant: int = 0) -> Box:
+        """The box of the image of a cell, by its place in the grid, seed and variant."""
+        grid, block = (seed_index, 0) if self.grids > 1 else (0, seed_index)
+        first = 2 * self.gap, self.header + grid * self.grid_height + self.subtitle
+        cell = Cells(first, self.cell, self.columns).corner_of(position)
+        blocks = Cells(cell, (self.block, self.tile[1]), self.blocks, (self.gap, 0))
+        return self._in_block(blocks.corner_of(block)).box(variant)
+
+    def _in_block(self, corner: tuple[int, int]) -> Cells:
+        return Cells(corner, self.tile, self.variants, (self.gap // 2, 0))
+
+    def tile_corner(self, position: int, seed_index: int = 0, variant: int = 0) -> tuple[int, int]:
+        """Left and top of an image."""
+        return self.tile_box(position, seed_index, variant)[:2]
+
+    def line_corner(self, number: int, position: int, *image: int) -> tuple[int, int]:
+        """Left and top of a line of text below an image; negative numbers count from the last."""
+        x, y = self.tile_corner(position, *image)
+        return x, y + self.tile[1] + 2 + number % self.lines * self.line
+
+    def heading(self, title: str, facts: Iterable[str]) -> Iterator[Text]:
+        """A title, and below it in small letters the facts that are not empty."""
+        left, right = 2 * self.gap, self.size[0] - 2 * self.gap
+        size = max(14, round(self.scale * 0.19))
+        small, middle = max(13, round(size * 0.62)), self.gap + FONT.line(size)
+        yield Text((left, self.gap, right, middle), title, size, SMALLEST)
+        below = (left, middle, right, middle + FONT.line(small))
+        yield Text(below, "  ·  ".join(filter(None, facts)), small, SMALLEST, FAINT)
+
+    def grid_title(self, grid: int, words: str) -> Text:
+        """The line above one of several grids."""
+        left, top = 2 * self.gap, self.header + grid * self.grid_height
+        box = (left, top, self.size[0] - left, top + self.line)
+        return Text(box, words, self.letters, colour=FAINT)
+
+    def label(
+        self,
+        corner: tuple[int, int],
+        words: str,
+        size: float,
+        room: int,
+        colour: str = INK,
+        fate: str = "",
+    ) -> Iterator[Text]:
+        """Words below an image and a job's fate behind them, or in its colour if that has no room.
+
+        Args:
+            corner: as of `line_corner`.
+            words: cut short where they have no room.
+            size: of the letters.
+            room: width.
+            colour: of words without a fate.
+            fate: empty where the job went well.
+        """
+        x, y = corner
+        bottom = y + self.line - 2
+        words = FONT.shortened(words, size, room)
+        after = FONT.width(words + "  ", size)
+        apart = bool(fate) and after + FONT.width(fate, size) <= room
+        colour = ALARM if fate and not apart else colour
+        yield Text((x, y, x + room, bottom), words, size, colour=colour)
+        if apart:
+            yield Text((x + after, y, x + room, bottom), fate, size, colour=ALARM)
+
+
+def plan_layout(
+    n: int, seeds: int, image_size: tuple[int, int], settings: CollateSettings, variants: int = 1
+) -> Layout:
+    """Choose columns and tile size for n cells: about a square, and never too large to open.
+
+    Args:
+        n: number of cells.
+        seeds: number of images of each, or of grids.
+        image_size: height and width.
+        settings: how the picture is to look.
+        variants: number of images of each seed.
+    """
+    blocks, grids = (1, seeds) if settings.seeds == "grid" else (seeds, 1)
+    largest = max(16, min(max(image_size), settings.tile))
+    # The largest tile that keeps the whole picture small enough to open.
+    for side in range(largest, 15, -1):
+        tile = fitted_size(image_size, (side, side))
+        columns = settings.columns or _columns(n, tile, blocks * variants, grids, settings.gap)
+        columns = min(n, columns)
+        rows = math.ceil(n / columns)
+        layout = Layout(tile, columns, rows, blocks, variants, grids, settings.gap)
+        if max(layout.size) <= LARGEST_SIDE:
+            break
+    return layout
+
+
+def _columns(n: int, tile: tuple[int, int], across: int, grids: int, gap: int) -> int:
+    """Columns that leave the fewest cells of the last row empty, from a square to twice as wide.
+
+    Few images stand in few rows instead, as far as the title needs the width anyway.
+    """
+    square = math.sqrt(n * grids * tile[1] / (tile[0] * across))
+    below_title = _NARROWEST // (across * (tile[0] + gap))
+    if below_title > square:
+        return math.ceil(n / math.ceil(n / below_title))
+    candidates = range(math.ceil(square), max(math.ceil(square), round(2 * square)) + 1)
+    return min(candidates, key=lambda columns: (-n % columns, columns))

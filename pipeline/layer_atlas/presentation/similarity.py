@@ -1,0 +1,166 @@
+"""Similarity of targets: the cosine between a layer's standardized responses to their images.
+
+Responses are standardized by channel of the layer, so that loud channels do not outvote the others.
+"""
+
+from collections.abc import Iterator
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from layer_atlas.atlas.reader import Layer
+from layer_atlas.datasets.evidence import standardised, unit_rows
+
+Distances = NDArray[np.float64]
+"""Distances (n, n): one minus the cosine, symmetric, 0 to 2."""
+
+NEIGHBOURS = 12
+SIMILAR = 0.5
+"""Cosine from which on targets are called similar: more than half of their standardized responses
+point the same way."""
+_BLOCK_BYTES = 2**25
+_STILL = 1e-6
+"""Standard deviation below which a response does not distinguish images: sums in single steps of
+equal numbers round to about that."""
+
+
+def standardised_columns(responses: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Responses (n, K) in standard deviations from each column's mean; 0 where it is constant."""
+    return standardised(responses, responses.mean(axis=0), responses.std(axis=0))
+
+
+def distances(responses: NDArray[np.float64]) -> Distances:
+    """Distances between the images of n targets, by the responses (n, K) to them."""
+    rows = unit_rows(standardised_columns(responses))
+    apart: Distances = 1 - rows @ rows.T
+    np.fill_diagonal(apart, 0)
+    # Exactly symmetric, whatever the order in which products were summed.
+    return (apart + apart.T).clip(0, 4) / 2
+
+
+def medoid(apart: Distances, members: list[int]) -> int:
+    """The member that is nearest to all others."""
+    return members[int(np.argmin(apart[np.ix_(members, members)].sum(axis=1)))]
+
+
+def farthest(apart: Distances, count: int, first: int) -> list[int]:
+    """So many members, each as far as possible from all before it (Gonzalez 1985)."""
+    chosen, near = [first], apart[first].copy()
+    while len(chosen) < min(count, len(apart)):
+        chosen.append(int(np.argmax(near)))
+        near = np.minimum(near, apart[chosen[-1]])
+        near[chosen] = -1
+    return chosen
+
+
+def closest(apart: Distances, count: int) -> list[tuple[int, int]]:
+    """So many pairs that are nearest to each other, the nearest first; no member in two of them."""
+    pairs: list[tuple[int, int]] = []
+    rest = apart.copy()
+    np.fill_diagonal(rest, np.inf)
+    while len(pairs) < min(count, len(apart) // 2):
+        a, b = sorted(map(int, np.unravel_index(np.argmin(rest), rest.shape)))
+        pairs.append((a, b))
+        rest[[a, b]] = rest[:, [a, b]] = np.inf
+    return pairs
+
+
+def loneliest(apart: Distances, count: int) -> list[int]:
+    """So many members that are farthest from their nearest neighbours, the farthest first."""
+    rest = apart.copy()
+    np.fill_diagonal(rest, np.inf)
+    order: list[int] = np.argsort(-rest.min(axis=1), kind="stable")[:count].tolist()
+    return order
+
+
+# --- layers of any width -------------------------------------------------------------------------
+
+
+def nearest(layer: Layer, lead: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Find the most similar targets of each target, block by block, for a layer of any width.
+
+    Args:
+        layer: a layer of C targets.
+        lead: the seed whose image represents each (C,).
+    Returns: rows (C, n), the most similar first and never the target itself, and cosines (C, n).
+    """
+    count = len(lead)
+    n = min(NEIGHBOURS, count - 1)
+    rows, cosines = np.zeros((count, n), np.intp), np.full((count, n), -np.inf, np.float32)
+    if n < 1 or "response" not in layer:
+        return rows[:, :0], cosines[:, :0]
+    responses = _Responses(layer, lead)
+    # Every block against every other: memory is bounded by two blocks and their products.
+    for start, some in responses.blocks():
+        mine = slice(start, start + len(some))
+        for other_start, others in responses.blocks():
+            alike = some @ others.T
+            columns = np.arange(other_start, other_start + len(others))
+            alike[columns[None] == np.arange(mine.start, mine.stop)[:, None]] = -np.inf
+            _keep_best(rows[mine], cosines[mine], columns, alike)
+    return rows, cosines
+
+
+def _keep_best(
+    rows: NDArray[np.intp],
+    cosines: NDArray[np.float32],
+    columns: NDArray[np.intp],
+    alike: NDArray[np.float32],
+) -> None:
+    """Merge a block of cosines into the best rows and cosines so far, best first."""
+    every = np.concatenate([cosines, alike], axis=1)
+    names = np.concatenate([rows, np.broadcast_to(columns, alike.shape)], axis=1)
+    best = np.argsort(-every, axis=1, kind="stable")[:, : rows.shape[1]]
+    rows[...] = np.take_along_axis(names, best, axis=1)
+    cosines[...] = np.take_along_axis(every, best, axis=1)
+
+
+class _Responses:
+    """Standardized responses of unit length, read in blocks of targets."""
+
+    def __init__(self, layer: Layer, lead: NDArray[np.intp]) -> None:
+        self._data: h5py.Dataset = layer.dataset("response")
+        self._lead, self._variants = lead, bool(layer.variants)
+        width = int(self._data.shape[-1])
+        self._rows = max(1, _BLOCK_BYTES // (4 * width))
+        self._mean, self._std = self._moments(width)
+        self._whole = self._unit(0, len(lead)) if len(lead) <= self._rows else None
+
+    def blocks(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """First row and responses (n, K) of each block."""
+        if self._whole is not None:
+            yield 0, self._whole
+            return
+        for start in range(0, len(self._lead), self._rows):
+            yield start, self._unit(start, start + self._rows)
+
+    def _moments(self, width: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and standard deviation (K,) of each response over the images that were made."""
+        count, total, squares = 0, np.zeros(width), np.zeros(width)
+        for start in range(0, len(self._lead), self._rows):
+            block = self._raw(start, start + self._rows)
+            made = block[np.isfinite(block).all(axis=1)].astype(np.float64)
+            count += len(made)
+            total += made.sum(axis=0)
+            squares += np.square(made).sum(axis=0)
+        mean = total / max(count, 1)
+        std = np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 0))
+        return mean, np.where(std > _STILL, std, 0.0)
+
+    def _unit(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Rows (n, K) of length 1; zeros where there is no image."""
+        raw = self._raw(start, stop)
+        made = np.isfinite(raw).all(axis=1, keepdims=True)
+        rows = standardised(np.where(made, raw, self._mean), self._mean, self._std)
+        return unit_rows(rows).astype(np.float32)
+
+    def _raw(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Responses (n, K) to the images that represent targets; NaN where there are none."""
+        lead = self._lead[start:stop]
+        responses: NDArray[np.float32] = np.empty((len(lead), self._data.shape[-1]), np.float32)
+        for seed in np.unique(lead):
+            place = (slice(start, start + len(lead)), int(seed))
+            block = self._data[(*place, 0) if self._variants else place]
+            responses[lead == seed] = block[lead == seed]
+        return responses
