@@ -145,7 +145,10 @@ MISTAKES: dict[str, tuple[tuple[str, ...], list[str]]] = {
         ("objective=inversion", "objective.photograph=nowhere.png"),
         ["'nowhere.png' does not exist", "relative to"],
     ),
-    "all pairs": (("objective=interpolation",), ["which channels go together", "{zip: [...]}"]),
+    "all pairs": (
+        ("objective=interpolation",),
+        ["the channels of each combination", "{zip: [...]}"],
+    ),
     "all random": (("objective=direction",), ["channels='0:64'", "objective.vectors"]),
     "layer of a term": (
         ("layers=null", "objective=joint", "objective.terms=[{layer: conv9},{layer: conv5}]"),

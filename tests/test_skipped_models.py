@@ -1,4 +1,4 @@
-"""A model whose weights file is of no use is left out of a sweep; the others are made."""
+"""A model whose weights file is of no use is skipped; the others are made."""
 
 import json
 import pickle
@@ -94,7 +94,7 @@ def test_planning_leaves_the_model_out_and_says_why(case: str, tmp_path: Path) -
     code, said = atlas_here("plan", tmp_path, *TINY, models(path))
     assert code == EXIT_FAILED_JOBS
     (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
-    assert line.startswith("error: model 'm0' is left out: ")
+    assert line.startswith("error: model 'm0' is skipped: ")
     assert told in line
     assert said.count("demo ") == 2  # conv1 and conv2
     assert "m0  conv" not in said
@@ -108,19 +108,19 @@ def test_the_others_are_made_and_the_model_is_tried_again(useless: Path, tmp_pat
     code, said = atlas_here("run", tmp_path, *small, models(useless))
     folder = tmp_path / "demo"
     assert code == EXIT_FAILED_JOBS
-    assert "error: model 'm0' is left out: " in said
-    assert "  left out  m0: " in said
+    assert "error: model 'm0' is skipped: " in said
+    assert "  skipped   m0: " in said
     (skipped_models,) = json.loads((folder / "manifest.json").read_text())["plan"]["skipped_models"]
     assert skipped_models["model"] == "m0"
     assert repr(str(useless)) in skipped_models["why"]
     code, said = atlas_here("status", tmp_path, *small)
-    assert (code, "left out: m0: " in said) == (EXIT_OK, True)
+    assert (code, "skipped: m0: " in said) == (EXIT_OK, True)
     assert_same_atlas(folder / "atlas.h5", tmp_path / "alone" / "atlas.h5")
 
     made = shards(folder)
     useless.write_bytes(save(whole()))
     code, said = atlas_here("run", tmp_path, *small, models(useless))
-    assert (code, "left out" in said) == (EXIT_OK, False)
+    assert (code, "skipped" in said) == (EXIT_OK, False)
     assert made.items() < shards(folder).items()
     found = datasets(folder / "atlas.h5")
     assert (found["m0/conv1/image"] == found["demo/conv1/image"]).all()
@@ -128,7 +128,7 @@ def test_the_others_are_made_and_the_model_is_tried_again(useless: Path, tmp_pat
 
 def test_layers_of_the_others_are_listed(useless: Path, tmp_path: Path) -> None:
     code, said = atlas_here("layers", tmp_path, *TINY, models(useless))
-    assert (code, "error: model 'm0' is left out" in said) == (EXIT_FAILED_JOBS, True)
+    assert (code, "error: model 'm0' is skipped" in said) == (EXIT_FAILED_JOBS, True)
     assert "demo (demo), 32 x 32 px input" in said
 
 

@@ -159,7 +159,7 @@ def child_logging() -> None:
 
 
 def without_routine(text: str) -> str:
-    """Drop the debug and info lines of a log: what remains says what went wrong."""
+    """Drop the debug and info lines of a log; the rest explains a failure."""
     return "\n".join(line for line in text.splitlines() if not _ROUTINE.match(line))
 
 

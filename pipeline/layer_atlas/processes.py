@@ -14,14 +14,14 @@ PARENT_VARIABLE = "LAYER_ATLAS_PARENT"
 
 
 def usable_cores() -> int:
-    """How many cores this process may use; not every system knows of shares of them."""
+    """How many cores this process may use; not every system has CPU affinity."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 class Preempted(BaseException):
-    """Told to leave. Neither an error nor an exit, so that no code of a user's own catches it."""
+    """A signal asked the process to end. Neither an error nor an exit, so no user code catches it."""
 
 
 def stop_on_signal() -> None:

@@ -167,7 +167,10 @@ MISTAKES = [
         "objective=custom; objective.function=f; objective.args={a: [1, {b: inf}]}",
         ["objective.args.a[1].b must be a number of at most"],
     ),
-    ("transforms.scale=[1.2,1]", ["transforms", "scale must ascend, not [1.2, 1.0]"]),
+    (
+        "transforms.scale=[1.2,1]",
+        ["transforms", "scale must be in ascending order, not [1.2, 1.0]"],
+    ),
     ("transforms.scale=[1]", ["transforms.scale must be a list of 2"]),
     ("transforms.noise=0.1", ["transforms.noise must be a list, not 0.1"]),
     ("transforms.flip=2", ["transforms", "flip must be 0 to 1, not 2.0"]),

@@ -94,7 +94,7 @@ def test_combinations_are_numbered_as_the_elements_of_an_array(
 @pytest.mark.parametrize(
     ("selection", "words"),
     [
-        ("all", ["'all'", "which channels go together", "{zip: [...]}"]),
+        ("all", ["'all'", "the channels of each combination", "{zip: [...]}"]),
         ([3, 7], ["[3, 7]", "[[3, 4]]"]),
         ([[3]], ["a list of 2 channels each"]),
         ([[8, 0]], ["channel 8 of [8, 0]", "0 to 7"]),

@@ -71,7 +71,7 @@ def plan_table(folder: OutputFolder, plan: Plan, devices: list[str]) -> str:
         *dataset_images_seen(folder, plan),
         f"estimate  {duration(seconds)}, {disk_size(bytes_needed(plan, missing))}",
         *(f"note      {notice}" for notice in notices(plan)),
-        *(f"left out  {sanitize(f'{model.model}: {model.why}')}" for model in plan.skipped_models),
+        *(f"skipped   {sanitize(f'{model.model}: {model.why}')}" for model in plan.skipped_models),
     ]
     return table(header, rows, left=2) + "\n\n" + "\n".join(notes)
 

@@ -50,9 +50,7 @@ def status_table(folder: OutputFolder, every_layer: bool = False) -> str:
         _layers(plan, layers, fold=not every_layer and len(layers) > _MOST_LAYERS),
         "\n".join([*dataset_images_seen(folder, plan), *_workers(live, layers)]),
         "\n".join([*not_counted(folder, plan), *mixture_in_store(plan, views)]),
-        "\n".join(
-            f"left out: {sanitize(f'{out.model}: {out.why}')}" for out in plan.skipped_models
-        ),
+        "\n".join(f"skipped: {sanitize(f'{out.model}: {out.why}')}" for out in plan.skipped_models),
         "\n".join(_failures(folder, failed)),
     ]
     return "\n\n".join(part for part in parts if part)

@@ -40,7 +40,7 @@ def summary(folder: OutputFolder) -> str:
     lines += _time_taken(manifest["timings"])
     for model in plan.skipped_models:
         reason = sanitize(f"{model.model}: {model.why}")
-        lines.append(f"  left out  {reason} Repair it and run again.")
+        lines.append(f"  skipped   {reason} Repair it and run again.")
     if summary.counts.get("failed"):
         lines.append(
             f"  failures  `atlas failures {folder.choice}` lists them; `atlas retry "

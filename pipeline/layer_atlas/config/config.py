@@ -238,7 +238,7 @@ class Config(Record):
         if idle:
             raise ValueError(f"no term of the objective is of model {min(idle)!r}.")
         if self.layers is not None:
-            raise ValueError("objective=joint names its layers in its terms; leave out layers.")
+            raise ValueError("objective=joint names its layers in its terms; remove layers=...")
 
     @property
     def photograph(self) -> str | None:

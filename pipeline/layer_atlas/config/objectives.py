@@ -304,8 +304,8 @@ class InterpolationObjective(Objective):
     name: str = "interpolation"
     images: int = setting(5, at_least=2, at_most=64, phrase="{} images")
     """Number of images from one channel to the other, both ends included."""
-    alignment: float = setting(1.0, at_least=0, phrase="a weight of the likeness of {}")
-    """Weight of the likeness of neighbouring images, relative to the channels' responses."""
+    alignment: float = setting(1.0, at_least=0, phrase="a weight of the similarity of {}")
+    """Weight of the similarity of neighbouring images, relative to the channels' responses."""
 
     @property
     def variants(self) -> int:
@@ -334,7 +334,7 @@ class _OfPhotograph(Objective):
 @register
 @dataclass(frozen=True)
 class CaricatureObjective(_OfPhotograph):
-    """The likeness of the layer's activations to those of a photograph, exaggerated."""
+    """The similarity of the layer's activations to those of a photograph, exaggerated."""
 
     target_word = "whole layer"
     name: str = "caricature"
@@ -348,7 +348,7 @@ class CaricatureObjective(_OfPhotograph):
 @register
 @dataclass(frozen=True)
 class InversionObjective(_OfPhotograph):
-    """The likeness of the layer's activations to those of a photograph."""
+    """The similarity of the layer's activations to those of a photograph."""
 
     references = (MAHENDRAN_2015,)
     target_word = "whole layer"

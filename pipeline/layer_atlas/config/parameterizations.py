@@ -159,10 +159,13 @@ class Generator(Parameterization):
         # A product of any numbers may be asked for; memory for it is not.
         few = math.prod(self.latent) <= _MOST_LATENTS
         require(few, f"latent must be {_MOST_LATENTS} numbers at most, not {list(self.latent)}.")
-        require(self.output[0] < self.output[1], f"output must ascend, not {list(self.output)}.")
+        require(
+            self.output[0] < self.output[1],
+            f"output must be in ascending order, not {list(self.output)}.",
+        )
         if self.bounds is not None:
             ascending = self.bounds[0] < self.bounds[1]
-            require(ascending, f"bounds must ascend, not {list(self.bounds)}.")
+            require(ascending, f"bounds must be in ascending order, not {list(self.bounds)}.")
 
     @property
     def lead(self) -> str:

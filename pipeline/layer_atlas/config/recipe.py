@@ -131,12 +131,12 @@ class Transforms(Record):
     """Smallest and largest height and width of a grey rectangle, as a fraction of the image's."""
 
     def check(self) -> None:
-        """Check that every range ascends."""
+        """Check that the ends of every range are in order."""
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, tuple):
                 ascending = value[0] <= value[1]
-                require(ascending, f"{field.name} must ascend, not {list(value)}.")
+                require(ascending, f"{field.name} must be in ascending order, not {list(value)}.")
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ def setting(
         file: kind of the file that the field names, for messages; a recipe holds its digest.
         phrase: words for captions, formatted with the value; `(s)` becomes the plural. Default:
             name and value; an empty phrase leaves the field out.
-        off: value that captions leave out, besides null, false, 0 and what is empty.
+        off: value that captions omit, besides null, false, 0 and empty ones.
         options: further options of `dataclasses.field`.
     """
     # Bounds are data and not code, so that the settings reference can show them.

@@ -201,7 +201,7 @@ class Series:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """The plain data that the keys are digests of."""
-        # The label of the model is left out: a network may be renamed without new images.
+        # The label of the model is not part of it: a network may be renamed without new images.
         names = ("network", "layer", "seed", "recipe")
         return {name: plain(getattr(self, name)) for name in names}
 

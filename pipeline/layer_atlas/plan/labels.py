@@ -50,7 +50,7 @@ def sampling_of(plan: Plan, model: ModelPlan, layer: LayerPlan) -> Sampling:
 
 
 def sampling_lines(plan: Plan) -> list[str]:
-    """Word how the targets of all layers were chosen, a line for each different wording."""
+    """Describe how the targets of all layers were chosen, one line per description."""
     layers: dict[str, list[str]] = {}
     for model in plan.models:
         for layer in model.layers:

@@ -160,7 +160,7 @@ class SkippedModel:
     """The fault of the file."""
 
     def __str__(self) -> str:
-        return f"model {self.model!r} is left out: {self.why}"
+        return f"model {self.model!r} is skipped: {self.why}"
 
 
 @dataclass(frozen=True, kw_only=True)

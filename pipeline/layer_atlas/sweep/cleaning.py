@@ -1,6 +1,6 @@
 """Cleaning: finds and removes the files of an output folder that no sweep needs any more.
 
-The path of a file says what it is. Files with other paths are left alone, whatever they are, and so
+The path of a file decides its kind. Files with other paths are kept, whatever they are, and so
 are links. Of the rest, those that the manifest's plan needs are kept.
 """
 

@@ -62,7 +62,7 @@ class Bar:
         )
 
     def _share(self, busy: float) -> str:
-        """What share of their time the devices made something.
+        """The fraction of their time in which the devices made something.
 
         Workers that an earlier run left at work may have been busy for longer than this one.
         """

@@ -160,7 +160,7 @@ def test_a_changed_atlas_is_told(folder: OutputFolder, tmp_path: Path) -> None:
 )
 def test_files_that_do_not_say_it_are_told(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "figure").write_bytes(data)
-    with pytest.raises(UserError, match="does not say how it was made"):
+    with pytest.raises(UserError, match="has no record of how it was made"):
         read_provenance(AgainFigure(path=str(tmp_path / "figure")))
     with pytest.raises(UserError, match="does not exist"):
         read_provenance(AgainFigure(path=str(tmp_path / "nothing")))

@@ -222,8 +222,8 @@ def test_mistakes_are_told_before_anything_is_made(
         ({"latent": (8, 0)}, r"latent\[1\] must be 1 or more, not 0"),
         ({"latent": (2**12, 2**12, 2)}, "latent must be 16777216 numbers at most"),
         ({"target": ""}, "target must not be empty"),
-        ({"output": (1.0, 1.0)}, "output must ascend"),
-        ({"bounds": (3.0, -3.0)}, "bounds must ascend"),
+        ({"output": (1.0, 1.0)}, "output must be in ascending order"),
+        ({"bounds": (3.0, -3.0)}, "bounds must be in ascending order"),
         ({"step": 0.0}, "step must be above 0"),
     ],
 )

@@ -96,7 +96,7 @@ class Atlas(Mapping[str, Layer]):
 
     @property
     def content(self) -> str:
-        """Digest of its sources; empty if a corrupt file was left out."""
+        """Digest of its sources; empty if a corrupt file was excluded."""
         return str(self._file.attrs.get("content", ""))
 
     def _repr_html_(self) -> str:

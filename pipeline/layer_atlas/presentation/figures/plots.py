@@ -58,7 +58,7 @@ def draw_traces(atlas: Atlas, settings: TracesFigure) -> RenderedFigure:
     layers = chosen_layers(atlas, settings)
     selections = tuple(choose(LayerData(layer), settings.channels) for layer in layers)
     relative = settings.scale == "relative"
-    measured = ", as a share of the largest absolute value of each" if relative else ""
+    measured = ", as a fraction of the largest absolute value of each" if relative else ""
     caption = (
         f"Objective of the images during the ascent{measured}: a thin line per channel; thick: "
         f"median. Shown: {ordered_caption(selections, settings.channels)}."
@@ -234,14 +234,14 @@ def _draw_histogram(axes: Axes, distributions: Distributions, edges: Numbers) ->
 
 
 def _shares(values: Numbers, edges: Numbers) -> Numbers:
-    """Share of the finite values in each bin."""
+    """Fraction of the finite values in each bin."""
     values = values[np.isfinite(values)]
     counts: Numbers = np.histogram(np.arcsinh(values), edges)[0] / max(len(values), 1)
     return counts
 
 
 def pooled(distributions: Distributions, edges: Numbers) -> Numbers:
-    """Share of photographs in each bin, mean over channels, interpolated between quantiles."""
+    """Fraction of dataset images in each bin, mean over channels, interpolated between quantiles."""
     positions = np.sinh(edges)
     below = [
         np.interp(positions, line, distributions.levels, 0.0, 1.0)
@@ -268,7 +268,7 @@ def _tell_ticks(axes: Axes, edges: Numbers, spec: PageSpec) -> None:
 
 
 DEAD = "dead"
-"""Share of channels whose image does nothing: a statistic of a layer, not of an image."""
+"""Fraction of channels whose image does nothing: a statistic of a layer, not of an image."""
 
 _USUAL = ("agreement", "selectivity", "high_frequency", "clipped", DEAD)
 _SLOT = 0.24
@@ -299,7 +299,7 @@ def draw_profile(atlas: Atlas, settings: ProfileFigure) -> RenderedFigure:
     selections = tuple(Selection(data, tuple(data.layer.channels)) for data in layers)
     caption = _PROFILE_CAPTION
     if DEAD in names:
-        caption += f" {DEAD.capitalize()}: share of channels that do not respond to their image."
+        caption += f" {DEAD.capitalize()}: fraction of channels that do not respond to their image."
     caption += f" Shown: {shown_caption(selections)}."
     if any(map(is_on_own_scale, names)):
         caption += f" {SCALES}"

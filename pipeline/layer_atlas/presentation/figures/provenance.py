@@ -84,7 +84,7 @@ def _versions() -> dict[str, str]:
 
 
 def command_of(name: str, settings: FigureSettings) -> str:
-    """The command that makes a figure; defaults are left out."""
+    """The command that makes a figure; defaults are omitted."""
     overrides = [f"name={name}", f"figure={settings.name}"]
     for field in fields(settings):
         value = getattr(settings, field.name)
@@ -136,7 +136,7 @@ def read_provenance(again: AgainFigure) -> Provenance:
         schema = values["schema"]
     except (ValueError, KeyError, TypeError, OSError) as error:  # Pillow raises OSError
         raise UserError(
-            f"{again.path!r} does not say how it was made; take the .provenance.json beside a "
+            f"{again.path!r} has no record of how it was made; use the .provenance.json beside a "
             "figure, or a figure (.pdf, .svg, .png, .tiff) that `atlas figure` made."
         ) from error
     if schema != SCHEMA:

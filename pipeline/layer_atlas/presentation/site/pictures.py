@@ -270,6 +270,6 @@ class DatasetImages:
     def _pictures(
         self, end: Literal["top", "bottom"], row: int
     ) -> list[tuple[int, NDArray[np.uint8]]]:
-        # The reader leaves out empty slots too.
+        # The reader skips empty slots too.
         pictures = self.layer.dataset_images(self.layer.channels[row], end)[: self.across]
         return list(zip(self._filled(end, row), pictures, strict=False))

@@ -136,7 +136,7 @@ class RayExecutor:
             return RUNNING if actor.placed in ready else WAITING
         if actor.ended is None:
             actor.ended = self._end(actor)
-            self._ray.kill(actor.actor)  # else it keeps its share of the node
+            self._ray.kill(actor.actor)  # else it keeps its resources of the node
         return actor.ended
 
     def _end(self, actor: _Actor) -> State:

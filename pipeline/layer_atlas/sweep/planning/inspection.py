@@ -179,7 +179,7 @@ def why_it_does_not_run(network: Network, size: tuple[int, int], reason: str) ->
         size: height and width of the images.
         reason: the message of the failure.
     """
-    # The most specific cause first; the size is blamed if nothing else is wrong.
+    # The most specific cause first; the size is the last resort.
     return (
         _several_inputs(network)
         or _mapping_input(network, size)
@@ -191,7 +191,7 @@ def why_it_does_not_run(network: Network, size: tuple[int, int], reason: str) ->
 
 def _several_inputs(network: Network) -> str | None:
     parameters = inspect.signature(network.module.forward).parameters.values()
-    # Parameters with defaults may be left out.
+    # Parameters with defaults need no value.
     needed = [
         parameter.name
         for parameter in parameters

@@ -21,7 +21,7 @@ from layer_atlas.visualization import rng
 from layer_atlas.visualization.transforms.part import Part, Size, between
 from layer_atlas.visualization.transforms.spread import distances, spread
 
-_NEGLIGIBLE_ZOOM = 1.2
+_NEGLIGIBLE_SCALE = 1.2
 """Up to this magnification, little of a view's gradient is lost without gathering."""
 
 _BEHIND = 0.4
@@ -34,7 +34,7 @@ everything in view therefore has a depth above 1/2.
 _BILINEAR: dict[str, Any] = {"mode": "bilinear", "align_corners": False}
 
 
-def warp(images: Tensor, maps: Tensor, zoom: float = 1.0) -> Tensor:
+def warp(images: Tensor, maps: Tensor, scale: float = 1.0) -> Tensor:
     """Resample each image (B, C, H, W) by its own map: (B, C, H, W).
 
     The gradient is the inverse warp of the incoming gradient, divided by the map's local
@@ -50,9 +50,9 @@ def warp(images: Tensor, maps: Tensor, zoom: float = 1.0) -> Tensor:
         images: (B, C, H, W).
         maps: affine maps (B, 2, 3) or homographies (B, 3, 3) of depth 1 at the centre, from
             coordinates of the view in [-1, 1] to coordinates of the image.
-        zoom: the largest magnification of any of them.
+        scale: the largest magnification of any of them.
     """
-    warped: Tensor = _Warp.apply(images, maps, zoom)
+    warped: Tensor = _Warp.apply(images, maps, scale)
     return warped
 
 
@@ -60,17 +60,17 @@ class _Warp(torch.autograd.Function):
     """The warp, with the inverse warp as its gradient."""
 
     @staticmethod
-    def forward(ctx: Any, images: Tensor, maps: Tensor, zoom: float) -> Tensor:
+    def forward(ctx: Any, images: Tensor, maps: Tensor, scale: float) -> Tensor:
         ctx.save_for_backward(maps)
-        ctx.zoom = zoom
+        ctx.scale = scale
         return F.grid_sample(images, _grid(images, maps), padding_mode="reflection", **_BILINEAR)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         inverse, determinant = _inverted(ctx.saved_tensors[0])
         gradient = grads[0].contiguous()
-        if ctx.zoom > _NEGLIGIBLE_ZOOM:
-            gradient = spread(gradient, _tent(determinant, ctx.zoom))
+        if ctx.scale > _NEGLIGIBLE_SCALE:
+            gradient = spread(gradient, _tent(determinant, ctx.scale))
         gradient = F.grid_sample(gradient, _grid(gradient, inverse), **_BILINEAR)
         return gradient.div_(_area(gradient, inverse, determinant)), None, None
 
@@ -131,10 +131,10 @@ def _inverted_affine(maps: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([linear, shift], dim=2), determinant
 
 
-def _tent(determinant: Tensor, zoom: float) -> Tensor:
+def _tent(determinant: Tensor, scale: float) -> Tensor:
     """Return weights that fall to 0 over the view's pixels per image pixel: (B, R + 1), sum 1."""
     magnification = determinant.abs().rsqrt().clamp_min(1.0).unsqueeze(1)
-    away = distances(math.ceil(zoom) - 1, determinant.device)
+    away = distances(math.ceil(scale) - 1, determinant.device)
     weights = (1.0 - away / magnification).clamp_min(0.0)
     return weights / (2.0 * weights.sum(dim=1, keepdim=True) - 1.0)
 
@@ -176,8 +176,8 @@ class Geometry(Part):
     def apply(self, config: Transforms, images: Tensor, numbers: Tensor) -> Tensor:
         """Resample the images once for all moves."""
         # An upper bound from the ranges: reading the drawn maps would wait for the device.
-        zoom = config.scale[1] / config.crop[0] / (1.0 - config.perspective)
-        return warp(images, numbers.view(len(numbers), -1, 3), zoom)
+        scale = config.scale[1] / config.crop[0] / (1.0 - config.perspective)
+        return warp(images, numbers.view(len(numbers), -1, 3), scale)
 
 
 def _moved(config: Transforms, keys: Tensor, steps: int, size: Size) -> Tensor:

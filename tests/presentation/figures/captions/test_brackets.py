@@ -62,7 +62,7 @@ def test_methods_tell_what_groups_need_to_be_made_again(atlas: Atlas) -> None:
     )
     with_ways = told(atlas, bracket_methods, groups=named[:2])
     assert "some (those most unlike each other)" in with_ways
-    assert with_ways.count("Gonzalez 1985") == with_ways.count("Likeness of two") == 1
+    assert with_ways.count("Gonzalez 1985") == with_ways.count("The similarity of two") == 1
     ordered = told(atlas, bracket_methods, groups=groups(few=[1, 2]), order="similarity")
     assert "Channels of each group were clustered by average linkage" in ordered
     single = told(atlas, bracket_methods, channels={"top": 2})

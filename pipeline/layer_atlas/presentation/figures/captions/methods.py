@@ -1,4 +1,4 @@
-"""A paragraph for a methods section: networks, images, what became of them, versions, works."""
+"""A paragraph for a methods section: networks, images and their status, versions, works."""
 
 import json
 from collections import Counter
