@@ -18,6 +18,7 @@ from layer_atlas.cli.commands import COMMANDS
 from layer_atlas.config.config import CollateSettings
 from layer_atlas.datasets.listing import Listing
 from layer_atlas.errors import UserError
+from layer_atlas.logs import terminal_logging
 from layer_atlas.plan.plan import Plan
 from layer_atlas.presentation.collate import collate_here
 from layer_atlas.presentation.summary import is_current
@@ -49,7 +50,8 @@ def said_by(command: str, folder: OutputFolder, *words: str) -> tuple[int, str]:
     """What a command returns and says, once its config is composed."""
     said = io.StringIO()
     config = replace(CONFIG, output_root=str(folder.root.parent))
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    redirected = contextlib.redirect_stdout(said), contextlib.redirect_stderr(said)
+    with redirected[0], redirected[1], terminal_logging("info"):
         try:
             code = COMMANDS[command](config, *words)
         except UserError as error:

@@ -207,8 +207,8 @@ def _combinations(selection: Any, targets: TargetSpace, where: str) -> list[tupl
         if fits and all(type(part) is int for item in listed for part in item):
             return [tuple(item) for item in listed]
     raise UserError(
-        f"channels={selection!r} must name the channels of each combination: a list of {n} channels each, "
-        f"such as [{list(range(3, 3 + n))}], or {{zip: [...]}} or {{product: [...]}} with {n} "
+        f"channels={selection!r} must name the channels of each combination: a list of {n} channels "
+        f"each, such as [{list(range(3, 3 + n))}], or {{zip: [...]}} or {{product: [...]}} with {n} "
         "selections."
     )
 

@@ -1,4 +1,4 @@
 """Montages, figures and the site: everything people look at, from the atlas and the store alone.
 
-`layout` places tiles and texts and paints them; `montages`, `figures` and `site` choose the content.
+`layout` places and paints tiles and texts; `montages`, `figures` and `site` choose the content.
 """

@@ -24,7 +24,7 @@ from layer_atlas.config.records import canonical_json, parse_object
 
 Arrays = dict[str, NDArray[Any]]
 
-HEADER_BYTES = 2**17
+HEADER_BYTES = 2**20
 """Largest header: four times that of a shard of the most jobs."""
 
 _DTYPES = {"U8": "|u1", "I32": "<i4", "I64": "<i8", "F32": "<f4", "F64": "<f8"}

@@ -30,7 +30,7 @@ _LARGE = 0.85
 
 
 def runs(groups: Iterable[str]) -> list[tuple[str, list[int]]]:
-    """Runs of neighbours of one group: its name and their positions; neighbours of no group are skipped."""
+    """Runs of neighbours of one group: its name and their positions; skips those of no group."""
     grouped = groupby(enumerate(groups), key=lambda item: item[1])
     return [(name, [position for position, _ in run]) for name, run in grouped if name]
 

@@ -241,7 +241,7 @@ def _shares(values: Numbers, edges: Numbers) -> Numbers:
 
 
 def pooled(distributions: Distributions, edges: Numbers) -> Numbers:
-    """Fraction of dataset images in each bin, mean over channels, interpolated between quantiles."""
+    """Fraction of dataset images per bin, mean over channels, interpolated between quantiles."""
     positions = np.sinh(edges)
     below = [
         np.interp(positions, line, distributions.levels, 0.0, 1.0)

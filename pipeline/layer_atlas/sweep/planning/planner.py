@@ -266,8 +266,8 @@ def _refuse_all_random(recipe: Recipe, selection: object) -> None:
     random = isinstance(objective, DirectionObjective) and not objective.vectors
     if random and selection == "all":
         raise UserError(
-            f"there are {RANDOM_DIRECTIONS} random directions; choose some: channels='0:64', or give "
-            "a file of directions as objective.vectors."
+            f"there are {RANDOM_DIRECTIONS} random directions; choose some: channels='0:64', or "
+            "give a file of directions as objective.vectors."
         )
 
 

@@ -12,8 +12,8 @@ from layer_atlas.presentation.figures.selection import Selection, ranking_of, ti
 from layer_atlas.presentation.similarity import closest, distances, loneliest
 
 SIMILARITY = (
-    "The similarity of two channels is the cosine between the responses of the whole layer to their "
-    "images, each channel's responses standardised."
+    "The similarity of two channels is the cosine between the responses of the whole layer to "
+    "their images, each channel's responses standardised."
 )
 SCALES = "Activations of different channels are on different scales."
 BY_SIMILARITY = {"diverse", "representatives"}
