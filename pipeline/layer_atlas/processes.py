@@ -21,7 +21,7 @@ def usable_cores() -> int:
 
 
 class Preempted(BaseException):
-    """A signal asked the process to end. Neither error nor exit, so that no user code catches it."""
+    """A signal asked the process to end. Neither error nor exit, so no user code catches it."""
 
 
 def stop_on_signal() -> None:

@@ -116,7 +116,7 @@ def test_what_is_broken_is_found(
     with pytest.MonkeyPatch.context() as patch:
         # As if there were no self-check, which would not let any of these pass.
         patch.setattr(forwards, "_largest_disagreement", lambda *args: 0.0)
-        patch.setattr(forwards, "_turned", lambda *args: 0.0)
+        patch.setattr(forwards, "_gradient_error", lambda *args: 0.0)
         break_it(patch)
         code, said = made_and_verified(folder, patch)
     assert code == 1, said

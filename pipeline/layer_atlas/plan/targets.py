@@ -207,9 +207,9 @@ def _combinations(selection: Any, targets: TargetSpace, where: str) -> list[tupl
         if fits and all(type(part) is int for item in listed for part in item):
             return [tuple(item) for item in listed]
     raise UserError(
-        f"channels={selection!r} must name the channels of each combination: a list of {n} channels "
-        f"each, such as [{list(range(3, 3 + n))}], or {{zip: [...]}} or {{product: [...]}} with {n} "
-        "selections."
+        f"channels={selection!r} must name the channels of each combination: a list of {n} "
+        f"channels each, such as [{list(range(3, 3 + n))}], or {{zip: [...]}} or {{product: [...]}} "
+        f"with {n} selections."
     )
 
 

@@ -191,7 +191,7 @@ def test_table_of_layers_tells_which_tokens_are_left_out() -> None:
     table = layer_table(config, inspect_models(config))
     assert "48 x 48 px input, resized to 32 px" in table
     assert "(1+)16x8" in table
-    assert "keep_prefix_tokens=true keeps them" in table
+    assert "keep_prefix_tokens=true includes them" in table
     config = configured("demo")
     assert "keep_prefix_tokens" not in layer_table(config, inspect_models(config))
 
