@@ -14,19 +14,6 @@ from layer_atlas.plan.jobs import LayerInfo
 
 T = TypeVar("T")
 
-_TOKENS = frozenset(
-    {
-        "class_token",
-        "cls_token",
-        "class_embedding",
-        "dist_token",
-        "distillation_token",
-        "reg_token",
-        "register_tokens",
-    }
-)
-"""Parameter names that ViTs use for the tokens that precede the patch tokens of an image."""
-
 _FIRST_KEYS = ("logits", "out")
 """Keys of the main output in mappings and records: Hugging Face, torchvision's segmentation."""
 
@@ -79,23 +66,6 @@ def channels_first(activation: Tensor, layer: LayerInfo) -> Tensor:
     flat = shape.reshape(shape.shape[0], shape.shape[1], math.prod(shape.shape[2:]))
     # Non-spatial tokens always come first, so that one slice removes them.
     return flat[:, :, layer.prefix_tokens :] if layer.prefix_tokens else flat
-
-
-def prefix_tokens(network: nn.Module) -> int:
-    """Count the tokens that a network prepends to the patch tokens: class token, registers.
-
-    The count is the one that timm's networks report (`num_prefix_tokens`). Without a report it is
-    the number of tokens in their parameters of shape (1, T, C), (T, C) or (C,).
-    """
-    for module in network.modules():
-        reported = getattr(module, "num_prefix_tokens", None)
-        if isinstance(reported, int):
-            return reported
-    return sum(
-        math.prod(tensor.shape[:-1])
-        for name, tensor in network.named_parameters()
-        if name.rpartition(".")[2] in _TOKENS
-    )
 
 
 class StopForward(Exception):

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from layer_atlas.models.activations import main_tensor, prefix_tokens
+from layer_atlas.models.activations import main_tensor
 from layer_atlas.models.containment import restored
 from layer_atlas.models.layers import OUTPUT
+from layer_atlas.models.prefix_tokens import prefix_tokens
 from layer_atlas.plan.jobs import LayerInfo
 
 Shape = tuple[int, ...]

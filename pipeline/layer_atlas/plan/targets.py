@@ -208,7 +208,7 @@ def _combinations(selection: Any, targets: TargetSpace, where: str) -> list[tupl
             return [tuple(item) for item in listed]
     raise UserError(
         f"channels={selection!r} must name the channels of each combination: a list of {n} "
-        f"channels each, such as [{list(range(3, 3 + n))}], or {{zip: [...]}} or {{product: [...]}} "
+        f"channels each, such as [{list(range(3, 3 + n))}], {{zip: [...]}} or {{product: [...]}} "
         f"with {n} selections."
     )
 

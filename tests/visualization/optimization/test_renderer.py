@@ -16,7 +16,8 @@ from layer_atlas.config.recipe import DatasetInit, Recipe
 from layer_atlas.models.colours import from_colours
 from layer_atlas.models.load import Network
 from layer_atlas.plan.jobs import STATUS
-from layer_atlas.visualization.optimization.renderer import LayerRenderer, Renderer, of_whole_jobs
+from layer_atlas.visualization.optimization.job_status import of_whole_jobs
+from layer_atlas.visualization.optimization.renderer import LayerRenderer, Renderer
 
 LIVE, SOMETIMES, HARD, NEVER = range(4)
 OK, DEAD = STATUS["ok"], STATUS["dead"]

@@ -9,7 +9,7 @@ from layer_atlas.config.parameterizations import Fourier
 from layer_atlas.config.recipe import DatasetInit
 from layer_atlas.models.colours import fixed_contrast, from_colours, to_colours
 from layer_atlas.visualization.parameterizations.base import Shape
-from layer_atlas.visualization.parameterizations.frequencies import inverse_fft
+from layer_atlas.visualization.parameterizations.fourier import inverse_fft
 
 
 @pytest.mark.parametrize("contrast", [1.0, 2.5])

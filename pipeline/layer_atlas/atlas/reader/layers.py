@@ -3,7 +3,7 @@
 import io
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,13 +13,39 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from layer_atlas.atlas.reader.atlas import groups, is_data, name_of, own
 from layer_atlas.atlas.reader.notebook import sheet
-from layer_atlas.atlas.reader.own_file import groups, is_data, name_of, own
-from layer_atlas.atlas.reader.ranking import default_ranking
 from layer_atlas.errors import UserError, unknown
 from layer_atlas.plan.environment import Environment, parse_environment
 from layer_atlas.plan.jobs import STATUS, named
 from layer_atlas.plan.targets import Sampling
+
+_COMPARABLE = ("agreement", "selectivity")
+"""Defaults in order of preference. Percentiles compare too, but optimized images tie at 100."""
+
+_OWN_SCALE = frozenset(
+    {
+        *("activation", "activation_robust", "activation_max"),
+        *("dataset/min", "dataset/max", "dataset/mean", "dataset/std"),
+    }
+)
+"""Statistics in the unit of a channel's own responses, which differs between channels."""
+
+
+def default_ranking(statistics: Collection[str]) -> str:
+    """Choose the statistic that ranks channels by default.
+
+    Agreement with dataset images or, without a dataset, selectivity: both compare between channels.
+    Objectives without responses of channels, such as class scores, leave activations alone.
+    """
+    choices = (*_COMPARABLE, "activation_robust")
+    return next((name for name in choices if name in statistics), "activation")
+
+
+def is_on_own_scale(statistic: str) -> bool:
+    """Whether the scale of a statistic differs between channels."""
+    return statistic in _OWN_SCALE
+
 
 if TYPE_CHECKING:
     import xarray

@@ -11,7 +11,7 @@ from matplotlib.collections import LineCollection
 from numpy.typing import NDArray
 
 from layer_atlas.atlas.reader import Atlas
-from layer_atlas.atlas.reader.ranking import is_on_own_scale
+from layer_atlas.atlas.reader.layers import is_on_own_scale
 from layer_atlas.config.figures import HistogramsFigure, ProfileFigure, TracesFigure
 from layer_atlas.errors import UserError
 from layer_atlas.plan.jobs import STATUS

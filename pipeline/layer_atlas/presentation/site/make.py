@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from layer_atlas.atlas.reader import Atlas, Layer, Model, open_atlas
-from layer_atlas.atlas.reader.ranking import default_ranking
+from layer_atlas.atlas.reader.layers import default_ranking
 from layer_atlas.config.records import digest
 from layer_atlas.presentation.site.files import (
     SiteFiles,

@@ -1,9 +1,12 @@
 """Channels, neurons and classes: objectives of a single channel of a layer."""
 
+import torch
 from torch import Tensor
 
 from layer_atlas.config.objectives import (
     ChannelObjective,
+    JointObjective,
+    LayerObjective,
     LogitObjective,
     NeuronObjective,
     ProbabilityObjective,
@@ -16,6 +19,7 @@ from layer_atlas.visualization.objectives.base import (
     Objective,
     ObjectiveContext,
     Signs,
+    parts_of,
     picked,
 )
 
@@ -96,3 +100,49 @@ class Probability(Objective):
         # log_softmax, not log(softmax): the probability underflows to 0 long before.
         logarithms = picked(activations[0].float().log_softmax(dim=1), targets)
         return logarithms.exp().mean(dim=1), logarithms.mean(dim=1)
+
+
+@implements(JointObjective)
+class Joint(Objective):
+    """Weighted sum of channels: s = sum_t w_t * mean_l a_t[k_t, l].
+
+    For channels of one layer or of several, see Olah et al. 2017, "Feature Visualization", section
+    "How neurons interact". For several networks, the image shows what they have in common or, with
+    a negative weight, what distinguishes one from the other.
+    """
+
+    def __init__(self, record: JointObjective, context: ObjectiveContext) -> None:
+        self.sizes = tuple(layer.n_channels for layer in context.layers)
+        self.weights = [term.weight for term in record.terms]
+
+    def responses(self, activations: Activations, targets: Tensor) -> Tensor:
+        """Return the sum: (B, 1) float32."""
+        means = self.parts(activations, targets)
+        # Term by term: torch does not guarantee the order of a sum over a short axis.
+        total = means[:, 0] * self.weights[0]
+        for term, weight in enumerate(self.weights[1:], 1):
+            total = total + means[:, term] * weight
+        return total[:, None]
+
+    def parts(self, activations: Activations, targets: Tensor) -> Tensor:
+        """Return the mean of each term's channel, without its weight: (B, terms) float32."""
+        channels = parts_of(targets, self.sizes)
+        pairs = zip(activations, channels, strict=True)
+        return torch.stack([picked(a, c).mean(dim=1) for a, c in pairs], dim=1)
+
+
+@implements(LayerObjective)
+class WholeLayer(Objective):
+    """Mean square of all activations: s = mean_k,l a[k, l]**2.
+
+    DeepDream of Mordvintsev, Olah & Tyka 2015, "Inceptionism: Going Deeper into Neural Networks":
+    it amplifies whatever the layer already detects. It is the "layer/DeepDream" objective of Olah
+    et al. 2017, "Feature Visualization", section "Optimization objectives".
+    """
+
+    def __init__(self, record: LayerObjective, context: ObjectiveContext) -> None:
+        self.sizes = (1,)
+
+    def responses(self, activations: Activations, targets: Tensor) -> Tensor:
+        """Return the mean square over the channels at each position: (B, L) float32."""
+        return activations[0].float().square().mean(dim=1)

@@ -25,10 +25,10 @@ from layer_atlas.plan.plan import LayerRef, jobs_at_once
 from layer_atlas.visualization import rng
 from layer_atlas.visualization.objectives import ObjectiveContext, make_objective
 from layer_atlas.visualization.optimization.image_statistics import measure
+from layer_atlas.visualization.optimization.job_status import of_whole_jobs, status_of
 from layer_atlas.visualization.optimization.loop import (
     Jobs,
     OptimizationLoop,
-    OptimizedBatch,
     initial_images,
 )
 from layer_atlas.visualization.optimization.memory import (
@@ -169,7 +169,7 @@ class LayerRenderer:
         optimized = loop.optimize(samples, on_step)
         pixels = to_bytes(optimized.images)
         measured = measure(self.exact, self.objective, pixels, samples.targets)
-        status = _status(optimized, measured)
+        status = status_of(optimized, measured)
         rows = {**measured, "image": pixels, "trace": optimized.trace}
         for name in ("alpha", "snapshot"):
             record = getattr(optimized, name)
@@ -224,27 +224,6 @@ class LayerRenderer:
         self._loop_for(recipe).optimize(
             Jobs(keys, targets, dataset_images).with_variants(recipe.variants), lambda step: None
         )
-
-
-def _status(optimized: OptimizedBatch, measured: dict[str, Tensor]) -> Tensor:
-    """Return the status of each sample (B,) uint8; remove `status` from the measurements."""
-    status = measured.pop("status")
-    # A saturated channel responds equally to every view, but its trace has changed before.
-    moved = optimized.trace.amax(dim=1) != optimized.trace.amin(dim=1)
-    status = status.masked_fill((status == STATUS["dead"]) & moved, STATUS["ok"])
-    finite = optimized.finite & torch.isfinite(measured["activation"])
-    return status.masked_fill(~finite, STATUS["diverged"])
-
-
-def of_whole_jobs(status: Tensor, variants: int) -> Tensor:
-    """Reduce the status of images (n * V,) to that of jobs (n,).
-
-    A job is `diverged` if any of its images is, and `dead` if all are.
-    """
-    per_image = status.view(-1, variants)
-    per_job = torch.where((per_image == STATUS["dead"]).all(dim=1), STATUS["dead"], STATUS["ok"])
-    diverged = (per_image == STATUS["diverged"]).any(dim=1)
-    return per_job.masked_fill(diverged, STATUS["diverged"]).to(status)
 
 
 def _joint_path(

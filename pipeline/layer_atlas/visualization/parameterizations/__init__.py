@@ -11,9 +11,8 @@ from layer_atlas.config.records import implementation
 from layer_atlas.imports import import_modules
 from layer_atlas.models.colours import from_colours
 from layer_atlas.visualization.parameterizations.base import Parameterization, Shape
-from layer_atlas.visualization.parameterizations.given import input_image
 from layer_atlas.visualization.parameterizations.maco import spectral_noise
-from layer_atlas.visualization.parameterizations.masked import MaskedImages
+from layer_atlas.visualization.parameterizations.masked import MaskedImages, input_image
 
 
 def make_parameterization(

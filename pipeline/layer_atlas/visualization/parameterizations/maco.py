@@ -11,7 +11,7 @@ from layer_atlas.config.records import implements
 from layer_atlas.models.colours import fixed_contrast
 from layer_atlas.visualization import rng, spectrum
 from layer_atlas.visualization.parameterizations.base import Shape, ValueImages, padded, rows
-from layer_atlas.visualization.parameterizations.frequencies import inverse_fft, mirrored
+from layer_atlas.visualization.parameterizations.fourier import inverse_fft, mirrored
 
 
 @implements(Maco)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from layer_atlas.atlas.reader.ranking import is_on_own_scale
+from layer_atlas.atlas.reader.layers import is_on_own_scale
 from layer_atlas.config.figures import BracketedFigure, Group
 from layer_atlas.plan.targets import DRAW, counted, joint_words
 from layer_atlas.presentation.figures.selection import Selection, ranking_of, titles_of, way_of
