@@ -17,7 +17,7 @@ import numpy as np
 from layer_atlas.atlas.child_process import ProcessDied, run_apart
 from layer_atlas.atlas.gather import LayerView, StoredJobs, layer_views
 from layer_atlas.atlas.hdf5 import image_chunks
-from layer_atlas.atlas.reader.atlas import own
+from layer_atlas.atlas.reader.layers import own
 from layer_atlas.errors import EXIT_OK
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.plan.labels import target_name

@@ -22,7 +22,7 @@ from layer_atlas.sweep.planning import inspect_models, make_plan
 from layer_atlas.visualization.optimization.image_statistics import from_bytes
 from layer_atlas.visualization.optimization.renderer import Renderer
 
-VIT = "{name: vit, target: tests.models.test_tokens.small_vit, input_size: 32}"
+VIT = "{name: vit, target: tests.models.test_prefix_tokens.small_vit, input_size: 32}"
 """Takes images of 32 px alone."""
 ATTENTION = "encoder.layers.encoder_layer_0"
 CPU = torch.device("cpu")
@@ -81,7 +81,7 @@ def test_image_that_is_too_small_for_a_network_of_any_size_is_refused() -> None:
 
 def test_network_that_does_not_take_its_own_size_either_is_refused() -> None:
     message = told(
-        "{name: vit, target: tests.models.test_tokens.small_vit}", f"layers=[{ATTENTION}]"
+        "{name: vit, target: tests.models.test_prefix_tokens.small_vit}", f"layers=[{ATTENTION}]"
     )
     assert "Wrong image height! Expected 32 but got 224" in message
 

@@ -3,7 +3,7 @@
 import io
 import json
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from layer_atlas.atlas.reader.atlas import groups, is_data, name_of, own
 from layer_atlas.atlas.reader.notebook import sheet
 from layer_atlas.errors import UserError, unknown
 from layer_atlas.plan.environment import Environment, parse_environment
@@ -361,3 +360,39 @@ def _is_statistic(dataset: h5py.Dataset, shape: tuple[int, ...]) -> bool:
         and not h5py.h5ds.is_scale(dataset.id)
         and all(label in ("", known) for label, known in zip(axes, _JOB_AXES, strict=False))
     )
+
+
+# --- data that lies in the file itself ---
+
+
+def name_of(group: h5py.Group) -> str:
+    """Name of a model or layer, of which the name of the group is the safe form."""
+    return str(group.attrs.get("name", str(group.name).rpartition("/")[2]))
+
+
+def groups(parent: h5py.Group) -> Iterator[h5py.Group]:
+    """Yield the groups in a group, without those of other files."""
+    items = (own(parent, name) for name in parent)
+    return (item for item in items if isinstance(item, h5py.Group))
+
+
+def own(group: h5py.Group, name: str) -> Any:
+    """The item of a path in this file; `None` if it does not exist or lies elsewhere."""
+    # Link by link: `group[name]` would follow any of them into another file.
+    for part in name.split("/"):
+        if not isinstance(group, h5py.Group) or not isinstance(
+            group.get(part, getlink=True), h5py.HardLink
+        ):
+            return None
+        group = group[part]
+    return None if isinstance(group, h5py.Dataset) and _lies_elsewhere(group) else group
+
+
+def _lies_elsewhere(dataset: h5py.Dataset) -> bool:
+    """Whether the values of a dataset are in another file."""
+    return bool(dataset.is_virtual or dataset.external)
+
+
+def is_data(item: Any) -> bool:
+    """Whether an item is a dataset whose values are in this file."""
+    return isinstance(item, h5py.Dataset) and not _lies_elsewhere(item)
