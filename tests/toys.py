@@ -39,9 +39,9 @@ from layer_atlas.plan.jobs import (
 from layer_atlas.plan.plan import DatasetPlan, LayerPlan, ModelPlan, Plan
 from layer_atlas.plan.targets import TargetSpace
 from layer_atlas.store.checksummed_file import decode
-from layer_atlas.store.failures import Failure, write_failure
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import SCHEMA as MANIFEST_SCHEMA
+from layer_atlas.store.quarantine import Failure, write_failure
 from layer_atlas.store.shards import SCHEMA, commit
 from layer_atlas.sweep.stages import Sweep
 from layer_atlas.visualization.objectives import Objective, ObjectiveContext, make_objective

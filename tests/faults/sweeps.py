@@ -18,8 +18,8 @@ from forked import ForkedWorker
 from runs import assert_same_atlas, driven_here, kill_group, shards, start, wait_for_shards
 from troubled import HOLD, TROUBLE
 
-from layer_atlas.store.failures import Failure, read_failures
 from layer_atlas.store.folder import OutputFolder
+from layer_atlas.store.quarantine import Failure, read_failures
 from layer_atlas.sweep.executors import base
 
 SWEEP = (

@@ -10,7 +10,8 @@ from toys import layer_info, make_plan
 from layer_atlas.plan.environment import Environment
 from layer_atlas.plan.jobs import Shard
 from layer_atlas.store.folder import OutputFolder
-from layer_atlas.store.shards import DoneIndex, read_environment
+from layer_atlas.store.resume import DoneIndex
+from layer_atlas.store.shards import read_environment
 from tests.environments import NEW, OLD, OTHER, make, wanting
 
 PLAN = make_plan(layer_info("a"), layer_info("b"), seeds=(0, 1), shard_size=2)

@@ -35,7 +35,8 @@ from layer_atlas.plan.jobs import Shard
 from layer_atlas.plan.plan import Plan, SkippedModel
 from layer_atlas.store.files import write_json
 from layer_atlas.store.folder import OutputFolder
-from layer_atlas.store.shards import DoneIndex, commit
+from layer_atlas.store.resume import DoneIndex
+from layer_atlas.store.shards import commit
 from layer_atlas.sweep.cleaning import look_through, remove
 from layer_atlas.sweep.executors.base import WorkerJob
 from layer_atlas.sweep.executors.slurm_job import write_ending

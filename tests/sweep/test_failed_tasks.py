@@ -21,8 +21,8 @@ from layer_atlas.datasets.listing import Listing
 from layer_atlas.datasets.tasks import all_statistics, blocks_of, examples_of
 from layer_atlas.errors import UserError
 from layer_atlas.plan.plan import Plan
-from layer_atlas.store.failures import quarantined, read_failures
 from layer_atlas.store.folder import OutputFolder
+from layer_atlas.store.quarantine import quarantined, read_failures
 from layer_atlas.store.shards import commit
 from layer_atlas.sweep.failed_tasks import FailedTask, read_failed_tasks, retry, select
 

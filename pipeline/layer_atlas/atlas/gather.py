@@ -16,17 +16,11 @@ from layer_atlas.plan.environment import Environment
 from layer_atlas.plan.jobs import FATES, STATUS, Shard
 from layer_atlas.plan.plan import LayerPlan, ModelPlan, Plan
 from layer_atlas.store.checksummed_file import Arrays, ArraySpec, CorruptFile
-from layer_atlas.store.failures import quarantined, read_failures
 from layer_atlas.store.files import set_aside
 from layer_atlas.store.folder import OutputFolder, safe_name
-from layer_atlas.store.shards import (
-    DoneIndex,
-    ShardFile,
-    job_specs,
-    read_environment,
-    read_shard,
-    without,
-)
+from layer_atlas.store.quarantine import quarantined, read_failures
+from layer_atlas.store.resume import DoneIndex, without
+from layer_atlas.store.shards import ShardFile, job_specs, read_environment, read_shard
 
 Located = tuple[int, Shard, dict[Path, tuple[int, ...]]]
 """A seed's index, a shard of that seed, and the files that hold its targets."""

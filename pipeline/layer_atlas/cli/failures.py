@@ -7,9 +7,9 @@ from textwrap import wrap
 
 from layer_atlas.cli.tables import terminal_width
 from layer_atlas.plan.labels import counted
-from layer_atlas.store.failures import Failure, cause
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import read_manifest
+from layer_atlas.store.quarantine import Failure, cause
 from layer_atlas.sweep.failed_tasks import FailedTask, read_failed_tasks, select
 
 

@@ -26,7 +26,8 @@ from layer_atlas.plan.plan import (
 )
 from layer_atlas.store.checksummed_file import CorruptFile
 from layer_atlas.store.folder import OutputFolder, disk_size
-from layer_atlas.store.shards import DoneIndex, read_header
+from layer_atlas.store.resume import DoneIndex
+from layer_atlas.store.shards import read_header
 from layer_atlas.sweep.monitor import not_counted
 from layer_atlas.sweep.progress import duration
 

@@ -21,9 +21,9 @@ from layer_atlas.plan.labels import counted
 from layer_atlas.plan.plan import Plan
 from layer_atlas.presentation.site.files import folder_of
 from layer_atlas.store.checksummed_file import CorruptFile
-from layer_atlas.store.failures import Failure, read_failure
 from layer_atlas.store.folder import OutputFolder, safe_name
 from layer_atlas.store.manifest import plan_of
+from layer_atlas.store.quarantine import Failure, read_failure
 from layer_atlas.store.shards import read_header, read_shard
 from layer_atlas.sweep.failed_tasks import is_done
 from layer_atlas.sweep.workers import detached

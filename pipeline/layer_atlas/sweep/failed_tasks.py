@@ -7,9 +7,9 @@ from typing import Any, Literal
 from layer_atlas.config.config import Config
 from layer_atlas.config.records import build
 from layer_atlas.errors import unknown
-from layer_atlas.store.failures import Failure, put_back, quarantined, read_failures
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import plan_of
+from layer_atlas.store.quarantine import Failure, put_back, quarantined, read_failures
 from layer_atlas.sweep.stages import Sweep, stages
 
 State = Literal["in quarantine", "to be tried again", "done since", "no longer wanted"]

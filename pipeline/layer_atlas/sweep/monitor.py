@@ -16,7 +16,7 @@ from layer_atlas.plan.labels import count_images, mixture, remedy
 from layer_atlas.plan.plan import Plan, flops_per_job
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.lock import Holder, owner
-from layer_atlas.store.shards import DoneIndex
+from layer_atlas.store.resume import DoneIndex
 from layer_atlas.sweep.heartbeat import UNIT_OF_KIND
 from layer_atlas.sweep.workers import detached, read_heartbeat
 

@@ -17,7 +17,6 @@ from layer_atlas.plan.labels import network_lines, notices
 from layer_atlas.plan.plan import Plan, SkippedModel, bytes_needed, without_paths
 from layer_atlas.presentation.collate import content_of, make_atlas
 from layer_atlas.presentation.montages.animations import check_snapshots
-from layer_atlas.store.failures import quarantined, read_failures
 from layer_atlas.store.folder import (
     OutputFolder,
     keep_inputs,
@@ -27,6 +26,7 @@ from layer_atlas.store.folder import (
 )
 from layer_atlas.store.lock import locked
 from layer_atlas.store.manifest import add_timings, plan_of, read_manifest, versions, write_manifest
+from layer_atlas.store.quarantine import quarantined, read_failures
 from layer_atlas.sweep.executors import check_target, open_executor
 from layer_atlas.sweep.progress import Bar
 from layer_atlas.sweep.scheduler import Outcome, Scheduler, device_times

@@ -13,9 +13,9 @@ from typing import Any
 from layer_atlas.config.executors import ExecutorSettings
 from layer_atlas.logs import without_routine
 from layer_atlas.plan.jobs import Task
-from layer_atlas.store.failures import Failure, attempts_at, write_failure
 from layer_atlas.store.files import read_object, write_json
 from layer_atlas.store.folder import OutputFolder
+from layer_atlas.store.quarantine import Failure, attempts_at, write_failure
 from layer_atlas.sweep.executors.base import WAITING, State, WorkerJob
 from layer_atlas.sweep.heartbeat import known_facts
 

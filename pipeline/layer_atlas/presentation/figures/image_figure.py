@@ -19,7 +19,7 @@ from layer_atlas.presentation.figures.brackets import (
     runs,
     tree_lines,
 )
-from layer_atlas.presentation.figures.captions.selection import (
+from layer_atlas.presentation.figures.captions import (
     bracket_caption,
     bracket_methods,
     order_caption,

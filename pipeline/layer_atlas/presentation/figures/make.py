@@ -8,7 +8,7 @@ from typing import Any
 from layer_atlas.atlas.reader import Atlas, open_atlas
 from layer_atlas.config.figures import AgainFigure, Figure, FigureSettings
 from layer_atlas.errors import UserError
-from layer_atlas.presentation.figures.captions.methods import caption_tex, methods_text
+from layer_atlas.presentation.figures.captions import caption_tex, methods_text
 from layer_atlas.presentation.figures.files import RenderedFigure, files_of
 from layer_atlas.presentation.figures.image_figure import draw_images
 from layer_atlas.presentation.figures.plots import draw_histograms, draw_profile, draw_traces

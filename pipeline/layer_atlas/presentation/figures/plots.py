@@ -15,7 +15,7 @@ from layer_atlas.atlas.reader.layers import is_on_own_scale
 from layer_atlas.config.figures import HistogramsFigure, ProfileFigure, TracesFigure
 from layer_atlas.errors import UserError
 from layer_atlas.plan.jobs import STATUS
-from layer_atlas.presentation.figures.captions.selection import (
+from layer_atlas.presentation.figures.captions import (
     SCALES,
     draw_methods,
     ordered_caption,

@@ -13,7 +13,7 @@ from layer_atlas.config.figures import Group, ImagesFigure
 from layer_atlas.config.objectives import LogitObjective
 from layer_atlas.config.recipe import Recipe
 from layer_atlas.plan.targets import TargetSpace
-from layer_atlas.presentation.figures.captions.selection import (
+from layer_atlas.presentation.figures.captions import (
     bracket_caption,
     bracket_methods,
     number_ranges,

@@ -8,8 +8,8 @@ from toys import fail, fill_store, layer_info, make_plan
 from layer_atlas.atlas.gather import layer_views
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.plan.plan import Plan
-from layer_atlas.store.failures import attempts_at, cause, put_back, quarantined, read_failures
 from layer_atlas.store.folder import OutputFolder
+from layer_atlas.store.quarantine import attempts_at, cause, put_back, quarantined, read_failures
 
 DEEP = "".join(f'  File "/x/{i}.py", line {i}, in forward\n    return f(x)\n' for i in range(30))
 

@@ -6,7 +6,7 @@ import h5py
 from atlases import made_up
 
 from layer_atlas import open_atlas
-from layer_atlas.presentation.figures.captions.selection import similarity_caption
+from layer_atlas.presentation.figures.captions import similarity_caption
 from layer_atlas.presentation.figures.selection import LayerData, Selection
 
 

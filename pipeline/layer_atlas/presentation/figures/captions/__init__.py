@@ -1,1 +1,0 @@
-"""Texts for readers of a figure: selections, recipes, methods, works cited."""
