@@ -295,7 +295,7 @@ def test_a_further_layer_is_studied_alone(
 
 
 def test_what_is_corrupt_is_set_aside_told_and_made_again_in_one_run(
-    undisturbed: Path, copy: Path, dataset_images: Path, capfd: pytest.CaptureFixture[str]
+    undisturbed: Path, copy: Path, dataset_images: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     files(copy, "study", "conv2")[0].unlink()  # to be merged again
     damaged = [
@@ -308,9 +308,8 @@ def test_what_is_corrupt_is_set_aside_told_and_made_again_in_one_run(
         damage(path)
     (copy / "atlas.h5").unlink()
     assert run_here(copy.parent, *shown(dataset_images)) == 0
-    said = capfd.readouterr()
     for path in damaged:
-        assert f"corrupt file set aside, to be computed again: {path}" in said.err + said.out
+        assert f"corrupt file set aside, to be computed again: {path}" in caplog.text
         assert list(path.parent.glob(f"{path.name}.corrupt-*"))
     assert_same_atlas(undisturbed / "atlas.h5", copy / "atlas.h5")
 

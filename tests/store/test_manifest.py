@@ -12,7 +12,7 @@ def test_a_run_tells_what_share_of_it_each_device_computed(tmp_path: Path) -> No
     code, said = atlas("run", tmp_path, *TINY, "layers=[conv1]", "channels='0:16'")
     assert code == 0, said
     timings = json.loads((tmp_path / "demo" / "manifest.json").read_text())["timings"]
-    parts = timings["planning"] + timings["making"] + timings["collating"]
+    parts = timings["planning"] + timings["optimization"] + timings["collating"]
     assert 0 < parts <= timings["total"] + 0.01
     (cpu,) = timings["devices"].values()
     assert (cpu["slots"], cpu["workers"]) == (2, 2)
