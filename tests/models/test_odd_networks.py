@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from networks import odd
+from models import odd
 from torch import Tensor, nn
 from truths import TOLERANCE, made, planned
 
@@ -29,7 +29,7 @@ SIZE = 32
 
 def entry(name: str, *layers: str, size: int = SIZE, **more: Any) -> ModelConfig:
     """A model of a sweep."""
-    target = f"networks.odd.{name}"
+    target = f"models.odd.{name}"
     return ModelConfig("m", target=target, input_size=size, layers=layers, **more)
 
 

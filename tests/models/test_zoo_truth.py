@@ -1,6 +1,6 @@
 """Published architectures: what is stored is what a plain hook reads, for every family.
 
-    python -m pytest tests/networks/test_zoo_truth.py -s | grep '^|'
+    python -m pytest tests/models/test_zoo_truth.py -s | grep '^|'
 
 prints the table of `docs/networks.md`.
 """
@@ -10,7 +10,7 @@ import re
 
 import pytest
 from docs_pages import ROOT
-from networks import zoo
+from models import zoo
 
 FAST = (
     *("mobilenet_v2", "regnet_x_400mf", "shufflenet_v2_x0_5", "squeezenet1_1"),
