@@ -98,6 +98,8 @@ def test_null_is_a_value_of_a_setting_and_no_choice_of_a_mere_group(here: Path) 
         ("defaults: quality", ["defaults in config file 'my.yaml' must be a list"]),
         ("- name", ["config file 'my.yaml' cannot be read: it must hold settings"]),
         ("name: [", ["config file 'my.yaml' cannot be read"]),
+        ("channels: 1:10", ["config file 'my.yaml'", "base 60", "'1:10'"]),
+        ("models: [{name: demo, layers: [2:30]}]", ["base 60", "'2:30'"]),
         ("a: &a [*a]", ["config file 'my.yaml'"]),
         ("optimizer: {steps: many}", ["optimizer.steps must be a whole number, not 'many'"]),
     ],

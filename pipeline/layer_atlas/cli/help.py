@@ -128,7 +128,7 @@ folder site/ on any web host.""",
 }
 
 _FLAGS = """\
--v, --verbose   debug messages with time and logger      -q, --quiet   warnings only
+-v, --verbose   debug messages with time and logger      -q, --quiet   results, warnings
 --version       version of Layer Atlas                   LAYER_ATLAS_LOG=debug   the same as -v"""
 
 

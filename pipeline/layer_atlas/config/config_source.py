@@ -95,8 +95,15 @@ def read_settings(path: Path) -> dict[str, Any]:
     name = f"config file {str(path)!r}"
     try:
         text = path.read_text(encoding="utf-8")
-        if _size(yaml.compose(text, yaml.SafeLoader), {}) > _NODES_PER_CHARACTER * len(text):
+        root = yaml.compose(text, yaml.SafeLoader)
+        if _size(root, {}) > _NODES_PER_CHARACTER * len(text):
             raise UserError(f"{name} repeats parts of itself without end.")
+        # YAML 1.1 reads `1:10` as 70, minutes and seconds; a sweep would compute another channel.
+        if ambiguous := next(_sexagesimal(root), None):
+            raise UserError(
+                f"{name}: YAML reads {ambiguous} as a number of base 60. Quote ranges: "
+                f"'{ambiguous}'."
+            )
         settings = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{name} cannot be read: {error}") from error
@@ -115,6 +122,18 @@ def _size(node: yaml.Node | None, known: dict[yaml.Node, float]) -> float:
         inner = [part for pair in node.value for part in pair] if pairs else node.value
         known[node] = 1 + sum(_size(part, known) for part in inner)
     return known[node]
+
+
+def _sexagesimal(node: yaml.Node | None) -> Iterator[str]:
+    """Yield the numbers of base 60 from here on, as written."""
+    if isinstance(node, yaml.ScalarNode):
+        if ":" in node.value and node.tag.endswith((":int", ":float")):
+            yield node.value
+    elif isinstance(node, yaml.MappingNode):
+        for pair in node.value:
+            yield from (number for part in pair for number in _sexagesimal(part))
+    elif node is not None:
+        yield from (number for part in node.value for number in _sexagesimal(part))
 
 
 def as_primary(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
