@@ -25,7 +25,7 @@ from layer_atlas.config.records import canonical_json, parse_object
 Arrays = dict[str, NDArray[Any]]
 
 HEADER_BYTES = 2**20
-"""Largest header: four times that of a shard of the most jobs."""
+"""Largest header. Names of layers and types of modules may take hundreds of kilobytes of it."""
 
 _DTYPES = {"U8": "|u1", "I32": "<i4", "I64": "<i8", "F32": "<f4", "F64": "<f8"}
 """Dtypes of arrays in files: the format's names, and numpy's."""
