@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from textwrap import wrap
 
 from layer_atlas.cli.tables import terminal_width
-from layer_atlas.plan.labels import counted
+from layer_atlas.plan.targets import counted
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import read_manifest
 from layer_atlas.store.quarantine import Failure, cause

@@ -7,12 +7,12 @@ from itertools import islice
 
 from layer_atlas.cli.tables import table
 from layer_atlas.datasets.tasks import all_statistics
+from layer_atlas.errors import sanitize
 from layer_atlas.plan.labels import (
     count_images,
     network_lines,
     notices,
     sampling_lines,
-    sanitize,
     targets_word,
 )
 from layer_atlas.plan.plan import (

@@ -7,8 +7,10 @@ from layer_atlas.atlas.gather import layer_views
 from layer_atlas.cli.failures import in_short, remedies
 from layer_atlas.cli.plan import dataset_images_seen
 from layer_atlas.cli.tables import fit, table, terminal_width
-from layer_atlas.plan.labels import count_images, counted, sanitize
+from layer_atlas.errors import sanitize
+from layer_atlas.plan.labels import count_images
 from layer_atlas.plan.plan import Plan
+from layer_atlas.plan.targets import counted
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import plan_of, read_manifest
 from layer_atlas.sweep.failed_tasks import FailedTask, read_failed_tasks

@@ -5,12 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from layer_atlas.config.objectives import JointObjective
 from layer_atlas.config.recipe import Recipe
-from layer_atlas.errors import sanitize as sanitize
+from layer_atlas.errors import sanitize
 from layer_atlas.plan.environment import Environment
 from layer_atlas.plan.jobs import AS_CONSTRUCTED, named, preprocessing_words
 from layer_atlas.plan.plan import LayerPlan, ModelPlan, Plan
-from layer_atlas.plan.targets import Sampling, plural
-from layer_atlas.plan.targets import counted as counted
+from layer_atlas.plan.targets import Sampling, counted, plural
 
 _SHOWN_LAYERS = 3
 

@@ -17,8 +17,8 @@ from layer_atlas.datasets.listing import Listing
 from layer_atlas.datasets.tasks import all_statistics, blocks_of, examples_of
 from layer_atlas.errors import StorageError, UserError
 from layer_atlas.logs import latest_logs
-from layer_atlas.plan.labels import counted
 from layer_atlas.plan.plan import Plan
+from layer_atlas.plan.targets import counted
 from layer_atlas.presentation.site.files import folder_of
 from layer_atlas.store.checksummed_file import CorruptFile
 from layer_atlas.store.folder import OutputFolder, safe_name

@@ -8,8 +8,8 @@ from layer_atlas.atlas.compare import compare
 from layer_atlas.atlas.gather import layer_views
 from layer_atlas.config.config import Config
 from layer_atlas.config.records import build, canonical_json
-from layer_atlas.errors import UserError
-from layer_atlas.plan.labels import count_images, sanitize
+from layer_atlas.errors import UserError, sanitize
+from layer_atlas.plan.labels import count_images
 from layer_atlas.plan.plan import Plan
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import plan_of, read_manifest

@@ -8,7 +8,7 @@ from functools import cached_property
 from layer_atlas.atlas.reader import Atlas
 from layer_atlas.config.figures import ImagesFigure
 from layer_atlas.errors import UserError
-from layer_atlas.plan.labels import counted
+from layer_atlas.plan.targets import counted
 from layer_atlas.presentation.figures.brackets import (
     Bracket,
     bracket_room,

@@ -7,7 +7,7 @@ from functools import cache
 
 from PIL import Image, ImageDraw, ImageFont
 
-from layer_atlas.plan.labels import sanitize
+from layer_atlas.errors import sanitize
 from layer_atlas.presentation.layout.page import (
     ALARM,
     EMPTY,

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from layer_atlas.plan.labels import sanitize
+from layer_atlas.errors import sanitize
 from layer_atlas.presentation.layout.page import Align, Keep, Point, Text
 
 LINE = 1.35

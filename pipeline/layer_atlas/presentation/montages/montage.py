@@ -16,12 +16,7 @@ from layer_atlas.atlas.display import colours_shown
 from layer_atlas.atlas.gather import LayerView
 from layer_atlas.config.config import CollateSettings
 from layer_atlas.plan.jobs import FATES, STATUS, UNTRAINED
-from layer_atlas.plan.labels import (
-    layer_title,
-    sampling_of,
-    target_label,
-    weights_words,
-)
+from layer_atlas.plan.labels import layer_title, sampling_of, target_label, weights_words
 from layer_atlas.presentation.layout.grid import Layout, plan_layout
 from layer_atlas.presentation.layout.page import FAINT, Text, Tile
 from layer_atlas.presentation.layout.pillow import FONT, SMALLEST, PillowCanvas
