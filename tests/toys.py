@@ -198,7 +198,7 @@ def make_listing(folder: OutputFolder, names: Iterable[str], **changes: Any) -> 
 
 def fill_study(
     folder: OutputFolder,
-    dataset_stats: LayerStatistics,
+    statistics: LayerStatistics,
     mean: NDArray[Any],
     place: NDArray[Any],
     boxes: NDArray[Any],
@@ -210,9 +210,9 @@ def fill_study(
         place: (n, K) positions of the largest.
         boxes: (L, 4) receptive fields.
     """
-    products = [dataset_stats.field]
-    write_arrays(folder, dataset_stats.field, {"box": boxes.astype(np.int64)})
-    for block in blocks_of((dataset_stats,), Listing(folder.listing(dataset_stats.plan.listing))):
+    products = [statistics.field]
+    write_arrays(folder, statistics.field, {"box": boxes.astype(np.int64)})
+    for block in blocks_of((statistics,), Listing(folder.listing(statistics.plan.listing))):
         here = slice(block.start, block.stop)
         arrays = summarise(
             mean[here].astype(np.float32),
@@ -220,12 +220,12 @@ def fill_study(
             place[here].astype(np.int32),
             readable=np.isfinite(mean[here]).all(axis=1),
             first=block.start,
-            kept=np.arange(block.start, block.stop) % dataset_stats.plan.stride == 0,
-            top=dataset_stats.plan.top,
-            bottom=dataset_stats.plan.bottom,
+            kept=np.arange(block.start, block.stop) % statistics.plan.stride == 0,
+            top=statistics.plan.top,
+            bottom=statistics.plan.bottom,
         )
         arrays["size"] = np.tile(np.asarray([[64, 32]], np.int32), (block.units, 1))
-        products.append(dataset_stats.block(block.start, block.dataset_images))
+        products.append(statistics.block(block.start, block.dataset_images))
         write_arrays(folder, products[-1], arrays)
     return products
 

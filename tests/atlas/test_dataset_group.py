@@ -60,18 +60,18 @@ def fill(
     assert plan.dataset_plan is not None
     (model,) = plan.models
     listing = Listing(folder.listing(plan.dataset_plan.listing))
-    for layer, dataset_stats in zip(
+    for layer, statistics in zip(
         model.layers, all_statistics(model, plan.dataset_plan), strict=True
     ):
         boxes = np.tile([[1, 2, 9, 8]], (positions(layer.info), 1))
         name = layer.info.name
-        fill_study(folder, dataset_stats, change(responses(name)), places(name), boxes)
-        assert merge_statistics(folder, dataset_stats, blocks_of((dataset_stats,), listing)) == []
-        for task in examples_of_layer(dataset_stats, layer, plan.shard_size):
-            write_arrays(folder, task.products[0], examples(dataset_stats, task.targets))
+        fill_study(folder, statistics, change(responses(name)), places(name), boxes)
+        assert merge_statistics(folder, statistics, blocks_of((statistics,), listing)) == []
+        for task in examples_of_layer(statistics, layer, plan.shard_size):
+            write_arrays(folder, task.products[0], examples(statistics, task.targets))
 
 
-def examples(dataset_stats: LayerStatistics, channels: tuple[int, ...]) -> dict[str, NDArray[Any]]:
+def examples(statistics: LayerStatistics, channels: tuple[int, ...]) -> dict[str, NDArray[Any]]:
     """Pictures whose every pixel, and number, tells channel and rank."""
     told = 10 * np.asarray(channels)[:, None] + np.arange(SHOWN)
     index = np.concatenate([told.ravel(), told.ravel() + 90])
@@ -243,8 +243,8 @@ def test_evidence_is_that_of_every_seed(folder: OutputFolder) -> None:
     fill_store(folder, plan)
     fill(folder, plan)
     (view,) = collated(folder, plan)
-    assert view.dataset_stats is not None
-    found = read_evidence(folder, view.dataset_stats).stats
+    assert view.statistics is not None
+    found = read_evidence(folder, view.statistics).stats
     reference = make_reference(found.rows)
     with h5py.File(folder.atlas) as file:
         layer = file["toy/conv"]
@@ -307,8 +307,8 @@ def test_a_corrupt_study_is_reported_and_its_atlas_is_not_current(folder: Output
     fill_store(folder, plan)
     fill(folder, plan)
     (view,) = layer_views(folder, plan)
-    assert view.dataset_stats is not None
-    path = folder.product(view.dataset_stats.product)
+    assert view.statistics is not None
+    path = folder.product(view.statistics.product)
     path.write_bytes(path.read_bytes()[:-1])
     (view,) = collated(folder, plan)
     assert view.corrupt == [path]

@@ -43,9 +43,9 @@ def make_study(folder: OutputFolder, n: int = N, **changes: Any) -> LayerStatist
     return LayerStatistics("toy", IDENTITY, layer_info(), 16, plan)
 
 
-def merged(folder: OutputFolder, dataset_stats: LayerStatistics) -> list[Path]:
-    listing = Listing(folder.listing(dataset_stats.plan.listing))
-    return merge_statistics(folder, dataset_stats, blocks_of((dataset_stats,), listing))
+def merged(folder: OutputFolder, statistics: LayerStatistics) -> list[Path]:
+    listing = Listing(folder.listing(statistics.plan.listing))
+    return merge_statistics(folder, statistics, blocks_of((statistics,), listing))
 
 
 def leaves(evidence: DatasetEvidence) -> dict[str, NDArray[Any]]:
@@ -106,10 +106,10 @@ def test_a_corrupt_file_is_set_aside(
 
 
 def test_a_merged_study_is_what_numpy_says(folder: OutputFolder) -> None:
-    dataset_stats, mean = make_study(folder), responses()
-    fill_study(folder, dataset_stats, mean, PLACES, BOXES)
-    assert merged(folder, dataset_stats) == []
-    found = read_evidence(folder, dataset_stats).stats
+    statistics, mean = make_study(folder), responses()
+    fill_study(folder, statistics, mean, PLACES, BOXES)
+    assert merged(folder, statistics) == []
+    found = read_evidence(folder, statistics).stats
     seen = np.delete(mean, UNREADABLE, axis=0)
     assert found.count == N - 2
     assert found.unreadable.tolist() == list(UNREADABLE)
@@ -120,10 +120,10 @@ def test_a_merged_study_is_what_numpy_says(folder: OutputFolder) -> None:
 
 
 def test_boxes_of_photographs_known_by_hand(folder: OutputFolder) -> None:
-    dataset_stats = make_study(folder)
-    fill_study(folder, dataset_stats, responses(), PLACES, BOXES)
-    merged(folder, dataset_stats)
-    found = read_evidence(folder, dataset_stats)
+    statistics = make_study(folder)
+    fill_study(folder, statistics, responses(), PLACES, BOXES)
+    merged(folder, statistics)
+    found = read_evidence(folder, statistics)
     left = LEFT[found.stats.top.index % POSITIONS]
     eight = np.full_like(left, 8)
     assert np.array_equal(found.top.view, np.stack([left, 0 * left, left + 4, eight], -1))
@@ -133,10 +133,10 @@ def test_boxes_of_photographs_known_by_hand(folder: OutputFolder) -> None:
 
 
 def test_places_that_no_photograph_takes_have_no_boxes(folder: OutputFolder) -> None:
-    dataset_stats = make_study(folder, 3)
-    fill_study(folder, dataset_stats, responses()[10:13], PLACES[10:13], BOXES)
-    merged(folder, dataset_stats)
-    found = read_evidence(folder, dataset_stats)
+    statistics = make_study(folder, 3)
+    fill_study(folder, statistics, responses()[10:13], PLACES[10:13], BOXES)
+    merged(folder, statistics)
+    found = read_evidence(folder, statistics)
     assert (found.stats.top.index[:, 3:] == -1).all()
     assert not found.top.view[:, 3:].any()
     assert not found.top.photograph[:, 3:].any()
@@ -145,10 +145,10 @@ def test_places_that_no_photograph_takes_have_no_boxes(folder: OutputFolder) -> 
 
 @pytest.mark.parametrize("bottom", [0, 3])
 def test_findings_come_back_bit_for_bit(folder: OutputFolder, bottom: int) -> None:
-    dataset_stats = make_study(folder, bottom=bottom)
-    fill_study(folder, dataset_stats, responses(), PLACES, BOXES)
-    merged(folder, dataset_stats)
-    found = read_evidence(folder, dataset_stats)
+    statistics = make_study(folder, bottom=bottom)
+    fill_study(folder, statistics, responses(), PLACES, BOXES)
+    merged(folder, statistics)
+    found = read_evidence(folder, statistics)
     flat, again = leaves(found), leaves(_whole(leaves(found)))
     assert {n: (a.dtype, a.tobytes()) for n, a in flat.items()} == {
         n: (a.dtype, a.tobytes()) for n, a in again.items()
@@ -159,48 +159,48 @@ def test_findings_come_back_bit_for_bit(folder: OutputFolder, bottom: int) -> No
 
 @pytest.mark.parametrize("missing", range(4))
 def test_nothing_is_merged_while_anything_is_missing(folder: OutputFolder, missing: int) -> None:
-    dataset_stats = make_study(folder)
-    products = fill_study(folder, dataset_stats, responses(), PLACES, BOXES)
+    statistics = make_study(folder)
+    products = fill_study(folder, statistics, responses(), PLACES, BOXES)
     folder.product(products[missing]).unlink()
-    assert merged(folder, dataset_stats) == []
-    assert not folder.exists(dataset_stats.product)
+    assert merged(folder, statistics) == []
+    assert not folder.exists(statistics.product)
     with pytest.raises(FileNotFoundError):
-        read_evidence(folder, dataset_stats)
+        read_evidence(folder, statistics)
 
 
 @pytest.mark.parametrize("damaged", [[0], [1], [3], [0, 2], [1, 2, 3], [0, 1, 2, 3]], ids=str)
 def test_all_that_is_corrupt_is_told_at_once_and_nothing_merged(
     folder: OutputFolder, damaged: list[int]
 ) -> None:
-    dataset_stats = make_study(folder)
-    products = fill_study(folder, dataset_stats, responses(), PLACES, BOXES)
+    statistics = make_study(folder)
+    products = fill_study(folder, statistics, responses(), PLACES, BOXES)
     paths = [folder.product(products[i]) for i in damaged]
     for path in paths:
         path.write_bytes(path.read_bytes()[:-1])
-    assert sorted(merged(folder, dataset_stats)) == sorted(paths)
-    assert not folder.exists(dataset_stats.product)
+    assert sorted(merged(folder, statistics)) == sorted(paths)
+    assert not folder.exists(statistics.product)
     assert not any(path.exists() for path in paths)
-    fill_study(folder, dataset_stats, responses(), PLACES, BOXES)
-    assert merged(folder, dataset_stats) == []
-    assert folder.exists(dataset_stats.product)
+    fill_study(folder, statistics, responses(), PLACES, BOXES)
+    assert merged(folder, statistics) == []
+    assert folder.exists(statistics.product)
 
 
 def test_blocks_for_several_layers_serve_for_each(folder: OutputFolder) -> None:
-    dataset_stats = make_study(folder)
-    fill_study(folder, dataset_stats, responses(), PLACES, BOXES)
-    other = LayerStatistics("toy", IDENTITY, layer_info("another"), 16, dataset_stats.plan)
-    listing = Listing(folder.listing(dataset_stats.plan.listing))
-    blocks = list(blocks_of((other, dataset_stats), listing))
-    assert list(chain(*(merge_statistics(folder, s, blocks) for s in (dataset_stats, other)))) == []
-    assert folder.exists(dataset_stats.product)
+    statistics = make_study(folder)
+    fill_study(folder, statistics, responses(), PLACES, BOXES)
+    other = LayerStatistics("toy", IDENTITY, layer_info("another"), 16, statistics.plan)
+    listing = Listing(folder.listing(statistics.plan.listing))
+    blocks = list(blocks_of((other, statistics), listing))
+    assert list(chain(*(merge_statistics(folder, s, blocks) for s in (statistics, other)))) == []
+    assert folder.exists(statistics.product)
     assert not folder.exists(other.product)
 
 
 def test_a_study_of_nothing_readable_is_merged(folder: OutputFolder) -> None:
-    dataset_stats = make_study(folder)
-    fill_study(folder, dataset_stats, np.full((N, K), np.nan), PLACES, BOXES)
-    assert merged(folder, dataset_stats) == []
-    found = read_evidence(folder, dataset_stats)
+    statistics = make_study(folder)
+    fill_study(folder, statistics, np.full((N, K), np.nan), PLACES, BOXES)
+    assert merged(folder, statistics) == []
+    found = read_evidence(folder, statistics)
     assert found.stats.count == 0
     assert len(found.stats.unreadable) == N
     assert not found.top.photograph.any()

@@ -25,24 +25,24 @@ def other(**changes: Any) -> LayerStatistics:
     return replace(STUDY, plan=replace(STUDY.plan, **changes))
 
 
-def keys(dataset_stats: LayerStatistics) -> dict[str, str]:
+def keys(statistics: LayerStatistics) -> dict[str, str]:
     """The keys of a study's files, and of the examples picked from it."""
-    examples = Examples(dataset_stats, (0, 1), dataset_stats.plan.saliency)
+    examples = Examples(statistics, (0, 1), statistics.plan.saliency)
     return {
-        "study": dataset_stats.product.key,
-        "field": dataset_stats.field.key,
-        "block": dataset_stats.block(64, "digest").key,
+        "study": statistics.product.key,
+        "field": statistics.field.key,
+        "block": statistics.block(64, "digest").key,
         "examples": examples.key,
     }
 
 
-def changed(dataset_stats: LayerStatistics) -> set[str]:
-    before, after = keys(STUDY), keys(dataset_stats)
+def changed(statistics: LayerStatistics) -> set[str]:
+    before, after = keys(STUDY), keys(statistics)
     return {name for name in before if before[name] != after[name]}
 
 
 @pytest.mark.parametrize(
-    "dataset_stats",
+    "statistics",
     [
         replace(STUDY, network=replace(IDENTITY, weights_sha256="1")),
         replace(STUDY, network=replace(IDENTITY, mean=(0.4, 0.5, 0.5))),
@@ -51,8 +51,8 @@ def changed(dataset_stats: LayerStatistics) -> set[str]:
         replace(STUDY, keep_prefix_tokens=True),
     ],
 )
-def test_network_layer_and_view_change_every_key(dataset_stats: LayerStatistics) -> None:
-    assert changed(dataset_stats) == {"study", "field", "block", "examples"}
+def test_network_layer_and_view_change_every_key(statistics: LayerStatistics) -> None:
+    assert changed(statistics) == {"study", "field", "block", "examples"}
 
 
 @pytest.mark.parametrize(
@@ -60,10 +60,10 @@ def test_network_layer_and_view_change_every_key(dataset_stats: LayerStatistics)
 )
 def test_a_study_sees_photographs_as_the_recipe_tells(changes: dict[str, Any]) -> None:
     plan, recipe = make_plan(), replace(make_recipe(), **changes)
-    (dataset_stats,) = all_statistics(plan.models[0], make_study_plan())
+    (statistics,) = all_statistics(plan.models[0], make_study_plan())
     (other,) = all_statistics(make_plan(recipe=recipe).models[0], make_study_plan())
-    assert dataset_stats.product.key != other.product.key
-    assert dataset_stats.field.key != other.field.key
+    assert statistics.product.key != other.product.key
+    assert statistics.field.key != other.field.key
 
 
 @pytest.mark.parametrize("changes", [{"top": 5}, {"bottom": 0}, {"reference": 150}], ids=str)
@@ -115,30 +115,30 @@ def test_files_lie_on_shelves_of_their_own() -> None:
 def test_blocks_cover_the_list_once_in_order(folder: OutputFolder) -> None:
     plan = make_listing(folder, (f"{i}.png" for i in range(150)))
     model = make_plan(layer_info("a"), layer_info("b")).models[0]
-    statistics_tasks = all_statistics(model, plan)
-    blocks = list(blocks_of(statistics_tasks, Listing(folder.listing(plan.listing))))
+    layer_statistics = all_statistics(model, plan)
+    blocks = list(blocks_of(layer_statistics, Listing(folder.listing(plan.listing))))
     assert [(b.start, b.stop, b.units) for b in blocks] == [
         (0, 64, 64),
         (64, 128, 64),
         (128, 150, 22),
     ]
     assert len({block.dataset_images for block in blocks}) == 3
-    assert [dataset_stats.layer for dataset_stats in blocks[0].statistics_tasks] == ["a", "b"]
+    assert [statistics.layer for statistics in blocks[0].layer_statistics] == ["a", "b"]
     assert {b.request()["dataset_images"] for b in blocks} == {b.dataset_images for b in blocks}
 
 
 def test_the_first_block_brings_the_fields(folder: OutputFolder) -> None:
     plan = make_listing(folder, map(str, range(100)))
-    statistics_tasks = all_statistics(make_plan(layer_info("a"), layer_info("b")).models[0], plan)
-    first, second = blocks_of(statistics_tasks, Listing(folder.listing(plan.listing)))
+    layer_statistics = all_statistics(make_plan(layer_info("a"), layer_info("b")).models[0], plan)
+    first, second = blocks_of(layer_statistics, Listing(folder.listing(plan.listing)))
     shelves = [[product.shelf for product in block.products] for block in (first, second)]
     assert shelves == [["photographs"] * 2 + ["fields"] * 2, ["photographs"] * 2]
 
 
 def test_a_restricted_block_has_the_layers_whose_files_are_missing(folder: OutputFolder) -> None:
     plan = make_listing(folder, map(str, range(70)))
-    statistics_tasks = all_statistics(make_plan(*map(layer_info, "abc")).models[0], plan)
-    first, _ = blocks_of(statistics_tasks, Listing(folder.listing(plan.listing)))
+    layer_statistics = all_statistics(make_plan(*map(layer_info, "abc")).models[0], plan)
+    first, _ = blocks_of(layer_statistics, Listing(folder.listing(plan.listing)))
     block_of_a, *_, field_of_c = first.products
     left = restricted(first, [block_of_a, field_of_c])
     assert left.request()["layers"] == ["a", "c"]

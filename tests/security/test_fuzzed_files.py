@@ -136,17 +136,15 @@ N, K, POSITIONS = 150, 6, 16
 def make_study(folder: OutputFolder) -> tuple[LayerStatistics, Examples]:
     """A merged study and the examples of its channels."""
     plan = make_listing(folder, (f"{i}.png" for i in range(N)), saliency=VanillaSaliency())
-    dataset_stats = LayerStatistics("toy", IDENTITY, layer_info(), 16, plan)
+    statistics = LayerStatistics("toy", IDENTITY, layer_info(), 16, plan)
     mean = np.random.default_rng(0).normal(size=(N, K))
     boxes = np.tile([[0, 0, 4, 4]], (POSITIONS, 1))
-    fill_study(folder, dataset_stats, mean, np.zeros((N, K)), boxes)
+    fill_study(folder, statistics, mean, np.zeros((N, K)), boxes)
     assert (
-        merge_statistics(
-            folder, dataset_stats, blocks_of((dataset_stats,), _listing(folder, dataset_stats))
-        )
+        merge_statistics(folder, statistics, blocks_of((statistics,), _listing(folder, statistics)))
         == []
     )
-    task = Examples(dataset_stats, (0, 1), plan.saliency)
+    task = Examples(statistics, (0, 1), plan.saliency)
     index = np.asarray([[0, 1], [2, 3]])
     pictures = joined([as_jpeg(np.full((16, 16, 3), grey, np.uint8)) for grey in range(8)])
     arrays = {
@@ -158,39 +156,37 @@ def make_study(folder: OutputFolder) -> tuple[LayerStatistics, Examples]:
         **pictures,
     }
     write_arrays(folder, task.products[0], arrays)
-    return dataset_stats, task
+    return statistics, task
 
 
-def _listing(folder: OutputFolder, dataset_stats: LayerStatistics) -> Listing:
-    return Listing(folder.listing(dataset_stats.plan.listing))
+def _listing(folder: OutputFolder, statistics: LayerStatistics) -> Listing:
+    return Listing(folder.listing(statistics.plan.listing))
 
 
-def evidence(folder: OutputFolder, dataset_stats: LayerStatistics, task: Examples) -> None:
-    read_evidence(folder, dataset_stats)
+def evidence(folder: OutputFolder, statistics: LayerStatistics, task: Examples) -> None:
+    read_evidence(folder, statistics)
 
 
-def examples(folder: OutputFolder, dataset_stats: LayerStatistics, task: Examples) -> None:
+def examples(folder: OutputFolder, statistics: LayerStatistics, task: Examples) -> None:
     read_examples(folder, task)
 
 
-def blocks(folder: OutputFolder, dataset_stats: LayerStatistics, task: Examples) -> None:
-    folder.product(dataset_stats.product).unlink(missing_ok=True)
-    if merge_statistics(
-        folder, dataset_stats, blocks_of((dataset_stats,), _listing(folder, dataset_stats))
-    ):
+def blocks(folder: OutputFolder, statistics: LayerStatistics, task: Examples) -> None:
+    folder.product(statistics.product).unlink(missing_ok=True)
+    if merge_statistics(folder, statistics, blocks_of((statistics,), _listing(folder, statistics))):
         raise CorruptFile
 
 
-def first_block(dataset_stats: LayerStatistics, task: Examples, folder: OutputFolder) -> Path:
-    block = next(iter(blocks_of((dataset_stats,), _listing(folder, dataset_stats))))
-    return folder.product(dataset_stats.block(block.start, block.dataset_images))
+def first_block(statistics: LayerStatistics, task: Examples, folder: OutputFolder) -> Path:
+    block = next(iter(blocks_of((statistics,), _listing(folder, statistics))))
+    return folder.product(statistics.block(block.start, block.dataset_images))
 
 
 FILES: dict[str, tuple[Callable[..., Path], Callable[..., None]]] = {
-    "study": (lambda dataset_stats, task, folder: folder.product(dataset_stats.product), evidence),
-    "examples": (lambda dataset_stats, task, folder: folder.product(task.products[0]), examples),
+    "study": (lambda statistics, task, folder: folder.product(statistics.product), evidence),
+    "examples": (lambda statistics, task, folder: folder.product(task.products[0]), examples),
     "block": (first_block, blocks),
-    "fields": (lambda dataset_stats, task, folder: folder.product(dataset_stats.field), blocks),
+    "fields": (lambda statistics, task, folder: folder.product(statistics.field), blocks),
 }
 
 
@@ -200,13 +196,13 @@ FILES: dict[str, tuple[Callable[..., Path], Callable[..., None]]] = {
 def test_resealed_files_of_studies_are_corrupt_or_can_be_used(
     folder: OutputFolder, place: Callable[..., Path], use: Callable[..., None]
 ) -> None:
-    dataset_stats, task = make_study(folder)
-    path = place(dataset_stats, task, folder)
+    statistics, task = make_study(folder)
+    path = place(statistics, task, folder)
     data, corrupt = path.read_bytes(), 0
     for seed in range(60):
         path.write_bytes(resealed(data, random.Random(seed)))
         try:
-            use(folder, dataset_stats, task)
+            use(folder, statistics, task)
         except CorruptFile:
             corrupt += 1
             assert not path.exists()

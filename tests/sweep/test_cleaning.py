@@ -342,12 +342,12 @@ def test_models_that_were_left_out_keep_what_they_have(folder: OutputFolder) -> 
 
 def photographed(folder: OutputFolder, n: int, **changes: Any) -> Plan:
     """A sweep of n photographs whose study and examples are done."""
-    study_plan = make_listing(folder, (f"{i}.png" for i in range(n)), **changes)
-    plan = replace(make_plan(layer_info("a", 6)), dataset_plan=study_plan)
-    (dataset_stats,) = all_statistics(plan.models[0], study_plan)
-    fill_study(folder, dataset_stats, np.zeros((n, 6)), np.zeros((n, 6)), np.zeros((16, 4)))
-    write_arrays(folder, dataset_stats.product, {"count": np.asarray(n)})
-    for task in examples_of(plan, study_plan):
+    dataset_plan = make_listing(folder, (f"{i}.png" for i in range(n)), **changes)
+    plan = replace(make_plan(layer_info("a", 6)), dataset_plan=dataset_plan)
+    (statistics,) = all_statistics(plan.models[0], dataset_plan)
+    fill_study(folder, statistics, np.zeros((n, 6)), np.zeros((n, 6)), np.zeros((16, 4)))
+    write_arrays(folder, statistics.product, {"count": np.asarray(n)})
+    for task in examples_of(plan, dataset_plan):
         write_arrays(folder, task.products[0], {"target": np.asarray(task.targets)})
     return plan
 

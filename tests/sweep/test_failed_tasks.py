@@ -58,17 +58,17 @@ def test_what_a_changed_recipe_gave_up_is_no_longer_wanted(folder: OutputFolder)
 
 
 def test_blocks_and_examples_of_photographs_are_cases_too(folder: OutputFolder) -> None:
-    study_plan = make_listing(folder, (f"{i}.png" for i in range(150)))
-    plan = replace(make_plan(layer_info("a", 6)), dataset_plan=study_plan)
-    (dataset_stats,) = all_statistics(plan.models[0], study_plan)
-    first, *_ = blocks_of((dataset_stats,), Listing(folder.listing(study_plan.listing)))
+    dataset_plan = make_listing(folder, (f"{i}.png" for i in range(150)))
+    plan = replace(make_plan(layer_info("a", 6)), dataset_plan=dataset_plan)
+    (statistics,) = all_statistics(plan.models[0], dataset_plan)
+    first, *_ = blocks_of((statistics,), Listing(folder.listing(dataset_plan.listing)))
     fail(folder, first)
     (case,) = read_failed_tasks(folder, make_manifest(plan))
     assert (case.state, case.last.layers) == ("in quarantine", ("a",))
-    fill_study(folder, dataset_stats, np.zeros((150, 6)), np.zeros((150, 6)), np.zeros((16, 4)))
+    fill_study(folder, statistics, np.zeros((150, 6)), np.zeros((150, 6)), np.zeros((16, 4)))
     (case,) = read_failed_tasks(folder, make_manifest(plan))
     assert case.state == "done since"
-    task = next(examples_of(plan, study_plan))
+    task = next(examples_of(plan, dataset_plan))
     fail(folder, task, when="2026-01-02")
     assert read_failed_tasks(folder, make_manifest(plan))[-1].last.what == str(task)
 

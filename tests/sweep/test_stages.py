@@ -60,20 +60,20 @@ def test_without_photographs_images_are_all_there_is(folder: OutputFolder) -> No
 
 def photographed(folder: OutputFolder, *layers: str, start: bool = False, **changes: Any) -> Sweep:
     """A sweep of 150 photographs in three blocks; if told so, images start from them."""
-    dataset_stats = make_listing(folder, (f"{i}.png" for i in range(N)), **changes)
+    dataset_plan = make_listing(folder, (f"{i}.png" for i in range(N)), **changes)
     recipe = make_recipe()
     if start:
-        recipe = replace(recipe, init=DatasetInit(dataset=dataset_stats.listing))
+        recipe = replace(recipe, init=DatasetInit(dataset=dataset_plan.listing))
     plan = make_plan(*(layer_info(name, K) for name in layers or ("a",)), recipe=recipe)
     return make_sweep(
-        replace(plan, dataset_plan=dataset_stats), folder, "dataset=folder", "dataset.path=photos"
+        replace(plan, dataset_plan=dataset_plan), folder, "dataset=folder", "dataset.path=photos"
     )
 
 
 def statistics_of(sweep: Sweep, layer: str = "a") -> LayerStatistics:
     assert sweep.plan.dataset_plan is not None
-    statistics_tasks = all_statistics(sweep.plan.models[0], sweep.plan.dataset_plan)
-    return next(dataset_stats for dataset_stats in statistics_tasks if dataset_stats.layer == layer)
+    layer_statistics = all_statistics(sweep.plan.models[0], sweep.plan.dataset_plan)
+    return next(one for one in layer_statistics if one.layer == layer)
 
 
 def fill(sweep: Sweep, layer: str = "a") -> None:
@@ -176,7 +176,7 @@ def test_examples_are_picked_of_finished_studies_alone(folder: OutputFolder) -> 
     assert examples_stage(sweep).missing() == []
     statistics_stage(sweep).finish()
     tasks = examples_stage(sweep).missing()
-    assert [(t.dataset_stats.layer, t.targets) for t in tasks] == [
+    assert [(t.statistics.layer, t.targets) for t in tasks] == [
         ("a", (c, c + 1)) for c in (0, 2, 4)
     ]
     (product,) = tasks[1].products

@@ -150,21 +150,21 @@ class LayerView:
             return None
 
     @cached_property
-    def dataset_stats(self) -> LayerStatistics | None:
+    def statistics(self) -> LayerStatistics | None:
         """The dataset statistics of this layer, if the sweep has a dataset."""
         plan = self.plan.dataset_plan
         return statistics_of(self.model, self.layer.info.name, plan) if plan else None
 
     def evidence(self) -> DatasetEvidence | None:
         """Read the dataset statistics; `None` if they are not complete."""
-        if self.dataset_stats is None:
+        if self.statistics is None:
             return None
         try:
-            return read_evidence(self.folder, self.dataset_stats)
+            return read_evidence(self.folder, self.statistics)
         except FileNotFoundError:
             return None
         except CorruptFile:
-            self.corrupt.append(self.folder.product(self.dataset_stats.product))
+            self.corrupt.append(self.folder.product(self.statistics.product))
             return None
 
     def judged(self, status: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -194,7 +194,7 @@ class LayerView:
 
     def dataset_images_done(self) -> list[str]:
         """Keys of the committed files of the dataset: statistics and examples."""
-        products = [self.dataset_stats.product] if self.dataset_stats else []
+        products = [self.statistics.product] if self.statistics else []
         products += [product for task in self._examples() for product in task.products]
         return [product.key for product in products if self.folder.exists(product)]
 
@@ -209,9 +209,9 @@ class LayerView:
                 self.corrupt += map(self.folder.product, task.products)
 
     def _examples(self) -> Iterable[Examples]:
-        if self.dataset_stats is None:
+        if self.statistics is None:
             return ()
-        return examples_of_layer(self.dataset_stats, self.layer, self.plan.shard_size)
+        return examples_of_layer(self.statistics, self.layer, self.plan.shard_size)
 
     def rows_of(self, targets: NDArray[np.int64]) -> NDArray[np.intp]:
         """Rows of targets in arrays of the layer."""

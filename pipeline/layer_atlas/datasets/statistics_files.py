@@ -85,7 +85,7 @@ def read_product(folder: OutputFolder, product: Product, specs: Mapping[str, Arr
 
 
 def merge_statistics(
-    folder: OutputFolder, dataset_stats: LayerStatistics, blocks: Iterable[StatisticsBlock]
+    folder: OutputFolder, statistics: LayerStatistics, blocks: Iterable[StatisticsBlock]
 ) -> list[Path]:
     """Merge the blocks of a layer into its file, if all of them are committed.
 
@@ -93,11 +93,11 @@ def merge_statistics(
     Raises:
         StorageError: the disk is full or fails.
     """
-    parts = {dataset_stats.block(block.start, block.dataset_images): block for block in blocks}
-    if not all(map(folder.exists, [dataset_stats.field, *parts])):
+    parts = {statistics.block(block.start, block.dataset_images): block for block in blocks}
+    if not all(map(folder.exists, [statistics.field, *parts])):
         return []
-    reader = _Reader(folder, dataset_stats)
-    fields = reader.read(dataset_stats.field, field_specs(dataset_stats))
+    reader = _Reader(folder, statistics)
+    fields = reader.read(statistics.field, field_specs(statistics))
     summaries = reader.summaries(parts)
     first = next(summaries, None)
     if first is None:
@@ -106,25 +106,25 @@ def merge_statistics(
     if fields is not None and not reader.corrupt:
         sizes = np.concatenate(reader.sizes)
         top, bottom = (
-            _boxes(ranking, fields["box"], sizes, dataset_stats.image_size)
+            _boxes(ranking, fields["box"], sizes, statistics.image_size)
             for ranking in (found.top, found.bottom)
         )
-        write_arrays(folder, dataset_stats.product, _flat(DatasetEvidence(found, top, bottom)))
+        write_arrays(folder, statistics.product, _flat(DatasetEvidence(found, top, bottom)))
     return reader.corrupt
 
 
 class _Reader:
     """Reads blocks; collects their corrupt files, and the sizes of their dataset images."""
 
-    def __init__(self, folder: OutputFolder, dataset_stats: LayerStatistics) -> None:
-        self.folder, self.dataset_stats = folder, dataset_stats
+    def __init__(self, folder: OutputFolder, statistics: LayerStatistics) -> None:
+        self.folder, self.statistics = folder, statistics
         self.corrupt: list[Path] = []
         self.sizes: list[NDArray[np.int32]] = []
 
     def summaries(self, parts: Mapping[Product, StatisticsBlock]) -> Iterator[Arrays]:
         """Yield the summaries of the readable blocks."""
         for part, block in parts.items():
-            arrays = self.read(part, block_specs(self.dataset_stats, block))
+            arrays = self.read(part, block_specs(self.statistics, block))
             if arrays is not None:
                 self.sizes.append(arrays.pop("size"))
                 yield arrays
@@ -150,14 +150,14 @@ def _boxes(
     return Boxes(view, photograph)
 
 
-def read_evidence(folder: OutputFolder, dataset_stats: LayerStatistics) -> DatasetEvidence:
+def read_evidence(folder: OutputFolder, statistics: LayerStatistics) -> DatasetEvidence:
     """Read the dataset statistics of a layer.
 
     Raises:
         FileNotFoundError: they are not finished.
         CorruptFile: their file was set aside, to be merged again.
     """
-    return _whole(read_product(folder, dataset_stats.product, statistics_specs(dataset_stats)))
+    return _whole(read_product(folder, statistics.product, statistics_specs(statistics)))
 
 
 def read_examples(folder: OutputFolder, task: Examples) -> Arrays:
@@ -172,7 +172,7 @@ def read_examples(folder: OutputFolder, task: Examples) -> Arrays:
         if arrays["target"].tolist() != list(task.targets):
             raise ValueError("it holds other targets")
         for file in parted(arrays["picture"], arrays["picture_end"]):
-            from_jpeg(file, task.dataset_stats.image_size)
+            from_jpeg(file, task.statistics.image_size)
     except ValueError as error:
         path = folder.product(task.products[0])
         set_aside(path)
@@ -195,10 +195,8 @@ def _whole(arrays: Arrays) -> DatasetEvidence:
     values: dict[str, Any] = {name: _record(Ranking, name, arrays) for name in ("top", "bottom")}
     names = {field.name for field in dataclasses.fields(DatasetStats)} - values.keys()
     values |= {name: arrays[name] for name in names - {"count"}}
-    dataset_stats = DatasetStats(count=int(arrays["count"]), **values)
-    return DatasetEvidence(
-        dataset_stats, _record(Boxes, "top", arrays), _record(Boxes, "bottom", arrays)
-    )
+    stats = DatasetStats(count=int(arrays["count"]), **values)
+    return DatasetEvidence(stats, _record(Boxes, "top", arrays), _record(Boxes, "bottom", arrays))
 
 
 def _record(cls: type[T], prefix: str, arrays: Arrays) -> T:
@@ -209,32 +207,32 @@ def _record(cls: type[T], prefix: str, arrays: Arrays) -> T:
 # --- specs ---------------------------------------------------------------------------------------
 
 
-def field_specs(dataset_stats: LayerStatistics) -> dict[str, ArraySpec]:
+def field_specs(statistics: LayerStatistics) -> dict[str, ArraySpec]:
     """Receptive fields, in pixels of the view."""
-    pixels = range(dataset_stats.image_size + 1)
-    return {"box": ArraySpec("i8", (dataset_stats.info.positions, 4), pixels)}
+    pixels = range(statistics.image_size + 1)
+    return {"box": ArraySpec("i8", (statistics.info.positions, 4), pixels)}
 
 
-def block_specs(dataset_stats: LayerStatistics, block: StatisticsBlock) -> dict[str, ArraySpec]:
+def block_specs(statistics: LayerStatistics, block: StatisticsBlock) -> dict[str, ArraySpec]:
     """The summary of a block, as `summarise` makes it, and the sizes of its dataset images."""
-    n, n_channels = block.units, dataset_stats.info.n_channels
+    n, n_channels = block.units, statistics.info.n_channels
     return {
-        **_summary(dataset_stats, n, range(block.start, block.stop)),
+        **_summary(statistics, n, range(block.start, block.stop)),
         "M2": ArraySpec("f8", (n_channels,)),
         "size": ArraySpec("i4", (n, 2), range(2**31)),
     }
 
 
-def statistics_specs(dataset_stats: LayerStatistics) -> dict[str, ArraySpec]:
+def statistics_specs(statistics: LayerStatistics) -> dict[str, ArraySpec]:
     """The statistics of all blocks, with the receptive fields of peak responses."""
-    count, n_channels = dataset_stats.plan.count, dataset_stats.info.n_channels
+    count, n_channels = statistics.plan.count, statistics.info.n_channels
     boxes = {
         f"{name}_{what}": ArraySpec("i4", (n_channels, most, 4))
-        for name, most in _rankings(dataset_stats).items()
+        for name, most in _rankings(statistics).items()
         for what in ("view", "photograph")
     }
     return {
-        **_summary(dataset_stats, count, range(count)),
+        **_summary(statistics, count, range(count)),
         "std": ArraySpec("f8", (n_channels,)),
         **boxes,
     }
@@ -242,7 +240,7 @@ def statistics_specs(dataset_stats: LayerStatistics) -> dict[str, ArraySpec]:
 
 def example_specs(task: Examples) -> dict[str, ArraySpec]:
     """Dataset images of some targets, as JPEG files back to back, and their saliency."""
-    plan, n, size = task.dataset_stats.plan, len(task.targets), task.dataset_stats.image_size
+    plan, n, size = task.statistics.plan, len(task.targets), task.statistics.image_size
     pictures = AtMost(2 * n * plan.examples, "pictures")
     maps = min(task.saliency.dataset_images if task.saliency else 0, plan.examples)
     numbers = range(-1, plan.count)
@@ -257,9 +255,9 @@ def example_specs(task: Examples) -> dict[str, ArraySpec]:
     }
 
 
-def _summary(dataset_stats: LayerStatistics, n: int, dataset_images: range) -> dict[str, ArraySpec]:
+def _summary(statistics: LayerStatistics, n: int, dataset_images: range) -> dict[str, ArraySpec]:
     """The summary of some dataset images: moments, rankings, and the responses that are kept."""
-    n_channels = dataset_stats.info.n_channels
+    n_channels = statistics.info.n_channels
     kept, unreadable = AtMost(n, "kept"), AtMost(n, "unreadable")
     specs = {
         "count": ArraySpec("i8", (), range(n + 1)),
@@ -271,13 +269,13 @@ def _summary(dataset_stats: LayerStatistics, n: int, dataset_images: range) -> d
         "row_index": ArraySpec("i8", (kept,), dataset_images),
         "unreadable": ArraySpec("i8", (unreadable,), dataset_images),
     }
-    for name, most in _rankings(dataset_stats).items():
+    for name, most in _rankings(statistics).items():
         shape = (n_channels, most)
         specs[f"{name}_index"] = ArraySpec("i8", shape, range(-1, dataset_images.stop))
         specs[f"{name}_score"] = ArraySpec("f4", shape)
-        specs[f"{name}_place"] = ArraySpec("i4", shape, range(-1, dataset_stats.info.positions))
+        specs[f"{name}_place"] = ArraySpec("i4", shape, range(-1, statistics.info.positions))
     return specs
 
 
-def _rankings(dataset_stats: LayerStatistics) -> dict[str, int]:
-    return {"top": dataset_stats.plan.top, "bottom": dataset_stats.plan.bottom}
+def _rankings(statistics: LayerStatistics) -> dict[str, int]:
+    return {"top": statistics.plan.top, "bottom": statistics.plan.bottom}

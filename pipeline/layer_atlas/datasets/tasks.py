@@ -83,7 +83,7 @@ class LayerStatistics:
 class StatisticsBlock:
     """A task: some dataset images, processed by several layers of one model."""
 
-    statistics_tasks: tuple[LayerStatistics, ...]
+    layer_statistics: tuple[LayerStatistics, ...]
     start: int
     """Index of the first image in the listing."""
     stop: int
@@ -93,7 +93,7 @@ class StatisticsBlock:
     @property
     def model(self) -> str:
         """Label of the model."""
-        return self.statistics_tasks[0].model
+        return self.layer_statistics[0].model
 
     @property
     def units(self) -> int:
@@ -104,12 +104,12 @@ class StatisticsBlock:
     def products(self) -> tuple[Product, ...]:
         """One file per layer; the first block also produces the receptive fields."""
         blocks = [
-            dataset_stats.block(self.start, self.dataset_images)
-            for dataset_stats in self.statistics_tasks
+            statistics.block(self.start, self.dataset_images)
+            for statistics in self.layer_statistics
         ]
         return (
             *blocks,
-            *(dataset_stats.field for dataset_stats in self.statistics_tasks if self.start == 0),
+            *(statistics.field for statistics in self.layer_statistics if self.start == 0),
         )
 
     @cached_property
@@ -123,7 +123,7 @@ class StatisticsBlock:
             "start": self.start,
             "stop": self.stop,
             "dataset_images": self.dataset_images,
-            "layers": [dataset_stats.layer for dataset_stats in self.statistics_tasks],
+            "layers": [statistics.layer for statistics in self.layer_statistics],
         }
 
     def __str__(self) -> str:
@@ -134,14 +134,14 @@ class StatisticsBlock:
 class Examples:
     """A task: the images with the largest and smallest responses of some channels of a layer."""
 
-    dataset_stats: LayerStatistics
+    statistics: LayerStatistics
     targets: tuple[int, ...]
     saliency: SaliencyMethod | None
 
     @property
     def model(self) -> str:
         """Label of the model."""
-        return self.dataset_stats.model
+        return self.statistics.model
 
     @property
     def units(self) -> int:
@@ -151,23 +151,21 @@ class Examples:
     @cached_property
     def key(self) -> str:
         """SHA-256 of the statistics, the channels, and the settings of saliency maps."""
-        settings = {"examples": self.dataset_stats.plan.examples, "saliency": plain(self.saliency)}
-        return digest(
-            {"study": self.dataset_stats.product.key, "channels": self.targets, **settings}
-        )
+        settings = {"examples": self.statistics.plan.examples, "saliency": plain(self.saliency)}
+        return digest({"study": self.statistics.product.key, "channels": self.targets, **settings})
 
     @property
     def products(self) -> tuple[Product]:
         """The file of the examples."""
-        return (Product(self.model, self.dataset_stats.layer, self.key, "examples"),)
+        return (Product(self.model, self.statistics.layer, self.key, "examples"),)
 
     def request(self) -> dict[str, Any]:
         """Return the layer and its channels, as plain data."""
-        return {"layer": self.dataset_stats.layer, "targets": list(self.targets)}
+        return {"layer": self.statistics.layer, "targets": list(self.targets)}
 
     def __str__(self) -> str:
         first, last = self.targets[0], self.targets[-1]
-        return f"{self.model}/{self.dataset_stats.layer} examples of channels {first}-{last}"
+        return f"{self.model}/{self.statistics.layer} examples of channels {first}-{last}"
 
 
 def statistics_of(model: ModelPlan, layer: str, plan: DatasetPlan) -> LayerStatistics:
@@ -183,39 +181,39 @@ def all_statistics(model: ModelPlan, plan: DatasetPlan) -> tuple[LayerStatistics
 
 
 def blocks_of(
-    statistics_tasks: tuple[LayerStatistics, ...], listing: Listing
+    layer_statistics: tuple[LayerStatistics, ...], listing: Listing
 ) -> Iterator[StatisticsBlock]:
     """Yield all blocks of a model's dataset statistics, in the order of the listing."""
-    size = statistics_tasks[0].plan.block
+    size = layer_statistics[0].plan.block
     for start in range(0, listing.count, size):
         stop = min(start + size, listing.count)
-        yield StatisticsBlock(statistics_tasks, start, stop, listing.digest_of(start, stop))
+        yield StatisticsBlock(layer_statistics, start, stop, listing.digest_of(start, stop))
 
 
-def examples_of(plan: Plan, study_plan: DatasetPlan) -> Iterator[Examples]:
+def examples_of(plan: Plan, dataset_plan: DatasetPlan) -> Iterator[Examples]:
     """Yield the tasks of examples of every selected channel, layer by layer."""
     for model in plan.models:
-        for layer, dataset_stats in zip(
-            model.layers, all_statistics(model, study_plan), strict=True
+        for layer, statistics in zip(
+            model.layers, all_statistics(model, dataset_plan), strict=True
         ):
-            yield from examples_of_layer(dataset_stats, layer, plan.shard_size)
+            yield from examples_of_layer(statistics, layer, plan.shard_size)
 
 
 def examples_of_layer(
-    dataset_stats: LayerStatistics, layer: LayerPlan, shard_size: int
+    statistics: LayerStatistics, layer: LayerPlan, shard_size: int
 ) -> Iterator[Examples]:
     """Yield the tasks of examples of a layer's selected channels."""
-    if dataset_stats.plan.examples:
+    if statistics.plan.examples:
         # Also bounded by the shard size, like the tasks that optimize images.
         size = min(shard_size, _MOST_CHANNELS)
         for start in range(0, len(layer.targets), size):
             channels = tuple(layer.targets[start : start + size])
-            yield Examples(dataset_stats, channels, dataset_stats.plan.saliency)
+            yield Examples(statistics, channels, statistics.plan.saliency)
 
 
 def restricted(block: StatisticsBlock, missing: Iterable[Product]) -> StatisticsBlock:
     """Restrict a block to the layers whose files are missing."""
     incomplete = {product.layer for product in missing}
     return replace(
-        block, statistics_tasks=tuple(s for s in block.statistics_tasks if s.layer in incomplete)
+        block, layer_statistics=tuple(s for s in block.layer_statistics if s.layer in incomplete)
     )

@@ -138,16 +138,16 @@ def report_skipped_models(models: Sequence[SkippedModel]) -> int:
 
 def _write_listing(sweep: Sweep) -> None:
     """Write the list of the dataset's images. Raises StorageError, UserError."""
-    dataset_stats, dataset = sweep.plan.dataset_plan, sweep.config.dataset
-    if dataset_stats is None or dataset is None:
+    dataset_plan, dataset = sweep.plan.dataset_plan, sweep.config.dataset
+    if dataset_plan is None or dataset is None:
         return
-    path = sweep.folder.listing(dataset_stats.listing)
-    if path.exists() and Listing(path).digest == dataset_stats.listing:
+    path = sweep.folder.listing(dataset_plan.listing)
+    if path.exists() and Listing(path).digest == dataset_plan.listing:
         return
     write_listing(open_dataset(dataset).entries(), path)
-    if Listing(path).digest != dataset_stats.listing:
+    if Listing(path).digest != dataset_plan.listing:
         path.unlink()
-        raise UserError(f"the photographs of {dataset_stats.source} changed just now; start again.")
+        raise UserError(f"the photographs of {dataset_plan.source} changed just now; start again.")
 
 
 def _make_and_collate(sweep: Sweep, timings: dict[str, float]) -> Outcome:

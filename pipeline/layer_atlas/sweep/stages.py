@@ -303,12 +303,12 @@ class ExamplesStage(Stage):
         tasks = examples_of(self.sweep.plan, self.dataset_plan)
         # Done first: whether statistics are finished takes longer to find out.
         left = [task for task in tasks if not self.sweep.folder.is_done(task)]
-        return [task for task in left if self.sweep.has_finished(task.dataset_stats)]
+        return [task for task in left if self.sweep.has_finished(task.statistics)]
 
     def seconds(self, task: Examples) -> float:
         """Estimate mostly by reading; a saliency map costs about as much as a few steps."""
         reading = 2 * self.dataset_plan.examples * READING_SECONDS
-        return (reading + self._map_seconds[task.model, task.dataset_stats.layer]) * task.units
+        return (reading + self._map_seconds[task.model, task.statistics.layer]) * task.units
 
     @cached_property
     def _map_seconds(self) -> dict[tuple[str, str], float]:

@@ -90,8 +90,8 @@ def test_many_rows_take_several_pages_and_old_ones_go(
 def test_where_photographs_are_unknown_there_is_no_sheet(folder: OutputFolder) -> None:
     view = make_view(folder)
     write_pages(view, TILE)
-    assert view.dataset_stats is not None
-    folder.product(view.dataset_stats.product).unlink()
+    assert view.statistics is not None
+    folder.product(view.statistics.product).unlink()
     (view,) = collated(folder, view.plan)
     with h5py.File(folder.atlas) as file:
         assert n_pages(file["toy/conv"], TILE) == 0

@@ -90,7 +90,7 @@ class DatasetPass:
         heartbeat = self.context.heartbeat
         heartbeat.begin([block])
         begun, busy, done = time.monotonic(), heartbeat.facts["busy"], heartbeat.facts["done"]
-        infos = [self.infos[statistics.layer] for statistics in block.statistics_tasks]
+        infos = [self.infos[statistics.layer] for statistics in block.layer_statistics]
         observe = self.context.renderer.network.observer(infos)
         parts = []
         for start in range(block.start, block.stop, BATCH):
@@ -123,7 +123,7 @@ class DatasetPass:
     ) -> dict[Product, Arrays]:
         index = np.arange(block.start, block.stop)
         files = {}
-        for statistics in block.statistics_tasks:
+        for statistics in block.layer_statistics:
             block_activations = _joined([part.layers[statistics.layer] for part in parts])
             arrays = summarise(
                 block_activations.mean.numpy(),
@@ -145,7 +145,7 @@ class DatasetPass:
             return {}
         # They do not depend on images, so one worker per layer suffices.
         fields = self.context.renderer.network.receptive_fields(infos)
-        return {s.field: {"box": fields[s.layer].cpu().numpy()} for s in block.statistics_tasks}
+        return {s.field: {"box": fields[s.layer].cpu().numpy()} for s in block.layer_statistics}
 
     def _read(self, blocks: Sequence[StatisticsBlock]) -> Iterator[View]:
         """The views of all images of the blocks, read ahead."""

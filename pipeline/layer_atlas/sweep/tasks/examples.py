@@ -79,7 +79,7 @@ class ExampleWriter:
         heartbeat = self.context.heartbeat
         heartbeat.begin([task])
         begun = time.monotonic()
-        arrays = _pick(task, self.cache.dataset_stats(task.dataset_stats))
+        arrays = _pick(task, self.cache.dataset_stats(task.statistics))
         shown = np.concatenate([arrays[f"{name}_index"].ravel() for name in _RANKINGS])
         images = self.cache.images(shown.tolist())
         # Each image is stored once, however many channels of the task it stands for.
@@ -99,7 +99,7 @@ class ExampleWriter:
         black = np.zeros_like(next(iter(images.values())))
         pixels = np.stack([images.get(index, black) for index in shown.ravel().tolist()])
         maps = saliency_maps(
-            self.forward(task.dataset_stats.layer),
+            self.forward(task.statistics.layer),
             recoloured(from_bytes(torch.from_numpy(pixels)).to(device), self.colours),
             torch.tensor(np.repeat(task.targets, shown.shape[1]), device=device),
             method,
@@ -120,7 +120,7 @@ def _pick(task: Examples, stats: DatasetStats) -> dict[str, NDArray[Any]]:
     """The examples of each channel by rank; fewer if the dataset has no more images."""
     channels = np.asarray(task.targets, np.int64)
     # A dataset may have fewer images than examples are asked for.
-    n = min(task.dataset_stats.plan.examples, stats.count)
+    n = min(task.statistics.plan.examples, stats.count)
     index = {
         name: ranking.index[channels, :n]
         for name, ranking in zip(_RANKINGS, (stats.top, stats.bottom), strict=True)
@@ -132,7 +132,7 @@ def _map_keys(task: Examples, shown: NDArray[np.int64]) -> list[str]:
     """A random key per map: of layer statistics, channel and image."""
     # The words are part of the keys: other words would make other maps.
     return [
-        digest({"study": task.dataset_stats.product.key, "channel": channel, "photograph": index})
+        digest({"study": task.statistics.product.key, "channel": channel, "photograph": index})
         for channel, indices in zip(task.targets, shown.tolist(), strict=True)
         for index in indices
     ]
