@@ -79,9 +79,9 @@ def browser() -> Iterator[object]:
         started.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def window(browser: object, browsed: OutputFolder) -> Iterator[Visit]:
-    """One page that all tests look at."""
+    """One page that all tests of a module look at; a module may have a `browsed` of its own."""
     visit = Visit.begin(browser, browsed.site / "index.html")
     yield visit
     visit.end()

@@ -6,7 +6,6 @@ alone: nothing here knows where the site keeps its tiles.
 
 import io
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ SERIES = [(None, "positive"), *((seed, variant) for seed in SEEDS for variant in
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> OutputFolder:
+def browsed(tmp_path_factory: pytest.TempPathFactory) -> OutputFolder:
     """Channels are odd numbers, so that none is the row it is in."""
     recipe = make_recipe()
     recipe = type(recipe)(**{**vars(recipe), "objective": ChannelObjective(sign="both")})
@@ -112,8 +111,8 @@ def _jpeg(pixels: Pixels) -> Pixels:
 
 
 @pytest.fixture(scope="module")
-def arrays(folder: OutputFolder) -> dict[str, Any]:
-    with h5py.File(folder.atlas) as file:
+def arrays(browsed: OutputFolder) -> dict[str, Any]:
+    with h5py.File(browsed.atlas) as file:
         group = file["toy"]
         names = ("image", "channel", "best_seed_index", "activation", "activation_robust")
         return {name: {each: group[name][each][()] for each in names} for name in COUNTS}
@@ -151,25 +150,11 @@ def query(seed: int | None, variant: str, more: str = "") -> str:
     return "&".join(filter(None, chosen))
 
 
-@pytest.fixture(scope="module")
-def opened(browser: Any, folder: OutputFolder) -> Iterator[Visit]:
-    visit = Visit.begin(browser, folder.site / "index.html")
-    yield visit
-    visit.end()
-
-
-@pytest.fixture
-def looking(opened: Visit) -> Iterator[Visit]:
-    opened.reset()
-    yield opened
-    assert opened.wrong == []
-
-
 @pytest.fixture(params=WINDOWS, ids=lambda size: f"{size[0]}x{size[1]}")
-def sized(request: pytest.FixtureRequest, looking: Visit) -> Visit:
+def sized(request: pytest.FixtureRequest, visit: Visit) -> Visit:
     width, height = request.param
-    looking.page.set_viewport_size({"width": width, "height": height})
-    return looking
+    visit.page.set_viewport_size({"width": width, "height": height})
+    return visit
 
 
 # --- grids ----------------------------------------------------------------------------------------
@@ -218,13 +203,13 @@ def test_grids_that_are_sorted_and_filtered_show_the_images_and_values_of_their_
 
 def test_small_previews_are_the_images_too(
     browser: Any,
-    folder: OutputFolder,
+    browsed: OutputFolder,
     arrays: dict[str, Any],
     galleries: dict[str, Any],
     tmp_path: Path,
 ) -> None:
     """Sheets that do not come leave the small images alone."""
-    copy = shutil.copytree(folder.site, tmp_path / "site")
+    copy = shutil.copytree(browsed.site, tmp_path / "site")
     for sheet in copy.rglob("tiles-*.jpg"):
         sheet.unlink()
     visit = Visit.begin(browser, copy / "index.html")
@@ -241,10 +226,10 @@ def test_small_previews_are_the_images_too(
 
 
 def test_the_strip_of_a_layer_is_of_its_strongest_channels(
-    looking: Visit, arrays: dict[str, Any], galleries: dict[str, Any]
+    visit: Visit, arrays: dict[str, Any], galleries: dict[str, Any]
 ) -> None:
-    shot = screenshot(looking)
-    strips, pictures = boxes(looking, ".strip"), boxes(looking, ".strip img")
+    shot = screenshot(visit)
+    strips, pictures = boxes(visit, ".strip"), boxes(visit, ".strip img")
     for name, strip, picture in zip(COUNTS, strips, pictures, strict=True):
         layer = arrays[name]
         best = np.nan_to_num(layer["activation_robust"], nan=-np.inf).max(axis=(1, 2))
@@ -292,11 +277,11 @@ def _aspect(box: tuple[float, float, float, float]) -> float:
     return (box[2] - box[0]) / (box[3] - box[1])
 
 
-def test_every_photograph_is_the_one_that_is_named(sized: Visit, folder: OutputFolder) -> None:
+def test_every_photograph_is_the_one_that_is_named(sized: Visit, browsed: OutputFolder) -> None:
     """The strongest and the weakest, each in its slot with its score, and what counts in it."""
     pictures = dataset_images()
     plain, marked = Gallery(pictures), Gallery(_marked(pictures))
-    with h5py.File(folder.atlas) as file:
+    with h5py.File(browsed.atlas) as file:
         for name, rows in ((LARGE, range(COUNTS[LARGE])), (WIDE, (0, 63, 64))):
             dataset = file["toy"][name]["dataset"]
             for row in rows:

@@ -1,7 +1,6 @@
 """What pages state in words and numbers is what the atlas bears, and no more."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import h5py
@@ -18,7 +17,7 @@ COUNT, OF = 20, 64
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> OutputFolder:
+def browsed(tmp_path_factory: pytest.TempPathFactory) -> OutputFolder:
     """Networks `toy`, `twin` of the same architecture, `broad` with more channels in `block.a`,
     and `alien` (of another one), two layers each.
 
@@ -69,22 +68,8 @@ def _set_photographs(dataset: h5py.Group) -> None:
 
 
 @pytest.fixture(scope="module")
-def opened(browser: Any, folder: OutputFolder) -> Iterator[Visit]:
-    visit = Visit.begin(browser, folder.site / "index.html")
-    yield visit
-    visit.end()
-
-
-@pytest.fixture
-def visit(opened: Visit) -> Iterator[Visit]:
-    opened.reset()
-    yield opened
-    assert opened.wrong == []
-
-
-@pytest.fixture(scope="module")
-def arrays(folder: OutputFolder) -> dict[str, Any]:
-    with h5py.File(folder.atlas) as file:
+def arrays(browsed: OutputFolder) -> dict[str, Any]:
+    with h5py.File(browsed.atlas) as file:
         group = file["toy"][A]
         found = {name: each[()] for name, each in group.items() if isinstance(each, h5py.Dataset)}
         names = ("mean", "std", "min", "max")
@@ -143,8 +128,8 @@ def test_ranks_are_among_the_channels_of_the_atlas(visit: Visit) -> None:
     assert "%" not in "".join(visit.texts("table"))
 
 
-def test_the_curve_names_the_steps_that_were_recorded(visit: Visit, folder: OutputFolder) -> None:
-    with h5py.File(folder.atlas) as file:
+def test_the_curve_names_the_steps_that_were_recorded(visit: Visit, browsed: OutputFolder) -> None:
+    with h5py.File(browsed.atlas) as file:
         steps, trace = file["toy"][A]["trace_step"][()], file["toy"][A]["trace"][4, 1]
     visit.go(at(A, 4))
     said = visit.page.get_attribute("svg.curve", "aria-label")
@@ -183,7 +168,7 @@ def test_a_layer_within_another_is_no_further_part_of_the_forward_pass(visit: Vi
 
 
 def test_a_seed_leads_by_agreement_only_where_there_is_any(
-    visit: Visit, folder: OutputFolder
+    visit: Visit, browsed: OutputFolder
 ) -> None:
     visit.go(at(A))
     assert visit.texts("#choose-seed option")[0] == "best agreement"
@@ -200,9 +185,9 @@ def test_channels_are_called_similar_from_a_cosine_of_one_half_on(visit: Visit) 
 
 
 def test_where_no_channel_is_similar_the_best_cosine_is_stated(
-    visit: Visit, arrays: dict[str, Any], folder: OutputFolder
+    visit: Visit, arrays: dict[str, Any], browsed: OutputFolder
 ) -> None:
-    with h5py.File(folder.atlas) as file:
+    with h5py.File(browsed.atlas) as file:
         responses = file["toy"][A]["response"][:, 1].astype(float)
     spread = responses.std(axis=0)
     standard = (responses - responses.mean(axis=0)) / np.where(spread > 1e-6, spread, np.inf)
