@@ -203,7 +203,7 @@ def _config(args: argparse.Namespace, preset: str) -> Config:
 
 @contextmanager
 def _command_line_kept() -> Iterator[None]:
-    """Hydra is told what to compose through `sys.argv`; everyone else wants the real one."""
+    """Restore `sys.argv` in the end: Hydra composes from it."""
     argv = sys.argv
     try:
         yield

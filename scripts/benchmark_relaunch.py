@@ -5,7 +5,7 @@
 
 Makes a finished sweep of layers x seeds x channels jobs in a temporary folder, 10,035,200 unless
 told, in 156,800 shards of 64 (2.5 GB, about a minute), then times the real commands on it, each in
-a process of its own. Prints seconds, what the manifest says of a run's parts, and the memory of the
+a process of its own. Prints seconds, the parts of a run in the manifest, and the memory of the
 largest process.
 """
 
@@ -36,7 +36,7 @@ class Measured:
     megabytes: float
     """The most that one of its processes had in memory."""
     parts: dict[str, float]
-    """Seconds, as the manifest of a run tells them."""
+    """Seconds in the manifest of a run."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

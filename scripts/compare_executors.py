@@ -37,7 +37,7 @@ SHARD = 64
 
 
 def engines(workers: int) -> dict[str, list[str]]:
-    """What each engine is told, so that all have the same number of workers of one core each."""
+    """Settings of each executor, so that all have the same number of workers of one core each."""
     share = ["executor.gpus=0", "executor.cpus=1", "executor.memory_gb=2"]
     return {
         "local": [f"executor.devices=[{','.join(['cpu'] * workers)}]"],

@@ -7,7 +7,7 @@
 
 Each recipe is a name and Hydra overrides. Writes a table to the screen, all numbers to
 `compared.json`, and a contact sheet per layer with one recipe to a row. `others` is the agreement
-with the nine photographs after the strongest one; `above` the share of live channels whose image
+with the nine photographs after the strongest one; `above` the fraction of live channels whose image
 excites the channel more than every photograph does; seconds are of the processor, per channel,
 of the ascent alone. For comparison, the first row of a layer judges each channel's strongest
 photograph as if it were an image.
@@ -125,7 +125,7 @@ def _plan(args: argparse.Namespace, overrides: str) -> tuple[InspectedModel, Mod
         composed.append(config)
         return EXIT_OK
 
-    argv = sys.argv  # Hydra is told what to compose through it
+    argv = sys.argv  # Hydra composes what it reads there
     with_config(keep, [*sweep, f"image_size={args.image_size}", *overrides.split()])
     sys.argv = argv
     inspected = inspect_models(composed[0])
@@ -153,14 +153,14 @@ class Comparison:
         answers: NDArray[np.float32] | None,
     ) -> None:
         self.plan, self.info, self.dataset_images = plan, info, dataset_images
-        workbench = Renderer(found.network, plan.recipe, torch.device("cpu"))
-        self.renderer: LayerRenderer = workbench.layer(info)
+        renderer = Renderer(found.network, plan.recipe, torch.device("cpu"))
+        self.renderer: LayerRenderer = renderer.layer(info)
         self.answers = self._answers() if answers is None else answers
         self.reference = make_reference(self.answers)
         self.others = _of_the_next(self.reference, self.answers)
 
     def of_photographs(self, channels: Sequence[int]) -> dict[str, float]:
-        """What is told of the strongest photograph of each channel."""
+        """Results of the strongest photograph of each channel."""
         target = np.asarray(channels)
         first = self.answers.argmax(axis=0)[target]
         pixels = self.dataset_images.pixels[first]
@@ -192,7 +192,7 @@ class Comparison:
     def numbers(
         self, channels: Sequence[int], seeds: Sequence[int]
     ) -> tuple[dict[str, float], Tensor]:
-        """What is told of the images of channels, and the images of the first seed."""
+        """Results of the images of channels, and the images of the first seed."""
         jobs = [(channel, seed) for seed in seeds for channel in channels]
         made = [self._make(jobs[i : i + BATCH]) for i in range(0, len(jobs), BATCH)]
         joined = {name: np.concatenate([part[name] for part in made]) for name in made[0]}

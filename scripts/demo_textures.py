@@ -666,7 +666,7 @@ class Texture:
 
 
 def discs(ink: str, paper: str) -> Texture:
-    """Discs that are told from other discs by their colours alone."""
+    """Discs that differ from other discs by their colours alone."""
     return Texture(partial(shape, outline=disc), partial(named_palette, ink=ink, paper=paper))
 
 

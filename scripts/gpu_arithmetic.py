@@ -64,7 +64,7 @@ def step_rate(device: torch.device) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure on the GPU, or on the CPU if the command line says so."""
+    """Measure on the GPU, or on the CPU if the command line asks for it."""
     device = torch.device(sys.argv[1] if len(sys.argv) > 1 else "cuda")
     facts = {"gemm_flops_per_second": gemm_rate(device), **step_rate(device)}
     facts["share_of_gemm_rate"] = facts["step_flops_per_second"] / facts["gemm_flops_per_second"]

@@ -111,7 +111,7 @@ def benchmark(out: Path) -> Facts:
 
 
 def arithmetic(out: Path) -> Facts:
-    """The share of the measured GEMM rate that a step of ResNet-50's layer4 reaches."""
+    """The fraction of the measured GEMM rate that a step of ResNet-50's layer4 reaches."""
     facts = call(out / "arithmetic.log", 60, "scripts/gpu_arithmetic.py", *(["cpu"] * REHEARSE))
     if facts["ok"]:
         facts |= json.loads(facts["tail"][-1])

@@ -5,7 +5,7 @@
 #
 # Runs the GPU tests, the benchmark and a slice of a ResNet-50 sweep with the Python at hand, and
 # leaves gpu_check.json, a montage and the logs in OUT. Needs no network and installs nothing but
-# the wheels found in WHEELS, into a temporary folder; says which packages are missing.
+# the wheels found in WHEELS, into a temporary folder; prints which packages are missing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out="${1:?usage: scripts/gpu_check.sh OUT [WHEELS]}"

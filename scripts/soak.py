@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Kill a sweep at random places, again and again; say what that cost and whether anything is lost.
+"""Kill a sweep at random places, again and again; print the cost and whether anything is lost.
 
     python scripts/soak.py --kills 100
 

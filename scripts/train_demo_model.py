@@ -221,7 +221,7 @@ def train(settings: Settings) -> Trainee:
 
 @torch.inference_mode()
 def accuracy(network: DemoNet, seed: int, blocks: int) -> Tensor:
-    """Share of fresh samples named rightly, one number per class, (40,)."""
+    """Fraction of fresh samples named rightly, one number per class, (40,)."""
     right = torch.zeros(len(CLASSES))
     for block in DataLoader(Drawings(seed, blocks), batch_size=None, num_workers=1):
         hits = network(normalise(block.images)).argmax(1) == block.labels

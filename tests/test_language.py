@@ -89,8 +89,9 @@ def test_no_page_has_a_phrase_of_the_list(path: Path) -> None:
     assert not list(findings(without_code(path.read_text())))
 
 
-def test_no_comment_of_the_config_has_a_phrase_of_the_list() -> None:
-    files = sorted((ROOT / "conf").rglob("*.yaml"))
+def test_no_config_and_no_script_has_a_phrase_of_the_list() -> None:
+    scripts = [path for end in ("py", "sh") for path in (ROOT / "scripts").rglob(f"*.{end}")]
+    files = sorted([*(ROOT / "conf").rglob("*.yaml"), *scripts])
     found = [(path.name, line) for path in files for line in findings(path.read_text())]
     assert not found
 

@@ -1,4 +1,4 @@
-"""A finished sweep of any size, made in a minute: real files, though no image in them was climbed.
+"""A finished sweep of any size, made in a minute: real files, but no optimized images.
 
 Every shard is a file under its own name, with the right header, targets and digest, and with no
 more statistics than a shard must have. The manifest is written as a run writes it. So the commands

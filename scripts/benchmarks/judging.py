@@ -79,7 +79,7 @@ class Judge:
         return self.dataset_images.pixels[self.strongest[channel]]
 
     def judge(self, images: dict[int, Tensor]) -> dict[int, dict[str, float | bool]]:
-        """What there is to say of each channel's image (H, W, 3) uint8."""
+        """Statistics of each channel's image (H, W, 3) uint8."""
         channels = list(images)
         verdicts: dict[int, dict[str, float | bool]] = {}
         for start in range(0, len(channels), _AT_ONCE):

@@ -38,7 +38,7 @@ def report(
     print(table(rows))
     if facts["photographs"]:
         share = facts["photographs"]["high_frequency_share"]
-        print(f"\nhigh-frequency share of the photographs: {share:.3f}")
+        print(f"\nhigh-frequency fraction of the photographs: {share:.3f}")
     plot(rows, out / "benchmark.png")
     contact_sheet(entries, judges, verdicts, out / "contact_sheet.png")
     print(f"\nwrote {', '.join(sorted(str(path) for path in out.glob('*.*')))}")
@@ -76,7 +76,7 @@ def _spread(values: Iterable[float]) -> dict[str, float]:
 
 
 def _compare(rows: list[dict[str, Any]]) -> None:
-    """Say which rows count, the fastest batch of each other system, and how much faster we are."""
+    """Print which rows count, the fastest batch of each other system, and our speed-up."""
     for layer in {row["layer"] for row in rows}:
         here = [row for row in rows if row["layer"] == layer and row["channels"]]
         fastest: dict[str, float] = {}

@@ -1,8 +1,8 @@
 """The systems that are compared, each behind the same two calls, and the floor below all of them.
 
 The contract of the family: `warm_up()` does once what only a first call has to do; `make(unit)`
-makes the images of one full batch and says how long that took. A unit is as many jobs as the system
-takes at once, so that a time per channel never comes from a batch that is half empty.
+makes the images of one full batch and reports how long that took. A unit is as many jobs as the
+system takes at once, so that a time per channel never comes from a batch that is half empty.
 """
 
 import copy
