@@ -1,14 +1,17 @@
 """Graphs of networks: cut at what modules return, with the network left as it was."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from nets import has_hooks
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision import models as zoo
 from toys import example
 
 from layer_atlas.models.containment import contained
-from layer_atlas.models.graph import trace
+from layer_atlas.models.graph import simplify, trace
 
 
 class Early(nn.Module):
@@ -101,3 +104,40 @@ def test_layers_inside_of_blocks_of_torchvision_are_seen(name: str) -> None:
     convolutions = [n for n, m in network.named_modules() if isinstance(m, nn.Conv2d)]
     assert found.cut([convolutions[-1]]) is not None
     assert not any(module.training for module in network.modules())
+
+
+class InPlace(nn.Module):
+    """Overwrites what a layer returned, in each way that there is."""
+
+    def __init__(self, activate: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 5, 1)
+        self.activate = activate
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.second(self.activate(self.first(x)))
+        return y
+
+
+IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
+    "module": nn.ReLU(inplace=True),
+    "other module": nn.Hardswish(inplace=True),
+    "function by argument": lambda x: F.relu6(x, inplace=True),
+    "function": lambda x: torch.relu_(x),
+    "method": lambda x: x.relu_(),
+}
+
+
+@pytest.mark.parametrize("activate", IN_PLACE.values(), ids=IN_PLACE)
+def test_what_a_graph_returns_is_not_overwritten_by_what_follows(
+    activate: Callable[[Tensor], Tensor],
+) -> None:
+    network, x = InPlace(activate).eval(), example()
+    found = trace(network)
+    assert found is not None
+    graph = found.cut(["first", "output"])
+    assert graph is not None
+    for computed in (graph, simplify(graph)):
+        first, last = computed(x)
+        assert torch.equal(first, network.first(x))
+        assert torch.equal(last, network(x))
