@@ -71,7 +71,7 @@ def test_every_choice_has_words_and_every_work_is_known(recipe: Recipe) -> None:
 def test_numbers_are_those_of_the_recipe() -> None:
     recipe = replace(
         make_recipe(image_size=(48, 64), learning_rate=0.25, steps=7),
-        transforms=Transforms(jitter=3, scale=(0.9, 1.2), rotate=0, flip=0.5),
+        transforms=Transforms(jitter=0.25, scale=(0.9, 1.2), rotate=0, flip=0.5),
         regularizers=Regularizers(blur=0.5, l1=0.25),
         init=SpectrumInit(),
     )
@@ -80,7 +80,7 @@ def test_numbers_are_those_of_the_recipe() -> None:
         "48 x 64 pixels",
         "7 steps",
         "learning rate of 0.25",
-        "shifts of up to 3 pixels, magnifications of 0.9 to 1.2 and flips with",
+        "shifts of up to 0.25 of the image's side, magnifications of 0.9 to 1.2 and flips with",
         "a blur of each step of 0.5 pixels",
         "distance from grey (weight 0.25)",
         "starting from random phases with the mean spectrum of photographs",
@@ -121,7 +121,7 @@ CHANGED: dict[str, Any] = {
     "terms": (Term("a"), Term("b", weight=2.0)),
     "output": (-2.0, 2.0),
     "bounds": (-2.0, 2.0),
-    **dict.fromkeys(("beta1", "beta2", "momentum", "flip", "perspective"), 0.6),
+    **dict.fromkeys(("beta1", "beta2", "momentum", "flip", "perspective", "jitter"), 0.6),
 }
 """Another value of settings for which `changed` finds none."""
 UNSAID = {"name", "source", "dataset", "vectors", "photograph", "weights"}

@@ -22,7 +22,7 @@ OUT_OF_RANGE = [
     (Fourier, {"initial_sd": 0.0}, "initial_sd must be above 0, not 0.0"),
     (Fourier, {"contrast": float("nan")}, "contrast must be above 0, not nan"),
     (Pixel, {"initial_sd": float("inf")}, "initial_sd must be above 0, not inf"),
-    (Transforms, {"jitter": -1.0}, "jitter must be 0 or more"),
+    (Transforms, {"jitter": -1.0}, "jitter must be 0 to 1"),
     (Transforms, {"rotate": float("nan")}, "rotate must be 0 or more"),
     (Transforms, {"scale": (0.0, 1.0)}, r"scale\[0\] must be 0.1 to 10, not 0.0"),
     (Transforms, {"scale": (1.1, 0.9)}, r"scale must be in ascending order, not \[1.1, 0.9\]"),

@@ -12,7 +12,7 @@ Schedule = Literal["constant", "linear", "cosine"]
 class Optimizer(Choice, family="optimizer"):
     """Base of the optimizers: number and size of the steps, and a leaky gradient at first."""
 
-    steps: int = setting(24, at_least=1, phrase="{} step(s)")
+    steps: int = setting(48, at_least=1, phrase="{} step(s)")
     """Number of optimization steps per image."""
     learning_rate: float = setting(0.5, above=0, phrase="a learning rate of {}")
     """Step size at the start, after the warm-up."""
@@ -22,7 +22,7 @@ class Optimizer(Choice, family="optimizer"):
     """The step size falls along half a `cosine` or a `linear` line, or not at all (`constant`)."""
     warmup_steps: int = setting(0, at_least=0, phrase="a warm-up of {} step(s)")
     """Number of first steps in which the step size rises linearly from 0."""
-    leaky_steps: int = setting(8, at_least=0, phrase="gradients that leaked through closed ReLUs")
+    leaky_steps: int = setting(0, at_least=0, phrase="gradients that leaked through closed ReLUs")
     """Number of first steps in which gradients leak through the closed side of ReLU."""
     leaky_slope: float = setting(0.1, at_least=0, phrase="with a slope of {}")
     """Slope of that leak. With 0, a channel that starts closed stays a grey tile."""

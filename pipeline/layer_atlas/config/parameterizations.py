@@ -60,7 +60,7 @@ class NaturalFourier(Parameterization):
         "fixed to that of photographs"
     )
     name: str = "natural_fourier"
-    decay_power: float = setting(1.3, at_least=0, phrase="amplitudes scaled by frequency ** -{}")
+    decay_power: float = setting(1.5, at_least=0, phrase="amplitudes scaled by frequency ** -{}")
     """The amplitude of a coefficient falls as frequency ** -decay_power. Within an octave this
     decides how far a step moves each coefficient."""
     initial_sd: float = setting(0.3, above=0, phrase="an initial root mean square of {}")

@@ -22,7 +22,7 @@ from layer_atlas.config.records import (
     setting,
 )
 
-ALGORITHM_VERSION = 4
+ALGORITHM_VERSION = 5
 """Raised with every change of code that changes pixels under an unchanged recipe."""
 
 
@@ -93,13 +93,15 @@ class Transforms(Record):
     Within a range values are uniform. Formulas are in `visualization.transforms`.
     """
 
-    jitter: float = setting(2.0, at_least=0, phrase="shifts of up to {} pixels")
-    """Largest shift along each axis, in pixels."""
+    jitter: float = setting(
+        0.05, at_least=0.0, at_most=1.0, phrase="shifts of up to {} of the image's side"
+    )
+    """Largest shift along each axis, as a fraction of the image's side."""
     scale: Range = setting(
-        (0.97, 1.03), at_least=0.1, at_most=10.0, off=_ONE, phrase="magnifications of {} to {}"
+        (0.9, 1.1), at_least=0.1, at_most=10.0, off=_ONE, phrase="magnifications of {} to {}"
     )
     """Smallest and largest magnification. Their logarithms are uniform."""
-    rotate: float = setting(2.0, at_least=0, phrase="rotations of up to {} degrees")
+    rotate: float = setting(10.0, at_least=0, phrase="rotations of up to {} degrees")
     """Largest rotation to either side, in degrees."""
     flip: float = setting(0.0, at_least=0.0, at_most=1.0, phrase="flips with probability {}")
     """Probability of a horizontal flip."""

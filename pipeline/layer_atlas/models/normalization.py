@@ -1,8 +1,8 @@
 """Feature statistics: what a network expects at its batch norms.
 
 In eval mode a batch norm standardises each channel by the running mean and variance of the training
-images, then scales and shifts it. So its weights say how its output is distributed over these
-images, without any data.
+images, then scales and shifts it. So its weights describe the distribution of its output over
+these images, without any data.
 """
 
 from collections.abc import Iterator, Sequence

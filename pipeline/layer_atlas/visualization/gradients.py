@@ -39,7 +39,7 @@ class LeakyGradient(TorchFunctionMode):
         F.hardsigmoid: -3.0,
         F.hardswish: -3.0,
     }
-    """Input below which a function is flat, unless its argument `min_val` says so."""
+    """Input below which a function is flat, unless it has an argument `min_val`."""
 
     def __init__(self, slope: float) -> None:
         super().__init__()

@@ -69,7 +69,7 @@ def recipe_of(optimizer: Optimizer, *args: Any, **changes: Any) -> Recipe:
 def test_image_turns_into_the_colour_that_the_channel_reads(
     optimizer: Optimizer, parameterization: Pixel | Fourier
 ) -> None:
-    recipe = recipe_of(optimizer, parameterization, Transforms(jitter=2.0), steps=40)
+    recipe = recipe_of(optimizer, parameterization, Transforms(jitter=1 / 8), steps=40)
     optimized = climb(recipe, [RED, GREEN, BLUE])
     for colour, means in enumerate(mean_colours(optimized.images)):
         others = [c for c in (RED, GREEN, BLUE) if c != colour]

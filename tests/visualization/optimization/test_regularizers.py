@@ -51,7 +51,7 @@ def toy() -> nn.Module:
 
 
 def recipe_of(regularizers: Regularizers, parameterization: Parameterization) -> Recipe:
-    recipe = make_recipe(parameterization, Transforms(jitter=1.0), SIZE, steps=40)
+    recipe = make_recipe(parameterization, Transforms(jitter=1 / SIZE), SIZE, steps=40)
     return replace(recipe, regularizers=regularizers)
 
 

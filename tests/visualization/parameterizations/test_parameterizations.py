@@ -146,7 +146,7 @@ def climber_of(config: Config, shape: Shape, mask: Mask | None) -> GradientAscen
         config,
         shape,
         mask=mask,
-        transforms=Transforms(jitter=1.0),
+        transforms=Transforms(jitter=1 / 16),
         optimizer=Adam(steps=6, leaky_steps=2),
         regularizers=Regularizers(blur=0.4),
     )

@@ -14,7 +14,7 @@ from layer_atlas.visualization.transforms import apply_views, draw_views
 
 ROBUST_VIEWS = 16
 
-_SMALL_WARPS = Transforms(jitter=4.0, scale=(0.95, 1.05), rotate=5.0)
+_SMALL_WARPS = Transforms(jitter=1 / 32, scale=(0.95, 1.05), rotate=5.0)
 
 
 @torch.no_grad()

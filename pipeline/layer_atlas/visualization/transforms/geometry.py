@@ -181,14 +181,14 @@ class Geometry(Part):
 
 
 def _moved(config: Transforms, keys: Tensor, steps: int, size: Size) -> Tensor:
-    """Return maps (B, steps, 2, 3) of scale, rotation and jitter; jitter in pixels of the view."""
+    """Return maps (B, steps, 2, 3) of scale, rotation and jitter."""
     u = rng.uniform(keys, rng.WARP, steps, 4).double()
     (height, width), (low, high) = size, config.scale
     # Uniform in the logarithm: halving is as likely as doubling.
     scale = low * (high / low) ** u[..., 0]
     angle = math.radians(config.rotate) * (2.0 * u[..., 1] - 1.0)
-    right = (2.0 * config.jitter / width) * (2.0 * u[..., 2] - 1.0)
-    down = (2.0 * config.jitter / height) * (2.0 * u[..., 3] - 1.0)
+    right = 2.0 * config.jitter * (2.0 * u[..., 2] - 1.0)
+    down = 2.0 * config.jitter * (2.0 * u[..., 3] - 1.0)
     cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
     # One unit is half a side, so a rotation must convert between the units of both axes.
     x = torch.stack([cos, -sin * (height / width), right], dim=-1)
