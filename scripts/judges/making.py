@@ -84,6 +84,11 @@ def plan_recipe(
 
 def _check_targets(name: str, plan: ModelPlan) -> None:
     """Check that each image is for one channel, whose strongest photographs mean something."""
+    if plan.colours != 3:
+        raise UserError(
+            f"model {plan.label!r} takes images of {plan.colours} colours, and photographs have 3; "
+            "choose a network of RGB images."
+        )
     objective = plan.recipe.objective
     of_channels = all(layer.target_space.sizes == (layer.info.n_channels,) for layer in plan.layers)
     if not of_channels or objective.variants > 1 or objective.way != "ascent":

@@ -50,8 +50,11 @@ def numbered_tiles(images: Sequence[NDArray[np.uint8]], tile: int, columns: int)
 
 
 def _scaled(pixels: NDArray[np.uint8], side: int) -> Image.Image:
-    picture = Image.fromarray(np.ascontiguousarray(pixels))
-    return picture.resize((side, side), Image.Resampling.LANCZOS)
+    # Networks may take other colours than three; the first is shown as grey.
+    shown = pixels if pixels.shape[2] == 3 else pixels[..., [0, 0, 0]]
+    return Image.fromarray(np.ascontiguousarray(shown)).resize(
+        (side, side), Image.Resampling.LANCZOS
+    )
 
 
 def _write(draw: ImageDraw.ImageDraw, left: int, top: int, text: str) -> None:

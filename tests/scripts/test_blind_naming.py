@@ -6,8 +6,10 @@ from pathlib import Path
 import blind_naming
 import numpy as np
 import pytest
-from atlases import small_atlas  # type: ignore[import-not-found]
+from atlases import made_up
 from PIL import Image
+
+from layer_atlas.atlas.reader import open_atlas
 
 NAMES = ["red", "green", "blue", "white", "black", "yellow"]
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (255, 255, 0)]
@@ -82,3 +84,24 @@ def test_a_mistake_is_reported(
     (source.parent / "same.txt").write_text("crane\n" * 6)
     assert blind_naming.main([word.format(images=source) for word in asked]) == 2
     assert reported in capsys.readouterr().err
+
+
+def test_an_atlas_gives_its_images(
+    tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    atlas = made_up(tmp_path / "sweep", {"fc": 6, "conv": 2})
+    names, out = ("--names", str(tmp_path / "names.txt")), ("--out", str(tmp_path / "blind"))
+    assert blind_naming.main(["make", str(atlas), *names, *out]) == 2
+    assert "--layer is missing; choose from: " in capsys.readouterr().err
+    with open_atlas(atlas) as opened:
+        title = next(title for title in opened if title.endswith("fc"))
+        pictures = {NAMES[k]: opened[title].image(k) for k in opened[title].channels}
+    asked = ["make", str(atlas.parent), "--layer", title, *names, *out, "--tile", "16"]
+    assert blind_naming.main(asked) == 0
+    tiles = json.loads((tmp_path / "blind" / "key.json").read_text())["tiles"]
+    sheet = np.asarray(Image.open(tmp_path / "blind" / "sheet.png"))
+    assert sorted(tiles.values()) == sorted(pictures)
+    for number, name in tiles.items():
+        row, column = divmod(int(number) - 1, 4)
+        tile = sheet[row * 40 + 18 : row * 40 + 34, column * 22 : column * 22 + 16]
+        assert np.array_equal(tile, pictures[name])
