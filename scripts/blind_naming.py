@@ -1,4 +1,4 @@
-"""Blind naming: can a viewer who sees the images alone tell which class each was made for?
+"""Blind naming: can a viewer who sees nothing else name the class of each image?
 
     python scripts/blind_naming.py make judged/images/standard/output --names names.txt --out blind/
     python scripts/blind_naming.py score blind/key.json answers.txt

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "pipeline"))
 
 import numpy as np  # noqa: E402
-from judges.making import Maker, PlannedRecipe, plan_recipe  # noqa: E402
+from judges.making import Maker, PlannedRecipe, Planner  # noqa: E402
 from judges.networks import JudgeNetwork  # noqa: E402
 from judges.photographs import DatasetImages, read_classes, read_photographs  # noqa: E402
 from judges.sheets import labelled_rows  # noqa: E402
@@ -144,9 +144,8 @@ def _plans(
     args: argparse.Namespace, model: str, weights: str, layers: Sequence[str]
 ) -> dict[str, dict[str, PlannedRecipe]]:
     settings = [f"models=[{model}]", f'weights="{weights}"', f"image_size={args.image_size}"]
-    return {
-        name: plan_recipe(name, settings, overrides, layers) for name, overrides in args.recipes
-    }
+    planner = Planner(settings, layers)
+    return {name: planner.plan(name, overrides) for name, overrides in args.recipes}
 
 
 def _targets(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from judges.composing import compose
 from judges.networks import mean_responses
+from layer_atlas.config.config import Config
 from layer_atlas.config.recipe import DatasetInit
 from layer_atlas.errors import UserError
 from layer_atlas.models.colours import from_bytes
@@ -50,36 +51,52 @@ class PlannedRecipe:
         return Renderer(self.model.network, self.plan.recipe, torch.device("cpu"))
 
 
-def plan_recipe(
-    name: str, settings: Sequence[str], overrides: str, layers: Sequence[str]
-) -> dict[str, PlannedRecipe]:
-    """Plan a recipe for some layers; at the network's output its images are those of classes.
+class Planner:
+    """Plans recipes of one network, which is loaded and inspected once.
 
     Args:
-        name: its name in the table.
         settings: overrides of all recipes: model, weights, image size.
-        overrides: those of the recipe, as one would type them.
-        layers: names of layers.
-    Returns: the recipe of each layer.
-    Raises:
-        UserError: a mistake in the overrides, or a layer that does not exist.
+        layers: names of the layers. At the network's output images are those of classes.
     """
-    planned: dict[str, PlannedRecipe] = {}
-    words = shlex.split(overrides)
-    own_objective = any(word.startswith("objective=") for word in words)
-    of_classes = [] if own_objective else ["objective=logit"]
-    channels = [layer for layer in layers if layer != OUTPUT]
-    for some, objective in ((channels, []), ([OUTPUT] if OUTPUT in layers else [], of_classes)):
-        if not some:
-            continue
-        quoted = ",".join(f'"{layer}"' for layer in some)
-        config = compose([*settings, f"layers=[{quoted}]", *objective, *words])
-        (model,) = inspect_models(config)
-        assert isinstance(model, InspectedModel)  # the only one is not skipped but refused
-        (plan,) = make_plan(config, [model], ["cpu"]).models
-        _check_targets(name, plan)
-        planned |= dict.fromkeys(some, PlannedRecipe(name, model, plan))
-    return planned
+
+    def __init__(self, settings: Sequence[str], layers: Sequence[str]) -> None:
+        self.settings = settings
+        self.channels = [layer for layer in layers if layer != OUTPUT]
+        self.classes = [layer for layer in layers if layer == OUTPUT]
+        self._inspected: dict[str, InspectedModel] = {}
+
+    def plan(self, name: str, overrides: str) -> dict[str, PlannedRecipe]:
+        """Plan a recipe.
+
+        Args:
+            name: its name in the table.
+            overrides: its overrides, as one would type them.
+        Returns: the recipe of each layer.
+        Raises:
+            UserError: a mistake in the overrides, or a layer that does not exist.
+        """
+        words = shlex.split(overrides)
+        own_objective = any(word.startswith("objective=") for word in words)
+        planned: dict[str, PlannedRecipe] = {}
+        for layers, objective in ((self.channels, "channel"), (self.classes, "logit")):
+            if layers:
+                chosen = [] if own_objective else [f"objective={objective}"]
+                quoted = ",".join(f'"{layer}"' for layer in layers)
+                config = compose([*self.settings, f"layers=[{quoted}]", *chosen, *words])
+                model = self._inspect(config)
+                (plan,) = make_plan(config, [model], ["cpu"]).models
+                _check_targets(name, plan)
+                planned |= dict.fromkeys(layers, PlannedRecipe(name, model, plan))
+        return planned
+
+    def _inspect(self, config: Config) -> InspectedModel:
+        """Inspect the network, unless that was done with the same sizes and tokens."""
+        sizes = (config.image_size, config.octaves, config.keep_prefix_tokens)
+        if repr(sizes) not in self._inspected:
+            (model,) = inspect_models(config)
+            assert isinstance(model, InspectedModel)  # a single one is refused, never skipped
+            self._inspected[repr(sizes)] = model
+        return self._inspected[repr(sizes)]
 
 
 def _check_targets(name: str, plan: ModelPlan) -> None:

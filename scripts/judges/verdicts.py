@@ -25,7 +25,10 @@ from judges.two_alternatives import (
 )
 from layer_atlas.datasets.evidence import standardised
 from layer_atlas.plan.jobs import STATUS
-from layer_atlas.visualization.optimization.image_statistics import clipped_share
+from layer_atlas.visualization.optimization.image_statistics import (
+    clipped_share,
+    high_frequency_share,
+)
 
 STRONGEST_PHOTOGRAPH = "strongest photograph"
 NINE = "nine photographs"
@@ -134,6 +137,7 @@ class LayerJudges:
             **_agreement_rows(self.agreement.ceiling(self.targets)),
             **self._recognition(shown, self.targets),
             **self._choices([f[references[:, :1]] for f in self.features], queries),
+            "high-frequency fraction": high_frequency_share(shown).numpy(),
             "clipped": clipped_share(shown).numpy(),
             "activation": self.responses[first, self.targets],
         }
@@ -166,6 +170,7 @@ class LayerJudges:
             **self._own_photographs(hints),
             **self._choices(hints, draw_queries(self.own_responses, used)),
             **self._reproducibility(made["response"], n_seeds),
+            "high-frequency fraction": made["high_frequency"],
             "clipped": made["clipped"],
             "above every photograph": np.where(
                 live, made["activation"] > strongest_response, np.nan
