@@ -17,7 +17,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from judges.making import Maker, PlannedRecipe, Planner  # noqa: E402
 from judges.networks import JudgeNetwork  # noqa: E402
 from judges.photographs import DatasetImages, read_classes, read_photographs  # noqa: E402
 from judges.sheets import labelled_rows  # noqa: E402
-from judges.verdicts import STRONGEST_PHOTOGRAPH, LayerJudges, Verdict  # noqa: E402
+from judges.verdicts import NINE, STRONGEST_PHOTOGRAPH, LayerJudges, Verdict  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 from PIL import Image  # noqa: E402
 
@@ -64,15 +64,22 @@ class Judged:
 def main(argv: Sequence[str] | None = None) -> int:
     args = _arguments(argv)
     try:
+        _check_names([name for name, _ in args.recipes])
         judges, subjects, targets = _prepared(args)
-        result = {"argv": list(argv or sys.argv[1:]), "photographs": len(judges.photographs.pixels)}
-        result["judged"] = _judge_all(args, judges, subjects, targets)
+        judged: dict[str, Any] = {}
+        for title, layer in _judge_all(args, judges, subjects, targets):
+            judged[title] = layer
+            # After every layer: a run of many recipes may be stopped.
+            _write(args.out / "judged.json", argv or sys.argv[1:], judged)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
-    text = json.dumps(result, indent=1, allow_nan=False)
-    (args.out / "judged.json").write_text(text + "\n")
     return EXIT_OK
+
+
+def _write(file: Path, argv: Sequence[str], judged: Mapping[str, Any]) -> None:
+    text = json.dumps({"argv": list(argv), "judged": judged}, indent=1, allow_nan=False)
+    file.write_text(text + "\n")
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _recipe(text: str) -> tuple[str, str]:
     name, equals, overrides = text.partition("=")
-    # A column of photographs must not be overwritten, nor a file lie outside the output folder.
+    # The name becomes that of a folder.
     if not equals or not re.fullmatch(r"[\w .,+-]*\w[\w .,+-]*", name):
         raise argparse.ArgumentTypeError(f"{text!r} is no NAME='OVERRIDES'")
     return name, overrides
@@ -120,21 +127,36 @@ def _recipe(text: str) -> tuple[str, str]:
 # --- preparation ---------------------------------------------------------------------------------
 
 
+def _check_names(names: Sequence[str]) -> None:
+    """Check that every column of a table has a name of its own; raises UserError."""
+    taken = [*names, STRONGEST_PHOTOGRAPH, NINE]
+    if twice := [name for name in names if taken.count(name) > 1]:
+        raise UserError(f"the name {twice[0]!r} is taken; give each recipe a name of its own.")
+
+
 def _prepared(
     args: argparse.Namespace,
 ) -> tuple[Judges, list[Subject], dict[str, tuple[int, ...]]]:
     """Check everything before anything is computed; raises UserError."""
-    layers = args.layers.split(",")
+    layers, selections = args.layers.split(","), args.channels.split(";")
+    if len(selections) != len(layers):
+        raise UserError(f"--channels has {len(selections)} selections for {len(layers)} layers.")
+    photographs = read_photographs(args.photos, args.image_size)
+    classes = read_classes(args.classes, photographs.names) if args.classes else None
+    classifiers = [JudgeNetwork(entry, "mean", output=True) for entry in args.judge]
+    observers = [JudgeNetwork(entry, args.pool) for entry in args.observer]
     models = {"": (args.model, args.weights)}
     if args.random_weights:
         models[RANDOM] = (args.random_weights, args.weights)
     subjects = [Subject(title, _plans(args, *model, layers)) for title, model in models.items()]
-    targets = _targets(args, layers, next(iter(subjects[0].recipes.values())))
-    photographs = read_photographs(args.photos, args.image_size)
-    classes = read_classes(args.classes, photographs.names) if args.classes else None
-    classifiers = [JudgeNetwork(entry, "mean", output=True) for entry in args.judge]
+    planned = next(iter(subjects[0].recipes.values()))
+    pairs = zip(layers, selections, strict=True)
+    targets = {
+        layer: select_targets(text, planned[layer].space(layer), layer) for layer, text in pairs
+    }
     _check_classes(classifiers, targets.get(OUTPUT, ()))
-    observers = [JudgeNetwork(entry, args.pool) for entry in args.observer]
+    for judge in classifiers:
+        judge(photographs.pixels[:1])  # its weights may lack the last layer
     args.out.mkdir(parents=True, exist_ok=True)
     features = [observer(photographs.pixels) for observer in observers]
     return Judges(photographs, classes, classifiers, observers, features), subjects, targets
@@ -146,17 +168,6 @@ def _plans(
     settings = [f"models=[{model}]", f'weights="{weights}"', f"image_size={args.image_size}"]
     planner = Planner(settings, layers)
     return {name: planner.plan(name, overrides) for name, overrides in args.recipes}
-
-
-def _targets(
-    args: argparse.Namespace, layers: Sequence[str], planned: Mapping[str, PlannedRecipe]
-) -> dict[str, tuple[int, ...]]:
-    selections = args.channels.split(";")
-    if len(selections) != len(layers):
-        raise UserError(f"--channels has {len(selections)} selections for {len(layers)} layers.")
-    spaces = {layer: planned[layer].space(layer) for layer in layers}
-    pairs = zip(layers, selections, strict=True)
-    return {layer: select_targets(text, spaces[layer], layer) for layer, text in pairs}
 
 
 def _check_classes(classifiers: Sequence[JudgeNetwork], classes: Sequence[int]) -> None:
@@ -176,8 +187,8 @@ def _judge_all(
     judges: Judges,
     subjects: Sequence[Subject],
     targets: Mapping[str, tuple[int, ...]],
-) -> dict[str, Any]:
-    results: dict[str, Any] = {}
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the title of each layer and its numbers as plain data, once they are printed."""
     for subject in subjects:
         for layer, channels in targets.items():
             recipes = {name: plans[layer] for name, plans in subject.recipes.items()}
@@ -186,8 +197,7 @@ def _judge_all(
             print(f"\n{title}: {len(channels)} targets\n\n{table(judged.columns)}", flush=True)
             _draw(args, title, channels, judged.pictures)
             columns = {name: verdict.plain() for name, verdict in judged.columns.items()}
-            results[title] = {"targets": list(channels), "columns": columns}
-    return results
+            yield title, {"targets": list(channels), "columns": columns}
 
 
 def _judge_layer(

@@ -148,6 +148,8 @@ def test_a_start_from_the_strongest_photograph_is_in_no_query(
         (("a=objective=diversity",), "images that are not each for one channel"),
         (("a=optimizer.stepz=3",), "optimizer.stepz"),
         (("--channels", "0:3", "a="), "1 selections for 2 layers"),
+        (("a=", "a=quality=draft"), "the name 'a' is taken"),
+        (("nine photographs=",), "the name 'nine photographs' is taken"),
     ],
 )
 def test_a_mistake_is_reported_before_anything_is_made(
