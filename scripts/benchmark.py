@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "pipeline"))
 
 import torch  # noqa: E402
-from benchmarks.judging import DatasetImages, Judge, read_photographs  # noqa: E402
+from benchmarks.judging import Judge  # noqa: E402
 from benchmarks.reporting import gather_facts, report  # noqa: E402
 from benchmarks.rounds import Entry, measure  # noqa: E402
 from benchmarks.systems import (  # noqa: E402
@@ -35,6 +35,7 @@ from benchmarks.systems import (  # noqa: E402
     System,
     TorchDreams,
 )
+from judges.photographs import DatasetImages, read_photographs  # noqa: E402
 
 from layer_atlas.config.compose import with_config  # noqa: E402
 from layer_atlas.config.config import Config  # noqa: E402

@@ -5,15 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
+from judges.sheets import labelled_rows
+from PIL import Image
 
 from benchmarks.judging import Judge
 from benchmarks.rounds import Entry
 
 MOST_COLUMNS = 8
-_TILE, _GAP, _CAPTION, _MARGIN, _HEAD = 128, 6, 18, 170, 40
 _COLOURS = {"ours": "#0b6e4f", "torch-dreams": "#b3541e", "lucent": "#4a4e9c"}
 
 
@@ -125,38 +123,13 @@ def _block(
     shared = pairs[0][0].shared
     channels = shared[:: math.ceil(len(shared) / MOST_COLUMNS)]
     lines = [
-        (entry.system.label, [(entry.images[c], _caption(seen[c])) for c in channels])
+        (entry.system.label, [(entry.images[c].numpy(), _caption(seen[c])) for c in channels])
         for entry, seen in pairs
     ]
-    dataset_images = [(judge.photograph(channel), "") for channel in channels]
-    if dataset_images[0][0] is not None:
-        lines.append(("strongest photograph", dataset_images))
-    width = _MARGIN + len(channels) * (_TILE + _GAP)
-    height = _HEAD + len(lines) * (_TILE + _CAPTION + _GAP)
-    block = Image.new("RGB", (width, height), "white")
-    draw = ImageDraw.Draw(block)
-    _write(draw, 8, 4, layer)
-    for column, channel in enumerate(channels):
-        _write(draw, _MARGIN + column * (_TILE + _GAP), _CAPTION, f"channel {channel}")
-    for number, (label, tiles) in enumerate(lines):
-        _line(block, draw, _HEAD + number * (_TILE + _CAPTION + _GAP), label, tiles)
-    return block
-
-
-def _line(
-    block: Image.Image,
-    draw: ImageDraw.ImageDraw,
-    top: int,
-    label: str,
-    tiles: Sequence[tuple[Tensor | None, str]],
-) -> None:
-    _write(draw, 8, top + _TILE // 2 - _CAPTION // 2, label)
-    for column, (pixels, caption) in enumerate(tiles):
-        left = _MARGIN + column * (_TILE + _GAP)
-        if pixels is not None:
-            picture = Image.fromarray(np.asarray(pixels))
-            block.paste(picture.resize((_TILE, _TILE), Image.Resampling.LANCZOS), (left, top))
-        _write(draw, left, top + _TILE, caption)
+    if judge.dataset_images is not None and judge.strongest is not None:
+        strongest = judge.dataset_images.pixels[judge.strongest[list(channels)]].numpy()
+        lines.append(("strongest photograph", [(pixels, "") for pixels in strongest]))
+    return labelled_rows(layer, [f"channel {channel}" for channel in channels], lines)
 
 
 def _caption(verdict: dict[str, float | bool]) -> str:
@@ -165,7 +138,3 @@ def _caption(verdict: dict[str, float | bool]) -> str:
     if "agreement" in verdict:
         return f"{verdict['agreement']:.2f}, rank {verdict['rank']}"
     return f"{verdict['robust_activation']:.3g}"
-
-
-def _write(draw: ImageDraw.ImageDraw, left: int, top: int, text: str) -> None:
-    draw.text((left, top), text, fill="black", font=ImageFont.load_default(size=13))

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from judges.photographs import DatasetImages
 
-from benchmarks.judging import DatasetImages, Judge, finite, summarised
+from benchmarks.judging import Judge, finite, summarised
 from benchmarks.pictures import contact_sheet, plot
 from benchmarks.rounds import Entry
 from layer_atlas.store.manifest import versions

@@ -1,0 +1,89 @@
+"""Networks that judge images which another network made."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from judges.composing import compose
+from layer_atlas.errors import UserError
+from layer_atlas.models.colours import from_bytes, recoloured
+from layer_atlas.models.forwards import Forward
+from layer_atlas.models.introspection import describe_layers
+from layer_atlas.models.layers import OUTPUT, match_layers
+from layer_atlas.models.load import load_network
+from layer_atlas.models.resample import resized
+from layer_atlas.models.responses import Observer
+
+Pool = Literal["max", "mean"]
+"""How positions of an activation are reduced."""
+
+_AT_ONCE = 32
+_CPU = torch.device("cpu")
+
+
+class JudgeNetwork:
+    """One layer of a network: images of any size in, a vector of features for each out.
+
+    Args:
+        entry: a model as in `models=[...]` of a sweep. Unless its output is read, its `layers`
+            name the layer: `{name: squeezenet1_1, layers: [features.12]}`.
+        pool: how positions are reduced.
+        output: whether to read the network's output instead of a layer.
+    Raises:
+        UserError: no such model, or its layers are not one layer.
+    """
+
+    def __init__(self, entry: str, pool: Pool = "max", output: bool = False) -> None:
+        (model,) = compose([f"models=[{entry}]"]).models
+        self.network, self.pool = load_network(model), pool
+        side = self.network.input_size
+        self.size = (side, side)
+        infos = describe_layers(self.network.module, self.network.example(self.size))
+        patterns: Sequence[str] = (OUTPUT,) if output else model.layers or ()
+        layers = match_layers(patterns, infos, self.network.module, model.title)
+        if len(layers) != 1:
+            raise UserError(
+                f"observer {model.title!r} needs one layer, and its layers {list(patterns)} are "
+                f"{len(layers)}; add one to the entry: {{name: ..., layers: [NAME]}}."
+            )
+        self.layer, self.n_features = layers[0].name, layers[0].n_channels
+        self.observe = Observer(self.network.module, layers)
+        self.label = model.title if output else f"{model.title} {self.layer}"
+
+    def __call__(self, pixels: Tensor) -> NDArray[np.float32]:
+        """Return the features (N, K) of images (N, H, W, 3) uint8, resized to the network's size.
+
+        Raises:
+            UserError: the layer needs weights that the file lacks.
+        """
+        parts = [self._features(part) for part in pixels.split(_AT_ONCE)]
+        features: NDArray[np.float32] = torch.cat(parts).numpy()
+        if np.isnan(features).any():
+            raise UserError(
+                f"layer {self.layer!r} of {self.network.label!r} gives no numbers: its weights "
+                "may be incomplete. Choose an earlier layer, or give a complete file."
+            )
+        return features
+
+    def _features(self, pixels: Tensor) -> Tensor:
+        images = recoloured(from_bytes(pixels), len(self.network.mean))
+        inputs = self.network.normalise(resized(images, self.size))
+        responses = self.observe(inputs)[self.layer]
+        return responses.peak if self.pool == "max" else responses.mean
+
+
+@torch.no_grad()
+def mean_responses(forward: Forward, pixels: Tensor, device: torch.device = _CPU) -> Tensor:
+    """Return the mean response (N, K) of each channel of a layer to images (N, H, W, 3) uint8.
+
+    Args:
+        forward: images (B, C, H, W) in [0, 1] to activations of the layer.
+        pixels: the images.
+        device: the device of the forward.
+    """
+    parts = pixels.split(_AT_ONCE)
+    return torch.cat([forward(from_bytes(part.to(device)))[0].mean(dim=2) for part in parts])
