@@ -38,7 +38,7 @@ from layer_atlas.plan.jobs import (
 )
 from layer_atlas.plan.plan import DatasetPlan, LayerPlan, ModelPlan, Plan
 from layer_atlas.plan.targets import TargetSpace
-from layer_atlas.store.checksummed_file import decode
+from layer_atlas.store.files import decode
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import SCHEMA as MANIFEST_SCHEMA
 from layer_atlas.store.quarantine import Failure, write_failure

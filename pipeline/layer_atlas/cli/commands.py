@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 def run(config: Config) -> int:
     """Optimise what is missing, then collate."""
-    from layer_atlas.cli.summary import summary, workers_left
+    from layer_atlas.cli.reports import summary, workers_left
     from layer_atlas.sweep import run as sweep
 
     stop_on_signal()
@@ -49,7 +49,7 @@ def run(config: Config) -> int:
 
 def plan(config: Config) -> int:
     """Print what a run would do."""
-    from layer_atlas.cli.plan import plan_table
+    from layer_atlas.cli.reports import plan_table
     from layer_atlas.sweep import run as sweep
 
     planned, devices = sweep.prepare_plan(config)
@@ -92,7 +92,7 @@ def status(config: Config, *words: str) -> int:
 
 def failures(config: Config, *words: str) -> int:
     """Print which tasks failed, or every attempt at some of them."""
-    from layer_atlas.cli.failures import failures_report
+    from layer_atlas.cli.status import failures_report
 
     print_result(failures_report(_folder(config), words))
     return EXIT_OK
@@ -100,7 +100,7 @@ def failures(config: Config, *words: str) -> int:
 
 def retry(config: Config, *words: str) -> int:
     """Take tasks out of quarantine, so that the next run tries them again."""
-    from layer_atlas.cli.failures import retry_report
+    from layer_atlas.cli.status import retry_report
     from layer_atlas.store.manifest import read_manifest
     from layer_atlas.sweep.failed_tasks import retry
 
@@ -113,7 +113,7 @@ def retry(config: Config, *words: str) -> int:
 
 def collate(config: Config) -> int:
     """Rebuild montages, atlas and site from the store alone."""
-    from layer_atlas.cli.summary import summary
+    from layer_atlas.cli.reports import summary
     from layer_atlas.presentation.collate import make_atlas
     from layer_atlas.store.manifest import read_manifest
 
@@ -153,7 +153,7 @@ def site(config: Config) -> int:
 
 def verify(config: Config) -> int:
     """Check digests, the atlas, and a sample of activations."""
-    from layer_atlas.cli.summary import verification_report
+    from layer_atlas.cli.reports import verification_report
     from layer_atlas.store.manifest import read_manifest
     from layer_atlas.sweep.verify import verify
 
@@ -327,7 +327,7 @@ def _collate_here(argv: list[str]) -> int:
 
 
 def _compare_here(argv: list[str]) -> int:
-    from layer_atlas.atlas import compare
+    from layer_atlas.atlas import hdf5 as compare
 
     child_logging()
     return compare.main(argv)

@@ -13,7 +13,7 @@ from pages import HOSTILE, PHOTOGRAPH, Visit, at
 from PIL import Image
 
 from layer_atlas.atlas.reader import Atlas, Layer
-from layer_atlas.presentation.site.layer_data import leads
+from layer_atlas.presentation.site.make import leads
 from layer_atlas.store.folder import OutputFolder
 
 A = "block.a"

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from layer_atlas.atlas.layers import is_on_own_scale
 from layer_atlas.atlas.reader import Atlas, Layer, Model
-from layer_atlas.atlas.reader.layers import is_on_own_scale
 from layer_atlas.config.figures import BracketedFigure, Group
 from layer_atlas.config.recipe import Octaves, Recipe
 from layer_atlas.config.records import FAMILIES, Reference, build

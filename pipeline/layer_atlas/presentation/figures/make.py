@@ -9,10 +9,14 @@ from layer_atlas.atlas.reader import Atlas, open_atlas
 from layer_atlas.config.figures import AgainFigure, Figure, FigureSettings
 from layer_atlas.errors import UserError
 from layer_atlas.presentation.figures.captions import caption_tex, methods_text
-from layer_atlas.presentation.figures.files import RenderedFigure, files_of
+from layer_atlas.presentation.figures.files import (
+    RenderedFigure,
+    files_of,
+    provenance_of,
+    read_provenance,
+)
 from layer_atlas.presentation.figures.image_figure import draw_images
 from layer_atlas.presentation.figures.plots import draw_histograms, draw_profile, draw_traces
-from layer_atlas.presentation.figures.provenance import provenance_of, read_provenance
 from layer_atlas.presentation.figures.response_matrix import draw_responses
 from layer_atlas.presentation.layout.figure import style
 from layer_atlas.store.files import write_atomically, write_json
