@@ -34,7 +34,7 @@ from layer_atlas.plan.labels import (
     target_name,
     weights_words,
 )
-from layer_atlas.presentation.layout.grid import Layout, plan_layout
+from layer_atlas.presentation.layout.grid import Layout, choose_columns, fewest_rows, plan_layout
 from layer_atlas.presentation.layout.page import FAINT, Text, Tile
 from layer_atlas.presentation.layout.pillow import FONT, SMALLEST, PillowCanvas
 from layer_atlas.store.files import write_atomically
@@ -260,8 +260,8 @@ def draw_strip(animation: Animation, settings: CollateSettings) -> PillowCanvas:
     """Draw all frames side by side, each over its step."""
     n, height, width, _ = animation.frames.shape
     # About twice as wide as high where they are many.
-    rows = math.ceil(n / max(_FRAMES_PER_ROW, math.sqrt(2 * n)))
-    arranged = replace(settings, columns=math.ceil(n / rows))
+    most = max(_FRAMES_PER_ROW, math.isqrt(2 * n))
+    arranged = replace(settings, columns=choose_columns([n], fewest_rows(n, most)))
     layout = plan_layout(n, 1, (height, width), arranged)
     canvas = PillowCanvas(layout.size)
     for text in layout.heading(animation.title, animation.facts):

@@ -11,7 +11,7 @@ import torch
 from runs import atlas_here, run_here
 from torch import Tensor, nn
 
-import layer_atlas.sweep.verify as remeasure
+import layer_atlas.sweep.remeasure as remeasure
 from layer_atlas.models import device_model as device_network
 from layer_atlas.models import forwards
 from layer_atlas.models import graph as simplify
