@@ -29,7 +29,6 @@ from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.load import Network
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.sweep.planning import inspect_models, inspection
-from layer_atlas.sweep.tasks import base
 
 QUICK = (
     *("weights=none", "precision=fp32", "channels=[0,1,2,3]", "batch_size=8", "name=x"),
@@ -194,7 +193,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Network]:
             networks.append(models.load_network(config))
         return networks[0]
 
-    for module in (inspection, base):
+    for module in (inspection, tasks):
         monkeypatch.setattr(module, "load_network", load_once)
     return networks
 

@@ -10,9 +10,9 @@ from PIL import Image
 from runs import atlas_here
 from toys import composed, fill_store, layer_info, make_plan, make_recipe
 
-from layer_atlas.cli.reports import plan_table, summary
+from layer_atlas.cli.commands import print_result
 from layer_atlas.cli.status import status_table
-from layer_atlas.cli.tables import print_result
+from layer_atlas.cli.tables import plan_table, summary
 from layer_atlas.config.config import CollateSettings
 from layer_atlas.config.objectives import LogitObjective
 from layer_atlas.config.records import plain

@@ -24,7 +24,7 @@ from layer_atlas.store.folder import OutputFolder, prepare
 from layer_atlas.store.shards import commit
 from layer_atlas.sweep.heartbeat import DEVICE_VARIABLE, Heartbeat
 from layer_atlas.sweep.run import prepare_plan
-from layer_atlas.sweep.tasks.base import Committer
+from layer_atlas.sweep.tasks import Committer
 from layer_atlas.sweep.worker import work
 
 TAG = "worker-test"

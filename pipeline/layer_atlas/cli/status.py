@@ -7,8 +7,7 @@ from itertools import groupby
 from textwrap import wrap
 
 from layer_atlas.atlas.gather import layer_views
-from layer_atlas.cli.reports import dataset_images_seen
-from layer_atlas.cli.tables import fit, table, terminal_width
+from layer_atlas.cli.tables import dataset_images_seen, fit, table, terminal_width
 from layer_atlas.errors import sanitize
 from layer_atlas.plan.labels import count_images
 from layer_atlas.plan.plan import Plan

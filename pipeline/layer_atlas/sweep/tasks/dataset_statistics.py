@@ -32,7 +32,7 @@ from layer_atlas.models.forwards import Forward
 from layer_atlas.plan.jobs import LayerInfo, Product
 from layer_atlas.plan.plan import DatasetPlan
 from layer_atlas.store.files import Arrays
-from layer_atlas.sweep.tasks.base import Bundle, ImageCache, WorkerContext, reading_threads
+from layer_atlas.sweep.tasks import Bundle, ImageCache, WorkerContext, reading_threads
 from layer_atlas.visualization import rng
 from layer_atlas.visualization.optimization.memory import if_it_fits
 from layer_atlas.visualization.saliency import saliency_maps
@@ -52,11 +52,17 @@ class BlockRequest:
 
 
 @dataclass(frozen=True)
-class StatisticsBundle(Bundle):
-    """Blocks of images for one model."""
+class DatasetBundle(Bundle):
+    """Base of bundles that always have a dataset."""
 
     dataset_plan: DatasetPlan
     dataset: DatasetConfig
+
+
+@dataclass(frozen=True)
+class StatisticsBundle(DatasetBundle):
+    """Blocks of images for one model."""
+
     requests: tuple[BlockRequest, ...]
 
     def run(self, context: WorkerContext) -> None:
@@ -220,11 +226,9 @@ class ExamplesRequest:
 
 
 @dataclass(frozen=True)
-class ExamplesBundle(Bundle):
+class ExamplesBundle(DatasetBundle):
     """Examples of one model's channels, layers back to back."""
 
-    dataset_plan: DatasetPlan
-    dataset: DatasetConfig
     requests: tuple[ExamplesRequest, ...]
 
     def run(self, context: WorkerContext) -> None:
