@@ -100,7 +100,7 @@ def test_what_is_made_from_the_store_knows_no_model_and_no_worker() -> None:
         ["sweep.scheduler", "sweep.stages", "store.shards"],
         ["sweep.executors", "sweep.executors.local"],
         ["cli.tables", "cli.status", "cli.commands"],
-        ["cli.reports", "sweep.cleaning", "sweep.run"],
+        ["sweep.cleaning", "sweep.run"],
     ],
     ids=lambda modules: modules[0],
 )
