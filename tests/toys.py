@@ -1,6 +1,5 @@
 """Toy networks with hand-set weights, a small recipe and a small store, shared by the tests."""
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -53,11 +52,11 @@ RED, GREEN, BLUE = 0, 1, 2
 
 def composed(*overrides: str) -> Config:
     """The config that a command line with these overrides would make."""
-    return _composed(os.getcwd(), overrides)
+    return _composed(Path.cwd(), overrides)
 
 
 @cache
-def _composed(folder: str, overrides: tuple[str, ...]) -> Config:
+def _composed(folder: Path, overrides: tuple[str, ...]) -> Config:
     """The same, once per working folder: composing takes a quarter of a second."""
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         return make_config(compose("config", overrides=list(overrides)))
