@@ -71,6 +71,36 @@ def test_nothing_leaks_outside(relu: Callable[[Tensor], Tensor]) -> None:
     assert torch.equal(x.grad, (x > 0).float())
 
 
+FLAT_BELOW: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor], float]] = {
+    "relu6": (nn.ReLU6(), nn.ReLU6(), 0.0),
+    "relu6 in place": (lambda x: nn.ReLU6(inplace=True)(x * 1), nn.ReLU6(), 0.0),
+    "functional relu6": (F.relu6, F.relu6, 0.0),
+    "hard tanh": (nn.Hardtanh(-0.5, 0.5), nn.Hardtanh(-0.5, 0.5), -0.5),
+    "hard tanh as a statement": (statement(nn.Hardtanh(-1, 1, inplace=True)), nn.Hardtanh(), -1.0),
+    "hard sigmoid": (nn.Hardsigmoid(), nn.Hardsigmoid(), -3.0),
+    "hard swish": (nn.Hardswish(), nn.Hardswish(), -3.0),
+    "hard swish in place": (lambda x: nn.Hardswish(inplace=True)(x * 1), nn.Hardswish(), -3.0),
+    "graph": (torch.fx.symbolic_trace(nn.Sequential(nn.ReLU6(inplace=True))), nn.ReLU6(), 0.0),
+}
+
+
+@pytest.mark.parametrize(("activation", "plain", "floor"), FLAT_BELOW.values(), ids=FLAT_BELOW)
+def test_every_activation_that_is_flat_below_leaks_there_alone(
+    activation: Callable[[Tensor], Tensor], plain: Callable[[Tensor], Tensor], floor: float
+) -> None:
+    x = (4.0 * values_with_zero().detach()).requires_grad_()
+    expected = plain(x)
+    (plain_gradient,) = torch.autograd.grad(expected.sum(), x)
+    with LeakyGradient(SLOPE):
+        y = activation(x * 1)
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    assert torch.equal(y, expected)
+    assert (x < floor).any()
+    assert torch.equal(gradient[x < floor], 0 * x[x < floor] + SLOPE)
+    interior = (x > floor) & (x != 0)
+    assert torch.equal(gradient[interior], plain_gradient[interior])
+
+
 def test_leaks_multiply_through_layers_and_other_operations_are_untouched() -> None:
     x = torch.tensor([[-1.0]], requires_grad=True)
     with LeakyGradient(SLOPE):

@@ -12,7 +12,15 @@ from typing import ClassVar
 from layer_atlas.config.objectives import MORDVINTSEV_2015, Objective
 from layer_atlas.config.optimizers import Optimizer
 from layer_atlas.config.parameterizations import Mask, Parameterization
-from layer_atlas.config.records import Choice, Record, listed, register, require, setting
+from layer_atlas.config.records import (
+    Choice,
+    Record,
+    Reference,
+    listed,
+    register,
+    require,
+    setting,
+)
 
 ALGORITHM_VERSION = 4
 """Raised with every change of code that changes pixels under an unchanged recipe."""
@@ -143,9 +151,25 @@ class Transforms(Record):
 class Regularizers(Record):
     """What holds the image back during optimization; 0 is off. Formulas are in `regularizers`.
 
-    The first four are penalties. Their gradient is measured against that of the score, so one
+    The first five are penalties. Their gradient is measured against that of the score, so one
     weight means the same for channels that respond with 0.1 and with 100, in any layer.
     """
+
+    references = (
+        Reference(
+            "Yin et al. 2020",
+            "Dreaming to Distill: Data-free Knowledge Transfer via DeepInversion. CVPR, "
+            "arXiv:1912.08795.",
+        ),
+    )
+
+    feature_statistics: float = setting(
+        0.0,
+        at_least=0,
+        phrase="the deviation of features from the running statistics of batch norms (weight {})",
+    )
+    """Weight of the deviation of features from their distribution over the training images, at
+    every batch norm before the layer. Networks without batch norms are not affected."""
 
     total_variation: float = setting(0.0, at_least=0, phrase="total variation (weight {})")
     """Weight of the differences between neighbouring pixels."""

@@ -28,6 +28,7 @@ from layer_atlas.models.forwards import (
     probe_gradient,
 )
 from layer_atlas.models.load import DTYPES, Network, converted
+from layer_atlas.models.normalization import BatchNorms, NormalizedLayer
 from layer_atlas.models.numerics import fingerprint, is_same, make_arithmetic_explicit
 from layer_atlas.models.receptive_fields import receptive_fields
 from layer_atlas.models.resample import resized, sources
@@ -98,6 +99,15 @@ class DeviceModel:
     def _images(self, views: Tensor) -> Tensor:
         """Convert views (B, H, W, 3) uint8 to images (B, C, H, W) in [0, 1]."""
         return recoloured(from_bytes(views.to(self.device)), len(self.network.mean))
+
+    def norms_before(self, layer: LayerInfo) -> list[NormalizedLayer]:
+        """Return the batch norms that ran before the first call of a layer ended."""
+        return self._norms.before(layer.name)
+
+    @cached_property
+    def _norms(self) -> BatchNorms:
+        images = resized(self._probes, self.network.seen_size(self.size))
+        return BatchNorms(self.plain, self.network.normalise(images))
 
     def receptive_fields(self, layers: Sequence[LayerInfo]) -> dict[str, Tensor]:
         """Return the receptive field of each position by layer: boxes (L, 4) in image pixels."""

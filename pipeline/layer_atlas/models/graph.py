@@ -15,7 +15,7 @@ import math
 import operator
 from collections import Counter
 from collections.abc import Callable, Sequence, Set
-from copy import deepcopy
+from copy import copy, deepcopy
 from typing import Any
 
 import torch
@@ -46,10 +46,31 @@ class Trace:
         copies: dict[fx.Node, fx.Node] = {}
         nodes = fx.Graph(owning_module=self.graph)
         nodes.graph_copy(self.graph.graph, copies)
-        nodes.output(tuple(copies[end] for end in ends if end is not None))
+        outputs = [copies[end] for end in ends if end is not None]
+        nodes.output(tuple(outputs))
         # Assertions on later layers count as impure and would keep these layers in the graph.
         nodes.eliminate_dead_code(lambda n: n.is_impure() and n.target is not torch._assert)
-        return fx.GraphModule(self.graph, nodes)
+        cut = fx.GraphModule(self.graph, nodes)
+        _protect(cut, outputs)
+        return cut
+
+
+def _protect(graph: fx.GraphModule, outputs: Sequence[fx.Node]) -> None:
+    """Let no in-place activation overwrite an output of the graph that it reads."""
+    for output in dict.fromkeys(outputs):
+        for user in list(output.users):
+            module = _module(user)
+            if module is not None and getattr(module, "inplace", False):
+                # A copy of the module: the network itself stays as it is.
+                apart = copy(module)
+                apart.inplace = False  # type: ignore[assignment]
+                user.target = f"apart_{user.name}"
+                graph.add_submodule(user.target, apart)
+            elif user.kwargs.get("inplace"):
+                user.kwargs = {**user.kwargs, "inplace": False}
+            elif _is_relu(user):  # the functions and methods whose name ends in an underscore
+                user.op, user.target = "call_function", torch.relu
+    graph.recompile()
 
 
 def trace(network: nn.Module) -> Trace | None:

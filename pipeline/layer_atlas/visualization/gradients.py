@@ -4,7 +4,8 @@ Torch function modes intercept the calls during the optimization. A network is n
 searched, and modules, functions, methods and in-place variants are all covered.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any
 
 import torch
@@ -21,7 +22,9 @@ class LeakyGradient(TorchFunctionMode):
 
     In the backward pass, the closed side of a ReLU passes a small fraction of the gradient. Without
     it, a channel whose every unit starts below zero gets no gradient and its image stays grey
-    (lucid redirects such gradients for the same reason).
+    (lucid redirects such gradients for the same reason). ReLU6, hard tanh, hard sigmoid and hard
+    swish are flat on that side too, and leak alike. Their flat upper sides do not leak: a unit
+    there is open.
     """
 
     _RELUS: frozenset[Callable[..., Any]] = frozenset(
@@ -30,18 +33,55 @@ class LeakyGradient(TorchFunctionMode):
 
     _IN_PLACE: frozenset[Callable[..., Any]] = frozenset({torch.relu_, Tensor.relu_, F.relu_})
 
+    _FLAT_BELOW: Mapping[Callable[..., Any], float] = {
+        F.relu6: 0.0,
+        F.hardtanh: -1.0,
+        F.hardsigmoid: -3.0,
+        F.hardswish: -3.0,
+    }
+    """Input below which a function is flat, unless its argument `min_val` says so."""
+
     def __init__(self, slope: float) -> None:
         super().__init__()
         self.slope = slope
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Replace ReLU by its leaky counterpart; run everything else unchanged."""
-        # nn.ReLU needs no entry: its forward calls F.relu.
+        """Replace activations by their leaky counterparts; run everything else unchanged."""
+        # Modules such as nn.ReLU need no entry: their forward calls the function.
         if func in self._RELUS:
             named = dict(zip(("input", "inplace"), args, strict=False)) | (kwargs or {})
             in_place = func in self._IN_PLACE or bool(named.get("inplace"))
             return _LeakyReLU.apply(named["input"], self.slope, in_place)
+        if func in self._FLAT_BELOW:
+            return self._leaking(func, args, kwargs or {})
         return func(*args, **(kwargs or {}))
+
+    def _leaking(self, func: Any, args: Any, kwargs: Any) -> Tensor:
+        """Call a function of `_FLAT_BELOW`, with a leak where it is flat."""
+        call = signature(func).bind(*args, **kwargs)
+        call.apply_defaults()
+        named = call.arguments
+        x, in_place = named["input"], named.pop("inplace")
+        # A copy, because the backward pass needs the input that the function would overwrite.
+        named["input"] = x.clone() if in_place else x
+        edge = named.get("min_val", self._FLAT_BELOW[func])
+        leaking: Tensor = _LeakBelow.apply(named["input"], func(**named), edge, self.slope)
+        return x.copy_(leaking) if in_place else leaking
+
+
+class _LeakBelow(torch.autograd.Function):
+    """The output y of an activation of x; backward, a leak to x where it is at or below an edge."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, edge: float, slope: float) -> Tensor:
+        ctx.save_for_backward(x <= edge)
+        ctx.slope = slope
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        (closed,) = ctx.saved_tensors
+        return grads[0] * closed * ctx.slope, grads[0], None, None
 
 
 class _LeakyReLU(torch.autograd.Function):

@@ -24,6 +24,7 @@ from layer_atlas.visualization.objectives import Objective
 from layer_atlas.visualization.optimization.cuda_graphs import Graphs, capture
 from layer_atlas.visualization.optimization.optimizers import make_batch_optimizer
 from layer_atlas.visualization.optimization.regularizers import (
+    FeatureStatistics,
     blur,
     blur_width,
     clipped,
@@ -129,12 +130,19 @@ class GradientAscent:
         objective: scores of the activations.
         recipe: the recipe.
         start: builds the initial images; `initial_images` with its further arguments bound.
+        prior: prior of feature statistics; the forward returns its layers after the others.
     """
 
     def __init__(
-        self, forward: Forward, objective: Objective, recipe: Recipe, start: Start = initial_images
+        self,
+        forward: Forward,
+        objective: Objective,
+        recipe: Recipe,
+        start: Start = initial_images,
+        prior: FeatureStatistics | None = None,
     ) -> None:
-        self.forward, self.objective, self.recipe, self.start = forward, objective, recipe, start
+        self.scores = Scores(forward, objective, prior)
+        self.recipe, self.start = recipe, start
         self._batch: _Batch | None = None
 
     def optimize(
@@ -156,22 +164,34 @@ class GradientAscent:
             self._batch.restart(jobs)
         else:
             self._batch = None  # freed before the new batch is allocated
-            self._batch = _Batch(self.forward, self.objective, self.recipe, self.start, jobs)
+            self._batch = _Batch(self.scores, self.recipe, self.start, jobs)
         return self._batch
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of images, and what the optimization maximizes."""
+
+    forward: Forward
+    objective: Objective
+    prior: FeatureStatistics | None = None
+
+    def __call__(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the scores (B,) and surrogates (B,) of views (B, C, H, W)."""
+        activations = self.forward(images)
+        if self.prior is None:
+            return self.objective.surrogate(activations, targets)
+        read = activations[: -self.prior.n_layers]
+        scores, surrogate = self.objective.surrogate(read, targets)
+        features = activations[-self.prior.n_layers :]
+        return scores, self.prior.regularized(surrogate, read, features)
 
 
 class _Batch:
     """The tensors of a batch during its optimization."""
 
-    def __init__(
-        self,
-        forward: Forward,
-        objective: Objective,
-        recipe: Recipe,
-        start: Start,
-        jobs: Jobs,
-    ) -> None:
-        self.forward, self.objective, self.recipe = forward, objective, recipe
+    def __init__(self, scores: Scores, recipe: Recipe, start: Start, jobs: Jobs) -> None:
+        self.scores, self.recipe = scores, recipe
         keys = jobs.keys
         # A clone, because `restart` writes into it.
         self.targets = jobs.targets.clone()
@@ -267,8 +287,8 @@ class _Batch:
             gradients.enter_context(PolyphaseStem())
             if leaky:
                 gradients.enter_context(LeakyGradient(self.recipe.optimizer.leaky_slope))
-            activations = self.forward(apply_views(self.recipe.transforms, images, self.view))
-            return self.objective.surrogate(activations, self.targets)
+            views = apply_views(self.recipe.transforms, images, self.view)
+            return self.scores(views, self.targets)
 
     def _set_gradient(self, rendered: Tensor, at_image: Tensor, scores: Tensor) -> Tensor:
         """Set the parameters' gradient, zero where it is not finite; return where it is: (B,)."""

@@ -23,15 +23,20 @@ from layer_atlas.visualization.optimization.loop import (
     Start,
     initial_images,
 )
+from layer_atlas.visualization.optimization.regularizers import FeatureStatistics
 
 
 def make_loop(
-    forward: Forward, objective: Objective, recipe: Recipe, start: Start = initial_images
+    forward: Forward,
+    objective: Objective,
+    recipe: Recipe,
+    start: Start = initial_images,
+    prior: FeatureStatistics | None = None,
 ) -> OptimizationLoop:
     """Build the optimization loop of a recipe; see `GradientAscent` for the arguments."""
     if recipe.octaves is None:
-        return GradientAscent(forward, objective, recipe, start)
-    return OctaveAscent(forward, objective, recipe, recipe.octaves, start)
+        return GradientAscent(forward, objective, recipe, start, prior)
+    return OctaveAscent(forward, objective, recipe, recipe.octaves, start, prior)
 
 
 def octave_sizes(octaves: Octaves, size: tuple[int, int]) -> list[tuple[int, int]]:
@@ -54,12 +59,13 @@ class OctaveAscent:
         recipe: Recipe,
         octaves: Octaves,
         start: Start = initial_images,
+        prior: FeatureStatistics | None = None,
     ) -> None:
         self.recipe, self.start = recipe, start
         self.sizes = octave_sizes(octaves, recipe.image_size)
         recipes = [replace(recipe, image_size=size, octaves=None) for size in self.sizes]
         self.loops = [
-            GradientAscent(forward, objective, per_octave, start) for per_octave in recipes
+            GradientAscent(forward, objective, per_octave, start, prior) for per_octave in recipes
         ]
 
     def optimize(

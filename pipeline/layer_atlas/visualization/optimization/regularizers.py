@@ -7,12 +7,18 @@ an image in [0, 1] and g the gradient of its score, the optimization follows
 
 The factor |g| makes a weight mean the same for a channel with responses of 0.1 and of 100.
 Penalties R are sums over pixels and colours, so weights mean the same at any image size.
+
+`FeatureStatistics` is a penalty on activations instead, and part of the surrogate.
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from layer_atlas.config.recipe import Regularizers
+from layer_atlas.models.normalization import NormalizedLayer
 from layer_atlas.visualization.parameterizations.base import Parameterization
 from layer_atlas.visualization.spectrum import fine_frequencies
 
@@ -78,6 +84,88 @@ def high_frequency(images: Tensor) -> Tensor:
     fine = fine_frequencies((images.shape[2], images.shape[3]), images.device)
     energy = torch.view_as_real(torch.fft.fft2(images, norm="ortho")).square().sum(dim=-1)
     return (energy * fine).sum(_EVERYTHING) / 2.0
+
+
+class FeatureStatistics:
+    """Deviation of features from their distribution over the training images, per sample.
+
+    With m and v the mean and variance over positions of a channel that a batch norm standardised
+    by its running statistics, R is the mean of m**2 + 0.1 * (log v)**2 over channels, averaged over
+    the batch norms before the layer. With s the surrogate of the objective, the optimization
+    maximizes s / |s| - w * R, the |s| without gradient. So a weight means the same for any
+    network, and the penalty counts more as the response grows.
+
+    After Yin et al. 2020, "Dreaming to Distill" (DeepInversion), equation 4: there over a batch of
+    images and with the plain difference of variances. Here every image must look natural alone.
+
+    Args:
+        layers: the batch norms.
+        weight: w.
+    """
+
+    def __init__(self, layers: Sequence[NormalizedLayer], weight: float) -> None:
+        self.weight, self.n_layers = weight, len(layers)
+        self._expected = [
+            (layer.mean.float(), layer.std.float(), layer.used.float() / layer.used.sum())
+            for layer in layers
+        ]
+
+    def regularized(
+        self, surrogate: Tensor, read: Sequence[Tensor], features: Sequence[Tensor]
+    ) -> Tensor:
+        """Return the surrogates to maximize instead: (B,).
+
+        Args:
+            surrogate: (B,) of the objective.
+            read: activations (B, K, L) that the objective read.
+            features: outputs (B, K, L) of the batch norms.
+        """
+        # Where a response is nearly zero, its size is that of the layer's activations.
+        spread = read[0].detach().float().abs().amax(dim=2).amax(dim=1)
+        scale = torch.maximum(surrogate.detach().abs(), _LEAST_RESPONSE * spread).clamp_min(1e-12)
+        return surrogate / scale - self.weight * self.penalty(features)
+
+    def penalty(self, features: Sequence[Tensor]) -> Tensor:
+        """Return R (B,) for the outputs (B, K, L) of the batch norms."""
+        total = features[0].new_zeros(len(features[0]), dtype=torch.float32)
+        for feature, (mean, std, share) in zip(features, self._expected, strict=True):
+            first, second = moments(feature)
+            m = (first - mean) / std.clamp_min(1e-12)
+            v = (second - first.square()) / std.square().clamp_min(1e-12)
+            # Bounded, because a channel that is off everywhere has no variance at all.
+            log_v = (v.clamp_min(0.0) + _LEAST_VARIANCE).log()
+            deviation = m.square().clamp_max(_LARGEST_DEVIATION) + 0.1 * log_v.square()
+            total = total + (deviation * share).sum(dim=1)
+        return total / len(features)
+
+
+_LEAST_RESPONSE = 1e-2
+_LEAST_VARIANCE = 1e-3
+_LARGEST_DEVIATION = 1e4
+
+
+def moments(activation: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the means of x and x**2 over positions: (B, K, L) to twice (B, K), float32."""
+    first, second = _Moments.apply(activation)
+    return first, second
+
+
+class _Moments(torch.autograd.Function):
+    """The moments, with a gradient of one pass over the activation."""
+
+    @staticmethod
+    def forward(ctx: Any, activation: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(activation)
+        wide = activation.float()
+        return wide.mean(dim=2), wide.square().mean(dim=2)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (activation,) = ctx.saved_tensors
+        first, second = (
+            (grad / activation.shape[2]).to(activation.dtype).unsqueeze(2) for grad in grads
+        )
+        return torch.addcmul(first, activation, second, value=2.0)
 
 
 def clipped(gradients: Tensor, largest: float) -> Tensor:

@@ -19,6 +19,7 @@ from layer_atlas.models.colours import to_bytes
 from layer_atlas.models.device_model import DeviceModel
 from layer_atlas.models.forwards import Path
 from layer_atlas.models.load import Network
+from layer_atlas.models.normalization import NormalizedLayer
 from layer_atlas.models.numerics import CPU_BATCH_MULTIPLE, filled_up
 from layer_atlas.plan.jobs import STATUS, LayerInfo
 from layer_atlas.plan.plan import LayerRef, jobs_at_once
@@ -37,6 +38,7 @@ from layer_atlas.visualization.optimization.memory import (
     samples_that_fit,
 )
 from layer_atlas.visualization.optimization.octaves import make_loop
+from layer_atlas.visualization.optimization.regularizers import FeatureStatistics
 
 CPU_BATCH = 32
 GPU_BATCH = 512
@@ -84,10 +86,16 @@ class LayerRenderer:
         self.recipe, self.device = renderer.recipe, renderer.device
         self.colours = len(renderer.network.network.mean)
         self.start = partial(initial_images, colours=self.colours, find=renderer.find)
+        label = renderer.network.network.label
+        layers = [(label, info), *((ref.model, ref.info) for ref in others)]
+        norms = feature_layers(renderer.network, info, self.recipe)
+        weight = self.recipe.regularizers.feature_statistics
+        self.prior = FeatureStatistics(norms, weight) if norms else None
+        exact = fast = _joint_path(renderer, layers, DeviceModel.exact_path)
         # In fp32 both paths are the same, and the search for the fastest one runs once.
-        exact = fast = _joint_path(renderer, info, others, DeviceModel.exact_path)
-        if self.recipe.precision != "fp32":
-            fast = _joint_path(renderer, info, others, DeviceModel.fast_path)
+        if self.recipe.precision != "fp32" or norms:
+            read = [*layers, *((label, norm.info) for norm in norms)]
+            fast = _joint_path(renderer, read, DeviceModel.fast_path)
         self.exact, self.fast, self.path = exact.forward, fast.forward, fast.name
         context = ObjectiveContext(
             layers=(info, *(ref.info for ref in others)),
@@ -187,7 +195,7 @@ class LayerRenderer:
         return rows if variants == 1 else rows.reshape(-1, variants, *rows.shape[1:])
 
     def _loop_for(self, recipe: Recipe) -> OptimizationLoop:
-        return make_loop(self.fast, self.objective, recipe, self.start)
+        return make_loop(self.fast, self.objective, recipe, self.start, self.prior)
 
     def measure(self, pixels: NDArray[Any], channels: Sequence[int]) -> dict[str, NDArray[Any]]:
         """Measure stored images of some targets again: (n, H, W, C) uint8, or (n, V, H, W, C)."""
@@ -226,21 +234,23 @@ class LayerRenderer:
         )
 
 
+def feature_layers(network: DeviceModel, layer: LayerInfo, recipe: Recipe) -> list[NormalizedLayer]:
+    """Return the batch norms that the prior of feature statistics reads for images of a layer."""
+    return network.norms_before(layer) if recipe.regularizers.feature_statistics > 0 else []
+
+
 def _joint_path(
     renderer: Renderer,
-    info: LayerInfo,
-    others: Sequence[LayerRef],
+    layers: Sequence[tuple[str, LayerInfo]],
     find_path: Callable[[DeviceModel, Sequence[LayerInfo]], Path],
 ) -> Path:
-    """Build a path to the activations of a layer and of further ones, one pass per network."""
-    label = renderer.network.network.label
-    layers = [(label, info), *((ref.model, ref.info) for ref in others)]
-    networks = {label: renderer.network, **renderer.others}
+    """Build a path to the activations of layers of networks by label, one pass per network."""
+    networks = {renderer.network.network.label: renderer.network, **renderer.others}
     paths = {
         model: find_path(networks[model], [layer for of, layer in layers if of == model])
         for model in dict.fromkeys(model for model, _ in layers)
     }
-    own = paths[label]
+    own = paths[layers[0][0]]
     if len(paths) == 1:
         return own
 

@@ -1,0 +1,134 @@
+"""Feature statistics: what a network expects at its batch norms.
+
+In eval mode a batch norm standardises each channel by the running mean and variance of the training
+images, then scales and shifts it. So its weights say how its output is distributed over these
+images, without any data.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from layer_atlas.models.activations import main_tensor
+from layer_atlas.models.containment import restored
+from layer_atlas.plan.jobs import LayerInfo
+
+_SMALLEST_SCALE = 1e-2
+"""Channels that a norm scales by less, relative to its largest scale, carry nothing."""
+
+
+@dataclass(frozen=True)
+class NormalizedLayer:
+    """A layer whose output is that of a batch norm, with its distribution over training images."""
+
+    info: LayerInfo
+    """Name and axes; without FLOPs and fingerprint."""
+    mean: Tensor
+    """(K,) float32, mean of each channel of the output."""
+    std: Tensor
+    """(K,) float32, standard deviation of each channel over images and positions."""
+    used: Tensor
+    """(K,) bool: False for channels that the norm scales to nothing."""
+
+
+class BatchNorms:
+    """The batch norms of a network, in the order of one forward pass.
+
+    Args:
+        network: a network in eval mode; it is restored afterwards.
+        inputs: normalised images (B, C, H, W), on the device of the network.
+    """
+
+    def __init__(self, network: nn.Module, inputs: Tensor) -> None:
+        self._names = {module: name for name, module in network.named_modules()}
+        self._norm_of = {
+            part: norm for norm in filter(_is_batch_norm, self._names) for part in norm.modules()
+        }
+        self._parts: dict[nn.Module, list[tuple[str, Tensor]]] = {}
+        self._found: list[NormalizedLayer] = []
+        self._found_before: dict[str, int] = {}
+        with restored(network), torch.no_grad(), self._hooked():
+            network(inputs)
+
+    def before(self, layer: str) -> list[NormalizedLayer]:
+        """Return the norms that ran before the first call of a layer ended, in order."""
+        return self._found[: self._found_before.get(layer, 0)]
+
+    @contextmanager
+    def _hooked(self) -> Iterator[None]:
+        handles = [module.register_forward_hook(self._note) for module in self._names]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _note(self, module: nn.Module, args: Any, output: Any) -> None:
+        name, tensor = self._names[module], main_tensor(output)
+        if name in self._found_before or tensor is None:
+            return  # activations are those of the first call
+        # Set before the norm itself is added: its own output is what the layer is, not its origin.
+        self._found_before[name] = len(self._found)
+        norm = self._norm_of.get(module)
+        if norm is None:
+            return
+        parts = self._parts.setdefault(norm, [])
+        # A clone, because an activation within the norm may overwrite it.
+        parts.append((name, tensor.clone()))
+        if module is norm:
+            self._found += _normalized(norm, args[0], self._parts.pop(norm))
+
+
+def _is_batch_norm(module: nn.Module) -> bool:
+    """Whether a module has the statistics of a batch norm, of torch or of another library."""
+    statistics = (getattr(module, name, None) for name in ("running_mean", "running_var"))
+    return all(isinstance(tensor, Tensor) and tensor.ndim == 1 for tensor in statistics)
+
+
+def _normalized(
+    norm: nn.Module, x: Tensor, outputs: Sequence[tuple[str, Tensor]]
+) -> list[NormalizedLayer]:
+    """Find the output that is the normalised input: of the norm, or of a part if it does more.
+
+    timm's norms, for instance, contain the activation after them.
+    """
+    mean, variance = norm.running_mean, norm.running_var
+    assert isinstance(mean, Tensor)
+    assert isinstance(variance, Tensor)
+    eps, weight, bias = (getattr(norm, name, None) for name in ("eps", "weight", "bias"))
+    if x.ndim < 2 or x.shape[1] != len(mean) or not isinstance(eps, float):
+        return []
+    expected = F.batch_norm(x, mean, variance, weight, bias, eps=eps)
+    for name, output in reversed(outputs):
+        if output.shape == expected.shape and torch.allclose(output, expected, 1e-4, 1e-5):
+            scale = torch.ones_like(mean) if weight is None else weight.detach().abs()
+            used = scale > _SMALLEST_SCALE * scale.amax()
+            return [
+                NormalizedLayer(
+                    info=_info(name, norm, output),
+                    mean=torch.zeros_like(mean) if bias is None else bias.detach(),
+                    std=scale * (variance / (variance + eps)).sqrt(),
+                    used=used & (variance > 0),
+                )
+            ]
+    return []
+
+
+def _info(name: str, norm: nn.Module, output: Tensor) -> LayerInfo:
+    return LayerInfo(
+        name=name,
+        module_type=type(norm).__name__,
+        kinds=(),
+        n_channels=output.shape[1],
+        shape=tuple(output.shape[1:]),
+        channel_axis=1,
+        calls=1,
+        flops=0,
+        flops_before=0,
+        flops_share=0.0,
+    )
