@@ -12,7 +12,7 @@ from runs import TINY, assert_same_atlas, atlas_here, datasets, shards
 from safetensors.torch import save
 
 from layer_atlas.errors import EXIT_FAILED_JOBS, EXIT_OK, EXIT_USER_ERROR
-from layer_atlas.models.architectures import demo_network
+from layer_atlas.models.demo import demo_network
 from tests.models.test_load import Trap
 
 State = dict[str, torch.Tensor]
