@@ -21,6 +21,7 @@ from layer_atlas.config.parameterizations import (
     Generator,
     Maco,
     Mask,
+    NaturalFourier,
     Pixel,
     Pyramid,
 )
@@ -96,6 +97,8 @@ PRIOR = Generator(target="images.Prior", weights=WEIGHTS, latent=(12,))
 FAMILY: Sequence[Config] = (
     Fourier(),
     Fourier(decay_power=0.0, contrast=3.0),
+    NaturalFourier(),
+    NaturalFourier(decay_power=0.0, contrast=3.0),
     Pixel(),
     Pixel(initial_sd=2.0),
     Maco(),

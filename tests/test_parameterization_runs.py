@@ -15,7 +15,7 @@ from toys import composed
 
 from layer_atlas.config.config import ModelConfig
 from layer_atlas.config.inputs import Inputs
-from layer_atlas.config.parameterizations import Cppn, Generator, Maco, Pyramid
+from layer_atlas.config.parameterizations import Cppn, Generator, Maco, NaturalFourier, Pyramid
 from layer_atlas.config.recipe import PhotographInit, Recipe, Regularizers
 from layer_atlas.datasets.pictures import read_picture
 from layer_atlas.errors import UserError
@@ -27,9 +27,10 @@ from layer_atlas.sweep.run import prepare_plan
 from layer_atlas.visualization.optimization.renderer import LayerRenderer, Renderer
 from layer_atlas.visualization.parameterizations import make_parameterization
 
-HELD_BACK = Regularizers(0.1, 0.1, 0.1, 0.1, blur=0.5, clip=0.5)
+HELD_BACK = Regularizers(0.1, 0.1, 0.1, 0.1, blur=0.5, clip=0.5, feature_statistics=3.0)
 RECIPES: dict[str, Recipe] = {
     "pyramid": replace(RECIPE, parameterization=Pyramid(), regularizers=HELD_BACK),
+    "natural fourier": replace(RECIPE, parameterization=NaturalFourier(), regularizers=HELD_BACK),
     "cppn": replace(RECIPE, parameterization=Cppn(layers=3, units=8)),
     "generator": replace(RECIPE, parameterization=for_colours(PRIOR, 3)),
     "masked maco": replace(RECIPE, parameterization=Maco(), mask=MASK),

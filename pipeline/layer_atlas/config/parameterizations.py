@@ -51,6 +51,27 @@ class Fourier(Parameterization):
 
 @register
 @dataclass(frozen=True)
+class NaturalFourier(Parameterization):
+    """Fourier coefficients in decorrelated colours, each octave at the contrast of photographs."""
+
+    references = (OLAH_2017,)
+    phrase = (
+        "Fourier coefficients in decorrelated colours, with the contrast of each octave and colour "
+        "fixed to that of photographs"
+    )
+    name: str = "natural_fourier"
+    decay_power: float = setting(1.3, at_least=0, phrase="amplitudes scaled by frequency ** -{}")
+    """The amplitude of a coefficient falls as frequency ** -decay_power. Within an octave this
+    decides how far a step moves each coefficient."""
+    initial_sd: float = setting(0.3, above=0, phrase="an initial root mean square of {}")
+    """Root mean square of the initial coefficients. Small values leave channels dead."""
+    contrast: float = setting(2.0, above=0, phrase="a contrast of {}")
+    """Root mean square of the values of every rendered sample, where 0 is mid-grey; natural images
+    have about 2.5."""
+
+
+@register
+@dataclass(frozen=True)
 class Pixel(Parameterization):
     """Pixels in decorrelated colours."""
 

@@ -151,8 +151,8 @@ class Transforms(Record):
 class Regularizers(Record):
     """What holds the image back during optimization; 0 is off. Formulas are in `regularizers`.
 
-    The first five are penalties. Their gradient is measured against that of the score, so one
-    weight means the same for channels that respond with 0.1 and with 100, in any layer.
+    The first four and the last are penalties. They are measured against the score, so one weight
+    means the same for channels that respond with 0.1 and with 100, in any layer.
     """
 
     references = (
@@ -162,14 +162,6 @@ class Regularizers(Record):
             "arXiv:1912.08795.",
         ),
     )
-
-    feature_statistics: float = setting(
-        0.0,
-        at_least=0,
-        phrase="the deviation of features from the running statistics of batch norms (weight {})",
-    )
-    """Weight of the deviation of features from their distribution over the training images, at
-    every batch norm before the layer. Networks without batch norms are not affected."""
 
     total_variation: float = setting(0.0, at_least=0, phrase="total variation (weight {})")
     """Weight of the differences between neighbouring pixels."""
@@ -188,6 +180,13 @@ class Regularizers(Record):
     changes magnitudes alone, so images of maco, which holds them fixed, stay as they are."""
     clip: float = setting(0.0, at_least=0, phrase="gradients clipped to a norm of {}")
     """Largest norm of a sample's gradient."""
+    feature_statistics: float = setting(
+        0.0,
+        at_least=0,
+        phrase="the deviation of features from the running statistics of batch norms (weight {})",
+    )
+    """Weight of the deviation of features from their distribution over the training images, at
+    every batch norm before the layer. Networks without batch norms are not affected."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from layer_atlas.models.activations import main_tensor
 from layer_atlas.models.containment import restored
+from layer_atlas.models.layers import OUTPUT
 from layer_atlas.plan.jobs import LayerInfo
 
 _SMALLEST_SCALE = 1e-2
@@ -46,6 +47,7 @@ class BatchNorms:
 
     def __init__(self, network: nn.Module, inputs: Tensor) -> None:
         self._names = {module: name for name, module in network.named_modules()}
+        self._names[network] = OUTPUT
         self._norm_of = {
             part: norm for norm in filter(_is_batch_norm, self._names) for part in norm.modules()
         }

@@ -46,12 +46,12 @@ class _InverseFFT(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (amplitude,) = ctx.saved_tensors
         # A column of the half spectrum also represents its conjugate, unless it is its own.
-        weight = amplitude * _multiplicity(ctx.width, amplitude.device)
+        weight = amplitude * multiplicity(ctx.width, amplitude.device)
         return torch.view_as_real(torch.fft.rfft2(grads[0], norm="ortho")) * weight, None, None
 
 
 @cache
-def _multiplicity(width: int, device: torch.device) -> Tensor:
+def multiplicity(width: int, device: torch.device) -> Tensor:
     """Return the number of columns of the full spectrum that each column represents: (K, 1)."""
     return torch.where(_self_conjugate(width // 2 + 1, width), 1.0, 2.0).unsqueeze(-1).to(device)
 
@@ -88,7 +88,7 @@ class FourierImages(ValueImages):
         self.contrast, self.initial_sd = config.contrast, config.initial_sd
         self.shape = (colours, height, self.width // 2 + 1, 2)
         self.coefficients = normal(keys, self.shape, config.initial_sd)
-        amplitude = _decay((height, self.width), config.decay_power)
+        amplitude = decay((height, self.width), config.decay_power)
         self.register_buffer("amplitude", amplitude.to(keys.device))
 
     def values(self) -> Tensor:
@@ -110,7 +110,7 @@ class FourierImages(ValueImages):
         rows(self.coefficients, self.shape).mul_(transfer.unsqueeze(-1))
 
 
-def _decay(size: tuple[int, int], power: float) -> Tensor:
+def decay(size: tuple[int, int], power: float) -> Tensor:
     """Return each real-FFT coefficient's amplitude: frequency ** -power, (H, W // 2 + 1, 2)."""
     fy = torch.fft.fftfreq(size[0], dtype=torch.float64)[:, None]
     fx = torch.fft.rfftfreq(size[1], dtype=torch.float64)[None, :]

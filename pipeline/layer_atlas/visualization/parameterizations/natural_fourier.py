@@ -1,0 +1,152 @@
+"""Natural Fourier parameterization: each octave of an image at the contrast of photographs."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from layer_atlas.config.inputs import Find, nowhere
+from layer_atlas.config.parameterizations import NaturalFourier
+from layer_atlas.config.records import implements
+from layer_atlas.visualization import spectrum
+from layer_atlas.visualization.parameterizations.base import Shape, ValueImages, normal, rows
+from layer_atlas.visualization.parameterizations.fourier import decay, inverse_fft, multiplicity
+
+_LEAST_ENERGY = 1e-12
+
+
+class Octaves:
+    """Octaves of frequency, and the energy that photographs have in each.
+
+    The first holds the coarsest waves and the mean, the last but one reaches to the Nyquist
+    frequency of rows and columns, and the last holds the diagonals beyond, which a camera hardly
+    resolves.
+
+    Args:
+        shape: colours C, height H and width W of the images.
+        device: device of the tensors.
+    """
+
+    def __init__(self, shape: Shape, device: torch.device) -> None:
+        colours, height, width = shape
+        radius, _ = spectrum.polar_frequencies((height, width))
+        coarsest = min(math.floor(math.log2(1.0 / max(height, width) / spectrum.HIGHEST)), -1)
+        places = (radius.clamp_min(1e-9) / spectrum.HIGHEST).log2().ceil()
+        number = (places.clamp(coarsest + 1, 1) - coarsest - 1).long()
+        lens = (spectrum.HIGHEST / radius.clamp_min(spectrum.HIGHEST)).float() ** 4
+        # Energy as a contribution to the mean square of a colour's values.
+        weight = multiplicity(width, torch.device("cpu"))[:, 0] / (height * width)
+        energy = (spectrum.magnitudes((height, width), colours) * lens).square() * weight
+        masks = torch.nn.functional.one_hot(number, 1 - coarsest).permute(2, 0, 1).float()
+        natural = (energy.unsqueeze(1) * masks).sum(dim=(2, 3))
+        alone = [column for column in range(width // 2 + 1) if column * 2 % width == 0]
+        self.alone = torch.tensor(alone, device=device)
+        """Columns that are their own conjugates."""
+        self.number, self.weight = number.flatten().to(device), weight.to(device)
+        self.masks = masks.to(device)
+        """(N, H, W // 2 + 1), 1 where a coefficient belongs to the octave."""
+        self.natural = (natural * (colours / natural.sum())).to(device)
+        """(C, N), mean square of photographs' values with a contrast of 1."""
+
+    def sums(self, per_coefficient: Tensor) -> Tensor:
+        """Sum (B, C, H, W // 2 + 1) over each octave: (B, C, N)."""
+        # Axis by axis and octave by octave: a product of matrices rounds differently by its size.
+        octaves = [(per_coefficient * mask).sum(dim=3).sum(dim=2) for mask in self.masks]
+        return torch.stack(octaves, dim=2)
+
+    def spread(self, per_octave: Tensor) -> Tensor:
+        """Give each coefficient the number of its octave: (B, C, N) to (B, C, H, W // 2 + 1)."""
+        spread = per_octave.index_select(2, self.number)
+        return spread.view(*per_octave.shape[:2], *self.masks.shape[1:])
+
+
+class _NaturalContrast(torch.autograd.Function):
+    """Scale each octave of each colour of coefficients to the energy of photographs.
+
+    The gradient has no component that would only change the contrast of an octave.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, coefficients: Tensor, octaves: Octaves) -> Tensor:
+        coefficients = hermitian(coefficients, octaves.alone)
+        energy = octaves.sums(coefficients.square().sum(dim=4) * octaves.weight)
+        gain = (octaves.natural / energy.clamp_min(_LEAST_ENERGY)).sqrt()
+        gains = octaves.spread(gain)
+        ctx.save_for_backward(coefficients, energy, gain, gains)
+        ctx.octaves = octaves
+        return coefficients * gains.unsqueeze(-1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        coefficients, energy, gain, gains = ctx.saved_tensors
+        octaves: Octaves = ctx.octaves
+        by_gain = octaves.sums((grads[0] * coefficients).sum(dim=4))
+        # gain = (natural / energy) ** 1/2, and energy is quadratic in the coefficients.
+        by_energy = octaves.spread(by_gain * gain / energy.clamp_min(_LEAST_ENERGY))
+        direct = grads[0] * gains.unsqueeze(-1)
+        by_contrast = coefficients * (by_energy * octaves.weight).unsqueeze(-1)
+        return hermitian(direct - by_contrast, octaves.alone), None
+
+
+def hermitian(coefficients: Tensor, columns: Tensor) -> Tensor:
+    """Return the part of real-FFT coefficients that an image has: (B, C, H, W // 2 + 1, 2).
+
+    In a column that is its own conjugate, coefficients come in conjugate pairs. The rest of what
+    such a column holds is lost in an inverse FFT, and must not count as energy.
+
+    Args:
+        coefficients: real and imaginary parts.
+        columns: the columns that are their own conjugates.
+    """
+    pairs = coefficients.index_select(3, columns)
+    conjugates = pairs.flip(2).roll(1, dims=2) * pairs.new_tensor([1.0, -1.0])
+    return coefficients.index_copy(3, columns, (pairs + conjugates) / 2.0)
+
+
+@implements(NaturalFourier)
+class NaturalFourierImages(ValueImages):
+    """Images as real-FFT coefficients, with the energy of photographs in each octave and colour.
+
+    As `FourierImages`, whose contrast is fixed as a whole. Networks differ in the frequencies that
+    they are sensitive to: what is no more than texture for one is speckle or blur for another. Here
+    no step can move energy from one octave to another, or from one colour to another; within
+    them the image is free, unlike with MACO, which fixes the magnitude of every coefficient.
+
+    Parameters: coefficients (B, P), as in `FourierImages`.
+    """
+
+    amplitude: Tensor
+    contrast: Tensor
+
+    def __init__(
+        self, config: NaturalFourier, shape: Shape, keys: Tensor, find: Find = nowhere
+    ) -> None:
+        super().__init__()
+        colours, height, self.width = shape
+        self.initial_sd = config.initial_sd
+        self.shape = (colours, height, self.width // 2 + 1, 2)
+        self.coefficients = normal(keys, self.shape, config.initial_sd)
+        self.octaves = Octaves(shape, keys.device)
+        amplitude = decay((height, self.width), config.decay_power)
+        self.register_buffer("amplitude", amplitude.to(keys.device))
+        self.register_buffer("contrast", torch.full((1, 1, 1), config.contrast).to(keys.device))
+
+    def values(self) -> Tensor:
+        """Return the values of the images: (B, C, H, W)."""
+        coefficients = rows(self.coefficients, self.shape) * self.amplitude
+        scaled: Tensor = _NaturalContrast.apply(coefficients, self.octaves)
+        return inverse_fft(scaled, self.contrast, self.width)
+
+    @torch.no_grad()
+    def encode(self, values: Tensor) -> None:
+        """Set the coefficients to those of values (B, C, H, W), at their initial scale."""
+        coefficients = torch.view_as_real(torch.fft.rfft2(values, norm="ortho")) / self.amplitude
+        size = coefficients.square().mean((1, 2, 3, 4), keepdim=True).clamp_min(1e-12).sqrt()
+        # The contrast is fixed anyway; the initial scale keeps the effect of a step the same.
+        rows(self.coefficients, self.shape).copy_(coefficients * (self.initial_sd / size))
+
+    @torch.no_grad()
+    def blur_(self, transfer: Tensor) -> None:
+        """Multiply the spectrum of the values by `transfer` (H, W // 2 + 1), in place."""
+        rows(self.coefficients, self.shape).mul_(transfer.unsqueeze(-1))
