@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from layer_atlas.store.checksummed_file import stamped
+from layer_atlas.store.files import stamped
 
 PAGE = 512
 

@@ -8,10 +8,9 @@ from torch import Tensor, nn
 from torchvision.ops.misc import Permute
 from toys import example, random_network
 
-from layer_atlas.models.activations import plain_activations
+from layer_atlas.models.activations import match_layers, module_of, plain_activations
 from layer_atlas.models.forwards import Forward, Instance
 from layer_atlas.models.introspection import describe_layers
-from layer_atlas.models.layers import match_layers, module_of
 from layer_atlas.plan.jobs import LayerInfo
 
 SIZE = 16

@@ -8,7 +8,8 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -17,8 +18,11 @@ import pytest
 from PIL import Image
 from toys import composed
 
+from layer_atlas.atlas.gather import LayerView
 from layer_atlas.cli import commands as commands
-from layer_atlas.errors import EXIT_FAILED_JOBS, EXIT_OK
+from layer_atlas.config.config import CollateSettings
+from layer_atlas.errors import EXIT_FAILED_JOBS, EXIT_OK, StorageError
+from layer_atlas.presentation import collate
 from layer_atlas.processes import LEAVING_SIGNALS
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.sweep import run as sweep
@@ -156,9 +160,31 @@ class Here:
         pass
 
 
+@contextlib.contextmanager
+def collating_here() -> Iterator[None]:
+    """Collate in this process: starting another one takes longer than a small atlas."""
+
+    def collate_here(folder: OutputFolder, settings: CollateSettings) -> None:
+        try:
+            collate.collate_here(folder, settings)
+        except OSError as error:
+            raise StorageError(str(error)) from error
+
+    def paint_here(
+        views: Sequence[LayerView], write: Callable[[LayerView], None], memory: int = 0
+    ) -> None:
+        for view in views:
+            write(view)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(collate, "collate", collate_here)
+        patch.setattr(collate, "paint", paint_here)
+        yield
+
+
 def atlas_here(command: str, root: Path, *overrides: str) -> tuple[int, str]:
     """What `atlas` does, in this process, for tests that look at no process."""
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, collating_here():
         patch.setattr(sweep, "open_executor", Here)
         return driven_here(command, root, *overrides)
 
@@ -177,7 +203,7 @@ def driven_here(command: str, root: Path, *overrides: str) -> tuple[int, str]:
 
 def run_here(root: Path, *overrides: str) -> int:
     """`atlas run` with one worker, which is this process: seconds faster than starting any."""
-    config = composed(f"output_root={root}", *overrides)
-    with pytest.MonkeyPatch.context() as patch:
+    config = replace(composed(*overrides), output_root=str(root))
+    with pytest.MonkeyPatch.context() as patch, collating_here():
         patch.setattr(sweep, "open_executor", Here)
         return sweep.run(config).exit_code

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from random_sweeps import ODD, Sweep, fuzz, sweeps
 
 from layer_atlas.cli.commands import main
-from layer_atlas.cli.plan import plan_table
+from layer_atlas.cli.tables import plan_table
 from layer_atlas.config.compose import config_keys
 from layer_atlas.config.config import Config, config_folder, make_config
 from layer_atlas.config.records import build, plain

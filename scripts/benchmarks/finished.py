@@ -21,9 +21,8 @@ from layer_atlas.config.config import CollateSettings, Config
 from layer_atlas.errors import EXIT_OK
 from layer_atlas.plan.jobs import STATUS, Shard, ShardResult
 from layer_atlas.plan.plan import Plan
-from layer_atlas.presentation.collate import content_of
-from layer_atlas.presentation.summary import write_summary
-from layer_atlas.store.checksummed_file import Arrays
+from layer_atlas.presentation.collate import content_of, write_summary
+from layer_atlas.store.files import Arrays
 from layer_atlas.store.folder import OutputFolder, output_folder, prepare
 from layer_atlas.store.manifest import plan_of, read_manifest, write_manifest
 from layer_atlas.store.shards import encode

@@ -7,12 +7,17 @@ from pathlib import Path
 import pytest
 from toys import composed, fail, fill_store, make_plan
 
-from layer_atlas.atlas.child_process import ProcessDied, run_apart
 from layer_atlas.atlas.gather import LayerView, layer_views
 from layer_atlas.config.config import CollateSettings
 from layer_atlas.errors import StorageError, UserError
-from layer_atlas.presentation.collate import collate_here, content_of, paint
-from layer_atlas.presentation.summary import is_current, read_summary
+from layer_atlas.presentation.collate import (
+    collate_here,
+    content_of,
+    is_current,
+    paint,
+    read_summary,
+)
+from layer_atlas.processes import ProcessDied, run_apart
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import write_manifest
 

@@ -23,7 +23,7 @@ from layer_atlas.datasets.statistics_files import (
 )
 from layer_atlas.datasets.tasks import LayerStatistics, blocks_of
 from layer_atlas.plan.jobs import Product
-from layer_atlas.store.checksummed_file import Arrays, ArraySpec, AtMost, CorruptFile
+from layer_atlas.store.files import Arrays, ArraySpec, AtMost, CorruptFile
 from layer_atlas.store.folder import OutputFolder
 
 N, K, POSITIONS, UNREADABLE = 150, 6, 16, (3, 70)

@@ -23,7 +23,7 @@ from sweeps import (
     wait_until_held,
 )
 
-from layer_atlas.store.checksummed_file import decode
+from layer_atlas.store.files import decode
 from layer_atlas.store.shards import SCHEMA
 
 MEGABYTES = 4

@@ -28,8 +28,8 @@ from layer_atlas.models.activations import reduce_layers
 from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.load import Network
 from layer_atlas.plan.jobs import STATUS
+from layer_atlas.sweep import tasks
 from layer_atlas.sweep.planning import inspect_models, inspection
-from layer_atlas.sweep.tasks import base
 
 QUICK = (
     *("weights=none", "precision=fp32", "channels=[0,1,2,3]", "batch_size=8", "name=x"),
@@ -194,12 +194,21 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Network]:
             networks.append(models.load_network(config))
         return networks[0]
 
-    for module in (inspection, base):
+    for module in (inspection, tasks):
         monkeypatch.setattr(module, "load_network", load_once)
     return networks
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+FAST = (
+    *("SqueezeNet", "MobileNet v3", "ViT", "Swin", "timm ViT"),
+    *("own module", "own module of tuples", "segmentation"),
+)
+"""Families of different kinds, which go through every time."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in FAST else pytest.mark.slow) for n in FAMILIES]
+)
 def test_a_sweep_runs_from_end_to_end(name: str, tmp_path: Path, loaded: list[Network]) -> None:
     family = FAMILIES[name]
     if family.model.startswith("timm/") and importlib.util.find_spec("timm") is None:

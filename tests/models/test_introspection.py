@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torchvision.ops.misc import Permute
 from toys import example, layer_of, random_network
 
+from layer_atlas.models.activations import OUTPUT
 from layer_atlas.models.introspection import describe_layers
-from layer_atlas.models.layers import OUTPUT
 
 
 def channels_of(network: nn.Module) -> dict[str, tuple[int, int]]:

@@ -10,8 +10,7 @@ from torchvision.models import VisionTransformer
 from toys import example, layer_of, random_network
 
 from layer_atlas.models.activations import reduce_layers
-from layer_atlas.models.introspection import describe_layers
-from layer_atlas.models.prefix_tokens import prefix_tokens
+from layer_atlas.models.introspection import describe_layers, prefix_tokens
 from layer_atlas.models.receptive_fields import receptive_fields
 
 SIZE = 16

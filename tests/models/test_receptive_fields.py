@@ -137,7 +137,7 @@ def test_boxes_do_not_depend_on_the_other_layers() -> None:
         )
 
 
-@pytest.mark.parametrize("size", [64, 96])
+@pytest.mark.parametrize("size", [64, pytest.param(96, marks=pytest.mark.slow)])
 def test_squeezenet_by_arithmetic(size: int) -> None:
     from torchvision.models import squeezenet1_1
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from layer_atlas.errors import UserError
+from layer_atlas.models.activations import OUTPUT
 from layer_atlas.models.introspection import describe_layers
-from layer_atlas.models.layers import OUTPUT
 from layer_atlas.models.load import Network
 from layer_atlas.models.self_check import check_gradient, check_independence
 

@@ -12,11 +12,7 @@ import pytest
 from docs_pages import ROOT
 from models import zoo
 
-FAST = (
-    *("mobilenet_v2", "regnet_x_400mf", "shufflenet_v2_x0_5", "squeezenet1_1"),
-    *("lraspp_mobilenet_v3_large", "timm/lcnet_035", "timm/starnet_s1"),
-    "timm/deit_tiny_distilled_patch16_224",
-)
+FAST = (*("squeezenet1_1", "timm/lcnet_035", "timm/deit_tiny_distilled_patch16_224"),)
 """Small ones of different kinds, which go through every time."""
 
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from layer_atlas.config.config import CollateSettings
-from layer_atlas.presentation.montages.animations import write_animations
+from layer_atlas.presentation.montages.montage import write_animations
 from layer_atlas.store.folder import OutputFolder
 from tests.pixels.noisy import fill, plan_of, recipe_of
 from tests.pixels.reading import Pixels, cut, in_colour, most_like, texts, tiles

@@ -33,7 +33,7 @@ def of_sheets(check: Callable[[evidence.Sheets], None], tallest: int = 12_000) -
 
 MONTAGE, FILMS = (
     "layer_atlas.presentation.montages.montage",
-    "layer_atlas.presentation.montages.animations",
+    "layer_atlas.presentation.montages.montage",
 )
 SHEET, PAGES = (
     "layer_atlas.presentation.montages.evidence_sheet",

@@ -41,8 +41,8 @@ from layer_atlas.datasets.statistics_files import (
 from layer_atlas.datasets.tasks import Examples, LayerStatistics, blocks_of
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.presentation.montages.montage import draw_montage
-from layer_atlas.store import checksummed_file
-from layer_atlas.store.checksummed_file import CorruptFile
+from layer_atlas.store import files as checksummed_file
+from layer_atlas.store.files import CorruptFile
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.shards import SCHEMA, ShardFile, decode, encode, shard_specs
 

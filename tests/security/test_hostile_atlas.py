@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 from toys import composed, fill_store, make_plan, make_recipe
 
-from layer_atlas.atlas import compare as compare_module
-from layer_atlas.atlas.compare import compare
+from layer_atlas.atlas import hdf5 as compare_module
 from layer_atlas.atlas.gather import layer_views
-from layer_atlas.atlas.hdf5 import write_atlas
+from layer_atlas.atlas.hdf5 import compare, write_atlas
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import write_manifest
 

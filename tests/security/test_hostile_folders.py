@@ -20,8 +20,7 @@ from layer_atlas.datasets.listing import Listing
 from layer_atlas.errors import UserError
 from layer_atlas.logs import terminal_logging
 from layer_atlas.plan.plan import Plan
-from layer_atlas.presentation.collate import collate_here
-from layer_atlas.presentation.summary import is_current
+from layer_atlas.presentation.collate import collate_here, is_current
 from layer_atlas.store.folder import OutputFolder, output_folder
 from layer_atlas.store.manifest import plan_of, read_manifest, write_manifest
 from layer_atlas.sweep.workers import submissions

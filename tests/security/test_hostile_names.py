@@ -10,18 +10,16 @@ from PIL import Image
 from runs import atlas_here
 from toys import composed, fill_store, layer_info, make_plan, make_recipe
 
-from layer_atlas.cli.plan import plan_table
+from layer_atlas.cli.commands import print_result
 from layer_atlas.cli.status import status_table
-from layer_atlas.cli.summary import summary
-from layer_atlas.cli.tables import print_result
+from layer_atlas.cli.tables import plan_table, summary
 from layer_atlas.config.config import CollateSettings
 from layer_atlas.config.objectives import LogitObjective
 from layer_atlas.config.records import plain
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.plan.plan import Plan
 from layer_atlas.plan.targets import TargetSpace
-from layer_atlas.presentation.collate import collate_here
-from layer_atlas.presentation.summary import read_summary
+from layer_atlas.presentation.collate import collate_here, read_summary
 from layer_atlas.store.files import write_json
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import write_manifest

@@ -21,8 +21,7 @@ from toys import (
 from layer_atlas.errors import StorageError, UserError
 from layer_atlas.plan.jobs import Shard
 from layer_atlas.plan.plan import Plan
-from layer_atlas.store.checksummed_file import CorruptFile
-from layer_atlas.store.files import set_aside, write_atomically
+from layer_atlas.store.files import CorruptFile, set_aside, write_atomically
 from layer_atlas.store.folder import OutputFolder, prepare, safe_name, sweep_temporary
 from layer_atlas.store.resume import DoneIndex
 from layer_atlas.store.shards import commit, read_shard

@@ -13,8 +13,8 @@ from layer_atlas.config.config import LARGEST_SHARD
 from layer_atlas.config.objectives import DiversityObjective
 from layer_atlas.plan.jobs import Shard, ShardResult
 from layer_atlas.plan.plan import Plan
-from layer_atlas.store import checksummed_file
-from layer_atlas.store.checksummed_file import CorruptFile, largest_file
+from layer_atlas.store import files as checksummed_file
+from layer_atlas.store.files import CorruptFile, largest_file
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.shards import (
     SCHEMA,

@@ -24,7 +24,7 @@ from layer_atlas.store.folder import OutputFolder, prepare
 from layer_atlas.store.shards import commit
 from layer_atlas.sweep.heartbeat import DEVICE_VARIABLE, Heartbeat
 from layer_atlas.sweep.run import prepare_plan
-from layer_atlas.sweep.tasks.base import Committer
+from layer_atlas.sweep.tasks import Committer
 from layer_atlas.sweep.worker import work
 
 TAG = "worker-test"
@@ -205,11 +205,17 @@ def test_a_worker_commits_all_and_tells_how_long_it_was_busy(worker: RealWorker)
     assert 0 < heartbeat["busy"] <= heartbeat["seconds"]
 
 
-@pytest.mark.parametrize("times", [1, 2])
+MADE, WRITTEN = ("optimizer.steps=100",), ("image_size=192", "optimizer.steps=1")
+
+
 @pytest.mark.parametrize(
-    "overrides",
-    [("optimizer.steps=100",), ("image_size=192", "optimizer.steps=1")],
-    ids=["while one is made", "while one is written"],
+    ("overrides", "times"),
+    [
+        pytest.param(MADE, 1, id="while one is made-1"),
+        pytest.param(MADE, 2, id="while one is made-2", marks=pytest.mark.slow),
+        pytest.param(WRITTEN, 1, id="while one is written-1", marks=pytest.mark.slow),
+        pytest.param(WRITTEN, 2, id="while one is written-2"),
+    ],
 )
 def test_sigterm_keeps_what_is_made_and_leaves_no_temporary_file(
     folder: OutputFolder, overrides: tuple[str, ...], times: int

@@ -184,7 +184,13 @@ def demo_responses() -> Callable[[Tensor], Tensor]:
     return renderer.network.exact_path([info]).forward
 
 
-@pytest.mark.parametrize("settings", METHODS, ids=IDS)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param(method, id=name, marks=[pytest.mark.slow] if name == "smoothgrad2" else [])
+        for method, name in zip(METHODS, IDS, strict=True)
+    ],
+)
 def test_bits_do_not_depend_on_batch_mates_order_or_threads(
     settings: SaliencyMethod, demo_responses: Callable[[Tensor], Tensor]
 ) -> None:

@@ -1,7 +1,13 @@
-"""How images of any number of colours are shown as RGB."""
+"""The display of an atlas: images of any number of colours as RGB, and HTML for notebooks."""
+
+import base64
+import html
+import io
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 
 def in_colour(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -22,3 +28,38 @@ def colours_shown(count: int) -> str:
     if count in (1, 3):
         return ""
     return "2 bands in red and green" if count == 2 else f"bands 0 to 2 of {count}"
+
+
+_SIDE = 64
+"""Longer side of an image in pixels, at most."""
+
+
+def listed(title: str, lines: Iterable[str]) -> str:
+    """Lines under a title."""
+    rows = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+    return f"<p>{html.escape(title)}</p><ul>{rows}</ul>"
+
+
+def sheet(title: str, name: str, images: Iterable[tuple[int, NDArray[np.uint8]]]) -> str:
+    """Images (H, W, colours) side by side under a title, each above its channel.
+
+    Args:
+        title: in words.
+        name: of the layer, for those who do not see the images.
+        images: with their channels.
+    """
+    cells = "".join(_cell(f"{name} {channel}", channel, pixels) for channel, pixels in images)
+    return f"<p>{html.escape(title)}</p>{cells}"
+
+
+def _cell(text: str, channel: int, pixels: NDArray[np.uint8]) -> str:
+    buffer = io.BytesIO()
+    picture = Image.fromarray(in_colour(pixels))
+    picture.thumbnail((_SIDE, _SIDE))
+    picture.save(buffer, "PNG")
+    source = base64.b64encode(buffer.getvalue()).decode()
+    return (
+        f'<figure style="display:inline-block;margin:2px;text-align:center">'
+        f'<img alt="{html.escape(text)}" src="data:image/png;base64,{source}">'
+        f'<figcaption style="font-size:10px">{channel}</figcaption></figure>'
+    )

@@ -15,8 +15,7 @@ from layer_atlas.datasets.tasks import Examples, LayerStatistics, examples_of_la
 from layer_atlas.plan.environment import Environment
 from layer_atlas.plan.jobs import FATES, STATUS, Shard
 from layer_atlas.plan.plan import LayerPlan, ModelPlan, Plan
-from layer_atlas.store.checksummed_file import Arrays, ArraySpec, CorruptFile
-from layer_atlas.store.files import set_aside
+from layer_atlas.store.files import Arrays, ArraySpec, CorruptFile, set_aside
 from layer_atlas.store.folder import OutputFolder, safe_name
 from layer_atlas.store.quarantine import quarantined, read_failures
 from layer_atlas.store.resume import DoneIndex, without

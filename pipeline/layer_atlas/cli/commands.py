@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 
 from layer_atlas import __version__
 from layer_atlas.cli.help import command_help, overview
-from layer_atlas.cli.tables import print_result
 from layer_atlas.config.config import Config
 from layer_atlas.config.records import list_choices
 from layer_atlas.errors import (
@@ -23,6 +22,7 @@ from layer_atlas.errors import (
     FULL,
     StorageError,
     UserError,
+    sanitize,
     unknown,
 )
 from layer_atlas.logs import child_logging, level_name, terminal_logging
@@ -33,9 +33,14 @@ from layer_atlas.store.lock import locked
 logger = logging.getLogger(__name__)
 
 
+def print_result(text: str) -> None:
+    """Print what a command was asked for to standard output, control characters escaped."""
+    print("\n".join(sanitize(line) for line in text.split("\n")))
+
+
 def run(config: Config) -> int:
     """Optimise what is missing, then collate."""
-    from layer_atlas.cli.summary import summary, workers_left
+    from layer_atlas.cli.tables import summary, workers_left
     from layer_atlas.sweep import run as sweep
 
     stop_on_signal()
@@ -49,7 +54,7 @@ def run(config: Config) -> int:
 
 def plan(config: Config) -> int:
     """Print what a run would do."""
-    from layer_atlas.cli.plan import plan_table
+    from layer_atlas.cli.tables import plan_table
     from layer_atlas.sweep import run as sweep
 
     planned, devices = sweep.prepare_plan(config)
@@ -92,7 +97,7 @@ def status(config: Config, *words: str) -> int:
 
 def failures(config: Config, *words: str) -> int:
     """Print which tasks failed, or every attempt at some of them."""
-    from layer_atlas.cli.failures import failures_report
+    from layer_atlas.cli.status import failures_report
 
     print_result(failures_report(_folder(config), words))
     return EXIT_OK
@@ -100,7 +105,7 @@ def failures(config: Config, *words: str) -> int:
 
 def retry(config: Config, *words: str) -> int:
     """Take tasks out of quarantine, so that the next run tries them again."""
-    from layer_atlas.cli.failures import retry_report
+    from layer_atlas.cli.status import retry_report
     from layer_atlas.store.manifest import read_manifest
     from layer_atlas.sweep.failed_tasks import retry
 
@@ -113,7 +118,7 @@ def retry(config: Config, *words: str) -> int:
 
 def collate(config: Config) -> int:
     """Rebuild montages, atlas and site from the store alone."""
-    from layer_atlas.cli.summary import summary
+    from layer_atlas.cli.tables import summary
     from layer_atlas.presentation.collate import make_atlas
     from layer_atlas.store.manifest import read_manifest
 
@@ -128,7 +133,7 @@ def collate(config: Config) -> int:
 def figure(config: Config) -> int:
     """Draw a figure from the store alone."""
     try:
-        from layer_atlas.presentation.figures.make import make_figure
+        from layer_atlas.presentation.figures import make_figure
     except ImportError as error:
         raise UserError(f"figures need `pip install 'layer-atlas[figures]'` ({error}).") from None
     from layer_atlas.presentation.collate import ensure_atlas
@@ -153,7 +158,7 @@ def site(config: Config) -> int:
 
 def verify(config: Config) -> int:
     """Check digests, the atlas, and a sample of activations."""
-    from layer_atlas.cli.summary import verification_report
+    from layer_atlas.cli.tables import verification_report
     from layer_atlas.store.manifest import read_manifest
     from layer_atlas.sweep.verify import verify
 
@@ -327,7 +332,7 @@ def _collate_here(argv: list[str]) -> int:
 
 
 def _compare_here(argv: list[str]) -> int:
-    from layer_atlas.atlas import compare
+    from layer_atlas.atlas import hdf5 as compare
 
     child_logging()
     return compare.main(argv)

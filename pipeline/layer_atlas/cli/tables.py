@@ -1,26 +1,48 @@
-"""Tables: plain text in columns, and those of `atlas layers` and `atlas clean`."""
+"""Tables: plain text in columns, and what `plan`, `layers`, `run`, `verify` and `clean` print."""
 
+import contextlib
 import os
 import shutil
+import statistics
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from layer_atlas.config.config import Config
+from layer_atlas.datasets.tasks import all_statistics
 from layer_atlas.errors import UserError, sanitize
 from layer_atlas.plan.jobs import LayerInfo
+from layer_atlas.plan.labels import (
+    count_images,
+    network_lines,
+    notices,
+    sampling_lines,
+    targets_word,
+)
+from layer_atlas.plan.plan import (
+    LayerPlan,
+    ModelPlan,
+    Plan,
+    bytes_needed,
+    dataset_image_seconds,
+    flops_per_job,
+    flops_per_second,
+)
+from layer_atlas.presentation.collate import AtlasSummary, read_summary
+from layer_atlas.store.files import CorruptFile
 from layer_atlas.store.folder import OutputFolder, disk_size
+from layer_atlas.store.manifest import plan_of, read_manifest
+from layer_atlas.store.resume import DoneIndex
+from layer_atlas.store.shards import read_header
+from layer_atlas.sweep.monitor import duration, not_counted
 
 if TYPE_CHECKING:  # these need torch, which most commands do without
     from layer_atlas.sweep.cleaning import Unneeded
     from layer_atlas.sweep.planning import InspectedModel
 
 _MOST_NAMES = 10
-
-
-def print_result(text: str) -> None:
-    """Print what a command was asked for to standard output, control characters escaped."""
-    print("\n".join(sanitize(line) for line in text.split("\n")))
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) -> str:
@@ -131,3 +153,175 @@ def _first_of(lines: Sequence[str]) -> Iterator[str]:
     yield from lines[:_MOST_NAMES]
     if len(lines) > _MOST_NAMES:
         yield f"  and {len(lines) - _MOST_NAMES} more"
+
+
+_LONGEST_JOB = 1e6
+"""Seconds; a shard from elsewhere may claim any duration, and longer ones are ignored."""
+
+
+def plan_table(folder: OutputFolder, plan: Plan, devices: list[str]) -> str:
+    """Table of the layers with their done and missing jobs; below it time, disk and notices."""
+    index = DoneIndex(folder, plan.environments)
+    rows, missing, seconds = [], [], 0.0
+    for model in plan.models:
+        for layer in model.layers:
+            shards = [s for seed in plan.seeds for s in plan.layer_shards(model, layer, seed)]
+            left = list(index.missing(shards))
+            jobs, undone = sum(len(s.targets) for s in shards), sum(len(s.targets) for s in left)
+            if undone:
+                seconds += undone * _job_seconds(folder, plan, model, layer, devices)
+            missing += left
+            rows.append(
+                (
+                    model.label,
+                    layer.info.name,
+                    len(layer.targets),
+                    len(plan.seeds),
+                    len(shards),
+                    jobs - undone,
+                    undone,
+                )
+            )
+    seconds = (seconds + _dataset_seconds(folder, plan, devices)) / len(devices)
+    total = plan.n_jobs if plan.variants == 1 else count_images(plan, plan.n_jobs)
+    header = ("model", "layer", targets_word(plan), "seeds", "shards", "done", "missing")
+    notes = [
+        f"output    {folder.root}",
+        *(f"model     {line}" for line in network_lines(plan)),
+        *(f"targets   {line}" for line in sampling_lines(plan)),
+        f"devices   {', '.join(devices)}; precision {plan.models[0].recipe.precision}",
+        f"images    {total}, of which {sum(row[-1] for row in rows)} are missing",
+        *(f"checked   {sanitize(line)}" for line in map(checked_paths, plan.models)),
+        *not_counted(folder, plan),
+        *dataset_images_seen(folder, plan),
+        f"estimate  {duration(seconds)}, {disk_size(bytes_needed(plan, missing))}",
+        *(f"note      {notice}" for notice in notices(plan)),
+        *(f"skipped   {sanitize(f'{model.model}: {model.why}')}" for model in plan.skipped_models),
+    ]
+    return table(header, rows, left=2) + "\n\n" + "\n".join(notes)
+
+
+def _job_seconds(
+    folder: OutputFolder, plan: Plan, model: ModelPlan, layer: LayerPlan, devices: list[str]
+) -> float:
+    """Seconds per job: measured in the layer's first done shards, else estimated from FLOPs."""
+    measured = []
+    shards = (s for seed in plan.seeds for s in plan.layer_shards(model, layer, seed))
+    for shard in islice(shards, 3):
+        with contextlib.suppress(CorruptFile, OSError):
+            seconds = read_header(folder.shard(shard)).facts.get("seconds_per_job")
+            if isinstance(seconds, float) and 0 < seconds < _LONGEST_JOB:
+                measured.append(seconds)
+    estimate = flops_per_job(layer, model.recipe) / flops_per_second(devices)
+    return statistics.median(measured) if measured else estimate
+
+
+def _dataset_seconds(folder: OutputFolder, plan: Plan, devices: list[str]) -> float:
+    """Seconds for the missing dataset statistics, estimated from FLOPs."""
+    if plan.dataset_plan is None:
+        return 0.0
+    total = 0.0
+    for model in plan.models:
+        pairs = zip(model.layers, all_statistics(model, plan.dataset_plan), strict=True)
+        left = [layer.info.flops_before for layer, s in pairs if not folder.exists(s.product)]
+        if left:
+            per_image = dataset_image_seconds(max(left), flops_per_second(devices))
+            total += per_image * plan.dataset_plan.count
+    return total
+
+
+def dataset_images_seen(folder: OutputFolder, plan: Plan) -> list[str]:
+    """Count the dataset's images, and the layers whose statistics are complete; as 0 or 1 line."""
+    if plan.dataset_plan is None:
+        return []
+    tasks = [task for model in plan.models for task in all_statistics(model, plan.dataset_plan)]
+    done = sum(folder.exists(task.product) for task in tasks)
+    images = f"{plan.dataset_plan.count} images ({sanitize(plan.dataset_plan.source)})"
+    return [f"dataset   {images}, statistics of {done} of {len(tasks)} layers"]
+
+
+def checked_paths(model: ModelPlan) -> str:
+    """Which computation paths agree with the plain forward pass, and for how many layers."""
+    paths = Counter(layer.info.path for layer in model.layers)
+    counted = "; ".join(
+        f"{path or 'unchecked'} ({n} layer{'s' * (n > 1)})" for path, n in paths.most_common()
+    )
+    return f"{model.label}: {model.recipe.precision}, {counted}"
+
+
+def summary(folder: OutputFolder) -> str:
+    """What was made, which files to open, and what failed.
+
+    Raises:
+        UserError: there is no atlas.
+    """
+    manifest = read_manifest(folder)
+    plan, summary = plan_of(manifest), read_summary(folder)
+    if summary is None:
+        raise UserError(f"there is no atlas in {str(folder.root)!r}; `atlas collate` makes it.")
+    names = [(model.label, layer.info.name) for model in plan.models for layer in model.layers]
+    montages = [folder.montage(*name) for name in names]
+    animations = [animation for name in names for animation in folder.animations(*name)]
+    counts = ", ".join(f"{n} {status}" for status, n in summary.counts.items() if n)
+    lines = [f"{count_images(plan, plan.n_jobs)}: {counts}"]
+    lines += [f"  targets   {line}" for line in sampling_lines(plan)]
+    lines += [f"  model     {line}" for line in network_lines(plan)]
+    lines.append(f"  atlas     {folder.atlas}")
+    lines.append(f"  montages  {_first(montages)}")
+    if (page := folder.site / "index.html").exists():
+        lines.append(f"  site      {page}, to browse the atlas")
+    if animations:
+        lines.append(f"  animations     {_first(animations)}")
+    lines += [f"  versions  {sanitize(summary.mixture)}"] if summary.mixture else []
+    lines += _evidence(summary)
+    lines += _time_taken(manifest["timings"])
+    for model in plan.skipped_models:
+        reason = sanitize(f"{model.model}: {model.why}")
+        lines.append(f"  skipped   {reason} Repair it and run again.")
+    if summary.counts.get("failed"):
+        lines.append(
+            f"  failures  `atlas failures {folder.choice}` lists them; `atlas retry "
+            f"{folder.choice}` makes the next run try them again"
+        )
+    return "\n".join(lines)
+
+
+def workers_left(folder: OutputFolder, workers: int) -> str:
+    """What to do after a run that leaves before its detached workers."""
+    return (
+        f"{workers} workers continue on their own; `atlas status {folder.choice}` shows their "
+        "progress, and the same command collects their results"
+    )
+
+
+def verification_report(notes: Sequence[str], problems: Sequence[str]) -> str:
+    """What was compared and measured; below it every problem."""
+    return "\n".join([*notes, *(f"  {sanitize(problem)}" for problem in problems)])
+
+
+def _first(paths: Sequence[Path]) -> str:
+    return f"{paths[0]}" + (f" and {len(paths) - 1} more" if paths[1:] else "")
+
+
+def _evidence(summary: AtlasSummary) -> list[str]:
+    """How the images compare with the dataset, in a line; and which files could not be read."""
+    lines = []
+    if (evidence := summary.evidence) is not None:
+        lines.append(
+            f"  evidence  agreement {evidence.agreement:.2f}, median rank {evidence.rank:.0f}, "
+            f"{100 * evidence.above:.1f} % of live images excite more than any dataset image"
+        )
+    if summary.unreadable:
+        some = ", ".join(map(sanitize, summary.unreadable_paths))
+        lines.append(f"  dataset   {summary.unreadable} images could not be read: {some} ...")
+    return lines
+
+
+def _time_taken(timings: dict[str, Any]) -> list[str]:
+    """Duration of the run that wrote the manifest, and the busy fraction of its devices."""
+    devices = timings.get("devices", {}).values()
+    if not any(device["workers"] for device in devices):
+        return []
+    slots = sum(device["slots"] for device in devices)
+    busy = sum(device["busy"] for device in devices) / (slots * timings["total"])
+    return [f"  time      {duration(timings['total'])}, devices busy {100 * busy:.0f} % of it"]

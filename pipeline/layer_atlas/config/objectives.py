@@ -277,17 +277,12 @@ class JointObjective(Objective):
         return f"a weighted sum of the responses of several channels, {terms}"
 
 
-@register
 @dataclass(frozen=True)
-class DiversityObjective(Objective):
-    """The mean response of a channel and the difference between its images."""
+class _Several(Objective):
+    """Base of objectives of several images per target that depend on each other."""
 
-    references = (OLAH_2017,)
-    name: str = "diversity"
     images: int = setting(4, at_least=2, at_most=64, phrase="{} images")
     """Number of images per channel."""
-    weight: float = setting(1.0, at_least=0, phrase="a weight of the difference of {}")
-    """Weight of the difference between the images, relative to the channel's response."""
 
     @property
     def variants(self) -> int:
@@ -297,7 +292,18 @@ class DiversityObjective(Objective):
 
 @register
 @dataclass(frozen=True)
-class InterpolationObjective(Objective):
+class DiversityObjective(_Several):
+    """The mean response of a channel and the difference between its images."""
+
+    references = (OLAH_2017,)
+    name: str = "diversity"
+    weight: float = setting(1.0, at_least=0, phrase="a weight of the difference of {}")
+    """Weight of the difference between the images, relative to the channel's response."""
+
+
+@register
+@dataclass(frozen=True)
+class InterpolationObjective(_Several):
     """A mixture of two channels, from one to the other, each image like its neighbours."""
 
     references = (OLAH_2017,)
@@ -306,11 +312,6 @@ class InterpolationObjective(Objective):
     """Number of images from one channel to the other, both ends included."""
     alignment: float = setting(1.0, at_least=0, phrase="a weight of the similarity of {}")
     """Weight of the similarity of neighbouring images, relative to the channels' responses."""
-
-    @property
-    def variants(self) -> int:
-        """Images per job."""
-        return self.images
 
     @property
     def variant_names(self) -> tuple[str, ...]:

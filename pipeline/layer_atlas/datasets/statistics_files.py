@@ -18,16 +18,18 @@ from layer_atlas.datasets.statistics import DatasetStats, Ranking, merge
 from layer_atlas.datasets.tasks import Examples, LayerStatistics, StatisticsBlock
 from layer_atlas.datasets.views import to_original
 from layer_atlas.plan.jobs import Product
-from layer_atlas.store import checksummed_file
-from layer_atlas.store.checksummed_file import (
+from layer_atlas.store import files
+from layer_atlas.store.files import (
     Arrays,
     ArraySpec,
     AtMost,
     CorruptFile,
     conforming,
     largest_file,
+    read_at_most,
+    set_aside,
+    write_atomically,
 )
-from layer_atlas.store.files import read_at_most, set_aside, write_atomically
 from layer_atlas.store.folder import OutputFolder
 
 T = TypeVar("T")
@@ -61,7 +63,7 @@ class DatasetEvidence:
 def write_arrays(folder: OutputFolder, product: Product, arrays: Arrays) -> None:
     """Commit the arrays of a product. Raises StorageError."""
     record = {"layer": product.layer, "shelf": product.shelf}
-    write_atomically(folder.product(product), checksummed_file.encode(SCHEMA, record, arrays))
+    write_atomically(folder.product(product), files.encode(SCHEMA, record, arrays))
 
 
 def read_product(folder: OutputFolder, product: Product, specs: Mapping[str, ArraySpec]) -> Arrays:
@@ -78,7 +80,7 @@ def read_product(folder: OutputFolder, product: Product, specs: Mapping[str, Arr
     path = folder.product(product)
     try:
         data = read_at_most(path, largest_file(specs.values()))
-        return conforming(checksummed_file.decode(data, SCHEMA).arrays, specs)
+        return conforming(files.decode(data, SCHEMA).arrays, specs)
     except CorruptFile as error:
         set_aside(path)
         raise CorruptFile(f"{path}: {error}") from error

@@ -1,15 +1,25 @@
-"""Activation capture: a module's output as a tensor (B, C, L) of samples, channels, positions."""
+"""Activations: layers by name, their output captured, and channel responses over its positions.
+
+A layer is a module of the network, or the network's own output. Its activation is a tensor
+(B, C, L) of samples, channels and positions.
+"""
 
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from itertools import chain
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from layer_atlas.errors import UserError, unknown
 from layer_atlas.models.containment import contained
-from layer_atlas.models.layers import module_of
+from layer_atlas.models.load import Network
+from layer_atlas.models.numerics import filled_up
 from layer_atlas.plan.jobs import LayerInfo
 
 T = TypeVar("T")
@@ -131,3 +141,147 @@ def plain_activations(
     # Both copies guard against in-place operations: on the inputs by the network's first layer, and
     # on the activation by whatever follows it.
     return reduce_layers(network, layers, inputs.clone(), Tensor.clone)
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelActivations:
+    """The responses of every channel of a layer to every image of a batch."""
+
+    mean: Tensor
+    """(B, K) fp32: mean over the layer's positions."""
+    peak: Tensor
+    """(B, K) fp32: the largest response at any position."""
+    place: Tensor
+    """(B, K) int64: the first position with this response, positions counted row by row."""
+
+
+class Observer:
+    """Computes the channel responses of layers.
+
+    The responses to a sample have the same bits whatever else is in its batch: CPU batches are
+    padded as in the optimization. A network in channels-last layout is the fastest.
+    """
+
+    def __init__(self, network: nn.Module, layers: Sequence[LayerInfo]) -> None:
+        self.network, self.layers = network, list(layers)
+
+    @torch.no_grad()
+    def __call__(self, inputs: Tensor) -> dict[str, ChannelActivations]:
+        """Return the responses by layer name.
+
+        Args:
+            inputs: normalised images (B, C, H, W).
+        Raises:
+            RuntimeError: this pass did not call one of the layers.
+        """
+        count = len(inputs)
+        whole = filled_up(count, inputs.device)
+        # Indexing copies, and most batches need no padding.
+        batch = inputs[whole] if len(whole) > count else inputs
+        responses = reduce_layers(self.network, self.layers, batch, _reduce_positions)
+        if silent := [layer.name for layer in self.layers if layer.name not in responses]:
+            raise RuntimeError(f"layer {silent[0]!r} was not called for these images.")
+        return {
+            name: ChannelActivations(r.mean[:count], r.peak[:count], r.place[:count])
+            for name, r in responses.items()
+        }
+
+
+def normalised(pixels: Tensor, network: Network) -> Tensor:
+    """Convert views (B, H, W, C) uint8 to channels-last inputs (B, C, H, W) of a network.
+
+    The bits equal the inputs that `DeviceModel` gives to a network in fp32.
+    """
+    batch, height, width, colours = pixels.shape
+    mean, std = (
+        torch.tensor(values, device=pixels.device).repeat(width)
+        for values in (network.mean, network.std)
+    )
+    # Whole rows at a time: three channels are too few to fill a vector register.
+    rows = pixels.reshape(batch, height, width * colours).float().div_(255.0)
+    rows.sub_(mean).div_(std)
+    return rows.view(batch, height, width, colours).permute(0, 3, 1, 2)
+
+
+def _reduce_positions(activation: Tensor) -> ChannelActivations:
+    """Reduce an activation (B, K, L) over its positions."""
+    activation = activation.float()
+    # Max pooling over all positions returns the index as well, many times faster than Tensor.max.
+    rows = activation.unsqueeze(2)
+    peak, place = F.max_pool2d(rows, (1, rows.shape[3]), return_indices=True)
+    return ChannelActivations(activation.mean(dim=2), peak.flatten(1), place.flatten(1))
+
+
+OUTPUT = "output"
+"""Name of the layer for the network's return value, unless a module has this name."""
+
+
+def module_of(network: nn.Module, name: str) -> nn.Module:
+    """Return the module of a layer; for the network's own output, the network itself."""
+    if name == OUTPUT and not isinstance(getattr(network, OUTPUT, None), nn.Module):
+        return network
+    return network.get_submodule(name)
+
+
+def match_layers(
+    patterns: Sequence[str], layers: Sequence[LayerInfo], network: nn.Module, model: str
+) -> list[LayerInfo]:
+    """Return the layers that match any pattern, in the network's order, without duplicates.
+
+    A pattern is a glob over layer names, optionally followed by `@` and a glob over module types:
+    `features.*`, `*@Conv2d`, `layer3.*@ReLU`. A type matches a module's class and its bases. The
+    network's own output matches only its name, `output`.
+
+    A module with several names is listed under the first and matches under any of them.
+
+    Raises:
+        UserError: a pattern that matches nothing, or names a module that the forward never calls.
+    """
+    layers = [*layers, *_other_names(patterns, layers, network)]
+    chosen: set[str] = set()
+    for pattern in patterns:
+        name_glob, _, kind_glob = pattern.partition("@")
+        matches = {
+            layer.name
+            for layer in layers
+            if fnmatchcase(layer.name, name_glob)
+            and any(fnmatchcase(kind, kind_glob or "*") for kind in layer.kinds)
+            and (pattern == OUTPUT or module_of(network, layer.name) is not network)
+        }
+        if not matches:
+            raise _no_match(pattern, layers, network, model)
+        chosen |= matches
+    return [layer for layer in layers if layer.name in chosen]
+
+
+def _other_names(
+    patterns: Sequence[str], layers: Sequence[LayerInfo], network: nn.Module
+) -> list[LayerInfo]:
+    """Return layers under further names of their modules, where a pattern uses these names."""
+    listed = {layer.name: layer for layer in layers if layer.name != OUTPUT}
+    by_module = {module_of(network, name): layer for name, layer in listed.items()}
+    # Shared modules, such as tied blocks, are listed once by default.
+    every = network.named_modules(remove_duplicate=False)
+    return [
+        replace(by_module[module], name=name)
+        for name, module in every
+        if name in patterns and name not in listed and module in by_module
+    ]
+
+
+def _no_match(
+    pattern: str, layers: Sequence[LayerInfo], network: nn.Module, model: str
+) -> UserError:
+    name_glob, _, kind_glob = pattern.partition("@")
+    if name_glob and name_glob in dict(network.named_modules()) and not kind_glob:
+        return UserError(
+            f"layer {pattern!r} of model {model!r} has no activations: a forward pass never calls "
+            "it, or what it returns does not begin with a tensor that has images on its first axis "
+            "and channels on another. `atlas layers` lists those that have."
+        )
+    remedy = "Patterns are globs over names, with @Type to filter by module type, as in *@Conv2d."
+    if kind_glob:
+        # Private base classes are not useful as choices.
+        kinds = {k for x in layers if x.name != OUTPUT for k in x.kinds if k[0] != "_"}
+        remedy += f" Types in this model: {', '.join(sorted(kinds))}."
+    return unknown(f"layer of model {model!r}:", pattern, [layer.name for layer in layers], remedy)

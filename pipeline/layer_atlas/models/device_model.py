@@ -8,11 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from layer_atlas.errors import UserError
-from layer_atlas.models.activations import plain_activations
+from layer_atlas.models.activations import (
+    ChannelActivations,
+    Observer,
+    normalised,
+    plain_activations,
+)
 from layer_atlas.models.colours import from_bytes, recoloured
 from layer_atlas.models.containment import restored
-from layer_atlas.models.conversion import converted
-from layer_atlas.models.fingerprints import fingerprint, is_same
 from layer_atlas.models.forwards import (
     TOLERANCE,
     CopyingForward,
@@ -24,12 +27,11 @@ from layer_atlas.models.forwards import (
     fastest_that_agrees,
     probe_gradient,
 )
-from layer_atlas.models.load import DTYPES, Network
+from layer_atlas.models.load import DTYPES, Network, converted
 from layer_atlas.models.normalization import BatchNorms, NormalizedLayer
-from layer_atlas.models.numerics import make_arithmetic_explicit
+from layer_atlas.models.numerics import fingerprint, is_same, make_arithmetic_explicit
 from layer_atlas.models.receptive_fields import receptive_fields
 from layer_atlas.models.resample import resized, sources
-from layer_atlas.models.responses import ChannelActivations, Observer, normalised
 from layer_atlas.plan.jobs import LayerInfo
 
 Observe = Callable[[Tensor], dict[str, ChannelActivations]]

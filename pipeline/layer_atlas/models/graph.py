@@ -23,9 +23,8 @@ from torch import fx, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from layer_atlas.models.activations import main_part
+from layer_atlas.models.activations import main_part, module_of
 from layer_atlas.models.containment import restored
-from layer_atlas.models.layers import module_of
 
 
 class Trace:

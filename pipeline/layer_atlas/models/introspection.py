@@ -1,9 +1,11 @@
 """Model introspection: shapes, axes, channels, calls and FLOPs of every layer.
 
 One forward pass observes the layers. A second pass on two larger images distinguishes the axes of
-batch, channels and positions.
+batch, channels and positions. Prefix tokens of vision transformers (class token, registers) have no
+position and are counted by their parameters.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,10 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from layer_atlas.models.activations import main_tensor
+from layer_atlas.models.activations import OUTPUT, main_tensor
 from layer_atlas.models.containment import restored
-from layer_atlas.models.layers import OUTPUT
-from layer_atlas.models.prefix_tokens import prefix_tokens
 from layer_atlas.plan.jobs import LayerInfo
 
 Shape = tuple[int, ...]
@@ -265,3 +265,34 @@ class _Observer:
             )
             for module, record in ((m, self.records[m]) for m in self.names if m in self.records)
         ]
+
+
+_TOKENS = frozenset(
+    {
+        "class_token",
+        "cls_token",
+        "class_embedding",
+        "dist_token",
+        "distillation_token",
+        "reg_token",
+        "register_tokens",
+    }
+)
+"""Parameter names that ViTs use for the tokens that precede the patch tokens of an image."""
+
+
+def prefix_tokens(network: nn.Module) -> int:
+    """Count the tokens that a network prepends to the patch tokens: class token, registers.
+
+    The count is the one that timm's networks report (`num_prefix_tokens`). Without a report it is
+    the number of tokens in their parameters of shape (1, T, C), (T, C) or (C,).
+    """
+    for module in network.modules():
+        reported = getattr(module, "num_prefix_tokens", None)
+        if isinstance(reported, int):
+            return reported
+    return sum(
+        math.prod(tensor.shape[:-1])
+        for name, tensor in network.named_parameters()
+        if name.rpartition(".")[2] in _TOKENS
+    )

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from layer_atlas.models.activations import main_tensor
+from layer_atlas.models.activations import OUTPUT, main_tensor, module_of
 from layer_atlas.models.containment import restored
-from layer_atlas.models.layers import OUTPUT, module_of
 from layer_atlas.plan.jobs import LayerInfo
 
 _SMALLEST_SCALE = 1e-2

@@ -9,7 +9,7 @@ from pathlib import Path
 from layer_atlas.config.records import digest
 from layer_atlas.plan.environment import Environment, environment_in
 from layer_atlas.plan.jobs import Series, Shard
-from layer_atlas.store.checksummed_file import CorruptFile
+from layer_atlas.store.files import CorruptFile
 from layer_atlas.store.folder import SUFFIX, OutputFolder
 from layer_atlas.store.shards import read_environment, read_header
 

@@ -14,9 +14,15 @@ from layer_atlas.config.recipe import recorded_steps, snapshot_steps
 from layer_atlas.plan.environment import Environment, environment_in
 from layer_atlas.plan.jobs import STATUS, Shard, ShardResult
 from layer_atlas.plan.plan import LayerPlan, ModelPlan
-from layer_atlas.store import checksummed_file
-from layer_atlas.store.checksummed_file import Arrays, ArraySpec, CorruptFile, conforming
-from layer_atlas.store.files import read_at_most, write_atomically
+from layer_atlas.store import files
+from layer_atlas.store.files import (
+    Arrays,
+    ArraySpec,
+    CorruptFile,
+    conforming,
+    read_at_most,
+    write_atomically,
+)
 from layer_atlas.store.folder import OutputFolder
 
 SCHEMA = "layer-atlas-shard/3"
@@ -68,7 +74,7 @@ def encode(shard: Shard, result: ShardResult) -> bytes:
         "targets": shard.targets,
         "facts": result.facts,
     }
-    return checksummed_file.encode(SCHEMA, record, result.arrays)
+    return files.encode(SCHEMA, record, result.arrays)
 
 
 def read_shard(path: Path, model: ModelPlan, layer: LayerPlan) -> ShardFile:
@@ -83,7 +89,7 @@ def read_shard(path: Path, model: ModelPlan, layer: LayerPlan) -> ShardFile:
     """
     # The header bounds how much is read, and is not trusted any further.
     n = len(read_header(path).targets)
-    most = checksummed_file.largest_file(shard_specs(model, layer, n).values())
+    most = files.largest_file(shard_specs(model, layer, n).values())
     return decode(read_at_most(path, most), model, layer)
 
 
@@ -96,7 +102,7 @@ def decode(data: bytes, model: ModelPlan, layer: LayerPlan) -> ShardFile:
     Raises:
         CorruptFile: the digest does not match, or the content does not fit such jobs.
     """
-    file = checksummed_file.decode(data, SCHEMA)
+    file = files.decode(data, SCHEMA)
     header = _header(file.record)
     arrays = conforming(file.arrays, shard_specs(model, layer, len(header.targets)))
     # The index of done jobs believes the header; a mismatch would file images under other targets.
@@ -112,7 +118,7 @@ def read_header(path: Path) -> Header:
         CorruptFile: the header is not that of a shard.
         OSError: the file does not exist or cannot be read.
     """
-    return _header(checksummed_file.read_record(path, SCHEMA))
+    return _header(files.read_record(path, SCHEMA))
 
 
 def _header(record: Mapping[str, Any]) -> Header:

@@ -20,7 +20,7 @@ from layer_atlas.logs import latest_logs
 from layer_atlas.plan.plan import Plan
 from layer_atlas.plan.targets import counted
 from layer_atlas.presentation.site.files import folder_of
-from layer_atlas.store.checksummed_file import CorruptFile
+from layer_atlas.store.files import CorruptFile
 from layer_atlas.store.folder import OutputFolder, safe_name
 from layer_atlas.store.manifest import plan_of
 from layer_atlas.store.quarantine import Failure, read_failure

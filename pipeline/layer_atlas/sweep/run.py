@@ -16,7 +16,7 @@ from layer_atlas.plan.jobs import Task
 from layer_atlas.plan.labels import network_lines, notices
 from layer_atlas.plan.plan import Plan, SkippedModel, bytes_needed, without_paths
 from layer_atlas.presentation.collate import content_of, make_atlas
-from layer_atlas.presentation.montages.animations import check_snapshots
+from layer_atlas.presentation.montages.montage import check_snapshots
 from layer_atlas.store.folder import (
     OutputFolder,
     keep_inputs,
@@ -28,7 +28,7 @@ from layer_atlas.store.lock import locked
 from layer_atlas.store.manifest import add_timings, plan_of, read_manifest, versions, write_manifest
 from layer_atlas.store.quarantine import quarantined, read_failures
 from layer_atlas.sweep.executors import check_target, open_executor
-from layer_atlas.sweep.progress import Bar
+from layer_atlas.sweep.monitor import Bar
 from layer_atlas.sweep.scheduler import Outcome, Scheduler, device_times
 from layer_atlas.sweep.stages import Finished, Stage, Sweep, stages
 from layer_atlas.sweep.workers import clear_requests, submissions

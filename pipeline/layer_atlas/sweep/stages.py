@@ -40,7 +40,7 @@ from layer_atlas.plan.plan import (
     flops_per_job,
     flops_per_second,
 )
-from layer_atlas.store.checksummed_file import CorruptFile
+from layer_atlas.store.files import CorruptFile
 from layer_atlas.store.folder import OutputFolder
 
 logger = logging.getLogger(__name__)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from layer_atlas.atlas.compare import compare
 from layer_atlas.atlas.gather import layer_views
+from layer_atlas.atlas.hdf5 import compare
 from layer_atlas.config.config import Config
 from layer_atlas.config.records import build, canonical_json
 from layer_atlas.errors import UserError, sanitize

@@ -26,9 +26,8 @@ from layer_atlas.logs import worker_logging
 from layer_atlas.processes import Preempted, die_with_parent, stop_on_signal
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.sweep.heartbeat import Heartbeat
-from layer_atlas.sweep.tasks.base import Bundle, Committer, Drained, open_context
-from layer_atlas.sweep.tasks.dataset_statistics import StatisticsBundle
-from layer_atlas.sweep.tasks.examples import ExamplesBundle
+from layer_atlas.sweep.tasks import Bundle, Committer, Drained, open_context
+from layer_atlas.sweep.tasks.dataset_statistics import ExamplesBundle, StatisticsBundle
 from layer_atlas.sweep.tasks.optimize import OptimizationBundle
 
 logger = logging.getLogger(__name__)

@@ -24,8 +24,8 @@ from layer_atlas.config.objectives import LogitObjective
 from layer_atlas.config.recipe import Recipe
 from layer_atlas.plan.jobs import UNTRAINED, Origin
 from layer_atlas.plan.targets import DRAW, TargetSpace, select_targets
+from layer_atlas.presentation.figures import KINDS
 from layer_atlas.presentation.figures.captions import SCALES, caption_tex, methods_text, tex
-from layer_atlas.presentation.figures.make import KINDS
 from layer_atlas.presentation.layout.figure import style
 
 WIDTH, DRAWN, SEEDS = 52, 24, (0, 3, 7)

@@ -26,8 +26,8 @@ from layer_atlas.config.figures import (
     TracesFigure,
 )
 from layer_atlas.errors import UserError
+from layer_atlas.presentation.figures import KINDS
 from layer_atlas.presentation.figures.files import RenderedFigure, RenderedPage
-from layer_atlas.presentation.figures.make import KINDS
 from layer_atlas.presentation.layout.figure import FigureCanvas, style
 
 LONG = "features.denseblock4.denselayer16.conv2"
@@ -105,7 +105,11 @@ def check(sheet: FigureCanvas) -> list[str]:
     return words
 
 
-COUNTS = [*product([1, 3, 16, 100], ["column", "text", "slide"]), (512, "text"), (2048, "text")]
+COUNTS = [
+    *product([1, 3, 16, 100], ["column", "text", "slide"]),
+    (512, "text"),
+    pytest.param(2048, "text", marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.parametrize(("count", "width"), COUNTS)
@@ -127,8 +131,8 @@ NAMES = (
     ("count", "size", "width"),
     [
         *product([1, 3, 40], [1, 2, 17], ["column", "text"]),
-        *[(100, 1, "slide"), (300, 2, "text"), (512, 90, "column")],
-        pytest.param(2048, 1, "text", marks=pytest.mark.slow),
+        *[(100, 1, "slide"), (512, 90, "column")],
+        *(pytest.param(*each, "text", marks=pytest.mark.slow) for each in ((300, 2), (2048, 1))),
     ],
 )
 def test_no_names_of_groups_overlap_at_any_count(

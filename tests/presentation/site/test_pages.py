@@ -13,7 +13,7 @@ from pages import HOSTILE, PHOTOGRAPH, Visit, at
 from PIL import Image
 
 from layer_atlas.atlas.reader import Atlas, Layer
-from layer_atlas.presentation.site.layer_data import leads
+from layer_atlas.presentation.site.make import leads
 from layer_atlas.store.folder import OutputFolder
 
 A = "block.a"
@@ -141,7 +141,7 @@ def expected(values: NDArray[Any], smallest_first: bool = False) -> list[int]:
     return np.argsort(np.where(np.isfinite(values), sign * values, np.inf), kind="stable").tolist()
 
 
-@pytest.mark.parametrize("seed", [None, 7])
+@pytest.mark.parametrize("seed", [pytest.param(None, marks=pytest.mark.slow), 7])
 def test_every_statistic_sorts_as_in_the_atlas(
     visit: Visit, atlas: Atlas, seed: int | None
 ) -> None:

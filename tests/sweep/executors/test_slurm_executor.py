@@ -18,7 +18,7 @@ from layer_atlas.errors import EXIT_PREEMPTED, UserError
 from layer_atlas.sweep.executors import slurm as slurm_module
 from layer_atlas.sweep.executors.base import State, WorkerJob, WorkerSpec
 from layer_atlas.sweep.executors.slurm import SlurmExecutor
-from layer_atlas.sweep.executors.slurm_queue import JobState, Limits, job_states
+from layer_atlas.sweep.executors.slurm_job import JobState, Limits, job_states
 
 SETTINGS = SlurmSettings(jobs=2, gpus=0, cpus=1, memory_gb=0.1, minutes=30)
 TAGS = (f"worker-{number}" for number in itertools.count())
@@ -259,7 +259,7 @@ def test_while_slurm_does_not_answer_jobs_are_as_they_were(
     executor = open_slurm(logs)
     handles = executor.submit([request(logs, SLEEP)])
     wait(executor, handles, all_run)
-    monkeypatch.setattr("layer_atlas.sweep.executors.slurm_queue.COMMAND_SECONDS", 0.3)
+    monkeypatch.setattr("layer_atlas.sweep.executors.slurm_job.COMMAND_SECONDS", 0.3)
     monkeypatch.setattr("layer_atlas.sweep.executors.slurm.MOST_INTERVAL", 0.0)
     monkeypatch.setenv("SLURM_CONF", "/nowhere/slurm.conf")
     for _ in range(3):
@@ -269,7 +269,7 @@ def test_while_slurm_does_not_answer_jobs_are_as_they_were(
     said = caplog.text
     assert said.count("Slurm does not answer") == said.count("does not cancel") == 1
     monkeypatch.setenv("SLURM_CONF", str(slurm.config))
-    monkeypatch.setattr("layer_atlas.sweep.executors.slurm_queue.COMMAND_SECONDS", 30)
+    monkeypatch.setattr("layer_atlas.sweep.executors.slurm_job.COMMAND_SECONDS", 30)
     executor.stop(handles)
     assert wait(executor, handles)[0].reason == "CANCELLED"
 

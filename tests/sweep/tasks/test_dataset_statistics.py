@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from layer_atlas.models.responses import ChannelActivations
+from layer_atlas.models.activations import ChannelActivations
 from layer_atlas.sweep.tasks.dataset_statistics import observe_in_parts
 
 

@@ -27,8 +27,8 @@ from layer_atlas.config.parameterizations import Parameterization as Config
 from layer_atlas.config.recipe import DatasetInit, PhotographInit
 from layer_atlas.datasets.pictures import read_picture
 from layer_atlas.errors import UserError
+from layer_atlas.visualization.parameterizations import check_parameterization
 from layer_atlas.visualization.parameterizations.base import Shape
-from layer_atlas.visualization.parameterizations.check import check_parameterization
 
 
 def mask_of(shape: Shape) -> Tensor:

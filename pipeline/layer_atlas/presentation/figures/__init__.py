@@ -1,1 +1,101 @@
-"""Figures for papers, drawn from the atlas alone: what is shown, on what paper, with what words."""
+"""Figures for papers, drawn from the atlas alone, each with its caption and provenance."""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from layer_atlas.atlas.reader import Atlas, open_atlas
+from layer_atlas.config.figures import AgainFigure, Figure, FigureSettings
+from layer_atlas.errors import UserError
+from layer_atlas.presentation.figures.captions import caption_tex, methods_text
+from layer_atlas.presentation.figures.files import (
+    RenderedFigure,
+    files_of,
+    provenance_of,
+    read_provenance,
+)
+from layer_atlas.presentation.figures.image_figure import draw_images
+from layer_atlas.presentation.figures.plots import draw_histograms, draw_profile, draw_traces
+from layer_atlas.presentation.figures.response_matrix import draw_responses
+from layer_atlas.presentation.layout.figure import style
+from layer_atlas.store.files import write_atomically, write_json
+from layer_atlas.store.folder import OutputFolder, safe_name
+
+KINDS: dict[str, Callable[[Atlas, Any], RenderedFigure]] = {
+    "images": draw_images,
+    "traces": draw_traces,
+    "histograms": draw_histograms,
+    "responses": draw_responses,
+    "profile": draw_profile,
+}
+"""Drawing function of each kind of figure."""
+
+
+def make_figure(folder: OutputFolder, figure: Figure) -> list[str]:
+    """Draw a figure and write its files to the output folder.
+
+    Args:
+        folder: the output folder.
+        figure: settings of the figure.
+    Returns: lines that list the files.
+    Raises:
+        UserError: the atlas lacks what the settings name, or there is no room for it.
+        StorageError: the disk is full or fails.
+    """
+    notes = []
+    with open_atlas(folder.atlas) as atlas:
+        if isinstance(figure, AgainFigure):
+            before = read_provenance(figure)
+            figure = before.figure
+            # Settings repeat a figure exactly only on the same atlas.
+            if before.atlas["content"] != atlas.content:
+                notes.append("note: the atlas has changed since; the figure may look different")
+        assert isinstance(figure, FigureSettings)  # as all figures are that are drawn from an atlas
+        return _draw(folder, atlas, figure) + notes
+
+
+def _draw(folder: OutputFolder, atlas: Atlas, settings: FigureSettings) -> list[str]:
+    name = settings.file or settings.name
+    if safe_name(name) != name:
+        raise UserError(
+            f"figure.file={name!r} cannot be the name of a file: use letters, digits, - and _. "
+            f"Figures are in {str(folder.figures)!r}."
+        )
+    with style(settings):
+        rendered = KINDS[settings.name](atlas, settings)
+        provenance = provenance_of(folder.root.name, atlas, settings, rendered.selections)
+        title = settings.title or f"{settings.name} of {folder.root.name}"
+        files = files_of(rendered.pages, settings.formats, title, provenance.text)
+    for end, data in files.items():
+        write_atomically(folder.figures / f"{name}{end}", data)
+    _remove_others(folder, name, files)
+    caption = f"% {provenance.command}\n{caption_tex(atlas, rendered)}"
+    write_atomically(folder.figures / f"{name}.caption.tex", caption.encode())
+    methods = methods_text(atlas, rendered)
+    write_atomically(folder.figures / f"{name}.methods.md", methods.encode())
+    write_json(folder.figures / f"{name}.provenance.json", json.loads(provenance.text))
+    return _summary(folder, name, files)
+
+
+def _remove_others(folder: OutputFolder, name: str, files: dict[str, bytes]) -> None:
+    """Remove pages that an earlier figure of this name had, in the formats written now."""
+    formats = "|".join({end.rpartition(".")[2] for end in files})
+    pages = re.compile(rf"{re.escape(name)}((-\d+)?\.({formats}))")
+    for path in folder.figures.iterdir():
+        found = pages.fullmatch(path.name)
+        if found and found[1] not in files:
+            path.unlink(missing_ok=True)
+
+
+def _summary(folder: OutputFolder, name: str, files: dict[str, bytes]) -> list[str]:
+    """Lines that list the files, one for each format."""
+    formats: dict[str, list[str]] = {}
+    for end in files:
+        formats.setdefault(end.rpartition(".")[2], []).append(f"{name}{end}")
+    lines = []
+    for kind, names in formats.items():
+        size = sum(len(data) for end, data in files.items() if end.endswith(f".{kind}"))
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        lines.append(f"{folder.figures / names[0]}{more}  ({size / 1e6:.1f} MB)")
+    return [*lines, f"beside it: {name}.caption.tex, {name}.methods.md, {name}.provenance.json"]

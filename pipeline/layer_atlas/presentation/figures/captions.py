@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from layer_atlas.atlas.layers import is_on_own_scale
 from layer_atlas.atlas.reader import Atlas, Layer, Model
-from layer_atlas.atlas.reader.layers import is_on_own_scale
 from layer_atlas.config.figures import BracketedFigure, Group
 from layer_atlas.config.recipe import Octaves, Recipe
 from layer_atlas.config.records import FAMILIES, Reference, build
@@ -189,10 +189,16 @@ def order_caption(settings: BracketedFigure) -> str:
     return f"{within}ordered by {settings.order.replace('_', ' ')}, largest first"
 
 
-def ranking_notes(selections: Sequence[Selection], settings: BracketedFigure) -> Iterator[str]:
-    """A sentence on scales, where channels were chosen or ordered by such a statistic."""
+def bracketed_caption(selections: Sequence[Selection], settings: BracketedFigure) -> str:
+    """Describe what is shown, in which order."""
+    return ordered_caption(selections, settings.channels, order_caption(settings))
+
+
+def bracketed_notes(selections: Sequence[Selection], settings: BracketedFigure) -> Iterator[str]:
+    """Sentences on the scales of statistics that channels were ranked by, and on brackets."""
     groups = (group.channels for group in settings.groups or ())
     yield from scale_notes(selections, [settings.channels, *groups], settings.order)
+    yield from bracket_caption(selections, settings)
 
 
 def bracket_caption(selections: Sequence[Selection], settings: BracketedFigure) -> Iterator[str]:

@@ -20,17 +20,15 @@ from layer_atlas.presentation.figures.brackets import (
     tree_lines,
 )
 from layer_atlas.presentation.figures.captions import (
-    bracket_caption,
     bracket_methods,
-    order_caption,
-    ordered_caption,
-    ranking_notes,
+    bracketed_caption,
+    bracketed_notes,
 )
 from layer_atlas.presentation.figures.files import RenderedFigure
 from layer_atlas.presentation.figures.image_content import MARKS, Content, ImageRow, Texts
 from layer_atlas.presentation.figures.selection import LayerData, choose_bracketed, chosen_layers
 from layer_atlas.presentation.layout.figure import HAIR, FigureCanvas, PageSpec
-from layer_atlas.presentation.layout.page import FAINT, INK, Align, Box, Lines, Point, Tile
+from layer_atlas.presentation.layout.page import FAINT, INK, Box, Lines, Tile
 from layer_atlas.presentation.layout.strips import (
     Grid,
     Heading,
@@ -186,7 +184,7 @@ class _Painter:
         section, top = self.content.sections[heading.section], heading.top
         if section.title:
             title = section.title + (" (continued)" if heading.continued else "")
-            self._write((0, top), title, self.format.text, self.spec.width)
+            self.canvas.text(self.font.placed((0, top), title, self.format.text, self.spec.width))
             y = top + self.font.line(self.format.text)
             self.canvas.lines(Lines([[(0, y), (self.spec.width, y)]], HAIR))
         if self.grid.header:
@@ -201,7 +199,9 @@ class _Painter:
         for strip in range(across):
             for column, heading in enumerate(headings):
                 left, _, right, _ = self.grid.image(Row(0, 0, across, 0, 0), strip, column)
-                self._write(((left + right) / 2, top), heading, size, room, "center")
+                self.canvas.text(
+                    self.font.placed(((left + right) / 2, top), heading, size, room, "center")
+                )
 
     # --- strips ----------------------------------------------------------------------------------
 
@@ -230,7 +230,9 @@ class _Painter:
         # Layers differ at the end of their names, classes at the beginning.
         keep = "end" if self.content.settings.rows in ("layers", "models") else "start"
         middle = top + (self.grid.tile_height - self.font.line(size)) / 2
-        self._write((left + room, middle), label, size, room, "right", keep=keep)
+        self.canvas.text(
+            self.font.placed((left + room, middle), label, size, room, "right", keep=keep)
+        )
 
     def _below(self, box: Box, texts: Sequence[str]) -> None:
         """Write the texts below an image, the first in ink, further ones faint."""
@@ -238,18 +240,11 @@ class _Painter:
         for number, words in enumerate(texts):
             point = (left + right) / 2, bottom + number * self.grid.line
             colour = FAINT if number else INK
-            self._write(point, words, self.text_size, right - left, "center", colour=colour)
-
-    def _write(
-        self,
-        point: Point,
-        words: str,
-        size: float,
-        room: float,
-        align: Align = "left",
-        **look: str,
-    ) -> None:
-        self.canvas.text(self.font.placed(point, words, size, room, align, **look))
+            self.canvas.text(
+                self.font.placed(
+                    point, words, self.text_size, right - left, "center", colour=colour
+                )
+            )
 
     def _dataset_images(self, strip: ImageRow, row: Row, position: int) -> None:
         image = next((image for image in strip.images if image), None)
@@ -396,12 +391,10 @@ def caption_of(content: Content) -> str:
 
 def _caption(content: Content) -> Iterator[str]:
     settings = content.settings
-    shown = ordered_caption(content.selections, settings.channels, order_caption(settings))
-    yield f"Images for {shown}."
+    yield f"Images for {bracketed_caption(content.selections, settings)}."
     if settings.columns is not None:
         yield f"Rows: {settings.rows}; columns: {settings.columns}."
-    yield from ranking_notes(content.selections, settings)
-    yield from bracket_caption(content.selections, settings)
+    yield from bracketed_notes(content.selections, settings)
     if settings.dendrogram:
         yield "Tree: similarity, by average linkage."
     if content.dataset_images:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from layer_atlas.presentation.layout.figure import FigureCanvas, PageSpec
-from layer_atlas.presentation.layout.grid import Cells
+from layer_atlas.presentation.layout.grid import Cells, choose_columns, fewest_rows
 from layer_atlas.presentation.layout.page import Box
 
 _WIDTH = 1.7
@@ -71,8 +71,8 @@ class Panels:
         most = max(1, round(self._room / step))
         if most >= self.together:
             most -= most % self.together
-        rows = math.ceil(len(self.titles) / most)
-        across = math.ceil(len(self.titles) / rows)
+        count = len(self.titles)
+        across = choose_columns([count], fewest_rows(count, most))
         return min(most, math.ceil(across / self.together) * self.together)
 
     @cached_property

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from numpy.typing import NDArray
 
+from layer_atlas.atlas.layers import is_on_own_scale
 from layer_atlas.atlas.reader import Atlas
-from layer_atlas.atlas.reader.layers import is_on_own_scale
 from layer_atlas.config.figures import HistogramsFigure, ProfileFigure, TracesFigure
 from layer_atlas.errors import UserError
 from layer_atlas.plan.jobs import STATUS

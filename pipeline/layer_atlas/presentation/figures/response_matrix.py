@@ -21,11 +21,9 @@ from layer_atlas.presentation.figures.brackets import (
     tree_lines,
 )
 from layer_atlas.presentation.figures.captions import (
-    bracket_caption,
     bracket_methods,
-    order_caption,
-    ordered_caption,
-    ranking_notes,
+    bracketed_caption,
+    bracketed_notes,
     similarity_caption,
 )
 from layer_atlas.presentation.figures.files import RenderedFigure
@@ -242,9 +240,8 @@ def draw_responses(atlas: Atlas, settings: ResponsesFigure) -> RenderedFigure:
 
 def _caption(settings: ResponsesFigure, selections: Sequence[Selection]) -> Iterator[str]:
     yield _CAPTION
-    yield f"Shown: {ordered_caption(selections, settings.channels, order_caption(settings))}."
-    yield from ranking_notes(selections, settings)
-    yield from bracket_caption(selections, settings)
+    yield f"Shown: {bracketed_caption(selections, settings)}."
+    yield from bracketed_notes(selections, settings)
     if len(selections) == 1:
         yield from (
             f"{sentence[0].upper()}{sentence[1:]}" for sentence in similarity_caption(selections[0])

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from layer_atlas.atlas.layers import default_ranking
 from layer_atlas.atlas.reader import Atlas, Layer
-from layer_atlas.atlas.reader.layers import default_ranking
 from layer_atlas.config.figures import BracketedFigure, FigureSettings, Group
 from layer_atlas.errors import UserError, unknown
 from layer_atlas.plan.jobs import STATUS

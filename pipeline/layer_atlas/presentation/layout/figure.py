@@ -31,14 +31,15 @@ from layer_atlas.presentation.layout.page import (
     FAINT,
     HAIRLINE,
     INK,
+    LINE,
     RULE,
     Box,
+    Font,
     Lines,
     Text,
     Tile,
     tile_image,
 )
-from layer_atlas.presentation.layout.text import LINE, Font
 
 POINTS_PER_INCH = 72
 HAIR = "#9a9aa2"

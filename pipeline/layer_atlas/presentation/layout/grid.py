@@ -1,7 +1,7 @@
 """Grids: cells of one size in reading order, and the grid of tiles of montages and strips."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from layer_atlas.config.config import CollateSettings
@@ -50,6 +50,35 @@ class Cells:
         rows = math.ceil(count / self.columns)
         width = self.columns * (self.cell[0] + self.gap[0]) - self.gap[0]
         return width, max(0, rows * (self.cell[1] + self.gap[1]) - self.gap[1])
+
+
+def choose_columns(
+    counts: Sequence[int],
+    candidates: Iterable[int],
+    misfit: Callable[[int], float] = lambda columns: 0.0,
+) -> int:
+    """Choose the number of columns of a grid: few empty cells, and little misfit.
+
+    Args:
+        counts: numbers of cells; each run of cells begins a row of its own.
+        candidates: numbers of columns; the first of the best is taken.
+        misfit: cost of whatever else follows from the columns, such as tiles of another size than
+            the best. A cost of 3 outweighs any number of empty cells.
+    """
+    return min(candidates, key=lambda columns: misfit(columns) + 3 * _empty(counts, columns))
+
+
+def _empty(counts: Sequence[int], columns: int) -> float:
+    """Fraction of the cells of all rows that are empty."""
+    cells = sum(max(1, math.ceil(count / columns)) * columns for count in counts)
+    return 1 - sum(counts) / cells
+
+
+def fewest_rows(count: int, most: int) -> range:
+    """The numbers of columns, up to a most, with which cells need the fewest rows."""
+    most = max(1, most)
+    rows = max(1, math.ceil(count / most))
+    return range(max(1, math.ceil(count / rows)), most + 1)
 
 
 @dataclass(frozen=True)
@@ -222,13 +251,13 @@ def plan_layout(
 
 
 def _columns(n: int, tile: tuple[int, int], across: int, grids: int, gap: int) -> int:
-    """Columns that leave the fewest cells of the last row empty, from a square to twice as wide.
+    """Columns of a picture that is between square and twice as wide.
 
     Few images stand in few rows instead, as far as the title needs the width anyway.
     """
     square = math.sqrt(n * grids * tile[1] / (tile[0] * across))
     below_title = _NARROWEST // (across * (tile[0] + gap))
     if below_title > square:
-        return math.ceil(n / math.ceil(n / below_title))
-    candidates = range(math.ceil(square), max(math.ceil(square), round(2 * square)) + 1)
-    return min(candidates, key=lambda columns: (-n % columns, columns))
+        return choose_columns([n], fewest_rows(n, below_title))
+    least = math.ceil(square)
+    return choose_columns([n], range(least, max(least, round(2 * square)) + 1))

@@ -11,14 +11,15 @@ from layer_atlas.errors import sanitize
 from layer_atlas.presentation.layout.page import (
     ALARM,
     EMPTY,
+    LINE,
     PAPER,
     RULE,
+    Font,
     Lines,
     Text,
     Tile,
     tile_image,
 )
-from layer_atlas.presentation.layout.text import LINE, Font
 
 SMALLEST = 9
 """Size of the smallest letters that can be read, in pixels."""

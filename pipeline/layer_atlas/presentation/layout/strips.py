@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from layer_atlas.errors import UserError
-from layer_atlas.presentation.layout.grid import Cells
+from layer_atlas.presentation.layout.grid import Cells, choose_columns
 from layer_atlas.presentation.layout.page import Box
 
 Shapes = Sequence[Sequence[int]]
@@ -131,6 +131,11 @@ class Grid:
     def broken(self) -> bool:
         """Whether a strip needs several lines."""
         return self.per_line < max(map(max, self.shapes))
+
+    @property
+    def columns(self) -> int:
+        """Cells side by side: lines of a strip that is broken, else strips."""
+        return self.per_line if self.broken else self.across
 
     @property
     def line(self) -> int:
@@ -258,8 +263,6 @@ class Grid:
         return map(cells.box, range(self.measures.dataset_images))
 
 
-_RAGGED = 3.0
-"""Cost of an empty place in a last row, against that of images of another size."""
 _CUT = 0.5
 """Cost of rows of a table that stand side by side."""
 _PATIENT = 1 / 3
@@ -288,23 +291,23 @@ def plan_grid(
         measures = replace(measures, tiles=(tile, tile, tile))
     elif across is not None:
         measures = replace(measures, tiles=(*measures.tiles[:2], measures.width))
-    least, _, most = measures.tiles
-    columns = max(map(max, shapes))
-    strips = max(map(len, shapes))
-    candidates: list[Grid] = []
-    one = measures.tree[0] > 0 or (measures.table and len(shapes) == 1)
-    for count in [across or 1] if across or one else range(1, strips + 1):
-        grids = [Grid(shapes, measures, count, columns, least)]
-        if count == 1 and columns > 1 and not whole:
-            grids += [Grid(shapes, measures, 1, c, least) for c in range(1, columns)]
-        fitting = [_enlarged(grid, most, _fits_width) for grid in grids if _fits_width(grid)]
-        if not fitting:
-            break
-        # Lines are broken only where they must be.
-        candidates += fitting[:1] if fitting[0].per_line == columns else fitting
+    per_line = max(map(max, shapes))
+    smallest = Grid(shapes, measures, across or 1, per_line, measures.tiles[0])
+    if _fits_width(smallest):
+        one = measures.tree[0] > 0 or (measures.table and len(shapes) == 1)
+        most = 1 if across or one else max(map(len, shapes))
+        counts = list(map(len, shapes))
+        grids = [replace(smallest, across=n) for n in ([across] if across else range(1, most + 1))]
+    # Strips are broken only where they must be, and then none stand side by side.
+    elif smallest.across == 1 and per_line > 1 and not whole:
+        counts = [count for sizes in shapes for count in sizes]
+        grids = [replace(smallest, per_line=n) for n in range(1, per_line)]
+    else:
+        grids = []
+    candidates = [_enlarged(grid, _fits_width) for grid in grids if _fits_width(grid)]
     if not candidates:
         raise UserError(_no_room(measures, across, tile, whole))
-    return _best(candidates, whole)
+    return _best(counts, candidates, whole)
 
 
 def refitted(grid: Grid, measures: Measures) -> Grid:
@@ -315,63 +318,48 @@ def refitted(grid: Grid, measures: Measures) -> Grid:
     smallest = Grid(grid.shapes, measures, grid.across, grid.per_line, measures.tiles[0])
     if measures == grid.measures or not _fits_width(smallest):
         return grid
-    wide = _enlarged(smallest, grid.tile, _fits_width)
+    wide = _enlarged(smallest, _fits_width, grid.tile)
     pages = len(grid.pages)
     if len(smallest.pages) > pages:
         return wide
-    return _enlarged(smallest, wide.tile, lambda other: len(other.pages) <= pages)
+    return _enlarged(smallest, lambda other: len(other.pages) <= pages, wide.tile)
 
 
-def _best(candidates: Sequence[Grid], whole: bool) -> Grid:
+def _best(counts: Sequence[int], candidates: Sequence[Grid], whole: bool) -> Grid:
     """One page if that is possible at all; of those the one that looks best."""
     least, best, _ = candidates[0].measures.tiles
     single = [
-        _enlarged(smallest, grid.tile, _fits_page)
+        _enlarged(smallest, _fits_page, grid.tile)
         for grid in candidates
-        if _fits_page(smallest := _resized(grid, least))
+        if _fits_page(smallest := replace(grid, tile=least))
     ]
-    if single:
-        return min(single, key=lambda grid: _cost(grid, best))
-    if whole:
+    if whole and not single:
         raise UserError(
             "a dendrogram stands beside all channels, which have no room on one page: choose "
             "fewer, or figure.height=any."
         )
     comfortable = round(least * (best / least) ** _PATIENT)
-    return min(candidates, key=lambda grid: _misfit(grid, comfortable))
-
-
-def _cost(grid: Grid, best: int) -> float:
-    """Cost of an arrangement on one page."""
-    tall = math.log(max(grid.pages[0].height / grid.measures.tall, 1.0))
-    cut = _CUT if grid.measures.table and grid.across > 1 else 0.0
-    return _misfit(grid, best) + _RAGGED * _empty(grid) + tall + cut
+    grids = {grid.columns: grid for grid in single or candidates}
+    size = best if single else comfortable
+    return grids[choose_columns(counts, grids, lambda columns: _misfit(grids[columns], size))]
 
 
 def _misfit(grid: Grid, best: int) -> float:
-    """Distance of images from the best size, and of the width from the page's."""
-    return abs(math.log(grid.tile / best)) + 2 * math.log(grid.measures.width / grid.used)
+    """Cost of images of another size than the best, a page left free, and one that is too tall."""
+    measures = grid.measures
+    size = abs(math.log(grid.tile / best)) + 2 * math.log(measures.width / grid.used)
+    tall = math.log(max(grid.pages[0].height / measures.tall, 1.0))
+    cut = _CUT if measures.table and grid.across > 1 else 0.0
+    return size + tall + cut
 
 
-def _empty(grid: Grid) -> float:
-    """Fraction of the places in rows and lines without an image."""
-    lines = list(grid.lines())
-    if grid.broken:
-        return 1 - sum(map(sum, grid.shapes)) / (len(lines) * grid.per_line)
-    return 1 - sum(count for *_, count, _ in lines) / (len(lines) * grid.across)
-
-
-def _resized(grid: Grid, tile: int) -> Grid:
-    return Grid(grid.shapes, grid.measures, grid.across, grid.per_line, tile)
-
-
-def _enlarged(grid: Grid, most: int, fits: Callable[[Grid], bool]) -> Grid:
-    """The arrangement with the largest images with which it fits."""
-    low, high = grid.tile, max(grid.tile, most)
+def _enlarged(grid: Grid, fits: Callable[[Grid], bool], most: int | None = None) -> Grid:
+    """The arrangement with the largest images with which it fits, up to a size."""
+    low, high = grid.tile, max(grid.tile, grid.measures.tiles[2] if most is None else most)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(_resized(grid, middle)) else (low, middle - 1)
-    return _resized(grid, low)
+        low, high = (middle, high) if fits(replace(grid, tile=middle)) else (low, middle - 1)
+    return replace(grid, tile=low)
 
 
 def _fits_width(grid: Grid) -> bool:

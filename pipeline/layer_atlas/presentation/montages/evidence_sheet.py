@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layer_atlas.config.datasets import MOST_PHOTOGRAPHS
-from layer_atlas.presentation.layout.grid import Cells
+from layer_atlas.presentation.layout.grid import Cells, choose_columns, fewest_rows
 from layer_atlas.presentation.layout.page import (
     ALARM,
     FAINT,
@@ -222,16 +222,20 @@ def beside(scale: Scale, facts: int) -> bool:
 
 def plan_grid(scale: Scale, needs: Needs) -> Grid:
     """Put the columns side by side; a column without tiles takes no room."""
-    strongest = needs.strongest if needs.saliency else math.ceil(needs.strongest / 2)
+    strongest = needs.strongest if needs.saliency else _two_lines(needs.strongest)
     caption = _caption_room(scale, needs)
     if beside(scale, needs.facts):
         caption += scale.length(needs.images) + scale.space // 2
     first = _column("optimized", needs.images, scale.space, scale, caption)
     second = _column("strongest photographs", strongest, _next(first, scale), scale)
-    third = _column(
-        "weakest photographs", math.ceil(needs.weakest / 2), _next(second, scale), scale
-    )
+    weakest = _two_lines(needs.weakest)
+    third = _column("weakest photographs", weakest, _next(second, scale), scale)
     return Grid(scale, needs, first, second, third)
+
+
+def _two_lines(tiles: int) -> int:
+    """Tiles per line where they stand in two."""
+    return choose_columns([tiles], fewest_rows(tiles, math.ceil(tiles / 2))) if tiles else 0
 
 
 def _caption_room(scale: Scale, needs: Needs) -> int:

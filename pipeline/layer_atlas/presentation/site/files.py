@@ -1,4 +1,4 @@
-"""The files of a site: written side by side into a folder of their own, and listed at the end.
+"""The files of a site, and its pictures: tiles on sheets, so that thousands are a few dozen files.
 
 A site is `index.html` and the folder that it names. The folder is written first and `index.html`
 last, atomically: until then the site is the previous one.
@@ -6,28 +6,45 @@ last, atomically: until then the site is the previous one.
 Pages opened from disk may load scripts and nothing else, so data are scripts that call
 `layerAtlas.take(name, value)`. A value is JSON in ASCII without `<`, `>` and `&`: no text from a
 network or a file name can end the script or begin a tag.
+
+Dataset images have one picture per target: a row of the strongest, below it their saliency where
+the atlas has it, then a row of the weakest.
 """
 
 import io
 import json
+import math
 import os
 import re
 import shutil
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from layer_atlas.atlas.reader import Layer
 from layer_atlas.errors import StorageError
+from layer_atlas.plan.jobs import STATUS
+from layer_atlas.presentation.layout.grid import Cells
+from layer_atlas.presentation.layout.page import Tile, fitted_size, resampled
+from layer_atlas.presentation.layout.pillow import PillowCanvas
+from layer_atlas.presentation.montages.evidence_pages import overlay
 from layer_atlas.processes import usable_cores
-from layer_atlas.store.checksummed_file import CorruptFile
-from layer_atlas.store.files import read_at_most, read_object, write_atomically, write_json
+from layer_atlas.store.files import (
+    CorruptFile,
+    read_at_most,
+    read_object,
+    write_atomically,
+    write_json,
+)
 
 _LISTING = "files.json"
 _ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&"}
@@ -156,3 +173,257 @@ def numbers(array: NDArray[Any], digits: int | None = None) -> list[Any]:
     finite = np.isfinite(array)
     texts = array.astype(str).tolist()
     return [float(text) if ok else None for text, ok in zip(texts, finite.tolist(), strict=True)]
+
+
+COLUMNS = 8
+PER_SHEET = COLUMNS * COLUMNS
+TILE = 160
+"""Longer side of a tile in pixels; smaller images are kept as they are."""
+
+_PREVIEW_TILE = 32
+_PREVIEW_QUALITY = 60
+_PREVIEW_PIXELS = 4_000_000
+"""Pixels of a preview, which is loaded first and shown until the sheets are there."""
+
+STRIP = 24
+"""Images that represent a layer in the overview."""
+_STRIP_TILE = 96
+_DATASET_TILE = 128
+_MOST_DATASET_IMAGES = 9
+"""Dataset images in a row."""
+_LARGEST = 1024
+"""Longer side in pixels of an image on its own."""
+_GROUND = "#808080"
+_NO_IMAGE = (STATUS["failed"], STATUS["missing"])
+
+
+def fitted(size: tuple[int, int], most: int) -> tuple[int, int]:
+    """Width and height of an image of a height and width that shrinks to fit a square."""
+    side = min(most, max(size))
+    return fitted_size(size, (side, side))
+
+
+def image_size(layer: Layer) -> tuple[int, int]:
+    """Height and width of a layer's images."""
+    height, width = layer.dataset("image").shape[-3:-1]
+    return int(height), int(width)
+
+
+def has_large(layer: Layer) -> bool:
+    """Whether images are larger than their tiles, and have files of their own."""
+    return max(image_size(layer)) > TILE
+
+
+def sheet_name(seed: int, variant: int, number: int) -> str:
+    """Name of the file of a sheet of tiles; the browser's scripts know it too."""
+    return f"tiles-{seed}-{variant}-{number}.jpg"
+
+
+def preview_name(seed: int, variant: int) -> str:
+    """Name of the file of all images in small; the browser's scripts know it too."""
+    return f"preview-{seed}-{variant}.jpg"
+
+
+def large_name(row: int, seed: int, variant: int) -> str:
+    """Name of the file of an image on its own; the browser's scripts know it too."""
+    return f"image-{row}-{seed}-{variant}.jpg"
+
+
+def preview_columns(layer: Layer) -> int:
+    """Number of images side by side on a preview."""
+    return math.isqrt(max(len(layer.channels), 1) - 1) + 1
+
+
+class _Mosaic:
+    """Tiles of one size side by side, in rows."""
+
+    def __init__(self, count: int, columns: int, tile: tuple[int, int]) -> None:
+        self._cells = Cells((0, 0), tile, columns)
+        self._canvas = PillowCanvas(self._cells.size(count), _GROUND)
+        self.picture = self._canvas.picture
+
+    def put(self, position: int, pixels: NDArray[np.uint8]) -> None:
+        """Show an image at a position, counted along the rows."""
+        self._canvas.tile(Tile(self._cells.box(position), pixels))
+
+
+def write_images(files: SiteFiles, folder: str, layer: Layer) -> None:
+    """Write all images of a layer: on sheets, in small on a preview, and large ones alone, too.
+
+    One sheet is in memory at a time, besides those that are being encoded.
+    """
+    for seed in range(len(layer.seeds)):
+        for variant in range(max(1, len(layer.variants))):
+            _write_series(files, folder, layer, (seed, variant))
+
+
+def _write_series(files: SiteFiles, folder: str, layer: Layer, which: tuple[int, int]) -> None:
+    """Write the images of one seed and variant."""
+    count = len(layer.channels)
+    preview = _Mosaic(count, preview_columns(layer), _preview_tile(layer))
+    for first in range(0, count, PER_SHEET):
+        rows = range(first, min(first + PER_SHEET, count))
+        sheet = _Mosaic(len(rows), COLUMNS, tile_size(layer))
+        for row, pixels in _images(layer, which, rows):
+            # Previews are made of tiles: of large images, that is much faster.
+            tile = np.asarray(resampled(pixels, tile_size(layer)))
+            sheet.put(row - first, tile)
+            preview.put(row, tile)
+            if has_large(layer):
+                large = resampled(pixels, fitted(image_size(layer), _LARGEST))
+                files.write_picture(f"{folder}/{large_name(row, *which)}", large)
+        files.write_picture(f"{folder}/{sheet_name(*which, first // PER_SHEET)}", sheet.picture)
+    files.write_picture(f"{folder}/{preview_name(*which)}", preview.picture, _PREVIEW_QUALITY)
+
+
+def tile_size(layer: Layer) -> tuple[int, int]:
+    """Width and height of a layer's tiles."""
+    return fitted(image_size(layer), TILE)
+
+
+def _preview_tile(layer: Layer) -> tuple[int, int]:
+    """Width and height of an image among thousands."""
+    side = math.isqrt(_PREVIEW_PIXELS // max(len(layer.channels), 1))
+    return fitted(image_size(layer), max(1, min(side, _PREVIEW_TILE)))
+
+
+def _images(
+    layer: Layer, which: tuple[int, int], rows: Iterable[int]
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Yield the rows that have an image, and the image; one is in memory at a time."""
+    images, (seed, variant) = layer.dataset("image"), which
+    for row in rows:
+        if layer.status[row, seed] not in _NO_IMAGE:
+            index = (row, seed, variant) if layer.variants else (row, seed)
+            yield row, np.asarray(images[index])
+
+
+def write_strip(
+    files: SiteFiles, folder: str, layer: Layer, images: list[tuple[int, int]]
+) -> tuple[int, int]:
+    """Write some of a layer's images side by side; returns the size of a tile.
+
+    Args:
+        files: to write to.
+        folder: of the layer.
+        layer: whose images.
+        images: row and seed of each.
+    """
+    tile = fitted(image_size(layer), _STRIP_TILE)
+    strip = _Mosaic(max(1, len(images)), max(1, len(images)), tile)
+    for position, (row, seed) in enumerate(images):
+        for _, pixels in _images(layer, (seed, 0), [row]):
+            strip.put(position, pixels)
+    files.write_picture(f"{folder}/strip.jpg", strip.picture)
+    return tile
+
+
+# --- dataset images ------------------------------------------------------------------------------
+
+
+def dataset_images_name(row: int) -> str:
+    """Name of the file of a target's dataset images; the browser's scripts know it too."""
+    return f"photographs-{row}.jpg"
+
+
+@dataclass(frozen=True)
+class DatasetImages:
+    """The dataset images of a layer that the atlas holds."""
+
+    layer: Layer
+
+    @cached_property
+    def rows(self) -> list[str]:
+        """Rows of each picture: `top`, `saliency`, `bottom`, as far as the atlas has them."""
+        names = {"top": "top_jpeg", "saliency": "top_saliency", "bottom": "bottom_jpeg"}
+        return [row for row, name in names.items() if f"dataset/{name}" in self.layer]
+
+    @cached_property
+    def across(self) -> int:
+        """Number of images in the longest row."""
+        names = [name for name in ("top", "bottom") if name in self.rows]
+        shapes = [self.layer.dataset(f"dataset/{name}_jpeg").shape for name in names]
+        return min(_MOST_DATASET_IMAGES, max((int(shape[1]) for shape in shapes), default=0))
+
+    def facts(self) -> dict[str, Any] | None:
+        """Rows, columns and tile size of the pictures for the scripts; None if there are none."""
+        if not self.across:
+            return None
+        return {"rows": self.rows, "across": self.across, "tile": _DATASET_TILE}
+
+    def records(self, row: int) -> dict[str, Any]:
+        """Describe the dataset images in a target's picture, by their slots in a row.
+
+        Returns: `top` and `bottom`, lists of `slot`, `path`, `score` and `salient`, whether there
+            is a map; and `constant`, the response to all images of the data set if it is the same.
+        """
+        ends = [name for name in ("top", "bottom") if name in self.rows]
+        slots: dict[str, Any] = {name: self._slots(name, row) for name in ends}
+        return {**slots, "constant": self._constant(row)}
+
+    def _slots(self, end: str, row: int) -> list[dict[str, Any]]:
+        paths, scores = self._row(f"{end}_path", row), self._row(f"{end}_score", row)
+        maps = self.layer.dataset("dataset/top_saliency").shape[1] if self._has_maps else 0
+        return [
+            {
+                "slot": slot,
+                "path": str(paths[slot], "utf-8", "replace") if slot < len(paths) else "",
+                "score": numbers(scores)[slot] if slot < len(scores) else None,
+                "salient": end == "top" and slot < maps,
+            }
+            for slot in self._filled(end, row)
+        ]
+
+    def _filled(self, end: str, row: int) -> list[int]:
+        """Slots that have an image: an unreadable file leaves its slot empty."""
+        files = self._row(f"{end}_jpeg", row)[: self.across]
+        return [slot for slot, file in enumerate(files) if len(file)]
+
+    def _row(self, name: str, row: int) -> NDArray[Any]:
+        """The values of a channel in an HDF5 dataset, one per image; empty without it."""
+        known = f"dataset/{name}" in self.layer
+        return np.asarray(self.layer.dataset(f"dataset/{name}")[row]) if known else np.empty(0)
+
+    @property
+    def _has_maps(self) -> bool:
+        return "saliency" in self.rows
+
+    def _constant(self, row: int) -> float | None:
+        if not {"min", "max"} <= self._extremes.keys():
+            return None
+        least, most = self._extremes["min"][row], self._extremes["max"][row]
+        return float(least) if np.isfinite(least) and least == most else None
+
+    @cached_property
+    def _extremes(self) -> dict[str, NDArray[Any]]:
+        """Smallest and largest responses (C,) of all channels over the data set."""
+        names = (name for name in ("min", "max") if f"dataset/{name}" in self.layer)
+        return {name: self.layer[f"dataset/{name}"] for name in names}
+
+    def write(self, files: SiteFiles, folder: str, row: int) -> None:
+        """Write the picture of a target. Raises StorageError."""
+        cells = Cells((0, 0), (_DATASET_TILE, _DATASET_TILE), self.across)
+        canvas = PillowCanvas(cells.size(self.across * len(self.rows)), _GROUND)
+        for down, tiles in enumerate(self._tiles(row)):
+            for slot, pixels in tiles:
+                canvas.tile(Tile(cells.box(down * self.across + slot), pixels))
+        files.write_picture(f"{folder}/{dataset_images_name(row)}", canvas.picture, 80)
+
+    def _tiles(self, row: int) -> list[list[tuple[int, NDArray[np.uint8]]]]:
+        """The images of each row of the picture, with their slots."""
+        rows = {"top": self._pictures("top", row), "bottom": self._pictures("bottom", row)}
+        if self._has_maps:
+            maps = self.layer.dataset("dataset/top_saliency")[row]
+            rows["saliency"] = [
+                (slot, overlay(pixels, maps[slot]))
+                for slot, pixels in rows["top"]
+                if slot < len(maps)
+            ]
+        return [rows[name] for name in self.rows]
+
+    def _pictures(
+        self, end: Literal["top", "bottom"], row: int
+    ) -> list[tuple[int, NDArray[np.uint8]]]:
+        # The reader skips empty slots too.
+        pictures = self.layer.dataset_images(self.layer.channels[row], end)[: self.across]
+        return list(zip(self._filled(end, row), pictures, strict=False))

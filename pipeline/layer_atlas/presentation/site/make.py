@@ -1,31 +1,42 @@
-"""Make the site of an output folder: its pages, and when it must be made again."""
+"""Make the site of an output folder: its pages, the data of its layers, when it is made again."""
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import h5py
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from numpy.typing import NDArray
 
+from layer_atlas.atlas.layers import default_ranking
 from layer_atlas.atlas.reader import Atlas, Layer, Model, open_atlas
-from layer_atlas.atlas.reader.layers import default_ranking
-from layer_atlas.config.records import digest
+from layer_atlas.config.objectives import Objective
+from layer_atlas.config.recipe import LARGEST_IMAGE, Recipe
+from layer_atlas.config.records import build, digest
+from layer_atlas.errors import UserError
+from layer_atlas.plan.jobs import STATUS
+from layer_atlas.presentation.similarity import SIMILAR, nearest
 from layer_atlas.presentation.site.files import (
+    COLUMNS,
+    PER_SHEET,
+    STRIP,
+    DatasetImages,
     SiteFiles,
     folder_of,
+    has_large,
+    image_size,
     is_complete,
+    numbers,
+    preview_columns,
     put_up,
     script,
     site_files,
+    tile_size,
+    write_images,
+    write_strip,
 )
-from layer_atlas.presentation.site.layer_data import (
-    channel_blocks,
-    check,
-    layer_data,
-    layer_facts,
-    leads,
-    whole,
-)
-from layer_atlas.presentation.site.pictures import STRIP, DatasetImages, write_images, write_strip
 from layer_atlas.store.folder import OutputFolder, safe_name
 
 _HERE = Path(__file__).parent
@@ -138,3 +149,214 @@ def _write_strip(files: SiteFiles, folder: str, layer: Layer) -> dict[str, Any]:
     rows, lead = [layer.row(channel) for channel in channels], leads(layer)
     tile = write_strip(files, folder, layer, [(row, int(lead[row])) for row in rows])
     return {"count": len(rows), "tile": list(tile)}
+
+
+_TRACE_DIGITS = 5
+_MOST_COLOURS = 64
+_NAMES = frozenset({"best_seed", "start"})
+"""Statistics whose numbers are names, which have no order."""
+
+
+def leads(layer: Layer) -> NDArray[np.intp]:
+    """The seed whose image represents each target (C,), as an index.
+
+    It is the one that agrees most with dataset images, or else the first that is `ok`.
+    """
+    first: NDArray[np.intp] = np.argmax(layer.status == STATUS["ok"], axis=1)
+    if "best_seed_index" not in layer:
+        return first
+    best = layer["best_seed_index"]
+    return np.where((best >= 0) & (best < len(layer.seeds)), best, first).astype(np.intp)
+
+
+def layer_facts(layer: Layer) -> dict[str, Any]:
+    """The record of a layer in the overview."""
+    facts = layer.facts
+    return {
+        "name": layer.name,
+        "type": str(facts.get("module_type", "")),
+        "shape": [whole(side) for side in np.ravel(facts.get("activation_shape", ()))],
+        "share": _finite(facts.get("flops_share")),
+        "channels": len(layer.channels),
+        "some": None if layer.channels == list(range(len(layer.channels))) else layer.channels,
+        "of": _all_targets(layer),
+        "noun": target_noun(layer),
+        "image": list(image_size(layer))[::-1],
+        "recipe": recipe_words(layer),
+        "targets": layer.sampling.words(),
+    }
+
+
+def target_noun(layer: Layer) -> str:
+    """The kind of a layer's targets: `channel`, `class`, `direction` and so on."""
+    if "part_channel" in layer:
+        return "combination"
+    objective = layer.recipe.get("objective")
+    if not isinstance(objective, dict):
+        return "channel"
+    if objective.get("name") == "custom" and not objective.get("per_channel", True):
+        return "whole layer"
+    record = Objective.choices.get(str(objective.get("name")), Objective)
+    return str(record.target_word)
+
+
+def _all_targets(layer: Layer) -> int | None:
+    """Number of targets of a layer; None where that is not its number of channels."""
+    if target_noun(layer) not in ("channel", "class"):
+        return None
+    return whole(layer.facts.get("n_channels")) or len(layer.channels)
+
+
+def recipe_words(layer: Layer) -> str:
+    """The recipe of a layer's images; empty where it is not of this version."""
+    try:
+        return build(Recipe, layer.recipe).summary()
+    except (UserError, KeyError, ValueError):
+        return ""
+
+
+def whole(value: Any) -> int:
+    """An attribute as a whole number; 0 for anything else."""
+    return int(value) if np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iu" else 0
+
+
+def _finite(value: Any) -> float | None:
+    number = np.asarray(value)
+    known = number.ndim == 0 and number.dtype.kind == "f" and np.isfinite(number)
+    return float(number) if known else None
+
+
+def layer_data(layer: Layer) -> dict[str, Any]:
+    """The data of a layer's grid: statistics of all targets, and where their tiles are."""
+    height, width = image_size(layer)
+    words = {code: word for word, code in STATUS.items()}
+    return {
+        "channels": layer.channels,
+        "labels": layer.labels,
+        "seeds": layer.seeds,
+        "variants": layer.variants,
+        "status": [[words.get(code, "failed") for code in row] for row in layer.status.tolist()],
+        "lead": leads(layer).tolist(),
+        "leads": "best agreement" if "best_seed_index" in layer else "first that is ok",
+        "similar": SIMILAR,
+        "statistics": list(_statistics(layer)),
+        "image": [width, height],
+        "tile": list(tile_size(layer)),
+        "columns": COLUMNS,
+        "perSheet": PER_SHEET,
+        "previewColumns": preview_columns(layer),
+        "large": has_large(layer),
+        "photographs": DatasetImages(layer).facts(),
+    }
+
+
+def _statistics(layer: Layer) -> Iterator[dict[str, Any]]:
+    """Yield every statistic: its meaning and its values, nested as its axes are."""
+    for name, meaning in layer.statistics.items():
+        values = numbers(layer[name])
+        ranked = name not in _NAMES
+        yield {"name": name, "meaning": meaning, "values": values, "ranked": ranked}
+
+
+def channel_blocks(layer: Layer) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the further data of targets' pages, in blocks of as many targets as a sheet has."""
+    rows, cosines = nearest(layer, leads(layer))
+    dataset_images = DatasetImages(layer)
+    for start in range(0, len(layer.channels), PER_SHEET):
+        here = slice(start, min(start + PER_SHEET, len(layer.channels)))
+        yield (
+            start // PER_SHEET,
+            {
+                "first": start,
+                "similar": list(map(_similar, rows[here], cosines[here])),
+                "step": layer["trace_step"].tolist() if "trace_step" in layer else [],
+                "trace": _traces(layer, here),
+                "photographs": [dataset_images.records(row) for row in range(here.start, here.stop)]
+                if dataset_images.across
+                else [],
+            },
+        )
+
+
+def _similar(rows: NDArray[np.intp], cosines: NDArray[np.float32]) -> dict[str, Any]:
+    """The targets that are similar to one, and the best cosine; None if it was not compared."""
+    alike = cosines >= SIMILAR
+    compared = np.isfinite(cosines) & (cosines != 0)  # 0: one of both has no image
+    best = numbers(cosines[compared].max(keepdims=True), 3)[0] if compared.any() else None
+    return {"rows": rows[alike].tolist(), "cosine": numbers(cosines[alike], 3), "best": best}
+
+
+def _traces(layer: Layer, here: slice) -> list[Any]:
+    """Traces (n, S, V, T)."""
+    if "trace" not in layer:
+        return []
+    traces = np.asarray(layer.dataset("trace")[here])
+    return numbers(traces if layer.variants else traces[:, :, None], _TRACE_DIGITS)
+
+
+# --- checks --------------------------------------------------------------------------------------
+
+
+class _Array(NamedTuple):
+    """Type and shape that an HDF5 dataset must have, if it is there."""
+
+    name: str
+    kind: str
+    """Kind of its dtype, as in numpy; `O`: files or texts."""
+    shape: tuple[int, ...]
+    """Lengths of its first axes."""
+    further: int = 0
+    """Number of axes after these."""
+
+
+def check(layer: Layer) -> None:
+    """Check the shapes and types of the datasets that a site reads.
+
+    Raises:
+        UserError: something is not as in an atlas, or nothing can show it.
+    """
+    if "image" not in layer or "status" not in layer:
+        raise UserError(f"{layer.title} has no images that a site could show.")
+    # A damaged atlas is refused before its arrays reach numpy or Pillow.
+    for wanted in _arrays(layer):
+        if wanted.name in layer:
+            _check_array(layer.dataset(wanted.name), wanted, layer.title)
+    *_, height, width, colours = layer.dataset("image").shape
+    if not (min(height, width) > 0 and max(height, width) <= LARGEST_IMAGE):
+        raise UserError(f"images of {layer.title} are of {height} x {width} pixels.")
+    if not 1 <= colours <= _MOST_COLOURS:
+        raise UserError(f"images of {layer.title} have {colours} colours.")
+
+
+def _arrays(layer: Layer) -> Iterator[_Array]:
+    channels = (len(layer.channels),)
+    jobs = (*channels, len(layer.seeds))
+    images = (*jobs, len(layer.variants)) if layer.variants else jobs
+    yield _Array("status", "u", jobs)
+    yield _Array("image", "u", images, 3)
+    yield _Array("trace", "f", images, 1)
+    yield _Array("trace_step", "i", (), 1)
+    yield _Array("response", "f", images, 1)
+    yield _Array("best_seed_index", "i", channels)
+    yield _Array("dataset/top_saliency", "u", channels, 3)
+    for name in ("min", "max"):
+        yield _Array(f"dataset/{name}", "f", channels)
+    for end in ("top", "bottom"):
+        yield _Array(f"dataset/{end}_jpeg", "O", channels, 1)
+        yield _Array(f"dataset/{end}_path", "O", channels, 1)
+        yield _Array(f"dataset/{end}_score", "f", channels, 1)
+
+
+def _check_array(dataset: h5py.Dataset, wanted: _Array, title: str) -> None:
+    known = len(wanted.shape)
+    fits = dataset.shape[:known] == wanted.shape and dataset.ndim == known + wanted.further
+    typed = dataset.dtype.kind == wanted.kind
+    if wanted.name.endswith("_jpeg"):
+        typed = h5py.check_vlen_dtype(dataset.dtype) == np.dtype(np.uint8)
+    elif wanted.kind == "O":
+        typed = h5py.check_string_dtype(dataset.dtype) is not None
+    if not (fits and typed):
+        raise UserError(
+            f"{wanted.name!r} of {title} is {dataset.dtype} of shape {dataset.shape}, which no "
+            "atlas holds; collate it again."
+        )

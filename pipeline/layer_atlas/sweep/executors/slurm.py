@@ -20,13 +20,14 @@ from typing import Any
 from layer_atlas.config.executors import SlurmSettings
 from layer_atlas.errors import EXIT_OK, StorageError, UserError, unknown
 from layer_atlas.sweep.executors.base import State, WorkerJob, WorkerSpec
-from layer_atlas.sweep.executors.slurm_job import SlurmJob, read_ending
-from layer_atlas.sweep.executors.slurm_queue import (
+from layer_atlas.sweep.executors.slurm_job import (
     JobState,
     SlurmError,
+    SlurmJob,
     cancel,
     job_states,
     partitions,
+    read_ending,
     site_limits,
 )
 

@@ -14,13 +14,13 @@ from layer_atlas.config.inputs import user_file
 from layer_atlas.config.objectives import JointObjective
 from layer_atlas.datasets.pictures import picture_size
 from layer_atlas.errors import UnusableFile, UserError
+from layer_atlas.models.activations import OUTPUT, match_layers
 from layer_atlas.models.containment import contained, restored
 from layer_atlas.models.device_model import DeviceModel
-from layer_atlas.models.fingerprints import fingerprint, is_same
 from layer_atlas.models.forwards import NoPathAgrees, Path
 from layer_atlas.models.introspection import describe_layers
-from layer_atlas.models.layers import OUTPUT, match_layers
 from layer_atlas.models.load import Network, check_weights, load_network
+from layer_atlas.models.numerics import fingerprint, is_same
 from layer_atlas.models.self_check import check_gradient, check_independence, takes_no_batches
 from layer_atlas.plan.jobs import LayerInfo
 from layer_atlas.plan.plan import LARGEST_PICTURE, SkippedModel

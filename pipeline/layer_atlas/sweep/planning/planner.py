@@ -21,7 +21,7 @@ from layer_atlas.datasets.listing import look_through
 from layer_atlas.datasets.sources import DatasetImages, open_dataset
 from layer_atlas.datasets.views import read_view
 from layer_atlas.errors import UserError
-from layer_atlas.models.layers import match_layers
+from layer_atlas.models.activations import match_layers
 from layer_atlas.models.load import Network
 from layer_atlas.plan.jobs import LayerInfo
 from layer_atlas.plan.plan import (
@@ -49,7 +49,7 @@ from layer_atlas.visualization.objectives import ObjectiveContext, make_objectiv
 from layer_atlas.visualization.objectives.base import not_yet
 from layer_atlas.visualization.objectives.custom import with_source
 from layer_atlas.visualization.objectives.directions import RANDOM_DIRECTIONS
-from layer_atlas.visualization.parameterizations.check import check_parameterization
+from layer_atlas.visualization.parameterizations import check_parameterization
 from layer_atlas.visualization.parameterizations.generator import (
     with_source as with_generator_source,
 )

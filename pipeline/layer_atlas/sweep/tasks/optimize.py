@@ -22,7 +22,7 @@ from layer_atlas.plan.jobs import Series, Shard, ShardResult, joined
 from layer_atlas.plan.plan import flops_per_job
 from layer_atlas.store.shards import commit
 from layer_atlas.sweep.heartbeat import Heartbeat
-from layer_atlas.sweep.tasks.base import Bundle, ImageCache, WorkerContext
+from layer_atlas.sweep.tasks import Bundle, ImageCache, WorkerContext
 from layer_atlas.visualization.optimization.memory import if_it_fits
 from layer_atlas.visualization.optimization.renderer import LayerRenderer
 

@@ -3,13 +3,16 @@
 Every module of this package is imported, so that a class with `@implements(Record)` is known.
 """
 
+import torch
 from torch import Tensor
 
 from layer_atlas.config.inputs import Find, nowhere
 from layer_atlas.config.recipe import DatasetInit, Init, PhotographInit, Recipe, SpectrumInit
 from layer_atlas.config.records import implementation
+from layer_atlas.errors import UserError
 from layer_atlas.imports import import_modules
 from layer_atlas.models.colours import from_colours
+from layer_atlas.visualization import rng
 from layer_atlas.visualization.parameterizations.base import Parameterization, Shape
 from layer_atlas.visualization.parameterizations.maco import spectral_noise
 from layer_atlas.visualization.parameterizations.masked import MaskedImages, input_image
@@ -60,6 +63,33 @@ def _start(
             raise ValueError("init=dataset needs a dataset image for every job.")
         return from_colours(dataset_images)
     return None
+
+
+def check_parameterization(recipe: Recipe, colours: int, find: Find) -> None:
+    """Build one image in its initial state, and check that it is finite and can change.
+
+    Args:
+        recipe: the recipe, with references in place of files.
+        colours: number of colours of the images.
+        find: resolves the files that the recipe refers to.
+    Raises:
+        UserError: a file is not an image, a generator is unusable, images are not finite, or no
+            parameter affects them.
+    """
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(1, colours, *recipe.image_size, generator=generator)
+    images = make_parameterization(recipe, colours, rng.keys(["0" * 64]), noise, find)
+    rendered = images()
+    if not torch.isfinite(rendered).all():
+        name = recipe.parameterization.name
+        raise UserError(f"parameterization={name} renders images that are not finite.")
+    (parameter,) = images.parameters()
+    # Random weights: for some parameterizations the gradient of a plain sum vanishes.
+    (gradient,) = torch.autograd.grad((rendered * noise).sum(), parameter)
+    if not gradient.any():
+        what = "mask.area is black everywhere" if recipe.mask else "they do not depend on it"
+        name = recipe.parameterization.name
+        raise UserError(f"parameterization={name} cannot change its images: {what}.")
 
 
 import_modules(__name__, __path__)

@@ -7,9 +7,8 @@ from torch import Tensor
 
 from layer_atlas.config.recipe import Range, Transforms
 from layer_atlas.visualization import rng
-from layer_atlas.visualization.transforms.geometry import centres
+from layer_atlas.visualization.transforms.geometry import centres, distances, reach, spread
 from layer_atlas.visualization.transforms.part import Part, Size, between
-from layer_atlas.visualization.transforms.spread import distances, reach, spread
 
 _UNCHANGED: Range = (1.0, 1.0)
 _NONE: Range = (0.0, 0.0)

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from layer_atlas.sweep import progress
-from layer_atlas.sweep.progress import Bar
+from layer_atlas.sweep import monitor
+from layer_atlas.sweep.monitor import Bar
 
 LINE = re.compile(r"(\d+)/312 channels, ([\d.]+)/s, (.+) elapsed, (.+) left, devices busy (\d+) %")
 
@@ -19,7 +19,7 @@ def test_a_log_gets_plain_lines(
 ) -> None:
     caplog.set_level(logging.INFO)
     now = 100.0
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    monkeypatch.setattr(monitor.time, "monotonic", lambda: now)
     with Bar(312, 0, "channels", ["cpu", "cpu"]) as bar:
         now = 101.0
         bar(3.0, 0.5)  # too early for a line
@@ -47,7 +47,7 @@ def test_what_is_done_already_is_told_once(caplog: pytest.LogCaptureFixture) -> 
 SHOW = """
 import logging, os, sys, time
 from layer_atlas.logs import terminal_logging
-from layer_atlas.sweep.progress import Bar
+from layer_atlas.sweep.monitor import Bar
 os.system("stty rows 40 cols 110")
 with terminal_logging(sys.argv[1]), Bar(10, 0, "channels", ["cpu", "cpu"]) as bar:
     for i in range(1, 6):

@@ -12,13 +12,13 @@ from PIL import Image
 from toys import make_recipe
 
 from layer_atlas.atlas.reader import open_atlas
-from layer_atlas.presentation.site.files import site_files
-from layer_atlas.presentation.site.pictures import (
+from layer_atlas.presentation.site.files import (
     COLUMNS,
     PER_SHEET,
     TILE,
     DatasetImages,
     fitted,
+    site_files,
     write_images,
     write_strip,
 )

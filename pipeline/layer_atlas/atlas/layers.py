@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from layer_atlas.atlas.reader.notebook import sheet
+from layer_atlas.atlas.display import sheet
 from layer_atlas.errors import UserError, unknown
 from layer_atlas.plan.environment import Environment, parse_environment
 from layer_atlas.plan.jobs import STATUS, named

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from layer_atlas.store.checksummed_file import (
+from layer_atlas.store.files import (
     HEADER_BYTES,
     ArraySpec,
     AtMost,

@@ -1,4 +1,15 @@
-"""The atlas as a mapping of layers."""
+"""Read an atlas: models, layers and images by name, loaded when they are used.
+
+    from layer_atlas import open_atlas
+
+    atlas = open_atlas("outputs/demo")
+    layer = atlas["demo/conv6"]
+    layer.strongest(8)                    # channels, by agreement or selectivity
+    layer.image(17)                       # (H, W, 3) uint8
+    layer.to_xarray()                     # labelled arrays, if xarray is installed
+
+Only `atlas.h5` is read. It may come from somebody else, so links out of the file are not followed.
+"""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -7,9 +18,11 @@ from pathlib import Path
 
 import h5py
 
-from layer_atlas.atlas.reader.layers import Layer, Model, groups
-from layer_atlas.atlas.reader.notebook import listed
+from layer_atlas.atlas.display import listed
+from layer_atlas.atlas.layers import Layer, Model, groups
 from layer_atlas.errors import UserError, unknown
+
+__all__ = ["Atlas", "Layer", "Model", "open_atlas"]
 
 _SCHEMA = "layer-atlas/1"
 

@@ -6,7 +6,7 @@ import pytest
 from nets import matched, residual
 
 from layer_atlas.errors import UserError
-from layer_atlas.models.layers import OUTPUT
+from layer_atlas.models.activations import OUTPUT
 
 
 def test_output_is_chosen_by_its_name_alone() -> None:

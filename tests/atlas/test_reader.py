@@ -9,8 +9,8 @@ import pytest
 from runs import run_here
 
 from layer_atlas import open_atlas
+from layer_atlas.atlas.layers import default_ranking
 from layer_atlas.atlas.reader import Atlas, Layer
-from layer_atlas.atlas.reader.layers import default_ranking
 from layer_atlas.errors import UserError
 
 SMALL = ("optimizer.steps=2", "image_size=16", "layers=[conv1,conv2]", "channels='0:6'")

@@ -18,15 +18,14 @@ from layer_atlas.config.recipe import Recipe
 from layer_atlas.errors import UserError
 from layer_atlas.plan.plan import Plan
 from layer_atlas.plan.targets import TargetSpace
-from layer_atlas.presentation.collate import collate_here, content_of
+from layer_atlas.presentation.collate import collate_here, content_of, is_current
 from layer_atlas.presentation.layout.grid import plan_layout
-from layer_atlas.presentation.montages.animations import (
+from layer_atlas.presentation.montages.montage import (
     Animation,
     draw_strip,
     durations,
     write_animations,
 )
-from layer_atlas.presentation.summary import is_current
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import write_manifest
 from layer_atlas.sweep.run import prepare_plan
