@@ -5,6 +5,8 @@ from typing import Literal
 
 import numpy as np
 import torch
+from layer_atlas.models.layers import OUTPUT, match_layers
+from layer_atlas.models.responses import Observer
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -13,10 +15,8 @@ from layer_atlas.errors import UserError
 from layer_atlas.models.colours import from_bytes, recoloured
 from layer_atlas.models.forwards import Forward
 from layer_atlas.models.introspection import describe_layers
-from layer_atlas.models.layers import OUTPUT, match_layers
 from layer_atlas.models.load import load_network
 from layer_atlas.models.resample import resized
-from layer_atlas.models.responses import Observer
 
 Pool = Literal["max", "mean"]
 """How positions of an activation are reduced."""

@@ -57,8 +57,8 @@ def test_the_command_line_beats_the_file_and_the_file_its_choices(here: Path) ->
     (config,) = configs("sub/my.yml", "quality=paper", "objective=neuron")
     assert isinstance(config.objective, NeuronObjective)
     assert config.optimizer.steps == 64, "a value of the file beats a choice, also a later one"
-    assert config.optimizer.leaky_steps == paper.optimizer.leaky_steps
-    assert draft.optimizer.leaky_steps != paper.optimizer.leaky_steps
+    assert config.optimizer.learning_rate == paper.optimizer.learning_rate
+    assert draft.optimizer.learning_rate != paper.optimizer.learning_rate
     assert configs("optimizer.steps=7", "sub/my.yml")[0].optimizer.steps == 7
 
 

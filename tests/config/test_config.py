@@ -9,7 +9,7 @@ from toys import composed
 
 from layer_atlas.config.config import config_folder
 from layer_atlas.config.datasets import FolderDataset, TorchvisionDataset
-from layer_atlas.config.parameterizations import Fourier, Pixel
+from layer_atlas.config.parameterizations import NaturalFourier, Pixel
 from layer_atlas.errors import UserError
 
 CHOICES = [
@@ -27,7 +27,7 @@ def test_defaults_are_the_demo_network_with_all_channels() -> None:
     assert [model.title for model in config.models] == ["demo"]
     assert (config.channels, config.seeds) == ("all", (0,))
     assert config.models[0].layers == ("*@Conv2d",)
-    assert isinstance(config.parameterization, Fourier)
+    assert isinstance(config.parameterization, NaturalFourier)
 
 
 NEEDED = {

@@ -105,6 +105,7 @@ def test_key_is_sha256_of_the_canonical_identity() -> None:
                 "high_frequency": 0.0,
                 "blur": 0.0,
                 "clip": 0.0,
+                "feature_statistics": 0.0,
             },
             "init": {"name": "noise"},
             "keep_prefix_tokens": False,

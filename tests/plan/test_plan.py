@@ -68,4 +68,4 @@ def test_a_batch_holds_fewer_jobs_the_more_pictures_they_have() -> None:
 def test_shards_are_no_larger_than_memory_bears() -> None:
     config = composed("image_size=512", "snapshots=1", "layers=[conv1]", "channels='0:8'")
     plan = plan_of(config, inspect_models(config), ["cpu"])
-    assert plan.shard_size == jobs_at_once(plan.models[0].recipe, 3) == 13
+    assert plan.shard_size == jobs_at_once(plan.models[0].recipe, 3) == 6

@@ -53,6 +53,8 @@ class Optimizer(Choice, family="optimizer"):
             plural = "" if self.leaky_steps == 1 else "s"
             first = f"in the first {self.leaky_steps} step{plural}"
             found["leaky_steps"] = " ".join([leaks[0], first, leaks[1]])
+        elif self.starts > 1 and self.leaky_slope > 0:
+            found["starts"] += f" (later ones with a leak through closed ReLUs {leaks[1]})"
         return found
 
 
