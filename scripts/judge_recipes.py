@@ -32,11 +32,11 @@ from judges.networks import JudgeNetwork  # noqa: E402
 from judges.photographs import DatasetImages, read_classes, read_photographs  # noqa: E402
 from judges.sheets import labelled_rows  # noqa: E402
 from judges.verdicts import NINE, STRONGEST_PHOTOGRAPH, LayerJudges, Verdict  # noqa: E402
-from layer_atlas.models.layers import OUTPUT  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from layer_atlas.errors import EXIT_OK, EXIT_USER_ERROR, UserError  # noqa: E402
+from layer_atlas.models.activations import OUTPUT  # noqa: E402
 from layer_atlas.plan.targets import select_targets  # noqa: E402
 
 RANDOM = "random weights"

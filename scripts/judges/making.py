@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from layer_atlas.models.layers import OUTPUT
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from judges.networks import mean_responses
 from layer_atlas.config.config import Config
 from layer_atlas.config.recipe import DatasetInit
 from layer_atlas.errors import UserError
+from layer_atlas.models.activations import OUTPUT
 from layer_atlas.models.colours import from_bytes
 from layer_atlas.plan.jobs import LayerInfo, Series, joined
 from layer_atlas.plan.plan import ModelPlan

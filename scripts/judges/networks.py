@@ -5,13 +5,12 @@ from typing import Literal
 
 import numpy as np
 import torch
-from layer_atlas.models.layers import OUTPUT, match_layers
-from layer_atlas.models.responses import Observer
 from numpy.typing import NDArray
 from torch import Tensor
 
 from judges.composing import compose
 from layer_atlas.errors import UserError
+from layer_atlas.models.activations import OUTPUT, Observer, match_layers
 from layer_atlas.models.colours import from_bytes, recoloured
 from layer_atlas.models.forwards import Forward
 from layer_atlas.models.introspection import describe_layers
