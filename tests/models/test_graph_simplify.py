@@ -393,6 +393,6 @@ def test_a_concatenation_of_what_no_graph_can_tell_is_left_alone() -> None:
 def test_gradients_leak_through_a_relu_that_waited() -> None:
     graph = toy(Toy(lambda t, x: torch.cat([t.relu(t.conv(x) - 9), t.relu(t.other(x) - 9)])))
     simple = simplify(graph)
-    with LeakyGradient(0.1):
+    with LeakyGradient(0.1, torch.ones(1)):
         assert outcome(simple, example())[1].norm() > 0
         assert_equal(simple, graph, example())

@@ -55,7 +55,7 @@ def test_forward_is_bit_identical_and_backward_leaks(
     relu: Callable[[Tensor], Tensor], dtype: torch.dtype
 ) -> None:
     x = values_with_zero()
-    with LeakyGradient(SLOPE):
+    with LeakyGradient(SLOPE, torch.ones(1)):
         y = relu(x.to(dtype))
     y.backward(torch.full_like(y, 2.0))
     assert torch.equal(y, torch.relu(x.to(dtype)))
@@ -65,7 +65,7 @@ def test_forward_is_bit_identical_and_backward_leaks(
 @pytest.mark.parametrize("relu", RELUS.values(), ids=RELUS)
 def test_nothing_leaks_outside(relu: Callable[[Tensor], Tensor]) -> None:
     x = values_with_zero()
-    with LeakyGradient(SLOPE):
+    with LeakyGradient(SLOPE, torch.ones(1)):
         pass
     relu(x).sum().backward()
     assert torch.equal(x.grad, (x > 0).float())
@@ -91,7 +91,7 @@ def test_every_activation_that_is_flat_below_leaks_there_alone(
     x = (4.0 * values_with_zero().detach()).requires_grad_()
     expected = plain(x)
     (plain_gradient,) = torch.autograd.grad(expected.sum(), x)
-    with LeakyGradient(SLOPE):
+    with LeakyGradient(SLOPE, torch.ones(1)):
         y = activation(x * 1)
     (gradient,) = torch.autograd.grad(y.sum(), x)
     assert torch.equal(y, expected)
@@ -101,9 +101,29 @@ def test_every_activation_that_is_flat_below_leaks_there_alone(
     assert torch.equal(gradient[interior], plain_gradient[interior])
 
 
+def test_only_closed_samples_leak_and_the_backward_pass_decides() -> None:
+    x = torch.full((3, 2, 4, 4), -1.0, requires_grad=True)
+    closed = torch.zeros(3)
+    for activation in (nn.ReLU(), nn.ReLU6()):
+        with LeakyGradient(SLOPE, closed):
+            y = activation(x).sum()
+        closed.copy_(torch.tensor([0.0, 1.0, 0.0]))
+        (gradient,) = torch.autograd.grad(y, x)
+        assert gradient.amax((1, 2, 3)).tolist() == [0.0, SLOPE, 0.0]
+        closed.zero_()
+
+
+def test_rows_of_a_sample_leak_together() -> None:
+    windows = torch.full((6, 4), -1.0, requires_grad=True)
+    with LeakyGradient(SLOPE, torch.tensor([1.0, 0.0])):
+        y = torch.relu(windows).sum()
+    (gradient,) = torch.autograd.grad(y, windows)
+    assert gradient[:, 0].tolist() == [SLOPE] * 3 + [0.0] * 3
+
+
 def test_leaks_multiply_through_layers_and_other_operations_are_untouched() -> None:
     x = torch.tensor([[-1.0]], requires_grad=True)
-    with LeakyGradient(SLOPE):
+    with LeakyGradient(SLOPE, torch.ones(1)):
         y = nn.Sequential(nn.ReLU(), nn.LeakyReLU(0.5), nn.ReLU())(x)
     y.backward()
     assert x.grad.item() == pytest.approx(SLOPE * 0.5 * SLOPE)
@@ -111,7 +131,7 @@ def test_leaks_multiply_through_layers_and_other_operations_are_untouched() -> N
 
 def test_network_is_left_as_it_was() -> None:
     network = nn.Sequential(nn.ReLU(), nn.Identity())
-    with pytest.raises(TypeError), LeakyGradient(SLOPE):
+    with pytest.raises(TypeError), LeakyGradient(SLOPE, torch.ones(1)):
         network("no tensor")
     assert [type(module) for module in network] == [nn.ReLU, nn.Identity]
     assert not any(module._forward_hooks or module._backward_hooks for module in network)

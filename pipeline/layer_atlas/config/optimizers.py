@@ -22,8 +22,11 @@ class Optimizer(Choice, family="optimizer"):
     """The step size falls along half a `cosine` or a `linear` line, or not at all (`constant`)."""
     warmup_steps: int = setting(0, at_least=0, phrase="a warm-up of {} step(s)")
     """Number of first steps in which the step size rises linearly from 0."""
-    leaky_steps: int = setting(0, at_least=0, phrase="gradients that leaked through closed ReLUs")
-    """Number of first steps in which gradients leak through the closed side of ReLU."""
+    leaky_steps: int = setting(
+        8, at_least=0, phrase="gradients of channels without response leaked through closed ReLUs"
+    )
+    """Number of first steps in which gradients of channels without response leak through the closed
+    side of ReLU."""
     leaky_slope: float = setting(0.1, at_least=0, phrase="with a slope of {}")
     """Slope of that leak. With 0, a channel that starts closed stays a grey tile."""
     starts: int = setting(

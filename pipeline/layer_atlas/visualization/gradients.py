@@ -5,12 +5,12 @@ searched, and modules, functions, methods and in-place variants are all covered.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -18,13 +18,18 @@ from torch.overrides import TorchFunctionMode
 
 
 class LeakyGradient(TorchFunctionMode):
-    """While active, gradients leak by `slope` through every closed ReLU that is called.
+    """While active, gradients leak through every closed ReLU that is called.
 
     In the backward pass, the closed side of a ReLU passes a small fraction of the gradient. Without
     it, a channel whose every unit starts below zero gets no gradient and its image stays grey
     (lucid redirects such gradients for the same reason). ReLU6, hard tanh, hard sigmoid and hard
     swish are flat on that side too, and leak alike. Their flat upper sides do not leak: a unit
     there is open.
+
+    Args:
+        slope: fraction of the gradient that leaks.
+        closed: (B,) float32, 1 for samples whose gradients leak and 0 for others. It is read in the
+            backward pass, so that it may be filled once the scores are known.
     """
 
     _RELUS: frozenset[Callable[..., Any]] = frozenset(
@@ -41,9 +46,9 @@ class LeakyGradient(TorchFunctionMode):
     }
     """Input below which a function is flat, unless it has an argument `min_val`."""
 
-    def __init__(self, slope: float) -> None:
+    def __init__(self, slope: float, closed: Tensor) -> None:
         super().__init__()
-        self.slope = slope
+        self.leak = _Leak(slope, closed)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Replace activations by their leaky counterparts; run everything else unchanged."""
@@ -51,7 +56,7 @@ class LeakyGradient(TorchFunctionMode):
         if func in self._RELUS:
             named = dict(zip(("input", "inplace"), args, strict=False)) | (kwargs or {})
             in_place = func in self._IN_PLACE or bool(named.get("inplace"))
-            return _LeakyReLU.apply(named["input"], self.slope, in_place)
+            return _LeakyReLU.apply(named["input"], self.leak, in_place)
         if func in self._FLAT_BELOW:
             return self._leaking(func, args, kwargs or {})
         return func(*args, **(kwargs or {}))
@@ -65,43 +70,61 @@ class LeakyGradient(TorchFunctionMode):
         # A copy, because the backward pass needs the input that the function would overwrite.
         named["input"] = x.clone() if in_place else x
         edge = named.get("min_val", self._FLAT_BELOW[func])
-        leaking: Tensor = _LeakBelow.apply(named["input"], func(**named), edge, self.slope)
+        leaking: Tensor = _LeakBelow.apply(named["input"], func(**named), edge, self.leak)
         return x.copy_(leaking) if in_place else leaking
+
+
+@dataclass(frozen=True)
+class _Leak:
+    """The slope of each sample, 0 for those that do not leak."""
+
+    slope: float
+    closed: Tensor
+
+    def per_sample(self, activation: Tensor) -> Tensor:
+        """Return slopes that broadcast to an activation (B, ...), in its number format."""
+        rows = len(activation)
+        closed = self.closed
+        if rows != len(closed):
+            # Windows of an image are rows of their own; where rows are something else, all leak.
+            whole = rows % len(closed) == 0
+            closed = closed.repeat_interleave(rows // len(closed)) if whole else closed.amax()[None]
+        slopes = (closed * self.slope).to(activation.dtype)
+        return slopes.view(-1, *(1,) * (activation.ndim - 1))
 
 
 class _LeakBelow(torch.autograd.Function):
     """The output y of an activation of x; backward, a leak to x where it is at or below an edge."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, edge: float, slope: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, y: Tensor, edge: float, leak: _Leak) -> Tensor:
         ctx.save_for_backward(x <= edge)
-        ctx.slope = slope
+        ctx.leak = leak
         return y.view_as(y)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
         (closed,) = ctx.saved_tensors
-        return grads[0] * closed * ctx.slope, grads[0], None, None
+        return grads[0] * closed * ctx.leak.per_sample(grads[0]), grads[0], None, None
 
 
 class _LeakyReLU(torch.autograd.Function):
     """ReLU forward, leaky ReLU backward."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, slope: float, in_place: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, leak: _Leak, in_place: bool) -> Tensor:
         if in_place:
             ctx.mark_dirty(x)
         y = torch.relu_(x) if in_place else torch.relu(x)
         # The output suffices for the mask, and unlike the input it survives an in-place ReLU.
         ctx.save_for_backward(y)
-        ctx.slope = slope
+        ctx.leak = leak
         return y
 
     @staticmethod
-    def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (y,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        slope: float = ctx.slope  # type: ignore[attr-defined]
-        return torch.ops.aten.leaky_relu_backward(grads[0], y, slope, True), None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (y,) = ctx.saved_tensors
+        return torch.where(y > 0, grads[0], grads[0] * ctx.leak.per_sample(y)), None, None
 
 
 # --- the way back to the image -------------------------------------------------------------------

@@ -202,6 +202,7 @@ class _Batch:
         self.view = torch.empty_like(self.views[0])
         self.blur = torch.zeros((), device=keys.device)
         self.attribution = torch.zeros((len(keys), *recipe.image_size), device=keys.device)
+        self.closed = torch.zeros(len(keys), device=keys.device)
         self.finite = torch.ones(len(keys), dtype=torch.bool, device=keys.device)
         self.trace = torch.empty(len(self.views), len(keys), device=keys.device)
         self.graphs = (
@@ -286,9 +287,13 @@ class _Batch:
         with ExitStack() as gradients:
             gradients.enter_context(PolyphaseStem())
             if leaky:
-                gradients.enter_context(LeakyGradient(self.recipe.optimizer.leaky_slope))
+                slope = self.recipe.optimizer.leaky_slope
+                gradients.enter_context(LeakyGradient(slope, self.closed))
             views = apply_views(self.recipe.transforms, images, self.view)
-            return self.scores(views, self.targets)
+            scores, surrogate = self.scores(views, self.targets)
+            # A score of exactly 0 comes from closed ReLUs; others have a gradient of their own.
+            self.closed.copy_(scores.detach() == 0.0)
+            return scores, surrogate
 
     def _set_gradient(self, rendered: Tensor, at_image: Tensor, scores: Tensor) -> Tensor:
         """Set the parameters' gradient, zero where it is not finite; return where it is: (B,)."""

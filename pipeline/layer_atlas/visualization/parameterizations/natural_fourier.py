@@ -15,13 +15,16 @@ from layer_atlas.visualization.parameterizations.fourier import decay, inverse_f
 
 _LEAST_ENERGY = 1e-12
 
+_FINEST_JOINT_WAVES = 4
+"""Waves per side up to which colours share the energy of an octave."""
+
 
 class Octaves:
     """Octaves of frequency, and the energy that photographs have in each.
 
     The first holds the coarsest waves and the mean, the last but one reaches to the Nyquist
     frequency of rows and columns, and the last holds the diagonals beyond, which a camera hardly
-    resolves.
+    resolves. Coarse octaves are those of all colours together: an image may be red all over.
 
     Args:
         shape: colours C, height H and width W of the images.
@@ -40,20 +43,30 @@ class Octaves:
         energy = (spectrum.magnitudes((height, width), colours) * lens).square() * weight
         masks = torch.nn.functional.one_hot(number, 1 - coarsest).permute(2, 0, 1).float()
         natural = (energy.unsqueeze(1) * masks).sum(dim=(2, 3))
+        waves = 2.0 ** (torch.arange(1 - coarsest) + coarsest) * max(height, width)
+        self.joint = int((waves * spectrum.HIGHEST < _FINEST_JOINT_WAVES).sum())
+        """Number of octaves, from the coarsest, that colours share."""
         alone = [column for column in range(width // 2 + 1) if column * 2 % width == 0]
         self.alone = torch.tensor(alone, device=device)
         """Columns that are their own conjugates."""
         self.number, self.weight = number.flatten().to(device), weight.to(device)
         self.masks = masks.to(device)
         """(N, H, W // 2 + 1), 1 where a coefficient belongs to the octave."""
-        self.natural = (natural * (colours / natural.sum())).to(device)
-        """(C, N), mean square of photographs' values with a contrast of 1."""
+        self.natural = self.over_colours(natural[None] * (colours / natural.sum()))[0].to(device)
+        """(C, N), mean square of photographs' values with a contrast of 1; in joint octaves that of
+        all colours."""
 
     def sums(self, per_coefficient: Tensor) -> Tensor:
         """Sum (B, C, H, W // 2 + 1) over each octave: (B, C, N)."""
         # Axis by axis and octave by octave: a product of matrices rounds differently by its size.
         octaves = [(per_coefficient * mask).sum(dim=3).sum(dim=2) for mask in self.masks]
         return torch.stack(octaves, dim=2)
+
+    def over_colours(self, per_octave: Tensor) -> Tensor:
+        """Add up the colours (B, C, N) of joint octaves, for each of them."""
+        joint = per_octave[:, :, : self.joint].sum(dim=1, keepdim=True)
+        shared = joint.expand(-1, per_octave.shape[1], -1)
+        return torch.cat([shared, per_octave[:, :, self.joint :]], dim=2)
 
     def spread(self, per_octave: Tensor) -> Tensor:
         """Give each coefficient the number of its octave: (B, C, N) to (B, C, H, W // 2 + 1)."""
@@ -70,7 +83,8 @@ class _NaturalContrast(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, coefficients: Tensor, octaves: Octaves) -> Tensor:
         coefficients = hermitian(coefficients, octaves.alone)
-        energy = octaves.sums(coefficients.square().sum(dim=4) * octaves.weight)
+        squares = coefficients.square().sum(dim=4) * octaves.weight
+        energy = octaves.over_colours(octaves.sums(squares))
         gain = (octaves.natural / energy.clamp_min(_LEAST_ENERGY)).sqrt()
         gains = octaves.spread(gain)
         ctx.save_for_backward(coefficients, energy, gain, gains)
@@ -81,7 +95,7 @@ class _NaturalContrast(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         coefficients, energy, gain, gains = ctx.saved_tensors
         octaves: Octaves = ctx.octaves
-        by_gain = octaves.sums((grads[0] * coefficients).sum(dim=4))
+        by_gain = octaves.over_colours(octaves.sums((grads[0] * coefficients).sum(dim=4)))
         # gain = (natural / energy) ** 1/2, and energy is quadratic in the coefficients.
         by_energy = octaves.spread(by_gain * gain / energy.clamp_min(_LEAST_ENERGY))
         direct = grads[0] * gains.unsqueeze(-1)
