@@ -33,6 +33,8 @@ def test_octaves_have_the_energy_of_photographs_whatever_the_coefficients(
         row.view(len(row), -1)[:, ::3] *= factor
     found = octave_energy(images.values().detach())
     magnitudes = spectrum.magnitudes(LARGE[1:], 3)
+    radius, _ = spectrum.polar_frequencies((LARGE[1], LARGE[2]))
+    magnitudes = magnitudes / (1.0 + (radius.float() / 0.5) ** 4)
     photographs = octave_energy(torch.fft.irfft2(magnitudes + 0j, norm="ortho", s=LARGE[1:])[None])
     ratio = found / found.sum() / (photographs / photographs.sum()) * len(found)
     assert torch.allclose(ratio, torch.ones_like(ratio), rtol=0.05)
@@ -53,7 +55,20 @@ def test_every_coefficient_belongs_to_one_octave(shape: Shape) -> None:
     octaves = Octaves(shape, torch.device("cpu"))
     assert torch.equal(octaves.masks.sum(dim=0), torch.ones(octaves.masks.shape[1:]))
     assert octaves.natural.shape == (shape[0], len(octaves.masks))
-    assert float(octaves.natural.sum()) == pytest.approx(shape[0], rel=1e-4)
+    joint, own = octaves.natural[0, : octaves.joint], octaves.natural[:, octaves.joint :]
+    assert float(joint.sum() + own.sum()) == pytest.approx(shape[0], rel=1e-4)
+
+
+def test_colours_share_the_energy_of_coarse_octaves_alone() -> None:
+    images = images_of(NaturalFourier(), LARGE)
+    height, columns = LARGE[1], LARGE[2] // 2 + 1
+    used = only_parameter(images).data[:, : 3 * height * columns * 2]
+    used.view(-1, 3, height, columns, 2)[:, 1].mul_(30.0)
+    values = images.values().detach()
+    share = octave_energy(values)[:, 1] / octave_energy(values).sum(dim=1)
+    coarse = torch.fft.rfft2(values)[:, :, 0, 1].abs().square()
+    assert (coarse[:, 1] / coarse.sum(dim=1) > 0.9).all()
+    assert (share[:, 0] < 0.5).all()
 
 
 def test_the_gradient_is_that_of_the_scaling() -> None:

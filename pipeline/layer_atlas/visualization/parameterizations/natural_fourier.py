@@ -37,7 +37,9 @@ class Octaves:
         coarsest = min(math.floor(math.log2(1.0 / max(height, width) / spectrum.HIGHEST)), -1)
         places = (radius.clamp_min(1e-9) / spectrum.HIGHEST).log2().ceil()
         number = (places.clamp(coarsest + 1, 1) - coarsest - 1).long()
-        lens = (spectrum.HIGHEST / radius.clamp_min(spectrum.HIGHEST)).float() ** 4
+        # The spectrum was measured on photographs that had been reduced, which are sharper than a
+        # camera's pixels, and the sigmoid adds fine structure.
+        lens = 1.0 / (1.0 + (radius.float() / spectrum.HIGHEST) ** 4)
         # Energy as a contribution to the mean square of a colour's values.
         weight = multiplicity(width, torch.device("cpu"))[:, 0] / (height * width)
         energy = (spectrum.magnitudes((height, width), colours) * lens).square() * weight
