@@ -222,7 +222,7 @@ def test_hydras_own_flags_work(atlas: Atlas, tmp_path: Path) -> None:
     assert "powered by Hydra" not in said
     code, said = atlas("run", "--cfg", "job", "quality=draft")
     assert code == 0
-    assert "steps: 12" in said
+    assert "steps: 16" in said
     (tmp_path / "more" / "quality").mkdir(parents=True)
     (tmp_path / "more" / "quality" / "mine.yaml").write_text(
         "# @package _global_\noptimizer: {steps: 7}\n"
