@@ -55,18 +55,18 @@ def test_every_coefficient_belongs_to_one_octave(shape: Shape) -> None:
     octaves = Octaves(shape, torch.device("cpu"))
     assert torch.equal(octaves.masks.sum(dim=0), torch.ones(octaves.masks.shape[1:]))
     assert octaves.natural.shape == (shape[0], len(octaves.masks))
-    joint, own = octaves.natural[0, : octaves.joint], octaves.natural[:, octaves.joint :]
-    assert float(joint.sum() + own.sum()) == pytest.approx(shape[0], rel=1e-4)
+    shared, own = octaves.natural[0, 0], octaves.natural[:, 1:]
+    assert float(shared + own.sum()) == pytest.approx(shape[0], rel=1e-4)
 
 
-def test_colours_share_the_energy_of_coarse_octaves_alone() -> None:
+def test_colours_share_the_energy_of_the_coarsest_octave_alone() -> None:
     images = images_of(NaturalFourier(), LARGE)
     height, columns = LARGE[1], LARGE[2] // 2 + 1
     used = only_parameter(images).data[:, : 3 * height * columns * 2]
     used.view(-1, 3, height, columns, 2)[:, 1].mul_(30.0)
     values = images.values().detach()
     share = octave_energy(values)[:, 1] / octave_energy(values).sum(dim=1)
-    coarse = torch.fft.rfft2(values)[:, :, 0, 1].abs().square()
+    coarse = torch.fft.rfft2(values)[:, :, 0, :2].abs().square().sum(dim=2)
     assert (coarse[:, 1] / coarse.sum(dim=1) > 0.9).all()
     assert (share[:, 0] < 0.5).all()
 

@@ -15,16 +15,13 @@ from layer_atlas.visualization.parameterizations.fourier import decay, inverse_f
 
 _LEAST_ENERGY = 1e-12
 
-_FINEST_JOINT_WAVES = 4
-"""Waves per side up to which colours share the energy of an octave."""
-
 
 class Octaves:
     """Octaves of frequency, and the energy that photographs have in each.
 
     The first holds the coarsest waves and the mean, the last but one reaches to the Nyquist
     frequency of rows and columns, and the last holds the diagonals beyond, which a camera hardly
-    resolves. Coarse octaves are those of all colours together: an image may be red all over.
+    resolves. Colours share the energy of the first: an image may be red all over.
 
     Args:
         shape: colours C, height H and width W of the images.
@@ -45,9 +42,6 @@ class Octaves:
         energy = (spectrum.magnitudes((height, width), colours) * lens).square() * weight
         masks = torch.nn.functional.one_hot(number, 1 - coarsest).permute(2, 0, 1).float()
         natural = (energy.unsqueeze(1) * masks).sum(dim=(2, 3))
-        waves = 2.0 ** (torch.arange(1 - coarsest) + coarsest) * max(height, width)
-        self.joint = int((waves * spectrum.HIGHEST < _FINEST_JOINT_WAVES).sum())
-        """Number of octaves, from the coarsest, that colours share."""
         alone = [column for column in range(width // 2 + 1) if column * 2 % width == 0]
         self.alone = torch.tensor(alone, device=device)
         """Columns that are their own conjugates."""
@@ -55,8 +49,8 @@ class Octaves:
         self.masks = masks.to(device)
         """(N, H, W // 2 + 1), 1 where a coefficient belongs to the octave."""
         self.natural = self.over_colours(natural[None] * (colours / natural.sum()))[0].to(device)
-        """(C, N), mean square of photographs' values with a contrast of 1; in joint octaves that of
-        all colours."""
+        """(C, N), mean square of photographs' values with a contrast of 1; in the first octave that
+        of all colours together."""
 
     def sums(self, per_coefficient: Tensor) -> Tensor:
         """Sum (B, C, H, W // 2 + 1) over each octave: (B, C, N)."""
@@ -65,10 +59,9 @@ class Octaves:
         return torch.stack(octaves, dim=2)
 
     def over_colours(self, per_octave: Tensor) -> Tensor:
-        """Add up the colours (B, C, N) of joint octaves, for each of them."""
-        joint = per_octave[:, :, : self.joint].sum(dim=1, keepdim=True)
-        shared = joint.expand(-1, per_octave.shape[1], -1)
-        return torch.cat([shared, per_octave[:, :, self.joint :]], dim=2)
+        """Replace the first octave of each colour (B, C, N) by its sum over the colours."""
+        shared = per_octave[:, :, :1].sum(dim=1, keepdim=True).expand(-1, per_octave.shape[1], -1)
+        return torch.cat([shared, per_octave[:, :, 1:]], dim=2)
 
     def spread(self, per_octave: Tensor) -> Tensor:
         """Give each coefficient the number of its octave: (B, C, N) to (B, C, H, W // 2 + 1)."""
