@@ -91,7 +91,7 @@ class Judges:
     classifiers: Sequence[JudgeNetwork]
     observers: Sequence[JudgeNetwork]
     features: Sequence[NDArray[np.float32]]
-    """Of the photographs, in each observer."""
+    """Features of the photographs in each observer."""
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -19,7 +19,6 @@ from layer_atlas.models.colours import to_bytes
 from layer_atlas.models.device_model import DeviceModel
 from layer_atlas.models.forwards import Path
 from layer_atlas.models.load import Network
-from layer_atlas.models.normalization import NormalizedLayer
 from layer_atlas.models.numerics import CPU_BATCH_MULTIPLE, filled_up
 from layer_atlas.plan.jobs import STATUS, LayerInfo
 from layer_atlas.plan.plan import LayerRef, jobs_at_once
@@ -88,8 +87,8 @@ class LayerRenderer:
         self.start = partial(initial_images, colours=self.colours, find=renderer.find)
         label = renderer.network.network.label
         layers = [(label, info), *((ref.model, ref.info) for ref in others)]
-        norms = feature_layers(renderer.network, info, self.recipe)
         weight = self.recipe.regularizers.feature_statistics
+        norms = renderer.network.norms_before(info) if weight > 0 else []
         self.prior = FeatureStatistics(norms, weight) if norms else None
         exact = fast = _joint_path(renderer, layers, DeviceModel.exact_path)
         # In fp32 both paths are the same, and the search for the fastest one runs once.
@@ -232,11 +231,6 @@ class LayerRenderer:
         self._loop_for(recipe).optimize(
             Jobs(keys, targets, dataset_images).with_variants(recipe.variants), lambda step: None
         )
-
-
-def feature_layers(network: DeviceModel, layer: LayerInfo, recipe: Recipe) -> list[NormalizedLayer]:
-    """Return the batch norms that the prior of feature statistics reads for images of a layer."""
-    return network.norms_before(layer) if recipe.regularizers.feature_statistics > 0 else []
 
 
 def _joint_path(

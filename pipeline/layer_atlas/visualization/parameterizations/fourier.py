@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from layer_atlas.config.inputs import Find, nowhere
-from layer_atlas.config.parameterizations import Fourier
+from layer_atlas.config.parameterizations import Fourier, NaturalFourier
 from layer_atlas.config.records import implements
 from layer_atlas.models.colours import fixed_contrast
 from layer_atlas.visualization.parameterizations.base import Shape, ValueImages, normal, rows
@@ -53,17 +53,17 @@ class _InverseFFT(torch.autograd.Function):
 @cache
 def multiplicity(width: int, device: torch.device) -> Tensor:
     """Return the number of columns of the full spectrum that each column represents: (K, 1)."""
-    return torch.where(_self_conjugate(width // 2 + 1, width), 1.0, 2.0).unsqueeze(-1).to(device)
+    return torch.where(self_conjugate(width // 2 + 1, width), 1.0, 2.0).unsqueeze(-1).to(device)
 
 
 def mirrored(size: tuple[int, int]) -> Tensor:
     """Return 1 where a coefficient's conjugate is in its own column, else 0: (H, W // 2 + 1)."""
     height, width = size
-    rows, columns = _self_conjugate(height, height), _self_conjugate(width // 2 + 1, width)
+    rows, columns = self_conjugate(height, height), self_conjugate(width // 2 + 1, width)
     return (~rows[:, None] & columns[None, :]).float()
 
 
-def _self_conjugate(count: int, period: int) -> Tensor:
+def self_conjugate(count: int, period: int) -> Tensor:
     """Return which of the first frequencies, in whole waves per period, are self-conjugate."""
     return torch.arange(count) * 2 % period == 0
 
@@ -82,13 +82,15 @@ class FourierImages(ValueImages):
 
     amplitude: Tensor
 
-    def __init__(self, config: Fourier, shape: Shape, keys: Tensor, find: Find = nowhere) -> None:
+    def __init__(
+        self, config: Fourier | NaturalFourier, shape: Shape, keys: Tensor, find: Find = nowhere
+    ) -> None:
         super().__init__()
         colours, height, self.width = shape
         self.contrast, self.initial_sd = config.contrast, config.initial_sd
         self.shape = (colours, height, self.width // 2 + 1, 2)
         self.coefficients = normal(keys, self.shape, config.initial_sd)
-        amplitude = decay((height, self.width), config.decay_power)
+        amplitude = _decay((height, self.width), config.decay_power)
         self.register_buffer("amplitude", amplitude.to(keys.device))
 
     def values(self) -> Tensor:
@@ -110,7 +112,7 @@ class FourierImages(ValueImages):
         rows(self.coefficients, self.shape).mul_(transfer.unsqueeze(-1))
 
 
-def decay(size: tuple[int, int], power: float) -> Tensor:
+def _decay(size: tuple[int, int], power: float) -> Tensor:
     """Return each real-FFT coefficient's amplitude: frequency ** -power, (H, W // 2 + 1, 2)."""
     fy = torch.fft.fftfreq(size[0], dtype=torch.float64)[:, None]
     fx = torch.fft.rfftfreq(size[1], dtype=torch.float64)[None, :]

@@ -10,8 +10,13 @@ from layer_atlas.config.inputs import Find, nowhere
 from layer_atlas.config.parameterizations import NaturalFourier
 from layer_atlas.config.records import implements
 from layer_atlas.visualization import spectrum
-from layer_atlas.visualization.parameterizations.base import Shape, ValueImages, normal, rows
-from layer_atlas.visualization.parameterizations.fourier import decay, inverse_fft, multiplicity
+from layer_atlas.visualization.parameterizations.base import Shape, rows
+from layer_atlas.visualization.parameterizations.fourier import (
+    FourierImages,
+    inverse_fft,
+    multiplicity,
+    self_conjugate,
+)
 
 _LEAST_ENERGY = 1e-12
 
@@ -42,8 +47,8 @@ class Octaves:
         energy = (spectrum.magnitudes((height, width), colours) * lens).square() * weight
         masks = torch.nn.functional.one_hot(number, 1 - coarsest).permute(2, 0, 1).float()
         natural = (energy.unsqueeze(1) * masks).sum(dim=(2, 3))
-        alone = [column for column in range(width // 2 + 1) if column * 2 % width == 0]
-        self.alone = torch.tensor(alone, device=device)
+        (alone,) = torch.where(self_conjugate(width // 2 + 1, width))
+        self.alone = alone.to(device)
         """Columns that are their own conjugates."""
         self.number, self.weight = number.flatten().to(device), weight.to(device)
         self.masks = masks.to(device)
@@ -114,7 +119,7 @@ def hermitian(coefficients: Tensor, columns: Tensor) -> Tensor:
 
 
 @implements(NaturalFourier)
-class NaturalFourierImages(ValueImages):
+class NaturalFourierImages(FourierImages):
     """Images as real-FFT coefficients, with the energy of photographs in each octave and colour.
 
     As `FourierImages`, whose contrast is fixed as a whole. Networks differ in the frequencies that
@@ -125,37 +130,17 @@ class NaturalFourierImages(ValueImages):
     Parameters: coefficients (B, P), as in `FourierImages`.
     """
 
-    amplitude: Tensor
-    contrast: Tensor
+    gain: Tensor
 
     def __init__(
         self, config: NaturalFourier, shape: Shape, keys: Tensor, find: Find = nowhere
     ) -> None:
-        super().__init__()
-        colours, height, self.width = shape
-        self.initial_sd = config.initial_sd
-        self.shape = (colours, height, self.width // 2 + 1, 2)
-        self.coefficients = normal(keys, self.shape, config.initial_sd)
+        super().__init__(config, shape, keys)
         self.octaves = Octaves(shape, keys.device)
-        amplitude = decay((height, self.width), config.decay_power)
-        self.register_buffer("amplitude", amplitude.to(keys.device))
-        self.register_buffer("contrast", torch.full((1, 1, 1), config.contrast).to(keys.device))
+        self.register_buffer("gain", torch.full((1, 1, 1), config.contrast).to(keys.device))
 
     def values(self) -> Tensor:
         """Return the values of the images: (B, C, H, W)."""
         coefficients = rows(self.coefficients, self.shape) * self.amplitude
         scaled: Tensor = _NaturalContrast.apply(coefficients, self.octaves)
-        return inverse_fft(scaled, self.contrast, self.width)
-
-    @torch.no_grad()
-    def encode(self, values: Tensor) -> None:
-        """Set the coefficients to those of values (B, C, H, W), at their initial scale."""
-        coefficients = torch.view_as_real(torch.fft.rfft2(values, norm="ortho")) / self.amplitude
-        size = coefficients.square().mean((1, 2, 3, 4), keepdim=True).clamp_min(1e-12).sqrt()
-        # The contrast is fixed anyway; the initial scale keeps the effect of a step the same.
-        rows(self.coefficients, self.shape).copy_(coefficients * (self.initial_sd / size))
-
-    @torch.no_grad()
-    def blur_(self, transfer: Tensor) -> None:
-        """Multiply the spectrum of the values by `transfer` (H, W // 2 + 1), in place."""
-        rows(self.coefficients, self.shape).mul_(transfer.unsqueeze(-1))
+        return inverse_fft(scaled, self.gain, self.width)
