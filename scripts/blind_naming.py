@@ -99,7 +99,7 @@ def _of_atlas(args: argparse.Namespace, names: list[str] | None) -> Named:
         if args.layer is None and len(atlas) > 1:
             raise UserError(f"--layer is missing; choose from: {', '.join(atlas)}.")
         layer = atlas[args.layer or next(iter(atlas))]
-        numbered = {str(channel): layer.image(channel) for channel in layer.channels}
+        numbered = {str(channel): layer.pixels(channel) for channel in layer.channels}
         own = dict(zip(numbered, layer.channel_names, strict=False))
         if names is None and own:
             return _unique((own[number], image) for number, image in numbered.items())

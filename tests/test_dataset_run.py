@@ -24,6 +24,8 @@ from runs import (
     wait_for_shards,
 )
 
+from layer_atlas import open_atlas
+from layer_atlas.atlas.frames import column_name
 from layer_atlas.cli import commands as commands
 from layer_atlas.config.config import ModelConfig
 from layer_atlas.datasets.evidence import agreement, make_reference
@@ -420,8 +422,15 @@ def test_three_photographs_are_too_few_to_agree_with(tmp_path: Path) -> None:
         assert layer["dataset/top_jpeg"].shape[1] == 3
         assert layer["dataset/top_saliency"].shape[1] == 3
         assert (layer["dataset/top_index"][:, 3:] == -1).all()
+        mean = layer["dataset/mean"][...]
         assert set(layer["dataset/top_path"].asstr()[:, 3:].ravel()) == {""}
     assert (folder / "montages/demo/conv1.evidence-001.png").exists()
+    layer = open_atlas(folder)["conv1"]
+    with layer.to_xarray() as data:
+        assert {column_name(name) for name in layer.statistics} <= set(data.variables)
+        assert "dataset_mean" in data
+        data.to_netcdf(tmp_path / "layer.nc", engine="h5netcdf")
+    assert layer.to_frame()["dataset_mean"].tolist() == mean.tolist()
 
 
 def test_a_folder_in_which_nothing_can_be_read_is_a_mistake(tmp_path: Path) -> None:

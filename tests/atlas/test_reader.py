@@ -9,9 +9,12 @@ import pytest
 from runs import run_here
 
 from layer_atlas import open_atlas
+from layer_atlas.atlas.frames import column_name
 from layer_atlas.atlas.layers import default_ranking
 from layer_atlas.atlas.reader import Atlas, Layer
+from layer_atlas.config.config import CollateSettings
 from layer_atlas.errors import UserError
+from layer_atlas.presentation.layout.grid import plan_layout
 
 SMALL = ("optimizer.steps=2", "image_size=16", "layers=[conv1,conv2]", "channels='0:6'")
 
@@ -47,9 +50,87 @@ def test_what_is_along_the_axes(layer: Layer) -> None:
 
 def test_an_image_is_that_of_its_channel_seed_and_variant(layer: Layer) -> None:
     images = layer["image"]
-    assert np.array_equal(layer.image(4, seed=5, variant="negative"), images[4, 1, 1])
-    assert np.array_equal(layer.image(4), images[4, 0, 0])
+    assert np.array_equal(layer.pixels(4, seed=5, variant="negative"), images[4, 1, 1])
+    assert np.array_equal(layer.pixels(4), images[4, 0, 0])
     assert layer.fate(4) == "ok"
+    assert np.array_equal(np.asarray(layer.image(4, seed=5)), images[4, 1, 0])  # PIL
+    assert np.array_equal(layer.images, images)
+
+
+def test_one_model_needs_no_name(folder: Path) -> None:
+    atlas = open_atlas(folder)
+    assert atlas["conv2"].title == "demo/conv2"
+    assert "conv2" in atlas
+    assert "demo/conv2" in atlas
+    assert "conv9" not in atlas
+    assert atlas.images["conv1"].shape == (6, 2, 2, 16, 16, 3)
+    with pytest.raises(UserError, match="unknown layer 'conv_2'; choose from: conv2"):
+        atlas["conv_2"]
+
+
+def test_a_table_has_a_row_for_each_image_and_all_statistics(folder: Path) -> None:
+    atlas = open_atlas(folder)
+    frame, layer = atlas.to_frame(), atlas["conv2"]
+    assert len(frame) == 2 * 6 * 2 * 2
+    assert {column_name(name) for name in layer.statistics} <= set(frame.columns)
+    one = frame.query("layer == 'conv2' and channel == 4 and seed == 5 and variant == 'negative'")
+    assert one["activation"].tolist() == [layer["activation"][4, 1, 1]]
+    assert one["status"].tolist() == ["ok"]
+    # One number per job counts for each of its images.
+    assert one["start"].tolist() == [layer["start"][4, 1]]
+
+
+def test_an_atlas_is_compared_with_another(folder: Path, tmp_path: Path) -> None:
+    shutil.copy(folder / "atlas.h5", tmp_path)
+    with h5py.File(tmp_path / "atlas.h5", "a") as file:
+        file["demo"].attrs["name"] = "retrained"
+        file["demo/conv2/image"][4, 1, 1] = 255 - file["demo/conv2/image"][4, 1, 1]
+        file["demo/conv2/response"][4, 1, 1] = -file["demo/conv2/response"][4, 1, 1]
+        file["demo/conv2/activation"][4, 1, 1] = 7
+    with open_atlas(folder) as before, open_atlas(tmp_path) as after:
+        table = before.compare(after)
+    assert len(table) == 48
+    changed = table[table["image_rms"] > 0]
+    where = changed[["layer", "channel", "seed", "variant"]].to_numpy().tolist()
+    assert where == [["conv2", 4, 5, "negative"]]
+    assert changed["activation_other"].item() == 7
+    assert changed["response_correlation"].item() == pytest.approx(-1)
+    assert table["response_correlation"].drop(changed.index).to_numpy() == pytest.approx(1)
+    with h5py.File(tmp_path / "atlas.h5", "a") as file:
+        for name in ("conv1", "conv2"):
+            file[f"demo/{name}"].attrs["name"] = f"another.{name}"
+    with open_atlas(folder) as before, open_atlas(tmp_path) as after:
+        with pytest.raises(UserError, match="no image in common.*conv1.*another.conv1"):
+            before.compare(after)
+
+
+def test_a_montage_shows_the_chosen_images_in_order(folder: Path) -> None:
+    layer = open_atlas(folder)["conv2"]
+    drawn = np.asarray(layer.montage([5, 1], tile=16))
+    layout = plan_layout(2, 2, (16, 16), CollateSettings(tile=16), 2)
+    for position, channel in enumerate([5, 1]):
+        for index, seed in enumerate(layer.seeds):
+            for variant, name in enumerate(layer.variants):
+                left, top, right, bottom = layout.tile_box(position, index, variant)
+                shown = drawn[top:bottom, left:right]
+                assert np.array_equal(shown, layer.pixels(channel, seed, name))
+    with pytest.raises(UserError, match="at least one channel"):
+        layer.montage([])
+    with pytest.raises(UserError, match="unknown channel"):
+        layer.montage([77])
+
+
+def test_similar_channels_respond_alike_to_their_images(tmp_path: Path) -> None:
+    assert run_here(tmp_path, *SMALL) == 0
+    layer = open_atlas(tmp_path / "demo")["conv2"]
+    responses = layer["response"][:, 0].astype(float)
+    rows = (responses - responses.mean(axis=0)) / np.maximum(responses.std(axis=0), 1e-6)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    expected = rows @ rows[3]
+    expected[3] = -np.inf
+    found = layer.similar(3, 2)
+    assert list(found) == np.argsort(-expected)[:2].tolist()
+    assert list(found.values()) == pytest.approx(np.sort(expected)[::-1][:2].tolist(), abs=1e-3)
 
 
 def test_the_strongest_are_those_with_the_largest_value_in_any_seed(layer: Layer) -> None:
@@ -87,6 +168,7 @@ def test_labelled_arrays_have_the_names_of_the_axes(layer: Layer) -> None:
     with layer.to_xarray() as data:
         one = data["activation"].sel(channel=4, seed=5, variant="negative")
         assert float(one) == layer["activation"][4, 1, 1]
+        assert {column_name(name) for name in layer.statistics} <= set(data.variables)
 
 
 def test_a_notebook_shows_images_and_inert_names(folder: Path, tmp_path: Path) -> None:
@@ -94,9 +176,10 @@ def test_a_notebook_shows_images_and_inert_names(folder: Path, tmp_path: Path) -
     with h5py.File(tmp_path / "atlas.h5", "a") as file:
         file["demo"].attrs["name"] = "<script>alert(1)</script>"
     atlas = open_atlas(tmp_path)
-    shown = next(iter(atlas.values()))._repr_html_() + atlas._repr_html_()
-    assert shown.count("data:image/png;base64,") == 6
-    assert "<script>" not in shown
+    layer, whole = next(iter(atlas.values()))._repr_html_(), atlas._repr_html_()
+    assert layer.count("data:image/png;base64,") == 6
+    assert whole.count("data:image/png;base64,") == 12  # of both layers
+    assert "<script>" not in layer + whole
 
 
 def test_links_out_of_the_file_lead_nowhere(folder: Path, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_an_atlas_gives_its_images(
     assert "--layer is missing; choose from: " in capsys.readouterr().err
     with open_atlas(atlas) as opened:
         title = next(title for title in opened if title.endswith("fc"))
-        pictures = {NAMES[k]: opened[title].image(k) for k in opened[title].channels}
+        pictures = {NAMES[k]: opened[title].pixels(k) for k in opened[title].channels}
     asked = ["make", str(atlas.parent), "--layer", title, *names, *out, "--tile", "16"]
     assert blind_naming.main(asked) == 0
     tiles = json.loads((tmp_path / "blind" / "key.json").read_text())["tiles"]

@@ -30,7 +30,7 @@ def colours_shown(count: int) -> str:
     return "2 bands in red and green" if count == 2 else f"bands 0 to 2 of {count}"
 
 
-_SIDE = 64
+_SIDE = 96
 """Longer side of an image in pixels, at most."""
 
 
@@ -40,19 +40,23 @@ def listed(title: str, lines: Iterable[str]) -> str:
     return f"<p>{html.escape(title)}</p><ul>{rows}</ul>"
 
 
-def sheet(title: str, name: str, images: Iterable[tuple[int, NDArray[np.uint8]]]) -> str:
-    """Images (H, W, colours) side by side under a title, each above its channel.
+def sheet(
+    title: str, name: str, images: Iterable[tuple[str, NDArray[np.uint8]]], more: int = 0
+) -> str:
+    """Images (H, W, colours) side by side under a title, each above its label.
 
     Args:
         title: in words.
         name: of the layer, for those who do not see the images.
-        images: with their channels.
+        images: with their labels.
+        more: number of images that are not shown.
     """
-    cells = "".join(_cell(f"{name} {channel}", channel, pixels) for channel, pixels in images)
-    return f"<p>{html.escape(title)}</p>{cells}"
+    cells = "".join(_cell(f"{name} {label}", label, pixels) for label, pixels in images)
+    rest = f"<span>and {more} more</span>" if more else ""
+    return f"<p>{html.escape(title)}</p>{cells}{rest}"
 
 
-def _cell(text: str, channel: int, pixels: NDArray[np.uint8]) -> str:
+def _cell(text: str, label: str, pixels: NDArray[np.uint8]) -> str:
     buffer = io.BytesIO()
     picture = Image.fromarray(in_colour(pixels))
     picture.thumbnail((_SIDE, _SIDE))
@@ -61,5 +65,6 @@ def _cell(text: str, channel: int, pixels: NDArray[np.uint8]) -> str:
     return (
         f'<figure style="display:inline-block;margin:2px;text-align:center">'
         f'<img alt="{html.escape(text)}" src="data:image/png;base64,{source}">'
-        f'<figcaption style="font-size:10px">{channel}</figcaption></figure>'
+        f'<figcaption style="font-size:10px;max-width:{_SIDE}px">{html.escape(label)}</figcaption>'
+        f"</figure>"
     )

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from layer_atlas.atlas.display import sheet
+from layer_atlas.atlas.display import in_colour, sheet
+from layer_atlas.atlas.frames import labelled_arrays, layer_frame
 from layer_atlas.errors import UserError, unknown
 from layer_atlas.plan.environment import Environment, parse_environment
 from layer_atlas.plan.jobs import STATUS, named
@@ -47,14 +48,15 @@ def is_on_own_scale(statistic: str) -> bool:
 
 
 if TYPE_CHECKING:
+    import pandas
     import xarray
 
 _JOB_AXES = ("channel", "seed", "variant")
 _NO_STATISTICS = {"status", "best_seed_index", "made_with"}
 """Datasets of codes and indices, which no ranking may use."""
 
-_SHOWN = 64
-"""Most images of a layer in a notebook."""
+SHOWN = 64
+"""Most images that a notebook shows of an atlas or a layer."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Model:
     """A model of an atlas."""
 
     group: h5py.Group
+    layer_type: "type[Layer]"
 
     @property
     def name(self) -> str:
@@ -86,7 +89,7 @@ class Model:
     @cached_property
     def layers(self) -> dict[str, "Layer"]:
         """Layers by name."""
-        layers = (Layer(self, group) for group in groups(self.group))
+        layers = (self.layer_type(self, group) for group in groups(self.group))
         return {layer.name: layer for layer in layers}
 
     @property
@@ -158,6 +161,17 @@ class Layer:
         """Names of the classes, where channels are classes that have names; else empty."""
         return self._texts("channel_name")
 
+    @property
+    def has_names(self) -> bool:
+        """Whether channels have labels besides their indices: class names, combinations."""
+        return bool(self.channel_names) or "part_channel" in self
+
+    @property
+    def job_shape(self) -> tuple[int, ...]:
+        """Number of channels, of seeds and, where a job has several images, of variants."""
+        shape = (len(self.channels), len(self.seeds))
+        return (*shape, len(self.variants)) if self.variants else shape
+
     @cached_property
     def labels(self) -> list[str]:
         """Labels of the channels, such as `5`, `207 golden retriever` or `3+17` (a combination)."""
@@ -219,7 +233,25 @@ class Layer:
     def _rows(self) -> dict[int, int]:
         return {channel: row for row, channel in enumerate(self.channels)}
 
+    @property
+    def images(self) -> NDArray[np.uint8]:
+        """All images (C, S, H, W, colours); with variants (C, S, V, H, W, colours)."""
+        return self["image"]
+
     def image(
+        self,
+        channel: int,
+        seed: int | None = None,
+        variant: str | None = None,
+        step: int | None = None,
+    ) -> Image.Image:
+        """The image of a channel as a PIL image; of other than three colours, as RGB.
+
+        Args and errors are those of `pixels`.
+        """
+        return Image.fromarray(in_colour(self.pixels(channel, seed, variant, step)))
+
+    def pixels(
         self,
         channel: int,
         seed: int | None = None,
@@ -276,6 +308,28 @@ class Layer:
         code = int(self.status[self.row(channel), _index("seed", seed, self.seeds)])
         return next(word for word, known in STATUS.items() if known == code)
 
+    def leads(self) -> NDArray[np.intp]:
+        """Index of the seed whose image represents each channel (C,).
+
+        It agrees most with dataset images, or else is the first that is `ok`.
+        """
+        first: NDArray[np.intp] = np.argmax(self.status == STATUS["ok"], axis=1)
+        if "best_seed_index" not in self:
+            return first
+        best = self["best_seed_index"]
+        return np.where((best >= 0) & (best < len(self.seeds)), best, first).astype(np.intp)
+
+    def response(
+        self, channel: int, seed: int | None = None, variant: str | None = None
+    ) -> NDArray[np.float32] | None:
+        """Mean response (K,) of each channel of the layer to an image; None if there are none.
+
+        Args and errors are those of `pixels`.
+        """
+        if "response" not in self:
+            return None
+        return np.asarray(self.dataset("response")[self.place(channel, seed, variant)])
+
     def strongest(self, count: int, by: str | None = None) -> list[int]:
         """Find the channels whose images score highest in a statistic, the best first.
 
@@ -289,28 +343,43 @@ class Layer:
         # Stable: ties keep the order of channels, so that figures are reproducible.
         return [self.channels[row] for row in np.argsort(-best, kind="stable")[:count]]
 
+    def to_frame(self) -> "pandas.DataFrame":
+        """All statistics as a table: a row for each image, a column for each statistic.
+
+        Columns: model, layer, channel, label (where channels have names), seed, variant (where a
+        job has several), status, then everything that `statistics` names.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        return layer_frame(self)
+
     def to_xarray(self) -> "xarray.Dataset":
         """Open the layer as labelled arrays; images are read when they are used.
+
+        It has every dataset of the layer, those of the dataset images too, under the names that
+        `statistics` and `layer[NAME]` use.
 
         Raises:
             UserError: xarray or h5netcdf is not installed.
         """
-        try:
-            import h5netcdf  # noqa: F401 - what xarray reads netCDF with
-            import xarray
-        except ImportError as error:
-            raise UserError(
-                f"labelled arrays need `pip install xarray h5netcdf` ({error})."
-            ) from None
-        # xarray opens the file again by itself: its arrays outlive this atlas.
-        path = self.group.name.strip("/")
-        return xarray.open_dataset(self.group.file.filename, engine="h5netcdf", group=path)
+        return labelled_arrays(self)
 
     def _repr_html_(self) -> str:
         """HTML for notebooks: facts, and the first images as a sheet."""
         facts = f"{self!r} · {self.facts['module_type']} · {self.model.facts['source']}"
-        images = ((channel, self.image(channel)) for channel in self.channels[:_SHOWN])
-        return sheet(facts, self.title, images)
+        return self.contact_sheet(facts, SHOWN)
+
+    def contact_sheet(self, title: str, most: int) -> str:
+        """HTML of the first images under a title, each above its label and what it came to."""
+        leads, channels = self.leads(), self.channels[:most]
+        cells = []
+        for row, channel in enumerate(channels):
+            seed = self.seeds[leads[row]]
+            fate = self.fate(channel, seed)
+            words = f"{self.labels[row]} {'' if fate == 'ok' else fate}".rstrip()
+            cells.append((words, self.pixels(channel, seed)))
+        return sheet(title, self.title, cells, len(self.channels) - len(channels))
 
     def _texts(self, name: str) -> list[str]:
         return list(self.dataset(name).asstr()[()]) if name in self else []

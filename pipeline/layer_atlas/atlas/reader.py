@@ -3,10 +3,10 @@
     from layer_atlas import open_atlas
 
     atlas = open_atlas("outputs/demo")
-    layer = atlas["demo/conv6"]
+    layer = atlas["demo/conv6"]           # or atlas["conv6"], as there is one model
     layer.strongest(8)                    # channels, by agreement or selectivity
-    layer.image(17)                       # (H, W, 3) uint8
-    layer.to_xarray()                     # labelled arrays, if xarray is installed
+    layer.image(17)                       # a PIL image; its array: layer.pixels(17)
+    layer.to_frame(), layer.to_xarray()   # statistics as a table, everything as labelled arrays
 
 Only `atlas.h5` is read. It may come from somebody else, so links out of the file are not followed.
 """
@@ -15,23 +15,34 @@ import json
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import h5py
+import numpy as np
+from numpy.typing import NDArray
 
 from layer_atlas.atlas.display import listed
-from layer_atlas.atlas.layers import Layer, Model, groups
+from layer_atlas.atlas.frames import comparison, joined_frames
+from layer_atlas.atlas.layers import SHOWN, Layer, Model, groups
 from layer_atlas.errors import UserError, unknown
 
 __all__ = ["Atlas", "Layer", "Model", "open_atlas"]
 
+if TYPE_CHECKING:
+    import pandas
+
 _SCHEMA = "layer-atlas/1"
 
 
-def open_atlas(path: str | Path) -> "Atlas":
+AtlasType = TypeVar("AtlasType", bound="Atlas")
+
+
+def read_atlas(path: str | Path, kind: type[AtlasType]) -> AtlasType:
     """Open an atlas for reading.
 
     Args:
         path: an `atlas.h5`, or the output folder that contains it.
+        kind: class of the atlas.
     Raises:
         UserError: there is no such file, or it is no atlas.
     """
@@ -49,11 +60,22 @@ def open_atlas(path: str | Path) -> "Atlas":
     if schema != _SCHEMA:
         opened.close()
         raise UserError(f"{str(file)!r} is of schema {schema!r}, not {_SCHEMA!r}.")
-    return Atlas(file, opened)
+    return kind(file, opened)
+
+
+def open_atlas(path: str | Path) -> "Atlas":
+    """Open an atlas for reading: an `atlas.h5`, or its output folder. Raises UserError."""
+    return read_atlas(path, Atlas)
 
 
 class Atlas(Mapping[str, Layer]):
-    """Layers by their title `model/layer`, in the order of the plan."""
+    """Layers by their title `model/layer`, in the order of the plan.
+
+    Where there is one model, the name of a layer suffices: `atlas["features.12"]`.
+    """
+
+    layer_type: ClassVar[type[Layer]] = Layer
+    """Class of the layers."""
 
     def __init__(self, path: Path, file: h5py.File) -> None:
         self.path, self._file = path, file
@@ -71,7 +93,7 @@ class Atlas(Mapping[str, Layer]):
     @cached_property
     def models(self) -> dict[str, Model]:
         """Models by label."""
-        models = (Model(group) for group in groups(self._file))
+        models = (Model(group, self.layer_type) for group in groups(self._file))
         return {model.name: model for model in models}
 
     @cached_property
@@ -79,11 +101,22 @@ class Atlas(Mapping[str, Layer]):
         layers = (layer for model in self.models.values() for layer in model.layers.values())
         return {layer.title: layer for layer in layers}
 
+    @cached_property
+    def by_name(self) -> dict[str, Layer]:
+        """Layers by name or, where there are several models, by title."""
+        if len(self.models) != 1:
+            return self._layers
+        return {layer.name: layer for layer in self._layers.values()}
+
     def __getitem__(self, title: str) -> Layer:
         """The layer of a title. Raises UserError with the nearest titles if there is none."""
-        if title not in self._layers:
-            raise unknown("layer", title, self._layers)
-        return self._layers[title]
+        layer = self._layers.get(title) or self.by_name.get(title)
+        if layer is None:
+            raise unknown("layer", title, self.by_name)
+        return layer
+
+    def __contains__(self, title: object) -> bool:
+        return title in self._layers or title in self.by_name
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._layers)
@@ -111,9 +144,40 @@ class Atlas(Mapping[str, Layer]):
         """Digest of its sources; empty if a corrupt file was excluded."""
         return str(self._file.attrs.get("content", ""))
 
+    @property
+    def images(self) -> dict[str, NDArray[np.uint8]]:
+        """All images by layer, each (C, S, H, W, colours); see `Layer.images`."""
+        return {name: layer.images for name, layer in self.by_name.items()}
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """The statistics of all layers as a table: a row for each image; see `Layer.to_frame`.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        return joined_frames(self._layers)
+
+    def compare(self, other: "Atlas") -> "pandas.DataFrame":
+        """Compare the images that two atlases have of the same layer, channel, seed and variant.
+
+        Two atlases of one model each are compared whatever their labels: two recipes, or a network
+        before and after training.
+
+        Returns: a row for each image: its statistics, those of the other atlas with the suffix
+            `_other`, `image_rms` (root mean square of the difference of pixels in [0, 1]) and
+            `response_correlation` (of the layer's responses to both images).
+        Raises:
+            UserError: they have no image in common, or pandas is not installed.
+        """
+        alone = len(self.models) == len(other.models) == 1
+        return comparison(*(a.by_name if alone else a._layers for a in (self, other)))
+
     def _repr_html_(self) -> str:
-        """HTML for notebooks: every layer."""
-        return listed(f"Atlas {self.path}", map(repr, self._layers.values()))
+        """HTML for notebooks: the first images of each layer."""
+        head = listed(f"Atlas {self.path}", map(repr, self._layers.values()))
+        most = max(4, SHOWN // max(1, len(self)))
+        shown = list(self._layers.values())[: SHOWN // most]
+        return head + "".join(layer.contact_sheet(layer.title, most) for layer in shown)
 
     def __repr__(self) -> str:
         lines = [f"Atlas {self.path}"]

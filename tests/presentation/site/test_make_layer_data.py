@@ -11,7 +11,7 @@ from toys import make_recipe
 
 from layer_atlas.atlas.reader import Layer, open_atlas
 from layer_atlas.config.objectives import ChannelObjective
-from layer_atlas.presentation.site.make import channel_blocks, layer_data, layer_facts, leads
+from layer_atlas.presentation.site.make import channel_blocks, layer_data, layer_facts
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +61,9 @@ def test_the_image_that_agrees_most_leads_else_the_first_that_is_well(tmp_path: 
     with h5py.File(file, "a") as opened:
         opened["toy/a/status"][:3] = [[1, 0], [0, 0], [1, 1]]
     with open_atlas(file) as atlas:
-        assert leads(atlas["toy/a"]).tolist() == [1, 0, 0, 0]
+        assert atlas["toy/a"].leads().tolist() == [1, 0, 0, 0]
     add_photographs(file)
     with h5py.File(file, "a") as opened:
         opened["toy/a/best_seed_index"][:] = [0, 1, -1, 9]
     with open_atlas(file) as atlas:
-        assert leads(atlas["toy/a"]).tolist() == [0, 1, 0, 0]
+        assert atlas["toy/a"].leads().tolist() == [0, 1, 0, 0]

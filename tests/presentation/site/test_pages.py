@@ -13,7 +13,6 @@ from pages import HOSTILE, PHOTOGRAPH, Visit, at
 from PIL import Image
 
 from layer_atlas.atlas.reader import Atlas, Layer
-from layer_atlas.presentation.site.make import leads
 from layer_atlas.store.folder import OutputFolder
 
 A = "block.a"
@@ -61,7 +60,7 @@ def test_the_tile_of_a_channel_is_its_image(visit: Visit, atlas: Atlas) -> None:
     for channel in CHANNELS:
         visit.go(at(A, channel, "seed=0"))
         visit.until(f"{BACKGROUND}.includes('/tiles-0-0-')")
-        assert shown(visit) == pytest.approx(atlas["toy/block.a"].image(channel).mean(), abs=6)
+        assert shown(visit) == pytest.approx(atlas["toy/block.a"].pixels(channel).mean(), abs=6)
 
 
 def test_until_its_sheet_is_there_it_is_shown_in_small(
@@ -76,7 +75,7 @@ def test_until_its_sheet_is_there_it_is_shown_in_small(
         visit.go(at(A, channel, "seed=7"))
         visit.until("sheets.isThere(" + BACKGROUND + ".split('\"')[1])")
         assert "/preview-1-0.jpg" in visit.page.evaluate(BACKGROUND), channel
-        image = atlas["toy/block.a"].image(channel, 7)
+        image = atlas["toy/block.a"].pixels(channel, 7)
         assert shown(visit) == pytest.approx(image.mean(), abs=6)
     visit.end()
 
@@ -131,7 +130,7 @@ def shown_values(layer: Layer, name: str, seed: int | None) -> NDArray[Any]:
     values = layer[name]
     if values.ndim == 1:
         return values
-    places = leads(layer) if seed is None else np.full(len(values), layer.seeds.index(seed))
+    places = layer.leads() if seed is None else np.full(len(values), layer.seeds.index(seed))
     return np.take_along_axis(values, places[:, None], axis=1)[:, 0]
 
 

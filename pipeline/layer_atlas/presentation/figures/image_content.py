@@ -34,7 +34,7 @@ class ImageRef:
         """The image (H, W, colours); `None` if it was not made."""
         if self.fate in ("failed", "missing"):
             return None
-        return self.layer.image(self.channel, self.seed, self.variant, self.step)
+        return self.layer.pixels(self.channel, self.seed, self.variant, self.step)
 
     @property
     def fate(self) -> str:

@@ -365,5 +365,5 @@ class _Painter:
         side = min(round(self._cell * 0.92), frame.image - self.gap)
         left, top = frame.matrix - frame.image, round(middle - side / 2)
         made = layer.fate(channel, seed) not in ("failed", "missing")
-        pixels = layer.image(channel, seed) if made else None
+        pixels = layer.pixels(channel, seed) if made else None
         canvas.tile(Tile((left, top, left + side, top + side), pixels))

@@ -146,7 +146,7 @@ def _write_strip(files: SiteFiles, folder: str, layer: Layer) -> dict[str, Any]:
     """Write the images that represent a layer in the overview: those of its strongest targets."""
     by = default_ranking(layer.statistics)
     channels = layer.strongest(STRIP, by) if by in layer else layer.channels[:STRIP]
-    rows, lead = [layer.row(channel) for channel in channels], leads(layer)
+    rows, lead = [layer.row(channel) for channel in channels], layer.leads()
     tile = write_strip(files, folder, layer, [(row, int(lead[row])) for row in rows])
     return {"count": len(rows), "tile": list(tile)}
 
@@ -155,18 +155,6 @@ _TRACE_DIGITS = 5
 _MOST_COLOURS = 64
 _NAMES = frozenset({"best_seed", "start"})
 """Statistics whose numbers are names, which have no order."""
-
-
-def leads(layer: Layer) -> NDArray[np.intp]:
-    """The seed whose image represents each target (C,), as an index.
-
-    It is the one that agrees most with dataset images, or else the first that is `ok`.
-    """
-    first: NDArray[np.intp] = np.argmax(layer.status == STATUS["ok"], axis=1)
-    if "best_seed_index" not in layer:
-        return first
-    best = layer["best_seed_index"]
-    return np.where((best >= 0) & (best < len(layer.seeds)), best, first).astype(np.intp)
 
 
 def layer_facts(layer: Layer) -> dict[str, Any]:
@@ -236,7 +224,7 @@ def layer_data(layer: Layer) -> dict[str, Any]:
         "seeds": layer.seeds,
         "variants": layer.variants,
         "status": [[words.get(code, "failed") for code in row] for row in layer.status.tolist()],
-        "lead": leads(layer).tolist(),
+        "lead": layer.leads().tolist(),
         "leads": "best agreement" if "best_seed_index" in layer else "first that is ok",
         "similar": SIMILAR,
         "statistics": list(_statistics(layer)),
@@ -260,7 +248,7 @@ def _statistics(layer: Layer) -> Iterator[dict[str, Any]]:
 
 def channel_blocks(layer: Layer) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the further data of targets' pages, in blocks of as many targets as a sheet has."""
-    rows, cosines = nearest(layer, leads(layer))
+    rows, cosines = nearest(layer, layer.leads())
     dataset_images = DatasetImages(layer)
     for start in range(0, len(layer.channels), PER_SHEET):
         here = slice(start, min(start + PER_SHEET, len(layer.channels)))
