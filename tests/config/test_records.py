@@ -63,6 +63,10 @@ def test_build_follows_defaults_and_converts_whole_numbers_to_floats() -> None:
     assert [type(x) for x in built.pair] == [float, float]
 
 
+def test_a_single_value_stands_for_a_list_of_one() -> None:
+    assert build(Outer, {"inner": {}, "names": "abc"}).names == ("abc",)
+
+
 @pytest.mark.parametrize(
     "anything", [None, "text", True, -(2**63), 3.4e38, [1, [2.5, None]], {"a": {"b": ["c", False]}}]
 )
@@ -87,7 +91,8 @@ MISTAKES = [
     ({"inner": {"size": "2"}}, ["sweep.inner.size must be a whole number, not '2'"]),
     ({"inner": {"size": True}}, ["sweep.inner.size must be a whole number, not True"]),
     ({"inner": {"size": 2.0}}, ["sweep.inner.size must be a whole number, not 2.0"]),
-    ({"inner": {}, "names": "abc"}, ["sweep.names must be a list, not 'abc'"]),
+    ({"inner": {}, "names": {"a": 1}}, ["sweep.names must be a list, not {'a': 1}"]),
+    ({"inner": {}, "names": 3}, ["sweep.names[0] must be a text, not 3"]),
     ({"inner": {}, "names": ["a", 3]}, ["sweep.names[1] must be a text, not 3"]),
     ({"inner": {}, "pair": [1]}, ["sweep.pair must be a list of 2, not [1]"]),
     ({"inner": {}, "pair": [1, "b"]}, ["sweep.pair[1] must be a number, not 'b'"]),

@@ -16,12 +16,15 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any, NoReturn, get_type_hints
+from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 
 from layer_atlas.config.config import Config, config_folder, make_config
 from layer_atlas.config.records import records_of
 from layer_atlas.errors import EXIT_OK, UserError, unknown
 from layer_atlas.logs import show_debug
+
+if TYPE_CHECKING:
+    from layer_atlas.config.config_source import OwnSettings
 
 logger = logging.getLogger(__name__)
 
@@ -52,11 +55,12 @@ def with_config(command: Callable[[Config], int], arguments: Sequence[str]) -> i
         UserError: overrides that cannot be parsed, unknown keys or choices, values out of range.
     """
     flags, rest = _parsed(arguments)
-    with _explained(rest, flags.file):
-        from layer_atlas.config.config_source import extended_search_path
+    with _explained(rest, str(flags.file) if flags.file else ""):
+        from layer_atlas.config.config_source import extended_search_path, settings_of_file
 
-        request = _request(flags, rest)
-        with extended_search_path(request.folders, flags.file):
+        own = settings_of_file(flags.file) if flags.file else None
+        request = _request(flags, rest, own)
+        with extended_search_path(request.folders, own):
             if any(argument.startswith("-") for argument in rest):
                 _show(request)
                 return EXIT_OK
@@ -64,6 +68,54 @@ def with_config(command: Callable[[Config], int], arguments: Sequence[str]) -> i
             configs = [_composed(request, overrides) for overrides in _jobs(request)]
     _warn_of_idle(request.hydra)
     return max(map(command, configs), default=EXIT_OK)
+
+
+def compose(settings: Mapping[str, Any], file: str | Path | None = None) -> Config:
+    """Compose the config of settings that are given in Python, and check it.
+
+    Args:
+        settings: as a YAML file has them: plain data, a choice of a group by its name, or as a
+            mapping with the name. A key may be dotted: `optimizer.steps`.
+        file: a YAML file that the settings override.
+    Raises:
+        UserError: unknown keys or choices, values out of range, or no such file.
+    """
+    with _explained([], str(file or "")):
+        from layer_atlas.config.config_source import (
+            OWN,
+            OwnSettings,
+            extended_search_path,
+            settings_of_file,
+        )
+
+        if file is not None and not Path(file).is_file():
+            raise UserError(f"config file {str(file)!r} does not exist.")
+        base = OwnSettings("the settings", {}) if file is None else settings_of_file(Path(file))
+        values = _merged(base.values, _nested(settings))
+        _check_keys("" if file is None else f"It is in {base.where}.", values)
+        own = dataclasses.replace(base, values=values)
+        with extended_search_path([str(base.folder)] if base.folder else [], own):
+            return _composed(_Request(OWN, [], [], False, []), [])
+
+
+def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Write dotted keys as mappings within mappings."""
+    nested: dict[str, Any] = {}
+    for key, value in settings.items():
+        value = _nested(value) if isinstance(value, Mapping) else value
+        for part in reversed(str(key).split(".")[1:]):
+            value = {part: value}
+        nested = _merged(nested, {str(key).split(".")[0]: value})
+    return nested
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge mappings within mappings; other values of `over` replace those of `base`."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,23 +196,25 @@ def _refuse(message: str) -> NoReturn:
     )
 
 
-def _request(flags: argparse.Namespace, arguments: Sequence[str]) -> _Request:
+def _request(
+    flags: argparse.Namespace, arguments: Sequence[str], own: "OwnSettings | None"
+) -> _Request:
     """Gather primary config, search path and mode from flags, file and overrides."""
-    from layer_atlas.config.config_source import OWN, read_settings
+    from layer_atlas.config.config_source import OWN
 
-    settings = read_settings(flags.file) if flags.file else {}
-    if flags.file:
-        _check_keys(flags.file, settings)
+    settings = own.values if own else {}
+    if own:
+        _check_keys(f"It is in {own.where}.", settings)
     of_file = settings.get("hydra")
     of_file = of_file if isinstance(of_file, Mapping) else {}
     hydra = {f"hydra.{key}": value for key, value in of_file.items()} | _hydra_overrides(arguments)
     folders = [folder for folder in (flags.config_path, flags.config_dir) if folder]
-    folders += [str(flags.file.parent)] if flags.file else []
+    folders += [str(own.folder)] if own and own.folder else []
     folders += _plain_folders(hydra.get("hydra.searchpath") or [])
     # Hydra would read the files of its own search path as more than data.
     overrides = [line for line in arguments if not re.match(r"[+~]*hydra\.searchpath=", line)]
     several = flags.multirun or str(hydra.get("hydra.mode")).upper().endswith("MULTIRUN")
-    return _Request(OWN if flags.file else "config", overrides, folders, several, list(hydra))
+    return _Request(OWN if own else "config", overrides, folders, several, list(hydra))
 
 
 def _hydra_overrides(arguments: Sequence[str]) -> dict[str, Any]:
@@ -192,15 +246,15 @@ def _plain_folders(entries: Any) -> list[str]:
     return folders
 
 
-def _check_keys(path: Path, settings: Mapping[str, Any]) -> None:
-    """Refuse unknown keys of a file, by the name of the file. Raises UserError."""
+def _check_keys(remedy: str, settings: Mapping[str, Any]) -> None:
+    """Refuse unknown keys of settings. Raises UserError with the remedy."""
     known = set(config_keys())
     sections = {key.rpartition(".")[0] for key in known}
 
     def check(values: Mapping[Any, Any], prefix: str) -> None:
         for name, value in values.items():
             if (key := f"{prefix}{name}") not in known:
-                raise unknown("config key", key, known, f"It is in config file {str(path)!r}.")
+                raise unknown("config key", key, known, remedy)
             if isinstance(value, Mapping) and key in sections:
                 check(value, f"{key}.")
 
@@ -300,7 +354,7 @@ def _refuse_code(settings: Any, key: str) -> None:
 
 
 @contextlib.contextmanager
-def _explained(overrides: Sequence[str], file: Path | None) -> Iterator[None]:
+def _explained(overrides: Sequence[str], file: str) -> Iterator[None]:
     """Turn what Hydra raises into one message, and hide its warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -312,7 +366,7 @@ def _explained(overrides: Sequence[str], file: Path | None) -> Iterator[None]:
             raise _explain(error, overrides, file) from error
 
 
-def _explain(error: Exception, overrides: Sequence[str], file: Path | None) -> UserError:
+def _explain(error: Exception, overrides: Sequence[str], file: str) -> UserError:
     """Put Hydra's complaint into one message, with the nearest valid names."""
     from hydra.errors import OverrideParseException
 
@@ -320,8 +374,8 @@ def _explain(error: Exception, overrides: Sequence[str], file: Path | None) -> U
     missing = getattr(error, "missing_cfg_file", None)
     if missing and options is not None:
         group, _, choice = str(missing).removesuffix(".yaml").rpartition("/")
-        from_file = file is not None and not any(line.endswith(f"={choice}") for line in overrides)
-        remedy = f"It is in config file {str(file)!r}." if from_file else ""
+        from_file = file and not any(line.endswith(f"={choice}") for line in overrides)
+        remedy = f"It is in config file {file!r}." if from_file else ""
         return unknown(f"{group.strip('/')} choice", choice, options, remedy)
     key = re.search(r"Could not override '([^'@]+)(@[^']*)?'", str(error))
     if key and (key[1] not in config_keys() or "." in key[1]):
@@ -330,8 +384,9 @@ def _explain(error: Exception, overrides: Sequence[str], file: Path | None) -> U
     if isinstance(error, OverrideParseException):
         remedy = "Put a value that holds special characters in quotes of its own: 'KEY=\"VALUE\"'."
         return UserError(f"{error.override!r} cannot be understood: {complaint}. {remedy}")
-    given = " ".join([*([str(file)] if file else []), *overrides])
-    return UserError(f"no config can be made of {given!r}: {complaint}")
+    given = " ".join([*([file] if file else []), *overrides])
+    made_of = repr(given) if given else "these settings"
+    return UserError(f"no config can be made of {made_of}: {complaint}")
 
 
 def _no_such_key(key: str) -> UserError:

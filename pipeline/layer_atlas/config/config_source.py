@@ -1,4 +1,4 @@
-"""Config files of a user's own, read as data.
+"""Settings of a user's own, from YAML files or Python, as data.
 
 YAML from elsewhere may refer to its own parts again and again, so that ten lines fill any memory;
 and Hydra would import the packages that `pkg://` addresses name.
@@ -7,7 +7,7 @@ and Hydra would import the packages that `pkg://` addresses name.
 import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,27 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
 from layer_atlas.config.config import Config, config_folder
+from layer_atlas.config.records import FAMILIES
 from layer_atlas.errors import UserError
-
 OWN = "own"
-"""Name of the primary config that a user's own file becomes."""
+"""Name of the primary config that a user's own settings become."""
+
+
+@dataclass(frozen=True)
+class OwnSettings:
+    """Settings of a user's own: those of a YAML file, or values given in Python."""
+
+    where: str
+    """Their place, for messages."""
+    values: Mapping[str, Any]
+    folder: Path | None = None
+    """Folder of the file, where groups of the user's own are looked for."""
+
+
+def settings_of_file(path: Path) -> OwnSettings:
+    """Read the settings of a YAML file; raises UserError as `read_settings` does."""
+    return OwnSettings(f"config file {str(path)!r}", read_settings(path), path.parent)
+
 
 _NODES_PER_CHARACTER = 2
 """Nodes of a file at most; a file without repetition has no more than one per character."""
@@ -45,25 +62,27 @@ class DataFiles(FileConfigSource):
         return super().load_config(config_path)
 
 
-class OwnFile(ConfigSource):
-    """One file of a user's own as the primary config, on top of the package's defaults."""
+class OwnSource(ConfigSource):
+    """Settings of a user's own as the primary config, on top of the package's defaults."""
+
+    settings = OwnSettings("", {})
 
     @staticmethod
     def scheme() -> str:
-        """What addresses of such files begin with."""
+        """What the address of such settings begins with."""
         return OWN
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """Read the file; raises UserError if it is not plain settings."""
-        config = OmegaConf.create(as_primary(Path(self.path), read_settings(Path(self.path))))
+        """Make the primary config; raises UserError if its defaults are no list of choices."""
+        config = OmegaConf.create(as_primary(self.settings))
         return ConfigResult(self.provider, self.full_path(), config, {"package": None})
 
     def available(self) -> bool:
-        """Whether the file exists."""
-        return Path(self.path).is_file()
+        """Always: they are in memory."""
+        return True
 
     def is_group(self, config_path: str) -> bool:
-        """Never: it is one file."""
+        """Never: it is one config."""
         return False
 
     def is_config(self, config_path: str) -> bool:
@@ -136,22 +155,22 @@ def _sexagesimal(node: yaml.Node | None) -> Iterator[str]:
         yield from (number for part in node.value for number in _sexagesimal(part))
 
 
-def as_primary(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn the settings of a user's file into a primary config that extends the defaults.
+def as_primary(settings: OwnSettings) -> dict[str, Any]:
+    """Turn settings of a user into a primary config that extends the defaults.
 
     `quality: draft` becomes a choice in the defaults list, which the command line can override and
-    which the file's own values override; so do entries of a `defaults` list, with or without
-    `override`.
+    which the settings' own values override; so do entries of a `defaults` list, with or without
+    `override`. `objective: {name: logit, sign: both}` is a choice and values at once.
 
     Raises:
         UserError: `defaults` is no list of names and choices.
     """
-    values = dict(settings)
+    values = dict(settings.values)
     bases: list[Any] = []
     choices: dict[str, Any] = {}
     if isinstance(hydra := values.get("hydra"), dict):  # `extended_search_path` has these
         values["hydra"] = {key: value for key, value in hydra.items() if key != "searchpath"}
-    for key, choice in _defaults(path, values.pop("defaults", None) or []):
+    for key, choice in _defaults(settings.where, values.pop("defaults", None) or []):
         group = key.split()[-1].removeprefix("/")
         if choice is None and group == key:
             bases.append(key.removeprefix("/"))
@@ -161,16 +180,19 @@ def as_primary(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
             bases.append({key: choice})
     own_keys = {field.name for field in fields(Config)}
     for group in groups() & values.keys():
+        value = values[group]
         # `mask: null` is a value of the setting `mask`; `experiment` is nothing but a choice.
-        if isinstance(values[group], str) or group not in own_keys:
+        if isinstance(value, str) or group not in own_keys:
             choices[group] = values.pop(group)
+        elif isinstance(value, dict) and value.get("name") in FAMILIES[group].choices:
+            choices[group] = value["name"]
     bases = [*([] if "config" in bases else ["config"]), *bases]
     bases += [] if "_self_" in bases else ["_self_"]
     overrides = [{f"override /{group}": choice} for group, choice in choices.items()]
     return {"defaults": [*bases, *overrides], **values}
 
 
-def _defaults(path: Path, entries: Any) -> list[tuple[str, Any]]:
+def _defaults(where: str, entries: Any) -> list[tuple[str, Any]]:
     """List the entries of a defaults list as pairs; a plain name is paired with None."""
     pairs = []
     for entry in entries if isinstance(entries, list) else [None]:
@@ -180,7 +202,7 @@ def _defaults(path: Path, entries: Any) -> list[tuple[str, Any]]:
             pairs += [(str(key), choice) for key, choice in entry.items()]
         else:
             raise UserError(
-                f"defaults in config file {str(path)!r} must be a list such as "
+                f"defaults in {where} must be a list such as "
                 f"[quality: draft, objective: logit], not {entries!r}."
             )
     return pairs
@@ -192,21 +214,22 @@ def groups() -> set[str]:
 
 
 @contextlib.contextmanager
-def extended_search_path(folders: Sequence[str], own: Path | None) -> Iterator[None]:
-    """Have Hydra look for config files in folders too, and read a file of the user's own.
+def extended_search_path(folders: Sequence[str], own: OwnSettings | None) -> Iterator[None]:
+    """Have Hydra look for config files in folders too, and take settings of the user's own.
 
     Raises:
         UserError: an entry is no folder.
     """
-    addresses = [f"{OWN}://{own}"] if own else []
+    addresses = [f"{OWN}://settings"] if own else []
     for folder in dict.fromkeys(folders):
         path = Path(folder.removeprefix("file://")).resolve()
         if not path.is_dir():
             raise UserError(f"config folder {folder!r} is not a folder.")
         addresses.append(f"{DataFiles.scheme()}://{path}")
-    for plugin in (DataFiles, OwnFile, OwnSearchPath):
+    for plugin in (DataFiles, OwnSource, OwnSearchPath):
         Plugins.instance().register(plugin)
     OwnSearchPath.addresses = tuple(addresses)
+    OwnSource.settings = own or OwnSource.settings
     try:
         yield
     finally:

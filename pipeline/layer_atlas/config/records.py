@@ -437,10 +437,13 @@ def _chosen(records: Sequence[Any], value: Mapping[str, Any], where: str) -> Any
 
 
 def _convert_tuple(items: Sequence[Any], value: Any, where: str) -> tuple[Any, ...]:
-    # A text is a sequence too, but `seeds=123` must not become three seeds.
+    of_any_length = len(items) == 2 and items[1] is Ellipsis
+    # A text is a sequence too, but `layers=conv` must not become four layers.
+    if of_any_length and isinstance(value, str | int | float):
+        value = [value]  # a list of one, as everybody writes it
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise _wrong_type(where, value, "a list")
-    if len(items) == 2 and items[1] is Ellipsis:
+    if of_any_length:
         return tuple(_convert(items[0], v, f"{where}[{i}]") for i, v in enumerate(value))
     if len(items) != len(value):
         raise _wrong_type(where, value, f"a list of {len(items)}")
