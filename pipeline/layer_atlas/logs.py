@@ -118,9 +118,30 @@ def terminal_logging(name: str) -> Iterator[None]:
             logger.setLevel(before)
 
 
+@contextlib.contextmanager
+def program_logging() -> Iterator[None]:
+    """Show records on standard error while a program of somebody else's uses the package.
+
+    Where the program has handlers of its own that show them, they are left to these.
+    """
+    root, package = logging.getLogger(), logging.getLogger(_PACKAGE)
+    before = package.level
+    handler = TerminalHandler(LEVELS[level_name()])
+    if root.handlers and root.isEnabledFor(handler.threshold):
+        yield
+        return
+    package.addHandler(handler)
+    package.setLevel(min(handler.threshold, package.getEffectiveLevel()))
+    try:
+        yield
+    finally:
+        package.removeHandler(handler)
+        package.setLevel(before)
+
+
 def terminal_shows(name: str, level: int) -> bool:
-    """Whether the terminal shows records of a logger; never in a program of somebody else's."""
-    handlers = logging.getLogger().handlers
+    """Whether the terminal shows records of a logger."""
+    handlers = [*logging.getLogger().handlers, *logging.getLogger(_PACKAGE).handlers]
     return any(h.shows(name, level) for h in handlers if isinstance(h, TerminalHandler))
 
 

@@ -99,9 +99,10 @@ def test_an_atlas_is_compared_with_another(folder: Path, tmp_path: Path) -> None
     with h5py.File(tmp_path / "atlas.h5", "a") as file:
         for name in ("conv1", "conv2"):
             file[f"demo/{name}"].attrs["name"] = f"another.{name}"
-    with open_atlas(folder) as before, open_atlas(tmp_path) as after:
-        with pytest.raises(UserError, match="no image in common.*conv1.*another.conv1"):
-            before.compare(after)
+    message = r"no image in common.*conv1.*another.conv1"
+    before, after = open_atlas(folder), open_atlas(tmp_path)
+    with before, after, pytest.raises(UserError, match=message):
+        before.compare(after)
 
 
 def test_a_montage_shows_the_chosen_images_in_order(folder: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from layer_atlas.config.compose import with_config
+from layer_atlas.config.compose import compose, with_config
 from layer_atlas.config.config import Config
 from layer_atlas.config.objectives import LogitObjective, NeuronObjective
 from layer_atlas.errors import UserError
@@ -86,6 +86,26 @@ def test_null_is_a_value_of_a_setting_and_no_choice_of_a_mere_group(here: Path) 
     (here / "my.yaml").write_text("mask: null\nexperiment: null\nseeds: [3]\n")
     (config,) = configs("my.yaml")
     assert (config.mask, config.seeds) == (None, (3,))
+
+
+def test_a_choice_and_its_values_may_stand_together_in_a_file(here: Path) -> None:
+    (here / "my.yaml").write_text(
+        "objective: {name: neuron, position: [1, 2]}\ncollate: {gap: 3}\n"
+    )
+    (config,) = configs("my.yaml")
+    assert config.objective == NeuronObjective(position=(1, 2))
+    assert config.collate.gap == 3
+
+
+def test_settings_given_in_python_are_those_of_a_file(here: Path) -> None:
+    (here / "my.yaml").write_text(
+        "quality: draft\nlayers: conv1\noptimizer: {steps: 7}\nseeds: 3\n"
+    )
+    given = {"quality": "draft", "layers": ["conv1"], "optimizer.steps": 7, "seeds": [3]}
+    assert (compose(given),) == tuple(configs("my.yaml"))
+    over = compose({"optimizer": {"steps": 9}, "quality": "paper"}, "my.yaml")
+    assert (over.optimizer.steps, over.layers) == (9, ("conv1",))
+    assert over.optimizer.learning_rate == configs("quality=paper")[0].optimizer.learning_rate
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def on_a_terminal(level: str) -> str:
     return text.decode()
 
 
-BAR = r"2 x cpu, busy .*█.* 10/10 \[.*channels/s\]"
+BAR = r"2 x cpu, busy .*█.* 10/10 channels \[.*channels/s\]"
 
 
 def test_a_terminal_gets_a_bar() -> None:

@@ -23,6 +23,7 @@ from omegaconf import OmegaConf
 from layer_atlas.config.config import Config, config_folder
 from layer_atlas.config.records import FAMILIES
 from layer_atlas.errors import UserError
+
 OWN = "own"
 """Name of the primary config that a user's own settings become."""
 
@@ -184,8 +185,9 @@ def as_primary(settings: OwnSettings) -> dict[str, Any]:
         # `mask: null` is a value of the setting `mask`; `experiment` is nothing but a choice.
         if isinstance(value, str) or group not in own_keys:
             choices[group] = values.pop(group)
-        elif isinstance(value, dict) and value.get("name") in FAMILIES[group].choices:
-            choices[group] = value["name"]
+        elif isinstance(value, dict) and group in FAMILIES:
+            if value.get("name") in FAMILIES[group].choices:
+                choices[group] = value["name"]
     bases = [*([] if "config" in bases else ["config"]), *bases]
     bases += [] if "_self_" in bases else ["_self_"]
     overrides = [{f"override /{group}": choice} for group, choice in choices.items()]

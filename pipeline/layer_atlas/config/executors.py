@@ -50,6 +50,18 @@ class LocalSettings(ExecutorSettings):
     list such as `[cuda:0,cuda:1]` or `[cpu,cpu]`."""
 
 
+@register
+@dataclass(frozen=True)
+class InProcessSettings(ExecutorSettings):
+    """One worker within the driver's own process: no process to start, one device.
+
+    For modules in memory, notebooks and debuggers. Ctrl-C drops the shard in progress."""
+
+    name: str = "in_process"
+    device: str = setting("auto", needs="name a device")
+    """`auto` for the first GPU, or the CPU where there is none; or `cpu`, `cuda:1`."""
+
+
 @dataclass(frozen=True)
 class _Elsewhere(ExecutorSettings):
     """Base of executors whose workers may run on other machines."""

@@ -5,7 +5,7 @@ A name is `demo`, one of torchvision's (classification, segmentation, detection)
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from layer_atlas.config.records import canonical_json
 from layer_atlas.errors import UserError, unknown
 from layer_atlas.imports import import_callable
 from layer_atlas.models.containment import contained
+from layer_atlas.models.memory import MEMORY, class_name, copied, snapshot
 from layer_atlas.models.weights import is_weights_file
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -95,6 +96,8 @@ def find_architecture(config: ModelConfig, weights: str) -> Blueprint:
     Raises:
         UserError: unknown model or weights, or a library that is not installed.
     """
+    if config.target and config.target.startswith(MEMORY):
+        return _from_memory(config, config.target)
     if config.target:
         return _from_target(config, config.target)
     if config.name == "demo":
@@ -322,4 +325,29 @@ def _from_target(config: ModelConfig, target: str) -> Blueprint:
         std=IMAGENET_STD,
         input_size=224,
         factory=function,
+    )
+
+
+def _from_memory(config: ModelConfig, address: str) -> Blueprint:
+    module = snapshot(address, config.title)
+    # Networks of timm know the preprocessing of their weights.
+    known = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
+    known = known if isinstance(known, Mapping) else {}
+    blueprint = Blueprint(
+        source=class_name(module),
+        build=lambda: copied(module),
+        published=None,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        input_size=224,
+        trained="weights of the module in memory",
+    )
+    if not {"mean", "std", "input_size"} <= known.keys():
+        return blueprint
+    return replace(
+        blueprint,
+        mean=tuple(known["mean"]),
+        std=tuple(known["std"]),
+        input_size=int(known["input_size"][-1]),
+        preset="the module's own pretrained_cfg",
     )

@@ -277,7 +277,7 @@ def _weights_description(config: ModelConfig, blueprint: Blueprint, weights: str
         return f"weights from file {Path(weights).name}"
     if config.target:
         # `none` loads nothing, but the callable may have loaded weights itself.
-        return AS_CONSTRUCTED
+        return blueprint.trained or AS_CONSTRUCTED
     return UNTRAINED if weights == "none" else blueprint.trained
 
 

@@ -17,6 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -138,17 +139,38 @@ def collate_here(folder: OutputFolder, settings: CollateSettings) -> None:
     paint(views, partial(write_montage, folder, settings=settings), largest)
     if settings.animations != "none":
         paint(views, partial(write_animations, settings=settings))
-    attributes = {
-        "config": yaml.safe_dump(manifest["config"], sort_keys=False),
-        "versions": canonical_json(manifest["versions"]),
-    }
-    write_atlas(folder, views, attributes, content)
+    write_atlas(folder, views, _root_attributes(manifest), content)
     # Sheets read the atlas, which holds the dataset images and their statistics.
     if settings.montage == "evidence":
         paint(views, partial(write_pages, tile=settings.tile))
     write_summary(folder, views, settings)
     for path in dict.fromkeys(path for view in views for path in view.corrupt):
         logger.warning("corrupt file set aside, to be computed again: %s", path)
+
+
+def write_atlas_alone(folder: OutputFolder, settings: CollateSettings, content: str) -> None:
+    """Write the atlas without pictures and in this process, which takes a fraction of a second.
+
+    It is for atlases that live as long as this process: on a full disk HDF5 may crash it.
+
+    Args:
+        folder: the output folder.
+        settings: of pictures, which are not made.
+        content: digest of what the atlas holds.
+    Raises:
+        StorageError: the disk is full or fails.
+    """
+    manifest = read_manifest(folder)
+    views = list(layer_views(folder, plan_of(manifest)))
+    write_atlas(folder, views, _root_attributes(manifest), content)
+
+
+def _root_attributes(manifest: dict[str, Any]) -> dict[str, str]:
+    """The attributes of an atlas that say how it was made."""
+    return {
+        "config": yaml.safe_dump(manifest["config"], sort_keys=False),
+        "versions": canonical_json(manifest["versions"]),
+    }
 
 
 def paint(views: Sequence[LayerView], write: Callable[[LayerView], None], memory: int = 0) -> None:

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -206,7 +206,8 @@ def not_counted(folder: OutputFolder, plan: Plan) -> list[str]:
 logger = logging.getLogger(__name__)
 
 _LINE_SECONDS = 10.0
-_FORMAT = "{desc}{postfix} {bar} {n:.0f}/{total} [{elapsed}<{remaining}, {rate_fmt}]"
+_FIRST_LINE_SECONDS = 2.0
+_FORMAT = "{desc}{postfix} {bar} {n:.0f}/{total}{unit} [{elapsed}<{remaining}, {rate_fmt}]"
 
 
 class Bar:
@@ -215,10 +216,11 @@ class Bar:
     def __init__(self, total: int, already: int, unit: str, devices: Sequence[str]) -> None:
         self.total, self.unit, self.slots = total, unit, max(1, len(devices))
         self._bar: tqdm[None] | None = None
-        self._started = self._printed = time.monotonic()
+        self._started = time.monotonic()
+        self._next_line = self._started + _FIRST_LINE_SECONDS
         if already and total:
             logger.info("%d of %d %s are done already", already, already + total, unit)
-        if total and sys.stderr.isatty() and terminal_shows(__name__, logging.INFO):
+        if total and _is_live(sys.stderr) and terminal_shows(__name__, logging.INFO):
             self._bar = tqdm(
                 total=total, unit=f" {unit}", desc=_counted(devices), bar_format=_FORMAT
             )
@@ -240,8 +242,8 @@ class Bar:
         if self._bar is not None:
             self._bar.set_postfix_str(self._share(busy).ljust(10), refresh=False)
             self._bar.update(max(0.0, finished - self._bar.n))
-        if time.monotonic() - self._printed > _LINE_SECONDS:
-            self._printed = time.monotonic()
+        if time.monotonic() > self._next_line:
+            self._next_line = time.monotonic() + _LINE_SECONDS
             # Beside a bar the line is for the log of the run alone.
             level = logging.INFO if self._bar is None else logging.DEBUG
             logger.log(level, self._line(finished, busy))
@@ -264,6 +266,11 @@ class Bar:
 
     def _seconds(self) -> float:
         return max(time.monotonic() - self._started, 1e-9)
+
+
+def _is_live(stream: TextIO) -> bool:
+    """Whether a stream shows a line that changes: a terminal, or a cell of a notebook."""
+    return stream.isatty() or type(stream).__module__.startswith("ipykernel")
 
 
 def _counted(devices: Sequence[str]) -> str:

@@ -2,11 +2,11 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from layer_atlas.config.config import Config
+from layer_atlas.config.config import CollateSettings, Config
 from layer_atlas.config.executors import SlurmSettings
 from layer_atlas.datasets.listing import Listing, write_listing
 from layer_atlas.datasets.sources import open_dataset
@@ -51,9 +51,16 @@ class RunResult:
     """Workers that continue without this process."""
 
 
-def run(config: Config) -> RunResult:
+Collate = Callable[[OutputFolder, CollateSettings, str], None]
+"""Makes an atlas of the shards that are there, by settings of its pictures, with a content."""
+
+
+def run(config: Config, collate: Collate = make_atlas) -> RunResult:
     """Make the atlas that a config describes, or what is missing of it.
 
+    Args:
+        config: the sweep.
+        collate: makes the atlas of its shards.
     Raises:
         UserError: a mistake in config or input, or another run at work in the folder.
         StorageError: the disk is full or fails.
@@ -63,6 +70,8 @@ def run(config: Config) -> RunResult:
     if folder.lock.exists():
         with locked(folder):  # a second run is refused here, not after minutes of planning
             _clean_up(folder)
+    # The first line of a run: loading and checking networks takes seconds.
+    logger.info("checking: %s", ", ".join(model.title for model in config.models))
     plan, devices = prepare_plan(config)
     sweep = Sweep(config, plan, folder, devices)
     prepare(folder, bytes_needed(plan, sweep.shard_index.missing()))
@@ -72,7 +81,7 @@ def run(config: Config) -> RunResult:
         keep_inputs(folder, plan.inputs)
         _write_listing(sweep)
         timings = {"planning": time.monotonic() - started}
-        outcome = _make_and_collate(sweep, timings)
+        outcome = _make_and_collate(sweep, collate, timings)
         if not outcome.is_cut_short:
             timings["total"] = time.monotonic() - started
             times = device_times(devices, outcome.times, timings["total"])
@@ -150,7 +159,7 @@ def _write_listing(sweep: Sweep) -> None:
         raise UserError(f"the photographs of {dataset_plan.source} changed just now; start again.")
 
 
-def _make_and_collate(sweep: Sweep, timings: dict[str, float]) -> Outcome:
+def _make_and_collate(sweep: Sweep, collate: Collate, timings: dict[str, float]) -> Outcome:
     """Do what is missing and collate; repeat where a corrupt file was set aside."""
     outcome, settings = Outcome(), sweep.config.collate
     for _ in range(_ROUNDS):
@@ -159,7 +168,7 @@ def _make_and_collate(sweep: Sweep, timings: dict[str, float]) -> Outcome:
         if outcome.is_cut_short or ("collating" in timings and not any(worked)):
             break
         begun = time.monotonic()
-        make_atlas(sweep.folder, settings, content_of(sweep.plan, sweep.shard_index.views()))
+        collate(sweep.folder, settings, content_of(sweep.plan, sweep.shard_index.views()))
         timings["collating"] = timings.get("collating", 0.0) + time.monotonic() - begun
     return outcome
 

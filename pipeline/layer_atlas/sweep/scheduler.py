@@ -8,6 +8,7 @@ import heapq
 import logging
 import signal
 import sys
+import threading
 import time
 import uuid
 from collections import deque
@@ -353,8 +354,14 @@ class Scheduler:
 
 @contextmanager
 def deferred_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and the leaving signals in a list, for the loop to handle between polls."""
+    """Collect SIGINT and the leaving signals in a list, for the loop to handle between polls.
+
+    In another thread than the main one nothing is collected: Python handles signals there.
+    """
     numbers: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield numbers
+        return
 
     def note(number: int, frame: FrameType | None) -> None:
         numbers.append(number)

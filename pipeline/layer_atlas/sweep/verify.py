@@ -77,6 +77,12 @@ def code_of(config: Config, plan: Plan | None = None) -> set[str]:
 
 
 def _not_measured(foreign: Sequence[str]) -> str:
+    from_memory = [name for name in foreign if name.startswith("memory:")]
+    if from_memory:
+        return (
+            f"activations are not measured again: {sanitize(from_memory[0].partition(':')[2])!r} "
+            "was a module in memory of a Python process."
+        )
     return (
         f"activations are not measured again: that runs code which only the manifest names "
         f"({', '.join(map(sanitize, foreign))}). If you know it, give the overrides of the run."

@@ -8,7 +8,7 @@ import faulthandler
 import json
 import logging
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from layer_atlas.config.records import build
@@ -46,19 +46,37 @@ def main(argv: Sequence[str]) -> int:
     _handle_signals()
     worker_logging()
     folder, path = OutputFolder(Path(argv[0])), Path(argv[1])
-    heartbeat = Heartbeat(folder.heartbeat(path.stem))
+    return attempt(folder, path, Heartbeat(folder.heartbeat(path.stem)), print_error)
+
+
+def attempt(
+    folder: OutputFolder,
+    path: Path,
+    heartbeat: Heartbeat,
+    report: Callable[[object], None],
+    device: str | None = None,
+) -> int:
+    """Do a bundle file; returns the exit code by which the driver knows how it ended.
+
+    Args:
+        folder: the output folder.
+        path: the bundle file.
+        heartbeat: of this worker.
+        report: prints the reason of a failure, which the driver quotes.
+        device: where to compute; default: the first that this process sees.
+    """
     heartbeat.write()
     try:
-        work(folder, path, heartbeat)
+        work(folder, path, heartbeat, device)
         return EXIT_OK
     except (Preempted, Drained):  # what was made is written, what was in the making is dropped
         logger.debug("leaving as asked")
         return EXIT_PREEMPTED
     except StorageError as error:
-        print_error(error)  # the driver quotes the last line, so it stands alone
+        report(error)  # the driver quotes the last line, so it stands alone
         return EXIT_IO
     except UserError as error:
-        print_error(error)
+        report(error)
         return EXIT_USER_ERROR
     except Exception:  # the driver reads it in the log and tries again
         logger.exception("the bundle failed")
@@ -67,7 +85,7 @@ def main(argv: Sequence[str]) -> int:
         heartbeat.write()
 
 
-def work(folder: OutputFolder, path: Path, heartbeat: Heartbeat) -> None:
+def work(folder: OutputFolder, path: Path, heartbeat: Heartbeat, device: str | None = None) -> None:
     """Do and commit every task of a bundle file that is not done yet."""
     values = json.loads(path.read_text())
     heartbeat.facts["kind"] = kind = values.pop("kind")
@@ -75,7 +93,7 @@ def work(folder: OutputFolder, path: Path, heartbeat: Heartbeat) -> None:
     facts = heartbeat.facts
     logger.debug("process %s on %s: %s, %s", facts["pid"], facts["host"], kind, bundle.plan.label)
     with Committer(heartbeat) as committer:
-        bundle.run(open_context(bundle, folder, committer, heartbeat))
+        bundle.run(open_context(bundle, folder, committer, heartbeat, device))
     logger.debug("done: %.0f units, %.1f s busy", facts["done"], facts["busy"])
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from layer_atlas.config.executors import (
     CustomSettings,
     ExecutorSettings,
+    InProcessSettings,
     LocalSettings,
     RaySettings,
     SlurmSettings,
@@ -39,6 +40,10 @@ def open_executor(settings: ExecutorSettings, devices: Sequence[str], folder: Pa
         from layer_atlas.sweep.executors.local import LocalExecutor
 
         return LocalExecutor(devices)
+    if isinstance(settings, InProcessSettings):
+        from layer_atlas.sweep.executors.in_process import InProcessExecutor
+
+        return InProcessExecutor(devices[0])
     if isinstance(settings, RaySettings):
         from layer_atlas.sweep.executors.ray import RayExecutor
 

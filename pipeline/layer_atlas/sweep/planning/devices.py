@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from layer_atlas.atlas.gather import layer_views
-from layer_atlas.config.executors import ExecutorSettings, LocalSettings
+from layer_atlas.config.executors import ExecutorSettings, InProcessSettings, LocalSettings
 from layer_atlas.errors import UserError
 from layer_atlas.plan.environment import Device, environment_here
 from layer_atlas.plan.plan import Plan
@@ -37,6 +37,8 @@ def find_devices(settings: ExecutorSettings) -> list[str]:
     """
     if isinstance(settings, LocalSettings):
         return _local_devices(settings.devices)
+    if isinstance(settings, InProcessSettings):
+        return _local_devices(settings.device)[:1]
     count = settings.most_workers
     if count > MOST_WORKERS:
         raise UserError(
@@ -102,7 +104,7 @@ def with_one_environment(
     Raises:
         UserError: the local devices are of several kinds.
     """
-    if isinstance(settings, LocalSettings):
+    if isinstance(settings, LocalSettings | InProcessSettings):
         return _requiring(plan, _one_kind(devices))
     with_versions = _requiring(plan, None)
     made: Counter[Device | None] = Counter()

@@ -128,12 +128,16 @@ class Bundle(ABC):
 
 
 def open_context(
-    bundle: Bundle, folder: OutputFolder, committer: Committer, heartbeat: Heartbeat
+    bundle: Bundle,
+    folder: OutputFolder,
+    committer: Committer,
+    heartbeat: Heartbeat,
+    device: str | None = None,
 ) -> WorkerContext:
     """Load the networks of a bundle; raises UserError as `open_renderer` does."""
     # The executor decides what a worker sees: the first visible GPU is its own.
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    renderer = open_renderer(bundle.models, bundle.plan, folder, device)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    renderer = open_renderer(bundle.models, bundle.plan, folder, torch.device(device))
     return WorkerContext(folder, renderer, committer, heartbeat)
 
 
