@@ -116,6 +116,18 @@ def test_python_runs_as_it_stands(
     assert "damaged" not in said
 
 
+def test_the_page_on_python_runs_from_its_first_line_to_its_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for block in blocks(DOCS / "python.md", "python"):
+        exec(block, names)
+    assert "mine/stem.0: 16 channels" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "outputs").iterdir()} == {"mine", "sweep"}
+    assert len(names["result"].compare(names["later"])) == 2
+
+
 # --- words ---------------------------------------------------------------------------------------
 
 

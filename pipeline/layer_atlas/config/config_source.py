@@ -6,7 +6,7 @@ and Hydra would import the packages that `pkg://` addresses name.
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -185,13 +185,17 @@ def as_primary(settings: OwnSettings) -> dict[str, Any]:
         # `mask: null` is a value of the setting `mask`; `experiment` is nothing but a choice.
         if isinstance(value, str) or group not in own_keys:
             choices[group] = values.pop(group)
-        elif isinstance(value, dict) and group in FAMILIES:
-            if value.get("name") in FAMILIES[group].choices:
-                choices[group] = value["name"]
+        elif isinstance(value, dict) and value.get("name") in _choices(group):
+            choices[group] = value["name"]
     bases = [*([] if "config" in bases else ["config"]), *bases]
     bases += [] if "_self_" in bases else ["_self_"]
     overrides = [{f"override /{group}": choice} for group, choice in choices.items()]
     return {"defaults": [*bases, *overrides], **values}
+
+
+def _choices(group: str) -> Collection[str]:
+    """Names of the choices of a group that are records; none of a group of plain values."""
+    return FAMILIES[group].choices if group in FAMILIES else ()
 
 
 def _defaults(where: str, entries: Any) -> list[tuple[str, Any]]:
