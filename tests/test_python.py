@@ -309,6 +309,14 @@ def test_a_mistake_is_one_message_that_nothing_buries(
     assert not list((tmp_path / "temporary").iterdir()), "a folder is left behind"
 
 
+def test_the_size_that_a_network_takes_is_named() -> None:
+    fixed = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 30 * 30, 2))
+    with pytest.raises(UserError, match="It runs on 32 x 32 px: image_size=32"):
+        layer_atlas.visualize(fixed, "0", 0, **{**QUICK, "image_size": 64})
+    with pytest.raises(UserError, match=r"convolution takes 1\. Give the mean and std"):
+        layer_atlas.visualize(nn.Conv2d(1, 2, 3), "0", 0, **QUICK)
+
+
 def test_what_is_no_module_is_refused() -> None:
     with pytest.raises(UserError, match=r"takes a torch.nn.Module, not str"):
         layer_atlas.visualize("resnet18", layers="layer1")  # type: ignore[arg-type]

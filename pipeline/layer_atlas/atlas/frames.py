@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _WORDS = {code: word for word, code in STATUS.items()}
 
 _PLACE = ("layer", "channel", "seed", "variant")
-"""Columns that say which image a row of a comparison is about."""
+"""Columns that identify the image of a row of a comparison."""
 
 
 def layer_frame(layer: "Layer") -> "pandas.DataFrame":

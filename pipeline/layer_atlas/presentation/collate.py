@@ -166,7 +166,7 @@ def write_atlas_alone(folder: OutputFolder, settings: CollateSettings, content: 
 
 
 def _root_attributes(manifest: dict[str, Any]) -> dict[str, str]:
-    """The attributes of an atlas that say how it was made."""
+    """The attributes of an atlas about how it was made."""
     return {
         "config": yaml.safe_dump(manifest["config"], sort_keys=False),
         "versions": canonical_json(manifest["versions"]),

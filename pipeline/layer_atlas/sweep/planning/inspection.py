@@ -185,7 +185,7 @@ def why_it_does_not_run(network: Network, size: tuple[int, int], reason: str) ->
         or _mapping_input(network, size)
         or _volume_input(network)
         or _other_colours(network, size)
-        or too_small(network, size, reason)
+        or too_small(network, size, f"{reason}{_another_size(network)}")
     )
 
 
@@ -257,6 +257,17 @@ def _other_colours(network: Network, size: tuple[int, int]) -> str | None:
         f"convolution takes {colours}. Give the mean and std of its training images, with "
         f"{colours} numbers each: models=[{{..., mean: {mean}, std: {std}}}]."
     )
+
+
+_USUAL_SIZES = (28, 32, 64, 96, 112, 128, 160, 192, 224, 240, 256, 299, 384, 448, 512)
+
+
+def _another_size(network: Network) -> str:
+    """Name a usual size that the network runs on, in a sentence after another; empty if none is."""
+    for side in _USUAL_SIZES:
+        if takes(network, (side, side)):
+            return f". It runs on {side} x {side} px: image_size={side}"
+    return ""
 
 
 def too_small(network: Network, size: tuple[int, int], reason: str) -> str:
