@@ -11,19 +11,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from judges.agreement import AgreementJudge, agreement_judge
-from judges.features import FeatureSpace, feature_space
 from judges.networks import JudgeNetwork
 from judges.recognition import own_photograph_rank, recognised
 from judges.reproducibility import seed_similarity
 from judges.spectrum import OCTAVES, octave_ratios
-from judges.two_alternatives import (
+from layer_atlas.datasets.evidence import standardised
+from layer_atlas.datasets.recognisability import (
+    FeatureSpace,
     Queries,
     choose,
     choose_shuffled,
     draw_queries,
+    feature_space,
+    resemblance,
     strongest_references,
 )
-from layer_atlas.datasets.evidence import standardised
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.visualization.optimization.image_statistics import (
     clipped_share,
@@ -205,7 +207,8 @@ class LayerJudges:
     def _choices(self, hints: Sequence[NDArray[np.float32]], queries: Queries) -> Numbers:
         rows: Numbers = {}
         for observer, space, hint in zip(self.observers, self.spaces, hints, strict=True):
-            chosen, shuffled = choose(space, hint, queries), choose_shuffled(space, hint, queries)
+            similar = resemblance(space, hint)
+            chosen, shuffled = choose(similar, queries), choose_shuffled(similar, queries)
             rows[f"choice by {observer.label}"] = chosen.accuracy
             rows[f"its confidence by {observer.label}"] = chosen.confidence
             rows[f"choice by {observer.label}, shuffled targets"] = shuffled.accuracy

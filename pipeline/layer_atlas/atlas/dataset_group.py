@@ -7,6 +7,7 @@ offer them beside the axis.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -17,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from layer_atlas.atlas.gather import LayerView
 from layer_atlas.config.recipe import recorded_steps, snapshot_steps
 from layer_atlas.datasets.evidence import (
+    STRONGEST,
     agreement,
     best_seed,
     make_reference,
@@ -25,9 +27,20 @@ from layer_atlas.datasets.evidence import (
 )
 from layer_atlas.datasets.image_files import parted
 from layer_atlas.datasets.listing import Listing
+from layer_atlas.datasets.recognisability import (
+    FeatureSpace,
+    Queries,
+    choose,
+    choose_shuffled,
+    draw_queries,
+    feature_space,
+    resemblance,
+    strongest_references,
+)
 from layer_atlas.datasets.statistics import QUANTILES, DatasetStats
 from layer_atlas.datasets.statistics_files import DatasetEvidence
 from layer_atlas.errors import UserError
+from layer_atlas.plan.labels import judge_name
 from layer_atlas.plan.plan import DatasetPlan, LayerPlan
 from layer_atlas.store.files import Arrays
 
@@ -96,6 +109,85 @@ def _write_best_seed(group: h5py.Group, agrees: NDArray[np.float32]) -> None:
     add_dataset(
         group, "best_seed", number, ("channel",), "its number; see best_seed_index for none"
     )
+
+
+def write_recognisability(group: h5py.Group, view: LayerView, stats: DatasetStats) -> None:
+    """Add whether the judge sees in each image what excites its target, and in dataset images.
+
+    The control with the images of other targets is an attribute, `shuffled`.
+
+    Args:
+        group: the layer, with its group `dataset`.
+        view: the layer.
+        stats: its dataset statistics.
+    """
+    evidence = view.judge_evidence()
+    if evidence is None:
+        return
+    pairs = np.intersect1d(stats.row_index, evidence.stats.row_index, return_indices=True)
+    index, own, seen = pairs
+    if len(index) < STRONGEST:
+        return
+    space = feature_space(evidence.stats.rows[seen])
+    recognition = _Recognition(view, stats, index, stats.rows[own], space)
+    values = np.full(group["status"].shape, np.nan, np.float32)
+    shuffled = []
+    for seed, rows, features in view.judged_features():
+        for part in np.array_split(np.arange(len(rows)), -(-len(rows) // _AT_ONCE)):
+            chosen, control = recognition.choices(rows[part], features[part])
+            values[rows[part], seed] = chosen
+            shuffled.append(control)
+    meaning = "fraction of pairs of dataset images of which the judge picks the one that excites"
+    add_dataset(group, "recognisability", values, _JOB, meaning)
+    attrs = group["recognisability"].attrs
+    attrs["judge"] = as_text(judge_name(view.plan))
+    attrs["shuffled"] = float(np.nanmean(np.concatenate(shuffled))) if shuffled else np.nan
+    ceiling = recognition.ceiling()
+    meaning = "the same by the strongest dataset image that is in no pair, in place of the image"
+    add_dataset(group["dataset"], "recognisability", ceiling, ("channel",), meaning)
+
+
+_AT_ONCE = 64
+"""Images in memory at a time, and those that are shuffled among each other."""
+
+
+@dataclass(frozen=True)
+class _Recognition:
+    """The pairs of every target, and the judge's view of their dataset images."""
+
+    view: LayerView
+    stats: DatasetStats
+    index: NDArray[np.int64]
+    """(N,) indices, in the list of the dataset, of the images that both networks saw."""
+    responses: NDArray[np.float32]
+    """(N, K) responses of the layer to them."""
+    space: FeatureSpace
+    """Their features in the judge."""
+
+    def choices(
+        self, rows: NDArray[np.intp], features: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return accuracies (n,) for images in some rows, and those with shuffled images."""
+        similar = resemblance(self.space, features[:, None])
+        queries = self._queries(self.view.targets[rows])
+        return choose(similar, queries).accuracy, choose_shuffled(similar, queries).accuracy
+
+    def ceiling(self) -> NDArray[np.float32]:
+        """Return the accuracy (C,) of the strongest dataset image of each target."""
+        targets = self.view.targets
+        result = np.full(len(targets), np.nan, np.float32)
+        for start in range(0, len(targets), _AT_ONCE):
+            block = targets[start : start + _AT_ONCE]
+            best = strongest_references(self.responses[:, block], 1)[:, 0]
+            similar = self.space.dataset_images[best] @ self.space.dataset_images.T
+            result[start : start + len(block)] = choose(similar, self._queries(block)).accuracy
+        return result
+
+    def _queries(self, targets: NDArray[np.int64]) -> Queries:
+        # An image must not be tested on the dataset images that it was made from.
+        made_from = self.stats.top.index[targets, : self.view.model.recipe.dataset_images_used]
+        used = (self.index[None, :, None] == made_from[:, None, :]).any(axis=2)
+        return draw_queries(self.responses[:, targets], used)
 
 
 def _responses(group: h5py.Group) -> Iterator[tuple[int, NDArray[np.float32]]]:
