@@ -74,15 +74,15 @@ def test_photographs_of_the_target_are_a_ceiling_above_chance() -> None:
 
 
 def test_shuffled_targets_and_random_features_are_chance() -> None:
-    responses, features = clear(400, 16)
+    responses, features = clear(400, 60)
     space, queries = feature_space(features), draw_queries(responses)
-    cause = (features.mean(axis=0) + np.eye(16, features.shape[1]))[:, None].astype(np.float32)
+    cause = (features.mean(axis=0) + np.eye(60, features.shape[1]))[:, None].astype(np.float32)
     assert choose(resemblance(space, cause), queries).accuracy.mean() == 1
     assert choose_shuffled(resemblance(space, cause), queries).accuracy.mean() == pytest.approx(
         0.5, abs=0.04
     )
     other = feature_space(np.random.default_rng(2).normal(size=(400, 20)))
-    hints = np.random.default_rng(3).normal(size=(16, 1, 20)).astype(np.float32)
+    hints = np.random.default_rng(3).normal(size=(60, 1, 20)).astype(np.float32)
     assert choose(resemblance(other, hints), queries).accuracy.mean() == pytest.approx(
         0.5, abs=0.12
     )
@@ -92,14 +92,28 @@ def test_shuffling_tries_every_other_target() -> None:
     responses, features = clear(80, 3)
     space, queries = feature_space(features), draw_queries(responses)
     cause = (features.mean(axis=0) + np.eye(3, features.shape[1]))[:, None].astype(np.float32)
-    rolled = (np.roll(cause, -shift, axis=0) for shift in (1, 2))
-    turns = [choose(resemblance(space, others), queries) for others in rolled]
+    similar = resemblance(space, cause)
+    turns = [choose(np.roll(similar, -shift, axis=0), queries) for shift in (1, 2)]
     expected = np.mean([turn.accuracy for turn in turns], axis=0)
-    assert (
-        choose_shuffled(resemblance(space, cause), queries).accuracy.tolist() == expected.tolist()
-    )
-    alone = choose_shuffled(resemblance(space, cause[:1]), draw_queries(responses[:, :1]))
-    assert np.isnan(alone.accuracy).all()
+    assert choose_shuffled(similar, queries).accuracy.tolist() == expected.tolist()
+
+
+def test_one_target_has_nothing_to_compare_with() -> None:
+    responses, features = clear(80, 1)
+    space, queries = feature_space(features), draw_queries(responses)
+    similar = resemblance(space, features[:1, None].astype(np.float32))
+    assert np.isnan(choose(similar, queries).accuracy).all()
+    assert np.isnan(choose_shuffled(similar, queries).accuracy).all()
+
+
+def test_what_all_explanations_have_in_common_decides_nothing() -> None:
+    responses, features = clear(200, 8)
+    space, queries = feature_space(features), draw_queries(responses)
+    cause = features.mean(axis=0) + np.eye(8, features.shape[1])
+    # As optimized images differ from photographs: all in the same way, and more than by target.
+    gap = 20 * np.random.default_rng(4).normal(size=features.shape[1])
+    chosen = choose(resemblance(space, (cause + gap)[:, None].astype(np.float32)), queries)
+    assert chosen.accuracy.mean() > 0.97
 
 
 def test_several_explanations_count_by_their_mean() -> None:
@@ -117,7 +131,7 @@ def test_several_explanations_count_by_their_mean() -> None:
 def test_an_explanation_without_features_is_a_tie() -> None:
     responses, features = clear()
     space, queries = feature_space(features), draw_queries(responses)
-    grey = np.repeat(space.mean[None, None], 4, axis=0)
+    grey = np.repeat(space.mean[None, None], 4, axis=0)  # for every target
     chosen = choose(resemblance(space, grey), queries)  # type: ignore[arg-type]
     assert chosen.accuracy.tolist() == [0.5] * 4
     assert chosen.confidence.tolist() == [0.5] * 4

@@ -32,9 +32,9 @@ from layer_atlas.datasets.recognisability import (
     Queries,
     choose,
     choose_shuffled,
+    distinctive,
     draw_queries,
     feature_space,
-    resemblance,
     strongest_references,
 )
 from layer_atlas.datasets.statistics import QUANTILES, DatasetStats
@@ -112,9 +112,10 @@ def _write_best_seed(group: h5py.Group, agrees: NDArray[np.float32]) -> None:
 
 
 def write_recognisability(group: h5py.Group, view: LayerView, stats: DatasetStats) -> None:
-    """Add whether the judge sees in each image what excites its target, and in dataset images.
+    """Add whether the judge sees in each image what excites its target.
 
-    The control with the images of other targets is an attribute, `shuffled`.
+    Beside it stand the same for dataset images, and as the attribute `shuffled` the control: the
+    images of other targets.
 
     Args:
         group: the layer, with its group `dataset`.
@@ -130,21 +131,14 @@ def write_recognisability(group: h5py.Group, view: LayerView, stats: DatasetStat
         return
     space = feature_space(evidence.stats.rows[seen])
     recognition = _Recognition(view, stats, index, stats.rows[own], space)
-    values = np.full(group["status"].shape, np.nan, np.float32)
-    shuffled = []
-    for seed, rows, features in view.judged_features():
-        for part in np.array_split(np.arange(len(rows)), -(-len(rows) // _AT_ONCE)):
-            chosen, control = recognition.choices(rows[part], features[part])
-            values[rows[part], seed] = chosen
-            shuffled.append(control)
+    values, shuffled = recognition.of_images(group["status"].shape)
     meaning = "fraction of pairs of dataset images of which the judge picks the one that excites"
     add_dataset(group, "recognisability", values, _JOB, meaning)
-    attrs = group["recognisability"].attrs
-    attrs["judge"] = as_text(judge_name(view.plan))
-    attrs["shuffled"] = float(np.nanmean(np.concatenate(shuffled))) if shuffled else np.nan
-    ceiling = recognition.ceiling()
-    meaning = "the same by the strongest dataset image that is in no pair, in place of the image"
-    add_dataset(group["dataset"], "recognisability", ceiling, ("channel",), meaning)
+    group["recognisability"].attrs["judge"] = as_text(judge_name(view.plan))
+    group["recognisability"].attrs["shuffled"] = shuffled
+    meaning = f"the same by {STRONGEST} dataset images of the channel that are in no pair"
+    of_dataset = recognition.of_dataset_images()
+    add_dataset(group["dataset"], "recognisability", of_dataset, ("channel",), meaning)
 
 
 _AT_ONCE = 64
@@ -153,7 +147,7 @@ _AT_ONCE = 64
 
 @dataclass(frozen=True)
 class _Recognition:
-    """The pairs of every target, and the judge's view of their dataset images."""
+    """The pairs of every target, and what the judge makes of images and of dataset images."""
 
     view: LayerView
     stats: DatasetStats
@@ -164,26 +158,53 @@ class _Recognition:
     space: FeatureSpace
     """Their features in the judge."""
 
-    def choices(
-        self, rows: NDArray[np.intp], features: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return accuracies (n,) for images in some rows, and those with shuffled images."""
-        similar = resemblance(self.space, features[:, None])
-        queries = self._queries(self.view.targets[rows])
-        return choose(similar, queries).accuracy, choose_shuffled(similar, queries).accuracy
+    def of_images(self, shape: tuple[int, ...]) -> tuple[NDArray[np.float32], float]:
+        """Return the accuracy (C, S) by each image, and the mean one by those of other targets."""
+        values, shuffled = np.full(shape, np.nan, np.float32), list[NDArray[np.float64]]()
+        # Twice through the files: features of all images of a layer may be too much for memory.
+        totals = [np.zeros(self.space.mean.shape) for _ in range(shape[1])]
+        counts = [0] * shape[1]
+        for seed, _, hints in self._hints():
+            totals[seed] += hints.sum(axis=0)
+            counts[seed] += len(hints)
+        for seed, rows, hints in self._hints():
+            hints = distinctive(hints, totals[seed], counts[seed])
+            similar, queries = hints @ self.space.dataset_images.T, self._queries(rows)
+            values[rows, seed] = choose(similar, queries).accuracy
+            shuffled.append(choose_shuffled(similar, queries).accuracy)
+        known = np.concatenate([*shuffled, np.zeros(0)])
+        known = known[np.isfinite(known)]
+        return values, float(known.mean()) if len(known) else np.nan
 
-    def ceiling(self) -> NDArray[np.float32]:
-        """Return the accuracy (C,) of the strongest dataset image of each target."""
-        targets = self.view.targets
-        result = np.full(len(targets), np.nan, np.float32)
-        for start in range(0, len(targets), _AT_ONCE):
-            block = targets[start : start + _AT_ONCE]
-            best = strongest_references(self.responses[:, block], 1)[:, 0]
-            similar = self.space.dataset_images[best] @ self.space.dataset_images.T
-            result[start : start + len(block)] = choose(similar, self._queries(block)).accuracy
-        return result
+    def of_dataset_images(self) -> NDArray[np.float32]:
+        """Return the accuracy (C,) by the strongest dataset images that are in no pair."""
+        rows = np.arange(len(self.view.targets))
+        blocks = [rows[start : start + _AT_ONCE] for start in range(0, len(rows), _AT_ONCE)]
+        total, values = np.zeros(self.space.mean.shape), np.full(len(rows), np.nan, np.float32)
+        for block in blocks:
+            total += self._references(block).sum(axis=0)
+        for block in blocks:
+            hints = distinctive(self._references(block), total, len(rows))
+            similar = hints @ self.space.dataset_images.T
+            values[block] = choose(similar, self._queries(block)).accuracy
+        return values
 
-    def _queries(self, targets: NDArray[np.int64]) -> Queries:
+    def _hints(self) -> Iterator[tuple[int, NDArray[np.intp], NDArray[np.float64]]]:
+        """Yield seed's index, rows and unit features of the judged images, a few at a time."""
+        for seed, rows, features in self.view.judged_features():
+            finite = np.isfinite(features).all(axis=1)
+            rows, units = rows[finite], self.space.unit(features[finite])
+            for start in range(0, len(rows), _AT_ONCE):
+                block = slice(start, start + _AT_ONCE)
+                yield seed, rows[block], units[block]
+
+    def _references(self, rows: NDArray[np.intp]) -> NDArray[np.float64]:
+        best = strongest_references(self.responses[:, self.view.targets[rows]])
+        mean: NDArray[np.float64] = self.space.dataset_images[best].mean(axis=1)
+        return mean
+
+    def _queries(self, rows: NDArray[np.intp]) -> Queries:
+        targets = self.view.targets[rows]
         # An image must not be tested on the dataset images that it was made from.
         made_from = self.stats.top.index[targets, : self.view.model.recipe.dataset_images_used]
         used = (self.index[None, :, None] == made_from[:, None, :]).any(axis=2)

@@ -130,15 +130,28 @@ def strongest_references(
 def resemblance(space: FeatureSpace, explanations: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return how much each target's explanations resemble each dataset image: (n, N).
 
+    It is relative to how much the explanations of the other targets do: optimized images have much
+    in common that photographs have not, and would all resemble the same ones. With one target
+    there is nothing to compare with, and the result is NaN.
+
     Args:
         space: features of the dataset images in the observer.
         explanations: (n, E, D) features of the E explanations of each target. Their similarities
             are averaged.
     """
     n, count, features = explanations.shape
-    similar = space.cosines(explanations.reshape(n * count, features))
-    mean: NDArray[np.float64] = similar.reshape(n, count, -1).mean(axis=1)
-    return mean
+    units = space.unit(explanations.reshape(n * count, features)).reshape(n, count, -1)
+    hints = units.mean(axis=1)
+    return distinctive(hints, hints.sum(axis=0), n) @ space.dataset_images.T
+
+
+def distinctive(
+    hints: NDArray[np.float64], total: NDArray[np.float64], count: int
+) -> NDArray[np.float64]:
+    """Subtract from each hint (n, D) the mean of all others: the total (D,) is of `count` hints."""
+    if count < 2:
+        return np.full_like(hints, np.nan)
+    return hints - (total - hints) / (count - 1)
 
 
 def choose(similar: NDArray[np.float64], queries: Queries) -> Choices:
@@ -156,7 +169,8 @@ def choose(similar: NDArray[np.float64], queries: Queries) -> Choices:
     # An explanation without features, such as a grey image, resembles both equally.
     right = np.where(np.abs(difference) <= _TIE, 0.5, difference > 0)
     confident = 1.0 / (1.0 + np.exp(-SLOPE * difference))
-    return Choices(_mean(right, queries.valid), _mean(confident, queries.valid))
+    valid = queries.valid & np.isfinite(difference)
+    return Choices(_mean(right, valid), _mean(confident, valid))
 
 
 def choose_shuffled(similar: NDArray[np.float64], queries: Queries) -> Choices:

@@ -42,6 +42,7 @@ KINDS = {
     "shards": rf"store/{_LAYER}/{_KEY}{_SUFFIX}",
     "statistics of photographs": rf"store/{_LAYER}/(study|fields|photographs)/{_KEY}{_SUFFIX}",
     "examples of photographs": rf"store/{_LAYER}/examples/{_KEY}{_SUFFIX}",
+    "features of judged images": rf"store/{_LAYER}/judged/{_KEY}{_SUFFIX}",
     "corrupt files, set aside": (
         rf"store/{_LAYER}/([a-z]+/)?{_KEY}{_SUFFIX}\.corrupt-[0-9a-f]{{8}}"
     ),
