@@ -14,7 +14,7 @@ from layer_atlas.atlas.layers import default_ranking
 from layer_atlas.atlas.reader import Atlas, Layer
 from layer_atlas.config.config import CollateSettings
 from layer_atlas.errors import UserError
-from layer_atlas.presentation.layout.grid import plan_layout
+from layer_atlas.presentation.layout.grid import Layout, plan_layout
 
 SMALL = ("optimizer.steps=2", "image_size=16", "layers=[conv1,conv2]", "channels='0:6'")
 
@@ -105,8 +105,12 @@ def test_an_atlas_is_compared_with_another(folder: Path, tmp_path: Path) -> None
         before.compare(after)
 
 
-def test_a_montage_shows_the_chosen_images_in_order(folder: Path) -> None:
+def test_a_montage_shows_the_chosen_images_in_order(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     layer = open_atlas(folder)["conv2"]
+    headings: list[list[str]] = []
+    monkeypatch.setattr(Layout, "heading", lambda self, title, facts: headings.append(facts) or ())
     drawn = np.asarray(layer.montage([5, 1], tile=16))
     layout = plan_layout(2, 2, (16, 16), CollateSettings(tile=16), 2)
     for position, channel in enumerate([5, 1]):
@@ -115,6 +119,9 @@ def test_a_montage_shows_the_chosen_images_in_order(folder: Path) -> None:
                 left, top, right, bottom = layout.tile_box(position, index, variant)
                 shown = drawn[top:bottom, left:right]
                 assert np.array_equal(shown, layer.pixels(channel, seed, name))
+    layer.montage()
+    # What the heading states is what is shown.
+    assert headings == [["2 of 40 channels chosen by hand"], ["channels 0 to 5 of 40"]]
     with pytest.raises(UserError, match="at least one channel"):
         layer.montage([])
     with pytest.raises(UserError, match="unknown channel"):

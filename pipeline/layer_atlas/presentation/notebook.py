@@ -1,6 +1,7 @@
 """An atlas at work: the layers of `open_atlas`, which draw montages and find similar channels."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -38,7 +39,10 @@ class Layer(reader.Layer):
         variants = max(1, len(self.variants))
         layout = plan_layout(len(chosen), len(self.seeds), size, settings, variants)
         canvas = PillowCanvas(layout.size)
-        for text in layout.heading(f"{self.model.title}  ·  {self.name}", [self.sampling.words()]):
+        shown = self.sampling
+        if channels is not None:
+            shown = replace(shown, asked=chosen, targets=sorted(set(chosen)))
+        for text in layout.heading(f"{self.model.title}  ·  {self.name}", [shown.words()]):
             canvas.text(text)
         labels = [self.labels[row] for row in rows]
         letters = FONT.size(labels, layout.room, layout.letters, SMALLEST)
