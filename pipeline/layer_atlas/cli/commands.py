@@ -6,6 +6,7 @@ Results go to standard output, everything else to the log, which the terminal sh
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 
 from layer_atlas import __version__
@@ -25,7 +26,7 @@ from layer_atlas.errors import (
     sanitize,
     unknown,
 )
-from layer_atlas.logs import child_logging, level_name, terminal_logging
+from layer_atlas.logs import child_logging, level_name, step, terminal_logging
 from layer_atlas.processes import Preempted, stop_on_signal
 from layer_atlas.store.folder import OutputFolder, output_folder
 from layer_atlas.store.lock import locked
@@ -40,8 +41,9 @@ def print_result(text: str) -> None:
 
 def run(config: Config) -> int:
     """Optimise what is missing, then collate."""
-    from layer_atlas.cli.tables import summary, workers_left
-    from layer_atlas.sweep import run as sweep
+    with step("loading PyTorch"):
+        from layer_atlas.cli.tables import summary, workers_left
+        from layer_atlas.sweep import run as sweep
 
     stop_on_signal()
     result = sweep.run(config)
@@ -54,20 +56,23 @@ def run(config: Config) -> int:
 
 def plan(config: Config) -> int:
     """Print what a run would do."""
-    from layer_atlas.cli.tables import plan_table
-    from layer_atlas.sweep import run as sweep
+    begun = time.monotonic()
+    with step("loading PyTorch"):
+        from layer_atlas.cli.tables import plan_table
+        from layer_atlas.sweep import run as sweep
 
     planned, devices = sweep.prepare_plan(config)
-    print_result(plan_table(_folder(config), planned, devices))
+    print_result(plan_table(_folder(config), planned, devices, time.monotonic() - begun))
     return sweep.report_skipped_models(planned.skipped_models)
 
 
 def layers(config: Config) -> int:
     """Print the layers of the models."""
-    from layer_atlas.cli.tables import layer_table
-    from layer_atlas.plan.plan import SkippedModel
-    from layer_atlas.sweep import run as sweep
-    from layer_atlas.sweep.planning import InspectedModel, inspect_models
+    with step("loading PyTorch"):
+        from layer_atlas.cli.tables import layer_table
+        from layer_atlas.plan.plan import SkippedModel
+        from layer_atlas.sweep import run as sweep
+        from layer_atlas.sweep.planning import InspectedModel, inspect_models
 
     models = inspect_models(config)
     inspected = [model for model in models if isinstance(model, InspectedModel)]
@@ -140,7 +145,9 @@ def figure(config: Config) -> int:
 
     folder = _folder(config)
     ensure_atlas(folder)
-    print_result("\n".join(make_figure(folder, config.figure)))
+    with step("drawing the figure"):
+        paths = make_figure(folder, config.figure)
+    print_result("\n".join(paths))
     return EXIT_OK
 
 
