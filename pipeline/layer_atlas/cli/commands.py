@@ -8,10 +8,11 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from layer_atlas import __version__
 from layer_atlas.cli.help import command_help, overview
-from layer_atlas.config.config import Config
+from layer_atlas.config.config import Config, ModelConfig
 from layer_atlas.config.records import list_choices
 from layer_atlas.errors import (
     EXIT_FAILED_JOBS,
@@ -74,10 +75,17 @@ def layers(config: Config) -> int:
         from layer_atlas.sweep import run as sweep
         from layer_atlas.sweep.planning import InspectedModel, inspect_models
 
-    models = inspect_models(config)
+    # Layers do not depend on weights, and published ones would be downloaded.
+    without = tuple(map(_without_download, config.models))
+    models = inspect_models(replace(config, models=without))
     inspected = [model for model in models if isinstance(model, InspectedModel)]
     print_result(layer_table(config, inspected))
     return sweep.report_skipped_models([m for m in models if isinstance(m, SkippedModel)])
+
+
+def _without_download(model: ModelConfig) -> ModelConfig:
+    is_published = model.weights == "default" and model.target is None and model.name != "demo"
+    return replace(model, weights="none") if is_published else model
 
 
 def objectives(config: Config) -> int:
