@@ -6,6 +6,7 @@ memory is optimized in this process; what the caller's torch is set to is set as
 
 import contextlib
 import dataclasses
+import logging
 import os
 import shutil
 import signal
@@ -43,6 +44,8 @@ from layer_atlas.store.lock import locked
 from layer_atlas.store.manifest import read_manifest
 from layer_atlas.store.quarantine import read_failures
 from layer_atlas.sweep import run as sweep
+
+logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -255,6 +258,8 @@ def _run(
     """Run a sweep in a process that belongs to somebody else."""
     shown = program_logging() if progress else contextlib.nullcontext()
     with shown, _torch_set_aside(), in_memory(modules):
+        # A first line at once: whoever waits at a notebook sees that it has begun.
+        logger.info("checking: %s", ", ".join(model.title for model in config.models))
         return sweep.run(config, collate)
 
 

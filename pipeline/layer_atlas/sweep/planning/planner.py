@@ -21,6 +21,7 @@ from layer_atlas.datasets.listing import look_through
 from layer_atlas.datasets.sources import DatasetImages, open_dataset
 from layer_atlas.datasets.views import read_view
 from layer_atlas.errors import UserError
+from layer_atlas.logs import step
 from layer_atlas.models.activations import match_layers
 from layer_atlas.models.load import Network
 from layer_atlas.plan.jobs import LayerInfo
@@ -34,7 +35,7 @@ from layer_atlas.plan.plan import (
     SkippedModel,
     jobs_at_once,
 )
-from layer_atlas.plan.targets import TargetSpace, select_targets, spaced
+from layer_atlas.plan.targets import TargetSpace, counted, select_targets, spaced
 from layer_atlas.sweep.planning.devices import resolve_precision
 from layer_atlas.sweep.planning.inspection import (
     SMALLEST_IMAGE,
@@ -75,7 +76,8 @@ def make_plan(
     Raises:
         UserError: a mistake in the config, or a layer that cannot be optimized.
     """
-    dataset_plan = plan_dataset(config)
+    with step("listing the dataset"):
+        dataset_plan = plan_dataset(config)
     # The recipe names the dataset by its content, so that other images make other keys.
     if dataset_plan is not None and isinstance(config.init, DatasetInit):
         config = replace(config, init=replace(config.init, dataset=dataset_plan.listing))
@@ -154,7 +156,8 @@ class _Planner:
     ) -> CheckedLayers:
         plan = self.earlier
         earlier = EarlierChecks() if plan is None else _earlier_checks(plan, model, precision)
-        return check_layers(model, wanted, precision, self.config.precision == "auto", earlier)
+        with step(f"checking {counted(len(wanted), 'layer')} of {model.network.label}"):
+            return check_layers(model, wanted, precision, self.config.precision == "auto", earlier)
 
     def _recipe(
         self, objective: Objective, models: Sequence[InspectedModel], precision: str
