@@ -11,7 +11,7 @@ from typing import Any, Literal
 from layer_atlas.config.datasets import DatasetConfig, SaliencyMethod
 from layer_atlas.config.executors import ExecutorSettings
 from layer_atlas.config.figures import Figure, ImagesFigure
-from layer_atlas.config.objectives import JointObjective, Objective
+from layer_atlas.config.objectives import JointObjective, Objective, PrototypeObjective
 from layer_atlas.config.optimizers import Optimizer
 from layer_atlas.config.parameterizations import Mask, Parameterization
 from layer_atlas.config.recipe import (
@@ -193,6 +193,7 @@ class Config(Record):
             which = "init=dataset, as in quality=natural, starts from photographs"
             raise ValueError(f"{which}: {_ADD_PHOTOGRAPHS} init=noise or another quality.")
         self._check_start()
+        self._check_prototype()
         if self.dataset is not None and not self.objective.of_channels:
             raise ValueError(
                 "photographs are compared with images of channels, which "
@@ -221,6 +222,19 @@ class Config(Record):
             raise ValueError(
                 f"octaves start from pictures, and parameterization={chosen} from noise alone: "
                 "take octaves=none or another parameterization."
+            )
+
+    def _check_prototype(self) -> None:
+        if not isinstance(self.objective, PrototypeObjective):
+            return
+        if self.dataset is None:
+            raise ValueError(
+                f"objective=prototype matches photographs: {_ADD_PHOTOGRAPHS} objective=channel."
+            )
+        if self.objective.top > self.dataset.top:
+            raise ValueError(
+                f"objective.top={self.objective.top} photographs of each channel are more than "
+                f"the {self.dataset.top} that are kept: set dataset.top={self.objective.top}."
             )
 
     def _check_terms(self, objective: JointObjective) -> None:

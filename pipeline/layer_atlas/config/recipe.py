@@ -35,6 +35,8 @@ class Init(Choice, family="init"):
 
     from_images: ClassVar[str] = ""
     """How a label mentions the start; empty for random values."""
+    dataset_images: ClassVar[int] = 0
+    """Number of the target's strongest dataset images that it needs."""
 
 
 @register
@@ -60,6 +62,7 @@ class DatasetInit(Init):
     """The dataset image that excites the channel most."""
 
     from_images = "from photographs"
+    dataset_images = 1
     phrase = "the photograph that excites the channel most"
     name: str = "dataset"
     dataset: str = setting("", phrase="")
@@ -247,6 +250,11 @@ class Recipe(Record):
         return self.objective.variants
 
     @property
+    def dataset_images(self) -> int:
+        """Number of the target's strongest dataset images that its image is made from."""
+        return max(self.init.dataset_images, self.objective.dataset_images)
+
+    @property
     def total_steps(self) -> int:
         """Steps of all octaves."""
         return self.optimizer.steps * (self.octaves.count if self.octaves else 1)
@@ -256,14 +264,15 @@ class Recipe(Record):
         return " ".join(self._sentences())
 
     def summary(self) -> str:
-        """Describe the recipe on one line; a start from photographs is always mentioned."""
+        """Describe the recipe on one line, with the photographs that images are made from."""
         height, width = self.image_size
         size = f"{height}" if height == width else f"{width} x {height}"
         start = f" {self.init.from_images}" if self.init.from_images else ""
+        like = f" {self.objective.from_images}" if self.objective.from_images else ""
         steps = self.total_steps
         octaves = f" in {self.octaves.count} octaves" if self.octaves else ""
         return (
-            f"{self.objective.name}{self._variants()}, {self.parameterization.name}{start}, "
+            f"{self.objective.name}{like}{self._variants()}, {self.parameterization.name}{start}, "
             f"{self.optimizer.name} {steps} step{'' if steps == 1 else 's'}{octaves}, {size} px, "
             f"{self.precision}"
         )

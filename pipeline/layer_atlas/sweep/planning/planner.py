@@ -14,6 +14,7 @@ from layer_atlas.config.objectives import (
     LogitObjective,
     Objective,
     ProbabilityObjective,
+    PrototypeObjective,
 )
 from layer_atlas.config.recipe import DatasetInit, Recipe
 from layer_atlas.config.records import digest, plain
@@ -49,6 +50,7 @@ from layer_atlas.visualization.objectives import ObjectiveContext, make_objectiv
 from layer_atlas.visualization.objectives.base import not_yet
 from layer_atlas.visualization.objectives.custom import with_source
 from layer_atlas.visualization.objectives.directions import RANDOM_DIRECTIONS
+from layer_atlas.visualization.objectives.prototype import layers_at_depths
 from layer_atlas.visualization.parameterizations import check_parameterization
 from layer_atlas.visualization.parameterizations.generator import (
     with_source as with_generator_source,
@@ -75,9 +77,8 @@ def make_plan(
         UserError: a mistake in the config, or a layer that cannot be optimized.
     """
     dataset_plan = plan_dataset(config)
-    # The recipe names the dataset by its content, so that other images make other keys.
-    if dataset_plan is not None and isinstance(config.init, DatasetInit):
-        config = replace(config, init=replace(config.init, dataset=dataset_plan.listing))
+    if dataset_plan is not None:
+        config = _with_dataset(config, dataset_plan.listing)
     planner = _Planner(config, resolve_precision(config.precision, devices), earlier)
     planned: list[ModelPlan | SkippedModel]
     if isinstance(config.objective, JointObjective):
@@ -107,6 +108,16 @@ def make_plan(
     )
 
 
+def _with_dataset(config: Config, listing: str) -> Config:
+    """Name the dataset by its content in what uses it, so that other images make other keys."""
+    init, objective = config.init, config.objective
+    if isinstance(init, DatasetInit):
+        init = replace(init, dataset=listing)
+    if isinstance(objective, PrototypeObjective):
+        objective = replace(objective, dataset=listing)
+    return replace(config, init=init, objective=objective)
+
+
 class _Planner:
     """Plans models that share a config, and collects the files that their recipes refer to."""
 
@@ -119,10 +130,17 @@ class _Planner:
         wanted = model.choose(settings.layers or self.config.objective.own_layers)
         # The code of a custom objective is part of the recipe, and so of every key.
         objective = with_source(self.config.objective)
-        checked = self._check(model, wanted, self.precision)
+        others = {layer.name: _further_layers(objective, layer, model) for layer in wanted}
+        read = {x.name: x for layer in wanted for x in (layer, *others[layer.name])}
+        checked = self._check(model, list(read.values()), self.precision)
         recipe = self._recipe(objective, [model], checked.precision)
-        pairs = ((model.network, info) for info in checked.layers)
-        layers = tuple(self._resolve_targets(recipe, [pair]) for pair in pairs)
+        info = {layer.name: layer for layer in checked.layers}
+        layers = tuple(
+            self._resolve_targets(
+                recipe, [(model.network, info[x.name]) for x in (layer, *others[layer.name])]
+            )
+            for layer in wanted
+        )
         return _model_plan(model.network, recipe, layers, checked.note)
 
     def plan_joint(self, objective: JointObjective, models: list[InspectedModel]) -> ModelPlan:
@@ -220,6 +238,17 @@ class _Planner:
             None if space == TargetSpace((info.n_channels,)) else space,
             tuple(LayerRef(net.label, net.identity, layer, net.origin) for net, layer in others),
         )
+
+
+def _further_layers(
+    objective: Objective, layer: LayerInfo, model: InspectedModel
+) -> list[LayerInfo]:
+    """Return the layers that an objective reads besides a target's own. Raises UserError."""
+    if not isinstance(objective, PrototypeObjective):
+        return []
+    named = model.choose(objective.layers) if objective.layers else None
+    chosen = layers_at_depths(layer, model.layers) if named is None else named
+    return [other for other in chosen if other.name != layer.name]
 
 
 def _model_plan(

@@ -120,14 +120,13 @@ class LayerRenderer:
             job_keys: keys of the n jobs.
             channels: their targets.
             on_step: called with the number of each step once it is launched.
-            dataset_images: (n, C, H, W) in [0, 1], the initial images of `init=dataset`.
+            dataset_images: (n, N, C, H, W) in [0, 1], the strongest ones of each target, if the
+                recipe has images made from some.
         Returns: the arrays of `ShardResult`, one row per job.
         """
         recipe, last = self.recipe, self.recipe.total_steps - 1
         keys, target = rng.keys(job_keys, self.device), torch.tensor(channels, device=self.device)
-        jobs = Jobs(
-            keys, target, None if dataset_images is None else dataset_images.to(self.device)
-        )
+        jobs = self._jobs(keys, target, dataset_images)
         rows = self._attempt(self.loop, jobs, on_step)
         rows["start"] = torch.zeros_like(rows["status"])
         for start in range(1, recipe.optimizer.starts):
@@ -141,6 +140,12 @@ class LayerRenderer:
         if recipe.snapshots:
             arrays["snapshot_step"] = torch.tensor(snapshot_steps(recipe)).numpy()
         return arrays
+
+    def _jobs(self, keys: Tensor, targets: Tensor, dataset_images: Tensor | None) -> Jobs:
+        # Of many images per job only what is compared with goes to the device.
+        first = None if dataset_images is None else dataset_images[:, 0].to(self.device)
+        references = self.objective.references(dataset_images, targets)
+        return Jobs(keys, targets, dataset_images=first, references=references)
 
     def _revive(
         self,
@@ -227,10 +232,10 @@ class LayerRenderer:
         recipe = replace(self.recipe, optimizer=steps, octaves=None, snapshots=0)
         keys = rng.keys(["0" * 64] * batch, self.device)
         targets = torch.zeros(batch, dtype=torch.int64, device=self.device)
-        dataset_images = torch.zeros(batch, self.colours, *recipe.image_size).to(self.device)
-        self._loop_for(recipe).optimize(
-            Jobs(keys, targets, dataset_images).with_variants(recipe.variants), lambda step: None
-        )
+        count = max(recipe.dataset_images, 1)
+        dataset_images = torch.zeros(batch, count, self.colours, *recipe.image_size)
+        jobs = self._jobs(keys, targets, dataset_images).with_variants(recipe.variants)
+        self._loop_for(recipe).optimize(jobs, lambda step: None)
 
 
 def _joint_path(
