@@ -386,10 +386,6 @@ class PrototypeObjective(Objective):
 
     references = (GORGUN_2025,)
     from_images = "like photographs"
-    phrase = (
-        "the likeness to the channel's strongest photographs in how the activations of each "
-        "channel are distributed over the image, in the layer and in layers before it"
-    )
     name: str = "prototype"
     top: int = setting(9, at_least=1, at_most=64, phrase="{} photograph(s) per channel")
     """Number of the channel's strongest dataset images, at most `dataset.top`."""
@@ -403,6 +399,15 @@ class PrototypeObjective(Objective):
     def dataset_images(self) -> int:
         """Number of the target's strongest dataset images that the score is about."""
         return self.top
+
+    @property
+    def lead(self) -> str:
+        """What is followed, with the layers."""
+        return (
+            "the likeness to the channel's strongest photographs in how the activations of each "
+            "channel are distributed, where the target responds, in its layer and in "
+            f"{', '.join(map(str, self.layers)) or 'layers before it'}"
+        )
 
     @property
     def of_channels(self) -> bool:
