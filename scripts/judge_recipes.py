@@ -209,7 +209,7 @@ def _judge_layer(
 ) -> Judged:
     judged, of_layer = Judged(), None
     for name, recipe in recipes.items():
-        maker = Maker(recipe, layer)
+        maker = Maker(recipe, layer, judges.photographs.pixels)
         if of_layer is None:
             of_layer = _layer_judges(judges, maker, layer, channels)
             judged.columns = dict(of_layer.photographs)

@@ -18,6 +18,7 @@ from layer_atlas.config.config import Config
 from layer_atlas.errors import UserError
 from layer_atlas.models.activations import OUTPUT
 from layer_atlas.models.colours import from_bytes
+from layer_atlas.models.normalization import FEATURE_IMAGES
 from layer_atlas.plan.jobs import LayerInfo, Series, joined
 from layer_atlas.plan.plan import ModelPlan
 from layer_atlas.plan.targets import TargetSpace
@@ -115,12 +116,20 @@ def _check_targets(name: str, plan: ModelPlan) -> None:
 
 
 class Maker:
-    """Makes the images of a recipe on one layer."""
+    """Makes the images of a recipe on one layer.
 
-    def __init__(self, recipe: PlannedRecipe, layer: str) -> None:
+    Args:
+        recipe: the recipe.
+        layer: name of the layer.
+        photographs: (N, H, W, 3) uint8, for recipes about what is usual in photographs.
+    """
+
+    def __init__(self, recipe: PlannedRecipe, layer: str, photographs: Tensor) -> None:
         self.plan, self.info = recipe.plan, recipe.info(layer)
         others = next(x.others for x in self.plan.layers if x.info.name == layer)
-        self.renderer: LayerRenderer = recipe.renderer.layer(self.info, others)
+        of_dataset = bool(self.plan.recipe.regularizers.dataset)
+        views = (lambda: _evenly_spread(photographs)) if of_dataset else None
+        self.renderer: LayerRenderer = recipe.renderer.layer(self.info, others, views)
 
     def responses(self, pixels: Tensor) -> NDArray[np.float32]:
         """Return the mean response (N, K) of each channel to photographs."""
@@ -161,6 +170,11 @@ class Maker:
         made = self.renderer.make(keys, [target for _, target, _ in jobs], clock, images)
         steps = self.plan.recipe.total_steps
         return {**made, "seconds": np.full(len(jobs), clock.per_step * steps / len(jobs))}
+
+
+def _evenly_spread(photographs: Tensor) -> Tensor:
+    some = min(FEATURE_IMAGES, len(photographs))
+    return photographs[[number * len(photographs) // some for number in range(some)]]
 
 
 class _StepClock:

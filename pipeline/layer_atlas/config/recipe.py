@@ -190,8 +190,21 @@ class Regularizers(Record):
         at_least=0,
         phrase="the deviation of features from the running statistics of batch norms (weight {})",
     )
-    """Weight of the deviation of features from their distribution over the training images, at
-    every batch norm before the layer. Networks without batch norms are not affected."""
+    """Weight of the deviation of features from their usual distribution, at every batch norm before
+    the layer. Networks without batch norms need `dataset`: its images show what is usual at their
+    other norms or, if there are none, at their convolutions and linear layers."""
+    dataset: str = setting("", phrase="", late=True)
+    """Digest of the dataset that shows what is usual. The planner fills it in."""
+
+    def clauses(self) -> dict[str, str]:
+        """The words for each setting that is on."""
+        found, name = super().clauses(), "feature_statistics"
+        if self.dataset and name in found:
+            found[name] = (
+                "the deviation of features from their distribution over photographs (weight "
+                f"{self.feature_statistics:g})"
+            )
+        return found
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,11 @@ def digest(value: object) -> str:
 def plain(value: Any) -> Any:
     """Turn records, mappings and sequences into dicts and lists that JSON can hold."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {
+            f.name: plain(getattr(value, f.name))
+            for f in dataclasses.fields(value)
+            if not (f.metadata.get("late") and getattr(value, f.name) == f.default)
+        }
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -123,6 +127,7 @@ def setting(
     file: str | None = None,
     phrase: str | None = None,
     off: Any = None,
+    late: bool = False,
     **options: Any,
 ) -> Any:
     """Declare a field of a record.
@@ -135,6 +140,8 @@ def setting(
         phrase: words for captions, formatted with the value; `(s)` becomes the plural. Default:
             name and value; an empty phrase leaves the field out.
         off: value that captions omit, besides null, false, 0 and empty ones.
+        late: whether plain data leave out the default, so that keys made before the setting was
+            there stay what they are.
         options: further options of `dataclasses.field`.
     """
     # Bounds are data and not code, so that the settings reference can show them.
@@ -146,6 +153,7 @@ def setting(
         # In a recipe the name of a file is a digest, which no reader wants.
         "phrase": phrase if file is None else "",
         "off": off,
+        "late": late,
     }
     return dataclasses.field(default=default, metadata=metadata, **options)
 

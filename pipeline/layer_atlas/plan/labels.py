@@ -195,7 +195,8 @@ def notices(plan: Plan) -> list[str]:
         for label, network in model.networks.items()
         if network.fixed_size is not None
     ]
-    noted = [sanitize(model.note) for model in plan.models if model.note]
+    notes = (note for model in plan.models for note in (model.note, model.features))
+    noted = [sanitize(note) for note in notes if note]
     return (
         sorted(constructed)
         + noted

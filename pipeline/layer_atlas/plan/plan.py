@@ -111,6 +111,8 @@ class ModelPlan(Record):
     """Environment that its images must come from to count as done; `None` accepts any."""
     note: str = ""
     """Finding about the network that the user should know."""
+    features: str = ""
+    """Source of the feature statistics that images are held to, in words."""
 
     def check(self) -> None:
         """Check layers against each other, and the size of a picture."""

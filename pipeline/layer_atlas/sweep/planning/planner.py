@@ -1,6 +1,6 @@
 """From networks to plan: the recipe of every model, the targets of every layer, the dataset."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -16,14 +16,16 @@ from layer_atlas.config.objectives import (
     ProbabilityObjective,
     PrototypeObjective,
 )
-from layer_atlas.config.recipe import DatasetInit, Recipe
+from layer_atlas.config.recipe import DatasetInit, Recipe, Regularizers
 from layer_atlas.config.records import digest, plain
 from layer_atlas.datasets.listing import look_through
 from layer_atlas.datasets.sources import DatasetImages, open_dataset
 from layer_atlas.datasets.views import read_view
 from layer_atlas.errors import UserError
 from layer_atlas.models.activations import match_layers
+from layer_atlas.models.device_model import DeviceModel
 from layer_atlas.models.load import Network
+from layer_atlas.models.normalization import FEATURE_IMAGES, has_batch_norms
 from layer_atlas.plan.jobs import LayerInfo
 from layer_atlas.plan.plan import (
     MOST_TARGETS,
@@ -79,7 +81,8 @@ def make_plan(
     dataset_plan = plan_dataset(config)
     if dataset_plan is not None:
         config = _with_dataset(config, dataset_plan.listing)
-    planner = _Planner(config, resolve_precision(config.precision, devices), earlier)
+    listing = "" if dataset_plan is None else dataset_plan.listing
+    planner = _Planner(config, resolve_precision(config.precision, devices), earlier, listing)
     planned: list[ModelPlan | SkippedModel]
     if isinstance(config.objective, JointObjective):
         networks = [model for model in inspected if isinstance(model, InspectedModel)]
@@ -121,8 +124,9 @@ def _with_dataset(config: Config, listing: str) -> Config:
 class _Planner:
     """Plans models that share a config, and collects the files that their recipes refer to."""
 
-    def __init__(self, config: Config, precision: str, earlier: Plan | None) -> None:
+    def __init__(self, config: Config, precision: str, earlier: Plan | None, listing: str) -> None:
         self.config, self.precision, self.earlier = config, precision, earlier
+        self.listing = listing
         self.inputs = Inputs()
 
     def plan_model(self, settings: ModelConfig, model: InspectedModel) -> ModelPlan:
@@ -132,7 +136,7 @@ class _Planner:
         objective = with_source(self.config.objective)
         others = {layer.name: _further_layers(objective, layer, model) for layer in wanted}
         read = {x.name: x for layer in wanted for x in (layer, *others[layer.name])}
-        checked = self._check(model, list(read.values()), self.precision)
+        checked = self._check(model, list(read.values()), self.precision, others)
         recipe = self._recipe(objective, [model], checked.precision)
         info = {layer.name: layer for layer in checked.layers}
         layers = tuple(
@@ -149,7 +153,7 @@ class _Planner:
         notes, checked_layers, precision = [], dict[str, dict[str, LayerInfo]](), self.precision
         for model in models:
             own = [layer for network, layer in layers if network is model.network]
-            checked = self._check(model, own, precision)
+            checked = self._check(model, own, precision, {})
             precision = checked.precision  # what one network cannot do, none does
             notes.append(checked.note)
             checked_layers[model.network.label] = {layer.name: layer for layer in checked.layers}
@@ -165,11 +169,21 @@ class _Planner:
         return _model_plan(layers[0][0], recipe, (layer,), "; ".join(filter(None, notes)))
 
     def _check(
-        self, model: InspectedModel, wanted: Sequence[LayerInfo], precision: str
+        self,
+        model: InspectedModel,
+        wanted: Sequence[LayerInfo],
+        precision: str,
+        others: Mapping[str, Sequence[LayerInfo]],
     ) -> CheckedLayers:
-        plan = self.earlier
+        plan, may_fall_back = self.earlier, self.config.precision == "auto"
         earlier = EarlierChecks() if plan is None else _earlier_checks(plan, model, precision)
-        return check_layers(model, wanted, precision, self.config.precision == "auto", earlier)
+        with_prior, has_images = self.config.regularizers.feature_statistics > 0, bool(self.listing)
+
+        def further(device: DeviceModel, layer: LayerInfo) -> list[LayerInfo]:
+            prior = device.feature_layers(layer, has_images) if with_prior else []
+            return [*others.get(layer.name, ()), *prior]
+
+        return check_layers(model, wanted, precision, may_fall_back, earlier, further)
 
     def _recipe(
         self, objective: Objective, models: Sequence[InspectedModel], precision: str
@@ -188,7 +202,7 @@ class _Planner:
                 optimizer=config.optimizer,
                 image_size=models[0].image_size,
                 precision=precision,
-                regularizers=config.regularizers,
+                regularizers=self._regularizers(models[0].network),
                 init=config.init,
                 mask=config.mask,
                 octaves=config.octaves,
@@ -200,6 +214,12 @@ class _Planner:
         recipe = self.inputs.resolved(recipe)
         check_parameterization(recipe, len(models[0].network.mean), self.inputs.find)
         return recipe
+
+    def _regularizers(self, network: Network) -> Regularizers:
+        """Name the dataset, if it is what the prior of feature statistics comes from."""
+        settings = self.config.regularizers
+        of_dataset = settings.feature_statistics > 0 and not has_batch_norms(network.module)
+        return replace(settings, dataset=self.listing if of_dataset else "")
 
     def _resolve_targets(self, recipe: Recipe, layers: Sequence[NetworkLayer]) -> LayerPlan:
         """Resolve `channels` to targets of a layer, or of several that an objective reads together.
@@ -255,6 +275,7 @@ def _model_plan(
     network: Network, recipe: Recipe, layers: tuple[LayerPlan, ...], note: str
 ) -> ModelPlan:
     return ModelPlan(
+        features=_feature_source(network, recipe.regularizers),
         label=network.label,
         network=network.identity,
         input_size=network.input_size,
@@ -262,6 +283,21 @@ def _model_plan(
         layers=layers,
         note=note,
         origin=network.origin,
+    )
+
+
+def _feature_source(network: Network, regularizers: Regularizers) -> str:
+    """Word where the expected statistics of features come from, if the recipe asks for any."""
+    if regularizers.feature_statistics == 0:
+        return ""
+    if has_batch_norms(network.module):
+        return f"feature statistics of {network.label} are those of its batch norms"
+    if regularizers.dataset:
+        some = f"up to {FEATURE_IMAGES} photographs"
+        return f"feature statistics of {network.label}, without batch norms, are those of {some}"
+    return (
+        f"regularizers.feature_statistics has no effect on {network.label}, which has no batch "
+        "norms: add dataset=folder dataset.path=photos"
     )
 
 

@@ -199,6 +199,21 @@ class ImageCache:
         black = np.zeros((self.size, self.size, 3), np.uint8)
         return np.stack([[images.get(index, black) for index in row] for row in indices.tolist()])
 
+    def evenly_spread(self, count: int) -> NDArray[np.uint8]:
+        """Return up to `count` images (M, S, S, 3), spread over the listing; unreadable ones lack.
+
+        Raises:
+            RuntimeError: none can be read.
+        """
+        some = min(count, self.listing.count)
+        indices = [number * self.listing.count // some for number in range(some)]
+        numbered = [(i, entry) for i in indices for entry in self.listing.block(i, i + 1)]
+        views = stream_views(self.dataset_images, numbered, self.size, reading_threads())
+        pixels = [view.pixels for view in views if view.pixels is not None]
+        if not pixels:
+            raise RuntimeError(f"none of {some} photographs of the dataset can be read")
+        return np.stack(pixels)
+
     def images(self, indices: Iterable[int]) -> dict[int, NDArray[np.uint8]]:
         """Dataset images (S, S, 3) by their index in the listing; none for -1.
 

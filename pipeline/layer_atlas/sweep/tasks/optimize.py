@@ -16,6 +16,7 @@ from layer_atlas.config.records import plain
 from layer_atlas.datasets.tasks import statistics_of
 from layer_atlas.errors import UserError
 from layer_atlas.models.colours import from_bytes, recoloured
+from layer_atlas.models.normalization import FEATURE_IMAGES
 from layer_atlas.plan.environment import Environment, environment_here
 from layer_atlas.plan.jobs import Series, Shard, ShardResult, joined
 from layer_atlas.plan.plan import flops_per_job
@@ -61,7 +62,8 @@ class OptimizationBundle(Bundle):
             waiting = list(group)
             # A crash while the layer is being prepared is charged to its first shard.
             context.heartbeat.begin(waiting[:1])
-            renderer = context.renderer.layer(layers[name].info, layers[name].others)
+            views = partial(self._evenly_spread, images) if images is not None else None
+            renderer = context.renderer.layer(layers[name].info, layers[name].others, views)
             size = renderer.auto_batch() if self.batch_size == "auto" else self.batch_size
             flops = flops_per_job(layers[name], self.plan.recipe)
             strongest = partial(self._strongest_images, images, name)
@@ -88,17 +90,21 @@ class OptimizationBundle(Bundle):
 
     def _image_cache(self, context: WorkerContext) -> ImageCache | None:
         """The dataset images, if the recipe wants any; opening may take long."""
-        if not self.plan.recipe.dataset_images:
+        recipe = self.plan.recipe
+        if not recipe.dataset_images and not recipe.regularizers.dataset:
             return None
         assert self.dataset_plan is not None
         assert self.dataset is not None
         size = self.plan.dataset_image_size
         return ImageCache(context.folder, self.dataset_plan, self.dataset, size)
 
+    def _evenly_spread(self, images: ImageCache) -> Tensor:
+        return torch.from_numpy(images.evenly_spread(FEATURE_IMAGES))
+
     def _strongest_images(
         self, images: ImageCache | None, layer: str, channels: Sequence[int]
     ) -> Tensor | None:
-        if images is None or self.dataset_plan is None:
+        if images is None or self.dataset_plan is None or not self.plan.recipe.dataset_images:
             return None
         statistics = statistics_of(self.plan, layer, self.dataset_plan)
         pixels = images.strongest(statistics, channels, self.plan.recipe.dataset_images)

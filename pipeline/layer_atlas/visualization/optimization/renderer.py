@@ -67,9 +67,21 @@ class Renderer:
         self.network = self._on_device(network)
         self.others = {label: self._on_device(other) for label, other in (others or {}).items()}
 
-    def layer(self, info: LayerInfo, others: Sequence[LayerRef] = ()) -> "LayerRenderer":
-        """Return a renderer for a layer, and for further layers that the objective reads."""
-        return LayerRenderer(self, info, others)
+    def layer(
+        self,
+        info: LayerInfo,
+        others: Sequence[LayerRef] = (),
+        views: Callable[[], Tensor] | None = None,
+    ) -> "LayerRenderer":
+        """Return a renderer for a layer.
+
+        Args:
+            info: the layer.
+            others: further layers that the objective reads.
+            views: returns views (M, H, W, 3) uint8 of dataset images, for the prior of feature
+                statistics of networks without batch norms.
+        """
+        return LayerRenderer(self, info, others, views)
 
     def _on_device(self, network: Network) -> DeviceModel:
         recipe = self.recipe
@@ -80,7 +92,11 @@ class LayerRenderer:
     """Renders images for targets of one layer, a batch at a time."""
 
     def __init__(
-        self, renderer: Renderer, info: LayerInfo, others: Sequence[LayerRef] = ()
+        self,
+        renderer: Renderer,
+        info: LayerInfo,
+        others: Sequence[LayerRef] = (),
+        views: Callable[[], Tensor] | None = None,
     ) -> None:
         self.recipe, self.device = renderer.recipe, renderer.device
         self.colours = len(renderer.network.network.mean)
@@ -88,7 +104,7 @@ class LayerRenderer:
         label = renderer.network.network.label
         layers = [(label, info), *((ref.model, ref.info) for ref in others)]
         weight = self.recipe.regularizers.feature_statistics
-        norms = renderer.network.norms_before(info) if weight > 0 else []
+        norms = renderer.network.expected_features(info, views) if weight > 0 else []
         self.prior = FeatureStatistics(norms, weight) if norms else None
         exact = fast = _joint_path(renderer, layers, DeviceModel.exact_path)
         # In fp32 both paths are the same, and the search for the fastest one runs once.
