@@ -156,7 +156,8 @@ class Transforms(Record):
 class Regularizers(Record):
     """What holds the image back during optimization; 0 is off. Formulas are in `regularizers`.
 
-    The first four and the last are penalties. They are measured against the score, so one weight
+    The first four and `feature_statistics` are penalties. They are measured against the score, so a
+    weight
     means the same for channels that respond with 0.1 and with 100, in any layer.
     """
 
