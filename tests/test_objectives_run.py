@@ -292,6 +292,10 @@ def test_prototypes_are_of_their_photographs_and_measured_like_channels(
     code, said = atlas_here("verify", tmp_path, *sweep)
     assert (code, "0 problems" in said, "5 activations measured again" in said) == (0, True, True)
 
+    with h5py.File(tmp_path / "prototypes" / "atlas.h5") as file:
+        meaning = file["demo/conv5/agreement"].attrs["description"]
+        assert meaning.endswith("images were made from the 3 strongest")
+
     # A lost shard is made again with the same bits, from the same photographs.
     made = sorted((tmp_path / "prototypes" / "store").glob("demo/conv5/*.safetensors"))
     lost, kept = made[0].read_bytes(), shards(tmp_path / "prototypes")

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from judges.two_alternatives import is_held_out
 from layer_atlas.datasets.evidence import (
     STRONGEST,
     Reference,
@@ -14,6 +13,7 @@ from layer_atlas.datasets.evidence import (
     make_reference,
     standardised,
 )
+from layer_atlas.datasets.recognisability import is_held_out
 from layer_atlas.datasets.statistics import strongest
 
 

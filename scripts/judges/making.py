@@ -139,7 +139,7 @@ class Maker:
     @property
     def n_photographs(self) -> int:
         """Number of its target's photographs that each image is made from."""
-        return self.plan.recipe.dataset_images
+        return self.plan.recipe.dataset_images_used
 
     def make(
         self, targets: Sequence[int], seeds: Sequence[int], photographs: Tensor | None

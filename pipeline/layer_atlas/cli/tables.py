@@ -1,6 +1,7 @@
 """Tables: plain text in columns, and what `plan`, `layers`, `run`, `verify` and `clean` print."""
 
 import contextlib
+import math
 import os
 import shutil
 import statistics
@@ -221,7 +222,7 @@ def _dataset_seconds(folder: OutputFolder, plan: Plan, devices: list[str]) -> fl
     if plan.dataset_plan is None:
         return 0.0
     total = 0.0
-    for model in plan.models:
+    for model in plan.dataset_models:
         pairs = zip(model.layers, all_statistics(model, plan.dataset_plan), strict=True)
         left = [layer.info.flops_before for layer, s in pairs if not folder.exists(s.product)]
         if left:
@@ -234,7 +235,9 @@ def dataset_images_seen(folder: OutputFolder, plan: Plan) -> list[str]:
     """Count the dataset's images, and the layers whose statistics are complete; as 0 or 1 line."""
     if plan.dataset_plan is None:
         return []
-    tasks = [task for model in plan.models for task in all_statistics(model, plan.dataset_plan)]
+    tasks = [
+        task for model in plan.dataset_models for task in all_statistics(model, plan.dataset_plan)
+    ]
     done = sum(folder.exists(task.product) for task in tasks)
     images = f"{plan.dataset_plan.count} images ({sanitize(plan.dataset_plan.source)})"
     return [f"dataset   {images}, statistics of {done} of {len(tasks)} layers"]
@@ -311,6 +314,12 @@ def _evidence(summary: AtlasSummary) -> list[str]:
             f"  evidence  agreement {evidence.agreement:.2f}, median rank {evidence.rank:.0f}, "
             f"{100 * evidence.above:.1f} % of live images excite more than any dataset image"
         )
+        if evidence.recognisability is not None:
+            ceiling = evidence.recognisability_of_dataset or math.nan
+            lines.append(
+                f"  judged    recognisability {evidence.recognisability:.2f}; of the strongest "
+                f"dataset images {ceiling:.2f}, by chance 0.50"
+            )
     if summary.unreadable:
         some = ", ".join(map(sanitize, summary.unreadable_paths))
         lines.append(f"  dataset   {summary.unreadable} images could not be read: {some} ...")

@@ -264,14 +264,14 @@ class Recipe(Record):
         return self.objective.variants
 
     @property
-    def dataset_images(self) -> int:
-        """Number of the target's strongest dataset images that its image is made from."""
-        return max(self.init.dataset_images, self.objective.dataset_images)
-
-    @property
     def total_steps(self) -> int:
         """Steps of all octaves."""
         return self.optimizer.steps * (self.octaves.count if self.octaves else 1)
+
+    @property
+    def dataset_images_used(self) -> int:
+        """Number of each target's strongest dataset images that its image is made from."""
+        return max(self.init.dataset_images, self.objective.dataset_images)
 
     def describe(self) -> str:
         """Describe how images were made, as a methods section does, with every setting."""

@@ -212,13 +212,19 @@ class Plan(Record):
     """Models of the config that could not be planned."""
     selection: Any = None
     """The value of `channels` in the config; None in plans of older versions."""
+    judge: ModelPlan | None = None
+    """The network that judges recognisability, with its one layer, of which no target is planned.
+    """
 
     def check(self) -> None:
         """Check that labels and seeds differ, and that no model is without layers."""
-        labels = [model.label for model in self.models]
-        require(len(set(labels)) == len(labels) > 0, f"models called {labels}.")
+        labels = [model.label for model in self.dataset_models]
+        differ = len(set(labels)) == len(labels)
+        require(differ and len(self.models) > 0, f"models called {labels}.")
         require(all(model.layers for model in self.models), "a model without layers.")
         require(len(set(self.seeds)) == len(self.seeds) > 0, f"seeds {list(self.seeds)}.")
+        alone = self.judge is None or (self.dataset_plan and len(self.judge.layers) == 1)
+        require(bool(alone), "a judge needs one layer and a dataset.")
 
     def shards(self) -> Iterator[Shard]:
         """Yield all shards, model by model, layer by layer, seed by seed."""
@@ -232,6 +238,15 @@ class Plan(Record):
         series = Series(model.label, model.network, layer.info.name, seed, model.recipe)
         for start in range(0, len(layer.targets), self.shard_size):
             yield Shard(series, tuple(layer.targets[start : start + self.shard_size]))
+
+    @property
+    def dataset_models(self) -> tuple[ModelPlan, ...]:
+        """The models that see the dataset images: those that images are made for, and the judge."""
+        return (*self.models, *([self.judge] if self.judge else []))
+
+    def is_judged(self, model: ModelPlan) -> bool:
+        """Whether images of a model are judged, which a network never does with its own."""
+        return self.judge is not None and self.judge.network != model.network
 
     @property
     def environments(self) -> dict[str, Environment]:

@@ -211,6 +211,10 @@ class Evidence:
     """Median rank."""
     above: float
     """Fraction of images with a larger activation than any dataset image."""
+    recognisability: float | None = None
+    """Mean recognisability of the images that were judged."""
+    recognisability_of_dataset: float | None = None
+    """The same of the strongest dataset images."""
 
 
 @dataclass(frozen=True)
@@ -316,7 +320,20 @@ def _evidence(layers: Sequence[h5py.Group]) -> Evidence | None:
         for name in ("agreement", "agreement_rank", "percentile")
     )
     above = np.mean(percentile == 100)
-    return Evidence(float(np.mean(agreement)), float(np.median(rank)), float(above))
+    recognised, of_dataset = (
+        _mean(layers, name) for name in ("recognisability", "dataset/recognisability")
+    )
+    return Evidence(
+        float(np.mean(agreement)), float(np.median(rank)), float(above), recognised, of_dataset
+    )
+
+
+def _mean(layers: Sequence[h5py.Group], name: str) -> float | None:
+    """Mean of the numbers that layers have of a statistic; `None` without any."""
+    values = [layer[name][()].ravel() for layer in layers if name in layer]
+    known = np.concatenate([*values, np.zeros(0)])
+    known = known[np.isfinite(known)]
+    return float(known.mean()) if len(known) else None
 
 
 def _unreadable(layers: Sequence[h5py.Group]) -> tuple[int, tuple[str, ...]]:

@@ -58,6 +58,11 @@ def inspect_models(config: Config) -> list[InspectedModel | SkippedModel]:
     return inspected
 
 
+def inspect_judge(judge: ModelConfig, config: Config) -> InspectedModel:
+    """Load and inspect the judge of a sweep, at its own input size; raises UserError."""
+    return _inspect_model(judge, replace(config, image_size=None, octaves=None))
+
+
 def or_skipped(model: ModelConfig, do: Callable[[], T]) -> T | SkippedModel:
     """Do something with a model, or skip it if its weights cannot be used."""
     try:
@@ -303,7 +308,7 @@ def check_layers(
     precision: str,
     may_fall_back: bool,
     earlier: EarlierChecks,
-    further: Further,
+    further: Further = lambda device, layer: (),
 ) -> CheckedLayers:
     """Check some layers of a network.
 

@@ -46,6 +46,7 @@ from layer_atlas.sweep.planning.inspection import (
     InspectedModel,
     check_layers,
     check_some_are_left,
+    inspect_judge,
     or_skipped,
 )
 from layer_atlas.visualization.objectives import ObjectiveContext, make_objective
@@ -98,6 +99,7 @@ def make_plan(
         ]
         check_some_are_left(planned, config)
     models = tuple(model for model in planned if isinstance(model, ModelPlan))
+    judge = plan_judge(config, models, earlier) if config.judge is not None else None
     # A worker holds the images of a whole shard in memory.
     fitting = min(jobs_at_once(model.recipe, model.colours) for model in models)
     return Plan(
@@ -108,6 +110,7 @@ def make_plan(
         {reference: str(path) for reference, path in planner.inputs.sources.items()},
         tuple(model for model in planned if isinstance(model, SkippedModel)),
         config.channels,
+        judge,
     )
 
 
@@ -145,7 +148,8 @@ class _Planner:
             )
             for layer in wanted
         )
-        return _model_plan(model.network, recipe, layers, checked.note)
+        plan = _model_plan(model.network, recipe, layers, checked.note)
+        return replace(plan, features=_feature_source(model.network, recipe.regularizers))
 
     def plan_joint(self, objective: JointObjective, models: list[InspectedModel]) -> ModelPlan:
         """Plan one layer that stands for all terms of an objective: that of the first term."""
@@ -166,7 +170,8 @@ class _Planner:
         resolved = replace(objective, terms=terms)
         recipe = self._recipe(resolved, models, precision)
         layer = self._resolve_targets(recipe, layers)
-        return _model_plan(layers[0][0], recipe, (layer,), "; ".join(filter(None, notes)))
+        plan = _model_plan(layers[0][0], recipe, (layer,), "; ".join(filter(None, notes)))
+        return replace(plan, features=_feature_source(layers[0][0], recipe.regularizers))
 
     def _check(
         self,
@@ -275,7 +280,6 @@ def _model_plan(
     network: Network, recipe: Recipe, layers: tuple[LayerPlan, ...], note: str
 ) -> ModelPlan:
     return ModelPlan(
-        features=_feature_source(network, recipe.regularizers),
         label=network.label,
         network=network.identity,
         input_size=network.input_size,
@@ -308,7 +312,7 @@ def _earlier_checks(earlier: Plan, model: InspectedModel, precision: str) -> Ear
     """
     layers: dict[str, LayerInfo] = {}
     notes: set[str] = set()
-    for planned in earlier.models:
+    for planned in earlier.dataset_models:
         read = [(planned.network, layer.info) for layer in planned.layers]
         read += [(ref.network, ref.info) for layer in planned.layers for ref in layer.others]
         own = [info for network, info in read if network == model.network.identity]
@@ -364,6 +368,39 @@ def _layer_of(name: str, network: Network, layers: list[LayerInfo]) -> NetworkLa
             f"{len(matches)}: {', '.join(match.name for match in matches[:5])}, ..."
         )
     return network, matches[0]
+
+
+# --- the judge -----------------------------------------------------------------------------------
+
+
+def plan_judge(config: Config, models: Sequence[ModelPlan], earlier: Plan | None) -> ModelPlan:
+    """Plan the network that judges the images of some models, and its layer.
+
+    Raises:
+        UserError: it is not one layer, or the judge cannot take the images.
+    """
+    settings = config.judge
+    assert settings is not None
+    judge = inspect_judge(settings, config)
+    layers = judge.choose(settings.layers or ())
+    if len(layers) != 1:
+        raise UserError(
+            f"judge {settings.name!r} needs one layer, and its layers "
+            f"{list(settings.layers or ())} are {len(layers)}: "
+            f"judge={{name: {settings.name}, layers: [NAME]}}. `atlas layers "
+            f"models=[{settings.name}]` lists them."
+        )
+    for model in models:
+        if model.colours not in (1, 3):
+            raise UserError(
+                f"images of {model.label} have {model.colours} colours, which a judge of "
+                "photographs does not know: take judge=null."
+            )
+    known = EarlierChecks() if earlier is None else _earlier_checks(earlier, judge, "fp32")
+    checked = check_layers(judge, layers, "fp32", may_fall_back=False, earlier=known)
+    recipe = replace(models[0].recipe, image_size=judge.image_size, precision="fp32")
+    layer = LayerPlan(checked.layers[0], ())
+    return _model_plan(judge.network, recipe, (layer,), checked.note)
 
 
 # --- the dataset ---------------------------------------------------------------------------------

@@ -91,7 +91,7 @@ class OptimizationBundle(Bundle):
     def _image_cache(self, context: WorkerContext) -> ImageCache | None:
         """The dataset images, if the recipe wants any; opening may take long."""
         recipe = self.plan.recipe
-        if not recipe.dataset_images and not recipe.regularizers.dataset:
+        if not recipe.dataset_images_used and not recipe.regularizers.dataset:
             return None
         assert self.dataset_plan is not None
         assert self.dataset is not None
@@ -104,10 +104,10 @@ class OptimizationBundle(Bundle):
     def _strongest_images(
         self, images: ImageCache | None, layer: str, channels: Sequence[int]
     ) -> Tensor | None:
-        if images is None or self.dataset_plan is None or not self.plan.recipe.dataset_images:
+        if images is None or self.dataset_plan is None or not self.plan.recipe.dataset_images_used:
             return None
         statistics = statistics_of(self.plan, layer, self.dataset_plan)
-        pixels = images.strongest(statistics, channels, self.plan.recipe.dataset_images)
+        pixels = images.strongest(statistics, channels, self.plan.recipe.dataset_images_used)
         flat = from_bytes(torch.from_numpy(pixels).flatten(0, 1))
         strongest = recoloured(flat, len(self.plan.network.mean))
         return strongest.view(*pixels.shape[:2], *strongest.shape[1:])

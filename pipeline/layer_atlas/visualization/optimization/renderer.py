@@ -248,7 +248,7 @@ class LayerRenderer:
         recipe = replace(self.recipe, optimizer=steps, octaves=None, snapshots=0)
         keys = rng.keys(["0" * 64] * batch, self.device)
         targets = torch.zeros(batch, dtype=torch.int64, device=self.device)
-        count = max(recipe.dataset_images, 1)
+        count = max(recipe.dataset_images_used, 1)
         dataset_images = torch.zeros(batch, count, self.colours, *recipe.image_size)
         jobs = self._jobs(keys, targets, dataset_images).with_variants(recipe.variants)
         self._loop_for(recipe).optimize(jobs, lambda step: None)
