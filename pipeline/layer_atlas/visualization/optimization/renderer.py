@@ -43,6 +43,9 @@ CPU_BATCH = 32
 GPU_BATCH = 512
 """Largest batch in samples; larger ones are no faster on any GPU."""
 
+DATASET_IMAGES_AT_ONCE = 2048
+"""Largest number of dataset images that the jobs of a batch are made from."""
+
 
 class Renderer:
     """Networks on a device, and the recipe of the images.
@@ -233,6 +236,7 @@ class LayerRenderer:
         largest = (GPU_BATCH if self.device.type == "cuda" else CPU_BATCH) // variants
         # The finished images of a batch, with all snapshots, must fit in memory too.
         largest = min(largest, jobs_at_once(self.recipe, self.colours))
+        largest = min(largest, DATASET_IMAGES_AT_ONCE // max(self.recipe.dataset_images_used, 1))
         sample = if_it_fits(lambda: bytes_per_sample(self._try_out, self.device))
         if sample is None:  # if this is too much as well, the sweep halves the batch
             return max(min(CPU_BATCH_MULTIPLE, largest), 1)
