@@ -382,7 +382,7 @@ class AccentuationObjective(_OfPhotograph):
 @register
 @dataclass(frozen=True)
 class PrototypeObjective(Objective):
-    """The likeness to the channel's strongest photographs in how activations are distributed."""
+    """The similarity to the channel's strongest photographs in how activations are distributed."""
 
     references = (GORGUN_2025,)
     from_images = "like photographs"
@@ -404,7 +404,7 @@ class PrototypeObjective(Objective):
     def lead(self) -> str:
         """What is followed, with the layers."""
         return (
-            "the likeness to the channel's strongest photographs in how the activations of each "
+            "the similarity to the channel's strongest photographs in how the activations of each "
             "channel are distributed, where the target responds, in its layer and in "
             f"{', '.join(map(str, self.layers)) or 'layers before it'}"
         )

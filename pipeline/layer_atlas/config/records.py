@@ -140,7 +140,7 @@ def setting(
         phrase: words for captions, formatted with the value; `(s)` becomes the plural. Default:
             name and value; an empty phrase leaves the field out.
         off: value that captions omit, besides null, false, 0 and empty ones.
-        late: whether plain data leave out the default, so that keys made before the setting was
+        late: whether plain data exclude the default, so that keys made before the setting was
             there stay what they are.
         options: further options of `dataclasses.field`.
     """
