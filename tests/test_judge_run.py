@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from runs import TINY, assert_same_atlas, atlas, kill_group, run_here, start, wait_for_shards
+from runs import (
+    TINY,
+    assert_same_atlas,
+    atlas,
+    collating_here,
+    kill_group,
+    run_here,
+    start,
+    wait_for_shards,
+)
 from test_dataset_run import picture
 
 from layer_atlas.cli import commands
@@ -180,6 +189,23 @@ def test_a_corrupt_judgement_is_made_again(
     (copy / "atlas.json").unlink()
     settings = with_dataset(dataset_images, JUDGE, "seeds=[0,1]")
     assert run_here(tmp_path, *settings) == 0
+    assert_same_atlas(judged / "atlas.h5", copy / "atlas.h5")
+
+
+def test_an_atlas_without_a_judgement_that_was_missing_is_made_again(
+    judged: Path, dataset_images: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(judged, tmp_path / "demo"))
+    first, *_ = sorted(copy.glob("store/demo/conv1/judged/*.safetensors"))
+    kept = first.read_bytes()
+    first.unlink()
+    with collating_here():
+        assert commands.main(["collate", f"output_root={tmp_path}"]) == 0
+    with h5py.File(copy / "atlas.h5") as file:
+        assert np.isnan(file["demo/conv1/recognisability"][()]).sum() >= 8
+    # Another worker's file arrives: nothing is left to do, but the atlas lacks it.
+    first.write_bytes(kept)
+    assert run_here(tmp_path, *with_dataset(dataset_images, JUDGE, "seeds=[0,1]")) == 0
     assert_same_atlas(judged / "atlas.h5", copy / "atlas.h5")
 
 

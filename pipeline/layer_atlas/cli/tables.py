@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from layer_atlas.config.config import Config
 from layer_atlas.datasets.tasks import all_statistics
 from layer_atlas.errors import UserError, sanitize
-from layer_atlas.plan.jobs import LayerInfo
+from layer_atlas.plan.jobs import LayerInfo, Shard
 from layer_atlas.plan.labels import (
     count_images,
     network_lines,
@@ -23,6 +23,8 @@ from layer_atlas.plan.labels import (
     targets_word,
 )
 from layer_atlas.plan.plan import (
+    COLLATING_SECONDS,
+    START_SECONDS,
     LayerPlan,
     ModelPlan,
     Plan,
@@ -160,10 +162,21 @@ _LONGEST_JOB = 1e6
 """Seconds; a shard from elsewhere may claim any duration, and longer ones are ignored."""
 
 
-def plan_table(folder: OutputFolder, plan: Plan, devices: list[str]) -> str:
-    """Table of the layers with their done and missing jobs; below it time, disk and notices."""
+Row = tuple[str, str, int, int, int, int, int]
+
+
+def plan_table(folder: OutputFolder, plan: Plan, devices: list[str], planning: float = 0.0) -> str:
+    """Table of the layers with their done and missing jobs; below it time, disk and notices.
+
+    Args:
+        folder: the output folder.
+        plan: what is to be made.
+        devices: where.
+        planning: seconds that planning took, and will take again.
+    """
     index = DoneIndex(folder, plan.environments)
-    rows, missing, seconds = [], [], 0.0
+    rows: list[Row] = []
+    missing, seconds = list[Shard](), 0.0
     for model in plan.models:
         for layer in model.layers:
             shards = [s for seed in plan.seeds for s in plan.layer_shards(model, layer, seed)]
@@ -183,7 +196,7 @@ def plan_table(folder: OutputFolder, plan: Plan, devices: list[str]) -> str:
                     undone,
                 )
             )
-    seconds = (seconds + _dataset_seconds(folder, plan, devices)) / len(devices)
+    estimate = planning + _run_seconds(folder, plan, devices, seconds)
     total = plan.n_jobs if plan.variants == 1 else count_images(plan, plan.n_jobs)
     header = ("model", "layer", targets_word(plan), "seeds", "shards", "done", "missing")
     notes = [
@@ -195,11 +208,34 @@ def plan_table(folder: OutputFolder, plan: Plan, devices: list[str]) -> str:
         *(f"checked   {sanitize(line)}" for line in map(checked_paths, plan.models)),
         *not_counted(folder, plan),
         *dataset_images_seen(folder, plan),
-        f"estimate  {duration(seconds)}, {disk_size(bytes_needed(plan, missing))}",
+        f"estimate  {duration(estimate)}, {disk_size(bytes_needed(plan, missing))}",
         *(f"note      {notice}" for notice in notices(plan)),
         *(f"skipped   {sanitize(f'{model.model}: {model.why}')}" for model in plan.skipped_models),
     ]
     return table(header, rows, left=2) + "\n\n" + "\n".join(notes)
+
+
+def _run_seconds(folder: OutputFolder, plan: Plan, devices: list[str], optimizing: float) -> float:
+    """Seconds of a run after planning, with the starts of workers, and collation.
+
+    Args:
+        folder: the output folder.
+        plan: what is to be made.
+        devices: where.
+        optimizing: seconds of one worker for all images that are missing.
+    """
+    over_dataset = _dataset_seconds(folder, plan, devices)
+    if not optimizing and not over_dataset:
+        return 0.0
+    judging = 0.0
+    if plan.judge is not None:
+        flops = plan.n_jobs * plan.judge.layers[0].info.flops_before
+        judging = flops / flops_per_second(devices)
+    # Workers start for every stage; examples follow dataset statistics and take little else.
+    starts = sum(map(bool, (optimizing, over_dataset, over_dataset, judging)))
+    working = (optimizing + over_dataset + judging) / len(devices)
+    whole, each = COLLATING_SECONDS
+    return working + starts * START_SECONDS + whole + each * plan.n_jobs
 
 
 def _job_seconds(

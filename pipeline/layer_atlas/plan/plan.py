@@ -21,6 +21,16 @@ from layer_atlas.plan.targets import TargetSpace, is_ascending
 FLOPS_PER_SECOND = {"cpu": 3e10, "cuda": 2e13}
 """Guess at a worker's speed, for the size of bundles and for estimates before the first shard."""
 
+START_SECONDS = 4.0
+"""Approximate time from the start of a worker to its first task: imports, and loading a network."""
+
+COLLATING_SECONDS = (2.0, 5e-3)
+"""Approximate time to collate: of any atlas, and of each image."""
+
+_IMAGE_FLOPS = 900.0
+"""Cost of rendering a pixel and its random view, per step, in FLOPs of a network that take as long
+on a CPU."""
+
 _BLOCKS = 2048
 """Approximate largest number of blocks of a dataset, until a block has 1,024 images."""
 
@@ -280,9 +290,11 @@ def without_paths(plan: Plan) -> Plan:
 
 
 def flops_per_job(layer: LayerPlan, recipe: Recipe) -> float:
-    """Return the operations of one job: forward and backward passes of its steps, and views."""
+    """Return the operations of one job: its steps forward and backward, their images, and views."""
     passes = recipe.total_steps * recipe.optimizer.passes_per_step
-    return layer.flops * recipe.variants * (2.0 * passes + _MEASURED_VIEWS)
+    of_network = layer.flops * (2.0 * passes + _MEASURED_VIEWS)
+    of_images = math.prod(recipe.image_size) * _IMAGE_FLOPS * passes
+    return recipe.variants * (of_network + of_images)
 
 
 def dataset_image_seconds(flops: float, rate: float) -> float:

@@ -27,6 +27,7 @@ from layer_atlas.atlas.hdf5 import write_atlas
 from layer_atlas.config.config import CollateSettings
 from layer_atlas.config.records import build, canonical_json, digest, plain
 from layer_atlas.errors import EXIT_IO, EXIT_OK, EXIT_USER_ERROR, StorageError, UserError
+from layer_atlas.logs import step
 from layer_atlas.plan.environment import Environment
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.plan.labels import mixture, remedy
@@ -67,9 +68,11 @@ def make_atlas(folder: OutputFolder, settings: CollateSettings, content: str | N
             of a sweep without snapshots.
     """
     if content is None or not is_current(folder, content, settings):
-        collate(folder, settings)
+        with step("collating: atlas and montages"):
+            collate(folder, settings)
     if settings.site:
-        make_site(folder)
+        with step("collating: site"):
+            make_site(folder)
 
 
 def ensure_atlas(folder: OutputFolder) -> None:

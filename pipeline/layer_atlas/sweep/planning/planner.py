@@ -22,6 +22,7 @@ from layer_atlas.datasets.listing import look_through
 from layer_atlas.datasets.sources import DatasetImages, open_dataset
 from layer_atlas.datasets.views import read_view
 from layer_atlas.errors import UserError
+from layer_atlas.logs import step
 from layer_atlas.models.activations import match_layers
 from layer_atlas.models.device_model import DeviceModel
 from layer_atlas.models.load import Network
@@ -37,7 +38,7 @@ from layer_atlas.plan.plan import (
     SkippedModel,
     jobs_at_once,
 )
-from layer_atlas.plan.targets import TargetSpace, select_targets, spaced
+from layer_atlas.plan.targets import TargetSpace, counted, select_targets, spaced
 from layer_atlas.sweep.planning.devices import resolve_precision
 from layer_atlas.sweep.planning.inspection import (
     SMALLEST_IMAGE,
@@ -79,7 +80,8 @@ def make_plan(
     Raises:
         UserError: a mistake in the config, or a layer that cannot be optimized.
     """
-    dataset_plan = plan_dataset(config)
+    with step("listing the dataset"):
+        dataset_plan = plan_dataset(config)
     if dataset_plan is not None:
         config = _with_dataset(config, dataset_plan.listing)
     listing = "" if dataset_plan is None else dataset_plan.listing
@@ -188,7 +190,8 @@ class _Planner:
             prior = device.feature_layers(layer, has_images) if with_prior else []
             return [*others.get(layer.name, ()), *prior]
 
-        return check_layers(model, wanted, precision, may_fall_back, earlier, further)
+        with step(f"checking {counted(len(wanted), 'layer')} of {model.network.label}"):
+            return check_layers(model, wanted, precision, may_fall_back, earlier, further)
 
     def _recipe(
         self, objective: Objective, models: Sequence[InspectedModel], precision: str
