@@ -107,6 +107,7 @@ def network_lines(plan: Plan) -> list[str]:
         for label, network in model.networks.items():
             origin = model.origins[label]
             weights = f", {origin.weights}" if origin.weights else ""
+            weights += f" ({origin.loaded})" if origin.loaded else ""
             size = model.input_size if label == model.label else network.fixed_size
             words = preprocessing_words(network.mean, network.std, size, origin)
             lines[label] = sanitize(f"{label}{weights}; {words}")
