@@ -4,9 +4,9 @@ import hashlib
 import importlib
 import inspect
 import pkgutil
+import re
 import sys
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -36,9 +36,8 @@ def import_callable(name: str, setting: str, purpose: str) -> Callable[..., Any]
             f"name of a callable {purpose}; modules in the current folder are found too."
         ) from error
     if isinstance(value, ModuleType):
-        raise UserError(
-            f"{setting} {name!r} is a module; name a callable in it{_nearest(name, _public(value))}."
-        )
+        inside = _nearest(name, _public(value))
+        raise UserError(f"{setting} {name!r} is a module; name a callable in it{inside}.")
     if not callable(value):
         raise UserError(f"{setting} {name!r} is {type(value).__name__}, not a callable.")
     return value  # type: ignore[no-any-return]
@@ -54,11 +53,13 @@ def _resolve(name: str) -> Any:
     module_name, colon, rest = name.partition(":")
     parts = (module_name if colon else name).split(".")
     after = rest.split(".") if colon else []
-    if not all(part.isidentifier() for part in (*parts, *after)):
-        raise ImportError("it is no dotted name such as package.module.function")
+    if not all(part.isidentifier() for part in (*parts, *after)) or "py" in parts:
+        dotted = re.sub(r"\.py\b", "", name).replace("/", ".").replace(":", ".").strip(".")
+        raise ImportError(f"it is no dotted name; did you mean {dotted!r}?")
     reached: tuple[Any, list[str], str] | None = None
-    # From the longest: a package may import a function under the name of its own module.
-    for n in range(len(parts), 0, -1):
+    # The longest first, but the whole last: a package may have a function of its module's name.
+    lengths = [len(parts)] if colon else [*range(len(parts) - 1, 0, -1), len(parts)]
+    for n in lengths:
         module = _import_if_there(".".join(parts[:n]))
         if module is None:
             continue
@@ -67,12 +68,11 @@ def _resolve(name: str) -> Any:
             return value
         if reached is None or len(left) < len(reached[1]):
             reached = value, left, ".".join([*parts, *after][: -len(left)])
-        if colon:
-            break
     if reached is None:
         raise ImportError(f"there is no module {parts[0]!r}{_nearest(parts[0], _top_level())}")
     value, left, found = reached
-    what = "module" if isinstance(value, ModuleType) else type(value).__name__
+    kinds = ((ModuleType, "module"), (type, "class"))
+    what = next((kind for cls, kind in kinds if isinstance(value, cls)), type(value).__name__)
     raise ImportError(f"{what} {found!r} has no {left[0]!r}{_nearest(left[0], _public(value))}")
 
 
@@ -138,8 +138,6 @@ def import_planned(name: str, setting: str, purpose: str, source: str) -> Callab
 
 def source_digest(function: Callable[..., Any]) -> str:
     """SHA-256 (hex) of the file that a callable is written in; empty if it is in none."""
-    while isinstance(function, partial):
-        function = function.func
     try:
         path = inspect.getsourcefile(inspect.unwrap(function))
     except TypeError:  # a callable object, or one made in C

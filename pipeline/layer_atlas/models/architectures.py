@@ -4,6 +4,7 @@ A name is `demo`, one of torchvision's (classification, segmentation, detection)
 (`timm/...`), or the dotted path of a callable that returns the network.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -344,9 +345,16 @@ def _timm_categories(timm: Any, cfg: Mapping[str, Any]) -> Sequence[str]:
 def _from_target(config: ModelConfig, target: str) -> Blueprint:
     with contained():  # scripts may set torch's defaults when they are imported
         function = import_callable(target, "target", "that returns the network")
+
+    def build() -> nn.Module:
+        # A network that exists once its module is imported is copied: its weights are set here.
+        if isinstance(function, nn.Module):
+            return copy.deepcopy(function)
+        return function(**(config.args or {}))  # type: ignore[no-any-return]
+
     return Blueprint(
         source=target + _words_of(config.args),
-        build=lambda: function(**(config.args or {})),
+        build=build,
         published=None,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,

@@ -1,9 +1,8 @@
 """Checkpoints: the tensors in files of any trainer, read as data and never as code.
 
-A pickle is a program: it names classes and functions, and says what to call them with. Here it
-calls nothing. Whatever it names becomes an inert record of the call (`Foreign`), no module is
-imported, and tensors are recognised among these records afterwards. So hyperparameters, configs
-and whole modules beside the tensors do no harm, whether their classes are installed or not.
+Pickles are read as inert records (`pickles`), among which tensors are recognised. So
+hyperparameters, configs and whole modules beside the tensors do no harm, whether their classes are
+installed or not.
 
 A file becomes one flat mapping. `state["model"]["conv.weight"]` is called `model.conv.weight`; its
 container is `model`. Tensors are read only when they are wanted: a checkpoint may hold three times
@@ -22,13 +21,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from layer_atlas.errors import UnusableFile
+from layer_atlas.models.pickles import Foreign, Hostile, Storage, as_bytes, outline, walk
+
+T = TypeVar("T")
 
 SUFFIXES = (
     *(".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".pkl", ".pickle", ".tar", ".pyth", ".th"),
@@ -36,10 +38,10 @@ SUFFIXES = (
 )
 """Endings of the names of weights files; `.json` is the index of a file in several parts."""
 
-EXPECTED = "a .safetensors file or a state dict saved by torch.save"
+REAL, COMPLEX, ODD = "real", "complex", "odd"
+"""Kinds of tensors."""
 
-_MOST_LEVELS = 64
-"""Depth of nesting at most: no trainer has more, and names grow with it."""
+EXPECTED = "a .safetensors file or a state dict saved by torch.save"
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ class TensorRef:
     """A tensor of a file that is not read yet."""
 
     shape: tuple[int, ...]
-    dtype: torch.dtype | None
-    """None if it is no plain array: sparse, quantised, or without values."""
+    kind: str
+    """Kind of its numbers: real, complex, or odd if it is no plain array of numbers."""
     read: Callable[[], Tensor]
     container: str = ""
     """Dotted path of the mapping or object that holds it."""
@@ -82,7 +84,7 @@ def read_checkpoint(path: Path, expected: str = EXPECTED) -> Checkpoint:
     return explained(path, lambda: _checkpoint(path), expected)
 
 
-def explained(path: Path, do: Callable[[], Any], expected: str) -> Any:
+def explained(path: Path, do: Callable[[], T], expected: str) -> T:
     """Do something with a file; whatever fails becomes one message with its path."""
     try:
         with warnings.catch_warnings():
@@ -102,8 +104,12 @@ def explained(path: Path, do: Callable[[], Any], expected: str) -> Any:
 
 
 def _ref(tensor: Tensor) -> TensorRef:
-    dtype = tensor.dtype if is_plain(tensor) else None
-    return TensorRef(tuple(tensor.shape), dtype, lambda: tensor)
+    kind = _kind_of(tensor.dtype) if is_plain(tensor) else ODD
+    return TensorRef(tuple(tensor.shape), kind, lambda: tensor)
+
+
+def _kind_of(dtype: torch.dtype) -> str:
+    return COMPLEX if dtype.is_complex else REAL
 
 
 def is_plain(tensor: Tensor) -> bool:
@@ -175,18 +181,14 @@ def _from_index(path: Path) -> Checkpoint:
 def _from_safetensors(path: Path) -> dict[str, TensorRef]:
     from safetensors import safe_open
 
-    file = safe_open(path, "pt")  # stays open for as long as a reference has it
+    file: Any = safe_open(path, "pt")  # stays open for as long as a reference has it
 
     def ref(name: str) -> TensorRef:
         part = file.get_slice(name)
-        dtype = _SAFETENSORS_TYPES.get(part.get_dtype(), torch.float32)
-        return TensorRef(tuple(part.get_shape()), dtype, lambda: file.get_tensor(name))
+        kind = COMPLEX if part.get_dtype().startswith("C") else REAL
+        return TensorRef(tuple(part.get_shape()), kind, lambda: file.get_tensor(name))
 
     return {name: ref(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-
-
-_SAFETENSORS_TYPES = {"C64": torch.complex64}
-"""Types that matter here: complex numbers. Others are converted when they are copied."""
 
 
 def check_packed(path: Path, most: int) -> None:
@@ -222,9 +224,9 @@ def _open_zip(path: Path) -> tuple[Any, Storages]:
         )
     root = pickles[0].removesuffix("data.pkl")
     if f"{root}byteorder" in names and packed.read(f"{root}byteorder") != b"little":
-        raise UnusableFile(f"{str(path)!r} was written on a big-endian machine; save it on another.")
-    outline = _outline(path, io.BytesIO(packed.read(pickles[0])))
-    return outline, lambda key: packed.read(f"{root}data/{key}")
+        raise UnusableFile(f"{str(path)!r} is of a big-endian machine; save it on another.")
+    found = _outline(path, io.BytesIO(packed.read(pickles[0])))
+    return found, lambda key: packed.read(f"{root}data/{key}")
 
 
 _MAGIC = 0x1950A86A20F9469CFC6C
@@ -245,7 +247,7 @@ def _in_a_row(path: Path, data: Any) -> tuple[Any, Storages]:
         return first, _no_storages
     _outline(path, data), _outline(path, data)  # protocol and machine
     root, keys = _outline(path, data), _outline(path, data)
-    sizes = {key: size for key, size in _storage_sizes(root)}
+    sizes = dict(_storage_sizes(root))
     places: dict[str, tuple[int, int]] = {}
     position = data.tell()
     for key in map(str, keys):
@@ -270,120 +272,15 @@ def _no_storages(key: str) -> bytes:
     raise KeyError(key)
 
 
-# --- pickles -------------------------------------------------------------------------------------
-
-
-class Foreign:
-    """What a pickle would have made by calling a class or a function, which was not called."""
-
-    path: ClassVar[str] = ""
-    """Dotted name of what would have been called."""
-
-    args: tuple[Any, ...]
-    state: Any
-    pairs: list[tuple[Any, Any]]
-    """Keys and values that would have been set, as in a dict."""
-    items: list[Any]
-    """Values that would have been appended, as to a list."""
-
-    def __new__(cls, *args: Any, **_: Any) -> "Foreign":
-        """Record the arguments."""
-        if _SYSTEM.fullmatch(cls.path):
-            raise _Hostile(cls.path)
-        self = object.__new__(cls)
-        self.args, self.state = args, None
-        self.pairs, self.items = [], []
-        return self
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self.pairs.append((key, value))
-
-    def append(self, value: Any) -> None:
-        """Record a value."""
-        self.items.append(value)
-
-    add = append
-
-    def extend(self, values: Any) -> None:
-        """Record values."""
-        self.items.extend(values)
-
-    @property
-    def attributes(self) -> dict[Any, Any]:
-        """The attributes that the object would have had."""
-        parts = self.state if isinstance(self.state, tuple) else (self.state,)
-        return {k: v for part in parts if isinstance(part, dict) for k, v in part.items()}
-
-
-_SYSTEM = re.compile(
-    r"(os|posix|nt|sys|subprocess|shutil|socket|runpy|pty|importlib|ctypes|webbrowser|code|pdb"
-    r"|timeit|commands|multiprocessing|asyncio)\..*"
-    r"|(builtins|__builtin__)\.(eval|exec|execfile|compile|open|__import__|input|breakpoint)"
-    r"|_?io\.(open\w*|FileIO)"
-)
-"""Functions that no trainer has in its checkpoints: a file that calls them is an attack."""
-
-
-class _Outline(pickle._Unpickler):
-    """Unpickles to plain data and `Foreign` records alone."""
-
-    # In Python rather than in C: there a small file may ask for any amount of memory. Without the
-    # opcodes of registered extensions, which stand for objects of this process.
-    dispatch = {
-        code: load
-        for code, load in pickle._Unpickler.dispatch.items()
-        if bytes([code]) not in (pickle.EXT1, pickle.EXT2, pickle.EXT4)
-    }
-
-    def __init__(self, file: Any) -> None:
-        super().__init__(file, encoding="latin1")  # the text of Python 2
-        self._known: dict[str, type[Foreign]] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return a class that records its calls, whatever is named."""
-        path = f"{module}.{name}"
-        if path not in self._known:
-            self._known[path] = type("Foreign", (Foreign,), {"path": path})
-        return self._known[path]
-
-    def persistent_load(self, pid: Any) -> Any:
-        """Record a reference to something outside the pickle: a storage."""
-        # Old files refer to classes of modules with their source code.
-        if isinstance(pid, tuple) and pid[:1] == ("module",):
-            return pid[1]
-        return _Storage(pid)
-
-    def _load_bytearray(self) -> None:
-        (size,) = struct.unpack("<Q", self.read(8))  # type: ignore[attr-defined]
-        self.append(bytes(self.read(size)))  # type: ignore[attr-defined]
-
-    dispatch[pickle.BYTEARRAY8[0]] = _load_bytearray
-
-
-class _Storage(Foreign):
-    """The numbers of tensors: type, key, device, count."""
-
-
-class _Hostile(Exception):
-    """A pickle calls a function of the system."""
-
-
 def _outline(path: Path, file: Any) -> Any:
     try:
-        return _Outline(file).load()
-    except _Hostile as error:
+        return outline(file)
+    except Hostile as error:
         raise UnusableFile(
             f"{str(path)!r} holds code besides tensors: it calls {error} when it is unpickled. It "
             "was not executed; do not open the file with pickle. Get the weights elsewhere, as "
             "saved by torch.save(model.state_dict(), path)."
         ) from None
-    except (EOFError, MemoryError, RecursionError):
-        raise
-    except Exception as error:  # an unknown opcode, an empty stack, a call of what is no function
-        raise pickle.UnpicklingError(str(error)) from error
 
 
 # --- tensors -------------------------------------------------------------------------------------
@@ -405,14 +302,17 @@ _STORAGE_TYPES = {
 }
 
 
+_DTYPES = {name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
+
+
 def _storage_type(storage: Any) -> torch.dtype | None:
-    named = getattr(storage.args[0][1], "path", "") if isinstance(storage, _Storage) else ""
+    named = getattr(storage.args[0][1], "path", "") if isinstance(storage, Storage) else ""
     return _STORAGE_TYPES.get(named.rpartition(".")[2].removesuffix("Storage"))
 
 
 def _storage_sizes(root: Any) -> Iterator[tuple[str, int]]:
     """Yield the keys of all storages with the bytes of one element; old files give counts alone."""
-    for value, _ in _walk(root, lambda value: isinstance(value, _Storage), whole=True):
+    for value, _ in walk(root, lambda value: isinstance(value, Storage), whole=True):
         dtype = _storage_type(value)
         named = getattr(value.args[0][1], "path", "")
         odd = {"QInt32Storage": 4}.get(named.rpartition(".")[2], 1)
@@ -444,42 +344,38 @@ class _Tensors:
         if name == "_rebuild_from_type_v2":  # a subclass of Tensor
             return self._of_torch(args[0].path.rpartition(".")[2], args[2])
         if name in ("_rebuild_tensor", "_rebuild_tensor_v2"):
-            return self._plain(*args[:4], dtype=None)
+            return self._plain(args, None)
         if name == "_rebuild_tensor_v3":
-            return self._plain(*args[:4], dtype=getattr(torch, _last(args[6]), None))
+            return self._plain(args, _DTYPES.get(_last(args[6])))
         if name == "_rebuild_device_tensor_from_numpy":
             return self(args[0])
         return _odd() if name.startswith("_rebuild") else None
 
-    def _plain(
-        self, storage: Any, offset: Any, size: Any, stride: Any, dtype: torch.dtype | None
-    ) -> TensorRef:
-        numbers, kind = self._numbers(storage)
-        dtype = dtype if isinstance(dtype, torch.dtype) else kind
-        if dtype is None:
+    def _plain(self, args: tuple[Any, ...], dtype: torch.dtype | None) -> TensorRef:
+        storage, offset, size, stride = args[:4]
+        numbers, stored = self._numbers(storage)
+        kind = dtype or stored
+        if kind is None:
             return _odd()
 
         def read() -> Tensor:
             data = bytearray(numbers())
-            flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+            flat = torch.frombuffer(data, dtype=kind) if data else torch.empty(0, dtype=kind)
             # Raises where the numbers would lie beyond the storage.
             return flat.as_strided(size, stride, offset)
 
-        return TensorRef(_shape(size), dtype, read)
+        return TensorRef(_shape(size), _kind_of(kind), read)
 
     def _numbers(self, storage: Any) -> tuple[Callable[[], bytes], torch.dtype | None]:
         """Return how to read a storage, and the type of its numbers."""
-        find = self.storage
+        find: Storages = self.storage
         if isinstance(storage, Foreign) and storage.path == "torch.storage._load_from_bytes":
             # A tensor in a plain pickle holds its storage as torch.save wrote it.
             data = storage.args[0]
             if data not in self._pickled:
                 self._pickled[data] = _in_a_row(Path("its storage"), io.BytesIO(as_bytes(data)))
             storage, find = self._pickled[data]
-        # A storage of its own type wraps the bytes of another: torch.storage.TypedStorage.
-        if isinstance(storage, Foreign) and isinstance(storage.attributes.get("_storage"), _Storage):
-            storage = storage.attributes["_storage"]
-        if not isinstance(storage, _Storage):
+        if not isinstance(storage, Storage):
             return bytes, None
         key = str(storage.args[0][2])
         return lambda: find(key), _storage_type(storage)
@@ -497,14 +393,7 @@ def _shape(size: Any) -> tuple[int, ...]:
 
 def _odd() -> TensorRef:
     """A tensor that is no plain array: sparse, quantised, nested or without values."""
-    return TensorRef((), None, lambda: torch.empty(0, device="meta"))
-
-
-def as_bytes(value: Any) -> bytes:
-    """Return the bytes that a value of a pickle stands for."""
-    if isinstance(value, Foreign) and value.path == "_codecs.encode":
-        value = value.args[0]  # bytes, as protocol 2 has them
-    return value.encode("latin1") if isinstance(value, str) else bytes(memoryview(value))
+    return TensorRef((), ODD, lambda: torch.empty(0, device="meta"))
 
 
 _NUMPY_TYPE = re.compile(r"[<>|=]?(f2|f4|f8|i1|i2|i4|i8|u1|b1|c8|c16)")
@@ -525,10 +414,11 @@ def _of_numpy(name: str, value: Foreign) -> TensorRef | None:
         return _odd()
 
     def read() -> Tensor:
-        array = np.frombuffer(as_bytes(data), dtype).reshape(shape, order=order)
+        array = np.frombuffer(as_bytes(data), dtype)
+        array = array.reshape(shape, order="F" if order == "F" else "C")
         return torch.from_numpy(np.array(array, dtype.newbyteorder("=")))
 
-    return TensorRef(_shape(shape), torch.complex64 if dtype.kind == "c" else torch.float32, read)
+    return TensorRef(_shape(shape), COMPLEX if dtype.kind == "c" else REAL, read)
 
 
 def _numpy_type(kind: Any) -> "np.dtype[Any] | None":
@@ -538,9 +428,6 @@ def _numpy_type(kind: Any) -> "np.dtype[Any] | None":
     order = state[1] if isinstance(state, tuple) and state[1:2] in (("<",), (">",)) else ""
     known = isinstance(code, str) and _NUMPY_TYPE.fullmatch(code)
     return np.dtype(order + code.lstrip("<>|=")) if known else None
-
-
-# --- names ---------------------------------------------------------------------------------------
 
 
 def _named(root: Any, tensor: Callable[[Any], TensorRef | None]) -> Iterator[tuple[str, TensorRef]]:
@@ -553,76 +440,5 @@ def _named(root: Any, tensor: Callable[[Any], TensorRef | None]) -> Iterator[tup
             refs[id(value)] = ref
         return ref is not None
 
-    for value, keys in _walk(root, is_tensor):
+    for value, keys in walk(root, is_tensor):
         yield ".".join(keys), replace(refs[id(value)], container=".".join(keys[:-1]))
-
-
-def _walk(
-    root: Any, wanted: Callable[[Any], bool], whole: bool = False
-) -> Iterator[tuple[Any, tuple[str, ...]]]:
-    """Yield the wanted values below a root, in order, with the keys that lead to them.
-
-    What holds other values is entered once, however often it is referred to.
-
-    Args:
-        root: plain data and `Foreign` records.
-        wanted: whether a value is; it is not entered then.
-        whole: whether to enter arguments of calls that stand for tensors too, at any depth.
-    """
-    waiting: list[tuple[Any, tuple[str, ...]]] = [(root, ())]
-    entered: set[int] = set()
-    while waiting:
-        value, keys = waiting.pop()
-        if wanted(value):
-            yield value, keys
-            continue
-        holds = isinstance(value, dict | list | tuple | Foreign)
-        if not holds or id(value) in entered or (len(keys) > _MOST_LEVELS and not whole):
-            continue
-        entered.add(id(value))
-        inner = _everything(value) if whole else _children(value)
-        named = [
-            (part, () if whole else (*keys, str(key)))
-            for key, part in inner
-            if isinstance(key, str | int)
-        ]
-        waiting.extend(reversed(named))
-
-
-def _children(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield keys and values, as the object would have had them."""
-    if not isinstance(value, Foreign):
-        yield from value.items() if isinstance(value, dict) else enumerate(value)
-        return
-    attributes = value.attributes
-    if "_parameters" in attributes and "_modules" in attributes:  # a module: names as it has them
-        for kind in ("_parameters", "_buffers", "_modules"):
-            yield from _pairs(attributes.get(kind))
-        return
-    yield from _pairs(value)
-    yield from enumerate(value.items)
-    yield from attributes.items()
-    if not value.pairs:
-        yield from enumerate(value.args)
-
-
-def _pairs(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield the items of a dict or of what would have become one."""
-    if isinstance(value, dict):
-        yield from value.items()
-    elif isinstance(value, Foreign):
-        yield from value.pairs
-        # Python 2 made ordered dicts of a list of pairs.
-        if value.path.endswith("OrderedDict") and value.args and isinstance(value.args[0], list):
-            yield from (pair for pair in value.args[0] if isinstance(pair, list | tuple))
-
-
-def _everything(value: Any) -> Iterator[tuple[int, Any]]:
-    """Yield all that a value refers to."""
-    if isinstance(value, Foreign):
-        held = [*value.args, value.state, *value.items, *(p for pair in value.pairs for p in pair)]
-    elif isinstance(value, dict):
-        held = [*value, *value.values()]
-    else:
-        held = list(value)
-    yield from enumerate(held)

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 
 from layer_atlas.errors import UnusableFile, unknown
 from layer_atlas.models.checkpoints import (
+    COMPLEX,
+    REAL,
     SUFFIXES,
     Checkpoint,
     TensorRef,
@@ -66,7 +68,7 @@ def read_tensors(path: Path) -> Mapping[str, Tensor]:
     """
     expected = "a .npy, .npz, .safetensors or .pt file of numbers"
     if path.suffix in (".npy", ".npz"):
-        loaded = explained(path, partial(_load_numpy, path), expected)
+        loaded: dict[str, Tensor] = explained(path, partial(_load_numpy, path), expected)
     else:
         checkpoint = read_checkpoint(path, expected)
         if not checkpoint.tensors:
@@ -158,7 +160,7 @@ _NOT_PLAIN = "no plain array of real numbers, but sparse, quantised, complex or 
 
 def _misfit(ref: TensorRef, own: Tensor) -> str | None:
     """Return why a tensor of a file cannot be copied into one of the network, or None."""
-    if ref.dtype is None or ref.dtype.is_complex != own.is_complex():
+    if ref.kind != (COMPLEX if own.is_complex() else REAL):
         return f"{_NOT_PLAIN} in the file"
     if ref.shape != own.shape:
         return f"{list(ref.shape)} in the file and {list(own.shape)} in the network"
