@@ -14,7 +14,6 @@ import json
 import logging
 import os
 import pathlib
-import pickle
 import sys
 import types
 from collections.abc import Callable
@@ -24,67 +23,31 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from checkpoint_files import (
+    MINE,
+    OTHER,
+    Net,
+    State,
+    Write,
+    legacy,
+    load,
+    network_of,
+    pickled,
+    prefixed,
+    saved,
+    state_of,
+)
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
+from toys import composed
 
-from layer_atlas.config.config import ModelConfig
 from layer_atlas.errors import UnusableFile, UserError
-from layer_atlas.models.load import Network, load_network
-
-State = dict[str, Tensor]
-
-
-class Net(nn.Module):
-    """A convolution, a block with a batch norm, and a head."""
-
-    def __init__(self, classes: int = 5) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 4, 3, padding=1)
-        self.block = nn.Sequential(nn.Conv2d(4, 4, 1, bias=False), nn.BatchNorm2d(4), nn.ReLU())
-        self.fc = nn.Linear(4, classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.fc(self.block(self.conv1(images)).mean(dim=(2, 3)))  # type: ignore[no-any-return]
-
-
-class Wrapped(nn.Module):
-    """Normalises images and passes them on, as a user wraps a network."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.network = Net()
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.network(images - 0.5)  # type: ignore[no-any-return]
-
-
-def state_of(seed: int, classes: int = 5) -> State:
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        name: torch.rand(t.shape, generator=generator) if t.is_floating_point() else t + seed
-        for name, t in Net(classes).state_dict().items()
-    }
-
-
-MINE, OTHER = state_of(1), state_of(2)
-"""What the network must hold in the end, and what other networks in the same file have."""
-
-
-def prefixed(prefix: str, state: State = MINE) -> State:
-    return {prefix + name: tensor for name, tensor in state.items()}
-
-
-def network_of(state: State, kind: Callable[[], nn.Module] = Net) -> nn.Module:
-    network = kind()
-    network.load_state_dict(state)
-    return network
-
-
-def load(path: Path | str, **entry: Any) -> Network:
-    target = entry.pop("target", "tests.models.test_checkpoints.Net")
-    return load_network(ModelConfig("net", target=target, weights=str(path), **entry))
-
+from layer_atlas.models.activations import plain_activations
+from layer_atlas.models.introspection import describe_layers
+from layer_atlas.models.load import check_weights
+from layer_atlas.plan.plan import Plan
+from layer_atlas.sweep.planning import inspect_models, make_plan
 
 # --- what stands beside the tensors --------------------------------------------------------------
 
@@ -139,7 +102,9 @@ def optimizer_state() -> dict[str, Any]:
 SIBLINGS: dict[str, Callable[[], Any]] = {
     "Namespace": lambda: argparse.Namespace(lr=0.1, layers=[1, 2]),
     "OmegaConf": lambda: OmegaConf.create({"model": {"name": "x", "dims": [1, 2]}}),
-    "hyperparameters of a class that is not installed": lambda: VanishedDict(lr=1, inner=Vanished()),
+    "hyperparameters of a class that is not installed": lambda: VanishedDict(
+        lr=1, inner=Vanished()
+    ),
     "an object of a class that is not installed": lambda: Vanished(a=[1, {"b": 2}], c=np.ones(3)),
     "numpy scalars": lambda: {"best": np.float64(0.5), "n": np.int64(3), "ok": np.bool_(True)},
     "a random state": lambda: {"numpy": np.random.get_state(), "torch": torch.get_rng_state()},
@@ -154,8 +119,15 @@ SIBLINGS: dict[str, Callable[[], Any]] = {
         {1, 2},
         frozenset({3}),
     ],
-    "a loss and a logger": lambda: [nn.CrossEntropyLoss(weight=torch.ones(5)), logging.getLogger("a")],
-    "a device, a dtype and a size": lambda: [torch.device("cuda:3"), torch.float16, torch.Size([2])],
+    "a loss and a logger": lambda: [
+        nn.CrossEntropyLoss(weight=torch.ones(5)),
+        logging.getLogger("a"),
+    ],
+    "a device, a dtype and a size": lambda: [
+        torch.device("cuda:3"),
+        torch.float16,
+        torch.Size([2]),
+    ],
     "functions": lambda: [torch.relu, os.path.join, len, print],
     "odd tensors": lambda: [
         torch.eye(3).to_sparse(),
@@ -166,28 +138,6 @@ SIBLINGS: dict[str, Callable[[], Any]] = {
 
 
 # --- files ---------------------------------------------------------------------------------------
-
-Write = Callable[[Path], Path]
-
-
-def saved(value: Any, name: str = "w.pth", **how: Any) -> Write:
-    def write(folder: Path) -> Path:
-        torch.save(value() if callable(value) else value, folder / name, **how)
-        return folder / name
-
-    return write
-
-
-def legacy(value: Any, name: str = "w.pth") -> Write:
-    return saved(value, name, _use_new_zipfile_serialization=False)
-
-
-def pickled(value: Any, protocol: int, name: str = "w.pkl") -> Write:
-    def write(folder: Path) -> Path:
-        (folder / name).write_bytes(pickle.dumps(value, protocol=protocol))
-        return folder / name
-
-    return write
 
 
 def safetensors(state: State, name: str) -> Write:
@@ -231,7 +181,10 @@ def views() -> State:
 
 
 def transposed() -> State:
-    return {n: t.transpose(0, -1).contiguous().transpose(0, -1) if t.ndim else t for n, t in MINE.items()}
+    return {
+        n: t.transpose(0, -1).contiguous().transpose(0, -1) if t.ndim else t
+        for n, t in MINE.items()
+    }
 
 
 def averaged() -> nn.Module:
@@ -276,12 +229,19 @@ LOADED: dict[str, tuple[Write, dict[str, Any], str]] = {
         for prefix in ("module.", "model.", "net.backbone.")
     },
     **{
-        f"beside {name}": (saved(lambda make=make: {"other": make(), "model": MINE, "x": make()}), {}, "took")
+        f"beside {name}": (
+            saved(lambda make=make: {"other": make(), "model": MINE, "x": make()}),
+            {},
+            "took",
+        )
         for name, make in SIBLINGS.items()
     },
     "legacy": (legacy(MINE), {}, ALL),
     "legacy, of a trainer": (
-        legacy(lambda: {"args": argparse.Namespace(a=1), "state_dict": prefixed("module.")}, "w.pth.tar"),
+        legacy(
+            lambda: {"args": argparse.Namespace(a=1), "state_dict": prefixed("module.")},
+            "w.pth.tar",
+        ),
         {},
         "took `state_dict`, stripped `module.`",
     ),
@@ -295,7 +255,11 @@ LOADED: dict[str, tuple[Write, dict[str, Any], str]] = {
         for n in (0, 2, 4, 5)
     },
     **{
-        f"arrays of numpy, protocol {n}": (pickled({"model": numpy_state(MINE)}, n), {}, "took `model`")
+        f"arrays of numpy, protocol {n}": (
+            pickled({"model": numpy_state(MINE)}, n),
+            {},
+            "took `model`",
+        )
         for n in (0, 2, 4, 5)
     },
     "arrays of numpy, saved by torch": (saved({"model": numpy_state(MINE)}), {}, "took `model`"),
@@ -309,7 +273,11 @@ LOADED: dict[str, tuple[Write, dict[str, Any], str]] = {
     "an index of safetensors": (sharded("safetensors", "model.safetensors.index.json"), {}, ALL),
     "an index of .bin": (sharded("bin", "pytorch_model.bin.index.json"), {}, ALL),
     "a folder of transformers": (sharded("safetensors", ""), {}, ALL),
-    "nested in two mappings": (saved({"checkpoint": {"model": MINE}}), {}, "took `checkpoint.model`"),
+    "nested in two mappings": (
+        saved({"checkpoint": {"model": MINE}}),
+        {},
+        "took `checkpoint.model`",
+    ),
     "nested parameters": (
         saved(
             {
@@ -317,7 +285,9 @@ LOADED: dict[str, tuple[Write, dict[str, Any], str]] = {
                     "conv1": {k: MINE[f"conv1.{k}"] for k in ("weight", "bias")},
                     "block": {
                         "0": {"weight": MINE["block.0.weight"]},
-                        "1": {k.split(".")[2]: t for k, t in MINE.items() if k.startswith("block.1.")},
+                        "1": {
+                            k.split(".")[2]: t for k, t in MINE.items() if k.startswith("block.1.")
+                        },
                     },
                     "fc": {k: MINE[f"fc.{k}"] for k in ("weight", "bias")},
                 }
@@ -328,7 +298,11 @@ LOADED: dict[str, tuple[Write, dict[str, Any], str]] = {
     ),
     "in a tuple": (saved((3, MINE, {"lr": 1})), {}, "took `1`"),
     "in a list": (saved([OTHER["fc.bias"], MINE]), {}, "took `1`"),
-    "parameters": (saved({k: nn.Parameter(t) if t.is_floating_point() else t for k, t in MINE.items()}), {}, ALL),
+    "parameters": (
+        saved({k: nn.Parameter(t) if t.is_floating_point() else t for k, t in MINE.items()}),
+        {},
+        ALL,
+    ),
     "an ordered dict with metadata": (saved(lambda: network_of(MINE).state_dict()), {}, ALL),
     "in an object's attributes": (saved(lambda: Vanished(step=1, model=MINE)), {}, "took `model`"),
     "in a mapping of a class that is not installed": (
@@ -352,18 +326,23 @@ LOADED: dict[str, tuple[Write, dict[str, Any], str]] = {
         "stripped `net.` and `_orig_mod.`",
     ),
     "wrapped inside": (
-        saved({k.replace("block.", "block._checkpoint_wrapped_module.module."): t for k, t in MINE.items()}),
+        saved(
+            {
+                k.replace("block.", "block._checkpoint_wrapped_module.module."): t
+                for k, t in MINE.items()
+            }
+        ),
         {},
         "stripped `_checkpoint_wrapped_module.` and `module.`",
     ),
     "the network is wrapped, the file is not": (
         saved(MINE),
-        {"target": "tests.models.test_checkpoints.Wrapped"},
+        {"target": "checkpoint_files.Wrapped"},
         "put `network.` in front",
     ),
     "both are wrapped, by other names": (
         saved({"state_dict": prefixed("model.")}),
-        {"target": "tests.models.test_checkpoints.Wrapped"},
+        {"target": "checkpoint_files.Wrapped"},
         "stripped `model.`, put `network.` in front",
     ),
     "a network and its average": (
@@ -397,7 +376,12 @@ LOADED: dict[str, tuple[Write, dict[str, Any], str]] = {
         "stripped `student.`",
     ),
     "key and prefix are wanted": (
-        saved({"a": prefixed("x.", OTHER) | prefixed("y.", OTHER), "b": prefixed("x.", OTHER) | prefixed("y.")}),
+        saved(
+            {
+                "a": prefixed("x.", OTHER) | prefixed("y.", OTHER),
+                "b": prefixed("x.", OTHER) | prefixed("y."),
+            }
+        ),
         {"weights_key": "b", "weights_prefix": "y"},
         "took `b`, stripped `y.`",
     ),
@@ -407,7 +391,9 @@ LOADED: dict[str, tuple[Write, dict[str, Any], str]] = {
         ALL,
     ),
     "beside a larger network": (
-        saved({"state_dict": prefixed("net.") | {f"decoder.{i}.w": torch.rand(3) for i in range(200)}}),
+        saved(
+            {"state_dict": prefixed("net.") | {f"decoder.{i}.w": torch.rand(3) for i in range(200)}}
+        ),
         {},
         "stripped `net.`",
     ),
@@ -417,7 +403,9 @@ LOADED: dict[str, tuple[Write, dict[str, Any], str]] = {
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", LOADED)
-def test_the_right_tensors_are_loaded(case: str, tmp_path: Path, vanished: Callable[[], None]) -> None:
+def test_the_right_tensors_are_loaded(
+    case: str, tmp_path: Path, vanished: Callable[[], None]
+) -> None:
     write, entry, words = LOADED[case]
     path = write(tmp_path)
     vanished()
@@ -434,3 +422,153 @@ def test_the_right_tensors_are_loaded(case: str, tmp_path: Path, vanished: Calla
 
 def test_there_are_enough_cases() -> None:
     assert len(LOADED) >= 80
+
+
+# --- what is refused, with the remedy ------------------------------------------------------------
+
+
+def scripted(folder: Path) -> Path:
+    torch.jit.trace(network_of(MINE).eval(), torch.rand(1, 3, 8, 8)).save(folder / "w.pt")
+    return folder / "w.pt"
+
+
+def exported(folder: Path) -> Path:
+    program = torch.export.export(network_of(MINE).eval(), (torch.rand(1, 3, 8, 8),))
+    torch.export.save(program, folder / "w.pt")
+    return folder / "w.pt"
+
+
+def written(data: bytes, name: str = "w.pth") -> Write:
+    def write(folder: Path) -> Path:
+        (folder / name).write_bytes(data)
+        return folder / name
+
+    return write
+
+
+def index_of(part: str) -> Write:
+    text = json.dumps({"weight_map": {"conv1.weight": part}})
+    return written(text.encode(), "model.safetensors.index.json")
+
+
+STRANGE = {"stem.kernel": torch.rand(3), "tail.kernel": torch.rand(3)}
+
+REFUSED: dict[str, tuple[Write, dict[str, Any], list[str]]] = {
+    "TorchScript": (scripted, {}, ["TorchScript", "torch.jit.load('w.pt').state_dict()"]),
+    "an exported program": (exported, {}, ["exported program", "model.state_dict()"]),
+    "a pointer of Git LFS": (
+        written(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
+        {},
+        ["Git LFS", "git lfs pull"],
+    ),
+    "HDF5": (written(b"\x89HDF\r\n\x1a\n" + bytes(99), "w.pkl"), {}, ["HDF5", "Keras"]),
+    "a web page": (written(b"<!DOCTYPE html><html>log in</html>"), {}, ["web page", "download"]),
+    "a compressed file": (written(b"\x1f\x8b" + bytes(99), "w.tar"), {}, ["gzip", "unpack"]),
+    "a config file": (written(b"{}", "config.json"), {}, ["no index of weights", "name the"]),
+    "an index of a file elsewhere": (index_of("../w.safetensors"), {}, ["no file beside it"]),
+    "an index of a missing file": (index_of("part-1.safetensors"), {}, ["part-1", "is missing"]),
+    "an empty folder": (lambda folder: folder, {}, ["is a folder", "name a file in it"]),
+    "another network": (
+        saved({"model": STRANGE}),
+        {},
+        ["model.stem.kernel", "model.tail.kernel", "conv1.weight", "another network"],
+    ),
+    "an unknown key": (
+        saved({"model": MINE, "ema": OTHER}),
+        {"weights_key": "emma"},
+        ["weights_key", "'emma'", "choose from: ema"],
+    ),
+    "an unknown prefix": (
+        saved({"model": prefixed("net.")}),
+        {"weights_prefix": "nett."},
+        ["weights_prefix", "'nett.'", "net."],
+    ),
+    "a key that does not fit": (
+        saved({"model": MINE, "optimizer": {"a": STRANGE}}),
+        {"weights_key": "optimizer"},
+        ["no tensor of the file has a name of this network"],
+    ),
+    "other shapes": (
+        saved({k: torch.rand(9, 9, 9, 9) for k in MINE}),
+        {},
+        ["conv1.weight is [9, 9, 9, 9] in the file and [4, 3, 3, 3] in the network"],
+    ),
+    "nothing but the state of an optimizer": (
+        saved(lambda: {"optimizer": optimizer_state()}),
+        {},
+        ["no tensor of the file has a name of this network", "optimizer.state.0"],
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_used_is_refused_in_one_message(case: str, tmp_path: Path) -> None:
+    write, entry, words = REFUSED[case]
+    path = write(tmp_path)
+    with pytest.raises(UserError) as caught:
+        load(path, **entry)
+    for word in (str(tmp_path), *words):
+        assert word in str(caught.value)
+
+
+def test_a_file_in_the_working_folder_needs_no_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("best.ckpt", "best.pth.tar", "checkpoint"):
+        torch.save({"state_dict": prefixed("model.")}, name)
+        assert load(name).origin.weights == f"weights from file {name}"
+
+
+# --- shapes that differ --------------------------------------------------------------------------
+
+
+def planned(path: Path, layer: str) -> Plan:
+    config = composed(
+        f"models=[{{name: net, target: checkpoint_files.Net, weights: '{path}'}}]",
+        f"layers={layer}",
+        "image_size=8",
+        "precision=fp32",
+    )
+    return make_plan(config, inspect_models(config), ["cpu"])
+
+
+def test_a_head_for_other_classes_is_ignored_unless_a_layer_needs_it(tmp_path: Path) -> None:
+    torch.save({"state_dict": state_of(1, classes=9)}, tmp_path / "w.ckpt")
+    plan = planned(tmp_path / "w.ckpt", "block.1")
+    (model,) = plan.models
+    assert plan.n_jobs == 4
+    assert model.origin.loaded == f"took `state_dict`; {ALL}, without fc.weight, fc.bias"
+    with pytest.raises(UnusableFile) as caught:
+        load_and_check(tmp_path / "w.ckpt", "fc")
+    assert "layer 'fc' of model 'net'" in str(caught.value)
+    assert "fc.weight is [9, 4] in the file and [5, 4] in the network" in str(caught.value)
+
+
+def load_and_check(path: Path, layer: str) -> None:
+    network = load(path)
+    infos = {i.name: i for i in describe_layers(network.module, network.example((8, 8)))}
+    (activation,) = [
+        plain_activations(network.module, [infos[layer]], network.example((8, 8)))[layer]
+    ]
+    check_weights(network, infos[layer], activation)
+
+
+def test_a_network_that_is_built_as_it_was_trained_takes_the_head(tmp_path: Path) -> None:
+    torch.save(state_of(1, classes=9), tmp_path / "w.pth")
+    assert load(tmp_path / "w.pth", args={"classes": 9}).missing == ()
+
+
+def test_tied_tensors_are_there_once(tmp_path: Path) -> None:
+    save_file({k: v for k, v in MINE.items() if not k.startswith("fc")}, tmp_path / "w.safetensors")
+    network = load(tmp_path / "w.safetensors", target="tests.models.test_checkpoints.tied")
+    assert network.missing == ()
+
+
+def tied() -> nn.Module:
+    network = Net()
+    network.fc = nn.Linear(4, 4, bias=False)
+    network.block[1] = nn.BatchNorm2d(4)
+    network.fc.weight = nn.Parameter(network.block[0].weight[:, :, 0, 0])
+    return network

@@ -207,7 +207,6 @@ Storages = Callable[[str], bytes]
 
 def _open_zip(path: Path) -> tuple[Any, Storages]:
     """Open what torch.save writes since 1.6: a zip file with a pickle and a file per storage."""
-    check_packed(path, path.stat().st_size)  # torch.save does not compress
     packed = zipfile.ZipFile(path)
     names = packed.namelist()
     pickles = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
@@ -222,6 +221,7 @@ def _open_zip(path: Path) -> tuple[Any, Storages]:
         raise UnusableFile(
             f"{str(path)!r} is {what}. Save the weights with torch.save(model.state_dict(), path)."
         )
+    check_packed(path, path.stat().st_size)  # torch.save does not compress
     root = pickles[0].removesuffix("data.pkl")
     if f"{root}byteorder" in names and packed.read(f"{root}byteorder") != b"little":
         raise UnusableFile(f"{str(path)!r} is of a big-endian machine; save it on another.")
