@@ -87,7 +87,7 @@ MISTAKES = [
     ({"inner": {"size": "2"}}, ["sweep.inner.size must be a whole number, not '2'"]),
     ({"inner": {"size": True}}, ["sweep.inner.size must be a whole number, not True"]),
     ({"inner": {"size": 2.0}}, ["sweep.inner.size must be a whole number, not 2.0"]),
-    ({"inner": {}, "names": "abc"}, ["sweep.names must be a list, not 'abc'"]),
+    ({"inner": {}, "names": 5}, ["sweep.names must be a text, not 5"]),
     ({"inner": {}, "names": ["a", 3]}, ["sweep.names[1] must be a text, not 3"]),
     ({"inner": {}, "pair": [1]}, ["sweep.pair must be a list of 2, not [1]"]),
     ({"inner": {}, "pair": [1, "b"]}, ["sweep.pair[1] must be a number, not 'b'"]),

@@ -209,7 +209,7 @@ PREFIXES = {
     "model.": "stripped `model.`",
     "net.backbone.": "stripped `net.backbone.`",
     "encoder.": "stripped `encoder.`",
-    "module._orig_mod.model.": "stripped `model.` and `_orig_mod.` and `module.`",
+    "module._orig_mod.model.": "stripped `module._orig_mod.model.`",
     "_fsdp_wrapped_module.": "stripped `_fsdp_wrapped_module.`",
     "a.b.c.d.e.": "stripped `a.b.c.d.e.`",
 }
@@ -358,12 +358,12 @@ LOADED: dict[str, tuple[Write, dict[str, Any], str]] = {
     "teacher and student in one mapping": (
         saved({"state_dict": prefixed("student.", OTHER) | prefixed("teacher.")}),
         {},
-        "not `state_dict.student` (models[].weights_prefix decides)",
+        "not `student.` (models[].weights_prefix decides)",
     ),
     "query and key": (
         saved({"state_dict": prefixed("module.encoder_k.", OTHER) | prefixed("module.encoder_q.")}),
         {},
-        "stripped `encoder_q.` and `module.`",
+        "stripped `module.encoder_q.`",
     ),
     "the average is wanted": (
         saved({"model": OTHER, "model_ema": MINE}),
@@ -397,7 +397,11 @@ LOADED: dict[str, tuple[Write, dict[str, Any], str]] = {
         {},
         "stripped `net.`",
     ),
-    "with an unused head": (saved({**MINE, "aux.weight": torch.rand(3)}), {}, "1 others unused"),
+    "with an unused head": (
+        saved({**MINE, "aux.weight": torch.rand(3)}),
+        {},
+        "1 more in the file unused",
+    ),
 }
 
 

@@ -134,7 +134,7 @@ def load_state(
     own = {k: v for k, v in module.state_dict().items() if isinstance(v, Tensor)}
     fits = _Matcher(checkpoint, own).fits(key, prefix)
     if not fits:
-        raise UnusableFile(_strangers(checkpoint, own, label))
+        raise UnusableFile(_strangers(checkpoint, own, label, key))
     names = fits[0].names
     misfits = {
         name: misfit
@@ -188,11 +188,15 @@ def _check_fit(
         )
 
 
-def _strangers(checkpoint: Checkpoint, own: Mapping[str, Tensor], label: str) -> str:
+def _strangers(
+    checkpoint: Checkpoint, own: Mapping[str, Tensor], label: str, key: str | None
+) -> str:
     """Explain that a file has no name of the network, with names of both."""
+    inside = f"{key}." if key and key != "." else ""
+    names = [name for name in checkpoint.tensors if name.startswith(inside)]
     return (
         f"weights {checkpoint.path!r} do not fit model {label!r}: no tensor of the file has a name "
-        f"of this network. The file has {_some(checkpoint.tensors)}; the network has {_some(own)}. "
+        f"of this network. The file has {_some(names)}; the network has {_some(own)}. "
         "Is it for another network? If names alone differ, rename the keys of the state dict."
     )
 
@@ -206,10 +210,10 @@ def _some(names: Iterable[str]) -> str:
 def _summary(fits: Sequence["Fit"], count: int, missing: Sequence[str]) -> str:
     """Word what was taken, of what else was in the file, and what is missing."""
     fit, *others = fits
+    alike = [o for o in others if o.agreeing >= _ALIKE * fit.agreeing and o.head != fit.head]
     rivals = {
-        other.place: "weights_prefix" if other.key == fit.key else "weights_key"
-        for other in others
-        if other.agreeing >= _ALIKE * fit.agreeing and other.head != fit.head
+        (o.strip, "weights_prefix") if o.key == fit.key else (o.key or ".", "weights_key"): None
+        for o in alike
     }
     done = [
         f"took `{fit.key}`" if fit.key else "",
@@ -219,10 +223,11 @@ def _summary(fits: Sequence["Fit"], count: int, missing: Sequence[str]) -> str:
     words = [
         ", ".join(filter(None, done)),
         f"{len(fit.names)} of {count} tensors" + (f", without {_some(missing)}" if missing else ""),
-        f"{fit.others} others unused" if fit.others else "",
-        f"not {_some(f'`{r}`' for r in rivals)} (models[].{next(iter(rivals.values()))} decides)"
-        if rivals
-        else "",
+        f"{fit.others} more in the file unused" if fit.others else "",
+        *(
+            f"not `{rival}` (models[].{setting} decides)"
+            for rival, setting in list(rivals)[:_SHOWN]
+        ),
     ]
     return "; ".join(filter(None, words))
 
@@ -250,8 +255,8 @@ class Fit:
     """Dotted path of the mapping in the file."""
     strip: str
     """Prefix of the names in it that is removed; only names that have it are taken."""
-    wrappers: tuple[str, ...]
-    """Parts that wrappers put into these names, which are removed too."""
+    stripped: tuple[str, ...]
+    """What was removed from the names as the file has them: the prefix, parts of wrappers."""
     add: str
     """Prefix that is put in front of what remains."""
     names: Mapping[str, str]
@@ -265,16 +270,6 @@ class Fit:
     def head(self) -> str:
         """What the names in the file begin with."""
         return f"{self.key}.{self.strip}" if self.key else self.strip
-
-    @property
-    def place(self) -> str:
-        """Key and prefix as a user would write them."""
-        return self.head.removesuffix(".") or "."
-
-    @property
-    def stripped(self) -> list[str]:
-        """Everything that was removed from the names."""
-        return [part for part in (self.strip, *(f"{part}." for part in self.wrappers)) if part]
 
     @property
     def order(self) -> tuple[int, ...]:
@@ -322,7 +317,8 @@ class _Matcher:
         inside = ["", *self.containers] if key is None else [key.strip(".")]
         raw = [f"{part}.{dotted}" if part else dotted for part in inside]
         if not any(name.startswith(head) for name in self.tensors for head in raw):
-            known = {head for name in self.tensors for head, _ in _splits(name) if head}
+            rests = (name.removeprefix(f"{ref.container}.") for name, ref in self.tensors.items())
+            known = {head for rest in rests for head, _ in _splits(rest) if head}
             raise unknown(f"weights_prefix of {self.path!r}:", prefix, known)
         dotted = _without_wrappers(dotted)
         return [f"{part}.{dotted}" if part else dotted for part in inside]
@@ -347,11 +343,10 @@ class _Matcher:
             if head + rest in self.names
         }
         agreeing = sum(self.tensors[f].shape == self.own[n].shape for n, f in pairs.items())
-        parts = {part for n, f in pairs.items() for part in _wrappers(f) - _wrappers(n)}
         key = self._key(head)
         strip = head.removeprefix(f"{key}.") if key else head
-        wrappers = tuple(sorted(parts - set(key.split("."))))
-        return Fit(key, strip, wrappers, front, pairs, agreeing, len(below) - len(pairs))
+        stripped = _stripped(f"{key}." if key else "", strip, pairs)
+        return Fit(key, strip, stripped, front, pairs, agreeing, len(below) - len(pairs))
 
     def _key(self, head: str) -> str:
         """Return the longest path of a mapping that names with this beginning lie in."""
@@ -384,6 +379,19 @@ def _by_plain_names(names: Iterable[str], container: Callable[[str], str]) -> di
 
 def _without_wrappers(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+
+def _stripped(inside: str, strip: str, pairs: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what is removed from names in a file: one prefix, or several parts of names."""
+    found = [(name, source.removeprefix(inside)) for name, source in pairs.items()]
+    heads = set()
+    for _, source in found:
+        rest = _without_wrappers(source).removeprefix(strip)
+        heads.add(source.removesuffix(rest) if source.endswith(rest) else None)
+    if len(heads) == 1 and None not in heads:
+        return tuple(filter(None, heads))
+    wrappers = {part for name, source in found for part in _wrappers(source) - _wrappers(name)}
+    return tuple(filter(None, (strip, *(f"{part}." for part in sorted(wrappers)))))
 
 
 def _wrappers(name: str) -> set[str]:
