@@ -212,7 +212,7 @@ def _from_torchvision(config: ModelConfig, weights: str) -> Blueprint:
         preset="torchvision's published preset",
         interpolation=getattr(getattr(preset, "interpolation", None), "value", ""),
         setting=f"args of model {config.title!r}",
-        given=_words_of(config.args) or None,
+        given=canonical_json(config.args) if config.args else None,
     )
 
 
@@ -315,7 +315,7 @@ def _from_timm(config: ModelConfig, name: str) -> Blueprint:
         preset="timm's published preset",
         interpolation=data.get("interpolation", ""),
         setting=f"args of model {config.title!r}",
-        given=_words_of(config.args) or None,
+        given=canonical_json(config.args) if config.args else None,
     )
 
 

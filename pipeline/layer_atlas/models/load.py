@@ -188,7 +188,7 @@ def load_network(config: ModelConfig) -> Network:
         build=rebuild,
         origin=replace(
             origin_of(config, blueprint, weights),
-            **(found.sources or {}),
+            **{name: found.sources[name] for name in ("mean", "std", "input_size")},
             # What a library published fits by itself.
             loaded=loaded.summary if is_weights_file(weights) or loaded.missing else "",
             interpolation=found.interpolation,
@@ -277,6 +277,11 @@ def _weights_path(weights: str) -> Path:
     parts = [folder / name for name in _PARTS if (folder / name).is_file()]
     if parts:
         return parts[0]
+    if (folder / ".metadata").is_file():
+        raise UserError(
+            f"weights file {weights!r} is a distributed checkpoint. Make one file of it: python -m "
+            f"torch.distributed.checkpoint.format_utils dcp_to_torch {weights} weights.pth"
+        )
     names = sorted(path.name for path in folder.iterdir() if path.suffix in SUFFIXES)
     inside = f"; it has {', '.join(names[:8])}" if names else ""
     raise UserError(f"weights file {weights!r} is a folder{inside}; name a file in it.")

@@ -7,7 +7,7 @@ timm carries; from the library that the network is from. What is assumed is call
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -29,8 +29,8 @@ class Preprocessing:
     input_size: int
     interpolation: str = ""
     """Interpolation by which images were resized; empty where it is not known."""
-    sources: Mapping[str, str] | None = None
-    """Sources of `mean`, `std` and `input_size` in words."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Source of each value in words."""
 
 
 _MEAN = ("mean", "image_mean")
@@ -72,7 +72,7 @@ def resolve_preprocessing(
 def _with(found: Preprocessing, values: Mapping[str, Any], source: str) -> Preprocessing:
     """Return a preprocessing with the values that a data config has in place of others."""
     new = _read(values, source)
-    return replace(found, **new, sources={**(found.sources or {}), **dict.fromkeys(new, source)})
+    return replace(found, **new, sources={**found.sources, **dict.fromkeys(new, source)})
 
 
 def _read(values: Mapping[str, Any], source: str) -> dict[str, Any]:
