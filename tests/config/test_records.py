@@ -72,6 +72,11 @@ def test_anything_is_what_json_holds(anything: Any) -> None:
     assert build(Outer, {"inner": {}, "anything": {1: (2,)}}).anything == {"1": [2]}
 
 
+@pytest.mark.parametrize(("value", "names"), [("abc", ("abc",)), (["a", "b"], ("a", "b"))])
+def test_a_single_value_stands_for_a_list_of_one(value: Any, names: tuple[str, ...]) -> None:
+    assert build(Outer, {"inner": {}, "names": value}).names == names
+
+
 def test_family_member_is_chosen_by_name() -> None:
     built = build(Outer, {"inner": {}, "family": {"name": "pixel", "initial_sd": 1}})
     assert built.family == Pixel(initial_sd=1.0)

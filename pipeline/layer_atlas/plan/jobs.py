@@ -141,7 +141,11 @@ def preprocessing_words(
         ", ".join(text for text, _ in some) + (f": {source}" if source else "")
         for source, some in groupby(values, key=lambda value: value[1])
     )
-    return words + (f"; interpolation {origin.interpolation}" if origin.interpolation else "")
+    if not origin.interpolation:
+        return words
+    other = origin.interpolation != "bilinear"
+    here = "; dataset images are resized by bilinear interpolation" if other else ""
+    return f"{words}; trained with {origin.interpolation} interpolation{here}"
 
 
 def _numbers(values: Sequence[float]) -> str:
