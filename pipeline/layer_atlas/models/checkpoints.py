@@ -1,6 +1,6 @@
 """Checkpoints: the tensors in files of any trainer, read as data and never as code.
 
-Pickles are read as inert records (`pickles`), among which tensors are recognised. So
+Pickles are read as records of calls that are not made (`pickles`), among which tensors are recognised. So
 hyperparameters, configs and whole modules beside the tensors do no harm, whether their classes are
 installed or not.
 

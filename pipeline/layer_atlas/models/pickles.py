@@ -1,7 +1,7 @@
 """Pickles, read as data and never as code.
 
 A pickle is a program: it names classes and functions, and says what to call them with. Here it
-calls nothing. Whatever it names becomes an inert record of the call (`Foreign`), and no module is
+calls nothing. Whatever it names becomes a record of the call (`Foreign`), and no module is
 imported, so it does not matter whether a class is installed or what it would do.
 """
 
