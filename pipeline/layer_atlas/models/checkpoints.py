@@ -1,8 +1,8 @@
 """Checkpoints: the tensors in files of any trainer, read as data and never as code.
 
-Pickles are read as records of calls that are not made (`pickles`), among which tensors are recognised. So
-hyperparameters, configs and whole modules beside the tensors do no harm, whether their classes are
-installed or not.
+Pickles are read as records of calls that are not made (`pickles`), among which tensors are
+recognised. So hyperparameters, configs and whole modules beside the tensors do no harm, whether
+their classes are installed or not.
 
 A file becomes one flat mapping. `state["model"]["conv.weight"]` is called `model.conv.weight`; its
 container is `model`. Tensors are read only when they are wanted: a checkpoint may hold three times

@@ -162,9 +162,10 @@ def load_network(config: ModelConfig) -> Network:
 
     def rebuild() -> nn.Module:
         again = build()
-        # Not the file again, which may be large, and another by now.
-        own = {k: v for k, v in module.state_dict().items() if isinstance(v, Tensor)}
-        again.load_state_dict(own, strict=False)
+        if loaded.summary:
+            # Not from the file, which may be large, and another by now.
+            own = {k: v for k, v in module.state_dict().items() if isinstance(v, Tensor)}
+            again.load_state_dict(own, strict=False)
         return in_fp32(frozen(again, config.title))
 
     default, preset = _default_preprocessing(config, blueprint, weights)

@@ -1,6 +1,6 @@
 """Pickles, read as data and never as code.
 
-A pickle is a program: it names classes and functions, and says what to call them with. Here it
+A pickle is a program: it names classes and functions, and the arguments to call them with. Here it
 calls nothing. Whatever it names becomes a record of the call (`Foreign`), and no module is
 imported, so it does not matter whether a class is installed or what it would do.
 """
@@ -11,8 +11,8 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
-_MOST_LEVELS = 64
-"""Depth of nesting at most: no trainer has more, and names grow with it."""
+_MOST_LEVELS, _LONGEST_KEY = 64, 1000
+"""Depth of nesting, and characters of a key: no trainer has more, and names grow with both."""
 
 
 class Foreign:
@@ -157,7 +157,7 @@ def walk(
         named = [
             (part, () if whole else (*keys, str(key)))
             for key, part in inner
-            if isinstance(key, str | int)
+            if isinstance(key, str | int) and len(str(key)) <= _LONGEST_KEY
         ]
         waiting.extend(reversed(named))
 
