@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT / "pipeline"))
 
 import numpy as np  # noqa: E402
 from judges.making import Maker, PlannedRecipe, Planner  # noqa: E402
-from judges.networks import JudgeNetwork  # noqa: E402
+from judges.networks import Features, JudgeNetwork  # noqa: E402
 from judges.photographs import DatasetImages, read_classes, read_photographs  # noqa: E402
 from judges.sheets import labelled_rows  # noqa: E402
 from judges.verdicts import NINE, STRONGEST_PHOTOGRAPH, LayerJudges, Verdict  # noqa: E402
@@ -90,7 +90,7 @@ class Judges:
     classes: NDArray[np.int64] | None
     classifiers: Sequence[JudgeNetwork]
     observers: Sequence[JudgeNetwork]
-    features: Sequence[NDArray[np.float32]]
+    features: Sequence[Features]
     """Features of the photographs in each observer."""
 
 
@@ -107,7 +107,6 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--classes", type=Path, help="JSON or CSV file: class index of each photograph's file name")
     add("--judge", action="append", default=[], help="a classifier, as an entry of models=[...]")
     add("--observer", action="append", default=[], help="an entry whose `layers` name one layer")
-    add("--pool", choices=("max", "mean"), default="max", help="over an observer's positions")
     add("--random-weights", help="entry of the same architecture with random weights, a control")
     add("--seeds", type=lambda text: [int(word) for word in text.split(",")], default=[0])
     add("--pictures", type=int, default=10, help="how many targets the contact sheets show")
@@ -143,8 +142,8 @@ def _prepared(
         raise UserError(f"--channels has {len(selections)} selections for {len(layers)} layers.")
     photographs = read_photographs(args.photos, args.image_size)
     classes = read_classes(args.classes, photographs.names) if args.classes else None
-    classifiers = [JudgeNetwork(entry, "mean", output=True) for entry in args.judge]
-    observers = [JudgeNetwork(entry, args.pool) for entry in args.observer]
+    classifiers = [JudgeNetwork(entry, output=True) for entry in args.judge]
+    observers = [JudgeNetwork(entry) for entry in args.observer]
     models = {"": (args.model, args.weights)}
     if args.random_weights:
         models[RANDOM] = (args.random_weights, args.weights)

@@ -42,7 +42,7 @@ def settings_page() -> str:
     groups = [
         name for name, hint in hints.items() if records_of(hint) and name in _sentences(Config)
     ]
-    groups = [name for name in groups if name != "models"]
+    groups = [name for name in groups if name not in ("models", "judge")]
     base = yaml.safe_load((config_folder() / "config.yaml").read_text())
     plain = [f for f in dataclasses.fields(Config) if f.name not in groups]
     parts = [

@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from layer_atlas.logs import (
     remove_old_logs,
     run_log,
     show_debug,
+    step,
     terminal_logging,
     without_routine,
 )
@@ -68,6 +71,24 @@ def test_a_terminal_shows_plain_messages(
     assert capsys.readouterr().err == shown + foreign_shown
     log_at_every_level()
     assert capsys.readouterr().err == "", "the command is over"
+
+
+def test_a_step_is_named_once_it_takes_longer_than_silence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(logs, "_SILENT_SECONDS", 0.05)
+    monkeypatch.setattr(logs, "_LINE_SECONDS", 0.05)
+    with terminal_logging("info"):
+        with step("a short step"):
+            pass
+        with step("loading resnet50"):
+            time.sleep(0.3)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) >= 2
+    assert all(re.fullmatch(r"loading resnet50, \d s so far", line) for line in lines)
+    with pytest.raises(KeyError), step("a step that fails"):
+        raise KeyError
+    assert threading.active_count() == 1
 
 
 def test_at_debug_records_have_time_level_and_logger(capsys: pytest.CaptureFixture[str]) -> None:

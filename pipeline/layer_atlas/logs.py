@@ -10,6 +10,7 @@ import logging.handlers
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Container, Iterator
 from pathlib import Path
@@ -34,6 +35,8 @@ KEPT_WORKERS = 200
 
 RUN_LOG_BYTES = 2_000_000
 """Size at which the log of a run starts a new file; one earlier file is kept beside it."""
+
+logger = logging.getLogger(__name__)
 
 _PACKAGE = "layer_atlas"
 _LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -122,6 +125,48 @@ def terminal_shows(name: str, level: int) -> bool:
     """Whether the terminal shows records of a logger; never in a program of somebody else's."""
     handlers = logging.getLogger().handlers
     return any(h.shows(name, level) for h in handlers if isinstance(h, TerminalHandler))
+
+
+@contextlib.contextmanager
+def step(text: str) -> Iterator[None]:
+    """Name what the program is busy with, so that it is never silent for more than two seconds.
+
+    A terminal shows the name with the seconds so far, until the step ends. Where there is none, a
+    step that takes longer than two seconds is logged, and again every ten seconds.
+    """
+    on_terminal = sys.stderr.isatty() and terminal_shows(__name__, logging.INFO)
+    ended = threading.Event()
+    show = _count_seconds if on_terminal else _log_seconds
+    thread = threading.Thread(target=show, args=(text, ended), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+_SILENT_SECONDS = 2.0
+_LINE_SECONDS = 10.0
+_COUNT_SECONDS = 0.5
+
+
+def _log_seconds(text: str, ended: threading.Event) -> None:
+    begun, wait = time.monotonic(), _SILENT_SECONDS
+    while not ended.wait(wait):
+        logger.info("%s, %.0f s so far", text, time.monotonic() - begun)
+        wait = _LINE_SECONDS
+
+
+def _count_seconds(text: str, ended: threading.Event) -> None:
+    if ended.wait(_COUNT_SECONDS):
+        return
+    from tqdm import tqdm
+
+    # Only tqdm knows how to keep lines of the log and a line that changes apart.
+    with tqdm(desc=text, bar_format="{desc} [{elapsed}]", leave=False) as line:
+        while not ended.wait(_COUNT_SECONDS):
+            line.refresh()
 
 
 def show_debug(*names: str) -> None:

@@ -1,7 +1,7 @@
 """Networks that judge images which another network made."""
 
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,11 +17,18 @@ from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.load import load_network
 from layer_atlas.models.resample import resized
 
-Pool = Literal["max", "mean"]
-"""How positions of an activation are reduced."""
-
 _AT_ONCE = 32
 _CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features (N, K) of images in a layer."""
+
+    mean: NDArray[np.float32]
+    """Mean over positions."""
+    peak: NDArray[np.float32]
+    """Maximum over positions."""
 
 
 class JudgeNetwork:
@@ -30,15 +37,14 @@ class JudgeNetwork:
     Args:
         entry: a model as in `models=[...]` of a sweep. Unless its output is read, its `layers`
             name the layer: `{name: squeezenet1_1, layers: [features.12]}`.
-        pool: how positions are reduced.
         output: whether to read the network's output instead of a layer.
     Raises:
         UserError: no such model, or its layers are not one layer.
     """
 
-    def __init__(self, entry: str, pool: Pool = "max", output: bool = False) -> None:
+    def __init__(self, entry: str, output: bool = False) -> None:
         (model,) = compose([f"models=[{entry}]"]).models
-        self.network, self.pool = load_network(model), pool
+        self.network = load_network(model)
         side = self.network.input_size
         self.size = (side, side)
         infos = describe_layers(self.network.module, self.network.example(self.size))
@@ -53,26 +59,26 @@ class JudgeNetwork:
         self.observe = Observer(self.network.module, layers)
         self.label = model.title if output else f"{model.title} {self.layer}"
 
-    def __call__(self, pixels: Tensor) -> NDArray[np.float32]:
-        """Return the features (N, K) of images (N, H, W, 3) uint8, resized to the network's size.
+    def __call__(self, pixels: Tensor) -> Features:
+        """Return the features of N images (N, H, W, 3) uint8, resized to the network's size.
 
         Raises:
             UserError: the layer needs weights that the file lacks.
         """
         parts = [self._features(part) for part in pixels.split(_AT_ONCE)]
-        features: NDArray[np.float32] = torch.cat(parts).numpy()
-        if np.isnan(features).any():
+        features = Features(*(torch.cat(tensors).numpy() for tensors in zip(*parts, strict=True)))
+        if np.isnan(features.mean).any():
             raise UserError(
                 f"layer {self.layer!r} of {self.network.label!r} gives no numbers: its weights "
                 "may be incomplete. Choose an earlier layer, or give a complete file."
             )
         return features
 
-    def _features(self, pixels: Tensor) -> Tensor:
+    def _features(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         images = recoloured(from_bytes(pixels), len(self.network.mean))
         inputs = self.network.normalise(resized(images, self.size))
         responses = self.observe(inputs)[self.layer]
-        return responses.peak if self.pool == "max" else responses.mean
+        return responses.mean, responses.peak
 
 
 @torch.no_grad()

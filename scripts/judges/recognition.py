@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from judges.features import FeatureSpace
+from layer_atlas.datasets.recognisability import FeatureSpace
 
 
 def recognised(

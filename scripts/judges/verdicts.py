@@ -11,19 +11,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from judges.agreement import AgreementJudge, agreement_judge
-from judges.features import FeatureSpace, feature_space
-from judges.networks import JudgeNetwork
+from judges.networks import Features, JudgeNetwork
 from judges.recognition import own_photograph_rank, recognised
 from judges.reproducibility import seed_similarity
 from judges.spectrum import OCTAVES, octave_ratios
-from judges.two_alternatives import (
+from layer_atlas.datasets.evidence import standardised
+from layer_atlas.datasets.recognisability import (
+    FeatureSpace,
     Queries,
     choose,
     choose_shuffled,
     draw_queries,
+    feature_space,
+    resemblance,
     strongest_references,
 )
-from layer_atlas.datasets.evidence import standardised
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.visualization.optimization.image_statistics import (
     clipped_share,
@@ -98,7 +100,7 @@ class LayerJudges:
     """Networks that name images; none where the targets are no classes."""
     observers: Sequence[JudgeNetwork]
     """Networks whose features decide what resembles what."""
-    features: Sequence[NDArray[np.float32]]
+    features: Sequence[Features]
     """(N, D) of the photographs, in each observer."""
     classes: NDArray[np.int64] | None
     """(N,) class of each photograph, where the targets are classes."""
@@ -111,7 +113,7 @@ class LayerJudges:
     @cached_property
     def spaces(self) -> list[FeatureSpace]:
         """The feature space of each observer."""
-        return [feature_space(features) for features in self.features]
+        return [feature_space(features.mean) for features in self.features]
 
     @cached_property
     def own_responses(self) -> NDArray[np.float32]:
@@ -136,12 +138,12 @@ class LayerJudges:
         each = {
             **_agreement_rows(self.agreement.ceiling(self.targets)),
             **self._recognition(shown, self.targets),
-            **self._choices([f[references[:, :1]] for f in self.features], queries),
+            **self._choices([f.mean[references[:, :1]] for f in self.features], queries),
             "high-frequency fraction": high_frequency_share(shown).numpy(),
             "clipped": clipped_share(shown).numpy(),
             "activation": self.responses[first, self.targets],
         }
-        nine = self._choices([f[references] for f in self.features], queries)
+        nine = self._choices([f.mean[references] for f in self.features], queries)
         return {
             STRONGEST_PHOTOGRAPH: verdict(each, self._octaves(shown)),
             NINE: verdict(nine, {}),
@@ -161,13 +163,14 @@ class LayerJudges:
         if from_strongest:
             first = self.agreement.strongest_photograph(self.targets)
             used = np.arange(len(self.pixels)) == first[:, None]
-        hints = [_by_target(observer(pixels), n_seeds) for observer in self.observers]
+        seen = [observer(pixels) for observer in self.observers]
+        hints = [_by_target(features.mean, n_seeds) for features in seen]
         strongest_response = np.tile(self.own_responses.max(axis=0), n_seeds)
         live = made["status"] != STATUS["dead"]
         each = {
             **_agreement_rows(self.agreement.judge(made["response"], targets)),
             **self._recognition(pixels, targets),
-            **self._own_photographs(hints),
+            **self._own_photographs([f.peak[: len(self.targets)] for f in seen]),
             **self._choices(hints, draw_queries(self.own_responses, used)),
             **self._reproducibility(made["response"], n_seeds),
             "high-frequency fraction": made["high_frequency"],
@@ -185,19 +188,22 @@ class LayerJudges:
     def _recognition(self, pixels: Tensor, targets: NDArray[np.int64]) -> Numbers:
         rows: Numbers = {}
         for judge in self.classifiers:
-            top, probability = recognised(judge(pixels), targets)
+            top, probability = recognised(judge(pixels).mean, targets)
             rows[f"named by {judge.label}"] = top.astype(np.float64)
             rows[f"probability by {judge.label}"] = probability
         return rows
 
     def _own_photographs(self, hints: Sequence[NDArray[np.float32]]) -> Numbers:
-        """Rank each class's own photographs, by the first image of the class."""
+        """Rank each class's own photographs, by features (n, D) of the first image of each class.
+
+        A class need not fill an image: features are maxima over positions.
+        """
         rows: Numbers = {}
         if self.classes is None:
             return rows
-        for observer, space, hint in zip(self.observers, self.spaces, hints, strict=True):
-            first = hint[:, 0]
-            percentile, rank = own_photograph_rank(space, first, self.targets, self.classes)
+        for observer, features, hint in zip(self.observers, self.features, hints, strict=True):
+            space = feature_space(features.peak)
+            percentile, rank = own_photograph_rank(space, hint, self.targets, self.classes)
             rows[f"percentile of the own photograph by {observer.label}"] = percentile
             rows[f"rank of the own photograph by {observer.label}"] = rank
         return rows
@@ -205,7 +211,8 @@ class LayerJudges:
     def _choices(self, hints: Sequence[NDArray[np.float32]], queries: Queries) -> Numbers:
         rows: Numbers = {}
         for observer, space, hint in zip(self.observers, self.spaces, hints, strict=True):
-            chosen, shuffled = choose(space, hint, queries), choose_shuffled(space, hint, queries)
+            similar = resemblance(space, hint)
+            chosen, shuffled = choose(similar, queries), choose_shuffled(similar, queries)
             rows[f"choice by {observer.label}"] = chosen.accuracy
             rows[f"its confidence by {observer.label}"] = chosen.confidence
             rows[f"choice by {observer.label}, shuffled targets"] = shuffled.accuracy

@@ -1,5 +1,6 @@
 """The plan: shards that lose and double nothing, and what they cost."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ from toys import composed, layer_info, make_plan, make_recipe
 from layer_atlas.config.objectives import ChannelObjective
 from layer_atlas.config.optimizers import LBFGS
 from layer_atlas.plan.plan import (
+    _IMAGE_FLOPS,
     LayerPlan,
     bytes_needed,
     flops_per_job,
@@ -38,11 +40,12 @@ def test_only_the_last_shard_of_a_series_is_short() -> None:
     assert [shard.targets for shard in plan.shards()] == [(0, 2, 3), (5, 6, 7), (9,)]
 
 
-def test_flops_count_two_passes_per_step_and_the_measured_views() -> None:
+def test_flops_count_two_passes_per_step_the_measured_views_and_the_images() -> None:
     layer, recipe = LayerPlan(layer_info(flops_before=100), ()), make_recipe(steps=7)
-    assert flops_per_job(layer, recipe) == 100 * (14 + 17)
+    pixels = math.prod(recipe.image_size)
+    assert flops_per_job(layer, recipe) == 100 * (14 + 17) + 7 * pixels * _IMAGE_FLOPS
     searching = replace(recipe, optimizer=LBFGS(steps=7, evaluations=5))
-    assert flops_per_job(layer, searching) == 100 * (70 + 17)
+    assert flops_per_job(layer, searching) == 100 * (70 + 17) + 35 * pixels * _IMAGE_FLOPS
 
 
 FILMED = replace(make_recipe(image_size=(10, 20), steps=9), snapshots=3)

@@ -11,7 +11,9 @@ import pytest
 from layer_atlas.sweep import monitor
 from layer_atlas.sweep.monitor import Bar
 
-LINE = re.compile(r"(\d+)/312 channels, ([\d.]+)/s, (.+) elapsed, (.+) left, devices busy (\d+) %")
+LINE = re.compile(
+    r"images: (\d+)/312 channels, ([\d.]+)/s, (.+) elapsed, (.+) left, devices busy (\d+) %"
+)
 
 
 def test_a_log_gets_plain_lines(
@@ -20,7 +22,7 @@ def test_a_log_gets_plain_lines(
     caplog.set_level(logging.INFO)
     now = 100.0
     monkeypatch.setattr(monitor.time, "monotonic", lambda: now)
-    with Bar(312, 0, "channels", ["cpu", "cpu"]) as bar:
+    with Bar("images", 312, 0, "channels", ["cpu", "cpu"]) as bar:
         now = 101.0
         bar(3.0, 0.5)  # too early for a line
         now = 121.0
@@ -32,14 +34,27 @@ def test_a_log_gets_plain_lines(
     assert told.groups()[-1] == "50"
 
 
+def test_the_time_left_is_the_estimate_until_something_is_finished(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(monitor.time, "monotonic", lambda: now)
+    with Bar("images", 10, 0, "channels", ["cpu"], expected=60.0) as bar:
+        now = 120.0
+        assert bar._left(0.0) == 40.0
+        assert bar._left(5.0) == 20.0
+        now = 161.0
+        assert bar._left(0.0) == float("inf"), "the estimate was wrong"
+
+
 def test_workers_of_an_earlier_run_are_busy_all_the_time_at_most() -> None:
-    with Bar(312, 0, "channels", ["cpu"]) as bar:
+    with Bar("images", 312, 0, "channels", ["cpu"]) as bar:
         assert bar._share(1e9) == "busy 100 %"
 
 
 def test_what_is_done_already_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    with Bar(12, 300, "channels", ["cpu"]), Bar(0, 312, "channels", ["cpu"]):
+    with Bar("images", 12, 300, "channels", ["cpu"]), Bar("images", 0, 312, "channels", ["cpu"]):
         pass
     assert caplog.messages == ["300 of 312 channels are done already"]
 
@@ -49,7 +64,7 @@ import logging, os, sys, time
 from layer_atlas.logs import terminal_logging
 from layer_atlas.sweep.monitor import Bar
 os.system("stty rows 40 cols 110")
-with terminal_logging(sys.argv[1]), Bar(10, 0, "channels", ["cpu", "cpu"]) as bar:
+with terminal_logging(sys.argv[1]), Bar("images", 10, 0, "channels", ["cpu", "cpu"]) as bar:
     for i in range(1, 6):
         time.sleep(0.2)
         logging.getLogger("layer_atlas.test").warning("shard %d is corrupt", i)
@@ -76,7 +91,7 @@ def on_a_terminal(level: str) -> str:
     return text.decode()
 
 
-BAR = r"2 x cpu, busy .*█.* 10/10 \[.*channels/s\]"
+BAR = r"images on 2 x cpu .*█.* 10/10 channels \[.*, 0 s left, busy \d+ %\]"
 
 
 def test_a_terminal_gets_a_bar() -> None:

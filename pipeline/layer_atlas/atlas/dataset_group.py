@@ -7,6 +7,7 @@ offer them beside the axis.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -17,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from layer_atlas.atlas.gather import LayerView
 from layer_atlas.config.recipe import recorded_steps, snapshot_steps
 from layer_atlas.datasets.evidence import (
+    STRONGEST,
     agreement,
     best_seed,
     make_reference,
@@ -25,9 +27,20 @@ from layer_atlas.datasets.evidence import (
 )
 from layer_atlas.datasets.image_files import parted
 from layer_atlas.datasets.listing import Listing
+from layer_atlas.datasets.recognisability import (
+    FeatureSpace,
+    Queries,
+    choose,
+    choose_shuffled,
+    distinctive,
+    draw_queries,
+    feature_space,
+    strongest_references,
+)
 from layer_atlas.datasets.statistics import QUANTILES, DatasetStats
 from layer_atlas.datasets.statistics_files import DatasetEvidence
 from layer_atlas.errors import UserError
+from layer_atlas.plan.labels import judge_name
 from layer_atlas.plan.plan import DatasetPlan, LayerPlan
 from layer_atlas.store.files import Arrays
 
@@ -96,6 +109,106 @@ def _write_best_seed(group: h5py.Group, agrees: NDArray[np.float32]) -> None:
     add_dataset(
         group, "best_seed", number, ("channel",), "its number; see best_seed_index for none"
     )
+
+
+def write_recognisability(group: h5py.Group, view: LayerView, stats: DatasetStats) -> None:
+    """Add whether the judge sees in each image what excites its target.
+
+    Beside it stand the same for dataset images, and as the attribute `shuffled` the control: the
+    images of other targets.
+
+    Args:
+        group: the layer, with its group `dataset`.
+        view: the layer.
+        stats: its dataset statistics.
+    """
+    evidence = view.judge_evidence()
+    if evidence is None:
+        return
+    pairs = np.intersect1d(stats.row_index, evidence.stats.row_index, return_indices=True)
+    index, own, seen = pairs
+    if len(index) < STRONGEST:
+        return
+    space = feature_space(evidence.stats.rows[seen])
+    recognition = _Recognition(view, stats, index, stats.rows[own], space)
+    values, shuffled = recognition.of_images(group["status"].shape)
+    meaning = "fraction of pairs of dataset images of which the judge picks the one that excites"
+    add_dataset(group, "recognisability", values, _JOB, meaning)
+    group["recognisability"].attrs["judge"] = as_text(judge_name(view.plan))
+    group["recognisability"].attrs["shuffled"] = shuffled
+    meaning = f"the same by {STRONGEST} dataset images of the channel that are in no pair"
+    of_dataset = recognition.of_dataset_images()
+    add_dataset(group["dataset"], "recognisability", of_dataset, ("channel",), meaning)
+
+
+_AT_ONCE = 64
+"""Images in memory at a time, and those that are shuffled among each other."""
+
+
+@dataclass(frozen=True)
+class _Recognition:
+    """The pairs of every target, and what the judge makes of images and of dataset images."""
+
+    view: LayerView
+    stats: DatasetStats
+    index: NDArray[np.int64]
+    """(N,) indices, in the list of the dataset, of the images that both networks saw."""
+    responses: NDArray[np.float32]
+    """(N, K) responses of the layer to them."""
+    space: FeatureSpace
+    """Their features in the judge."""
+
+    def of_images(self, shape: tuple[int, ...]) -> tuple[NDArray[np.float32], float]:
+        """Return the accuracy (C, S) by each image, and the mean one by those of other targets."""
+        values, shuffled = np.full(shape, np.nan, np.float32), list[NDArray[np.float64]]()
+        # Twice through the files: features of all images of a layer may be too much for memory.
+        totals = [np.zeros(self.space.mean.shape) for _ in range(shape[1])]
+        counts = [0] * shape[1]
+        for seed, _, hints in self._hints():
+            totals[seed] += hints.sum(axis=0)
+            counts[seed] += len(hints)
+        for seed, rows, hints in self._hints():
+            hints = distinctive(hints, totals[seed], counts[seed])
+            similar, queries = hints @ self.space.dataset_images.T, self._queries(rows)
+            values[rows, seed] = choose(similar, queries).accuracy
+            shuffled.append(choose_shuffled(similar, queries).accuracy)
+        known = np.concatenate([*shuffled, np.zeros(0)])
+        known = known[np.isfinite(known)]
+        return values, float(known.mean()) if len(known) else np.nan
+
+    def of_dataset_images(self) -> NDArray[np.float32]:
+        """Return the accuracy (C,) by the strongest dataset images that are in no pair."""
+        rows = np.arange(len(self.view.targets))
+        blocks = [rows[start : start + _AT_ONCE] for start in range(0, len(rows), _AT_ONCE)]
+        total, values = np.zeros(self.space.mean.shape), np.full(len(rows), np.nan, np.float32)
+        for block in blocks:
+            total += self._references(block).sum(axis=0)
+        for block in blocks:
+            hints = distinctive(self._references(block), total, len(rows))
+            similar = hints @ self.space.dataset_images.T
+            values[block] = choose(similar, self._queries(block)).accuracy
+        return values
+
+    def _hints(self) -> Iterator[tuple[int, NDArray[np.intp], NDArray[np.float64]]]:
+        """Yield seed's index, rows and unit features of the judged images, a few at a time."""
+        for seed, rows, features in self.view.judged_features():
+            finite = np.isfinite(features).all(axis=1)
+            rows, units = rows[finite], self.space.unit(features[finite])
+            for start in range(0, len(rows), _AT_ONCE):
+                block = slice(start, start + _AT_ONCE)
+                yield seed, rows[block], units[block]
+
+    def _references(self, rows: NDArray[np.intp]) -> NDArray[np.float64]:
+        best = strongest_references(self.responses[:, self.view.targets[rows]])
+        mean: NDArray[np.float64] = self.space.dataset_images[best].mean(axis=1)
+        return mean
+
+    def _queries(self, rows: NDArray[np.intp]) -> Queries:
+        targets = self.view.targets[rows]
+        # An image must not be tested on the dataset images that it was made from.
+        made_from = self.stats.top.index[targets, : self.view.model.recipe.dataset_images_used]
+        used = (self.index[None, :, None] == made_from[:, None, :]).any(axis=2)
+        return draw_queries(self.responses[:, targets], used)
 
 
 def _responses(group: h5py.Group) -> Iterator[tuple[int, NDArray[np.float32]]]:

@@ -10,10 +10,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from layer_atlas.datasets.statistics_files import DatasetEvidence, read_evidence, read_examples
-from layer_atlas.datasets.tasks import Examples, LayerStatistics, examples_of_layer, statistics_of
+from layer_atlas.datasets.statistics_files import (
+    DatasetEvidence,
+    read_evidence,
+    read_examples,
+    read_features,
+)
+from layer_atlas.datasets.tasks import (
+    Examples,
+    LayerStatistics,
+    examples_of_layer,
+    judge_of,
+    judgings_of,
+    statistics_of,
+)
 from layer_atlas.plan.environment import Environment
-from layer_atlas.plan.jobs import FATES, STATUS, Shard
+from layer_atlas.plan.jobs import FATES, STATUS, Shard, Task
 from layer_atlas.plan.plan import LayerPlan, ModelPlan, Plan
 from layer_atlas.store.files import Arrays, ArraySpec, CorruptFile, set_aside
 from layer_atlas.store.folder import OutputFolder, safe_name
@@ -156,14 +168,17 @@ class LayerView:
 
     def evidence(self) -> DatasetEvidence | None:
         """Read the dataset statistics; `None` if they are not complete."""
-        if self.statistics is None:
+        return self._read_evidence(self.statistics)
+
+    def _read_evidence(self, statistics: LayerStatistics | None) -> DatasetEvidence | None:
+        if statistics is None:
             return None
         try:
-            return read_evidence(self.folder, self.statistics)
+            return read_evidence(self.folder, statistics)
         except FileNotFoundError:
             return None
         except CorruptFile:
-            self.corrupt.append(self.folder.product(self.statistics.product))
+            self.corrupt.append(self.folder.product(statistics.product))
             return None
 
     def judged(self, status: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -192,9 +207,12 @@ class LayerView:
         return (evidence.stats.max > evidence.stats.min)[self.targets]
 
     def dataset_images_done(self) -> list[str]:
-        """Keys of the committed files of the dataset: statistics and examples."""
+        """Keys of the committed files of the dataset: statistics, examples, judgements."""
         products = [self.statistics.product] if self.statistics else []
-        products += [product for task in self._examples() for product in task.products]
+        products += [self.judge.product] if self.judge else []
+        judgings = judgings_of(self.plan, self.model, self.layer)
+        tasks: list[Task] = [*self._examples(), *judgings]
+        products += [product for task in tasks for product in task.products]
         return [product.key for product in products if self.folder.exists(product)]
 
     def examples(self) -> Iterator[Arrays]:
@@ -211,6 +229,29 @@ class LayerView:
         if self.statistics is None:
             return ()
         return examples_of_layer(self.statistics, self.layer, self.plan.shard_size)
+
+    @cached_property
+    def judge(self) -> LayerStatistics | None:
+        """The dataset statistics of the judge of this layer's images, if there is one."""
+        return judge_of(self.plan) if self.plan.is_judged(self.model) else None
+
+    def judge_evidence(self) -> DatasetEvidence | None:
+        """Read the dataset statistics of the judge; `None` if they are not complete."""
+        return self._read_evidence(self.judge)
+
+    def judged_features(self) -> Iterator[tuple[int, NDArray[np.intp], NDArray[np.float32]]]:
+        """Read the features of images in the judge, task by task: seed's index, rows, (n, K)."""
+        seed_index = {seed: index for index, seed in enumerate(self.plan.seeds)}
+        for task in judgings_of(self.plan, self.model, self.layer):
+            try:
+                features = read_features(self.folder, task)
+            except FileNotFoundError:
+                continue
+            except CorruptFile:
+                self.corrupt += map(self.folder.product, task.products)
+                continue
+            rows = self.rows_of(np.asarray(task.shard.targets, np.int64))
+            yield seed_index[task.shard.series.seed], rows, features
 
     def rows_of(self, targets: NDArray[np.int64]) -> NDArray[np.intp]:
         """Rows of targets in arrays of the layer."""

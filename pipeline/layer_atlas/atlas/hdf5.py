@@ -31,6 +31,7 @@ from layer_atlas.atlas.dataset_group import (
     label,
     write_dataset,
     write_evidence,
+    write_recognisability,
     write_selectivity,
 )
 from layer_atlas.atlas.gather import LayerView, StoredJobs, layer_views
@@ -241,6 +242,7 @@ def _write_evidence(group: h5py.Group, view: LayerView, status: NDArray[np.uint8
     if len(evidence.stats.rows) >= STRONGEST:
         write_evidence(group, view, evidence.stats)
     write_dataset(group, view, plan, evidence)
+    write_recognisability(group, view, evidence.stats)
 
 
 TIME_LIMIT = 300

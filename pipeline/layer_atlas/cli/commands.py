@@ -6,11 +6,13 @@ Results go to standard output, everything else to the log, which the terminal sh
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from layer_atlas import __version__
 from layer_atlas.cli.help import command_help, overview
-from layer_atlas.config.config import Config
+from layer_atlas.config.config import Config, ModelConfig
 from layer_atlas.config.records import list_choices
 from layer_atlas.errors import (
     EXIT_FAILED_JOBS,
@@ -25,7 +27,7 @@ from layer_atlas.errors import (
     sanitize,
     unknown,
 )
-from layer_atlas.logs import child_logging, level_name, terminal_logging
+from layer_atlas.logs import child_logging, level_name, step, terminal_logging
 from layer_atlas.processes import Preempted, stop_on_signal
 from layer_atlas.store.folder import OutputFolder, output_folder
 from layer_atlas.store.lock import locked
@@ -40,8 +42,9 @@ def print_result(text: str) -> None:
 
 def run(config: Config) -> int:
     """Optimise what is missing, then collate."""
-    from layer_atlas.cli.tables import summary, workers_left
-    from layer_atlas.sweep import run as sweep
+    with step("loading PyTorch"):
+        from layer_atlas.cli.tables import summary, workers_left
+        from layer_atlas.sweep import run as sweep
 
     stop_on_signal()
     result = sweep.run(config)
@@ -54,25 +57,35 @@ def run(config: Config) -> int:
 
 def plan(config: Config) -> int:
     """Print what a run would do."""
-    from layer_atlas.cli.tables import plan_table
-    from layer_atlas.sweep import run as sweep
+    begun = time.monotonic()
+    with step("loading PyTorch"):
+        from layer_atlas.cli.tables import plan_table
+        from layer_atlas.sweep import run as sweep
 
     planned, devices = sweep.prepare_plan(config)
-    print_result(plan_table(_folder(config), planned, devices))
+    print_result(plan_table(_folder(config), planned, devices, time.monotonic() - begun))
     return sweep.report_skipped_models(planned.skipped_models)
 
 
 def layers(config: Config) -> int:
     """Print the layers of the models."""
-    from layer_atlas.cli.tables import layer_table
-    from layer_atlas.plan.plan import SkippedModel
-    from layer_atlas.sweep import run as sweep
-    from layer_atlas.sweep.planning import InspectedModel, inspect_models
+    with step("loading PyTorch"):
+        from layer_atlas.cli.tables import layer_table
+        from layer_atlas.plan.plan import SkippedModel
+        from layer_atlas.sweep import run as sweep
+        from layer_atlas.sweep.planning import InspectedModel, inspect_models
 
-    models = inspect_models(config)
+    # Layers do not depend on weights, and published ones would be downloaded.
+    without = tuple(map(_without_download, config.models))
+    models = inspect_models(replace(config, models=without))
     inspected = [model for model in models if isinstance(model, InspectedModel)]
     print_result(layer_table(config, inspected))
     return sweep.report_skipped_models([m for m in models if isinstance(m, SkippedModel)])
+
+
+def _without_download(model: ModelConfig) -> ModelConfig:
+    is_published = model.weights == "default" and model.target is None and model.name != "demo"
+    return replace(model, weights="none") if is_published else model
 
 
 def objectives(config: Config) -> int:
@@ -140,7 +153,9 @@ def figure(config: Config) -> int:
 
     folder = _folder(config)
     ensure_atlas(folder)
-    print_result("\n".join(make_figure(folder, config.figure)))
+    with step("drawing the figure"):
+        paths = make_figure(folder, config.figure)
+    print_result("\n".join(paths))
     return EXIT_OK
 
 

@@ -1,6 +1,7 @@
 """Tables: plain text in columns, and what `plan`, `layers`, `run`, `verify` and `clean` print."""
 
 import contextlib
+import math
 import os
 import shutil
 import statistics
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from layer_atlas.config.config import Config
 from layer_atlas.datasets.tasks import all_statistics
 from layer_atlas.errors import UserError, sanitize
-from layer_atlas.plan.jobs import LayerInfo
+from layer_atlas.plan.jobs import LayerInfo, Shard
 from layer_atlas.plan.labels import (
     count_images,
     network_line,
@@ -23,6 +24,8 @@ from layer_atlas.plan.labels import (
     targets_word,
 )
 from layer_atlas.plan.plan import (
+    COLLATING_SECONDS,
+    START_SECONDS,
     LayerPlan,
     ModelPlan,
     Plan,
@@ -161,10 +164,21 @@ _LONGEST_JOB = 1e6
 """Seconds; a shard from elsewhere may claim any duration, and longer ones are ignored."""
 
 
-def plan_table(folder: OutputFolder, plan: Plan, devices: list[str]) -> str:
-    """Table of the layers with their done and missing jobs; below it time, disk and notices."""
+Row = tuple[str, str, int, int, int, int, int]
+
+
+def plan_table(folder: OutputFolder, plan: Plan, devices: list[str], planning: float = 0.0) -> str:
+    """Table of the layers with their done and missing jobs; below it time, disk and notices.
+
+    Args:
+        folder: the output folder.
+        plan: what is to be made.
+        devices: where.
+        planning: seconds that planning took, and will take again.
+    """
     index = DoneIndex(folder, plan.environments)
-    rows, missing, seconds = [], [], 0.0
+    rows: list[Row] = []
+    missing, seconds = list[Shard](), 0.0
     for model in plan.models:
         for layer in model.layers:
             shards = [s for seed in plan.seeds for s in plan.layer_shards(model, layer, seed)]
@@ -184,7 +198,7 @@ def plan_table(folder: OutputFolder, plan: Plan, devices: list[str]) -> str:
                     undone,
                 )
             )
-    seconds = (seconds + _dataset_seconds(folder, plan, devices)) / len(devices)
+    estimate = planning + _run_seconds(folder, plan, devices, seconds)
     total = plan.n_jobs if plan.variants == 1 else count_images(plan, plan.n_jobs)
     header = ("model", "layer", targets_word(plan), "seeds", "shards", "done", "missing")
     notes = [
@@ -196,11 +210,34 @@ def plan_table(folder: OutputFolder, plan: Plan, devices: list[str]) -> str:
         *(f"checked   {sanitize(line)}" for line in map(checked_paths, plan.models)),
         *not_counted(folder, plan),
         *dataset_images_seen(folder, plan),
-        f"estimate  {duration(seconds)}, {disk_size(bytes_needed(plan, missing))}",
+        f"estimate  {duration(estimate)}, {disk_size(bytes_needed(plan, missing))}",
         *(f"note      {notice}" for notice in notices(plan)),
         *(f"skipped   {sanitize(f'{model.model}: {model.why}')}" for model in plan.skipped_models),
     ]
     return table(header, rows, left=2) + "\n\n" + "\n".join(notes)
+
+
+def _run_seconds(folder: OutputFolder, plan: Plan, devices: list[str], optimizing: float) -> float:
+    """Seconds of a run after planning, with the starts of workers, and collation.
+
+    Args:
+        folder: the output folder.
+        plan: what is to be made.
+        devices: where.
+        optimizing: seconds of one worker for all images that are missing.
+    """
+    over_dataset = _dataset_seconds(folder, plan, devices)
+    if not optimizing and not over_dataset:
+        return 0.0
+    judging = 0.0
+    if plan.judge is not None:
+        flops = plan.n_jobs * plan.judge.layers[0].info.flops_before
+        judging = flops / flops_per_second(devices)
+    # Workers start for every stage; examples follow dataset statistics and take little else.
+    starts = sum(map(bool, (optimizing, over_dataset, over_dataset, judging)))
+    working = (optimizing + over_dataset + judging) / len(devices)
+    whole, each = COLLATING_SECONDS
+    return working + starts * START_SECONDS + whole + each * plan.n_jobs
 
 
 def _job_seconds(
@@ -223,7 +260,7 @@ def _dataset_seconds(folder: OutputFolder, plan: Plan, devices: list[str]) -> fl
     if plan.dataset_plan is None:
         return 0.0
     total = 0.0
-    for model in plan.models:
+    for model in plan.dataset_models:
         pairs = zip(model.layers, all_statistics(model, plan.dataset_plan), strict=True)
         left = [layer.info.flops_before for layer, s in pairs if not folder.exists(s.product)]
         if left:
@@ -236,7 +273,9 @@ def dataset_images_seen(folder: OutputFolder, plan: Plan) -> list[str]:
     """Count the dataset's images, and the layers whose statistics are complete; as 0 or 1 line."""
     if plan.dataset_plan is None:
         return []
-    tasks = [task for model in plan.models for task in all_statistics(model, plan.dataset_plan)]
+    tasks = [
+        task for model in plan.dataset_models for task in all_statistics(model, plan.dataset_plan)
+    ]
     done = sum(folder.exists(task.product) for task in tasks)
     images = f"{plan.dataset_plan.count} images ({sanitize(plan.dataset_plan.source)})"
     return [f"dataset   {images}, statistics of {done} of {len(tasks)} layers"]
@@ -313,6 +352,12 @@ def _evidence(summary: AtlasSummary) -> list[str]:
             f"  evidence  agreement {evidence.agreement:.2f}, median rank {evidence.rank:.0f}, "
             f"{100 * evidence.above:.1f} % of live images excite more than any dataset image"
         )
+        if evidence.recognisability is not None:
+            ceiling = evidence.recognisability_of_dataset or math.nan
+            lines.append(
+                f"  judged    recognisability {evidence.recognisability:.2f}; of the strongest "
+                f"dataset images {ceiling:.2f}, by chance 0.50"
+            )
     if summary.unreadable:
         some = ", ".join(map(sanitize, summary.unreadable_paths))
         lines.append(f"  dataset   {summary.unreadable} images could not be read: {some} ...")

@@ -195,6 +195,11 @@ class Config(Record):
     saliency: SaliencyMethod | None
     """Saliency maps of the strongest dataset images; null makes none. Needs `pip install
     'layer-atlas[saliency]'`."""
+    judge: ModelConfig | None = None
+    """Another network, with one of its layers, that judges the recognisability of images: a mapping
+    with the keys of `models[]`, such as `{name: resnet50, layers: [layer4]}`. It sees the images
+    and the dataset images at its own input size. Its weights are the published ones unless it
+    names others. null judges nothing."""
     figure: Figure = field(default_factory=ImagesFigure)
     """What `atlas figure` draws."""
     versions: Literal["any", "strict"] = "any"
@@ -210,6 +215,9 @@ class Config(Record):
         self._check_image_size()
         if self.dataset is None and self.saliency is not None:
             raise ValueError(f"saliency maps are of photographs: {_ADD_PHOTOGRAPHS} saliency=none.")
+        if self.dataset is None and self.judge is not None:
+            which = "a judge chooses between photographs"
+            raise ValueError(f"{which}: {_ADD_PHOTOGRAPHS} judge=null.")
         if self.dataset is None and isinstance(self.init, DatasetInit):
             which = "init=dataset, as in quality=natural, starts from photographs"
             raise ValueError(f"{which}: {_ADD_PHOTOGRAPHS} init=noise or another quality.")
@@ -309,11 +317,14 @@ def make_config(values: Any) -> Config:
     expanded: dict[str, Any] = {str(key): value for key, value in plain.items()}
     # Shorthands become what the records describe, before anything is checked.
     expanded["models"] = _expand_models(expanded.get("models"))
+    if isinstance(expanded.get("judge"), str):
+        expanded["judge"] = {"name": expanded["judge"]}
     if "figure" in expanded:
         expanded["figure"] = _expand_groups(expanded["figure"])
     config = build(Config, expanded)
     # Models inherit from the sweep here, so that nothing later needs to know both.
-    return replace(config, models=tuple(_with_defaults(m, config) for m in config.models))
+    models = tuple(_with_defaults(model, config) for model in config.models)
+    return replace(config, models=models, judge=_as_judge(config.judge))
 
 
 def _expand_models(models: Any) -> Any:
@@ -335,6 +346,13 @@ def _expand_groups(figure: Any) -> Any:
         )
     listed = [{"name": str(name), "channels": which} for name, which in groups.items()]
     return {**figure, "groups": listed}
+
+
+def _as_judge(judge: ModelConfig | None) -> ModelConfig | None:
+    """The judge under a label of its own, because its network may be a model of the sweep too."""
+    if judge is None:
+        return None
+    return replace(judge, label=f"judge-{judge.title}", weights=judge.weights or "default")
 
 
 def _with_defaults(model: ModelConfig, config: Config) -> ModelConfig:

@@ -251,6 +251,11 @@ class Recipe(Record):
         """Steps of all octaves."""
         return self.optimizer.steps * (self.octaves.count if self.octaves else 1)
 
+    @property
+    def dataset_images_used(self) -> int:
+        """Number of each target's strongest dataset images that its image is made from."""
+        return 1 if isinstance(self.init, DatasetInit) else 0
+
     def describe(self) -> str:
         """Describe how images were made, as a methods section does, with every setting."""
         return " ".join(self._sentences())

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from layer_atlas.datasets.image_files import from_jpeg, parted
 from layer_atlas.datasets.statistics import DatasetStats, Ranking, merge
-from layer_atlas.datasets.tasks import Examples, LayerStatistics, StatisticsBlock
+from layer_atlas.datasets.tasks import Examples, Judging, LayerStatistics, StatisticsBlock
 from layer_atlas.datasets.views import to_original
 from layer_atlas.plan.jobs import Product
 from layer_atlas.store import files
@@ -182,6 +182,16 @@ def read_examples(folder: OutputFolder, task: Examples) -> Arrays:
     return arrays
 
 
+def read_features(folder: OutputFolder, task: Judging) -> NDArray[np.float32]:
+    """Read the features (n, K) of the images of a shard in the judge; NaN where there is no image.
+
+    Raises:
+        FileNotFoundError: they are not computed yet.
+        CorruptFile: their file was set aside, to be computed again.
+    """
+    return read_product(folder, task.products[0], feature_specs(task))["feature"]
+
+
 def _flat(evidence: DatasetEvidence) -> Arrays:
     """Flatten evidence into arrays: `top_index`, `top_view` and so on."""
     arrays = {name: np.asarray(value) for name, value in vars(evidence.stats).items()}
@@ -255,6 +265,11 @@ def example_specs(task: Examples) -> dict[str, ArraySpec]:
         "picture": ArraySpec("u1", (AtMost(pictures.length * _JPEG_BYTES * size**2, "bytes"),)),
         "saliency": ArraySpec("u1", (n, AtMost(maps, "maps"), size, size), required=False),
     }
+
+
+def feature_specs(task: Judging) -> dict[str, ArraySpec]:
+    """The features of the images of a shard, in the judge."""
+    return {"feature": ArraySpec("f4", (task.units, task.judge.info.n_channels))}
 
 
 def _summary(statistics: LayerStatistics, n: int, dataset_images: range) -> dict[str, ArraySpec]:

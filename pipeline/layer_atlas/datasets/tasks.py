@@ -14,7 +14,7 @@ from typing import Any
 from layer_atlas.config.datasets import SaliencyMethod
 from layer_atlas.config.records import digest, plain
 from layer_atlas.datasets.listing import Listing
-from layer_atlas.plan.jobs import LayerInfo, NetworkIdentity, Product
+from layer_atlas.plan.jobs import LayerInfo, NetworkIdentity, Product, Shard
 from layer_atlas.plan.plan import DatasetPlan, LayerPlan, ModelPlan, Plan
 
 STUDY_VERSION = 1
@@ -166,6 +166,59 @@ class Examples:
     def __str__(self) -> str:
         first, last = self.targets[0], self.targets[-1]
         return f"{self.model}/{self.statistics.layer} examples of channels {first}-{last}"
+
+
+@dataclass(frozen=True)
+class Judging:
+    """A task: the features that the images of a shard have in the judge of the sweep."""
+
+    judge: LayerStatistics
+    shard: Shard
+
+    @property
+    def model(self) -> str:
+        """Label of the model that the images were made for."""
+        return self.shard.model
+
+    @property
+    def units(self) -> int:
+        """Number of jobs."""
+        return self.shard.units
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 of the shard and of the judge: its network, layer and input size."""
+        judge = {name: self.judge.identity[name] for name in _OF_FIELDS}
+        return digest({"shard": self.shard.key, "judge": judge})
+
+    @property
+    def products(self) -> tuple[Product]:
+        """The file of the features."""
+        return (Product(self.model, self.shard.series.layer, self.key, "judged"),)
+
+    def request(self) -> dict[str, Any]:
+        """Return layer, seed and targets, as of the shard."""
+        return self.shard.request()
+
+    def __str__(self) -> str:
+        return f"{self.shard}, judged"
+
+
+def judge_of(plan: Plan) -> LayerStatistics | None:
+    """Return the dataset statistics of the judge's layer, if the sweep has a judge."""
+    if plan.judge is None or plan.dataset_plan is None:
+        return None
+    return statistics_of(plan.judge, plan.judge.layers[0].info.name, plan.dataset_plan)
+
+
+def judgings_of(plan: Plan, model: ModelPlan, layer: LayerPlan) -> Iterator[Judging]:
+    """Yield the tasks of judging the images of a layer, seed by seed; none without a judge."""
+    judge = judge_of(plan)
+    if judge is None or not plan.is_judged(model):
+        return
+    for seed in plan.seeds:
+        for shard in plan.layer_shards(model, layer, seed):
+            yield Judging(judge, shard)
 
 
 def statistics_of(model: ModelPlan, layer: str, plan: DatasetPlan) -> LayerStatistics:

@@ -100,10 +100,18 @@ def weights_words(model: ModelPlan) -> str:
     return "; ".join(f"{label}: {weights}" for label, weights in origins.items())
 
 
+def judge_name(plan: Plan) -> str:
+    """Name the network and the layer that judge recognisability; empty if there is none."""
+    if plan.judge is None:
+        return ""
+    label = plan.judge.label.removeprefix("judge-")
+    return f"{plan.judge.layers[0].info.name} of {named(label, plan.judge.origin.weights)}"
+
+
 def network_lines(plan: Plan) -> list[str]:
     """Word the weights and the preprocessing of every network of a plan, a line for each."""
     lines = {}
-    for model in plan.models:
+    for model in plan.dataset_models:
         for label, network in model.networks.items():
             size = model.input_size if label == model.label else network.fixed_size
             origin = model.origins[label]
@@ -191,7 +199,7 @@ def notices(plan: Plan) -> list[str]:
     """
     constructed = {
         f"{sanitize(label)} has {AS_CONSTRUCTED}; a file of trained ones is given as weights=FILE"
-        for model in plan.models
+        for model in plan.dataset_models
         for label, origin in model.origins.items()
         if origin.weights == AS_CONSTRUCTED
     }
@@ -202,11 +210,16 @@ def notices(plan: Plan) -> list[str]:
         for label, network in model.networks.items()
         if network.fixed_size is not None
     ]
-    noted = [sanitize(model.note) for model in plan.models if model.note]
+    noted = [sanitize(model.note) for model in plan.dataset_models if model.note]
+    noted += [
+        f"images of {sanitize(model.label)} are not judged: the judge is the same network"
+        for model in plan.models
+        if plan.judge is not None and not plan.is_judged(model)
+    ]
     assumed = {
         f"mean and std of {sanitize(label)} are assumed ({origin.mean.removesuffix(', assumed')}); "
         "models[].mean and std, or preprocess, set those of its training"
-        for model in plan.models
+        for model in plan.dataset_models
         for label, origin in model.origins.items()
         if origin.mean.endswith("assumed") and origin.weights != UNTRAINED
     }

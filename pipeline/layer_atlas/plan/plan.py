@@ -21,6 +21,16 @@ from layer_atlas.plan.targets import TargetSpace, is_ascending
 FLOPS_PER_SECOND = {"cpu": 3e10, "cuda": 2e13}
 """Guess at a worker's speed, for the size of bundles and for estimates before the first shard."""
 
+START_SECONDS = 4.0
+"""Approximate time from the start of a worker to its first task: imports, and loading a network."""
+
+COLLATING_SECONDS = (2.0, 5e-3)
+"""Approximate time to collate: of any atlas, and of each image."""
+
+_IMAGE_FLOPS = 900.0
+"""Cost of rendering a pixel and its random view, per step, in FLOPs of a network that take as long
+on a CPU."""
+
 _BLOCKS = 2048
 """Approximate largest number of blocks of a dataset, until a block has 1,024 images."""
 
@@ -209,13 +219,19 @@ class Plan(Record):
     """Models of the config that could not be planned."""
     selection: Any = None
     """The value of `channels` in the config; None in plans of older versions."""
+    judge: ModelPlan | None = None
+    """The network that judges recognisability, with its one layer, of which no target is planned.
+    """
 
     def check(self) -> None:
         """Check that labels and seeds differ, and that no model is without layers."""
-        labels = [model.label for model in self.models]
-        require(len(set(labels)) == len(labels) > 0, f"models called {labels}.")
+        labels = [model.label for model in self.dataset_models]
+        differ = len(set(labels)) == len(labels)
+        require(differ and len(self.models) > 0, f"models called {labels}.")
         require(all(model.layers for model in self.models), "a model without layers.")
         require(len(set(self.seeds)) == len(self.seeds) > 0, f"seeds {list(self.seeds)}.")
+        alone = self.judge is None or (self.dataset_plan and len(self.judge.layers) == 1)
+        require(bool(alone), "a judge needs one layer and a dataset.")
 
     def shards(self) -> Iterator[Shard]:
         """Yield all shards, model by model, layer by layer, seed by seed."""
@@ -229,6 +245,15 @@ class Plan(Record):
         series = Series(model.label, model.network, layer.info.name, seed, model.recipe)
         for start in range(0, len(layer.targets), self.shard_size):
             yield Shard(series, tuple(layer.targets[start : start + self.shard_size]))
+
+    @property
+    def dataset_models(self) -> tuple[ModelPlan, ...]:
+        """The models that see the dataset images: those that images are made for, and the judge."""
+        return (*self.models, *([self.judge] if self.judge else []))
+
+    def is_judged(self, model: ModelPlan) -> bool:
+        """Whether images of a model are judged, which a network never does with its own."""
+        return self.judge is not None and self.judge.network != model.network
 
     @property
     def environments(self) -> dict[str, Environment]:
@@ -262,9 +287,11 @@ def without_paths(plan: Plan) -> Plan:
 
 
 def flops_per_job(layer: LayerPlan, recipe: Recipe) -> float:
-    """Return the operations of one job: forward and backward passes of its steps, and views."""
+    """Return the operations of one job: its steps forward and backward, their images, and views."""
     passes = recipe.total_steps * recipe.optimizer.passes_per_step
-    return layer.flops * recipe.variants * (2.0 * passes + _MEASURED_VIEWS)
+    of_network = layer.flops * (2.0 * passes + _MEASURED_VIEWS)
+    of_images = math.prod(recipe.image_size) * _IMAGE_FLOPS * passes
+    return recipe.variants * (of_network + of_images)
 
 
 def dataset_image_seconds(flops: float, rate: float) -> float:

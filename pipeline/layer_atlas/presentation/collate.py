@@ -27,6 +27,7 @@ from layer_atlas.atlas.hdf5 import write_atlas
 from layer_atlas.config.config import CollateSettings
 from layer_atlas.config.records import build, canonical_json, digest, plain
 from layer_atlas.errors import EXIT_IO, EXIT_OK, EXIT_USER_ERROR, StorageError, UserError
+from layer_atlas.logs import step
 from layer_atlas.plan.environment import Environment
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.plan.labels import mixture, remedy
@@ -67,9 +68,11 @@ def make_atlas(folder: OutputFolder, settings: CollateSettings, content: str | N
             of a sweep without snapshots.
     """
     if content is None or not is_current(folder, content, settings):
-        collate(folder, settings)
+        with step("collating: atlas and montages"):
+            collate(folder, settings)
     if settings.site:
-        make_site(folder)
+        with step("collating: site"):
+            make_site(folder)
 
 
 def ensure_atlas(folder: OutputFolder) -> None:
@@ -211,6 +214,10 @@ class Evidence:
     """Median rank."""
     above: float
     """Fraction of images with a larger activation than any dataset image."""
+    recognisability: float | None = None
+    """Mean recognisability of the images that were judged."""
+    recognisability_of_dataset: float | None = None
+    """The same of the strongest dataset images."""
 
 
 @dataclass(frozen=True)
@@ -316,7 +323,20 @@ def _evidence(layers: Sequence[h5py.Group]) -> Evidence | None:
         for name in ("agreement", "agreement_rank", "percentile")
     )
     above = np.mean(percentile == 100)
-    return Evidence(float(np.mean(agreement)), float(np.median(rank)), float(above))
+    recognised, of_dataset = (
+        _mean(layers, name) for name in ("recognisability", "dataset/recognisability")
+    )
+    return Evidence(
+        float(np.mean(agreement)), float(np.median(rank)), float(above), recognised, of_dataset
+    )
+
+
+def _mean(layers: Sequence[h5py.Group], name: str) -> float | None:
+    """Mean of the numbers that layers have of a statistic; `None` without any."""
+    values = [layer[name][()].ravel() for layer in layers if name in layer]
+    known = np.concatenate([*values, np.zeros(0)])
+    known = known[np.isfinite(known)]
+    return float(known.mean()) if len(known) else None
 
 
 def _unreadable(layers: Sequence[h5py.Group]) -> tuple[int, tuple[str, ...]]:

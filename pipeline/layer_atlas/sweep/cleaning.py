@@ -14,9 +14,10 @@ from typing import Any
 
 from layer_atlas.atlas.gather import LayerView, layer_views
 from layer_atlas.datasets.listing import Listing
-from layer_atlas.datasets.tasks import all_statistics, blocks_of, examples_of
+from layer_atlas.datasets.tasks import all_statistics, blocks_of, examples_of, judgings_of
 from layer_atlas.errors import StorageError, UserError
 from layer_atlas.logs import latest_logs
+from layer_atlas.plan.jobs import Task
 from layer_atlas.plan.plan import Plan
 from layer_atlas.plan.targets import counted
 from layer_atlas.presentation.site.files import folder_of
@@ -41,6 +42,7 @@ KINDS = {
     "shards": rf"store/{_LAYER}/{_KEY}{_SUFFIX}",
     "statistics of photographs": rf"store/{_LAYER}/(study|fields|photographs)/{_KEY}{_SUFFIX}",
     "examples of photographs": rf"store/{_LAYER}/examples/{_KEY}{_SUFFIX}",
+    "features of judged images": rf"store/{_LAYER}/judged/{_KEY}{_SUFFIX}",
     "corrupt files, set aside": (
         rf"store/{_LAYER}/([a-z]+/)?{_KEY}{_SUFFIX}\.corrupt-[0-9a-f]{{8}}"
     ),
@@ -203,13 +205,20 @@ def _dataset_files(folder: OutputFolder, plan: Plan) -> Iterator[Path]:
         return
     listing = folder.listing(plan.dataset_plan.listing)
     yield listing
-    for model in plan.models:
+    for model in plan.dataset_models:
         statistics = all_statistics(model, plan.dataset_plan)
         for block in blocks_of(statistics, Listing(listing)):
             yield from map(folder.product, block.products)
         for layer in statistics:
             yield from map(folder.product, (layer.product, layer.field))
-    for task in examples_of(plan, plan.dataset_plan):
+    judgings = (
+        task
+        for model in plan.models
+        for layer in model.layers
+        for task in judgings_of(plan, model, layer)
+    )
+    tasks: list[Task] = [*examples_of(plan, plan.dataset_plan), *judgings]
+    for task in tasks:
         yield from map(folder.product, task.products)
 
 

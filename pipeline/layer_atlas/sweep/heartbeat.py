@@ -17,7 +17,12 @@ logger = logging.getLogger(__name__)
 DEVICE_VARIABLE = "LAYER_ATLAS_DEVICE"
 """The executor's name for the device of a worker."""
 
-UNIT_OF_KIND = {"optimize": "channels", "statistics": "photographs", "examples": "examples"}
+UNIT_OF_KIND = {
+    "optimize": "channels",
+    "statistics": "photographs",
+    "examples": "examples",
+    "judge": "judged",
+}
 """What `done` counts, by the kind of a bundle."""
 
 _TEXTS, _LISTS = ("host", "device", "kind", "at"), ("tasks", "unwritten")

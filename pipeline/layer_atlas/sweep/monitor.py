@@ -5,6 +5,7 @@ whether one makes progress is seen by looking twice.
 """
 
 import logging
+import math
 import sys
 import time
 from collections import Counter
@@ -206,22 +207,39 @@ def not_counted(folder: OutputFolder, plan: Plan) -> list[str]:
 logger = logging.getLogger(__name__)
 
 _LINE_SECONDS = 10.0
-_FORMAT = "{desc}{postfix} {bar} {n:.0f}/{total} [{elapsed}<{remaining}, {rate_fmt}]"
+_FORMAT = "{desc} {bar} {n:.0f}/{total} {unit} [{elapsed}, {postfix}]"
 
 
 class Bar:
-    """Shows what is finished, the rate, the time left, and how busy the devices are."""
+    """Shows what is finished, the rate, the time left, and how busy the devices are.
 
-    def __init__(self, total: int, already: int, unit: str, devices: Sequence[str]) -> None:
-        self.total, self.unit, self.slots = total, unit, max(1, len(devices))
+    Args:
+        stage: what is being done.
+        total: units that are missing.
+        already: units that are done.
+        unit: what is counted.
+        devices: where.
+        expected: estimated seconds, for the time left until something is finished.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        total: int,
+        already: int,
+        unit: str,
+        devices: Sequence[str],
+        expected: float = math.inf,
+    ) -> None:
+        self.stage, self.total, self.unit, self.expected = stage, total, unit, expected
+        self.slots = max(1, len(devices))
         self._bar: tqdm[None] | None = None
         self._started = self._printed = time.monotonic()
         if already and total:
             logger.info("%d of %d %s are done already", already, already + total, unit)
         if total and sys.stderr.isatty() and terminal_shows(__name__, logging.INFO):
-            self._bar = tqdm(
-                total=total, unit=f" {unit}", desc=_counted(devices), bar_format=_FORMAT
-            )
+            where = f"{stage} on {_counted(devices)}"
+            self._bar = tqdm(total=total, unit=unit, desc=where, bar_format=_FORMAT)
 
     def __enter__(self) -> "Bar":
         return self
@@ -238,7 +256,8 @@ class Bar:
             busy: seconds that workers spent making them.
         """
         if self._bar is not None:
-            self._bar.set_postfix_str(self._share(busy).ljust(10), refresh=False)
+            left = f"{duration(self._left(finished))} left"
+            self._bar.set_postfix_str(f"{left}, {self._share(busy)}", refresh=False)
             self._bar.update(max(0.0, finished - self._bar.n))
         if time.monotonic() - self._printed > _LINE_SECONDS:
             self._printed = time.monotonic()
@@ -248,12 +267,19 @@ class Bar:
 
     def _line(self, finished: float, busy: float) -> str:
         seconds = self._seconds()
-        rate = finished / seconds
-        left = (self.total - finished) / rate if rate > 0 else float("inf")
         return (
-            f"{finished:.0f}/{self.total} {self.unit}, {rate:.2f}/s, {duration(seconds)} elapsed, "
-            f"{duration(left)} left, devices {self._share(busy)}"
+            f"{self.stage}: {finished:.0f}/{self.total} {self.unit}, {finished / seconds:.2f}/s, "
+            f"{duration(seconds)} elapsed, {duration(self._left(finished))} left, "
+            f"devices {self._share(busy)}"
         )
+
+    def _left(self, finished: float) -> float:
+        """Estimated seconds until all are finished."""
+        if finished > 0:
+            return (self.total - finished) * self._seconds() / finished
+        # An estimate that proved too short is of no use.
+        left = self.expected - self._seconds()
+        return left if left > 0 else math.inf
 
     def _share(self, busy: float) -> str:
         """The fraction of their time in which the devices made something.

@@ -14,7 +14,13 @@ from layer_atlas.errors import EXIT_FAILED_JOBS, EXIT_OK, UserError
 from layer_atlas.logs import remove_old_logs, run_log
 from layer_atlas.plan.jobs import Task
 from layer_atlas.plan.labels import network_lines, notices
-from layer_atlas.plan.plan import Plan, SkippedModel, bytes_needed, without_paths
+from layer_atlas.plan.plan import (
+    START_SECONDS,
+    Plan,
+    SkippedModel,
+    bytes_needed,
+    without_paths,
+)
 from layer_atlas.presentation.collate import content_of, make_atlas
 from layer_atlas.presentation.montages.montage import check_snapshots
 from layer_atlas.store.folder import (
@@ -213,6 +219,8 @@ def _schedule(stage: Stage, tasks: list[Task], sweep: Sweep, outcome: Outcome) -
     executor = open_executor(settings, busy, sweep.folder.logs)
     units = sum(task.units for task in tasks)
     detach = isinstance(settings, SlurmSettings) and settings.detach
-    with Bar(units, stage.total - units, stage.unit, sweep.devices) as bar:
+    seconds = START_SECONDS + sum(map(stage.seconds, tasks)) / max(1, len(busy))
+    already = stage.total - units
+    with Bar(stage.name, units, already, stage.unit, sweep.devices, seconds) as bar:
         made = Scheduler(sweep.folder, executor, settings, stage, bar).run(tasks, detach)
     outcome.add(made)

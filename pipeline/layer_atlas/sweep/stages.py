@@ -21,11 +21,14 @@ from layer_atlas.datasets.listing import Listing
 from layer_atlas.datasets.statistics_files import merge_statistics, read_evidence
 from layer_atlas.datasets.tasks import (
     Examples,
+    Judging,
     LayerStatistics,
     StatisticsBlock,
     all_statistics,
     blocks_of,
     examples_of,
+    judge_of,
+    judgings_of,
     restricted,
     statistics_of,
 )
@@ -86,7 +89,7 @@ class Sweep:
 
     def model(self, label: str) -> ModelPlan:
         """The plan of a model."""
-        return next(model for model in self.plan.models if model.label == label)
+        return next(model for model in self.plan.dataset_models if model.label == label)
 
     @cached_property
     def shard_index(self) -> ShardIndex:
@@ -136,7 +139,8 @@ class Sweep:
             for layer in model.layers
             if layer.info.name in wanted
         )
-        configs = {config.title: config for config in self.config.models}
+        judge = [self.config.judge] if self.config.judge else []
+        configs = {config.title: config for config in (*self.config.models, *judge)}
         labels = replace(model, layers=layers).networks
         return {
             "kind": kind,
@@ -198,6 +202,7 @@ def stages(sweep: Sweep) -> list[Stage]:
         StatisticsStage(sweep, dataset_plan),
         OptimizationStage(sweep),
         ExamplesStage(sweep, dataset_plan),
+        *([JudgeStage(sweep, judge)] if (judge := judge_of(sweep.plan)) else []),
     ]
 
 
@@ -243,7 +248,7 @@ class StatisticsStage(Stage):
     def __init__(self, sweep: Sweep, dataset_plan: DatasetPlan) -> None:
         super().__init__(sweep)
         self.dataset_plan = dataset_plan
-        self.total = dataset_plan.count * len(sweep.plan.models)
+        self.total = dataset_plan.count * len(sweep.plan.dataset_models)
 
     def missing(self) -> list[StatisticsBlock]:
         """The missing blocks, each restricted to the layers that lack it."""
@@ -276,7 +281,7 @@ class StatisticsStage(Stage):
     def _unfinished(self) -> Iterator[tuple[LayerStatistics, ...]]:
         """The layers without merged statistics or receptive fields, model by model."""
         exists = self.sweep.folder.exists
-        for model in self.sweep.plan.models:
+        for model in self.sweep.plan.dataset_models:
             statistics = all_statistics(model, self.dataset_plan)
             left = tuple(s for s in statistics if not (exists(s.product) and exists(s.field)))
             if left:
@@ -314,6 +319,47 @@ class ExamplesStage(Stage):
     def _map_seconds(self) -> dict[tuple[str, str], float]:
         passes = 2.0 * maps_per_channel(self.dataset_plan)
         return self.sweep.seconds_by_layer(lambda layer, recipe: passes * layer.info.flops_before)
+
+
+class JudgeStage(Stage):
+    """The judge of the sweep sees every finished image."""
+
+    name, kind, unit = "judging", "judge", "channels"
+
+    def __init__(self, sweep: Sweep, judge: LayerStatistics) -> None:
+        super().__init__(sweep)
+        self.judge = judge
+        judged = [model for model in sweep.plan.models if sweep.plan.is_judged(model)]
+        channels = sum(len(layer.targets) for model in judged for layer in model.layers)
+        self.total = channels * len(sweep.plan.seeds)
+
+    def missing(self) -> list[Judging]:
+        """The shards whose images all exist and are not judged."""
+        # What is left of a shard may be a part of it, so targets are compared, not keys.
+        unmade: dict[str, set[int]] = {}
+        for shard in self.sweep.shard_index.missing():
+            unmade.setdefault(shard.series.key, set()).update(shard.targets)
+        plan, nothing = self.sweep.plan, set[int]()
+        return [
+            task
+            for model in plan.models
+            for layer in model.layers
+            for task in judgings_of(plan, model, layer)
+            if unmade.get(task.shard.series.key, nothing).isdisjoint(task.shard.targets)
+            and not self.sweep.folder.is_done(task)
+        ]
+
+    def seconds(self, task: Judging) -> float:
+        """Estimate by FLOPs."""
+        return task.units * self.judge.info.flops_before / self.sweep.flops_per_second
+
+    def bundle(self, tasks: Sequence[Judging]) -> dict[str, Any]:
+        """Bundle the judge, with the model that the images were made for as its subject."""
+        judge = self.sweep.config.judge
+        assert judge is not None
+        subject = super().bundle(tasks)
+        plan = plain(self.sweep.plan.judge)
+        return {**subject, "models": [plain(judge)], "plan": plan, "judged": subject["plan"]}
 
 
 def maps_per_channel(dataset_plan: DatasetPlan) -> int:

@@ -9,6 +9,7 @@ from layer_atlas.atlas.hdf5 import compare
 from layer_atlas.config.config import Config
 from layer_atlas.config.records import build, canonical_json
 from layer_atlas.errors import UserError, sanitize
+from layer_atlas.logs import step
 from layer_atlas.plan.labels import count_images
 from layer_atlas.plan.plan import Plan
 from layer_atlas.store.folder import OutputFolder
@@ -45,7 +46,8 @@ def verify(config: Config, folder: OutputFolder) -> Verification:
     if not folder.atlas.exists():
         raise UserError(f"there is no {folder.atlas} yet; `atlas collate name=...` makes it.")
     checked = plan.n_jobs - sum(shard.units for view in views for _, shard in view.left())
-    problems = compare(folder)
+    with step("comparing the atlas with its shards"):
+        problems = compare(folder)
     if checked < plan.n_jobs:
         problems.append(f"{count_images(plan, plan.n_jobs - checked)} missing; run it again")
     made_with = build(Config, manifest["config"])
@@ -54,7 +56,8 @@ def verify(config: Config, folder: OutputFolder) -> Verification:
     if foreign:
         measured = _not_measured(foreign)
     else:
-        again = remeasure(made_with, views)
+        with step("measuring activations again"):
+            again = remeasure(made_with, views)
         problems += again.problems
         measured = (
             f"{again.count} activations measured again by plain hooks on networks loaded afresh, "

@@ -28,6 +28,7 @@ from layer_atlas.store.folder import OutputFolder
 from layer_atlas.sweep.heartbeat import Heartbeat
 from layer_atlas.sweep.tasks import Bundle, Committer, Drained, open_context
 from layer_atlas.sweep.tasks.dataset_statistics import ExamplesBundle, StatisticsBundle
+from layer_atlas.sweep.tasks.judge import JudgeBundle
 from layer_atlas.sweep.tasks.optimize import OptimizationBundle
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ BUNDLES: dict[str, type[Bundle]] = {
     "optimize": OptimizationBundle,
     "statistics": StatisticsBundle,
     "examples": ExamplesBundle,
+    "judge": JudgeBundle,
 }
 """Kinds of bundles, by the `kind` in the bundle's file."""
 

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from layer_atlas.atlas.layers import is_on_own_scale
 from layer_atlas.atlas.reader import Atlas, Layer, Model
@@ -340,6 +341,7 @@ def _parts(atlas: Atlas, rendered: RenderedFigure) -> Iterator[Sequence[str]]:
         _seeds(rendered.selections),
         _fates(rendered.selections),
         _photographs(rendered.selections),
+        _judge(rendered.selections),
     ]
     yield [rendered.methods, _made_with(atlas), _environments(rendered.selections)]
 
@@ -422,6 +424,28 @@ def _photographs(selections: Sequence[Selection]) -> str:
         "the cosine between the layer's standardised responses to an image and to the channel's "
         f"nine strongest photographs without the channel itself, is {np.nanmedian(values):.2f}."
     )
+
+
+def _judge(selections: Sequence[Selection]) -> str:
+    """Describe the network that judged the images, and how much it recognised in them."""
+    judged = [s for s in selections if "recognisability" in s.layer]
+    if not judged:
+        return ""
+    images, photographs = (
+        np.nanmean(np.concatenate([_values(selection, name) for selection in judged]))
+        for name in ("recognisability", "dataset/recognisability")
+    )
+    judge = judged[0].layer.dataset("recognisability").attrs["judge"]
+    return (
+        f"Given an image, another network ({judge}) told photographs that excite its target most "
+        f"from photographs that excite it least in {100 * images:.0f} % of pairs, and in "
+        f"{100 * photographs:.0f} % given the strongest photograph instead."
+    )
+
+
+def _values(selection: Selection, name: str) -> NDArray[np.float64]:
+    rows = [selection.layer.row(channel) for channel in selection.channels]
+    return selection.data.values(name)[rows].ravel()
 
 
 def _made_with(atlas: Atlas) -> str:

@@ -270,7 +270,7 @@ def _tell_ticks(axes: Axes, edges: Numbers, spec: PageSpec) -> None:
 DEAD = "dead"
 """Fraction of channels whose image does nothing: a statistic of a layer, not of an image."""
 
-_USUAL = ("agreement", "selectivity", "high_frequency", "clipped", DEAD)
+_USUAL = ("agreement", "recognisability", "selectivity", "high_frequency", "clipped", DEAD)
 _SLOT = 0.24
 """Inches that a layer takes at least, if there is room."""
 _LONGEST = 1.1

@@ -26,6 +26,7 @@ _FACTS = {
     "percentile": "{:.3g}",
     "agreement": "{:.2f}",
     "agreement_rank": "{}",
+    "recognisability": "{:.2f}",
     "selectivity": "{:.2f}",
 }
 """The numbers of each target and their formats: those of the seed that agrees most with dataset
@@ -35,6 +36,8 @@ _NOTES = (
     "Percentile: where the image's activation lies among the photographs'.",
     "Agreement: cosine between the layer's answers to the image and to the channel's photographs; "
     "rank: how many channels' photographs it resembles more, plus one.",
+    "Recognisability: how often another network, given the image, tells photographs that excite "
+    "the channel from those that do not; 0.5 is chance.",
     "Frames: what the position of the largest response sees.",
 )
 
@@ -95,7 +98,13 @@ def _pages(view: LayerView, tile: int) -> Iterator[bytes]:
             facts = (targets, weights_words(view.model), view.model.recipe.summary(), source)
             subtitle = "; ".join(filter(None, facts))
             rows = [_row(group, row) for row in page]
-            yield draw_sheet(title, subtitle, rows, tile, _NOTES).png()
+            yield draw_sheet(title, subtitle, rows, tile, _notes(group)).png()
+
+
+def _notes(group: h5py.Group) -> tuple[str, ...]:
+    """The notes on what a sheet shows; nothing is judged without a judge."""
+    judged = "recognisability" in group
+    return tuple(note for note in _NOTES if judged or not note.startswith("Recognisability"))
 
 
 def _row(group: h5py.Group, row: int) -> EvidenceRow:

@@ -14,6 +14,7 @@ from layer_atlas.config.inputs import user_file
 from layer_atlas.config.objectives import JointObjective
 from layer_atlas.datasets.pictures import picture_size
 from layer_atlas.errors import UnusableFile, UserError
+from layer_atlas.logs import step
 from layer_atlas.models.activations import OUTPUT, match_layers
 from layer_atlas.models.containment import contained, restored
 from layer_atlas.models.device_model import DeviceModel
@@ -58,6 +59,11 @@ def inspect_models(config: Config) -> list[InspectedModel | SkippedModel]:
     return inspected
 
 
+def inspect_judge(judge: ModelConfig, config: Config) -> InspectedModel:
+    """Load and inspect the judge of a sweep, at its own input size; raises UserError."""
+    return _inspect_model(judge, replace(config, image_size=None, octaves=None))
+
+
 def or_skipped(model: ModelConfig, do: Callable[[], T]) -> T | SkippedModel:
     """Do something with a model, or skip it if its weights cannot be used."""
     try:
@@ -79,7 +85,8 @@ def check_some_are_left(models: Sequence[object], config: Config) -> None:
 
 
 def _inspect_model(model: ModelConfig, config: Config) -> InspectedModel:
-    network = load_network(model)
+    with step(f"loading {model.title}"):
+        network = load_network(model)
     size = _image_size(config, network)
     if min(size) < SMALLEST_IMAGE:
         raise UserError(
@@ -94,7 +101,8 @@ def _inspect_model(model: ModelConfig, config: Config) -> InspectedModel:
         )
     sizes = octave_sizes(config.octaves, size) if config.octaves else [size]
     # With octaves the network sees several sizes, and must take all of them.
-    network, layers = _describe(network, sizes, config.keep_prefix_tokens)
+    with step(f"finding the layers of {model.title}"):
+        network, layers = _describe(network, sizes, config.keep_prefix_tokens)
     _check_categories(network, model, layers)
     return InspectedModel(network, size, layers)
 

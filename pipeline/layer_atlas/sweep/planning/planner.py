@@ -21,6 +21,7 @@ from layer_atlas.datasets.listing import look_through
 from layer_atlas.datasets.sources import DatasetImages, open_dataset
 from layer_atlas.datasets.views import read_view
 from layer_atlas.errors import UserError
+from layer_atlas.logs import step
 from layer_atlas.models.activations import match_layers
 from layer_atlas.models.load import Network
 from layer_atlas.plan.jobs import LayerInfo
@@ -34,7 +35,7 @@ from layer_atlas.plan.plan import (
     SkippedModel,
     jobs_at_once,
 )
-from layer_atlas.plan.targets import TargetSpace, select_targets, spaced
+from layer_atlas.plan.targets import TargetSpace, counted, select_targets, spaced
 from layer_atlas.sweep.planning.devices import resolve_precision
 from layer_atlas.sweep.planning.inspection import (
     SMALLEST_IMAGE,
@@ -43,6 +44,7 @@ from layer_atlas.sweep.planning.inspection import (
     InspectedModel,
     check_layers,
     check_some_are_left,
+    inspect_judge,
     or_skipped,
 )
 from layer_atlas.visualization.objectives import ObjectiveContext, make_objective
@@ -74,7 +76,8 @@ def make_plan(
     Raises:
         UserError: a mistake in the config, or a layer that cannot be optimized.
     """
-    dataset_plan = plan_dataset(config)
+    with step("listing the dataset"):
+        dataset_plan = plan_dataset(config)
     # The recipe names the dataset by its content, so that other images make other keys.
     if dataset_plan is not None and isinstance(config.init, DatasetInit):
         config = replace(config, init=replace(config.init, dataset=dataset_plan.listing))
@@ -94,6 +97,7 @@ def make_plan(
         ]
         check_some_are_left(planned, config)
     models = tuple(model for model in planned if isinstance(model, ModelPlan))
+    judge = plan_judge(config, models, earlier) if config.judge is not None else None
     # A worker holds the images of a whole shard in memory.
     fitting = min(jobs_at_once(model.recipe, model.colours) for model in models)
     return Plan(
@@ -104,6 +108,7 @@ def make_plan(
         {reference: str(path) for reference, path in planner.inputs.sources.items()},
         tuple(model for model in planned if isinstance(model, SkippedModel)),
         config.channels,
+        judge,
     )
 
 
@@ -151,7 +156,8 @@ class _Planner:
     ) -> CheckedLayers:
         plan = self.earlier
         earlier = EarlierChecks() if plan is None else _earlier_checks(plan, model, precision)
-        return check_layers(model, wanted, precision, self.config.precision == "auto", earlier)
+        with step(f"checking {counted(len(wanted), 'layer')} of {model.network.label}"):
+            return check_layers(model, wanted, precision, self.config.precision == "auto", earlier)
 
     def _recipe(
         self, objective: Objective, models: Sequence[InspectedModel], precision: str
@@ -243,7 +249,7 @@ def _earlier_checks(earlier: Plan, model: InspectedModel, precision: str) -> Ear
     """
     layers: dict[str, LayerInfo] = {}
     notes: set[str] = set()
-    for planned in earlier.models:
+    for planned in earlier.dataset_models:
         read = [(planned.network, layer.info) for layer in planned.layers]
         read += [(ref.network, ref.info) for layer in planned.layers for ref in layer.others]
         own = [info for network, info in read if network == model.network.identity]
@@ -299,6 +305,39 @@ def _layer_of(name: str, network: Network, layers: list[LayerInfo]) -> NetworkLa
             f"{len(matches)}: {', '.join(match.name for match in matches[:5])}, ..."
         )
     return network, matches[0]
+
+
+# --- the judge -----------------------------------------------------------------------------------
+
+
+def plan_judge(config: Config, models: Sequence[ModelPlan], earlier: Plan | None) -> ModelPlan:
+    """Plan the network that judges the images of some models, and its layer.
+
+    Raises:
+        UserError: it is not one layer, or the judge cannot take the images.
+    """
+    settings = config.judge
+    assert settings is not None
+    judge = inspect_judge(settings, config)
+    layers = judge.choose(settings.layers or ())
+    if len(layers) != 1:
+        raise UserError(
+            f"judge {settings.name!r} needs one layer, and its layers "
+            f"{list(settings.layers or ())} are {len(layers)}: "
+            f"judge={{name: {settings.name}, layers: [NAME]}}. `atlas layers "
+            f"models=[{settings.name}]` lists them."
+        )
+    for model in models:
+        if model.colours not in (1, 3):
+            raise UserError(
+                f"images of {model.label} have {model.colours} colours, which a judge of "
+                "photographs does not know: take judge=null."
+            )
+    known = EarlierChecks() if earlier is None else _earlier_checks(earlier, judge, "fp32")
+    checked = check_layers(judge, layers, "fp32", may_fall_back=False, earlier=known)
+    recipe = replace(models[0].recipe, image_size=judge.image_size, precision="fp32")
+    layer = LayerPlan(checked.layers[0], ())
+    return _model_plan(judge.network, recipe, (layer,), checked.note)
 
 
 # --- the dataset ---------------------------------------------------------------------------------

@@ -1,0 +1,108 @@
+"""Judging: the features that finished images have in the judge, shard by shard."""
+
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from layer_atlas.atlas.gather import LayerView
+from layer_atlas.datasets.statistics_files import write_arrays
+from layer_atlas.datasets.tasks import Judging, statistics_of
+from layer_atlas.models.colours import from_bytes, to_bytes
+from layer_atlas.models.device_model import Observe
+from layer_atlas.models.resample import resized
+from layer_atlas.plan.environment import Environment
+from layer_atlas.plan.jobs import Series, Shard
+from layer_atlas.plan.plan import ModelPlan, Plan
+from layer_atlas.store.resume import DoneIndex
+from layer_atlas.sweep.tasks import WorkerContext
+from layer_atlas.sweep.tasks.dataset_statistics import BATCH, DatasetBundle, observe_in_parts
+from layer_atlas.sweep.tasks.optimize import ShardRequest
+
+
+@dataclass(frozen=True)
+class JudgeBundle(DatasetBundle):
+    """Shards of one model. The bundle's own plan is that of the judge."""
+
+    judged: ModelPlan
+    """The plan of the model that the images were made for, with the layers of the shards."""
+    requests: tuple[ShardRequest, ...]
+
+    def run(self, context: WorkerContext) -> None:
+        """Show the images of the missing tasks to the judge, and commit their features.
+
+        Raises:
+            StorageError: the disk is full or fails.
+            RuntimeError: a shard is corrupt; it was set aside, and the next run makes it again.
+        """
+        (layer,) = self.plan.layers
+        observe = context.renderer.network.observer([layer.info])
+        index = DoneIndex(context.folder, self._environments())
+        for task in context.until_drained(self.tasks()):
+            if context.folder.is_done(task):
+                continue
+            context.heartbeat.begin([task])
+            started, facts = time.monotonic(), context.heartbeat.facts
+            busy, done = facts["busy"], facts["done"]
+            images = self._images(context, index, task.shard)
+            features = self._features(observe, images)
+            commit = partial(_commit, context, task, features)
+            context.committer.submit([task.key], commit)
+            context.heartbeat.tick(done=done + task.units, busy=busy + time.monotonic() - started)
+
+    def tasks(self) -> list[Judging]:
+        """The tasks, in order."""
+        judge = statistics_of(self.plan, self.plan.layers[0].info.name, self.dataset_plan)
+        judged = self.judged
+        shards = (
+            Shard(Series(judged.label, judged.network, r.layer, r.seed, judged.recipe), r.targets)
+            for r in self.requests
+        )
+        return [Judging(judge, shard) for shard in shards]
+
+    def _environments(self) -> dict[str, Environment]:
+        wanted = self.judged.environment
+        return {} if wanted is None else {self.judged.label: wanted}
+
+    def _images(self, context: WorkerContext, index: DoneIndex, shard: Shard) -> NDArray[np.uint8]:
+        """Read the images (n, H, W, C) of a shard from the files that hold them."""
+        layers = {layer.info.name: layer for layer in self.judged.layers}
+        layer = replace(layers[shard.series.layer], targets=shard.targets)
+        model = replace(self.judged, layers=(layer,))
+        plan = Plan((model,), (shard.series.seed,), len(shard.targets))
+        view = LayerView(context.folder, plan, model, layer, index)
+        height, width = view.image_size
+        images = np.zeros((len(shard.targets), height, width, view.colours), np.uint8)
+        read = np.zeros(len(images), np.bool_)
+        for jobs in view.stored_jobs():
+            images[jobs.rows] = jobs.arrays["image"]
+            read[jobs.rows] = True
+        if not read.all():
+            raise RuntimeError(f"{shard} is corrupt and was set aside; the next run makes it again")
+        return images
+
+    def _features(self, observe: Observe, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The mean response (n, K) of each channel of the judge's layer to images."""
+        parts = [
+            self._observed(observe, torch.from_numpy(images[start : start + BATCH]))
+            for start in range(0, len(images), BATCH)
+        ]
+        return np.concatenate(parts)
+
+    def _observed(self, observe: Observe, pixels: Tensor) -> NDArray[np.float32]:
+        """The same of one batch, which is filled up: bits depend on the size of a batch."""
+        size = self.plan.recipe.image_size
+        images = from_bytes(pixels).expand(-1, 3, -1, -1)
+        views = torch.zeros(BATCH, *size, 3, dtype=torch.uint8)
+        # 8-bit at the judge's size, as it sees the dataset images.
+        views[: len(pixels)] = to_bytes(resized(images, size))
+        (response,) = observe_in_parts(observe, views).values()
+        return response.mean[: len(pixels)].cpu().numpy()
+
+
+def _commit(context: WorkerContext, task: Judging, features: NDArray[np.float32]) -> None:
+    write_arrays(context.folder, task.products[0], {"feature": features})
