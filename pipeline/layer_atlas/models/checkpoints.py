@@ -92,7 +92,9 @@ def explained(path: Path, do: Callable[[], T], expected: str) -> T:
             return do()
     except UnusableFile:
         raise
-    except (EOFError, struct.error, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError as error:
+        raise UnusableFile(f"{str(path)!r} is not a weights file. Expected {expected}.") from error
+    except (EOFError, struct.error) as error:
         raise UnusableFile(
             f"{str(path)!r} is cut short or is no weights file. Expected {expected}."
         ) from error

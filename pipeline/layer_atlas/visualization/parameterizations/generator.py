@@ -94,7 +94,7 @@ def _with_weights(config: Generator, weights: Path) -> nn.Module:
     # all of it.
     if missing:
         raise UserError(
-            f"weights {str(weights)!r} lack tensors of {_SETTING}={config.target!r}: "
+            f"weights {str(weights)!r} do not fit or lack tensors of {_SETTING}={config.target!r}: "
             f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}."
         )
     return network
