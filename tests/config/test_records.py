@@ -72,6 +72,11 @@ def test_anything_is_what_json_holds(anything: Any) -> None:
     assert build(Outer, {"inner": {}, "anything": {1: (2,)}}).anything == {"1": [2]}
 
 
+@pytest.mark.parametrize(("value", "names"), [("abc", ("abc",)), (["a", "b"], ("a", "b"))])
+def test_a_single_value_stands_for_a_list_of_one(value: Any, names: tuple[str, ...]) -> None:
+    assert build(Outer, {"inner": {}, "names": value}).names == names
+
+
 def test_family_member_is_chosen_by_name() -> None:
     built = build(Outer, {"inner": {}, "family": {"name": "pixel", "initial_sd": 1}})
     assert built.family == Pixel(initial_sd=1.0)
@@ -87,7 +92,7 @@ MISTAKES = [
     ({"inner": {"size": "2"}}, ["sweep.inner.size must be a whole number, not '2'"]),
     ({"inner": {"size": True}}, ["sweep.inner.size must be a whole number, not True"]),
     ({"inner": {"size": 2.0}}, ["sweep.inner.size must be a whole number, not 2.0"]),
-    ({"inner": {}, "names": "abc"}, ["sweep.names must be a list, not 'abc'"]),
+    ({"inner": {}, "names": 5}, ["sweep.names must be a text, not 5"]),
     ({"inner": {}, "names": ["a", 3]}, ["sweep.names[1] must be a text, not 3"]),
     ({"inner": {}, "pair": [1]}, ["sweep.pair must be a list of 2, not [1]"]),
     ({"inner": {}, "pair": [1, "b"]}, ["sweep.pair[1] must be a number, not 'b'"]),

@@ -445,10 +445,13 @@ def _chosen(records: Sequence[Any], value: Mapping[str, Any], where: str) -> Any
 
 
 def _convert_tuple(items: Sequence[Any], value: Any, where: str) -> tuple[Any, ...]:
+    several = len(items) == 2 and items[1] is Ellipsis
     # A text is a sequence too, but `seeds=123` must not become three seeds.
     if isinstance(value, str) or not isinstance(value, Sequence):
+        if several and value is not None:  # `seeds=0` stands for `seeds=[0]`
+            return (_convert(items[0], value, where),)
         raise _wrong_type(where, value, "a list")
-    if len(items) == 2 and items[1] is Ellipsis:
+    if several:
         return tuple(_convert(items[0], v, f"{where}[{i}]") for i, v in enumerate(value))
     if len(items) != len(value):
         raise _wrong_type(where, value, f"a list of {len(items)}")
