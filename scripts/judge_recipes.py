@@ -208,14 +208,15 @@ def _judge_layer(
 ) -> Judged:
     judged, of_layer = Judged(), None
     for name, recipe in recipes.items():
-        maker = Maker(recipe, layer)
+        maker = Maker(recipe, layer, judges.photographs.pixels)
         if of_layer is None:
             of_layer = _layer_judges(judges, maker, layer, channels)
             judged.columns = dict(of_layer.photographs)
             judged.pictures[STRONGEST_PHOTOGRAPH] = of_layer.strongest_photographs.numpy()
-        starts = of_layer.strongest_photographs if maker.starts_from_photographs else None
-        made = maker.make(channels, args.seeds, starts)
-        judged.columns[name] = of_layer.judge(made, len(args.seeds), starts is not None)
+        used = of_layer.photographs_for(maker.n_photographs)
+        photographs = None if used is None else of_layer.pixels[used]
+        made = maker.make(channels, args.seeds, photographs)
+        judged.columns[name] = of_layer.judge(made, len(args.seeds), used)
         images = made["image"].reshape(len(args.seeds), len(channels), *made["image"].shape[1:])
         judged.pictures[name] = images[0]
         print(f"{layer}: {name} is judged", file=sys.stderr)

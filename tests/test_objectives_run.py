@@ -1,5 +1,6 @@
 """Objectives as sweeps: planned, made, stored, resumed and verified like channels."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 from runs import atlas_here, run_here, shards
 from torch import nn
+from toys import composed, make_recipe
 
 from layer_atlas.errors import EXIT_OK, UserError
 
@@ -265,3 +267,76 @@ def test_an_objective_with_arguments_of_its_own_is_verified(
     assert run_here(tmp_path, *sweep) == EXIT_OK
     code, said = atlas_here("verify", tmp_path, *sweep)
     assert (code, "1 activations measured again" in said) == (0, True), said
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    folder = tmp_path / "album"
+    folder.mkdir()
+    for number in range(24):
+        draw = np.random.default_rng(number)
+        squares = Image.fromarray(draw.integers(0, 256, (4, 5, 3), dtype=np.uint8))
+        squares.resize((40, 40), Image.Resampling.BICUBIC).save(folder / f"{number:02}.png")
+    return folder
+
+
+def test_prototypes_are_of_their_photographs_and_measured_like_channels(
+    tmp_path: Path, album: Path
+) -> None:
+    base = (*CONV5, "channels=[2,9,17,30,41]", f"dataset.path={album}", "dataset=folder")
+    sweep = (*base, "objective=prototype", "objective.top=3", "name=prototypes")
+    assert run_here(tmp_path, *sweep) == EXIT_OK
+    found = layer(tmp_path, "prototypes")
+    mean = found["response"][np.arange(5), 0, found["channel"]]
+    assert np.allclose(found["activation"][:, 0], mean, atol=1e-5)
+    code, said = atlas_here("verify", tmp_path, *sweep)
+    assert (code, "0 problems" in said, "5 activations measured again" in said) == (0, True, True)
+
+    with h5py.File(tmp_path / "prototypes" / "atlas.h5") as file:
+        meaning = file["demo/conv5/agreement"].attrs["description"]
+        assert meaning.endswith("images were made from the 3 strongest")
+
+    # A lost shard is made again with the same bits, from the same photographs.
+    made = sorted((tmp_path / "prototypes" / "store").glob("demo/conv5/*.safetensors"))
+    lost, kept = made[0].read_bytes(), shards(tmp_path / "prototypes")
+    made[0].unlink()
+    assert run_here(tmp_path, *sweep) == EXIT_OK
+    assert set(shards(tmp_path / "prototypes")) == set(kept)
+    again = layer(tmp_path, "prototypes")
+    assert all(np.array_equal(again[name], found[name], equal_nan=True) for name in DECIDED)
+    assert len(made[0].read_bytes()) == len(lost)
+
+    # Another picture makes another dataset, and other images.
+    Image.new("RGB", (40, 40), (255, 0, 0)).save(album / "new.png")
+    assert run_here(tmp_path, *sweep) == EXIT_OK
+    fresh = set(shards(tmp_path / "prototypes"))
+    assert len([name for name in fresh - set(kept) if name.count("/") == 3]) == len(made)
+
+
+DECIDED = ("image", "activation", "trace", "response", "status")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["objective.top=10", "dataset=folder"], "set dataset.top=10"),
+        (["objective.layers=[conv9]", "dataset=folder"], "conv9"),
+        (["objective.top=65", "dataset=folder"], "top must be 1 to 64"),
+    ],
+)
+def test_a_prototype_that_cannot_be_is_refused(
+    tmp_path: Path, album: Path, overrides: list[str], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        run_here(
+            tmp_path, *CONV5, "objective=prototype", *overrides, f"dataset.path={album}", "name=no"
+        )
+
+
+def test_the_recipe_of_a_prototype_says_what_it_shows() -> None:
+    config = composed("objective=prototype", "dataset=folder", "objective.layers=[conv2]")
+    assert config.objective.from_images == "like photographs"
+    recipe = replace(make_recipe(), objective=config.objective)
+    assert "9 photographs per channel" in recipe.describe()
+    assert "in conv2" in recipe.describe()
+    assert "prototype like photographs" in recipe.summary()

@@ -15,10 +15,10 @@ from torch import Tensor
 from judges.composing import compose
 from judges.networks import mean_responses
 from layer_atlas.config.config import Config
-from layer_atlas.config.recipe import DatasetInit
 from layer_atlas.errors import UserError
 from layer_atlas.models.activations import OUTPUT
 from layer_atlas.models.colours import from_bytes
+from layer_atlas.models.normalization import FEATURE_IMAGES
 from layer_atlas.plan.jobs import LayerInfo, Series, joined
 from layer_atlas.plan.plan import ModelPlan
 from layer_atlas.plan.targets import TargetSpace
@@ -116,11 +116,20 @@ def _check_targets(name: str, plan: ModelPlan) -> None:
 
 
 class Maker:
-    """Makes the images of a recipe on one layer."""
+    """Makes the images of a recipe on one layer.
 
-    def __init__(self, recipe: PlannedRecipe, layer: str) -> None:
+    Args:
+        recipe: the recipe.
+        layer: name of the layer.
+        photographs: (N, H, W, 3) uint8, for recipes about what is usual in photographs.
+    """
+
+    def __init__(self, recipe: PlannedRecipe, layer: str, photographs: Tensor) -> None:
         self.plan, self.info = recipe.plan, recipe.info(layer)
-        self.renderer: LayerRenderer = recipe.renderer.layer(self.info)
+        others = next(x.others for x in self.plan.layers if x.info.name == layer)
+        of_dataset = bool(self.plan.recipe.regularizers.dataset)
+        views = (lambda: _evenly_spread(photographs)) if of_dataset else None
+        self.renderer: LayerRenderer = recipe.renderer.layer(self.info, others, views)
 
     def responses(self, pixels: Tensor) -> NDArray[np.float32]:
         """Return the mean response (N, K) of each channel to photographs."""
@@ -128,36 +137,44 @@ class Maker:
         return answers
 
     @property
-    def starts_from_photographs(self) -> bool:
-        """Whether each image starts as its target's strongest photograph."""
-        return isinstance(self.plan.recipe.init, DatasetInit)
+    def n_photographs(self) -> int:
+        """Number of its target's photographs that each image is made from."""
+        return self.plan.recipe.dataset_images_used
 
     def make(
-        self, targets: Sequence[int], seeds: Sequence[int], starts: Tensor | None
+        self, targets: Sequence[int], seeds: Sequence[int], photographs: Tensor | None
     ) -> dict[str, NDArray[Any]]:
         """Make an image for every seed and target.
 
         Args:
             targets: n targets.
             seeds: S seeds.
-            starts: (n, H, W, 3) uint8 photographs to start from, if the recipe does that.
+            photographs: (n, N, H, W, 3) uint8, those that images are made from, if there are any.
         Returns: the arrays of `ShardResult`, with a row (S * n) per image, seed by seed; `seconds`
             is processor time per image, of the optimization alone.
         """
         jobs = [(row, target, seed) for seed in seeds for row, target in enumerate(targets)]
         blocks = (jobs[i : i + BATCH] for i in range(0, len(jobs), BATCH))
-        return joined([self._make(block, starts) for block in blocks])
+        return joined([self._make(block, photographs) for block in blocks])
 
     def _make(
-        self, jobs: Sequence[tuple[int, int, int]], starts: Tensor | None
+        self, jobs: Sequence[tuple[int, int, int]], photographs: Tensor | None
     ) -> dict[str, NDArray[Any]]:
         series = Series(self.plan.label, self.plan.network, self.info.name, 0, self.plan.recipe)
         keys = [replace(series, seed=seed).job_key(target) for _, target, seed in jobs]
-        first = None if starts is None else from_bytes(starts[[row for row, _, _ in jobs]])
+        images = None
+        if photographs is not None:
+            shown = photographs[[row for row, _, _ in jobs]]
+            images = from_bytes(shown.flatten(0, 1)).view(*shown.shape[:2], 3, *shown.shape[2:4])
         clock = _StepClock()
-        made = self.renderer.make(keys, [target for _, target, _ in jobs], clock, first)
+        made = self.renderer.make(keys, [target for _, target, _ in jobs], clock, images)
         steps = self.plan.recipe.total_steps
         return {**made, "seconds": np.full(len(jobs), clock.per_step * steps / len(jobs))}
+
+
+def _evenly_spread(photographs: Tensor) -> Tensor:
+    some = min(FEATURE_IMAGES, len(photographs))
+    return photographs[[number * len(photographs) // some for number in range(some)]]
 
 
 class _StepClock:

@@ -149,20 +149,29 @@ class LayerJudges:
             NINE: verdict(nine, {}),
         }
 
-    def judge(self, made: Numbers, n_seeds: int, from_strongest: bool) -> Verdict:
+    def photographs_for(self, count: int) -> NDArray[np.int64] | None:
+        """Return the photographs (n, count) that the images of a recipe are made from, if any.
+
+        Several are the strongest of the half that no query is from: those of the ceiling.
+        """
+        if count > 1:
+            return strongest_references(self.own_responses, count)
+        first = self.agreement.strongest_photograph(self.targets)
+        return first[:, None] if count else None
+
+    def judge(self, made: Numbers, n_seeds: int, used: NDArray[np.int64] | None = None) -> Verdict:
         """Judge images.
 
         Args:
             made: arrays of `ShardResult` and `seconds`, with a row per image, seed by seed.
             n_seeds: number of images per target.
-            from_strongest: whether each image started as its target's strongest photograph.
+            used: (n, N) photographs that each target's images were made from, if any.
         """
         targets = np.tile(self.targets, n_seeds)
         pixels = torch.from_numpy(made["image"])
-        used = None
-        if from_strongest:
-            first = self.agreement.strongest_photograph(self.targets)
-            used = np.arange(len(self.pixels)) == first[:, None]
+        not_asked = None
+        if used is not None:
+            not_asked = (np.arange(len(self.pixels)) == used[:, :, None]).any(axis=1)
         seen = [observer(pixels) for observer in self.observers]
         hints = [_by_target(features.mean, n_seeds) for features in seen]
         strongest_response = np.tile(self.own_responses.max(axis=0), n_seeds)
@@ -171,7 +180,7 @@ class LayerJudges:
             **_agreement_rows(self.agreement.judge(made["response"], targets)),
             **self._recognition(pixels, targets),
             **self._own_photographs([f.peak[: len(self.targets)] for f in seen]),
-            **self._choices(hints, draw_queries(self.own_responses, used)),
+            **self._choices(hints, draw_queries(self.own_responses, not_asked)),
             **self._reproducibility(made["response"], n_seeds),
             "high-frequency fraction": made["high_frequency"],
             "clipped": made["clipped"],
@@ -245,6 +254,8 @@ def _agreement_rows(judged: Numbers) -> Numbers:
         AGREES_NEXT: judged["agreement_next"],
         "rank": judged["rank"],
         "rank by the next nine": judged["rank_next"],
+        "agreement with nine held-out": judged["agreement_held_out"],
+        "rank by nine held-out": judged["rank_held_out"],
     }
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -121,7 +122,15 @@ def test_settings_given_in_python_are_those_of_a_file(here: Path) -> None:
         ("channels: 1:10", ["config file 'my.yaml'", "base 60", "'1:10'"]),
         ("models: [{name: demo, layers: [2:30]}]", ["base 60", "'2:30'"]),
         ("a: &a [*a]", ["config file 'my.yaml'"]),
-        ("optimizer: {steps: many}", ["optimizer.steps must be a whole number, not 'many'"]),
+        (
+            "optimizer: {steps: many}",
+            ["config file 'my.yaml': optimizer.steps must be a whole number, not 'many'"],
+        ),
+        ("seeds: [0, 0]", ["config file 'my.yaml': seeds must differ"]),
+        (
+            "models: [{name: m, mean: [123, 116, 103]}]",
+            ["config file 'my.yaml': models[0]: mean", "divide by 255"],
+        ),
     ],
 )
 def test_mistakes_in_a_file_name_it(here: Path, text: str, messages: list[str]) -> None:
@@ -130,6 +139,31 @@ def test_mistakes_in_a_file_name_it(here: Path, text: str, messages: list[str]) 
         configs("my.yaml")
     for message in messages:
         assert message in str(caught.value)
+
+
+def test_a_mistake_on_the_command_line_does_not_name_the_file(here: Path) -> None:
+    (here / "my.yaml").write_text("seeds: [3]\nname: x\n")
+    for override in ("seeds=[0,0]", "shard_size=0"):
+        with pytest.raises(UserError) as caught:
+            configs("my.yaml", override)
+        assert "my.yaml" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("seeds: 3", {"seeds": (3,)}),
+        ("layers: fc", {"layers": ("fc",)}),
+        ("channels: 3", {"channels": 3}),
+        ("models: resnet18", {}),
+    ],
+)
+def test_a_single_value_stands_for_a_list(here: Path, text: str, values: dict[str, Any]) -> None:
+    (here / "my.yaml").write_text(text)
+    (config,) = configs("my.yaml")
+    (again,) = configs(text.replace(": ", "="))
+    assert config == again
+    assert {name: getattr(config, name) for name in values} == values
 
 
 def test_a_file_that_is_not_there_and_two_files_are_refused(here: Path) -> None:

@@ -33,6 +33,7 @@ def test_defaults_are_the_demo_network_with_all_channels() -> None:
 NEEDED = {
     "init=dataset": ["dataset=folder"],
     "quality=natural": ["dataset=folder"],
+    "objective=prototype": ["dataset=folder"],
     **{f"saliency={name}": ["dataset=folder"] for name in METHODS},
     **{f"objective={name}": ["objective.photograph=photo.jpg"] for name in OF_PHOTOGRAPHS},
     "init=photograph": ["init.photograph=photo.jpg"],
@@ -71,7 +72,7 @@ def test_what_must_be_given_is_told(choice: str, key: str) -> None:
         composed(choice)
 
 
-@pytest.mark.parametrize("choice", ["saliency=vanilla", "init=dataset"])
+@pytest.mark.parametrize("choice", ["saliency=vanilla", "init=dataset", "objective=prototype"])
 def test_what_is_about_photographs_needs_some(choice: str) -> None:
     with pytest.raises(UserError, match="add dataset=folder"):
         composed(choice)

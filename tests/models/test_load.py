@@ -112,8 +112,8 @@ def test_example_is_the_same_every_time() -> None:
             ["SqueezeNet1_1_Weights", "'IMAGENET1K_V2'", "choose from: IMAGENET1K_V1", ".pth"],
         ),
         (
-            {"name": "squeezenet1_1", "target": None, "weights": "weights.bin"},
-            ["'weights.bin'", ".safetensors, .pth or .pt"],
+            {"name": "squeezenet1_1", "target": None, "weights": "weights.txt"},
+            ["'weights.txt'", ".safetensors, .pth, .pt, .ckpt, .bin, .pkl"],
         ),
         (
             {"name": "demo", "target": None, "weights": "IMAGENET1K_V1"},
@@ -324,7 +324,7 @@ UNREADABLE: dict[str, tuple[str, Callable[[Path], bytes], list[str]]] = {
         lambda folder: legacy({"trap": Trap(folder / "executed")}),
         ["code", "not executed", "state_dict"],
     ),
-    "a whole module": ("w.pth", lambda _: saved(build_net()), ["objects", "not executed"]),
+    "a module without tensors": ("w.pth", lambda _: saved(nn.ReLU()), ["a ReLU, not a state dict"]),
     "a list": ("w.pth", lambda _: saved([1, 2]), ["holds a list, not a state dict"]),
     "a tensor": ("w.pth", lambda _: saved(torch.ones(3)), ["holds a Tensor, not a state dict"]),
     "no tensors": ("w.pth", lambda _: saved({"epoch": 3}), ["holds no tensors"]),
@@ -390,6 +390,7 @@ def test_missing_file_is_told_with_those_beside_it(tmp_path: Path) -> None:
     assert f"{str(tmp_path / 'resnte.pth')!r} does not exist" in message
     assert "Beside it: resnet.pth" in message
     assert "does not exist" in told(weights=str(tmp_path / "nowhere" / "w.pth"))
+    assert "does not exist" in told(weights="weights.bin")
 
 
 # --- files that lack tensors ---------------------------------------------------------------------

@@ -5,7 +5,16 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from layer_atlas.models.normalization import BatchNorms, NormalizedLayer
+from layer_atlas.models.introspection import describe_layers
+from layer_atlas.models.normalization import (
+    BatchNorms,
+    NormalizedLayer,
+    ends_before,
+    has_batch_norms,
+    measured,
+    places_of_norms,
+)
+from layer_atlas.plan.jobs import LayerInfo
 
 
 def norm(kind: type[nn.Module], channels: int) -> nn.Module:
@@ -109,3 +118,53 @@ def test_a_network_is_left_as_it_was() -> None:
     BatchNorms(made, images())
     assert not any(module._forward_hooks for module in made.modules())
     assert all(torch.equal(tensor, state[name]) for name, tensor in made.state_dict().items())
+
+
+# --- without batch norms -------------------------------------------------------------------------
+
+
+def described(made: nn.Module) -> list[LayerInfo]:
+    return describe_layers(made, torch.zeros(1, 3, 12, 12))
+
+
+def test_norms_of_another_kind_stand_for_batch_norms_and_convolutions_for_missing_ones() -> None:
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 1)).eval()
+    assert [place.name for place in places_of_norms(described(plain))] == ["0", "2"]
+    grouped = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.ReLU()).eval()
+    assert [place.name for place in places_of_norms(described(grouped))] == ["1"]
+    assert not has_batch_norms(plain)
+    assert not has_batch_norms(grouped)
+    assert has_batch_norms(network())
+
+
+def test_layers_end_before_a_layer_if_it_needs_no_more_operations() -> None:
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 1), nn.ReLU()).eval()
+    infos = {layer.name: layer for layer in described(plain)}
+    places = places_of_norms(list(infos.values()))
+    before = {name: [x.name for x in ends_before(infos[name], places)] for name in infos}
+    assert before == {"0": [], "1": ["0"], "2": ["0"], "3": ["0", "2"], "output": ["0", "2"]}
+
+
+def test_measured_statistics_are_those_of_all_images_and_positions() -> None:
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Conv2d(4, 5, 1)).eval()
+    with torch.no_grad():
+        plain[0].weight[2] = 0.0  # a channel that carries nothing
+    x = images(21) * 3.0 + 1.0
+    places = places_of_norms(described(plain))
+    first, second = measured(plain, places, torch.split(x, 8))
+    with torch.no_grad():
+        expected = plain[0](x)
+        after = plain[2](plain[1](expected.clone()))
+    assert torch.allclose(first.mean, expected.mean(dim=(0, 2, 3)), atol=1e-5)
+    assert torch.allclose(first.std, expected.std(dim=(0, 2, 3), correction=0), atol=1e-4)
+    assert first.used.tolist() == [True, True, False, True]
+    assert torch.allclose(second.mean, after.mean(dim=(0, 2, 3)), atol=1e-5)
+
+
+def test_measured_statistics_have_the_same_bits_however_images_are_batched() -> None:
+    plain = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3)).eval()
+    places, x = places_of_norms(described(plain)), images(40)
+    once, again = (measured(plain, places, torch.split(x, size)) for size in (32, 8))
+    for one, other in zip(once, again, strict=True):
+        assert torch.equal(one.mean, other.mean)
+        assert torch.equal(one.std, other.std)

@@ -16,6 +16,7 @@ import torch
 
 from layer_atlas.cli.commands import main
 from layer_atlas.errors import UserError
+from layer_atlas.models.checkpoints import in_memory
 from layer_atlas.models.weights import load_state, read_tensors, read_weights
 
 pytestmark = [
@@ -149,9 +150,9 @@ def test_odd_names_of_tensors_are_names_and_no_more(tmp_path: Path) -> None:
     names = ["a\0b", "../../x", "/etc/passwd", "\n", "<b>", "x" * 300]
     header = {n: {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for n in names}
     (tmp_path / "odd.safetensors").write_bytes(safetensors(header, b""))
-    assert set(read_weights(tmp_path / "odd.safetensors")) == set(names)
+    assert set(read_weights(tmp_path / "odd.safetensors").tensors) == set(names)
     with pytest.raises(UserError, match="no tensor of the file has a name of this network"):
-        load_state(torch.nn.Linear(2, 2), {name: torch.zeros(1) for name in names}, "odd", "m")
+        load_state(torch.nn.Linear(2, 2), in_memory(dict.fromkeys(names, torch.zeros(1))), "m")
 
 
 # --- tensors that are none -----------------------------------------------------------------------
@@ -174,7 +175,7 @@ def test_tensors_without_plain_numbers_are_told(
     with pytest.raises(UserError, match="no plain array of real numbers"):
         read_tensors(path)
     with pytest.raises(UserError, match="do not fit model 'm'"):
-        load_state(torch.nn.Linear(3, 3), read_weights(path), str(path), "m")
+        load_state(torch.nn.Linear(3, 3), read_weights(path), "m")
 
 
 # --- what unpacks to more than there is ----------------------------------------------------------

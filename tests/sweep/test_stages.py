@@ -18,6 +18,7 @@ from toys import (
 )
 
 from layer_atlas.config.datasets import IntegratedGradients, SmoothGrad, VanillaSaliency
+from layer_atlas.config.objectives import PrototypeObjective
 from layer_atlas.config.recipe import DatasetInit
 from layer_atlas.datasets.statistics_files import write_arrays
 from layer_atlas.datasets.tasks import LayerStatistics, all_statistics
@@ -58,12 +59,14 @@ def test_without_photographs_images_are_all_there_is(folder: OutputFolder) -> No
 # --- with photographs ----------------------------------------------------------------------------
 
 
-def photographed(folder: OutputFolder, *layers: str, start: bool = False, **changes: Any) -> Sweep:
-    """A sweep of 150 photographs in three blocks; if told so, images start from them."""
+def photographed(folder: OutputFolder, *layers: str, made_from: str = "", **changes: Any) -> Sweep:
+    """A sweep of 150 photographs in three blocks; images start from them, or match them."""
     dataset_plan = make_listing(folder, (f"{i}.png" for i in range(N)), **changes)
     recipe = make_recipe()
-    if start:
+    if made_from == "start":
         recipe = replace(recipe, init=DatasetInit(dataset=dataset_plan.listing))
+    if made_from == "prototype":
+        recipe = replace(recipe, objective=PrototypeObjective(dataset=dataset_plan.listing))
     plan = make_plan(*(layer_info(name, K) for name in layers or ("a",)), recipe=recipe)
     return make_sweep(
         replace(plan, dataset_plan=dataset_plan), folder, "dataset=folder", "dataset.path=photos"
@@ -184,8 +187,11 @@ def test_examples_are_picked_of_finished_studies_alone(folder: OutputFolder) -> 
     assert [t.targets for t in examples_stage(sweep).missing()] == [(0, 1), (4, 5)]
 
 
-def test_images_that_start_from_photographs_wait_for_their_study(folder: OutputFolder) -> None:
-    sweep = photographed(folder, "a", "b", start=True)
+@pytest.mark.parametrize("made_from", ["start", "prototype"])
+def test_images_that_are_made_from_photographs_wait_for_their_study(
+    folder: OutputFolder, made_from: str
+) -> None:
+    sweep = photographed(folder, "a", "b", made_from=made_from)
     assert OptimizationStage(sweep).missing() == []
     fill(sweep, "b")
     assert OptimizationStage(sweep).missing() == []

@@ -97,8 +97,15 @@ def write_evidence(group: h5py.Group, view: LayerView, dataset_stats: DatasetSta
         activation = group["activation"][:, seed][made]
         values["percentile"][made, seed] = percentile(dataset_stats, activation, channels[made])
     for name, array in values.items():
-        add_dataset(group, name, array, _JOB, _EVIDENCE[name])
+        meaning = _EVIDENCE[name] + _made_from(view, name)
+        add_dataset(group, name, array, _JOB, meaning)
     _write_best_seed(group, values["agreement"])
+
+
+def _made_from(view: LayerView, name: str) -> str:
+    """Say that images are compared with dataset images that they were made from, if so."""
+    used = view.model.recipe.dataset_images_used
+    return f"; images were made from the {used} strongest" if used and name != "percentile" else ""
 
 
 def _write_best_seed(group: h5py.Group, agrees: NDArray[np.float32]) -> None:

@@ -17,6 +17,7 @@ from layer_atlas.errors import UserError, sanitize
 from layer_atlas.plan.jobs import LayerInfo, Shard
 from layer_atlas.plan.labels import (
     count_images,
+    network_line,
     network_lines,
     notices,
     sampling_lines,
@@ -116,7 +117,8 @@ def _layers_of(model: "InspectedModel", config: Config) -> str:
     if network.fixed_size is not None:
         title += f", resized to {network.fixed_size} px"
     header = ("", "layer", "type", "channels", "shape", "FLOPs", "calls")
-    return f"{title}\n\n{table(header, rows, left=3)}"
+    numbers = (network.mean, network.std, network.input_size, network.origin)
+    return f"{title}\n{network_line(network.label, *numbers)}\n\n{table(header, rows, left=3)}"
 
 
 def _shape(info: LayerInfo) -> str:

@@ -65,7 +65,7 @@ def with_config(command: Callable[[Config], int], arguments: Sequence[str]) -> i
                 _show(request)
                 return EXIT_OK
             # All are composed before the first is run.
-            configs = [_composed(request, overrides) for overrides in _jobs(request)]
+            configs = [_composed(request, overrides, flags.file) for overrides in _jobs(request)]
     _warn_of_idle(request.hydra)
     return max(map(command, configs), default=EXIT_OK)
 
@@ -95,7 +95,9 @@ def compose(settings: Mapping[str, Any], file: str | Path | None = None) -> Conf
         _check_keys("" if file is None else f"It is in {base.where}.", values)
         own = dataclasses.replace(base, values=values)
         with extended_search_path([str(base.folder)] if base.folder else [], own):
-            return _composed(_Request(OWN, [], [], False, []), [])
+            keys = frozenset(base.values) - _nested(settings).keys()
+            request = _Request(OWN, [], [], False, [], keys)
+            return _composed(request, [], None if file is None else Path(file))
 
 
 def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,6 +134,8 @@ class _Request:
     """Whether values such as `seeds=[0],[1]` are several jobs."""
     hydra: list[str]
     """Keys of Hydra's own settings that are set."""
+    own_keys: frozenset[str]
+    """Keys that a file of the user's own sets."""
 
 
 # --- the command line ----------------------------------------------------------------------------
@@ -214,7 +218,8 @@ def _request(
     # Hydra would read the files of its own search path as more than data.
     overrides = [line for line in arguments if not re.match(r"[+~]*hydra\.searchpath=", line)]
     several = flags.multirun or str(hydra.get("hydra.mode")).upper().endswith("MULTIRUN")
-    return _Request(OWN if own else "config", overrides, folders, several, list(hydra))
+    primary = OWN if own else "config"
+    return _Request(primary, overrides, folders, several, list(hydra), frozenset(settings))
 
 
 def _hydra_overrides(arguments: Sequence[str]) -> dict[str, Any]:
@@ -303,7 +308,7 @@ def _jobs(request: _Request) -> Iterator[list[str]]:
     yield from map(list, product(*choices))
 
 
-def _composed(request: _Request, overrides: Sequence[str]) -> Config:
+def _composed(request: _Request, overrides: Sequence[str], file: Path | None) -> Config:
     from omegaconf import open_dict
 
     values = _loaded(request.primary, overrides)
@@ -314,7 +319,14 @@ def _composed(request: _Request, overrides: Sequence[str]) -> Config:
         show_debug(*([verbose] if isinstance(verbose, str) else map(str, verbose)))
     with open_dict(values):
         del values["hydra"]
-    return make_config(values)
+    try:
+        return make_config(values)
+    except UserError as error:
+        key = re.split(r"\W", str(error), maxsplit=1)[0]
+        given = any(re.match(rf"[+~]*{key}\b", line) for line in overrides)
+        if file is None or key not in request.own_keys or given:
+            raise
+        raise UserError(f"config file {str(file)!r}: {error}") from error
 
 
 def _loaded(primary: str, overrides: Sequence[str], several: bool = False) -> Any:

@@ -3,7 +3,7 @@
 `conf/` holds the values, this module their types and meaning. What decides pixels is in `recipe`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from typing import Any, Literal
 from layer_atlas.config.datasets import DatasetConfig, SaliencyMethod
 from layer_atlas.config.executors import ExecutorSettings
 from layer_atlas.config.figures import Figure, ImagesFigure
-from layer_atlas.config.objectives import JointObjective, Objective
+from layer_atlas.config.objectives import JointObjective, Objective, PrototypeObjective
 from layer_atlas.config.optimizers import Optimizer
 from layer_atlas.config.parameterizations import Mask, Parameterization
 from layer_atlas.config.recipe import (
@@ -29,6 +29,24 @@ from layer_atlas.errors import UserError, nearest_first
 LARGEST_SHARD = 4096
 
 
+def check_scale(name: str, values: Sequence[float]) -> None:
+    """Refuse statistics of values from 0 to 255, which would blind a network silently.
+
+    Args:
+        name: `mean` or `std`.
+        values: one for each colour.
+    Raises:
+        ValueError: a value does not suit images in [0, 1].
+    """
+    if name == "std" and not all(value > 0 for value in values):
+        raise ValueError(f"std must be above 0, not {list(values)}.")
+    least = 0.0 if name == "std" else -1.0
+    if not all(least <= value <= 2.0 for value in values):
+        smaller = [round(value / 255, 4) for value in values]
+        scaled = "does not suit images in [0, 1]; if it is of values from 0 to 255, divide by 255"
+        raise ValueError(f"{name} {list(values)} {scaled}: {name}: {smaller}.")
+
+
 @dataclass(frozen=True)
 class ModelConfig(Record):
     """One network of the sweep. A plain text stands for its `name`."""
@@ -42,9 +60,17 @@ class ModelConfig(Record):
     weights: str | None = None
     """Weights of this model, as `weights`; the default is the sweep's."""
     target: str | None = None
-    """Dotted name of a callable that returns the network (`mypackage.models.build`)."""
+    """Dotted name of a callable that returns the network (`mypackage.models.build`,
+    `package.Class.from_pretrained`), in an installed package or in the working folder."""
     args: dict[str, Any] | None = None
-    """Keyword arguments of that callable; the default is none."""
+    """Keyword arguments of that callable, or of the builder of a network of torchvision or timm
+    (`{num_classes: 10}`); the default is none."""
+    weights_key: str | None = None
+    """Dotted path of the state dict in the weights file (`model_ema`); `.` is the outermost. The
+    default is what fits the network best."""
+    weights_prefix: str | None = None
+    """Prefix of its names that is stripped (`model.backbone.`); empty strips none. The default is
+    what fits the network best."""
     mean: tuple[float, ...] | None = None
     """Mean of the training images for each colour, for images in [0, 1], not 0 to 255; the default
     is that of the weights."""
@@ -54,6 +80,11 @@ class ModelConfig(Record):
     input_size: int | None = setting(None, at_least=1, at_most=LARGEST_IMAGE)
     """Height and width that the network was trained for, in pixels; the default is that of the
     weights."""
+    preprocess: str | dict[str, Any] | None = None
+    """Source of `mean`, `std` and `input_size`: `timm` (the config that the network carries), a
+    weights enum of torchvision (`ResNet50_Weights.IMAGENET1K_V2`), a .json file of timm or
+    transformers, or a mapping as timm's data config. The three settings themselves take
+    precedence."""
     layers: tuple[str, ...] | None = None
     """Layers of this model, as `layers`; the default is the sweep's."""
     categories: str | None = None
@@ -63,20 +94,10 @@ class ModelConfig(Record):
     def check(self) -> None:
         """Check the name, the arguments and the statistics of the training images."""
         require(bool((self.label or self.name).strip()), "name must not be empty.")
-        alone = self.args is not None and self.target is None
-        require(not alone, "args are for a callable of your own; give its name as target.")
-        self._check_scale()
-
-    def _check_scale(self) -> None:
-        """Refuse statistics of values from 0 to 255, which would blind a network silently."""
-        if self.std is not None and not all(value > 0 for value in self.std):
-            raise ValueError(f"std must be above 0, not {list(self.std)}.")
-        scaled = "does not suit images in [0, 1]; if it is of values from 0 to 255, divide by 255"
-        for name, least, most in (("mean", -1.0, 2.0), ("std", 0.0, 2.0)):
-            values = getattr(self, name) or ()
-            if not all(least <= value <= most for value in values):
-                smaller = [round(value / 255, 4) for value in values]
-                raise ValueError(f"{name} {list(values)} {scaled}: {name}: {smaller}.")
+        alone = self.args is not None and self.target is None and self.name == "demo"
+        require(not alone, "args are for networks of torchvision and timm, and for a target.")
+        check_scale("std", self.std or ())
+        check_scale("mean", self.mean or ())
 
     @property
     def title(self) -> str:
@@ -122,7 +143,7 @@ class Config(Record):
     """The networks: names, or mappings with the keys of `models[]`."""
     weights: str
     """Weights of the models that do not name their own: `default` (published), `none` (random), an
-    enum name of torchvision, or a .safetensors, .pth or .pt file."""
+    enum name of torchvision, or a file (.safetensors, .pth, .pt, .ckpt, .bin, .pkl, ...)."""
     layers: tuple[str, ...] | None = setting(needs="not be empty")
     """Globs over layer names, each optionally followed by `@` and a glob over module types. The
     default is every convolution (`*@Conv2d`), or `output` for objectives about classes."""
@@ -201,6 +222,7 @@ class Config(Record):
             which = "init=dataset, as in quality=natural, starts from photographs"
             raise ValueError(f"{which}: {_ADD_PHOTOGRAPHS} init=noise or another quality.")
         self._check_start()
+        self._check_prototype()
         if self.dataset is not None and not self.objective.of_channels:
             raise ValueError(
                 "photographs are compared with images of channels, which "
@@ -229,6 +251,19 @@ class Config(Record):
             raise ValueError(
                 f"octaves start from pictures, and parameterization={chosen} from noise alone: "
                 "take octaves=none or another parameterization."
+            )
+
+    def _check_prototype(self) -> None:
+        if not isinstance(self.objective, PrototypeObjective):
+            return
+        if self.dataset is None:
+            raise ValueError(
+                f"objective=prototype matches photographs: {_ADD_PHOTOGRAPHS} objective=channel."
+            )
+        if self.objective.top > self.dataset.top:
+            raise ValueError(
+                f"objective.top={self.objective.top} photographs of each channel are more than "
+                f"the {self.dataset.top} that are kept: set dataset.top={self.objective.top}."
             )
 
     def _check_terms(self, objective: JointObjective) -> None:

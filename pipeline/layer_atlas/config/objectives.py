@@ -14,6 +14,11 @@ Sign = Literal["positive", "negative", "both"]
 CARTER_2019 = Reference(
     "Carter et al. 2019", "Activation atlas. Distill, doi:10.23915/distill.00015."
 )
+GORGUN_2025 = Reference(
+    "Görgün et al. 2025",
+    "VITAL: More understandable feature visualization through distribution alignment and relevant "
+    "information flow. ICCV, arXiv:2503.22399.",
+)
 HAMBLIN_2024 = Reference(
     "Hamblin et al. 2024",
     "Feature accentuation: revealing 'what' features respond to in natural images. "
@@ -45,6 +50,13 @@ class Objective(Choice, family="objective"):
     """Globs of the layers that a sweep takes where it names none."""
     target_word: ClassVar[str] = "channel"
     """What a target is: `channel`, `class`, `direction` or `whole layer`."""
+    from_images: ClassVar[str] = ""
+    """How a label mentions dataset images that the score is about; empty if it is about none."""
+
+    @property
+    def dataset_images(self) -> int:
+        """Number of the target's strongest dataset images that the score is about."""
+        return 0
 
     @property
     def of_channels(self) -> bool:
@@ -365,3 +377,39 @@ class AccentuationObjective(_OfPhotograph):
     name: str = "accentuation"
     faithfulness: float = setting(1.0, at_least=0, phrase="a weight of the rest of {}")
     """Weight of the rest of the layer's staying as it was, relative to the channel's response."""
+
+
+@register
+@dataclass(frozen=True)
+class PrototypeObjective(Objective):
+    """The similarity to the channel's strongest photographs in how activations are distributed."""
+
+    references = (GORGUN_2025,)
+    from_images = "like photographs"
+    name: str = "prototype"
+    top: int = setting(9, at_least=1, at_most=64, phrase="{} photograph(s) per channel")
+    """Number of the channel's strongest dataset images, at most `dataset.top`."""
+    layers: tuple[str, ...] = setting((), phrase="")
+    """Globs over the names of the layers to match, besides the channel's own. The default is a
+    layer each at a quarter, a half and three quarters of the operations before it."""
+    dataset: str = setting("", phrase="")
+    """Digest of the dataset. The planner fills it in."""
+
+    @property
+    def dataset_images(self) -> int:
+        """Number of the target's strongest dataset images that the score is about."""
+        return self.top
+
+    @property
+    def lead(self) -> str:
+        """What is followed, with the layers."""
+        return (
+            "the similarity to the channel's strongest photographs in how the activations of each "
+            "channel are distributed, where the target responds, in its layer and in "
+            f"{', '.join(map(str, self.layers)) or 'layers before it'}"
+        )
+
+    @property
+    def of_channels(self) -> bool:
+        """The score of an image, which is followed indirectly, is the channel's mean response."""
+        return True

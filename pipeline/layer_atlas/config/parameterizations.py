@@ -162,7 +162,7 @@ class Generator(Parameterization):
     args: dict[str, Any] | None = setting(None, phrase="the arguments {}")
     """Keyword arguments of that callable; the default is none."""
     weights: str = setting("", needs="not be empty", file="weights")
-    """File of the network's weights: .safetensors, .pth or .pt."""
+    """File of the network's weights, as `weights` of a model."""
     latent: tuple[int, ...] = setting((), needs="not be empty", at_least=1, phrase="")
     """Shape of the latents of one image: `[128]` or `[128, 1, 1]`."""
     output: tuple[float, float] = setting((-1.0, 1.0), phrase="outputs of {} to {}")

@@ -35,6 +35,8 @@ class Init(Choice, family="init"):
 
     from_images: ClassVar[str] = ""
     """How a label mentions the start; empty for random values."""
+    dataset_images: ClassVar[int] = 0
+    """Number of the target's strongest dataset images that it needs."""
 
 
 @register
@@ -60,6 +62,7 @@ class DatasetInit(Init):
     """The dataset image that excites the channel most."""
 
     from_images = "from photographs"
+    dataset_images = 1
     phrase = "the photograph that excites the channel most"
     name: str = "dataset"
     dataset: str = setting("", phrase="")
@@ -153,7 +156,8 @@ class Transforms(Record):
 class Regularizers(Record):
     """What holds the image back during optimization; 0 is off. Formulas are in `regularizers`.
 
-    The first four and the last are penalties. They are measured against the score, so one weight
+    The first four and `feature_statistics` are penalties. They are measured against the score, so a
+    weight
     means the same for channels that respond with 0.1 and with 100, in any layer.
     """
 
@@ -187,8 +191,21 @@ class Regularizers(Record):
         at_least=0,
         phrase="the deviation of features from the running statistics of batch norms (weight {})",
     )
-    """Weight of the deviation of features from their distribution over the training images, at
-    every batch norm before the layer. Networks without batch norms are not affected."""
+    """Weight of the deviation of features from their usual distribution, at every batch norm before
+    the layer. Networks without batch norms need `dataset`: its images show what is usual at their
+    other norms or, if there are none, at their convolutions and linear layers."""
+    dataset: str = setting("", phrase="", late=True)
+    """Digest of the dataset that shows what is usual. The planner fills it in."""
+
+    def clauses(self) -> dict[str, str]:
+        """The words for each setting that is on."""
+        found, name = super().clauses(), "feature_statistics"
+        if self.dataset and name in found:
+            found[name] = (
+                "the deviation of features from their distribution over photographs (weight "
+                f"{self.feature_statistics:g})"
+            )
+        return found
 
 
 @dataclass(frozen=True)
@@ -254,21 +271,22 @@ class Recipe(Record):
     @property
     def dataset_images_used(self) -> int:
         """Number of each target's strongest dataset images that its image is made from."""
-        return 1 if isinstance(self.init, DatasetInit) else 0
+        return max(self.init.dataset_images, self.objective.dataset_images)
 
     def describe(self) -> str:
         """Describe how images were made, as a methods section does, with every setting."""
         return " ".join(self._sentences())
 
     def summary(self) -> str:
-        """Describe the recipe on one line; a start from photographs is always mentioned."""
+        """Describe the recipe on one line, with the photographs that images are made from."""
         height, width = self.image_size
         size = f"{height}" if height == width else f"{width} x {height}"
         start = f" {self.init.from_images}" if self.init.from_images else ""
+        like = f" {self.objective.from_images}" if self.objective.from_images else ""
         steps = self.total_steps
         octaves = f" in {self.octaves.count} octaves" if self.octaves else ""
         return (
-            f"{self.objective.name}{self._variants()}, {self.parameterization.name}{start}, "
+            f"{self.objective.name}{like}{self._variants()}, {self.parameterization.name}{start}, "
             f"{self.optimizer.name} {steps} step{'' if steps == 1 else 's'}{octaves}, {size} px, "
             f"{self.precision}"
         )

@@ -57,7 +57,11 @@ def digest(value: object) -> str:
 def plain(value: Any) -> Any:
     """Turn records, mappings and sequences into dicts and lists that JSON can hold."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {
+            f.name: plain(getattr(value, f.name))
+            for f in dataclasses.fields(value)
+            if not (f.metadata.get("late") and getattr(value, f.name) == f.default)
+        }
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -123,6 +127,7 @@ def setting(
     file: str | None = None,
     phrase: str | None = None,
     off: Any = None,
+    late: bool = False,
     **options: Any,
 ) -> Any:
     """Declare a field of a record.
@@ -135,6 +140,8 @@ def setting(
         phrase: words for captions, formatted with the value; `(s)` becomes the plural. Default:
             name and value; an empty phrase leaves the field out.
         off: value that captions omit, besides null, false, 0 and empty ones.
+        late: whether plain data exclude the default, so that keys made before the setting was
+            there stay what they are.
         options: further options of `dataclasses.field`.
     """
     # Bounds are data and not code, so that the settings reference can show them.
@@ -146,6 +153,7 @@ def setting(
         # In a recipe the name of a file is a digest, which no reader wants.
         "phrase": phrase if file is None else "",
         "off": off,
+        "late": late,
     }
     return dataclasses.field(default=default, metadata=metadata, **options)
 
@@ -437,13 +445,13 @@ def _chosen(records: Sequence[Any], value: Mapping[str, Any], where: str) -> Any
 
 
 def _convert_tuple(items: Sequence[Any], value: Any, where: str) -> tuple[Any, ...]:
-    of_any_length = len(items) == 2 and items[1] is Ellipsis
-    # A text is a sequence too, but `layers=conv` must not become four layers.
-    if of_any_length and isinstance(value, str | int | float):
-        value = [value]  # a list of one, as everybody writes it
+    several = len(items) == 2 and items[1] is Ellipsis
+    # A text is a sequence too, but `seeds=123` must not become three seeds.
     if isinstance(value, str) or not isinstance(value, Sequence):
+        if several and value is not None:  # `seeds=0` stands for `seeds=[0]`
+            return (_convert(items[0], value, where),)
         raise _wrong_type(where, value, "a list")
-    if of_any_length:
+    if several:
         return tuple(_convert(items[0], v, f"{where}[{i}]") for i, v in enumerate(value))
     if len(items) != len(value):
         raise _wrong_type(where, value, f"a list of {len(items)}")

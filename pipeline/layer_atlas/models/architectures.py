@@ -4,6 +4,7 @@ A name is `demo`, one of torchvision's (classification, segmentation, detection)
 (`timm/...`), or the dotted path of a callable that returns the network.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -85,6 +86,12 @@ class Blueprint:
     """Description of the published weights, for captions."""
     preset: str = "ImageNet default, assumed"
     """Description of the source of mean, std and input size, for captions."""
+    interpolation: str = ""
+    """Interpolation by which the images of its training were resized, where it is known."""
+    setting: str = "target"
+    """Setting by which the user decided what is built, for messages."""
+    given: str | None = None
+    """Value of that setting; None if the user decided nothing that could fail."""
 
 
 def find_architecture(config: ModelConfig, weights: str) -> Blueprint:
@@ -103,7 +110,7 @@ def find_architecture(config: ModelConfig, weights: str) -> Blueprint:
     if config.name == "demo":
         return _demo()
     if config.name.startswith(TIMM):
-        return _from_timm(config.name.removeprefix(TIMM))
+        return _from_timm(config, config.name.removeprefix(TIMM))
     return _from_torchvision(config, weights)
 
 
@@ -182,6 +189,7 @@ def _from_torchvision(config: ModelConfig, weights: str) -> Blueprint:
     preset, args = entry.transforms(), _arguments(config, weights)
     detector = name in zoo.list_models(module=zoo.detection)
     size = args.get("min_size") or _OF_FIXED_SIZE.get(name) or _size_of(preset)
+    categories = () if detector else tuple(entry.meta["categories"])
 
     def build() -> nn.Module:
         module: nn.Module = zoo.get_model(name, weights=None, **args)
@@ -192,20 +200,33 @@ def _from_torchvision(config: ModelConfig, weights: str) -> Blueprint:
                     norm.eps = 0.0
         return module
 
-    resized = f"(min_size={size})" if "min_size" in args else ""
+    resized = f"(min_size={size})" if "min_size" in args and not config.args else ""
     return Blueprint(
-        source=f"torchvision/{name}{resized}",
+        source=f"torchvision/{name}{resized}{_words_of(config.args)}",
         build=build,
         published=lambda: entry.get_state_dict(progress=False, check_hash=True, weights_only=True),
         mean=tuple(getattr(preset, "mean", _UNCHANGED_MEAN)),
         std=tuple(getattr(preset, "std", _UNCHANGED_STD)),
         input_size=size,
-        categories=() if detector else tuple(entry.meta["categories"]),
+        categories=_unless_others(categories, config.args),
         address=entry.url,
         cached=lambda: Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name,
         trained=f"{'ImageNet' if 'IMAGENET' in entry.name else 'COCO'} weights ({entry.name})",
         preset="torchvision's published preset",
+        interpolation=getattr(getattr(preset, "interpolation", None), "value", ""),
+        setting=f"args of model {config.title!r}",
+        given=canonical_json(config.args) if config.args else None,
     )
+
+
+def _words_of(args: Mapping[str, Any] | None) -> str:
+    """Return the arguments that a user gave as a part of a network's source."""
+    return f"({canonical_json(args)})" if args else ""
+
+
+def _unless_others(categories: tuple[str, ...], args: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Return class names, unless the user asked for another number of classes."""
+    return categories if (args or {}).get("num_classes", len(categories)) == len(categories) else ()
 
 
 def _check_name(name: str) -> None:
@@ -239,7 +260,7 @@ def _arguments(config: ModelConfig, weights: str) -> dict[str, Any]:
     if detector and name not in _OF_FIXED_SIZE:
         # For images of this size the detector's internal resizing is the identity.
         args["min_size"] = config.input_size or _DETECTOR_SIZE
-    return args
+    return args | (config.args or {})
 
 
 def _size_of(preset: Any) -> int:
@@ -253,7 +274,7 @@ def _weights_entry(enum: Any, weights: str) -> Any:
         return enum.DEFAULT
     if weights not in enum.__members__:
         choices = ["default", "none", *enum.__members__]
-        remedy = "Or the path of a .safetensors, .pth or .pt file."
+        remedy = "Or the path of a file: .safetensors, .pth, .pt, .ckpt, .bin, .pkl."
         raise unknown(f"weights of {enum.__name__}:", weights, choices, remedy)
     return enum[weights]
 
@@ -261,7 +282,7 @@ def _weights_entry(enum: Any, weights: str) -> Any:
 # --- timm ----------------------------------------------------------------------------------------
 
 
-def _from_timm(name: str) -> Blueprint:
+def _from_timm(config: ModelConfig, name: str) -> Blueprint:
     """Resolve a timm network: `resnet18` or, with the tag of a published set, `resnet18.a1_in1k`.
 
     timm reads its published files itself: the layout of many differs from that of its networks.
@@ -277,17 +298,27 @@ def _from_timm(name: str) -> Blueprint:
     cfg = timm.get_pretrained_cfg(name).to_dict()
     data = timm.data.resolve_data_config(pretrained_cfg=cfg)
     repository = cfg.get("hf_hub_id")
+    args = config.args or {}
+    # timm would draw a head of another size at random; here it counts as missing.
+    fitting = {key: value for key, value in args.items() if key != "num_classes"}
     return Blueprint(
-        source=TIMM + ".".join(filter(None, (architecture, cfg.get("tag")))),
-        build=lambda: timm.create_model(name),
-        published=(lambda: timm.create_model(name, pretrained=True).state_dict()) if tags else None,
+        source=TIMM
+        + ".".join(filter(None, (architecture, cfg.get("tag"))))
+        + _words_of(config.args),
+        build=lambda: timm.create_model(name, **args),
+        published=(lambda: timm.create_model(name, pretrained=True, **fitting).state_dict())
+        if tags
+        else None,
         mean=tuple(data["mean"]),
         std=tuple(data["std"]),
         input_size=int(data["input_size"][1]),
-        categories=tuple(_timm_categories(timm, cfg)),
+        categories=_unless_others(tuple(_timm_categories(timm, cfg)), config.args),
         address=f"https://huggingface.co/{repository}" if repository else cfg.get("url") or "",
         trained=f"published weights ({'.'.join(filter(None, (architecture, cfg.get('tag'))))})",
         preset="timm's published preset",
+        interpolation=data.get("interpolation", ""),
+        setting=f"args of model {config.title!r}",
+        given=canonical_json(config.args) if config.args else None,
     )
 
 
@@ -317,14 +348,22 @@ def _timm_categories(timm: Any, cfg: Mapping[str, Any]) -> Sequence[str]:
 def _from_target(config: ModelConfig, target: str) -> Blueprint:
     with contained():  # scripts may set torch's defaults when they are imported
         function = import_callable(target, "target", "that returns the network")
+
+    def build() -> nn.Module:
+        # A network that exists once its module is imported is copied: its weights are set here.
+        if isinstance(function, nn.Module):
+            return copy.deepcopy(function)
+        return function(**(config.args or {}))  # type: ignore[no-any-return]
+
     return Blueprint(
-        source=target + (f"({canonical_json(config.args)})" if config.args else ""),
-        build=lambda: function(**(config.args or {})),
+        source=target + _words_of(config.args),
+        build=build,
         published=None,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         input_size=224,
         factory=function,
+        given=target,
     )
 
 

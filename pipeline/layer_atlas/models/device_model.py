@@ -27,8 +27,17 @@ from layer_atlas.models.forwards import (
     fastest_that_agrees,
     probe_gradient,
 )
+from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.load import DTYPES, Network, converted
-from layer_atlas.models.normalization import BatchNorms, NormalizedLayer
+from layer_atlas.models.normalization import (
+    MEASURED_AT_ONCE,
+    BatchNorms,
+    NormalizedLayer,
+    ends_before,
+    has_batch_norms,
+    measured,
+    places_of_norms,
+)
 from layer_atlas.models.numerics import fingerprint, is_same, make_arithmetic_explicit
 from layer_atlas.models.receptive_fields import receptive_fields
 from layer_atlas.models.resample import resized, sources
@@ -60,6 +69,7 @@ class DeviceModel:
         self._mean = torch.tensor(network.mean, device=device).view(1, -1, 1, 1)
         self._std = torch.tensor(network.std, device=device).view(1, -1, 1, 1)
         self._instances: dict[tuple[torch.dtype, bool], Instance] = {}
+        self._measured: list[NormalizedLayer] | None = None
 
     @property
     def plain(self) -> nn.Module:
@@ -100,9 +110,41 @@ class DeviceModel:
         """Convert views (B, H, W, 3) uint8 to images (B, C, H, W) in [0, 1]."""
         return recoloured(from_bytes(views.to(self.device)), len(self.network.mean))
 
-    def norms_before(self, layer: LayerInfo) -> list[NormalizedLayer]:
-        """Return the batch norms that ran before the first call of a layer ended."""
-        return self._norms.before(layer.name)
+    def feature_layers(self, layer: LayerInfo, has_images: bool) -> list[LayerInfo]:
+        """Return the layers that `expected_features` describes, with images or without."""
+        if has_batch_norms(self.network.module):
+            return [norm.info for norm in self._norms.before(layer.name)]
+        return ends_before(layer, self.places_of_norms) if has_images else []
+
+    def expected_features(
+        self, layer: LayerInfo, views: Callable[[], Tensor] | None
+    ) -> list[NormalizedLayer]:
+        """Return the layers before a layer whose distribution over images is known.
+
+        They are the batch norms that ran before its first call ended. A network without any is
+        measured on views (M, H, W, 3) uint8 of dataset images, where there are some.
+        """
+        if has_batch_norms(self.network.module):
+            return self._norms.before(layer.name)
+        if views is None:
+            return []
+        if self._measured is None:
+            # All layers at once: workers make one layer after the other.
+            self._measured = self._measure(views())
+        names = {place.name for place in self.feature_layers(layer, has_images=True)}
+        return [found for found in self._measured if found.info.name in names]
+
+    @cached_property
+    def places_of_norms(self) -> list[LayerInfo]:
+        """Where batch norms could stand in a network that has none."""
+        example = self.network.example(self.network.seen_size(self.size))
+        return places_of_norms(describe_layers(self.network.module, example))
+
+    def _measure(self, views: Tensor) -> list[NormalizedLayer]:
+        instance = self._instance(torch.float32, channels_last=False)
+        parts = torch.split(views, MEASURED_AT_ONCE)
+        batches = (self._inputs(self._images(part), instance) for part in parts)
+        return measured(instance.module, self.places_of_norms, batches)
 
     @cached_property
     def _norms(self) -> BatchNorms:

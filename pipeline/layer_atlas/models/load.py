@@ -7,20 +7,32 @@ built is converted so that it can be hooked and run, or rejected.
 import copy
 import re
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from layer_atlas.config.config import ModelConfig
-from layer_atlas.config.inputs import user_file
+from layer_atlas.config.inputs import user_file, user_path
 from layer_atlas.errors import UnusableFile, UserError, unknown
 from layer_atlas.models.architectures import TIMM, Blueprint, build_module, find_architecture
+from layer_atlas.models.checkpoints import SUFFIXES, Checkpoint, in_memory
 from layer_atlas.models.code import code_digest
 from layer_atlas.models.containment import tensors_of
-from layer_atlas.models.weights import is_weights_file, load_state, read_weights, weights_digest
+from layer_atlas.models.preprocessing import (
+    GIVEN,
+    Preprocessing,
+    resolve_preprocessing,
+)
+from layer_atlas.models.weights import (
+    Loaded,
+    is_weights_file,
+    load_state,
+    read_weights,
+    weights_digest,
+)
 from layer_atlas.plan.jobs import (
     AS_CONSTRUCTED,
     UNKNOWN,
@@ -50,7 +62,7 @@ class Network:
     input_size: int
     weights_sha256: str
     missing: tuple[str, ...]
-    """Names of tensors that the weights file lacks; they hold NaN."""
+    """Names of tensors that the weights file lacks or has in another shape; they hold NaN."""
     categories: tuple[str, ...] = ()
     """Class names in the order of the network's output; () where they are not known."""
     fixed_size: int | None = None
@@ -130,28 +142,34 @@ def load_network(config: ModelConfig) -> Network:
     """
     weights = config.weights or "default"
     blueprint = find_architecture(config, weights)
-    mean, std = config.mean or blueprint.mean, config.std or blueprint.std
-    if len(mean) != len(std):
-        raise UserError(
-            f"model {config.title!r} has mean {list(mean)} and std {list(std)}; give both, with a "
-            "number for each colour of its images."
-        )
-    # A user's callable has no published set: by default it loads its weights itself.
-    brings_weights = weights == "default" and config.target is not None
-    state = None if weights == "none" or brings_weights else _state(blueprint, weights, config)
-    missing: tuple[str, ...] = ()
 
     def build() -> nn.Module:
-        nonlocal missing
-        module = build_module(blueprint.build, "target", config.target)
+        module = build_module(blueprint.build, blueprint.setting, blueprint.given)
         check_kind(module, config.title)
         # After the build, which may compile the network.
         run_as_written()
-        if state is not None:
-            missing = load_state(module, state, weights, config.title)
-        return frozen(module, config.title)
+        return module
 
     module = build()
+    # A user's callable has no published set: by default it loads its weights itself.
+    brings_weights = weights == "default" and config.target is not None
+    loaded = Loaded((), "")
+    if weights != "none" and not brings_weights:
+        state = _state(blueprint, weights, config)
+        key, prefix = config.weights_key, config.weights_prefix
+        loaded = load_state(module, state, config.title, key, prefix)
+    frozen(module, config.title)
+
+    def rebuild() -> nn.Module:
+        again = build()
+        if loaded.summary:
+            # Not from the file, which may be large, and another by now.
+            own = {k: v for k, v in module.state_dict().items() if isinstance(v, Tensor)}
+            again.load_state_dict(own, strict=False)
+        return in_fp32(frozen(again, config.title))
+
+    default, preset = _default_preprocessing(config, blueprint, weights)
+    found = resolve_preprocessing(config, default, preset, module)
     # Read before `in_fp32` below converts the module in place.
     formats = {tensor.dtype for tensor in tensors_of(module) if tensor.is_floating_point()}
     return Network(
@@ -163,13 +181,19 @@ def load_network(config: ModelConfig) -> Network:
             sorted(str(f).removeprefix("torch.") for f in formats - {torch.float32})
         ),
         module=in_fp32(module),
-        mean=mean,
-        std=std,
-        input_size=config.input_size or blueprint.input_size,
-        missing=missing,
+        mean=found.mean,
+        std=found.std,
+        input_size=found.input_size,
+        missing=loaded.missing,
         categories=_categories(config.categories) or blueprint.categories,
-        build=lambda: in_fp32(build()),
-        origin=origin_of(config, blueprint, weights),
+        build=rebuild,
+        origin=replace(
+            origin_of(config, blueprint, weights),
+            **{name: found.sources[name] for name in ("mean", "std", "input_size")},
+            # What a library published fits by itself.
+            loaded=loaded.summary if is_weights_file(weights) or loaded.missing else "",
+            interpolation=found.interpolation,
+        ),
     )
 
 
@@ -196,8 +220,8 @@ def check_weights(network: Network, layer: LayerInfo, activation: Tensor) -> Non
     shown = ", ".join(network.missing[:5]) + (", ..." if len(network.missing) > 5 else "")
     raise UnusableFile(
         f"layer {layer.name!r} of model {network.label!r} needs tensors that its weights file lacks"
-        f" or has no numbers for (missing: {shown}). Choose layers that lie before them, or give a "
-        "complete file."
+        f" or has in another shape (missing: {shown}). Choose layers that lie before them, build "
+        "the network as it was trained (args), or give a complete file."
     )
 
 
@@ -218,13 +242,13 @@ def _categories(path: str | None) -> tuple[str, ...]:
     return tuple(line.strip() for line in lines)
 
 
-def _state(blueprint: Blueprint, weights: str, config: ModelConfig) -> Mapping[str, Tensor]:
+def _state(blueprint: Blueprint, weights: str, config: ModelConfig) -> Checkpoint:
     if is_weights_file(weights):
-        return read_weights(user_file(weights, "weights file"))
+        return read_weights(_weights_path(weights))
     _check_published(blueprint, weights, config)
     assert blueprint.published is not None
     try:
-        return blueprint.published()
+        return in_memory(blueprint.published(), f"{weights} of {config.name}")
     except Exception as error:
         if blueprint.cached is not None and blueprint.cached().is_file():
             raise UnusableFile(
@@ -239,18 +263,51 @@ def _state(blueprint: Blueprint, weights: str, config: ModelConfig) -> Mapping[s
         ) from error
 
 
+_PARTS = (
+    *("model.safetensors", "model.safetensors.index.json"),
+    *("pytorch_model.bin", "pytorch_model.bin.index.json"),
+)
+"""Weights in a folder that transformers or accelerate wrote, the first that exists is taken."""
+
+
+def _weights_path(weights: str) -> Path:
+    """Return the path of a weights file, or of the weights in a folder; raises UserError."""
+    folder = user_path(weights, "weights file")
+    if not folder.is_dir():
+        return user_file(weights, "weights file")
+    parts = [folder / name for name in _PARTS if (folder / name).is_file()]
+    if parts:
+        return parts[0]
+    if (folder / ".metadata").is_file():
+        raise UserError(
+            f"weights file {weights!r} is a distributed checkpoint. Make one file of it: python -m "
+            f"torch.distributed.checkpoint.format_utils dcp_to_torch {weights} weights.pth"
+        )
+    names = sorted(path.name for path in folder.iterdir() if path.suffix in SUFFIXES)
+    inside = f"; it has {', '.join(names[:8])}" if names else ""
+    raise UserError(f"weights file {weights!r} is a folder{inside}; name a file in it.")
+
+
 def _check_published(blueprint: Blueprint, weights: str, config: ModelConfig) -> None:
     """Check that such a published set exists; raise UserError otherwise."""
     known = ["default", "none"] if blueprint.published or config.target else ["none"]
     if weights in known or (blueprint.published and blueprint.source.startswith("torchvision/")):
         return
-    remedy = "Or the path of a .safetensors, .pth or .pt file."
+    remedy = "Or the path of a file: .safetensors, .pth, .pt, .ckpt, .bin, .pkl."
     if blueprint.source.startswith(TIMM) and blueprint.published:
         remedy += " Sets of timm are part of the name: timm/resnet18.a1_in1k."
     raise unknown(f"weights of model {config.title!r}:", weights, known, remedy)
 
 
-_GIVEN = "given in the config"
+def _default_preprocessing(
+    config: ModelConfig, blueprint: Blueprint, weights: str
+) -> tuple[Preprocessing, str]:
+    """Return the preprocessing that the library of a network has for it, and its source."""
+    # The preset belongs to the published weights; for other weights it is an assumption.
+    fits = config.target or (weights not in ("none",) and not is_weights_file(weights))
+    preset = blueprint.preset if fits else f"{blueprint.preset}, assumed"
+    values = (blueprint.mean, blueprint.std, blueprint.input_size, blueprint.interpolation)
+    return Preprocessing(*values), preset
 
 
 def origin_of(config: ModelConfig, blueprint: Blueprint, weights: str) -> Origin:
@@ -261,14 +318,12 @@ def origin_of(config: ModelConfig, blueprint: Blueprint, weights: str) -> Origin
         blueprint: the resolved architecture.
         weights: `default`, `none`, a published set or a file.
     """
-    # The preset belongs to the published weights; for other weights it is an assumption.
-    fits = config.target or (weights not in ("none",) and not is_weights_file(weights))
-    preset = blueprint.preset if fits else f"{blueprint.preset}, assumed"
+    _, preset = _default_preprocessing(config, blueprint, weights)
     return Origin(
         weights=_weights_description(config, blueprint, weights),
-        mean=_GIVEN if config.mean else preset,
-        std=_GIVEN if config.std else preset,
-        input_size=_GIVEN if config.input_size else preset,
+        mean=GIVEN if config.mean else preset,
+        std=GIVEN if config.std else preset,
+        input_size=GIVEN if config.input_size else preset,
     )
 
 

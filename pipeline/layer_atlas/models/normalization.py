@@ -1,11 +1,12 @@
-"""Feature statistics: what a network expects at its batch norms.
+"""Feature statistics: what a network expects at its batch norms, or shows on dataset images.
 
 In eval mode a batch norm standardises each channel by the running mean and variance of the training
 images, then scales and shifts it. So its weights describe the distribution of its output over
-these images, without any data.
+these images, without any data. Where there are no batch norms, the distribution of other layers is
+measured.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from layer_atlas.models.activations import OUTPUT, main_tensor, module_of
+from layer_atlas.models.activations import OUTPUT, main_tensor, module_of, reduce_layers
 from layer_atlas.models.containment import restored
+from layer_atlas.models.numerics import filled_up
 from layer_atlas.plan.jobs import LayerInfo
 
 _SMALLEST_SCALE = 1e-2
@@ -24,7 +26,7 @@ _SMALLEST_SCALE = 1e-2
 
 @dataclass(frozen=True)
 class NormalizedLayer:
-    """A layer whose output is that of a batch norm, with its distribution over training images."""
+    """A layer with the usual distribution of its output, such as that of a batch norm."""
 
     info: LayerInfo
     """Name and axes; without FLOPs and fingerprint."""
@@ -33,7 +35,7 @@ class NormalizedLayer:
     std: Tensor
     """(K,) float32, standard deviation of each channel over images and positions."""
     used: Tensor
-    """(K,) bool: False for channels that the norm scales to nothing."""
+    """(K,) bool: False for channels that are scaled to nothing."""
 
 
 class BatchNorms:
@@ -86,6 +88,11 @@ class BatchNorms:
             self._found += _normalized(norm, args[0], self._parts.pop(norm))
 
 
+def has_batch_norms(network: nn.Module) -> bool:
+    """Return whether a network knows the statistics of its training images anywhere."""
+    return any(map(_is_batch_norm, network.modules()))
+
+
 def _is_batch_norm(module: nn.Module) -> bool:
     """Whether a module has the statistics of a batch norm, of torch or of another library."""
     statistics = (getattr(module, name, None) for name in ("running_mean", "running_var"))
@@ -133,4 +140,68 @@ def _info(name: str, norm: nn.Module, output: Tensor) -> LayerInfo:
         flops=0,
         flops_before=0,
         flops_share=0.0,
+    )
+
+
+# --- measured on images --------------------------------------------------------------------------
+
+_NORMS = frozenset({"LayerNorm", "GroupNorm", "RMSNorm", "_InstanceNorm"})
+_LINEAR = frozenset({"_ConvNd", "Linear"})
+
+FEATURE_IMAGES = 256
+"""Number of images that show how features are distributed."""
+
+MEASURED_AT_ONCE = 32
+"""Images per batch: a multiple of those that CPU batches are padded to."""
+
+
+def places_of_norms(layers: Sequence[LayerInfo]) -> list[LayerInfo]:
+    """Return where batch norms could stand: other norms or, without any, convolutions and such."""
+    norms = [layer for layer in layers if _NORMS & {*layer.kinds}]
+    return norms or [layer for layer in layers if _LINEAR & {*layer.kinds}]
+
+
+def ends_before(layer: LayerInfo, others: Sequence[LayerInfo]) -> list[LayerInfo]:
+    """Return those of some layers whose output is there when a layer's is."""
+    return [x for x in others if x.flops_before <= layer.flops_before and x.name != layer.name]
+
+
+@torch.no_grad()
+def measured(
+    network: nn.Module, layers: Sequence[LayerInfo], batches: Iterable[Tensor]
+) -> list[NormalizedLayer]:
+    """Measure the distribution of the outputs of layers over images and positions.
+
+    Args:
+        network: a network in eval mode.
+        layers: the layers.
+        batches: normalised images (B, C, H, W), of which each batch is padded on a CPU.
+    """
+    sums: dict[str, Tensor] = {}
+    count = 0
+    for batch in batches:
+        n = len(batch)
+        whole = batch[filled_up(n, batch.device)]
+        found = reduce_layers(network, layers, whole, _moments)
+        for layer in layers:
+            # Means of each image first, which no batch-mate can change; then sums in double.
+            total = found[layer.name][:, :n].sum(dim=1)
+            sums[layer.name] = sums[layer.name] + total if layer.name in sums else total
+        count += n
+    return [_measured(layer, *(sums[layer.name] / count)) for layer in layers]
+
+
+def _moments(activation: Tensor) -> Tensor:
+    """Return the means of x and of x**2 over positions: (B, K, L) to (2, B, K) float64."""
+    wide = activation.float()
+    return torch.stack([wide.mean(dim=2), wide.square().mean(dim=2)]).double()
+
+
+def _measured(layer: LayerInfo, first: Tensor, second: Tensor) -> NormalizedLayer:
+    std = (second - first.square()).clamp_min(0.0).nan_to_num(0.0, 0.0, 0.0).sqrt()
+    return NormalizedLayer(
+        info=layer,
+        mean=first.nan_to_num(0.0, 0.0, 0.0).float(),
+        std=std.float(),
+        used=std > _SMALLEST_SCALE * std.amax(),
     )

@@ -117,6 +117,10 @@ class Origin:
     """Source of the standard deviation."""
     input_size: str = ""
     """Source of the input size."""
+    loaded: str = ""
+    """What was taken from a weights file: key, prefix, number of tensors."""
+    interpolation: str = ""
+    """Interpolation by which the images of the training were resized."""
 
 
 UNKNOWN = Origin()
@@ -133,10 +137,15 @@ def preprocessing_words(
     values = [(f"mean {_numbers(mean)}", origin.mean), (f"std {_numbers(std)}", origin.std)]
     if input_size is not None:
         values.append((f"input size {input_size} px", origin.input_size))
-    return "; ".join(
+    words = "; ".join(
         ", ".join(text for text, _ in some) + (f": {source}" if source else "")
         for source, some in groupby(values, key=lambda value: value[1])
     )
+    if not origin.interpolation:
+        return words
+    other = origin.interpolation != "bilinear"
+    here = "; dataset images are resized by bilinear interpolation" if other else ""
+    return f"{words}; trained with {origin.interpolation} interpolation{here}"
 
 
 def _numbers(values: Sequence[float]) -> str:

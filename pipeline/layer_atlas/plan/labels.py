@@ -7,7 +7,7 @@ from layer_atlas.config.objectives import JointObjective
 from layer_atlas.config.recipe import Recipe
 from layer_atlas.errors import sanitize
 from layer_atlas.plan.environment import Environment
-from layer_atlas.plan.jobs import AS_CONSTRUCTED, named, preprocessing_words
+from layer_atlas.plan.jobs import AS_CONSTRUCTED, UNTRAINED, Origin, named, preprocessing_words
 from layer_atlas.plan.plan import LayerPlan, ModelPlan, Plan
 from layer_atlas.plan.targets import Sampling, counted, plural
 
@@ -113,12 +113,19 @@ def network_lines(plan: Plan) -> list[str]:
     lines = {}
     for model in plan.dataset_models:
         for label, network in model.networks.items():
-            origin = model.origins[label]
-            weights = f", {origin.weights}" if origin.weights else ""
             size = model.input_size if label == model.label else network.fixed_size
-            words = preprocessing_words(network.mean, network.std, size, origin)
-            lines[label] = sanitize(f"{label}{weights}; {words}")
+            origin = model.origins[label]
+            lines[label] = network_line(label, network.mean, network.std, size, origin)
     return list(lines.values())
+
+
+def network_line(
+    label: str, mean: Sequence[float], std: Sequence[float], size: int | None, origin: Origin
+) -> str:
+    """Word the weights of a network, what was loaded of them, and its preprocessing."""
+    weights = f", {origin.weights}" if origin.weights else ""
+    weights += f" ({origin.loaded})" if origin.loaded else ""
+    return sanitize(f"{label}{weights}; {preprocessing_words(mean, std, size, origin)}")
 
 
 def _times(weight: float) -> str:
@@ -187,8 +194,8 @@ def _listed(versions: Mapping[str, str]) -> str:
 def notices(plan: Plan) -> list[str]:
     """List what a user should know about the plan.
 
-    That is: own networks without a weights file, networks that take images of another size, and
-    layers that are called several times.
+    That is: own networks without a weights file, preprocessing that is assumed, networks that take
+    images of another size, and layers that are called several times.
     """
     constructed = {
         f"{sanitize(label)} has {AS_CONSTRUCTED}; a file of trained ones is given as weights=FILE"
@@ -203,14 +210,23 @@ def notices(plan: Plan) -> list[str]:
         for label, network in model.networks.items()
         if network.fixed_size is not None
     ]
-    noted = [sanitize(model.note) for model in plan.dataset_models if model.note]
+    notes = (note for model in plan.dataset_models for note in (model.note, model.features))
+    noted = [sanitize(note) for note in notes if note]
     noted += [
         f"images of {sanitize(model.label)} are not judged: the judge is the same network"
         for model in plan.models
         if plan.judge is not None and not plan.is_judged(model)
     ]
+    assumed = {
+        f"mean and std of {sanitize(label)} are assumed ({origin.mean.removesuffix(', assumed')}); "
+        "models[].mean and std, or preprocess, set those of its training"
+        for model in plan.dataset_models
+        for label, origin in model.origins.items()
+        if origin.mean.endswith("assumed") and origin.weights != UNTRAINED
+    }
     return (
         sorted(constructed)
+        + sorted(assumed)
         + noted
         + resized
         + [

@@ -11,7 +11,7 @@ from typing import Any
 
 from layer_atlas.config.config import LARGEST_SHARD
 from layer_atlas.config.datasets import MOST_PHOTOGRAPHS, SaliencyMethod
-from layer_atlas.config.objectives import JointObjective
+from layer_atlas.config.objectives import JointObjective, PrototypeObjective
 from layer_atlas.config.recipe import Recipe, snapshot_count
 from layer_atlas.config.records import Record, require, setting
 from layer_atlas.plan.environment import Environment
@@ -121,6 +121,8 @@ class ModelPlan(Record):
     """Environment that its images must come from to count as done; `None` accepts any."""
     note: str = ""
     """Finding about the network that the user should know."""
+    features: str = ""
+    """Source of the feature statistics that images are held to, in words."""
 
     def check(self) -> None:
         """Check layers against each other, and the size of a picture."""
@@ -133,9 +135,10 @@ class ModelPlan(Record):
         one = math.prod(self.recipe.image_size) * self.colours
         require(one < LARGEST_PICTURE, f"pictures of {one} bytes.")
         objective = self.recipe.objective
-        terms = len(objective.terms) if isinstance(objective, JointObjective) else 1
-        several = all(len(layer.others) == terms - 1 for layer in self.layers)
-        require(several, f"layers that are not read {terms} together.")
+        if not isinstance(objective, PrototypeObjective):  # which may find none before a layer
+            terms = len(objective.terms) if isinstance(objective, JointObjective) else 1
+            several = all(len(layer.others) == terms - 1 for layer in self.layers)
+            require(several, f"layers that are not read {terms} together.")
 
     @property
     def colours(self) -> int:

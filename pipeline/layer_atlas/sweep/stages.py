@@ -216,7 +216,7 @@ class OptimizationStage(Stage):
         self.total = sweep.plan.n_jobs
 
     def missing(self) -> list[Shard]:
-        """The shards that are not done; without those whose initial images are not known yet."""
+        """The shards that are not done; without those whose dataset images are not known yet."""
         return [shard for shard in self.sweep.shard_index.missing() if self._may_begin(shard)]
 
     def seconds(self, task: Shard) -> float:
@@ -229,9 +229,9 @@ class OptimizationStage(Stage):
 
     def _may_begin(self, shard: Shard) -> bool:
         dataset_plan = self.sweep.plan.dataset_plan
-        if dataset_plan is None or shard.series.recipe.init.name != "dataset":
+        if dataset_plan is None or not shard.series.recipe.dataset_images_used:
             return True
-        # The initial image of a channel is its top dataset image.
+        # An image is made from the top dataset images of its channel.
         model = self.sweep.model(shard.model)
         return self.sweep.has_finished(statistics_of(model, shard.series.layer, dataset_plan))
 

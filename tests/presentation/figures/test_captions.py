@@ -1,6 +1,7 @@
 """Every number and name of captions and methods is that of the atlas."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from layer_atlas.config.figures import (
     ResponsesFigure,
     TracesFigure,
 )
-from layer_atlas.config.objectives import LogitObjective
+from layer_atlas.config.objectives import LogitObjective, PrototypeObjective
 from layer_atlas.config.recipe import Recipe
 from layer_atlas.plan.jobs import UNTRAINED, Origin
 from layer_atlas.plan.targets import DRAW, TargetSpace, select_targets
@@ -224,3 +225,14 @@ def test_latex_is_inert() -> None:
         r"50 \% of a\_b \& \textbackslash{}input\{x\} \textasciitilde{} \#1 "
         r"\$x\textasciicircum{}2\$"
     )
+
+
+def test_methods_state_that_images_were_made_from_the_photographs_they_are_compared_with(
+    tmp_path: Path,
+) -> None:
+    recipe = replace(make_recipe(), objective=PrototypeObjective(top=5))
+    file = drawn(tmp_path, {"conv": WIDTH}, recipe=recipe)
+    add_photographs(file, dataset_images=3)
+    *_, methods = words(open_atlas(file), ImagesFigure())
+    assert re.search(r"is -?\d\.\d\d; images were made from the 5 strongest\.", methods)
+    assert "with 5 photographs per channel" in methods

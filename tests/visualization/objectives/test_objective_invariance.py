@@ -26,6 +26,7 @@ from layer_atlas.config.objectives import (
     NeuronObjective,
     Objective,
     ProbabilityObjective,
+    PrototypeObjective,
     Term,
 )
 from layer_atlas.config.parameterizations import Fourier, Parameterization, Pixel
@@ -54,6 +55,7 @@ OBJECTIVES: dict[str, Objective] = {
     "caricature": CaricatureObjective(photograph=PHOTOGRAPH),
     "inversion": InversionObjective(photograph=PHOTOGRAPH),
     "accentuation": AccentuationObjective(photograph=PHOTOGRAPH),
+    "prototype": PrototypeObjective(top=3),
 }
 
 
@@ -89,7 +91,9 @@ def make_bench(
             LayerRef("demo", network.identity, layers["conv3"]),
             LayerRef("other", other.identity, layers["conv5"]),
         ]
-    others = {"other": other} if taps else {}
+    if isinstance(objective, PrototypeObjective):
+        taps = [LayerRef("demo", network.identity, layers[name]) for name in ("conv2", "conv3")]
+    others = {"other": other} if isinstance(objective, JointObjective) else {}
     find = (files / "x").with_name
     renderer = Renderer(network, recipe, torch.device("cpu"), others, find)
     return renderer.layer(layers["conv5"], taps)
@@ -105,10 +109,18 @@ def test_bits_do_not_depend_on_batch_size_order_or_threads(
     # A layer has one target, which may be climbed from many seeds.
     targets = [number * 3 % count for number in range(16)]
     keys = [hashlib.sha256(bytes([number])).hexdigest() for number in range(16)]
+    images = torch.rand(16, 3, 3, 32, 36, generator=torch.Generator().manual_seed(0))
     torch.set_num_threads(2)
-    reference = renderer.make(keys, targets)
+    reference = renderer.make(keys, targets, dataset_images=images)
     torch.set_num_threads(1)
-    backwards = [renderer.make(keys[::-1][i : i + 5], targets[::-1][i : i + 5]) for i in (0, 5, 10)]
+    backwards = [
+        renderer.make(
+            keys[::-1][i : i + 5],
+            targets[::-1][i : i + 5],
+            dataset_images=images.flip(0)[i : i + 5],
+        )
+        for i in (0, 5, 10)
+    ]
     for name, values in reference.items():
         if name != "trace_step":
             again = np.concatenate([part[name] for part in backwards])

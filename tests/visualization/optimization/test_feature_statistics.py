@@ -140,3 +140,90 @@ def test_bits_do_not_depend_on_the_batch() -> None:
     alone = renderer(3.0).make(keys(6)[4:5], [4])
     for name in ("image", "trace", "activation"):
         assert alone[name][0].tobytes() == together[name][4].tobytes()
+
+
+# --- without batch norms -------------------------------------------------------------------------
+
+PLAIN = random_network(
+    *(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(8, 8, 3, padding=1)),
+    *(nn.ReLU(inplace=True), nn.Conv2d(8, 6, 3)),
+)
+
+
+def views(count: int = 40) -> Tensor:
+    """Soft pictures (n, 24, 24, 3) uint8."""
+    draw = torch.Generator().manual_seed(0)
+    small = torch.rand(count, 3, 6, 6, generator=draw)
+    large = nn.functional.interpolate(small, 24, mode="bilinear")
+    return (large * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def plain_renderer(
+    weight: float, shown: bool = True, layer: str = "4", precision: str = "fp32"
+) -> LayerRenderer:
+    recipe = replace(
+        make_recipe(steps=24, image_size=24),
+        regularizers=Regularizers(feature_statistics=weight),
+        precision=precision,
+    )
+    network = Network("toy", "toy", PLAIN, (0.5,) * 3, (0.3,) * 3, 24, "0" * 64, ())
+    bench = Renderer(network, recipe, torch.device("cpu"))
+    return bench.layer(layer_of(PLAIN, layer, 24), (), views if shown else None)
+
+
+def deviation(pixels: np.ndarray) -> float:
+    """Mean squared distance of the means of both convolutions from those of the pictures."""
+
+    def means(pixels: Tensor) -> Tensor:
+        first = PLAIN[0]((from_bytes(pixels) - 0.5) / 0.3)
+        second = PLAIN[2](first.clamp_min(0.0))
+        return torch.cat([one.mean(dim=(2, 3)) for one in (first, second)], dim=1)
+
+    usual = means(views())
+    found = (means(torch.from_numpy(pixels)) - usual.mean(dim=0)) / usual.std()
+    return float(found.square().mean())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_without_batch_norms_images_keep_near_to_what_is_usual_in_pictures(precision: str) -> None:
+    found = [
+        deviation(plain_renderer(w, precision=precision).make(keys(6), list(range(6)))["image"])
+        for w in (0.0, 1.0, 30.0)
+    ]
+    assert found[0] > 1.2 * found[1] > 1.2 * found[2]
+
+
+def test_without_batch_norms_and_pictures_the_weight_has_no_effect() -> None:
+    plain, weighted = (plain_renderer(w, shown=False).make(keys(2), [0, 1]) for w in (0.0, 5.0))
+    assert np.array_equal(plain["image"], weighted["image"])
+    shown = plain_renderer(5.0).make(keys(2), [0, 1])
+    assert not np.array_equal(plain["image"], shown["image"])
+
+
+def test_the_first_layer_has_nothing_before_it() -> None:
+    plain, weighted = (plain_renderer(w, layer="0").make(keys(2), [0, 1]) for w in (0.0, 5.0))
+    assert np.array_equal(plain["image"], weighted["image"])
+
+
+def test_bits_do_not_depend_on_the_batch_where_pictures_are_measured() -> None:
+    together = plain_renderer(3.0).make(keys(6), list(range(6)))
+    alone = plain_renderer(3.0).make(keys(6)[4:5], [4])
+    for name in ("image", "trace", "activation"):
+        assert alone[name][0].tobytes() == together[name][4].tobytes()
+
+
+def test_pictures_are_measured_once_for_all_layers() -> None:
+    calls: list[int] = []
+
+    def counted() -> Tensor:
+        calls.append(1)
+        return views()
+
+    network = Network("toy", "toy", PLAIN, (0.5,) * 3, (0.3,) * 3, 24, "0" * 64, ())
+    recipe = replace(
+        make_recipe(steps=1, image_size=24), regularizers=Regularizers(feature_statistics=1.0)
+    )
+    bench = Renderer(network, recipe, torch.device("cpu"))
+    for layer in ("2", "4"):
+        bench.layer(layer_of(PLAIN, layer, 24), (), counted)
+    assert len(calls) == 1

@@ -7,8 +7,8 @@ import pytest
 import torch
 from toys import channel_mean, colour_reader, make_recipe
 
-from layer_atlas.config.parameterizations import Pixel
-from layer_atlas.config.recipe import Octaves, recorded_steps, snapshot_steps
+from layer_atlas.config.parameterizations import NaturalFourier, Pixel
+from layer_atlas.config.recipe import DatasetInit, Octaves, recorded_steps, snapshot_steps
 from layer_atlas.visualization import rng
 from layer_atlas.visualization.optimization.loop import Jobs
 from layer_atlas.visualization.optimization.octaves import make_loop, octave_sizes
@@ -62,3 +62,24 @@ def test_one_octave_is_the_image_alone(count: int) -> None:
     if count == 1:
         plain, *_ = climb(replace(RECIPE, octaves=None))
         assert torch.equal(optimized.images, plain.images)
+
+
+@pytest.mark.parametrize("kind", [Pixel(), NaturalFourier()], ids=lambda kind: kind.name)
+def test_octaves_begin_as_the_photographs_of_their_jobs(kind: Pixel | NaturalFourier) -> None:
+    draw = torch.Generator().manual_seed(0)
+    small = torch.rand(3, 3, 5, 8, generator=draw)
+    photographs = torch.nn.functional.interpolate(small, (20, 32), mode="bilinear")
+    slow = {"steps": 1, "learning_rate": 1e-6, "final_learning_rate": 1e-6}
+    recipe = replace(
+        make_recipe(kind, image_size=(20, 32), **slow),
+        octaves=Octaves(3, 2.0),
+        init=DatasetInit(dataset="d" * 64),
+    )
+    network = colour_reader()
+    loop = make_loop(lambda images: (network(images).flatten(2),), channel_mean(), recipe)
+    made = loop.optimize(replace(JOBS, dataset_images=photographs), lambda step: None)
+    likeness = [
+        torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1]
+        for one, other in zip(made.images, photographs, strict=True)
+    ]
+    assert min(likeness) > 0.7

@@ -119,7 +119,9 @@ def test_photographs_are_where_their_jobs_start() -> None:
     dataset_images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     slow = {"steps": 1, "learning_rate": 1e-6, "final_learning_rate": 1e-6}
     recipe = replace(make_recipe(Fourier(), **slow), init=DatasetInit(dataset="d" * 64))
-    made = bench_of(recipe).make(["1" * 64, "2" * 64], [LIVE, NEVER], dataset_images=dataset_images)
+    made = bench_of(recipe).make(
+        ["1" * 64, "2" * 64], [LIVE, NEVER], dataset_images=dataset_images[:, None]
+    )
     images = torch.from_numpy(made["image"]).permute(0, 3, 1, 2).float() / 255
     values, wanted = from_colours(images).flatten(1), from_colours(dataset_images).flatten(1)
     assert (torch.cosine_similarity(values, wanted) > 0.99).all()

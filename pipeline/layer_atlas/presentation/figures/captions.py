@@ -419,10 +419,13 @@ def _photographs(selections: Sequence[Selection]) -> str:
         ]
     )
     count = int(layer.group["dataset"].attrs["photographs"])
+    used = recipe_of(layer).dataset_images_used
+    made_from = f"; images were made from the {used} strongest" if used else ""
     return (
         f"Layers were shown {counted(count, 'photograph')}; the median agreement of the images, "
         "the cosine between the layer's standardised responses to an image and to the channel's "
-        f"nine strongest photographs without the channel itself, is {np.nanmedian(values):.2f}."
+        f"nine strongest photographs without the channel itself, is {np.nanmedian(values):.2f}"
+        f"{made_from}."
     )
 
 

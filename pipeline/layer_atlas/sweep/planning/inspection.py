@@ -300,6 +300,10 @@ class EarlierChecks:
     note: str = ""
 
 
+Further = Callable[[DeviceModel, LayerInfo], Sequence[LayerInfo]]
+"""Returns the layers that a worker reads together with a layer, in one pass."""
+
+
 @dataclass(frozen=True)
 class CheckedLayers:
     """Layers that can be optimized."""
@@ -318,6 +322,7 @@ def check_layers(
     precision: str,
     may_fall_back: bool,
     earlier: EarlierChecks,
+    further: Further = lambda device, layer: (),
 ) -> CheckedLayers:
     """Check some layers of a network.
 
@@ -328,6 +333,7 @@ def check_layers(
         may_fall_back: whether to fall back to fp32 if no path in that precision agrees with the
             network.
         earlier: results that stand; only the fingerprints are computed again.
+        further: the layers that are read together with each.
     Raises:
         UserError: a layer cannot be optimized, or is not what it was.
         UnusableFile: the weights file lacks tensors that a layer needs.
@@ -354,7 +360,7 @@ def check_layers(
     ]
     check_gradient(network, device.plain, layers, seen)
     # The same choice that workers make, so that a layer without a path is refused here.
-    precision, paths, fallback = _choose_paths(device, layers, precision, may_fall_back)
+    precision, paths, fallback = _choose_paths(device, layers, precision, may_fall_back, further)
     note = "; ".join(filter(None, [fallback, *notes]))
     return CheckedLayers(_with_paths(layers, paths), precision, note)
 
@@ -386,16 +392,21 @@ def _compare(network: Network, layers: Sequence[LayerInfo], earlier: EarlierChec
 
 
 def _choose_paths(
-    device: DeviceModel, layers: Sequence[LayerInfo], precision: str, may_fall_back: bool
+    device: DeviceModel,
+    layers: Sequence[LayerInfo],
+    precision: str,
+    may_fall_back: bool,
+    further: Further,
 ) -> tuple[str, list[str], str]:
     """Choose a precision and the paths to some layers; returns a note about a fallback too."""
     label, note = device.network.label, ""
+    groups = [[layer, *further(device, layer)] for layer in layers]
     choices = [(precision, device.fast_path)]
     if precision != "fp32" and may_fall_back:
         choices.append(("fp32", device.exact_path))
     for tried, choose in choices:
         try:
-            return tried, _path_names(choose, layers), note
+            return tried, _path_names(choose, groups), note
         except NoPathAgrees as error:
             remedy = "" if tried == "fp32" else " Set precision=fp32, or auto."
             refusal = f"model {label!r} cannot be optimised in {tried}: {error}.{remedy}"
@@ -404,17 +415,18 @@ def _choose_paths(
 
 
 def _path_names(
-    choose: Callable[[Sequence[LayerInfo]], Path], layers: Sequence[LayerInfo]
+    choose: Callable[[Sequence[LayerInfo]], Path], groups: Sequence[Sequence[LayerInfo]]
 ) -> list[str]:
-    """The names of the paths to some layers; workers choose them again, layer by layer.
+    """The names of the paths to groups of layers; workers choose them again, group by group.
 
-    What works for all layers in one pass, and for the deepest alone, works for each.
+    What works for all layers in one pass, and for the deepest group alone, works for each.
     """
-    deepest = max(layers, key=lambda layer: layer.flops_before)
-    together, alone = choose(layers).name, choose([deepest]).name
+    every = {layer.name: layer for group in groups for layer in group}
+    deepest = max(groups, key=lambda group: group[0].flops_before)
+    together, alone = choose(list(every.values())).name, choose(deepest).name
     if together == alone:
-        return [alone] * len(layers)
-    return [choose([layer]).name for layer in layers]
+        return [alone] * len(groups)
+    return [choose(group).name for group in groups]
 
 
 def _with_paths(layers: Sequence[LayerInfo], paths: Sequence[str]) -> list[LayerInfo]:

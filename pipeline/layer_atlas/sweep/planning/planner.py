@@ -1,6 +1,6 @@
 """From networks to plan: the recipe of every model, the targets of every layer, the dataset."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -14,8 +14,9 @@ from layer_atlas.config.objectives import (
     LogitObjective,
     Objective,
     ProbabilityObjective,
+    PrototypeObjective,
 )
-from layer_atlas.config.recipe import DatasetInit, Recipe
+from layer_atlas.config.recipe import DatasetInit, Recipe, Regularizers
 from layer_atlas.config.records import digest, plain
 from layer_atlas.datasets.listing import look_through
 from layer_atlas.datasets.sources import DatasetImages, open_dataset
@@ -23,7 +24,9 @@ from layer_atlas.datasets.views import read_view
 from layer_atlas.errors import UserError
 from layer_atlas.logs import step
 from layer_atlas.models.activations import match_layers
+from layer_atlas.models.device_model import DeviceModel
 from layer_atlas.models.load import Network
+from layer_atlas.models.normalization import FEATURE_IMAGES, has_batch_norms
 from layer_atlas.plan.jobs import LayerInfo
 from layer_atlas.plan.plan import (
     MOST_TARGETS,
@@ -51,6 +54,7 @@ from layer_atlas.visualization.objectives import ObjectiveContext, make_objectiv
 from layer_atlas.visualization.objectives.base import not_yet
 from layer_atlas.visualization.objectives.custom import with_source
 from layer_atlas.visualization.objectives.directions import RANDOM_DIRECTIONS
+from layer_atlas.visualization.objectives.prototype import layers_at_depths
 from layer_atlas.visualization.parameterizations import check_parameterization
 from layer_atlas.visualization.parameterizations.generator import (
     with_source as with_generator_source,
@@ -78,10 +82,10 @@ def make_plan(
     """
     with step("listing the dataset"):
         dataset_plan = plan_dataset(config)
-    # The recipe names the dataset by its content, so that other images make other keys.
-    if dataset_plan is not None and isinstance(config.init, DatasetInit):
-        config = replace(config, init=replace(config.init, dataset=dataset_plan.listing))
-    planner = _Planner(config, resolve_precision(config.precision, devices), earlier)
+    if dataset_plan is not None:
+        config = _with_dataset(config, dataset_plan.listing)
+    listing = "" if dataset_plan is None else dataset_plan.listing
+    planner = _Planner(config, resolve_precision(config.precision, devices), earlier, listing)
     planned: list[ModelPlan | SkippedModel]
     if isinstance(config.objective, JointObjective):
         networks = [model for model in inspected if isinstance(model, InspectedModel)]
@@ -112,11 +116,22 @@ def make_plan(
     )
 
 
+def _with_dataset(config: Config, listing: str) -> Config:
+    """Name the dataset by its content in what uses it, so that other images make other keys."""
+    init, objective = config.init, config.objective
+    if isinstance(init, DatasetInit):
+        init = replace(init, dataset=listing)
+    if isinstance(objective, PrototypeObjective):
+        objective = replace(objective, dataset=listing)
+    return replace(config, init=init, objective=objective)
+
+
 class _Planner:
     """Plans models that share a config, and collects the files that their recipes refer to."""
 
-    def __init__(self, config: Config, precision: str, earlier: Plan | None) -> None:
+    def __init__(self, config: Config, precision: str, earlier: Plan | None, listing: str) -> None:
         self.config, self.precision, self.earlier = config, precision, earlier
+        self.listing = listing
         self.inputs = Inputs()
 
     def plan_model(self, settings: ModelConfig, model: InspectedModel) -> ModelPlan:
@@ -124,11 +139,19 @@ class _Planner:
         wanted = model.choose(settings.layers or self.config.objective.own_layers)
         # The code of a custom objective is part of the recipe, and so of every key.
         objective = with_source(self.config.objective)
-        checked = self._check(model, wanted, self.precision)
+        others = {layer.name: _further_layers(objective, layer, model) for layer in wanted}
+        read = {x.name: x for layer in wanted for x in (layer, *others[layer.name])}
+        checked = self._check(model, list(read.values()), self.precision, others)
         recipe = self._recipe(objective, [model], checked.precision)
-        pairs = ((model.network, info) for info in checked.layers)
-        layers = tuple(self._resolve_targets(recipe, [pair]) for pair in pairs)
-        return _model_plan(model.network, recipe, layers, checked.note)
+        info = {layer.name: layer for layer in checked.layers}
+        layers = tuple(
+            self._resolve_targets(
+                recipe, [(model.network, info[x.name]) for x in (layer, *others[layer.name])]
+            )
+            for layer in wanted
+        )
+        plan = _model_plan(model.network, recipe, layers, checked.note)
+        return replace(plan, features=_feature_source(model.network, recipe.regularizers))
 
     def plan_joint(self, objective: JointObjective, models: list[InspectedModel]) -> ModelPlan:
         """Plan one layer that stands for all terms of an objective: that of the first term."""
@@ -136,7 +159,7 @@ class _Planner:
         notes, checked_layers, precision = [], dict[str, dict[str, LayerInfo]](), self.precision
         for model in models:
             own = [layer for network, layer in layers if network is model.network]
-            checked = self._check(model, own, precision)
+            checked = self._check(model, own, precision, {})
             precision = checked.precision  # what one network cannot do, none does
             notes.append(checked.note)
             checked_layers[model.network.label] = {layer.name: layer for layer in checked.layers}
@@ -149,15 +172,26 @@ class _Planner:
         resolved = replace(objective, terms=terms)
         recipe = self._recipe(resolved, models, precision)
         layer = self._resolve_targets(recipe, layers)
-        return _model_plan(layers[0][0], recipe, (layer,), "; ".join(filter(None, notes)))
+        plan = _model_plan(layers[0][0], recipe, (layer,), "; ".join(filter(None, notes)))
+        return replace(plan, features=_feature_source(layers[0][0], recipe.regularizers))
 
     def _check(
-        self, model: InspectedModel, wanted: Sequence[LayerInfo], precision: str
+        self,
+        model: InspectedModel,
+        wanted: Sequence[LayerInfo],
+        precision: str,
+        others: Mapping[str, Sequence[LayerInfo]],
     ) -> CheckedLayers:
-        plan = self.earlier
+        plan, may_fall_back = self.earlier, self.config.precision == "auto"
         earlier = EarlierChecks() if plan is None else _earlier_checks(plan, model, precision)
+        with_prior, has_images = self.config.regularizers.feature_statistics > 0, bool(self.listing)
+
+        def further(device: DeviceModel, layer: LayerInfo) -> list[LayerInfo]:
+            prior = device.feature_layers(layer, has_images) if with_prior else []
+            return [*others.get(layer.name, ()), *prior]
+
         with step(f"checking {counted(len(wanted), 'layer')} of {model.network.label}"):
-            return check_layers(model, wanted, precision, self.config.precision == "auto", earlier)
+            return check_layers(model, wanted, precision, may_fall_back, earlier, further)
 
     def _recipe(
         self, objective: Objective, models: Sequence[InspectedModel], precision: str
@@ -176,7 +210,7 @@ class _Planner:
                 optimizer=config.optimizer,
                 image_size=models[0].image_size,
                 precision=precision,
-                regularizers=config.regularizers,
+                regularizers=self._regularizers(models[0].network),
                 init=config.init,
                 mask=config.mask,
                 octaves=config.octaves,
@@ -188,6 +222,12 @@ class _Planner:
         recipe = self.inputs.resolved(recipe)
         check_parameterization(recipe, len(models[0].network.mean), self.inputs.find)
         return recipe
+
+    def _regularizers(self, network: Network) -> Regularizers:
+        """Name the dataset, if it is what the prior of feature statistics comes from."""
+        settings = self.config.regularizers
+        of_dataset = settings.feature_statistics > 0 and not has_batch_norms(network.module)
+        return replace(settings, dataset=self.listing if of_dataset else "")
 
     def _resolve_targets(self, recipe: Recipe, layers: Sequence[NetworkLayer]) -> LayerPlan:
         """Resolve `channels` to targets of a layer, or of several that an objective reads together.
@@ -228,6 +268,17 @@ class _Planner:
         )
 
 
+def _further_layers(
+    objective: Objective, layer: LayerInfo, model: InspectedModel
+) -> list[LayerInfo]:
+    """Return the layers that an objective reads besides a target's own. Raises UserError."""
+    if not isinstance(objective, PrototypeObjective):
+        return []
+    named = model.choose(objective.layers) if objective.layers else None
+    chosen = layers_at_depths(layer, model.layers) if named is None else named
+    return [other for other in chosen if other.name != layer.name]
+
+
 def _model_plan(
     network: Network, recipe: Recipe, layers: tuple[LayerPlan, ...], note: str
 ) -> ModelPlan:
@@ -239,6 +290,21 @@ def _model_plan(
         layers=layers,
         note=note,
         origin=network.origin,
+    )
+
+
+def _feature_source(network: Network, regularizers: Regularizers) -> str:
+    """Word where the expected statistics of features come from, if the recipe asks for any."""
+    if regularizers.feature_statistics == 0:
+        return ""
+    if has_batch_norms(network.module):
+        return f"feature statistics of {network.label} are those of its batch norms"
+    if regularizers.dataset:
+        some = f"up to {FEATURE_IMAGES} photographs"
+        return f"feature statistics of {network.label}, without batch norms, are those of {some}"
+    return (
+        f"regularizers.feature_statistics has no effect on {network.label}, which has no batch "
+        "norms: add dataset=folder dataset.path=photos"
     )
 
 

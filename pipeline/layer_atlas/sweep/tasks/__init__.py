@@ -190,12 +190,33 @@ class ImageCache:
         self.dataset_stats = lru_cache(maxsize=1)(lambda layer: read_evidence(folder, layer).stats)
         self._images: dict[int, NDArray[np.uint8]] = {}
 
-    def strongest(self, statistics: LayerStatistics, channels: Sequence[int]) -> NDArray[np.uint8]:
-        """The top dataset image of each channel (n, S, S, 3); black if there is none."""
-        indices = self.dataset_stats(statistics).top.index[list(channels), 0].tolist()
-        images = self.images(indices)
+    def strongest(
+        self, statistics: LayerStatistics, channels: Sequence[int], count: int
+    ) -> NDArray[np.uint8]:
+        """The top dataset images of each channel (n, count, S, S, 3), the strongest first.
+
+        Where there are fewer the strongest is repeated, and black ones stand for none at all.
+        """
+        indices = self.dataset_stats(statistics).top.index[list(channels), :count]
+        indices = np.where(indices < 0, indices[:, :1], indices)
+        images = self.images(indices.ravel().tolist())
         black = np.zeros((self.size, self.size, 3), np.uint8)
-        return np.stack([images.get(index, black) for index in indices])
+        return np.stack([[images.get(index, black) for index in row] for row in indices.tolist()])
+
+    def evenly_spread(self, count: int) -> NDArray[np.uint8]:
+        """Return up to `count` images (M, S, S, 3), spread over the listing; unreadable ones lack.
+
+        Raises:
+            RuntimeError: none can be read.
+        """
+        some = min(count, self.listing.count)
+        indices = [number * self.listing.count // some for number in range(some)]
+        numbered = [(i, entry) for i in indices for entry in self.listing.block(i, i + 1)]
+        views = stream_views(self.dataset_images, numbered, self.size, reading_threads())
+        pixels = [view.pixels for view in views if view.pixels is not None]
+        if not pixels:
+            raise RuntimeError(f"none of {some} photographs of the dataset can be read")
+        return np.stack(pixels)
 
     def images(self, indices: Iterable[int]) -> dict[int, NDArray[np.uint8]]:
         """Dataset images (S, S, 3) by their index in the listing; none for -1.

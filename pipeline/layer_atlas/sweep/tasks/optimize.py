@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from layer_atlas.config.recipe import DatasetInit
 from layer_atlas.config.records import plain
 from layer_atlas.datasets.tasks import statistics_of
 from layer_atlas.errors import UserError
 from layer_atlas.models.colours import from_bytes, recoloured
+from layer_atlas.models.normalization import FEATURE_IMAGES
 from layer_atlas.plan.environment import Environment, environment_here
 from layer_atlas.plan.jobs import Series, Shard, ShardResult, joined
 from layer_atlas.plan.plan import flops_per_job
@@ -28,8 +28,8 @@ from layer_atlas.visualization.optimization.renderer import LayerRenderer
 
 logger = logging.getLogger(__name__)
 
-InitialImages = Callable[[Sequence[int]], Tensor | None]
-"""Maps channels to the dataset images (n, 3, H, W) that they start from, if any."""
+StrongestImages = Callable[[Sequence[int]], Tensor | None]
+"""Maps channels to the dataset images (n, N, C, H, W) that their images are made from, if any."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,12 @@ class OptimizationBundle(Bundle):
             waiting = list(group)
             # A crash while the layer is being prepared is charged to its first shard.
             context.heartbeat.begin(waiting[:1])
-            renderer = context.renderer.layer(layers[name].info, layers[name].others)
+            views = partial(self._evenly_spread, images) if images is not None else None
+            renderer = context.renderer.layer(layers[name].info, layers[name].others, views)
             size = renderer.auto_batch() if self.batch_size == "auto" else self.batch_size
             flops = flops_per_job(layers[name], self.plan.recipe)
-            initial = partial(self._initial_images, images, name)
-            runner = ShardRunner(context, renderer, size, flops, initial, environment)
+            strongest = partial(self._strongest_images, images, name)
+            runner = ShardRunner(context, renderer, size, flops, strongest, environment)
             for shards in context.until_drained(group_by_batch(waiting, runner.batch_size)):
                 # Checked as late as possible: a worker thought to be lost may have done them.
                 runner.run([shard for shard in shards if not context.folder.is_done(shard)])
@@ -88,22 +89,28 @@ class OptimizationBundle(Bundle):
         return here
 
     def _image_cache(self, context: WorkerContext) -> ImageCache | None:
-        """The dataset images to start from, if the recipe wants them; opening may take long."""
-        if not isinstance(self.plan.recipe.init, DatasetInit):
+        """The dataset images, if the recipe wants any; opening may take long."""
+        recipe = self.plan.recipe
+        if not recipe.dataset_images_used and not recipe.regularizers.dataset:
             return None
         assert self.dataset_plan is not None
         assert self.dataset is not None
         size = self.plan.dataset_image_size
         return ImageCache(context.folder, self.dataset_plan, self.dataset, size)
 
-    def _initial_images(
+    def _evenly_spread(self, images: ImageCache) -> Tensor:
+        return torch.from_numpy(images.evenly_spread(FEATURE_IMAGES))
+
+    def _strongest_images(
         self, images: ImageCache | None, layer: str, channels: Sequence[int]
     ) -> Tensor | None:
-        if images is None or self.dataset_plan is None:
+        if images is None or self.dataset_plan is None or not self.plan.recipe.dataset_images_used:
             return None
         statistics = statistics_of(self.plan, layer, self.dataset_plan)
-        pixels = torch.from_numpy(images.strongest(statistics, channels))
-        return recoloured(from_bytes(pixels), len(self.plan.network.mean))
+        pixels = images.strongest(statistics, channels, self.plan.recipe.dataset_images_used)
+        flat = from_bytes(torch.from_numpy(pixels).flatten(0, 1))
+        strongest = recoloured(flat, len(self.plan.network.mean))
+        return strongest.view(*pixels.shape[:2], *strongest.shape[1:])
 
     def shards(self) -> list[Shard]:
         """The shards, in order."""
@@ -123,7 +130,7 @@ class ShardRunner:
     batch_size: int
     flops: float
     """FLOPs per job."""
-    initial: InitialImages
+    strongest: StrongestImages
     environment: Environment
 
     @property
@@ -187,7 +194,7 @@ class ShardRunner:
             )
 
         keys, channels = [key for key, _ in batch], [channel for _, channel in batch]
-        arrays = self.renderer.make(keys, channels, on_step, self.initial(channels))
+        arrays = self.renderer.make(keys, channels, on_step, self.strongest(channels))
         on_step(parts - 1)
         return arrays
 

@@ -8,6 +8,9 @@ of K channels and L positions. Sample b has the target number `targets[b]`.
   images of a job differ, or keep them close to a reference, add their term here, so that scores
   stay comparable.
 
+An objective about dataset images turns those of each job into `references`. They follow the
+activations that `surrogate` is given.
+
 With V variants per job a batch holds whole jobs, sample b being variant b % V of its job. Only the
 variants of one job may depend on each other.
 """
@@ -70,6 +73,15 @@ class Objective(ABC):
         """Return the scores (B,) and the values to maximize (B,), float32."""
         score = self.score(activations, targets)
         return score, score
+
+    def references(self, dataset_images: Tensor | None, targets: Tensor) -> tuple[Tensor, ...]:
+        """Return what the surrogate compares each job with: tensors with a row per job.
+
+        Args:
+            dataset_images: (n, N, C, H, W) in [0, 1], the N strongest of each job's target.
+            targets: (n,) int64.
+        """
+        return ()
 
     def parts(self, activations: Activations, targets: Tensor) -> Tensor | None:
         """Return the response of each part of a composite target: (B, parts) float32."""

@@ -6,7 +6,7 @@ inputs and outputs stay there.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from typing import Protocol
@@ -65,11 +65,15 @@ class Jobs:
     """(B, C, H, W) in [0, 1], the initial images of `init=dataset`."""
     values: Tensor | None = None
     """(B, C, H, W), initial values before colours and sigmoid; they override `init`."""
+    references: tuple[Tensor, ...] = ()
+    """(B, ...) each, what the objective compares with."""
 
     def select(self, indices: Tensor) -> "Jobs":
         """Return the jobs at some indices (M,), in that order."""
         rows = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{k: row[indices] for k, row in rows.items() if row is not None})
+        references = tuple(row[indices] for row in rows.pop("references"))
+        selected = {k: row[indices] for k, row in rows.items() if row is not None}
+        return replace(self, **selected, references=references)
 
     def with_variants(self, variants: int) -> "Jobs":
         """Return a sample for each variant of each job, job by job: (B * V, ...)."""
@@ -176,13 +180,15 @@ class Scores:
     objective: Objective
     prior: FeatureStatistics | None = None
 
-    def __call__(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, images: Tensor, targets: Tensor, references: Sequence[Tensor] = ()
+    ) -> tuple[Tensor, Tensor]:
         """Return the scores (B,) and surrogates (B,) of views (B, C, H, W)."""
         activations = self.forward(images)
         if self.prior is None:
-            return self.objective.surrogate(activations, targets)
+            return self.objective.surrogate((*activations, *references), targets)
         read = activations[: -self.prior.n_layers]
-        scores, surrogate = self.objective.surrogate(read, targets)
+        scores, surrogate = self.objective.surrogate((*read, *references), targets)
         features = activations[-self.prior.n_layers :]
         return scores, self.prior.regularized(surrogate, read, features)
 
@@ -193,8 +199,9 @@ class _Batch:
     def __init__(self, scores: Scores, recipe: Recipe, start: Start, jobs: Jobs) -> None:
         self.scores, self.recipe = scores, recipe
         keys = jobs.keys
-        # A clone, because `restart` writes into it.
+        # Clones, because `restart` writes into them.
         self.targets = jobs.targets.clone()
+        self.references = tuple(map(torch.clone, jobs.references))
         self.start, self.images = start, start(recipe, jobs)
         (self.parameters,) = self.images.parameters()
         self.optimizer_step = make_batch_optimizer(self.parameters, recipe.optimizer)
@@ -212,6 +219,8 @@ class _Batch:
     def restart(self, jobs: Jobs) -> None:
         """Load other jobs into the same tensors: CUDA graphs refer to memory addresses."""
         self.targets.copy_(jobs.targets)
+        for reference, new in zip(self.references, jobs.references, strict=True):
+            reference.copy_(new)
         self.views.copy_(self._draw(jobs.keys))
         fresh = self.start(self.recipe, jobs)
         with torch.no_grad():
@@ -290,7 +299,7 @@ class _Batch:
                 slope = self.recipe.optimizer.leaky_slope
                 gradients.enter_context(LeakyGradient(slope, self.closed))
             views = apply_views(self.recipe.transforms, images, self.view)
-            scores, surrogate = self.scores(views, self.targets)
+            scores, surrogate = self.scores(views, self.targets, self.references)
             # A score of exactly 0 comes from closed ReLUs; others have a gradient of their own.
             self.closed.copy_(scores.detach() == 0.0)
             return scores, surrogate

@@ -91,7 +91,8 @@ class FeatureStatistics:
 
     With m and v the mean and variance over positions of a channel that a batch norm standardised
     by its running statistics, R is the mean of m**2 + 0.1 * (log v)**2 over channels, averaged over
-    the batch norms before the layer. With s the surrogate of the objective, the optimization
+    the batch norms before the layer. Without batch norms the statistics are those of dataset
+    images. With s the surrogate of the objective, the optimization
     maximizes s / |s| - w * R, the |s| without gradient. So a weight means the same for any
     network, and the penalty counts more as the response grows.
 

@@ -43,6 +43,9 @@ CPU_BATCH = 32
 GPU_BATCH = 512
 """Largest batch in samples; larger ones are no faster on any GPU."""
 
+DATASET_IMAGES_AT_ONCE = 2048
+"""Largest number of dataset images that the jobs of a batch are made from."""
+
 
 class Renderer:
     """Networks on a device, and the recipe of the images.
@@ -67,9 +70,21 @@ class Renderer:
         self.network = self._on_device(network)
         self.others = {label: self._on_device(other) for label, other in (others or {}).items()}
 
-    def layer(self, info: LayerInfo, others: Sequence[LayerRef] = ()) -> "LayerRenderer":
-        """Return a renderer for a layer, and for further layers that the objective reads."""
-        return LayerRenderer(self, info, others)
+    def layer(
+        self,
+        info: LayerInfo,
+        others: Sequence[LayerRef] = (),
+        views: Callable[[], Tensor] | None = None,
+    ) -> "LayerRenderer":
+        """Return a renderer for a layer.
+
+        Args:
+            info: the layer.
+            others: further layers that the objective reads.
+            views: returns views (M, H, W, 3) uint8 of dataset images, for the prior of feature
+                statistics of networks without batch norms.
+        """
+        return LayerRenderer(self, info, others, views)
 
     def _on_device(self, network: Network) -> DeviceModel:
         recipe = self.recipe
@@ -80,7 +95,11 @@ class LayerRenderer:
     """Renders images for targets of one layer, a batch at a time."""
 
     def __init__(
-        self, renderer: Renderer, info: LayerInfo, others: Sequence[LayerRef] = ()
+        self,
+        renderer: Renderer,
+        info: LayerInfo,
+        others: Sequence[LayerRef] = (),
+        views: Callable[[], Tensor] | None = None,
     ) -> None:
         self.recipe, self.device = renderer.recipe, renderer.device
         self.colours = len(renderer.network.network.mean)
@@ -88,7 +107,7 @@ class LayerRenderer:
         label = renderer.network.network.label
         layers = [(label, info), *((ref.model, ref.info) for ref in others)]
         weight = self.recipe.regularizers.feature_statistics
-        norms = renderer.network.norms_before(info) if weight > 0 else []
+        norms = renderer.network.expected_features(info, views) if weight > 0 else []
         self.prior = FeatureStatistics(norms, weight) if norms else None
         exact = fast = _joint_path(renderer, layers, DeviceModel.exact_path)
         # In fp32 both paths are the same, and the search for the fastest one runs once.
@@ -120,14 +139,13 @@ class LayerRenderer:
             job_keys: keys of the n jobs.
             channels: their targets.
             on_step: called with the number of each step once it is launched.
-            dataset_images: (n, C, H, W) in [0, 1], the initial images of `init=dataset`.
+            dataset_images: (n, N, C, H, W) in [0, 1], the strongest ones of each target, if the
+                recipe has images made from some.
         Returns: the arrays of `ShardResult`, one row per job.
         """
         recipe, last = self.recipe, self.recipe.total_steps - 1
         keys, target = rng.keys(job_keys, self.device), torch.tensor(channels, device=self.device)
-        jobs = Jobs(
-            keys, target, None if dataset_images is None else dataset_images.to(self.device)
-        )
+        jobs = self._jobs(keys, target, dataset_images)
         rows = self._attempt(self.loop, jobs, on_step)
         rows["start"] = torch.zeros_like(rows["status"])
         for start in range(1, recipe.optimizer.starts):
@@ -141,6 +159,12 @@ class LayerRenderer:
         if recipe.snapshots:
             arrays["snapshot_step"] = torch.tensor(snapshot_steps(recipe)).numpy()
         return arrays
+
+    def _jobs(self, keys: Tensor, targets: Tensor, dataset_images: Tensor | None) -> Jobs:
+        # Of many images per job only what is compared with goes to the device.
+        first = None if dataset_images is None else dataset_images[:, 0].to(self.device)
+        references = self.objective.references(dataset_images, targets)
+        return Jobs(keys, targets, dataset_images=first, references=references)
 
     def _revive(
         self,
@@ -212,6 +236,7 @@ class LayerRenderer:
         largest = (GPU_BATCH if self.device.type == "cuda" else CPU_BATCH) // variants
         # The finished images of a batch, with all snapshots, must fit in memory too.
         largest = min(largest, jobs_at_once(self.recipe, self.colours))
+        largest = min(largest, DATASET_IMAGES_AT_ONCE // max(self.recipe.dataset_images_used, 1))
         sample = if_it_fits(lambda: bytes_per_sample(self._try_out, self.device))
         if sample is None:  # if this is too much as well, the sweep halves the batch
             return max(min(CPU_BATCH_MULTIPLE, largest), 1)
@@ -227,10 +252,10 @@ class LayerRenderer:
         recipe = replace(self.recipe, optimizer=steps, octaves=None, snapshots=0)
         keys = rng.keys(["0" * 64] * batch, self.device)
         targets = torch.zeros(batch, dtype=torch.int64, device=self.device)
-        dataset_images = torch.zeros(batch, self.colours, *recipe.image_size).to(self.device)
-        self._loop_for(recipe).optimize(
-            Jobs(keys, targets, dataset_images).with_variants(recipe.variants), lambda step: None
-        )
+        count = max(recipe.dataset_images_used, 1)
+        dataset_images = torch.zeros(batch, count, self.colours, *recipe.image_size)
+        jobs = self._jobs(keys, targets, dataset_images).with_variants(recipe.variants)
+        self._loop_for(recipe).optimize(jobs, lambda step: None)
 
 
 def _joint_path(

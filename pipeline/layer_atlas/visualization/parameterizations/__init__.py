@@ -12,6 +12,7 @@ from layer_atlas.config.records import implementation
 from layer_atlas.errors import UserError
 from layer_atlas.imports import import_modules
 from layer_atlas.models.colours import from_colours
+from layer_atlas.models.resample import resized
 from layer_atlas.visualization import rng
 from layer_atlas.visualization.parameterizations.base import Parameterization, Shape
 from layer_atlas.visualization.parameterizations.maco import spectral_noise
@@ -61,7 +62,8 @@ def _start(
     if isinstance(init, DatasetInit):
         if dataset_images is None:
             raise ValueError("init=dataset needs a dataset image for every job.")
-        return from_colours(dataset_images)
+        # Octaves have smaller images than the dataset's.
+        return from_colours(resized(dataset_images, shape[1:]))
     return None
 
 

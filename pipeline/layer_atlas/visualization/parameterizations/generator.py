@@ -89,12 +89,12 @@ def _loaded(record: str, colours: int, weights: Path, device: torch.device) -> P
 def _with_weights(config: Generator, weights: Path) -> nn.Module:
     function = import_planned(config.target, _SETTING, _RETURNS, config.source)
     network = build_module(lambda: function(**(config.args or {})), _SETTING, config.target)
-    missing = load_state(network, read_weights(weights), str(weights), config.target)
+    missing = load_state(network, read_weights(weights), config.target).missing
     # Stricter than for networks, whose unused layers may lack tensors: every image passes through
     # all of it.
     if missing:
         raise UserError(
-            f"weights {str(weights)!r} lack tensors of {_SETTING}={config.target!r}: "
+            f"weights {str(weights)!r} do not fit or lack tensors of {_SETTING}={config.target!r}: "
             f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}."
         )
     return network
