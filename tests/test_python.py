@@ -253,7 +253,7 @@ def test_preprocessing_is_never_assumed_in_silence(
     result = layer_atlas.visualize(net, "first.0", 0, **{**QUICK, "image_size": None})
     assert result.images["first.0"].shape[2:4] == (20, 20)
     said = capsys.readouterr().err
-    assert "mean (0.5, 0.5, 0.5), std (0.2, 0.2, 0.2), input size 20 px: the module's own" in said
+    assert "mean (0.5, 0.5, 0.5), std (0.2, 0.2, 0.2), input size 20 px: timm's config" in said
     show(net, channels=0, progress=False)
     assert capsys.readouterr().err == ""
 

@@ -6,7 +6,7 @@ A name is `demo`, one of torchvision's (classification, segmentation, detection)
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -369,10 +369,7 @@ def _from_target(config: ModelConfig, target: str) -> Blueprint:
 
 def _from_memory(config: ModelConfig, address: str) -> Blueprint:
     module = snapshot(address, config.title)
-    # Networks of timm know the preprocessing of their weights.
-    known = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
-    known = known if isinstance(known, Mapping) else {}
-    blueprint = Blueprint(
+    return Blueprint(
         source=class_name(module),
         build=lambda: copied(module),
         published=None,
@@ -380,13 +377,4 @@ def _from_memory(config: ModelConfig, address: str) -> Blueprint:
         std=IMAGENET_STD,
         input_size=224,
         trained="weights of the module in memory",
-    )
-    if not {"mean", "std", "input_size"} <= known.keys():
-        return blueprint
-    return replace(
-        blueprint,
-        mean=tuple(known["mean"]),
-        std=tuple(known["std"]),
-        input_size=int(known["input_size"][-1]),
-        preset="the module's own pretrained_cfg",
     )
