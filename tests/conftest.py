@@ -6,12 +6,21 @@ from pathlib import Path
 import pytest
 from mini_slurm import MiniSlurm, mini_slurm
 
+from layer_atlas import logs
 from layer_atlas.store.folder import OutputFolder
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> OutputFolder:
     return OutputFolder(tmp_path / "atlas")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quiet_steps() -> Iterator[None]:
+    """Steps that take longer than two seconds are named; on a busy machine that may be any step."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(logs, "_SILENT_SECONDS", 1e6)
+        yield
 
 
 @pytest.fixture(scope="session")

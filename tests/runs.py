@@ -57,9 +57,10 @@ def start(
 
 
 def finish(process: "subprocess.Popen[str]", timeout: float = 240) -> tuple[int, str]:
-    """Wait for a command; returns its exit code and all it printed."""
+    """Wait for a command; returns its exit code and all it printed but the names of slow steps."""
     out, err = process.communicate(timeout=timeout)
-    return process.returncode, out + err
+    lines = err.splitlines(keepends=True)
+    return process.returncode, out + "".join(x for x in lines if not x.endswith(" so far\n"))
 
 
 def atlas(command: str, root: Path, *overrides: str) -> tuple[int, str]:
