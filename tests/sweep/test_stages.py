@@ -45,6 +45,7 @@ def test_time_of_a_shard_is_its_jobs_times_its_flops(
     folder: OutputFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(plan_module.FLOPS_PER_SECOND, "cpu", FLOPS_PER_SECOND)
+    monkeypatch.setattr(plan_module, "_IMAGE_FLOPS", 0.0)
     shallow, deep = layer_info("a", 4, flops_before=100), layer_info("b", 4, flops_before=700)
     plan = make_plan(shallow, deep, shard_size=3, recipe=make_recipe(steps=10))
     stage = OptimizationStage(make_sweep(plan, folder))
