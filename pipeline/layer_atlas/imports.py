@@ -55,7 +55,7 @@ def _resolve(name: str) -> Any:
     after = rest.split(".") if colon else []
     if not all(part.isidentifier() for part in (*parts, *after)) or "py" in parts:
         dotted = re.sub(r"\.py\b", "", name).replace("/", ".").replace(":", ".").strip(".")
-        raise ImportError(f"it is no dotted name; did you mean {dotted!r}?")
+        raise ImportError(f"it is no dotted name, such as {dotted!r}")
     reached: tuple[Any, list[str], str] | None = None
     # The longest first, but the whole last: a package may have a function of its module's name.
     lengths = [len(parts)] if colon else [*range(len(parts) - 1, 0, -1), len(parts)]

@@ -118,7 +118,7 @@ def test_a_network_that_exists_already_keeps_its_weights(folder: Path) -> None:
         ("own_package.parts.net", ["is a module", "name a callable in it", "Net"]),
         ("own_package.parts.net.VERSION", ["is int, not a callable"]),
         ("own_package.broken.build", ["No module named 'a_library_that_is_not_installed'"]),
-        ("own_package/parts/net.py:Net", ["did you mean 'own_package.parts.net.Net'"]),
+        ("own_package/parts/net.py:Net", ["such as 'own_package.parts.net.Net'"]),
         ("Net", ["no module 'Net'", "dotted name"]),
     ],
 )

@@ -18,7 +18,7 @@ from layer_atlas.plan.environment import Environment
 from layer_atlas.plan.jobs import UNKNOWN, LayerInfo, NetworkIdentity, Origin, Series, Shard
 from layer_atlas.plan.targets import TargetSpace, is_ascending
 
-FLOPS_PER_SECOND = {"cpu": 3e10, "cuda": 2e13}
+FLOPS_PER_SECOND = {"cpu": 2e10, "cuda": 2e13}
 """Guess at a worker's speed, for the size of bundles and for estimates before the first shard."""
 
 START_SECONDS = 4.0
