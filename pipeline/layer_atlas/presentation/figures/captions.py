@@ -413,7 +413,7 @@ def _photographs(selections: Sequence[Selection]) -> str:
         return ""
     values = np.concatenate(
         [
-            selection.data.values("agreement")[[selection.layer.row(c) for c in selection.channels]]
+            _values(selection, "agreement")
             for selection in selections
             if "agreement" in selection.layer
         ]

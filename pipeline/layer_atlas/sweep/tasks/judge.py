@@ -16,7 +16,7 @@ from layer_atlas.models.colours import from_bytes, to_bytes
 from layer_atlas.models.device_model import Observe
 from layer_atlas.models.resample import resized
 from layer_atlas.plan.environment import Environment
-from layer_atlas.plan.jobs import Series, Shard
+from layer_atlas.plan.jobs import Shard
 from layer_atlas.plan.plan import ModelPlan, Plan
 from layer_atlas.store.resume import DoneIndex
 from layer_atlas.sweep.tasks import WorkerContext
@@ -57,12 +57,7 @@ class JudgeBundle(DatasetBundle):
     def tasks(self) -> list[Judging]:
         """The tasks, in order."""
         judge = statistics_of(self.plan, self.plan.layers[0].info.name, self.dataset_plan)
-        judged = self.judged
-        shards = (
-            Shard(Series(judged.label, judged.network, r.layer, r.seed, judged.recipe), r.targets)
-            for r in self.requests
-        )
-        return [Judging(judge, shard) for shard in shards]
+        return [Judging(judge, request.shard(self.judged)) for request in self.requests]
 
     def _environments(self) -> dict[str, Environment]:
         wanted = self.judged.environment

@@ -19,7 +19,7 @@ from layer_atlas.models.colours import from_bytes, recoloured
 from layer_atlas.models.normalization import FEATURE_IMAGES
 from layer_atlas.plan.environment import Environment, environment_here
 from layer_atlas.plan.jobs import Series, Shard, ShardResult, joined
-from layer_atlas.plan.plan import flops_per_job
+from layer_atlas.plan.plan import ModelPlan, flops_per_job
 from layer_atlas.store.shards import commit
 from layer_atlas.sweep.heartbeat import Heartbeat
 from layer_atlas.sweep.tasks import Bundle, ImageCache, WorkerContext
@@ -39,6 +39,11 @@ class ShardRequest:
     layer: str
     seed: int
     targets: tuple[int, ...]
+
+    def shard(self, model: ModelPlan) -> Shard:
+        """Return the shard, by the plan of its model."""
+        series = Series(model.label, model.network, self.layer, self.seed, model.recipe)
+        return Shard(series, self.targets)
 
 
 @dataclass(frozen=True)
@@ -114,11 +119,7 @@ class OptimizationBundle(Bundle):
 
     def shards(self) -> list[Shard]:
         """The shards, in order."""
-        plan = self.plan
-        return [
-            Shard(Series(plan.label, plan.network, r.layer, r.seed, plan.recipe), r.targets)
-            for r in self.requests
-        ]
+        return [request.shard(self.plan) for request in self.requests]
 
 
 @dataclass
