@@ -109,6 +109,21 @@ def choices(
     return float(np.mean([similarity[s] > similarity[w] for s, w in pairs]))
 
 
+def test_methods_state_it_with_what_nine_photographs_reach(judged: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(judged, tmp_path / "demo"))
+    shown = ["figure.layers=[conv2]", "figure.channels=[0,3,7]"]
+    assert commands.main(["figure", f"output_root={tmp_path}", *shown]) == 0
+    with h5py.File(copy / "atlas.h5") as file:
+        group = file["demo/conv2"]
+        best = np.maximum(group["best_seed_index"][()][[0, 3, 7]], 0)
+        images = 100 * np.nanmean(group["recognisability"][()][[0, 3, 7], best])
+        photographs = 100 * np.nanmean(group["dataset/recognisability"][()][[0, 3, 7]])
+    assert (
+        f"in {images:.0f} % of pairs, and in {photographs:.0f} % given 9 photographs of the target "
+        "instead."
+    ) in (copy / "figures" / "images.methods.md").read_text()
+
+
 @pytest.mark.parametrize("layer", ["conv1", "conv2"])
 def test_recognisability_is_the_choice_of_another_network(
     judged: Path, dataset_images: Path, layer: str

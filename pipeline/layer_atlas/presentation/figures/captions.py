@@ -16,6 +16,7 @@ from layer_atlas.atlas.reader import Atlas, Layer, Model
 from layer_atlas.config.figures import BracketedFigure, Group
 from layer_atlas.config.recipe import Octaves, Recipe
 from layer_atlas.config.records import FAMILIES, Reference, build
+from layer_atlas.datasets.evidence import STRONGEST
 from layer_atlas.plan.environment import Environment
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.plan.labels import mixture
@@ -442,7 +443,7 @@ def _judge(selections: Sequence[Selection]) -> str:
     return (
         f"Given an image, another network ({judge}) told photographs that excite its target most "
         f"from photographs that excite it least in {100 * images:.0f} % of pairs, and in "
-        f"{100 * photographs:.0f} % given the strongest photograph instead."
+        f"{100 * photographs:.0f} % given {STRONGEST} photographs of the target instead."
     )
 
 
