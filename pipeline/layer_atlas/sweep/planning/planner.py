@@ -183,7 +183,7 @@ class _Planner:
         others: Mapping[str, Sequence[LayerInfo]],
     ) -> CheckedLayers:
         plan, may_fall_back = self.earlier, self.config.precision == "auto"
-        earlier = EarlierChecks() if plan is None else _earlier_checks(plan, model, precision)
+        earlier = _earlier_checks(plan, model, precision)
         with_prior, has_images = self.config.regularizers.feature_statistics > 0, bool(self.listing)
 
         def further(device: DeviceModel, layer: LayerInfo) -> list[LayerInfo]:
@@ -308,14 +308,14 @@ def _feature_source(network: Network, regularizers: Regularizers) -> str:
     )
 
 
-def _earlier_checks(earlier: Plan, model: InspectedModel, precision: str) -> EarlierChecks:
-    """The checks of the same network in an earlier plan, for images of the same size.
+def _earlier_checks(earlier: Plan | None, model: InspectedModel, precision: str) -> EarlierChecks:
+    """The checks of the same network in an earlier plan, if any, for images of the same size.
 
     In another precision paths are chosen anew.
     """
     layers: dict[str, LayerInfo] = {}
     notes: set[str] = set()
-    for planned in earlier.dataset_models:
+    for planned in earlier.dataset_models if earlier is not None else ():
         read = [(planned.network, layer.info) for layer in planned.layers]
         read += [(ref.network, ref.info) for layer in planned.layers for ref in layer.others]
         own = [info for network, info in read if network == model.network.identity]
@@ -399,7 +399,7 @@ def plan_judge(config: Config, models: Sequence[ModelPlan], earlier: Plan | None
                 f"images of {model.label} have {model.colours} colours, which a judge of "
                 "photographs does not know: take judge=null."
             )
-    known = EarlierChecks() if earlier is None else _earlier_checks(earlier, judge, "fp32")
+    known = _earlier_checks(earlier, judge, "fp32")
     checked = check_layers(judge, layers, "fp32", may_fall_back=False, earlier=known)
     recipe = replace(models[0].recipe, image_size=judge.image_size, precision="fp32")
     layer = LayerPlan(checked.layers[0], ())
