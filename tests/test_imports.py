@@ -21,7 +21,7 @@ ROOMS = (
     *("config", "plan", "store", "models", "datasets"),
     *("visualization", "atlas", "presentation", "sweep", "cli"),
 )
-ORDER = ("errors", "logs", "processes", "imports", *ROOMS)
+ORDER = ("errors", "processes", "logs", "imports", *ROOMS)
 """Each imports only what stands before it."""
 
 

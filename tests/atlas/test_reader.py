@@ -143,7 +143,7 @@ def test_similar_channels_respond_alike_to_their_images(tmp_path: Path) -> None:
 
 def test_the_strongest_are_those_with_the_largest_value_in_any_seed(layer: Layer) -> None:
     for by, asked in (
-        (default_ranking(layer.statistics), None),
+        (default_ranking(layer), None),
         ("activation_robust", "activation_robust"),
     ):
         best = layer[by].reshape(6, -1).max(axis=1)

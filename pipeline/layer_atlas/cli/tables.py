@@ -16,6 +16,7 @@ from layer_atlas.datasets.tasks import all_statistics
 from layer_atlas.errors import UserError, sanitize
 from layer_atlas.plan.jobs import LayerInfo, Shard
 from layer_atlas.plan.labels import (
+    coarse_judgements,
     count_images,
     network_line,
     network_lines,
@@ -314,16 +315,11 @@ def summary(folder: OutputFolder) -> str:
     if animations:
         lines.append(f"  animations     {_first(animations)}")
     lines += [f"  versions  {sanitize(summary.mixture)}"] if summary.mixture else []
-    lines += _evidence(summary)
+    lines += _evidence(summary, coarse_judgements(plan))
     lines += _time_taken(manifest["timings"])
     for model in plan.skipped_models:
         reason = sanitize(f"{model.model}: {model.why}")
         lines.append(f"  skipped   {reason} Repair it and run again.")
-    if summary.counts.get("failed"):
-        lines.append(
-            f"  failures  `atlas failures {folder.choice}` lists them; `atlas retry "
-            f"{folder.choice}` makes the next run try them again"
-        )
     return "\n".join(lines)
 
 
@@ -344,8 +340,13 @@ def _first(paths: Sequence[Path]) -> str:
     return f"{paths[0]}" + (f" and {len(paths) - 1} more" if paths[1:] else "")
 
 
-def _evidence(summary: AtlasSummary) -> list[str]:
-    """How the images compare with the dataset, in a line; and which files could not be read."""
+def _evidence(summary: AtlasSummary, coarse: Sequence[str]) -> list[str]:
+    """How the images compare with the dataset, and which files could not be read.
+
+    Args:
+        summary: of the atlas.
+        coarse: sentences on recognisability.
+    """
     lines = []
     if (evidence := summary.evidence) is not None:
         lines.append(
@@ -358,6 +359,7 @@ def _evidence(summary: AtlasSummary) -> list[str]:
                 f"  judged    recognisability {evidence.recognisability:.2f}; of the strongest "
                 f"dataset images {ceiling:.2f}, by chance 0.50"
             )
+            lines += [f"            {line}" for line in coarse]
     if summary.unreadable:
         some = ", ".join(map(sanitize, summary.unreadable_paths))
         lines.append(f"  dataset   {summary.unreadable} images could not be read: {some} ...")

@@ -154,7 +154,7 @@ def ranked(data: LayerData, by: str, lowest: bool = False) -> list[int]:
 def ranking_of(data: LayerData, asked: Any) -> str:
     """The statistic that a selection ranks by, by default one that compares channels."""
     by = asked.get("by") if isinstance(asked, Mapping) else None
-    return str(by or default_ranking(data.statistics))
+    return str(by or default_ranking(data.layer))
 
 
 @dataclass(frozen=True)
@@ -258,7 +258,7 @@ def _random(layer: Layer, count: int, seed: Any) -> list[int]:
 def _diverse(data: LayerData, count: int) -> list[int]:
     """Channels that are as dissimilar as possible, beginning with the one that ranks first."""
     rows = _live_rows(data)
-    values = data.values(default_ranking(data.statistics))[rows]
+    values = data.values(default_ranking(data.layer))[rows]
     first = int(np.argmax(np.where(np.isfinite(values), values, -np.inf)))
     members = farthest(distances(data.responses[rows]), count, first)
     return [data.layer.channels[rows[member]] for member in members]
