@@ -27,7 +27,11 @@ def test_work_beside_ends_with_the_context_however_that_ends() -> None:
         asked.wait()
         ended.set()
 
-    with pytest.raises(ValueError, match="broken"), beside(work, "test"):
-        assert not ended.is_set()
-        raise ValueError("broken")
+    def fail() -> None:
+        with beside(work, "test"):
+            assert not ended.is_set()
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        fail()
     assert ended.is_set()

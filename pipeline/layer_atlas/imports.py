@@ -15,7 +15,7 @@ from typing import Any
 from layer_atlas.errors import UserError, nearest_first
 
 _SHOWN = 3
-_ALIKE = 0.7
+_ALIKE = 0.6
 """Ratio of the common letters of two names from which one may be a misspelling of the other."""
 
 

@@ -260,9 +260,12 @@ def test_verbose_loggers_are_those_that_hydra_verbose_names(
     [
         (["quality=draft,paper"], ["demo_draft", "demo_paper"]),
         (["name=x", "seeds=[0],[1,2]"], ["x_0", "x_1-2"]),
-        (["quality=draft,paper", "shard_size=8,9"], [
-            *("demo_draft_8", "demo_draft_9", "demo_paper_8", "demo_paper_9"),
-        ]),
+        (
+            ["quality=draft,paper", "shard_size=8,9"],
+            [
+                *("demo_draft_8", "demo_draft_9", "demo_paper_8", "demo_paper_9"),
+            ],
+        ),
         (["name=a,b"], ["a", "b"]),
         (["name=a,b", "seeds=[0],[1]"], ["a_0", "a_1", "b_0", "b_1"]),
         (["name=x_${image_size}", "image_size=32,64"], ["x_32", "x_64"]),

@@ -4,13 +4,19 @@ import math
 from dataclasses import replace
 
 import pytest
-from toys import composed, layer_info, make_plan, make_recipe
+from toys import IDENTITY, composed, layer_info, make_plan, make_recipe
 
-from layer_atlas.config.objectives import ChannelObjective
+from layer_atlas.config.objectives import (
+    ChannelObjective,
+    JointObjective,
+    PrototypeObjective,
+    Term,
+)
 from layer_atlas.config.optimizers import LBFGS
 from layer_atlas.plan.plan import (
     _IMAGE_FLOPS,
     LayerPlan,
+    LayerRef,
     bytes_needed,
     flops_per_job,
     jobs_at_once,
@@ -46,6 +52,18 @@ def test_flops_count_two_passes_per_step_the_measured_views_and_the_images() -> 
     assert flops_per_job(layer, recipe) == 100 * (14 + 17) + 7 * pixels * _IMAGE_FLOPS
     searching = replace(recipe, optimizer=LBFGS(steps=7, evaluations=5))
     assert flops_per_job(layer, searching) == 100 * (70 + 17) + 35 * pixels * _IMAGE_FLOPS
+
+
+def test_layers_of_one_network_are_read_in_one_pass() -> None:
+    recipe = make_recipe(steps=7)
+    infos = [layer_info("a", flops_before=100), layer_info("b", flops_before=60)]
+    layer = LayerPlan(infos[0], (), others=(LayerRef("toy", IDENTITY, infos[1]),))
+    prototype = replace(recipe, objective=PrototypeObjective(dataset="0" * 64))
+    assert flops_per_job(layer, prototype) == flops_per_job(replace(layer, others=()), prototype)
+    terms = tuple(Term(network=digest, layer="a") for digest in ("one", "two"))
+    joint = replace(recipe, objective=JointObjective(terms=terms))
+    images = 7 * math.prod(recipe.image_size) * _IMAGE_FLOPS
+    assert flops_per_job(layer, joint) == (100 + 60) * (14 + 17) + images
 
 
 FILMED = replace(make_recipe(image_size=(10, 20), steps=9), snapshots=3)

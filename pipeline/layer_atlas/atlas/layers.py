@@ -48,7 +48,7 @@ def default_ranking(layer: "Layer") -> str:
 def _tells_apart(values: NDArray[Any]) -> bool:
     """Whether at most half of the known values are the largest."""
     known = values[np.isfinite(values)]
-    return known.size < 2 or np.count_nonzero(known == known.max()) <= known.size / 2
+    return known.size < 2 or bool((known == known.max()).mean() <= 0.5)
 
 
 def is_on_own_scale(statistic: str) -> bool:

@@ -29,7 +29,6 @@ Exit codes: 0 done, 1 some images failed, 2 a mistake in config or input, 74 the
             ("run", "the demo network, all convolutions"),
             ("run models=[resnet50] 'layers=[layer3.*]' name=deep", "layers by globs"),
             ("run channels='0:64' 'seeds=[0,1]' quality=paper", "64 channels, two seeds"),
-            ("run -m quality=draft,paper", "two sweeps: demo_draft, demo_paper"),
             ("run experiment=evidence dataset.path=photos", "with dataset images beside them"),
             ("run executor=slurm executor.partition=gpu", "on a cluster"),
         ),

@@ -18,16 +18,16 @@ from layer_atlas.plan.environment import Environment
 from layer_atlas.plan.jobs import UNKNOWN, LayerInfo, NetworkIdentity, Origin, Series, Shard
 from layer_atlas.plan.targets import TargetSpace, is_ascending
 
-FLOPS_PER_SECOND = {"cpu": 2e10, "cuda": 2e13}
+FLOPS_PER_SECOND = {"cpu": 4e10, "cuda": 2e13}
 """Guess at a worker's speed, for the size of bundles and for estimates before the first shard."""
 
-START_SECONDS = 4.0
+START_SECONDS = 6.0
 """Approximate time from the start of a worker to its first task: imports, and loading a network."""
 
 COLLATING_SECONDS = (2.0, 5e-3)
 """Approximate time to collate: of any atlas, and of each image."""
 
-_IMAGE_FLOPS = 900.0
+_IMAGE_FLOPS = 2.7e4
 """Cost of rendering a pixel and its random view, per step, in FLOPs of a network that take as long
 on a CPU."""
 
@@ -302,8 +302,9 @@ def flops_per_job(layer: LayerPlan, recipe: Recipe) -> float:
 def _flops_of_pass(layer: LayerPlan, objective: Objective) -> int:
     """Return the operations of a forward pass up to all layers that an objective reads."""
     infos = [layer.info, *(ref.info for ref in layer.others)]
-    joint = isinstance(objective, JointObjective)
-    networks = [term.network for term in objective.terms] if joint else [""] * len(infos)
+    networks = [""] * len(infos)
+    if isinstance(objective, JointObjective):
+        networks = [term.network for term in objective.terms]
     # One pass of a network, up to the deepest, shows all of its layers.
     deepest: dict[str, int] = {}
     for network, info in zip(networks, infos, strict=True):
