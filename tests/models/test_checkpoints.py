@@ -348,7 +348,7 @@ LOADED: dict[str, tuple[Write, dict[str, Any], str]] = {
     "a network and its average": (
         saved({"model_ema": OTHER, "model": MINE}),
         {},
-        "not `model_ema` (models[].weights_key decides)",
+        "`model_ema` fits as well, and models[].weights_key=model_ema takes it",
     ),
     "teacher and student": (
         saved({"student": prefixed("module.backbone.", OTHER), "teacher": prefixed("backbone.")}),
@@ -358,7 +358,7 @@ LOADED: dict[str, tuple[Write, dict[str, Any], str]] = {
     "teacher and student in one mapping": (
         saved({"state_dict": prefixed("student.", OTHER) | prefixed("teacher.")}),
         {},
-        "not `student.` (models[].weights_prefix decides)",
+        "`student.` fits as well, and models[].weights_prefix=student. takes it",
     ),
     "query and key": (
         saved({"state_dict": prefixed("module.encoder_k.", OTHER) | prefixed("module.encoder_q.")}),

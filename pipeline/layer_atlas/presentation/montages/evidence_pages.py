@@ -32,14 +32,15 @@ _FACTS = {
 """The numbers of each target and their formats: those of the seed that agrees most with dataset
 images, which is named before them if there are several."""
 
-_NOTES = (
-    "Percentile: where the image's activation lies among the photographs'.",
-    "Agreement: cosine between the layer's answers to the image and to the channel's photographs; "
-    "rank: how many channels' photographs it resembles more, plus one.",
-    "Recognisability: how often another network, given the image, tells photographs that excite "
-    "the channel from those that do not; 0.5 is chance.",
-    "Frames: what the position of the largest response sees.",
-)
+_NOTES = {
+    "percentile": "Percentile: where the image's activation lies among the photographs'.",
+    "agreement": "Agreement: cosine between the layer's answers to the image and to the channel's "
+    "photographs; rank: how many channels' photographs it resembles more, plus one.",
+    "recognisability": "Recognisability: how often another network, given the image, tells "
+    "photographs that excite the channel from those that do not; 0.5 is chance.",
+    "dataset": "Frames: what the position of the largest response sees.",
+}
+"""Sentences on what a sheet shows, by the data of the layer that they are about."""
 
 
 SMOOTHING = 0.03
@@ -102,9 +103,7 @@ def _pages(view: LayerView, tile: int) -> Iterator[bytes]:
 
 
 def _notes(group: h5py.Group) -> tuple[str, ...]:
-    """The notes on what a sheet shows; nothing is judged without a judge."""
-    judged = "recognisability" in group
-    return tuple(note for note in _NOTES if judged or not note.startswith("Recognisability"))
+    return tuple(note for name, note in _NOTES.items() if name in group)
 
 
 def _row(group: h5py.Group, row: int) -> EvidenceRow:
