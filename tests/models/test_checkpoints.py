@@ -543,7 +543,9 @@ def test_a_head_for_other_classes_is_ignored_unless_a_layer_needs_it(tmp_path: P
     plan = planned(tmp_path / "w.ckpt", "block.1")
     (model,) = plan.models
     assert plan.n_jobs == 4
-    assert model.origin.loaded == f"took `state_dict`; {ALL}, without fc.weight, fc.bias"
+    assert model.origin.loaded == (
+        f"took `state_dict`; {ALL} (nothing in the file fits fc.weight, fc.bias)"
+    )
     with pytest.raises(UnusableFile) as caught:
         load_and_check(tmp_path / "w.ckpt", "fc")
     assert "layer 'fc' of model 'net'" in str(caught.value)

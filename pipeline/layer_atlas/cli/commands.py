@@ -265,7 +265,7 @@ _READING = ("status", "failures", "retry", "collate", "figure", "site", "verify"
 """
 
 _SLOW = ("run", "plan", "layers", "collate", "figure", "site", "verify")
-"""Commands that first say what they are about to do."""
+"""Commands that begin with a line that names their subject."""
 
 WORDS = {
     "status": ("all",),

@@ -223,7 +223,7 @@ def _summary(fits: Sequence["Fit"], count: int, missing: Sequence[str]) -> str:
     words = [
         ", ".join(filter(None, done)),
         f"{len(fit.names)} of {count} tensors"
-        + (f" (the file lacks {_some(missing)})" if missing else ""),
+        + (f" (nothing in the file fits {_some(missing)})" if missing else ""),
         f"{fit.others} more in the file unused" if fit.others else "",
         *(
             f"`{rival}` fits as well, and models[].{setting}={rival} takes it"

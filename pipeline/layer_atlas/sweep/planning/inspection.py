@@ -289,7 +289,7 @@ def too_small(network: Network, size: tuple[int, int], reason: str) -> str:
 
 def _own_size(network: Network) -> str:
     """Name the settings of the size of images, with the size that the network was trained on."""
-    if network.origin.input_size.endswith("assumed"):
+    if network.origin.input_size.startswith("ImageNet default"):
         return (
             f"models[].input_size to the size of its training images ({network.input_size} px is "
             "assumed), or image_size"
