@@ -154,7 +154,7 @@ Try `atlas run`: a small network that comes with the package, about a minute."""
 def overview() -> str:
     """Help of `atlas` without a command: one screen."""
     first = "".join(
-        f"\n  atlas {name:8}{PAGES[name].line}\n  {'':10}  atlas {PAGES[name].examples[0][0]}"
+        f"\n  atlas {name:8}{PAGES[name].line}\n  {'':12}  atlas {PAGES[name].examples[0][0]}"
         for name in _FIRST
     )
     others = ", ".join(name for name in PAGES if name not in _FIRST)

@@ -94,7 +94,7 @@ def _not_measured(folder: OutputFolder, untrusted: Sequence[str]) -> str:
             "was a module in memory of a Python process."
         )
     return (
-        f"activations are not measured again: that runs code which the manifest names "
+        f"activations are not measured again: that runs code which only the manifest names "
         f"({', '.join(map(sanitize, untrusted))}). If you know it: `atlas verify yes "
         f"{folder.choice}`"
     )
