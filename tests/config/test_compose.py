@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from layer_atlas import logs
 from layer_atlas.config.compose import compose, with_config
 from layer_atlas.config.config import Config
 from layer_atlas.config.objectives import LogitObjective, NeuronObjective
@@ -282,3 +283,12 @@ def test_sweeps_of_one_command_line_have_folders_of_their_own(
 def test_sweeps_whose_settings_make_no_names_are_refused() -> None:
     with pytest.raises(UserError, match="run them one by one, each with name="):
         configs("-m", "layers=['*'],['**']", apart=True)
+
+
+def test_reading_settings_for_long_is_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(logs, "_SILENT_SECONDS", 0.01)
+    with caplog.at_level(logging.INFO):
+        configs("quality=draft")
+    assert any(line.startswith("reading the settings, ") for line in caplog.messages)

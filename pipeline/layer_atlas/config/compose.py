@@ -65,19 +65,23 @@ def with_config(
         UserError: overrides that cannot be parsed, unknown keys or choices, values out of range.
     """
     flags, rest = _parsed(arguments)
-    with _explained(rest, str(flags.file) if flags.file else ""):
+    shows = any(argument.startswith("-") for argument in rest)
+    # Hydra takes seconds on a slow machine. What it prints itself needs no word before it.
+    busy: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if not shows:
+        busy = step("reading the settings")
+    with busy, _explained(rest, str(flags.file) if flags.file else ""):
         from layer_atlas.config.config_source import extended_search_path, settings_of_file
 
         own = settings_of_file(flags.file) if flags.file else None
         request = _request(flags, rest, own)
         with extended_search_path(request.folders, own):
-            if any(argument.startswith("-") for argument in rest):
+            if shows:
                 _show(request)
                 return EXIT_OK
             # All are composed before the first is run.
-            with step("reading the settings"):
-                jobs = list(_jobs(request))
-                configs = [_composed(request, overrides, flags.file) for overrides in jobs]
+            jobs = list(_jobs(request))
+            configs = [_composed(request, overrides, flags.file) for overrides in jobs]
     _warn_of_idle(request.hydra)
     if apart:
         configs = _with_own_names(configs, jobs)
