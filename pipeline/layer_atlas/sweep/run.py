@@ -126,7 +126,7 @@ def prepare_plan(config: Config) -> tuple[Plan, list[str]]:
     if config.versions == "strict":
         folder = output_folder(config.output_root, config.name)
         plan = with_one_environment(plan, folder, config.executor, devices)
-    return plan, devices
+    return plan, [device.name for device in devices]
 
 
 def _earlier(config: Config) -> Plan | None:

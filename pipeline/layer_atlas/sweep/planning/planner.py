@@ -39,7 +39,7 @@ from layer_atlas.plan.plan import (
     jobs_at_once,
 )
 from layer_atlas.plan.targets import TargetSpace, counted, select_targets, spaced
-from layer_atlas.sweep.planning.devices import resolve_precision
+from layer_atlas.sweep.planning.devices import WorkerDevice, resolve_precision
 from layer_atlas.sweep.planning.inspection import (
     SMALLEST_IMAGE,
     CheckedLayers,
@@ -67,7 +67,7 @@ NetworkLayer = tuple[Network, LayerInfo]
 def make_plan(
     config: Config,
     inspected: Sequence[InspectedModel | SkippedModel],
-    devices: list[str],
+    devices: Sequence[WorkerDevice],
     earlier: Plan | None = None,
 ) -> Plan:
     """Decide the targets of every layer and the recipe of every model.
