@@ -11,9 +11,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from layer_atlas.config.records import build, parse_object, plain
@@ -96,6 +95,16 @@ def try_gpus(indices: Sequence[int]) -> list[Gpu]:
     return tried
 
 
+def trouble_of_device(device: str) -> str:
+    """The reason why a GPU does not compute, tried in a child process; empty if it does.
+
+    >>> trouble_of_device("cpu")
+    ''
+    """
+    kind, _, index = device.partition(":")
+    return try_gpus([int(index)])[0].trouble if kind == "cuda" else ""
+
+
 def _answers(indices: Sequence[int]) -> tuple[list[Gpu], str]:
     """Return the GPUs that a child has tried, in order, and how it ended if not as it should."""
     argv = [sys.executable, "-P", "-m", "layer_atlas.sweep.gpus", *map(str, indices)]
@@ -121,7 +130,7 @@ def _parsed(output: bytes) -> list[Gpu]:
 def main(indices: Sequence[str]) -> None:
     """Try GPUs one by one; print each as a line of JSON as soon as it has answered."""
     for index in map(int, indices):
-        gpu = Gpu(index, _described(index), _trouble(partial(_compute, index)))
+        gpu = Gpu(index, _described(index), trouble_of(index))
         print(json.dumps(plain(gpu)), flush=True)
 
 
@@ -144,10 +153,13 @@ def _compute(index: int) -> None:
         raise RuntimeError(f"it computes wrongly: {product:g} instead of {4 * 36 * 27**2}")
 
 
-def _trouble(attempt: Callable[[], None]) -> str:
-    """The reason why an attempt fails, in one line with its remedy; empty if it does not."""
+def trouble_of(index: int) -> str:
+    """The reason why a GPU does not compute, in one line with its remedy; empty if it does.
+
+    It is tried in this process, which thereby initialises CUDA.
+    """
     try:
-        attempt()
+        _compute(index)
     except _TROUBLES as error:
         reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         remedy = next((text for part, text in _REMEDIES.items() if part in str(error)), "")

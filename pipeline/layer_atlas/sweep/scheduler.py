@@ -22,6 +22,7 @@ from layer_atlas.config.executors import ExecutorSettings
 from layer_atlas.errors import (
     EXIT_INTERRUPTED,
     EXIT_IO,
+    EXIT_NO_DEVICE,
     EXIT_OK,
     EXIT_PREEMPTED,
     EXIT_USER_ERROR,
@@ -32,7 +33,11 @@ from layer_atlas.plan.jobs import Task
 from layer_atlas.processes import LEAVING_SIGNALS
 from layer_atlas.store.files import write_atomically, write_json
 from layer_atlas.store.folder import OutputFolder
-from layer_atlas.sweep.executors.base import Executor, WorkerSpec
+from layer_atlas.store.manifest import write_excluded_devices
+from layer_atlas.store.quarantine import put_back
+from layer_atlas.sweep.device_health import FAILURES_IN_A_ROW
+from layer_atlas.sweep.executors.base import DeviceChooser, Executor, WorkerSpec
+from layer_atlas.sweep.gpus import trouble_of_device
 from layer_atlas.sweep.stages import Stage
 from layer_atlas.sweep.workers import (
     Worker,
@@ -133,6 +138,8 @@ class Scheduler:
     bundles: deque[list[Task]] = field(default_factory=deque, init=False)
     workers: list[Worker] = field(default_factory=list, init=False)
     failed_starts: int = field(default=0, init=False)
+    given_up: dict[str, Task] = field(default_factory=dict, init=False)
+    """Tasks that this scheduler has put into quarantine, by key."""
     finished: float = field(default=0.0, init=False)
     signals: list[int] = field(default_factory=list, init=False)
 
@@ -273,6 +280,8 @@ class Scheduler:
         logger.debug("%s ended (%s), %d tasks not done", worker.tag, reason, len(left))
         self._record_time(worker)
         self.finished += worker.units - sum(task.units for task in left)
+        if len(left) < len(worker.tasks):
+            self.stage.sweep.health.record_success(worker.heartbeat.get("device", ""))
         if not left:
             return
         if code == EXIT_IO:
@@ -283,6 +292,8 @@ class Scheduler:
         if not worker.stalled and (code == EXIT_PREEMPTED or self.outcome.exit_code):
             self.bundles.appendleft(left)  # preempted, which is no fault of the tasks
         elif not worker.has_begun:
+            if not self._is_of_device(worker, frozenset()):
+                self.failed_starts += 1
             self._handle_failed_start(worker, left)
         else:
             self._retry_or_quarantine(worker, left)
@@ -306,7 +317,6 @@ class Scheduler:
         Raises:
             UserError: too many in a row, while no other worker shows that the environment works.
         """
-        self.failed_starts += 1
         if self.failed_starts >= MAX_FAILED_STARTS and not self.workers:
             raise UserError(
                 f"{self.failed_starts} workers in a row ended before they began "
@@ -323,8 +333,69 @@ class Scheduler:
         for task in found.charged:
             if record_failure(self.folder, worker, task, self.settings).given_up:
                 self.outcome.failed.add(task.key)
+                self.given_up[task.key] = task
             else:
                 self.bundles.append([task])
+        self._is_of_device(worker, frozenset(task.key for task in found.charged))
+
+    # --- broken devices ---
+
+    def _is_of_device(self, worker: Worker, tasks: frozenset[str]) -> bool:
+        """Count a failure against the device of a worker; returns whether it is at fault.
+
+        A broken GPU gets no more work, and the attempts that it has cost are given back.
+
+        Args:
+            worker: that failed.
+            tasks: keys of those that were charged.
+        Raises:
+            UserError: it was the last device.
+        """
+        device, health = worker.heartbeat.get("device") or "", self.stage.sweep.health
+        if not (device.startswith("cuda") and isinstance(self.executor, DeviceChooser)):
+            return False
+        health.record_failure(device, tasks)
+        sound, trouble = health.restored(), self._trouble(worker, device)
+        if trouble:
+            self._give_back(health.exclude(device, trouble))
+            logger.warning("%s is not used any more: %s", device, trouble)
+        if sound:
+            logger.warning("%s used again: what failed there fails elsewhere too", ", ".join(sound))
+        if sound or trouble:
+            self._use_devices()
+        return bool(trouble)
+
+    def _trouble(self, worker: Worker, device: str) -> str:
+        """Why a device seems to be broken; empty if it does not."""
+        if worker.state.exit_code == EXIT_NO_DEVICE:  # the worker itself has tried it
+            return log_tail(self.folder, worker.tag)
+        sweep = self.stage.sweep
+        if not sweep.health.is_suspected(device):
+            return ""
+        if trouble := trouble_of_device(device):
+            return trouble
+        is_last = sweep.usable_devices == [device]
+        return "" if is_last else f"its last {FAILURES_IN_A_ROW} workers failed"
+
+    def _use_devices(self) -> None:
+        """Tell executor and status which devices are used from now on."""
+        sweep = self.stage.sweep
+        assert isinstance(self.executor, DeviceChooser)
+        if not sweep.usable_devices:
+            listed = "; ".join(f"{name}: {why}" for name, why in sweep.health.excluded.items())
+            raise UserError(
+                f"no GPU works any more ({listed}). What is done is kept: mend it and start the "
+                "same command again."
+            )
+        self.executor.use(sweep.usable_devices)
+        write_excluded_devices(self.folder, sweep.health.excluded)
+
+    def _give_back(self, tasks: frozenset[str]) -> None:
+        """Forget the attempts at some tasks, also those that were given up."""
+        put_back(self.folder, tasks)
+        for key in tasks & self.given_up.keys():
+            self.outcome.failed.discard(key)
+            self.bundles.append([self.given_up.pop(key)])
 
     # --- signals ---
 

@@ -8,7 +8,7 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ from layer_atlas.plan.plan import (
 )
 from layer_atlas.store.files import CorruptFile
 from layer_atlas.store.folder import OutputFolder
+from layer_atlas.sweep.device_health import DeviceHealth
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,12 @@ class Sweep:
     plan: Plan
     folder: OutputFolder
     devices: Sequence[str]
+    health: DeviceHealth = field(default_factory=DeviceHealth)
+
+    @property
+    def usable_devices(self) -> list[str]:
+        """The devices that have not turned out to be broken."""
+        return [device for device in self.devices if device not in self.health.excluded]
 
     def model(self, label: str) -> ModelPlan:
         """The plan of a model."""
@@ -142,8 +149,10 @@ class Sweep:
         judge = [self.config.judge] if self.config.judge else []
         configs = {config.title: config for config in (*self.config.models, *judge)}
         labels = replace(model, layers=layers).networks
+        kinds = {device.partition(":")[0] for device in self.devices}
         return {
             "kind": kind,
+            "device": kinds.pop() if len(kinds) == 1 else "",
             "models": [plain(configs[label]) for label in labels],
             "plan": plain(replace(model, layers=layers)),
             "dataset_plan": plain(self.plan.dataset_plan),

@@ -15,9 +15,11 @@ from layer_atlas.config.records import build
 from layer_atlas.errors import (
     EXIT_FAILED_JOBS,
     EXIT_IO,
+    EXIT_NO_DEVICE,
     EXIT_OK,
     EXIT_PREEMPTED,
     EXIT_USER_ERROR,
+    NoDevice,
     StorageError,
     UserError,
     print_error,
@@ -77,6 +79,9 @@ def attempt(
     except StorageError as error:
         report(error)  # the driver quotes the last line, so it stands alone
         return EXIT_IO
+    except NoDevice as error:
+        report(error)
+        return EXIT_NO_DEVICE
     except UserError as error:
         report(error)
         return EXIT_USER_ERROR
