@@ -4,7 +4,6 @@ It holds no state worth keeping. What is done it reads from the store, what a wo
 its heartbeat, what failed from the failure records; if it dies, the next run starts from these.
 """
 
-import heapq
 import logging
 import signal
 import sys
@@ -15,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from types import FrameType
 from typing import TypeVar
 
@@ -187,7 +187,8 @@ class Scheduler:
             by_model.setdefault(task.model, []).append(task)
         slots, seconds = self.executor.max_parallel, 60 * self.settings.bundle_minutes
         for model_tasks in by_model.values():
-            self.bundles.extend(pack(model_tasks, self.stage.seconds, slots, seconds))
+            costs = self.stage.costs(model_tasks)
+            self.bundles.extend(pack(model_tasks, costs, slots, seconds))
 
     def _loop(self, detach: bool) -> None:
         while self.workers or (self.bundles and not self.outcome.exit_code):
@@ -445,38 +446,45 @@ def deferred_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-# --- bin packing ---------------------------------------------------------------------------------
+# --- packing -------------------------------------------------------------------------------------
 
 
 def pack(
-    tasks: Sequence[T], seconds: Callable[[T], float], slots: int, most_seconds: float
+    tasks: Sequence[T], seconds: Sequence[float], slots: int, most_seconds: float
 ) -> Iterator[list[T]]:
     """Pack the tasks of one model into bundles of about equal time, one per slot and wave.
 
-    Within a wave the longest task goes to the slot with the least work (Graham 1969). The tasks of
-    a bundle stay in plan order, so that a worker has the shards of a layer back to back.
+    A bundle is a run of neighbours, so that the shards of a layer come to one worker, which sets
+    the layer up once and fills its batches. At most one layer per bundle is split.
 
     Args:
         tasks: in plan order.
-        seconds: estimated time of a task.
+        seconds: estimated time of each task.
         slots: workers at once.
         most_seconds: about the longest that a bundle should take.
     """
-    wave: list[tuple[float, int]] = []
-    total = 0.0
-    for number, task in enumerate(tasks):
-        wave.append((seconds(task), number))
-        total += wave[-1][0]
-        if total >= slots * most_seconds:
-            yield from ([tasks[i] for i in numbers] for numbers in _balance(wave, slots))
-            wave, total = [], 0.0
-    yield from ([tasks[i] for i in numbers] for numbers in _balance(wave, slots))
+    start, total = 0, 0.0
+    for stop, cost in enumerate(seconds, 1):
+        total += cost
+        if total >= slots * most_seconds or stop == len(tasks):
+            cuts = [start + cut for cut in _cuts(seconds[start:stop], slots)]
+            yield from (list(tasks[a:b]) for a, b in pairwise(cuts))
+            start, total = stop, 0.0
 
 
-def _balance(wave: Sequence[tuple[float, int]], slots: int) -> list[list[int]]:
-    loads: list[tuple[float, int, list[int]]] = [(0.0, slot, []) for slot in range(slots)]
-    # Ties are broken by number, so that the same tasks always make the same bundles.
-    for cost, number in sorted(wave, key=lambda item: (-item[0], item[1])):
-        load, slot, numbers = heapq.heappop(loads)
-        heapq.heappush(loads, (load + cost, slot, [*numbers, number]))
-    return [sorted(numbers) for _, _, numbers in sorted(loads, key=lambda x: x[1]) if numbers]
+def _cuts(costs: Sequence[float], slots: int) -> list[int]:
+    """Cut a row of costs into runs of about equal sums, one per slot; returns where they begin.
+
+    Each run takes its share of what is left, to the nearest task, and one task at least.
+    """
+    cuts, left = [0], sum(costs)
+    for slots_left in range(min(slots, len(costs)), 1, -1):
+        begin, taken = cuts[-1], 0.0
+        share, last = left / slots_left, len(costs) - slots_left
+        end = begin
+        while end <= last and (end == begin or taken + costs[end] / 2 < share):
+            taken += costs[end]
+            end += 1
+        cuts.append(end)
+        left -= taken
+    return [*cuts, len(costs)]

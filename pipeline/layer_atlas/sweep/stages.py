@@ -49,6 +49,9 @@ from layer_atlas.sweep.device_health import DeviceHealth
 
 logger = logging.getLogger(__name__)
 
+SET_UP_SECONDS = 2.0
+"""Approximate time until a worker has traced the network up to a layer and tried out batches."""
+
 
 class ShardIndex:
     """Finds the shards of a plan in the store; searches again only after files came or went.
@@ -193,6 +196,10 @@ class Stage(ABC):
     def seconds(self, task: Any) -> float:
         """Estimated seconds that a worker takes for a task; good enough to pack bundles."""
 
+    def costs(self, tasks: Sequence[Any]) -> list[float]:
+        """Estimated seconds of each of a worker's tasks, which it does one after the other."""
+        return [self.seconds(task) for task in tasks]
+
     def bundle(self, tasks: Sequence[Any]) -> dict[str, Any]:
         """The bundle file of tasks of one model: plain data."""
         return self.sweep.bundle(self.kind, tasks)
@@ -231,6 +238,14 @@ class OptimizationStage(Stage):
     def seconds(self, task: Shard) -> float:
         """Estimate by FLOPs."""
         return self._job_seconds[task.model, task.series.layer] * task.units
+
+    def costs(self, tasks: Sequence[Shard]) -> list[float]:
+        """Add the time to set up a layer to its first shard."""
+        layers = [task.series.layer for task in tasks]
+        return [
+            self.seconds(task) + (SET_UP_SECONDS if layer != before else 0.0)
+            for task, layer, before in zip(tasks, layers, ["", *layers], strict=False)
+        ]
 
     def bundle(self, tasks: Sequence[Shard]) -> dict[str, Any]:
         """Add the batch size."""
