@@ -247,7 +247,10 @@ class LayerRenderer:
         return max(fit - fit % CPU_BATCH_MULTIPLE, 1)
 
     def _try_out(self, batch: int) -> None:
-        """Run one optimization step; measuring needs less memory, as it has no backward pass."""
+        """Run one optimization step and one forward pass of the measurement, in fp32.
+
+        One step is not captured as CUDA graphs, whose memory is that of the step.
+        """
         steps = replace(self.recipe.optimizer, steps=1)
         recipe = replace(self.recipe, optimizer=steps, octaves=None, snapshots=0)
         keys = rng.keys(["0" * 64] * batch, self.device)
@@ -255,7 +258,10 @@ class LayerRenderer:
         count = max(recipe.dataset_images_used, 1)
         dataset_images = torch.zeros(batch, count, self.colours, *recipe.image_size)
         jobs = self._jobs(keys, targets, dataset_images).with_variants(recipe.variants)
-        self._loop_for(recipe).optimize(jobs, lambda step: None)
+        optimized = self._loop_for(recipe).optimize(jobs, lambda step: None)
+        if self.device.type == "cuda":  # on a CPU what is saved for a backward pass counts alone
+            with torch.no_grad():
+                self.exact(optimized.images)
 
 
 def _joint_path(
