@@ -83,7 +83,10 @@ class OptimizationBundle(Bundle):
         context.heartbeat.begin(waiting[:1])
         views = partial(self._evenly_spread, images) if images is not None else None
         renderer = context.renderer.layer(layer.info, layer.others, views)
-        size = renderer.auto_batch() if self.batch_size == "auto" else self.batch_size
+        if self.batch_size == "auto":
+            size = renderer.auto_batch()
+        else:
+            size = renderer.gpu_multiple = self.batch_size
         flops = flops_per_job(layer, self.plan.recipe)
         strongest = partial(self._strongest_images, images, layer.info.name)
         runner = ShardRunner(context, renderer, size, flops, strongest, environment)
@@ -167,6 +170,7 @@ class ShardRunner:
             "seconds_per_job": round(seconds, 4),
             "environment": plain(self.environment),
             "path": self.renderer.path,
+            "batch_size": self.batch_size,
         }
         results, end = [], 0
         for shard in shards:
@@ -188,6 +192,7 @@ class ShardRunner:
             made = if_it_fits(make, least=self.batch_size == 1)
             if made is None:
                 self.batch_size //= 2
+                self.renderer.gpu_multiple = min(self.renderer.gpu_multiple, self.batch_size)
                 logger.warning("out of memory: batch size is now %d", self.batch_size)
                 continue
             parts.append(made)

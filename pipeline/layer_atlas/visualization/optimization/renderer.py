@@ -102,6 +102,9 @@ class LayerRenderer:
         views: Callable[[], Tensor] | None = None,
     ) -> None:
         self.recipe, self.device = renderer.recipe, renderer.device
+        self.gpu_multiple = 1
+        """What batches of jobs are filled up to a multiple of on a GPU, whose kernels, and so the
+        last bits, may depend on the size of a batch."""
         self.colours = len(renderer.network.network.mean)
         self.start = partial(initial_images, colours=self.colours, find=renderer.find)
         label = renderer.network.network.label
@@ -194,7 +197,7 @@ class LayerRenderer:
         """Optimize and measure jobs from one start."""
         n = len(jobs.targets)
         # CPU batches are padded, so that bits do not depend on the batch size.
-        filled = jobs.select(filled_up(n, self.device))
+        filled = jobs.select(filled_up(n, self.device, self.gpu_multiple))
         samples = filled.with_variants(self.recipe.variants)
         # Measured on the 8-bit pixels that are stored, not on the float image.
         optimized = loop.optimize(samples, on_step)
