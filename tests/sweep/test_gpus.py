@@ -150,7 +150,7 @@ def test_auto_leaves_out_what_does_not_work(
         WorkerDevice("cuda:2", H200),
     ]
     assert find_devices(InProcessSettings()) == [WorkerDevice("cuda:0", H200)]
-    assert "left out: cuda:1 (Tesla V100, capability 7.0): no kernels" in caplog.text
+    assert "not used: cuda:1 (Tesla V100, capability 7.0): no kernels" in caplog.text
 
 
 def test_a_machine_whose_gpus_all_fail_does_not_compute_on_its_cpu_in_silence(

@@ -52,5 +52,5 @@ class DeviceHealth:
         return sound
 
     def _is_at_fault(self, task: str) -> bool:
-        """Whether a task has failed on several devices, for which none of them is to blame."""
+        """Whether a task has failed on several devices, for which none of them is at fault."""
         return len(self._failed_on.get(task, ())) > 1

@@ -475,7 +475,7 @@ def pack(
 def _cuts(costs: Sequence[float], slots: int) -> list[int]:
     """Cut a row of costs into runs of about equal sums, one per slot; returns where they begin.
 
-    Each run takes its share of what is left, to the nearest task, and one task at least.
+    Each run takes an equal part of what is left, to the nearest task, and one task at least.
     """
     cuts, left = [0], sum(costs)
     for slots_left in range(min(slots, len(costs)), 1, -1):

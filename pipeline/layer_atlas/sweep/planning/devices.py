@@ -44,7 +44,7 @@ class WorkerDevice:
 def find_devices(settings: ExecutorSettings) -> list[WorkerDevice]:
     """Find the devices that workers will run on, as far as they are known beforehand.
 
-    GPUs of this machine are tried. With `auto` those that do not work are left out, with a warning.
+    GPUs of this machine are tried. With `auto` those that do not work are excluded, with a warning.
     Elsewhere there is one `cuda` or `cpu` per worker.
 
     Raises:
@@ -98,7 +98,7 @@ def _working_gpus(gpus: Sequence[int]) -> list[WorkerDevice]:
         listed = "; ".join(map(str, broken))
         raise UserError(f"no GPU works: {listed}. To use the CPU instead: executor.devices=cpu.")
     for gpu in broken:
-        logger.warning("left out: %s", gpu)
+        logger.warning("not used: %s", gpu)
     return [WorkerDevice(f"cuda:{gpu.index}", gpu.device) for gpu in tried if not gpu.trouble]
 
 
