@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from toys import IDENTITY, composed, layer_info, make_plan, make_recipe
 
+from layer_atlas.config.executors import LocalSettings
 from layer_atlas.config.objectives import (
     ChannelObjective,
     JointObjective,
@@ -24,6 +25,7 @@ from layer_atlas.plan.plan import (
 )
 from layer_atlas.sweep.planning import inspect_models
 from layer_atlas.sweep.planning import make_plan as plan_of
+from layer_atlas.sweep.planning.devices import find_devices
 
 
 @pytest.mark.parametrize("shard_size", [1, 3, 4, 64])
@@ -88,5 +90,5 @@ def test_a_batch_holds_fewer_jobs_the_more_pictures_they_have() -> None:
 
 def test_shards_are_no_larger_than_memory_bears() -> None:
     config = composed("image_size=512", "snapshots=1", "layers=[conv1]", "channels='0:8'")
-    plan = plan_of(config, inspect_models(config), ["cpu"])
+    plan = plan_of(config, inspect_models(config), find_devices(LocalSettings(devices="cpu")))
     assert plan.shard_size == jobs_at_once(plan.models[0].recipe, 3) == 6
