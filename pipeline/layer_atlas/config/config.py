@@ -350,6 +350,9 @@ def _expand_models(models: Any) -> Any:
 
 def _expand_groups(figure: Any) -> Any:
     """Groups by their names as a list, which keeps their order wherever it is written."""
+    panels = figure.get("panels") if isinstance(figure, Mapping) else None
+    if isinstance(panels, list):
+        figure = {**figure, "panels": [_expand_groups(panel) for panel in panels]}
     groups = figure.get("groups") if isinstance(figure, Mapping) else None
     if groups is None or isinstance(groups, list):
         return figure

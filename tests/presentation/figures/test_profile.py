@@ -9,7 +9,7 @@ from atlases import made_up
 from layer_atlas import open_atlas
 from layer_atlas.config.figures import ProfileFigure
 from layer_atlas.errors import UserError
-from layer_atlas.presentation.figures.plots import (
+from layer_atlas.presentation.figures.profile import (
     DEAD,
     distinct_names,
     draw_profile,
