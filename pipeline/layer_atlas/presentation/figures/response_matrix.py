@@ -36,7 +36,7 @@ from layer_atlas.presentation.figures.selection import (
     titles_of,
 )
 from layer_atlas.presentation.layout.figure import POINTS_PER_INCH, FigureCanvas, PagePart, PageSpec
-from layer_atlas.presentation.layout.page import HAIRLINE, INK, PAPER, Lines, Tile
+from layer_atlas.presentation.layout.page import HAIRLINE, PAPER, Lines, Tile
 from layer_atlas.presentation.similarity import standardised_columns
 
 _COLOURS = "RdBu_r"
@@ -55,6 +55,8 @@ _SEEN = 0.1, 0.5
 """Smallest and largest width in inches of an image beside its row."""
 _WHOLE = 0.8
 """Values have whole dots if they use this fraction of the room then."""
+_BLACK = "#000000"
+"""Black has a contrast of 4.5 with every colour that white has not; the usual ink is paler."""
 _IN_CELL = 0.86
 """Largest width of a number, as a fraction of its cell."""
 _WIDEST_LABEL = 0.2
@@ -107,7 +109,7 @@ def ink_on(colour: NDArray[np.uint8]) -> str:
     linear = np.where(linear <= 0.04045, linear / 12.92, ((linear + 0.055) / 1.055) ** 2.4)
     luminance = float(linear @ (0.2126, 0.7152, 0.0722))
     # The luminance whose contrasts with black and with white are equal.
-    return INK if luminance > 0.179 else PAPER
+    return _BLACK if luminance > 0.179 else PAPER
 
 
 def enlarged(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
