@@ -236,8 +236,8 @@ class CompositeFigure(FigureSettings):
     `{name: images, layers: [conv6], channels: {top: 8}}`. A panel without models, layers or names
     takes those of the whole figure."""
     layout: tuple[str, ...] | None = setting(None, needs="not be empty")
-    """Rows of the page, each a text of the letters of its panels: in `[aab, ccc]`, panel a takes
-    two thirds of the first row. The default gives each panel a row."""
+    """Rows of the page, each a text of the letters of its panels. In `[aab, aac]`, panel a takes
+    two thirds of the width, and b stands above c beside it. The default gives each panel a row."""
 
     def check(self) -> None:
         """Check the panels' own settings, and that the layout has each panel once, in order."""
@@ -253,13 +253,20 @@ class CompositeFigure(FigureSettings):
         self._check_layout(ascii_lowercase[: len(self.panels)])
 
     def _check_layout(self, known: str) -> None:
-        letters = "".join("".join(dict.fromkeys(row)) for row in self.rows)
-        in_runs = all(row == "".join(sorted(row)) for row in self.rows)
+        in_order = "".join(dict.fromkeys("".join(self.rows))) == known
         require(
-            letters == known and in_runs,
+            in_order and all(map(self._is_block, known)),
             f"layout={list(self.rows)} must have the letters {', '.join(known)} in order, each in "
-            f"one row, as in {list(known)}.",
+            f"one block, as in {list(known)}.",
         )
+
+    def _is_block(self, letter: str) -> bool:
+        """Whether a panel has the same part of consecutive rows."""
+        numbers = [number for number, row in enumerate(self.rows) if letter in row]
+        rows = [self.rows[number] for number in numbers]
+        parts = {(len(row), row.find(letter), row.rfind(letter)) for row in rows}
+        in_runs = all(letter * row.count(letter) in row for row in rows)
+        return in_runs and len(parts) == 1 and numbers[-1] - numbers[0] + 1 == len(numbers)
 
     @property
     def rows(self) -> tuple[str, ...]:

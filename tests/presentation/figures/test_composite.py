@@ -59,6 +59,7 @@ LAYOUTS = [
     figure(width="column"),
     figure(width="column", layout=("a", "b", "cd"), height=6.0),
     figure(width="slide", layout=("abb", "cdd")),
+    figure(layout=("aaab", "aaac", "dddd")),
     figure(layers=None, panels=(*FOUR[2:], HistogramsFigure()), layout=("ab", "cc")),
 ]
 
@@ -74,14 +75,14 @@ def test_letters_stand_outside_panels_and_nothing_overlaps(
         words = check(page, numbers=True)
         letters = "abcd"[: len(settings.panels)]
         found = {word: box for word, box in zip(*texts(page), strict=True) if word in letters}
-        assert "".join(found) == letters == "".join(one.letter for one in placed)
+        assert "".join(found) == letters == "".join(one.slot.letter for one in placed)
         height = page.size[1]
         (x, y) = page.origin
         boxes = []
         for one in placed:
             left, top, right, bottom = one.box
             panel = np.asarray([[left + x, height - bottom - y, right + x, height - top - y]])
-            letter = found[one.letter][None]
+            letter = found[one.slot.letter][None]
             # To the left of the panel, and beside its upper edge.
             assert not overlap(letter, panel).any()
             assert letter[0, 2] <= panel[0, 0]
@@ -182,6 +183,8 @@ def test_a_file_may_hold_a_composite_figure(tmp_path: Path) -> None:
         ({"layout": ("aba", "cd")}, r"must have the letters"),
         ({"layout": ("ab", "bcd")}, r"must have the letters"),
         ({"layout": ("ba", "cd")}, r"must have the letters"),
+        ({"layout": ("aab", "acd")}, r"each in one block"),
+        ({"layout": ("ab", "cd", "cb")}, r"each in one block"),
         ({"panels": ()}, "panels must not be empty"),
         ({"panels": (ImagesFigure(width="column"),)}, r"panel a shares width .* figure.width"),
         ({"panels": (figure(),)}, "panel a is a composite figure itself"),
@@ -200,7 +203,7 @@ def test_mistakes_in_a_layout_are_refused(settings: dict[str, Any], message: str
             "panel b of the fig",
         ),
         ({"layout": ("abcd",), "width": "column"}, "is narrower than 0.8 inches"),
-        ({"height": 2.0, "width": "column"}, "panels are .* inches high"),
+        ({"height": 2.0, "width": "column"}, "panels are .* inches higher than the page"),
     ],
 )
 def test_panels_without_room_are_refused(

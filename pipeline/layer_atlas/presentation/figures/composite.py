@@ -32,8 +32,12 @@ _OF_ONE_SIZE = ("traces", "histograms", "profile")
 """Kinds of panels that do not become smaller where there is less room."""
 _BETWEEN = 0.16
 """Inches between panels, in both directions."""
-_TRIES = 3
-"""Number of heights that are tried until all rows have room on the page."""
+_NARROWEST = 0.8
+"""Smallest width of a panel in inches."""
+_SMALLEST = 0.75
+"""Largest fraction of their height by which panels shrink to make room."""
+_TRIES = 6
+"""Number of heights that are tried until all panels have room on the page."""
 
 
 def draw_composite(
@@ -89,22 +93,44 @@ def _draw(atlas: Atlas, letter: str, panel: FigureSettings, part: PagePart) -> R
 
 
 @dataclass(frozen=True)
-class Placed:
-    """A panel on the page; lengths in dots, from the place where panels begin."""
+class Slot:
+    """The part of the layout that a panel takes; lengths in dots."""
 
     letter: str
-    canvas: FigureCanvas
+    settings: FigureSettings
+    rows: range
+    """Rows of the layout."""
     left: int
-    """Left edge of its letter."""
-    top: int
+    """Left edge of the letter, from the place where panels begin."""
     gutter: int
     """Width of the column of the letter, to the left of the panel."""
+    width: int
+    """Width of the panel."""
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether the panel becomes smaller where there is less room."""
+        return self.settings.name not in _OF_ONE_SIZE
+
+
+@dataclass
+class Placed:
+    """A panel as it was drawn, and its place."""
+
+    slot: Slot
+    canvas: FigureCanvas
+    top: int = 0
+
+    @property
+    def height(self) -> int:
+        """Height of the panel."""
+        return self.canvas.size[1]
 
     @property
     def box(self) -> Box:
-        """The box of the panel, without its letter."""
-        (width, height), left = self.canvas.size, self.left + self.gutter
-        return left, self.top, left + width, self.top + height
+        """The box of the panel, without its letter, from the place where panels begin."""
+        left = self.slot.left + self.slot.gutter
+        return left, self.top, left + self.canvas.size[0], self.top + self.height
 
 
 def _pages(
@@ -115,7 +141,8 @@ def _pages(
     page = replace(spec, part=PagePart(figure, spec.format)).canvas(height)
     left, top = page.origin
     for one in placed:
-        page.text(spec.font.placed((one.left, one.top), one.letter, *_letter(spec), bold=True))
+        corner, letter = (one.slot.left, one.top), one.slot.letter
+        page.text(spec.font.placed(corner, letter, *_letter(spec), bold=True))
         one.canvas.move((left + one.box[0], top + one.box[1]), page.size)
     yield page
 
@@ -129,87 +156,75 @@ def _letter(spec: PageSpec) -> tuple[float, int]:
 def placed_panels(
     atlas: Atlas, spec: PageSpec, panels: Sequence[FigureSettings]
 ) -> tuple[Figure, list[Placed]]:
-    """Draw all panels on one page, row by row, in the heights that leave room for all.
+    """Draw all panels on one page, in heights that leave room for all.
 
     Raises:
         UserError: a panel has no room on one page, or all together have none.
     """
-    assert isinstance(spec.settings, CompositeFigure)
-    rows, between = spec.settings.rows, spec.dots(_BETWEEN)
-    room = spec.height - (len(rows) - 1) * between
-    limits = [room] * len(rows)
+    figure = Figure(dpi=spec.settings.dpi)
+    slots = [_slot(spec, *one) for one in _lettered(panels)]
+    placed = [Placed(x, _canvas(atlas, spec, figure, x, spec.height)) for x in slots]
     for _ in range(_TRIES):
-        figure, placed = _attempt(atlas, spec, panels, limits)
-        heights = [_height(placed, row) for row in rows]
-        excess = sum(heights) - room
+        column = _stack(placed, spec.dots(_BETWEEN))
+        excess = column[-1].box[3] - spec.height
         if excess <= 0:
             return figure, placed
         # Image grids become smaller with their room; plots keep their size.
-        plots = [one for one in placed if panels[ord(one.letter) - ord("a")].name in _OF_ONE_SIZE]
-        spare = [high - _height(plots, row) for high, row in zip(heights, rows, strict=True)]
-        if sum(spare) <= excess:
+        smaller = [one for one in column if one.slot.shrinks]
+        spare = sum(one.height for one in smaller)
+        if excess >= _SMALLEST * spare:
             break
-        pairs = zip(heights, spare, strict=True)
-        limits = [math.floor(high - excess * some / sum(spare)) for high, some in pairs]
-    needed, most = (high / spec.settings.dpi for high in (sum(heights), room))
+        for one in smaller:
+            limit = math.floor(one.height * (1 - excess / spare))
+            one.canvas.remove()
+            one.canvas = _canvas(atlas, spec, figure, one.slot, limit)
     raise UserError(
-        f"the panels are {needed:.1f} inches high, and the page has room for {most:.1f}: "
-        "show less, put panels side by side by figure.layout, or take a larger figure.height."
+        f"the panels are {excess / spec.settings.dpi:.1f} inches higher than the page: show less, "
+        "put panels side by side by figure.layout, or take a larger figure.height."
     )
 
 
-def _height(placed: Sequence[Placed], row: str) -> int:
-    """Height of the highest of some panels that are in a row."""
-    return max((one.canvas.size[1] for one in placed if one.letter in row), default=0)
+def _stack(placed: Sequence[Placed], between: int) -> list[Placed]:
+    """Set the top of every panel; returns those that make the page as high as it is, downwards."""
+    above: dict[str, Placed] = {}
+    for one in sorted(placed, key=lambda one: one.slot.rows.start):
+        before = [other for other in placed if other.slot.rows.stop <= one.slot.rows.start]
+        if before:
+            above[one.slot.letter] = lowest = max(before, key=lambda other: other.box[3])
+            one.top = lowest.box[3] + between
+    column = [max(placed, key=lambda one: one.box[3])]
+    while column[0].slot.letter in above:
+        column.insert(0, above[column[0].slot.letter])
+    return column
 
 
-def _attempt(
-    atlas: Atlas, spec: PageSpec, panels: Sequence[FigureSettings], limits: Sequence[int]
-) -> tuple[Figure, list[Placed]]:
-    """Draw all panels, the image grids of each row no higher than its limit."""
+def _slot(spec: PageSpec, letter: str, panel: FigureSettings) -> Slot:
+    """The part of the layout that a panel takes."""
     assert isinstance(spec.settings, CompositeFigure)
-    figure, by_letter = Figure(dpi=spec.settings.dpi), dict(_lettered(panels))
-    between, (_, gutter) = spec.dots(_BETWEEN), _letter(spec)
-    placed: list[Placed] = []
-    top = 0
-    for row, limit in zip(spec.settings.rows, limits, strict=True):
-        unit = (spec.width + between) / len(row)
-        for letter in dict.fromkeys(row):
-            left = round(row.index(letter) * unit)
-            right = round((row.rindex(letter) + 1) * unit) - between
-            high = spec.height if by_letter[letter].name in _OF_ONE_SIZE else limit
-            part = _part(spec, figure, right - left - gutter, high)
-            canvas = _canvas(atlas, letter, by_letter[letter], part)
-            placed.append(Placed(letter, canvas, left, top, gutter))
-        top = max(one.box[3] for one in placed) + between
-    return figure, placed
-
-
-def _part(spec: PageSpec, figure: Figure, width: int, height: int) -> PagePart:
-    """A part of the page of a width and height in dots."""
-    dpi = spec.settings.dpi
+    numbers = [number for number, row in enumerate(spec.settings.rows) if letter in row]
+    row, (_, gutter) = spec.settings.rows[numbers[0]], _letter(spec)
+    between = spec.dots(_BETWEEN)
+    unit = (spec.width + between) / len(row)
+    left = round(row.index(letter) * unit)
+    width = round((row.rindex(letter) + 1) * unit) - between - left - gutter
     if width < spec.dots(_NARROWEST):
         raise UserError(
-            f"a panel of figure.layout is narrower than {_NARROWEST} inches: put fewer side by "
-            "side, or take a wider figure.width."
+            f"panel {letter} of figure.layout is narrower than {_NARROWEST} inches: put fewer side "
+            "by side, or take a wider figure.width."
         )
+    return Slot(letter, panel, range(numbers[0], numbers[-1] + 1), left, gutter, width)
+
+
+def _canvas(atlas: Atlas, spec: PageSpec, figure: Figure, slot: Slot, limit: int) -> FigureCanvas:
+    """Draw a panel, which has to be on one page, no higher than a limit."""
+    wide, high = slot.width / spec.settings.dpi, limit / spec.settings.dpi
     # Panels are wider than high where that is possible: `page` is the height of a usual one.
-    wide = width / dpi
-    return PagePart(
-        figure, replace(spec.format, width=wide, height=height / dpi, page=wide, margin=0.0)
-    )
-
-
-_NARROWEST = 0.8
-"""Smallest width of a panel in inches."""
-
-
-def _canvas(atlas: Atlas, letter: str, panel: FigureSettings, part: PagePart) -> FigureCanvas:
-    """Draw a panel, which has to be on one page."""
-    pages = list(islice(_draw(atlas, letter, panel, part).pages, 2))
+    size = replace(spec.format, width=wide, height=high, page=wide, margin=0.0)
+    rendered = _draw(atlas, slot.letter, slot.settings, PagePart(figure, size))
+    pages = list(islice(rendered.pages, 2))
     if len(pages) > 1:
         raise UserError(
-            f"panel {letter} of the figure has no room on one page: show less, such as "
+            f"panel {slot.letter} of the figure has no room on one page: show less, such as "
             "channels: {top: 8} or one layer, or give it a wider part of figure.layout."
         )
     return pages[0]

@@ -122,7 +122,9 @@ class Panels:
         below = rows * self._row_height - self.spec.gap
         font, room = self.spec.font, height + self._above
         middle = (left + right) / 2
-        canvas.text(font.placed((middle, below), self.x_label, small, self.spec.width, "center"))
+        wide = 2 * min(middle, self.spec.width - middle)
+        x_size = font.size([self.x_label], wide, small, self.spec.format.least)
+        canvas.text(font.placed((middle, below), self.x_label, x_size, wide, "center"))
         size = font.size([self.y_label], room, small, self.spec.format.least)
         for row in range(rows):
             middle = self.box(row * self.across)[1] + height / 2
@@ -185,7 +187,7 @@ def legend(
             color=INK if marker else colour,
         )
         if marker:
-            x = 0.98 - (font.width(words, size) + font.dots(size) * 0.6) / extent.width
+            x = 0.98 - (font.width(words, size) + font.dots(size) * 0.75) / extent.width
             axes.plot(
                 [x],
                 [y],

@@ -141,7 +141,14 @@ class Frame:
     """Width of the colour bar and its numbers."""
     foot: int
     """Height of the name of columns."""
-    bar: tuple[int, int]
+    largest_bar: tuple[int, int]
+    """Width and largest height of the colour bar."""
+
+    @property
+    def bar(self) -> tuple[int, int]:
+        """Width and height of the colour bar, which with its unit is no higher than the matrix."""
+        wide, high = self.largest_bar
+        return wide, max(self.foot, min(high, self.side - 2 * self.foot))
 
     @property
     def before(self) -> int:
@@ -194,7 +201,7 @@ def frame_of(
         side=0,
         after=3 * gap + spec.dots(_BAR[0]) + round(font.width("−0.0", sizes.small)),
         foot=line + gap,
-        bar=(spec.dots(_BAR[0]), spec.dots(_BAR[1])),
+        largest_bar=(spec.dots(_BAR[0]), spec.dots(_BAR[1])),
     )
     bare = _bracketed(spec, bare, groups)
     widest = min(font.widest(names, sizes.least), _WIDEST_LABEL * spec.width)
@@ -355,9 +362,13 @@ class _Painter:
         corner, room = (frame.left + frame.axis, 0), self.spec.width
         canvas.text(self.font.placed(corner, self.title, size, room, keep="end"))
         below = frame.matrix + frame.side / 2, frame.top + frame.side + self.gap
-        canvas.text(self.font.placed(below, "response of channel", small, room, "center"))
+        # Names keep within the page, or the part of one, however small the matrix is.
+        wide = 2 * min(below[0], self.spec.width - below[0])
+        size = self.font.size(["response of channel"], wide, small, self.sizes.least)
+        canvas.text(self.font.placed(below, "response of channel", size, wide, "center"))
         beside = frame.left + line / 2, frame.top + frame.side / 2
-        canvas.text(self.font.turned(beside, "image of channel", small, room))
+        size = self.font.size(["image of channel"], frame.side, small, self.sizes.least)
+        canvas.text(self.font.turned(beside, "image of channel", size, frame.side))
 
     def _bar(self, canvas: FigureCanvas, limit: float) -> None:
         """Paint the colour bar, with numbers at its ends and its middle."""

@@ -301,6 +301,11 @@ class FigureCanvas:
             left, top, right, bottom = self._on_canvas(box)
             axes.set_position(_fractions((left + x, top + y, right + x, bottom + y), page))
 
+    def remove(self) -> None:
+        """Take the canvas from its page, to be drawn in another size."""
+        for axes in (self._ground, *(axes for axes, _ in self._axes)):
+            axes.remove()
+
     def _on_canvas(self, box: Box) -> Box:
         """A box counted from the corner of the canvas."""
         (left, top, right, bottom), (x, y) = box, self.origin
