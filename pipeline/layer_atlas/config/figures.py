@@ -218,7 +218,7 @@ class ProfileFigure(FigureSettings):
     name: str = "profile"
     statistics: tuple[str, ...] | None = setting(None, needs="not be empty")
     """Statistics to draw. The default is agreement, recognisability, selectivity, high_frequency,
-    clipped and dead, as far as the atlas has them. One that never varies is left out."""
+    clipped and dead, as far as the atlas has them. One that never varies is excluded."""
 
 
 _OF_THE_WHOLE = ("file", "formats", "width", "height", "dpi", "font", "caption", "citations")

@@ -9,12 +9,14 @@ import h5py
 import numpy as np
 import pytest
 from atlases import add_photographs, made_up
+from docs_pages import ROOT, blocks
 from figure_pages import check, overlap, pictures, texts, within
 from matplotlib.axes import Axes
 from toys import composed
 
 from layer_atlas import open_atlas
 from layer_atlas.atlas.reader import Atlas
+from layer_atlas.config.compose import with_config
 from layer_atlas.config.figures import (
     AgainFigure,
     CompositeFigure,
@@ -26,7 +28,7 @@ from layer_atlas.config.figures import (
 )
 from layer_atlas.errors import UserError
 from layer_atlas.presentation.figures import KINDS, make_figure
-from layer_atlas.presentation.figures.composite import placed_panels
+from layer_atlas.presentation.figures.composite import _inheriting, placed_panels
 from layer_atlas.presentation.figures.files import command_of
 from layer_atlas.presentation.figures.methods import texts_of
 from layer_atlas.presentation.layout.figure import PageSpec, style
@@ -101,8 +103,6 @@ def _is_letter(letters: str) -> Any:
 
 
 def _panels(settings: CompositeFigure) -> Any:
-    from layer_atlas.presentation.figures.composite import _inheriting
-
     return (_inheriting(settings, panel) for panel in settings.panels)
 
 
@@ -162,8 +162,6 @@ def test_a_composite_figure_is_made_again_byte_for_byte(tmp_path: Path) -> None:
 
 
 def test_a_file_may_hold_a_composite_figure(tmp_path: Path) -> None:
-    from layer_atlas.config.compose import with_config
-
     (tmp_path / "fig1.yaml").write_text(
         "name: toy\nfigure:\n  name: composite\n  layout: [ab]\n  names: {features.12: fire 9}\n"
         "  panels:\n  - {name: images, groups: {curves: [3], rest: '4:8'}}\n  - {name: traces}\n"
@@ -174,6 +172,15 @@ def test_a_file_may_hold_a_composite_figure(tmp_path: Path) -> None:
     assert [panel.name for panel in settings.panels] == ["images", "traces"]
     assert [group.name for group in settings.panels[0].groups] == ["curves", "rest"]
     assert settings.names == {"features.12": "fire 9"}
+
+
+def test_the_file_of_the_documentation_is_a_composite_figure(tmp_path: Path) -> None:
+    (text,) = (block for block in blocks(ROOT / "docs" / "figures.md", "yaml"))
+    (tmp_path / "figure1.yaml").write_text(text)
+    found: list[Any] = []
+    with_config(lambda config: found.append(config.figure) or 0, [str(tmp_path / "figure1.yaml")])
+    assert [panel.name for panel in found[0].panels] == ["images", "responses", "traces", "profile"]
+    assert found[0].rows == ("aaaaa", "bbbcc", "bbbdd")
 
 
 @pytest.mark.parametrize(

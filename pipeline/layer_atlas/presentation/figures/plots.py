@@ -54,14 +54,14 @@ def draw_traces(
     layers = chosen_layers(atlas, settings)
     chosen = [choose(LayerData(layer), settings.channels) for layer in layers]
     relative = settings.scale == "relative"
-    selections, left_out = varying(chosen, lambda one: curves_of(one, relative))
+    selections, excluded = varying(chosen, lambda one: curves_of(one, relative))
     measured = "; values are relative to each channel's largest absolute value" if relative else ""
     caption = (
         f"Objective during the optimization of {ordered_caption(selections, settings.channels)}. "
         f"Thin lines are channels, the thick line is their median{measured}."
     )
     notes = scale_notes(selections, [settings.channels])
-    caption = " ".join([caption, *left_out_caption(left_out, "objective is constant"), *notes])
+    caption = " ".join([caption, *excluded_caption(excluded, "objective is constant"), *notes])
     methods = tuple(selection_methods(selections, settings.channels))
     label = "relative objective" if relative else "objective"
     panels = Panels(PageSpec(settings, caption, part), titles_of(selections), "step", label)
@@ -87,7 +87,7 @@ def _varies(rows: NDArray[np.float64]) -> bool:
     return rows.size > 0 and bool((np.ptp(rows, axis=1) > 0).any())
 
 
-def left_out_caption(selections: Sequence[Selection], why: str) -> Iterator[str]:
+def excluded_caption(selections: Sequence[Selection], why: str) -> Iterator[str]:
     """A sentence on the layers without a panel, if there are any."""
     if selections:
         names = listed(titles_of(selections))
@@ -185,12 +185,12 @@ def draw_histograms(
             "dataset=folder dataset.path=photographs, or take figure=traces."
         )
     chosen = [choose(LayerData(layer), settings.channels) for layer in known]
-    selections, left_out = varying(chosen, lambda one: [distributions_of(one).dataset_images])
+    selections, excluded = varying(chosen, lambda one: [distributions_of(one).dataset_images])
     caption = f"Mean responses of {ordered_caption(selections, settings.channels)}. "
     caption += _HISTOGRAM_CAPTION
     notes = scale_notes(selections, [settings.channels])
     why = "responses to dataset images are constant"
-    caption = " ".join([caption, *left_out_caption(left_out, why), *notes])
+    caption = " ".join([caption, *excluded_caption(excluded, why), *notes])
     methods = (*selection_methods(selections, settings.channels), _HISTOGRAM_METHODS)
     spec = PageSpec(settings, caption, part)
     panels = Panels(spec, titles_of(selections), "response (s.d. of dataset images)", "fraction")

@@ -296,7 +296,7 @@ def chosen_layers(atlas: Atlas, settings: FigureSettings) -> list[Layer]:
 
 
 def _checked(atlas: Atlas, settings: FigureSettings, chosen: list[Layer]) -> list[Layer]:
-    """The chosen layers, if the names given to layers of the atlas tell them apart."""
+    """The chosen layers, if no two of a model have one name, and every name is of a layer."""
     known = [name for layer in atlas.values() for name in (layer.name, layer.title)]
     for name in settings.names or ():
         if name not in known:
