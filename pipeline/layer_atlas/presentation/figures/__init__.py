@@ -3,11 +3,13 @@
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from layer_atlas.atlas.reader import Atlas, open_atlas
 from layer_atlas.config.figures import AgainFigure, Figure, FigureSettings
 from layer_atlas.errors import UserError
+from layer_atlas.presentation.collate import read_summary
 from layer_atlas.presentation.figures.composite import PANELS, draw_composite
 from layer_atlas.presentation.figures.files import (
     RenderedFigure,
@@ -44,6 +46,9 @@ def make_figure(folder: OutputFolder, figure: Figure) -> list[str]:
             # Settings repeat a figure exactly only on the same atlas.
             if before.atlas["content"] != atlas.content:
                 notes.append("note: the atlas has changed since; the figure may look different")
+        elif isinstance(figure, FigureSettings) and figure.names is None:
+            summary = read_summary(folder)
+            figure = replace(figure, names=summary.settings.names if summary else None)
         assert isinstance(figure, FigureSettings)  # as all figures are that are drawn from an atlas
         return _draw(folder, atlas, figure) + notes
 
