@@ -56,15 +56,15 @@ def test_the_site_is_made_if_one_is_wanted(stored: OutputFolder) -> None:
 
 
 def test_figures_take_the_names_of_layers_that_the_montages_have(stored: OutputFolder) -> None:
-    make_atlas(stored, replace(WITHOUT, names={"conv": "first block"}))
+    make_atlas(stored, replace(WITHOUT, names={"block.conv": "first block"}))
     for figure, name in (
         (TracesFigure(), "first block"),
-        (TracesFigure(names={"conv": "stem"}), "stem"),
+        (TracesFigure(names={"block.conv": "stem"}), "stem"),
     ):
         make_figure(stored, figure)
         caption = (stored.figures / "traces.caption.tex").read_text()
-        assert f"all 2 channels of {name} of toy" in caption
-    with pytest.raises(UserError, match="unknown layer of collate.names"):
+        assert f" channels of {name} of toy" in caption
+    with pytest.raises(UserError, match=r"unknown layer of collate\.names"):
         make_atlas(stored, replace(WITHOUT, names={"cnov": "first block"}))
 
 
