@@ -144,7 +144,7 @@ def _scaled(curves: Curves, relative: bool) -> Curves:
 
 _NAMES = (
     ("dataset images", FAINT),
-    ("strongest dataset images", COLOURS[1]),
+    ("strongest", COLOURS[1]),
     ("visualizations", COLOURS[0]),
 )
 _GREY = "#c9c9cf"
