@@ -75,7 +75,10 @@ def shown_caption(selections: Sequence[Selection], asked: Any = "all") -> str:
 
 def _of_one_layer(selection: Selection, asked: Any) -> str:
     layer = selection.layer
-    sampled = layer.sampling.words(f"{layer_name(selection)} of {network_name(layer.model)}")
+    place = f"{layer_name(selection)} of {network_name(layer.model)}"
+    if layer.sampling.noun == "whole layer":
+        return f"{place} as a whole"
+    sampled = layer.sampling.words(place)
     if not way_of(asked) and _is_whole(selection):
         return sampled
     noun, n = layer.sampling.noun, len(selection.channels)
