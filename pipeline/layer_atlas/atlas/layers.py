@@ -116,11 +116,18 @@ class Layer:
 
     model: Model
     group: h5py.Group
+    given_name: str = ""
+    """Name for readers, in place of that of the module."""
 
     @property
     def name(self) -> str:
         """Dotted name of the module."""
         return name_of(self.group)
+
+    @property
+    def reader_name(self) -> str:
+        """Name for readers: the one that was given, or that of the module."""
+        return self.given_name or self.name
 
     @property
     def title(self) -> str:

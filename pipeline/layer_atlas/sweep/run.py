@@ -22,7 +22,7 @@ from layer_atlas.plan.plan import (
     without_paths,
 )
 from layer_atlas.presentation.collate import content_of, make_atlas
-from layer_atlas.presentation.montages.montage import check_snapshots
+from layer_atlas.presentation.montages.montage import check_names, check_snapshots
 from layer_atlas.store.folder import (
     OutputFolder,
     keep_inputs,
@@ -128,6 +128,7 @@ def prepare_plan(config: Config) -> tuple[Plan, list[str]]:
     if config.versions == "strict":
         folder = output_folder(config.output_root, config.name)
         plan = with_one_environment(plan, folder, config.executor, devices)
+    check_names(config.collate, plan)
     return plan, [device.name for device in devices]
 
 

@@ -1,7 +1,7 @@
 """The evidence sheets of a layer, page by page, from the atlas alone; and saliency overlays."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import h5py
@@ -19,6 +19,7 @@ from layer_atlas.presentation.montages.evidence_sheet import (
     pages,
     rows_per_page,
 )
+from layer_atlas.presentation.montages.montage import with_reader_name
 from layer_atlas.store.files import write_atomically
 
 _FACTS = {
@@ -54,15 +55,20 @@ FADED = 0.35
 """Fraction of the grey image that is left where the map is zero, to see what was there."""
 
 
-def write_pages(view: LayerView, tile: int) -> None:
+def write_pages(view: LayerView, tile: int, names: Mapping[str, str] | None = None) -> None:
     """Write the sheets of a layer if the atlas has dataset images; old sheets are removed.
+
+    Args:
+        view: the layer.
+        tile: largest side of images in pixels.
+        names: names of layers for readers, as `collate.names`.
 
     Raises:
         StorageError: the disk is full or fails.
     """
     label, name = view.model.label, view.layer.info.name
     written = set()
-    for number, page in enumerate(_pages(view, tile), 1):
+    for number, page in enumerate(_pages(view, tile, names), 1):
         path = view.folder.sheet(label, name, number)
         write_atomically(path, page)
         written.add(path)
@@ -85,14 +91,14 @@ def _cut(group: h5py.Group, tile: int) -> list[range]:
     return pages(len(group["channel"]), rows_per_page(tile, facts))
 
 
-def _pages(view: LayerView, tile: int) -> Iterator[bytes]:
+def _pages(view: LayerView, tile: int, names: Mapping[str, str] | None) -> Iterator[bytes]:
     """The sheets as PNG files, a page of rows in memory at a time."""
     with h5py.File(view.folder.atlas, "r") as atlas:
         group = atlas[view.group]
         cut = _cut(group, tile) if n_pages(group, tile) else []
         for number, page in enumerate(cut, 1):
             label = named(view.model.label, view.model.origin.weights)
-            title = f"{label}  {view.layer.info.name}"
+            title = f"{label}  {with_reader_name(view, names).info.name}"
             title += f"  ({number} of {len(cut)})" if len(cut) > 1 else ""
             source = f"{group['dataset'].attrs['photographs']} photographs"
             targets = sampling_of(view.plan, view.model, view.layer).words()
