@@ -189,7 +189,8 @@ class Regularizers(Record):
     feature_statistics: float = setting(
         0.0,
         at_least=0,
-        phrase="the deviation of features from the running statistics of batch norms (weight {})",
+        phrase="the deviation of features from the running statistics of batch norms (weight {}; "
+        "Yin et al. 2020)",
     )
     """Weight of the deviation of features from their usual distribution, at every batch norm before
     the layer. Networks without batch norms need `dataset`: its images show what is usual at their
@@ -203,7 +204,7 @@ class Regularizers(Record):
         if self.dataset and name in found:
             found[name] = (
                 "the deviation of features from their distribution over photographs (weight "
-                f"{self.feature_statistics:g})"
+                f"{self.feature_statistics:g}; Yin et al. 2020)"
             )
         return found
 

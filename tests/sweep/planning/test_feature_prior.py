@@ -93,9 +93,11 @@ def test_the_dataset_is_part_of_the_keys_only_where_it_decides_pixels(album: Pat
 
 def test_methods_name_the_photographs(album: Path) -> None:
     (model,) = planned(*SWEEP, PRIOR, *shown(album)).models
-    assert "distribution over photographs (weight 3)" in model.recipe.describe()
+    assert "distribution over photographs (weight 3; Yin et al. 2020)" in model.recipe.describe()
     (model,) = planned(WITH_NORMS, "image_size=16", "layers=['3']", PRIOR).models
-    assert "running statistics of batch norms (weight 3)" in model.recipe.describe()
+    assert (
+        "running statistics of batch norms (weight 3; Yin et al. 2020)" in model.recipe.describe()
+    )
 
 
 def test_a_norm_that_low_precision_cannot_compute_is_found_while_planning() -> None:

@@ -7,7 +7,7 @@ work by author and year, as in `(Olah et al. 2017)`, so that it serves Markdown 
 import re
 from dataclasses import dataclass
 
-from layer_atlas.config.recipe import Octaves
+from layer_atlas.config.recipe import Octaves, Regularizers
 from layer_atlas.config.records import FAMILIES, Reference
 
 _OF_FIGURES = (
@@ -310,6 +310,8 @@ AUTHORS = {
     "Xiao et al. 2017": "Xiao, Han and Rasul, Kashif and Vollgraf, Roland",
     "Xie et al. 2017": "Xie, Saining and Girshick, Ross and Dollár, Piotr and Tu, Zhuowen and He, "
     "Kaiming",
+    "Yin et al. 2020": "Yin, Hongxu and Molchanov, Pavlo and Alvarez, Jose M. and Li, Zhizhong and "
+    "Mallya, Arun and Hoiem, Derek and Jha, Niraj K. and Kautz, Jan",
     "Zagoruyko & Komodakis 2016": "Zagoruyko, Sergey and Komodakis, Nikos",
     "Zhou et al. 2018": "Zhou, Bolei and Lapedriza, Agata and Khosla, Aditya and Oliva, Aude and "
     "Torralba, Antonio",
@@ -323,7 +325,8 @@ AUTHORS = {
 def known_references() -> list[Reference]:
     """List every work that a text may cite, in order."""
     records = [record for family in FAMILIES.values() for record in family.choices.values()]
-    works = {work for record in (*records, Octaves) for work in record.references}
+    records += [Octaves, Regularizers]
+    works = {work for record in records for work in record.references}
     works |= {architecture.work for architecture in _ARCHITECTURES}
     works |= {*_OF_FIGURES, *_DATASETS.values(), _TIMM}
     return sorted(works, key=lambda work: work.cite)
