@@ -69,13 +69,15 @@ def _parts(output: Any) -> Iterable[Any]:
 def channels_first(activation: Tensor, layer: LayerInfo) -> Tensor:
     """Rearrange a layer's activation to (B, C, L), positions row by row; vectors have L = 1.
 
-    Non-spatial leading tokens (class token, registers) are excluded.
+    Non-spatial tokens before and after the others (class token, registers) are excluded.
     """
     batch_first = activation.movedim(layer.batch_axis, 0)
     shape = batch_first.movedim(layer.channel_axis, 1)
     flat = shape.reshape(shape.shape[0], shape.shape[1], math.prod(shape.shape[2:]))
-    # Non-spatial tokens always come first, so that one slice removes them.
-    return flat[:, :, layer.prefix_tokens :] if layer.prefix_tokens else flat
+    # They come first or last, so that one slice removes them.
+    return flat.narrow(
+        2, layer.prefix_tokens, flat.shape[2] - layer.prefix_tokens - layer.suffix_tokens
+    )
 
 
 class StopForward(Exception):
