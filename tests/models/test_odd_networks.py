@@ -326,9 +326,9 @@ REFUSED: dict[str, tuple[str, list[str]]] = {
     "Bypassed": ("conv1", ["layer 'conv1' of model 'm' has no activations", "never calls"]),
     "CheckpointedReentrant": ("conv2", ["backward pass fails", "use_reentrant=False"]),
     # kinds
-    "TwoInputs": ("conv2", ["takes 2 inputs (x, mask)", "Wrap it"]),
-    "TakesMapping": ("conv2", ["takes a mapping with 'image'", "Wrap it"]),
-    "Volumes": ("conv1", ["takes volumes or video (Conv3d)", "Wrap it"]),
+    "TwoInputs": ("conv2", ["takes 2 inputs (x, mask)", "inputs: {mask:", "Wrap it"]),
+    "TakesMapping": ("conv2", ["takes a mapping with 'image'", "{batch: {image: images}}"]),
+    "Volumes": ("conv1", ["takes volumes or video (Conv3d)", "Wrap it", "unsqueeze(2)"]),
     "scripted": ("conv2", ["is a TorchScript module"]),
     "quantized": ("conv2", ["is quantized"]),
     "on_meta": ("conv2", ["on the meta device"]),

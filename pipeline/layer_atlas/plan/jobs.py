@@ -96,6 +96,8 @@ class NetworkIdentity:
     """Height and width of the only images that the network takes; `None` if it takes any size."""
     code: str = ""
     """Digest of the network's code."""
+    inputs: str = setting("", late=True)
+    """Digest of the fixed values of its other inputs; empty if it takes images alone."""
 
 
 UNTRAINED = "untrained (random weights)"
