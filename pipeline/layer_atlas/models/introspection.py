@@ -143,8 +143,8 @@ class ChannelAxes:
 
     def find(
         self, module: nn.Module, source: Tensor | None, output: Tensor, batch_axis: int
-    ) -> int:
-        """Return the channel axis of a module's output.
+    ) -> int | None:
+        """Return the channel axis of a module's output; `None` if it has none, as a map of depth.
 
         Args:
             module: the module.
@@ -155,11 +155,13 @@ class ChannelAxes:
         shape = tuple(output.shape)
         kinds = {base.__name__ for base in type(module).__mro__}
         candidates = self.second.unchanged(module, shape) - {batch_axis}
+        if output.ndim > 2 and (not candidates or self._lost_its_channels(output)):
+            return None
         axis = self._of_kind(kinds, module, output, candidates)
         if axis is None and len(candidates) == 1:
             axis = min(candidates)
         if axis is None:
-            axis = self._inherited(source, output, candidates or set(range(output.ndim)))
+            axis = self._inherited(source, output, candidates)
         # Keeping the tensor keeps its address from being reused by another one.
         self._views[output.data_ptr()] = (output, axis)
         self._by_shape.setdefault(shape, set()).add(axis)
@@ -191,6 +193,12 @@ class ChannelAxes:
         axes += [*known] if len(known) == 1 else []
         conventional = output.ndim - 1 if output.ndim == 3 else 1
         return next((axis for axis in axes if axis in candidates), conventional)
+
+    def _lost_its_channels(self, output: Tensor) -> bool:
+        """Return whether an output is a view of a tensor with one channel, without its axis."""
+        original, axis = self._views.get(output.data_ptr(), (output, 0))
+        shape = original.shape
+        return shape[axis] == 1 and output.shape == shape[:axis] + shape[axis + 1 :]
 
     def _of_view(self, tensor: Tensor) -> int | None:
         """Return the channel axis of a view: that with the stride and length of the original's."""
@@ -298,6 +306,8 @@ class _Observer:
             return  # the batch is merged with another axis, as in window attention
         total = self.counter.get_total_flops()
         axis = self.axes.find(module, main_tensor((args, kwargs)), tensor, batch_axis)
+        if axis is None:
+            return
         shape = tuple(tensor.movedim(batch_axis, 0).shape[1:])
         channel_axis = axis if axis > batch_axis else axis + 1
         before, after = self._non_spatial(module, shape, channel_axis)
