@@ -21,9 +21,9 @@ from layer_atlas.models.device_model import DeviceModel
 from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.load import load_network
 
-LIBRARIES = ("transformers", "open_clip", "timm", "segmentation_models_pytorch")
-for library in LIBRARIES:
-    pytest.importorskip(library)
+for name in ("transformers", "open_clip", "timm", "segmentation_models_pytorch"):
+    pytest.importorskip(name)
+library_networks = pytest.importorskip("models.library")
 
 MAP, LAST, TOKENS, VECTOR = (1, 0, 0), (3, 0, 0), (2, 0, 0), (1, 0, 0)
 """Axis of the channels, and non-spatial tokens before and after the others."""
@@ -163,6 +163,46 @@ def plain(network: nn.Module, layer: str, inputs: Tensor, given: dict[str, Any])
         return torch.cat([hooked(network, layer, image[None]) for image in inputs])
     finally:
         network.forward = call  # type: ignore[method-assign]
+
+
+# --- attention -----------------------------------------------------------------------------------
+
+
+def test_maps_of_attention_are_layers_with_a_channel_for_each_head() -> None:
+    target, name = "models.library.vit_eager", "layers.1.attention.attention_map"
+    config = ModelConfig("m", target=target, input_size=32, layers=(name,))
+    model, network = planned(config)
+    info = model.layers[0].info
+    assert (info.n_channels, info.map_size, info.channel_axis) == (2, (17, 17), 1)
+    assert "the mean of layers.1.attention.attention_map over its positions is the same" in (
+        model.note
+    )
+    device = DeviceModel(network, "fp32", (32, 32), torch.device("cpu"))
+    images = torch.rand(2, 3, 32, 32)
+    (seen,) = device.fast_path([info]).forward(images)
+    kept: list[Tensor] = []
+    fresh = built(library_networks.vit_eager)
+    fresh.layers[1].attention.register_forward_hook(lambda m, a, out: kept.append(out[1]))
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (network.mean, network.std))
+    fresh((images - mean) / std)
+    assert torch.allclose(seen, kept[0].flatten(2), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("target", "layer"),
+    [
+        ("models.library.vit", "layers.0.attention.attention_map"),
+        ("models.library.timm_vit", "blocks.0.attn.attn_drop"),
+    ],
+)
+def test_fused_attention_is_named_with_the_way_round_it(target: str, layer: str) -> None:
+    with pytest.raises(UserError, match="attention is fused") as caught:
+        planned(ModelConfig("m", target=target, input_size=32, layers=(layer,)))
+    assert "attn_implementation='eager'" in str(caught.value)
+    assert "timm.layers.set_fused_attn(False)" in str(caught.value)
+
+
+# --- ways to name them ---------------------------------------------------------------------------
 
 
 def test_a_folder_that_transformers_wrote_is_a_target(tmp_path: Path) -> None:

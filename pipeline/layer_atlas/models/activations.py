@@ -276,6 +276,14 @@ def _no_match(
 ) -> UserError:
     name_glob, _, kind_glob = pattern.partition("@")
     if name_glob and name_glob in dict(network.named_modules()) and not kind_glob:
+        around = module_of(network, name_glob.rpartition(".")[0])
+        if "Attention" in type(around).__name__:
+            return UserError(
+                f"layer {pattern!r} of model {model!r} has no activations: a forward pass never "
+                "calls it, as where attention is fused and makes no map for each head. Build the "
+                "network without: attn_implementation='eager' in transformers, "
+                "timm.layers.set_fused_attn(False) before a network of timm is built."
+            )
         return UserError(
             f"layer {pattern!r} of model {model!r} has no activations: a forward pass never calls "
             "it, or what it returns does not begin with a tensor that has images on its first axis "

@@ -17,7 +17,13 @@ from torch import Tensor, nn
 from layer_atlas.config.config import ModelConfig
 from layer_atlas.config.inputs import user_file, user_path
 from layer_atlas.errors import UnusableFile, UserError, unknown
-from layer_atlas.models.architectures import TIMM, Blueprint, build_module, find_architecture
+from layer_atlas.models.architectures import (
+    TIMM,
+    Blueprint,
+    build_module,
+    find_architecture,
+    show_attention,
+)
 from layer_atlas.models.checkpoints import SUFFIXES, Checkpoint, in_memory
 from layer_atlas.models.code import code_digest
 from layer_atlas.models.containment import tensors_of
@@ -148,6 +154,7 @@ def load_network(config: ModelConfig) -> Network:
     def build() -> nn.Module:
         module = build_module(blueprint.build, blueprint.setting, blueprint.given)
         check_kind(module, config.title)
+        show_attention(module)
         # After the build, which may compile the network.
         run_as_written()
         return module

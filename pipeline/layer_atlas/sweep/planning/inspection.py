@@ -23,7 +23,12 @@ from layer_atlas.models.inputs import IMAGES, FixedInputs, inputs_of
 from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.load import Network, check_weights, load_network
 from layer_atlas.models.numerics import fingerprint, is_same
-from layer_atlas.models.self_check import check_gradient, check_independence, takes_no_batches
+from layer_atlas.models.self_check import (
+    check_gradient,
+    check_independence,
+    has_constant_means,
+    takes_no_batches,
+)
 from layer_atlas.plan.jobs import LayerInfo
 from layer_atlas.plan.plan import LARGEST_PICTURE, SkippedModel
 from layer_atlas.visualization.optimization.octaves import octave_sizes
@@ -371,7 +376,7 @@ def check_layers(
             raise UserError(too_small(network, model.image_size, reason))
     device = DeviceModel(network, precision, model.image_size, torch.device("cpu"))
     # Always computed: they show whether the network is still the same.
-    layers = _with_fingerprints(network, device, wanted)
+    layers, means = _with_fingerprints(network, device, wanted)
     _compare(network, layers, earlier)
     paths = [earlier.layers[x.name].path if x.name in earlier.layers else "" for x in layers]
     # Paths of an earlier run stand: all images of a sweep are made along the same paths.
@@ -382,6 +387,7 @@ def check_layers(
     stored = f"the weights of {network.label} are {network.stored_as}; it is run in fp32"
     notes = [
         stored if network.stored_as else "",
+        means,
         check_independence(network, device.plain, layers, output, seen),
     ]
     check_gradient(network, device.plain, layers, seen)
@@ -393,15 +399,23 @@ def check_layers(
 
 def _with_fingerprints(
     network: Network, device: DeviceModel, wanted: Sequence[LayerInfo]
-) -> list[LayerInfo]:
+) -> tuple[list[LayerInfo], str]:
+    """Return the layers with their fingerprints, and a note on those whose means never change."""
     try:
         activations = device.expected(wanted)
     except RuntimeError as error:
         raise takes_no_batches(network, error) from error
     for info, activation in zip(wanted, activations, strict=True):
         check_weights(network, info, activation)
-    pairs = zip(wanted, activations, strict=True)
-    return [replace(info, fingerprint=fingerprint(activation)) for info, activation in pairs]
+    pairs = list(zip(wanted, activations, strict=True))
+    layers = [replace(info, fingerprint=fingerprint(activation)) for info, activation in pairs]
+    constant = [info.name for info, activation in pairs if has_constant_means(activation)]
+    if not constant:
+        return layers, ""
+    return layers, (
+        f"the mean of {constant[0]} over its positions is the same for every image, as behind a "
+        "softmax or a norm over positions; objective=neuron raises the value at one position"
+    )
 
 
 def _compare(network: Network, layers: Sequence[LayerInfo], earlier: EarlierChecks) -> None:
