@@ -21,6 +21,7 @@ _WIDTH: dict[str, Any] = {
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "intermediate_size": 48,
+    "initializer_range": 0.2,
 }
 _SMALL: dict[str, Any] = {**_WIDTH, "image_size": 32, "patch_size": 8}
 _STAGES: dict[str, Any] = {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}

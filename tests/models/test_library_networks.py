@@ -219,6 +219,14 @@ def test_a_folder_that_transformers_wrote_is_a_target(tmp_path: Path) -> None:
     assert torch.equal(hooked(loaded.module, layer, x), hooked(network.eval(), layer, x))
 
 
+def test_networks_say_for_what_size_they_are() -> None:
+    for target, size in (("sam", 64), ("clip", 32), ("open_clip_towers", 32), ("yolos", 32)):
+        network = load_network(ModelConfig("m", target=f"models.library.{target}"))
+        assert network.input_size == size
+        assert network.origin.input_size == "image_size of the network"
+        assert network.origin.mean == "ImageNet default, assumed"
+
+
 def test_video_is_refused_with_the_code_that_works() -> None:
     config = ModelConfig("m", target="models.library.videomae", input_size=32, layers=("*",))
     with pytest.raises(UserError, match=r"takes volumes or video \(Conv3d\)") as caught:

@@ -173,6 +173,26 @@ def test_vision_transformer_of_torchvision() -> None:
     assert found["heads.head"] == found["output"] == (0, 1)
 
 
+class Late(Transformer):
+    """Has tokens from the beginning, and more in front of them later."""
+
+    def __init__(self) -> None:
+        super().__init__(cls_token=1, queries=3)
+        self.late = nn.LayerNorm(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        images = self.patches(x).flatten(2).mT
+        tokens = self.block(torch.cat([self.cls_token.expand(len(x), -1, -1), images], dim=1))
+        tokens = tokens + tokens.mean(dim=1, keepdim=True)
+        queries = torch.cat([self.queries, self.queries], dim=2)[:, :, :8].expand(len(x), -1, -1)
+        return self.late(torch.cat([queries, tokens], dim=1))
+
+
+def test_more_tokens_may_come_in_front_of_others() -> None:
+    found = counted(Late())
+    assert (found["block"], found["late"], found["output"]) == (1, 4, 4)
+
+
 # --- attention -----------------------------------------------------------------------------------
 
 

@@ -81,25 +81,24 @@ def second_run(network: nn.Module, example: Tensor) -> SecondRun:
     larger = torch.zeros(2, colours, height + _TALLER, width + _WIDER).normal_(
         generator=torch.Generator().manual_seed(0)
     )
-    shapes, fixed, complete = _outputs(network, larger)
-    if complete:
-        return SecondRun(shapes, {}, fixed)
-    twice, fixed_twice, _ = _outputs(network, torch.cat([example, example.flip(3)]))
-    return SecondRun(shapes, twice, fixed | fixed_twice)
+    found = SecondRun({}, {}, {})
+    if not _observe(network, larger, found, found.larger):
+        _observe(network, torch.cat([example, example.flip(3)]), found, found.twice)
+    return found
 
 
 @torch.no_grad()
-def _outputs(
-    network: nn.Module, inputs: Tensor
-) -> tuple[dict[nn.Module, Shape], dict[nn.Module, Tokens], bool]:
-    """Return shape and fixed tokens of each module's first output, and whether the pass completed.
+def _observe(
+    network: nn.Module, inputs: Tensor, found: SecondRun, shapes: dict[nn.Module, Shape]
+) -> bool:
+    """Record the first output of each module, and return whether the pass completed.
 
     Args:
         network: a network in eval mode; it is restored afterwards.
         inputs: two different images (2, C, H, W).
+        found: receives the fixed tokens.
+        shapes: receives their shapes.
     """
-    shapes: dict[nn.Module, Shape] = {}
-    fixed: dict[nn.Module, Tokens] = {}
 
     def note(module: nn.Module, args: Any, output: Any) -> None:
         tensor = main_tensor(output)
@@ -107,18 +106,18 @@ def _outputs(
             return
         shapes[module] = tuple(tensor.shape)
         if any(tokens := _fixed_tokens(tensor)):
-            fixed[module] = tokens
+            found.fixed[module] = tokens
 
     with restored(network):
         handles = [module.register_forward_hook(note) for module in network.modules()]
         try:
             network(inputs)
         except Exception:  # noqa: BLE001 - many networks reject images of another size
-            return shapes, fixed, False
+            return False
         finally:
             for handle in handles:
                 handle.remove()
-    return shapes, fixed, True
+    return True
 
 
 def _fixed_tokens(tokens: Tensor) -> Tokens:
@@ -332,11 +331,15 @@ class _Observer:
         length = math.prod(shape) // shape[channel_axis - 1]
         tokens = 0, 0
         if self.exclude and length not in self.positions and (len(shape), channel_axis) == (2, 2):
-            reported = (self.prefix, 0)
-            for found in (self.second.fixed.get(module), self.tokens.get(length), reported):
-                if found is not None and length - sum(found) in self.positions:
-                    tokens = self.tokens[length] = found
-                    break
+            known = self.second.fixed.get(module), self.tokens.get(length), (self.prefix, 0)
+            for before, after in filter(None, known):
+                rest = length - before - after
+                if rest in self.tokens:  # more of them have come to those that were there
+                    before, after = before + self.tokens[rest][0], after + self.tokens[rest][1]
+                elif rest not in self.positions:
+                    continue
+                tokens = self.tokens[length] = (before, after)
+                break
         self.positions.add(length - sum(tokens))
         return tokens
 
