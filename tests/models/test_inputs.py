@@ -1,13 +1,14 @@
-"""Networks that take more than images: fixed values, mappings, arguments by keyword."""
+"""Inputs of networks: small images, other bands, fixed values, mappings, arguments by keyword."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from runs import atlas
+from runs import driven_here, run_here
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from truths import TOLERANCE, built, hooked, made, normalised, planned
@@ -123,6 +124,27 @@ class Required(Timed):
         return self.last(torch.relu(mapped)).mean((2, 3))
 
 
+class Bands(nn.Module):
+    """A small network for images of several bands."""
+
+    def __init__(self, bands: int) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(bands, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.head = nn.Linear(6 * 8 * 8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.norm(self.stem(x))).flatten(1))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("bands", [1, 2, 5, 13])
+def test_images_of_8_px_may_have_any_number_of_bands(bands: int) -> None:
+    more = {"args": {"bands": bands}, "mean": (0.5,) * bands, "std": (0.25,) * bands}
+    config = replace(entry(Bands, layers=("stem", "head"), **more), input_size=8)
+    for result in made(config):
+        assert result.rows["image"].shape[-3:] == (8, 8, bands)
+        assert result.difference(lambda: Bands(bands)) < TOLERANCE
+
+
 def test_a_graph_receives_the_values_too() -> None:
     model, _ = planned(entry(Required, inputs={"batch": {"timestep": [3]}}))
     assert {layer.info.path for layer in model.layers} == {"traced, simplified, channels_last"}
@@ -173,9 +195,8 @@ def test_a_run_and_verify_work_with_them(tmp_path: Path) -> None:
         "inputs: {batch: {image: images, timestep: [3]}}}]",
         *("channels=[0,1]", "optimizer.steps=3", "optimizer.leaky_steps=1"),
     )
-    code, text = atlas("run", tmp_path, *settings)
-    assert code == 0, text
-    code, text = atlas("verify", tmp_path, *settings)
+    assert run_here(tmp_path, *settings) == 0
+    code, text = driven_here("verify", tmp_path, *settings)
     assert code == 0, text
     assert "measured again" in text
     layer = layer_atlas.open_atlas(tmp_path / "x")["last"]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from docs_pages import ROOT
 from torch import Tensor, nn
 from truths import built, hooked, planned
 
@@ -152,6 +153,23 @@ def test_a_layer_is_what_a_plain_hook_reads(name: str) -> None:
         assert seen.shape == true.shape
         assert float((seen - true).abs().max()) < 1e-4 * float(true.abs().max()), layer
 
+    line = row(fresh, case)
+    print(f"\n{line}")
+    assert line in (ROOT / "docs" / "networks.md").read_text().splitlines()
+
+
+def row(network: nn.Module, case: Case) -> str:
+    """The line of a network in the table of the docs."""
+    library = type(network).__module__.partition(".")[0]
+    ends = {f"{before}+{after}" for _, before, after in case.layers.values() if before + after}
+    cells = (
+        "your own" if library == "models" else library,
+        f"`{type(network).__name__}`",
+        ", ".join(f"`{layer}`" for layer in case.layers),
+        " ".join(ends).removesuffix("+0"),
+    )
+    return f"| {' | '.join(cells)} |"
+
 
 def plain(network: nn.Module, layer: str, inputs: Tensor, given: dict[str, Any]) -> Tensor:
     """What a layer returns for images one by one."""
@@ -217,6 +235,14 @@ def test_a_folder_that_transformers_wrote_is_a_target(tmp_path: Path) -> None:
     x = torch.rand(1, 3, 32, 32)
     layer = "layers.1.mlp.fc2"
     assert torch.equal(hooked(loaded.module, layer, x), hooked(network.eval(), layer, x))
+
+
+def test_positions_are_interpolated_where_the_network_can() -> None:
+    inputs = {"interpolate_pos_encoding": True}
+    config = ModelConfig("m", target="models.library.vit", input_size=48, inputs=inputs)
+    network = load_network(config)
+    layers = {x.name: x for x in describe_layers(network.module, network.example((48, 48)))}
+    assert (layers["layernorm"].prefix_tokens, layers["layernorm"].positions) == (1, 36)
 
 
 def test_networks_say_for_what_size_they_are() -> None:

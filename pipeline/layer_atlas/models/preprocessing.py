@@ -168,7 +168,7 @@ def _from_enum(name: str) -> Mapping[str, Any]:
 
 
 def _carried_by(network: nn.Module) -> tuple[Mapping[str, Any], str] | None:
-    """Return what a network says of the images of its training, and who has written it there."""
+    """Return what a network carries about the images of its training, and its source."""
     if (config := carried_config(network)) is not None:
         return config, "timm's config of the network"
     parts = [network, getattr(network, "visual", None), getattr(network, "config", None)]
