@@ -87,7 +87,9 @@ RIGHT = {
     "SequenceFirst": Right(("patches", "blocks.1", "blocks.0.mlp"), (1, 2, 2), prefix=1),
     "Recurrent": Right(("reader",), (2,)),
     "recurrent_sequence_first": Right(("reader",), (2,)),
-    "ShowsAttention": Right(("scores",), (1,)),
+    "ShowsAttention": Right(
+        ("scores",), (1,), note="mean of scores over its positions is the same"
+    ),
     "Mixer": Right(("over_tokens.0", "over_channels"), (2, 2)),
     "ConvNeXtLike": Right(("norm", "after"), (1, 1)),
     "OverRows": Right(("row", "norm"), (1, 1)),
