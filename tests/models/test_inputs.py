@@ -182,6 +182,21 @@ def test_mistakes_are_named() -> None:
     assert "inputs: {batch: {image: images}}" in said(Mapped)
 
 
+ONLY = Timed()
+
+
+def the_only_one() -> nn.Module:
+    return ONLY
+
+
+def test_one_network_does_not_serve_two_models_of_different_inputs() -> None:
+    one = replace(entry(inputs={"timestep": [3]}), target="models.test_inputs.the_only_one")
+    assert load_network(one).identity == load_network(one).identity
+    for other in ({"timestep": [4]}, None):
+        with pytest.raises(UserError, match="build a new one at each call"):
+            load_network(replace(one, inputs=other))
+
+
 def test_a_file_that_runs_code_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.pt").write_bytes(b"cos\nsystem\n(S'touch pwned'\ntR.")
     with pytest.raises(UnusableFile):

@@ -90,10 +90,19 @@ def _described(value: Any) -> Any:
 
 
 def feed(network: nn.Module, inputs: FixedInputs | None) -> None:
-    """Have a network, or a graph of it, receive its inputs from now on."""
-    # A factory may return the same network every time.
-    if inputs is not None and inputs_of(network) is None:
+    """Have a network, or a graph of it, receive its inputs from now on.
+
+    Raises:
+        UserError: it receives others already, for another model of the sweep.
+    """
+    before = inputs_of(network)
+    if inputs is not None and before is None:
         network.register_forward_pre_hook(inputs, prepend=True, with_kwargs=True)
+    elif (before and before.digest) != (inputs and inputs.digest):
+        raise UserError(
+            "two models have one network with different inputs, as their target returns the same "
+            "network every time; build a new one at each call."
+        )
 
 
 def inputs_of(network: nn.Module) -> FixedInputs | None:
