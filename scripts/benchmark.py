@@ -160,12 +160,13 @@ def _missing(system: str) -> str | None:
 
 def _prepare(args: argparse.Namespace) -> Prepared:
     """Compose the configs as the command line does, load the network; raises UserError."""
-    device = find_devices(LocalSettings(devices=args.device))[0]
+    found = find_devices(LocalSettings(devices=args.device))[0]
+    device = found.name
     configs = {preset: _config(args, preset) for preset in args.ours}
     if not configs:
         raise UserError("--ours names no quality preset; its first one also sets the floor.")
     inspected = inspect_models(next(iter(configs.values())))
-    plans = {p: make_plan(config, inspected, [device]).models[0] for p, config in configs.items()}
+    plans = {p: make_plan(config, inspected, [found]).models[0] for p, config in configs.items()}
     infos = [layer.info for layer in next(iter(plans.values())).layers]
     channels = _per_layer("--channels", args.channels, infos)
     others = [_spread(c) for c in channels]

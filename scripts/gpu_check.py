@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,14 @@ NEEDED = ("torch", "torchvision", "hydra", "omegaconf", "PIL", "numpy", "h5py", 
 NEEDED += ("safetensors",)
 WELCOME = ("pytest", "matplotlib", "lucent", "torch_dreams")
 Facts = dict[str, Any]
+
+MONTAGE, LOGS = "montage.png", "logs.tar.gz"
+
+GRACE_SECONDS = 20.0
+"""Time for a part to end by itself after its limit."""
+
+GPU_TESTS = "tests/visualization/optimization/test_cuda_graphs.py"
+"""Named, because collecting all tests needs packages that a borrowed machine lacks."""
 
 
 def main() -> int:
@@ -40,8 +49,19 @@ def main() -> int:
     else:
         facts["parts"] = {name: run_part(name, part, out) for name, part in PARTS.items()}
     (out / "gpu_check.json").write_text(json.dumps(facts, indent=1))
+    pack_logs(out)
     print(f"written: {out / 'gpu_check.json'}")
     return 0 if not lacking and all(p["ok"] for p in facts["parts"].values()) else 1
+
+
+def pack_logs(out: Path) -> None:
+    """Pack everything but the summary and the montage into one archive: few files travel."""
+    others = [p for p in out.iterdir() if p.name not in ("gpu_check.json", MONTAGE, LOGS)]
+    with tarfile.open(out / LOGS, "w:gz") as archive:
+        for path in others:
+            archive.add(path, path.name)
+    for path in others:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def missing() -> list[str]:
@@ -72,14 +92,18 @@ def run_part(name: str, part: Callable[[Path], Facts], out: Path) -> Facts:
 def call(log: Path, limit: float, *argv: str) -> Facts:
     """Run a Python command for at most `limit` seconds, its output in a log."""
     with open(log, "w") as output:
+        command = [sys.executable, *argv]
+        process = subprocess.Popen(command, stdout=output, stderr=output, cwd=ROOT)
         try:
-            command = [sys.executable, *argv]
-            done = subprocess.run(
-                command, stdout=output, stderr=output, cwd=ROOT, timeout=limit, check=False
-            )
-            code: int | str = done.returncode
+            code: int | str = process.wait(limit)
         except subprocess.TimeoutExpired:
             code = f"stopped after {limit:g} s"
+            process.terminate()  # a sweep then commits what it has made
+            try:
+                process.wait(GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
     tail = log.read_text(errors="replace").strip().splitlines()[-12:]
     return {"ok": code == 0, "exit": code, "tail": tail}
 
@@ -91,7 +115,9 @@ def gpu_tests(out: Path) -> Facts:
     """The tests that need a GPU."""
     if "pytest" in missing():
         return {"ok": False, "error": "package pytest is missing"}
-    return call(out / "tests.log", 100, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider")
+    # Exit code 5, nothing collected, is no success either.
+    plain = ["-q", "-m", "gpu", "-p", "no:cacheprovider", "--noconftest"]
+    return call(out / "tests.log", 100, "-m", "pytest", *plain, GPU_TESTS)
 
 
 def benchmark(out: Path) -> Facts:
@@ -134,10 +160,12 @@ def slice_of_a_sweep(out: Path) -> Facts:
     facts = call(out / "sweep.log", 200, *argv)
     facts["wall_seconds"] = round(time.monotonic() - started, 2)
     folder = root / "slice"
+    # Of a sweep that was stopped at its limit, this is what is known.
+    facts["status"] = call(out / "status.log", 60, *argv[:2], "status", *argv[3:5])["tail"]
     if (folder / "manifest.json").exists():
         facts["manifest"] = json.loads((folder / "manifest.json").read_text())
     for montage in sorted(folder.rglob("montages/*/*.png"))[-1:]:
-        shutil.copy(montage, out / "montage.png")
+        shutil.copy(montage, out / MONTAGE)
     shutil.rmtree(root, ignore_errors=True)
     return facts
 

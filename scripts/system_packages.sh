@@ -11,6 +11,7 @@ needs=(
     "munged    munge       the tests of executor=slurm"
     "faketime  faketime    the test of clocks that differ"
     "chromium  chromium    the tests of the site in a browser"
+    "cc        gcc         the tests of steps on a GPU that is not there"
 )
 
 packages=() skipped=()

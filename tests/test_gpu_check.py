@@ -31,7 +31,13 @@ def test_a_rehearsal_leaves_all_the_evidence(tmp_path: Path) -> None:
     assert 0 < facts["parts"]["arithmetic"]["share_of_gemm_rate"] < 1
     assert facts["parts"]["slice_of_a_sweep"]["manifest"]["timings"]["total"] > 0
     assert facts["parts"]["benchmark"]["benchmark"]["rows"]
+    assert facts["parts"]["slice_of_a_sweep"]["status"]
     assert Image.open(tmp_path / "montage.png").width > 300
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "gpu_check.json",
+        "montage.png",
+        "logs.tar.gz",
+    }
 
 
 def test_without_a_gpu_it_says_so_and_fails(tmp_path: Path) -> None:

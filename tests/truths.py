@@ -23,6 +23,7 @@ from layer_atlas.models.load import Network
 from layer_atlas.plan.jobs import LayerInfo
 from layer_atlas.plan.plan import LayerPlan, ModelPlan, SkippedModel
 from layer_atlas.sweep.planning import inspect_models, make_plan
+from layer_atlas.sweep.planning.devices import WorkerDevice
 from layer_atlas.visualization.optimization.renderer import LayerRenderer, Renderer
 
 Build = Callable[[], nn.Module]
@@ -151,7 +152,7 @@ def planned(entry: ModelConfig, precision: str = "fp32") -> tuple[ModelPlan, Net
     (found,) = inspect_models(config)
     if isinstance(found, SkippedModel):
         raise UserError(found.why)
-    (model,) = make_plan(config, [found], ["cpu"]).models
+    (model,) = make_plan(config, [found], [WorkerDevice("cpu")]).models
     return model, found.network
 
 

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 EXIT_OK = 0
 EXIT_FAILED_JOBS = 1
 EXIT_USER_ERROR = 2
+EXIT_NO_DEVICE = 69
 EXIT_IO = 74
 EXIT_PREEMPTED = 75
 EXIT_INTERRUPTED = 130
@@ -38,6 +39,10 @@ class UnusableFile(UserError):
     The mistake is in the file and not in the config, so a sweep of several models skips the model
     whose weights are such a file and continues.
     """
+
+
+class NoDevice(Exception):
+    """The device that a worker was given does not compute; its tasks are not at fault (exit 69)."""
 
 
 class StorageError(Exception):

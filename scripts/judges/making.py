@@ -23,6 +23,7 @@ from layer_atlas.plan.jobs import LayerInfo, Series, joined
 from layer_atlas.plan.plan import ModelPlan
 from layer_atlas.plan.targets import TargetSpace
 from layer_atlas.sweep.planning import InspectedModel, inspect_models, make_plan
+from layer_atlas.sweep.planning.devices import WorkerDevice
 from layer_atlas.visualization.optimization.renderer import LayerRenderer, Renderer
 
 BATCH = 32
@@ -84,7 +85,7 @@ class Planner:
                 quoted = ",".join(f'"{layer}"' for layer in layers)
                 config = compose([*self.settings, f"layers=[{quoted}]", *chosen, *words])
                 model = self._inspect(config)
-                (plan,) = make_plan(config, [model], ["cpu"]).models
+                (plan,) = make_plan(config, [model], [WorkerDevice("cpu")]).models
                 _check_targets(name, plan)
                 planned |= dict.fromkeys(layers, PlannedRecipe(name, model, plan))
         return planned

@@ -48,6 +48,7 @@ from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.load import check_weights
 from layer_atlas.plan.plan import Plan
 from layer_atlas.sweep.planning import inspect_models, make_plan
+from layer_atlas.sweep.planning.devices import WorkerDevice
 
 # --- what stands beside the tensors --------------------------------------------------------------
 
@@ -535,7 +536,7 @@ def planned(path: Path, layer: str) -> Plan:
         "image_size=8",
         "precision=fp32",
     )
-    return make_plan(config, inspect_models(config), ["cpu"])
+    return make_plan(config, inspect_models(config), [WorkerDevice("cpu")])
 
 
 def test_a_head_for_other_classes_is_ignored_unless_a_layer_needs_it(tmp_path: Path) -> None:

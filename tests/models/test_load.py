@@ -27,6 +27,7 @@ from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.load import Network, load_network
 from layer_atlas.plan.plan import Plan
 from layer_atlas.sweep.planning import inspect_models, make_plan
+from layer_atlas.sweep.planning.devices import WorkerDevice
 
 State = dict[str, Tensor]
 
@@ -403,7 +404,7 @@ def planned(path: Path, layer: str) -> Plan:
         "image_size=16",
         "precision=fp32",
     )
-    return make_plan(config, inspect_models(config), ["cpu"])
+    return make_plan(config, inspect_models(config), [WorkerDevice("cpu")])
 
 
 @pytest.mark.parametrize("lacking", ["2.weight", "2.bias"])

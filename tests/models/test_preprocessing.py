@@ -14,6 +14,7 @@ from layer_atlas.models.load import Network, load_network
 from layer_atlas.plan.jobs import Origin, preprocessing_words
 from layer_atlas.plan.labels import network_lines, notices
 from layer_atlas.sweep.planning import inspect_models, make_plan
+from layer_atlas.sweep.planning.devices import WorkerDevice
 
 ENTRY = "target: tests.models.test_preprocessing.plain, weights: none, layers: ['0']"
 
@@ -140,7 +141,7 @@ def test_mistakes_are_told_with_the_remedy(preprocess: Any, words: list[str]) ->
 def test_what_is_assumed_is_printed_with_the_remedy() -> None:
     def said(entry: str) -> tuple[str, str]:
         config = composed(f"models=[{{name: net, {ENTRY}{entry}}}]", "image_size=8")
-        plan = make_plan(config, inspect_models(config), ["cpu"])
+        plan = make_plan(config, inspect_models(config), [WorkerDevice("cpu")])
         return " ".join(network_lines(plan)), " ".join(notices(plan))
 
     line, notice = said("")

@@ -203,7 +203,7 @@ CASES = [
 @pytest.mark.parametrize("costs", CASES, ids=lambda costs: f"{len(costs)} shards")
 def test_no_shard_is_lost_or_doubled_and_no_bundle_is_empty(costs: list[float], slots: int) -> None:
     shards, cost = shards_of(costs)
-    bundles = list(pack(shards, lambda shard: cost[shard.key], slots, MOST))
+    bundles = list(pack(shards, list(cost.values()), slots, MOST))
     assert Counter(s.key for bundle in bundles for s in bundle) == Counter(s.key for s in shards)
     assert all(bundles)
 
@@ -212,7 +212,7 @@ def test_no_shard_is_lost_or_doubled_and_no_bundle_is_empty(costs: list[float], 
 @pytest.mark.parametrize("costs", CASES, ids=lambda costs: f"{len(costs)} shards")
 def test_bundles_of_a_wave_differ_by_a_shard_at_most(costs: list[float], slots: int) -> None:
     shards, cost = shards_of(costs)
-    bundles = list(pack(shards, lambda shard: cost[shard.key], slots, MOST))
+    bundles = list(pack(shards, list(cost.values()), slots, MOST))
     loads = [sum(cost[s.key] for s in bundle) for bundle in bundles]
     longest = max(costs, default=0.0)
     for start in range(0, len(loads), slots):
@@ -224,13 +224,13 @@ def test_bundles_of_a_wave_differ_by_a_shard_at_most(costs: list[float], slots: 
 
 def test_every_slot_gets_work_while_there_are_shards_enough() -> None:
     shards, cost = shards_of([1.0] * 3)
-    assert [len(bundle) for bundle in pack(shards, lambda s: cost[s.key], 3, MOST)] == [1, 1, 1]
+    assert [len(bundle) for bundle in pack(shards, list(cost.values()), 3, MOST)] == [1, 1, 1]
 
 
 def test_bundles_keep_the_order_of_the_plan() -> None:
     costs = random_costs(300, MOST / 3, 2)
     shards, cost = shards_of(costs)
-    bundles = list(pack(shards, lambda shard: cost[shard.key], 3, MOST))
+    bundles = list(pack(shards, list(cost.values()), 3, MOST))
     order = {shard.key: i for i, shard in enumerate(shards)}
     for bundle in bundles:
         places = [order[shard.key] for shard in bundle]

@@ -7,15 +7,17 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from runs import TINY
 from toys import composed, make_recipe, make_result, make_series, stored_arrays
 
 from layer_atlas.config.records import plain
-from layer_atlas.errors import EXIT_IO, EXIT_OK, EXIT_PREEMPTED, StorageError
+from layer_atlas.errors import EXIT_IO, EXIT_NO_DEVICE, EXIT_OK, EXIT_PREEMPTED, StorageError
 from layer_atlas.logs import without_routine
 from layer_atlas.plan.jobs import Shard, ShardResult
 from layer_atlas.plan.plan import flops_per_job
@@ -24,8 +26,10 @@ from layer_atlas.store.folder import OutputFolder, prepare
 from layer_atlas.store.shards import commit
 from layer_atlas.sweep.heartbeat import DEVICE_VARIABLE, Heartbeat
 from layer_atlas.sweep.run import prepare_plan
+from layer_atlas.sweep.stages import Sweep, stages
 from layer_atlas.sweep.tasks import Committer
-from layer_atlas.sweep.worker import work
+from layer_atlas.sweep.worker import attempt, work
+from layer_atlas.visualization.optimization.renderer import LayerRenderer
 
 TAG = "worker-test"
 PATIENCE = 240
@@ -155,6 +159,7 @@ class RealWorker:
         requests = [{"layer": "conv1", "seed": 0, "targets": s.targets} for s in self.shards]
         bundle = {"kind": "optimize", "models": plain(config.models), "plan": plain(model)}
         bundle |= {
+            "device": "cpu",
             "dataset_plan": None,
             "dataset": None,
             "batch_size": 4,
@@ -162,10 +167,10 @@ class RealWorker:
         }
         write_json(folder.bundle(TAG), bundle)
 
-    def start(self) -> "subprocess.Popen[str]":
-        argv = [sys.executable, "-m", "layer_atlas", "worker"]
+    def start(self, *program: str, device: str = "cpu") -> "subprocess.Popen[str]":
+        argv = [sys.executable, *(program or ("-m", "layer_atlas", "worker"))]
         argv += [str(self.folder.root), str(self.folder.bundle(TAG))]
-        cpu = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", DEVICE_VARIABLE: "cpu"}
+        cpu = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", DEVICE_VARIABLE: device}
         return subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, env={**os.environ, **cpu})
 
     def heartbeat(self) -> dict[str, Any]:
@@ -193,6 +198,63 @@ class RealWorker:
 @pytest.fixture
 def worker(folder: OutputFolder) -> RealWorker:
     return RealWorker(folder)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+@pytest.mark.parametrize("device", ["cuda:0", "node7 cuda:3"])
+def test_a_worker_without_the_gpu_that_it_is_to_use_leaves_before_its_first_task(
+    worker: RealWorker, device: str
+) -> None:
+    process = worker.start(device=device)
+    _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == EXIT_NO_DEVICE
+    assert "is to use a GPU, and cannot: " in said.splitlines()[-1]
+    assert "NVIDIA driver" in said or "CUDA" in said
+    assert worker.heartbeat()["tick"] == 0
+    assert not worker.whole()
+
+
+_CAPTURE_FAILS = """
+import sys
+from layer_atlas.sweep import worker
+from layer_atlas.visualization.optimization.cuda_graphs import CaptureFailed
+def fail(*_):
+    raise CaptureFailed("operation not permitted when stream is capturing")
+worker.attempt = fail
+sys.exit(worker.main(sys.argv[1:]))
+"""
+
+
+def test_after_a_failed_capture_a_fresh_process_does_the_bundle_in_its_place(
+    worker: RealWorker,
+) -> None:
+    process = worker.start("-c", _CAPTURE_FAILS)
+    _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == EXIT_OK
+    assert "not permitted when stream is capturing; starting again without CUDA graphs" in said
+    assert len(worker.whole()) == len(worker.shards)
+    assert worker.heartbeat()["pid"] == process.pid
+
+
+def test_nothing_of_a_layer_is_in_memory_when_the_next_is_measured(
+    folder: OutputFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = composed(*TINY, "layers=[conv1,conv2]", "channels=0:2", "batch_size=auto")
+    plan, _ = prepare_plan(config)
+    prepare(folder, 0)
+    alive: list[list[object]] = []
+    renderers: list[weakref.ref[object]] = []
+
+    def measured(self: LayerRenderer) -> int:
+        alive.append([ref() for ref in renderers if ref() is not None])
+        renderers.append(weakref.ref(self.loop))
+        return 2
+
+    monkeypatch.setattr(LayerRenderer, "auto_batch", measured)
+    sweep = Sweep(config, plan, folder, ["cpu"])
+    write_json(folder.bundle(TAG), stages(sweep)[0].bundle(list(plan.shards())))
+    assert attempt(folder, folder.bundle(TAG), Heartbeat(folder.heartbeat(TAG)), print) == EXIT_OK
+    assert alive == [[], []]
 
 
 def test_a_worker_commits_all_and_tells_how_long_it_was_busy(worker: RealWorker) -> None:

@@ -13,7 +13,7 @@ from layer_atlas.plan.labels import count_images
 from layer_atlas.plan.plan import Plan
 from layer_atlas.plan.targets import counted
 from layer_atlas.store.folder import OutputFolder
-from layer_atlas.store.manifest import plan_of, read_manifest
+from layer_atlas.store.manifest import excluded_devices, plan_of, read_manifest
 from layer_atlas.store.quarantine import Failure, cause
 from layer_atlas.sweep.failed_tasks import FailedTask, read_failed_tasks, select
 from layer_atlas.sweep.monitor import (
@@ -53,6 +53,10 @@ def status_table(folder: OutputFolder, every_layer: bool = False) -> str:
         _headline(folder, plan, layers),
         _layers(plan, layers, fold=not every_layer and len(layers) > _MOST_LAYERS),
         "\n".join([*dataset_images_seen(folder, plan), *_workers(live, layers)]),
+        "\n".join(
+            sanitize(f"not used any more: {device}, {reason}")
+            for device, reason in excluded_devices(manifest).items()
+        ),
         "\n".join([*not_counted(folder, plan), *mixture_in_store(plan, views)]),
         "\n".join(f"skipped: {sanitize(f'{out.model}: {out.why}')}" for out in plan.skipped_models),
         "\n".join(_failures(folder, failed)),

@@ -170,7 +170,8 @@ class Config(Record):
     """Number format of the network during optimization. `auto` is bf16 where the hardware has it,
     else fp32."""
     batch_size: int | Literal["auto"] = setting(at_least=1)
-    """Jobs per forward pass, or `auto`. It does not change results."""
+    """Jobs per forward pass, or `auto`. It does not change results on a CPU. On a GPU each batch is
+    filled up to a number, so that rounding is the same in all of them."""
     shard_size: int = setting(at_least=1, at_most=LARGEST_SHARD)
     """Jobs per shard. Shards are smaller where their pictures would take more than 256 MB."""
     objective: Objective

@@ -32,9 +32,15 @@ multiples of 8 agree with each other.
 """
 
 
-def filled_up(n: int, device: torch.device) -> Tensor:
-    """Return indices 0 to n - 1, on a CPU padded with the last one to a multiple of 8."""
-    missing = -n % CPU_BATCH_MULTIPLE if device.type == "cpu" else 0
+def filled_up(n: int, device: torch.device, gpu_multiple: int = 1) -> Tensor:
+    """Return indices 0 to n - 1, padded with the last one.
+
+    Args:
+        n: number of samples.
+        device: where they are computed; on a CPU they are padded to a multiple of 8.
+        gpu_multiple: what they are padded to a multiple of on a GPU.
+    """
+    missing = -n % (CPU_BATCH_MULTIPLE if device.type == "cpu" else gpu_multiple)
     return torch.arange(n + missing, device=device).clamp_max(n - 1)
 
 

@@ -4,6 +4,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,19 @@ def add_timings(
     timings = {name: round(value, 3) for name, value in seconds.items()}
     manifest = read_manifest(folder)
     write_json(folder.manifest, {**manifest, "timings": {**timings, "devices": devices}})
+
+
+def write_excluded_devices(folder: OutputFolder, excluded: Mapping[str, str]) -> None:
+    """Write which devices the present run does without, and why. Raises StorageError, UserError."""
+    write_json(folder.manifest, {**read_manifest(folder), "excluded_devices": dict(excluded)})
+
+
+def excluded_devices(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """The devices that the last run did without, and why."""
+    values = manifest.get("excluded_devices")
+    if not isinstance(values, dict):
+        return {}
+    return {str(name): str(reason) for name, reason in values.items()}
 
 
 def read_manifest(folder: OutputFolder) -> dict[str, Any]:

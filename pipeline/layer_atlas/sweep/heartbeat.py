@@ -74,6 +74,16 @@ class Heartbeat:
         self._begun: float | None = None
         self._written = 0.0
 
+    @property
+    def device_kind(self) -> str:
+        """Kind of this worker's device, `cuda` or `cpu`; empty if its executor gave it no name.
+
+        The name may begin with a host: `node7 cuda:1`.
+        """
+        name = self.facts["device"] or ""
+        kind = name.rpartition(" ")[2].partition(":")[0]
+        return kind if kind in ("cuda", "cpu") else ""
+
     def begin(self, tasks: Sequence[Task]) -> None:
         """Record the tasks in progress."""
         if self._begun is None:

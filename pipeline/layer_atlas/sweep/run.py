@@ -126,7 +126,7 @@ def prepare_plan(config: Config) -> tuple[Plan, list[str]]:
     if config.versions == "strict":
         folder = output_folder(config.output_root, config.name)
         plan = with_one_environment(plan, folder, config.executor, devices)
-    return plan, devices
+    return plan, [device.name for device in devices]
 
 
 def _earlier(config: Config) -> Plan | None:
@@ -222,7 +222,7 @@ def _missing(stage: Stage, sweep: Sweep, outcome: Outcome) -> list[Task]:
 def _schedule(stage: Stage, tasks: list[Task], sweep: Sweep, outcome: Outcome) -> None:
     settings = sweep.config.executor
     # A CPU worker without a task would only occupy a core.
-    busy = list(sweep.devices[: len(tasks)])
+    busy = sweep.usable_devices[: len(tasks)]
     executor = open_executor(settings, busy, sweep.folder.logs)
     units = sum(task.units for task in tasks)
     detach = isinstance(settings, SlurmSettings) and settings.detach

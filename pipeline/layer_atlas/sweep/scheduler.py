@@ -4,7 +4,6 @@ It holds no state worth keeping. What is done it reads from the store, what a wo
 its heartbeat, what failed from the failure records; if it dies, the next run starts from these.
 """
 
-import heapq
 import logging
 import signal
 import sys
@@ -15,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from types import FrameType
 from typing import TypeVar
 
@@ -22,6 +22,7 @@ from layer_atlas.config.executors import ExecutorSettings
 from layer_atlas.errors import (
     EXIT_INTERRUPTED,
     EXIT_IO,
+    EXIT_NO_DEVICE,
     EXIT_OK,
     EXIT_PREEMPTED,
     EXIT_USER_ERROR,
@@ -32,7 +33,11 @@ from layer_atlas.plan.jobs import Task
 from layer_atlas.processes import LEAVING_SIGNALS
 from layer_atlas.store.files import write_atomically, write_json
 from layer_atlas.store.folder import OutputFolder
-from layer_atlas.sweep.executors.base import Executor, WorkerSpec
+from layer_atlas.store.manifest import write_excluded_devices
+from layer_atlas.store.quarantine import put_back
+from layer_atlas.sweep.device_health import FAILURES_IN_A_ROW
+from layer_atlas.sweep.executors.base import DeviceChooser, Executor, WorkerSpec
+from layer_atlas.sweep.gpus import trouble_of_device
 from layer_atlas.sweep.stages import Stage
 from layer_atlas.sweep.workers import (
     Worker,
@@ -133,6 +138,8 @@ class Scheduler:
     bundles: deque[list[Task]] = field(default_factory=deque, init=False)
     workers: list[Worker] = field(default_factory=list, init=False)
     failed_starts: int = field(default=0, init=False)
+    given_up: dict[str, Task] = field(default_factory=dict, init=False)
+    """Tasks that this scheduler has put into quarantine, by key."""
     finished: float = field(default=0.0, init=False)
     signals: list[int] = field(default_factory=list, init=False)
 
@@ -180,7 +187,8 @@ class Scheduler:
             by_model.setdefault(task.model, []).append(task)
         slots, seconds = self.executor.max_parallel, 60 * self.settings.bundle_minutes
         for model_tasks in by_model.values():
-            self.bundles.extend(pack(model_tasks, self.stage.seconds, slots, seconds))
+            costs = self.stage.costs(model_tasks)
+            self.bundles.extend(pack(model_tasks, costs, slots, seconds))
 
     def _loop(self, detach: bool) -> None:
         while self.workers or (self.bundles and not self.outcome.exit_code):
@@ -273,6 +281,8 @@ class Scheduler:
         logger.debug("%s ended (%s), %d tasks not done", worker.tag, reason, len(left))
         self._record_time(worker)
         self.finished += worker.units - sum(task.units for task in left)
+        if len(left) < len(worker.tasks):
+            self.stage.sweep.health.record_success(worker.heartbeat.get("device", ""))
         if not left:
             return
         if code == EXIT_IO:
@@ -283,6 +293,8 @@ class Scheduler:
         if not worker.stalled and (code == EXIT_PREEMPTED or self.outcome.exit_code):
             self.bundles.appendleft(left)  # preempted, which is no fault of the tasks
         elif not worker.has_begun:
+            if not self._is_of_device(worker, frozenset()):
+                self.failed_starts += 1
             self._handle_failed_start(worker, left)
         else:
             self._retry_or_quarantine(worker, left)
@@ -306,7 +318,6 @@ class Scheduler:
         Raises:
             UserError: too many in a row, while no other worker shows that the environment works.
         """
-        self.failed_starts += 1
         if self.failed_starts >= MAX_FAILED_STARTS and not self.workers:
             raise UserError(
                 f"{self.failed_starts} workers in a row ended before they began "
@@ -323,8 +334,69 @@ class Scheduler:
         for task in found.charged:
             if record_failure(self.folder, worker, task, self.settings).given_up:
                 self.outcome.failed.add(task.key)
+                self.given_up[task.key] = task
             else:
                 self.bundles.append([task])
+        self._is_of_device(worker, frozenset(task.key for task in found.charged))
+
+    # --- broken devices ---
+
+    def _is_of_device(self, worker: Worker, tasks: frozenset[str]) -> bool:
+        """Count a failure against the device of a worker; returns whether it is at fault.
+
+        A broken GPU gets no more work, and the attempts that it has cost are given back.
+
+        Args:
+            worker: that failed.
+            tasks: keys of those that were charged.
+        Raises:
+            UserError: it was the last device.
+        """
+        device, health = worker.heartbeat.get("device") or "", self.stage.sweep.health
+        if not (device.startswith("cuda") and isinstance(self.executor, DeviceChooser)):
+            return False
+        health.record_failure(device, tasks)
+        sound, trouble = health.restored(), self._trouble(worker, device)
+        if trouble:
+            self._give_back(health.exclude(device, trouble))
+            logger.warning("%s is not used any more: %s", device, trouble)
+        if sound:
+            logger.warning("%s used again: what failed there fails elsewhere too", ", ".join(sound))
+        if sound or trouble:
+            self._use_devices()
+        return bool(trouble)
+
+    def _trouble(self, worker: Worker, device: str) -> str:
+        """Why a device seems to be broken; empty if it does not."""
+        if worker.state.exit_code == EXIT_NO_DEVICE:  # the worker itself has tried it
+            return log_tail(self.folder, worker.tag)
+        sweep = self.stage.sweep
+        if not sweep.health.is_suspected(device):
+            return ""
+        if trouble := trouble_of_device(device):
+            return trouble
+        is_last = sweep.usable_devices == [device]
+        return "" if is_last else f"its last {FAILURES_IN_A_ROW} workers failed"
+
+    def _use_devices(self) -> None:
+        """Tell executor and status which devices are used from now on."""
+        sweep = self.stage.sweep
+        assert isinstance(self.executor, DeviceChooser)
+        if not sweep.usable_devices:
+            listed = "; ".join(f"{name}: {why}" for name, why in sweep.health.excluded.items())
+            raise UserError(
+                f"no GPU works any more ({listed}). What is done is kept: mend it and start the "
+                "same command again."
+            )
+        self.executor.use(sweep.usable_devices)
+        write_excluded_devices(self.folder, sweep.health.excluded)
+
+    def _give_back(self, tasks: frozenset[str]) -> None:
+        """Forget the attempts at some tasks, also those that were given up."""
+        put_back(self.folder, tasks)
+        for key in tasks & self.given_up.keys():
+            self.outcome.failed.discard(key)
+            self.bundles.append([self.given_up.pop(key)])
 
     # --- signals ---
 
@@ -374,38 +446,45 @@ def deferred_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-# --- bin packing ---------------------------------------------------------------------------------
+# --- packing -------------------------------------------------------------------------------------
 
 
 def pack(
-    tasks: Sequence[T], seconds: Callable[[T], float], slots: int, most_seconds: float
+    tasks: Sequence[T], seconds: Sequence[float], slots: int, most_seconds: float
 ) -> Iterator[list[T]]:
     """Pack the tasks of one model into bundles of about equal time, one per slot and wave.
 
-    Within a wave the longest task goes to the slot with the least work (Graham 1969). The tasks of
-    a bundle stay in plan order, so that a worker has the shards of a layer back to back.
+    A bundle is a run of neighbours, so that the shards of a layer come to one worker, which sets
+    the layer up once and fills its batches. At most one layer per bundle is split.
 
     Args:
         tasks: in plan order.
-        seconds: estimated time of a task.
+        seconds: estimated time of each task.
         slots: workers at once.
         most_seconds: about the longest that a bundle should take.
     """
-    wave: list[tuple[float, int]] = []
-    total = 0.0
-    for number, task in enumerate(tasks):
-        wave.append((seconds(task), number))
-        total += wave[-1][0]
-        if total >= slots * most_seconds:
-            yield from ([tasks[i] for i in numbers] for numbers in _balance(wave, slots))
-            wave, total = [], 0.0
-    yield from ([tasks[i] for i in numbers] for numbers in _balance(wave, slots))
+    start, total = 0, 0.0
+    for stop, cost in enumerate(seconds, 1):
+        total += cost
+        if total >= slots * most_seconds or stop == len(tasks):
+            cuts = [start + cut for cut in _cuts(seconds[start:stop], slots)]
+            yield from (list(tasks[a:b]) for a, b in pairwise(cuts))
+            start, total = stop, 0.0
 
 
-def _balance(wave: Sequence[tuple[float, int]], slots: int) -> list[list[int]]:
-    loads: list[tuple[float, int, list[int]]] = [(0.0, slot, []) for slot in range(slots)]
-    # Ties are broken by number, so that the same tasks always make the same bundles.
-    for cost, number in sorted(wave, key=lambda item: (-item[0], item[1])):
-        load, slot, numbers = heapq.heappop(loads)
-        heapq.heappush(loads, (load + cost, slot, [*numbers, number]))
-    return [sorted(numbers) for _, _, numbers in sorted(loads, key=lambda x: x[1]) if numbers]
+def _cuts(costs: Sequence[float], slots: int) -> list[int]:
+    """Cut a row of costs into runs of about equal sums, one per slot; returns where they begin.
+
+    Each run takes an equal part of what is left, to the nearest task, and one task at least.
+    """
+    cuts, left = [0], sum(costs)
+    for slots_left in range(min(slots, len(costs)), 1, -1):
+        begin, taken = cuts[-1], 0.0
+        share, last = left / slots_left, len(costs) - slots_left
+        end = begin
+        while end <= last and (end == begin or taken + costs[end] / 2 < share):
+            taken += costs[end]
+            end += 1
+        cuts.append(end)
+        left -= taken
+    return [*cuts, len(costs)]

@@ -8,7 +8,7 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,12 @@ from layer_atlas.plan.plan import (
 )
 from layer_atlas.store.files import CorruptFile
 from layer_atlas.store.folder import OutputFolder
+from layer_atlas.sweep.device_health import DeviceHealth
 
 logger = logging.getLogger(__name__)
+
+SET_UP_SECONDS = 2.0
+"""Approximate time until a worker has traced the network up to a layer and tried out batches."""
 
 
 class ShardIndex:
@@ -86,6 +90,12 @@ class Sweep:
     plan: Plan
     folder: OutputFolder
     devices: Sequence[str]
+    health: DeviceHealth = field(default_factory=DeviceHealth)
+
+    @property
+    def usable_devices(self) -> list[str]:
+        """The devices that have not turned out to be broken."""
+        return [device for device in self.devices if device not in self.health.excluded]
 
     def model(self, label: str) -> ModelPlan:
         """The plan of a model."""
@@ -142,8 +152,10 @@ class Sweep:
         judge = [self.config.judge] if self.config.judge else []
         configs = {config.title: config for config in (*self.config.models, *judge)}
         labels = replace(model, layers=layers).networks
+        kinds = {device.partition(":")[0] for device in self.devices}
         return {
             "kind": kind,
+            "device": kinds.pop() if len(kinds) == 1 else "",
             "models": [plain(configs[label]) for label in labels],
             "plan": plain(replace(model, layers=layers)),
             "dataset_plan": plain(self.plan.dataset_plan),
@@ -184,6 +196,10 @@ class Stage(ABC):
     def seconds(self, task: Any) -> float:
         """Estimated seconds that a worker takes for a task; good enough to pack bundles."""
 
+    def costs(self, tasks: Sequence[Any]) -> list[float]:
+        """Estimated seconds of each of a worker's tasks, which it does one after the other."""
+        return [self.seconds(task) for task in tasks]
+
     def bundle(self, tasks: Sequence[Any]) -> dict[str, Any]:
         """The bundle file of tasks of one model: plain data."""
         return self.sweep.bundle(self.kind, tasks)
@@ -222,6 +238,14 @@ class OptimizationStage(Stage):
     def seconds(self, task: Shard) -> float:
         """Estimate by FLOPs."""
         return self._job_seconds[task.model, task.series.layer] * task.units
+
+    def costs(self, tasks: Sequence[Shard]) -> list[float]:
+        """Add the time to set up a layer to its first shard."""
+        layers = [task.series.layer for task in tasks]
+        return [
+            self.seconds(task) + (SET_UP_SECONDS if layer != before else 0.0)
+            for task, layer, before in zip(tasks, layers, ["", *layers], strict=False)
+        ]
 
     def bundle(self, tasks: Sequence[Shard]) -> dict[str, Any]:
         """Add the batch size."""

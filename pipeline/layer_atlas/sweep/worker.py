@@ -7,17 +7,22 @@ the files it commits, a heartbeat file, and its log, in which the reason of a fa
 import faulthandler
 import json
 import logging
+import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from layer_atlas.config.records import build
 from layer_atlas.errors import (
     EXIT_FAILED_JOBS,
     EXIT_IO,
+    EXIT_NO_DEVICE,
     EXIT_OK,
     EXIT_PREEMPTED,
     EXIT_USER_ERROR,
+    NoDevice,
     StorageError,
     UserError,
     print_error,
@@ -30,6 +35,7 @@ from layer_atlas.sweep.tasks import Bundle, Committer, Drained, open_context
 from layer_atlas.sweep.tasks.dataset_statistics import ExamplesBundle, StatisticsBundle
 from layer_atlas.sweep.tasks.judge import JudgeBundle
 from layer_atlas.sweep.tasks.optimize import OptimizationBundle
+from layer_atlas.visualization.optimization.cuda_graphs import GRAPHS_VARIABLE, CaptureFailed
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +54,17 @@ def main(argv: Sequence[str]) -> int:
     _handle_signals()
     worker_logging()
     folder, path = OutputFolder(Path(argv[0])), Path(argv[1])
-    return attempt(folder, path, Heartbeat(folder.heartbeat(path.stem)), print_error)
+    try:
+        return attempt(folder, path, Heartbeat(folder.heartbeat(path.stem)), print_error)
+    except CaptureFailed as error:
+        logger.warning("%s; starting again without CUDA graphs", error)
+        _start_again_without_graphs(argv)
+
+
+def _start_again_without_graphs(argv: Sequence[str]) -> NoReturn:
+    """Replace this process by a fresh one, in the same place of its executor."""
+    command = [sys.executable, "-P", "-m", "layer_atlas", "worker", *argv]
+    os.execve(sys.executable, command, {**os.environ, GRAPHS_VARIABLE: "0"})
 
 
 def attempt(
@@ -66,6 +82,8 @@ def attempt(
         heartbeat: of this worker.
         report: prints the reason of a failure, which the driver quotes.
         device: where to compute; default: the first that this process sees.
+    Raises:
+        CaptureFailed: this process can compute no further on its GPU.
     """
     heartbeat.write()
     try:
@@ -77,9 +95,14 @@ def attempt(
     except StorageError as error:
         report(error)  # the driver quotes the last line, so it stands alone
         return EXIT_IO
+    except NoDevice as error:
+        report(error)
+        return EXIT_NO_DEVICE
     except UserError as error:
         report(error)
         return EXIT_USER_ERROR
+    except CaptureFailed:  # no fault of the tasks
+        raise
     except Exception:  # the driver reads it in the log and tries again
         logger.exception("the bundle failed")
         return EXIT_FAILED_JOBS

@@ -15,6 +15,7 @@ from layer_atlas.errors import EXIT_OK, UserError
 from layer_atlas.plan.labels import notices
 from layer_atlas.plan.plan import Plan
 from layer_atlas.sweep.planning import inspect_models, make_plan
+from layer_atlas.sweep.planning.devices import WorkerDevice
 
 SWEEP = ("image_size=32", "layers=[conv3]", "channels='0:4'", "optimizer.steps=3")
 WITH_NORMS = "models=[{name: net, target: tests.sweep.planning.test_feature_prior.normed}]"
@@ -55,7 +56,7 @@ def album(tmp_path: Path) -> Path:
 
 def planned(*overrides: str) -> Plan:
     config = composed("weights=none", "precision=fp32", *overrides)
-    return make_plan(config, inspect_models(config), ["cpu"])
+    return make_plan(config, inspect_models(config), [WorkerDevice("cpu")])
 
 
 def shown(album: Path) -> tuple[str, str]:
@@ -101,10 +102,13 @@ def test_a_norm_that_low_precision_cannot_compute_is_found_while_planning() -> N
     net = ("models=[{name: net, target: tests.sweep.planning.test_feature_prior.Cancelling}]",)
     low = (*net, "image_size=16", "layers=[last]", "precision=bf16")
     config = composed("weights=none", *low)
-    assert make_plan(config, inspect_models(config), ["cpu"]).models[0].recipe.precision == "bf16"
+    assert (
+        make_plan(config, inspect_models(config), [WorkerDevice("cpu")]).models[0].recipe.precision
+        == "bf16"
+    )
     config = composed("weights=none", *low, PRIOR)
     with pytest.raises(UserError, match="cannot be optimised in bf16"):
-        make_plan(config, inspect_models(config), ["cpu"])
+        make_plan(config, inspect_models(config), [WorkerDevice("cpu")])
 
 
 def test_a_sweep_measures_its_photographs_and_is_resumed_to_the_bit(

@@ -19,6 +19,7 @@ from layer_atlas.models.load import load_network
 from layer_atlas.plan.labels import notices
 from layer_atlas.plan.plan import Plan
 from layer_atlas.sweep.planning import inspect_models, make_plan
+from layer_atlas.sweep.planning.devices import WorkerDevice
 from layer_atlas.visualization.optimization.image_statistics import from_bytes
 from layer_atlas.visualization.optimization.renderer import Renderer
 
@@ -34,7 +35,7 @@ def configured(model: str, *overrides: str) -> Config:
 
 def planned(model: str, *overrides: str) -> Plan:
     config = configured(model, *overrides)
-    return make_plan(config, inspect_models(config), ["cpu"])
+    return make_plan(config, inspect_models(config), [WorkerDevice("cpu")])
 
 
 def recipe(model: str, *overrides: str) -> Recipe:
@@ -104,7 +105,7 @@ def test_the_bench_resizes_what_the_network_sees() -> None:
     config = configured(VIT, f"layers=[{ATTENTION}]", "image_size=48")
     (found,) = inspect_models(config)
     (info,) = found.choose((ATTENTION,))
-    (model,) = make_plan(config, [found], ["cpu"]).models
+    (model,) = make_plan(config, [found], [WorkerDevice("cpu")]).models
     renderer = Renderer(found.network, model.recipe, CPU)
     pixels = torch.randint(0, 256, (8, 48, 48, 3), dtype=torch.uint8)
     resized = torch.nn.functional.interpolate(
@@ -130,7 +131,7 @@ def test_bits_of_attention_depend_on_no_batch_no_thread_and_no_gradient(precisio
     config = replace(configured(VIT, f"layers=[{layer}]", "image_size=48"), precision=precision)
     (found,) = inspect_models(config)
     (info,) = found.choose((layer,))
-    (model,) = make_plan(config, [found], ["cpu"]).models
+    (model,) = make_plan(config, [found], [WorkerDevice("cpu")]).models
     renderer, images = Renderer(found.network, model.recipe, CPU), torch.rand(24, 3, 48, 48)
     forward, before = renderer.network.fast_path([info]).forward, torch.get_num_threads()
     (reference,) = forward(images)
@@ -150,7 +151,7 @@ def test_receptive_fields_are_in_pixels_of_the_image() -> None:
     config = configured(VIT, "layers=[conv_proj]", "image_size=64")
     (found,) = inspect_models(config)
     wanted = found.choose(("conv_proj", ATTENTION))
-    (model,) = make_plan(config, [found], ["cpu"]).models
+    (model,) = make_plan(config, [found], [WorkerDevice("cpu")]).models
     fields = Renderer(found.network, model.recipe, CPU).network.receptive_fields(wanted)
     # Patches of 8 px are of 16 px in the image, and resizing reaches one pixel beyond.
     assert fields["conv_proj"].shape == (16, 4)

@@ -9,9 +9,10 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from layer_atlas.processes import PARENT_VARIABLE
+from layer_atlas.sweep.gpus import VISIBLE_VARIABLES
 from layer_atlas.sweep.heartbeat import DEVICE_VARIABLE
 
 _KEEP_MEMORY = {
@@ -99,6 +100,14 @@ class Executor(Protocol):
         """Release the engine; workers that are not detached end."""
 
 
+@runtime_checkable
+class DeviceChooser(Protocol):
+    """An executor that can do without some of its devices."""
+
+    def use(self, devices: Sequence[str]) -> None:
+        """Start workers on these of its devices alone; those that run go on."""
+
+
 def start_worker(
     argv: Sequence[str], log: Path, variables: Mapping[str, str], own_session: bool = False
 ) -> "subprocess.Popen[bytes]":
@@ -125,7 +134,7 @@ def environment(
         variables: of this process; memory and wait settings that a user made stay.
     """
     # Without this a CPU worker takes the first GPU that it finds, which may be another's.
-    hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
+    hidden = dict.fromkeys(VISIBLE_VARIABLES, "") if device == "cpu" else {}
     return {
         **variables,
         **hidden,

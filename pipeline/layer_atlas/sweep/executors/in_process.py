@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from layer_atlas.errors import EXIT_USER_ERROR
 from layer_atlas.logs import LogFormatter
 from layer_atlas.processes import Preempted
 from layer_atlas.store.folder import OutputFolder
@@ -76,12 +77,23 @@ class _Worker(threading.Thread):
         """Do the bundle that the command line of the worker names."""
         # Here, because it imports torch, which scheduling alone does without.
         from layer_atlas.sweep.worker import attempt
+        from layer_atlas.visualization.optimization.cuda_graphs import (
+            GRAPHS_VARIABLE,
+            CaptureFailed,
+        )
 
         folder, bundle = OutputFolder(Path(self.spec.argv[-2])), Path(self.spec.argv[-1])
         heartbeat = _StoppableHeartbeat(folder, self.spec.tag, self.stopping)
         heartbeat.facts["device"] = self.device
         with _logging_to(self.spec.log):
-            self.exit_code = attempt(folder, bundle, heartbeat, self._report, self.device)
+            try:
+                self.exit_code = attempt(folder, bundle, heartbeat, self._report, self.device)
+            except CaptureFailed as error:
+                self._report(
+                    f"CUDA graphs of a step failed ({error}), after which torch cannot go on: "
+                    f"restart this Python process with {GRAPHS_VARIABLE}=0 in its environment."
+                )
+                self.exit_code = EXIT_USER_ERROR
 
     def _report(self, message: object) -> None:
         """Write what the driver quotes as the last line of the worker's log."""

@@ -4,7 +4,8 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from layer_atlas.processes import usable_cores
 from layer_atlas.sweep.executors.base import (
@@ -15,6 +16,7 @@ from layer_atlas.sweep.executors.base import (
     environment,
     start_worker,
 )
+from layer_atlas.sweep.gpus import VISIBLE_VARIABLES
 
 THREADS_BESIDE_GPU = 4
 
@@ -30,20 +32,30 @@ class LocalExecutor:
     poll_seconds = 0.1
 
     def __init__(self, devices: Sequence[str]) -> None:
-        self._free = list(devices)
+        self._devices = list(devices)
         self._device: dict[str, str] = {}
         self._process: dict[str, subprocess.Popen[bytes]] = {}
-        self.max_parallel = self.max_submitted = len(devices)
         # Threads beyond the cores would only wait for each other.
         n_cpu = sum(device == "cpu" for device in devices)
         self._threads = max(1, usable_cores() // max(1, n_cpu))
 
+    @property
+    def max_parallel(self) -> int:
+        """Number of devices."""
+        return len(self._devices)
+
+    max_submitted = max_parallel
+
+    def use(self, devices: Sequence[str]) -> None:
+        """Start workers on these devices alone; those that run go on."""
+        self._devices = list(devices)
+
     def submit(self, specs: Sequence[WorkerSpec]) -> list[WorkerJob]:
         """Start workers while there are free devices."""
-        return [self._start(spec) for spec in specs[: len(self._free)]]
+        free = list((Counter(self._devices) - Counter(self._device.values())).elements())
+        return [self._start(spec, device) for spec, device in zip(specs, free, strict=False)]
 
-    def _start(self, spec: WorkerSpec) -> WorkerJob:
-        device = self._free.pop(0)
+    def _start(self, spec: WorkerSpec, device: str) -> WorkerJob:
         variables = self._environment(device)
         process = start_worker(spec.argv, spec.log, variables, own_session=True)
         self._device[spec.tag], self._process[spec.tag] = device, process
@@ -57,8 +69,7 @@ class LocalExecutor:
         code = self._process[tag].poll()
         if code is None:
             return RUNNING
-        if tag in self._device:
-            self._free.append(self._device.pop(tag))
+        self._device.pop(tag, None)
         return State("ended", code)
 
     def stop(self, jobs: Sequence[WorkerJob]) -> None:
@@ -83,6 +94,18 @@ class LocalExecutor:
         if device == "cpu":
             return environment(device, self._threads)
         # `cuda:1` is the second of the GPUs that this process sees, which may itself see only some.
-        index, visible = device.partition(":")[2], os.environ.get("CUDA_VISIBLE_DEVICES")
-        own = visible.split(",")[int(index)] if visible else index
-        return {**environment(device, THREADS_BESIDE_GPU), "CUDA_VISIBLE_DEVICES": own}
+        index = int(device.partition(":")[2])
+        return {**environment(device, THREADS_BESIDE_GPU), **_only_visible(index)}
+
+
+def _only_visible(index: int, variables: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the variables that show one of the visible GPUs to a process, by its number.
+
+    >>> _only_visible(1, {"CUDA_VISIBLE_DEVICES": "4,MIG-7"})
+    {'CUDA_VISIBLE_DEVICES': 'MIG-7'}
+    """
+    chosen = {name: variables[name] for name in VISIBLE_VARIABLES if variables.get(name)}
+    # AMD's own variable is heeded before NVIDIA's, so it must not name the others still.
+    return {name: value.split(",")[index] for name, value in chosen.items()} or {
+        VISIBLE_VARIABLES[0]: str(index)
+    }

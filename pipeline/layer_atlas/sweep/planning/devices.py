@@ -1,8 +1,10 @@
 """Where workers run: the devices, the precision they compute in, and `versions=strict`."""
 
+import logging
 import platform
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,7 +16,10 @@ from layer_atlas.plan.environment import Device, environment_here
 from layer_atlas.plan.plan import Plan
 from layer_atlas.processes import usable_cores
 from layer_atlas.store.folder import OutputFolder
+from layer_atlas.sweep.gpus import try_gpus, visible_gpus
 from layer_atlas.visualization.optimization.memory import free_host_bytes
+
+logger = logging.getLogger(__name__)
 
 ELSEWHERE = "cuda"
 """A GPU of another machine."""
@@ -26,14 +31,25 @@ MOST_CPU_WORKERS = 8
 BYTES_PER_CPU_WORKER = 2 * 2**30
 
 
-def find_devices(settings: ExecutorSettings) -> list[str]:
+@dataclass(frozen=True)
+class WorkerDevice:
+    """A device that one worker at a time runs on."""
+
+    name: str
+    """`cuda:1`, `cpu`; `cuda` for a GPU of another machine."""
+    kind: Device | None = None
+    """What it is; `None` on another machine."""
+
+
+def find_devices(settings: ExecutorSettings) -> list[WorkerDevice]:
     """Find the devices that workers will run on, as far as they are known beforehand.
 
-    On this machine they have names: `cuda:1`, `cpu`. Elsewhere there is one `cuda` or `cpu` per
-    worker.
+    GPUs of this machine are tried. With `auto` those that do not work are excluded, with a warning.
+    Elsewhere there is one `cuda` or `cpu` per worker.
 
     Raises:
-        UserError: this machine does not have the device, or no cluster takes so many workers.
+        UserError: this machine does not have the device, it does not work, or no cluster takes so
+            many workers.
     """
     if isinstance(settings, LocalSettings):
         return _local_devices(settings.devices)
@@ -45,24 +61,72 @@ def find_devices(settings: ExecutorSettings) -> list[str]:
             f"executor={settings.name} is asked for {count} workers at once; {MOST_WORKERS} is the "
             "most that clusters take."
         )
-    return [ELSEWHERE if settings.on_gpus else "cpu"] * count
+    return [WorkerDevice(ELSEWHERE if settings.on_gpus else "cpu")] * count
 
 
-def _local_devices(devices: str | tuple[str, ...]) -> list[str]:
-    n_gpus = torch.cuda.device_count()
+def _local_devices(devices: str | tuple[str, ...]) -> list[WorkerDevice]:
+    gpus = visible_gpus()
     if devices == "auto":
-        return [f"cuda:{i}" for i in range(n_gpus)] or ["cpu"] * _cpu_workers()
+        return _working_gpus(gpus) if gpus else _all_cores()
     names = [devices] if isinstance(devices, str) else list(devices)
     # As torch reads it.
     names = ["cuda:0" if name == "cuda" else name for name in names]
-    valid = ["cpu", *(f"cuda:{i}" for i in range(n_gpus))]
+    valid = ["cpu", *(f"cuda:{i}" for i in gpus)]
     for name in names:
         if name not in valid:
             raise UserError(
-                f"device {name!r} is not on this machine ({n_gpus} GPUs); "
+                f"device {name!r} is not on this machine ({len(gpus)} GPUs){_unsupported(name)}; "
                 f"choose from: {', '.join(valid)}, or executor.devices=auto."
             )
-    return names
+    wanted = [index for index in gpus if f"cuda:{index}" in names]
+    tried = {f"cuda:{gpu.index}": gpu for gpu in try_gpus(wanted)}
+    broken = [str(gpu) for gpu in tried.values() if gpu.trouble]
+    if broken:
+        raise UserError(f"{'; '.join(broken)}. Choose other executor.devices, or auto.")
+    return [WorkerDevice(name, tried[name].device) if name in tried else _cpu() for name in names]
+
+
+def _working_gpus(gpus: Sequence[int]) -> list[WorkerDevice]:
+    """Return the GPUs that work.
+
+    Raises:
+        UserError: none does. Computing on the CPU instead would take a hundred times as long.
+    """
+    tried = try_gpus(gpus)
+    broken = [gpu for gpu in tried if gpu.trouble]
+    if len(broken) == len(tried):
+        listed = "; ".join(map(str, broken))
+        raise UserError(f"no GPU works: {listed}. To use the CPU instead: executor.devices=cpu.")
+    for gpu in broken:
+        logger.warning("not used: %s", gpu)
+    return [WorkerDevice(f"cuda:{gpu.index}", gpu.device) for gpu in tried if not gpu.trouble]
+
+
+def _all_cores() -> list[WorkerDevice]:
+    if found := _other_accelerators():
+        logger.info("%s found, which are not supported; computing on the CPU", found)
+    return [_cpu()] * _cpu_workers()
+
+
+def _cpu() -> WorkerDevice:
+    return WorkerDevice("cpu", environment_here("cpu", ()).device)
+
+
+def _other_accelerators() -> str:
+    """Accelerators of torch that are here and cannot be used, in words; empty if none is."""
+    kinds = {"mps": "Apple GPUs (MPS)", "xpu": "Intel GPUs (XPU)"}
+    there = (words for name, words in kinds.items() if _is_available(name))
+    return " and ".join(there)
+
+
+def _is_available(name: str) -> bool:
+    backend = getattr(torch.backends if name == "mps" else torch, name, None)
+    return backend is not None and bool(backend.is_available())
+
+
+def _unsupported(name: str) -> str:
+    is_other = name.partition(":")[0] in ("mps", "xpu")
+    return ", and images are made on NVIDIA and AMD GPUs and on CPUs alone" if is_other else ""
 
 
 def _cpu_workers() -> int:
@@ -71,18 +135,19 @@ def _cpu_workers() -> int:
     return max(1, min(usable_cores(), MOST_CPU_WORKERS, fitting))
 
 
-def resolve_precision(precision: str, devices: list[str]) -> str:
+def resolve_precision(precision: str, devices: Sequence[WorkerDevice]) -> str:
     """Resolve `auto` to bf16 where every device has hardware for it, else to fp32."""
     if precision != "auto":
         return precision
-    return "bf16" if all(_has_bf16(device) for device in devices) else "fp32"
+    return "bf16" if all(map(_has_bf16, set(devices))) else "fp32"
 
 
-def _has_bf16(device: str) -> bool:
-    if device == ELSEWHERE:  # as all have since 2020; for older ones `precision` must be given
+def _has_bf16(device: WorkerDevice) -> bool:
+    if device.name == ELSEWHERE:  # as all have since 2020; older ones need `precision=fp32`
         return True
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_capability(torch.device(device)) >= (8, 0)
+    if device.name.startswith("cuda"):
+        major = device.kind.capability.partition(".")[0] if device.kind else "0"
+        return int(major) >= 8
     if platform.machine() not in ("x86_64", "AMD64"):
         return False
     # Older versions of torch do not have this function.
@@ -94,7 +159,7 @@ def _has_bf16(device: str) -> bool:
 
 
 def with_one_environment(
-    plan: Plan, folder: OutputFolder, settings: ExecutorSettings, devices: list[str]
+    plan: Plan, folder: OutputFolder, settings: ExecutorSettings, devices: Sequence[WorkerDevice]
 ) -> Plan:
     """Count only images that were made with the installed versions, on one kind of device.
 
@@ -124,13 +189,13 @@ def _requiring(plan: Plan, device: Device | None) -> Plan:
     return replace(plan, models=tuple(models))
 
 
-def _one_kind(devices: list[str]) -> Device | None:
-    kinds = {name: environment_here(name, ()).device for name in dict.fromkeys(devices)}
-    first, *_ = kinds.values()
-    if any(kind != first for kind in kinds.values()):
+def _one_kind(devices: Sequence[WorkerDevice]) -> Device | None:
+    first = devices[0].kind
+    if any(device.kind != first for device in devices):
+        kinds = {device.name: device.kind for device in devices}
         listed = ", ".join(f"{name} is {kind and kind.name}" for name, kind in kinds.items())
         raise UserError(
             f"versions=strict wants all images made on one kind of device, and {listed}. Choose "
-            f"executor.devices=[{devices[0]}], or versions=any."
+            f"executor.devices=[{devices[0].name}], or versions=any."
         )
     return first

@@ -1,5 +1,6 @@
 """From networks to plan: the recipe of every model, the targets of every layer, the dataset."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -30,16 +31,19 @@ from layer_atlas.models.normalization import FEATURE_IMAGES, has_batch_norms
 from layer_atlas.plan.jobs import LayerInfo
 from layer_atlas.plan.plan import (
     MOST_TARGETS,
+    START_SECONDS,
     DatasetPlan,
     LayerPlan,
     LayerRef,
     ModelPlan,
     Plan,
     SkippedModel,
+    flops_per_job,
+    flops_per_second,
     jobs_at_once,
 )
 from layer_atlas.plan.targets import TargetSpace, counted, select_targets, spaced
-from layer_atlas.sweep.planning.devices import resolve_precision
+from layer_atlas.sweep.planning.devices import WorkerDevice, resolve_precision
 from layer_atlas.sweep.planning.inspection import (
     SMALLEST_IMAGE,
     CheckedLayers,
@@ -67,7 +71,7 @@ NetworkLayer = tuple[Network, LayerInfo]
 def make_plan(
     config: Config,
     inspected: Sequence[InspectedModel | SkippedModel],
-    devices: list[str],
+    devices: Sequence[WorkerDevice],
     earlier: Plan | None = None,
 ) -> Plan:
     """Decide the targets of every layer and the recipe of every model.
@@ -102,18 +106,32 @@ def make_plan(
         check_some_are_left(planned, config)
     models = tuple(model for model in planned if isinstance(model, ModelPlan))
     judge = plan_judge(config, models, earlier) if config.judge is not None else None
-    # A worker holds the images of a whole shard in memory.
-    fitting = min(jobs_at_once(model.recipe, model.colours) for model in models)
     return Plan(
         models,
         config.seeds,
-        min(config.shard_size, fitting),
+        _shard_size(config, models, devices),
         dataset_plan,
         {reference: str(path) for reference, path in planner.inputs.sources.items()},
         tuple(model for model in planned if isinstance(model, SkippedModel)),
         config.channels,
         judge,
     )
+
+
+def _shard_size(
+    config: Config, models: Sequence[ModelPlan], devices: Sequence[WorkerDevice]
+) -> int:
+    """Return the jobs per shard: so few that every device has work that is worth a worker."""
+    # A worker holds the images of a whole shard in memory.
+    most = min(config.shard_size, *(jobs_at_once(m.recipe, m.colours) for m in models))
+    layers = [(model, layer) for model in models for layer in model.layers]
+    jobs = len(config.seeds) * sum(len(layer.targets) for _, layer in layers)
+    flops = len(config.seeds) * sum(
+        len(layer.targets) * flops_per_job(layer, model.recipe) for model, layer in layers
+    )
+    seconds = flops / flops_per_second([device.name for device in devices])
+    workers = min(len(devices), 1 + int(seconds / START_SECONDS))
+    return max(1, min(most, math.ceil(jobs / workers)))
 
 
 def _with_dataset(config: Config, listing: str) -> Config:

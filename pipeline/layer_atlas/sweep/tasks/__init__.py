@@ -23,12 +23,13 @@ from layer_atlas.datasets.sources import open_dataset
 from layer_atlas.datasets.statistics_files import read_evidence
 from layer_atlas.datasets.tasks import LayerStatistics
 from layer_atlas.datasets.views import stream_views
-from layer_atlas.errors import UserError
+from layer_atlas.errors import NoDevice, UserError
 from layer_atlas.models.load import Network, load_network
 from layer_atlas.plan.jobs import NetworkIdentity
 from layer_atlas.plan.plan import DatasetPlan, ModelPlan
 from layer_atlas.processes import usable_cores
 from layer_atlas.store.folder import OutputFolder
+from layer_atlas.sweep.gpus import trouble_of
 from layer_atlas.sweep.heartbeat import Heartbeat
 from layer_atlas.visualization.optimization.renderer import Renderer
 
@@ -111,6 +112,8 @@ class WorkerContext:
 class Bundle(ABC):
     """Tasks of one kind and one model, as the bundle file has them."""
 
+    device: str
+    """Kind of the devices of all workers, `cuda` or `cpu`; empty if they are of several."""
     models: tuple[ModelConfig, ...]
     """The network, and further ones whose layers the objective reads as well."""
     plan: ModelPlan
@@ -134,11 +137,29 @@ def open_context(
     heartbeat: Heartbeat,
     device: str | None = None,
 ) -> WorkerContext:
-    """Load the networks of a bundle; raises UserError as `open_renderer` does."""
-    # The executor decides what a worker sees: the first visible GPU is its own.
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    """Load the networks of a bundle.
+
+    Raises:
+        NoDevice: the device of this worker does not compute.
+        UserError: as `open_renderer` does.
+    """
+    device = device or _own_device(heartbeat.device_kind or bundle.device)
     renderer = open_renderer(bundle.models, bundle.plan, folder, torch.device(device))
     return WorkerContext(folder, renderer, committer, heartbeat)
+
+
+def _own_device(kind: str) -> str:
+    """Return the device of this process, which must be of a kind, unless that is empty.
+
+    A worker that was given a GPU must not compute on the CPU, silently and for days, because the
+    driver is too old or the GPU is broken.
+    """
+    if kind == "cpu" or (not kind and not torch.cuda.is_available()):
+        return "cpu"
+    # The executor decides what a worker sees: the first visible GPU is its own.
+    if trouble := trouble_of(0):
+        raise NoDevice(f"this worker is to use a GPU, and cannot: {trouble}")
+    return "cuda"
 
 
 def open_renderer(

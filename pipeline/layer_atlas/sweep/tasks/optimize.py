@@ -19,7 +19,7 @@ from layer_atlas.models.colours import from_bytes, recoloured
 from layer_atlas.models.normalization import FEATURE_IMAGES
 from layer_atlas.plan.environment import Environment, environment_here
 from layer_atlas.plan.jobs import Series, Shard, ShardResult, joined
-from layer_atlas.plan.plan import ModelPlan, flops_per_job
+from layer_atlas.plan.plan import LayerPlan, ModelPlan, flops_per_job
 from layer_atlas.store.shards import commit
 from layer_atlas.sweep.heartbeat import Heartbeat
 from layer_atlas.sweep.tasks import Bundle, ImageCache, WorkerContext
@@ -64,18 +64,35 @@ class OptimizationBundle(Bundle):
         layers = {layer.info.name: layer for layer in self.plan.layers}
         images = self._image_cache(context)
         for name, group in groupby(self.shards(), key=lambda shard: shard.series.layer):
-            waiting = list(group)
-            # A crash while the layer is being prepared is charged to its first shard.
-            context.heartbeat.begin(waiting[:1])
-            views = partial(self._evenly_spread, images) if images is not None else None
-            renderer = context.renderer.layer(layers[name].info, layers[name].others, views)
-            size = renderer.auto_batch() if self.batch_size == "auto" else self.batch_size
-            flops = flops_per_job(layers[name], self.plan.recipe)
-            strongest = partial(self._strongest_images, images, name)
-            runner = ShardRunner(context, renderer, size, flops, strongest, environment)
-            for shards in context.until_drained(group_by_batch(waiting, runner.batch_size)):
-                # Checked as late as possible: a worker thought to be lost may have done them.
-                runner.run([shard for shard in shards if not context.folder.is_done(shard)])
+            self._run_layer(context, layers[name], list(group), images, environment)
+
+    def _run_layer(
+        self,
+        context: WorkerContext,
+        layer: LayerPlan,
+        waiting: Sequence[Shard],
+        images: ImageCache | None,
+        environment: Environment,
+    ) -> None:
+        """Make and commit the missing shards of one layer.
+
+        A method of its own, so that nothing of a layer is in memory when the batch size of the next
+        is measured.
+        """
+        # A crash while the layer is being prepared is charged to its first shard.
+        context.heartbeat.begin(waiting[:1])
+        views = partial(self._evenly_spread, images) if images is not None else None
+        renderer = context.renderer.layer(layer.info, layer.others, views)
+        if self.batch_size == "auto":
+            size = renderer.auto_batch()
+        else:
+            size = renderer.gpu_multiple = self.batch_size
+        flops = flops_per_job(layer, self.plan.recipe)
+        strongest = partial(self._strongest_images, images, layer.info.name)
+        runner = ShardRunner(context, renderer, size, flops, strongest, environment)
+        for shards in context.until_drained(group_by_batch(waiting, runner.batch_size)):
+            # Checked as late as possible: a worker thought to be lost may have done them.
+            runner.run([shard for shard in shards if not context.folder.is_done(shard)])
 
     def _environment(self, context: WorkerContext) -> Environment:
         """The environment of this worker, if images may be made with it."""
@@ -153,6 +170,7 @@ class ShardRunner:
             "seconds_per_job": round(seconds, 4),
             "environment": plain(self.environment),
             "path": self.renderer.path,
+            "batch_size": self.batch_size,
         }
         results, end = [], 0
         for shard in shards:
@@ -174,6 +192,7 @@ class ShardRunner:
             made = if_it_fits(make, least=self.batch_size == 1)
             if made is None:
                 self.batch_size //= 2
+                self.renderer.gpu_multiple = min(self.renderer.gpu_multiple, self.batch_size)
                 logger.warning("out of memory: batch size is now %d", self.batch_size)
                 continue
             parts.append(made)

@@ -44,6 +44,8 @@ class Custom(Kind):
         arguments = {**self.args, **({"channel": targets} if self.per_channel else {})}
         try:
             score: Any = self.function(activations[0].float(), **arguments)
+        except (torch.OutOfMemoryError, MemoryError):  # no mistake: a smaller batch will do
+            raise
         except Exception as error:
             raise UserError(f"{_SETTING}={self.name!r} failed: {error!r}.") from error
         if not isinstance(score, Tensor) or score.shape != targets.shape:

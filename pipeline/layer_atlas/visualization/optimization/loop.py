@@ -21,7 +21,7 @@ from layer_atlas.models.forwards import Forward
 from layer_atlas.visualization import rng
 from layer_atlas.visualization.gradients import LeakyGradient, PolyphaseStem
 from layer_atlas.visualization.objectives import Objective
-from layer_atlas.visualization.optimization.cuda_graphs import Graphs, capture
+from layer_atlas.visualization.optimization.cuda_graphs import Graphs, are_graphs_on, capture
 from layer_atlas.visualization.optimization.optimizers import make_batch_optimizer
 from layer_atlas.visualization.optimization.regularizers import (
     FeatureStatistics,
@@ -212,9 +212,7 @@ class _Batch:
         self.closed = torch.zeros(len(keys), device=keys.device)
         self.finite = torch.ones(len(keys), dtype=torch.bool, device=keys.device)
         self.trace = torch.empty(len(self.views), len(keys), device=keys.device)
-        self.graphs = (
-            self._captured(jobs) if keys.is_cuda and not self.optimizer_step.waits else None
-        )
+        self.graphs = self._captured(jobs) if self._is_worth_capturing(keys.device) else None
 
     def restart(self, jobs: Jobs) -> None:
         """Load other jobs into the same tensors: CUDA graphs refer to memory addresses."""
@@ -253,6 +251,11 @@ class _Batch:
     def frame(self) -> Tensor:
         """Return the current images: (B, H, W, C) uint8."""
         return to_bytes(self.images())
+
+    def _is_worth_capturing(self, device: torch.device) -> bool:
+        # Capturing runs the step four times.
+        enough = self.recipe.optimizer.steps > 4 and not self.optimizer_step.waits
+        return device.type == "cuda" and enough and are_graphs_on()
 
     def _captured(self, jobs: Jobs) -> Graphs | None:
         """Capture the step as CUDA graphs, with and without the leak."""

@@ -102,6 +102,9 @@ class LayerRenderer:
         views: Callable[[], Tensor] | None = None,
     ) -> None:
         self.recipe, self.device = renderer.recipe, renderer.device
+        self.gpu_multiple = 1
+        """What batches of jobs are filled up to a multiple of on a GPU, whose kernels, and so the
+        last bits, may depend on the size of a batch."""
         self.colours = len(renderer.network.network.mean)
         self.start = partial(initial_images, colours=self.colours, find=renderer.find)
         label = renderer.network.network.label
@@ -194,7 +197,7 @@ class LayerRenderer:
         """Optimize and measure jobs from one start."""
         n = len(jobs.targets)
         # CPU batches are padded, so that bits do not depend on the batch size.
-        filled = jobs.select(filled_up(n, self.device))
+        filled = jobs.select(filled_up(n, self.device, self.gpu_multiple))
         samples = filled.with_variants(self.recipe.variants)
         # Measured on the 8-bit pixels that are stored, not on the float image.
         optimized = loop.optimize(samples, on_step)
@@ -247,7 +250,10 @@ class LayerRenderer:
         return max(fit - fit % CPU_BATCH_MULTIPLE, 1)
 
     def _try_out(self, batch: int) -> None:
-        """Run one optimization step; measuring needs less memory, as it has no backward pass."""
+        """Run one optimization step and one forward pass of the measurement, in fp32.
+
+        One step is not captured as CUDA graphs, whose memory is that of the step.
+        """
         steps = replace(self.recipe.optimizer, steps=1)
         recipe = replace(self.recipe, optimizer=steps, octaves=None, snapshots=0)
         keys = rng.keys(["0" * 64] * batch, self.device)
@@ -255,7 +261,10 @@ class LayerRenderer:
         count = max(recipe.dataset_images_used, 1)
         dataset_images = torch.zeros(batch, count, self.colours, *recipe.image_size)
         jobs = self._jobs(keys, targets, dataset_images).with_variants(recipe.variants)
-        self._loop_for(recipe).optimize(jobs, lambda step: None)
+        optimized = self._loop_for(recipe).optimize(jobs, lambda step: None)
+        if self.device.type == "cuda":  # on a CPU what is saved for a backward pass counts alone
+            with torch.no_grad():
+                self.exact(optimized.images)
 
 
 def _joint_path(

@@ -114,7 +114,8 @@ def hermitian(coefficients: Tensor, columns: Tensor) -> Tensor:
         columns: the columns that are their own conjugates.
     """
     pairs = coefficients.index_select(3, columns)
-    conjugates = pairs.flip(2).roll(1, dims=2) * pairs.new_tensor([1.0, -1.0])
+    real, imaginary = pairs.flip(2).roll(1, dims=2).unbind(dim=4)
+    conjugates = torch.stack((real, -imaginary), dim=4)
     return coefficients.index_copy(3, columns, (pairs + conjugates) / 2.0)
 
 

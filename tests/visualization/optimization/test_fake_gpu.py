@@ -1,0 +1,84 @@
+"""Every kind of step on a GPU that is not there: captured, without waits, copies or CPU tensors.
+
+The program `fake_cuda.py` says how, and what it cannot see. Most cases take seconds: `--slow`.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from layer_atlas.config.objectives import Objective
+from layer_atlas.config.optimizers import Optimizer
+from layer_atlas.config.parameterizations import Parameterization
+from tests.fake_cuda import CASES
+
+PROGRAM = Path(__file__).parents[2] / "fake_cuda.py"
+QUICK = [
+    "everything else",
+    "objective custom that waits",
+    "objective prototype",
+    "feature statistics",
+]
+
+pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+
+
+def check(names: list[str]) -> dict[str, dict[str, Any]]:
+    command = [sys.executable, "-P", str(PROGRAM), *names]
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return dict(json.loads(done.stdout))
+
+
+@pytest.fixture(scope="module")
+def quick() -> dict[str, dict[str, Any]]:
+    return check(QUICK)
+
+
+@pytest.fixture(scope="module")
+def others() -> dict[str, dict[str, Any]]:
+    return check([name for name in CASES if name not in QUICK])
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_steps_are_captured(name: str, quick: dict[str, dict[str, Any]]) -> None:
+    assert_captured(name, quick[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in CASES if name not in QUICK])
+def test_every_kind_of_step_is_captured(name: str, others: dict[str, dict[str, Any]]) -> None:
+    assert_captured(name, others[name])
+
+
+def assert_captured(name: str, found: dict[str, Any]) -> None:
+    assert found["error"] == "", found["trace"]
+    assert found["stage"] == "done"
+    assert found["forbidden"] == []
+    if CASES[name].is_captured:
+        assert found["captured"] >= 2  # with the leak and without
+        assert "no CUDA graph" not in found["said"]
+    else:
+        assert found["captured"] == 0
+
+
+def test_a_step_that_waits_is_told_and_done_without_graphs(
+    quick: dict[str, dict[str, Any]],
+) -> None:
+    said = quick["objective custom that waits"]["said"]
+    assert "no CUDA graph of a step, so slower steps: called a synchronizing" in said
+
+
+@pytest.mark.parametrize("family", [Objective, Optimizer, Parameterization])
+def test_every_member_of_a_family_has_a_case(family: Any) -> None:
+    recipes = [case.recipe for case in CASES.values()]
+    there = {type(getattr(recipe, family.family)) for recipe in recipes}
+    wanted = {member for member in family.choices.values() if member.name != "joint"}
+    assert there >= wanted
