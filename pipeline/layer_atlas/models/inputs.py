@@ -6,7 +6,7 @@ where they belong and adds the fixed values, so that names of layers stay those 
 
 import hashlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -36,6 +36,7 @@ class FixedInputs:
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.values = dict(values)
+        self._moved: dict[tuple[torch.device, torch.dtype], Any] = {}
 
     def __call__(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -43,7 +44,12 @@ class FixedInputs:
         """Return the arguments of a call with images; `None` where they are there already."""
         if kwargs or len(args) != 1:
             return None
-        filled = {name: _filled(value, args[0]) for name, value in self.values.items()}
+        images = args[0]
+        kind = images.device, images.dtype
+        if kind not in self._moved:
+            # Once, because nothing may come from the CPU while a CUDA graph is captured.
+            self._moved[kind] = _mapped(self.values, lambda value: _converted(value, *kind))
+        filled = _mapped(self._moved[kind], lambda value: _filled(value, images))
         return (() if self.has_images else args), filled
 
     @property
@@ -54,20 +60,27 @@ class FixedInputs:
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of the values, which decide pixels."""
-        return digest(_described(self.values))
+        return digest(_mapped(self.values, _described))
+
+
+def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
+    """Apply a function to the values inside mappings and lists."""
+    if isinstance(value, Mapping):
+        return {key: _mapped(item, change) for key, item in value.items()}
+    return [_mapped(item, change) for item in value] if isinstance(value, list) else change(value)
+
+
+def _converted(value: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    return value.to(device, dtype if value.is_floating_point() else value.dtype)
 
 
 def _filled(value: Any, images: Tensor) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _filled(item, images) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_filled(item, images) for item in value]
     if not isinstance(value, Tensor):
         return images if value == IMAGES else value
-    dtype = images.dtype if value.is_floating_point() else value.dtype
-    value = value.to(images.device, dtype)
-    # A copy for each call, because a network may write over what it is given.
     each = value.expand(len(images), *value.shape[1:]) if value.shape[:1] == (1,) else value
+    # A copy for each call, because a network may write over what it is given.
     return each.clone()
 
 
@@ -78,11 +91,7 @@ def _has_images(value: Any) -> bool:
 
 
 def _described(value: Any) -> Any:
-    """Replace tensors by what identifies them."""
-    if isinstance(value, Mapping):
-        return {key: _described(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_described(item) for item in value]
+    """Replace a tensor by what identifies it."""
     if not isinstance(value, Tensor):
         return value
     numbers = value.contiguous().reshape(-1).view(torch.uint8).numpy()
