@@ -57,10 +57,15 @@ def start(
 
 
 def finish(process: "subprocess.Popen[str]", timeout: float = 240) -> tuple[int, str]:
-    """Wait for a command; returns its exit code and all it printed but the names of slow steps."""
+    """Wait for a command; returns its exit code and all it printed but what it is busy with."""
     out, err = process.communicate(timeout=timeout)
-    lines = err.splitlines(keepends=True)
-    return process.returncode, out + "".join(x for x in lines if not x.endswith(" so far\n"))
+    return process.returncode, out + without_busy(err)
+
+
+def without_busy(said: str) -> str:
+    """What was said without the first line, which names the command, and without slow steps."""
+    lines = said.splitlines(keepends=True)
+    return "".join(x for x in lines if not x.startswith("atlas ") and not x.endswith(" so far\n"))
 
 
 def atlas(command: str, root: Path, *overrides: str) -> tuple[int, str]:
@@ -199,7 +204,7 @@ def driven_here(command: str, root: Path, *overrides: str) -> tuple[int, str]:
     finally:
         for number, handler in handlers.items():  # a sweep sets its own
             signal.signal(number, handler)
-    return code, said.getvalue()
+    return code, without_busy(said.getvalue())
 
 
 def run_here(root: Path, *overrides: str) -> int:

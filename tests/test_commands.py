@@ -2,19 +2,23 @@
 
 import contextlib
 import io
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from runs import without_busy
 
-from layer_atlas.cli.commands import main, split_words
+from layer_atlas.cli.commands import COMMANDS, _may_run, main, split_words
+from layer_atlas.config.config import Config
 
 Atlas = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
 def atlas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Atlas:
-    """Run a command in this process; returns exit code and all that it printed."""
+    """Run a command in this process; returns exit code and what it printed about its subject."""
     from hydra.core.global_hydra import GlobalHydra
 
     monkeypatch.chdir(tmp_path)
@@ -27,7 +31,7 @@ def atlas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Atlas:
                 code = main(argv)
             except SystemExit as stop:  # how Hydra ends when it has shown something
                 code = int(stop.code or 0)
-        return code, said.getvalue()
+        return code, without_busy(said.getvalue()) if "--help" not in argv else said.getvalue()
 
     return run
 
@@ -218,6 +222,11 @@ def test_hydras_own_flags_work(atlas: Atlas, tmp_path: Path) -> None:
     code, said = atlas("run", "--help")
     assert code == 0
     assert said.startswith("atlas run: optimise the missing images")
+    assert "`atlas run --help settings` lists the settings" in said
+    assert len(said.splitlines()) <= 24, "the examples must be on the first screen"
+    code, said = atlas("run", "--help", "settings")
+    assert code == 0
+    assert said.startswith("atlas run: optimise the missing images")
     assert "quality: draft, natural, paper, standard" in said
     assert "powered by Hydra" not in said
     code, said = atlas("run", "--cfg", "job", "quality=draft")
@@ -255,3 +264,80 @@ def test_tab_completion_completes_choices(atlas: Atlas, monkeypatch: pytest.Monk
     code, said = atlas("-sc", "query=bash")
     assert code == 0
     assert "quality=draft" in said
+
+
+def test_the_first_line_names_command_run_and_folder_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said: list[str] = []
+
+    def look(config: Config) -> int:
+        said.append(capsys.readouterr().err)
+        return 0
+
+    for command in ("run", "verify", "layers"):
+        monkeypatch.setitem(COMMANDS, command, look)
+        assert main([command, "name=mine", f"output_root={tmp_path}", "models=[resnet18]"]) == 0
+    run, verify, layers = said
+    assert run == f"atlas run: mine, in {tmp_path / 'mine'}\n"
+    assert verify == f"atlas verify: mine, in {tmp_path / 'mine'}\n"
+    assert layers == "atlas layers: resnet18\n"
+
+
+def make_runs(root: Path, *names: str) -> None:
+    """Manifests of runs, each newer than the one before."""
+    for age, name in enumerate(reversed(names)):
+        (root / name).mkdir(parents=True)
+        (root / name / "manifest.json").write_text("{}")
+        os.utime(root / name / "manifest.json", (1e9 - age, 1e9 - age))
+
+
+@pytest.mark.parametrize("command", ["figure", "site", "verify", "collate", "status", "failures"])
+def test_a_command_without_a_name_takes_the_only_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    names: list[str] = []
+
+    def keep(config: Config) -> int:
+        names.append(config.name)
+        return 0
+
+    monkeypatch.setitem(COMMANDS, command, keep)
+    root = f"output_root={tmp_path}"
+    assert main([command, root]) == 0
+    make_runs(tmp_path, "mine")
+    assert main([command, root]) == 0
+    assert main([command, root, "name=other"]) == 0
+    assert names == ["demo", "mine", "other"]
+
+
+def test_a_command_without_a_name_lists_several_runs_the_newest_first(
+    atlas: Atlas, tmp_path: Path
+) -> None:
+    make_runs(tmp_path / "outputs", "demo", "b", "a")
+    code, said = atlas("figure")
+    assert code == 2
+    assert "several runs in 'outputs'; choose one with name=... (the newest first: a, b, demo)" in (
+        said
+    )
+
+
+def test_clean_and_run_never_take_another_run_than_the_named_one(
+    atlas: Atlas, tmp_path: Path
+) -> None:
+    make_runs(tmp_path / "outputs", "mine")
+    code, said = atlas("clean", "yes")
+    assert code == 2
+    assert "there is no run in 'outputs/demo'" in said
+
+
+def test_code_that_only_the_manifest_names_runs_after_a_yes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    assert _may_run([], [])
+    assert not _may_run(["mine.build"], [])
+    assert _may_run(["mine.build"], ["yes"])
+    assert not _may_run(["memory:mine"], ["yes"]), "a module in memory is gone"
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    assert _may_run(["mine.build"], [])

@@ -21,7 +21,7 @@ ROOMS = (
     *("config", "plan", "store", "models", "datasets"),
     *("visualization", "atlas", "presentation", "sweep", "cli"),
 )
-ORDER = ("errors", "logs", "processes", "imports", *ROOMS)
+ORDER = ("errors", "processes", "logs", "imports", *ROOMS)
 """Each imports only what stands before it."""
 
 
@@ -135,3 +135,19 @@ def test_a_module_of_a_user_may_be_called_pipeline(tmp_path: Path) -> None:
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_network_of_ones_own_is_planned_without_torchs_compiler() -> None:
+    """The compiler takes as long to import as torch itself, and torchvision imports it."""
+    code = """
+import sys, torch
+from torch import nn
+from layer_atlas.models.graph import trace
+from layer_atlas.models.introspection import describe_layers
+import layer_atlas.sweep.planning, layer_atlas.sweep.worker
+network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
+assert describe_layers(network, torch.rand(1, 3, 8, 8)) and trace(network)
+assert not {"torch._dynamo", "torchvision"} & sys.modules.keys()
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

@@ -13,6 +13,7 @@ from runs import (
     TINY,
     assert_same_atlas,
     atlas,
+    atlas_here,
     collating_here,
     kill_group,
     run_here,
@@ -21,6 +22,7 @@ from runs import (
 )
 from test_dataset_run import picture
 
+from layer_atlas import open_atlas
 from layer_atlas.cli import commands
 from layer_atlas.cli.tables import summary
 from layer_atlas.config.config import ModelConfig
@@ -205,6 +207,44 @@ def test_a_corrupt_judgement_is_made_again(
     settings = with_dataset(dataset_images, JUDGE, "seeds=[0,1]")
     assert run_here(tmp_path, *settings) == 0
     assert_same_atlas(judged / "atlas.h5", copy / "atlas.h5")
+
+
+def test_a_shard_that_is_found_corrupt_is_made_again_before_it_is_judged(
+    judged: Path, dataset_images: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(judged, tmp_path / "demo"))
+    shard, *_ = sorted(copy.glob("store/demo/conv1/*.safetensors"))
+    data = bytearray(shard.read_bytes())
+    data[-10] ^= 1
+    shard.write_bytes(data)
+    for path in copy.glob("store/demo/conv1/judged/*.safetensors"):
+        path.unlink()
+    settings = with_dataset(dataset_images, JUDGE, "seeds=[0,1]")
+    assert run_here(tmp_path, *settings) == 0
+    assert not list(copy.glob("failures/*.json"))
+    assert_same_atlas(judged / "atlas.h5", copy / "atlas.h5")
+
+
+def test_the_reader_has_it_with_the_judge_and_its_ceiling(judged: Path) -> None:
+    layer = open_atlas(judged)["conv2"]
+    described = layer.attributes("recognisability")
+    assert described["judge"] == "conv4 of demo, untrained (random weights)"
+    assert 0 < described["shuffled"] < 1
+    assert described.keys() == {"description", "judge", "shuffled"}
+    frame = layer.to_frame()
+    ceiling = layer["dataset/recognisability"]
+    assert frame["dataset_recognisability"].to_numpy() == pytest.approx(np.repeat(ceiling, 2))
+    assert frame["recognisability"].to_numpy() == pytest.approx(layer["recognisability"].ravel())
+
+
+def test_a_run_without_the_judge_says_what_it_drops(
+    judged: Path, dataset_images: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(judged, tmp_path / "demo")
+    code, said = atlas_here("plan", tmp_path, *with_dataset(dataset_images, "seeds=[0,1]"))
+    assert code == 0
+    assert "warning: recognisability by conv4 of demo" in said
+    assert "is dropped from the atlas: add judge=... to keep it" in said
 
 
 def test_an_atlas_without_a_judgement_that_was_missing_is_made_again(

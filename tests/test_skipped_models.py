@@ -113,7 +113,7 @@ def test_the_others_are_made_and_the_model_is_tried_again(useless: Path, tmp_pat
     (skipped_models,) = json.loads((folder / "manifest.json").read_text())["plan"]["skipped_models"]
     assert skipped_models["model"] == "m0"
     assert repr(str(useless)) in skipped_models["why"]
-    code, said = atlas_here("status", tmp_path, *small)
+    code, said = atlas_here("status", tmp_path, *small, "name=demo")
     assert (code, "skipped: m0: " in said) == (EXIT_OK, True)
     assert_same_atlas(folder / "atlas.h5", tmp_path / "alone" / "atlas.h5")
 

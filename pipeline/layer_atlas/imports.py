@@ -7,13 +7,16 @@ import pkgutil
 import re
 import sys
 from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from layer_atlas.errors import UserError, nearest_first
 
-_SHOWN = 5
+_SHOWN = 3
+_ALIKE = 0.6
+"""Ratio of the common letters of two names from which one may be a misspelling of the other."""
 
 
 def import_callable(name: str, setting: str, purpose: str) -> Callable[..., Any]:
@@ -36,7 +39,9 @@ def import_callable(name: str, setting: str, purpose: str) -> Callable[..., Any]
             f"name of a callable {purpose}; modules in the current folder are found too."
         ) from error
     if isinstance(value, ModuleType):
-        inside = _nearest(name, _public(value))
+        own = [n for n in _public(value) if _is_from(value, n)] or _public(value)
+        some = ", ".join(nearest_first(name.rpartition(".")[2], own)[:_SHOWN])
+        inside = f", such as {some}" if some else ""
         raise UserError(f"{setting} {name!r} is a module; name a callable in it{inside}.")
     if not callable(value):
         raise UserError(f"{setting} {name!r} is {type(value).__name__}, not a callable.")
@@ -105,14 +110,19 @@ def _public(value: Any) -> list[str]:
     return sorted({*callables, *inner})
 
 
+def _is_from(module: ModuleType, name: str) -> bool:
+    """Whether a module defines a name itself, rather than importing it."""
+    return getattr(getattr(module, name, None), "__module__", None) == module.__name__
+
+
 def _top_level() -> list[str]:
     """List the modules that can be imported."""
     return sorted({module.name for module in pkgutil.iter_modules()})
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:
-    """Word the nearest names."""
-    some = nearest_first(name.rpartition(".")[2], names)[:_SHOWN]
+    """Word the names that may be meant, if there are any."""
+    some = get_close_matches(name.rpartition(".")[2], list(names), n=_SHOWN, cutoff=_ALIKE)
     return f" (nearest: {', '.join(some)})" if some else ""
 
 

@@ -13,9 +13,11 @@ import sys
 import threading
 import time
 from collections.abc import Container, Iterator
+from functools import partial
 from pathlib import Path
 
 from layer_atlas.errors import print_error, sanitize, unknown
+from layer_atlas.processes import beside
 
 VARIABLE = "LAYER_ATLAS_LOG"
 """Environment variable with the level that the terminal shows, of `LEVELS`."""
@@ -156,15 +158,8 @@ def step(text: str) -> Iterator[None]:
     step that takes longer than two seconds is logged, and again every ten seconds.
     """
     on_terminal = sys.stderr.isatty() and terminal_shows(__name__, logging.INFO)
-    ended = threading.Event()
-    show = _count_seconds if on_terminal else _log_seconds
-    thread = threading.Thread(target=show, args=(text, ended), daemon=True)
-    thread.start()
-    try:
+    with beside(partial(_count_seconds if on_terminal else _log_seconds, text), "step"):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 _SILENT_SECONDS = 2.0

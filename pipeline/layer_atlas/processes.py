@@ -1,11 +1,14 @@
-"""Processes: their cores, leaving on a signal, dying with the parent, work in a child process."""
+"""Processes: their cores, signals, dying with the parent, work in a thread or child process."""
 
+import contextlib
 import ctypes
 import logging
 import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 from layer_atlas.errors import EXIT_IO, EXIT_OK, EXIT_USER_ERROR, StorageError, UserError
@@ -22,6 +25,25 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def beside(work: Callable[[threading.Event], None], name: str) -> Iterator[None]:
+    """Do something in a thread while the context lasts.
+
+    Args:
+        work: returns soon after the event is set, which leaving the context does.
+        name: of the thread.
+    """
+    ended = threading.Event()
+    # A daemon: it must not keep a process alive whose main thread has failed.
+    thread = threading.Thread(target=work, args=(ended,), name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 class Preempted(BaseException):

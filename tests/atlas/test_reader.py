@@ -1,5 +1,6 @@
 """The reader: what is in an atlas by name, nothing but the atlas, and what is not there is told."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -143,7 +144,7 @@ def test_similar_channels_respond_alike_to_their_images(tmp_path: Path) -> None:
 
 def test_the_strongest_are_those_with_the_largest_value_in_any_seed(layer: Layer) -> None:
     for by, asked in (
-        (default_ranking(layer.statistics), None),
+        (default_ranking(layer), None),
         ("activation_robust", "activation_robust"),
     ):
         best = layer[by].reshape(6, -1).max(axis=1)
@@ -170,6 +171,51 @@ def test_files_that_are_no_atlas_are_told(tmp_path: Path) -> None:
     (tmp_path / "atlas.h5").write_text("no")
     with pytest.raises(UserError, match="no readable atlas"):
         open_atlas(tmp_path)
+
+
+def test_an_atlas_is_found_by_whatever_leads_to_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "outputs" / "mine"
+    shutil.copytree(folder, copy)
+    (picture,) = copy.glob("montages/demo/conv1.png")
+    other_name = Path(shutil.copy(copy / "atlas.h5", tmp_path / "of_paper.hdf5"))
+    for path in (copy, copy / "atlas.h5", picture, copy / "store", copy.parent, tmp_path):
+        assert open_atlas(path).path == copy / "atlas.h5"
+    assert open_atlas(other_name).path == other_name
+    monkeypatch.chdir(copy.parent)
+    assert len(open_atlas(".")) == 2
+
+
+def test_several_atlases_or_a_wrong_name_list_those_there(folder: Path, tmp_path: Path) -> None:
+    for age, name in enumerate("ab"):
+        (tmp_path / name).mkdir()
+        shutil.copy(folder / "atlas.h5", tmp_path / name)
+        os.utime(tmp_path / name / "atlas.h5", (1e9 - age, 1e9 - age))
+    newest_first = f"{str(tmp_path / 'a')!r}, {str(tmp_path / 'b')!r}."
+    with pytest.raises(UserError) as several:
+        open_atlas(tmp_path)
+    assert f"several atlases in {str(tmp_path)!r}; open one of these" in str(several.value)
+    assert str(several.value).endswith(newest_first)
+    with pytest.raises(UserError) as wrong:
+        open_atlas(tmp_path / "c")
+    assert f"there is no {str(tmp_path / 'c')!r}" in str(wrong.value)
+    assert str(wrong.value).endswith(newest_first)
+
+
+def test_a_statistic_in_which_most_channels_tie_ranks_none(folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "demo"))
+    with h5py.File(copy / "atlas.h5", "a") as file:
+        robust = file["demo/conv2/activation_robust"]
+        robust[...] = np.arange(robust.size).reshape(robust.shape)
+        file["demo/conv1"]["selectivity"] = np.linspace(0, 1, robust.size).reshape(robust.shape)
+        most_tie = np.ones(robust.shape)
+        most_tie[0] = 0.5
+        file["demo/conv2"]["selectivity"] = most_tie
+    atlas = open_atlas(copy)
+    assert default_ranking(atlas["conv2"]) == "activation_robust"
+    assert atlas["conv2"].strongest(2) == [5, 4]
+    assert default_ranking(atlas["conv1"]) == "selectivity"
 
 
 def test_labelled_arrays_have_the_names_of_the_axes(layer: Layer) -> None:

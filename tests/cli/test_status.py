@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 from runs import TINY, atlas_here, run_here, start, wait_for_shards
-from toys import fail, fill_store, layer_info, make_manifest, make_plan
+from toys import fail, fill_store, layer_info, make_manifest, make_plan, make_result
 
-from layer_atlas.cli.status import status_table
+from layer_atlas.cli.status import causes_of_failures, status_table
 from layer_atlas.plan.plan import Plan, flops_per_job
 from layer_atlas.store.files import write_json
 from layer_atlas.store.folder import OutputFolder, prepare
+from layer_atlas.store.shards import commit
 from layer_atlas.sweep.heartbeat import Heartbeat
 from tests.sweep.test_monitor import begin, submit
 
@@ -234,3 +235,22 @@ def test_a_running_sweep_is_seen_from_outside(tmp_path: Path) -> None:
     said = atlas_here("status", tmp_path)[1]
     assert "no process is at work on it" in said
     assert rows(said.splitlines())["demo"][2] == 0
+
+
+def test_a_run_ends_with_the_causes_of_its_failures(folder: OutputFolder) -> None:
+    plan = make_plan(layer_info(n_channels=10))
+    a, b, c, again, done = plan.shards()
+    assert causes_of_failures(folder) == ""
+    for shard in (a, c):
+        fail(folder, shard, said='Traceback:\n  File "x.py", line 1, in f\nValueError: no channel')
+    fail(folder, b, said='Traceback:\n  File "x.py", line 1, in f\nMemoryError: full')
+    fail(folder, again, attempts=1, given_up=False)
+    fail(folder, done)
+    commit(folder, done, make_result(done))
+    assert causes_of_failures(folder).splitlines() == [
+        "3 tasks failed:",
+        "  2 x ValueError: no channel",
+        "  1 x MemoryError: full",
+        f"`atlas failures {folder.choice}` lists them with their tracebacks",
+        f"`atlas retry {folder.choice}` makes the next run try them again",
+    ]

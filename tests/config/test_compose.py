@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
+from layer_atlas import logs
 from layer_atlas.config.compose import compose, with_config
 from layer_atlas.config.config import Config
 from layer_atlas.config.objectives import LogitObjective, NeuronObjective
 from layer_atlas.errors import UserError
 
 
-def configs(*arguments: str) -> list[Config]:
+def configs(*arguments: str, apart: bool = False) -> list[Config]:
     """The configs that a command gets with these arguments."""
     found: list[Config] = []
 
@@ -20,7 +21,7 @@ def configs(*arguments: str) -> list[Config]:
         found.append(config)
         return 0
 
-    assert with_config(keep, arguments) == 0
+    assert with_config(keep, arguments, apart=apart) == 0
     return found
 
 
@@ -253,3 +254,41 @@ def test_verbose_loggers_are_those_that_hydra_verbose_names(
     caplog.set_level(logging.WARNING)
     configs("hydra.verbose=true")
     assert logging.getLogger().level == logging.DEBUG
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["quality=draft,paper"], ["demo_draft", "demo_paper"]),
+        (["name=x", "seeds=[0],[1,2]"], ["x_0", "x_1-2"]),
+        (
+            ["quality=draft,paper", "shard_size=8,9"],
+            [
+                *("demo_draft_8", "demo_draft_9", "demo_paper_8", "demo_paper_9"),
+            ],
+        ),
+        (["name=a,b"], ["a", "b"]),
+        (["name=a,b", "seeds=[0],[1]"], ["a_0", "a_1", "b_0", "b_1"]),
+        (["name=x_${image_size}", "image_size=32,64"], ["x_32", "x_64"]),
+    ],
+)
+def test_sweeps_of_one_command_line_have_folders_of_their_own(
+    arguments: list[str], names: list[str]
+) -> None:
+    assert [config.name for config in configs("-m", *arguments, apart=True)] == names
+    if "name=x_${image_size}" not in arguments:
+        assert len({config.name for config in configs("-m", *arguments)}) <= 2, "as it was written"
+
+
+def test_sweeps_whose_settings_make_no_names_are_refused() -> None:
+    with pytest.raises(UserError, match="run them one by one, each with name="):
+        configs("-m", "layers=['*'],['**']", apart=True)
+
+
+def test_reading_settings_for_long_is_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(logs, "_SILENT_SECONDS", 0.01)
+    with caplog.at_level(logging.INFO):
+        configs("quality=draft")
+    assert any(line.startswith("reading the settings, ") for line in caplog.messages)

@@ -46,6 +46,7 @@ NEEDED = {
     "objective=custom": ["objective.function=mymodule.score"],
     "executor=custom": ["executor.target=mymodule.Mine"],
     "figure=again": ["figure.path=figure.pdf"],
+    "figure=composite": ["figure.panels=[{name: traces}]"],
     "objective=joint": ["objective.terms=[{layer: conv1}, {layer: conv2, weight: -1}]"],
 }
 """What some choices cannot do without."""
@@ -65,6 +66,7 @@ def test_every_choice_of_every_group_composes(choice: str) -> None:
         ("init=photograph", "init.photograph"),
         ("parameterization=generator", "parameterization.target"),
         ("figure=again", "figure.path"),
+        ("figure=composite", "figure.panels"),
     ],
 )
 def test_what_must_be_given_is_told(choice: str, key: str) -> None:

@@ -26,7 +26,7 @@ from layer_atlas.config.recipe import (
     Transforms,
 )
 from layer_atlas.config.records import records_of
-from layer_atlas.presentation.figures.captions import cited, known_references
+from layer_atlas.presentation.figures.works import cited, known_references
 
 NEEDED: dict[str, dict[str, Any]] = {
     "custom": {"function": "mine.score"},

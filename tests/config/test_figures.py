@@ -5,14 +5,22 @@ from typing import Any
 import pytest
 from toys import composed
 
-from layer_atlas.config.figures import AgainFigure, FigureSettings, Group
+from layer_atlas.config.figures import (
+    AgainFigure,
+    CompositeFigure,
+    FigureSettings,
+    Group,
+    TracesFigure,
+)
 from layer_atlas.config.records import records_of
 from layer_atlas.errors import UserError
 
 
 @pytest.mark.parametrize("record", records_of(FigureSettings), ids=lambda r: r.name)
 def test_defaults_are_those_of_the_record(record: Any) -> None:
-    assert composed(f"figure={record.name}").figure == record()
+    needed = {"panels": (TracesFigure(),)} if record is CompositeFigure else {}
+    overrides = ["figure.panels=[{name: traces}]"] if needed else []
+    assert composed(f"figure={record.name}", *overrides).figure == record(**needed)
 
 
 def test_a_figure_made_before() -> None:

@@ -349,7 +349,7 @@ LOADED: dict[str, tuple[Write, dict[str, Any], str]] = {
     "a network and its average": (
         saved({"model_ema": OTHER, "model": MINE}),
         {},
-        "not `model_ema` (models[].weights_key decides)",
+        "`model_ema` fits as well, and models[].weights_key=model_ema takes it",
     ),
     "teacher and student": (
         saved({"student": prefixed("module.backbone.", OTHER), "teacher": prefixed("backbone.")}),
@@ -359,7 +359,7 @@ LOADED: dict[str, tuple[Write, dict[str, Any], str]] = {
     "teacher and student in one mapping": (
         saved({"state_dict": prefixed("student.", OTHER) | prefixed("teacher.")}),
         {},
-        "not `student.` (models[].weights_prefix decides)",
+        "`student.` fits as well, and models[].weights_prefix=student. takes it",
     ),
     "query and key": (
         saved({"state_dict": prefixed("module.encoder_k.", OTHER) | prefixed("module.encoder_q.")}),
@@ -544,7 +544,9 @@ def test_a_head_for_other_classes_is_ignored_unless_a_layer_needs_it(tmp_path: P
     plan = planned(tmp_path / "w.ckpt", "block.1")
     (model,) = plan.models
     assert plan.n_jobs == 4
-    assert model.origin.loaded == f"took `state_dict`; {ALL}, without fc.weight, fc.bias"
+    assert model.origin.loaded == (
+        f"took `state_dict`; {ALL} (nothing in the file fits fc.weight, fc.bias)"
+    )
     with pytest.raises(UnusableFile) as caught:
         load_and_check(tmp_path / "w.ckpt", "fc")
     assert "layer 'fc' of model 'net'" in str(caught.value)

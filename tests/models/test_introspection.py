@@ -18,6 +18,7 @@ from nets import (
     residual,
 )
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops.misc import Permute
 from toys import example, layer_of, random_network
 
@@ -194,3 +195,12 @@ def test_describing_leaves_no_hooks_and_changes_nothing(make: Callable[[], nn.Mo
     describe_layers(network, example(SIZE))
     assert not has_hooks(network)
     assert all(torch.equal(before[name], t) for name, t in network.state_dict().items())
+
+
+def test_flops_are_those_of_torchs_counter() -> None:
+    network = random_network(Tokens())
+    images = example()
+    with FlopCounterMode(display=False) as theirs:
+        network(images.clone().requires_grad_().clone())
+    *_, output = describe_layers(network, images)
+    assert output.flops_before == theirs.get_total_flops() > 0

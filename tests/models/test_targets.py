@@ -116,6 +116,7 @@ def test_a_network_that_exists_already_keeps_its_weights(folder: Path) -> None:
         ),
         ("own_package.parts.net:Nte", ["module 'own_package.parts.net' has no 'Nte'", "Net"]),
         ("own_package.parts.net", ["is a module", "name a callable in it", "Net"]),
+        ("torchvison.models.resnet18", ["no module 'torchvison' (nearest: torchvision"]),
         ("own_package.parts.net.VERSION", ["is int, not a callable"]),
         ("own_package.broken.build", ["No module named 'a_library_that_is_not_installed'"]),
         ("own_package/parts/net.py:Net", ["such as 'own_package.parts.net.Net'"]),
@@ -138,3 +139,15 @@ def test_the_working_folder_counts_without_being_on_the_path(folder: Path) -> No
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
     assert "Net(3, 5" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("target", ["qqq.build", "own_package.parts.net.qqq"])
+def test_names_that_nobody_can_have_meant_are_not_listed(target: str, folder: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        load(target)
+    assert "nearest" not in str(caught.value)
+
+
+def test_of_a_module_its_own_names_are_listed(folder: Path) -> None:
+    with pytest.raises(UserError, match="name a callable in it, such as Net"):
+        load("own_package.parts.net")

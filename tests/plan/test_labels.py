@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import IDENTITY, layer_info, make_plan, make_recipe
+from toys import IDENTITY, layer_info, make_plan, make_recipe, make_study_plan
 
 from layer_atlas.config.objectives import (
     ChannelObjective,
@@ -24,14 +24,16 @@ from layer_atlas.plan.environment import Device, Environment
 from layer_atlas.plan.labels import (
     Made,
     count_images,
+    dropped,
     layer_title,
     mixture,
+    notices,
     sampling_of,
     target_label,
     target_name,
     targets_word,
 )
-from layer_atlas.plan.plan import LayerRef
+from layer_atlas.plan.plan import LayerRef, Plan
 from layer_atlas.plan.targets import TargetSpace
 from tests.environments import made_by
 
@@ -157,3 +159,50 @@ def test_only_mixtures_within_a_model_are_told_and_all_their_images(models: list
     mixed = [made for made in models if len(made) > 1]
     numbers = re.findall(r"\((\d+) images?\)", mixture(models))
     assert sum(map(int, numbers)) == sum(sum(made.values()) for made in mixed)
+
+
+@pytest.mark.parametrize(
+    ("selection", "notices_of"),
+    [
+        ("0:7", ["channels=0:7 asks for more than toy/a has (6); those that exist are taken"]),
+        (
+            {"random": 9},
+            ["channels={random: 9} asks for more than toy/a has (6) and 1 layer more; "],
+        ),
+        *((selection, []) for selection in ("0:6", "::2", "-2:", "all", {"random": 2}, [1, 2])),
+    ],
+)
+def test_a_selection_that_ends_beyond_a_layer_is_noted(
+    selection: object, notices_of: list[str]
+) -> None:
+    plan = make_plan(layer_info("a", 6), layer_info("b", 8), selection=selection)
+    assert len(notices(plan)) == len(notices_of)
+    assert all(part in said for part, said in zip(notices_of, notices(plan), strict=True))
+
+
+def judged(*counts: int) -> Plan:
+    """Layers of so many channels, whose images a judge sees."""
+    plan = make_plan(*(layer_info(f"layer{n}", n) for n in counts))
+    judge = replace(plan.models[0], label="judge-net", network=replace(IDENTITY, source="net"))
+    judge = replace(judge, layers=judge.layers[:1], is_judge=True)
+    return replace(plan, dataset_plan=make_study_plan(), judge=judge)
+
+
+def test_recognisability_among_few_targets_is_noted() -> None:
+    assert notices(judged(8, 9)) == []
+    (few,) = notices(judged(9, 3, 7))
+    assert few == (
+        "recognisability of toy/layer3 and 1 layer more is coarse: it compares an image with those "
+        "of the layer's other targets, of which there are fewer than 8"
+    )
+    assert "of toy/layer1 is unknown" in notices(judged(1))[0]
+
+
+def test_what_an_atlas_would_lose_is_named() -> None:
+    full = judged(8)
+    seen, bare = replace(full, judge=None), make_plan()
+    assert dropped(full, None) == dropped(full, full) == dropped(full, bare) == []
+    (judge,) = dropped(seen, full)
+    assert "recognisability by layer8 of net is dropped from the atlas: add judge=..." in judge
+    (dataset,) = dropped(bare, full)
+    assert "dataset images are dropped from the atlas: add dataset=..." in dataset

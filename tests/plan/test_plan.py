@@ -4,13 +4,20 @@ import math
 from dataclasses import replace
 
 import pytest
-from toys import composed, layer_info, make_plan, make_recipe
+from toys import IDENTITY, composed, layer_info, make_plan, make_recipe
 
-from layer_atlas.config.objectives import ChannelObjective
+from layer_atlas.config.executors import LocalSettings
+from layer_atlas.config.objectives import (
+    ChannelObjective,
+    JointObjective,
+    PrototypeObjective,
+    Term,
+)
 from layer_atlas.config.optimizers import LBFGS
 from layer_atlas.plan.plan import (
     _IMAGE_FLOPS,
     LayerPlan,
+    LayerRef,
     bytes_needed,
     flops_per_job,
     jobs_at_once,
@@ -18,6 +25,7 @@ from layer_atlas.plan.plan import (
 )
 from layer_atlas.sweep.planning import inspect_models
 from layer_atlas.sweep.planning import make_plan as plan_of
+from layer_atlas.sweep.planning.devices import find_devices
 
 
 @pytest.mark.parametrize("shard_size", [1, 3, 4, 64])
@@ -48,6 +56,18 @@ def test_flops_count_two_passes_per_step_the_measured_views_and_the_images() -> 
     assert flops_per_job(layer, searching) == 100 * (70 + 17) + 35 * pixels * _IMAGE_FLOPS
 
 
+def test_layers_of_one_network_are_read_in_one_pass() -> None:
+    recipe = make_recipe(steps=7)
+    infos = [layer_info("a", flops_before=100), layer_info("b", flops_before=60)]
+    layer = LayerPlan(infos[0], (), others=(LayerRef("toy", IDENTITY, infos[1]),))
+    prototype = replace(recipe, objective=PrototypeObjective(dataset="0" * 64))
+    assert flops_per_job(layer, prototype) == flops_per_job(replace(layer, others=()), prototype)
+    terms = tuple(Term(network=digest, layer="a") for digest in ("one", "two"))
+    joint = replace(recipe, objective=JointObjective(terms=terms))
+    images = 7 * math.prod(recipe.image_size) * _IMAGE_FLOPS
+    assert flops_per_job(layer, joint) == (100 + 60) * (14 + 17) + images
+
+
 FILMED = replace(make_recipe(image_size=(10, 20), steps=9), snapshots=3)
 """Of four pictures on the way, and the finished one."""
 
@@ -70,5 +90,5 @@ def test_a_batch_holds_fewer_jobs_the_more_pictures_they_have() -> None:
 
 def test_shards_are_no_larger_than_memory_bears() -> None:
     config = composed("image_size=512", "snapshots=1", "layers=[conv1]", "channels='0:8'")
-    plan = plan_of(config, inspect_models(config), ["cpu"])
+    plan = plan_of(config, inspect_models(config), find_devices(LocalSettings(devices="cpu")))
     assert plan.shard_size == jobs_at_once(plan.models[0].recipe, 3) == 6

@@ -8,8 +8,11 @@ from toys import composed, fill_store, make_plan
 
 from layer_atlas.atlas.gather import layer_views
 from layer_atlas.config.config import CollateSettings
+from layer_atlas.config.figures import TracesFigure
+from layer_atlas.errors import UserError
 from layer_atlas.presentation import collate as atlas
 from layer_atlas.presentation.collate import content_of, ensure_atlas, make_atlas
+from layer_atlas.presentation.figures import make_figure
 from layer_atlas.presentation.site.files import folder_of
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import write_manifest
@@ -50,6 +53,19 @@ def test_the_site_is_made_if_one_is_wanted(stored: OutputFolder) -> None:
     assert not stored.site.exists()
     make_atlas(stored, WITH)
     assert folder_of(stored.site)
+
+
+def test_figures_take_the_names_of_layers_that_the_montages_have(stored: OutputFolder) -> None:
+    make_atlas(stored, replace(WITHOUT, names={"block.conv": "first block"}))
+    for figure, name in (
+        (TracesFigure(), "first block"),
+        (TracesFigure(names={"block.conv": "stem"}), "stem"),
+    ):
+        make_figure(stored, figure)
+        caption = (stored.figures / "traces.caption.tex").read_text()
+        assert f" channels of {name} of toy" in caption
+    with pytest.raises(UserError, match=r"unknown layer of collate\.names"):
+        make_atlas(stored, replace(WITHOUT, names={"cnov": "first block"}))
 
 
 def test_what_is_of_this_content_stays(

@@ -5,6 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from runs import without_busy
 from toys import composed
 
 from layer_atlas.cli.commands import main
@@ -22,7 +23,7 @@ def atlas(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Said:
     def run(*argv: str) -> tuple[int, str]:
         code = main([*argv, f"output_root={tmp_path}"])
         said = capfd.readouterr()
-        return code, said.out + said.err
+        return code, said.out + without_busy(said.err)
 
     return run
 

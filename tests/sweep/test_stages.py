@@ -117,6 +117,23 @@ def test_at_first_every_block_is_missing_and_no_examples_can_be_picked(
     assert examples_stage(sweep).missing() == []
 
 
+def test_photographs_of_several_networks_say_what_is_counted(folder: OutputFolder) -> None:
+    one = photographed(folder)
+    assert statistics_stage(one).unit == "photographs"
+    judge = replace(one.plan.models[0], label="judge-net", is_judge=True)
+    stage = statistics_stage(replace(one, plan=replace(one.plan, judge=judge)))
+    assert (stage.total, stage.unit) == (2 * N, f"photographs, {N} for each of 2 networks")
+
+
+def test_receptive_fields_are_found_for_no_judge(folder: OutputFolder) -> None:
+    one = photographed(folder)
+    judge = replace(one.plan.models[0], label="judge-net", is_judge=True)
+    stage = statistics_stage(replace(one, plan=replace(one.plan, judge=judge)))
+    own, of_judge = (block for block in stage.missing() if block.start == 0)
+    assert [product.shelf for product in own.products] == ["photographs", "fields"]
+    assert [product.shelf for product in of_judge.products] == ["photographs"]
+
+
 def test_blocks_are_asked_for_the_layers_that_lack_them(folder: OutputFolder) -> None:
     sweep = photographed(folder, "a", "b")
     fill(sweep, "b")

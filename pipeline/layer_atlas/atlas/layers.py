@@ -3,7 +3,7 @@
 import io
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,14 +32,23 @@ _OWN_SCALE = frozenset(
 """Statistics in the unit of a channel's own responses, which differs between channels."""
 
 
-def default_ranking(statistics: Collection[str]) -> str:
-    """Choose the statistic that ranks channels by default.
+def default_ranking(layer: "Layer") -> str:
+    """Choose the statistic that ranks the channels of a layer by default.
 
     Agreement with dataset images or, without a dataset, selectivity: both compare between channels.
-    Objectives without responses of channels, such as class scores, leave activations alone.
+    One in which most images tie for the best ranks nothing: selectivity is 1 for most channels
+    before their activation function. Then, and for objectives without responses of channels, such
+    as class scores, activations are left, which are on a scale of their own in each channel.
     """
-    choices = (*_COMPARABLE, "activation_robust")
-    return next((name for name in choices if name in statistics), "activation")
+    choices = (name for name in _COMPARABLE if name in layer.statistics)
+    ranking = next((name for name in choices if _tells_apart(layer[name])), None)
+    return ranking or ("activation_robust" if "activation_robust" in layer else "activation")
+
+
+def _tells_apart(values: NDArray[Any]) -> bool:
+    """Whether at most half of the known values are the largest."""
+    known = values[np.isfinite(values)]
+    return known.size < 2 or bool((known == known.max()).mean() <= 0.5)
 
 
 def is_on_own_scale(statistic: str) -> bool:
@@ -52,6 +61,9 @@ if TYPE_CHECKING:
     import xarray
 
 _JOB_AXES = ("channel", "seed", "variant")
+_OF_NETCDF = {"DIMENSION_LIST", "DIMENSION_LABELS", "REFERENCE_LIST", "CLASS", "NAME"}
+"""Attributes by which netCDF readers find the axes of a dataset."""
+
 _NO_STATISTICS = {"status", "best_seed_index", "made_with"}
 """Datasets of codes and indices, which no ranking may use."""
 
@@ -104,11 +116,18 @@ class Layer:
 
     model: Model
     group: h5py.Group
+    given_name: str = ""
+    """Name for readers, in place of that of the module."""
 
     @property
     def name(self) -> str:
         """Dotted name of the module."""
         return name_of(self.group)
+
+    @property
+    def reader_name(self) -> str:
+        """Name for readers: the one that was given, or that of the module."""
+        return self.given_name or self.name
 
     @property
     def title(self) -> str:
@@ -223,6 +242,14 @@ class Layer:
         self.group.visititems(lambda name, item: names.append(name) if is_data(item) else None)
         return names
 
+    def attributes(self, name: str) -> dict[str, Any]:
+        """Attributes of a dataset: `description`; of `recognisability` also `judge`, `shuffled`.
+
+        Raises UserError as `[]` does.
+        """
+        attributes = self.dataset(name).attrs
+        return {key: attributes[key] for key in attributes if key not in _OF_NETCDF}
+
     def row(self, channel: int) -> int:
         """Row of a channel in the datasets. Raises UserError if there is none."""
         if channel not in self._rows:
@@ -333,11 +360,11 @@ class Layer:
     def strongest(self, count: int, by: str | None = None) -> list[int]:
         """Find the channels whose images score highest in a statistic, the best first.
 
-        The default is agreement with dataset images or, without a dataset, selectivity: activations
-        of different channels are on different scales. The best of several seeds and variants
-        counts; channels without a value come last.
+        The default is agreement with dataset images or, without a dataset, selectivity where it
+        tells channels apart: activations of different channels are on different scales. The best
+        of several seeds and variants counts; channels without a value come last.
         """
-        values = self[by or default_ranking(self.statistics)].astype(np.float64)
+        values = self[by or default_ranking(self)].astype(np.float64)
         values = values.reshape(len(self.channels), -1)
         best = np.max(np.where(np.isfinite(values), values, -np.inf), axis=1)
         # Stable: ties keep the order of channels, so that figures are reproducible.

@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     import pandas
 
 _SCHEMA = "layer-atlas/1"
+_ATLAS = Path("atlas.h5")
+_MOST_UP = 3
+"""Folders from a file in an output folder up to it: `montages/MODEL/layer.png`."""
+
+_MOST_LISTED = 10
 
 
 AtlasType = TypeVar("AtlasType", bound="Atlas")
@@ -41,20 +46,16 @@ def read_atlas(path: str | Path, kind: type[AtlasType]) -> AtlasType:
     """Open an atlas for reading.
 
     Args:
-        path: an `atlas.h5`, or the output folder that contains it.
+        path: an `atlas.h5`, the output folder that contains it, a file or folder in that, or a
+            folder of output folders that contains a single atlas.
         kind: class of the atlas.
     Raises:
-        UserError: there is no such file, or it is no atlas.
+        UserError: there is no such file, it is no atlas, or there are several; names those there.
     """
-    file = Path(path).expanduser()
-    # Users think of the sweep by its folder.
-    if file.is_dir():
-        file = file / "atlas.h5"
+    file = _find(Path(path).expanduser())
     try:
         opened = h5py.File(file, "r")
         schema = str(opened.attrs["schema"])
-    except FileNotFoundError:
-        raise UserError(f"there is no {str(file)!r}; `atlas collate name=...` makes it.") from None
     except (OSError, KeyError) as error:
         raise UserError(f"{str(file)!r} is no readable atlas: {error}.") from error
     if schema != _SCHEMA:
@@ -63,8 +64,45 @@ def read_atlas(path: str | Path, kind: type[AtlasType]) -> AtlasType:
     return kind(file, opened)
 
 
+def _find(path: Path) -> Path:
+    """Find the atlas that a path stands for. Raises UserError."""
+    if path.is_file() and (path.suffix == _ATLAS.suffix or h5py.is_hdf5(path)):
+        return path
+    # Users think of the sweep by its folder, or by a picture in it.
+    around = [path, *path.absolute().parents[:_MOST_UP]] if path.exists() else []
+    for folder in around:
+        if (folder / _ATLAS).is_file():
+            return folder / _ATLAS
+    if path.is_file():
+        return path
+    there = path if path.is_dir() else next(p for p in path.absolute().parents if p.is_dir())
+    found = _atlases_in(there)
+    if path.is_dir() and len(found) == 1:
+        return found[0]
+    if not found:
+        raise UserError(
+            f"there is no atlas in {str(path)!r}; `atlas collate name=...` makes that of a run."
+        )
+    listed = ", ".join(repr(str(file.parent)) for file in found[:_MOST_LISTED])
+    missing = "there are several atlases in" if path.is_dir() else "there is no"
+    raise UserError(f"{missing} {str(path)!r}; open one of these, the newest first: {listed}.")
+
+
+def _atlases_in(folder: Path) -> list[Path]:
+    """List the atlases in a folder of output folders, or in one around that, the newest first."""
+    for pattern in (f"*/{_ATLAS}", f"*/*/{_ATLAS}"):
+        found = [(path.stat().st_mtime, path) for path in folder.glob(pattern) if path.is_file()]
+        if found:
+            return [path for _, path in sorted(found, reverse=True)]
+    return []
+
+
 def open_atlas(path: str | Path) -> "Atlas":
-    """Open an atlas for reading: an `atlas.h5`, or its output folder. Raises UserError."""
+    """Open an atlas for reading: an `atlas.h5`, its output folder, or a folder around that.
+
+    Raises:
+        UserError: there is none, or several; names those there.
+    """
     return read_atlas(path, Atlas)
 
 

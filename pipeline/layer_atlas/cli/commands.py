@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from layer_atlas import __version__
 from layer_atlas.cli.help import command_help, overview
@@ -31,6 +32,7 @@ from layer_atlas.logs import child_logging, level_name, step, terminal_logging
 from layer_atlas.processes import Preempted, stop_on_signal
 from layer_atlas.store.folder import OutputFolder, output_folder
 from layer_atlas.store.lock import locked
+from layer_atlas.store.manifest import read_manifest, runs_in
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +54,11 @@ def run(config: Config) -> int:
         print_result(workers_left(result.folder, result.workers_left))
     elif result.is_collated:
         print_result(summary(result.folder))
+    if result.exit_code == EXIT_FAILED_JOBS:
+        from layer_atlas.cli.status import causes_of_failures
+
+        if causes := causes_of_failures(result.folder):
+            print_result(causes)
     return result.exit_code
 
 
@@ -119,7 +126,6 @@ def failures(config: Config, *words: str) -> int:
 def retry(config: Config, *words: str) -> int:
     """Take tasks out of quarantine, so that the next run tries them again."""
     from layer_atlas.cli.status import retry_report
-    from layer_atlas.store.manifest import read_manifest
     from layer_atlas.sweep.failed_tasks import retry
 
     folder = _folder(config)
@@ -133,7 +139,6 @@ def collate(config: Config) -> int:
     """Rebuild montages, atlas and site from the store alone."""
     from layer_atlas.cli.tables import summary
     from layer_atlas.presentation.collate import make_atlas
-    from layer_atlas.store.manifest import read_manifest
 
     folder = _folder(config)
     read_manifest(folder)
@@ -171,16 +176,17 @@ def site(config: Config) -> int:
     return EXIT_OK
 
 
-def verify(config: Config) -> int:
+def verify(config: Config, *words: str) -> int:
     """Check digests, the atlas, and a sample of activations."""
-    from layer_atlas.cli.tables import verification_report
-    from layer_atlas.store.manifest import read_manifest
-    from layer_atlas.sweep.verify import verify
+    with step("loading PyTorch"):
+        from layer_atlas.cli.tables import verification_report
+        from layer_atlas.sweep.verify import code_only_in_manifest, verify
 
     folder = _folder(config)
-    read_manifest(folder)
+    manifest = read_manifest(folder)
+    code = code_only_in_manifest(config, manifest)
     with locked(folder):
-        found = verify(config, folder)
+        found = verify(folder, () if _may_run(code, words) else code)
     print_result(verification_report(found.notes, found.problems))
     return EXIT_FAILED_JOBS if found.problems else EXIT_OK
 
@@ -188,7 +194,6 @@ def verify(config: Config) -> int:
 def clean(config: Config, *words: str) -> int:
     """Remove files that the current plan does not need, after listing them."""
     from layer_atlas.cli.tables import cleaning_table
-    from layer_atlas.store.manifest import read_manifest
     from layer_atlas.sweep import cleaning
 
     folder = _folder(config)
@@ -196,7 +201,7 @@ def clean(config: Config, *words: str) -> int:
     with locked(folder):
         found = cleaning.look_through(folder, manifest)
         print_result(cleaning_table(folder, found))
-        if found.removable and ("yes" in words or _confirmed()):
+        if found.removable and ("yes" in words or _confirmed("remove it?")):
             cleaning.remove(folder, found)
             print_result("removed")
         elif found.removable:
@@ -204,13 +209,37 @@ def clean(config: Config, *words: str) -> int:
     return EXIT_OK
 
 
-def _confirmed() -> bool:
+def _may_run(code: Sequence[str], words: Sequence[str]) -> bool:
+    """Whether user code of a run may be executed; modules in memory of a program are gone."""
+    if any(name.startswith("memory:") for name in code):
+        return False
+    return not code or "yes" in words or _confirmed(f"this runs {', '.join(code)}; do so?")
+
+
+def _confirmed(question: str) -> bool:
     """Whether the user at the terminal, if there is one, confirms."""
-    return sys.stdin.isatty() and input("remove it? [y/N] ").strip().lower() in ("y", "yes")
+    if not sys.stdin.isatty():
+        return False
+    return input(f"{sanitize(question)} [y/N] ").strip().lower() in ("y", "yes")
 
 
 def _folder(config: Config) -> OutputFolder:
     return output_folder(config.output_root, config.name)
+
+
+def _with_only_run(config: Config) -> Config:
+    """Name the run of a command that reads one and was given no `name`.
+
+    Raises:
+        UserError: there are several, or none.
+    """
+    runs = runs_in(Path(config.output_root).expanduser())
+    if len(runs) > 1:
+        raise UserError(
+            f"there are several runs in {config.output_root!r}; choose one with name=... (the "
+            f"newest first: {', '.join(runs)})."
+        )
+    return replace(config, name=runs[0]) if runs else config
 
 
 COMMANDS: dict[str, Callable[..., int]] = {
@@ -228,7 +257,23 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "verify": verify,
     "clean": clean,
 }
-WORDS = {"status": ("all",), "failures": None, "retry": None, "clean": ("yes",)}
+_MAKING = ("run", "plan")
+"""Commands whose `name` may be that of a new run."""
+
+_READING = ("status", "failures", "retry", "collate", "figure", "site", "verify")
+"""Commands that take the only run where no name is given; `clean`, which removes files, does not.
+"""
+
+_SLOW = ("run", "plan", "layers", "collate", "figure", "site", "verify")
+"""Commands that begin with a line that names their subject."""
+
+WORDS = {
+    "status": ("all",),
+    "failures": None,
+    "retry": None,
+    "verify": ("yes",),
+    "clean": ("yes",),
+}
 """Words that commands take besides overrides; `None`: names that the command looks up."""
 
 _HELP = ("--help", "-h")
@@ -300,9 +345,26 @@ def _dispatch(argv: list[str]) -> int:
     from layer_atlas.config.compose import with_config
 
     if any(flag in rest for flag in _HELP):
-        print(command_help(command), flush=True)  # Hydra continues with the settings
+        print(command_help(command), flush=True)
+        if "settings" not in rest:
+            return EXIT_OK
+        rest.remove("settings")  # Hydra continues with them
     words, overrides = split_words(command, rest)
-    return with_config(lambda config: COMMANDS[command](config, *words), overrides)
+
+    def begin(config: Config) -> int:
+        if command in _SLOW:
+            logger.info("atlas %s: %s", command, _subject(command, config))
+        return COMMANDS[command](config, *words)
+
+    unnamed = _with_only_run if command in _READING else None
+    return with_config(begin, overrides, apart=command in _MAKING, unnamed=unnamed)
+
+
+def _subject(command: str, config: Config) -> str:
+    """What a command is about: a run and its folder, or models."""
+    if command == "layers":
+        return ", ".join(model.title for model in config.models)
+    return f"{config.name}, in {Path(config.output_root) / config.name}"
 
 
 def split_words(command: str, arguments: Sequence[str]) -> tuple[list[str], list[str]]:

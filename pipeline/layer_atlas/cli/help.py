@@ -114,8 +114,14 @@ folder site/ on any web host.""",
     ),
     "verify": Page(
         "check shard digests, the atlas, and a sample of activations",
-        "Reads every shard, compares the atlas with them, and measures some activations again.",
-        (("verify name=demo", "exit code 1 if anything is wrong"),),
+        """\
+Reads every shard, compares the atlas with them, and measures some activations again, with the
+config of the run. Code of your own that the run used is executed after you confirm (`yes`: without
+asking): the folder may be somebody else's.""",
+        (
+            ("verify name=demo", "exit code 1 if anything is wrong"),
+            ("verify yes name=mine", "with a network of your own"),
+        ),
     ),
     "clean": Page(
         "remove files that the current plan does not need (`yes`: without asking)",
@@ -127,33 +133,39 @@ folder site/ on any web host.""",
     ),
 }
 
-_FLAGS = """\
+_FIRST = ("layers", "plan", "run", "status", "figure")
+"""Commands that a user meets first, in that order."""
+
+_OVERVIEW = """\
+Layer Atlas: feature visualization of every channel of every layer of a vision model.
+
+atlas COMMAND [file.yaml] [setting=value ...]
+{first}
+
+Also: {others}.
+`atlas COMMAND --help` explains a command, `atlas run --help settings` every setting.
+
 -v, --verbose   debug messages with time and logger      -q, --quiet   results, warnings
---version       version of Layer Atlas                   LAYER_ATLAS_LOG=debug   the same as -v"""
+--version       version of Layer Atlas                   LAYER_ATLAS_LOG=debug   the same as -v
+
+Try `atlas run`: a small network that comes with the package, about a minute."""
 
 
 def overview() -> str:
-    """Help of `atlas` without a command."""
-    width = max(map(len, PAGES))
-    return "\n".join(
-        [
-            "Layer Atlas: feature visualization of every channel of every layer of a vision model.",
-            "",
-            "atlas COMMAND [file.yaml] [setting=value ...]",
-            "",
-            *(f"  atlas {name:{width}}  {page.line}" for name, page in PAGES.items()),
-            "",
-            _FLAGS,
-            "",
-            "Try `atlas run`: a small network that comes with the package, about half a minute.",
-            "Then   `atlas COMMAND --help` for examples, `atlas run --cfg job` for all settings.",
-        ]
+    """Help of `atlas` without a command: one screen."""
+    first = "".join(
+        f"\n  atlas {name:8}{PAGES[name].line}\n  {'':12}  atlas {PAGES[name].examples[0][0]}"
+        for name in _FIRST
     )
+    others = ", ".join(name for name in PAGES if name not in _FIRST)
+    return _OVERVIEW.format(first=first, others=others)
 
 
 def command_help(command: str) -> str:
-    """Help of a command, which Hydra completes with the settings."""
+    """Help of a command."""
     page = PAGES[command]
     width = max(len(line) for line, _ in page.examples)
     examples = [f"  atlas {line:{width}}  # {purpose}" for line, purpose in page.examples]
-    return "\n".join([f"atlas {command}: {page.line}", "", page.more, "", *examples, ""])
+    settings = f"`atlas {command} --help settings` lists the settings, `--cfg job` their values."
+    lines = [f"atlas {command}: {page.line}", "", page.more, "", *examples, "", settings]
+    return "\n".join(lines)

@@ -14,8 +14,8 @@ from layer_atlas.plan.plan import Plan
 from layer_atlas.plan.targets import counted
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import excluded_devices, plan_of, read_manifest
-from layer_atlas.store.quarantine import Failure, cause
-from layer_atlas.sweep.failed_tasks import FailedTask, read_failed_tasks, select
+from layer_atlas.store.quarantine import Failure, cause, read_failures
+from layer_atlas.sweep.failed_tasks import FailedTask, is_done, read_failed_tasks, select
 from layer_atlas.sweep.monitor import (
     LOOK_SECONDS,
     LayerProgress,
@@ -32,6 +32,7 @@ _MOST_LAYERS = 20
 """More layers than these are folded: neighbours in the same state share a line."""
 
 _MOST_FAILURES = 3
+_MOST_CAUSES = 5
 _MOST_WORKERS = 12
 
 
@@ -198,6 +199,24 @@ def failures_report(folder: OutputFolder, words: Sequence[str]) -> str:
         reports = ("\n".join(_full_report(folder, task)) for task in select(tasks, words))
         return "\n\n\n".join(reports)
     return "\n".join(_list(folder, tasks))
+
+
+def causes_of_failures(folder: OutputFolder) -> str:
+    """List the distinct causes of the tasks in quarantine, and the commands that help.
+
+    Read from the records alone, because it ends a run: which tasks are wanted takes seconds.
+    """
+    failed = [f for f in read_failures(folder) if f.given_up and not is_done(folder, f)]
+    if not failed:
+        return ""
+    causes = Counter(sanitize(cause(failure.said)) or failure.how for failure in failed)
+    lines = [f"{counted(len(failed), 'task')} failed:"]
+    lines += [f"  {n} x {text}" for text, n in causes.most_common(_MOST_CAUSES)]
+    if len(causes) > _MOST_CAUSES:
+        lines.append(f"  and {len(causes) - _MOST_CAUSES} other causes")
+    lines.append(f"`atlas failures {folder.choice}` lists them with their tracebacks")
+    lines.append(f"`atlas retry {folder.choice}` makes the next run try them again")
+    return "\n".join(lines)
 
 
 def retry_report(folder: OutputFolder, tasks: Sequence[FailedTask]) -> str:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layer_atlas.config.config import Config
-from layer_atlas.datasets.tasks import all_statistics
+from layer_atlas.datasets.tasks import all_statistics, judgings_of
 from layer_atlas.errors import UserError, sanitize
 from layer_atlas.plan.jobs import LayerInfo, Shard
 from layer_atlas.plan.labels import (
+    coarse_judgements,
     count_images,
     network_line,
     network_lines,
@@ -180,14 +181,15 @@ def plan_table(folder: OutputFolder, plan: Plan, devices: list[str], planning: f
     """
     index = DoneIndex(folder, plan.environments)
     rows: list[Row] = []
-    missing, seconds = list[Shard](), 0.0
+    missing, seconds = list[Shard](), list[float]()
     for model in plan.models:
         for layer in model.layers:
             shards = [s for seed in plan.seeds for s in plan.layer_shards(model, layer, seed)]
             left = list(index.missing(shards))
             jobs, undone = sum(len(s.targets) for s in shards), sum(len(s.targets) for s in left)
             if undone:
-                seconds += undone * _job_seconds(folder, plan, model, layer, devices)
+                each = _job_seconds(folder, plan, model, layer, devices)
+                seconds += [len(shard.targets) * each for shard in left]
             missing += left
             rows.append(
                 (
@@ -219,27 +221,38 @@ def plan_table(folder: OutputFolder, plan: Plan, devices: list[str], planning: f
     return table(header, rows, left=2) + "\n\n" + "\n".join(notes)
 
 
-def _run_seconds(folder: OutputFolder, plan: Plan, devices: list[str], optimizing: float) -> float:
+def _run_seconds(
+    folder: OutputFolder, plan: Plan, devices: list[str], optimizing: Sequence[float]
+) -> float:
     """Seconds of a run after planning, with the starts of workers, and collation.
 
     Args:
         folder: the output folder.
         plan: what is to be made.
         devices: where.
-        optimizing: seconds of one worker for all images that are missing.
+        optimizing: seconds of a worker for each shard that is missing.
     """
     over_dataset = _dataset_seconds(folder, plan, devices)
-    if not optimizing and not over_dataset:
-        return 0.0
-    judging = 0.0
-    if plan.judge is not None:
-        flops = plan.n_jobs * plan.judge.layers[0].info.flops_before
-        judging = flops / flops_per_second(devices)
     # Workers start for every stage; examples follow dataset statistics and take little else.
-    starts = sum(map(bool, (optimizing, over_dataset, over_dataset, judging)))
-    working = (optimizing + over_dataset + judging) / len(devices)
+    examples = [0.0] if over_dataset else []
+    stages = (over_dataset, optimizing, examples, _judging_seconds(folder, plan, devices))
+    if not any(stages):
+        return 0.0
+    # A stage of few tasks leaves devices idle.
+    working = sum(max(sum(tasks) / len(devices), *tasks) for tasks in stages if tasks)
     whole, each = COLLATING_SECONDS
-    return working + starts * START_SECONDS + whole + each * plan.n_jobs
+    return working + sum(map(bool, stages)) * START_SECONDS + whole + each * plan.n_jobs
+
+
+def _judging_seconds(folder: OutputFolder, plan: Plan, devices: list[str]) -> list[float]:
+    """Seconds for each shard whose images are not judged, estimated from FLOPs."""
+    return [
+        task.units * task.judge.info.flops_before / flops_per_second(devices)
+        for model in plan.models
+        for layer in model.layers
+        for task in judgings_of(plan, model, layer)
+        if not folder.is_done(task)
+    ]
 
 
 def _job_seconds(
@@ -257,18 +270,19 @@ def _job_seconds(
     return statistics.median(measured) if measured else estimate
 
 
-def _dataset_seconds(folder: OutputFolder, plan: Plan, devices: list[str]) -> float:
-    """Seconds for the missing dataset statistics, estimated from FLOPs."""
+def _dataset_seconds(folder: OutputFolder, plan: Plan, devices: list[str]) -> list[float]:
+    """Seconds for each block of the missing dataset statistics, estimated from FLOPs."""
     if plan.dataset_plan is None:
-        return 0.0
-    total = 0.0
+        return []
+    blocks = math.ceil(plan.dataset_plan.count / plan.dataset_plan.block)
+    seconds: list[float] = []
     for model in plan.dataset_models:
         pairs = zip(model.layers, all_statistics(model, plan.dataset_plan), strict=True)
         left = [layer.info.flops_before for layer, s in pairs if not folder.exists(s.product)]
         if left:
             per_image = dataset_image_seconds(max(left), flops_per_second(devices))
-            total += per_image * plan.dataset_plan.count
-    return total
+            seconds += [per_image * plan.dataset_plan.count / blocks] * blocks
+    return seconds
 
 
 def dataset_images_seen(folder: OutputFolder, plan: Plan) -> list[str]:
@@ -316,16 +330,11 @@ def summary(folder: OutputFolder) -> str:
     if animations:
         lines.append(f"  animations     {_first(animations)}")
     lines += [f"  versions  {sanitize(summary.mixture)}"] if summary.mixture else []
-    lines += _evidence(summary)
+    lines += _evidence(summary, coarse_judgements(plan))
     lines += _time_taken(manifest["timings"])
     for model in plan.skipped_models:
         reason = sanitize(f"{model.model}: {model.why}")
         lines.append(f"  skipped   {reason} Repair it and run again.")
-    if summary.counts.get("failed"):
-        lines.append(
-            f"  failures  `atlas failures {folder.choice}` lists them; `atlas retry "
-            f"{folder.choice}` makes the next run try them again"
-        )
     return "\n".join(lines)
 
 
@@ -346,8 +355,13 @@ def _first(paths: Sequence[Path]) -> str:
     return f"{paths[0]}" + (f" and {len(paths) - 1} more" if paths[1:] else "")
 
 
-def _evidence(summary: AtlasSummary) -> list[str]:
-    """How the images compare with the dataset, in a line; and which files could not be read."""
+def _evidence(summary: AtlasSummary, coarse: Sequence[str]) -> list[str]:
+    """How the images compare with the dataset, and which files could not be read.
+
+    Args:
+        summary: of the atlas.
+        coarse: sentences on recognisability.
+    """
     lines = []
     if (evidence := summary.evidence) is not None:
         lines.append(
@@ -360,6 +374,7 @@ def _evidence(summary: AtlasSummary) -> list[str]:
                 f"  judged    recognisability {evidence.recognisability:.2f}; of the strongest "
                 f"dataset images {ceiling:.2f}, by chance 0.50"
             )
+            lines += [f"            {line}" for line in coarse]
     if summary.unreadable:
         some = ", ".join(map(sanitize, summary.unreadable_paths))
         lines.append(f"  dataset   {summary.unreadable} images could not be read: {some} ...")

@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 from layer_atlas.config.config import Config, config_folder, make_config
 from layer_atlas.config.records import records_of
 from layer_atlas.errors import EXIT_OK, UserError, unknown
-from layer_atlas.logs import show_debug
+from layer_atlas.logs import show_debug, step
 
 if TYPE_CHECKING:
     from layer_atlas.config.config_source import OwnSettings
@@ -45,29 +46,91 @@ _HARMLESS = (
 """Callables that Hydra's own choices of launcher, sweeper and logging name; none writes a file."""
 
 
-def with_config(command: Callable[[Config], int], arguments: Sequence[str]) -> int:
+def with_config(
+    command: Callable[[Config], int],
+    arguments: Sequence[str],
+    *,
+    apart: bool = False,
+    unnamed: Callable[[Config], Config] | None = None,
+) -> int:
     """Compose the config, check it, run the command; returns its exit code.
 
     Args:
         command: takes the config; with `-m` it runs for each of several in turn.
         arguments: overrides, flags of Hydra, and at most one YAML file of the user's own.
+        apart: whether configs of one `name` are given names of their own, as Hydra's jobs have
+            folders of their own.
+        unnamed: completes a config whose `name` nobody has chosen.
     Raises:
         UserError: overrides that cannot be parsed, unknown keys or choices, values out of range.
     """
     flags, rest = _parsed(arguments)
-    with _explained(rest, str(flags.file) if flags.file else ""):
+    shows = any(argument.startswith("-") for argument in rest)
+    # Hydra takes seconds on a slow machine. What it prints itself needs no word before it.
+    busy: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if not shows:
+        busy = step("reading the settings")
+    with busy, _explained(rest, str(flags.file) if flags.file else ""):
         from layer_atlas.config.config_source import extended_search_path, settings_of_file
 
         own = settings_of_file(flags.file) if flags.file else None
         request = _request(flags, rest, own)
         with extended_search_path(request.folders, own):
-            if any(argument.startswith("-") for argument in rest):
+            if shows:
                 _show(request)
                 return EXIT_OK
             # All are composed before the first is run.
-            configs = [_composed(request, overrides, flags.file) for overrides in _jobs(request)]
+            jobs = list(_jobs(request))
+            configs = [_composed(request, overrides, flags.file) for overrides in jobs]
     _warn_of_idle(request.hydra)
+    if apart:
+        configs = _with_own_names(configs, jobs)
+    if unnamed is not None:
+        configs = [config if _is_named(config, request) else unnamed(config) for config in configs]
     return max(map(command, configs), default=EXIT_OK)
+
+
+def _is_named(config: Config, request: "_Request") -> bool:
+    """Whether the command line, a file or an experiment chose the name."""
+    by_override = any(re.match(r"[+~]*name=", line) for line in request.overrides)
+    # An experiment may choose one too.
+    return by_override or "name" in request.own_keys or config.name != _DEFAULT_NAME
+
+
+def _with_own_names(configs: Sequence[Config], jobs: Sequence[Sequence[str]]) -> list[Config]:
+    """Add to names that several configs share what they differ in: `demo_draft`, `demo_paper`.
+
+    A sweep of the same name would replace the atlas of the one before.
+
+    Args:
+        configs: of all jobs.
+        jobs: the overrides of each, with the same keys.
+    Raises:
+        UserError: that makes no names that differ.
+    """
+    if len({(config.output_root, config.name) for config in configs}) == len(configs):
+        return list(configs)
+    columns = [lines for lines in zip(*jobs, strict=True) if len(set(lines)) > 1]
+    columns = [lines for lines in columns if not lines[0].startswith("name=")]
+    values = [[line.partition("=")[2] for line in lines] for lines in columns]
+    names = [
+        "_".join([config.name, *(re.sub(r"[^\w.]+", "-", value).strip("-") for value in own)])
+        for config, *own in zip(configs, *values, strict=True)
+    ]
+    alike = [name for name, count in Counter(names).items() if count > 1 or len(name) > _LONGEST]
+    if alike:
+        raise UserError(
+            f"the {len(configs)} sweeps of -m need names of their own, and their settings give "
+            f"{alike[0][:_LONGEST]!r}: run them one by one, each with name=..."
+        )
+    return [
+        dataclasses.replace(config, name=name) for config, name in zip(configs, names, strict=True)
+    ]
+
+
+_DEFAULT_NAME = "demo"
+_LONGEST = 80
+"""Characters of a name."""
 
 
 def compose(settings: Mapping[str, Any], file: str | Path | None = None) -> Config:
@@ -196,7 +259,7 @@ def _own_file(flags: argparse.Namespace, files: Sequence[str]) -> Path | None:
 def _refuse(message: str) -> NoReturn:
     """Raise what the parser of flags complains about as an error of the user."""
     raise UserError(
-        f"{message}. Settings are KEY=VALUE; `atlas run --help` lists the flags of Hydra."
+        f"{message}. Settings are KEY=VALUE; `atlas run --help settings` lists the flags of Hydra."
     )
 
 

@@ -131,6 +131,9 @@ class CollateSettings(Record):
     `webp` file, or `both`."""
     site: bool = True
     """Whether to make a site to browse the atlas with."""
+    names: dict[str, str] | None = None
+    """Names of layers for readers, in the headings of montages and sheets, and in figures that set
+    none: by module or by `MODEL/MODULE`, such as `{features.12.expand3x3: fire 9}`."""
 
 
 _ADD_PHOTOGRAPHS = "add dataset=folder dataset.path=photos, or take"
@@ -356,6 +359,9 @@ def _expand_models(models: Any) -> Any:
 
 def _expand_groups(figure: Any) -> Any:
     """Groups by their names as a list, which keeps their order wherever it is written."""
+    panels = figure.get("panels") if isinstance(figure, Mapping) else None
+    if isinstance(panels, list):
+        figure = {**figure, "panels": [_expand_groups(panel) for panel in panels]}
     groups = figure.get("groups") if isinstance(figure, Mapping) else None
     if groups is None or isinstance(groups, list):
         return figure

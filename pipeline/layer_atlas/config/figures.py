@@ -3,7 +3,8 @@
 How each is drawn is in `presentation.figures`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from string import ascii_lowercase
 from typing import Any, Literal
 
 from layer_atlas.config.records import Choice, Record, register, require, setting
@@ -44,10 +45,20 @@ class FigureSettings(Figure):
     """Labels of models; the default is all of the atlas."""
     layers: tuple[str, ...] | None = setting(None, needs="not be empty")
     """Globs over layer names, optionally `@` and a module type; the default is all of the atlas."""
+    names: dict[str, str] | None = None
+    """Names of layers for readers, by their module or by `MODEL/MODULE`:
+    `{features.12.expand3x3: fire 9}`. The default is the module's own."""
+    citations: dict[str, str] | None = None
+    """Works to cite for a model, by its label, and for the data set, under `dataset`: a key of a
+    `.bib` of your own, or a whole BibTeX entry. The default is what the package knows of networks
+    and data sets of torchvision and timm."""
 
     def check(self) -> None:
-        """Check that no format is named twice."""
+        """Check that no format is named twice, and that names can be drawn."""
         require(len(set(self.formats)) == len(self.formats), "formats must differ.")
+        for layer, name in (self.names or {}).items():
+            drawable = bool(name.strip()) and name.isprintable()
+            require(drawable, f"the name of {layer} must be a text on one line, not {name!r}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +140,9 @@ class ImagesFigure(BracketedFigure):
     dataset_images: int | None = setting(None, at_least=0, at_most=9)
     """Number of each channel's strongest dataset images to show beside wrapped images or at the end
     of rows. The default is 4 where the atlas has any."""
+    crop: bool = False
+    """Whether dataset images are cropped to the receptive field of the channel's largest response.
+    """
     tell: str | None = None
     """A statistic to write under each image; the default is none."""
     labels: bool = True
@@ -192,6 +206,8 @@ class ResponsesFigure(BracketedFigure):
     statistic, largest first."""
     dendrogram: bool = True
     """Whether to draw the tree of similarity, where that is the order of all channels."""
+    numbers: bool = True
+    """Whether to write the values into the matrix, where all of them have room."""
 
 
 @register
@@ -201,8 +217,61 @@ class ProfileFigure(FigureSettings):
 
     name: str = "profile"
     statistics: tuple[str, ...] | None = setting(None, needs="not be empty")
-    """Statistics to draw. The default is agreement, selectivity, high_frequency, clipped and dead,
-    as far as the atlas has them."""
+    """Statistics to draw. The default is agreement, recognisability, selectivity, high_frequency,
+    clipped and dead, as far as the atlas has them. One that never varies is excluded."""
+
+
+_OF_THE_WHOLE = ("file", "formats", "width", "height", "dpi", "font", "caption", "citations")
+"""Settings of a composite figure that its panels share."""
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class CompositeFigure(FigureSettings):
+    """Several figures as the panels of one, with letters."""
+
+    name: str = "composite"
+    panels: tuple[FigureSettings, ...] = setting(needs="not be empty")
+    """Panels a, b, c, ...: each a kind of figure with its settings, such as
+    `{name: images, layers: [conv6], channels: {top: 8}}`. A panel without models, layers or names
+    takes those of the whole figure."""
+    layout: tuple[str, ...] | None = setting(None, needs="not be empty")
+    """Rows of the page, each a text of the letters of its panels. In `[aab, aac]`, panel a takes
+    two thirds of the width, and b stands above c beside it. The default gives each panel a row."""
+
+    def check(self) -> None:
+        """Check the panels' own settings, and that the layout has each panel once, in order."""
+        super().check()
+        require(len(self.panels) <= len(ascii_lowercase), "a figure has 26 panels at most.")
+        for letter, panel in zip(ascii_lowercase, self.panels, strict=False):
+            kind = not isinstance(panel, CompositeFigure)
+            require(kind, f"panel {letter} is a composite figure itself: list its panels instead.")
+            defaults = {field.name: field.default for field in fields(panel)}
+            own = [key for key in _OF_THE_WHOLE if getattr(panel, key) != defaults[key]]
+            remedy = f"set figure.{own[0]} instead." if own else ""
+            require(not own, f"panel {letter} shares {', '.join(own)} with the others: {remedy}")
+        self._check_layout(ascii_lowercase[: len(self.panels)])
+
+    def _check_layout(self, known: str) -> None:
+        in_order = "".join(dict.fromkeys("".join(self.rows))) == known
+        require(
+            in_order and all(map(self._is_block, known)),
+            f"layout={list(self.rows)} must have the letters {', '.join(known)} in order, each in "
+            f"one block, as in {list(known)}.",
+        )
+
+    def _is_block(self, letter: str) -> bool:
+        """Whether a panel has the same part of consecutive rows."""
+        numbers = [number for number, row in enumerate(self.rows) if letter in row]
+        rows = [self.rows[number] for number in numbers]
+        parts = {(len(row), row.find(letter), row.rfind(letter)) for row in rows}
+        in_runs = all(letter * row.count(letter) in row for row in rows)
+        return in_runs and len(parts) == 1 and numbers[-1] - numbers[0] + 1 == len(numbers)
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The rows of the page, by the letters of their panels."""
+        return self.layout or tuple(ascii_lowercase[: len(self.panels)])
 
 
 @register

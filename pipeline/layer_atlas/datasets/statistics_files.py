@@ -96,19 +96,20 @@ def merge_statistics(
         StorageError: the disk is full or fails.
     """
     parts = {statistics.block(block.start, block.dataset_images): block for block in blocks}
-    if not all(map(folder.exists, [statistics.field, *parts])):
+    field = statistics.field
+    if not all(map(folder.exists, [*([field] if field else []), *parts])):
         return []
     reader = _Reader(folder, statistics)
-    fields = reader.read(statistics.field, field_specs(statistics))
+    boxes = _no_boxes(statistics) if field is None else reader.read(field, field_specs(statistics))
     summaries = reader.summaries(parts)
     first = next(summaries, None)
     if first is None:
         return reader.corrupt
     found = merge(chain([first], summaries))
-    if fields is not None and not reader.corrupt:
+    if boxes is not None and not reader.corrupt:
         sizes = np.concatenate(reader.sizes)
         top, bottom = (
-            _boxes(ranking, fields["box"], sizes, statistics.image_size)
+            _boxes(ranking, boxes["box"], sizes, statistics.image_size)
             for ranking in (found.top, found.bottom)
         )
         write_arrays(folder, statistics.product, _flat(DatasetEvidence(found, top, bottom)))
@@ -138,6 +139,11 @@ class _Reader:
         except CorruptFile:
             self.corrupt.append(self.folder.product(product))
             return None
+
+
+def _no_boxes(statistics: LayerStatistics) -> Arrays:
+    """Stand in for receptive fields that nobody wants: empty boxes."""
+    return {"box": np.zeros((statistics.info.positions, 4), np.int32)}
 
 
 def _boxes(

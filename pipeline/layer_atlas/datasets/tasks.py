@@ -39,6 +39,8 @@ class LayerStatistics:
     plan: DatasetPlan
     keep_prefix_tokens: bool = False
     """Whether non-spatial tokens (class token, registers) are part of the activations."""
+    has_fields: bool = True
+    """Whether receptive fields are part of them; a judge's images are never cut to one."""
 
     @property
     def layer(self) -> str:
@@ -58,6 +60,7 @@ class LayerStatistics:
             "bottom": self.plan.bottom,
             # Everything that changes a number is in the key, so that a stale file is never reused.
             "version": STUDY_VERSION,
+            **({} if self.has_fields else {"fields": False}),
         }
 
     @cached_property
@@ -67,11 +70,18 @@ class LayerStatistics:
         return Product(self.model, self.layer, key, "study")
 
     @property
-    def field(self) -> Product:
-        """The file of the layer's receptive fields."""
+    def field(self) -> Product | None:
+        """The file of the layer's receptive fields, if they are wanted."""
+        if not self.has_fields:
+            return None
         # Fewer fields than the statistics: changing top or stride must not recompute them.
         identity = {name: self.identity[name] for name in _OF_FIELDS}
         return Product(self.model, self.layer, digest(identity), "fields")
+
+    @property
+    def products(self) -> tuple[Product, ...]:
+        """The files that stay: merged statistics and, if they are wanted, receptive fields."""
+        return (self.product,) if self.field is None else (self.product, self.field)
 
     def block(self, start: int, dataset_images: str) -> Product:
         """Return the file of a block, by the digest of its part of the listing."""
@@ -107,10 +117,8 @@ class StatisticsBlock:
             statistics.block(self.start, self.dataset_images)
             for statistics in self.layer_statistics
         ]
-        return (
-            *blocks,
-            *(statistics.field for statistics in self.layer_statistics if self.start == 0),
-        )
+        fields = [statistics.field for statistics in self.layer_statistics if self.start == 0]
+        return (*blocks, *(field for field in fields if field is not None))
 
     @cached_property
     def key(self) -> str:
@@ -224,8 +232,15 @@ def judgings_of(plan: Plan, model: ModelPlan, layer: LayerPlan) -> Iterator[Judg
 def statistics_of(model: ModelPlan, layer: str, plan: DatasetPlan) -> LayerStatistics:
     """Return the dataset statistics of one layer of a model."""
     info = next(known.info for known in model.layers if known.info.name == layer)
-    token = model.recipe.keep_prefix_tokens
-    return LayerStatistics(model.label, model.network, info, model.dataset_image_size, plan, token)
+    return LayerStatistics(
+        model.label,
+        model.network,
+        info,
+        model.dataset_image_size,
+        plan,
+        keep_prefix_tokens=model.recipe.keep_prefix_tokens,
+        has_fields=not model.is_judge,
+    )
 
 
 def all_statistics(model: ModelPlan, plan: DatasetPlan) -> tuple[LayerStatistics, ...]:

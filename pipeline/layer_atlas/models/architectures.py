@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo import OptimizedModule
 from torch.nn.parameter import is_lazy
 
 from layer_atlas.config.config import ModelConfig
@@ -20,7 +19,7 @@ from layer_atlas.config.records import canonical_json
 from layer_atlas.errors import UserError, unknown
 from layer_atlas.imports import import_callable
 from layer_atlas.models.containment import contained
-from layer_atlas.models.memory import MEMORY, class_name, copied, snapshot
+from layer_atlas.models.memory import MEMORY, class_name, copied, is_compiled, snapshot
 from layer_atlas.models.weights import is_weights_file
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -151,8 +150,8 @@ def build_module(
 
 def _as_written(module: nn.Module) -> nn.Module:
     """Undo compilation of a network: hooks do not fire in compiled code."""
-    while isinstance(module, OptimizedModule):
-        module = module._orig_mod
+    while is_compiled(module):
+        module = module._orig_mod  # type: ignore[assignment]
     for part in module.modules():
         # `module.compile()` makes no wrapper: it only sets this attribute, which `__call__` uses.
         part._compiled_call_impl = None

@@ -13,6 +13,7 @@ modules that it changes.
 
 import math
 import operator
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence, Set
 from copy import copy, deepcopy
@@ -95,9 +96,9 @@ class _Tracer(fx.Tracer):
     """Traces into every module that is not a single operation of torch.nn or torchvision.ops."""
 
     def __init__(self) -> None:
-        import torchvision.ops
-
-        super().__init__(autowrap_modules=(math, torchvision.ops))
+        # A network that calls torchvision's operations has imported them, which takes seconds.
+        ops = sys.modules.get("torchvision.ops")
+        super().__init__(autowrap_modules=(math, *([ops] if ops else [])))
         self.outputs: dict[nn.Module, fx.Node] = {}
         """Output node of each module's first call."""
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from layer_atlas.models.activations import OUTPUT, main_tensor
 from layer_atlas.models.containment import restored
@@ -262,6 +263,38 @@ def describe_layers(
     return observer.layers()
 
 
+class _FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the floating-point operations of a forward pass, by torch's formulas."""
+
+    supports_higher_order_operators = True
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Else torch imports its compiler at the first operation, to keep it out of this mode, which
+        # takes as long as torch itself. `FlopCounterMode` does the same.
+        return False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Run an operation and count it; one without a formula is counted by its parts."""
+        kwargs = kwargs or {}
+        formula = flop_registry.get(getattr(func, "_overloadpacket", func))
+        if formula is None and isinstance(func, torch._ops.OpOverload):
+            with self:
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        result = func(*args, **kwargs)
+        if formula is not None:
+            self.total += formula(*args, **kwargs, out_val=result)
+        return result
+
+
 class _Observer:
     """Records shape, axes, calls and FLOPs of every module during one forward pass."""
 
@@ -273,7 +306,7 @@ class _Observer:
         self.positions = set[int]()
         self.tokens: dict[int, Tokens] = {}
         self.second, self.axes = second, ChannelAxes(second)
-        self.counter = FlopCounterMode(display=False)
+        self.counter = _FlopCounter()
         self.flops_at_entry: dict[nn.Module, int] = {}
         self.records: dict[nn.Module, dict[str, Any]] = {}
 
@@ -291,7 +324,7 @@ class _Observer:
                 handle.remove()
 
     def _before(self, module: nn.Module, args: Any) -> None:
-        self.flops_at_entry[module] = self.counter.get_total_flops()
+        self.flops_at_entry[module] = self.counter.total
 
     def _after(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         if module in self.records:
@@ -303,7 +336,7 @@ class _Observer:
         batch_axis = self.second.batch_axis(module, tuple(tensor.shape))
         if batch_axis is None:
             return  # the batch is merged with another axis, as in window attention
-        total = self.counter.get_total_flops()
+        total = self.counter.total
         axis = self.axes.find(module, main_tensor((args, kwargs)), tensor, batch_axis)
         if axis is None:
             return
@@ -344,7 +377,7 @@ class _Observer:
         return tokens
 
     def layers(self) -> list[LayerInfo]:
-        total = max(self.counter.get_total_flops(), 1)
+        total = max(self.counter.total, 1)
         return [
             LayerInfo(
                 name=self.names[module],

@@ -6,13 +6,13 @@ of a snapshot, which is taken on the CPU when the module is handed over.
 """
 
 import copy
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo import OptimizedModule
 
 from layer_atlas.errors import UserError
 
@@ -65,10 +65,17 @@ def _unwrapped(module: nn.Module) -> nn.Module:
     while True:
         if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
             module = module.module
-        elif isinstance(module, OptimizedModule):
-            module = module._orig_mod
+        elif is_compiled(module):
+            module = module._orig_mod  # type: ignore[assignment]
         else:
             return module
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether a module is what `torch.compile` wraps around another."""
+    # Importing it takes as long as torch itself, and nothing is compiled without it.
+    dynamo = sys.modules.get("torch._dynamo")
+    return dynamo is not None and isinstance(module, dynamo.OptimizedModule)
 
 
 def copied(module: nn.Module) -> nn.Module:

@@ -222,10 +222,11 @@ def _summary(fits: Sequence["Fit"], count: int, missing: Sequence[str]) -> str:
     ]
     words = [
         ", ".join(filter(None, done)),
-        f"{len(fit.names)} of {count} tensors" + (f", without {_some(missing)}" if missing else ""),
+        f"{len(fit.names)} of {count} tensors"
+        + (f" (nothing in the file fits {_some(missing)})" if missing else ""),
         f"{fit.others} more in the file unused" if fit.others else "",
         *(
-            f"not `{rival}` (models[].{setting} decides)"
+            f"`{rival}` fits as well, and models[].{setting}={rival} takes it"
             for rival, setting in list(rivals)[:_SHOWN]
         ),
     ]

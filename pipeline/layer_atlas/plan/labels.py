@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from layer_atlas.config.objectives import JointObjective
 from layer_atlas.config.recipe import Recipe
@@ -9,7 +10,7 @@ from layer_atlas.errors import sanitize
 from layer_atlas.plan.environment import Environment
 from layer_atlas.plan.jobs import AS_CONSTRUCTED, UNTRAINED, Origin, named, preprocessing_words
 from layer_atlas.plan.plan import LayerPlan, ModelPlan, Plan
-from layer_atlas.plan.targets import Sampling, counted, plural
+from layer_atlas.plan.targets import Sampling, counted, least_targets, plural
 
 _SHOWN_LAYERS = 3
 
@@ -191,11 +192,76 @@ def _listed(versions: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
+def _cut_selections(plan: Plan) -> list[str]:
+    """Word which layers have fewer targets than `channels` asks for, if any have."""
+    # The name of a class may look like a range, and combinations have a selection for each part.
+    narrow = [
+        (layer.target_space.count, f"{model.label}/{layer.info.name}")
+        for model in plan.models
+        for layer in model.layers
+        if len(layer.target_space.sizes) == 1 and not layer.target_space.names
+        if layer.target_space.count < least_targets(plan.selection)
+    ]
+    if not narrow:
+        return []
+    fewest, name = min(narrow)
+    more = f" and {counted(len(narrow) - 1, 'layer')} more" if narrow[1:] else ""
+    return [
+        f"channels={_as_written(plan.selection)} asks for more than {sanitize(name)} has "
+        f"({fewest}){more}; those that exist are taken"
+    ]
+
+
+_FEW_JUDGED = 8
+"""Targets of a layer below which recognisability is coarse."""
+
+
+def coarse_judgements(plan: Plan) -> list[str]:
+    """Word which layers have too few targets for a fine recognisability, if any have."""
+    few = [
+        (len(layer.targets), f"{model.label}/{layer.info.name}")
+        for model in plan.models
+        for layer in model.layers
+        if plan.is_judged(model) and len(layer.targets) < _FEW_JUDGED
+    ]
+    if not few:
+        return []
+    least, name = min(few)
+    more = f" and {counted(len(few) - 1, 'layer')} more" if few[1:] else ""
+    what = "unknown" if least == 1 else "coarse"
+    return [
+        f"recognisability of {sanitize(name)}{more} is {what}: it compares an image with those of "
+        f"the layer's other targets, of which there are fewer than {_FEW_JUDGED}"
+    ]
+
+
+def dropped(plan: Plan, earlier: Plan | None) -> list[str]:
+    """Word what the atlas of an earlier plan has and that of this plan will lack, if anything."""
+    if earlier is None or earlier.dataset_plan is None:
+        return []
+    stays = "its files stay in the store"
+    if plan.dataset_plan is None:
+        return [f"dataset images are dropped from the atlas: add dataset=... to keep them; {stays}"]
+    if earlier.judge is not None and plan.judge is None:
+        name = sanitize(judge_name(earlier))
+        return [
+            f"recognisability by {name} is dropped from the atlas: add judge=... to keep it; "
+            f"{stays}"
+        ]
+    return []
+
+
+def _as_written(selection: Any) -> str:
+    """Word a selection as a command line has it."""
+    return str(selection).replace("'", "")
+
+
 def notices(plan: Plan) -> list[str]:
     """List what a user should know about the plan.
 
     That is: own networks without a weights file, preprocessing that is assumed, networks that take
-    images of another size, and layers that are called several times.
+    images of another size, ranges of channels beyond a layer's last, layers with few targets to
+    judge, and layers that are called several times.
     """
     constructed = {
         f"{sanitize(label)} has {AS_CONSTRUCTED}; a file of trained ones is given as weights=FILE"
@@ -229,6 +295,8 @@ def notices(plan: Plan) -> list[str]:
         + sorted(assumed)
         + noted
         + resized
+        + _cut_selections(plan)
+        + coarse_judgements(plan)
         + [
             f"{sanitize(f'{model.label}/{layer.info.name}')} is called {layer.info.calls} times "
             "per forward pass; its first call is used"

@@ -11,23 +11,23 @@ from typing import Any
 
 from layer_atlas.config.config import LARGEST_SHARD
 from layer_atlas.config.datasets import MOST_PHOTOGRAPHS, SaliencyMethod
-from layer_atlas.config.objectives import JointObjective, PrototypeObjective
+from layer_atlas.config.objectives import JointObjective, Objective, PrototypeObjective
 from layer_atlas.config.recipe import Recipe, snapshot_count
 from layer_atlas.config.records import Record, require, setting
 from layer_atlas.plan.environment import Environment
 from layer_atlas.plan.jobs import UNKNOWN, LayerInfo, NetworkIdentity, Origin, Series, Shard
 from layer_atlas.plan.targets import TargetSpace, is_ascending
 
-FLOPS_PER_SECOND = {"cpu": 2e10, "cuda": 2e13}
+FLOPS_PER_SECOND = {"cpu": 4e10, "cuda": 2e13}
 """Guess at a worker's speed, for the size of bundles and for estimates before the first shard."""
 
-START_SECONDS = 4.0
+START_SECONDS = 6.0
 """Approximate time from the start of a worker to its first task: imports, and loading a network."""
 
 COLLATING_SECONDS = (2.0, 5e-3)
 """Approximate time to collate: of any atlas, and of each image."""
 
-_IMAGE_FLOPS = 900.0
+_IMAGE_FLOPS = 2.7e4
 """Cost of rendering a pixel and its random view, per step, in FLOPs of a network that take as long
 on a CPU."""
 
@@ -100,11 +100,6 @@ class LayerPlan(Record):
         """Every target that could be wanted."""
         return self.space or TargetSpace((self.info.n_channels,))
 
-    @property
-    def flops(self) -> int:
-        """Floating-point operations of a forward pass that reads all layers, for one image."""
-        return self.info.flops_before + sum(tap.info.flops_before for tap in self.others)
-
 
 @dataclass(frozen=True)
 class ModelPlan(Record):
@@ -123,6 +118,8 @@ class ModelPlan(Record):
     """Finding about the network that the user should know."""
     features: str = ""
     """Source of the feature statistics that images are held to, in words."""
+    is_judge: bool = setting(False, late=True)
+    """Whether it only judges the images of others."""
 
     def check(self) -> None:
         """Check layers against each other, and the size of a picture."""
@@ -261,8 +258,7 @@ class Plan(Record):
     @property
     def environments(self) -> dict[str, Environment]:
         """The environment that images must come from, by the models that require one."""
-        wanted = ((model.label, model.environment) for model in self.models)
-        return {label: environment for label, environment in wanted if environment is not None}
+        return required_environments(self.models)
 
     @property
     def variants(self) -> int:
@@ -274,6 +270,12 @@ class Plan(Record):
         """Number of jobs, which is that of images unless a job has several."""
         channels = sum(len(layer.targets) for model in self.models for layer in model.layers)
         return channels * len(self.seeds)
+
+
+def required_environments(models: Iterable[ModelPlan]) -> dict[str, Environment]:
+    """Return the environment that images must come from, by the models that require one."""
+    wanted = ((model.label, model.environment) for model in models)
+    return {label: environment for label, environment in wanted if environment is not None}
 
 
 def without_paths(plan: Plan) -> Plan:
@@ -292,9 +294,22 @@ def without_paths(plan: Plan) -> Plan:
 def flops_per_job(layer: LayerPlan, recipe: Recipe) -> float:
     """Return the operations of one job: its steps forward and backward, their images, and views."""
     passes = recipe.total_steps * recipe.optimizer.passes_per_step
-    of_network = layer.flops * (2.0 * passes + _MEASURED_VIEWS)
+    of_network = _flops_of_pass(layer, recipe.objective) * (2.0 * passes + _MEASURED_VIEWS)
     of_images = math.prod(recipe.image_size) * _IMAGE_FLOPS * passes
     return recipe.variants * (of_network + of_images)
+
+
+def _flops_of_pass(layer: LayerPlan, objective: Objective) -> int:
+    """Return the operations of a forward pass up to all layers that an objective reads."""
+    infos = [layer.info, *(ref.info for ref in layer.others)]
+    networks = [""] * len(infos)
+    if isinstance(objective, JointObjective):
+        networks = [term.network for term in objective.terms]
+    # One pass of a network, up to the deepest, shows all of its layers.
+    deepest: dict[str, int] = {}
+    for network, info in zip(networks, infos, strict=True):
+        deepest[network] = max(deepest.get(network, 0), info.flops_before)
+    return sum(deepest.values())
 
 
 def dataset_image_seconds(flops: float, rate: float) -> float:

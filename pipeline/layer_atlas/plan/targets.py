@@ -153,6 +153,11 @@ def _named(name: str, names: tuple[str, ...]) -> int:
 
 
 def _range(text: str, n: int) -> list[int]:
+    # As for Python's slices, the end may lie beyond the last channel: layers differ in width.
+    return list(range(n))[slice(*_range_parts(text))]
+
+
+def _range_parts(text: str) -> list[int | None]:
     try:
         parts = [int(part) if part.strip() else None for part in text.split(":")]
         if len(parts) > 3 or parts[2:] == [0]:
@@ -161,8 +166,20 @@ def _range(text: str, n: int) -> list[int]:
         raise UserError(
             f"channels={text!r} is not a range; write start:stop or start:stop:step."
         ) from None
-    # As for Python's slices, the end may lie beyond the last channel: layers differ in width.
-    return list(range(n))[slice(*parts)]
+    return parts
+
+
+def least_targets(selection: Any) -> int:
+    """Return how many targets a layer needs for a selection to be taken as it stands.
+
+    >>> least_targets("0:800"), least_targets({"random": 32}), least_targets("all")
+    (800, 32, 0)
+    """
+    if isinstance(selection, str) and ":" in selection:
+        return _range_parts(selection)[1] or 0
+    if isinstance(selection, Mapping) and list(selection) == ["random"]:
+        return int(selection["random"])
+    return 0
 
 
 def _random(count: Any, n: int) -> list[int]:

@@ -36,6 +36,7 @@ from layer_atlas.plan.plan import Plan
 from layer_atlas.presentation.montages.evidence_pages import n_pages, write_pages
 from layer_atlas.presentation.montages.montage import (
     animation_paths,
+    check_names,
     check_snapshots,
     montage_bytes,
     write_animations,
@@ -133,6 +134,7 @@ def collate_here(folder: OutputFolder, settings: CollateSettings) -> None:
     """Write pictures and atlas."""
     manifest = read_manifest(folder)
     plan = plan_of(manifest)
+    check_names(settings, plan)
     check_snapshots(settings, min(model.recipe.snapshots for model in plan.models))
     views = list(layer_views(folder, plan))
     content = content_of(plan, views)
@@ -145,7 +147,7 @@ def collate_here(folder: OutputFolder, settings: CollateSettings) -> None:
     write_atlas(folder, views, _root_attributes(manifest), content)
     # Sheets read the atlas, which holds the dataset images and their statistics.
     if settings.montage == "evidence":
-        paint(views, partial(write_pages, tile=settings.tile))
+        paint(views, partial(write_pages, tile=settings.tile, names=settings.names))
     write_summary(folder, views, settings)
     for path in dict.fromkeys(path for view in views for path in view.corrupt):
         logger.warning("corrupt file set aside, to be computed again: %s", path)

@@ -97,8 +97,9 @@ def open_atlas(path: str | Path) -> Atlas:
     """Open an atlas for reading.
 
     Args:
-        path: an `atlas.h5`, or the output folder that contains it.
+        path: an `atlas.h5`, the output folder that contains it, a file or folder in that, or a
+            folder of output folders that contains a single atlas.
     Raises:
-        UserError: there is no such file, or it is no atlas.
+        UserError: there is none, it is no atlas, or there are several; names those there.
     """
     return reader.read_atlas(path, Atlas)

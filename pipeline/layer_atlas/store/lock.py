@@ -11,15 +11,16 @@ import json
 import logging
 import os
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from threading import Event
 from typing import IO
 
 from layer_atlas.config.records import build, parse_object
 from layer_atlas.errors import UserError
+from layer_atlas.processes import beside
 from layer_atlas.store.folder import OutputFolder, not_writable
 
 logger = logging.getLogger(__name__)
@@ -157,23 +158,17 @@ def _living(file: IO[str], granted: bool) -> Holder | None:
 @contextlib.contextmanager
 def _heartbeat(file: IO[str]) -> Iterator[None]:
     """Count up the holder's record in a thread."""
-    holder, ended = _this_process(), threading.Event()
+    holder = _this_process()
     _write(file, holder)
 
-    def tick() -> None:
+    def tick(ended: Event) -> None:
         count = 0
         while not ended.wait(HEARTBEAT_SECONDS):
             count += 1
             _write(file, replace(holder, tick=count))
 
-    # A daemon: it must not keep a process alive whose main thread has failed.
-    thread = threading.Thread(target=tick, name="lock", daemon=True)
-    thread.start()
-    try:
+    with beside(tick, "lock"):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def _write(file: IO[str], holder: Holder) -> None:

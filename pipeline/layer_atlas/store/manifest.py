@@ -98,10 +98,16 @@ def versions() -> dict[str, str]:
     return {**known, "platform": sys.platform, "machine": platform.machine()}
 
 
+def runs_in(root: Path) -> list[str]:
+    """Names of the runs in a folder of output folders, the newest first."""
+    found = [(path.stat().st_mtime, path.parent.name) for path in root.glob("*/manifest.json")]
+    return [name for _, name in sorted(found, reverse=True)]
+
+
 def _no_manifest(folder: OutputFolder) -> str:
     # A wrong name is the usual cause, so list the right ones.
     root = folder.root.parent
-    runs = sorted(p.parent.name for p in root.glob("*/manifest.json"))
+    runs = runs_in(root)
     known = f" Runs in {str(root)!r}: {', '.join(runs)}." if runs else ""
     return f"there is no run in {str(folder.root)!r}; choose one with name=...{known}"
 

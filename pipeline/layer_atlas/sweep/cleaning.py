@@ -210,7 +210,7 @@ def _dataset_files(folder: OutputFolder, plan: Plan) -> Iterator[Path]:
         for block in blocks_of(statistics, Listing(listing)):
             yield from map(folder.product, block.products)
         for layer in statistics:
-            yield from map(folder.product, (layer.product, layer.field))
+            yield from map(folder.product, layer.products)
     judgings = (
         task
         for model in plan.models

@@ -13,7 +13,7 @@ from layer_atlas.datasets.sources import open_dataset
 from layer_atlas.errors import EXIT_FAILED_JOBS, EXIT_OK, UserError
 from layer_atlas.logs import remove_old_logs, run_log
 from layer_atlas.plan.jobs import Task
-from layer_atlas.plan.labels import network_lines, notices
+from layer_atlas.plan.labels import dropped, network_lines, notices
 from layer_atlas.plan.plan import (
     START_SECONDS,
     Plan,
@@ -22,7 +22,7 @@ from layer_atlas.plan.plan import (
     without_paths,
 )
 from layer_atlas.presentation.collate import content_of, make_atlas
-from layer_atlas.presentation.montages.montage import check_snapshots
+from layer_atlas.presentation.montages.montage import check_names, check_snapshots
 from layer_atlas.store.folder import (
     OutputFolder,
     keep_inputs,
@@ -121,11 +121,14 @@ def prepare_plan(config: Config) -> tuple[Plan, list[str]]:
 
     check_snapshots(config.collate, config.snapshots)
     check_target(config.executor)
-    devices = find_devices(config.executor)
-    plan = make_plan(config, inspect_models(config), devices, _earlier(config))
+    devices, earlier = find_devices(config.executor), _earlier(config)
+    plan = make_plan(config, inspect_models(config), devices, earlier)
+    for line in dropped(plan, earlier):
+        logger.warning("%s", line)
     if config.versions == "strict":
         folder = output_folder(config.output_root, config.name)
         plan = with_one_environment(plan, folder, config.executor, devices)
+    check_names(config.collate, plan)
     return plan, [device.name for device in devices]
 
 

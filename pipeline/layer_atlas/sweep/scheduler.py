@@ -273,6 +273,8 @@ class Scheduler:
         """Count what an ended worker did; requeue, quarantine or report what it left."""
         code = worker.state.exit_code
         left = [task for task in worker.tasks if not self.folder.is_done(task)]
+        # The next round makes anew what the others read, and they come after it.
+        left = [task for task in left if self.stage.can_begin(task)]
         if code == EXIT_OK and left and self._awaits_files(worker, left):
             return
         self.workers.remove(worker)

@@ -45,6 +45,7 @@ from layer_atlas.plan.plan import (
 )
 from layer_atlas.store.files import CorruptFile
 from layer_atlas.store.folder import OutputFolder
+from layer_atlas.store.resume import DoneIndex
 from layer_atlas.sweep.device_health import DeviceHealth
 
 logger = logging.getLogger(__name__)
@@ -181,7 +182,7 @@ class Stage(ABC):
     kind: str
     """The kind of its bundles."""
     unit: str
-    """What `total` counts."""
+    """What `total` counts, for people."""
     total: int
     """Number of units, done or not."""
 
@@ -195,6 +196,10 @@ class Stage(ABC):
     @abstractmethod
     def seconds(self, task: Any) -> float:
         """Estimated seconds that a worker takes for a task; good enough to pack bundles."""
+
+    def can_begin(self, task: Any) -> bool:
+        """Whether what a task reads is still there; a worker may have set a corrupt file aside."""
+        return True
 
     def costs(self, tasks: Sequence[Any]) -> list[float]:
         """Estimated seconds of each of a worker's tasks, which it does one after the other."""
@@ -272,7 +277,10 @@ class StatisticsStage(Stage):
     def __init__(self, sweep: Sweep, dataset_plan: DatasetPlan) -> None:
         super().__init__(sweep)
         self.dataset_plan = dataset_plan
-        self.total = dataset_plan.count * len(sweep.plan.dataset_models)
+        networks = len(sweep.plan.dataset_models)
+        self.total = dataset_plan.count * networks
+        if networks > 1:
+            self.unit = f"photographs, {dataset_plan.count} for each of {networks} networks"
 
     def missing(self) -> list[StatisticsBlock]:
         """The missing blocks, each restricted to the layers that lack it."""
@@ -307,7 +315,7 @@ class StatisticsStage(Stage):
         exists = self.sweep.folder.exists
         for model in self.sweep.plan.dataset_models:
             statistics = all_statistics(model, self.dataset_plan)
-            left = tuple(s for s in statistics if not (exists(s.product) and exists(s.field)))
+            left = tuple(s for s in statistics if not all(map(exists, s.products)))
             if left:
                 yield left
 
@@ -372,6 +380,11 @@ class JudgeStage(Stage):
             if unmade.get(task.shard.series.key, nothing).isdisjoint(task.shard.targets)
             and not self.sweep.folder.is_done(task)
         ]
+
+    def can_begin(self, task: Judging) -> bool:
+        """Whether the images of the shard exist."""
+        index = DoneIndex(self.sweep.folder, self.sweep.plan.environments)
+        return not any(index.missing([task.shard]))
 
     def seconds(self, task: Judging) -> float:
         """Estimate by FLOPs."""

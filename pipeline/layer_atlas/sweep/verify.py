@@ -28,14 +28,15 @@ class Verification:
     """Everything that is wrong; names in them are not sanitized."""
 
 
-def verify(config: Config, folder: OutputFolder) -> Verification:
-    """Verify an output folder.
+def verify(folder: OutputFolder, untrusted: Sequence[str] = ()) -> Verification:
+    """Verify an output folder, by the config that it was made with.
 
     Corrupt shards are set aside, so that the next run computes them again.
 
     Args:
-        config: names the user code that may run: networks and functions.
         folder: the output folder.
+        untrusted: user code of the run that may not be executed. If there is any, no activation is
+            measured again.
     Raises:
         UserError: there is no run or no atlas, or its networks cannot be loaded.
         StorageError: the store cannot be read.
@@ -50,14 +51,11 @@ def verify(config: Config, folder: OutputFolder) -> Verification:
         problems = compare(folder)
     if checked < plan.n_jobs:
         problems.append(f"{count_images(plan, plan.n_jobs - checked)} missing; run it again")
-    made_with = build(Config, manifest["config"])
-    # A manifest may be somebody else's: only code that the command line names as well may run.
-    foreign = sorted(code_of(made_with, plan) - code_of(config))
-    if foreign:
-        measured = _not_measured(foreign)
+    if untrusted:
+        measured = _not_measured(folder, untrusted)
     else:
         with step("measuring activations again"):
-            again = remeasure(made_with, views)
+            again = remeasure(build(Config, manifest["config"]), views)
         problems += again.problems
         measured = (
             f"{again.count} activations measured again by plain hooks on networks loaded afresh, "
@@ -65,6 +63,15 @@ def verify(config: Config, folder: OutputFolder) -> Verification:
         )
     compared = f"{count_images(plan, checked)}: shards and atlas compared, {len(problems)} problems"
     return Verification([compared, measured, *mixture_in_store(plan, views)], problems)
+
+
+def code_only_in_manifest(config: Config, manifest: dict[str, Any]) -> list[str]:
+    """List the user code that a manifest names and the config does not.
+
+    A manifest may be somebody else's, so the user decides whether it is executed.
+    """
+    made_with = build(Config, manifest["config"])
+    return sorted(code_of(made_with, plan_of(manifest)) - code_of(config))
 
 
 def code_of(config: Config, plan: Plan | None = None) -> set[str]:
@@ -79,8 +86,8 @@ def code_of(config: Config, plan: Plan | None = None) -> set[str]:
     return {f"{name}({canonical_json(args)})" if args else name for name, args in named if name}
 
 
-def _not_measured(foreign: Sequence[str]) -> str:
-    from_memory = [name for name in foreign if name.startswith("memory:")]
+def _not_measured(folder: OutputFolder, untrusted: Sequence[str]) -> str:
+    from_memory = [name for name in untrusted if name.startswith("memory:")]
     if from_memory:
         return (
             f"activations are not measured again: {sanitize(from_memory[0].partition(':')[2])!r} "
@@ -88,5 +95,6 @@ def _not_measured(foreign: Sequence[str]) -> str:
         )
     return (
         f"activations are not measured again: that runs code which only the manifest names "
-        f"({', '.join(map(sanitize, foreign))}). If you know it, give the overrides of the run."
+        f"({', '.join(map(sanitize, untrusted))}). If you know it: `atlas verify yes "
+        f"{folder.choice}`"
     )

@@ -26,7 +26,9 @@ from layer_atlas.config.recipe import Recipe
 from layer_atlas.plan.jobs import UNTRAINED, Origin
 from layer_atlas.plan.targets import DRAW, TargetSpace, select_targets
 from layer_atlas.presentation.figures import KINDS
-from layer_atlas.presentation.figures.captions import SCALES, caption_tex, methods_text, tex
+from layer_atlas.presentation.figures.captions import SCALES
+from layer_atlas.presentation.figures.latex import escaped
+from layer_atlas.presentation.figures.methods import texts_of
 from layer_atlas.presentation.layout.figure import style
 
 WIDTH, DRAWN, SEEDS = 52, 24, (0, 3, 7)
@@ -59,35 +61,39 @@ def words(atlas: Atlas, settings: FigureSettings) -> tuple[str, str, str]:
     """Caption, caption for LaTeX, and methods."""
     with style(settings):
         drawing = KINDS[settings.name](atlas, settings)
-    return drawing.caption, caption_tex(atlas, drawing), methods_text(atlas, drawing)
+    texts = texts_of(atlas, drawing)
+    return drawing.caption, texts.caption, texts.markdown
 
 
 def layer_of(atlas: Atlas, name: str = "conv") -> Layer:
     return atlas[f"toy/{name}"]
 
 
-SAMPLED = f"{DRAWN} of {WIDTH} channels of conv (toy, {UNTRAINED}) drawn at random"
+SAMPLED = f"{DRAWN} of {WIDTH} channels of layer conv of toy (random weights) drawn at random"
 
 
 @pytest.mark.parametrize(
     ("selection", "shown"),
     [
         ("all", SAMPLED),
-        ({"top": 16}, f"the 16 of largest agreement among {SAMPLED}"),
-        ({"top": 1}, f"the one of largest agreement among {SAMPLED}"),
-        ({"bottom": 3, "by": "selectivity"}, f"the 3 of smallest selectivity among {SAMPLED}"),
-        ({"random": 5, "seed": 2}, f"5 drawn at random (seed 2) among {SAMPLED}"),
-        ({"diverse": 4}, f"the 4 most unlike each other among {SAMPLED}"),
-        ([CHANNELS[0], CHANNELS[4]], f"2 chosen by hand among {SAMPLED}"),
+        ({"top": 16}, f"the 16 channels with the largest agreement among {SAMPLED}"),
+        ({"top": 1}, f"the channel with the largest agreement among {SAMPLED}"),
+        (
+            {"bottom": 3, "by": "selectivity"},
+            f"the 3 channels with the smallest selectivity among {SAMPLED}",
+        ),
+        ({"random": 5, "seed": 2}, f"5 channels drawn at random (seed 2) from {SAMPLED}"),
+        ({"diverse": 4}, f"the 4 most dissimilar channels among {SAMPLED}"),
+        ([CHANNELS[0], CHANNELS[4]], f"2 channels chosen by hand from {SAMPLED}"),
     ],
 )
 def test_captions_and_methods_say_how_channels_came_to_be_shown(
     atlas: Atlas, selection: Any, shown: str
 ) -> None:
     caption, latex, methods = words(atlas, ImagesFigure(channels=selection))
-    assert caption.startswith(f"Images for {shown}.")
-    assert latex.startswith(rf"\caption{{Images for {shown}.")
-    assert f"Shown: {shown}. {DRAW}" in methods
+    assert caption.startswith(f"Feature visualizations of {shown}.")
+    assert latex.startswith(rf"\caption{{Feature visualizations of {shown}.")
+    assert f"The figure shows {shown}. {DRAW}" in methods
     assert SCALES not in caption + methods
 
 
@@ -122,14 +128,15 @@ def test_other_figures_do_not(plain: Atlas, settings: Any) -> None:
 def test_layers_are_counted_together_and_one_by_one(plain: Atlas) -> None:
     caption, _, methods = words(plain, ImagesFigure(channels={"top": 7}))
     told = (
-        f"14 channels of toy, {UNTRAINED} (7 of conv, 7 of fc), those of largest selectivity in "
-        f"each layer, among {DRAWN} of {WIDTH} channels of each of conv, fc drawn at random."
+        "14 channels of toy (random weights) (7 of each of the layers conv and fc), those with the "
+        f"largest selectivity in each layer, out of {DRAWN} of {WIDTH} channels of each of conv, "
+        "fc drawn at random."
     )
-    assert caption == f"Images for {told}"
+    assert caption == f"Feature visualizations of {told}"
     assert told in methods
-    assert words(plain, TracesFigure())[0].endswith(
-        f"48 channels of toy, {UNTRAINED} (24 of conv, 24 of fc), which are {DRAWN} of {WIDTH} "
-        "channels of each of conv, fc drawn at random."
+    assert words(plain, TracesFigure())[0].startswith(
+        "Objective during the optimization of 48 channels of toy (random weights) (24 of each of "
+        f"the layers conv and fc): {DRAWN} of {WIDTH} channels of each of conv, fc drawn at random."
     )
 
 
@@ -145,16 +152,16 @@ def test_every_number_of_the_methods_is_of_the_atlas(atlas: Atlas) -> None:
     assert counts == {"dead": 2, "diverged": 1}
     recipe = layer.recipe
     for told in (
-        f"layer conv (Conv2d) of toy, {UNTRAINED} (SHA-256 of the weights c0ffeec0ffee)",
-        f"Preprocessing of toy, {UNTRAINED}: mean (0.5, 0.5, 0.5), std (0.25, 0.25, 0.25): given "
+        "layer conv (Conv2d) of toy (random weights) (SHA-256 of the weights c0ffeec0ffee)",
+        "Preprocessing of toy: mean (0.5, 0.5, 0.5), std (0.25, 0.25, 0.25): given "
         "in the config; input size 64 px: assumed.",
         f"an image of {recipe['image_size'][0]} x {recipe['image_size'][1]} pixels",
         f"by Adam (Kingma & Ba 2015) with {recipe['optimizer']['steps']} steps",
         f"learning rate of {recipe['optimizer']['learning_rate']:g}",
         "random seeds were 0, 3, 7.",
-        f"Of the images of {len(layer.channels)} channels 2 dead, 1 diverged.",
-        f"Layers were shown {dataset_images} photographs",
-        f"strongest photographs without the channel itself, is {np.median(agreement):.2f}.",
+        f"Of the images of {len(layer.channels)} channels, 2 are dead and 1 diverged.",
+        f"The layers' responses to {dataset_images} dataset images were recorded.",
+        f"9 strongest dataset images, without the channel itself, is {np.median(agreement):.2f}.",
         "resampled to 300 pixels per inch",
         "Made with torch 2",
     ):
@@ -170,20 +177,21 @@ def test_a_figure_of_one_seed_says_which(atlas: Atlas) -> None:
 def test_every_number_of_a_caption_is_of_the_atlas(atlas: Atlas) -> None:
     caption, latex, _ = words(atlas, ImagesFigure(order="agreement", tell="selectivity"))
     assert caption == (
-        f"Images for {SAMPLED}, ordered by agreement, largest first. Small: the 3 photographs to "
-        "which the channel responds most. Below each image: its selectivity. †: dead, the channel "
-        "never responded. *: diverged."
+        f"Feature visualizations of {SAMPLED}, in descending order of agreement. Beside each image "
+        "are the 3 dataset images with the largest responses of the channel. The number below each "
+        "image is its selectivity. † marks dead channels, which never responded. * marks "
+        "optimizations that diverged."
     )
     assert latex.rstrip("}\n").endswith(
-        f"toy, {UNTRAINED} (SHA-256 of the weights c0ffeec0ffee); channel, fourier, adam 12 steps, "
-        "16 px, fp32; seeds 0, 3, 7; torch 2."
+        "Made with toy (random weights) (SHA-256 of the weights c0ffeec0ffee); channel, fourier, "
+        "adam 12 steps, 16 px, fp32; seeds 0, 3, 7; torch 2."
     )
 
 
 def test_clusters_pairs_and_cosines(plain: Atlas) -> None:
     caption, _, methods = words(plain, ResponsesFigure(layers=("conv",), clusters=4))
-    assert "Brackets: 4 groups of similar channels." in caption
-    assert "The tree was cut into 4 groups." in methods
+    assert "Brackets mark 4 clusters of similar channels." in caption
+    assert "The tree was cut into 4 clusters." in methods
     layer = layer_of(plain)
     responses = layer["response"][:, 0].astype(np.float64)
     z = (responses - responses.mean(axis=0)) / responses.std(axis=0)
@@ -203,8 +211,10 @@ def test_classes_are_called_classes(tmp_path: Path) -> None:
     some = {"channels": (1, 4), "selection": ["class 1", 4], "targets": TargetSpace((6,), names)}
     classes = open_atlas(made_up(tmp_path, {"output": 6}, recipe=recipe, **some))
     caption, _, methods = words(classes, ImagesFigure())
-    assert caption == "Images for 2 of 6 classes of output (toy) chosen by hand."
-    assert "Of the images of 2 classes none failed." in methods
+    assert (
+        caption == "Feature visualizations of 2 of 6 classes of layer output of toy chosen by hand."
+    )
+    assert "Of the images of 2 classes, none failed." in methods
 
 
 def test_an_older_atlas_says_no_more_than_it_knows(tmp_path: Path) -> None:
@@ -215,13 +225,13 @@ def test_an_older_atlas_says_no_more_than_it_knows(tmp_path: Path) -> None:
         for name in ("weights", "preprocessing"):
             del opened["toy"].attrs[name]
     caption, latex, methods = words(open_atlas(file), ImagesFigure())
-    assert caption == "Images for 2 of 6 channels of conv (toy)."
+    assert caption == "Feature visualizations of 2 of 6 channels of layer conv of toy."
     assert "toy (SHA-256 of the weights" in latex
     assert "Preprocessing" not in methods
 
 
 def test_latex_is_inert() -> None:
-    assert tex(r"50 % of a_b & \input{x} ~ #1 $x^2$") == (
+    assert escaped(r"50 % of a_b & \input{x} ~ #1 $x^2$") == (
         r"50 \% of a\_b \& \textbackslash{}input\{x\} \textasciitilde{} \#1 "
         r"\$x\textasciicircum{}2\$"
     )

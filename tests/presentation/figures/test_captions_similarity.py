@@ -18,7 +18,7 @@ def test_twins_and_loners_are_named_and_the_dead_are_not(tmp_path: Path) -> None
         response[6] = -response[5:20].mean(axis=0)
     shown = LayerData(open_atlas(file)["toy/a"])
     alike, alone = similarity_caption(Selection(shown, tuple(range(20))))
-    assert alike.startswith("most alike are the images of 4 and 17 (1.00), ")
-    assert alone.startswith("least like any other are those of 6 (")
+    assert alike.startswith("the most similar pairs are 4 and 17 (1.00), ")
+    assert alone.startswith("the channels least similar to any other are 6 (")
     assert " 3 " not in alike + alone
     assert list(similarity_caption(Selection(shown, (1, 2, 3, 4)))) == []  # few: all is seen

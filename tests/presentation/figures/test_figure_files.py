@@ -125,7 +125,7 @@ def test_groups_are_made_again_in_their_order_byte_for_byte(
     make_figure(folder, ImagesFigure(file="grouped", groups=GROUPS, order="index", **how))
     names = [path.name for path in folder.figures.glob("grouped*")]
     before = {name: read(folder, name) for name in names}
-    assert len(before) == 7
+    assert len(before) == 9
     make_figure(folder, AgainFigure(path=str(folder.figures / source)))
     assert {name: read(folder, name) for name in names} == before
     (layer,) = json.loads(before["grouped.provenance.json"])["layers"].values()
@@ -138,14 +138,16 @@ def test_names_of_groups_are_escaped_in_latex_and_told_in_the_methods(
 ) -> None:
     make_figure(folder, ImagesFigure(file="told", layers=("conv",), groups=GROUPS))
     _, caption = read(folder, "told.caption.tex").decode().splitlines()
-    assert "Images for 7 in groups among all 20 channels of conv (toy). Activations of" in caption
+    shown = "7 channels in groups from all 20 channels of layer conv of toy"
+    assert f"Feature visualizations of {shown}. Activations of" in caption
     for told in (
         r"z curves \& \textbackslash{}lines \#1 (3, 17)",
         r"a colour: 50 \% größer (6–9)",
-        r"m \{strongest\} (those of smallest activation)",
+        r"m \{strongest\} (those with the smallest activation)",
     ):
         assert told in caption
-    assert "Brackets: z curves & \\lines #1 (3, 17); a" in read(folder, "told.methods.md").decode()
+    methods = read(folder, "told.methods.md").decode()
+    assert "Brackets mark z curves & \\lines #1 (3, 17); a" in methods
 
 
 def test_a_changed_atlas_is_told(folder: OutputFolder, tmp_path: Path) -> None:
@@ -212,8 +214,9 @@ def test_the_caption_is_latex_and_names_what_made_the_images(folder: OutputFolde
     text = read(folder, "images.caption.tex").decode()
     first, caption = text.splitlines()
     assert first.startswith("% atlas figure name=toy figure=images")
-    assert caption.startswith(r"\caption{Images for 14 channels of toy (8 of conv, 6 of fc\_1)")
-    assert "those of largest activation" in caption
+    shown = r"14 channels of toy (8 of layer conv, 6 of layer fc\_1)"
+    assert caption.startswith(rf"\caption{{Feature visualizations of {shown}")
+    assert "those with the largest activation" in caption
     assert "SHA-256 of the weights c0ffeec0ffee" in caption
     assert "torch 2" in caption
 
@@ -221,13 +224,13 @@ def test_the_caption_is_latex_and_names_what_made_the_images(folder: OutputFolde
 def test_the_methods_tell_all_there_is_to_tell(folder: OutputFolder) -> None:
     text = read(folder, "images.methods.md").decode()
     for told in (
-        "conv (Conv2d), fc_1 (Conv2d) of toy (SHA-256 of the weights c0ffeec0ffee)",
+        "conv (Conv2d) and fc_1 (Conv2d) of toy (SHA-256 of the weights c0ffeec0ffee)",
         "16 x 16 pixels",
         "by Adam (Kingma & Ba 2015) with 12 steps",
         "random seeds were 0, 3",
-        "1 dead",
-        "500 photographs",
-        "those of largest activation",
+        "1 is dead",
+        "500 dataset images",
+        "those with the largest activation",
         "torch 2",
         "- Olah et al. 2017. Feature visualization. Distill",
     ):

@@ -9,9 +9,8 @@ import h5py
 import numpy as np
 import pytest
 from atlases import add_photographs, made_up
-from matplotlib.axes import Axes
+from figure_pages import check, pictures, texts
 from matplotlib.image import AxesImage
-from matplotlib.text import Text
 from toys import make_recipe
 
 from layer_atlas import open_atlas
@@ -52,57 +51,6 @@ def sheets(atlas: Atlas, settings: FigureSettings) -> Iterator[FigureCanvas]:
     with style(settings):
         drawing: RenderedFigure = KINDS[settings.name](atlas, settings)
         yield from drawing.pages
-
-
-def texts(sheet: FigureCanvas) -> tuple[list[str], np.ndarray]:
-    """Every text that is seen, and its box (left, bottom, right, top) in dots."""
-    for picture in sheet.figure.findobj(AxesImage):
-        picture.set_visible(False)  # words have their places without them, and much sooner
-    sheet.figure.draw_without_rendering()
-    # Axes keep labels for ticks beyond their ends, which are never drawn.
-    beyond = {label for axes in sheet.figure.axes for label in unseen(axes)}
-    written = [t for t in sheet.figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
-    found = [text for text in written if text not in beyond]
-    boxes = [text.get_window_extent().extents for text in found]
-    return [text.get_text() for text in found], np.asarray(boxes).reshape(-1, 4)
-
-
-def unseen(axes: Axes) -> Iterator[Text]:
-    for axis, limits in ((axes.xaxis, sorted(axes.get_xlim())), (axes.yaxis, axes.get_ylim())):
-        for tick in axis.get_major_ticks():
-            if not limits[0] - 1e-9 <= tick.get_loc() <= limits[1] + 1e-9:
-                yield tick.label1
-
-
-def pictures(sheet: FigureCanvas) -> np.ndarray:
-    """The boxes of all pictures, in dots."""
-    found = sheet.figure.findobj(AxesImage)
-    boxes = [picture.get_window_extent().extents for picture in found]
-    return np.asarray(boxes).reshape(-1, 4)
-
-
-def overlap(a: np.ndarray, b: np.ndarray, slack: float = 0.75) -> np.ndarray:
-    """Which of the boxes (n, 4) lie over which of (m, 4), by more than less than a dot."""
-    apart = [a[:, None, axis + 2] - slack <= b[None, :, axis] for axis in (0, 1)] + [
-        b[None, :, axis + 2] - slack <= a[:, None, axis] for axis in (0, 1)
-    ]
-    return ~np.any(apart, axis=0)
-
-
-def check(sheet: FigureCanvas) -> list[str]:
-    """All words are on the page and over nothing else; returns them."""
-    words, boxes = texts(sheet)
-    images = pictures(sheet)
-    width, height = sheet.size
-    assert boxes.min() >= -0.75
-    assert (boxes[:, 2] <= width + 0.75).all()
-    assert (boxes[:, 3] <= height + 0.75).all()
-    over = np.argwhere(np.triu(overlap(boxes, boxes), 1))
-    assert not len(over), [(words[a], words[b]) for a, b in over[:5]]
-    hidden = np.argwhere(overlap(boxes, images))
-    assert not len(hidden), [words[a] for a, _ in hidden[:5]]
-    assert not np.triu(overlap(images, images), 1).any()
-    return words
 
 
 COUNTS = [
@@ -202,7 +150,7 @@ SHOWN = [
 @pytest.mark.parametrize("settings", SHOWN, ids=lambda s: f"{s.name}-{s.width}")
 def test_no_words_overlap_in_any_figure(small: Atlas, settings: FigureSettings) -> None:
     for sheet in sheets(small, settings):
-        check(sheet)
+        check(sheet, numbers=isinstance(settings, ResponsesFigure))
 
 
 def test_responses_of_very_many_channels(large: Atlas) -> None:
@@ -268,8 +216,8 @@ def test_what_was_not_made_is_crossed_out_and_the_dead_are_marked(tmp_path: Path
     assert texts(sheet)[0] == ["0", "1†", "2", "3", "4", "5"]
     assert len(pictures(sheet)) == 4
     drawing = KINDS["images"](atlas, ImagesFigure())
-    assert "†: dead" in drawing.caption
-    assert "Crossed out: not made." in drawing.caption
+    assert "† marks dead channels" in drawing.caption
+    assert "Crossed-out boxes are images that were not made." in drawing.caption
 
 
 def test_names_are_inert(tmp_path: Path) -> None:

@@ -1,6 +1,4 @@
-"""Panels: what is written in them lies above what is drawn, and those of one kind side by side."""
-
-from dataclasses import replace
+"""Panels: what is written in them lies above what is drawn."""
 
 import pytest
 
@@ -22,10 +20,3 @@ def test_the_legend_is_above_all_that_is_drawn(width: str) -> None:
         highest = axes.transData.transform((1, 1))[1]
         assert [text.get_text() for text in axes.texts] == ["one", "two", "three"]
         assert all(text.get_window_extent().y0 >= highest - 1 for text in axes.texts)
-
-
-def test_panels_that_belong_together_stand_side_by_side() -> None:
-    panels = Panels(PageSpec(TracesFigure()), ["title"] * 8)
-    assert panels.across == 3
-    assert replace(panels, together=2).across == 2
-    assert replace(panels, together=9).across == 3  # no room for that

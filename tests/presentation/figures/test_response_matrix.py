@@ -6,6 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from atlases import made_up
+from figure_pages import pictures
+from matplotlib.colors import to_rgb
+from matplotlib.text import Text
 from toys import make_recipe
 
 from layer_atlas import open_atlas
@@ -18,11 +21,13 @@ from layer_atlas.presentation.figures.response_matrix import (
     draw_responses,
     enlarged,
     frame_of,
+    ink_on,
     limit_of,
     matrix_of,
+    value_text,
 )
 from layer_atlas.presentation.figures.selection import LayerData, Selection
-from layer_atlas.presentation.layout.figure import PageSpec
+from layer_atlas.presentation.layout.figure import PageSpec, style
 
 
 def test_rows_are_images_and_columns_the_same_channels_in_deviations(tmp_path: Path) -> None:
@@ -79,3 +84,70 @@ def test_images_that_are_not_of_single_channels_are_refused(tmp_path: Path) -> N
     atlas = open_atlas(made_up(tmp_path, {"a": 6}, recipe=recipe, **parts))
     with pytest.raises(UserError, match="objective=interpolation"):
         draw_responses(atlas, ResponsesFigure())
+
+
+def numbers_of(
+    tmp_path: Path, settings: ResponsesFigure
+) -> tuple[np.ndarray, list[Text], np.ndarray]:
+    """The matrix, every number that is written, and the box of the matrix on the page."""
+    atlas = open_atlas(made_up(tmp_path, {"a": 40}, status={2: "missing"}, shard_size=1))
+    with style(settings):
+        drawn = draw_responses(atlas, settings)
+        (page,) = drawn.pages
+        page.figure.draw_without_rendering()
+        largest = max(pictures(page), key=lambda box: box[2] - box[0])
+        found = [t for t in page.figure.findobj(Text) if "." in t.get_text()]  # type: ignore[union-attr]
+    return matrix_of(drawn.selections[0]), found, largest  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(("count", "width"), [(8, "column"), (24, "text")])
+def test_numbers_in_the_matrix_are_those_of_the_atlas(
+    tmp_path: Path, count: int, width: str
+) -> None:
+    settings = ResponsesFigure(channels=f"0:{count}", width=width)  # type: ignore[arg-type]
+    matrix, found, (left, _, right, top) = numbers_of(tmp_path, settings)
+    cell, written = (right - left) / count, {}
+    for text in found:
+        a, b, c, d = text.get_window_extent().extents
+        column, row = int(((a + c) / 2 - left) // cell), int((top - (b + d) / 2) // cell)
+        if 0 <= column < count and 0 <= row < count:
+            assert a >= left + column * cell
+            assert c <= left + (column + 1) * cell
+            written[row, column] = text
+    known = {place for place, value in np.ndenumerate(matrix) if np.isfinite(value)}
+    assert written.keys() == known
+    assert len(known) == count * (count - 1)  # one image is missing
+    limit = limit_of(matrix)
+    for (row, column), text in written.items():
+        value = matrix[row, column]
+        assert float(text.get_text().replace("−", "-")) == pytest.approx(value, abs=0.0501)
+        ground = coloured(matrix[row : row + 1, column], limit)[0] / 255
+        assert contrast(np.asarray(to_rgb(text.get_color())), ground) > 4.5
+
+
+def contrast(a: np.ndarray, b: np.ndarray) -> float:
+    """Contrast of two colours by WCAG 2.2: 1 to 21."""
+
+    def luminance(colour: np.ndarray) -> float:
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    dark, light = sorted([luminance(a), luminance(b)])
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_numbers_without_room_are_left_out(tmp_path: Path) -> None:
+    _, found, (left, _, right, _) = numbers_of(tmp_path, ResponsesFigure(width="column"))
+    assert not [t for t in found if left <= t.get_window_extent().x0 <= right]
+
+
+def test_numbers_may_be_switched_off(tmp_path: Path) -> None:
+    settings = ResponsesFigure(channels="0:8", numbers=False)
+    _, found, (left, _, right, _) = numbers_of(tmp_path, settings)
+    assert not [t for t in found if left <= t.get_window_extent().x0 <= right]
+
+
+def test_letters_are_dark_on_light_colours_and_light_on_dark_ones() -> None:
+    assert ink_on(np.asarray([255, 240, 230], np.uint8)) == "#000000"
+    assert ink_on(np.asarray([103, 0, 31], np.uint8)) == "#ffffff"
+    assert [value_text(v) for v in (-0.04, 0.05, -3.14159)] == ["0.0", "0.1", "−3.1"]

@@ -12,10 +12,11 @@ from toys import fill_store, layer_info, make_plan, make_recipe
 from layer_atlas.atlas.gather import LayerView, layer_views
 from layer_atlas.config.config import CollateSettings
 from layer_atlas.config.objectives import ChannelObjective, LogitObjective
+from layer_atlas.errors import UserError
 from layer_atlas.plan.plan import Plan
 from layer_atlas.plan.targets import TargetSpace
 from layer_atlas.presentation.layout.grid import Layout, plan_layout
-from layer_atlas.presentation.montages.montage import draw_montage, write_montage
+from layer_atlas.presentation.montages.montage import check_names, draw_montage, write_montage
 from layer_atlas.store.folder import OutputFolder
 
 
@@ -200,6 +201,20 @@ def test_written_montage_is_a_png_under_safe_names(folder: OutputFolder, tmp_pat
     with Image.open(path) as picture:
         assert (picture.format, picture.mode) == ("PNG", "RGB")
     assert list(tmp_path.iterdir()) == [folder.root]
+
+
+def test_a_heading_has_the_name_that_readers_know(tmp_path: Path) -> None:
+    pictures = []
+    for name, names in (("features.12", {"toy/features.12": "fire 9"}), ("fire 9", None)):
+        plan = make_plan(layer_info(name, 3))
+        folder = OutputFolder(tmp_path / str(len(pictures)))
+        fill_store(folder, plan)
+        settings = CollateSettings(names=names)
+        check_names(settings, plan)
+        pictures.append(np.asarray(draw_montage(view_of(folder, plan), settings).picture))
+    assert np.array_equal(*pictures)
+    with pytest.raises(UserError, match=r"unknown layer of collate.names 'features.12'"):
+        check_names(CollateSettings(names={"features.12": "fire 9"}), plan)
 
 
 def test_corrupt_shard_is_shown_as_missing(folder: OutputFolder) -> None:

@@ -2,33 +2,28 @@
 
 import json
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from layer_atlas.atlas.reader import Atlas, open_atlas
 from layer_atlas.config.figures import AgainFigure, Figure, FigureSettings
 from layer_atlas.errors import UserError
-from layer_atlas.presentation.figures.captions import caption_tex, methods_text
+from layer_atlas.presentation.collate import read_summary
+from layer_atlas.presentation.figures.composite import PANELS, draw_composite
 from layer_atlas.presentation.figures.files import (
     RenderedFigure,
     files_of,
     provenance_of,
     read_provenance,
 )
-from layer_atlas.presentation.figures.image_figure import draw_images
-from layer_atlas.presentation.figures.plots import draw_histograms, draw_profile, draw_traces
-from layer_atlas.presentation.figures.response_matrix import draw_responses
+from layer_atlas.presentation.figures.latex import figure_environment, merged_bibliography
+from layer_atlas.presentation.figures.methods import texts_of
 from layer_atlas.presentation.layout.figure import style
 from layer_atlas.store.files import write_atomically, write_json
 from layer_atlas.store.folder import OutputFolder, safe_name
 
-KINDS: dict[str, Callable[[Atlas, Any], RenderedFigure]] = {
-    "images": draw_images,
-    "traces": draw_traces,
-    "histograms": draw_histograms,
-    "responses": draw_responses,
-    "profile": draw_profile,
-}
+KINDS: dict[str, Callable[..., RenderedFigure]] = {**PANELS, "composite": draw_composite}
 """Drawing function of each kind of figure."""
 
 
@@ -51,6 +46,9 @@ def make_figure(folder: OutputFolder, figure: Figure) -> list[str]:
             # Settings repeat a figure exactly only on the same atlas.
             if before.atlas["content"] != atlas.content:
                 notes.append("note: the atlas has changed since; the figure may look different")
+        elif isinstance(figure, FigureSettings) and figure.names is None:
+            summary = read_summary(folder)
+            figure = replace(figure, names=summary.settings.names if summary else None)
         assert isinstance(figure, FigureSettings)  # as all figures are that are drawn from an atlas
         return _draw(folder, atlas, figure) + notes
 
@@ -64,18 +62,40 @@ def _draw(folder: OutputFolder, atlas: Atlas, settings: FigureSettings) -> list[
         )
     with style(settings):
         rendered = KINDS[settings.name](atlas, settings)
-        provenance = provenance_of(folder.root.name, atlas, settings, rendered.selections)
+        provenance = provenance_of(folder.root.name, atlas, settings, rendered)
         title = settings.title or f"{settings.name} of {folder.root.name}"
-        files = files_of(rendered.pages, settings.formats, title, provenance.text)
+        files, pages = files_of(rendered.pages, settings.formats, title, provenance.text)
     for end, data in files.items():
         write_atomically(folder.figures / f"{name}{end}", data)
     _remove_others(folder, name, files)
-    caption = f"% {provenance.command}\n{caption_tex(atlas, rendered)}"
-    write_atomically(folder.figures / f"{name}.caption.tex", caption.encode())
-    methods = methods_text(atlas, rendered)
-    write_atomically(folder.figures / f"{name}.methods.md", methods.encode())
     write_json(folder.figures / f"{name}.provenance.json", json.loads(provenance.text))
-    return _summary(folder, name, files)
+    texts = texts_of(atlas, rendered, settings.citations)
+    note, ends = f"% {provenance.command}\n", list(files)
+    beside = {
+        ".tex": note + figure_environment(name, texts.caption, settings.width, ends, pages),
+        ".caption.tex": f"{note}{texts.caption}\n",
+        ".methods.tex": texts.latex,
+        ".methods.md": texts.markdown,
+    }
+    for end, text in beside.items():
+        write_atomically(folder.figures / f"{name}{end}", text.encode())
+    _add_to_bibliography(folder.figures / BIBLIOGRAPHY, texts.entries)
+    return [*_summary(folder, name, files), *_beside(name, beside)]
+
+
+BIBLIOGRAPHY = "references.bib"
+
+
+def _add_to_bibliography(path: Path, entries: Sequence[str]) -> None:
+    """Add what a figure cites to the bibliography of all figures of the folder."""
+    before = path.read_text() if path.exists() else ""
+    write_atomically(path, merged_bibliography(before, entries).encode())
+
+
+def _beside(name: str, ends: Iterable[str]) -> list[str]:
+    """A line that lists the files beside the figure."""
+    names = [f"{name}{end}" for end in (*ends, ".provenance.json")]
+    return [f"beside it: {', '.join(names)}, {BIBLIOGRAPHY}"]
 
 
 def _remove_others(folder: OutputFolder, name: str, files: dict[str, bytes]) -> None:
@@ -98,4 +118,4 @@ def _summary(folder: OutputFolder, name: str, files: dict[str, bytes]) -> list[s
         size = sum(len(data) for end, data in files.items() if end.endswith(f".{kind}"))
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         lines.append(f"{folder.figures / names[0]}{more}  ({size / 1e6:.1f} MB)")
-    return [*lines, f"beside it: {name}.caption.tex, {name}.methods.md, {name}.provenance.json"]
+    return lines

@@ -1,28 +1,21 @@
-"""Captions of figures, and a paragraph for a methods section with the works that it cites.
+"""Captions of figures: what is shown, and how it was chosen and ordered.
 
-The atlas and the recipe of each layer decide every sentence.
+The atlas and the settings decide every sentence.
 """
 
-import json
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from layer_atlas.atlas.layers import is_on_own_scale
-from layer_atlas.atlas.reader import Atlas, Layer, Model
+from layer_atlas.atlas.reader import Model
 from layer_atlas.config.figures import BracketedFigure, Group
-from layer_atlas.config.recipe import Octaves, Recipe
-from layer_atlas.config.records import FAMILIES, Reference, build
-from layer_atlas.datasets.evidence import STRONGEST
-from layer_atlas.plan.environment import Environment
-from layer_atlas.plan.jobs import STATUS
-from layer_atlas.plan.labels import mixture
-from layer_atlas.plan.targets import DRAW, counted, joint_words
-from layer_atlas.presentation.figures.files import RenderedFigure
-from layer_atlas.presentation.figures.selection import Selection, ranking_of, titles_of, way_of
+from layer_atlas.config.records import listed
+from layer_atlas.plan.jobs import UNTRAINED
+from layer_atlas.plan.targets import DRAW, counted, joint_words, plural
+from layer_atlas.presentation.figures.selection import Selection, ranking_of, way_of
+from layer_atlas.presentation.figures.works import architecture_title
 from layer_atlas.presentation.similarity import closest, distances, loneliest
 
 SIMILARITY = (
@@ -41,38 +34,65 @@ _FEWEST = 4
 """Channels from which on the most and the least similar are named."""
 
 
+def network_name(model: Model) -> str:
+    """Name a network for readers: by its architecture, as far as it is known, and its label.
+
+    Random weights are always mentioned, which no picture may conceal.
+    """
+    source = str(model.facts.get("source", ""))
+    title = architecture_title(source) if source.startswith("torchvision/") else model.name
+    label = "" if model.name in (title, source.rpartition("/")[2]) else model.name
+    notes = [label, "random weights" if model.weights == UNTRAINED else ""]
+    described = ", ".join(filter(None, notes))
+    return f"{title} ({described})" if described else title
+
+
+def layer_name(selection: Selection, several: bool = False) -> str:
+    """Name a layer for readers, with the label of its network where there are several."""
+    layer = selection.layer
+    # A name that a user gave may be `layer six`: it stands by itself.
+    name = layer.given_name or f"layer {layer.name}"
+    return f"{name} of {layer.model.name}" if several else name
+
+
 def shown_caption(selections: Sequence[Selection], asked: Any = "all") -> str:
     """Describe what is shown, and how the sweep chose the channels to choose from.
 
-    `the 16 of largest agreement among 24 of 512 channels of conv1 (demo) drawn at random`,
-    `144 channels of 6 layers of demo, which are all channels`.
+    `the 16 channels with the largest agreement among 24 of 512 channels of layer conv1 of demo
+    drawn at random`, `all 144 channels of 6 layers of demo`.
     """
     if len(selections) == 1:
         return _of_one_layer(selections[0], asked)
-    way = way_caption(selections, asked)
-    parts = [_channels_of_layers(selections), f"{way} in each layer" if way else ""]
-    everything = not way and all(_is_whole(selection) for selection in selections)
-    parts.append(f"{'which are' if everything else 'among'} {sampling_caption(selections)}")
-    return ", ".join(filter(None, parts))
+    way, channels = way_caption(selections, asked), _channels_of_layers(selections)
+    sampling = sampling_caption(selections)
+    if way:
+        return f"{channels}, {way} in each layer, out of {sampling}"
+    if not all(_is_whole(selection) for selection in selections):
+        return f"{channels}, out of {sampling}"
+    # Layers that are shown as a whole need no second sentence on what they were chosen from.
+    return f"all {channels}" if sampling.startswith("all ") else f"{channels}: {sampling}"
 
 
 def _of_one_layer(selection: Selection, asked: Any) -> str:
-    sampled = selection.layer.sampling.words(
-        f"{selection.layer.name} ({selection.layer.model.title})"
-    )
+    layer = selection.layer
+    place = f"{layer_name(selection)} of {network_name(layer.model)}"
+    if layer.sampling.noun == "whole layer":
+        return f"{place} as a whole"
+    sampled = layer.sampling.words(place)
     if not way_of(asked) and _is_whole(selection):
         return sampled
-    n = len(selection.channels)
-    the = f"the {n}" if n > 1 else "the one"
+    noun, n = layer.sampling.noun, len(selection.channels)
+    some = counted(n, noun)
+    the = f"the {some}" if n > 1 else f"the {noun}"
     words = {
-        "random": f"{n} drawn at random (seed {_seed(asked)})",
-        "top": f"{the} of largest {_by([selection], asked)}",
-        "bottom": f"{the} of smallest {_by([selection], asked)}",
-        "diverse": f"{the} most unlike each other",
-        "representatives": f"{n}, each in the middle of a group of similar channels,",
-        "": f"{n} in groups" if asked == "all" else f"{n} chosen by hand",
+        "random": f"{some} drawn at random (seed {_seed(asked)}) from",
+        "top": f"{the} with the largest {_by([selection], asked)} among",
+        "bottom": f"{the} with the smallest {_by([selection], asked)} among",
+        "diverse": f"the {n} most dissimilar {plural(noun)} among",
+        "representatives": f"{some}, each the medoid of a cluster of similar {plural(noun)}, from",
+        "": f"{some} in groups from" if asked == "all" else f"{some} chosen by hand from",
     }
-    return f"{words[way_of(asked)]} among {sampled}"
+    return f"{words[way_of(asked)]} {sampled}"
 
 
 def _is_whole(selection: Selection) -> bool:
@@ -87,24 +107,40 @@ def noun_of(selections: Sequence[Selection]) -> str:
 
 
 def _channels_of_layers(selections: Sequence[Selection]) -> str:
-    """Count channels by layer: `24 channels of demo (12 of conv1, 12 of conv2)`."""
-    channels = counted(
-        sum(len(selection.channels) for selection in selections), noun_of(selections)
-    )
-    models = "; ".join(dict.fromkeys(selection.layer.model.title for selection in selections))
-    if len(selections) > _MOST_LAYERS:
-        return f"{channels} of {len(selections)} layers of {models}"
-    titles = titles_of(selections)
-    each = ", ".join(f"{len(c.channels)} of {t}" for c, t in zip(selections, titles, strict=True))
-    return f"{channels} of {models} ({each})"
+    """Count channels by layer: `24 channels of demo (12 of layer conv1, 12 of layer conv2)`."""
+    noun = noun_of(selections)
+    channels = counted(sum(len(selection.channels) for selection in selections), noun)
+    models = {s.layer.model.name: network_name(s.layer.model) for s in selections}
+    networks = listed(models.values())
+    of_models = f"{channels} of {networks}"
+    names = list(dict.fromkeys(selection.layer.reader_name for selection in selections))
+    counts = {len(selection.channels) for selection in selections}
+    if len(names) > _MOST_LAYERS:
+        return f"{channels} of {len(selections)} layers of {networks}"
+    if len(counts) == 1 and len(selections) == len(names) * len(models):
+        where = (
+            f"each of the layers {listed(names)}" if len(names) > 1 else layer_name(selections[0])
+        )
+        each = " in each network" if len(models) > 1 else ""
+        return f"{of_models} ({counts.pop()} of {where}{each})"
+    several = len(models) > 1
+    parts = [f"{len(c.channels)} of {layer_name(c, several)}" for c in selections]
+    return f"{of_models} ({', '.join(parts)})"
 
 
 def sampling_caption(selections: Sequence[Selection]) -> str:
-    """Describe how the sweep chose the targets of several layers."""
-    titles = titles_of(selections)
-    return joint_words(
-        [(selection.layer.sampling, t) for selection, t in zip(selections, titles, strict=True)]
-    )
+    """Describe how the sweep chose the targets of several layers, alike in all networks or not."""
+    of_name: dict[str, set[str]] = {}
+    for selection in selections:
+        layer = selection.layer
+        of_name.setdefault(layer.reader_name, set()).add(layer.sampling.words())
+    differ = any(len(words) > 1 for words in of_name.values())
+    places = {}
+    for selection in selections:
+        layer = selection.layer
+        place = f"{layer.reader_name} of {layer.model.name}" if differ else layer.reader_name
+        places[place] = layer.sampling
+    return joint_words([(sampling, place) for place, sampling in places.items()])
 
 
 def ordered_caption(selections: Sequence[Selection], asked: Any, ordered: str = "") -> str:
@@ -119,10 +155,10 @@ def way_caption(selections: Sequence[Selection], asked: Any) -> str:
         return ""
     words = {
         "random": f"drawn at random (seed {_seed(asked)})",
-        "top": f"those of largest {_by(selections, asked)}",
-        "bottom": f"those of smallest {_by(selections, asked)}",
-        "diverse": "those most unlike each other",
-        "representatives": "each in the middle of a group of similar channels",
+        "top": f"those with the largest {_by(selections, asked)}",
+        "bottom": f"those with the smallest {_by(selections, asked)}",
+        "diverse": "the most dissimilar ones",
+        "representatives": "each the medoid of a cluster of similar channels",
     }
     return words[way]
 
@@ -158,7 +194,7 @@ def selection_methods(selections: Sequence[Selection], asked: Any) -> Iterator[s
 
 def chosen_methods(selections: Sequence[Selection], asked: Any) -> Iterator[str]:
     """Yield the same sentences without the definition of similarity."""
-    yield f"Shown: {shown_caption(selections, asked)}."
+    yield f"The figure shows {shown_caption(selections, asked)}."
     yield from draw_methods(selections)
     yield from way_methods(selections, {way_of(asked)})
     yield from scale_notes(selections, [asked])
@@ -174,11 +210,11 @@ def way_methods(selections: Sequence[Selection], ways: Collection[str]) -> Itera
     """Yield sentences on the algorithms that chose channels."""
     if "diverse" in ways:
         yield (
-            f"Beginning with that of largest {_by(selections, {})}, each further one is that "
-            "farthest from all before it (Gonzalez 1985)."
+            f"The first is the one with the largest {_by(selections, {})}; each further one is the "
+            "one farthest from all before it (Gonzalez 1985)."
         )
     if "representatives" in ways:
-        yield "Similar channels were grouped by average linkage; of each group its medoid is shown."
+        yield "Channels were clustered by average linkage; the medoid of each cluster is shown."
 
 
 def order_caption(settings: BracketedFigure) -> str:
@@ -187,8 +223,8 @@ def order_caption(settings: BracketedFigure) -> str:
     if settings.order in ("chosen", "index"):
         return ""
     if settings.order == "similarity":
-        return f"{within}ordered by similarity of the layer's responses"
-    return f"{within}ordered by {settings.order.replace('_', ' ')}, largest first"
+        return f"{within}ordered by the similarity of the layer's responses"
+    return f"{within}in descending order of {settings.order.replace('_', ' ')}"
 
 
 def bracketed_caption(selections: Sequence[Selection], settings: BracketedFigure) -> str:
@@ -206,10 +242,10 @@ def bracketed_notes(selections: Sequence[Selection], settings: BracketedFigure) 
 def bracket_caption(selections: Sequence[Selection], settings: BracketedFigure) -> Iterator[str]:
     """A sentence on the groups of the brackets, if there are any."""
     if settings.clusters:
-        yield f"Brackets: {counted(settings.clusters, 'group')} of similar channels."
+        yield f"Brackets mark {counted(settings.clusters, 'cluster')} of similar channels."
     if settings.groups:
         groups = "; ".join(_group_caption(selections, group) for group in settings.groups)
-        yield f"Brackets: {groups}."
+        yield f"Brackets mark {groups}."
 
 
 def _group_caption(selections: Sequence[Selection], group: Group) -> str:
@@ -251,7 +287,7 @@ def bracket_methods(selections: Sequence[Selection], settings: BracketedFigure) 
     ways = {way_of(asked) for asked in (settings.channels, *(g.channels for g in groups))}
     if groups:
         yield from bracket_caption(selections, settings)
-        yield f"They are {shown_caption(selections)}."
+        yield f"The figure shows {shown_caption(selections)}."
         yield from draw_methods(selections)
         yield from way_methods(selections, ways)
     else:
@@ -260,17 +296,21 @@ def bracket_methods(selections: Sequence[Selection], settings: BracketedFigure) 
     if similar:
         yield (
             f"Channels {'of each group ' if groups else ''}were clustered by average linkage, and "
-            "leaves ordered such that neighbours are alike (Bar-Joseph et al. 2001; beyond 1,000 "
-            "channels as clustering had them)."
+            "the leaves of the tree were ordered to make neighbours as similar as possible "
+            "(Bar-Joseph et al. 2001); beyond 1,000 channels, their order is that of the "
+            "clustering."
         )
     if settings.clusters:
-        yield f"The tree was cut into {counted(settings.clusters, 'group')}."
+        yield f"The tree was cut into {counted(settings.clusters, 'cluster')}."
     if similar or ways & BY_SIMILARITY:
         yield SIMILARITY
 
 
 def similarity_caption(selection: Selection) -> Iterator[str]:
-    """Yield sentences on the most similar pairs, and on the channels least similar to any."""
+    """Yield sentences on the most similar pairs, and on the channels least similar to any.
+
+    They begin in lower case, behind the name of a layer.
+    """
     data, layer = selection.data, selection.layer
     rows = [layer.row(channel) for channel in selection.channels]
     live = [row for row in rows if data.live[row]]
@@ -281,228 +321,7 @@ def similarity_caption(selection: Selection) -> Iterator[str]:
     pairs = [
         f"{names[a]} and {names[b]} ({1 - apart[a, b]:.2f})" for a, b in closest(apart, _NAMED)
     ]
-    yield f"most alike are the images of {', '.join(pairs)}."
+    yield f"the most similar pairs are {', '.join(pairs)}."
     near = 1 - np.where(np.eye(len(live), dtype=bool), np.inf, apart).min(axis=1)
     alone = [f"{names[k]} ({near[k]:.2f})" for k in loneliest(apart, _NAMED)]
-    yield f"least like any other are those of {', '.join(alone)}."
-
-
-_MADE_WITH = ("layer-atlas", "torch")
-"""Packages whose versions stand in a caption."""
-_TOLD = (*_MADE_WITH, "torchvision", "timm", "numpy")
-"""Packages whose versions stand in the methods."""
-_DIGITS = 12
-"""Digits of a digest for readers."""
-
-
-_OF_FIGURES = (
-    Reference(
-        "Bar-Joseph et al. 2001",
-        "Fast optimal leaf ordering for hierarchical clustering. Bioinformatics 17 (suppl. 1), "
-        "S22-S29.",
-    ),
-    Reference(
-        "Gonzalez 1985",
-        "Clustering to minimize the maximum intercluster distance. Theoretical Computer Science "
-        "38, 293-306.",
-    ),
-)
-"""The works that figures themselves follow; records own all others."""
-
-
-def known_references() -> list[Reference]:
-    """List every work that a text may cite, in order."""
-    records = [record for family in FAMILIES.values() for record in family.choices.values()]
-    works = {work for record in (*records, Octaves) for work in record.references}
-    return sorted({*works, *_OF_FIGURES}, key=lambda work: work.cite)
-
-
-def cited(text: str) -> list[str]:
-    """List the works that a text cites by author and year, in full."""
-    return [f"{work.cite}. {work.entry}" for work in known_references() if work.cite in text]
-
-
-def methods_text(atlas: Atlas, rendered: RenderedFigure) -> str:
-    """The paragraph, and the works that it cites, as Markdown."""
-    sentences = [sentence for part in _parts(atlas, rendered) for sentence in part]
-    paragraph = " ".join(filter(None, sentences))
-    works = "\n".join(f"- {work}" for work in cited(paragraph))
-    return f"{paragraph}\n\n{works}\n" if works else f"{paragraph}\n"
-
-
-def _parts(atlas: Atlas, rendered: RenderedFigure) -> Iterator[Sequence[str]]:
-    """Yield groups of sentences, networks of one recipe together."""
-    recipes: dict[str, list[Selection]] = {}
-    for selection in rendered.selections:
-        text = json.dumps(selection.layer.recipe, sort_keys=True)
-        recipes.setdefault(text, []).append(selection)
-    for alike in recipes.values():
-        yield [_networks(alike), recipe_of(alike[0].layer).describe()]
-    yield [
-        _seeds(rendered.selections),
-        _fates(rendered.selections),
-        _photographs(rendered.selections),
-        _judge(rendered.selections),
-    ]
-    yield [rendered.methods, _made_with(atlas), _environments(rendered.selections)]
-
-
-def recipe_of(layer: Layer) -> Recipe:
-    """The recipe of a layer's images. Raises UserError for a recipe of another version."""
-    return build(Recipe, layer.recipe, f"recipe of {layer.title}")
-
-
-def _networks(alike: Sequence[Selection]) -> str:
-    """Describe networks and layers, and that their weights are frozen."""
-    models = {selection.layer.model.name: selection.layer.model for selection in alike}
-    parts = []
-    for name, model in models.items():
-        layers = [selection.layer for selection in alike if selection.layer.model.name == name]
-        types = [f"{layer.name} ({layer.facts['module_type']})" for layer in layers]
-        word = "layer" if len(types) == 1 else "layers"
-        parts.append(f"{word} {', '.join(types)} of {network_caption(model)}")
-    inputs = [
-        f" Preprocessing of {model.title}: {model.preprocessing}."
-        for model in models.values()
-        if model.preprocessing
-    ]
-    images = f"Images are for {'; '.join(parts)}, in evaluation mode with frozen weights."
-    return images + "".join(inputs)
-
-
-def network_caption(model: Model) -> str:
-    """Name a network and its weights."""
-    digest = str(model.facts["weights_sha256"])[:_DIGITS]
-    weights = f", {model.weights}" if model.weights else ""
-    return f"{model.facts['source']}{weights} (SHA-256 of the weights {digest})"
-
-
-def _seeds(selections: Sequence[Selection]) -> str:
-    layer = selections[0].layer
-    if len(layer.seeds) == 1:
-        return f"The random seed was {layer.seeds[0]}."
-    if (seed := selections[0].data.seed) is not None:
-        return f"The random seeds were {', '.join(map(str, layer.seeds))}; shown is seed {seed}."
-    best = (
-        " Where one image of several seeds is shown, it is the one that agrees most with the "
-        "channel's photographs."
-        if "best_seed_index" in layer
-        else " Where one image of several seeds is shown, it is that of the first."
-    )
-    return f"The random seeds were {', '.join(map(str, layer.seeds))}." + best
-
-
-def _fates(selections: Sequence[Selection]) -> str:
-    """Count the images, and those that came to nothing."""
-    codes = np.concatenate(
-        [
-            selection.data.status[[selection.layer.row(c) for c in selection.channels]]
-            for selection in selections
-        ]
-    )
-    counts = {word: int((codes == code).sum()) for word, code in STATUS.items() if word != "ok"}
-    parts = ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "none failed"
-    return f"Of the images of {counted(len(codes), noun_of(selections))} {parts}."
-
-
-def _photographs(selections: Sequence[Selection]) -> str:
-    """Describe the photographs that images were compared with, and their agreement."""
-    layer = next(
-        (selection.layer for selection in selections if "agreement" in selection.layer), None
-    )
-    if layer is None:
-        return ""
-    values = np.concatenate(
-        [
-            _values(selection, "agreement")
-            for selection in selections
-            if "agreement" in selection.layer
-        ]
-    )
-    count = int(layer.group["dataset"].attrs["photographs"])
-    used = recipe_of(layer).dataset_images_used
-    made_from = f"; images were made from the {used} strongest" if used else ""
-    return (
-        f"Layers were shown {counted(count, 'photograph')}; the median agreement of the images, "
-        "the cosine between the layer's standardised responses to an image and to the channel's "
-        f"nine strongest photographs without the channel itself, is {np.nanmedian(values):.2f}"
-        f"{made_from}."
-    )
-
-
-def _judge(selections: Sequence[Selection]) -> str:
-    """Describe the network that judged the images, and how much it recognised in them."""
-    judged = [s for s in selections if "recognisability" in s.layer]
-    if not judged:
-        return ""
-    images, photographs = (
-        np.nanmean(np.concatenate([_values(selection, name) for selection in judged]))
-        for name in ("recognisability", "dataset/recognisability")
-    )
-    judge = judged[0].layer.dataset("recognisability").attrs["judge"]
-    return (
-        f"Given an image, another network ({judge}) told photographs that excite its target most "
-        f"from photographs that excite it least in {100 * images:.0f} % of pairs, and in "
-        f"{100 * photographs:.0f} % given {STRONGEST} photographs of the target instead."
-    )
-
-
-def _values(selection: Selection, name: str) -> NDArray[np.float64]:
-    rows = [selection.layer.row(channel) for channel in selection.channels]
-    return selection.data.values(name)[rows].ravel()
-
-
-def _made_with(atlas: Atlas) -> str:
-    known = atlas.versions
-    under = f", under Python {known['python']}" if "python" in known else ""
-    return f"Made with {', '.join(_versions(atlas, _TOLD))}{under}."
-
-
-def _environments(selections: Sequence[Selection]) -> str:
-    """Name the environments that made the images, if there are several."""
-    models: dict[str, Counter[Environment | None]] = {}
-    for selection in selections:
-        made = selection.layer.made_with(selection.channels)
-        models.setdefault(selection.layer.model.name, Counter()).update(made)
-    parts = mixture(models.values())
-    return f"Images were {parts}." if parts else ""
-
-
-def _versions(atlas: Atlas, names: Sequence[str]) -> list[str]:
-    return [f"{name} {atlas.versions[name]}" for name in names if name in atlas.versions]
-
-
-# --- LaTeX ---------------------------------------------------------------------------------------
-
-_TEX = {
-    "\\": r"\textbackslash{}",
-    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "†": r"\textdagger{}",
-    "‡": r"\textdaggerdbl{}",
-    "·": r"\textperiodcentered{}",
-}
-
-
-def tex(text: str) -> str:
-    """Escape a text for LaTeX.
-
-    >>> tex("layer_1 & 50 %")
-    'layer\\\\_1 \\\\& 50 \\\\%'
-    """
-    return "".join(_TEX.get(sign, sign) for sign in text)
-
-
-def caption_tex(atlas: Atlas, rendered: RenderedFigure) -> str:
-    """The caption for LaTeX, with networks, recipe, seeds and versions in a last sentence."""
-    parts = []
-    models = {selection.layer.model.name: selection.layer for selection in rendered.selections}
-    for layer in models.values():
-        recipe = recipe_of(layer).summary()
-        parts.append(f"{network_caption(layer.model)}; {recipe}")
-    seeds = rendered.selections[0].layer.seeds
-    word = "seed" if len(seeds) == 1 else "seeds"
-    parts.append(f"{word} {', '.join(map(str, seeds))}")
-    parts.append(", ".join(_versions(atlas, _MADE_WITH)))
-    return f"\\caption{{{tex(rendered.caption)} {tex('; '.join(parts))}.}}\n"
+    yield f"the channels least similar to any other are {', '.join(alone)}."

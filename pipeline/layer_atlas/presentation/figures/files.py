@@ -45,10 +45,12 @@ class RenderedFigure:
     pages: Iterator[FigureCanvas]
     caption: str
     """Caption in a few sentences."""
-    methods: str
+    methods: tuple[str, ...]
     """Sentences on how targets were chosen and ordered and numbers computed."""
     selections: tuple[Selection, ...]
     """The layers and their channels."""
+    letters: tuple[str, ...] = ()
+    """Letter of the panel of each selection; none: the figure has no panels."""
 
 
 _CREATOR = "Layer Atlas"
@@ -106,7 +108,7 @@ _ENCODERS: dict[Format, Callable[[RenderedPage, str, str], bytes]] = {
 
 def files_of(
     pages: Iterable[FigureCanvas], formats: Iterable[Format], title: str, provenance: str
-) -> dict[str, bytes]:
+) -> tuple[dict[str, bytes], int]:
     """Render the files of a figure, by the ends of their names, such as `.pdf` or `-2.png`.
 
     Args:
@@ -114,13 +116,16 @@ def files_of(
         formats: `pdf` is one file, others are one per page, numbered if there are several.
         title: title in the metadata.
         provenance: an ASCII text that all files hold.
+    Returns: the files, and the number of pages.
     """
+    count = 0
     files: dict[Format, list[bytes]] = {name: [] for name in formats}
     buffer = io.BytesIO()
     metadata = {"Title": title, "Creator": _CREATOR, "Keywords": provenance, "CreationDate": None}
     # One PDF of all pages is open while the other formats are encoded page by page.
     document = PdfPages(buffer, metadata=metadata) if "pdf" in files else None
     for page in map(RenderedPage, pages):
+        count += 1
         for name, encode in _ENCODERS.items():
             if name in files:
                 files[name].append(encode(page, title, provenance))
@@ -129,11 +134,12 @@ def files_of(
     if document is not None:
         document.close()  # type: ignore[no-untyped-call]
         files["pdf"] = [buffer.getvalue()]
-    return {
+    by_ending = {
         f"-{number}.{name}" if len(done) > 1 else f".{name}": data
         for name, done in files.items()
         for number, data in enumerate(done, 1)
     }
+    return by_ending, count
 
 
 def font_faces(figure: Figure) -> str:
@@ -208,7 +214,7 @@ class Provenance:
 
 
 def provenance_of(
-    name: str, atlas: Atlas, settings: FigureSettings, selections: Iterable[Selection]
+    name: str, atlas: Atlas, settings: FigureSettings, rendered: RenderedFigure
 ) -> Provenance:
     """The provenance of a figure of an output folder of this name."""
     return Provenance(
@@ -218,7 +224,7 @@ def provenance_of(
         figure=settings,
         atlas={"content": atlas.content, "versions": atlas.versions},
         layers={
-            selection.layer.title: {
+            place: {
                 "source": str(selection.layer.model.facts["source"]),
                 "weights_sha256": str(selection.layer.model.facts["weights_sha256"]),
                 "recipe": selection.layer.recipe,
@@ -226,10 +232,17 @@ def provenance_of(
                 "channels": list(selection.channels),
                 "groups": selection.members,
             }
-            for selection in selections
+            for place, selection in zip(_places(rendered), rendered.selections, strict=True)
         },
         versions={"layer-atlas": __version__, **_versions()},
     )
+
+
+def _places(rendered: RenderedFigure) -> list[str]:
+    """Titles of the layers, behind the letters of their panels if there are any."""
+    titles = [selection.layer.title for selection in rendered.selections]
+    pairs = zip(rendered.letters, titles, strict=False)
+    return [f"{letter} {title}" for letter, title in pairs] if rendered.letters else titles
 
 
 def _versions() -> dict[str, str]:
@@ -242,11 +255,18 @@ def _versions() -> dict[str, str]:
 def command_of(name: str, settings: FigureSettings) -> str:
     """The command that makes a figure; defaults are omitted."""
     overrides = [f"name={name}", f"figure={settings.name}"]
-    for field in fields(settings):
-        value = getattr(settings, field.name)
-        if value != field.default and field.name != "name":
-            overrides.append(f"figure.{field.name}={hydra_value(plain(value))}")
+    overrides += [f"figure.{key}={hydra_value(value)}" for key, value in _set(settings).items()]
     return " ".join(["atlas", "figure", *map(shlex.quote, overrides)])
+
+
+def _set(settings: FigureSettings) -> dict[str, Any]:
+    """The settings of a figure, and of its panels, that are not defaults, as plain data."""
+    values = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    defaults = {field.name: field.default for field in fields(settings)}
+    given = {k: plain(v) for k, v in values.items() if v != defaults[k] and k != "name"}
+    if "panels" in given:
+        given["panels"] = [{"name": panel.name, **_set(panel)} for panel in values["panels"]]
+    return given
 
 
 def hydra_value(value: Any) -> str:

@@ -300,7 +300,7 @@ class Content:
         parts = []
         if block.layer is not None and len(self.selections) > 1:
             parts += [block.layer.model.name] if self._several_models else []
-            parts.append(block.layer.name)
+            parts.append(block.layer.reader_name)
         image = next((image for line in block.lines for image in line if image), None)
         if block.rank is not None and image is not None:
             parts.append(f"channel {image.label}")
@@ -398,7 +398,7 @@ def name_along(axis: Axis, image: ImageRef) -> str:
     """Name of an image along an axis."""
     names = {
         "models": image.layer.model.name,
-        "layers": image.layer.name,
+        "layers": image.layer.reader_name,
         "channels": image.label,
         "seeds": f"seed {image.seed}",
         "steps": f"step {image.step}",
@@ -409,4 +409,34 @@ def name_along(axis: Axis, image: ImageRef) -> str:
     return f"image {variant}" if variant.isdigit() else variant
 
 
-_JPEG = "dataset/top_jpeg"
+_JPEG, _BOX = "dataset/top_jpeg", "dataset/top_view_box"
+
+
+def dataset_images_of(layer: Layer, channel: int, crop: bool) -> list[NDArray[np.uint8]]:
+    """The strongest dataset images (H, W, 3) of a channel, the strongest first.
+
+    Args:
+        layer: the layer.
+        channel: the channel.
+        crop: whether to show the receptive field of the largest response alone, as far as it lies
+            within the image.
+    Raises:
+        UserError: the atlas has no receptive fields.
+    """
+    images = layer.dataset_images(channel)
+    if not crop:
+        return images
+    if _BOX not in layer:
+        raise UserError(
+            f"the atlas has no receptive fields of {layer.title}: take figure.crop=false."
+        )
+    boxes = layer.dataset(_BOX)[layer.row(channel)]
+    return [_cropped(pixels, box) for pixels, box in zip(images, boxes, strict=False)]
+
+
+def _cropped(pixels: NDArray[np.uint8], box: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
+    """The part of an image within a box: left, top, right, bottom, the last two outside."""
+    height, width = pixels.shape[:2]
+    left, top, right, bottom = box.clip(0, (width, height, width, height)).tolist()
+    # An empty box stands for a field that is not known.
+    return pixels[top:bottom, left:right] if left < right and top < bottom else pixels

@@ -8,7 +8,6 @@ from functools import cached_property
 from layer_atlas.atlas.reader import Atlas
 from layer_atlas.config.figures import ImagesFigure
 from layer_atlas.errors import UserError
-from layer_atlas.plan.targets import counted
 from layer_atlas.presentation.figures.brackets import (
     Bracket,
     bracket_room,
@@ -25,9 +24,15 @@ from layer_atlas.presentation.figures.captions import (
     bracketed_notes,
 )
 from layer_atlas.presentation.figures.files import RenderedFigure
-from layer_atlas.presentation.figures.image_content import MARKS, Content, ImageRow, Texts
+from layer_atlas.presentation.figures.image_content import (
+    MARKS,
+    Content,
+    ImageRow,
+    Texts,
+    dataset_images_of,
+)
 from layer_atlas.presentation.figures.selection import LayerData, choose_bracketed, chosen_layers
-from layer_atlas.presentation.layout.figure import HAIR, FigureCanvas, PageSpec
+from layer_atlas.presentation.layout.figure import HAIR, FigureCanvas, PagePart, PageSpec
 from layer_atlas.presentation.layout.page import FAINT, INK, Box, Lines, Tile
 from layer_atlas.presentation.layout.strips import (
     Grid,
@@ -49,7 +54,9 @@ _WIDEST_LABEL = 0.22
 """Largest fraction of the width for labels to the left of strips."""
 
 
-def draw_images(atlas: Atlas, settings: ImagesFigure) -> RenderedFigure:
+def draw_images(
+    atlas: Atlas, settings: ImagesFigure, part: PagePart | None = None
+) -> RenderedFigure:
     """Images in rows and columns.
 
     Raises:
@@ -63,7 +70,7 @@ def draw_images(atlas: Atlas, settings: ImagesFigure) -> RenderedFigure:
     )
     content = Content(selections, settings)
     caption = caption_of(content)
-    spec = PageSpec(settings, caption)
+    spec = PageSpec(settings, caption, part)
     pages = _pages(content, spec, grid_of(content, spec))
     return RenderedFigure(pages, caption, methods_of(content), selections)
 
@@ -250,7 +257,8 @@ class _Painter:
         image = next((image for image in strip.images if image), None)
         if image is None:
             return
-        dataset_images = image.layer.dataset_images(image.channel)
+        crop = self.content.settings.crop
+        dataset_images = dataset_images_of(image.layer, image.channel, crop)
         boxes = self.grid.dataset_images(row, position)
         for box, pixels in zip(boxes, dataset_images, strict=False):
             self.canvas.tile(Tile(box, pixels))
@@ -377,10 +385,15 @@ def _where_longest(rows: dict[Place, list[Bracket]]) -> dict[Place, list[Bracket
     }
 
 
+_AXES = {
+    **{axis: axis for axis in ("models", "layers", "channels", "variants")},
+    "seeds": "random seeds",
+    "steps": "steps of the optimization",
+}
 _FATES = {
-    "dead": "dead, the channel never responded",
-    "silent": "silent, only photographs move the channel",
-    "diverged": "diverged",
+    "dead": "dead channels, which never responded",
+    "silent": "silent channels, which respond to dataset images alone",
+    "diverged": "optimizations that diverged",
 }
 
 
@@ -391,18 +404,31 @@ def caption_of(content: Content) -> str:
 
 def _caption(content: Content) -> Iterator[str]:
     settings = content.settings
-    yield f"Images for {bracketed_caption(content.selections, settings)}."
+    yield f"Feature visualizations of {bracketed_caption(content.selections, settings)}."
     if settings.columns is not None:
-        yield f"Rows: {settings.rows}; columns: {settings.columns}."
+        yield f"Rows are {_AXES[settings.rows]}, columns are {_AXES[settings.columns]}."
     yield from bracketed_notes(content.selections, settings)
     if settings.dendrogram:
-        yield "Tree: similarity, by average linkage."
+        yield "The dendrogram shows the similarity of channels (average linkage)."
     if content.dataset_images:
-        most = counted(content.dataset_images, "photograph")
-        yield f"Small: the {most} to which the channel responds most."
+        yield _dataset_caption(content)
     if settings.tell is not None:
-        yield f"Below each image: its {settings.tell.replace('_', ' ')}."
+        yield f"The number below each image is its {settings.tell.replace('_', ' ')}."
     yield from _marks(content)
+
+
+def _dataset_caption(content: Content) -> str:
+    """Describe the dataset images beside each image, and which part of them is shown."""
+    count = content.dataset_images
+    what = "the dataset image" if count == 1 else f"the {count} dataset images"
+    beside = f"Beside each image {'is' if count == 1 else 'are'} {what}"
+    shown = f"{beside} with the largest {'response' if count == 1 else 'responses'} of the channel"
+    if not content.settings.crop:
+        return f"{shown}."
+    return (
+        f"{shown}, cropped to the receptive field of the largest response, as far as it lies "
+        "within the image."
+    )
 
 
 def _marks(content: Content) -> Iterator[str]:
@@ -410,16 +436,13 @@ def _marks(content: Content) -> Iterator[str]:
     fates = {image.fate for image in content.images}
     for fate, mark in MARKS.items():
         if fate in fates and content.settings.labels:
-            yield f"{mark}: {_FATES[fate]}."
+            yield f"{mark} marks {_FATES[fate]}."
     if fates & {"failed", "missing"}:
-        yield "Crossed out: not made."
+        yield "Crossed-out boxes are images that were not made."
 
 
-def methods_of(content: Content) -> str:
+def methods_of(content: Content) -> tuple[str, ...]:
     """Describe how images were chosen and drawn."""
     settings = content.settings
-    sentences = list(bracket_methods(content.selections, settings))
-    sentences.append(
-        f"Images were resampled to {settings.dpi} pixels per inch for display (Lanczos)."
-    )
-    return " ".join(sentences)
+    resampled = f"Images were resampled to {settings.dpi} pixels per inch for display (Lanczos)."
+    return (*bracket_methods(content.selections, settings), resampled)

@@ -10,10 +10,12 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from layer_atlas.presentation.layout.figure import FigureCanvas, PageSpec
 from layer_atlas.presentation.layout.grid import Cells, choose_columns, fewest_rows
-from layer_atlas.presentation.layout.page import Box
+from layer_atlas.presentation.layout.page import INK, Box
 
 _WIDTH = 1.7
 """Width of a panel in inches, on slides about twice that; less where more stand side by side."""
+_WIDTH_IN_PART = 1.1
+"""The same where they are part of a composite figure, which has less room for each."""
 _WIDEST = 1.6
 """Width of a panel that stands alone, in widths of others."""
 _SHAPE = 0.68
@@ -37,8 +39,6 @@ class Panels:
     foot: int = 0
     """Height of labels along the lower axes that are not numbers; where rows have one panel, they
     stand along the lowest one alone."""
-    together: int = 1
-    """Number of consecutive panels that stand side by side, if there is room."""
 
     @property
     def _line(self) -> int:
@@ -47,7 +47,8 @@ class Panels:
     @property
     def _usual(self) -> int:
         """Width of a panel."""
-        return self.spec.dots(_WIDTH * self.spec.format.small / 7)
+        width = _WIDTH_IN_PART if self.spec.part else _WIDTH
+        return self.spec.dots(width * self.spec.format.small / 7)
 
     @property
     def _before(self) -> int:
@@ -69,11 +70,8 @@ class Panels:
         """Panels side by side: as even rows as possible."""
         step = max(self._usual, self.wanted) + self._before + self.spec.gap
         most = max(1, round(self._room / step))
-        if most >= self.together:
-            most -= most % self.together
         count = len(self.titles)
-        across = choose_columns([count], fewest_rows(count, most))
-        return min(most, math.ceil(across / self.together) * self.together)
+        return choose_columns([count], fewest_rows(count, most))
 
     @cached_property
     def size(self) -> tuple[int, int]:
@@ -124,7 +122,9 @@ class Panels:
         below = rows * self._row_height - self.spec.gap
         font, room = self.spec.font, height + self._above
         middle = (left + right) / 2
-        canvas.text(font.placed((middle, below), self.x_label, small, self.spec.width, "center"))
+        wide = 2 * min(middle, self.spec.width - middle)
+        x_size = font.size([self.x_label], wide, small, self.spec.format.least)
+        canvas.text(font.placed((middle, below), self.x_label, x_size, wide, "center"))
         size = font.size([self.y_label], room, small, self.spec.format.least)
         for row in range(rows):
             middle = self.box(row * self.across)[1] + height / 2
@@ -161,19 +161,41 @@ def number_text(value: float) -> str:
     return f"{value:g}".replace("-", "−") if abs(value) > 1e-12 else "0"
 
 
-def legend(axes: Axes, spec: PageSpec, names: Sequence[tuple[str, str]]) -> None:
-    """Write names in their colours, line by line, at the right above the curves."""
-    step = spec.font.line(spec.format.least) / axes.get_window_extent().height
+def legend(
+    axes: Axes, spec: PageSpec, names: Sequence[tuple[str, str] | tuple[str, str, str]]
+) -> None:
+    """Write names line by line at the right above the curves.
+
+    A name is in its colour, or in ink behind a marker of that colour if it has one.
+    """
+    font, size = spec.font, spec.format.least
+    extent = axes.get_window_extent()
+    step = font.line(size) / extent.height
     low, high = axes.get_ylim()
     axes.set_ylim(low, low + (high - low) / (1 - len(names) * step))
-    for number, (name, colour) in enumerate(names):
+    for number, (name, colour, *marker) in enumerate(names):
+        y = 0.98 - (number + 0.5) * step
+        words = font.shortened(name, size, 0.8 * extent.width)
         axes.text(
             0.98,
-            0.98 - number * step,
-            name,
+            y,
+            words,
             transform=axes.transAxes,
             ha="right",
-            va="top",
-            fontsize=spec.format.least,
-            color=colour,
+            va="center",
+            fontsize=size,
+            color=INK if marker else colour,
         )
+        if marker:
+            x = 0.98 - (font.width(words, size) + font.dots(size) * 0.75) / extent.width
+            axes.plot(
+                [x],
+                [y],
+                marker[0],
+                transform=axes.transAxes,
+                color="white",
+                markeredgecolor=colour,
+                markersize=0.6 * size,
+                markeredgewidth=0.8,
+                clip_on=False,
+            )

@@ -24,6 +24,7 @@ from layer_atlas.presentation.figures.captions import (
     bracket_methods,
     bracketed_caption,
     bracketed_notes,
+    layer_name,
     similarity_caption,
 )
 from layer_atlas.presentation.figures.files import RenderedFigure
@@ -34,8 +35,8 @@ from layer_atlas.presentation.figures.selection import (
     chosen_layers,
     titles_of,
 )
-from layer_atlas.presentation.layout.figure import POINTS_PER_INCH, FigureCanvas, PageSpec
-from layer_atlas.presentation.layout.page import HAIRLINE, Lines, Tile
+from layer_atlas.presentation.layout.figure import POINTS_PER_INCH, FigureCanvas, PagePart, PageSpec
+from layer_atlas.presentation.layout.page import HAIRLINE, PAPER, Lines, Tile
 from layer_atlas.presentation.similarity import standardised_columns
 
 _COLOURS = "RdBu_r"
@@ -54,6 +55,10 @@ _SEEN = 0.1, 0.5
 """Smallest and largest width in inches of an image beside its row."""
 _WHOLE = 0.8
 """Values have whole dots if they use this fraction of the room then."""
+_BLACK = "#000000"
+"""Black has a contrast of 4.5 with every colour that white has not; the usual ink is paler."""
+_IN_CELL = 0.86
+"""Largest width of a number, as a fraction of its cell."""
 _WIDEST_LABEL = 0.2
 """Largest fraction of the width for labels."""
 
@@ -89,6 +94,24 @@ def coloured(values: Matrix, limit: float) -> NDArray[np.uint8]:
     return np.round(255 * colours).astype(np.uint8)
 
 
+def value_text(value: float) -> str:
+    """A value of the matrix as it is written into its cell.
+
+    >>> value_text(-0.04), value_text(-1.26)
+    ('0.0', '−1.3')
+    """
+    return f"{round(value, 1) + 0.0:.1f}".replace("-", "−")
+
+
+def ink_on(colour: NDArray[np.uint8]) -> str:
+    """Black or white, whichever has more contrast (WCAG 2.2) with a colour (3,)."""
+    linear = np.asarray(colour) / 255
+    linear = np.where(linear <= 0.04045, linear / 12.92, ((linear + 0.055) / 1.055) ** 2.4)
+    luminance = float(linear @ (0.2126, 0.7152, 0.0722))
+    # The luminance whose contrasts with black and with white are equal.
+    return _BLACK if luminance > 0.179 else PAPER
+
+
 def enlarged(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """A matrix of colours (n, n, 3) of that many dots; several values in a dot are averaged."""
     small = Image.Resampling.BOX if side < len(pixels) else Image.Resampling.BILINEAR
@@ -118,7 +141,14 @@ class Frame:
     """Width of the colour bar and its numbers."""
     foot: int
     """Height of the name of columns."""
-    bar: tuple[int, int]
+    largest_bar: tuple[int, int]
+    """Width and largest height of the colour bar."""
+
+    @property
+    def bar(self) -> tuple[int, int]:
+        """Width and height of the colour bar, which with its unit is no higher than the matrix."""
+        wide, high = self.largest_bar
+        return wide, max(self.foot, min(high, self.side - 2 * self.foot))
 
     @property
     def before(self) -> int:
@@ -171,7 +201,7 @@ def frame_of(
         side=0,
         after=3 * gap + spec.dots(_BAR[0]) + round(font.width("−0.0", sizes.small)),
         foot=line + gap,
-        bar=(spec.dots(_BAR[0]), spec.dots(_BAR[1])),
+        largest_bar=(spec.dots(_BAR[0]), spec.dots(_BAR[1])),
     )
     bare = _bracketed(spec, bare, groups)
     widest = min(font.widest(names, sizes.least), _WIDEST_LABEL * spec.width)
@@ -213,12 +243,14 @@ _HANG = 0.05
 """Fraction of the dendrogram's depth for lines to leaves."""
 
 _CAPTION = (
-    "Mean response of every channel (columns) to the image of every channel (rows, in the same "
-    "order), in standard deviations of the column: red above its mean, blue below."
+    "Rows are their feature visualizations, columns are the channels in the same order. Values are "
+    "standard deviations from the mean of the column: red above it, blue below."
 )
 
 
-def draw_responses(atlas: Atlas, settings: ResponsesFigure) -> RenderedFigure:
+def draw_responses(
+    atlas: Atlas, settings: ResponsesFigure, part: PagePart | None = None
+) -> RenderedFigure:
     """A page per layer.
 
     Raises:
@@ -230,17 +262,19 @@ def draw_responses(atlas: Atlas, settings: ResponsesFigure) -> RenderedFigure:
     selections = tuple(choose_bracketed(LayerData(layer), settings) for layer in layers)
     caption = " ".join(_caption(settings, selections))
     methods = [*bracket_methods(selections, settings)]
+    several = len({selection.layer.model.name for selection in selections}) > 1
     for selection in selections:
         methods += [
-            f"In {selection.layer.title} {sentence}" for sentence in similarity_caption(selection)
+            f"In {layer_name(selection, several)}, {sentence}"
+            for sentence in similarity_caption(selection)
         ]
-    pages = _pages(PageSpec(settings, caption), settings, selections)
-    return RenderedFigure(pages, caption, " ".join(methods), selections)
+    pages = _pages(PageSpec(settings, caption, part), settings, selections)
+    return RenderedFigure(pages, caption, tuple(methods), selections)
 
 
 def _caption(settings: ResponsesFigure, selections: Sequence[Selection]) -> Iterator[str]:
+    yield f"Mean responses of {bracketed_caption(selections, settings)}."
     yield _CAPTION
-    yield f"Shown: {bracketed_caption(selections, settings)}."
     yield from bracketed_notes(selections, settings)
     if len(selections) == 1:
         yield from (
@@ -276,7 +310,7 @@ class _Painter:
     ) -> None:
         self.spec, self.selection, self.title = spec, selection, title
         self.font, self.sizes, self.gap = spec.font, spec.format, spec.gap
-        self.groups = selection.groups
+        self.groups, self.numbers = selection.groups, settings.numbers
         self.tree = selection.tree if settings.dendrogram else None
         self.names = [selection.layer.labels[selection.layer.row(c)] for c in selection.channels]
         has_tree = self.tree is not None
@@ -296,6 +330,8 @@ class _Painter:
         limit = limit_of(values)
         pixels = enlarged(coloured(values, limit), frame.side)
         canvas.image((frame.matrix, frame.top), pixels)
+        if self.numbers:
+            self._numbers(canvas, values, coloured(values, limit))
         self._titles(canvas)
         self._bar(canvas, limit)
         if self.tree is not None:
@@ -305,6 +341,20 @@ class _Painter:
         for position in range(len(self.names)) if frame.label else ():
             self._label(canvas, position)
 
+    def _numbers(self, canvas: FigureCanvas, values: Matrix, colours: NDArray[np.uint8]) -> None:
+        """Write the values into their cells, in letters of one size, if all have room."""
+        texts = {place: value_text(v) for place, v in np.ndenumerate(values) if np.isfinite(v)}
+        room, largest, least = _IN_CELL * self._cell, self.sizes.small, self.sizes.least
+        size = self.font.size(set(texts.values()), room, largest, least)
+        if self.font.widest(set(texts.values()), size) > room or self.font.line(size) > self._cell:
+            return
+        for (row, column), words in texts.items():
+            middle = self.frame.matrix + (column + 0.5) * self._cell
+            corner = middle, self._middle(row) - self.font.line(size) / 2
+            colour = ink_on(colours[row, column])
+            placed = self.font.placed(corner, words, size, self._cell, "center", colour=colour)
+            canvas.text(placed)
+
     def _titles(self, canvas: FigureCanvas) -> None:
         """Write the title of the page and the names of rows and columns."""
         frame, small = self.frame, self.sizes.small
@@ -312,9 +362,13 @@ class _Painter:
         corner, room = (frame.left + frame.axis, 0), self.spec.width
         canvas.text(self.font.placed(corner, self.title, size, room, keep="end"))
         below = frame.matrix + frame.side / 2, frame.top + frame.side + self.gap
-        canvas.text(self.font.placed(below, "response of channel", small, room, "center"))
+        # Names keep within the page, or the part of one, however small the matrix is.
+        wide = 2 * min(below[0], self.spec.width - below[0])
+        size = self.font.size(["response of channel"], wide, small, self.sizes.least)
+        canvas.text(self.font.placed(below, "response of channel", size, wide, "center"))
         beside = frame.left + line / 2, frame.top + frame.side / 2
-        canvas.text(self.font.turned(beside, "image of channel", small, room))
+        size = self.font.size(["image of channel"], frame.side, small, self.sizes.least)
+        canvas.text(self.font.turned(beside, "image of channel", size, frame.side))
 
     def _bar(self, canvas: FigureCanvas, limit: float) -> None:
         """Paint the colour bar, with numbers at its ends and its middle."""

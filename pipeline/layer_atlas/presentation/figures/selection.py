@@ -154,7 +154,7 @@ def ranked(data: LayerData, by: str, lowest: bool = False) -> list[int]:
 def ranking_of(data: LayerData, asked: Any) -> str:
     """The statistic that a selection ranks by, by default one that compares channels."""
     by = asked.get("by") if isinstance(asked, Mapping) else None
-    return str(by or default_ranking(data.statistics))
+    return str(by or default_ranking(data.layer))
 
 
 @dataclass(frozen=True)
@@ -258,7 +258,7 @@ def _random(layer: Layer, count: int, seed: Any) -> list[int]:
 def _diverse(data: LayerData, count: int) -> list[int]:
     """Channels that are as dissimilar as possible, beginning with the one that ranks first."""
     rows = _live_rows(data)
-    values = data.values(default_ranking(data.statistics))[rows]
+    values = data.values(default_ranking(data.layer))[rows]
     first = int(np.argmax(np.where(np.isfinite(values), values, -np.inf)))
     members = farthest(distances(data.responses[rows]), count, first)
     return [data.layer.channels[rows[member]] for member in members]
@@ -291,7 +291,27 @@ def chosen_layers(atlas: Atlas, settings: FigureSettings) -> list[Layer]:
         if not any(_matches(layer, pattern) for layer in layers):
             raise unknown("layer of the atlas", pattern, [layer.name for layer in layers])
     patterns = settings.layers or ("*",)
-    return [layer for layer in layers if any(_matches(layer, p) for p in patterns)]
+    chosen = [layer for layer in layers if any(_matches(layer, p) for p in patterns)]
+    return [_renamed(layer, settings.names or {}) for layer in _checked(atlas, settings, chosen)]
+
+
+def _checked(atlas: Atlas, settings: FigureSettings, chosen: list[Layer]) -> list[Layer]:
+    """The chosen layers, if no two of a model have one name, and every name is of a layer."""
+    known = [name for layer in atlas.values() for name in (layer.name, layer.title)]
+    for name in settings.names or ():
+        if name not in known:
+            raise unknown("layer of figure.names", name, [layer.name for layer in chosen])
+    names = [(x.model.name, _renamed(x, settings.names or {}).reader_name) for x in chosen]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UserError(f"figure.names calls two layers of {twice[0]} {twice[1]!r}.")
+    return chosen
+
+
+def _renamed(layer: Layer, names: Mapping[str, str]) -> Layer:
+    """The layer under the name that readers know; that of its title precedes that of its module."""
+    given = names.get(layer.title, names.get(layer.name, ""))
+    return replace(layer, given_name=given) if given else layer
 
 
 def _matches(layer: Layer, pattern: str) -> bool:
@@ -337,7 +357,7 @@ def titles_of(selections: Sequence[Selection]) -> list[str]:
     """Titles of layers: model and layer, or the layer alone if all are of one model."""
     several = len({one.layer.model.name for one in selections}) > 1
     return [
-        f"{one.layer.model.name}  ·  {one.layer.name}" if several else one.layer.name
+        f"{one.layer.model.name}  ·  {one.layer.reader_name}" if several else one.layer.reader_name
         for one in selections
     ]
 

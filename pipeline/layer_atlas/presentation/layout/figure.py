@@ -193,14 +193,30 @@ def style(settings: FigureSettings) -> Iterator[None]:
 
 
 class FigureCanvas:
-    """A page of a figure that is painted on."""
+    """A page of a figure, or a part of one, that is painted on."""
 
-    def __init__(self, size: tuple[int, int], origin: tuple[int, int], font: FontMetrics) -> None:
-        """Make a page of a width and height; boxes count from `origin`, its left upper corner."""
+    def __init__(
+        self,
+        size: tuple[int, int],
+        origin: tuple[int, int],
+        font: FontMetrics,
+        figure: Figure | None = None,
+    ) -> None:
+        """Make a page of a width and height; boxes count from `origin`, its left upper corner.
+
+        Args:
+            size: width and height in dots.
+            origin: place where boxes begin.
+            font: font of all texts.
+            figure: page that others paint on too; until `move` puts the parts to their places, it
+                is as large as the one that is painted.
+        """
         (width, height), (left, top) = size, origin
         self.size, self.origin, self.font = size, origin, font
-        self.figure = Figure(figsize=(width / font.dpi, height / font.dpi), dpi=font.dpi)
+        self.figure = figure or Figure(dpi=font.dpi)
+        self.figure.set_size_inches(width / font.dpi, height / font.dpi)
         FigureCanvasAgg(self.figure)
+        self._axes: list[tuple[Axes, Box]] = []
         self._ground = self.figure.add_axes((0.0, 0.0, 1.0, 1.0), zorder=-1)
         self._ground.set_xlim(-left, width - left)
         self._ground.set_ylim(height - top, -top)
@@ -267,10 +283,49 @@ class FigureCanvas:
 
     def axes(self, box: Box) -> Axes:
         """Add axes whose frame is this box."""
-        left, top, right, bottom = box
-        (width, height), (x, y) = self.size, self.origin
-        corner = ((left + x) / width, 1 - (bottom + y) / height)
-        return self.figure.add_axes((*corner, (right - left) / width, (bottom - top) / height))
+        axes = self.figure.add_axes(_fractions(self._on_canvas(box), self.size))
+        self._axes.append((axes, box))
+        return axes
+
+    def move(self, corner: tuple[int, int], page: tuple[int, int]) -> None:
+        """Put the canvas, a part of a page, with its left upper corner at a place of the page.
+
+        Args:
+            corner: left and top in dots.
+            page: width and height of the page.
+        """
+        (x, y), (width, height) = corner, self.size
+        whole = x, y, x + width, y + height
+        self._ground.set_position(_fractions(whole, page))
+        for axes, box in self._axes:
+            left, top, right, bottom = self._on_canvas(box)
+            axes.set_position(_fractions((left + x, top + y, right + x, bottom + y), page))
+
+    def remove(self) -> None:
+        """Take the canvas from its page, to be drawn in another size."""
+        for axes in (self._ground, *(axes for axes, _ in self._axes)):
+            axes.remove()
+
+    def _on_canvas(self, box: Box) -> Box:
+        """A box counted from the corner of the canvas."""
+        (left, top, right, bottom), (x, y) = box, self.origin
+        return left + x, top + y, right + x, bottom + y
+
+
+def _fractions(box: Box, page: tuple[int, int]) -> tuple[float, float, float, float]:
+    """A box as matplotlib has it: left, bottom, width and height as fractions of the page."""
+    (left, top, right, bottom), (width, height) = box, page
+    return left / width, 1 - bottom / height, (right - left) / width, (bottom - top) / height
+
+
+@dataclass(frozen=True)
+class PagePart:
+    """A part of a page that holds one panel of several."""
+
+    figure: Figure
+    """The page, on which other panels are too."""
+    format: PageFormat
+    """Width and largest height of the part, without margins; sizes of letters of the page."""
 
 
 @dataclass(frozen=True)
@@ -280,11 +335,13 @@ class PageSpec:
     settings: FigureSettings
     caption: str = ""
     """The caption that `figure.caption=auto` stands for."""
+    part: PagePart | None = None
+    """The part of a page that the figure is drawn on; None: it has pages of its own."""
 
     @cached_property
     def format(self) -> PageFormat:
         """Size of the pages in inches, and sizes of letters."""
-        return format_of(self.settings)
+        return self.part.format if self.part else format_of(self.settings)
 
     @cached_property
     def font(self) -> FontMetrics:
@@ -326,7 +383,8 @@ class PageSpec:
         top = self.margin + (self._above if first else 0)
         bottom = self.margin + (self._below if last else 0)
         size = self.width + 2 * self.margin, top + height + bottom
-        canvas = FigureCanvas(size, (self.margin, top), self.font)
+        page = self.part.figure if self.part else None
+        canvas = FigureCanvas(size, (self.margin, top), self.font, page)
         if first:
             above, title = (0, -self._above), self.settings.title or ""
             canvas.text(self.font.placed(above, title, self.format.text, self.width, bold=True))

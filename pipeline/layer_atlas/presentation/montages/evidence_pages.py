@@ -1,7 +1,7 @@
 """The evidence sheets of a layer, page by page, from the atlas alone; and saliency overlays."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import h5py
@@ -19,6 +19,7 @@ from layer_atlas.presentation.montages.evidence_sheet import (
     pages,
     rows_per_page,
 )
+from layer_atlas.presentation.montages.montage import with_reader_name
 from layer_atlas.store.files import write_atomically
 
 _FACTS = {
@@ -32,14 +33,15 @@ _FACTS = {
 """The numbers of each target and their formats: those of the seed that agrees most with dataset
 images, which is named before them if there are several."""
 
-_NOTES = (
-    "Percentile: where the image's activation lies among the photographs'.",
-    "Agreement: cosine between the layer's answers to the image and to the channel's photographs; "
-    "rank: how many channels' photographs it resembles more, plus one.",
-    "Recognisability: how often another network, given the image, tells photographs that excite "
-    "the channel from those that do not; 0.5 is chance.",
-    "Frames: what the position of the largest response sees.",
-)
+_NOTES = {
+    "percentile": "Percentile: where the image's activation lies among the photographs'.",
+    "agreement": "Agreement: cosine between the layer's answers to the image and to the channel's "
+    "photographs; rank: how many channels' photographs it resembles more, plus one.",
+    "recognisability": "Recognisability: how often another network, given the image, tells "
+    "photographs that excite the channel from those that do not; 0.5 is chance.",
+    "dataset": "Frames: what the position of the largest response sees.",
+}
+"""Sentences on what a sheet shows, by the data of the layer that they are about."""
 
 
 SMOOTHING = 0.03
@@ -53,15 +55,20 @@ FADED = 0.35
 """Fraction of the grey image that is left where the map is zero, to see what was there."""
 
 
-def write_pages(view: LayerView, tile: int) -> None:
+def write_pages(view: LayerView, tile: int, names: Mapping[str, str] | None = None) -> None:
     """Write the sheets of a layer if the atlas has dataset images; old sheets are removed.
+
+    Args:
+        view: the layer.
+        tile: largest side of images in pixels.
+        names: names of layers for readers, as `collate.names`.
 
     Raises:
         StorageError: the disk is full or fails.
     """
     label, name = view.model.label, view.layer.info.name
     written = set()
-    for number, page in enumerate(_pages(view, tile), 1):
+    for number, page in enumerate(_pages(view, tile, names), 1):
         path = view.folder.sheet(label, name, number)
         write_atomically(path, page)
         written.add(path)
@@ -84,14 +91,14 @@ def _cut(group: h5py.Group, tile: int) -> list[range]:
     return pages(len(group["channel"]), rows_per_page(tile, facts))
 
 
-def _pages(view: LayerView, tile: int) -> Iterator[bytes]:
+def _pages(view: LayerView, tile: int, names: Mapping[str, str] | None) -> Iterator[bytes]:
     """The sheets as PNG files, a page of rows in memory at a time."""
     with h5py.File(view.folder.atlas, "r") as atlas:
         group = atlas[view.group]
         cut = _cut(group, tile) if n_pages(group, tile) else []
         for number, page in enumerate(cut, 1):
             label = named(view.model.label, view.model.origin.weights)
-            title = f"{label}  {view.layer.info.name}"
+            title = f"{label}  {with_reader_name(view, names).info.name}"
             title += f"  ({number} of {len(cut)})" if len(cut) > 1 else ""
             source = f"{group['dataset'].attrs['photographs']} photographs"
             targets = sampling_of(view.plan, view.model, view.layer).words()
@@ -102,9 +109,7 @@ def _pages(view: LayerView, tile: int) -> Iterator[bytes]:
 
 
 def _notes(group: h5py.Group) -> tuple[str, ...]:
-    """The notes on what a sheet shows; nothing is judged without a judge."""
-    judged = "recognisability" in group
-    return tuple(note for note in _NOTES if judged or not note.startswith("Recognisability"))
+    return tuple(note for name, note in _NOTES.items() if name in group)
 
 
 def _row(group: h5py.Group, row: int) -> EvidenceRow:

@@ -11,7 +11,7 @@ are made of the snapshots in the shards, one job in memory at a time.
 
 import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -25,7 +25,7 @@ from layer_atlas.atlas.display import colours_shown, in_colour
 from layer_atlas.atlas.gather import LayerView
 from layer_atlas.config.config import CollateSettings
 from layer_atlas.config.recipe import snapshot_steps
-from layer_atlas.errors import UserError
+from layer_atlas.errors import UserError, unknown
 from layer_atlas.plan.jobs import FATES, STATUS, UNTRAINED
 from layer_atlas.plan.labels import (
     layer_title,
@@ -34,6 +34,7 @@ from layer_atlas.plan.labels import (
     target_name,
     weights_words,
 )
+from layer_atlas.plan.plan import LayerPlan, Plan
 from layer_atlas.presentation.layout.grid import Layout, choose_columns, fewest_rows, plan_layout
 from layer_atlas.presentation.layout.page import FAINT, Text, Tile
 from layer_atlas.presentation.layout.pillow import FONT, SMALLEST, PillowCanvas
@@ -65,13 +66,30 @@ def draw_montage(view: LayerView, settings: CollateSettings) -> PillowCanvas:
     status = _draw_tiles(canvas, view, layout)
     targets = sampling_of(view.plan, view.model, view.layer).words()
     facts = [targets, _fates(status), *layer_facts(view), _environments(view)]
-    for text in layout.heading(layer_title(view.model, view.layer), facts):
+    layer = with_reader_name(view, settings.names)
+    for text in layout.heading(layer_title(view.model, layer), facts):
         canvas.text(text)
     for text in _labels(view, layout, status):
         canvas.text(text)
     for grid, seed in enumerate(view.plan.seeds) if layout.grids > 1 else ():
         canvas.text(layout.grid_title(grid, f"seed {seed}"))
     return canvas
+
+
+def with_reader_name(view: LayerView, names: Mapping[str, str] | None) -> LayerPlan:
+    """The layer of a view under the name that readers know, for headings."""
+    name, names = view.layer.info.name, names or {}
+    given = names.get(f"{view.model.label}/{name}", names.get(name, name))
+    return replace(view.layer, info=replace(view.layer.info, name=given))
+
+
+def check_names(settings: CollateSettings, plan: Plan) -> None:
+    """Raise UserError where a name is given to a layer that the plan does not have."""
+    layers = [(model.label, layer.info.name) for model in plan.models for layer in model.layers]
+    known = {place for label, name in layers for place in (name, f"{label}/{name}")}
+    for name in settings.names or ():
+        if name not in known:
+            raise unknown("layer of collate.names", name, {name for _, name in layers})
 
 
 def _draw_tiles(canvas: PillowCanvas, view: LayerView, layout: Layout) -> NDArray[np.uint8]:

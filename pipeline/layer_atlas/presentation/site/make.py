@@ -144,7 +144,7 @@ def _write_layer(files: SiteFiles, folder: str, layer: Layer) -> dict[str, Any]:
 
 def _write_strip(files: SiteFiles, folder: str, layer: Layer) -> dict[str, Any]:
     """Write the images that represent a layer in the overview: those of its strongest targets."""
-    by = default_ranking(layer.statistics)
+    by = default_ranking(layer)
     channels = layer.strongest(STRIP, by) if by in layer else layer.channels[:STRIP]
     rows, lead = [layer.row(channel) for channel in channels], layer.leads()
     tile = write_strip(files, folder, layer, [(row, int(lead[row])) for row in rows])

@@ -313,10 +313,19 @@ def too_small(network: Network, size: tuple[int, int], reason: str) -> str:
     """Explain that images are too small for a network."""
     return (
         f"model {network.label!r} cannot take images of {size[0]} x {size[1]} px and "
-        f"{len(network.mean)} colours: {reason}. Set image_size (its own input size is "
-        f"{network.input_size}); it must take a batch of images with as many colours as mean and "
-        "std have numbers."
+        f"{len(network.mean)} colours: {reason}. Set {_own_size(network)}; it must take a batch of "
+        "images with as many colours as mean and std have numbers."
     )
+
+
+def _own_size(network: Network) -> str:
+    """Name the settings of the size of images, with the size that the network was trained on."""
+    if network.origin.input_size.startswith("ImageNet default"):
+        return (
+            f"models[].input_size to the size of its training images ({network.input_size} px is "
+            "assumed), or image_size"
+        )
+    return f"image_size (its own input size is {network.input_size})"
 
 
 # --- checks of layers ----------------------------------------------------------------------------

@@ -421,7 +421,7 @@ def plan_judge(config: Config, models: Sequence[ModelPlan], earlier: Plan | None
     checked = check_layers(judge, layers, "fp32", may_fall_back=False, earlier=known)
     recipe = replace(models[0].recipe, image_size=judge.image_size, precision="fp32")
     layer = LayerPlan(checked.layers[0], ())
-    return _model_plan(judge.network, recipe, (layer,), checked.note)
+    return replace(_model_plan(judge.network, recipe, (layer,), checked.note), is_judge=True)
 
 
 # --- the dataset ---------------------------------------------------------------------------------

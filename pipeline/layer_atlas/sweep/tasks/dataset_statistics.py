@@ -159,11 +159,12 @@ class DatasetPass:
 
     def _fields(self, block: StatisticsBlock, infos: Sequence[LayerInfo]) -> dict[Product, Arrays]:
         """Receptive fields; the worker of the first block finds them."""
-        if block.start > 0:
-            return {}
+        wanted = {s.layer: s.field for s in block.layer_statistics if s.field is not None}
         # They do not depend on images, so one worker per layer suffices.
+        if block.start > 0 or not wanted:
+            return {}
         fields = self.context.renderer.network.receptive_fields(infos)
-        return {s.field: {"box": fields[s.layer].cpu().numpy()} for s in block.layer_statistics}
+        return {field: {"box": fields[name].cpu().numpy()} for name, field in wanted.items()}
 
     def _read(self, blocks: Sequence[StatisticsBlock]) -> Iterator[View]:
         """The views of all images of the blocks, read ahead."""

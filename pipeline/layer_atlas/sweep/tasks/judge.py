@@ -1,5 +1,6 @@
 """Judging: the features that finished images have in the judge, shard by shard."""
 
+import logging
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,13 +16,14 @@ from layer_atlas.datasets.tasks import Judging, statistics_of
 from layer_atlas.models.colours import from_bytes, to_bytes
 from layer_atlas.models.device_model import Observe
 from layer_atlas.models.resample import resized
-from layer_atlas.plan.environment import Environment
 from layer_atlas.plan.jobs import Shard
-from layer_atlas.plan.plan import ModelPlan, Plan
+from layer_atlas.plan.plan import ModelPlan, Plan, required_environments
 from layer_atlas.store.resume import DoneIndex
 from layer_atlas.sweep.tasks import WorkerContext
 from layer_atlas.sweep.tasks.dataset_statistics import BATCH, DatasetBundle, observe_in_parts
 from layer_atlas.sweep.tasks.optimize import ShardRequest
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,14 @@ class JudgeBundle(DatasetBundle):
     def run(self, context: WorkerContext) -> None:
         """Show the images of the missing tasks to the judge, and commit their features.
 
+        A task whose shard turns out to be corrupt is left: the driver makes the shard anew first.
+
         Raises:
             StorageError: the disk is full or fails.
-            RuntimeError: a shard is corrupt; it was set aside, and the next run makes it again.
         """
         (layer,) = self.plan.layers
         observe = context.renderer.network.observer([layer.info])
-        index = DoneIndex(context.folder, self._environments())
+        index = DoneIndex(context.folder, required_environments([self.judged]))
         for task in context.until_drained(self.tasks()):
             if context.folder.is_done(task):
                 continue
@@ -49,6 +52,9 @@ class JudgeBundle(DatasetBundle):
             started, facts = time.monotonic(), context.heartbeat.facts
             busy, done = facts["busy"], facts["done"]
             images = self._images(context, index, task.shard)
+            if images is None:
+                logger.warning("%s is corrupt and was set aside, to be made again", task.shard)
+                continue
             features = self._features(observe, images)
             commit = partial(_commit, context, task, features)
             context.committer.submit([task.key], commit)
@@ -59,12 +65,10 @@ class JudgeBundle(DatasetBundle):
         judge = statistics_of(self.plan, self.plan.layers[0].info.name, self.dataset_plan)
         return [Judging(judge, request.shard(self.judged)) for request in self.requests]
 
-    def _environments(self) -> dict[str, Environment]:
-        wanted = self.judged.environment
-        return {} if wanted is None else {self.judged.label: wanted}
-
-    def _images(self, context: WorkerContext, index: DoneIndex, shard: Shard) -> NDArray[np.uint8]:
-        """Read the images (n, H, W, C) of a shard from the files that hold them."""
+    def _images(
+        self, context: WorkerContext, index: DoneIndex, shard: Shard
+    ) -> NDArray[np.uint8] | None:
+        """Read the images (n, H, W, C) of a shard; `None` if one of its files is corrupt."""
         layers = {layer.info.name: layer for layer in self.judged.layers}
         layer = replace(layers[shard.series.layer], targets=shard.targets)
         model = replace(self.judged, layers=(layer,))
@@ -76,9 +80,7 @@ class JudgeBundle(DatasetBundle):
         for jobs in view.stored_jobs():
             images[jobs.rows] = jobs.arrays["image"]
             read[jobs.rows] = True
-        if not read.all():
-            raise RuntimeError(f"{shard} is corrupt and was set aside; the next run makes it again")
-        return images
+        return images if read.all() else None
 
     def _features(self, observe: Observe, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The mean response (n, K) of each channel of the judge's layer to images."""
