@@ -96,6 +96,80 @@ def test_norms_of_that_name_may_have_channels_first() -> None:
     assert axes(network)["1"] == (0, 1, 8)
 
 
+class NormOfEither(nn.LayerNorm):
+    """As transformers has them: a layer norm that is told where its channels are."""
+
+    def __init__(self, count: int, first: bool) -> None:
+        super().__init__(count)
+        self.first = first
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.first:
+            return super().forward(x)
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).contiguous()
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("count", [8, 12], ids=["a cube", "no cube"])
+def test_norms_of_networks_of_one_size_show_their_channels(count: int, first: bool) -> None:
+    network = Cube(SIZE)
+    network.stem = nn.Conv2d(3, count, 4, stride=4)
+    network.norm = nn.Sequential(NormOfEither(count, first), nn.GELU())
+    network = random_network(network)[0]
+    if first:
+        network.norm.insert(0, Permuted(0, 3, 1, 2))
+        network.norm.append(Permuted(0, 2, 3, 1))
+    norm = "norm.1" if first else "norm.0"
+    assert axes(network)[norm] == (0, 1 if first else 3, count)
+
+
+class Permuted(nn.Module):
+    def __init__(self, *order: int) -> None:
+        super().__init__()
+        self.order = order
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(self.order)
+
+
+class Pools(nn.Module):
+    """Pools tokens, whose channels are last, as torch pools rows, whose channels are first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 8, 4, stride=4), nn.LayerNorm(8)
+        self.pool = nn.AdaptiveAvgPool1d(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.norm(self.stem(x).flatten(2).mT)
+        return self.pool(tokens.mT).flatten(1)
+
+
+def test_pooled_rows_have_their_channels_first() -> None:
+    assert axes(Pools())["pool"] == (0, 1, 8)
+
+
+class CalledByKeyword(nn.Module):
+    """Gives its layers what they take by keyword alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm, self.act = nn.Conv2d(3, 8, 4, stride=4), nn.LayerNorm(8), Act()
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.shape[-1] == SIZE, "takes no other size"
+        return self.act(hidden_states=self.norm(self.stem(x).permute(0, 2, 3, 1))).mean((1, 2))
+
+
+class Act(nn.Module):
+    def forward(self, *, hidden_states: Tensor) -> Tensor:
+        return F.gelu(hidden_states)
+
+
+def test_channels_are_followed_through_what_is_given_by_keyword() -> None:
+    assert axes(CalledByKeyword())["act"] == (0, 3, 8)
+
+
 @pytest.mark.parametrize("batch_first", [True, False])
 def test_recurrent_layers_have_their_channels_last(batch_first: bool) -> None:
     assert axes(Recurrent(batch_first))["rnn"] == (1 - batch_first, 2, 6)

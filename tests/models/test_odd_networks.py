@@ -87,7 +87,9 @@ RIGHT = {
     "SequenceFirst": Right(("patches", "blocks.1", "blocks.0.mlp"), (1, 2, 2), prefix=1),
     "Recurrent": Right(("reader",), (2,)),
     "recurrent_sequence_first": Right(("reader",), (2,)),
-    "ShowsAttention": Right(("scores",), (1,)),
+    "ShowsAttention": Right(
+        ("scores",), (1,), note="mean of scores over its positions is the same"
+    ),
     "Mixer": Right(("over_tokens.0", "over_channels"), (2, 2)),
     "ConvNeXtLike": Right(("norm", "after"), (1, 1)),
     "OverRows": Right(("row", "norm"), (1, 1)),
@@ -326,9 +328,9 @@ REFUSED: dict[str, tuple[str, list[str]]] = {
     "Bypassed": ("conv1", ["layer 'conv1' of model 'm' has no activations", "never calls"]),
     "CheckpointedReentrant": ("conv2", ["backward pass fails", "use_reentrant=False"]),
     # kinds
-    "TwoInputs": ("conv2", ["takes 2 inputs (x, mask)", "Wrap it"]),
-    "TakesMapping": ("conv2", ["takes a mapping with 'image'", "Wrap it"]),
-    "Volumes": ("conv1", ["takes volumes or video (Conv3d)", "Wrap it"]),
+    "TwoInputs": ("conv2", ["takes 2 inputs (x, mask)", "inputs: {mask:", "Wrap it"]),
+    "TakesMapping": ("conv2", ["takes a mapping with 'image'", "{batch: {image: images}}"]),
+    "Volumes": ("conv1", ["takes volumes or video (Conv3d)", "Wrap it", "unsqueeze(2)"]),
     "scripted": ("conv2", ["is a TorchScript module"]),
     "quantized": ("conv2", ["is quantized"]),
     "on_meta": ("conv2", ["on the meta device"]),

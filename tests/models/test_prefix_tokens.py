@@ -63,12 +63,60 @@ def test_tokens_before_the_image_are_counted_where_they_are(tokens: dict[str, in
     assert set(counted(network, keep_prefix_tokens=True).values()) == {0}
 
 
+def test_tokens_are_known_by_what_they_are_and_not_by_their_names() -> None:
+    network = Transformer(anything=2)
+    assert counted(network)["block"] == counted(network)["block.1"] == 2
+    assert set(counted(network, keep_prefix_tokens=True).values()) == {0}
+
+
+class Mixed(Transformer):
+    """Has mixed its tokens by the time that a module returns them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        images = self.patches(x).flatten(2).mT
+        token = getattr(self, self.before[0]).expand(len(x), -1, -1)
+        tokens = torch.cat([token, images], dim=1)
+        return self.block(tokens + tokens.mean(dim=1, keepdim=True)).mean(dim=1)
+
+
 def test_networks_may_tell_how_many_they_put_in_front() -> None:
-    network = Transformer(something=2)
+    assert counted(Mixed(cls_token=1))["block.1"] == 1
+    network = Mixed(something=2)
     assert set(counted(network).values()) == {0}
     network.num_prefix_tokens = 2
     assert prefix_tokens(nn.Sequential(network)) == 2
     assert counted(network)["block.1"] == 2
+
+
+class Detector(Transformer):
+    """Has a class token before the patches and detection tokens after them."""
+
+    def __init__(self, only: int | None = None) -> None:
+        super().__init__(cls_token=1, detection_tokens=3)
+        self.only = only
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.shape[-1] == (self.only or x.shape[-1]), "takes no other size"
+        images = self.patches(x).flatten(2).mT
+        first, last = (t.expand(len(x), -1, -1) for t in (self.cls_token, self.detection_tokens))
+        tokens = self.block(torch.cat([first, images, last], dim=1))
+        return self.pool(tokens + tokens.mean(dim=1, keepdim=True))
+
+
+@pytest.mark.parametrize("only", [None, SIZE], ids=["any size", "one size"])
+def test_tokens_after_the_image_are_left_out_too(only: int | None) -> None:
+    network, x = Detector(only).eval(), example(SIZE, 2)
+    found = {layer.name: layer for layer in describe_layers(network, x[:1])}
+    ends = {name: (layer.prefix_tokens, layer.suffix_tokens) for name, layer in found.items()}
+    # `pool` has seen the mean of all: that its tokens are as many says where they are.
+    assert ends == {"patches": (0, 0), **dict.fromkeys(("block", "block.0", "block.1"), (1, 3))} | {
+        "pool": (1, 3),
+        "output": (1, 3),
+    }
+    assert found["pool"].positions == 16
+    (seen,) = forward_to(network, [found["block.1"]], x)(x)
+    expected = network.block(network.patches(x).flatten(2).mT).mT
+    assert torch.allclose(seen, expected, atol=1e-6)
 
 
 def test_networks_without_such_tokens_lose_none() -> None:
@@ -123,6 +171,26 @@ def test_vision_transformer_of_torchvision() -> None:
     assert found["encoder.layers.encoder_layer_0.self_attention"] == (1, 16)
     assert found["encoder.layers.encoder_layer_1.mlp.3"] == found["encoder.ln"] == (1, 16)
     assert found["heads.head"] == found["output"] == (0, 1)
+
+
+class Late(Transformer):
+    """Has tokens from the beginning, and more in front of them later."""
+
+    def __init__(self) -> None:
+        super().__init__(cls_token=1, queries=3)
+        self.late = nn.LayerNorm(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        images = self.patches(x).flatten(2).mT
+        tokens = self.block(torch.cat([self.cls_token.expand(len(x), -1, -1), images], dim=1))
+        tokens = tokens + tokens.mean(dim=1, keepdim=True)
+        queries = torch.cat([self.queries, self.queries], dim=2)[:, :, :8].expand(len(x), -1, -1)
+        return self.late(torch.cat([queries, tokens], dim=1))
+
+
+def test_more_tokens_may_come_in_front_of_others() -> None:
+    found = counted(Late())
+    assert (found["block"], found["late"], found["output"]) == (1, 4, 4)
 
 
 # --- attention -----------------------------------------------------------------------------------

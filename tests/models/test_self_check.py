@@ -13,7 +13,11 @@ from layer_atlas.errors import UserError
 from layer_atlas.models.activations import OUTPUT
 from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.load import Network
-from layer_atlas.models.self_check import check_gradient, check_independence
+from layer_atlas.models.self_check import (
+    check_gradient,
+    check_independence,
+    has_constant_means,
+)
 
 SIZE = (16, 16)
 
@@ -196,3 +200,12 @@ def test_layer_without_a_gradient_is_refused(cut: Callable[[Tensor], Tensor]) ->
     check_gradient(of, of.fresh(), [layers["one"]], SIZE)
     with pytest.raises(UserError, match="no gradient reaches the image from layer 'two'"):
         check_gradient(of, of.fresh(), [layers["one"], layers["two"]], SIZE)
+
+
+def test_means_that_no_image_changes_are_found() -> None:
+    maps = torch.rand(2, 3, 16, generator=torch.Generator().manual_seed(0))
+    assert has_constant_means(maps.softmax(dim=2))
+    assert has_constant_means(nn.InstanceNorm1d(3)(maps))
+    assert not has_constant_means(maps)
+    assert not has_constant_means(maps.softmax(dim=1))
+    assert not has_constant_means(torch.ones(2, 3, 16))

@@ -325,6 +325,8 @@ _TIMM = {
     "xcit_nano_12_p16_224": Member(64, _AT_64, prefix=(0, 1)),
     "cait_xxs24_224": Member(64, _AT_64, prefix=(0, 1)),
     "convit_tiny": Member(64, _AT_64, prefix=(0, 1)),
+    # A class token of its own in each of the serial stages; keeps its place in the list.
+    "coat_lite_tiny": Member(64, _AT_64, prefix=(0, 1)),
 }
 
 ZOO = {**_TORCHVISION, **{TIMM + name: member for name, member in _TIMM.items()}}

@@ -180,6 +180,7 @@ def _layer_group(file: h5py.File, view: LayerView) -> h5py.Group:
             "flops": info.flops,
             "flops_share": info.flops_share,
             "prefix_tokens": info.prefix_tokens,
+            "suffix_tokens": info.suffix_tokens,
             "channel_axis": info.channel_axis,
             "batch_axis": info.batch_axis,
             "path": info.path,

@@ -86,7 +86,7 @@ def layer_table(config: Config, models: Sequence["InspectedModel"]) -> str:
     """Tables of all layers, one per model; a star marks the layers that the config selects."""
     tables = [_layers_of(model, config) for model in models]
     note = "* selected by `layers`. A layer called several times shows its first call."
-    if any(info.prefix_tokens for model in models for info in model.layers):
+    if any(info.prefix_tokens + info.suffix_tokens for model in models for info in model.layers):
         note += (
             "\nTokens in brackets are non-spatial (class token, registers) and excluded; "
             "keep_prefix_tokens=true includes them."
@@ -123,10 +123,12 @@ def _layers_of(model: "InspectedModel", config: Config) -> str:
 
 
 def _shape(info: LayerInfo) -> str:
-    """Shape of an activation, excluded tokens in brackets: `(1+)196x192`."""
-    if not info.prefix_tokens:
+    """Shape of an activation, excluded tokens in brackets: `(1+)196x192`, `(1+)16(+5)x32`."""
+    before, after = info.prefix_tokens, info.suffix_tokens
+    if not before + after:
         return "x".join(map(str, info.shape))
-    return f"({info.prefix_tokens}+){info.positions}x{info.n_channels}"
+    count = f"({before}+)" * bool(before) + f"{info.positions}" + f"(+{after})" * bool(after)
+    return f"{count}x{info.n_channels}"
 
 
 # --- cleaning ------------------------------------------------------------------------------------

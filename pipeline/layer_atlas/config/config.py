@@ -65,6 +65,11 @@ class ModelConfig(Record):
     args: dict[str, Any] | None = None
     """Keyword arguments of that callable, or of the builder of a network of torchvision or timm
     (`{num_classes: 10}`); the default is none."""
+    inputs: dict[str, Any] | None = None
+    """Fixed values for further arguments of the network's forward pass: `{timestep: [10]}`. A list
+    of numbers is a tensor, and so is a file (.npy, .pt, .safetensors); what has one row is repeated
+    for every image. Mappings may be nested, and `images` stands for the images:
+    `{batch: {image: images}}`. The default is none."""
     weights_key: str | None = None
     """Dotted path of the state dict in the weights file (`model_ema`); `.` is the outermost. The
     default is what fits the network best."""

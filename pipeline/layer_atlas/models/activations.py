@@ -69,13 +69,15 @@ def _parts(output: Any) -> Iterable[Any]:
 def channels_first(activation: Tensor, layer: LayerInfo) -> Tensor:
     """Rearrange a layer's activation to (B, C, L), positions row by row; vectors have L = 1.
 
-    Non-spatial leading tokens (class token, registers) are excluded.
+    Non-spatial tokens before and after the others (class token, registers) are excluded.
     """
     batch_first = activation.movedim(layer.batch_axis, 0)
     shape = batch_first.movedim(layer.channel_axis, 1)
     flat = shape.reshape(shape.shape[0], shape.shape[1], math.prod(shape.shape[2:]))
-    # Non-spatial tokens always come first, so that one slice removes them.
-    return flat[:, :, layer.prefix_tokens :] if layer.prefix_tokens else flat
+    # They come first or last, so that one slice removes them.
+    return flat.narrow(
+        2, layer.prefix_tokens, flat.shape[2] - layer.prefix_tokens - layer.suffix_tokens
+    )
 
 
 class StopForward(Exception):
@@ -274,6 +276,14 @@ def _no_match(
 ) -> UserError:
     name_glob, _, kind_glob = pattern.partition("@")
     if name_glob and name_glob in dict(network.named_modules()) and not kind_glob:
+        around = module_of(network, name_glob.rpartition(".")[0])
+        if "Attention" in type(around).__name__:
+            return UserError(
+                f"layer {pattern!r} of model {model!r} has no activations: a forward pass never "
+                "calls it, as where attention is fused and makes no map for each head. Build the "
+                "network without: attn_implementation='eager' in transformers, "
+                "timm.layers.set_fused_attn(False) before a network of timm is built."
+            )
         return UserError(
             f"layer {pattern!r} of model {model!r} has no activations: a forward pass never calls "
             "it, or what it returns does not begin with a tensor that has images on its first axis "

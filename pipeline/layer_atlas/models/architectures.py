@@ -158,6 +158,31 @@ def _as_written(module: nn.Module) -> nn.Module:
     return module
 
 
+ATTENTION_MAP = "attention_map"
+"""Name of the layer, inside a module of attention, for its maps: one channel per head."""
+
+
+def show_attention(network: nn.Module) -> None:
+    """Make layers of the maps that modules of attention return as a second result.
+
+    Those of transformers return them unless attention is fused. They are passed on to a module of
+    their own, which has a name and takes hooks as any other.
+    """
+    for module in list(network.modules()):
+        parts = [part for part in module.modules() if "Attention" in type(part).__name__]
+        # Of modules inside each other, the innermost computes the maps.
+        innermost = parts == [module] and not type(module).__module__.startswith("torch.")
+        if innermost and not hasattr(module, ATTENTION_MAP):
+            module.add_module(ATTENTION_MAP, nn.Identity())
+            module.register_forward_hook(_show_map)
+
+
+def _show_map(module: nn.Module, args: Any, output: Any) -> None:
+    maps = output[1:] if isinstance(output, tuple) else ()
+    for heads in (part for part in maps if isinstance(part, Tensor) and part.ndim == 4):
+        module.get_submodule(ATTENTION_MAP)(heads)
+
+
 def _demo() -> Blueprint:
     from layer_atlas.models import demo
 

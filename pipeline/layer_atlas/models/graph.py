@@ -26,6 +26,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from layer_atlas.models.activations import main_part, module_of
 from layer_atlas.models.containment import restored
+from layer_atlas.models.inputs import feed, inputs_of
 
 
 class Trace:
@@ -53,6 +54,8 @@ class Trace:
         nodes.eliminate_dead_code(lambda n: n.is_impure() and n.target is not torch._assert)
         cut = fx.GraphModule(self.graph, nodes)
         _protect(cut, outputs)
+        # Its arguments are those of the network's forward pass.
+        feed(cut, inputs_of(self.network))
         return cut
 
 
@@ -160,7 +163,9 @@ def simplify(graph: fx.GraphModule) -> fx.GraphModule:
     work.graph.lint()
     # A new GraphModule holds only the modules that the graph still uses. Deleting the others could
     # delete submodules of modules that are shared with the network.
-    return fx.GraphModule(work, work.graph)
+    simplified = fx.GraphModule(work, work.graph)
+    feed(simplified, inputs_of(graph))
+    return simplified
 
 
 # --- batch norm ----------------------------------------------------------------------------------

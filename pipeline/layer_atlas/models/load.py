@@ -17,10 +17,17 @@ from torch import Tensor, nn
 from layer_atlas.config.config import ModelConfig
 from layer_atlas.config.inputs import user_file, user_path
 from layer_atlas.errors import UnusableFile, UserError, unknown
-from layer_atlas.models.architectures import TIMM, Blueprint, build_module, find_architecture
+from layer_atlas.models.architectures import (
+    TIMM,
+    Blueprint,
+    build_module,
+    find_architecture,
+    show_attention,
+)
 from layer_atlas.models.checkpoints import SUFFIXES, Checkpoint, in_memory
 from layer_atlas.models.code import code_digest
 from layer_atlas.models.containment import tensors_of
+from layer_atlas.models.inputs import feed, fixed_inputs, inputs_of
 from layer_atlas.models.preprocessing import (
     GIVEN,
     Preprocessing,
@@ -105,7 +112,8 @@ class Network:
     def identity(self) -> NetworkIdentity:
         """The properties of the network that determine pixels."""
         decisive = (self.source, self.weights_sha256, self.mean, self.std, self.fixed_size)
-        return NetworkIdentity(*decisive, code=self.code)
+        inputs = inputs_of(self.module)
+        return NetworkIdentity(*decisive, self.code, inputs.digest if inputs else "")
 
     def seen_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Return the height and width of the network's input for images of a size."""
@@ -146,11 +154,14 @@ def load_network(config: ModelConfig) -> Network:
     def build() -> nn.Module:
         module = build_module(blueprint.build, blueprint.setting, blueprint.given)
         check_kind(module, config.title)
+        show_attention(module)
         # After the build, which may compile the network.
         run_as_written()
         return module
 
     module = build()
+    inputs = fixed_inputs(config.inputs, module, config.title)
+    feed(module, inputs)
     # A user's callable has no published set: by default it loads its weights itself.
     brings_weights = weights == "default" and config.target is not None
     loaded = Loaded((), "")
@@ -162,6 +173,7 @@ def load_network(config: ModelConfig) -> Network:
 
     def rebuild() -> nn.Module:
         again = build()
+        feed(again, inputs)
         if loaded.summary:
             # Not from the file, which may be large, and another by now.
             own = {k: v for k, v in module.state_dict().items() if isinstance(v, Tensor)}

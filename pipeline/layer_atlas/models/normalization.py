@@ -65,14 +65,16 @@ class BatchNorms:
 
     @contextmanager
     def _hooked(self) -> Iterator[None]:
-        handles = [module.register_forward_hook(self._note) for module in self._names]
+        handles = [
+            module.register_forward_hook(self._note, with_kwargs=True) for module in self._names
+        ]
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _note(self, module: nn.Module, args: Any, output: Any) -> None:
+    def _note(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         name, tensor = self._names[module], main_tensor(output)
         if name in self._found_before or tensor is None:
             return  # activations are those of the first call
@@ -85,7 +87,9 @@ class BatchNorms:
         # A clone, because an activation within the norm may overwrite it.
         parts.append((name, tensor.clone()))
         if module is norm:
-            self._found += _normalized(norm, args[0], self._parts.pop(norm))
+            source = main_tensor((args, kwargs))
+            assert source is not None
+            self._found += _normalized(norm, source, self._parts.pop(norm))
 
 
 def has_batch_norms(network: nn.Module) -> bool:

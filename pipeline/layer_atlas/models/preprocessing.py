@@ -1,8 +1,8 @@
 """Preprocessing: mean, standard deviation and input size of a network, with their sources.
 
 They come, in this order, from `mean`, `std` and `input_size` of the model entry; from its
-`preprocess`, a data config of timm, transformers or torchvision; from the config that a network of
-timm carries; from the library that the network is from. What is assumed is called so.
+`preprocess`, a data config of timm, transformers or torchvision; from the config that a network
+itself carries; from the library that the network is from. What is assumed is called so.
 """
 
 import json
@@ -57,8 +57,8 @@ def resolve_preprocessing(
     found = replace(default, sources=dict.fromkeys(("mean", "std", "input_size"), source))
     if config.preprocess is not None:
         found = _with(found, *_named(config, config.preprocess, network))
-    elif config.target is not None and (carried := carried_config(network)):
-        found = _with(found, carried, "timm's config of the network")
+    elif config.target is not None and (carried := _carried_by(network)):
+        found = _with(found, *carried)
     given = {"mean": config.mean, "std": config.std, "input_size": config.input_size}
     found = _with(found, {k: v for k, v in given.items() if v}, GIVEN)
     if len(found.mean) != len(found.std):
@@ -165,6 +165,24 @@ def _from_enum(name: str) -> Mapping[str, Any]:
     values = {key: getattr(preset, key, None) for key in ("mean", "std", "crop_size")}
     how = getattr(preset, "interpolation", None)
     return {**values, "interpolation": getattr(how, "value", None)}
+
+
+def _carried_by(network: nn.Module) -> tuple[Mapping[str, Any], str] | None:
+    """Return what a network carries about the images of its training, and its source."""
+    if (config := carried_config(network)) is not None:
+        return config, "timm's config of the network"
+    parts = [network, getattr(network, "visual", None), getattr(network, "config", None)]
+    parts.append(getattr(parts[-1], "vision_config", None))
+    for part in parts:
+        config = getattr(part, "preprocess_cfg", None)
+        if isinstance(config, Mapping) and config.get("mean") and config.get("std"):
+            return config, "open_clip's config of the network"
+    for part in parts:
+        size = getattr(part, "image_size", None)
+        sides = size if isinstance(size, list | tuple) else [size]
+        if len(set(sides)) == 1 and type(sides[0]) is int and 1 <= sides[0] <= LARGEST_IMAGE:
+            return {"image_size": sides[0]}, "image_size of the network"
+    return None
 
 
 def carried_config(network: nn.Module) -> Mapping[str, Any] | None:

@@ -115,6 +115,19 @@ def check_gradient(
         ) from error
 
 
+def has_constant_means(activation: Tensor) -> bool:
+    """Return whether no channel's mean over positions depends on the image, though values do.
+
+    Args:
+        activation: (B, K, L) for different images.
+    """
+    wide = activation.double()
+    means, scale = wide.mean(dim=2), float(wide.abs().mean())
+    if not torch.allclose(means, means[:1].expand_as(means), rtol=0.0, atol=1e-5 * scale):
+        return False
+    return not torch.allclose(wide, wide[:1].expand_as(wide), rtol=0.0, atol=1e-3 * scale)
+
+
 def _probes(network: Network, size: tuple[int, int]) -> Tensor:
     return network.normalise(network.probes(size))
 

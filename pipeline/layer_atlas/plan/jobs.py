@@ -46,7 +46,7 @@ class LayerInfo(Record):
     flops_share: float
     """Fraction of the operations of the whole forward pass."""
     prefix_tokens: int = 0
-    """Number of leading non-spatial tokens, which activations exclude."""
+    """Number of leading non-spatial tokens (class token, registers), which activations exclude."""
     batch_axis: int = 0
     """Axis of the images; 1 where tokens come first (tokens, batch, channels)."""
     path: str = ""
@@ -54,6 +54,8 @@ class LayerInfo(Record):
     plain forward."""
     fingerprint: tuple[float, ...] = ()
     """Summary of its activations on fixed images; empty where that is not known."""
+    suffix_tokens: int = setting(0, late=True)
+    """Number of trailing non-spatial tokens (detection tokens), which activations exclude."""
 
     def check(self) -> None:
         """Check that the axes are those of the shape."""
@@ -67,7 +69,8 @@ class LayerInfo(Record):
     @property
     def positions(self) -> int:
         """Number of positions of an activation (B, C, L)."""
-        return math.prod(self.shape) // self.n_channels - self.prefix_tokens
+        others = self.prefix_tokens + self.suffix_tokens
+        return math.prod(self.shape) // self.n_channels - others
 
     @property
     def map_size(self) -> tuple[int, int]:
@@ -93,6 +96,8 @@ class NetworkIdentity:
     """Height and width of the only images that the network takes; `None` if it takes any size."""
     code: str = ""
     """Digest of the network's code."""
+    inputs: str = setting("", late=True)
+    """Digest of the fixed values of its other inputs; empty if it takes images alone."""
 
 
 UNTRAINED = "untrained (random weights)"

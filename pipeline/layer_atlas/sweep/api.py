@@ -118,6 +118,7 @@ def visualize(
     mean: Sequence[float] | float | None = None,
     std: Sequence[float] | float | None = None,
     input_size: int | None = None,
+    inputs: Mapping[str, Any] | None = None,
     name: str | None = None,
     categories: str | None = None,
     device: str = "auto",
@@ -136,6 +137,8 @@ def visualize(
             module's `pretrained_cfg` (timm), or ImageNet's, as a line says.
         std: standard deviation of the same.
         input_size: height and width that the network was trained for; the default of `image_size`.
+        inputs: fixed values for further arguments of its forward pass, by their names; arrays and
+            tensors too. `"images"` stands for the images: `{"batch": {"image": "images"}}`.
         name: label of the model; default: the name of its class.
         categories: text file with the names of the classes, one per line.
         device: `"auto"` for the first GPU, or the CPU where there is none; `"cpu"`, `"cuda:1"`.
@@ -155,8 +158,14 @@ def visualize(
         raise UserError(f"layers must name the layers to visualize; there are: {_some(parts)}.")
     _refuse(settings, "models", "the first argument", "model")
     _refuse(settings, "executor", "device", "device")
-    entry = {"target": model, "label": name, "mean": mean, "std": std, "input_size": input_size}
-    entry |= {"categories": categories}
+    entry: dict[str, Any] = {
+        "target": model,
+        "label": name,
+        "mean": mean,
+        "std": std,
+        "input_size": input_size,
+    }
+    entry |= {"inputs": inputs, "categories": categories}
     folder = tempfile.mkdtemp(prefix="layer-atlas-")
     given = {
         **settings,

@@ -189,7 +189,8 @@ class _Hook:
         rest = [axis for axis in range(output.ndim) if axis not in axes]
         samples, channels = (output.shape[axis] for axis in axes)
         activation = output.permute(*axes, *rest).reshape(samples, channels, -1)
-        return activation[:, :, self.info.prefix_tokens :].float()
+        end = activation.shape[2] - self.info.suffix_tokens
+        return activation[:, :, self.info.prefix_tokens : end].float()
 
     @torch.no_grad()
     def output(self, inputs: Tensor) -> Tensor | None:

@@ -82,7 +82,8 @@ def test_image_that_is_too_small_for_a_network_of_any_size_is_refused() -> None:
 
 def test_network_that_does_not_take_its_own_size_either_is_refused() -> None:
     message = told(
-        "{name: vit, target: tests.models.test_prefix_tokens.small_vit}", f"layers=[{ATTENTION}]"
+        "{name: vit, target: tests.models.test_prefix_tokens.small_vit, input_size: 224}",
+        f"layers=[{ATTENTION}]",
     )
     assert "Wrong image height! Expected 32 but got 224" in message
 

@@ -19,10 +19,16 @@ from layer_atlas.models.activations import OUTPUT, match_layers
 from layer_atlas.models.containment import contained, restored
 from layer_atlas.models.device_model import DeviceModel
 from layer_atlas.models.forwards import NoPathAgrees, Path
+from layer_atlas.models.inputs import IMAGES, FixedInputs, inputs_of
 from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.load import Network, check_weights, load_network
 from layer_atlas.models.numerics import fingerprint, is_same
-from layer_atlas.models.self_check import check_gradient, check_independence, takes_no_batches
+from layer_atlas.models.self_check import (
+    check_gradient,
+    check_independence,
+    has_constant_means,
+    takes_no_batches,
+)
 from layer_atlas.plan.jobs import LayerInfo
 from layer_atlas.plan.plan import LARGEST_PICTURE, SkippedModel
 from layer_atlas.visualization.optimization.octaves import octave_sizes
@@ -191,7 +197,7 @@ def why_it_does_not_run(network: Network, size: tuple[int, int], reason: str) ->
     return (
         _several_inputs(network)
         or _mapping_input(network, size)
-        or _volume_input(network)
+        or _volume_input(network, size)
         or _other_colours(network, size)
         or too_small(network, size, f"{reason}{_another_size(network)}")
     )
@@ -206,24 +212,33 @@ def _several_inputs(network: Network) -> str | None:
         if parameter.default is parameter.empty
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
-    if len(needed) < 2:
+    given = inputs_of(network.module) or FixedInputs({})
+    missing = [name for name in needed if name not in given.values]
+    # The first takes the images, unless another one does.
+    others = missing if given.has_images else missing[1:]
+    if not others:
         return None
+    example = ", ".join(f"{name}: [[1, 2, 3]]" for name in others)
     return (
         f"model {network.label!r} takes {len(needed)} inputs ({', '.join(needed)}), and a sweep "
-        "gives it images alone. Wrap it in a module whose forward(images) fills in the others."
+        f"gives it images alone. Give the others fixed values: models=[{{..., inputs: {{{example}}}"
+        f"}}]. A list is a tensor, and so is a file (.npy, .pt). Or: Wrap it in a module."
     )
 
 
 def _mapping_input(network: Network, size: tuple[int, int]) -> str | None:
     mapping = _AnyMapping(network.example(size))
     with torch.no_grad():
-        runs = _runs(network.module, mapping)
-    if not mapping.requested or not runs:
+        # It may fail, because not every key is that of images.
+        _runs(network.module, mapping)
+    if not mapping.requested:
         return None
     keys = ", ".join(map(repr, mapping.requested))
+    argument = next(iter(inspect.signature(network.module.forward).parameters))
     return (
-        f"model {network.label!r} takes a mapping with {keys}, and a sweep gives it images. Wrap "
-        f"it in a module whose forward(images) passes {{{mapping.requested[0]!r}: images}} on."
+        f"model {network.label!r} takes a mapping with {keys}, and a sweep gives it images. Name "
+        f"the one that they are: models=[{{..., inputs: {{{argument}: "
+        f"{{{mapping.requested[0]}: {IMAGES}}}}}}}], and give the others fixed values."
     )
 
 
@@ -239,14 +254,30 @@ class _AnyMapping(dict[str, Tensor]):
         return self.value
 
 
-def _volume_input(network: Network) -> str | None:
+_FRAMES = (8, 16, 4, 2, 1, 32, 64)
+
+
+@torch.no_grad()
+def _volume_input(network: Network, size: tuple[int, int]) -> str | None:
+    """Explain that a network takes volumes or video, with the code that makes one of an image."""
     first = next((m for m in network.module.modules() if isinstance(m, _3D)), None)
-    if first is None:
+    image = network.example(size)
+    # Channels come before the frames in some networks, and after them in others.
+    layouts = [(axis, frames) for axis in (2, 1) for frames in _FRAMES]
+    works = (
+        (axis, frames)
+        for axis, frames in layouts
+        if _runs(network.module, image.unsqueeze(axis).repeat_interleave(frames, axis))
+    )
+    found = next(works, None)
+    if first is None and found is None:
         return None
+    axis, frames = found or layouts[0]
+    kind = f" ({type(first).__name__})" if first is not None else ""
     return (
-        f"model {network.label!r} takes volumes or video ({type(first).__name__}), not images. "
-        "Wrap it in a module whose forward(images) repeats the image: "
-        "network(images.unsqueeze(2).expand(-1, -1, 8, -1, -1))."
+        f"model {network.label!r} takes volumes or video{kind}, not images. Wrap it in a module "
+        f"whose forward(images) repeats the image: "
+        f"network(images.unsqueeze({axis}).repeat_interleave({frames}, {axis}))."
     )
 
 
@@ -354,7 +385,7 @@ def check_layers(
             raise UserError(too_small(network, model.image_size, reason))
     device = DeviceModel(network, precision, model.image_size, torch.device("cpu"))
     # Always computed: they show whether the network is still the same.
-    layers = _with_fingerprints(network, device, wanted)
+    layers, means = _with_fingerprints(network, device, wanted)
     _compare(network, layers, earlier)
     paths = [earlier.layers[x.name].path if x.name in earlier.layers else "" for x in layers]
     # Paths of an earlier run stand: all images of a sweep are made along the same paths.
@@ -365,6 +396,7 @@ def check_layers(
     stored = f"the weights of {network.label} are {network.stored_as}; it is run in fp32"
     notes = [
         stored if network.stored_as else "",
+        means,
         check_independence(network, device.plain, layers, output, seen),
     ]
     check_gradient(network, device.plain, layers, seen)
@@ -376,15 +408,23 @@ def check_layers(
 
 def _with_fingerprints(
     network: Network, device: DeviceModel, wanted: Sequence[LayerInfo]
-) -> list[LayerInfo]:
+) -> tuple[list[LayerInfo], str]:
+    """Return the layers with their fingerprints, and a note on those whose means never change."""
     try:
         activations = device.expected(wanted)
     except RuntimeError as error:
         raise takes_no_batches(network, error) from error
     for info, activation in zip(wanted, activations, strict=True):
         check_weights(network, info, activation)
-    pairs = zip(wanted, activations, strict=True)
-    return [replace(info, fingerprint=fingerprint(activation)) for info, activation in pairs]
+    pairs = list(zip(wanted, activations, strict=True))
+    layers = [replace(info, fingerprint=fingerprint(activation)) for info, activation in pairs]
+    constant = [info.name for info, activation in pairs if has_constant_means(activation)]
+    if not constant:
+        return layers, ""
+    return layers, (
+        f"the mean of {constant[0]} over its positions is the same for every image, as behind a "
+        "softmax or a norm over positions; objective=neuron raises the value at one position"
+    )
 
 
 def _compare(network: Network, layers: Sequence[LayerInfo], earlier: EarlierChecks) -> None:
