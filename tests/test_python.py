@@ -24,6 +24,8 @@ from layer_atlas.presentation.notebook import open_atlas
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import read_manifest
 from layer_atlas.sweep.api import Visualization
+from layer_atlas.visualization.optimization.cuda_graphs import CaptureFailed
+from layer_atlas.visualization.optimization.renderer import LayerRenderer
 
 NET = """
 import torch
@@ -330,6 +332,17 @@ class Failing(Net):
         if is_worker and x.requires_grad:
             raise RuntimeError("no more")
         return super().forward(x)
+
+
+def test_a_failed_capture_is_reported_with_the_remedy(
+    net: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise CaptureFailed("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(LayerRenderer, "make", fail)
+    with pytest.raises(UserError, match=r"stream is capturing.*LAYER_ATLAS_CUDA_GRAPHS=0"):
+        show(net, layers="second")
 
 
 def test_a_network_that_fails_is_named_with_its_traceback(tmp_path: Path) -> None:

@@ -18,11 +18,9 @@ from layer_atlas.sweep.executors.base import (
 )
 from layer_atlas.sweep.gpus import VISIBLE_VARIABLES
 
-THREADS_BESIDE_GPU = 4
-
 
 class LocalExecutor:
-    """Runs one worker process per device; CPU workers share the cores evenly.
+    """Runs one worker process per device; workers share the cores evenly.
 
     Each worker has its own session, so that Ctrl-C in the terminal reaches the driver alone, and
     knows the driver's process id, so that it does not outlive it.
@@ -35,9 +33,9 @@ class LocalExecutor:
         self._devices = list(devices)
         self._device: dict[str, str] = {}
         self._process: dict[str, subprocess.Popen[bytes]] = {}
-        # Threads beyond the cores would only wait for each other.
-        n_cpu = sum(device == "cpu" for device in devices)
-        self._threads = max(1, usable_cores() // max(1, n_cpu))
+        # Threads beyond the cores would only wait for each other; those of a worker with a GPU read
+        # and resize dataset images for it.
+        self._threads = max(1, usable_cores() // max(1, len(devices)))
 
     @property
     def max_parallel(self) -> int:
@@ -95,7 +93,7 @@ class LocalExecutor:
             return environment(device, self._threads)
         # `cuda:1` is the second of the GPUs that this process sees, which may itself see only some.
         index = int(device.partition(":")[2])
-        return {**environment(device, THREADS_BESIDE_GPU), **_only_visible(index)}
+        return {**environment(device, self._threads), **_only_visible(index)}
 
 
 def _only_visible(index: int, variables: Mapping[str, str] = os.environ) -> dict[str, str]:

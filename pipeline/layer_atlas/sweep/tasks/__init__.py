@@ -27,7 +27,6 @@ from layer_atlas.errors import NoDevice, UserError
 from layer_atlas.models.load import Network, load_network
 from layer_atlas.plan.jobs import NetworkIdentity
 from layer_atlas.plan.plan import DatasetPlan, ModelPlan
-from layer_atlas.processes import usable_cores
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.sweep.gpus import trouble_of
 from layer_atlas.sweep.heartbeat import Heartbeat
@@ -233,7 +232,7 @@ class ImageCache:
         some = min(count, self.listing.count)
         indices = [number * self.listing.count // some for number in range(some)]
         numbered = [(i, entry) for i in indices for entry in self.listing.block(i, i + 1)]
-        views = stream_views(self.dataset_images, numbered, self.size, reading_threads())
+        views = stream_views(self.dataset_images, numbered, self.size, torch.get_num_threads())
         pixels = [view.pixels for view in views if view.pixels is not None]
         if not pixels:
             raise RuntimeError(f"none of {some} photographs of the dataset can be read")
@@ -255,14 +254,9 @@ class ImageCache:
             if index not in self._images
             for entry in self.listing.block(index, index + 1)
         ]
-        views = stream_views(self.dataset_images, missing, self.size, reading_threads())
+        views = stream_views(self.dataset_images, missing, self.size, torch.get_num_threads())
         for (index, entry), view in zip(missing, views, strict=True):
             if view.pixels is None:
                 raise RuntimeError(f"photograph {entry.path} can no longer be read: {view.reason}")
             self._images[index] = view.pixels
         return {index: self._images[index] for index in wanted}
-
-
-def reading_threads() -> int:
-    """Threads that read images: all cores feed a GPU; on a CPU the network needs them itself."""
-    return usable_cores() if torch.cuda.is_available() else torch.get_num_threads()

@@ -32,7 +32,7 @@ from layer_atlas.models.forwards import Forward
 from layer_atlas.plan.jobs import LayerInfo, Product
 from layer_atlas.plan.plan import DatasetPlan
 from layer_atlas.store.files import Arrays
-from layer_atlas.sweep.tasks import Bundle, ImageCache, WorkerContext, reading_threads
+from layer_atlas.sweep.tasks import Bundle, ImageCache, WorkerContext
 from layer_atlas.visualization import rng
 from layer_atlas.visualization.optimization.memory import if_it_fits
 from layer_atlas.visualization.saliency import saliency_maps
@@ -173,7 +173,7 @@ class DatasetPass:
             for block in blocks
             for pair in enumerate(self.listing.block(block.start, block.stop), block.start)
         )
-        return stream_views(self.dataset_images, numbered, self.size, reading_threads())
+        return stream_views(self.dataset_images, numbered, self.size, torch.get_num_threads())
 
     def _commit(self, files: dict[Product, Arrays]) -> None:
         for product, arrays in files.items():
