@@ -208,10 +208,18 @@ def normalised(pixels: Tensor, network: Network) -> Tensor:
 def _reduce_positions(activation: Tensor) -> ChannelActivations:
     """Reduce an activation (B, K, L) over its positions."""
     activation = activation.float()
-    # Max pooling over all positions returns the index as well, many times faster than Tensor.max.
+    return ChannelActivations(activation.mean(dim=2), *_largest(activation))
+
+
+def _largest(activation: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the largest value of (B, K, L) over its positions, and where it is: (B, K) each."""
+    # On a CPU max pooling is many times faster; on a GPU one thread would scan the whole map.
+    if activation.is_cuda:
+        peak, place = activation.max(dim=2)
+        return peak, place
     rows = activation.unsqueeze(2)
     peak, place = F.max_pool2d(rows, (1, rows.shape[3]), return_indices=True)
-    return ChannelActivations(activation.mean(dim=2), peak.flatten(1), place.flatten(1))
+    return peak.flatten(1), place.flatten(1)
 
 
 OUTPUT = "output"
