@@ -3,8 +3,8 @@
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -128,6 +128,16 @@ class Layer:
     def reader_name(self) -> str:
         """Name for readers: the one that was given, or that of the module."""
         return self.given_name or self.name
+
+    def called(self, names: Mapping[str, str] | None) -> "Layer":
+        """The layer under the name that readers know.
+
+        Args:
+            names: by `model/layer`, which goes first, or by layer.
+        """
+        names = names or {}
+        given = names.get(self.title, names.get(self.name, ""))
+        return replace(self, given_name=given) if given else self
 
     @property
     def title(self) -> str:

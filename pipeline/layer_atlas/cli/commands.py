@@ -172,7 +172,7 @@ def site(config: Config) -> int:
     folder = _folder(config)
     ensure_atlas(folder)
     with locked(folder):
-        print_result(str(make_site(folder)))
+        print_result(str(make_site(folder, config.collate.names)))
     return EXIT_OK
 
 

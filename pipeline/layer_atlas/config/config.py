@@ -132,8 +132,8 @@ class CollateSettings(Record):
     site: bool = True
     """Whether to make a site to browse the atlas with."""
     names: dict[str, str] | None = None
-    """Names of layers for readers, in the headings of montages and sheets, and in figures that set
-    none: by module or by `MODEL/MODULE`, such as `{features.12.expand3x3: fire 9}`."""
+    """Names of layers for readers, in montages, sheets and site, and in figures that set none: by
+    module or by `MODEL/MODULE`, such as `{features.12.expand3x3: fire 9}`."""
 
 
 _ADD_PHOTOGRAPHS = "add dataset=folder dataset.path=photos, or take"

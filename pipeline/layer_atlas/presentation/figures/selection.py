@@ -292,7 +292,7 @@ def chosen_layers(atlas: Atlas, settings: FigureSettings) -> list[Layer]:
             raise unknown("layer of the atlas", pattern, [layer.name for layer in layers])
     patterns = settings.layers or ("*",)
     chosen = [layer for layer in layers if any(_matches(layer, p) for p in patterns)]
-    return [_renamed(layer, settings.names or {}) for layer in _checked(atlas, settings, chosen)]
+    return [layer.called(settings.names) for layer in _checked(atlas, settings, chosen)]
 
 
 def _checked(atlas: Atlas, settings: FigureSettings, chosen: list[Layer]) -> list[Layer]:
@@ -301,17 +301,11 @@ def _checked(atlas: Atlas, settings: FigureSettings, chosen: list[Layer]) -> lis
     for name in settings.names or ():
         if name not in known:
             raise unknown("layer of figure.names", name, [layer.name for layer in chosen])
-    names = [(x.model.name, _renamed(x, settings.names or {}).reader_name) for x in chosen]
+    names = [(x.model.name, x.called(settings.names).reader_name) for x in chosen]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise UserError(f"figure.names calls two layers of {twice[0]} {twice[1]!r}.")
     return chosen
-
-
-def _renamed(layer: Layer, names: Mapping[str, str]) -> Layer:
-    """The layer under the name that readers know; that of its title precedes that of its module."""
-    given = names.get(layer.title, names.get(layer.name, ""))
-    return replace(layer, given_name=given) if given else layer
 
 
 def _matches(layer: Layer, pattern: str) -> bool:

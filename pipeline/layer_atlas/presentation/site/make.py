@@ -1,7 +1,7 @@
 """Make the site of an output folder: its pages, the data of its layers, when it is made again."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,34 +51,38 @@ _SCRIPTS = (
 """Parts of `site.js`, in order: browsers load one file much sooner than twelve."""
 
 
-def make_site(folder: OutputFolder) -> Path:
+def make_site(folder: OutputFolder, names: Mapping[str, str] | None = None) -> Path:
     """Make the site of an atlas, unless it is there; returns its first page.
 
     Only one layer's sheet is in memory at a time, whatever the number of images.
 
+    Args:
+        folder: has the atlas.
+        names: names of layers for readers, as `collate.names` has them.
     Raises:
         UserError: there is no atlas, or it is not one.
         StorageError: the disk is full or fails.
     """
     page = folder.site / "index.html"
     with open_atlas(folder.atlas) as atlas:
-        name = _identity(folder, atlas)
+        name = _identity(folder, atlas, names)
         if folder_of(folder.site) == name and is_complete(folder.site / name):
             return page
         with site_files(folder.site / name) as files:
-            _write_all(files, atlas, folder.root.name)
+            _write_all(files, atlas, folder.root.name, names)
     put_up(folder.site, name, _page(folder.root.name, name))
     return page
 
 
-def _identity(folder: OutputFolder, atlas: Atlas) -> str:
-    """Digest that differs for another atlas, another name and other code."""
+def _identity(folder: OutputFolder, atlas: Atlas, names: Mapping[str, str] | None) -> str:
+    """Digest that differs for another atlas, other names and other code."""
     code = hashlib.sha256()
     # The layout paints the site's pictures, so that its code is part of the identity too.
     files = (path for folder in (_HERE, _LAYOUT) for path in folder.rglob("*.*"))
     for path in sorted(path for path in files if path.suffix != ".pyc"):
         code.update(path.read_bytes())
-    made_of = [atlas.content or atlas.created, folder.root.name, code.hexdigest()]
+    made_of: list[Any] = [atlas.content or atlas.created, folder.root.name, code.hexdigest()]
+    made_of += [dict(names)] if names else []
     return digest(made_of)[:_DIGITS]
 
 
@@ -89,7 +93,7 @@ def _page(title: str, folder: str) -> str:
     return page.render(title=title, folder=folder)
 
 
-def _write_all(files: SiteFiles, atlas: Atlas, title: str) -> None:
+def _write_all(files: SiteFiles, atlas: Atlas, title: str, names: Mapping[str, str] | None) -> None:
     for name in ("style.css", "icon.svg"):
         files.write(name, (_ASSETS / name).read_bytes())
     files.write("site.js", b"\n".join((_ASSETS / f"{n}.js").read_bytes() for n in _SCRIPTS))
@@ -98,7 +102,8 @@ def _write_all(files: SiteFiles, atlas: Atlas, title: str) -> None:
     for model in atlas.models.values():
         layers = []
         for layer in model.layers.values():
-            layers.append(_write_layer(files, f"{number:03}-{safe_name(layer.name)}", layer))
+            place = f"{number:03}-{safe_name(layer.name)}"
+            layers.append(_write_layer(files, place, layer.called(names)))
             number += 1
         models.append({**_model_facts(model), "layers": layers})
     about = {"title": title, "created": atlas.created, "models": models}
@@ -162,6 +167,7 @@ def layer_facts(layer: Layer) -> dict[str, Any]:
     facts = layer.facts
     return {
         "name": layer.name,
+        "title": layer.reader_name,
         "type": str(facts.get("module_type", "")),
         "shape": [whole(side) for side in np.ravel(facts.get("activation_shape", ()))],
         "share": _finite(facts.get("flops_share")),

@@ -11,7 +11,7 @@ function channelView(view, place, { model, layer }, data, block) {
     element(
       "div.heading",
       {},
-      element("h1", {}, element("span.of", {}, layer.name), ` ${data.labels[row]}`),
+      element("h1", {}, element("span.of", { title: moduleName(layer) }, layer.title), ` ${data.labels[row]}`),
       neighbours(place, data, row),
     ),
     element(

@@ -16,6 +16,11 @@ function element(kind, attributes = {}, ...children) {
   return made;
 }
 
+// For a tooltip: the module of a layer that readers know by another name.
+function moduleName(layer) {
+  return layer.title === layer.name ? null : layer.name;
+}
+
 function drawn(tag, attributes = {}, ...children) {
   const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);

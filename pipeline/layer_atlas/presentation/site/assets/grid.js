@@ -14,7 +14,7 @@ function gridView(view, place, { model, layer }, data) {
     element(
       "div.heading",
       {},
-      element("h1", {}, layer.name),
+      element("h1", { title: moduleName(layer) }, layer.title),
       element("p.facts", {}, [layer.type, shape, layer.recipe].filter(Boolean).join(" · ")),
       element("p.facts", {}, [layer.targets, model.about].filter(Boolean).join(" · ")),
     ),

@@ -49,7 +49,7 @@ function spectrum(model) {
   const rest = Math.max(0, 1 - shares.reduce((sum, each) => sum + each, 0));
   if (!shares.some(Boolean)) return null;
   const parts = outer.map((layer, place) =>
-    element("span", { "--share": shares[place], title: `${layer.name} ${share(shares[place])}` }),
+    element("span", { "--share": shares[place], title: `${layer.title} ${share(shares[place])}` }),
   );
   return element(
     "div.spectrum",
@@ -71,7 +71,7 @@ function floor(model, layer) {
       element(
         "span.who",
         {},
-        element("span.name", {}, layer.name),
+        element("span.name", { title: moduleName(layer) }, layer.title),
         element("span.quiet", {}, [layer.type, layer.shape.join(" × ")].filter(Boolean).join(" · ")),
       ),
       element(

@@ -18,11 +18,13 @@ function layersCalled(name, number) {
   const found = [];
   for (const model of layerAtlas.known("index").models) {
     for (const layer of model.layers) {
-      const score = likeness(name, model.name.toLowerCase(), layer.name.toLowerCase());
+      const called = [layer.name, layer.title].map((each) => likeness(name, model.name.toLowerCase(), each.toLowerCase()));
+      const scores = called.filter((each) => each !== null);
+      const score = scores.length ? Math.min(...scores) : null;
       const channel = number ? Number(number) : undefined;
       if (score === null || (number && !holds(layer, channel))) continue;
       const address = route({ model: model.name, layer: layer.name, channel });
-      const words = number ? `${layer.name}:${number}` : layer.name;
+      const words = number ? `${layer.title}:${number}` : layer.title;
       found.push([score, [words, number ? model.name : `${model.name} · ${counted(layer.channels, layer.noun)}`, address]]);
     }
   }
@@ -48,8 +50,8 @@ function channelsHere(wanted, place, target) {
     const label = data.labels[row].toLowerCase();
     const exact = String(data.channels[row]) === wanted || label === wanted;
     const named = /[^\d+]/.test(label) && label.includes(wanted);
-    if (exact) found.unshift([data.labels[row], `${target.layer.noun} of ${target.layer.name}`, address(row)]);
-    else if (named) found.push([data.labels[row], `${target.layer.noun} of ${target.layer.name}`, address(row)]);
+    if (exact) found.unshift([data.labels[row], `${target.layer.noun} of ${target.layer.title}`, address(row)]);
+    else if (named) found.push([data.labels[row], `${target.layer.noun} of ${target.layer.title}`, address(row)]);
   }
   return found;
 }

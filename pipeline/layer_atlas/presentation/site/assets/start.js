@@ -131,7 +131,7 @@ function showCrumbs(place, target) {
   }
   if (target?.layer) {
     const { model, layer, options } = place;
-    steps.push([target.layer.name, route({ model, layer, options })]);
+    steps.push([target.layer.title, route({ model, layer, options })]);
     if (place.channel !== undefined) steps.push([String(place.channel), location.hash]);
   }
   const last = steps.length - 1;
