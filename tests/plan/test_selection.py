@@ -117,7 +117,7 @@ def test_random_weights_are_named_wherever_a_network_is() -> None:
     (line,) = network_lines(replace(make_plan(), models=(raw,)))
     assert line == (
         "toy, untrained (random weights); mean (0.5, 0.5, 0.5), std (0.25, 0.25, 0.25): given; "
-        "input size 64 px: assumed"
+        "input size 16 px: image_size in the config"
     )
     tap = LayerRef("other", IDENTITY, layer_info("c"), Origin("weights from file w.pth"))
     both = replace(raw, layers=(replace(raw.layers[0], others=(tap,)),), recipe=_joint())

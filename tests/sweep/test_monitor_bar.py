@@ -41,10 +41,28 @@ def test_the_time_left_is_the_estimate_until_something_is_finished(
     monkeypatch.setattr(monitor.time, "monotonic", lambda: now)
     with Bar("images", 10, 0, "channels", ["cpu"], expected=60.0) as bar:
         now = 120.0
-        assert bar._left(0.0) == 40.0
+        assert bar._left(0.0) == 60.0
+        assert bar._left(5.0) == (20.0 + 30.0) / 2  # half by the rate, half by the estimate
+        assert bar._left(10.0) == 0.0
+        now = 180.0
+        assert bar._left(0.0) == 80.0, "the estimate was too short"
+
+
+def test_the_first_unit_does_not_decide_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(monitor.time, "monotonic", lambda: now)
+    with Bar("images", 432, 0, "channels", ["cpu"], expected=42.0) as bar:
+        now = 112.0  # of which the worker took 11 to start
+        assert 30.0 < bar._left(2.0) < 60.0
+
+
+def test_without_an_estimate_the_rate_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(monitor.time, "monotonic", lambda: now)
+    with Bar("images", 10, 0, "channels", ["cpu"]) as bar:
+        now = 120.0
+        assert bar._left(0.0) == float("inf")
         assert bar._left(5.0) == 20.0
-        now = 161.0
-        assert bar._left(0.0) == float("inf"), "the estimate was wrong"
 
 
 def test_workers_of_an_earlier_run_are_busy_all_the_time_at_most() -> None:

@@ -167,7 +167,7 @@ def _layer_group(file: h5py.File, view: LayerView) -> h5py.Group:
             "code_sha256": network.code,
             "note": model.note,
             "weights": weights_words(model),
-            "preprocessing": preprocessing_words(network.mean, network.std, size, model.origin),
+            "preprocessing": preprocessing_words(network.mean, network.std, *model.seen_size),
             "mean": network.mean,
             "std": network.std,
             "input_size": size,

@@ -17,7 +17,7 @@ from layer_atlas.atlas.display import in_colour, sheet
 from layer_atlas.atlas.frames import labelled_arrays, layer_frame
 from layer_atlas.errors import UserError, unknown
 from layer_atlas.plan.environment import Environment, parse_environment
-from layer_atlas.plan.jobs import STATUS, named
+from layer_atlas.plan.jobs import STATUS, WITHOUT_IMAGE, named
 from layer_atlas.plan.targets import Sampling
 
 _COMPARABLE = ("agreement", "selectivity")
@@ -209,6 +209,11 @@ class Layer:
         names = self.channel_names or [""] * len(self.channels)
         return [f"{k} {name}".rstrip() for k, name in zip(self.channels, names, strict=True)]
 
+    @property
+    def has_images(self) -> bool:
+        """Whether any image of the layer has been made."""
+        return not np.isin(self.status, WITHOUT_IMAGE).all()
+
     @cached_property
     def status(self) -> NDArray[np.uint8]:
         """Outcome of each job (C, S), as a code of `STATUS`."""
@@ -222,7 +227,7 @@ class Layer:
     def made_with(self, channels: Sequence[int] | None = None) -> "Counter[Environment | None]":
         """Count the images of some channels (default: all) by environment."""
         rows = [self.row(channel) for channel in (self.channels if channels is None else channels)]
-        made = ~np.isin(self.status[rows], (STATUS["failed"], STATUS["missing"]))
+        made = ~np.isin(self.status[rows], WITHOUT_IMAGE)
         codes = self["made_with"][rows] if "made_with" in self else np.zeros_like(made, np.int64)
         counts: Counter[Environment | None] = Counter()
         for code, count in zip(*np.unique(codes[made], return_counts=True), strict=True):

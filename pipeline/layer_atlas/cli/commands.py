@@ -59,6 +59,10 @@ def run(config: Config) -> int:
 
         if causes := causes_of_failures(result.folder):
             print_result(causes)
+    elif result.exit_code == EXIT_INTERRUPTED:
+        from layer_atlas.cli.status import progress
+
+        print_result(f"{progress(result.folder)}; the same command again goes on from here")
     return result.exit_code
 
 

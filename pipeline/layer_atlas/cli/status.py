@@ -65,6 +65,13 @@ def status_table(folder: OutputFolder, every_layer: bool = False) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def progress(folder: OutputFolder) -> str:
+    """How many images of a sweep are done, in a line. Raises UserError if there is no sweep."""
+    plan = plan_of(read_manifest(folder))
+    layers = [layer_progress_of(view, ()) for view in layer_views(folder, plan)]
+    return _headline(folder, plan, layers)
+
+
 def _headline(folder: OutputFolder, plan: Plan, layers: Sequence[LayerProgress]) -> str:
     done, total = _sum(layers, "done"), _sum(layers, "total")
     share = f"{100 * done / total:.1f} %"

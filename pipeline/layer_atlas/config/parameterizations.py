@@ -39,7 +39,9 @@ class Fourier(Parameterization):
     references = (OLAH_2017,)
     phrase = "Fourier coefficients in decorrelated colours"
     name: str = "fourier"
-    decay_power: float = setting(1.5, at_least=0, phrase="amplitudes scaled by frequency ** -{}")
+    decay_power: float = setting(
+        1.5, at_least=0, phrase="amplitudes divided by the frequency to the power of {}"
+    )
     """The amplitude of a coefficient falls as frequency ** -decay_power; natural images are near 1
     to 1.5."""
     initial_sd: float = setting(0.3, above=0, phrase="an initial root mean square of {}")
@@ -60,7 +62,9 @@ class NaturalFourier(Parameterization):
         "fixed to that of photographs"
     )
     name: str = "natural_fourier"
-    decay_power: float = setting(1.5, at_least=0, phrase="amplitudes scaled by frequency ** -{}")
+    decay_power: float = setting(
+        1.5, at_least=0, phrase="amplitudes divided by the frequency to the power of {}"
+    )
     """The amplitude of a coefficient falls as frequency ** -decay_power. Within an octave this
     decides how far a step moves each coefficient."""
     initial_sd: float = setting(0.3, above=0, phrase="an initial root mean square of {}")
@@ -114,7 +118,9 @@ class Pyramid(Parameterization):
     name: str = "pyramid"
     levels: int = setting(6, at_least=1, at_most=12, phrase="{} level(s)")
     """Number of levels. The finest level has the image's own resolution."""
-    decay_power: float = setting(0.5, at_least=0, phrase="amplitudes scaled by frequency ** -{}")
+    decay_power: float = setting(
+        0.5, at_least=0, phrase="amplitudes divided by the frequency to the power of {}"
+    )
     """The amplitude of a level falls as frequency ** -decay_power. Here 0.5 corresponds to 1.5 of
     Fourier coefficients, of which there are more at high frequencies."""
     initial_sd: float = setting(0.3, above=0, phrase="an initial root mean square of {}")

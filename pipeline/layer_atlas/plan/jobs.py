@@ -281,6 +281,9 @@ class Shard:
 STATUS = {"ok": 0, "dead": 1, "diverged": 2, "failed": 3, "missing": 4, "silent": 5}
 """Outcomes of a job. Shards have only the first three; collation finds the rest."""
 
+WITHOUT_IMAGE = (STATUS["failed"], STATUS["missing"])
+"""Outcomes that leave no image."""
+
 FATES = {code: word for word, code in STATUS.items() if word != "ok"}
 """Words of pictures for jobs that are not ok."""
 

@@ -114,8 +114,9 @@ def network_lines(plan: Plan) -> list[str]:
     lines = {}
     for model in plan.dataset_models:
         for label, network in model.networks.items():
-            size = model.input_size if label == model.label else network.fixed_size
-            origin = model.origins[label]
+            size, origin = network.fixed_size, model.origins[label]
+            if label == model.label:
+                size, origin = model.seen_size
             lines[label] = network_line(label, network.mean, network.std, size, origin)
     return list(lines.values())
 

@@ -143,6 +143,16 @@ class ModelPlan(Record):
         return len(self.network.mean)
 
     @property
+    def seen_size(self) -> tuple[int, Origin]:
+        """The size of the network's inputs, with its source; that of the images if it is assumed
+        and they have another."""
+        height, width = self.recipe.image_size
+        is_other = self.origin.input_size.endswith("assumed") and height != self.input_size
+        if not is_other or height != width:
+            return self.input_size, self.origin
+        return height, replace(self.origin, input_size="image_size in the config")
+
+    @property
     def networks(self) -> dict[str, NetworkIdentity]:
         """The network, and further ones that its images are for, by their labels."""
         taps = (tap for layer in self.layers for tap in layer.others)

@@ -208,7 +208,7 @@ logger = logging.getLogger(__name__)
 
 _LINE_SECONDS = 10.0
 _FIRST_LINE_SECONDS = 2.0
-_FORMAT = "{desc} {bar} {n:.0f}/{total} {unit} [{elapsed}, {postfix}]"
+_FORMAT = "{desc} {bar} {n:.0f}/{total} {unit} [{elapsed}{postfix}]"
 
 
 class Bar:
@@ -276,12 +276,20 @@ class Bar:
         )
 
     def _left(self, finished: float) -> float:
-        """Estimated seconds until all are finished."""
-        if finished > 0:
-            return (self.total - finished) * self._seconds() / finished
+        """Estimated seconds until all are finished.
+
+        The first units say little, since workers start and set up layers before them. So the rate
+        counts as much as there is finished of all, and the estimate for the rest.
+        """
+        fraction = min(1.0, finished / max(self.total, 1))
+        if fraction == 0.0:
+            return max(self.expected, self._seconds())
+        rest = 1.0 - fraction
+        by_rate = rest * self._seconds() / fraction
+        if math.isinf(self.expected) or not rest:
+            return by_rate
         # An estimate that proved too short is of no use.
-        left = self.expected - self._seconds()
-        return left if left > 0 else math.inf
+        return fraction * by_rate + rest * rest * max(self.expected, self._seconds())
 
     def _share(self, busy: float) -> str:
         """The fraction of their time in which the devices made something.

@@ -49,6 +49,10 @@ def make_figure(folder: OutputFolder, figure: Figure) -> list[str]:
         elif isinstance(figure, FigureSettings) and figure.names is None:
             summary = read_summary(folder)
             figure = replace(figure, names=summary.settings.names if summary else None)
+        if not any(atlas[name].has_images for name in atlas):
+            raise UserError(
+                f"no image of {str(folder.root)!r} is made yet; start its run again, then draw."
+            )
         assert isinstance(figure, FigureSettings)  # as all figures are that are drawn from an atlas
         return _draw(folder, atlas, figure) + notes
 

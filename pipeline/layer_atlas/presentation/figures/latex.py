@@ -88,7 +88,8 @@ def bibtex(work: Reference) -> str:
 
 def network_entry(key: str, title: str, note: str) -> str:
     """The BibTeX entry of a network on which no work is known."""
-    fields = {"title": f"{{{escaped(title)}}}", "note": escaped(note)}
+    # Styles sort by author, or by `key` where there is none.
+    fields = {"title": f"{{{escaped(title)}}}", "note": escaped(note), "key": escaped(title)}
     return entry_text("misc", key, fields)
 
 

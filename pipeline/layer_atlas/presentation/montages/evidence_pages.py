@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from layer_atlas.atlas.gather import LayerView
 from layer_atlas.datasets.image_files import from_jpeg
-from layer_atlas.plan.jobs import FATES, STATUS, named
+from layer_atlas.plan.jobs import FATES, WITHOUT_IMAGE, named
 from layer_atlas.plan.labels import sampling_of, weights_words
 from layer_atlas.presentation.montages.evidence_sheet import (
     MOST_IMAGES,
@@ -117,7 +117,7 @@ def _row(group: h5py.Group, row: int) -> EvidenceRow:
     dataset = group["dataset"]
     seeds = _seeds(group, row)
     status, images = group["status"][row, seeds], group["image"][row, seeds]
-    made = ~np.isin(status, (STATUS["failed"], STATUS["missing"]))
+    made = ~np.isin(status, WITHOUT_IMAGE)
     strongest = _dataset_images(dataset, "top_jpeg", row, images.shape[1])
     return EvidenceRow(
         target=int(group["channel"][row]),

@@ -26,7 +26,7 @@ from layer_atlas.atlas.gather import LayerView
 from layer_atlas.config.config import CollateSettings
 from layer_atlas.config.recipe import snapshot_steps
 from layer_atlas.errors import UserError, unknown
-from layer_atlas.plan.jobs import FATES, STATUS, UNTRAINED
+from layer_atlas.plan.jobs import FATES, UNTRAINED, WITHOUT_IMAGE
 from layer_atlas.plan.labels import (
     layer_title,
     sampling_of,
@@ -104,7 +104,7 @@ def _draw_tiles(canvas: PillowCanvas, view: LayerView, layout: Layout) -> NDArra
                 canvas.tile(Tile(layout.tile_box(row, jobs.seed_index, variant), pixels))
     # Only the data set can tell silent channels from dead ones.
     status = view.judged(status)
-    for row, seed_index in np.argwhere(np.isin(status, (STATUS["failed"], STATUS["missing"]))):
+    for row, seed_index in np.argwhere(np.isin(status, WITHOUT_IMAGE)):
         for variant in range(layout.variants):
             canvas.tile(Tile(layout.tile_box(int(row), int(seed_index), variant), None))
     return status
@@ -241,7 +241,7 @@ def animation_paths(
     """Yield the files that a layer's animations must have, by the status (C, S) of its jobs."""
     if settings.animations == "none":
         return
-    made = ~np.isin(status, (STATUS["failed"], STATUS["missing"]))
+    made = ~np.isin(status, WITHOUT_IMAGE)
     variants = range(view.model.recipe.variants)
     for (row, seed_index), variant in product(np.argwhere(made).tolist(), variants):
         yield from _paths(view, settings, row, seed_index, variant)

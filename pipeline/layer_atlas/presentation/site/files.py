@@ -32,7 +32,7 @@ from PIL import Image
 
 from layer_atlas.atlas.reader import Layer
 from layer_atlas.errors import StorageError
-from layer_atlas.plan.jobs import STATUS
+from layer_atlas.plan.jobs import WITHOUT_IMAGE
 from layer_atlas.presentation.layout.grid import Cells
 from layer_atlas.presentation.layout.page import Tile, fitted_size, resampled
 from layer_atlas.presentation.layout.pillow import PillowCanvas
@@ -194,7 +194,6 @@ _MOST_DATASET_IMAGES = 9
 _LARGEST = 1024
 """Longer side in pixels of an image on its own."""
 _GROUND = "#808080"
-_NO_IMAGE = (STATUS["failed"], STATUS["missing"])
 
 
 def fitted(size: tuple[int, int], most: int) -> tuple[int, int]:
@@ -293,7 +292,7 @@ def _images(
     """Yield the rows that have an image, and the image; one is in memory at a time."""
     images, (seed, variant) = layer.dataset("image"), which
     for row in rows:
-        if layer.status[row, seed] not in _NO_IMAGE:
+        if layer.status[row, seed] not in WITHOUT_IMAGE:
             index = (row, seed, variant) if layer.variants else (row, seed)
             yield row, np.asarray(images[index])
 

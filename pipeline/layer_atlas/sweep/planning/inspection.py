@@ -423,7 +423,8 @@ def _with_fingerprints(
         return layers, ""
     return layers, (
         f"the mean of {constant[0]} over its positions is the same for every image, as behind a "
-        "softmax or a norm over positions; objective=neuron raises the value at one position"
+        "softmax or a norm over positions, so that only objectives of one position can change it "
+        "(objective=neuron)"
     )
 
 
