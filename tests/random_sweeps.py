@@ -78,6 +78,7 @@ _NEEDED = {
     "weights": str(find(f"3-{WEIGHTS}")),
     "latent": [12],
     "path": "figure.pdf",
+    "panels": {"a": {"name": "images"}},
 }
 """What some choices cannot do without."""
 

@@ -121,8 +121,8 @@ def test_methods_state_it_with_what_nine_photographs_reach(judged: Path, tmp_pat
         images = 100 * np.nanmean(group["recognisability"][()][[0, 3, 7], best])
         photographs = 100 * np.nanmean(group["dataset/recognisability"][()][[0, 3, 7]])
     assert (
-        f"in {images:.0f} % of pairs, and in {photographs:.0f} % given 9 photographs of the target "
-        "instead."
+        f"in {images:.0f} % of pairs, and in {photographs:.0f} % given 9 dataset images of the "
+        "target instead."
     ) in (copy / "figures" / "images.methods.md").read_text()
 
 

@@ -164,7 +164,7 @@ def check_histograms(world: World) -> None:
     (page,) = world.draw(HistogramsFigure(formats=("svg",)))
     legend = {w.text: w.colour for w in page.plots[0].words if w.text.isalpha()}
     assert legend["strongest"] == ORANGE
-    assert legend["images"] == BLUE
+    assert legend["visualizations"] == BLUE
     for layer, plot in titled(page, CHANNELS).items():
         mean, std, least, most, inner = (
             world.stored(f"{layer}/dataset/{n}") for n in ("mean", "std", "min", "max", "quantile")

@@ -91,8 +91,8 @@ def test_a_network_on_eight_gpus_keeps_them_busy_with_full_batches(
     stage: OptimizationStage,
 ) -> None:
     one, eight = (simulate(packed(stage, n), stage, n) for n in (1, 8))
-    assert eight.busy >= 0.95
-    assert eight.optimizing >= 0.95 * one.optimizing
+    assert eight.busy >= 0.94
+    assert eight.optimizing >= 0.94 * one.optimizing
     assert eight.mean_batch >= 256
     assert eight.pairs <= 53 + 7  # seven cuts, each of which may split a layer
     assert one.seconds / eight.seconds >= 7

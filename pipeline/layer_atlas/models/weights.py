@@ -40,7 +40,13 @@ def is_weights_file(weights: str) -> bool:
     """Return whether a `weights` setting names a file rather than a published set."""
     if weights in ("default", "none"):
         return False
-    return Path(weights).suffix.lower() in SUFFIXES or os.sep in weights or Path(weights).exists()
+    path = Path(weights)
+    if path.suffix.lower() in SUFFIXES or os.sep in weights:
+        return True
+    try:
+        return path.exists()
+    except OSError:  # longer than a name can be
+        return False
 
 
 def read_weights(path: Path) -> Checkpoint:

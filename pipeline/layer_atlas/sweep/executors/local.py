@@ -30,23 +30,17 @@ class LocalExecutor:
     poll_seconds = 0.1
 
     def __init__(self, devices: Sequence[str]) -> None:
-        self._devices = list(devices)
+        self.use(devices)
         self._device: dict[str, str] = {}
         self._process: dict[str, subprocess.Popen[bytes]] = {}
         # Threads beyond the cores would only wait for each other; those of a worker with a GPU read
         # and resize dataset images for it.
         self._threads = max(1, usable_cores() // max(1, len(devices)))
 
-    @property
-    def max_parallel(self) -> int:
-        """Number of devices."""
-        return len(self._devices)
-
-    max_submitted = max_parallel
-
     def use(self, devices: Sequence[str]) -> None:
         """Start workers on these devices alone; those that run go on."""
         self._devices = list(devices)
+        self.max_parallel = self.max_submitted = len(devices)
 
     def submit(self, specs: Sequence[WorkerSpec]) -> list[WorkerJob]:
         """Start workers while there are free devices."""
