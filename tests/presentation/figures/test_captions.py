@@ -154,7 +154,7 @@ def test_every_number_of_the_methods_is_of_the_atlas(atlas: Atlas) -> None:
     for told in (
         "layer conv (Conv2d) of toy (random weights) (SHA-256 of the weights c0ffeec0ffee)",
         "Preprocessing of toy: mean (0.5, 0.5, 0.5), std (0.25, 0.25, 0.25): given "
-        "in the config; input size 64 px: assumed.",
+        "in the config; input size 16 px: image_size in the config.",
         f"an image of {recipe['image_size'][0]} x {recipe['image_size'][1]} pixels",
         f"by Adam (Kingma & Ba 2015) with {recipe['optimizer']['steps']} steps",
         f"learning rate of {recipe['optimizer']['learning_rate']:g}",
