@@ -28,8 +28,7 @@ def test_a_rehearsal_leaves_all_the_evidence(tmp_path: Path) -> None:
         "slice_of_a_sweep": True,
     }, done.stdout
     assert done.returncode == 0
-    # On a CPU without bf16 a product of matrices may be slower than the network.
-    assert facts["parts"]["arithmetic"]["share_of_gemm_rate"] > 0
+    assert 0 < facts["parts"]["arithmetic"]["share_of_gemm_rate"] < 1
     assert facts["parts"]["slice_of_a_sweep"]["manifest"]["timings"]["total"] > 0
     assert facts["parts"]["benchmark"]["benchmark"]["rows"]
     assert facts["parts"]["slice_of_a_sweep"]["status"]

@@ -18,6 +18,7 @@ from layer_atlas.atlas.frames import labelled_arrays, layer_frame
 from layer_atlas.errors import UserError, unknown
 from layer_atlas.plan.environment import Environment, parse_environment
 from layer_atlas.plan.jobs import STATUS, WITHOUT_IMAGE, named
+from layer_atlas.plan.labels import given_name
 from layer_atlas.plan.targets import Sampling
 
 _COMPARABLE = ("agreement", "selectivity")
@@ -135,8 +136,7 @@ class Layer:
         Args:
             names: by `model/layer`, which goes first, or by layer.
         """
-        names = names or {}
-        given = names.get(self.title, names.get(self.name, ""))
+        given = given_name(names, self.model.name, self.name)
         return replace(self, given_name=given) if given else self
 
     @property

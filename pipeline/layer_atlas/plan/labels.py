@@ -78,6 +78,18 @@ def target_name(recipe: Recipe, layer: LayerPlan, target: int) -> str:
     return f"channels {label}" if word == "combination" else f"{word} {label}"
 
 
+def given_name(names: Mapping[str, str] | None, model: str, layer: str) -> str:
+    """Return the name that readers know a layer by; empty where none is given.
+
+    Args:
+        names: by `model/layer`, which goes first, or by layer.
+        model: label of the model.
+        layer: name of the module.
+    """
+    names = names or {}
+    return names.get(f"{model}/{layer}", names.get(layer, ""))
+
+
 def layer_title(model: ModelPlan, layer: LayerPlan) -> str:
     """Name the model and layer that images are for; with weights if there are several."""
     title = f"{named(model.label, model.origin.weights)}  ·  {layer.info.name}"
@@ -205,12 +217,18 @@ def _cut_selections(plan: Plan) -> list[str]:
     ]
     if not narrow:
         return []
-    fewest, name = min(narrow)
-    more = f" and {counted(len(narrow) - 1, 'layer')} more" if narrow[1:] else ""
+    fewest, name, more = _least(narrow)
     return [
-        f"channels={_as_written(plan.selection)} asks for more than {sanitize(name)} has "
+        f"channels={_as_written(plan.selection)} asks for more than {name} has "
         f"({fewest}){more}; those that exist are taken"
     ]
+
+
+def _least(layers: Sequence[tuple[int, str]]) -> tuple[int, str, str]:
+    """Return the smallest number with its layer, and words for how many other layers there are."""
+    number, name = min(layers)
+    more = f" and {counted(len(layers) - 1, 'layer')} more" if layers[1:] else ""
+    return number, sanitize(name), more
 
 
 _FEW_JUDGED = 8
@@ -227,11 +245,10 @@ def coarse_judgements(plan: Plan) -> list[str]:
     ]
     if not few:
         return []
-    least, name = min(few)
-    more = f" and {counted(len(few) - 1, 'layer')} more" if few[1:] else ""
+    least, name, more = _least(few)
     what = "unknown" if least == 1 else "coarse"
     return [
-        f"recognisability of {sanitize(name)}{more} is {what}: it compares an image with those of "
+        f"recognisability of {name}{more} is {what}: it compares an image with those of "
         f"the layer's other targets, of which there are fewer than {_FEW_JUDGED}"
     ]
 

@@ -28,6 +28,7 @@ from layer_atlas.config.recipe import snapshot_steps
 from layer_atlas.errors import UserError, unknown
 from layer_atlas.plan.jobs import FATES, UNTRAINED, WITHOUT_IMAGE
 from layer_atlas.plan.labels import (
+    given_name,
     layer_title,
     sampling_of,
     target_label,
@@ -78,9 +79,8 @@ def draw_montage(view: LayerView, settings: CollateSettings) -> PillowCanvas:
 
 def with_reader_name(view: LayerView, names: Mapping[str, str] | None) -> LayerPlan:
     """The layer of a view under the name that readers know, for headings."""
-    name, names = view.layer.info.name, names or {}
-    given = names.get(f"{view.model.label}/{name}", names.get(name, name))
-    return replace(view.layer, info=replace(view.layer.info, name=given))
+    given = given_name(names, view.model.label, view.layer.info.name)
+    return replace(view.layer, info=replace(view.layer.info, name=given)) if given else view.layer
 
 
 def check_names(settings: CollateSettings, plan: Plan) -> None:
