@@ -137,6 +137,8 @@ def collate_here(folder: OutputFolder, settings: CollateSettings) -> None:
     check_names(settings, plan)
     check_snapshots(settings, min(model.recipe.snapshots for model in plan.models))
     views = list(layer_views(folder, plan))
+    if not all(view.layer.targets for view in views):
+        raise UserError("the cells of a map are not known yet; the same `atlas run` finds them.")
     content = content_of(plan, views)
     # Without a summary an atlas is not current: an interruption from here on is noticed.
     folder.summary.unlink(missing_ok=True)
