@@ -41,7 +41,7 @@ THUMBNAIL = 96
 
 FITTED = 50_000
 """Samples that the projection is fitted to; it takes all others along."""
-TRIMMED = 0.005
+TRIMMED = 0.01
 """Fraction of the samples beyond either end of an axis, which are moved to the end: a few outliers
 would leave most cells of a grid empty."""
 _FEWEST_FOR_UMAP = 8

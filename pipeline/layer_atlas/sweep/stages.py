@@ -34,6 +34,7 @@ from layer_atlas.datasets.tasks import (
     restricted,
     statistics_of,
 )
+from layer_atlas.logs import step
 from layer_atlas.plan.jobs import Shard, Task
 from layer_atlas.plan.plan import (
     READING_SECONDS,
@@ -305,7 +306,8 @@ class StatisticsStage(Stage):
             blocks = list(blocks_of(statistics, self._listing))
             for layer in statistics:
                 if isinstance(layer, LayerSamples):
-                    corrupt += make_map(self.sweep.folder, layer, blocks)
+                    with step(f"mapping {layer.model}/{layer.layer}"):
+                        corrupt += make_map(self.sweep.folder, layer, blocks)
                 else:
                     corrupt += merge_statistics(self.sweep.folder, layer, blocks)
                 made += self.sweep.folder.exists(layer.product)

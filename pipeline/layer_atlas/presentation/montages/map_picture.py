@@ -141,7 +141,7 @@ def _labels(layer: Layer, targets: NDArray[np.int64], cells: Cells) -> Iterator[
             return
         size = round(min(30, max(11, 0.1 * cells.cell[0] * math.sqrt(1 + len(group) / 2))))
         # As wide as the row of the group that it stands in, so that it covers no other group.
-        row, column = _middle(group)
+        row = _middle(group)
         across = [c for r, c in group if r == row]
         room = max(3 * size, (max(across) - min(across) + 1) * cells.cell[0] - 8)
         words = FONT.shortened(name, size, room)
@@ -161,10 +161,10 @@ def _overlap(a: Box, b: Box, gap: int = 6) -> bool:
     return a[0] < b[2] + gap and b[0] < a[2] + gap and a[1] < b[3] + gap and b[1] < a[3] + gap
 
 
-def _middle(group: list[tuple[int, int]]) -> tuple[int, int]:
-    """The cell of a group that is nearest to its centre."""
+def _middle(group: list[tuple[int, int]]) -> int:
+    """The row of the cell of a group that is nearest to its centre."""
     at = np.asarray(group)
-    return group[int(np.argmin(np.square(at - at.mean(axis=0)).sum(axis=1)))]
+    return group[int(np.argmin(np.square(at - at.mean(axis=0)).sum(axis=1)))][0]
 
 
 def _groups(
