@@ -14,6 +14,7 @@ from pathlib import Path
 from layer_atlas import __version__
 from layer_atlas.cli.help import command_help, overview
 from layer_atlas.config.config import Config, ModelConfig
+from layer_atlas.config.executors import LocalSettings
 from layer_atlas.config.records import list_choices
 from layer_atlas.errors import (
     EXIT_FAILED_JOBS,
@@ -47,7 +48,10 @@ def run(config: Config) -> int:
     with step("loading PyTorch"):
         from layer_atlas.cli.tables import summary, workers_left
         from layer_atlas.sweep import run as sweep
+        from layer_atlas.sweep.executors.warm import fork_warm_parent
 
+    if isinstance(config.executor, LocalSettings):
+        fork_warm_parent()
     stop_on_signal()
     result = sweep.run(config)
     if result.workers_left:
