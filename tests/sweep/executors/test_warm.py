@@ -44,6 +44,9 @@ def start():
 
 log = pathlib.Path(sys.argv[2])
 worker.main = globals()[sys.argv[1]]
+warm.fork_warm_parent()  # not yet
+assert not warm._parents
+warm.declare_command()
 warm.fork_warm_parent()
 print(warm._parents[0]._process.pid, flush=True)
 """

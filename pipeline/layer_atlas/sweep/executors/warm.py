@@ -128,17 +128,31 @@ class WarmParent:
 
 
 _parents: list[WarmParent] = []
+_is_command = False
+
+
+def declare_command() -> None:
+    """Declare that this process runs one command and nothing else.
+
+    Any other program may have computed before, with threads that a fork would lack.
+    """
+    global _is_command
+    _is_command = True
 
 
 def fork_warm_parent() -> None:
-    """Fork the warm parent of this process, where that is safe and there is none."""
+    """Fork the warm parent of this process, where that is safe and there is none.
+
+    Call it after what workers need was imported and before anything is computed.
+    """
+    if not _is_command or _parents or not sys.platform.startswith("linux"):
+        return
     import torch
 
     from layer_atlas.sweep import worker  # noqa: F401 - what workers need
 
     uses_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    is_safe = threading.active_count() == 1 and not uses_gpu
-    if sys.platform.startswith("linux") and is_safe and not _parents:
+    if threading.active_count() == 1 and not uses_gpu:
         _parents.append(WarmParent())
 
 
