@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from toys import fill_study, layer_info, make_listing, make_plan
+from toys import fill_store, fill_study, layer_info, make_listing, make_plan
 
+from layer_atlas.atlas.gather import layer_views
+from layer_atlas.atlas.hdf5 import write_atlas
 from layer_atlas.config.records import plain
 from layer_atlas.datasets.listing import Listing
 from layer_atlas.datasets.statistics_files import merge_statistics
@@ -19,6 +21,7 @@ from layer_atlas.plan.plan import Plan
 from layer_atlas.store.files import write_json
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import SCHEMA as MANIFEST
+from layer_atlas.store.manifest import plan_of, read_manifest
 
 IMAGES, CHANNELS = 60, 12
 
@@ -76,3 +79,13 @@ def stored(root: Path, rows: NDArray[Any], change: Callable[[Plan], Plan] = lamb
 
 def two_models(plan: Plan) -> Plan:
     return replace(plan, models=(*plan.models, replace(plan.models[0], label="twin")))
+
+
+def collated(root: Path) -> OutputFolder:
+    """Make up images for what `stored` has left, and write the atlas."""
+    folder = OutputFolder(root)
+    plan = plan_of(read_manifest(folder))
+    fill_store(folder, plan)
+    attributes = {"config": "", "versions": "{}"}
+    write_atlas(folder, list(layer_views(folder, plan)), attributes, "digest")
+    return folder

@@ -1,6 +1,7 @@
 """Likeness of channels: known answers, and what cannot be compared is refused before any work."""
 
 import io
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,12 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from compared import CHANNELS, IMAGES, network, permuted, responses, stored, two_models
+from compared import CHANNELS, IMAGES, collated, network, permuted, responses, stored, two_models
 from numpy.typing import NDArray
 from torch import nn
 from toys import layer_info
 
+from layer_atlas import open_atlas
 from layer_atlas.atlas import comparison
 from layer_atlas.atlas.comparison import (
     Likeness,
@@ -25,9 +27,11 @@ from layer_atlas.atlas.comparison import (
     paired_layers,
 )
 from layer_atlas.datasets.statistics import DatasetStats, Ranking
+from layer_atlas.datasets.tasks import all_statistics
 from layer_atlas.errors import UserError
 from layer_atlas.plan.plan import Plan
 from layer_atlas.store.folder import OutputFolder
+from layer_atlas.store.manifest import plan_of, read_manifest
 
 
 def stats(rows: NDArray[np.float32], index: Any = None) -> DatasetStats:
@@ -198,6 +202,67 @@ def test_other_images_are_refused(tmp_path: Path) -> None:
     message = r"by the same images, and .*a' saw 60 images.* and .*b' saw 50 images.*run both again"
     with pytest.raises(UserError, match=message):
         paired_layers(one, other)
+
+
+# --- atlases -------------------------------------------------------------------------------------
+
+
+def test_atlases_give_the_same_numbers(tmp_path: Path) -> None:
+    folders = [collated(stored(tmp_path / name, rows)) for name, rows in two_rows()]
+    found = likeness_of(*(stats(rows) for _, rows in two_rows()))
+    with open_atlas(folders[0].root) as one, open_atlas(folders[1].atlas) as other:
+        likeness = one.likeness(other)["block.conv"]
+        table = one.compare(other)
+    assert likeness.matrix.tolist() == found.matrix.tolist()
+    assert table["likeness"].tolist() == found.by_index.tolist()
+    assert table["match"].tolist() == found.match.tolist()
+    assert table["match_likeness"].tolist() == found.match_likeness.tolist()
+
+
+def test_two_models_of_an_atlas_are_compared(tmp_path: Path) -> None:
+    folder = collated(stored(tmp_path / "a", responses(network(3)), two_models))
+    with open_atlas(folder.atlas) as atlas:
+        found = atlas.likeness(atlas, ("toy", "twin"))
+    assert found["block.conv"].by_index == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("at_once", [1, 2**29])
+def test_an_atlas_has_the_likeness_between_its_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(comparison, "_AT_ONCE_BYTES", at_once)
+    root = stored(tmp_path / "a", responses(network(3)), two_models)
+    plan = plan_of(read_manifest(OutputFolder(root)))
+    twin = all_statistics(plan.models[1], plan.dataset_plan)[0]
+    # The twin's responses are those of another network.
+    other = OutputFolder(stored(tmp_path / "b", responses(network(4))))
+    shutil.copy(next(other.store.rglob("study/*")), OutputFolder(root).product(twin.product))
+    folder = collated(root)
+    wanted = likeness_of(*(stats(rows) for _, rows in two_rows())).by_index
+    with open_atlas(folder.atlas) as atlas:
+        for model, counterpart in (("toy", "twin"), ("twin", "toy")):
+            layer = atlas[f"{model}/block.conv"]
+            assert layer["likeness"][:, 0] == pytest.approx(wanted, abs=1e-6)
+            assert layer.dataset("other_model").asstr()[()].tolist() == [counterpart]
+            assert [axis.label for axis in layer.dataset("likeness").dims] == [
+                "channel",
+                "other_model",
+            ]
+            assert "likeness" not in layer.statistics
+
+
+def test_atlases_without_a_dataset_are_compared_by_their_images(tmp_path: Path) -> None:
+    def bare(plan: Plan) -> Plan:
+        return replace(plan, dataset_plan=None)
+
+    folders = [collated(stored(tmp_path / name, rows, bare)) for name, rows in two_rows()]
+    with open_atlas(folders[0].root) as one, open_atlas(folders[1].root) as other:
+        table = one.compare(other)
+        with pytest.raises(UserError, match="has no responses to dataset images"):
+            one.likeness(other)
+    assert len(table) == CHANNELS
+    assert table["likeness"].isna().all()
+    assert (table["match"] == -1).all()
 
 
 # --- the file ------------------------------------------------------------------------------------

@@ -7,15 +7,17 @@ such evidence. Everything is read from the stores: no network runs.
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from itertools import combinations
 from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from layer_atlas.atlas.dataset_group import add_dataset, add_scale
+from layer_atlas.atlas.dataset_group import add_dataset, add_scale, as_text
+from layer_atlas.atlas.gather import LayerView
 from layer_atlas.datasets.evidence import STRONGEST, standardised
 from layer_atlas.datasets.statistics import DatasetStats
 from layer_atlas.datasets.statistics_files import read_evidence
@@ -290,6 +292,62 @@ def _check_widths(pairs: Pairs) -> None:
                 f"{other.info.n_channels} in {other.model.label!r}, and only models of one "
                 "architecture are compared: choose layers that are alike by layers=[...]."
             )
+
+
+# --- the models of one atlas ---------------------------------------------------------------------
+
+_AT_ONCE_BYTES = 2**29
+"""Bytes of responses in memory while all models of an atlas are compared with each other."""
+
+
+def write_likenesses(file: h5py.File, views: Sequence[LayerView]) -> None:
+    """Add to the layers of an atlas how alike channels are to those of its other models.
+
+    Layers of one name, type and width are compared, by index alone: the best matches of all pairs
+    of models would take hours.
+    """
+    layers: dict[tuple[str, str, int], list[LayerView]] = {}
+    for view in views:
+        info = view.layer.info
+        if view.model.recipe.objective.of_channels:
+            layers.setdefault((info.name, info.module_type, info.n_channels), []).append(view)
+    for (_, _, width), same in layers.items():
+        if len(same) < 2 or any(view.statistics is None for view in same):
+            continue
+        likeness = _likeness_of_all(same, width)
+        for number, view in enumerate(same):
+            others = [other for other in range(len(same)) if other != number]
+            group = file[view.group]
+            labels = [as_text(same[other].model.label) for other in others]
+            add_scale(group, "other_model", labels)
+            meaning = "correlation of responses to dataset images with the channel of other models"
+            values = likeness[number][others][:, view.targets].T
+            add_dataset(group, "likeness", values, ("channel", "other_model"), meaning)
+
+
+def _likeness_of_all(views: Sequence[LayerView], width: int) -> NDArray[np.float32]:
+    """Likeness (M, M, K) by index of a layer in M models; NaN where statistics are missing."""
+    likeness = np.full((len(views), len(views), width), np.nan, np.float32)
+    dataset = views[0].plan.dataset_plan
+    rows = min(dataset.count, dataset.reference) if dataset else 0
+    # Files are read as often as there are blocks: usually once.
+    block = max(1, _AT_ONCE_BYTES // max(1, 4 * len(views) * rows))
+    for start in range(0, width, block):
+        channels = slice(start, start + block)
+        stats = [_stats_of(view, channels) for view in views]
+        for (i, one), (j, other) in combinations(enumerate(stats), 2):
+            if one is not None and other is not None:
+                found = likeness_by_index(one, other)
+                likeness[i, j, channels] = likeness[j, i, channels] = found
+    return likeness
+
+
+def _stats_of(view: LayerView, channels: slice) -> DatasetStats | None:
+    """The dataset statistics of a layer, with the stored responses of some channels alone."""
+    evidence = view.evidence()
+    if evidence is None:
+        return None
+    return replace(evidence.stats, rows=evidence.stats.rows[:, channels].copy())
 
 
 # --- the file ------------------------------------------------------------------------------------
