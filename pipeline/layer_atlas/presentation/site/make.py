@@ -240,8 +240,17 @@ def layer_data(layer: Layer) -> dict[str, Any]:
         "perSheet": PER_SHEET,
         "previewColumns": preview_columns(layer),
         "large": has_large(layer),
+        "likeness": _likeness(layer),
         "photographs": DatasetImages(layer).facts(),
     }
+
+
+def _likeness(layer: Layer) -> dict[str, list[Any]]:
+    """Likeness of the channels to those of each other model, by its label."""
+    if "likeness" not in layer or "other_model" not in layer:
+        return {}
+    others = layer.dataset("other_model").asstr(errors="replace")[()]
+    return dict(zip(map(str, others), numbers(layer["likeness"].T, 3), strict=False))
 
 
 def _statistics(layer: Layer) -> Iterator[dict[str, Any]]:
@@ -332,6 +341,8 @@ def _arrays(layer: Layer) -> Iterator[_Array]:
     yield _Array("trace_step", "i", (), 1)
     yield _Array("response", "f", images, 1)
     yield _Array("best_seed_index", "i", channels)
+    yield _Array("likeness", "f", channels, 1)
+    yield _Array("other_model", "O", (), 1)
     yield _Array("dataset/top_saliency", "u", channels, 3)
     for name in ("min", "max"):
         yield _Array(f"dataset/{name}", "f", channels)
