@@ -393,13 +393,18 @@ class Layer:
         """
         if "cell_class" not in self:
             return {}
-        row, names = self.row(cell), self._texts("class_name")
-        pairs = zip(self["cell_class"][row], self["cell_class_attribution"][row], strict=True)
+        row, names = self.row(cell), self._class_names
+        classes = self.dataset("cell_class")[row]
+        pairs = zip(classes, self.dataset("cell_class_attribution")[row], strict=True)
         return {
             names[k] if k < len(names) else f"class {k}": float(value)
             for k, value in pairs
             if value > 0
         }
+
+    @cached_property
+    def _class_names(self) -> list[str]:
+        return self._texts("class_name")
 
     @cached_property
     def statistics(self) -> dict[str, str]:

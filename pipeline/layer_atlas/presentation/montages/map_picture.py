@@ -1,11 +1,13 @@
 """The map of an activation atlas as one picture: its cells side by side, under their classes.
 
 Cells touch, and those of few samples are smaller, as in Carter et al. 2019. Empty cells stay blank.
-A label names the class that a group of neighbouring cells supports most.
+A label names the class that the cells around it support most.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import product
 from pathlib import Path
 
 import h5py
@@ -28,7 +30,8 @@ _THINNEST = 0.55
 """Side of the smallest image in its cell, as a fraction of the cell."""
 _FULL = 0.5
 """Quantile of the numbers of samples from which an image fills its cell."""
-_MOST_LABELS = 80
+_LARGEST_REACH = 3
+"""Cells on each side of a cell whose classes are counted with its own."""
 
 
 def write_maps(view: LayerView, names: Mapping[str, str] | None = None) -> None:
@@ -130,63 +133,52 @@ def _inner(box: Box, fraction: float) -> Box:
 
 
 def _labels(layer: Layer, targets: NDArray[np.int64], cells: Cells) -> Iterator[tuple[Tile, Text]]:
-    """The class of each group of cells on a plate, the largest groups first; none overlap."""
-    side = len(targets)
-    left, top = cells.corner
-    right = left + side * cells.cell[0]
+    """The classes of regions on plates, the strongest first; none overlap."""
+    side, (wide, high) = len(targets), cells.cell
+    reach = min(side // 10, _LARGEST_REACH)
+    left, right = cells.corner[0], cells.corner[0] + side * wide
+    size = round(min(26, max(11, 0.16 * wide)))
     taken: list[Box] = []
-    least = 1 if side <= 10 else 2
-    for name, group in sorted(_groups(layer, targets), key=lambda item: -len(item[1])):
-        if len(group) < least or len(taken) >= _MOST_LABELS:
-            return
-        size = round(min(30, max(11, 0.1 * cells.cell[0] * math.sqrt(1 + len(group) / 2))))
-        # As wide as the row of the group that it stands in, so that it covers no other group.
-        row = _middle(group)
-        across = [c for r, c in group if r == row]
-        room = max(3 * size, (max(across) - min(across) + 1) * cells.cell[0] - 8)
-        words = FONT.shortened(name, size, room)
-        wide, high = math.ceil(FONT.width(words, size)) + 6, round(1.2 * size)
-        x = left + (min(across) + max(across) + 1) * cells.cell[0] / 2 - wide / 2
-        x0 = int(max(left, min(x, right - wide)))
-        y0 = top + (row + 1) * cells.cell[1] - high - 3
-        box = (x0, y0, x0 + wide, y0 + high)
-        if any(_overlap(box, other) for other in taken):
+    for name, (row, column) in _regions(layer, targets, reach):
+        words = FONT.shortened(name, size, (2 * reach + 1) * wide - 8)
+        room, line = math.ceil(FONT.width(words, size)) + 8, round(1.3 * size)
+        middle, bottom = left + (column + 0.5) * wide, cells.corner[1] + (row + 1) * high
+        x = round(max(left, min(middle - room / 2, right - room)))
+        box = (x, bottom - line - 2, x + room, bottom - 2)
+        # Labels stand a region apart: those of neighbours would be of nearly the same cells.
+        apart_x, apart_y = max(6, reach * wide), max(6, reach * high)
+        around = (box[0] - apart_x, box[1] - apart_y, box[2] + apart_x, box[3] + apart_y)
+        if any(_overlap(around, other) for other in taken):
             continue
         taken.append(box)
-        plate = np.full((high, wide, 3), 255, np.uint8)
+        plate = np.full((line, room, 3), 255, np.uint8)
         yield Tile(box, plate), Text(box, words, size, colour=INK, align="center")
 
 
-def _overlap(a: Box, b: Box, gap: int = 6) -> bool:
-    return a[0] < b[2] + gap and b[0] < a[2] + gap and a[1] < b[3] + gap and b[1] < a[3] + gap
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _middle(group: list[tuple[int, int]]) -> int:
-    """The row of the cell of a group that is nearest to its centre."""
-    at = np.asarray(group)
-    return group[int(np.argmin(np.square(at - at.mean(axis=0)).sum(axis=1)))][0]
+def _regions(
+    layer: Layer, targets: NDArray[np.int64], reach: int
+) -> list[tuple[str, tuple[int, int]]]:
+    """The class that the cells around each populated cell support most, the strongest first.
 
-
-def _groups(
-    layer: Layer, targets: NDArray[np.int64]
-) -> Iterator[tuple[str, list[tuple[int, int]]]]:
-    """Groups of neighbouring cells that support one class most, as rows and columns."""
-    names = {
-        (int(row), int(column)): labels[0]
-        for row, column in np.argwhere(targets >= 0)
-        if (labels := list(layer.cell_classes(int(targets[row, column]))))
-    }
-    left = set(names)
-    while left:
-        first = min(left)
-        left.remove(first)
-        group, waiting = [first], [first]
-        while waiting:
-            row, column = waiting.pop()
-            for down, right in ((-1, 0), (1, 0), (0, -1), (0, 1)):
-                near = row + down, column + right
-                if near in left and names[near] == names[first]:
-                    left.remove(near)
-                    group.append(near)
-                    waiting.append(near)
-        yield names[first], group
+    A cell alone has too few samples: its label would be that of a photograph.
+    """
+    supported: dict[tuple[int, int], dict[str, float]] = {}
+    counts = dict(zip(layer.channels, layer["cell_count"].tolist(), strict=True))
+    for row, column in np.argwhere(targets >= 0).tolist():
+        cell = int(targets[row, column])
+        classes = layer.cell_classes(cell)
+        supported[row, column] = {name: counts[cell] * value for name, value in classes.items()}
+    found = []
+    for row, column in supported:
+        total: Counter[str] = Counter()
+        for down, across in product(range(-reach, reach + 1), repeat=2):
+            total.update(supported.get((row + down, column + across), {}))
+        if total:
+            (name, value), *_ = total.most_common(1)
+            found.append((value, name, (row, column)))
+    found.sort(key=lambda item: -item[0])
+    return [(name, at) for _, name, at in found]
