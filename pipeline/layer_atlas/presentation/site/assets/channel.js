@@ -32,6 +32,7 @@ function channelView(view, place, { model, layer }, data, block) {
       element(
         "div.context",
         {},
+        ...(data.map ? cellSections(layer, data, row, block.cell[inBlock]) : []),
         ...evidence(layer, data, block, row, inBlock),
         ...alike(place, layer, data, block, inBlock),
         ...elsewhere(place, model, layer, data, row),
