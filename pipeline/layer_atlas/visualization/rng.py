@@ -11,7 +11,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-INITIAL, WARP, START, VARIANT, OCTAVE, DIRECTION = 0, 1, 2, 3, 4, 5
+INITIAL, WARP, START, VARIANT, OCTAVE, DIRECTION, POSITION = range(7)
 FLIP, PERSPECTIVE, CROP, COLOURS, BLUR, NOISE_SD, NOISE_KEY, CUTOUT = range(16, 24)
 """Streams, one for each use of random numbers."""
 
