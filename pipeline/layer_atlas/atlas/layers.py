@@ -345,6 +345,14 @@ class Layer:
         files = self.dataset(f"dataset/{end}_jpeg")[self.row(channel)]
         return [_jpeg(file.tobytes()) for file in files if len(file)]
 
+    def sample_pictures(self, cell: int) -> dict[int, NDArray[np.uint8]]:
+        """Pictures (H, W, 3) of the samples closest to the mean of a cell of a map, by their rank.
+
+        An image that could not be read has none. Raises UserError if there is no such cell.
+        """
+        files = self.dataset("cell_jpeg")[self.row(cell)] if self.has_map else []
+        return {rank: _jpeg(file.tobytes()) for rank, file in enumerate(files) if len(file)}
+
     @property
     def has_map(self) -> bool:
         """Whether the targets are the cells of a map: the layer is one of an activation atlas."""

@@ -82,7 +82,7 @@ def draw_map(layer: Layer, side: int) -> PillowCanvas:
     canvas = PillowCanvas((whole[0], top + cell * side + _MARGIN))
     for text in _heading(layer, side, targets, size, whole[0]):
         canvas.text(text)
-    for position, fraction in _fractions(layer, targets).items():
+    for position, fraction in fractions(layer, targets).items():
         target = int(targets.flat[position])
         made = layer.fate(target) not in ("failed", "missing")
         canvas.tile(
@@ -113,7 +113,7 @@ def _heading(
     yield Text(below, "  ·  ".join(shown), 0.6 * size, SMALLEST, FAINT)
 
 
-def _fractions(layer: Layer, targets: NDArray[np.int64]) -> dict[int, float]:
+def fractions(layer: Layer, targets: NDArray[np.int64]) -> dict[int, float]:
     """The side of the image in each populated cell, by the square root of its samples."""
     held = np.flatnonzero(targets.ravel() >= 0)
     counts = layer["cell_count"][[layer.row(int(target)) for target in targets.ravel()[held]]]
