@@ -84,7 +84,7 @@ def test_cells_hold_their_samples_and_their_mean(made: ActivationMap) -> None:
 
 def test_directions_are_whitened_by_the_second_moment(made: ActivationMap) -> None:
     rows = vectors().astype(np.float64)
-    ridge = 0.01 * np.cov(rows.T, bias=True).trace() / K
+    ridge = settings().ridge * np.cov(rows.T, bias=True).trace() / K
     moment = rows.T @ rows / N + ridge * np.eye(K)
     assert np.allclose(made.direction, made.mean @ np.linalg.inv(moment), rtol=1e-3, atol=1e-4)
 

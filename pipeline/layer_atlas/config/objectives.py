@@ -225,7 +225,7 @@ class ActivationAtlasObjective(Objective):
     labels: bool = setting(True, phrase="labels of classes")
     """Whether cells are labelled by the classes that they support most, if the network's output is
     one score per class. Takes two further forward passes per image and layer."""
-    ridge: float = setting(0.01, above=0, at_most=10, phrase="a ridge of {} in the whitening")
+    ridge: float = setting(1.0, above=0, at_most=10, phrase="a ridge of {} in the whitening")
     """Part of the mean variance of channels that is added to the variance of each, so that few
     images suffice to whiten many channels."""
     cosine_power: float = setting(
