@@ -54,8 +54,6 @@ _MOST_LISTED = 2**28
 """Bytes of a listing: some millions of files."""
 _WAITING = 4
 """Most tasks that wait for a thread; some hold a picture in memory."""
-_THREADS_PER_CORE = 2
-"""Threads wait for the disk half of the time, as every file is synced."""
 
 
 class SiteFiles:
@@ -105,7 +103,7 @@ class SiteFiles:
 @contextmanager
 def site_files(root: Path) -> Iterator[SiteFiles]:
     """Open a folder for a site's files; it is complete when the block ends without an error."""
-    with ThreadPoolExecutor(_THREADS_PER_CORE * usable_cores()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         files = SiteFiles(root, pool)
         yield files
         files.finish()
