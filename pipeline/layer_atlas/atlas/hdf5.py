@@ -55,7 +55,7 @@ _STATUS_TYPE = "~status"
 
 _MEANING = {
     "activation": "objective of the stored 8-bit image, without transforms, fp32",
-    "activation_robust": "mean of the same over 16 fixed small warps",
+    "activation_robust": "mean objective of 16 fixed small warps, in the precision of the recipe",
     "activation_max": "largest response of the target anywhere on the image",
     "high_frequency": "fraction of the image's spectral energy above half the Nyquist frequency",
     "clipped": "fraction of the image's pixels of which any colour is 0 or 255",

@@ -174,7 +174,7 @@ class Config(Record):
     else fp32."""
     batch_size: int | Literal["auto"] = setting(at_least=1)
     """Jobs per forward pass, or `auto`. It does not change results on a CPU. On a GPU each batch is
-    filled up to a number, so that rounding is the same in all of them."""
+    filled up to it, so that rounding is the same in all; `auto` plans a power of two per layer."""
     shard_size: int = setting(at_least=1, at_most=LARGEST_SHARD)
     """Jobs per shard. Shards are smaller where their pictures would take more than 256 MB."""
     objective: Objective

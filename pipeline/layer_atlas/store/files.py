@@ -183,7 +183,7 @@ def encode(schema: str, record: Mapping[str, Any], arrays: Mapping[str, NDArray[
         raise ValueError(f"a header of {len(header)} bytes; readers accept {HEADER_BYTES}")
     opening = len(header).to_bytes(_LENGTH, "little") + header
     # The arrays themselves: every copy of a shard's images costs as much as writing them.
-    parts = [opening, *(np.ravel(array).data for _, array in ordered)]
+    parts: list[Part] = [opening, *(np.ravel(array).data for _, array in ordered)]
     return b"".join([opening[: _DIGEST.start], _digest(parts), *_behind_digest(parts)])
 
 

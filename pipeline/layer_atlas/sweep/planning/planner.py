@@ -1,7 +1,7 @@
 """From networks to plan: the recipe of every model, the targets of every layer, the dataset."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
 
@@ -17,7 +17,7 @@ from layer_atlas.config.objectives import (
     ProbabilityObjective,
     PrototypeObjective,
 )
-from layer_atlas.config.recipe import DatasetInit, Recipe, Regularizers
+from layer_atlas.config.recipe import ALGORITHM_VERSIONS, DatasetInit, Recipe, Regularizers
 from layer_atlas.config.records import digest, plain
 from layer_atlas.datasets.listing import look_through
 from layer_atlas.datasets.sources import DatasetImages, open_dataset
@@ -40,10 +40,11 @@ from layer_atlas.plan.plan import (
     SkippedModel,
     flops_per_job,
     flops_per_second,
+    gpu_batch,
     jobs_at_once,
 )
 from layer_atlas.plan.targets import TargetSpace, counted, select_targets, spaced
-from layer_atlas.sweep.planning.devices import WorkerDevice, resolve_precision
+from layer_atlas.sweep.planning.devices import WorkerDevice, gpu_memory, resolve_precision
 from layer_atlas.sweep.planning.inspection import (
     SMALLEST_IMAGE,
     CheckedLayers,
@@ -89,7 +90,8 @@ def make_plan(
     if dataset_plan is not None:
         config = _with_dataset(config, dataset_plan.listing)
     listing = "" if dataset_plan is None else dataset_plan.listing
-    planner = _Planner(config, resolve_precision(config.precision, devices), earlier, listing)
+    precision = resolve_precision(config.precision, devices)
+    planner = _Planner(config, precision, earlier, listing, gpu_memory(devices))
     planned: list[ModelPlan | SkippedModel]
     if isinstance(config.objective, JointObjective):
         networks = [model for model in inspected if isinstance(model, InspectedModel)]
@@ -147,9 +149,16 @@ def _with_dataset(config: Config, listing: str) -> Config:
 class _Planner:
     """Plans models that share a config, and collects the files that their recipes refer to."""
 
-    def __init__(self, config: Config, precision: str, earlier: Plan | None, listing: str) -> None:
+    def __init__(
+        self,
+        config: Config,
+        precision: str,
+        earlier: Plan | None,
+        listing: str,
+        gpu_bytes: int,
+    ) -> None:
         self.config, self.precision, self.earlier = config, precision, earlier
-        self.listing = listing
+        self.listing, self.gpu_bytes = listing, gpu_bytes
         self.inputs = Inputs()
 
     def plan_model(self, settings: ModelConfig, model: InspectedModel) -> ModelPlan:
@@ -168,6 +177,7 @@ class _Planner:
             )
             for layer in wanted
         )
+        layers = tuple(self._with_batch(layer, recipe, [model]) for layer in layers)
         plan = _model_plan(model.network, recipe, layers, checked.note)
         return replace(plan, features=_feature_source(model.network, recipe.regularizers))
 
@@ -189,7 +199,7 @@ class _Planner:
         )
         resolved = replace(objective, terms=terms)
         recipe = self._recipe(resolved, models, precision)
-        layer = self._resolve_targets(recipe, layers)
+        layer = self._with_batch(self._resolve_targets(recipe, layers), recipe, models)
         plan = _model_plan(layers[0][0], recipe, (layer,), "; ".join(filter(None, notes)))
         return replace(plan, features=_feature_source(layers[0][0], recipe.regularizers))
 
@@ -234,6 +244,7 @@ class _Planner:
                 octaves=config.octaves,
                 snapshots=config.snapshots,
                 keep_prefix_tokens=config.keep_prefix_tokens,
+                algorithm=ALGORITHM_VERSIONS[precision],
             )
         except ValueError as error:
             raise UserError(str(error)) from error
@@ -284,6 +295,27 @@ class _Planner:
             None if space == TargetSpace((info.n_channels,)) else space,
             tuple(LayerRef(net.label, net.identity, layer, net.origin) for net, layer in others),
         )
+
+    def _with_batch(
+        self, layer: LayerPlan, recipe: Recipe, models: Sequence[InspectedModel]
+    ) -> LayerPlan:
+        """Plan the batches of a layer, if GPUs make its images."""
+        if not self.gpu_bytes or self.config.batch_size != "auto":
+            return layer
+        read = {layer.info.name, *(ref.info.name for ref in layer.others)}
+        values = sum(_values_before(read, model.layers) for model in models)
+        colours, targets = len(models[0].network.mean), max(1, len(layer.targets))
+        size = gpu_batch(recipe, colours, targets, values, self.gpu_bytes)
+        return replace(layer, batch_size=size)
+
+
+def _values_before(names: Set[str], layers: Sequence[LayerInfo]) -> int:
+    """Count the activations of a network up to the last of some layers, for one image."""
+    depth = max((info.flops_before for info in layers if info.name in names), default=0)
+    parents = {info.name.rpartition(".")[0] for info in layers}
+    # What a module returns is counted where it is computed, in the innermost module.
+    inner = (info for info in layers if info.name not in parents and info.flops_before <= depth)
+    return sum(math.prod(info.shape) for info in inner)
 
 
 def _further_layers(
