@@ -53,6 +53,7 @@ from layer_atlas.sweep.planning.inspection import (
     check_layers,
     check_some_are_left,
     inspect_judge,
+    is_faster_than_fp32,
     or_skipped,
 )
 from layer_atlas.visualization.objectives import ObjectiveContext, make_objective
@@ -91,7 +92,7 @@ def make_plan(
         config = _with_dataset(config, dataset_plan.listing)
     listing = "" if dataset_plan is None else dataset_plan.listing
     precision = resolve_precision(config.precision, devices)
-    planner = _Planner(config, precision, earlier, listing, gpu_memory(devices))
+    planner = _Planner(config, precision, devices, earlier, listing)
     planned: list[ModelPlan | SkippedModel]
     if isinstance(config.objective, JointObjective):
         networks = [model for model in inspected if isinstance(model, InspectedModel)]
@@ -153,12 +154,14 @@ class _Planner:
         self,
         config: Config,
         precision: str,
+        devices: Sequence[WorkerDevice],
         earlier: Plan | None,
         listing: str,
-        gpu_bytes: int,
     ) -> None:
         self.config, self.precision, self.earlier = config, precision, earlier
-        self.listing, self.gpu_bytes = listing, gpu_bytes
+        self.listing, self.gpu_bytes = listing, gpu_memory(devices)
+        # Only what workers compute on can be timed here.
+        self.can_time = not any(device.is_gpu for device in devices)
         self.inputs = Inputs()
 
     def plan_model(self, settings: ModelConfig, model: InspectedModel) -> ModelPlan:
@@ -168,7 +171,13 @@ class _Planner:
         objective = with_source(self.config.objective)
         others = {layer.name: _further_layers(objective, layer, model) for layer in wanted}
         read = {x.name: x for layer in wanted for x in (layer, *others[layer.name])}
-        checked = self._check(model, list(read.values()), self.precision, others)
+        before = self._notes_before(model)
+        precision = "fp32" if "fp32" in before else self.precision
+        is_timed = self.can_time and not before
+        checked = self._check(model, list(read.values()), precision, others, is_timed)
+        # Why it was chosen is not found out again.
+        sentences = [*before.get("fp32", "").split("; "), *checked.note.split("; ")]
+        note = "; ".join(filter(None, dict.fromkeys(sentences)))
         recipe = self._recipe(objective, [model], checked.precision)
         info = {layer.name: layer for layer in checked.layers}
         layers = tuple(
@@ -178,7 +187,7 @@ class _Planner:
             for layer in wanted
         )
         layers = tuple(self._with_batch(layer, recipe, [model]) for layer in layers)
-        plan = _model_plan(model.network, recipe, layers, checked.note)
+        plan = _model_plan(model.network, recipe, layers, note)
         return replace(plan, features=_feature_source(model.network, recipe.regularizers))
 
     def plan_joint(self, objective: JointObjective, models: list[InspectedModel]) -> ModelPlan:
@@ -209,6 +218,7 @@ class _Planner:
         wanted: Sequence[LayerInfo],
         precision: str,
         others: Mapping[str, Sequence[LayerInfo]],
+        is_timed: bool = False,
     ) -> CheckedLayers:
         plan, may_fall_back = self.earlier, self.config.precision == "auto"
         earlier = _earlier_checks(plan, model, precision)
@@ -219,7 +229,18 @@ class _Planner:
             return [*others.get(layer.name, ()), *prior]
 
         with step(f"checking {counted(len(wanted), 'layer')} of {model.network.label}"):
-            return check_layers(model, wanted, precision, may_fall_back, earlier, further)
+            how = {"is_worth_it": is_faster_than_fp32} if is_timed else {}
+            return check_layers(model, wanted, precision, may_fall_back, earlier, further, **how)
+
+    def _notes_before(self, model: InspectedModel) -> dict[str, str]:
+        """The note of an earlier run of this sweep by the precision that it chose, if it did.
+
+        Timing must not change that: all images would be made again.
+        """
+        if self.config.precision != "auto" or self.earlier is None:
+            return {}
+        identity, models = model.network.identity, self.earlier.models
+        return {m.recipe.precision: m.note for m in models if m.network == identity}
 
     def _recipe(
         self, objective: Objective, models: Sequence[InspectedModel], precision: str
