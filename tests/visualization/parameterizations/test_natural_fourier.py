@@ -76,8 +76,8 @@ def test_colours_share_the_energy_of_the_coarsest_octave_alone() -> None:
 
 def test_the_gradient_is_that_of_the_scaling() -> None:
     octaves = Octaves((3, 10, 12), torch.device("cpu"))
-    octaves.masks, octaves.natural = octaves.masks.double(), octaves.natural.double()
-    octaves.weight = octaves.weight.double()
+    octaves.masks = [mask.double() for mask in octaves.masks]
+    octaves.natural, octaves.weight = octaves.natural.double(), octaves.weight.double()
     generator = torch.Generator().manual_seed(0)
     coefficients = torch.randn(2, 3, 10, 7, 2, generator=generator, dtype=torch.float64)
     assert torch.autograd.gradcheck(
