@@ -6,6 +6,7 @@ such evidence. Everything is read from the stores: no network runs.
 """
 
 import io
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -372,6 +373,9 @@ def encode_comparison(
     # In memory: on a full disk the HDF5 library may crash.
     with h5py.File(buffer, "w", track_order=True) as file:
         file.attrs.update({"schema": SCHEMA, "one": titles[0], "other": titles[1]})
+        one, other = next(iter(pairs.values()))
+        # Relative, so that both folders can be moved together.
+        file.attrs["other_folder"] = os.path.relpath(other.folder.root, one.folder.root)
         for name, likeness in found.items():
             one, other = pairs[name]
             group = file.create_group("/".join(map(safe_name, name.split("/", 1))))

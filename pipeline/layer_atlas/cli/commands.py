@@ -388,7 +388,7 @@ def _with_run_of_models(words: Sequence[str], config: Config) -> Config:
 def _subject(command: str, config: Config, words: Sequence[str]) -> str:
     """What a command is about: a run and its folder, models, or two of either."""
     if command == "compare":
-        return " and ".join(words)
+        return " and ".join(words[:2])
     if command == "layers":
         return ", ".join(model.title for model in config.models)
     return f"{config.name}, in {Path(config.output_root) / config.name}"

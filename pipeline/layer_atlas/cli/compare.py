@@ -1,7 +1,8 @@
 """`atlas compare A B`: which runs or models are meant, and the table of what was found."""
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,14 @@ from layer_atlas.atlas.comparison import (
 )
 from layer_atlas.cli.tables import table
 from layer_atlas.config.config import Config
+from layer_atlas.config.figures import ComparisonFigure
 from layer_atlas.errors import UserError
 from layer_atlas.logs import step
+from layer_atlas.presentation.collate import ensure_atlas
 from layer_atlas.store.files import write_atomically
 from layer_atlas.store.folder import OutputFolder, output_folder, safe_name
+
+logger = logging.getLogger(__name__)
 
 MATRIX = "matrix"
 """Word that asks for the correlations of all pairs of channels."""
@@ -93,8 +98,29 @@ def compare_report(config: Config, words: Sequence[str]) -> str:
     write_atomically(
         sides.file, encode_comparison(sides.titles, pairs, found, with_matrix=MATRIX in words)
     )
-    lines = [comparison_table(sides.titles, pairs, found), "", str(sides.file)]
-    return "\n".join(lines)
+    table_ = comparison_table(sides.titles, pairs, found)
+    return "\n".join([table_, "", str(sides.file), *_figure(config, sides)])
+
+
+def _figure(config: Config, sides: Sides) -> list[str]:
+    """Draw the channels that changed most and least; returns lines that list the files."""
+    settings = config.figure if isinstance(config.figure, ComparisonFigure) else ComparisonFigure()
+    settings = replace(settings, path=sides.file.name, file=settings.file or sides.file.stem)
+    missing = next((x.root for x in (sides.one, sides.other) if not x.atlas.exists()), None)
+    if missing is not None:
+        logger.warning("no figure is drawn: %s has no atlas yet", missing)
+        return []
+    try:
+        from layer_atlas.presentation.figures import make_figure
+
+        for folder in (sides.one, sides.other):
+            ensure_atlas(folder)
+        with step("drawing the figure"):
+            return make_figure(sides.one, settings)
+    # The numbers need neither images nor matplotlib.
+    except (UserError, ImportError) as error:
+        logger.warning("no figure is drawn: %s", error)
+        return []
 
 
 def comparison_table(titles: tuple[str, str], pairs: Pairs, found: Mapping[str, Likeness]) -> str:

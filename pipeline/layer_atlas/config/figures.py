@@ -221,6 +221,25 @@ class ProfileFigure(FigureSettings):
     clipped and dead, as far as the atlas has them. One that never varies is excluded."""
 
 
+@register
+@dataclass(frozen=True, kw_only=True)
+class ComparisonFigure(FigureSettings):
+    """The channels that differ most, and least, between two models, side by side."""
+
+    name: str = "comparison"
+    path: str | None = None
+    """File that `atlas compare` wrote, in `figures/`; the default is the only one there."""
+    most: int = setting(6, at_least=0)
+    """Number of channels of each layer with the lowest likeness by index."""
+    least: int = setting(2, at_least=0)
+    """Number of channels of each layer with the highest likeness by index."""
+
+    def check(self) -> None:
+        """Check that there is something to show."""
+        super().check()
+        require(self.most + self.least > 0, "most and least are both 0.")
+
+
 _OF_THE_WHOLE = ("file", "formats", "width", "height", "dpi", "font", "caption", "citations")
 """Settings of a composite figure that its panels share."""
 
