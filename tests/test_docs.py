@@ -67,10 +67,13 @@ def test_every_page_is_built_and_needs_no_network(site: Path) -> None:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home folder with the file of a site that the page on Slurm has."""
+    """A home folder with the file of a site that the page on Slurm has; within it, a checkpoint."""
     (file,) = (block for block in blocks(SLURM, "yaml") if "cluster.yaml" in block)
     folder = tmp_path / "atlas" / "executor"
     folder.mkdir(parents=True)
+    (tmp_path / "runs" / "resnet18").mkdir(parents=True)
+    (tmp_path / "runs" / "resnet18" / "step_1.pth").touch()
+    monkeypatch.chdir(tmp_path)
     (folder / "cluster.yaml").write_text(file)
     monkeypatch.setenv("HOME", str(tmp_path))
     return tmp_path

@@ -265,6 +265,8 @@ class CompositeFigure(FigureSettings):
         for letter, panel in zip(ascii_lowercase, self.panels, strict=False):
             kind = not isinstance(panel, CompositeFigure)
             require(kind, f"panel {letter} is a composite figure itself: list its panels instead.")
+            alone = not isinstance(panel, ComparisonFigure)
+            require(alone, f"panel {letter} is a comparison, which is a figure of its own.")
             defaults = {field.name: field.default for field in fields(panel)}
             own = [key for key in _OF_THE_WHOLE if getattr(panel, key) != defaults[key]]
             remedy = f"set figure.{own[0]} instead." if own else ""
