@@ -7,7 +7,7 @@ import torch
 from compared import CHANNELS, collated, network, permuted, responses, stored
 from screens import Gallery, distinct
 
-from layer_atlas.atlas.comparison import Likeness, compare_layers, encode_comparison, paired_layers
+from layer_atlas.atlas.comparison import Similarity, compare_layers, encode_comparison, paired_layers
 from layer_atlas.config.figures import ComparisonFigure
 from layer_atlas.errors import UserError
 from layer_atlas.presentation.figures import make_figure
@@ -32,8 +32,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[OutputFolder]:
 
 
 @pytest.fixture(scope="module")
-def likeness(folders: list[OutputFolder]) -> Likeness:
-    """The likeness, and its file in the folder of the first."""
+def similarity(folders: list[OutputFolder]) -> Similarity:
+    """The similarity, and its file in the folder of the first."""
     pairs = paired_layers(*folders)
     found = dict(compare_layers(pairs))
     folders[0].figures.mkdir()
@@ -44,7 +44,7 @@ def likeness(folders: list[OutputFolder]) -> Likeness:
 
 
 def test_channels_stand_beside_their_counterpart_and_their_match(
-    folders: list[OutputFolder], likeness: Likeness
+    folders: list[OutputFolder], similarity: Similarity
 ) -> None:
     make_figure(folders[0], ComparisonFigure(formats=("svg",), dpi=100, most=4, least=2))
     page = Figure((folders[0].figures / "comparison.svg").read_bytes())
@@ -56,22 +56,22 @@ def test_channels_stand_beside_their_counterpart_and_their_match(
     pictures = sorted(page.pictures, key=lambda p: (round(p.top), p.left))
     gallery = Gallery(images)
     seen = [gallery.seen(picture.pixels) for picture in pictures]
-    order = np.argsort(likeness.by_index, kind="stable").tolist()
+    order = np.argsort(similarity.by_index, kind="stable").tolist()
     shown = [*order[:4], *order[4:][::-1][:2]]
     assert seen == [
         image
         for k in shown
-        for image in (("base", k), ("shuffled", k), ("shuffled", int(likeness.match[k])))
+        for image in (("base", k), ("shuffled", k), ("shuffled", int(similarity.match[k])))
     ]
     written = [below(picture, page.words) for picture in pictures]
     assert written == [
         text
         for k in shown
-        for text in ([], [f"{likeness.by_index[k]:.2f}"], [f"{likeness.match[k]}: 1.00"])
+        for text in ([], [f"{similarity.by_index[k]:.2f}"], [f"{similarity.match[k]}: 1.00"])
     ]
 
 
-def test_what_is_no_comparison_is_refused(folders: list[OutputFolder], likeness: Likeness) -> None:
+def test_what_is_no_comparison_is_refused(folders: list[OutputFolder], similarity: Similarity) -> None:
     with pytest.raises(UserError, match=r"'nowhere\.h5' is no file; `atlas compare A B` makes one"):
         make_figure(folders[0], ComparisonFigure(path="nowhere.h5"))
     with pytest.raises(UserError, match="is no comparison of schema"):

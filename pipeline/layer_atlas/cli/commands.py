@@ -15,6 +15,7 @@ from pathlib import Path
 from layer_atlas import __version__
 from layer_atlas.cli.help import command_help, overview
 from layer_atlas.config.config import Config, ModelConfig
+from layer_atlas.config.executors import LocalSettings
 from layer_atlas.config.records import list_choices
 from layer_atlas.errors import (
     EXIT_FAILED_JOBS,
@@ -34,6 +35,7 @@ from layer_atlas.processes import Preempted, stop_on_signal
 from layer_atlas.store.folder import OutputFolder, output_folder
 from layer_atlas.store.lock import locked
 from layer_atlas.store.manifest import read_manifest, runs_in
+from layer_atlas.sweep.executors.warm import declare_command, fork_warm_parent
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +51,8 @@ def run(config: Config) -> int:
         from layer_atlas.cli.tables import summary, workers_left
         from layer_atlas.sweep import run as sweep
 
+    if isinstance(config.executor, LocalSettings):
+        fork_warm_parent()
     stop_on_signal()
     result = sweep.run(config)
     if result.workers_left:
@@ -297,6 +301,8 @@ _VERBOSITY = {"-v": "debug", "--verbose": "debug", "-q": "warning", "--quiet": "
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    if argv is None:  # as the command line calls it, not as a function of a program
+        declare_command()
     argv = list(sys.argv[1:] if argv is None else argv)
     # A thread that spins while it waits takes cores from other processes: on a busy machine
     # planning took ten times as long. The variable is read once, when torch is imported.

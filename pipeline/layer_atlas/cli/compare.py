@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from layer_atlas.atlas.comparison import (
-    Likeness,
+    Similarity,
     Pairs,
     compare_layers,
     encode_comparison,
@@ -123,13 +123,13 @@ def _figure(config: Config, sides: Sides) -> list[str]:
         return []
 
 
-def comparison_table(titles: tuple[str, str], pairs: Pairs, found: Mapping[str, Likeness]) -> str:
+def comparison_table(titles: tuple[str, str], pairs: Pairs, found: Mapping[str, Similarity]) -> str:
     """Table of the layers, with the channels that changed most, and what its columns mean."""
     first, dataset = next(iter(pairs.values()))[0], next(iter(found.values()))
     assert first.plan.dataset_plan is not None
     header = ("layer", "channels", "by index", "by match", "moved", "changed most, by index")
-    rows = [(name, *_row(likeness)) for name, likeness in found.items()]
-    silent = sum(int((likeness.match < 0).sum()) for likeness in found.values())
+    rows = [(name, *_row(similarity)) for name, similarity in found.items()]
+    silent = sum(int((similarity.match < 0).sum()) for similarity in found.values())
     notes = [
         "Means over channels of the correlation of responses to the same images, with the channel",
         "of the same index, and with its best match; `moved` channels match another index.",
@@ -141,7 +141,7 @@ def comparison_table(titles: tuple[str, str], pairs: Pairs, found: Mapping[str, 
     }
     if len(sizes) > 1:
         shown = " and ".join(map(str, sorted(sizes)))
-        notes.append(f"The models saw the images at {shown} px, which lowers likeness too.")
+        notes.append(f"The models saw the images at {shown} px, which lowers similarity too.")
     title = (
         f"{titles[0]} against {titles[1]}, by {dataset.images} images of "
         f"{first.plan.dataset_plan.source}"
@@ -149,12 +149,12 @@ def comparison_table(titles: tuple[str, str], pairs: Pairs, found: Mapping[str, 
     return "\n".join([title, "", table(header, rows), "", *notes])
 
 
-def _row(likeness: Likeness) -> tuple[object, ...]:
-    index, match = likeness.by_index, likeness.match
+def _row(similarity: Similarity) -> tuple[object, ...]:
+    index, match = similarity.by_index, similarity.match
     moved = (match >= 0) & (match != np.arange(len(match)))
     order = [k for k in np.argsort(index, kind="stable").tolist() if np.isfinite(index[k])]
     most = ", ".join(f"{k} ({index[k]:.2f})" for k in order[:_SHOWN])
-    return len(match), _mean(index), _mean(likeness.match_likeness), int(moved.sum()), most
+    return len(match), _mean(index), _mean(similarity.match_similarity), int(moved.sum()), most
 
 
 def _mean(values: np.ndarray) -> str:

@@ -237,7 +237,9 @@ class Config(Record):
             raise ValueError(f"{which}: {_ADD_PHOTOGRAPHS} init=noise or another quality.")
         self._check_start()
         self._check_prototype()
-        if self.dataset is not None and not self.objective.of_channels:
+        self._check_atlas()
+        compared = self.objective.of_channels or self.objective.of_dataset
+        if self.dataset is not None and not compared:
             raise ValueError(
                 "photographs are compared with images of channels, which "
                 f"objective={self.objective.name} as it is set does not make: take dataset=none."
@@ -278,6 +280,22 @@ class Config(Record):
             raise ValueError(
                 f"objective.top={self.objective.top} photographs of each channel are more than "
                 f"the {self.dataset.top} that are kept: set dataset.top={self.objective.top}."
+            )
+
+    def _check_atlas(self) -> None:
+        """Check that the images of a map's cells ask for nothing that only channels have."""
+        if not self.objective.of_dataset:
+            return
+        name = f"objective={self.objective.name}"
+        if self.dataset is None:
+            raise ValueError(f"{name} maps photographs: {_ADD_PHOTOGRAPHS} objective=channel.")
+        if isinstance(self.init, DatasetInit):
+            which = "init=dataset, as in quality=natural, starts from photographs of a channel"
+            raise ValueError(f"{which}, and {name} has none: take init=noise or another quality.")
+        if self.saliency is not None or self.judge is not None:
+            raise ValueError(
+                f"a judge and saliency maps are about photographs of channels, and {name} has "
+                "cells: take judge=null saliency=none."
             )
 
     def _check_terms(self, objective: JointObjective) -> None:

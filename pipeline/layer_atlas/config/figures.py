@@ -230,9 +230,9 @@ class ComparisonFigure(FigureSettings):
     path: str | None = None
     """File that `atlas compare` wrote, in `figures/`; the default is the only one there."""
     most: int = setting(6, at_least=0)
-    """Number of channels of each layer with the lowest likeness by index."""
+    """Number of channels of each layer with the lowest similarity by index."""
     least: int = setting(2, at_least=0)
-    """Number of channels of each layer with the highest likeness by index."""
+    """Number of channels of each layer with the highest similarity by index."""
 
     def check(self) -> None:
         """Check that there is something to show."""

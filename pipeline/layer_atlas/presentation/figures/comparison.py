@@ -26,22 +26,22 @@ from layer_atlas.presentation.layout.figure import FigureCanvas, PageSpec
 
 @dataclass(frozen=True)
 class ComparedChannels:
-    """A layer in both models, with the likeness of its K channels."""
+    """A layer in both models, with the similarity of its K channels."""
 
     one: LayerData
     other: LayerData
     images: int
     """Number of dataset images that both saw."""
-    likeness: NDArray[np.float32]
+    similarity: NDArray[np.float32]
     match: NDArray[np.int64]
-    match_likeness: NDArray[np.float32]
+    match_similarity: NDArray[np.float32]
 
     @cached_property
     def shown(self) -> list[int]:
-        """Channels that both atlases have and that have a likeness, the lowest first."""
+        """Channels that both atlases have and that have a similarity, the lowest first."""
         both = set(self.one.layer.channels) & set(self.other.layer.channels)
-        order = np.argsort(self.likeness, kind="stable").tolist()
-        return [k for k in order if k in both and np.isfinite(self.likeness[k])]
+        order = np.argsort(self.similarity, kind="stable").tolist()
+        return [k for k in order if k in both and np.isfinite(self.similarity[k])]
 
     def row(self, channel: int) -> ImageRow:
         """The channel in both models, and its match in the other one if that has an image."""
@@ -50,8 +50,8 @@ class ComparedChannels:
         images = (_image(self.one, channel), _image(self.other, channel), matched)
         texts = (
             (),
-            (f"{self.likeness[channel]:.2f}",),
-            (f"{match}: {self.match_likeness[channel]:.2f}",) if match >= 0 else (),
+            (f"{self.similarity[channel]:.2f}",),
+            (f"{match}: {self.match_similarity[channel]:.2f}",) if match >= 0 else (),
         )
         label = self.one.layer.labels[self.one.layer.row(channel)]
         return ImageRow(label, images, texts, texts, "")
@@ -111,7 +111,7 @@ def _chosen(layer: ComparedChannels, settings: ComparisonFigure) -> tuple[list[i
 
 
 def draw_comparison(atlas: Atlas, settings: ComparisonFigure) -> RenderedFigure:
-    """Channels of two models side by side, with their likeness.
+    """Channels of two models side by side, with their similarity.
 
     Raises:
         UserError: there is no comparison, or it is not of this atlas.
@@ -178,7 +178,7 @@ def _layers(
     found: list[h5py.Group] = []
     # A group of several models is one of groups.
     for group in groups(file):
-        found += [group] if "likeness" in group else list(groups(group))
+        found += [group] if "similarity" in group else list(groups(group))
     for group in found:
         name = str(group.attrs["layer"])
         layer = chosen.get(f"{group.attrs['one']}/{name}")
@@ -188,7 +188,7 @@ def _layers(
 
 
 def _compared(group: h5py.Group, one: Layer, other: Layer) -> ComparedChannels:
-    numbers = (group[name][()] for name in ("likeness", "match", "match_likeness"))
+    numbers = (group[name][()] for name in ("similarity", "match", "match_similarity"))
     return ComparedChannels(LayerData(one), LayerData(other), int(group.attrs["images"]), *numbers)
 
 

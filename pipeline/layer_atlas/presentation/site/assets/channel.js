@@ -32,6 +32,7 @@ function channelView(view, place, { model, layer }, data, block) {
       element(
         "div.context",
         {},
+        ...(data.map ? cellSections(layer, data, row, block.cell[inBlock]) : []),
         ...evidence(layer, data, block, row, inBlock),
         ...alike(place, layer, data, block, inBlock),
         ...elsewhere(place, model, layer, data, row),
@@ -263,7 +264,7 @@ function elsewhere(place, model, layer, data, row) {
     .models.filter((each) => each.architecture === model.architecture)
     .flatMap((other) => other.layers.filter(matches).map((each) => counterpart(place, other, each)));
   if (networks.length < 2) return [];
-  const likeness = ({ name }) => data.likeness[name]?.[row] ?? null;
+  const similarity = ({ name }) => data.similarity[name]?.[row] ?? null;
   const weights = (each) => (each.weights === model.weights ? " same weights" : " other weights");
   const here = networks.findIndex(({ name }) => name === model.name);
   const links = networks
@@ -280,15 +281,15 @@ function elsewhere(place, model, layer, data, row) {
             "span.caption",
             {},
             element("span.label", {}, each.name),
-            element("span.quiet", {}, likeness(each)?.toFixed(2) ?? weights(each)),
+            element("span.quiet", {}, similarity(each)?.toFixed(2) ?? weights(each)),
           ),
         ),
       ),
     );
   const title = `${layer.noun === "class" ? "Class" : "Channel"} ${channel} in networks of the same architecture`;
-  const words = "Number: likeness, the correlation of the channel’s responses to the same photographs.";
-  const note = networks.some((each) => likeness(each) !== null) ? element("p.note", {}, words) : null;
-  return [section(title, slider(networks, here, likeness), element("ul.elsewhere", {}, ...links), note)];
+  const words = "Number: similarity, the correlation of the channel’s responses to the same photographs.";
+  const note = networks.some((each) => similarity(each) !== null) ? element("p.note", {}, words) : null;
+  return [section(title, slider(networks, here, similarity), element("ul.elsewhere", {}, ...links), note)];
 }
 
 // A channel of another network, whose picture comes when the data of its layer are there.
@@ -308,12 +309,12 @@ function counterpart(place, other, layer) {
 }
 
 // One network after the other, in the order of the atlas: checkpoints as training went on.
-function slider(networks, here, likeness) {
+function slider(networks, here, similarity) {
   const shown = element("div.shown", {});
   const said = element("output", { for: "network" });
   const words = (n) => {
     if (n === here) return "this network";
-    return likeness(networks[n]) === null ? "" : `likeness ${likeness(networks[n]).toFixed(2)}`;
+    return similarity(networks[n]) === null ? "" : `similarity ${similarity(networks[n]).toFixed(2)}`;
   };
   const input = element("input", {
     type: "range",
