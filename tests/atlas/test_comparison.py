@@ -22,9 +22,9 @@ from layer_atlas.atlas.comparison import (
     Similarity,
     compare_layers,
     encode_comparison,
+    paired_layers,
     similarity_by_index,
     similarity_of,
-    paired_layers,
 )
 from layer_atlas.datasets.statistics import DatasetStats, Ranking
 from layer_atlas.datasets.tasks import all_statistics
@@ -127,7 +127,9 @@ def test_images_that_only_one_model_saw_do_not_count() -> None:
     found = similarity_of(stats(rows), stats(other, [100, *range(20, 50)]))
     assert found.images == 30
     assert found.by_index == pytest.approx(1, abs=1e-6)
-    with pytest.raises(UserError, match="responses to 8 dataset images in common, and a similarity"):
+    with pytest.raises(
+        UserError, match="responses to 8 dataset images in common, and a similarity"
+    ):
         similarity_of(stats(rows), stats(rows[:8]))
     assert np.isnan(similarity_by_index(stats(rows), stats(rows[:8]))).all()
 

@@ -7,7 +7,12 @@ import torch
 from compared import CHANNELS, collated, network, permuted, responses, stored
 from screens import Gallery, distinct
 
-from layer_atlas.atlas.comparison import Similarity, compare_layers, encode_comparison, paired_layers
+from layer_atlas.atlas.comparison import (
+    Similarity,
+    compare_layers,
+    encode_comparison,
+    paired_layers,
+)
 from layer_atlas.config.figures import ComparisonFigure
 from layer_atlas.errors import UserError
 from layer_atlas.presentation.figures import make_figure
@@ -71,7 +76,9 @@ def test_channels_stand_beside_their_counterpart_and_their_match(
     ]
 
 
-def test_what_is_no_comparison_is_refused(folders: list[OutputFolder], similarity: Similarity) -> None:
+def test_what_is_no_comparison_is_refused(
+    folders: list[OutputFolder], similarity: Similarity
+) -> None:
     with pytest.raises(UserError, match=r"'nowhere\.h5' is no file; `atlas compare A B` makes one"):
         make_figure(folders[0], ComparisonFigure(path="nowhere.h5"))
     with pytest.raises(UserError, match="is no comparison of schema"):

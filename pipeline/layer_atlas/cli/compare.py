@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from layer_atlas.atlas.comparison import (
-    Similarity,
     Pairs,
+    Similarity,
     compare_layers,
     encode_comparison,
     paired_layers,
@@ -135,7 +135,7 @@ def comparison_table(titles: tuple[str, str], pairs: Pairs, found: Mapping[str, 
         "of the same index, and with its best match; `moved` channels match another index.",
     ]
     if silent:
-        notes.append(f"{silent} respond alike to all images in either model, and are left out.")
+        notes.append(f"{silent} respond alike to all images in either model, and are excluded.")
     sizes = {
         model.dataset_image_size for pair in pairs.values() for model in (x.model for x in pair)
     }

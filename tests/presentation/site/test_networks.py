@@ -1,4 +1,4 @@
-"""The same channel in several networks: each picture is that network's, and so is its similarity."""
+"""A channel in several networks: each picture is that network's, and so is its similarity."""
 
 from typing import Any
 
