@@ -78,7 +78,8 @@ def find_run(root: str, word: str) -> OutputFolder | None:
     """Find the output folder of a run by its name, or by the path of the folder."""
     folders = (Path(root).expanduser() / word, Path(word).expanduser())
     found = (folder for folder in folders if (folder / "manifest.json").is_file())
-    return next((OutputFolder(folder.resolve()) for folder in found), None)
+    # `.` has no name of its own.
+    return next((OutputFolder(path if path.name else path.resolve()) for path in found), None)
 
 
 def compare_report(config: Config, words: Sequence[str]) -> str:

@@ -297,11 +297,12 @@ function counterpart(place, other, layer) {
   const { channel } = place;
   const picture = () => {
     const made = element("span.picture", { "--aspect": layer.image[0] / layer.image[1] });
-    layerAtlas.load(`${layer.folder}/layer`).then((data) => {
+    const fill = (data) => {
       const image = thumbnail(layer, data, data.channels.indexOf(channel), {});
       image.setAttribute("aria-label", `${other.name}: ${image.getAttribute("aria-label")}`);
       made.replaceWith(image);
-    });
+    };
+    layerAtlas.load(`${layer.folder}/layer`).then(fill, () => made.classList.add("empty"));
     return made;
   };
   const href = route({ model: other.name, layer: layer.name, channel });
