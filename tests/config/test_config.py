@@ -86,7 +86,12 @@ def test_no_more_photographs_are_kept_than_a_sheet_shows() -> None:
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-def test_every_experiment_composes_and_opens_with_its_command(path: Path) -> None:
+def test_every_experiment_composes_and_opens_with_its_command(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs" / "resnet18").mkdir(parents=True)
+    (tmp_path / "runs" / "resnet18" / "step_1.pth").touch()
+    monkeypatch.chdir(tmp_path)
     command = next(line for line in path.read_text().splitlines() if "atlas" in line)
     words = shlex.split(command.removeprefix("# "))
     assert words[:3] == ["./scripts/atlas", "run", f"experiment={path.stem}"]

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from runs import assert_same_atlas, atlas, finish, shards, start
-from sweeps import children, command
+from sweeps import command, working
 
 SWEEP = (
     *("image_size=32", "optimizer.steps=32", "layers=[conv1,conv2]", "shard_size=8"),
@@ -110,7 +110,7 @@ class Soak:
         gone = self.committed.items() - now.items()
         self.complaints += [f"committed, then lost or made again: {name}" for name, _ in gone]
         self.committed = now
-        for heartbeat in self._heartbeats(children(self.driver.pid)):
+        for heartbeat in self._heartbeats(working(self.driver.pid)):
             for key in (*heartbeat["tasks"], *heartbeat["unwritten"]):
                 self.begun.setdefault(key, time.monotonic())
         time.sleep(0.02)
@@ -143,7 +143,7 @@ class Soak:
     # --- killing ---
 
     def _kill(self) -> None:
-        workers = children(self.driver.pid)
+        workers = working(self.driver.pid)
         kill = Kill(self.dice.choice(VICTIMS) if workers else "driver", self._phase(workers))
         victims = [self.dice.choice(workers)] if kill.victim != "driver" else []
         if kill.victim != "worker":

@@ -127,6 +127,23 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def working(pid: int) -> list[int]:
+    """Process ids of the workers and of the collation that a driver has started.
+
+    Workers are children of its warm parent, which forks them.
+    """
+    all_of_it = [pid_ for child in children(pid) for pid_ in (child, *children(child))]
+    return [pid_ for pid_ in all_of_it if " worker" in name(pid_) or "-here" in command(pid_)]
+
+
+def name(pid: int) -> str:
+    """The name of a process."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text()
+    except OSError:
+        return ""
+
+
 def command(pid: int) -> str:
     """The command line of a process."""
     try:

@@ -452,9 +452,9 @@ def _scales(view: LayerView) -> dict[str, ArrayLike]:
 
 
 def _add_names(group: h5py.Group, layer: LayerPlan) -> list[str]:
-    """Add the names of the classes."""
+    """Add the names of the classes or cells."""
     names = [as_text(layer.target_space.names[target]) for target in layer.targets]
-    add_dataset(group, "channel_name", names, ("channel",), "name of the class", dtype=TEXT)
+    add_dataset(group, "channel_name", names, ("channel",), "name of the target", dtype=TEXT)
     return ["channel_name"]
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from layer_atlas.atlas.comparison import Likeness
 from layer_atlas.errors import UserError
 from layer_atlas.plan.jobs import STATUS
 
@@ -84,18 +85,21 @@ def labelled_arrays(layer: "Layer") -> "xarray.Dataset":
     return arrays.merge(inner.rename({name: f"dataset_{name}" for name in inner.data_vars}))
 
 
-def comparison(one: Mapping[str, "Layer"], other: Mapping[str, "Layer"]) -> "pandas.DataFrame":
+def comparison(
+    one: Mapping[str, "Layer"], other: Mapping[str, "Layer"], likeness: Mapping[str, Likeness]
+) -> "pandas.DataFrame":
     """Make the table of `Atlas.compare`.
 
     Args:
         one: layers by the names under which they are compared.
         other: those of the other atlas.
+        likeness: that of their channels, by the same names, as far as it is known.
     Raises:
         UserError: no layer has images of the same targets in both, or pandas is not installed.
     """
     pd = _pandas()
     shared = [name for name in one if name in other]
-    tables = [_compared(name, one[name], other[name]) for name in shared]
+    tables = [_compared(name, one[name], other[name], likeness.get(name)) for name in shared]
     tables = [table for table in tables if len(table)]
     if not tables:
         raise UserError(
@@ -105,7 +109,9 @@ def comparison(one: Mapping[str, "Layer"], other: Mapping[str, "Layer"]) -> "pan
     return pd.concat(tables, ignore_index=True)
 
 
-def _compared(name: str, one: "Layer", other: "Layer") -> "pandas.DataFrame":
+def _compared(
+    name: str, one: "Layer", other: "Layer", likeness: Likeness | None
+) -> "pandas.DataFrame":
     left, right = (layer.to_frame().assign(layer=name) for layer in (one, other))
     place = [column for column in _PLACE if column in left and column in right]
     same = [c for c in left if c in right and c not in (*place, "model", "label", "start")]
@@ -113,6 +119,11 @@ def _compared(name: str, one: "Layer", other: "Layer") -> "pandas.DataFrame":
     pairs = list(_pairs(one, other, table))
     table["image_rms"] = [_difference(*(layer_pixels)) for layer_pixels, _ in pairs]
     table["response_correlation"] = [_correlation(*responses) for _, responses in pairs]
+    # The targets of other layers, such as directions, are none of the channels that are compared.
+    of_channels = likeness is not None and one.sampling.noun in ("channel", "class")
+    for column, missing in (("by_index", np.nan), ("match", -1), ("match_likeness", np.nan)):
+        values = getattr(likeness, column)[table["channel"]] if of_channels else missing
+        table["likeness" if column == "by_index" else column] = values
     return table
 
 

@@ -18,6 +18,7 @@ from layer_atlas.datasets.statistics_files import (
 )
 from layer_atlas.datasets.tasks import (
     Examples,
+    LayerSamples,
     LayerStatistics,
     examples_of_layer,
     judge_of,
@@ -162,9 +163,18 @@ class LayerView:
 
     @cached_property
     def statistics(self) -> LayerStatistics | None:
-        """The dataset statistics of this layer, if the sweep has a dataset."""
+        """The dataset statistics of this layer, if the sweep has a dataset to compare with."""
         plan = self.plan.dataset_plan
-        return statistics_of(self.model, self.layer.info.name, plan) if plan else None
+        if plan is None or self.samples is not None:
+            return None
+        return statistics_of(self.model, self.layer.info.name, plan)
+
+    @cached_property
+    def samples(self) -> LayerSamples | None:
+        """The activations that the layer's map is made of, if it has one."""
+        plan = self.plan.dataset_plan
+        found = statistics_of(self.model, self.layer.info.name, plan) if plan else None
+        return found if isinstance(found, LayerSamples) else None
 
     def evidence(self) -> DatasetEvidence | None:
         """Read the dataset statistics; `None` if they are not complete."""

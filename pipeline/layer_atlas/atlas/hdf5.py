@@ -23,6 +23,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from layer_atlas.atlas.comparison import write_likenesses
 from layer_atlas.atlas.dataset_group import (
     add_coordinates,
     add_scale,
@@ -36,6 +37,7 @@ from layer_atlas.atlas.dataset_group import (
 )
 from layer_atlas.atlas.gather import LayerView, StoredJobs, layer_views
 from layer_atlas.atlas.layers import own
+from layer_atlas.atlas.map_datasets import write_map
 from layer_atlas.config.records import canonical_json, plain
 from layer_atlas.datasets.evidence import STRONGEST
 from layer_atlas.errors import EXIT_OK, StorageError
@@ -105,6 +107,7 @@ def write_atlas(
             file[_STATUS_TYPE] = h5py.enum_dtype(STATUS, basetype="u1")
             for view in views:
                 _write_layer(file, view)
+            write_likenesses(file, views)
             # An atlas that met corrupt shards must not pass for one of the shards made anew.
             file.attrs["content"] = "" if any(view.corrupt for view in views) else content
         # HDF5 has closed the file by now; this forces what it wrote to the disk.
@@ -187,7 +190,7 @@ def _layer_group(file: h5py.File, view: LayerView) -> h5py.Group:
             "selection": canonical_json(plain(sampling.asked)),
             "n_targets": sampling.count,
             "target": sampling.noun,
-            "recipe": canonical_json(plain(model.recipe)),
+            "recipe": canonical_json(plain(model.recipe.of_layer(info.name))),
         },
     }
     for described, values in attributes.items():
@@ -235,6 +238,9 @@ def _further_axes(view: LayerView, name: str) -> list[str]:
 def _write_evidence(group: h5py.Group, view: LayerView, status: NDArray[np.uint8]) -> None:
     """Add the status, and the evidence of the dataset images, as far as it is known."""
     group["status"][...] = view.judged(status)
+    if view.samples is not None:
+        with contextlib.suppress(FileNotFoundError):
+            write_map(group, view, view.samples)
     if view.model.recipe.objective.of_channels:
         write_selectivity(group, view)
     plan, evidence = view.plan.dataset_plan, view.evidence()

@@ -68,6 +68,9 @@ _OF_NETCDF = {"DIMENSION_LIST", "DIMENSION_LABELS", "REFERENCE_LIST", "CLASS", "
 _NO_STATISTICS = {"status", "best_seed_index", "made_with"}
 """Datasets of codes and indices, which no ranking may use."""
 
+_LARGEST_GRID = 1000
+"""Cells per side of a map; more would be made up."""
+
 SHOWN = 64
 """Most images that a notebook shows of an atlas or a layer."""
 
@@ -315,6 +318,14 @@ class Layer:
             return np.asarray(self.dataset("image")[place])
         return np.asarray(self.dataset("snapshot")[(*place, _index("step", step, self.steps))])
 
+    def lead(self, channel: int) -> NDArray[np.uint8]:
+        """The image (H, W, colours) of a channel by the seed that represents it."""
+        return self.pixels(channel, self.seeds[int(self._leads[self.row(channel)])])
+
+    @cached_property
+    def _leads(self) -> NDArray[np.intp]:
+        return self.leads()
+
     def place(
         self, channel: int, seed: int | None = None, variant: str | None = None
     ) -> tuple[int, ...]:
@@ -333,6 +344,75 @@ class Layer:
             return []
         files = self.dataset(f"dataset/{end}_jpeg")[self.row(channel)]
         return [_jpeg(file.tobytes()) for file in files if len(file)]
+
+    def sample_pictures(self, cell: int) -> dict[int, NDArray[np.uint8]]:
+        """Pictures (H, W, 3) of the samples closest to the mean of a cell of a map, by their rank.
+
+        An image that could not be read has none. Raises UserError if there is no such cell.
+        """
+        files = self.dataset("cell_jpeg")[self.row(cell)] if self.has_map else []
+        return {rank: _jpeg(file.tobytes()) for rank, file in enumerate(files) if len(file)}
+
+    @property
+    def has_map(self) -> bool:
+        """Whether the targets are the cells of a map: the layer is one of an activation atlas."""
+        return "cell_grid" in self and "grid" in self
+
+    @cached_property
+    def grids(self) -> list[int]:
+        """Cells per side of each grid of the map; empty if the layer has none."""
+        return [int(side) for side in self["grid"]] if self.has_map else []
+
+    def cells(self, side: int) -> NDArray[np.int64]:
+        """Targets (side, side) of the cells of a grid, row by row from the top; -1 where empty.
+
+        Raises:
+            UserError: the layer has no such grid, or the atlas names impossible cells.
+        """
+        if side not in self.grids:
+            if not self.has_map:
+                raise UserError(
+                    f"{self.title} has no map; objective=activation_atlas makes one of a layer."
+                )
+            raise unknown(f"grid of {self.title}", side, map(str, self.grids))
+        rows = np.flatnonzero(self["cell_grid"] == side)
+        row, column = (self[name][rows] for name in ("cell_row", "cell_column"))
+        within = all(((axis >= 0) & (axis < side)).all() for axis in (row, column))
+        if not 0 < side <= _LARGEST_GRID or not within:
+            raise UserError(f"the map of {self.title} has impossible cells.")
+        found = np.full((side, side), -1, np.int64)
+        found[row, column] = self["channel"][rows]
+        return found
+
+    def members(self, cell: int) -> list[int]:
+        """Samples in a cell, the closest to its mean first: rows of `sample_image` and others.
+
+        Raises UserError if there is no such cell.
+        """
+        grid = self.grids.index(int(self["cell_grid"][self.row(cell)]))
+        inside = np.flatnonzero(self.dataset("sample_cell")[:, grid] == cell)
+        closeness = self.dataset("sample_closeness")[:, grid][inside]
+        return [int(row) for row in inside[np.argsort(-closeness, kind="stable")]]
+
+    def cell_classes(self, cell: int) -> dict[str, float]:
+        """Classes that a cell supports, the most supported first, with what it adds to their score.
+
+        Empty where the network has no class scores. Raises UserError if there is no such cell.
+        """
+        if "cell_class" not in self:
+            return {}
+        row, names = self.row(cell), self._class_names
+        classes = self.dataset("cell_class")[row]
+        pairs = zip(classes, self.dataset("cell_class_attribution")[row], strict=True)
+        return {
+            names[k] if k < len(names) else f"class {k}": float(value)
+            for k, value in pairs
+            if value > 0
+        }
+
+    @cached_property
+    def _class_names(self) -> list[str]:
+        return self._texts("class_name")
 
     @cached_property
     def statistics(self) -> dict[str, str]:

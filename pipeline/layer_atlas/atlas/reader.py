@@ -11,8 +11,9 @@
 Only `atlas.h5` is read. It may come from somebody else, so links out of the file are not followed.
 """
 
+import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypeVar
@@ -21,10 +22,12 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from layer_atlas.atlas.comparison import Likeness, compare_layers, paired_layers
 from layer_atlas.atlas.display import listed
 from layer_atlas.atlas.frames import comparison, joined_frames
 from layer_atlas.atlas.layers import SHOWN, Layer, Model, groups
 from layer_atlas.errors import UserError, unknown
+from layer_atlas.store.folder import OutputFolder
 
 __all__ = ["Atlas", "Layer", "Model", "open_atlas"]
 
@@ -203,12 +206,41 @@ class Atlas(Mapping[str, Layer]):
 
         Returns: a row for each image: its statistics, those of the other atlas with the suffix
             `_other`, `image_rms` (root mean square of the difference of pixels in [0, 1]) and
-            `response_correlation` (of the layer's responses to both images).
+            `response_correlation` (of the layer's responses to both images). Then `likeness`,
+            `match` and `match_likeness` of the channels, as `likeness` returns them; NaN and -1
+            where it raises.
         Raises:
             UserError: they have no image in common, or pandas is not installed.
         """
         alone = len(self.models) == len(other.models) == 1
-        return comparison(*(a.by_name if alone else a._layers for a in (self, other)))
+        found: dict[str, Likeness] = {}
+        # Two recipes are compared by their images, without a dataset too.
+        with contextlib.suppress(UserError):
+            found = self.likeness(other)
+        one, two = (a.by_name if alone else a._layers for a in (self, other))
+        return comparison(one, two, found)
+
+    def likeness(
+        self,
+        other: "Atlas",
+        models: tuple[str, str] | None = None,
+        layers: Sequence[str] | None = None,
+    ) -> dict[str, Likeness]:
+        """Correlate the responses of two networks' channels to the same dataset images.
+
+        The numbers are those of `atlas compare`. They come from the output folders of the atlases.
+
+        Args:
+            other: another atlas, or this one with `models`.
+            models: labels of the models to compare; by default those of the same label, or the only
+                one of each atlas whatever its label.
+            layers: globs over layer names; default: all.
+        Returns: by layer, or by `model/layer` where several models are compared.
+        Raises:
+            UserError: there is no layer in common, or no responses to the same dataset images.
+        """
+        one, two = (OutputFolder(atlas.path.resolve().parent) for atlas in (self, other))
+        return dict(compare_layers(paired_layers(one, two, models, layers)))
 
     def _repr_html_(self) -> str:
         """HTML for notebooks: the first images of each layer."""

@@ -9,11 +9,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from layer_atlas import __version__
 from layer_atlas.cli.help import command_help, overview
 from layer_atlas.config.config import Config, ModelConfig
+from layer_atlas.config.executors import LocalSettings
 from layer_atlas.config.inputs import user_path
 from layer_atlas.config.records import list_choices
 from layer_atlas.errors import (
@@ -34,6 +36,7 @@ from layer_atlas.processes import Preempted, stop_on_signal
 from layer_atlas.store.folder import OutputFolder, output_folder
 from layer_atlas.store.lock import locked
 from layer_atlas.store.manifest import read_manifest, runs_in
+from layer_atlas.sweep.executors.warm import declare_command, fork_warm_parent
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +52,8 @@ def run(config: Config) -> int:
         from layer_atlas.cli.tables import summary, workers_left
         from layer_atlas.sweep import run as sweep
 
+    if isinstance(config.executor, LocalSettings):
+        fork_warm_parent()
     stop_on_signal()
     result = sweep.run(config)
     if result.workers_left:
@@ -169,6 +174,14 @@ def figure(config: Config) -> int:
     return EXIT_OK
 
 
+def compare(config: Config, *words: str) -> int:
+    """Compare the channels of two runs, or of two models of a run, from their stores alone."""
+    from layer_atlas.cli.compare import compare_report
+
+    print_result(compare_report(config, words))
+    return EXIT_OK
+
+
 def site(config: Config) -> int:
     """Make the site to browse the atlas with, from the store alone."""
     from layer_atlas.presentation.collate import ensure_atlas
@@ -275,6 +288,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "retry": retry,
     "collate": collate,
     "figure": figure,
+    "compare": compare,
     "site": site,
     "export": export,
     "verify": verify,
@@ -287,13 +301,14 @@ _READING = ("status", "failures", "retry", "collate", "figure", "site", "export"
 """Commands that take the only run where no name is given; `clean`, which removes files, does not.
 """
 
-_SLOW = ("run", "plan", "layers", "collate", "figure", "site", "export", "verify")
+_SLOW = ("run", "plan", "layers", "collate", "figure", "compare", "site", "export", "verify")
 """Commands that begin with a line that names their subject."""
 
 WORDS = {
     "status": ("all",),
     "failures": None,
     "retry": None,
+    "compare": None,
     "export": ("yes",),
     "verify": ("yes",),
     "clean": ("yes",),
@@ -306,6 +321,8 @@ _VERBOSITY = {"-v": "debug", "--verbose": "debug", "-q": "warning", "--quiet": "
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    if argv is None:  # as the command line calls it, not as a function of a program
+        declare_command()
     argv = list(sys.argv[1:] if argv is None else argv)
     # A thread that spins while it waits takes cores from other processes: on a busy machine
     # planning took ten times as long. The variable is read once, when torch is imported.
@@ -377,15 +394,27 @@ def _dispatch(argv: list[str]) -> int:
 
     def begin(config: Config) -> int:
         if command in _SLOW:
-            logger.info("atlas %s: %s", command, _subject(command, config))
+            logger.info("atlas %s: %s", command, _subject(command, config, words))
         return COMMANDS[command](config, *words)
 
     unnamed = _with_only_run if command in _READING else None
+    if command == "compare":
+        unnamed = partial(_with_run_of_models, words)
     return with_config(begin, overrides, apart=command in _MAKING, unnamed=unnamed)
 
 
-def _subject(command: str, config: Config) -> str:
-    """What a command is about: a run and its folder, or models."""
+def _with_run_of_models(words: Sequence[str], config: Config) -> Config:
+    """Name the run of a comparison whose words name no runs, and so models. Raises UserError."""
+    from layer_atlas.cli.compare import find_run
+
+    of_runs = any(find_run(config.output_root, word) for word in words)
+    return config if of_runs or not words else _with_only_run(config)
+
+
+def _subject(command: str, config: Config, words: Sequence[str]) -> str:
+    """What a command is about: a run and its folder, models, or two of either."""
+    if command == "compare":
+        return " and ".join(words)
     if command == "layers":
         return ", ".join(model.title for model in config.models)
     return f"{config.name}, in {Path(config.output_root) / config.name}"

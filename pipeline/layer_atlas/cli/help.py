@@ -104,6 +104,18 @@ docs/figures.md shows every kind.""",
             ("figure figure=again figure.path=images.pdf", "an earlier figure once more"),
         ),
     ),
+    "compare": Page(
+        "compare the channels of two runs, or of two models of a run: A B",
+        """\
+Correlates the responses of channels to the same dataset images, by index and by best match (the
+Hungarian method). Needs runs of one architecture with the same `dataset`; no model and no GPU.
+Writes figures/compare-B.h5 in the folder of A (`matrix`: with the correlations of all pairs).""",
+        (
+            ("compare base tuned", "two runs, by name or folder"),
+            ("compare epoch_1 epoch_9 name=training", "two models of one run"),
+            ("compare base tuned 'layers=[conv6]' matrix", "one layer, all pairs of channels"),
+        ),
+    ),
     "site": Page(
         "make static pages to browse the atlas with",
         """\

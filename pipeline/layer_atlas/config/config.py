@@ -12,6 +12,7 @@ from layer_atlas.config.datasets import DatasetConfig, SaliencyMethod
 from layer_atlas.config.executors import ExecutorSettings
 from layer_atlas.config.export import ExportSettings
 from layer_atlas.config.figures import Figure, ImagesFigure
+from layer_atlas.config.inputs import checkpoints_in
 from layer_atlas.config.objectives import JointObjective, Objective, PrototypeObjective
 from layer_atlas.config.optimizers import Optimizer
 from layer_atlas.config.parameterizations import Mask, Parameterization
@@ -153,6 +154,10 @@ class Config(Record):
     weights: str
     """Weights of the models that do not name their own: `default` (published), `none` (random), an
     enum name of torchvision, or a file (.safetensors, .pth, .pt, .ckpt, .bin, .pkl, ...)."""
+    checkpoints: str | None = None
+    """Folder of the checkpoints of one training run. The one entry of `models` then stands for a
+    model per checkpoint, labelled by the name of its file, in natural order: `step_20` stands
+    before `step_100`. null takes `models` as they are."""
     layers: tuple[str, ...] | None = setting(needs="not be empty")
     """Globs over layer names, each optionally followed by `@` and a glob over module types. The
     default is every convolution (`*@Conv2d`), or `output` for objectives about classes."""
@@ -235,7 +240,9 @@ class Config(Record):
             raise ValueError(f"{which}: {_ADD_PHOTOGRAPHS} init=noise or another quality.")
         self._check_start()
         self._check_prototype()
-        if self.dataset is not None and not self.objective.of_channels:
+        self._check_atlas()
+        compared = self.objective.of_channels or self.objective.of_dataset
+        if self.dataset is not None and not compared:
             raise ValueError(
                 "photographs are compared with images of channels, which "
                 f"objective={self.objective.name} as it is set does not make: take dataset=none."
@@ -276,6 +283,22 @@ class Config(Record):
             raise ValueError(
                 f"objective.top={self.objective.top} photographs of each channel are more than "
                 f"the {self.dataset.top} that are kept: set dataset.top={self.objective.top}."
+            )
+
+    def _check_atlas(self) -> None:
+        """Check that the images of a map's cells ask for nothing that only channels have."""
+        if not self.objective.of_dataset:
+            return
+        name = f"objective={self.objective.name}"
+        if self.dataset is None:
+            raise ValueError(f"{name} maps photographs: {_ADD_PHOTOGRAPHS} objective=channel.")
+        if isinstance(self.init, DatasetInit):
+            which = "init=dataset, as in quality=natural, starts from photographs of a channel"
+            raise ValueError(f"{which}, and {name} has none: take init=noise or another quality.")
+        if self.saliency is not None or self.judge is not None:
+            raise ValueError(
+                f"a judge and saliency maps are about photographs of channels, and {name} has "
+                "cells: take judge=null saliency=none."
             )
 
     def _check_terms(self, objective: JointObjective) -> None:
@@ -348,6 +371,10 @@ def make_config(values: Any) -> Config:
     if "figure" in expanded:
         expanded["figure"] = _expand_groups(expanded["figure"])
     config = build(Config, expanded)
+    if config.checkpoints is not None:
+        # What is recorded names every checkpoint, whatever the folder holds later.
+        models = _of_training_run(config, config.checkpoints)
+        config = replace(config, models=models, checkpoints=None)
     # Models inherit from the sweep here, so that nothing later needs to know both.
     models = tuple(_with_defaults(model, config) for model in config.models)
     return replace(config, models=models, judge=_as_judge(config.judge))
@@ -358,6 +385,17 @@ def _expand_models(models: Any) -> Any:
     if not isinstance(entries, list):
         return entries
     return [{"name": entry} if isinstance(entry, str) else entry for entry in entries]
+
+
+def _of_training_run(config: Config, folder: str) -> tuple[ModelConfig, ...]:
+    """A model for each checkpoint of a folder. Raises UserError."""
+    if len(config.models) > 1 or config.models[0].weights is not None:
+        raise UserError(
+            f"checkpoints={folder!r} are of one network: give models one entry, without weights of "
+            "its own, such as models=[resnet18]."
+        )
+    found = checkpoints_in(folder).items()
+    return tuple(replace(config.models[0], label=name, weights=path) for name, path in found)
 
 
 def _expand_groups(figure: Any) -> Any:

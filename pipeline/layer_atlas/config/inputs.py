@@ -8,6 +8,7 @@ output folder keeps a copy under the reference, so that workers and later runs n
 import dataclasses
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -68,6 +69,67 @@ def _beside(path: Path) -> str:
     """Files in the same folder that the user may have meant."""
     names = [p.name for p in path.parent.glob("*") if p.suffix == path.suffix and p.is_file()]
     return f" Beside it: {', '.join(nearest_first(path.name, names)[:8])}." if names else ""
+
+
+WEIGHTS_SUFFIXES = (
+    *(".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".pkl", ".pickle", ".tar", ".pyth", ".th"),
+    ".json",
+)
+"""Endings of the names of weights files; `.json` is the index of a file in several parts."""
+
+WEIGHTS_PARTS = (
+    *("model.safetensors", "model.safetensors.index.json"),
+    *("pytorch_model.bin", "pytorch_model.bin.index.json"),
+)
+"""Weights in a folder that transformers or accelerate wrote, the first that exists is taken."""
+
+
+def checkpoints_in(text: str) -> dict[str, str]:
+    """List the checkpoints of a training run in the natural order of their names.
+
+    Args:
+        text: a folder of weights files, or of folders such as `checkpoint-500` that transformers or
+            accelerate wrote.
+    Returns: paths by name without the ending; `step_20` stands before `step_100`.
+    Raises:
+        UserError: there is no such folder, or no checkpoint in it, or two of one name.
+    """
+    folder = user_path(text, "folder of checkpoints")
+    if not folder.is_dir():
+        raise UserError(
+            f"checkpoints={text!r} is no folder; name the folder with the weights files of a "
+            f"training run. Paths are relative to {str(Path.cwd())!r}."
+        )
+    found = sorted(filter(_is_checkpoint, folder.iterdir()), key=lambda path: _natural(path.name))
+    if not found:
+        endings = ", ".join(WEIGHTS_SUFFIXES[:-1])
+        raise UserError(f"there is no checkpoint in {text!r}: no file that ends in {endings}.")
+    names = [_without_endings(path) for path in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"two checkpoints in {text!r} are called {twice!r}: rename one of them.")
+    return dict(zip(names, map(str, found), strict=True))
+
+
+def _is_checkpoint(path: Path) -> bool:
+    if path.is_dir():
+        return any((path / name).is_file() for name in WEIGHTS_PARTS)
+    # Beside weights in several parts lie configs, which end in .json too.
+    return path.suffix.lower() in WEIGHTS_SUFFIXES and path.suffix.lower() != ".json"
+
+
+def _without_endings(path: Path) -> str:
+    """The name without the endings of weights files: `last` of `last.pth.tar`."""
+    while not path.is_dir() and path.suffix.lower() in WEIGHTS_SUFFIXES:
+        path = path.with_suffix("")
+    return path.name
+
+
+def _natural(name: str) -> list[str | int]:
+    """Sort key that takes digits as numbers."""
+    # Texts and numbers alternate, so that no text is compared with a number.
+    parts = re.split(r"(\d+)", name.lower(), flags=re.ASCII)
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)]
 
 
 class Inputs:

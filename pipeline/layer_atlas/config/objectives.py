@@ -4,7 +4,7 @@ A target is what one image is for: a channel, a class, a direction, a pair of ch
 numbered, and the sweep's `channels` chooses among them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from layer_atlas.config.records import Choice, Record, Reference, register, require, setting
@@ -64,9 +64,18 @@ class Objective(Choice, family="objective"):
         return False
 
     @property
+    def of_dataset(self) -> bool:
+        """Whether the targets themselves are found in a dataset, before any image is made."""
+        return False
+
+    @property
     def of_any_size(self) -> bool:
         """Whether the score means the same for images of other sizes, as octaves need."""
         return True
+
+    def of_layer(self, layer: str) -> "Objective":
+        """The objective as far as it concerns one layer, which the keys of its images name."""
+        return self
 
     @property
     def way(self) -> str:
@@ -185,6 +194,71 @@ class DirectionObjective(_Signed):
     def noun(self) -> str:
         """What a target is; random directions are called so."""
         return self.target_word if self.vectors else f"random {self.target_word}"
+
+
+_LARGEST_GRID = 160
+
+
+@register
+@dataclass(frozen=True)
+class ActivationAtlasObjective(Objective):
+    """The mean activation of a cell of a map of activations, as a whitened direction."""
+
+    references = (CARTER_2019,)
+    target_word = "cell"
+    name: str = "activation_atlas"
+    grid: tuple[int, ...] = setting((20,), at_least=1, at_most=_LARGEST_GRID, phrase="")
+    """Cells per side of each grid over the map. 10, 20, 40 and 80 suit datasets from a thousand to
+    a million images."""
+    projection: Literal["umap", "pca"] = setting("umap", phrase="a map by {}")
+    """How activations are laid out in two dimensions. `umap` keeps neighbours together and needs
+    `pip install 'layer-atlas[maps]'`; `pca` shows the two directions of largest variance."""
+    neighbours: int = setting(15, at_least=2, at_most=200, phrase="")
+    """Number of nearest activations that `umap` keeps together."""
+    seed: int = setting(0, at_least=0, at_most=2**32 - 1, phrase="")
+    """Random seed of the positions at which activations are taken, and of the projection."""
+    least: int = setting(1, at_least=1, phrase="")
+    """Smallest number of activations in a cell; a cell with fewer is left empty."""
+    classes: tuple[str, ...] | None = setting(None, needs="not be empty", phrase="")
+    """Only the dataset images of these classes, which are the names of the folders that the images
+    lie in. The default is all images."""
+    labels: bool = setting(True, phrase="")
+    """Whether cells are labelled by the classes that they support most, if the network's output is
+    one score per class. Takes two further forward passes per image and layer."""
+    ridge: float = setting(0.01, above=0, at_most=10, phrase="a ridge of {} in the whitening")
+    """Part of the mean variance of channels that is added to the variance of each, so that few
+    images suffice to whiten many channels."""
+    cosine_power: float = setting(
+        2.0, at_least=0, phrase="the product with the cosine to the power {}"
+    )
+    """The response is multiplied by its cosine with the direction to this power; 0 leaves it as it
+    is."""
+    maps: dict[str, str] | None = setting(None, phrase="", late=True)
+    """Digest of the map of each layer. The planner fills it in."""
+
+    def check(self) -> None:
+        """Check that grids differ."""
+        require(len(set(self.grid)) == len(self.grid) > 0, f"grid must differ: {list(self.grid)}.")
+
+    @property
+    def of_dataset(self) -> bool:
+        """Whether the targets are found in a dataset: the cells that hold activations of it."""
+        return True
+
+    def of_layer(self, layer: str) -> "ActivationAtlasObjective":
+        """The objective with the map of one layer alone: others decide none of its pixels."""
+        known = self.maps or {}
+        return replace(self, maps={layer: known[layer]} if layer in known else None)
+
+    @property
+    def cell_names(self) -> tuple[str, ...]:
+        """The name of every cell, as `20:r7c12`: grids one after another, each row by row."""
+        return tuple(
+            f"{side}:r{row}c{column}"
+            for side in self.grid
+            for row in range(side)
+            for column in range(side)
+        )
 
 
 @register

@@ -6,7 +6,7 @@ in the module of its family.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
 from layer_atlas.config.objectives import MORDVINTSEV_2015, Objective
@@ -258,6 +258,11 @@ class Recipe(Record):
         kept = self.total_steps // max(self.snapshots, 1) if self.snapshots else 0
         many = f"snapshots={self.snapshots} would keep {kept} images of each; keep fewer."
         require(kept <= _MOST_SNAPSHOTS, many)
+
+    def of_layer(self, layer: str) -> "Recipe":
+        """The recipe of the images of one layer, without what concerns other layers alone."""
+        objective = self.objective.of_layer(layer)
+        return self if objective is self.objective else replace(self, objective=objective)
 
     @property
     def variants(self) -> int:

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from layer_atlas.config.datasets import SaliencyMethod
+from layer_atlas.config.objectives import ActivationAtlasObjective
 from layer_atlas.config.records import digest, plain
 from layer_atlas.datasets.listing import Listing
 from layer_atlas.plan.jobs import LayerInfo, NetworkIdentity, Product, Shard
@@ -19,6 +20,9 @@ from layer_atlas.plan.plan import DatasetPlan, LayerPlan, ModelPlan, Plan
 
 STUDY_VERSION = 1
 """Version of the algorithm; increased with every code change that affects the statistics."""
+
+SAMPLES_VERSION = 1
+"""The same for the samples of activations, and for the maps that are made of them."""
 
 _OF_FIELDS = ("network", "layer", "image_size", "keep_prefix_tokens", "version")
 """Parts of the identity of dataset statistics that receptive fields depend on."""
@@ -87,6 +91,43 @@ class LayerStatistics:
         """Return the file of a block, by the digest of its part of the listing."""
         key = digest({**self.identity, "start": start, "photographs": dataset_images})
         return Product(self.model, self.layer, key, "photographs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerSamples(LayerStatistics):
+    """Activations of a layer at one position of each dataset image, and the map made of them.
+
+    The blocks and the merged file take the place of those of statistics.
+    """
+
+    objective: ActivationAtlasObjective
+    has_fields: bool = False
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """The plain data that keys of blocks are digests of, without the images."""
+        return {
+            "network": plain(self.network),
+            "layer": self.layer,
+            "image_size": self.image_size,
+            "keep_prefix_tokens": self.keep_prefix_tokens,
+            "seed": self.objective.seed,
+            "labels": self.objective.labels,
+            "version": SAMPLES_VERSION,
+        }
+
+    @cached_property
+    def product(self) -> Product:
+        """The file of the map, by everything that decides it."""
+        # The cosine enters images alone, and the digests of maps are not known yet.
+        settings = plain(replace(self.objective, maps=None, cosine_power=0.0))
+        identity = {**self.identity, "listing": self.plan.listing, "block": self.plan.block}
+        return Product(self.model, self.layer, digest({**identity, "map": settings}), "map")
+
+    def block(self, start: int, dataset_images: str) -> Product:
+        """Return the file of a block, by the digest of its part of the listing."""
+        key = digest({**self.identity, "start": start, "photographs": dataset_images})
+        return Product(self.model, self.layer, key, "samples")
 
 
 @dataclass(frozen=True)
@@ -230,17 +271,13 @@ def judgings_of(plan: Plan, model: ModelPlan, layer: LayerPlan) -> Iterator[Judg
 
 
 def statistics_of(model: ModelPlan, layer: str, plan: DatasetPlan) -> LayerStatistics:
-    """Return the dataset statistics of one layer of a model."""
+    """Return the dataset statistics of one layer of a model: samples where it is to be mapped."""
     info = next(known.info for known in model.layers if known.info.name == layer)
-    return LayerStatistics(
-        model.label,
-        model.network,
-        info,
-        model.dataset_image_size,
-        plan,
-        keep_prefix_tokens=model.recipe.keep_prefix_tokens,
-        has_fields=not model.is_judge,
-    )
+    where = (model.label, model.network, info, model.dataset_image_size, plan)
+    kept, objective = model.recipe.keep_prefix_tokens, model.recipe.objective
+    if isinstance(objective, ActivationAtlasObjective):
+        return LayerSamples(*where, keep_prefix_tokens=kept, objective=objective)
+    return LayerStatistics(*where, keep_prefix_tokens=kept, has_fields=not model.is_judge)
 
 
 def all_statistics(model: ModelPlan, plan: DatasetPlan) -> tuple[LayerStatistics, ...]:
@@ -261,6 +298,8 @@ def blocks_of(
 def examples_of(plan: Plan, dataset_plan: DatasetPlan) -> Iterator[Examples]:
     """Yield the tasks of examples of every selected channel, layer by layer."""
     for model in plan.models:
+        if model.recipe.objective.of_dataset:
+            continue  # cells are no channels, and keep their members' pictures with the samples
         for layer, statistics in zip(
             model.layers, all_statistics(model, dataset_plan), strict=True
         ):

@@ -102,6 +102,16 @@ def reduce_layers(
         reduce: function of an activation (B, K, L).
     Returns: results by layer name, without the layers that this pass did not call.
     """
+    return _reduce_each(network, layers, inputs, lambda activation, name: reduce(activation))
+
+
+def _reduce_each(
+    network: nn.Module,
+    layers: Sequence[LayerInfo],
+    inputs: Tensor,
+    reduce: Callable[[Tensor, str], T],
+) -> dict[str, T]:
+    """Reduce as `reduce_layers` does, by a function that is given the layer's name as well."""
     reduced: dict[str, T] = {}
 
     def note(info: LayerInfo) -> Callable[..., None]:
@@ -110,7 +120,7 @@ def reduce_layers(
             # Only the first call counts: layers that are shared, such as one ReLU for a whole
             # block, are called several times.
             if info.name not in reduced and tensor is not None:
-                reduced[info.name] = reduce(channels_first(tensor, info))
+                reduced[info.name] = reduce(channels_first(tensor, info), info.name)
                 if len(reduced) == len(layers):
                     # An exception is the only way out of a forward pass that works for any network.
                     raise StopForward
@@ -187,6 +197,108 @@ class Observer:
             name: ChannelActivations(r.mean[:count], r.peak[:count], r.place[:count])
             for name, r in responses.items()
         }
+
+
+@dataclass(frozen=True, eq=False)
+class SampledActivations:
+    """The activations of a layer at one position of each image of a batch."""
+
+    vector: Tensor
+    """(B, K) fp32: all channels at that position."""
+    attribution: Tensor
+    """(B, classes) fp32: what the activation there adds to the score of each class; no classes
+    where the network's output is not one score per class."""
+
+
+_STEP = 2.0**-4
+"""Relative change of an activation for its attribution: a power of two, which rounds nothing."""
+
+
+class Sampler:
+    """Reads layers at one position per image, and what the activations there add to each class.
+
+    The attribution is the linear approximation of Carter et al. 2019: gradient times activation. It
+    is the derivative of the scores as the activation at the position grows, taken as a central
+    difference of two forward passes. So one pair of passes serves all classes, and networks need
+    no gradients.
+    """
+
+    def __init__(self, network: nn.Module, layers: Sequence[LayerInfo], labels: bool) -> None:
+        self.network, self.layers, self.labels = network, list(layers), labels
+
+    @torch.no_grad()
+    def __call__(
+        self, inputs: Tensor, places: Mapping[str, Tensor]
+    ) -> dict[str, SampledActivations]:
+        """Return what is read of each layer, by its name.
+
+        Args:
+            inputs: normalised images (B, C, H, W).
+            places: flat position of each image by layer name: (B,) int64.
+        """
+        count = len(inputs)
+        whole = filled_up(count, inputs.device)
+        batch = inputs[whole] if len(whole) > count else inputs
+        at = {name: place.to(inputs.device)[whole] for name, place in places.items()}
+        vectors = _reduce_each(
+            self.network, self.layers, batch, lambda activation, name: _at(activation, at[name])
+        )
+        return {
+            layer.name: SampledActivations(
+                vectors[layer.name][:count], self._attribution(layer, batch, at[layer.name])[:count]
+            )
+            for layer in self.layers
+        }
+
+    def _attribution(self, layer: LayerInfo, batch: Tensor, places: Tensor) -> Tensor:
+        nothing = batch.new_zeros(len(batch), 0)
+        if not self.labels:
+            return nothing
+        less, more = (self._scores(layer, batch, places, 1 + s) for s in (-_STEP, _STEP))
+        return nothing if less is None or more is None else (more - less) / (2 * _STEP)
+
+    def _scores(
+        self, layer: LayerInfo, batch: Tensor, places: Tensor, factor: float
+    ) -> Tensor | None:
+        """Return the output (B, classes) with the activation at the positions scaled, if it is."""
+        calls: list[bool] = []
+
+        def scale(module: nn.Module, args: Any, output: Any) -> Any:
+            # Later calls of a shared module are other activations.
+            if calls:
+                return output
+            calls.append(True)
+            tensor = main_tensor(output)
+            assert tensor is not None
+            changed = tensor.clone() if tensor is output else tensor
+            _scale_at(changed, layer, places, factor)
+            return changed if tensor is output else output
+
+        handle = module_of(self.network, layer.name).register_forward_hook(scale)
+        try:
+            with contained():
+                scores = main_tensor(self.network(batch))
+        finally:
+            handle.remove()
+        return scores.float() if scores is not None and scores.ndim == 2 else None
+
+
+def _at(activation: Tensor, places: Tensor) -> Tensor:
+    """Return the vectors (B, K) of (B, K, L) at one position each."""
+    index = places[:, None, None].expand(-1, activation.shape[1], 1)
+    return activation.gather(2, index).squeeze(2).float()
+
+
+def _scale_at(activation: Tensor, layer: LayerInfo, places: Tensor, factor: float) -> None:
+    """Multiply what a module returned at one position of each image, in place."""
+    view = activation.movedim(layer.batch_axis, 0).movedim(layer.channel_axis, 1)
+    flat, index = places + layer.prefix_tokens, list[Tensor]()
+    for side in reversed(view.shape[2:]):
+        index.insert(0, flat % side)
+        flat = flat // side
+    # Channels last, so that one index along every other axis selects whole vectors.
+    last = view.movedim(1, -1)
+    last[(torch.arange(len(view), device=view.device), *index)] *= factor
 
 
 def normalised(pixels: Tensor, network: Network) -> Tensor:

@@ -32,12 +32,6 @@ from layer_atlas.models.pickles import Foreign, Hostile, Storage, as_bytes, outl
 
 T = TypeVar("T")
 
-SUFFIXES = (
-    *(".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".pkl", ".pickle", ".tar", ".pyth", ".th"),
-    ".json",
-)
-"""Endings of the names of weights files; `.json` is the index of a file in several parts."""
-
 REAL, COMPLEX, ODD = "real", "complex", "odd"
 """Kinds of tensors."""
 

@@ -1,6 +1,6 @@
 """A network on a device: images in, activations of layers out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +11,8 @@ from layer_atlas.errors import UserError
 from layer_atlas.models.activations import (
     ChannelActivations,
     Observer,
+    SampledActivations,
+    Sampler,
     normalised,
     plain_activations,
 )
@@ -45,6 +47,10 @@ from layer_atlas.plan.jobs import LayerInfo
 
 Observe = Callable[[Tensor], dict[str, ChannelActivations]]
 """Function of views (B, H, W, 3) uint8 that returns channel activations by layer name."""
+
+Sample = Callable[[Tensor, Mapping[str, Tensor]], dict[str, SampledActivations]]
+"""Function of views (B, H, W, 3) uint8 and a flat position of each, by layer name, that returns the
+activations there."""
 
 PROBES = 2
 """Number of images that paths are compared on: the smallest batch of several images."""
@@ -95,16 +101,27 @@ class DeviceModel:
 
     def observer(self, layers: Sequence[LayerInfo]) -> Observe:
         """Build a function from views (B, H, W, 3) uint8 to the responses of layers, in fp32."""
-        fast = self._instance(torch.float32, channels_last=True)
-        hooked = self._from_images(HookedForward(fast.module, layers), fast)
-        exact = TOLERANCE[torch.float32]
-        in_layout = agrees(hooked, self._probes, self.expected(layers), exact)
-        instance = fast if in_layout else self._instance(torch.float32, channels_last=False)
+        instance, in_layout = self._observed(layers)
         observe = Observer(instance.module, layers)
         # Views are channels-last already: without resizing or recolouring they need no transpose.
         if self.network.fixed_size is None and len(self.network.mean) == 3 and in_layout:
             return lambda views: observe(normalised(views.to(self.device), self.network))
         return lambda views: observe(self._inputs(self._images(views), instance))
+
+    def sampler(self, layers: Sequence[LayerInfo], labels: bool) -> Sample:
+        """Build a function from views and positions to activations of layers there, in fp32."""
+        instance, _ = self._observed(layers)
+        sample = Sampler(instance.module, layers, labels)
+        return lambda views, places: sample(self._inputs(self._images(views), instance), places)
+
+    def _observed(self, layers: Sequence[LayerInfo]) -> tuple[Instance, bool]:
+        """Return the fastest instance that agrees, and whether its layout is channels-last."""
+        fast = self._instance(torch.float32, channels_last=True)
+        hooked = self._from_images(HookedForward(fast.module, layers), fast)
+        exact = TOLERANCE[torch.float32]
+        in_layout = agrees(hooked, self._probes, self.expected(layers), exact)
+        instance = fast if in_layout else self._instance(torch.float32, channels_last=False)
+        return instance, in_layout
 
     def _images(self, views: Tensor) -> Tensor:
         """Convert views (B, H, W, 3) uint8 to images (B, C, H, W) in [0, 1]."""

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from layer_atlas.models.activations import OUTPUT, main_tensor
 from layer_atlas.models.containment import restored
@@ -270,6 +269,10 @@ class _FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        # Imported here: it imports triton, which workers do without.
+        from torch.utils.flop_counter import flop_registry
+
+        self._formulas = flop_registry
         self.total = 0
 
     @classmethod
@@ -283,7 +286,7 @@ class _FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         """Run an operation and count it; one without a formula is counted by its parts."""
         kwargs = kwargs or {}
-        formula = flop_registry.get(getattr(func, "_overloadpacket", func))
+        formula = self._formulas.get(getattr(func, "_overloadpacket", func))
         if formula is None and isinstance(func, torch._ops.OpOverload):
             with self:
                 parts = func.decompose(*args, **kwargs)

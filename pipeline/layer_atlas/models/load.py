@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from layer_atlas.config.config import ModelConfig
-from layer_atlas.config.inputs import user_file, user_path
+from layer_atlas.config.inputs import WEIGHTS_PARTS, WEIGHTS_SUFFIXES, user_file, user_path
 from layer_atlas.errors import UnusableFile, UserError, unknown
 from layer_atlas.models.architectures import (
     TIMM,
@@ -24,7 +24,7 @@ from layer_atlas.models.architectures import (
     find_architecture,
     show_attention,
 )
-from layer_atlas.models.checkpoints import SUFFIXES, Checkpoint, in_memory
+from layer_atlas.models.checkpoints import Checkpoint, in_memory
 from layer_atlas.models.code import code_digest
 from layer_atlas.models.containment import tensors_of
 from layer_atlas.models.inputs import feed, fixed_inputs, inputs_of
@@ -275,19 +275,12 @@ def _state(blueprint: Blueprint, weights: str, config: ModelConfig) -> Checkpoin
         ) from error
 
 
-_PARTS = (
-    *("model.safetensors", "model.safetensors.index.json"),
-    *("pytorch_model.bin", "pytorch_model.bin.index.json"),
-)
-"""Weights in a folder that transformers or accelerate wrote, the first that exists is taken."""
-
-
 def _weights_path(weights: str) -> Path:
     """Return the path of a weights file, or of the weights in a folder; raises UserError."""
     folder = user_path(weights, "weights file")
     if not folder.is_dir():
         return user_file(weights, "weights file")
-    parts = [folder / name for name in _PARTS if (folder / name).is_file()]
+    parts = [folder / name for name in WEIGHTS_PARTS if (folder / name).is_file()]
     if parts:
         return parts[0]
     if (folder / ".metadata").is_file():
@@ -295,7 +288,7 @@ def _weights_path(weights: str) -> Path:
             f"weights file {weights!r} is a distributed checkpoint. Make one file of it: python -m "
             f"torch.distributed.checkpoint.format_utils dcp_to_torch {weights} weights.pth"
         )
-    names = sorted(path.name for path in folder.iterdir() if path.suffix in SUFFIXES)
+    names = sorted(path.name for path in folder.iterdir() if path.suffix in WEIGHTS_SUFFIXES)
     inside = f"; it has {', '.join(names[:8])}" if names else ""
     raise UserError(f"weights file {weights!r} is a folder{inside}; name a file in it.")
 

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from layer_atlas.config.inputs import WEIGHTS_SUFFIXES
 from layer_atlas.errors import UnusableFile, unknown
 from layer_atlas.models.checkpoints import (
     COMPLEX,
     REAL,
-    SUFFIXES,
     Checkpoint,
     TensorRef,
     check_packed,
@@ -41,7 +41,7 @@ def is_weights_file(weights: str) -> bool:
     if weights in ("default", "none"):
         return False
     path = Path(weights)
-    if path.suffix.lower() in SUFFIXES or os.sep in weights:
+    if path.suffix.lower() in WEIGHTS_SUFFIXES or os.sep in weights:
         return True
     try:
         return path.exists()

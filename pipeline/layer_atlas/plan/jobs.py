@@ -216,8 +216,12 @@ class Series:
     def identity(self) -> dict[str, Any]:
         """The plain data that the keys are digests of."""
         # The label of the model is not part of it: a network may be renamed without new images.
-        names = ("network", "layer", "seed", "recipe")
-        return {name: plain(getattr(self, name)) for name in names}
+        return {
+            "network": plain(self.network),
+            "layer": self.layer,
+            "seed": self.seed,
+            "recipe": plain(self.recipe.of_layer(self.layer)),
+        }
 
     @cached_property
     def key(self) -> str:

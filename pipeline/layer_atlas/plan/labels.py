@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from layer_atlas.config.objectives import JointObjective
+from layer_atlas.config.objectives import ActivationAtlasObjective, JointObjective
 from layer_atlas.config.recipe import Recipe
 from layer_atlas.errors import sanitize
 from layer_atlas.plan.environment import Environment
@@ -274,6 +274,14 @@ def _as_written(selection: Any) -> str:
     return str(selection).replace("'", "")
 
 
+def _most_cells(plan: Plan, model: ModelPlan) -> int:
+    """Number of cells that a sample in each grid for every dataset image can populate."""
+    objective, dataset_plan = model.recipe.objective, plan.dataset_plan
+    if not isinstance(objective, ActivationAtlasObjective) or dataset_plan is None:
+        return 0
+    return sum(min(side * side, dataset_plan.count // objective.least) for side in objective.grid)
+
+
 def notices(plan: Plan) -> list[str]:
     """List what a user should know about the plan.
 
@@ -300,6 +308,15 @@ def notices(plan: Plan) -> list[str]:
         f"images of {sanitize(model.label)} are not judged: the judge is the same network"
         for model in plan.models
         if plan.judge is not None and not plan.is_judged(model)
+    ]
+    noted += [
+        f"the cells of {sanitize(model.label)}/{sanitize(layer.info.name)} are not known until "
+        f"the dataset was seen: at most "
+        f"{counted(min(layer.target_space.count, _most_cells(plan, model)), 'image')} per seed"
+        for model in plan.models
+        if model.recipe.objective.of_dataset
+        for layer in model.layers
+        if not layer.targets
     ]
     assumed = {
         f"mean and std of {sanitize(label)} are assumed ({origin.mean.removesuffix(', assumed')}); "

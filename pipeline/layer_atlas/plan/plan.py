@@ -120,6 +120,8 @@ class ModelPlan(Record):
     """Source of the feature statistics that images are held to, in words."""
     is_judge: bool = setting(False, late=True)
     """Whether it only judges the images of others."""
+    categories: tuple[str, ...] = setting((), late=True)
+    """Names of its classes, where a map labels cells by them."""
 
     def check(self) -> None:
         """Check layers against each other, and the size of a picture."""

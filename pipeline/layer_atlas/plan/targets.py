@@ -333,6 +333,9 @@ def _paired(asked: Any) -> str:
 def _manner(asked: Any) -> str:
     if asked is None:
         return ""
+    # All targets and yet fewer than there are: a map has no images of empty cells.
+    if asked == "all":
+        return " that are populated"
     return " drawn at random" if "random" in _keys(asked) else " chosen by hand"
 
 

@@ -34,6 +34,7 @@ from layer_atlas.plan.jobs import STATUS
 from layer_atlas.plan.labels import mixture, remedy
 from layer_atlas.plan.plan import Plan
 from layer_atlas.presentation.montages.evidence_pages import n_pages, write_pages
+from layer_atlas.presentation.montages.map_picture import map_paths, write_maps
 from layer_atlas.presentation.montages.montage import (
     animation_paths,
     check_names,
@@ -137,6 +138,8 @@ def collate_here(folder: OutputFolder, settings: CollateSettings) -> None:
     check_names(settings, plan)
     check_snapshots(settings, min(model.recipe.snapshots for model in plan.models))
     views = list(layer_views(folder, plan))
+    if not all(view.layer.targets for view in views):
+        raise UserError("the cells of a map are not known yet; the same `atlas run` finds them.")
     content = content_of(plan, views)
     # Without a summary an atlas is not current: an interruption from here on is noticed.
     folder.summary.unlink(missing_ok=True)
@@ -148,6 +151,7 @@ def collate_here(folder: OutputFolder, settings: CollateSettings) -> None:
     # Sheets read the atlas, which holds the dataset images and their statistics.
     if settings.montage == "evidence":
         paint(views, partial(write_pages, tile=settings.tile, names=settings.names))
+    paint(views, partial(write_maps, names=settings.names))
     write_summary(folder, views, settings)
     for path in dict.fromkeys(path for view in views for path in view.corrupt):
         logger.warning("corrupt file set aside, to be computed again: %s", path)
@@ -313,6 +317,7 @@ def _pictures(atlas: h5py.File, view: LayerView, settings: CollateSettings) -> I
     """Yield the files that a layer's pictures must have."""
     names = view.model.label, view.layer.info.name
     yield view.folder.montage(*names)
+    yield from map_paths(view).values()
     if settings.montage == "evidence":
         for number in range(n_pages(atlas[view.group], settings.tile)):
             yield view.folder.sheet(*names, number + 1)

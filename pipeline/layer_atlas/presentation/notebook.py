@@ -13,6 +13,7 @@ from layer_atlas.errors import UserError
 from layer_atlas.presentation.layout.grid import plan_layout
 from layer_atlas.presentation.layout.page import Tile
 from layer_atlas.presentation.layout.pillow import FONT, SMALLEST, PillowCanvas
+from layer_atlas.presentation.montages.map_picture import draw_map
 from layer_atlas.presentation.similarity import nearest
 
 
@@ -59,6 +60,17 @@ class Layer(reader.Layer):
             for text in layout.label(corner, label, letters, layout.room, fate=fate):
                 canvas.text(text)
         return canvas.picture
+
+    def map(self, side: int | None = None) -> Image.Image:
+        """Draw the map of an activation atlas: its cells side by side, under their classes.
+
+        Args:
+            side: cells per side of the grid; default: the first grid.
+        Raises:
+            UserError: the layer has no such map.
+        """
+        first = self.grids[0] if self.has_map else 0
+        return draw_map(self, first if side is None else side).picture
 
     def similar(self, channel: int, count: int = 8) -> dict[int, float]:
         """Find the channels whose images the layer responds to most alike, the most similar first.

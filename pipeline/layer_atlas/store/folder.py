@@ -99,6 +99,17 @@ class OutputFolder:
         """Montage of a layer."""
         return self.montages / safe_name(model) / f"{safe_name(layer)}.png"
 
+    def map(self, model: str, layer: str, side: int) -> Path:
+        """Map of a layer, in a grid of so many cells per side."""
+        return self.montages / safe_name(model) / f"{safe_name(layer)}.map{side}.png"
+
+    def maps(self, model: str, layer: str) -> list[Path]:
+        """Maps of a layer that exist."""
+        folder, name = self.montages / safe_name(model), safe_name(layer)
+        found = re.compile(re.escape(name) + r"\.map\d+\.png")
+        paths = folder.iterdir() if folder.is_dir() else ()
+        return sorted(path for path in paths if found.fullmatch(path.name))
+
     def sheet(self, model: str, layer: str, number: int) -> Path:
         """Page of evidence of a layer."""
         return self.montages / safe_name(model) / f"{safe_name(layer)}.evidence-{number:03}.png"

@@ -36,7 +36,7 @@ from layer_atlas.store.quarantine import quarantined, read_failures
 from layer_atlas.sweep.executors import check_target, open_executor
 from layer_atlas.sweep.monitor import Bar
 from layer_atlas.sweep.scheduler import Outcome, Scheduler, device_times
-from layer_atlas.sweep.stages import Finished, Stage, Sweep, stages
+from layer_atlas.sweep.stages import Finished, Stage, StatisticsStage, Sweep, stages
 from layer_atlas.sweep.workers import clear_requests, submissions
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,9 @@ def run(config: Config, collate: Collate = make_atlas) -> RunResult:
         keep_inputs(folder, plan.inputs)
         _write_listing(sweep)
         timings = {"planning": time.monotonic() - started}
-        outcome = _make_and_collate(sweep, collate, timings)
+        outcome = Outcome()
+        sweep = _find_targets(sweep, timings, outcome)
+        _make_and_collate(sweep, collate, timings, outcome)
         if not outcome.is_cut_short:
             timings["total"] = time.monotonic() - started
             times = device_times(devices, outcome.times, timings["total"])
@@ -118,6 +120,7 @@ def prepare_plan(config: Config) -> tuple[Plan, list[str]]:
     """Plan the sweep and find its devices; raises UserError. Writes nothing."""
     from layer_atlas.sweep.planning import inspect_models, make_plan
     from layer_atlas.sweep.planning.devices import find_devices, with_one_environment
+    from layer_atlas.sweep.planning.maps import with_maps
 
     check_snapshots(config.collate, config.snapshots)
     check_target(config.executor)
@@ -129,7 +132,8 @@ def prepare_plan(config: Config) -> tuple[Plan, list[str]]:
         folder = output_folder(config.output_root, config.name)
         plan = with_one_environment(plan, folder, config.executor, devices)
     check_names(config.collate, plan)
-    return plan, [device.name for device in devices]
+    names = [device.name for device in devices]
+    return with_maps(plan, config, output_folder(config.output_root, config.name), names), names
 
 
 def _earlier(config: Config) -> Plan | None:
@@ -166,9 +170,39 @@ def _write_listing(sweep: Sweep) -> None:
         raise UserError(f"the photographs of {dataset_plan.source} changed just now; start again.")
 
 
-def _make_and_collate(sweep: Sweep, collate: Collate, timings: dict[str, float]) -> Outcome:
+def _find_targets(sweep: Sweep, timings: dict[str, float], outcome: Outcome) -> Sweep:
+    """Make the maps that targets are found in, if any are missing, and plan again.
+
+    Raises:
+        UserError: parts of the dataset failed again and again.
+    """
+    from layer_atlas.sweep.planning.maps import lacks_maps, with_maps
+
+    dataset_plan, folder = sweep.plan.dataset_plan, sweep.folder
+    for _ in range(_ROUNDS):
+        if dataset_plan is None or not lacks_maps(sweep.plan):
+            return sweep
+        _do(StatisticsStage(sweep, dataset_plan), sweep, timings, outcome)
+        if outcome.is_cut_short:
+            return sweep
+        plan = with_maps(sweep.plan, sweep.config, folder, sweep.devices)
+        sweep = Sweep(sweep.config, plan, folder, sweep.devices, sweep.health)
+        prepare(folder, bytes_needed(plan, sweep.shard_index.missing()))
+        write_manifest(folder, sweep.config, plan, list(sweep.devices))
+        keep_inputs(folder, plan.inputs)
+    if missing := lacks_maps(sweep.plan):
+        raise UserError(
+            f"there is no map of {', '.join(missing[:5])}: part of the dataset failed. `atlas "
+            f"status {folder.choice}` shows why, and `atlas retry {folder.choice}` tries again."
+        )
+    return sweep
+
+
+def _make_and_collate(
+    sweep: Sweep, collate: Collate, timings: dict[str, float], outcome: Outcome
+) -> None:
     """Do what is missing and collate; repeat where a corrupt file was set aside."""
-    outcome, settings = Outcome(), sweep.config.collate
+    settings = sweep.config.collate
     for _ in range(_ROUNDS):
         _set_outdated_aside(sweep)
         worked = [_do(stage, sweep, timings, outcome) for stage in stages(sweep)]
@@ -177,7 +211,6 @@ def _make_and_collate(sweep: Sweep, collate: Collate, timings: dict[str, float])
         begun = time.monotonic()
         collate(sweep.folder, settings, content_of(sweep.plan, sweep.shard_index.views()))
         timings["collating"] = timings.get("collating", 0.0) + time.monotonic() - begun
-    return outcome
 
 
 def _set_outdated_aside(sweep: Sweep) -> None:

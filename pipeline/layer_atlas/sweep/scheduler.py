@@ -6,7 +6,6 @@ its heartbeat, what failed from the failure records; if it dies, the next run st
 
 import logging
 import signal
-import sys
 import threading
 import time
 import uuid
@@ -36,7 +35,7 @@ from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import write_excluded_devices
 from layer_atlas.store.quarantine import put_back
 from layer_atlas.sweep.device_health import FAILURES_IN_A_ROW
-from layer_atlas.sweep.executors.base import DeviceChooser, Executor, WorkerSpec
+from layer_atlas.sweep.executors.base import WORKER_COMMAND, DeviceChooser, Executor, WorkerSpec
 from layer_atlas.sweep.gpus import trouble_of_device
 from layer_atlas.sweep.stages import Stage
 from layer_atlas.sweep.workers import (
@@ -230,9 +229,7 @@ class Scheduler:
         tag = f"worker-{uuid.uuid4().hex[:8]}"
         write_json(self.folder.bundle(tag), self.stage.bundle(tasks))
         paths = [str(path.resolve()) for path in (self.folder.root, self.folder.bundle(tag))]
-        # -P: a module in the working folder must not shadow one of the package's dependencies.
-        argv = (sys.executable, "-P", "-m", "layer_atlas", "worker", *paths)
-        return WorkerSpec(argv, tag, self.folder.log(tag).resolve())
+        return WorkerSpec((*WORKER_COMMAND, *paths), tag, self.folder.log(tag).resolve())
 
     # --- polling ---
 

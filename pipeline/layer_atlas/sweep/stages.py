@@ -17,11 +17,13 @@ from layer_atlas.atlas.gather import LayerView, layer_views
 from layer_atlas.config.config import Config
 from layer_atlas.config.recipe import Recipe
 from layer_atlas.config.records import plain
+from layer_atlas.datasets.activation_map import make_map
 from layer_atlas.datasets.listing import Listing
 from layer_atlas.datasets.statistics_files import merge_statistics, read_evidence
 from layer_atlas.datasets.tasks import (
     Examples,
     Judging,
+    LayerSamples,
     LayerStatistics,
     StatisticsBlock,
     all_statistics,
@@ -32,6 +34,7 @@ from layer_atlas.datasets.tasks import (
     restricted,
     statistics_of,
 )
+from layer_atlas.logs import step
 from layer_atlas.plan.jobs import Shard, Task
 from layer_atlas.plan.plan import (
     READING_SECONDS,
@@ -277,6 +280,8 @@ class StatisticsStage(Stage):
     def __init__(self, sweep: Sweep, dataset_plan: DatasetPlan) -> None:
         super().__init__(sweep)
         self.dataset_plan = dataset_plan
+        if sweep.plan.models[0].recipe.objective.of_dataset:
+            self.name = "activation samples"
         networks = len(sweep.plan.dataset_models)
         self.total = dataset_plan.count * networks
         if networks > 1:
@@ -300,14 +305,21 @@ class StatisticsStage(Stage):
             # Listed once for all layers: hashing the names of a million images takes seconds.
             blocks = list(blocks_of(statistics, self._listing))
             for layer in statistics:
-                corrupt += merge_statistics(self.sweep.folder, layer, blocks)
+                if isinstance(layer, LayerSamples):
+                    with step(f"mapping {layer.model}/{layer.layer}"):
+                        corrupt += make_map(self.sweep.folder, layer, blocks)
+                else:
+                    corrupt += merge_statistics(self.sweep.folder, layer, blocks)
                 made += self.sweep.folder.exists(layer.product)
         return Finished(made, tuple(corrupt))
 
     def seconds(self, task: StatisticsBlock) -> float:
         """Estimate by the FLOPs of the deepest layer, and reading."""
         model = self.sweep.model(task.model)
-        flops = max(layer.info.flops_before for layer in model.layers)
+        flops = float(max(layer.info.flops_before for layer in model.layers))
+        for samples in task.layer_statistics:
+            if isinstance(samples, LayerSamples) and samples.objective.labels:
+                flops += 2 * samples.info.flops / max(samples.info.flops_share, 1e-9)
         return dataset_image_seconds(flops, self.sweep.flops_per_second) * task.units
 
     def _unfinished(self) -> Iterator[tuple[LayerStatistics, ...]]:

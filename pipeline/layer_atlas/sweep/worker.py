@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -30,6 +29,7 @@ from layer_atlas.errors import (
 from layer_atlas.logs import worker_logging
 from layer_atlas.processes import Preempted, die_with_parent, stop_on_signal
 from layer_atlas.store.folder import OutputFolder
+from layer_atlas.sweep.executors.base import WORKER_COMMAND
 from layer_atlas.sweep.heartbeat import Heartbeat
 from layer_atlas.sweep.tasks import Bundle, Committer, Drained, open_context
 from layer_atlas.sweep.tasks.dataset_statistics import ExamplesBundle, StatisticsBundle
@@ -63,8 +63,8 @@ def main(argv: Sequence[str]) -> int:
 
 def _start_again_without_graphs(argv: Sequence[str]) -> NoReturn:
     """Replace this process by a fresh one, in the same place of its executor."""
-    command = [sys.executable, "-P", "-m", "layer_atlas", "worker", *argv]
-    os.execve(sys.executable, command, {**os.environ, GRAPHS_VARIABLE: "0"})
+    command = [*WORKER_COMMAND, *argv]
+    os.execve(command[0], command, {**os.environ, GRAPHS_VARIABLE: "0"})
 
 
 def attempt(

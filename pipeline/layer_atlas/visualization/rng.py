@@ -11,7 +11,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-INITIAL, WARP, START, VARIANT, OCTAVE, DIRECTION = 0, 1, 2, 3, 4, 5
+INITIAL, WARP, START, VARIANT, OCTAVE, DIRECTION, POSITION = range(7)
 FLIP, PERSPECTIVE, CROP, COLOURS, BLUR, NOISE_SD, NOISE_KEY, CUTOUT = range(16, 24)
 """Streams, one for each use of random numbers."""
 
@@ -59,9 +59,8 @@ def philox(counter: Sequence[Tensor], key: Sequence[Tensor]) -> list[Tensor]:
     Returns: four int64 tensors of the broadcast shape, values in [0, 2**32).
     """
     k0, k1 = key
-    shapes = [word.shape for word in (*counter, k0, k1)]
-    shape = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
-    c0, c1, c2, c3 = (t.expand(shape) for t in counter)
+    # Not `torch.broadcast_shapes`, which imports sympy: 0.9 s at the start of every process.
+    c0, c1, c2, c3, *_ = torch.broadcast_tensors(*counter, *key)  # type: ignore[no-untyped-call]
     for _ in range(_ROUNDS):
         # int64 products wrap modulo 2**64, which keeps all the required bits. In-place operations
         # on temporaries, because memory bandwidth is the bottleneck.

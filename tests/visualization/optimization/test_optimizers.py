@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from layer_atlas.visualization import rng
 from layer_atlas.visualization.optimization.loop import GradientAscent, Jobs, OptimizedBatch
 from layer_atlas.visualization.optimization.optimizers import (
     BatchOptimizer,
+    FirstOrder,
     learning_rate,
     make_batch_optimizer,
 )
@@ -228,6 +230,34 @@ def test_adam_moves_by_its_step_size_and_decays_what_is_asked() -> None:
     assert first_steps(AdamW(weight_decay=0.1, **CONSTANT), [5.0]) == pytest.approx([0.595])
 
 
+@pytest.mark.parametrize(
+    ("settings", "peer"),
+    [
+        (Adam(weight_decay=0.1), partial(torch.optim.Adam, weight_decay=0.1, eps=1e-12)),
+        (AdamW(weight_decay=0.1), partial(torch.optim.AdamW, weight_decay=0.1, eps=1e-12)),
+        (SGD(momentum=0.9, normalised=False), partial(torch.optim.SGD, momentum=0.9)),
+        (SGD(momentum=0.0, normalised=False), partial(torch.optim.SGD, momentum=0.0)),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_steps_have_the_bits_of_the_class_of_torch(
+    settings: Optimizer, peer: Callable[..., torch.optim.Optimizer]
+) -> None:
+    ours = nn.Parameter(torch.randn(3, 32, generator=torch.Generator().manual_seed(0)))
+    theirs = nn.Parameter(ours.detach().clone())
+    moments = {} if isinstance(settings, SGD) else {"betas": (settings.beta1, settings.beta2)}
+    optimizer_step = make_batch_optimizer(ours, settings)
+    optimizer = peer([theirs], maximize=True, fused=True, **moments)
+    for step in range(5):
+        gradient = torch.sin(torch.arange(96.0) * (step + 1)).reshape(3, 32)
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        optimizer_step.begin(step)
+        optimizer.param_groups[0]["lr"] = learning_rate(settings, step)
+        optimizer_step.step(torch.zeros(3), lambda: torch.zeros(3))
+        optimizer.step()
+        assert torch.equal(ours, theirs)
+
+
 def test_nadam_follows_the_formula() -> None:
     settings = NAdam(beta1=0.8, beta2=0.9, momentum_decay=0.5, **CONSTANT)
     x, mean, square, product, expected = 0.5, 0.0, 0.0, 1.0, []
@@ -354,8 +384,8 @@ def test_other_jobs_in_the_place_of_these_start_afresh(optimizer: Optimizer) -> 
 )
 def test_state_stays_where_it_lies_and_is_that_of_a_new_optimizer(optimizer: Optimizer) -> None:
     def state(optimizer_step: BatchOptimizer) -> dict[str, Tensor]:
-        (found,) = optimizer_step._torch.state.values()  # type: ignore[attr-defined]
-        return dict(found)
+        assert isinstance(optimizer_step, FirstOrder)
+        return optimizer_step.state
 
     used, once = Hill(optimizer, [0, 1]), Hill(optimizer, [0, 1])
     used.climb(4)

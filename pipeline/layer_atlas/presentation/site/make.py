@@ -37,6 +37,7 @@ from layer_atlas.presentation.site.files import (
     write_images,
     write_strip,
 )
+from layer_atlas.presentation.site.map import cell_record, map_data, write_samples
 from layer_atlas.store.folder import OutputFolder, safe_name
 
 _HERE = Path(__file__).parent
@@ -46,9 +47,9 @@ _DIGITS = 16
 
 _SCRIPTS = (
     *("data", "elements", "routes", "order", "tiles", "curve"),
-    *("overview", "grid", "channel", "search", "help", "start"),
+    *("overview", "grid", "map", "channel", "search", "help", "start"),
 )
-"""Parts of `site.js`, in order: browsers load one file much sooner than twelve."""
+"""Parts of `site.js`, in order: browsers load one file much sooner than many."""
 
 
 def make_site(folder: OutputFolder, names: Mapping[str, str] | None = None) -> Path:
@@ -144,6 +145,8 @@ def _write_layer(files: SiteFiles, folder: str, layer: Layer) -> dict[str, Any]:
     dataset_images = DatasetImages(layer)
     for row in range(len(layer.channels) if dataset_images.across else 0):
         dataset_images.write(files, folder, row)
+    for row in range(len(layer.channels) if layer.has_map else 0):
+        write_samples(files, folder, layer, row)
     return {**layer_facts(layer), "folder": folder, "strip": strip}
 
 
@@ -240,8 +243,18 @@ def layer_data(layer: Layer) -> dict[str, Any]:
         "perSheet": PER_SHEET,
         "previewColumns": preview_columns(layer),
         "large": has_large(layer),
+        "likeness": _likeness(layer),
         "photographs": DatasetImages(layer).facts(),
+        "map": map_data(layer),
     }
+
+
+def _likeness(layer: Layer) -> dict[str, list[Any]]:
+    """Likeness of the channels to those of each other model, by its label."""
+    if "likeness" not in layer or "other_model" not in layer:
+        return {}
+    others = layer.dataset("other_model").asstr(errors="replace")[()]
+    return dict(zip(map(str, others), numbers(layer["likeness"].T, 3), strict=False))
 
 
 def _statistics(layer: Layer) -> Iterator[dict[str, Any]]:
@@ -267,6 +280,9 @@ def channel_blocks(layer: Layer) -> Iterator[tuple[int, dict[str, Any]]]:
                 "trace": _traces(layer, here),
                 "photographs": [dataset_images.records(row) for row in range(here.start, here.stop)]
                 if dataset_images.across
+                else [],
+                "cell": [cell_record(layer, row) for row in range(here.start, here.stop)]
+                if layer.has_map
                 else [],
             },
         )
@@ -332,6 +348,14 @@ def _arrays(layer: Layer) -> Iterator[_Array]:
     yield _Array("trace_step", "i", (), 1)
     yield _Array("response", "f", images, 1)
     yield _Array("best_seed_index", "i", channels)
+    for name in ("grid", "row", "column", "count"):
+        yield _Array(f"cell_{name}", "i", channels)
+    yield _Array("cell_channel", "i", channels, 1)
+    yield _Array("cell_channel_value", "f", channels, 1)
+    yield _Array("cell_member", "i", channels, 1)
+    yield _Array("cell_jpeg", "O", channels, 1)
+    yield _Array("likeness", "f", channels, 1)
+    yield _Array("other_model", "O", (), 1)
     yield _Array("dataset/top_saliency", "u", channels, 3)
     for name in ("min", "max"):
         yield _Array(f"dataset/{name}", "f", channels)

@@ -6,6 +6,7 @@ it keeps: the store is the truth, and a lost worker is replaced.
 
 import os
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,10 @@ from typing import Literal, Protocol, runtime_checkable
 from layer_atlas.processes import PARENT_VARIABLE
 from layer_atlas.sweep.gpus import VISIBLE_VARIABLES
 from layer_atlas.sweep.heartbeat import DEVICE_VARIABLE
+
+# `-P`: a module of the working folder must not replace one of the package.
+WORKER_COMMAND = (sys.executable, "-P", "-m", "layer_atlas", "worker")
+"""Begin of the command line of every worker; its output folder and its bundle follow."""
 
 _KEEP_MEMORY = {
     # By default the C library returns every large tensor's memory to the kernel when it is freed,

@@ -16,6 +16,7 @@ from layer_atlas.sweep.executors.base import (
     environment,
     start_worker,
 )
+from layer_atlas.sweep.executors.warm import WarmWorker, start_warm
 from layer_atlas.sweep.gpus import VISIBLE_VARIABLES
 
 
@@ -32,7 +33,7 @@ class LocalExecutor:
     def __init__(self, devices: Sequence[str]) -> None:
         self.use(devices)
         self._device: dict[str, str] = {}
-        self._process: dict[str, subprocess.Popen[bytes]] = {}
+        self._process: dict[str, subprocess.Popen[bytes] | WarmWorker] = {}
         # Threads beyond the cores would only wait for each other; those of a worker with a GPU read
         # and resize dataset images for it.
         self._threads = max(1, usable_cores() // max(1, len(devices)))
@@ -49,7 +50,9 @@ class LocalExecutor:
 
     def _start(self, spec: WorkerSpec, device: str) -> WorkerJob:
         variables = self._environment(device)
-        process = start_worker(spec.argv, spec.log, variables, own_session=True)
+        process = start_warm(spec.argv, spec.log, variables) or start_worker(
+            spec.argv, spec.log, variables, own_session=True
+        )
         self._device[spec.tag], self._process[spec.tag] = device, process
         return WorkerJob(spec.tag, str(process.pid))
 
@@ -74,8 +77,11 @@ class LocalExecutor:
         for job in jobs:
             process = self._process[job.tag]
             if process.poll() is None:
-                with contextlib.suppress(ProcessLookupError):  # it may end just now
-                    os.killpg(process.pid, signal.SIGKILL)
+                if isinstance(process, WarmWorker):
+                    process.kill_session()
+                else:
+                    with contextlib.suppress(ProcessLookupError):  # it may end just now
+                        os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ import torch
 from layer_atlas.config.config import Config, ModelConfig
 from layer_atlas.config.inputs import Inputs
 from layer_atlas.config.objectives import (
+    ActivationAtlasObjective,
     DirectionObjective,
     JointObjective,
     LogitObjective,
@@ -19,6 +20,7 @@ from layer_atlas.config.objectives import (
 )
 from layer_atlas.config.recipe import DatasetInit, Recipe, Regularizers
 from layer_atlas.config.records import digest, plain
+from layer_atlas.datasets.activation_map import check_atlas
 from layer_atlas.datasets.listing import look_through
 from layer_atlas.datasets.sources import DatasetImages, open_dataset
 from layer_atlas.datasets.views import read_view
@@ -86,6 +88,9 @@ def make_plan(
     """
     with step("listing the dataset"):
         dataset_plan = plan_dataset(config)
+    if dataset_plan is not None and isinstance(config.objective, ActivationAtlasObjective):
+        assert config.dataset is not None
+        check_atlas(config.objective, open_dataset(config.dataset))
     if dataset_plan is not None:
         config = _with_dataset(config, dataset_plan.listing)
     listing = "" if dataset_plan is None else dataset_plan.listing
@@ -109,7 +114,7 @@ def make_plan(
     return Plan(
         models,
         config.seeds,
-        _shard_size(config, models, devices),
+        shard_size(config, models, [device.name for device in devices]),
         dataset_plan,
         {reference: str(path) for reference, path in planner.inputs.sources.items()},
         tuple(model for model in planned if isinstance(model, SkippedModel)),
@@ -118,9 +123,7 @@ def make_plan(
     )
 
 
-def _shard_size(
-    config: Config, models: Sequence[ModelPlan], devices: Sequence[WorkerDevice]
-) -> int:
+def shard_size(config: Config, models: Sequence[ModelPlan], devices: Sequence[str]) -> int:
     """Return the jobs per shard: so few that every device has work that is worth a worker."""
     # A worker holds the images of a whole shard in memory.
     most = min(config.shard_size, *(jobs_at_once(m.recipe, m.colours) for m in models))
@@ -129,7 +132,7 @@ def _shard_size(
     flops = len(config.seeds) * sum(
         len(layer.targets) * flops_per_job(layer, model.recipe) for model, layer in layers
     )
-    seconds = flops / flops_per_second([device.name for device in devices])
+    seconds = flops / flops_per_second(devices)
     workers = min(len(devices), 1 + int(seconds / START_SECONDS))
     return max(1, min(most, math.ceil(jobs / workers)))
 
@@ -269,9 +272,12 @@ class _Planner:
             device=torch.device("cpu"),
         )
         objective = make_objective(recipe.objective, context)
-        space = TargetSpace(objective.sizes, _class_names(recipe, network, objective.sizes))
+        space = TargetSpace(objective.sizes, _target_names(recipe, network, objective.sizes))
         _refuse_all_random(recipe, selection)
         targets = select_targets(selection, space, where)
+        if recipe.objective.of_dataset:
+            # Which of them are populated is known once the dataset was seen.
+            return LayerPlan(info, (), space)
         if len(targets) > MOST_TARGETS:
             raise UserError(
                 f"channels={selection!r} are {len(targets)} targets of {where}; a sweep takes at "
@@ -308,6 +314,7 @@ def _model_plan(
         layers=layers,
         note=note,
         origin=network.origin,
+        categories=network.categories if recipe.objective.of_dataset else (),
     )
 
 
@@ -345,8 +352,10 @@ def _earlier_checks(earlier: Plan | None, model: InspectedModel, precision: str)
     return EarlierChecks(layers, "; ".join(sorted(filter(None, notes))))
 
 
-def _class_names(recipe: Recipe, network: Network, sizes: tuple[int, ...]) -> tuple[str, ...]:
-    """The names of the classes, if the targets are the network's classes."""
+def _target_names(recipe: Recipe, network: Network, sizes: tuple[int, ...]) -> tuple[str, ...]:
+    """The names of cells, or of the classes if the targets are the network's classes."""
+    if isinstance(recipe.objective, ActivationAtlasObjective):
+        return recipe.objective.cell_names
     of_classes = isinstance(recipe.objective, LogitObjective | ProbabilityObjective)
     return network.categories if of_classes and sizes == (len(network.categories),) else ()
 

@@ -18,16 +18,17 @@ from torch import Tensor
 
 from layer_atlas.config.datasets import DatasetConfig, SaliencyMethod
 from layer_atlas.config.records import digest
+from layer_atlas.datasets.activation_map import joined_samples, sample_arrays
 from layer_atlas.datasets.image_files import as_jpeg, joined
-from layer_atlas.datasets.listing import Listing
+from layer_atlas.datasets.listing import Entry, Listing
 from layer_atlas.datasets.sources import open_dataset
 from layer_atlas.datasets.statistics import DatasetStats, summarise
 from layer_atlas.datasets.statistics_files import write_arrays
-from layer_atlas.datasets.tasks import Examples, StatisticsBlock, statistics_of
+from layer_atlas.datasets.tasks import Examples, LayerSamples, StatisticsBlock, statistics_of
 from layer_atlas.datasets.views import View, stream_views
-from layer_atlas.models.activations import ChannelActivations
+from layer_atlas.models.activations import ChannelActivations, SampledActivations
 from layer_atlas.models.colours import from_bytes, recoloured
-from layer_atlas.models.device_model import Observe
+from layer_atlas.models.device_model import Observe, Sample
 from layer_atlas.models.forwards import Forward
 from layer_atlas.plan.jobs import LayerInfo, Product
 from layer_atlas.plan.plan import DatasetPlan
@@ -72,7 +73,8 @@ class StatisticsBundle(DatasetBundle):
             StorageError: the disk is full or fails.
         """
         waiting = [block for block in self.blocks() if not context.folder.is_done(block)]
-        dataset_pass = DatasetPass(context, self, waiting)
+        of_samples = self.plan.recipe.objective.of_dataset
+        dataset_pass = (SamplingPass if of_samples else DatasetPass)(context, self, waiting)
         for block in context.until_drained(waiting):
             dataset_pass.run(block)
 
@@ -87,6 +89,10 @@ class StatisticsBundle(DatasetBundle):
             )
             for r in self.requests
         ]
+
+
+Batches = Iterator[tuple[range, list[View]]]
+"""Indices of up to a batch of images in the listing, and their views, batch by batch."""
 
 
 class DatasetPass:
@@ -109,24 +115,38 @@ class DatasetPass:
         heartbeat.begin([block])
         begun, busy, done = time.monotonic(), heartbeat.facts["busy"], heartbeat.facts["done"]
         infos = [self.infos[statistics.layer] for statistics in block.layer_statistics]
-        observe = self.context.renderer.network.observer(infos)
-        parts = []
-        for start in range(block.start, block.stop, BATCH):
-            parts.append(self._observe(observe, min(BATCH, block.stop - start)))
-            seen = start + len(parts[-1].readable) - block.start
-            heartbeat.tick(done=done + seen, busy=busy + time.monotonic() - begun)
-        files = {**self._summaries(block, parts), **self._fields(block, infos)}
+
+        def batches() -> Batches:
+            for start in range(block.start, block.stop, BATCH):
+                index = range(start, min(start + BATCH, block.stop))
+                yield index, list(islice(self.views, len(index)))
+                seen = index.stop - block.start
+                heartbeat.tick(done=done + seen, busy=busy + time.monotonic() - begun)
+
+        files = self._files(block, infos, batches())
         self.context.committer.submit([block.key], lambda: self._commit(files))
 
-    def _observe(self, observe: Observe, n: int) -> "BatchActivations":
-        """Show the next n images, padded to a whole batch."""
-        views = list(islice(self.views, n))
+    def _files(
+        self, block: StatisticsBlock, infos: Sequence[LayerInfo], batches: Batches
+    ) -> dict[Product, Arrays]:
+        """Compute the files of a block."""
+        observe = self.context.renderer.network.observer(infos)
+        parts = [self._observe(observe, views) for _, views in batches]
+        return {**self._summaries(block, parts), **self._fields(block, infos)}
+
+    def _pixels(self, views: Sequence[View]) -> Tensor:
+        """The views of up to a batch, padded to a whole one: (BATCH, size, size, 3)."""
         # Unreadable images stay black; `readable` excludes them.
         pixels = np.zeros((BATCH, self.size, self.size, 3), np.uint8)
         for row, view in enumerate(views):
             if view.pixels is not None:
                 pixels[row] = view.pixels
-        activations = observe_in_parts(observe, torch.from_numpy(pixels))
+        return torch.from_numpy(pixels)
+
+    def _observe(self, observe: Observe, views: Sequence[View]) -> "BatchActivations":
+        """Show some images."""
+        n = len(views)
+        activations = observe_in_parts(observe, self._pixels(views))
         return BatchActivations(
             readable=np.asarray([view.pixels is not None for view in views]),
             size=np.asarray([(view.width, view.height) for view in views], np.int32),
@@ -180,6 +200,60 @@ class DatasetPass:
             # A kill between two files of a block leaves one of them, and it stays as it is.
             if not self.context.folder.exists(product):
                 write_arrays(self.context.folder, product, arrays)
+
+
+class SamplingPass(DatasetPass):
+    """Shows dataset images, and keeps the activations of one position of each."""
+
+    def _files(
+        self, block: StatisticsBlock, infos: Sequence[LayerInfo], batches: Batches
+    ) -> dict[Product, Arrays]:
+        samples = {s.layer: s for s in block.layer_statistics if isinstance(s, LayerSamples)}
+        labels = any(s.objective.labels for s in samples.values())
+        sample = self.context.renderer.network.sampler(infos, labels)
+        parts: dict[str, list[Arrays]] = {name: [] for name in samples}
+        for index, views in batches:
+            entries = self.listing.block(index.start, index.stop)
+            places = {info.name: self._places(info, samples[info.name], entries) for info in infos}
+            pictures = [view.pixels for view in views]
+            for name, found in sample_in_parts(sample, self._pixels(views), places).items():
+                parts[name].append(sample_arrays(index, places[name], found, pictures))
+        return {
+            s.block(block.start, block.dataset_images): joined_samples(parts[name])
+            for name, s in samples.items()
+        }
+
+    def _places(self, info: LayerInfo, samples: LayerSamples, entries: Sequence[Entry]) -> Tensor:
+        """Draw a flat position for each image of a batch, padded to a whole one: (BATCH,) int64.
+
+        The image and the layer alone decide it: not its number, block or worker.
+        """
+        seed = samples.objective.seed
+        keys = [digest({"image": e, "layer": info.name, "seed": seed}) for e in entries]
+        drawn = rng.uniform(rng.keys(keys), rng.POSITION, 1, 1)[:, 0, 0].double()
+        places = (drawn * info.positions).long().clamp_max(info.positions - 1)
+        return torch.cat([places, places.new_zeros(BATCH - len(places))])
+
+
+def sample_in_parts(
+    sample: Sample, views: Tensor, places: dict[str, Tensor]
+) -> dict[str, SampledActivations]:
+    """Sample layers on views; halves the batch where memory does not suffice."""
+    found = if_it_fits(lambda: sample(views, places), least=len(views) == 1)
+    if found is not None:
+        return found
+    middle = len(views) // 2
+    halves = [
+        sample_in_parts(sample, views[half], {name: p[half] for name, p in places.items()})
+        for half in (slice(middle), slice(middle, None))
+    ]
+    return {
+        name: SampledActivations(
+            torch.cat([half[name].vector for half in halves]),
+            torch.cat([half[name].attribution for half in halves]),
+        )
+        for name in halves[0]
+    }
 
 
 def observe_in_parts(observe: Observe, views: Tensor) -> dict[str, ChannelActivations]:

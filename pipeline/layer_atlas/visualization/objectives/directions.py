@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layer_atlas.config.objectives import DirectionObjective
+from layer_atlas.config.objectives import ActivationAtlasObjective, DirectionObjective
 from layer_atlas.config.records import implements
+from layer_atlas.datasets.activation_map import read_directions_of_cells
 from layer_atlas.errors import UserError, unknown
 from layer_atlas.models.weights import read_tensors
 from layer_atlas.visualization import rng
@@ -47,9 +48,11 @@ class Direction(Objective):
             rows = read_directions(path, record.entry, layer.name, layer.n_channels)
         else:
             rows = random_directions(RANDOM_DIRECTIONS, layer.n_channels)
+        self._set(rows, record.cosine_power, Signs(record.sign, context.device), context)
+
+    def _set(self, rows: Tensor, power: float, signs: Signs, context: ObjectiveContext) -> None:
         self.rows = torch.nn.functional.normalize(rows, dim=1).to(context.device)
-        self.sizes, self.power = (len(rows),), record.cosine_power
-        self.signs = Signs(record.sign, context.device)
+        self.sizes, self.power, self.signs = (len(rows),), power, signs
 
     def responses(self, activations: Activations, targets: Tensor) -> Tensor:
         """Return the response along the direction at each position: (B, L) float32."""
@@ -63,6 +66,27 @@ class Direction(Objective):
         cosine = (along / length).clamp_min(LEAST_COSINE)
         weighted: Tensor = along * cosine**self.power
         return weighted
+
+
+@implements(ActivationAtlasObjective)
+class CellDirection(Direction):
+    """Mean response along the whitened mean activation of a cell of the layer's map.
+
+    v is the mean of the cell's activations times their inverse second moment; the score is that of
+    `Direction`. Carter et al. 2019, "Activation Atlas", appendix on feature visualization. Until
+    the layer has a map, which the dataset decides, only the number of cells is known.
+    """
+
+    def __init__(self, record: ActivationAtlasObjective, context: ObjectiveContext) -> None:
+        layer = context.layers[0]
+        file = (record.maps or {}).get(layer.name)
+        cells = sum(side * side for side in record.grid)
+        rows = torch.zeros(cells, 1)
+        if file is not None:
+            path = context.find(file)
+            found = read_directions_of_cells(path, layer.n_channels, record.grid)
+            rows = torch.from_numpy(found)
+        self._set(rows, record.cosine_power, Signs("positive", context.device), context)
 
 
 class _Along(torch.autograd.Function):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain, repeat
 from threading import Semaphore, Thread
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -135,11 +135,16 @@ class BatchOptimizer(ABC):
 
 def make_batch_optimizer(parameters: nn.Parameter, settings: Optimizer) -> BatchOptimizer:
     """Build the optimizer that the settings name, for parameters (B, P)."""
-    if isinstance(settings, LBFGS):
-        return BatchLBFGS(parameters, settings)
-    if isinstance(settings, SGD) and settings.normalised:
-        return Normalised(parameters, settings)
-    return FirstOrder(parameters, settings)
+    match settings:
+        case LBFGS():
+            return BatchLBFGS(parameters, settings)
+        case SGD():
+            return _SGD(parameters, settings)
+        case NAdam():
+            return _NAdam(parameters, settings)
+        case Adam() | AdamW():
+            return _Adam(parameters, settings)
+    raise TypeError(type(settings))
 
 
 def learning_rate(settings: Optimizer, step: int) -> float:
@@ -164,88 +169,137 @@ _SCHEDULES: dict[str, Callable[[float], float]] = {
 
 
 class FirstOrder(BatchOptimizer):
-    """Steps that depend on the gradients so far."""
+    """Steps that depend on the gradients so far.
+
+    Adam and SGD call torch's fused kernels themselves: one kernel per step, and on a CPU the same
+    instructions for every element. The classes around them in `torch.optim` import torch's compiler
+    at their first step, which takes two seconds of every worker's start.
+    """
 
     def __init__(self, parameters: nn.Parameter, settings: Optimizer) -> None:
         super().__init__(parameters, settings)
         # On a GPU the rate is a tensor, so that a replayed graph reads its current value.
-        rate = torch.zeros((), device=parameters.device) if parameters.is_cuda else 0.0
-        self._torch = _torch_optimizer(parameters, settings, rate)
+        self.rate = torch.zeros((), device=parameters.device) if parameters.is_cuda else 0.0
+
+    @property
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """The tensors that one step hands to the next, by name."""
 
     def restart(self) -> None:
         """Reset the state to that of an optimizer before its first step."""
-        for state in self._torch.state.values():
-            for name, tensor in state.items():
-                # In place: the graphs refer to these tensors.
-                tensor.fill_(_INITIAL_STATE.get(name, 0.0))
+        for name, tensor in self.state.items():
+            # In place: the graphs refer to these tensors.
+            tensor.fill_(_INITIAL_STATE.get(name, 0.0))
 
     def begin(self, step: int) -> None:
         """Set the step size."""
         rate = learning_rate(self.settings, step)
-        for group in self._torch.param_groups:
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
-
-    def step(self, scores: Tensor, evaluate: Evaluate) -> None:
-        """Move the parameters one step uphill."""
-        self._torch.step()
-
-
-class Normalised(FirstOrder):
-    """Steps along gradients whose rows have a root mean square of 1."""
+        if isinstance(self.rate, Tensor):
+            self.rate.fill_(rate)
+        else:
+            self.rate = rate
 
     def step(self, scores: Tensor, evaluate: Evaluate) -> None:
         """Move the parameters one step uphill."""
         gradient = self.parameters.grad
         assert gradient is not None
-        size = gradient.norm(dim=1, keepdim=True) / math.sqrt(gradient.shape[1])
-        self.parameters.grad = gradient / size.clamp_min(_EPS)
-        super().step(scores, evaluate)
+        with torch.no_grad():
+            self._move(gradient)
+
+    @abstractmethod
+    def _move(self, gradient: Tensor) -> None:
+        """Move the parameters by their gradient (B, P)."""
 
 
 _INITIAL_STATE = {"mu_product": 1.0}
 """Initial state of torch's optimizers, where it is not 0."""
 
 
-def _torch_optimizer(
-    parameters: nn.Parameter, settings: Optimizer, rate: float | Tensor
-) -> torch.optim.Optimizer:
-    """Build torch's optimizer in the variant that treats all elements alike and allows capture."""
-    if isinstance(settings, SGD):
-        return _sgd(parameters, settings, rate)
-    assert isinstance(settings, Adam | AdamW | NAdam)
-    shared: dict[str, Any] = {
-        "lr": rate,
-        "betas": (settings.beta1, settings.beta2),
-        "eps": _EPS,
-        "weight_decay": settings.weight_decay,
-        "maximize": True,
-        "capturable": parameters.is_cuda,
-    }
-    if isinstance(settings, NAdam):
-        decay = settings.momentum_decay
-        return torch.optim.NAdam([parameters], momentum_decay=decay, foreach=True, **shared)
-    kind = torch.optim.Adam if isinstance(settings, Adam) else torch.optim.AdamW
-    # Fused: one kernel per step, and on a CPU the same instructions for every element.
-    return kind([parameters], fused=True, **shared)
+class _Adam(FirstOrder):
+    """Adam and AdamW."""
+
+    def __init__(self, parameters: nn.Parameter, settings: Adam | AdamW) -> None:
+        super().__init__(parameters, settings)
+        self.mean, self.square = torch.zeros_like(parameters), torch.zeros_like(parameters)
+        self.steps = torch.zeros((), device=parameters.device)
+        kernels = {Adam: torch._fused_adam_, AdamW: torch._fused_adamw_}
+        self._kernel = partial(
+            kernels[type(settings)],
+            beta1=settings.beta1,
+            beta2=settings.beta2,
+            weight_decay=settings.weight_decay,
+            eps=_EPS,
+            amsgrad=False,
+            maximize=True,
+        )
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """Moving averages (B, P) of gradients and of their squares, and the steps so far ()."""
+        return {"mean": self.mean, "square": self.square, "steps": self.steps}
+
+    def _move(self, gradient: Tensor) -> None:
+        self.steps += 1
+        averages = [self.mean], [self.square]
+        self._kernel([self.parameters], [gradient], *averages, [], [self.steps], lr=self.rate)
 
 
-def _sgd(parameters: nn.Parameter, settings: SGD, rate: float | Tensor) -> torch.optim.SGD:
-    sgd = torch.optim.SGD(
-        [parameters],
-        lr=rate,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        nesterov=settings.nesterov,
-        maximize=True,
-        fused=True,
-    )
-    if settings.momentum > 0:
-        # Otherwise the first step would run other code than the first one after a restart.
-        sgd.state[parameters]["momentum_buffer"] = torch.zeros_like(parameters)
-    return sgd
+class _SGD(FirstOrder):
+    """Gradient ascent, with momentum if asked for."""
+
+    def __init__(self, parameters: nn.Parameter, settings: SGD) -> None:
+        super().__init__(parameters, settings)
+        self.momentum = [torch.zeros_like(parameters)] if settings.momentum > 0 else []
+        self._kernel = partial(
+            torch._fused_sgd_,
+            weight_decay=settings.weight_decay,
+            momentum=settings.momentum,
+            dampening=0.0,
+            nesterov=settings.nesterov,
+            maximize=True,
+            is_first_step=False,
+        )
+        self._is_normalised = settings.normalised
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """The sum of gradients so far (B, P), if there is a momentum."""
+        return dict(zip(("momentum",), self.momentum, strict=False))
+
+    def _move(self, gradient: Tensor) -> None:
+        if self._is_normalised:
+            # Rows then have a root mean square of 1.
+            size = gradient.norm(dim=1, keepdim=True) / math.sqrt(gradient.shape[1])
+            gradient = gradient / size.clamp_min(_EPS)
+        self._kernel([self.parameters], [gradient], self.momentum, lr=self.rate)
+
+
+class _NAdam(FirstOrder):
+    """NAdam, by torch's class: there is no fused kernel."""
+
+    def __init__(self, parameters: nn.Parameter, settings: NAdam) -> None:
+        super().__init__(parameters, settings)
+        self._torch = torch.optim.NAdam(
+            [parameters],
+            lr=self.rate,
+            betas=(settings.beta1, settings.beta2),
+            eps=_EPS,
+            weight_decay=settings.weight_decay,
+            momentum_decay=settings.momentum_decay,
+            maximize=True,
+            foreach=True,
+            capturable=parameters.is_cuda,
+        )
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """The state of torch's optimizer; empty before the first step."""
+        return dict(self._torch.state[self.parameters])
+
+    def _move(self, gradient: Tensor) -> None:
+        self._torch.param_groups[0]["lr"] = self.rate
+        self._torch.step()
 
 
 # --- L-BFGS --------------------------------------------------------------------------------------

@@ -32,9 +32,10 @@ function channelView(view, place, { model, layer }, data, block) {
       element(
         "div.context",
         {},
+        ...(data.map ? cellSections(layer, data, row, block.cell[inBlock]) : []),
         ...evidence(layer, data, block, row, inBlock),
         ...alike(place, layer, data, block, inBlock),
-        ...elsewhere(place, model, layer),
+        ...elsewhere(place, model, layer, data, row),
       ),
     ),
   );
@@ -253,26 +254,86 @@ function alike(place, layer, data, block, inBlock) {
 
 // The channel of this number in the same layer of other networks of one architecture: between other
 // layers a number relates nothing.
-function elsewhere(place, model, layer) {
+function elsewhere(place, model, layer, data, row) {
   const { channel } = place;
   if (!["channel", "class"].includes(layer.noun)) return [];
   const matches = (each) =>
     ["name", "type", "of", "noun"].every((key) => each[key] === layer[key]) && holds(each, channel);
-  const links = layerAtlas
+  const networks = layerAtlas
     .known("index")
-    .models.filter((each) => each !== model && each.architecture === model.architecture)
-    .flatMap((other) => other.layers.filter(matches).map((each) => [other, each]))
-    .map(([other, each]) =>
+    .models.filter((each) => each.architecture === model.architecture)
+    .flatMap((other) => other.layers.filter(matches).map((each) => counterpart(place, other, each)));
+  if (networks.length < 2) return [];
+  const likeness = ({ name }) => data.likeness[name]?.[row] ?? null;
+  const weights = (each) => (each.weights === model.weights ? " same weights" : " other weights");
+  const here = networks.findIndex(({ name }) => name === model.name);
+  const links = networks
+    .filter((each, n) => n !== here)
+    .map((each) =>
       element(
         "li",
         {},
-        element("a", { href: route({ model: other.name, layer: each.name, channel }) }, other.name),
-        element("span.quiet", {}, other.weights === model.weights ? " same weights" : " other weights"),
+        element(
+          "a.tile",
+          { href: each.href },
+          each.picture(),
+          element(
+            "span.caption",
+            {},
+            element("span.label", {}, each.name),
+            element("span.quiet", {}, likeness(each)?.toFixed(2) ?? weights(each)),
+          ),
+        ),
       ),
     );
-  if (!links.length) return [];
   const title = `${layer.noun === "class" ? "Class" : "Channel"} ${channel} in networks of the same architecture`;
-  return [section(title, element("ul.elsewhere", {}, ...links))];
+  const words = "Number: likeness, the correlation of the channel’s responses to the same photographs.";
+  const note = networks.some((each) => likeness(each) !== null) ? element("p.note", {}, words) : null;
+  return [section(title, slider(networks, here, likeness), element("ul.elsewhere", {}, ...links), note)];
+}
+
+// A channel of another network, whose picture comes when the data of its layer are there.
+function counterpart(place, other, layer) {
+  const { channel } = place;
+  const picture = () => {
+    const made = element("span.picture", { "--aspect": layer.image[0] / layer.image[1] });
+    layerAtlas.load(`${layer.folder}/layer`).then((data) => {
+      const image = thumbnail(layer, data, data.channels.indexOf(channel), {});
+      image.setAttribute("aria-label", `${other.name}: ${image.getAttribute("aria-label")}`);
+      made.replaceWith(image);
+    });
+    return made;
+  };
+  const href = route({ model: other.name, layer: layer.name, channel });
+  return { name: other.name, weights: other.weights, href, picture };
+}
+
+// One network after the other, in the order of the atlas: checkpoints as training went on.
+function slider(networks, here, likeness) {
+  const shown = element("div.shown", {});
+  const said = element("output", { for: "network" });
+  const words = (n) => {
+    if (n === here) return "this network";
+    return likeness(networks[n]) === null ? "" : `likeness ${likeness(networks[n]).toFixed(2)}`;
+  };
+  const input = element("input", {
+    type: "range",
+    id: "network",
+    min: 0,
+    max: networks.length - 1,
+    step: 1,
+    oninput: () => show(Number(input.value)),
+  });
+  function show(n) {
+    const { name, href, picture } = networks[n];
+    shown.replaceChildren(picture());
+    said.replaceChildren(element("a", { href }, name), ...(words(n) ? [` · ${words(n)}`] : []));
+    input.setAttribute("aria-valuetext", [name, words(n)].filter(Boolean).join(", "));
+  }
+  input.value = here;
+  show(here);
+  const label = element("label", { for: "network" }, `Network, of ${networks.length}`);
+  return element("div.networks", {}, shown, element("div.slide", {}, label, input, said));
 }
 
 const holds = (layer, channel) => (layer.some ? layer.some.includes(channel) : channel < layer.channels);

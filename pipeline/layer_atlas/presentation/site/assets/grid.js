@@ -225,6 +225,7 @@ function toolbar(place, layer, data, wall) {
       "",
       (name) => go({ where: written([...filters(options), { name, least: "", most: "" }]) }),
     ),
+    data.map ? element("a.switch", { href: route({ ...place, options: {} }) }, "Map") : null,
     size(wall),
   );
 }

@@ -7,6 +7,7 @@ const KEYS = [
   ["Enter", "open what has the focus"],
   ["Escape", "back: channel, layer, model, atlas"],
   ["Home End", "first and last tile"],
+  ["+ − 0", "on a map: closer, farther, the whole"],
   ["t", "dark, light, or as the system has it"],
   ["?", "this help"],
 ];

@@ -85,6 +85,7 @@ function fillView(view, place, target, data, block, before) {
   if (!target || block === null) nothing(view);
   else if (!target.layer) overview(view, place, target);
   else if (place.channel !== undefined) channelView(view, place, target, data, block);
+  else if (data.map && place.options.view !== "tiles") now.wall = mapView(view, place, target, data);
   else now.wall = gridView(view, place, target, data);
   const heading = view.querySelector("h1").textContent;
   const { title } = layerAtlas.known("index");
