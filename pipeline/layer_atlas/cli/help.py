@@ -131,8 +131,8 @@ Writes export/metadata.parquet with a row per image (status, statistics, stronge
 and the images as PNG files. Made from atlas.h5 alone. An earlier export is replaced after you
 confirm (`yes`: without asking). docs/formats.md explains every column.""",
         (
-            ("export name=demo", "Parquet and PNG, in outputs/demo/export"),
-            ("export yes name=demo export.format=jsonl", "JSON Lines, replacing an earlier export"),
+            ("export name=demo", "Parquet and PNG"),
+            ("export yes name=demo export.format=jsonl", "JSON Lines over an earlier export"),
             ("export name=demo export.format=csv export.images=none", "the numbers alone"),
         ),
     ),
