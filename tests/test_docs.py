@@ -22,10 +22,13 @@ from layer_atlas import __version__
 from layer_atlas.atlas.hdf5 import SCHEMA as ATLAS_SCHEMA
 from layer_atlas.cli.commands import COMMANDS, split_words
 from layer_atlas.config.compose import with_config
+from layer_atlas.config.export import ExportSettings
 from layer_atlas.config.recipe import ALGORITHM_VERSION
 from layer_atlas.datasets.statistics_files import SCHEMA as STUDY_SCHEMA
 from layer_atlas.errors import EXIT_OK
 from layer_atlas.plan.jobs import STATUS
+from layer_atlas.presentation.export import SCHEMA as EXPORT_SCHEMA
+from layer_atlas.presentation.export import export_atlas
 from layer_atlas.store.manifest import SCHEMA as MANIFEST_SCHEMA
 from layer_atlas.store.shards import SCHEMA as SHARD_SCHEMA
 from layer_atlas.sweep import run as sweep
@@ -98,6 +101,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
     some = (*TINY, "layers=[conv6]", 'channels="0:8"', "name=demo")
     assert run_here(folder / "outputs", *some) == EXIT_OK
+    made = folder / "outputs" / "demo"
+    export_atlas(made / "atlas.h5", made / "export", ExportSettings(format="jsonl"))
     return folder
 
 
@@ -136,7 +141,7 @@ def test_the_page_on_python_runs_from_its_first_line_to_its_last(
 
 def test_formats_are_those_of_the_code(demo: Path) -> None:
     page = FORMATS.read_text()
-    for schema in (ATLAS_SCHEMA, SHARD_SCHEMA, STUDY_SCHEMA, MANIFEST_SCHEMA):
+    for schema in (ATLAS_SCHEMA, EXPORT_SCHEMA, SHARD_SCHEMA, STUDY_SCHEMA, MANIFEST_SCHEMA):
         assert f"`{schema}`" in page
     assert all(f"| {code} | {word} |" in page for word, code in STATUS.items())
     documented = page + ATLAS.read_text()

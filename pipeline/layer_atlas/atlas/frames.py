@@ -26,7 +26,12 @@ _PLACE = ("layer", "channel", "seed", "variant")
 
 def layer_frame(layer: "Layer") -> "pandas.DataFrame":
     """Make the table of `Layer.to_frame`. Raises UserError without pandas."""
-    pd, shape = _pandas(), layer.job_shape
+    return _pandas().DataFrame(layer_columns(layer))
+
+
+def layer_columns(layer: "Layer") -> dict[str, Any]:
+    """Columns of the table of a layer: a text for all images, or a value for each image."""
+    shape = layer.job_shape
     rows = np.indices(shape)
     columns: dict[str, Any] = {
         "model": layer.model.name,
@@ -41,7 +46,7 @@ def layer_frame(layer: "Layer") -> "pandas.DataFrame":
     columns["status"] = [_WORDS.get(int(code), "") for code in _per_image(layer.status, shape)]
     for name in layer.statistics:
         columns[column_name(name)] = _per_image(layer[name], shape)
-    return pd.DataFrame(columns)
+    return columns
 
 
 def _per_image(values: Any, shape: tuple[int, ...]) -> Any:
