@@ -121,10 +121,13 @@ CHANGED: dict[str, Any] = {
     "terms": (Term("a"), Term("b", weight=2.0)),
     "output": (-2.0, 2.0),
     "bounds": (-2.0, 2.0),
+    "grid": (10, 40),
+    "projection": "pca",
+    "classes": ("cats", "dogs"),
     **dict.fromkeys(("beta1", "beta2", "momentum", "flip", "perspective", "jitter"), 0.6),
 }
 """Another value of settings for which `changed` finds none."""
-UNSAID = {"name", "source", "dataset", "vectors", "photograph", "weights"}
+UNSAID = {"name", "source", "dataset", "vectors", "photograph", "weights", "maps"}
 """Settings that are digests of files or code, or name a part of a file."""
 PARTS = {"objective": Objective, "parameterization": Parameterization, "optimizer": Optimizer}
 PARTS |= {"init": Init, "transforms": Transforms, "regularizers": Regularizers}

@@ -13,15 +13,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from layer_atlas.config.objectives import ActivationAtlasObjective
-from layer_atlas.datasets import activation_map
+from layer_atlas.datasets import activation_map, samples
 from layer_atlas.datasets.activation_map import (
-    KEPT_CLASSES,
     ActivationMap,
     cells_of,
-    check_atlas,
     map_of,
 )
 from layer_atlas.datasets.listing import Entry
+from layer_atlas.datasets.samples import KEPT_CLASSES, check_atlas
 from layer_atlas.errors import UserError
 from layer_atlas.models.activations import Sampler, module_of
 from layer_atlas.models.introspection import describe_layers
@@ -225,7 +224,7 @@ def test_mistakes_are_named_before_anything_is_computed(monkeypatch: pytest.Monk
         check_atlas(settings(classes=("cat",)), some)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="lie in none"):
         check_atlas(settings(classes=("cat",)), Photographs("1.png"))  # type: ignore[arg-type]
-    monkeypatch.setattr(activation_map.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(samples.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"layer-atlas\[maps\].*projection=pca"):
         check_atlas(settings(projection="umap"), some)  # type: ignore[arg-type]
 

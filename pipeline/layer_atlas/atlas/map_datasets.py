@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from layer_atlas.atlas.dataset_group import TEXT, add_dataset, add_scale, as_text, label
 from layer_atlas.atlas.gather import LayerView
-from layer_atlas.datasets.activation_map import ActivationMap, SampleReader, read_map
+from layer_atlas.datasets.activation_map import ActivationMap, read_map
+from layer_atlas.datasets.samples import SampleReader
 from layer_atlas.datasets.tasks import LayerSamples, blocks_of
 
 CELL_CHANNELS = 8
@@ -105,7 +106,7 @@ def _write_samples(
     values: tuple[NDArray[Any], ...] = (made.index, *made.position.T, row, column)
     for (name, meaning), array in zip(_OF_SAMPLES.items(), values, strict=True):
         add_dataset(group, name, array, ("sample",), meaning)
-    # A cell that `channels` left out has no image.
+    # A cell that `channels` excludes has no image.
     cell = np.where(np.isin(made.cell, view.targets), made.cell, -1)
     meaning = "target of the cell that holds the sample in each grid; -1: none"
     add_dataset(group, "sample_cell", cell, ("sample", "grid"), meaning)

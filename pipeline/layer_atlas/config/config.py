@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from layer_atlas.config.datasets import DatasetConfig, SaliencyMethod
 from layer_atlas.config.executors import ExecutorSettings
+from layer_atlas.config.export import ExportSettings
 from layer_atlas.config.figures import Figure, ImagesFigure
 from layer_atlas.config.inputs import checkpoints_in
 from layer_atlas.config.objectives import JointObjective, Objective, PrototypeObjective
@@ -216,6 +217,8 @@ class Config(Record):
     names others. null judges nothing."""
     figure: Figure = field(default_factory=ImagesFigure)
     """What `atlas figure` draws."""
+    export: ExportSettings = field(default_factory=ExportSettings)
+    """What `atlas export` writes."""
     versions: Literal["any", "strict"] = "any"
     """Which images count as done when a sweep is resumed. `any` takes images of all versions and
     devices, and reports a mixture. `strict` makes an image again if it was made with another

@@ -179,11 +179,11 @@ class DirectionObjective(_Signed):
     target_word = "direction"
     name: str = "direction"
     vectors: str = setting("", file="vectors")
-    """File with a direction per row: .npy, .npz, .safetensors or .pt. The default are 4,096 random
-    directions."""
+    """File with a direction per row (.npy, .npz, .safetensors or .pt), or with a sparse
+    autoencoder, whose decoder is found by its name. The default are 4,096 random directions."""
     entry: str | None = setting(None, phrase="the matrix {}")
-    """Name of the matrix in a file of several; the default is the layer's name, or the only matrix.
-    """
+    """Name of the matrix in a file of several; the default is the layer's name, or the only matrix
+    or decoder."""
     cosine_power: float = setting(
         0.0, at_least=0, phrase="the product with the cosine to the power {}"
     )
@@ -213,16 +213,16 @@ class ActivationAtlasObjective(Objective):
     projection: Literal["umap", "pca"] = setting("umap", phrase="a map by {}")
     """How activations are laid out in two dimensions. `umap` keeps neighbours together and needs
     `pip install 'layer-atlas[maps]'`; `pca` shows the two directions of largest variance."""
-    neighbours: int = setting(15, at_least=2, at_most=200, phrase="")
+    neighbours: int = setting(15, at_least=2, at_most=200, phrase="{} neighbours")
     """Number of nearest activations that `umap` keeps together."""
-    seed: int = setting(0, at_least=0, at_most=2**32 - 1, phrase="")
+    seed: int = setting(0, at_least=0, at_most=2**32 - 1, phrase="the seed {}")
     """Random seed of the positions at which activations are taken, and of the projection."""
-    least: int = setting(1, at_least=1, phrase="")
+    least: int = setting(1, at_least=1, phrase="at least {} activation(s) per cell")
     """Smallest number of activations in a cell; a cell with fewer is left empty."""
     classes: tuple[str, ...] | None = setting(None, needs="not be empty", phrase="")
     """Only the dataset images of these classes, which are the names of the folders that the images
     lie in. The default is all images."""
-    labels: bool = setting(True, phrase="")
+    labels: bool = setting(True, phrase="labels of classes")
     """Whether cells are labelled by the classes that they support most, if the network's output is
     one score per class. Takes two further forward passes per image and layer."""
     ridge: float = setting(0.01, above=0, at_most=10, phrase="a ridge of {} in the whitening")
@@ -239,6 +239,16 @@ class ActivationAtlasObjective(Objective):
     def check(self) -> None:
         """Check that grids differ."""
         require(len(set(self.grid)) == len(self.grid) > 0, f"grid must differ: {list(self.grid)}.")
+
+    @property
+    def lead(self) -> str:
+        """What the score is, with the grids and the classes of the map."""
+        grids = " and ".join(f"{side} x {side}" for side in self.grid)
+        of = f" of {', '.join(self.classes)}" if self.classes else ""
+        return (
+            "the response along the whitened mean activation of a cell of the layer's map of "
+            f"photographs{of} in {grids} cells"
+        )
 
     @property
     def of_dataset(self) -> bool:

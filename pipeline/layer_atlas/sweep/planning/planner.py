@@ -20,8 +20,8 @@ from layer_atlas.config.objectives import (
 )
 from layer_atlas.config.recipe import ALGORITHM_VERSIONS, DatasetInit, Recipe, Regularizers
 from layer_atlas.config.records import digest, plain
-from layer_atlas.datasets.activation_map import check_atlas
 from layer_atlas.datasets.listing import look_through
+from layer_atlas.datasets.samples import check_atlas
 from layer_atlas.datasets.sources import DatasetImages, open_dataset
 from layer_atlas.datasets.views import read_view
 from layer_atlas.errors import UserError

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from layer_atlas.config.datasets import DatasetConfig, SaliencyMethod
 from layer_atlas.config.records import digest
-from layer_atlas.datasets.activation_map import joined_samples, sample_arrays
 from layer_atlas.datasets.image_files import as_jpeg, joined
 from layer_atlas.datasets.listing import Entry, Listing
+from layer_atlas.datasets.samples import joined_samples, sample_arrays
 from layer_atlas.datasets.sources import open_dataset
 from layer_atlas.datasets.statistics import DatasetStats, summarise
 from layer_atlas.datasets.statistics_files import write_arrays
@@ -217,7 +217,10 @@ class SamplingPass(DatasetPass):
             places = {info.name: self._places(info, samples[info.name], entries) for info in infos}
             pictures = [view.pixels for view in views]
             for name, found in sample_in_parts(sample, self._pixels(views), places).items():
-                parts[name].append(sample_arrays(index, places[name], found, pictures))
+                # The batch may be padded.
+                rows = places[name], found.vector, found.attribution
+                place, vector, scores = (t[: len(index)].cpu().numpy() for t in rows)
+                parts[name].append(sample_arrays(index, place, vector, scores, pictures))
         return {
             s.block(block.start, block.dataset_images): joined_samples(parts[name])
             for name, s in samples.items()
