@@ -4,13 +4,14 @@
     python scripts/benchmark_collation.py --images 10000 --size 64
 
 Makes a store of synthetic images in a temporary folder, 100,000 of 128 px unless told, which need
-about 6 GB with their atlas; runs `atlas collate` on it; prints seconds, the most memory that its
-processes had together (PSS: shared pages count once), and what it wrote.
+about 6 GB with their atlas; runs `atlas collate` on it; prints seconds of wall and of CPU time, the
+most memory that its processes had together (PSS: shared pages count once), and what it wrote.
 """
 
 import argparse
 import multiprocessing
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -71,9 +72,9 @@ def _make(overrides: Sequence[str]) -> None:
     make_store(overrides, clouds)
 
 
-def _collate(overrides: Sequence[str]) -> tuple[float, float]:
-    """Seconds, and the most memory in MB."""
-    begun = time.monotonic()
+def _collate(overrides: Sequence[str]) -> tuple[float, float, float]:
+    """Seconds of wall time, seconds of CPU time, and the most memory in MB."""
+    begun, used = time.monotonic(), _cpu_seconds()
     argv = [sys.executable, "-m", "layer_atlas", "collate", *overrides]
     running = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
     most = 0.0
@@ -82,7 +83,13 @@ def _collate(overrides: Sequence[str]) -> tuple[float, float]:
         time.sleep(0.2)
     if running.returncode:
         raise SystemExit(f"atlas collate ended with {running.returncode}")
-    return time.monotonic() - begun, most
+    return time.monotonic() - begun, _cpu_seconds() - used, most
+
+
+def _cpu_seconds() -> float:
+    """CPU time of all processes that descended from this one and have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _family(pid: int) -> Iterator[int]:
@@ -105,14 +112,15 @@ def _megabytes(pid: int) -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1000
 
 
-def _report(images: int, folder: Path, seconds: float, megabytes: float) -> None:
+def _report(images: int, folder: Path, seconds: float, cpu: float, megabytes: float) -> None:
     sizes = {
         name: sum(path.stat().st_size for path in (folder / name).rglob("*") if path.is_file())
         for name in ("store", "montages", "site")
     }
     sizes["atlas.h5"] = (folder / "atlas.h5").stat().st_size
     told = ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in sizes.items())
-    print(f"{images:,} images: {seconds:.0f} s, {megabytes:.0f} MB of memory; {told}", flush=True)
+    times = f"{seconds:.0f} s, {cpu:.0f} s of CPU time"
+    print(f"{images:,} images: {times}, {megabytes:.0f} MB of memory; {told}", flush=True)
 
 
 if __name__ == "__main__":

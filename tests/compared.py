@@ -1,4 +1,4 @@
-"""Networks whose likeness is known, and output folders that hold their responses to images."""
+"""Networks whose similarity is known, and output folders that hold their responses to images."""
 
 from collections.abc import Callable
 from dataclasses import replace

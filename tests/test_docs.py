@@ -22,10 +22,13 @@ from layer_atlas import __version__
 from layer_atlas.atlas.hdf5 import SCHEMA as ATLAS_SCHEMA
 from layer_atlas.cli.commands import COMMANDS, split_words
 from layer_atlas.config.compose import with_config
-from layer_atlas.config.recipe import ALGORITHM_VERSION
+from layer_atlas.config.export import ExportSettings
+from layer_atlas.config.recipe import ALGORITHM_VERSIONS
 from layer_atlas.datasets.statistics_files import SCHEMA as STUDY_SCHEMA
 from layer_atlas.errors import EXIT_OK
 from layer_atlas.plan.jobs import STATUS
+from layer_atlas.presentation.export import SCHEMA as EXPORT_SCHEMA
+from layer_atlas.presentation.export import export_atlas
 from layer_atlas.store.manifest import SCHEMA as MANIFEST_SCHEMA
 from layer_atlas.store.shards import SCHEMA as SHARD_SCHEMA
 from layer_atlas.sweep import run as sweep
@@ -67,10 +70,13 @@ def test_every_page_is_built_and_needs_no_network(site: Path) -> None:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home folder with the file of a site that the page on Slurm has."""
+    """A home folder with the file of a site that the page on Slurm has; within it, a checkpoint."""
     (file,) = (block for block in blocks(SLURM, "yaml") if "cluster.yaml" in block)
     folder = tmp_path / "atlas" / "executor"
     folder.mkdir(parents=True)
+    (tmp_path / "runs" / "resnet18").mkdir(parents=True)
+    (tmp_path / "runs" / "resnet18" / "step_1.pth").touch()
+    monkeypatch.chdir(tmp_path)
     (folder / "cluster.yaml").write_text(file)
     monkeypatch.setenv("HOME", str(tmp_path))
     return tmp_path
@@ -95,6 +101,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
     some = (*TINY, "layers=[conv6]", 'channels="0:8"', "name=demo")
     assert run_here(folder / "outputs", *some) == EXIT_OK
+    made = folder / "outputs" / "demo"
+    export_atlas(made / "atlas.h5", made / "export", ExportSettings(format="jsonl"))
     return folder
 
 
@@ -133,7 +141,7 @@ def test_the_page_on_python_runs_from_its_first_line_to_its_last(
 
 def test_formats_are_those_of_the_code(demo: Path) -> None:
     page = FORMATS.read_text()
-    for schema in (ATLAS_SCHEMA, SHARD_SCHEMA, STUDY_SCHEMA, MANIFEST_SCHEMA):
+    for schema in (ATLAS_SCHEMA, EXPORT_SCHEMA, SHARD_SCHEMA, STUDY_SCHEMA, MANIFEST_SCHEMA):
         assert f"`{schema}`" in page
     assert all(f"| {code} | {word} |" in page for word, code in STATUS.items())
     documented = page + ATLAS.read_text()
@@ -149,7 +157,7 @@ def test_versions_and_licence_agree() -> None:
     changes = (ROOT / "CHANGELOG.md").read_text()
     assert citation["version"] == __version__
     assert f"({__version__})" in changes or f"## {__version__}" in changes
-    assert f"algorithm {ALGORITHM_VERSION}" in changes
+    assert all(f"{number} in {name}" in changes for name, number in ALGORITHM_VERSIONS.items())
     assert f"`{ATLAS_SCHEMA}`" in changes
     assert project["license"] == citation["license"] == "Apache-2.0"
     assert "Apache License" in (ROOT / "LICENSE").read_text()

@@ -1,4 +1,4 @@
-"""Likeness of channels: known answers, and what cannot be compared is refused before any work."""
+"""Similarity of channels: known answers, and what cannot be compared is refused before any work."""
 
 import io
 import shutil
@@ -19,12 +19,12 @@ from toys import layer_info
 from layer_atlas import open_atlas
 from layer_atlas.atlas import comparison
 from layer_atlas.atlas.comparison import (
-    Likeness,
+    Similarity,
     compare_layers,
     encode_comparison,
-    likeness_by_index,
-    likeness_of,
     paired_layers,
+    similarity_by_index,
+    similarity_of,
 )
 from layer_atlas.datasets.statistics import DatasetStats, Ranking
 from layer_atlas.datasets.tasks import all_statistics
@@ -52,8 +52,8 @@ def stats(rows: NDArray[np.float32], index: Any = None) -> DatasetStats:
     )
 
 
-def compared(one: nn.Sequential, other: nn.Sequential) -> Likeness:
-    return likeness_of(stats(responses(one)), stats(responses(other)))
+def compared(one: nn.Sequential, other: nn.Sequential) -> Similarity:
+    return similarity_of(stats(responses(one)), stats(responses(other)))
 
 
 # --- known answers -------------------------------------------------------------------------------
@@ -64,7 +64,7 @@ def test_identical_networks_are_alike_in_every_channel() -> None:
     assert found.images == IMAGES
     assert found.by_index == pytest.approx(1, abs=1e-6)
     assert found.match.tolist() == list(range(CHANNELS))
-    assert found.match_likeness == pytest.approx(1, abs=1e-6)
+    assert found.match_similarity == pytest.approx(1, abs=1e-6)
 
 
 def test_a_permutation_of_channels_is_found_exactly() -> None:
@@ -72,64 +72,66 @@ def test_a_permutation_of_channels_is_found_exactly() -> None:
     found = compared(network(3), permuted(network(3), order))
     # Channel k of the permuted network is channel order[k] of the other.
     assert found.match.tolist() == np.argsort(order.numpy()).tolist()
-    assert found.match_likeness == pytest.approx(1, abs=1e-6)
+    assert found.match_similarity == pytest.approx(1, abs=1e-6)
     assert np.abs(found.by_index).mean() < 0.9
 
 
 def test_independent_channels_are_unlike() -> None:
     rng = np.random.default_rng(0)
     rows = [rng.normal(size=(500, 20)).astype(np.float32) for _ in range(2)]
-    found = likeness_of(*map(stats, rows))
+    found = similarity_of(*map(stats, rows))
     assert np.abs(found.by_index).mean() < 0.1
-    assert found.match_likeness.max() < 0.25
+    assert found.match_similarity.max() < 0.25
 
 
 def test_random_networks_are_less_alike_than_a_network_and_itself() -> None:
     found = compared(network(3), network(4))
     assert np.abs(found.by_index).mean() < 0.7
-    assert found.match_likeness.mean() >= found.by_index.mean()
+    assert found.match_similarity.mean() >= found.by_index.mean()
 
 
 @pytest.mark.parametrize("at_once", [7, 1024])
-def test_likeness_is_the_correlation_of_numpy(
+def test_similarity_is_the_correlation_of_numpy(
     monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
     monkeypatch.setattr(comparison, "_AT_ONCE", at_once)
     one, other = responses(network(3)), responses(network(4))
-    found = likeness_of(stats(one), stats(other))
+    found = similarity_of(stats(one), stats(other))
     wanted = np.corrcoef(one.T, other.T)[:CHANNELS, CHANNELS:]
     assert found.matrix == pytest.approx(wanted, abs=1e-5)
     assert found.by_index == pytest.approx(np.diagonal(wanted), abs=1e-5)
-    assert likeness_by_index(stats(one), stats(other)) == pytest.approx(
+    assert similarity_by_index(stats(one), stats(other)) == pytest.approx(
         np.diagonal(wanted), abs=1e-5
     )
     rows = np.arange(CHANNELS)
-    assert found.match_likeness == pytest.approx(wanted[rows, found.match], abs=1e-5)
+    assert found.match_similarity == pytest.approx(wanted[rows, found.match], abs=1e-5)
     # No two channels can exchange their matches and gain.
     total = wanted[rows, found.match]
     swapped = wanted[rows[:, None], found.match] + wanted[rows[:, None], found.match].T
     assert (total[:, None] + total >= swapped - 1e-6).all()
 
 
-def test_a_channel_that_responds_alike_to_all_images_has_no_likeness() -> None:
+def test_a_channel_that_responds_alike_to_all_images_has_no_similarity() -> None:
     rows = responses(network(3))
     rows[:, 5] = 0.1
-    found = likeness_of(stats(rows), stats(rows))
+    found = similarity_of(stats(rows), stats(rows))
     assert np.flatnonzero(np.isnan(found.by_index)).tolist() == [5]
     assert found.match.tolist() == [*range(5), -1, *range(6, CHANNELS)]
-    assert np.isnan(found.match_likeness[5])
-    assert np.flatnonzero(np.isnan(likeness_by_index(stats(rows), stats(rows)))).tolist() == [5]
+    assert np.isnan(found.match_similarity[5])
+    assert np.flatnonzero(np.isnan(similarity_by_index(stats(rows), stats(rows)))).tolist() == [5]
 
 
 def test_images_that_only_one_model_saw_do_not_count() -> None:
     rows = responses(network(3))
     other = np.concatenate([rows[:1] + 50, rows[20:50]])
-    found = likeness_of(stats(rows), stats(other, [100, *range(20, 50)]))
+    found = similarity_of(stats(rows), stats(other, [100, *range(20, 50)]))
     assert found.images == 30
     assert found.by_index == pytest.approx(1, abs=1e-6)
-    with pytest.raises(UserError, match="responses to 8 dataset images in common, and a likeness"):
-        likeness_of(stats(rows), stats(rows[:8]))
-    assert np.isnan(likeness_by_index(stats(rows), stats(rows[:8]))).all()
+    with pytest.raises(
+        UserError, match="responses to 8 dataset images in common, and a similarity"
+    ):
+        similarity_of(stats(rows), stats(rows[:8]))
+    assert np.isnan(similarity_by_index(stats(rows), stats(rows[:8]))).all()
 
 
 # --- stores --------------------------------------------------------------------------------------
@@ -142,7 +144,7 @@ def test_responses_come_from_the_stores(tmp_path: Path) -> None:
     ]
     pairs = paired_layers(folders[0], folders[1])
     assert list(pairs) == ["block.conv"]
-    found = likeness_of(*(layer.stats() for layer in pairs["block.conv"]))
+    found = similarity_of(*(layer.stats() for layer in pairs["block.conv"]))
     assert found.by_index == pytest.approx(
         [np.corrcoef(one[:, k], other[:, k])[0, 1] for k in range(CHANNELS)], abs=1e-5
     )
@@ -209,25 +211,25 @@ def test_other_images_are_refused(tmp_path: Path) -> None:
 
 def test_atlases_give_the_same_numbers(tmp_path: Path) -> None:
     folders = [collated(stored(tmp_path / name, rows)) for name, rows in two_rows()]
-    found = likeness_of(*(stats(rows) for _, rows in two_rows()))
+    found = similarity_of(*(stats(rows) for _, rows in two_rows()))
     with open_atlas(folders[0].root) as one, open_atlas(folders[1].atlas) as other:
-        likeness = one.likeness(other)["block.conv"]
+        similarity = one.similarity(other)["block.conv"]
         table = one.compare(other)
-    assert likeness.matrix.tolist() == found.matrix.tolist()
-    assert table["likeness"].tolist() == found.by_index.tolist()
+    assert similarity.matrix.tolist() == found.matrix.tolist()
+    assert table["similarity"].tolist() == found.by_index.tolist()
     assert table["match"].tolist() == found.match.tolist()
-    assert table["match_likeness"].tolist() == found.match_likeness.tolist()
+    assert table["match_similarity"].tolist() == found.match_similarity.tolist()
 
 
 def test_two_models_of_an_atlas_are_compared(tmp_path: Path) -> None:
     folder = collated(stored(tmp_path / "a", responses(network(3)), two_models))
     with open_atlas(folder.atlas) as atlas:
-        found = atlas.likeness(atlas, ("toy", "twin"))
+        found = atlas.similarity(atlas, ("toy", "twin"))
     assert found["block.conv"].by_index == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize("at_once", [1, 2**29])
-def test_an_atlas_has_the_likeness_between_its_models(
+def test_an_atlas_has_the_similarity_between_its_models(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
     monkeypatch.setattr(comparison, "_AT_ONCE_BYTES", at_once)
@@ -238,17 +240,17 @@ def test_an_atlas_has_the_likeness_between_its_models(
     other = OutputFolder(stored(tmp_path / "b", responses(network(4))))
     shutil.copy(next(other.store.rglob("study/*")), OutputFolder(root).product(twin.product))
     folder = collated(root)
-    wanted = likeness_of(*(stats(rows) for _, rows in two_rows())).by_index
+    wanted = similarity_of(*(stats(rows) for _, rows in two_rows())).by_index
     with open_atlas(folder.atlas) as atlas:
         for model, counterpart in (("toy", "twin"), ("twin", "toy")):
             layer = atlas[f"{model}/block.conv"]
-            assert layer["likeness"][:, 0] == pytest.approx(wanted, abs=1e-6)
+            assert layer["similarity"][:, 0] == pytest.approx(wanted, abs=1e-6)
             assert layer.dataset("other_model").asstr()[()].tolist() == [counterpart]
-            assert [axis.label for axis in layer.dataset("likeness").dims] == [
+            assert [axis.label for axis in layer.dataset("similarity").dims] == [
                 "channel",
                 "other_model",
             ]
-            assert "likeness" not in layer.statistics
+            assert "similarity" not in layer.statistics
 
 
 def test_atlases_without_a_dataset_are_compared_by_their_images(tmp_path: Path) -> None:
@@ -259,9 +261,9 @@ def test_atlases_without_a_dataset_are_compared_by_their_images(tmp_path: Path) 
     with open_atlas(folders[0].root) as one, open_atlas(folders[1].root) as other:
         table = one.compare(other)
         with pytest.raises(UserError, match="has no responses to dataset images"):
-            one.likeness(other)
+            one.similarity(other)
     assert len(table) == CHANNELS
-    assert table["likeness"].isna().all()
+    assert table["similarity"].isna().all()
     assert (table["match"] == -1).all()
 
 
@@ -280,9 +282,9 @@ def test_the_file_has_scales_and_what_was_found(tmp_path: Path) -> None:
         group = file["block.conv"]
         assert (group.attrs["images"], group.attrs["other"]) == (IMAGES, "toy")
         for name, values in (
-            ("likeness", whole.by_index),
+            ("similarity", whole.by_index),
             ("match", whole.match),
-            ("match_likeness", whole.match_likeness),
+            ("match_similarity", whole.match_similarity),
         ):
             assert group[name][()].tolist() == values.tolist()
             assert group[name].dims[0].label == "channel"

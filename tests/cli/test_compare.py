@@ -37,11 +37,11 @@ def test_two_runs_are_compared_by_index_and_by_match(
     assert float(by_index) < 0.9
     assert int(moved) >= 10
     with h5py.File(runs / "base" / "figures" / "compare-shuffled.h5") as file:
-        likeness = file["block.conv/likeness"][()]
-        assert likeness.mean() == pytest.approx(float(by_index), abs=5e-4)
+        similarity = file["block.conv/similarity"][()]
+        assert similarity.mean() == pytest.approx(float(by_index), abs=5e-4)
         assert "matrix" not in file["block.conv"]
-    least = np.argsort(likeness)[:3]
-    assert ", ".join(f"{k} ({likeness[k]:.2f})" for k in least) in row
+    least = np.argsort(similarity)[:3]
+    assert ", ".join(f"{k} ({similarity[k]:.2f})" for k in least) in row
     assert "by 60 images of folder photos" in text
 
 

@@ -353,9 +353,10 @@ def test_others_are_refused_with_the_cause(name: str, unchanged: "Watch") -> Non
 
 @pytest.fixture
 def bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hardware that has bf16, for all that `precision=auto` knows."""
+    """Hardware that has bf16 and is fast in it, for all that `precision=auto` knows."""
     found = lambda precision, devices: "bf16" if precision == "auto" else precision  # noqa: E731
     monkeypatch.setattr(planning, "resolve_precision", found)
+    monkeypatch.setattr(planning, "is_faster_than_fp32", lambda device, layer: True)
 
 
 @pytest.mark.usefixtures("bf16")

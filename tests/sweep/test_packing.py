@@ -9,12 +9,11 @@ import pytest
 from toys import layer_info, make_plan, make_recipe, make_sweep
 
 from layer_atlas.plan.jobs import LayerInfo, Shard
-from layer_atlas.plan.plan import START_SECONDS
+from layer_atlas.plan.plan import GPU_BATCH, START_SECONDS
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.sweep.scheduler import pack
 from layer_atlas.sweep.stages import SET_UP_SECONDS, OptimizationStage
 from layer_atlas.sweep.tasks.optimize import group_by_batch
-from layer_atlas.visualization.optimization.renderer import GPU_BATCH
 
 TWENTY_MINUTES = 1200.0
 

@@ -245,7 +245,7 @@ def test_nothing_of_a_layer_is_in_memory_when_the_next_is_measured(
     alive: list[list[object]] = []
     renderers: list[weakref.ref[object]] = []
 
-    def measured(self: LayerRenderer) -> int:
+    def measured(self: LayerRenderer, planned: int) -> int:
         alive.append([ref() for ref in renderers if ref() is not None])
         renderers.append(weakref.ref(self.loop))
         return 2

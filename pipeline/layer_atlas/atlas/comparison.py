@@ -1,11 +1,12 @@
-"""Likeness of channels: how two models of one architecture respond to the same dataset images.
+"""Similarity of channels: how two models of one architecture respond to the same dataset images.
 
-The likeness of two channels is the Pearson correlation of their mean responses over the images
+The similarity of two channels is the Pearson correlation of their mean responses over the images
 whose responses `dataset.reference` keeps in full. Optimized images differ between models and are no
 such evidence. Everything is read from the stores: no network runs.
 """
 
 import io
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -35,8 +36,8 @@ _AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
-class Likeness:
-    """Likeness of the K channels of a layer in one model to those in another.
+class Similarity:
+    """Similarity of the K channels of a layer in one model to those in another.
 
     A correlation is NaN where either channel responds alike to all images.
     """
@@ -55,13 +56,13 @@ class Likeness:
         return np.diagonal(self.matrix).copy()
 
     @property
-    def match_likeness(self) -> NDArray[np.float32]:
+    def match_similarity(self) -> NDArray[np.float32]:
         """(K,) correlation of each channel with its match."""
         matched = self.matrix[np.arange(len(self.match)), self.match]
         return np.where(self.match >= 0, matched, np.nan).astype(np.float32)
 
 
-def likeness_of(one: DatasetStats, other: DatasetStats) -> Likeness:
+def similarity_of(one: DatasetStats, other: DatasetStats) -> Similarity:
     """Compare the channels of two models by the images of which both stored all responses.
 
     Raises:
@@ -69,11 +70,11 @@ def likeness_of(one: DatasetStats, other: DatasetStats) -> Likeness:
     """
     rows = _common_rows(one, other)
     matrix = _correlations(*rows)
-    return Likeness(len(rows[0]), matrix.astype(np.float32), _best_match(matrix))
+    return Similarity(len(rows[0]), matrix.astype(np.float32), _best_match(matrix))
 
 
-def likeness_by_index(one: DatasetStats, other: DatasetStats) -> NDArray[np.float32]:
-    """Compute `Likeness.by_index` alone, without the products of all pairs."""
+def similarity_by_index(one: DatasetStats, other: DatasetStats) -> NDArray[np.float32]:
+    """Compute `Similarity.by_index` alone, without the products of all pairs."""
     try:
         left, right = _common_rows(one, other)
     except UserError:
@@ -96,7 +97,7 @@ def _common_rows(
     if len(left) < STRONGEST:
         raise UserError(
             f"the models have the responses to {len(left)} dataset images in common, and a "
-            f"likeness needs {STRONGEST}: run both with the same, larger dataset."
+            f"similarity needs {STRONGEST}: run both with the same, larger dataset."
         )
     return left, right
 
@@ -182,14 +183,14 @@ Pairs = dict[str, tuple[ComparedLayer, ComparedLayer]]
 """The two models' layers, by the name under which they are compared."""
 
 
-def compare_layers(pairs: Pairs) -> Iterator[tuple[str, Likeness]]:
-    """Yield the likeness of each pair of layers; two layers' responses are in memory at a time.
+def compare_layers(pairs: Pairs) -> Iterator[tuple[str, Similarity]]:
+    """Yield the similarity of each pair of layers; two layers' responses are in memory at a time.
 
     Raises:
         UserError: dataset statistics are not finished, or scipy is not installed.
     """
     for name, (one, other) in pairs.items():
-        yield name, likeness_of(one.stats(), other.stats())
+        yield name, similarity_of(one.stats(), other.stats())
 
 
 def paired_layers(
@@ -300,7 +301,7 @@ _AT_ONCE_BYTES = 2**29
 """Bytes of responses in memory while all models of an atlas are compared with each other."""
 
 
-def write_likenesses(file: h5py.File, views: Sequence[LayerView]) -> None:
+def write_similarities(file: h5py.File, views: Sequence[LayerView]) -> None:
     """Add to the layers of an atlas how alike channels are to those of its other models.
 
     Layers of one name, type and width are compared, by index alone: the best matches of all pairs
@@ -314,20 +315,20 @@ def write_likenesses(file: h5py.File, views: Sequence[LayerView]) -> None:
     for (_, _, width), same in layers.items():
         if len(same) < 2 or any(view.statistics is None for view in same):
             continue
-        likeness = _likeness_of_all(same, width)
+        similarity = _similarity_of_all(same, width)
         for number, view in enumerate(same):
             others = [other for other in range(len(same)) if other != number]
             group = file[view.group]
             labels = [as_text(same[other].model.label) for other in others]
             add_scale(group, "other_model", labels)
             meaning = "correlation of responses to dataset images with the channel of other models"
-            values = likeness[number][others][:, view.targets].T
-            add_dataset(group, "likeness", values, ("channel", "other_model"), meaning)
+            values = similarity[number][others][:, view.targets].T
+            add_dataset(group, "similarity", values, ("channel", "other_model"), meaning)
 
 
-def _likeness_of_all(views: Sequence[LayerView], width: int) -> NDArray[np.float32]:
-    """Likeness (M, M, K) by index of a layer in M models; NaN where statistics are missing."""
-    likeness = np.full((len(views), len(views), width), np.nan, np.float32)
+def _similarity_of_all(views: Sequence[LayerView], width: int) -> NDArray[np.float32]:
+    """Similarity (M, M, K) by index of a layer in M models; NaN where statistics are missing."""
+    similarity = np.full((len(views), len(views), width), np.nan, np.float32)
     dataset = views[0].plan.dataset_plan
     rows = min(dataset.count, dataset.reference) if dataset else 0
     # Files are read as often as there are blocks: usually once.
@@ -337,9 +338,9 @@ def _likeness_of_all(views: Sequence[LayerView], width: int) -> NDArray[np.float
         stats = [_stats_of(view, channels) for view in views]
         for (i, one), (j, other) in combinations(enumerate(stats), 2):
             if one is not None and other is not None:
-                found = likeness_by_index(one, other)
-                likeness[i, j, channels] = likeness[j, i, channels] = found
-    return likeness
+                found = similarity_by_index(one, other)
+                similarity[i, j, channels] = similarity[j, i, channels] = found
+    return similarity
 
 
 def _stats_of(view: LayerView, channels: slice) -> DatasetStats | None:
@@ -356,15 +357,15 @@ def _stats_of(view: LayerView, channels: slice) -> DatasetStats | None:
 def encode_comparison(
     titles: tuple[str, str],
     pairs: Pairs,
-    found: Mapping[str, Likeness],
+    found: Mapping[str, Similarity],
     with_matrix: bool = False,
 ) -> bytes:
-    """Encode likenesses as an HDF5 file of schema "layer-atlas-comparison/1".
+    """Encode similarities as an HDF5 file of schema "layer-atlas-comparison/1".
 
     Args:
         titles: names of the two sides.
         pairs: what was compared.
-        found: likeness by the names of pairs.
+        found: similarity by the names of pairs.
         with_matrix: whether to keep the correlations of all pairs of channels.
     Returns: the file, with a group per layer and named dimension scales.
     """
@@ -372,29 +373,32 @@ def encode_comparison(
     # In memory: on a full disk the HDF5 library may crash.
     with h5py.File(buffer, "w", track_order=True) as file:
         file.attrs.update({"schema": SCHEMA, "one": titles[0], "other": titles[1]})
-        for name, likeness in found.items():
+        one, other = next(iter(pairs.values()))
+        # Relative, so that both folders can be moved together.
+        file.attrs["other_folder"] = os.path.relpath(other.folder.root, one.folder.root)
+        for name, similarity in found.items():
             one, other = pairs[name]
             group = file.create_group("/".join(map(safe_name, name.split("/", 1))))
-            group.attrs.update({"layer": one.info.name, "images": likeness.images})
+            group.attrs.update({"layer": one.info.name, "images": similarity.images})
             group.attrs.update({"one": one.model.label, "other": other.model.label})
-            _write_likeness(group, likeness, with_matrix)
+            _write_similarity(group, similarity, with_matrix)
     return buffer.getvalue()
 
 
-def _write_likeness(group: h5py.Group, likeness: Likeness, with_matrix: bool) -> None:
-    add_scale(group, "channel", np.arange(len(likeness.match)))
+def _write_similarity(group: h5py.Group, similarity: Similarity, with_matrix: bool) -> None:
+    add_scale(group, "channel", np.arange(len(similarity.match)))
     values: dict[str, tuple[NDArray[Any], str]] = {
-        "likeness": (
-            likeness.by_index,
+        "similarity": (
+            similarity.by_index,
             "correlation of responses to dataset images with the channel of the same index",
         ),
-        "match": (likeness.match, "channel of the other model that is matched to it; -1: none"),
-        "match_likeness": (likeness.match_likeness, "correlation with that channel"),
+        "match": (similarity.match, "channel of the other model that is matched to it; -1: none"),
+        "match_similarity": (similarity.match_similarity, "correlation with that channel"),
     }
     for name, (array, meaning) in values.items():
         add_dataset(group, name, array, ("channel",), meaning)
     if with_matrix:
-        add_scale(group, "other_channel", np.arange(likeness.matrix.shape[1]))
+        add_scale(group, "other_channel", np.arange(similarity.matrix.shape[1]))
         meaning = "correlation of each channel with each of the other model"
         scales = ("channel", "other_channel")
-        add_dataset(group, "matrix", likeness.matrix, scales, meaning)
+        add_dataset(group, "matrix", similarity.matrix, scales, meaning)

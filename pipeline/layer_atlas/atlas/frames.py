@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layer_atlas.atlas.comparison import Likeness
+from layer_atlas.atlas.comparison import Similarity
 from layer_atlas.errors import UserError
 from layer_atlas.plan.jobs import STATUS
 
@@ -26,7 +26,12 @@ _PLACE = ("layer", "channel", "seed", "variant")
 
 def layer_frame(layer: "Layer") -> "pandas.DataFrame":
     """Make the table of `Layer.to_frame`. Raises UserError without pandas."""
-    pd, shape = _pandas(), layer.job_shape
+    return _pandas().DataFrame(layer_columns(layer))
+
+
+def layer_columns(layer: "Layer") -> dict[str, Any]:
+    """Columns of the table of a layer: a text for all images, or a value for each image."""
+    shape = layer.job_shape
     rows = np.indices(shape)
     columns: dict[str, Any] = {
         "model": layer.model.name,
@@ -41,7 +46,7 @@ def layer_frame(layer: "Layer") -> "pandas.DataFrame":
     columns["status"] = [_WORDS.get(int(code), "") for code in _per_image(layer.status, shape)]
     for name in layer.statistics:
         columns[column_name(name)] = _per_image(layer[name], shape)
-    return pd.DataFrame(columns)
+    return columns
 
 
 def _per_image(values: Any, shape: tuple[int, ...]) -> Any:
@@ -81,20 +86,20 @@ def labelled_arrays(layer: "Layer") -> "xarray.Dataset":
 
 
 def comparison(
-    one: Mapping[str, "Layer"], other: Mapping[str, "Layer"], likeness: Mapping[str, Likeness]
+    one: Mapping[str, "Layer"], other: Mapping[str, "Layer"], similarity: Mapping[str, Similarity]
 ) -> "pandas.DataFrame":
     """Make the table of `Atlas.compare`.
 
     Args:
         one: layers by the names under which they are compared.
         other: those of the other atlas.
-        likeness: that of their channels, by the same names, as far as it is known.
+        similarity: that of their channels, by the same names, as far as it is known.
     Raises:
         UserError: no layer has images of the same targets in both, or pandas is not installed.
     """
     pd = _pandas()
     shared = [name for name in one if name in other]
-    tables = [_compared(name, one[name], other[name], likeness.get(name)) for name in shared]
+    tables = [_compared(name, one[name], other[name], similarity.get(name)) for name in shared]
     tables = [table for table in tables if len(table)]
     if not tables:
         raise UserError(
@@ -105,7 +110,7 @@ def comparison(
 
 
 def _compared(
-    name: str, one: "Layer", other: "Layer", likeness: Likeness | None
+    name: str, one: "Layer", other: "Layer", similarity: Similarity | None
 ) -> "pandas.DataFrame":
     left, right = (layer.to_frame().assign(layer=name) for layer in (one, other))
     place = [column for column in _PLACE if column in left and column in right]
@@ -115,10 +120,10 @@ def _compared(
     table["image_rms"] = [_difference(*(layer_pixels)) for layer_pixels, _ in pairs]
     table["response_correlation"] = [_correlation(*responses) for _, responses in pairs]
     # The targets of other layers, such as directions, are none of the channels that are compared.
-    of_channels = likeness is not None and one.sampling.noun in ("channel", "class")
-    for column, missing in (("by_index", np.nan), ("match", -1), ("match_likeness", np.nan)):
-        values = getattr(likeness, column)[table["channel"]] if of_channels else missing
-        table["likeness" if column == "by_index" else column] = values
+    of_channels = similarity is not None and one.sampling.noun in ("channel", "class")
+    for column, missing in (("by_index", np.nan), ("match", -1), ("match_similarity", np.nan)):
+        values = getattr(similarity, column)[table["channel"]] if of_channels else missing
+        table["similarity" if column == "by_index" else column] = values
     return table
 
 

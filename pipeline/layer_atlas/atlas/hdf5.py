@@ -23,7 +23,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from layer_atlas.atlas.comparison import write_likenesses
+from layer_atlas.atlas.comparison import write_similarities
 from layer_atlas.atlas.dataset_group import (
     add_coordinates,
     add_scale,
@@ -57,7 +57,7 @@ _STATUS_TYPE = "~status"
 
 _MEANING = {
     "activation": "objective of the stored 8-bit image, without transforms, fp32",
-    "activation_robust": "mean of the same over 16 fixed small warps",
+    "activation_robust": "mean objective of 16 fixed small warps, in the precision of the recipe",
     "activation_max": "largest response of the target anywhere on the image",
     "high_frequency": "fraction of the image's spectral energy above half the Nyquist frequency",
     "clipped": "fraction of the image's pixels of which any colour is 0 or 255",
@@ -107,7 +107,7 @@ def write_atlas(
             file[_STATUS_TYPE] = h5py.enum_dtype(STATUS, basetype="u1")
             for view in views:
                 _write_layer(file, view)
-            write_likenesses(file, views)
+            write_similarities(file, views)
             # An atlas that met corrupt shards must not pass for one of the shards made anew.
             file.attrs["content"] = "" if any(view.corrupt for view in views) else content
         # HDF5 has closed the file by now; this forces what it wrote to the disk.

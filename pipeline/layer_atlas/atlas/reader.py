@@ -22,7 +22,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from layer_atlas.atlas.comparison import Likeness, compare_layers, paired_layers
+from layer_atlas.atlas.comparison import Similarity, compare_layers, paired_layers
 from layer_atlas.atlas.display import listed
 from layer_atlas.atlas.frames import comparison, joined_frames
 from layer_atlas.atlas.layers import SHOWN, Layer, Model, groups
@@ -206,26 +206,26 @@ class Atlas(Mapping[str, Layer]):
 
         Returns: a row for each image: its statistics, those of the other atlas with the suffix
             `_other`, `image_rms` (root mean square of the difference of pixels in [0, 1]) and
-            `response_correlation` (of the layer's responses to both images). Then `likeness`,
-            `match` and `match_likeness` of the channels, as `likeness` returns them; NaN and -1
+            `response_correlation` (of the layer's responses to both images). Then `similarity`,
+            `match` and `match_similarity` of the channels, as `similarity` returns them; NaN and -1
             where it raises.
         Raises:
             UserError: they have no image in common, or pandas is not installed.
         """
         alone = len(self.models) == len(other.models) == 1
-        found: dict[str, Likeness] = {}
+        found: dict[str, Similarity] = {}
         # Two recipes are compared by their images, without a dataset too.
         with contextlib.suppress(UserError):
-            found = self.likeness(other)
+            found = self.similarity(other)
         one, two = (a.by_name if alone else a._layers for a in (self, other))
         return comparison(one, two, found)
 
-    def likeness(
+    def similarity(
         self,
         other: "Atlas",
         models: tuple[str, str] | None = None,
         layers: Sequence[str] | None = None,
-    ) -> dict[str, Likeness]:
+    ) -> dict[str, Similarity]:
         """Correlate the responses of two networks' channels to the same dataset images.
 
         The numbers are those of `atlas compare`. They come from the output folders of the atlases.

@@ -16,6 +16,7 @@ from layer_atlas import __version__
 from layer_atlas.cli.help import command_help, overview
 from layer_atlas.config.config import Config, ModelConfig
 from layer_atlas.config.executors import LocalSettings
+from layer_atlas.config.inputs import user_path
 from layer_atlas.config.records import list_choices
 from layer_atlas.errors import (
     EXIT_FAILED_JOBS,
@@ -193,6 +194,23 @@ def site(config: Config) -> int:
     return EXIT_OK
 
 
+def export(config: Config, *words: str) -> int:
+    """Write the atlas as a table and image files for other tools."""
+    from layer_atlas.presentation.collate import ensure_atlas
+    from layer_atlas.presentation.export import check_export, export_atlas, has_export
+
+    folder = _folder(config)
+    chosen = config.export.folder
+    target = user_path(chosen, "export.folder") if chosen else folder.export
+    asks = has_export(target) and "yes" not in words
+    may_replace = not asks or _confirmed(f"replace the export in {str(target)!r}?")
+    check_export(target, config.export, may_replace)
+    ensure_atlas(folder)
+    with locked(folder), step("exporting"):
+        print_result(export_atlas(folder.atlas, target, config.export))
+    return EXIT_OK
+
+
 def verify(config: Config, *words: str) -> int:
     """Check digests, the atlas, and a sample of activations."""
     with step("loading PyTorch"):
@@ -272,17 +290,18 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "figure": figure,
     "compare": compare,
     "site": site,
+    "export": export,
     "verify": verify,
     "clean": clean,
 }
 _MAKING = ("run", "plan")
 """Commands whose `name` may be that of a new run."""
 
-_READING = ("status", "failures", "retry", "collate", "figure", "site", "verify")
+_READING = ("status", "failures", "retry", "collate", "figure", "site", "export", "verify")
 """Commands that take the only run where no name is given; `clean`, which removes files, does not.
 """
 
-_SLOW = ("run", "plan", "layers", "collate", "figure", "compare", "site", "verify")
+_SLOW = ("run", "plan", "layers", "collate", "figure", "compare", "site", "export", "verify")
 """Commands that begin with a line that names their subject."""
 
 WORDS = {
@@ -290,6 +309,7 @@ WORDS = {
     "failures": None,
     "retry": None,
     "compare": None,
+    "export": ("yes",),
     "verify": ("yes",),
     "clean": ("yes",),
 }
@@ -394,7 +414,7 @@ def _with_run_of_models(words: Sequence[str], config: Config) -> Config:
 def _subject(command: str, config: Config, words: Sequence[str]) -> str:
     """What a command is about: a run and its folder, models, or two of either."""
     if command == "compare":
-        return " and ".join(words)
+        return " and ".join(words[:2])
     if command == "layers":
         return ", ".join(model.title for model in config.models)
     return f"{config.name}, in {Path(config.output_root) / config.name}"

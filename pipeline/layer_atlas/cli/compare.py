@@ -1,24 +1,29 @@
 """`atlas compare A B`: which runs or models are meant, and the table of what was found."""
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from layer_atlas.atlas.comparison import (
-    Likeness,
     Pairs,
+    Similarity,
     compare_layers,
     encode_comparison,
     paired_layers,
 )
 from layer_atlas.cli.tables import table
 from layer_atlas.config.config import Config
+from layer_atlas.config.figures import ComparisonFigure
 from layer_atlas.errors import UserError
 from layer_atlas.logs import step
+from layer_atlas.presentation.collate import ensure_atlas
 from layer_atlas.store.files import write_atomically
 from layer_atlas.store.folder import OutputFolder, output_folder, safe_name
+
+logger = logging.getLogger(__name__)
 
 MATRIX = "matrix"
 """Word that asks for the correlations of all pairs of channels."""
@@ -73,7 +78,8 @@ def find_run(root: str, word: str) -> OutputFolder | None:
     """Find the output folder of a run by its name, or by the path of the folder."""
     folders = (Path(root).expanduser() / word, Path(word).expanduser())
     found = (folder for folder in folders if (folder / "manifest.json").is_file())
-    return next((OutputFolder(folder.resolve()) for folder in found), None)
+    # `.` has no name of its own.
+    return next((OutputFolder(path if path.name else path.resolve()) for path in found), None)
 
 
 def compare_report(config: Config, words: Sequence[str]) -> str:
@@ -93,29 +99,50 @@ def compare_report(config: Config, words: Sequence[str]) -> str:
     write_atomically(
         sides.file, encode_comparison(sides.titles, pairs, found, with_matrix=MATRIX in words)
     )
-    lines = [comparison_table(sides.titles, pairs, found), "", str(sides.file)]
-    return "\n".join(lines)
+    table_ = comparison_table(sides.titles, pairs, found)
+    return "\n".join([table_, "", str(sides.file), *_figure(config, sides)])
 
 
-def comparison_table(titles: tuple[str, str], pairs: Pairs, found: Mapping[str, Likeness]) -> str:
+def _figure(config: Config, sides: Sides) -> list[str]:
+    """Draw the channels that changed most and least; returns lines that list the files."""
+    settings = config.figure if isinstance(config.figure, ComparisonFigure) else ComparisonFigure()
+    settings = replace(settings, path=sides.file.name, file=settings.file or sides.file.stem)
+    missing = next((x.root for x in (sides.one, sides.other) if not x.atlas.exists()), None)
+    if missing is not None:
+        logger.warning("no figure is drawn: %s has no atlas yet", missing)
+        return []
+    try:
+        from layer_atlas.presentation.figures import make_figure
+
+        for folder in (sides.one, sides.other):
+            ensure_atlas(folder)
+        with step("drawing the figure"):
+            return make_figure(sides.one, settings)
+    # The numbers need neither images nor matplotlib.
+    except (UserError, ImportError) as error:
+        logger.warning("no figure is drawn: %s", error)
+        return []
+
+
+def comparison_table(titles: tuple[str, str], pairs: Pairs, found: Mapping[str, Similarity]) -> str:
     """Table of the layers, with the channels that changed most, and what its columns mean."""
     first, dataset = next(iter(pairs.values()))[0], next(iter(found.values()))
     assert first.plan.dataset_plan is not None
     header = ("layer", "channels", "by index", "by match", "moved", "changed most, by index")
-    rows = [(name, *_row(likeness)) for name, likeness in found.items()]
-    silent = sum(int((likeness.match < 0).sum()) for likeness in found.values())
+    rows = [(name, *_row(similarity)) for name, similarity in found.items()]
+    silent = sum(int((similarity.match < 0).sum()) for similarity in found.values())
     notes = [
         "Means over channels of the correlation of responses to the same images, with the channel",
         "of the same index, and with its best match; `moved` channels match another index.",
     ]
     if silent:
-        notes.append(f"{silent} respond alike to all images in either model, and are left out.")
+        notes.append(f"{silent} respond alike to all images in either model, and are excluded.")
     sizes = {
         model.dataset_image_size for pair in pairs.values() for model in (x.model for x in pair)
     }
     if len(sizes) > 1:
         shown = " and ".join(map(str, sorted(sizes)))
-        notes.append(f"The models saw the images at {shown} px, which lowers likeness too.")
+        notes.append(f"The models saw the images at {shown} px, which lowers similarity too.")
     title = (
         f"{titles[0]} against {titles[1]}, by {dataset.images} images of "
         f"{first.plan.dataset_plan.source}"
@@ -123,12 +150,12 @@ def comparison_table(titles: tuple[str, str], pairs: Pairs, found: Mapping[str, 
     return "\n".join([title, "", table(header, rows), "", *notes])
 
 
-def _row(likeness: Likeness) -> tuple[object, ...]:
-    index, match = likeness.by_index, likeness.match
+def _row(similarity: Similarity) -> tuple[object, ...]:
+    index, match = similarity.by_index, similarity.match
     moved = (match >= 0) & (match != np.arange(len(match)))
     order = [k for k in np.argsort(index, kind="stable").tolist() if np.isfinite(index[k])]
     most = ", ".join(f"{k} ({index[k]:.2f})" for k in order[:_SHOWN])
-    return len(match), _mean(index), _mean(likeness.match_likeness), int(moved.sum()), most
+    return len(match), _mean(index), _mean(similarity.match_similarity), int(moved.sum()), most
 
 
 def _mean(values: np.ndarray) -> str:

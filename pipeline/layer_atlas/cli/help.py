@@ -124,6 +124,18 @@ Made from atlas.h5 alone, after collating if that is outdated; needs no model an
 folder site/ on any web host.""",
         (("site name=demo", "prints the page to open"),),
     ),
+    "export": Page(
+        "write a table and image files for other tools",
+        """\
+Writes export/metadata.parquet with a row per image (status, statistics, strongest dataset images),
+and the images as PNG files. Made from atlas.h5 alone. An earlier export is replaced after you
+confirm (`yes`: without asking). docs/formats.md explains every column.""",
+        (
+            ("export name=demo", "Parquet and PNG"),
+            ("export yes name=demo export.format=jsonl", "JSON Lines over an earlier export"),
+            ("export name=demo export.format=csv export.images=none", "the numbers alone"),
+        ),
+    ),
     "verify": Page(
         "check shard digests, the atlas, and a sample of activations",
         """\

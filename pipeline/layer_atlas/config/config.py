@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from layer_atlas.config.datasets import DatasetConfig, SaliencyMethod
 from layer_atlas.config.executors import ExecutorSettings
+from layer_atlas.config.export import ExportSettings
 from layer_atlas.config.figures import Figure, ImagesFigure
 from layer_atlas.config.inputs import checkpoints_in
 from layer_atlas.config.objectives import JointObjective, Objective, PrototypeObjective
@@ -175,11 +176,11 @@ class Config(Record):
     keep_prefix_tokens: bool
     """Whether activations include the non-spatial tokens (class token, registers)."""
     precision: Literal["auto", "fp32", "bf16"]
-    """Number format of the network during optimization. `auto` is bf16 where the hardware has it,
-    else fp32."""
+    """Number format of the network during optimization. `auto` is bf16 where the hardware has it
+    and, on a CPU, a step is faster in it; else fp32. A sweep that goes on keeps what it has."""
     batch_size: int | Literal["auto"] = setting(at_least=1)
     """Jobs per forward pass, or `auto`. It does not change results on a CPU. On a GPU each batch is
-    filled up to a number, so that rounding is the same in all of them."""
+    filled up to it, so that rounding is the same in all; `auto` plans a power of two per layer."""
     shard_size: int = setting(at_least=1, at_most=LARGEST_SHARD)
     """Jobs per shard. Shards are smaller where their pictures would take more than 256 MB."""
     objective: Objective
@@ -216,6 +217,8 @@ class Config(Record):
     names others. null judges nothing."""
     figure: Figure = field(default_factory=ImagesFigure)
     """What `atlas figure` draws."""
+    export: ExportSettings = field(default_factory=ExportSettings)
+    """What `atlas export` writes."""
     versions: Literal["any", "strict"] = "any"
     """Which images count as done when a sweep is resumed. `any` takes images of all versions and
     devices, and reports a mixture. `strict` makes an image again if it was made with another

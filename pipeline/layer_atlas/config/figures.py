@@ -221,6 +221,25 @@ class ProfileFigure(FigureSettings):
     clipped and dead, as far as the atlas has them. One that never varies is excluded."""
 
 
+@register
+@dataclass(frozen=True, kw_only=True)
+class ComparisonFigure(FigureSettings):
+    """The channels that differ most, and least, between two models, side by side."""
+
+    name: str = "comparison"
+    path: str | None = None
+    """File that `atlas compare` wrote, in `figures/`; the default is the only one there."""
+    most: int = setting(6, at_least=0)
+    """Number of channels of each layer with the lowest similarity by index."""
+    least: int = setting(2, at_least=0)
+    """Number of channels of each layer with the highest similarity by index."""
+
+    def check(self) -> None:
+        """Check that there is something to show."""
+        super().check()
+        require(self.most + self.least > 0, "most and least are both 0.")
+
+
 _OF_THE_WHOLE = ("file", "formats", "width", "height", "dpi", "font", "caption", "citations")
 """Settings of a composite figure that its panels share."""
 
@@ -246,6 +265,8 @@ class CompositeFigure(FigureSettings):
         for letter, panel in zip(ascii_lowercase, self.panels, strict=False):
             kind = not isinstance(panel, CompositeFigure)
             require(kind, f"panel {letter} is a composite figure itself: list its panels instead.")
+            alone = not isinstance(panel, ComparisonFigure)
+            require(alone, f"panel {letter} is a comparison, which is a figure of its own.")
             defaults = {field.name: field.default for field in fields(panel)}
             own = [key for key in _OF_THE_WHOLE if getattr(panel, key) != defaults[key]]
             remedy = f"set figure.{own[0]} instead." if own else ""

@@ -179,11 +179,11 @@ class DirectionObjective(_Signed):
     target_word = "direction"
     name: str = "direction"
     vectors: str = setting("", file="vectors")
-    """File with a direction per row: .npy, .npz, .safetensors or .pt. The default are 4,096 random
-    directions."""
+    """File with a direction per row (.npy, .npz, .safetensors or .pt), or with a sparse
+    autoencoder, whose decoder is found by its name. The default are 4,096 random directions."""
     entry: str | None = setting(None, phrase="the matrix {}")
-    """Name of the matrix in a file of several; the default is the layer's name, or the only matrix.
-    """
+    """Name of the matrix in a file of several; the default is the layer's name, or the only matrix
+    or decoder."""
     cosine_power: float = setting(
         0.0, at_least=0, phrase="the product with the cosine to the power {}"
     )

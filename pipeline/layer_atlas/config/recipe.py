@@ -1,8 +1,8 @@
 """The recipe: everything that decides pixels besides network, layer, target and seed.
 
 There is one frozen record per choice of a family. Every field is part of every job's identity, so
-`algorithm` rises with any change of code that changes pixels. The code that acts on a record lives
-in the module of its family.
+`algorithm` rises with any change of code that changes pixels or statistics. The code that acts on a
+record lives in the module of its family.
 """
 
 from collections.abc import Iterator
@@ -22,8 +22,11 @@ from layer_atlas.config.records import (
     setting,
 )
 
-ALGORITHM_VERSION = 5
-"""Raised with every change of code that changes pixels under an unchanged recipe."""
+ALGORITHM_VERSIONS = {"fp32": 5, "bf16": 6}
+"""Raised with every change of code that changes pixels or statistics under an unchanged recipe.
+
+By precision: what changes in bf16 alone leaves the images of fp32 as valid as they were.
+"""
 
 
 # --- starts --------------------------------------------------------------------------------------
@@ -251,7 +254,7 @@ class Recipe(Record):
     """Number of steps between images that are kept; 0 keeps the finished image alone."""
     keep_prefix_tokens: bool = False
     """Whether activations include the non-spatial tokens (class token, registers)."""
-    algorithm: int = ALGORITHM_VERSION
+    algorithm: int = ALGORITHM_VERSIONS["fp32"]
 
     def check(self) -> None:
         """Check the number of snapshots."""

@@ -135,11 +135,13 @@ def _checkpoint(path: Path) -> Checkpoint:
             raise UnusableFile(f"{str(path)!r} {what}.")
     if path.suffix == ".json":
         return _from_index(path)
-    if path.suffix == ".safetensors" or head[8:10] == b'{"':
+    # saev writes a line of JSON in front of what torch.save writes; zip files begin at their end.
+    packed = head.startswith(b"PK") or (head.startswith(b"{") and zipfile.is_zipfile(path))
+    if path.suffix == ".safetensors" or (head[8:10] == b'{"' and not packed):
         return Checkpoint(str(path), _from_safetensors(path))
     if not head:
         raise EOFError
-    if head.startswith(b"PK"):
+    if packed:
         root, storages = _open_zip(path)
     else:
         root, storages = _open_pickles(path)

@@ -99,6 +99,10 @@ class DeviceModel:
         """
         return self._path(layers, self.dtype)
 
+    def step(self, path: Path) -> None:
+        """Run a path forward and back on a few images, as a step of an optimization does."""
+        probe_gradient(path.forward, self._probes)
+
     def observer(self, layers: Sequence[LayerInfo]) -> Observe:
         """Build a function from views (B, H, W, 3) uint8 to the responses of layers, in fp32."""
         instance, in_layout = self._observed(layers)

@@ -56,6 +56,21 @@ _PICTURES_AT_ONCE = 2**28
 several in memory: the one that it makes, copies of it, and those that wait to be written."""
 
 
+GPU_BATCH = 512
+"""Largest batch on a GPU in samples; larger ones are no faster on any."""
+
+_DATASET_IMAGES_AT_ONCE = 2048
+"""Largest number of dataset images that the jobs of a batch are made from."""
+
+_BATCH_FRACTION = 0.4
+"""Fraction of a GPU's memory that a batch is planned for: dead jobs are tried again beside it, and
+the network, measurement and other processes need the rest."""
+
+_BYTES_PER_IMAGE_VALUE = 160
+"""Estimated memory of the image side, for each colour of a pixel: parameters and their optimizer,
+the image, its view and their gradients."""
+
+
 @dataclass(frozen=True)
 class LayerRef:
     """A further layer whose activations enter the score of an image."""
@@ -79,6 +94,8 @@ class LayerPlan(Record):
     """The space that the numbers index; the default is the layer's channels."""
     others: tuple[LayerRef, ...] = ()
     """Further layers, for objectives that read several."""
+    batch_size: int = setting(0, at_least=0, late=True)
+    """Jobs of a batch on a GPU, a power of two; 0 where no GPU is known to compute them."""
 
     def check(self) -> None:
         """Check that the targets exist, and that names and parts are as many."""
@@ -343,6 +360,44 @@ def picture_bytes(recipe: Recipe, colours: int) -> int:
 def jobs_at_once(recipe: Recipe, colours: int) -> int:
     """Return the largest number of jobs of a batch or a shard, at least one."""
     return max(1, _PICTURES_AT_ONCE // picture_bytes(recipe, colours))
+
+
+def most_jobs(recipe: Recipe, colours: int, samples: int) -> int:
+    """Return the largest number of jobs of a batch of at most so many samples, at least one."""
+    used = max(recipe.dataset_images_used, 1)
+    pictures, dataset_images = jobs_at_once(recipe, colours), _DATASET_IMAGES_AT_ONCE // used
+    return max(1, min(samples // recipe.variants, pictures, dataset_images))
+
+
+def gpu_batch(recipe: Recipe, colours: int, targets: int, values: int, gpu_bytes: int) -> int:
+    """Plan the jobs of a batch on a GPU, whose kernels and so last bits depend on their number.
+
+    It follows from the plan and the kind of GPU, never from free memory or the number of GPUs.
+
+    Args:
+        recipe: of the images.
+        colours: number of colours of the images.
+        targets: number of the layer's targets, as batches are filled up.
+        values: activations of the layer and of all layers before it, for one image.
+        gpu_bytes: memory of the GPU.
+    Returns: a power of two.
+    """
+    # Each activation and its gradient, in the precision of the network.
+    of_network = 2 * values * (4 if recipe.precision == "fp32" else 2)
+    of_image = math.prod(recipe.image_size) * colours * _BYTES_PER_IMAGE_VALUE
+    job = recipe.variants * (of_network + of_image)
+    fitting = int(_BATCH_FRACTION * gpu_bytes / job)
+    most = min(most_jobs(recipe, colours, GPU_BATCH), max(1, fitting))
+    return min(power_of_two(most), 1 << (targets - 1).bit_length())
+
+
+def power_of_two(most: int) -> int:
+    """Return the largest power of two up to a number.
+
+    >>> [power_of_two(most) for most in (1, 3, 4, 1000)]
+    [1, 2, 4, 512]
+    """
+    return 1 << (most.bit_length() - 1)
 
 
 def bytes_needed(plan: Plan, shards: Iterable[Shard]) -> float:

@@ -16,7 +16,7 @@ import json
 import math
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -118,6 +118,9 @@ def read_object(path: Path, most: int = 2**24) -> dict[str, Any]:
 
 Arrays = dict[str, NDArray[Any]]
 
+Part = bytes | memoryview
+"""Neighbouring bytes of a file."""
+
 HEADER_BYTES = 2**20
 """Largest header. Names of layers and types of modules may take hundreds of kilobytes of it."""
 
@@ -178,20 +181,30 @@ def encode(schema: str, record: Mapping[str, Any], arrays: Mapping[str, NDArray[
     header = header.ljust(math.ceil(len(header) / _LENGTH) * _LENGTH)
     if len(header) > HEADER_BYTES:
         raise ValueError(f"a header of {len(header)} bytes; readers accept {HEADER_BYTES}")
-    length = len(header).to_bytes(_LENGTH, "little")
-    return stamped(b"".join([length, header, *(array.tobytes() for _, array in ordered)]))
+    opening = len(header).to_bytes(_LENGTH, "little") + header
+    # The arrays themselves: every copy of a shard's images costs as much as writing them.
+    parts: list[Part] = [opening, *(np.ravel(array).data for _, array in ordered)]
+    return b"".join([opening[: _DIGEST.start], _digest(parts), *_behind_digest(parts)])
 
 
 def stamped(data: bytes) -> bytes:
     """Return a file with the right digest, whatever digest it had."""
-    return b"".join([data[: _DIGEST.start], _digest(data), memoryview(data)[_DIGEST.stop :]])
+    return b"".join([data[: _DIGEST.start], _digest([data]), *_behind_digest([data])])
 
 
-def _digest(data: bytes) -> bytes:
-    # In parts, so that no copy of the whole file with zeros is made.
-    sha = hashlib.sha256(data[: _DIGEST.start] + _ZEROS)
-    sha.update(memoryview(data)[_DIGEST.stop :])
+def _digest(parts: Sequence[Part]) -> bytes:
+    """Compute the digest of a file in parts, the first of which has the place of the digest."""
+    sha = hashlib.sha256(memoryview(parts[0])[: _DIGEST.start])
+    sha.update(_ZEROS)
+    for part in _behind_digest(parts):
+        sha.update(part)
     return sha.hexdigest().encode()
+
+
+def _behind_digest(parts: Sequence[Part]) -> Iterator[Part]:
+    """Yield what follows the digest in a file."""
+    yield memoryview(parts[0])[_DIGEST.stop :]
+    yield from parts[1:]
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -207,7 +220,7 @@ def decode(data: bytes, schema: str) -> ChecksummedFile:
         CorruptFile: the digest does not match, or the content is no file of this schema.
     """
     # First of all: damage must not reach the parser of the header.
-    if data[_DIGEST] != _digest(data):
+    if data[_DIGEST] != _digest([data]):
         raise CorruptFile("the digest does not match the content")
     start = _LENGTH + _header_length(data[:_LENGTH])
     header, record = _parse_header(data[_LENGTH:start], schema)

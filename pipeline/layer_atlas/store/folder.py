@@ -40,6 +40,7 @@ class OutputFolder:
         self.montages = root / "montages"
         self.figures = root / "figures"
         self.site = root / "site"
+        self.export = root / "export"
         self.store = root / "store"
         self.failures = root / "failures"
         self.retried = self.failures / "retried"

@@ -54,6 +54,7 @@ KINDS = {
     "files of Slurm jobs": r"logs/slurm/([0-9_]+_(submitted\.pkl|log\.out)|[0-9a-f]{32}\.pkl)",
     "unfinished files": rf"(.*/)?\.[^/]*\.tmp|logs/{_WORKER}\.(heartbeat|exit)\.tmp",
     "figures": r"figures/[^/]+",
+    "exports": r"export/(export\.json|metadata\.(parquet|jsonl|csv)|images/.+\.(png|webp))",
     "sites": r"site/(index\.html|[0-9a-f]{16}/.+)",
     "atlas and manifest": r"atlas\.(h5|json)|manifest\.json|lock",
 }
@@ -161,6 +162,7 @@ class NeededFiles:
         self.paths.update(map(folder.input, plan.inputs))
         # Every figure is kept; names with a dot are of half-written files.
         self.paths.update(folder.figures.glob("[!.]*"))
+        self.paths.update(folder.export.rglob("[!.]*"))
         self._sound: dict[Path, bool] = {}
 
     def has(self, path: Path, model: str | None) -> bool:

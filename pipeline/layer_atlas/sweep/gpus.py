@@ -56,6 +56,8 @@ class Gpu:
     """What it is; `None` where that could not be found out."""
     trouble: str = ""
     """Reason why it cannot compute; empty if it can."""
+    memory: int = 0
+    """Its memory in bytes; 0 where that could not be found out."""
 
     def __str__(self) -> str:
         what = f"cuda:{self.index}"
@@ -130,7 +132,7 @@ def _parsed(output: bytes) -> list[Gpu]:
 def main(indices: Sequence[str]) -> None:
     """Try GPUs one by one; print each as a line of JSON as soon as it has answered."""
     for index in map(int, indices):
-        gpu = Gpu(index, _described(index), trouble_of(index))
+        gpu = Gpu(index, _described(index), trouble_of(index), _memory(index))
         print(json.dumps(plain(gpu)), flush=True)
 
 
@@ -139,6 +141,15 @@ def _described(index: int) -> Device | None:
         return environment_here(f"cuda:{index}", ()).device
     except _TROUBLES:  # which computing meets too, and reports
         return None
+
+
+def _memory(index: int) -> int:
+    import torch
+
+    try:
+        return int(torch.cuda.get_device_properties(index).total_memory)
+    except _TROUBLES:
+        return 0
 
 
 def _compute(index: int) -> None:

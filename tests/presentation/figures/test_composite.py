@@ -19,6 +19,7 @@ from layer_atlas.atlas.reader import Atlas
 from layer_atlas.config.compose import with_config
 from layer_atlas.config.figures import (
     AgainFigure,
+    ComparisonFigure,
     CompositeFigure,
     HistogramsFigure,
     ImagesFigure,
@@ -195,6 +196,10 @@ def test_the_file_of_the_documentation_is_a_composite_figure(tmp_path: Path) -> 
         ({"panels": ()}, "panels must not be empty"),
         ({"panels": (ImagesFigure(width="column"),)}, r"panel a shares width .* figure.width"),
         ({"panels": (figure(),)}, "panel a is a composite figure itself"),
+        (
+            {"panels": (ComparisonFigure(),)},
+            "panel a is a comparison, which is a figure of its own",
+        ),
     ],
 )
 def test_mistakes_in_a_layout_are_refused(settings: dict[str, Any], message: str) -> None:

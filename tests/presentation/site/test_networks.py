@@ -1,4 +1,4 @@
-"""The same channel in several networks: each picture is that network's, and so is its likeness."""
+"""A channel in several networks: each picture is that network's, and so is its similarity."""
 
 from typing import Any
 
@@ -42,10 +42,10 @@ def _paint(group: h5py.Group, number: int) -> None:
     group["best_seed_index"] = rng.integers(0, len(SEEDS), COUNT)
     others = [name for name in NETWORKS if name != NETWORKS[number]]
     group.create_dataset("other_model", data=others, dtype=h5py.string_dtype())
-    likeness = rng.uniform(-1, 1, (COUNT, len(others))).astype(np.float32)
-    likeness[2, others.index("step_20") if "step_20" in others else slice(None)] = np.nan
-    group["likeness"] = likeness
-    group["likeness"].dims[1].label = "other_model"
+    similarity = rng.uniform(-1, 1, (COUNT, len(others))).astype(np.float32)
+    similarity[2, others.index("step_20") if "step_20" in others else slice(None)] = np.nan
+    group["similarity"] = similarity
+    group["similarity"].dims[1].label = "other_model"
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def gallery(browsed: OutputFolder) -> Gallery[tuple[str, int, int]]:
 @pytest.fixture(scope="module")
 def arrays(browsed: OutputFolder) -> dict[str, dict[str, Any]]:
     with h5py.File(browsed.atlas) as file:
-        names = ("likeness", "best_seed_index")
+        names = ("similarity", "best_seed_index")
         return {model: {n: file[model][LAYER][n][()] for n in names} for model in NETWORKS}
 
 
@@ -91,7 +91,7 @@ def lead(arrays: dict[str, dict[str, Any]], name: str, channel: int) -> tuple[st
     return name, channel, int(arrays[name]["best_seed_index"][channel])
 
 
-def test_the_other_networks_stand_beside_a_channel_with_their_likeness(
+def test_the_other_networks_stand_beside_a_channel_with_their_similarity(
     sized: Visit, arrays: dict[str, Any], gallery: Gallery[Any]
 ) -> None:
     for channel in (0, 2, 8):
@@ -99,8 +99,8 @@ def test_the_other_networks_stand_beside_a_channel_with_their_likeness(
         found = seen(sized, gallery, ".elsewhere .picture")
         assert found == [lead(arrays, name, channel) for name in ("step_1", "step_20")]
         assert sized.texts(".elsewhere .label") == ["step_1", "step_20"]
-        likeness = arrays["toy"]["likeness"][channel]
-        wanted = [f"{v:.2f}" if np.isfinite(v) else " other weights" for v in likeness]
+        similarity = arrays["toy"]["similarity"][channel]
+        wanted = [f"{v:.2f}" if np.isfinite(v) else " other weights" for v in similarity]
         assert sized.texts(".elsewhere .quiet") == wanted
 
 
@@ -111,12 +111,12 @@ def test_a_slider_goes_through_the_networks_by_keys(
     slider = sized.page.locator("#network")
     assert sized.page.get_by_label("Network, of 3").count() == 1
     slider.focus()
-    likeness = dict(zip(("step_1", "step_20"), arrays["toy"]["likeness"][3], strict=True))
+    similarity = dict(zip(("step_1", "step_20"), arrays["toy"]["similarity"][3], strict=True))
     for key, name in ((None, "toy"), ("ArrowLeft", "step_1"), ("End", "step_20")):
         if key:
             sized.press(key)
         assert seen(sized, gallery, ".networks .picture") == [lead(arrays, name, 3)]
-        words = "this network" if name == "toy" else f"likeness {likeness[name]:.2f}"
+        words = "this network" if name == "toy" else f"similarity {similarity[name]:.2f}"
         assert sized.texts("output") == [f"{name} · {words}"]
         assert slider.get_attribute("aria-valuetext") == f"{name}, {words}"
         assert sized.hash == at(LAYER, 3)

@@ -116,6 +116,41 @@ def test_dead_is_what_answers_the_same_to_everything() -> None:
     assert seen["status"].tolist() == [STATUS["dead"], STATUS["ok"]]
 
 
+def test_robust_views_alone_run_in_the_precision_of_the_optimization() -> None:
+    network, low, pixels, targets = colour_reader(), [], dataset_images(3), torch.tensor([0, 1, 2])
+    exact, images_seen = lambda images: (network(images).flatten(2),), []
+
+    def fast(images: Tensor) -> tuple[Tensor]:
+        images_seen.append(images)
+        low.append(network(images).flatten(2).bfloat16())
+        return (low[-1],)
+
+    plain = measure(exact, channel_mean(), pixels, targets)
+    both = measure(exact, channel_mean(), pixels, targets, fast)
+    assert len(images_seen) == 16
+    mean = sum(channel_mean().score((view,), targets) for view in low) / 16
+    assert torch.equal(both.pop("activation_robust"), mean)
+    assert not torch.equal(mean, plain.pop("activation_robust"))
+    assert all(torch.equal(plain[name], value) for name, value in both.items())
+
+
+def test_a_response_that_low_precision_rounds_away_is_not_dead() -> None:
+    # A vector of one position each: a response that no bf16 number near 1000 can show.
+    weights = torch.tensor([[0.1, 0.0, 0.0], [0.0, 0.0, 0.0]])
+
+    def exact(images: Tensor) -> tuple[Tensor]:
+        return ((images.mean(dim=(2, 3)) @ weights.T + 1000.0)[:, :, None],)
+
+    seen = measure(
+        exact,
+        channel_mean(),
+        dataset_images(2),
+        torch.tensor([0, 1]),
+        lambda images: (exact(images)[0].bfloat16(),),
+    )
+    assert seen["status"].tolist() == [STATUS["ok"], STATUS["dead"]]
+
+
 def test_channel_that_was_driven_to_its_ceiling_is_not_dead() -> None:
     # A gate such as those of squeeze-and-excitation: 1 at most, and 1 everywhere when it succeeds.
     gate = nn.Sequential(

@@ -94,5 +94,16 @@ def test_auto_batch_leaves_room_for_the_pictures_on_the_way(
     assert make_bench(recipe).auto_batch() == 3
 
 
+@pytest.mark.parametrize(("fit", "size"), [(1000, 256), (256, 256), (255, 128), (9, 8), (1, 1)])
+def test_free_memory_chooses_a_divisor_of_the_planned_batch_of_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, fit: int, size: int
+) -> None:
+    renderer = make_bench(RECIPE)
+    renderer.device = torch.device("cuda")
+    monkeypatch.setattr(bench_module, "bytes_per_sample", lambda run, device: 1.0)
+    monkeypatch.setattr(bench_module, "samples_that_fit", lambda sample, device: fit)
+    assert renderer.auto_batch(256) == size
+
+
 def test_the_account_of_free_memory_survives_odd_machines(tmp_path: object) -> None:
     assert memory.free_host_bytes() > 2**26

@@ -53,7 +53,10 @@ def test_each_sample_is_held_at_its_contrast(shape: Shape, contrast: float) -> N
 @every_shape
 def test_every_coefficient_belongs_to_one_octave(shape: Shape) -> None:
     octaves = Octaves(shape, torch.device("cpu"))
-    assert torch.equal(octaves.masks.sum(dim=0), torch.ones(octaves.masks.shape[1:]))
+    together = torch.zeros(octaves.size)
+    for mask in octaves.masks:
+        together[octaves.order[: len(mask)]] += mask
+    assert torch.equal(together, torch.ones(octaves.size))
     assert octaves.natural.shape == (shape[0], len(octaves.masks))
     shared, own = octaves.natural[0, 0], octaves.natural[:, 1:]
     assert float(shared + own.sum()) == pytest.approx(shape[0], rel=1e-4)
@@ -73,8 +76,8 @@ def test_colours_share_the_energy_of_the_coarsest_octave_alone() -> None:
 
 def test_the_gradient_is_that_of_the_scaling() -> None:
     octaves = Octaves((3, 10, 12), torch.device("cpu"))
-    octaves.masks, octaves.natural = octaves.masks.double(), octaves.natural.double()
-    octaves.weight = octaves.weight.double()
+    octaves.masks = [mask.double() for mask in octaves.masks]
+    octaves.natural, octaves.weight = octaves.natural.double(), octaves.weight.double()
     generator = torch.Generator().manual_seed(0)
     coefficients = torch.randn(2, 3, 10, 7, 2, generator=generator, dtype=torch.float64)
     assert torch.autograd.gradcheck(

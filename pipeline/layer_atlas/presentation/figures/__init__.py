@@ -10,6 +10,7 @@ from layer_atlas.atlas.reader import Atlas, open_atlas
 from layer_atlas.config.figures import AgainFigure, Figure, FigureSettings
 from layer_atlas.errors import UserError
 from layer_atlas.presentation.collate import read_summary
+from layer_atlas.presentation.figures.comparison import draw_comparison
 from layer_atlas.presentation.figures.composite import PANELS, draw_composite
 from layer_atlas.presentation.figures.files import (
     RenderedFigure,
@@ -23,7 +24,11 @@ from layer_atlas.presentation.layout.figure import style
 from layer_atlas.store.files import write_atomically, write_json
 from layer_atlas.store.folder import OutputFolder, safe_name
 
-KINDS: dict[str, Callable[..., RenderedFigure]] = {**PANELS, "composite": draw_composite}
+KINDS: dict[str, Callable[..., RenderedFigure]] = {
+    **PANELS,
+    "composite": draw_composite,
+    "comparison": draw_comparison,
+}
 """Drawing function of each kind of figure."""
 
 

@@ -21,6 +21,11 @@ _OF_FIGURES = (
         "Clustering to minimize the maximum intercluster distance. Theoretical Computer Science "
         "38, 293-306.",
     ),
+    Reference(
+        "Kuhn 1955",
+        "The Hungarian method for the assignment problem. Naval Research Logistics Quarterly 2, "
+        "83-97.",
+    ),
 )
 """The works that figures themselves follow."""
 
@@ -267,6 +272,7 @@ AUTHORS = {
     "Krizhevsky 2009": "Krizhevsky, Alex",
     "Krizhevsky 2014": "Krizhevsky, Alex",
     "LeCun et al. 1998": "LeCun, Yann and Bottou, Léon and Bengio, Yoshua and Haffner, Patrick",
+    "Kuhn 1955": "Kuhn, Harold W.",
     "Lin et al. 2014": "Lin, Tsung-Yi and Maire, Michael and Belongie, Serge and Hays, James and "
     "Perona, Pietro and Ramanan, Deva and Dollár, Piotr and Zitnick, C. Lawrence",
     "Liu & Nocedal 1989": "Liu, Dong C. and Nocedal, Jorge",

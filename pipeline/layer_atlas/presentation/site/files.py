@@ -18,11 +18,11 @@ import os
 import re
 import shutil
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,11 +53,11 @@ _MOST_BYTES = 2**20
 _MOST_LISTED = 2**28
 """Bytes of a listing: some millions of files."""
 _WAITING = 4
-"""Most pictures that wait in memory to be encoded."""
+"""Most tasks that wait for a thread; some hold a picture in memory."""
 
 
 class SiteFiles:
-    """Writes the files of one folder; pictures are encoded by threads while others are drawn."""
+    """Writes the files of one folder; pictures are drawn and encoded by threads."""
 
     def __init__(self, root: Path, pool: ThreadPoolExecutor) -> None:
         self.root, self._pool = root, pool
@@ -78,21 +78,26 @@ class SiteFiles:
         self._sizes[name] = len(data)
 
     def write_picture(self, name: str, picture: Image.Image, quality: int = 82) -> None:
-        """Write a picture as a JPEG file, before `finish` returns. Raises StorageError."""
-        while len(self._waiting) >= _WAITING:
-            self._waiting.popleft().result()
-        self._waiting.append(self._pool.submit(self._encode, name, picture, quality))
-
-    def _encode(self, name: str, picture: Image.Image, quality: int) -> None:
+        """Write a picture as a JPEG file, and wait for it. Raises StorageError."""
         buffer = io.BytesIO()
         picture.save(buffer, "JPEG", quality=quality)
         self.write(name, buffer.getvalue())
 
+    def submit(self, task: Callable[[], None]) -> None:
+        """Have a thread write some pictures before `finish` returns. Raises StorageError."""
+        while len(self._waiting) >= _WAITING:
+            self._waiting.popleft().result()
+        self._waiting.append(self._pool.submit(task))
+
     def finish(self) -> None:
         """Wait for all pictures and write down what there is. Raises StorageError."""
+        self.wait()
+        write_json(self.root / _LISTING, self._sizes)
+
+    def wait(self) -> None:
+        """Wait for what was submitted. Raises StorageError."""
         while self._waiting:
             self._waiting.popleft().result()
-        write_json(self.root / _LISTING, self._sizes)
 
 
 @contextmanager
@@ -249,30 +254,45 @@ class _Mosaic:
 def write_images(files: SiteFiles, folder: str, layer: Layer) -> None:
     """Write all images of a layer: on sheets, in small on a preview, and large ones alone, too.
 
-    One sheet is in memory at a time, besides those that are being encoded.
+    Threads draw a sheet each, with one image of it in memory at a time.
     """
     for seed in range(len(layer.seeds)):
         for variant in range(max(1, len(layer.variants))):
-            _write_series(files, folder, layer, (seed, variant))
+            _Series(files, folder, layer, (seed, variant)).write()
 
 
-def _write_series(files: SiteFiles, folder: str, layer: Layer, which: tuple[int, int]) -> None:
-    """Write the images of one seed and variant."""
-    count = len(layer.channels)
-    preview = _Mosaic(count, preview_columns(layer), _preview_tile(layer))
-    for first in range(0, count, PER_SHEET):
-        rows = range(first, min(first + PER_SHEET, count))
-        sheet = _Mosaic(len(rows), COLUMNS, tile_size(layer))
-        for row, pixels in _images(layer, which, rows):
+class _Series:
+    """The images of one seed and variant."""
+
+    def __init__(self, files: SiteFiles, folder: str, layer: Layer, which: tuple[int, int]) -> None:
+        self.files, self.folder, self.layer, self.which = files, folder, layer, which
+        # Asked of the file once: threads would wait for each other in the HDF5 library.
+        self.tile, self.large = tile_size(layer), fitted(image_size(layer), _LARGEST)
+        self.has_large = has_large(layer)
+        self.preview = _Mosaic(len(layer.channels), preview_columns(layer), _preview_tile(layer))
+
+    def write(self) -> None:
+        """Write the files; the preview is the last, as all sheets paint on it."""
+        count = len(self.layer.channels)
+        for first in range(0, count, PER_SHEET):
+            rows = range(first, min(first + PER_SHEET, count))
+            self.files.submit(partial(self._write_sheet, rows))
+        self.files.wait()
+        name = f"{self.folder}/{preview_name(*self.which)}"
+        self.files.write_picture(name, self.preview.picture, _PREVIEW_QUALITY)
+
+    def _write_sheet(self, rows: range) -> None:
+        sheet = _Mosaic(len(rows), COLUMNS, self.tile)
+        for row, pixels in _images(self.layer, self.which, rows):
             # Previews are made of tiles: of large images, that is much faster.
-            tile = np.asarray(resampled(pixels, tile_size(layer)))
-            sheet.put(row - first, tile)
-            preview.put(row, tile)
-            if has_large(layer):
-                large = resampled(pixels, fitted(image_size(layer), _LARGEST))
-                files.write_picture(f"{folder}/{large_name(row, *which)}", large)
-        files.write_picture(f"{folder}/{sheet_name(*which, first // PER_SHEET)}", sheet.picture)
-    files.write_picture(f"{folder}/{preview_name(*which)}", preview.picture, _PREVIEW_QUALITY)
+            tile = np.asarray(resampled(pixels, self.tile))
+            sheet.put(row - rows.start, tile)
+            self.preview.put(row, tile)
+            if self.has_large:
+                name = f"{self.folder}/{large_name(row, *self.which)}"
+                self.files.write_picture(name, resampled(pixels, self.large))
+        number = rows.start // PER_SHEET
+        self.files.write_picture(f"{self.folder}/{sheet_name(*self.which, number)}", sheet.picture)
 
 
 def tile_size(layer: Layer) -> tuple[int, int]:
@@ -406,7 +426,8 @@ class DatasetImages:
         for down, tiles in enumerate(self._tiles(row)):
             for slot, pixels in tiles:
                 canvas.tile(Tile(cells.box(down * self.across + slot), pixels))
-        files.write_picture(f"{folder}/{dataset_images_name(row)}", canvas.picture, 80)
+        name = f"{folder}/{dataset_images_name(row)}"
+        files.submit(partial(files.write_picture, name, canvas.picture, 80))
 
     def _tiles(self, row: int) -> list[list[tuple[int, NDArray[np.uint8]]]]:
         """The images of each row of the picture, with their slots."""

@@ -243,18 +243,18 @@ def layer_data(layer: Layer) -> dict[str, Any]:
         "perSheet": PER_SHEET,
         "previewColumns": preview_columns(layer),
         "large": has_large(layer),
-        "likeness": _likeness(layer),
+        "similarity": _similarity(layer),
         "photographs": DatasetImages(layer).facts(),
         "map": map_data(layer),
     }
 
 
-def _likeness(layer: Layer) -> dict[str, list[Any]]:
-    """Likeness of the channels to those of each other model, by its label."""
-    if "likeness" not in layer or "other_model" not in layer:
+def _similarity(layer: Layer) -> dict[str, list[Any]]:
+    """Similarity of the channels to those of each other model, by its label."""
+    if "similarity" not in layer or "other_model" not in layer:
         return {}
     others = layer.dataset("other_model").asstr(errors="replace")[()]
-    return dict(zip(map(str, others), numbers(layer["likeness"].T, 3), strict=False))
+    return dict(zip(map(str, others), numbers(layer["similarity"].T, 3), strict=False))
 
 
 def _statistics(layer: Layer) -> Iterator[dict[str, Any]]:
@@ -354,7 +354,7 @@ def _arrays(layer: Layer) -> Iterator[_Array]:
     yield _Array("cell_channel_value", "f", channels, 1)
     yield _Array("cell_member", "i", channels, 1)
     yield _Array("cell_jpeg", "O", channels, 1)
-    yield _Array("likeness", "f", channels, 1)
+    yield _Array("similarity", "f", channels, 1)
     yield _Array("other_model", "O", (), 1)
     yield _Array("dataset/top_saliency", "u", channels, 3)
     for name in ("min", "max"):

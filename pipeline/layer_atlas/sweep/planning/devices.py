@@ -16,7 +16,7 @@ from layer_atlas.plan.environment import Device, environment_here
 from layer_atlas.plan.plan import Plan
 from layer_atlas.processes import usable_cores
 from layer_atlas.store.folder import OutputFolder
-from layer_atlas.sweep.gpus import try_gpus, visible_gpus
+from layer_atlas.sweep.gpus import Gpu, try_gpus, visible_gpus
 from layer_atlas.visualization.optimization.memory import free_host_bytes
 
 logger = logging.getLogger(__name__)
@@ -30,6 +30,9 @@ MOST_WORKERS = 10_000
 MOST_CPU_WORKERS = 8
 BYTES_PER_CPU_WORKER = 2 * 2**30
 
+ASSUMED_GPU_BYTES = 16 * 2**30
+"""Memory of a GPU of another machine, for the size of batches."""
+
 
 @dataclass(frozen=True)
 class WorkerDevice:
@@ -39,6 +42,13 @@ class WorkerDevice:
     """`cuda:1`, `cpu`; `cuda` for a GPU of another machine."""
     kind: Device | None = None
     """What it is; `None` on another machine."""
+    memory: int = 0
+    """Memory of a GPU in bytes; 0 if it is not known."""
+
+    @property
+    def is_gpu(self) -> bool:
+        """Whether it is a GPU, here or on another machine."""
+        return self.name.startswith("cuda")
 
 
 def find_devices(settings: ExecutorSettings) -> list[WorkerDevice]:
@@ -83,7 +93,7 @@ def _local_devices(devices: str | tuple[str, ...]) -> list[WorkerDevice]:
     broken = [str(gpu) for gpu in tried.values() if gpu.trouble]
     if broken:
         raise UserError(f"{'; '.join(broken)}. Choose other executor.devices, or auto.")
-    return [WorkerDevice(name, tried[name].device) if name in tried else _cpu() for name in names]
+    return [_worker(tried[name]) if name in tried else _cpu() for name in names]
 
 
 def _working_gpus(gpus: Sequence[int]) -> list[WorkerDevice]:
@@ -99,7 +109,11 @@ def _working_gpus(gpus: Sequence[int]) -> list[WorkerDevice]:
         raise UserError(f"no GPU works: {listed}. To use the CPU instead: executor.devices=cpu.")
     for gpu in broken:
         logger.warning("not used: %s", gpu)
-    return [WorkerDevice(f"cuda:{gpu.index}", gpu.device) for gpu in tried if not gpu.trouble]
+    return [_worker(gpu) for gpu in tried if not gpu.trouble]
+
+
+def _worker(gpu: Gpu) -> WorkerDevice:
+    return WorkerDevice(f"cuda:{gpu.index}", gpu.device, gpu.memory)
 
 
 def _all_cores() -> list[WorkerDevice]:
@@ -135,6 +149,12 @@ def _cpu_workers() -> int:
     return max(1, min(usable_cores(), MOST_CPU_WORKERS, fitting))
 
 
+def gpu_memory(devices: Sequence[WorkerDevice]) -> int:
+    """Return the bytes of the smallest GPU among some devices; 0 if there is none."""
+    gpus = [device.memory or ASSUMED_GPU_BYTES for device in devices if device.is_gpu]
+    return min(gpus, default=0)
+
+
 def resolve_precision(precision: str, devices: Sequence[WorkerDevice]) -> str:
     """Resolve `auto` to bf16 where every device has hardware for it, else to fp32."""
     if precision != "auto":
@@ -145,7 +165,7 @@ def resolve_precision(precision: str, devices: Sequence[WorkerDevice]) -> str:
 def _has_bf16(device: WorkerDevice) -> bool:
     if device.name == ELSEWHERE:  # as all have since 2020; older ones need `precision=fp32`
         return True
-    if device.name.startswith("cuda"):
+    if device.is_gpu:
         major = device.kind.capability.partition(".")[0] if device.kind else "0"
         return int(major) >= 8
     if platform.machine() not in ("x86_64", "AMD64"):

@@ -1,6 +1,8 @@
 """Every network of a sweep: loaded, its layers described and checked, or why it cannot be used."""
 
 import inspect
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -363,6 +365,7 @@ def check_layers(
     may_fall_back: bool,
     earlier: EarlierChecks,
     further: Further = lambda device, layer: (),
+    is_worth_it: Callable[[DeviceModel, LayerInfo], bool] = lambda device, layer: True,
 ) -> CheckedLayers:
     """Check some layers of a network.
 
@@ -374,6 +377,8 @@ def check_layers(
             network.
         earlier: results that stand; only the fingerprints are computed again.
         further: the layers that are read together with each.
+        is_worth_it: whether the precision is faster than fp32 for a layer; if not, and there is a
+            choice, it is fp32.
     Raises:
         UserError: a layer cannot be optimized, or is not what it was.
         UnusableFile: the weights file lacks tensors that a layer needs.
@@ -401,7 +406,9 @@ def check_layers(
     ]
     check_gradient(network, device.plain, layers, seen)
     # The same choice that workers make, so that a layer without a path is refused here.
-    precision, paths, fallback = _choose_paths(device, layers, precision, may_fall_back, further)
+    precision, paths, fallback = _choose_paths(
+        device, layers, precision, may_fall_back, further, is_worth_it
+    )
     note = "; ".join(filter(None, [fallback, *notes]))
     return CheckedLayers(_with_paths(layers, paths), precision, note)
 
@@ -447,6 +454,7 @@ def _choose_paths(
     precision: str,
     may_fall_back: bool,
     further: Further,
+    is_worth_it: Callable[[DeviceModel, LayerInfo], bool],
 ) -> tuple[str, list[str], str]:
     """Choose a precision and the paths to some layers; returns a note about a fallback too."""
     label, note = device.network.label, ""
@@ -456,12 +464,38 @@ def _choose_paths(
         choices.append(("fp32", device.exact_path))
     for tried, choose in choices:
         try:
-            return tried, _path_names(choose, groups), note
+            paths = _path_names(choose, groups)
+            deepest = max(layers, key=lambda layer: layer.flops_before)
+            if tried == "fp32" or not may_fall_back or is_worth_it(device, deepest):
+                return tried, paths, note
+            note = f"{label} is optimised in fp32, which is as fast as {tried} here"
         except NoPathAgrees as error:
             remedy = "" if tried == "fp32" else " Set precision=fp32, or auto."
             refusal = f"model {label!r} cannot be optimised in {tried}: {error}.{remedy}"
             note = f"{label} is optimised in fp32: {tried} does not do ({error})"
     raise UserError(refusal)
+
+
+_TIMED_STEPS = 3
+_WORTH = 0.9
+"""Fraction of the time of fp32 that low precision may take; it costs digits."""
+
+
+def is_faster_than_fp32(device: DeviceModel, layer: LayerInfo) -> bool:
+    """Whether the precision of the optimization is faster, by steps of a few images.
+
+    It need not be: hardware multiplies bf16 fast, but networks of depthwise convolutions hardly
+    multiply.
+    """
+    seconds = {device.fast_path: math.inf, device.exact_path: math.inf}
+    paths = {choose: choose([layer]) for choose in seconds}
+    # In turns, and the best of each: other work on the machine delays both.
+    for _ in range(_TIMED_STEPS):
+        for choose, path in paths.items():
+            started = time.perf_counter()
+            device.step(path)
+            seconds[choose] = min(seconds[choose], time.perf_counter() - started)
+    return seconds[device.fast_path] < _WORTH * seconds[device.exact_path]
 
 
 def _path_names(

@@ -1,7 +1,7 @@
 """From networks to plan: the recipe of every model, the targets of every layer, the dataset."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
 
@@ -18,7 +18,7 @@ from layer_atlas.config.objectives import (
     ProbabilityObjective,
     PrototypeObjective,
 )
-from layer_atlas.config.recipe import DatasetInit, Recipe, Regularizers
+from layer_atlas.config.recipe import ALGORITHM_VERSIONS, DatasetInit, Recipe, Regularizers
 from layer_atlas.config.records import digest, plain
 from layer_atlas.datasets.listing import look_through
 from layer_atlas.datasets.samples import check_atlas
@@ -42,10 +42,11 @@ from layer_atlas.plan.plan import (
     SkippedModel,
     flops_per_job,
     flops_per_second,
+    gpu_batch,
     jobs_at_once,
 )
 from layer_atlas.plan.targets import TargetSpace, counted, select_targets, spaced
-from layer_atlas.sweep.planning.devices import WorkerDevice, resolve_precision
+from layer_atlas.sweep.planning.devices import WorkerDevice, gpu_memory, resolve_precision
 from layer_atlas.sweep.planning.inspection import (
     SMALLEST_IMAGE,
     CheckedLayers,
@@ -54,6 +55,7 @@ from layer_atlas.sweep.planning.inspection import (
     check_layers,
     check_some_are_left,
     inspect_judge,
+    is_faster_than_fp32,
     or_skipped,
 )
 from layer_atlas.visualization.objectives import ObjectiveContext, make_objective
@@ -94,7 +96,8 @@ def make_plan(
     if dataset_plan is not None:
         config = _with_dataset(config, dataset_plan.listing)
     listing = "" if dataset_plan is None else dataset_plan.listing
-    planner = _Planner(config, resolve_precision(config.precision, devices), earlier, listing)
+    precision = resolve_precision(config.precision, devices)
+    planner = _Planner(config, precision, devices, earlier, listing)
     planned: list[ModelPlan | SkippedModel]
     if isinstance(config.objective, JointObjective):
         networks = [model for model in inspected if isinstance(model, InspectedModel)]
@@ -150,9 +153,18 @@ def _with_dataset(config: Config, listing: str) -> Config:
 class _Planner:
     """Plans models that share a config, and collects the files that their recipes refer to."""
 
-    def __init__(self, config: Config, precision: str, earlier: Plan | None, listing: str) -> None:
+    def __init__(
+        self,
+        config: Config,
+        precision: str,
+        devices: Sequence[WorkerDevice],
+        earlier: Plan | None,
+        listing: str,
+    ) -> None:
         self.config, self.precision, self.earlier = config, precision, earlier
-        self.listing = listing
+        self.listing, self.gpu_bytes = listing, gpu_memory(devices)
+        # Only what workers compute on can be timed here.
+        self.can_time = not any(device.is_gpu for device in devices)
         self.inputs = Inputs()
 
     def plan_model(self, settings: ModelConfig, model: InspectedModel) -> ModelPlan:
@@ -162,7 +174,13 @@ class _Planner:
         objective = with_source(self.config.objective)
         others = {layer.name: _further_layers(objective, layer, model) for layer in wanted}
         read = {x.name: x for layer in wanted for x in (layer, *others[layer.name])}
-        checked = self._check(model, list(read.values()), self.precision, others)
+        before = self._notes_before(model)
+        precision = "fp32" if "fp32" in before else self.precision
+        is_timed = self.can_time and not before
+        checked = self._check(model, list(read.values()), precision, others, is_timed)
+        # Why it was chosen is not found out again.
+        sentences = [*before.get("fp32", "").split("; "), *checked.note.split("; ")]
+        note = "; ".join(filter(None, dict.fromkeys(sentences)))
         recipe = self._recipe(objective, [model], checked.precision)
         info = {layer.name: layer for layer in checked.layers}
         layers = tuple(
@@ -171,7 +189,8 @@ class _Planner:
             )
             for layer in wanted
         )
-        plan = _model_plan(model.network, recipe, layers, checked.note)
+        layers = tuple(self._with_batch(layer, recipe, [model]) for layer in layers)
+        plan = _model_plan(model.network, recipe, layers, note)
         return replace(plan, features=_feature_source(model.network, recipe.regularizers))
 
     def plan_joint(self, objective: JointObjective, models: list[InspectedModel]) -> ModelPlan:
@@ -192,7 +211,7 @@ class _Planner:
         )
         resolved = replace(objective, terms=terms)
         recipe = self._recipe(resolved, models, precision)
-        layer = self._resolve_targets(recipe, layers)
+        layer = self._with_batch(self._resolve_targets(recipe, layers), recipe, models)
         plan = _model_plan(layers[0][0], recipe, (layer,), "; ".join(filter(None, notes)))
         return replace(plan, features=_feature_source(layers[0][0], recipe.regularizers))
 
@@ -202,6 +221,7 @@ class _Planner:
         wanted: Sequence[LayerInfo],
         precision: str,
         others: Mapping[str, Sequence[LayerInfo]],
+        is_timed: bool = False,
     ) -> CheckedLayers:
         plan, may_fall_back = self.earlier, self.config.precision == "auto"
         earlier = _earlier_checks(plan, model, precision)
@@ -212,7 +232,18 @@ class _Planner:
             return [*others.get(layer.name, ()), *prior]
 
         with step(f"checking {counted(len(wanted), 'layer')} of {model.network.label}"):
-            return check_layers(model, wanted, precision, may_fall_back, earlier, further)
+            how = {"is_worth_it": is_faster_than_fp32} if is_timed else {}
+            return check_layers(model, wanted, precision, may_fall_back, earlier, further, **how)
+
+    def _notes_before(self, model: InspectedModel) -> dict[str, str]:
+        """The note of an earlier run of this sweep by the precision that it chose, if it did.
+
+        Timing must not change that: all images would be made again.
+        """
+        if self.config.precision != "auto" or self.earlier is None:
+            return {}
+        identity, models = model.network.identity, self.earlier.models
+        return {m.recipe.precision: m.note for m in models if m.network == identity}
 
     def _recipe(
         self, objective: Objective, models: Sequence[InspectedModel], precision: str
@@ -237,6 +268,7 @@ class _Planner:
                 octaves=config.octaves,
                 snapshots=config.snapshots,
                 keep_prefix_tokens=config.keep_prefix_tokens,
+                algorithm=ALGORITHM_VERSIONS[precision],
             )
         except ValueError as error:
             raise UserError(str(error)) from error
@@ -290,6 +322,27 @@ class _Planner:
             None if space == TargetSpace((info.n_channels,)) else space,
             tuple(LayerRef(net.label, net.identity, layer, net.origin) for net, layer in others),
         )
+
+    def _with_batch(
+        self, layer: LayerPlan, recipe: Recipe, models: Sequence[InspectedModel]
+    ) -> LayerPlan:
+        """Plan the batches of a layer, if GPUs make its images."""
+        if not self.gpu_bytes or self.config.batch_size != "auto":
+            return layer
+        read = {layer.info.name, *(ref.info.name for ref in layer.others)}
+        values = sum(_values_before(read, model.layers) for model in models)
+        colours, targets = len(models[0].network.mean), max(1, len(layer.targets))
+        size = gpu_batch(recipe, colours, targets, values, self.gpu_bytes)
+        return replace(layer, batch_size=size)
+
+
+def _values_before(names: Set[str], layers: Sequence[LayerInfo]) -> int:
+    """Count the activations of a network up to the last of some layers, for one image."""
+    depth = max((info.flops_before for info in layers if info.name in names), default=0)
+    parents = {info.name.rpartition(".")[0] for info in layers}
+    # What a module returns is counted where it is computed, in the innermost module.
+    inner = (info for info in layers if info.name not in parents and info.flops_before <= depth)
+    return sum(math.prod(info.shape) for info in inner)
 
 
 def _further_layers(

@@ -83,10 +83,9 @@ class OptimizationBundle(Bundle):
         context.heartbeat.begin(waiting[:1])
         views = partial(self._evenly_spread, images) if images is not None else None
         renderer = context.renderer.layer(layer.info, layer.others, views)
-        if self.batch_size == "auto":
-            size = renderer.auto_batch()
-        else:
-            size = renderer.gpu_multiple = self.batch_size
+        asked = self.batch_size
+        size = renderer.auto_batch(layer.batch_size) if asked == "auto" else asked
+        renderer.gpu_multiple = size
         flops = flops_per_job(layer, self.plan.recipe)
         strongest = partial(self._strongest_images, images, layer.info.name)
         runner = ShardRunner(context, renderer, size, flops, strongest, environment)

@@ -21,7 +21,7 @@ from layer_atlas.models.forwards import Path
 from layer_atlas.models.load import Network
 from layer_atlas.models.numerics import CPU_BATCH_MULTIPLE, filled_up
 from layer_atlas.plan.jobs import STATUS, LayerInfo
-from layer_atlas.plan.plan import LayerRef, jobs_at_once
+from layer_atlas.plan.plan import GPU_BATCH, LayerRef, most_jobs, power_of_two
 from layer_atlas.visualization import rng
 from layer_atlas.visualization.objectives import ObjectiveContext, make_objective
 from layer_atlas.visualization.optimization.image_statistics import measure
@@ -40,11 +40,7 @@ from layer_atlas.visualization.optimization.octaves import make_loop
 from layer_atlas.visualization.optimization.regularizers import FeatureStatistics
 
 CPU_BATCH = 32
-GPU_BATCH = 512
-"""Largest batch in samples; larger ones are no faster on any GPU."""
-
-DATASET_IMAGES_AT_ONCE = 2048
-"""Largest number of dataset images that the jobs of a batch are made from."""
+"""Largest batch in samples; larger ones are no faster on any CPU."""
 
 
 class Renderer:
@@ -118,6 +114,9 @@ class LayerRenderer:
             read = [*layers, *((label, norm.info) for norm in norms)]
             fast = _joint_path(renderer, read, DeviceModel.fast_path)
         self.exact, self.fast, self.path = exact.forward, fast.forward, fast.name
+        # Without the layers that the prior alone reads.
+        own, is_lower = slice(len(layers)), self.recipe.precision != "fp32"
+        self.robust = (lambda images: self.fast(images)[own]) if is_lower else None
         context = ObjectiveContext(
             layers=(info, *(ref.info for ref in others)),
             activations=self.exact,
@@ -202,7 +201,7 @@ class LayerRenderer:
         # Measured on the 8-bit pixels that are stored, not on the float image.
         optimized = loop.optimize(samples, on_step)
         pixels = to_bytes(optimized.images)
-        measured = measure(self.exact, self.objective, pixels, samples.targets)
+        measured = self._measured(pixels, samples.targets)
         status = status_of(optimized, measured)
         rows = {**measured, "image": pixels, "trace": optimized.trace}
         for name in ("alpha", "snapshot"):
@@ -230,24 +229,33 @@ class LayerRenderer:
         target = torch.tensor(channels, device=self.device)[order].repeat_interleave(variants)
         images = torch.from_numpy(pixels).to(self.device)[order]
         images = images if variants == 1 else images.flatten(0, 1)
-        measured = measure(self.exact, self.objective, images, target)
+        measured = self._measured(images, target)
         return {name: self._of_jobs(value)[:n].cpu().numpy() for name, value in measured.items()}
 
-    def auto_batch(self) -> int:
-        """Return the number of jobs that fits on the device, by the memory of small batches."""
-        variants = self.recipe.variants
-        largest = (GPU_BATCH if self.device.type == "cuda" else CPU_BATCH) // variants
-        # The finished images of a batch, with all snapshots, must fit in memory too.
-        largest = min(largest, jobs_at_once(self.recipe, self.colours))
-        largest = min(largest, DATASET_IMAGES_AT_ONCE // max(self.recipe.dataset_images_used, 1))
+    def _measured(self, pixels: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        return measure(self.exact, self.objective, pixels, targets, self.robust)
+
+    def auto_batch(self, planned: int = 0) -> int:
+        """Return the number of jobs of a batch, by the memory that small batches take.
+
+        On a GPU it is the planned number where that fits into the free memory, or else the largest
+        divisor of it that does. On a CPU, where bits do not depend on it, it is what fits.
+
+        Args:
+            planned: number of jobs for a GPU, a power of two; 0: the largest.
+        """
+        is_gpu = self.device.type == "cuda"
+        largest = most_jobs(self.recipe, self.colours, GPU_BATCH if is_gpu else CPU_BATCH)
+        if is_gpu:
+            largest = planned or power_of_two(largest)
         sample = if_it_fits(lambda: bytes_per_sample(self._try_out, self.device))
         if sample is None:  # if this is too much as well, the sweep halves the batch
-            return max(min(CPU_BATCH_MULTIPLE, largest), 1)
+            return min(CPU_BATCH_MULTIPLE, largest)
         fit = samples_that_fit(sample, self.device)
         if fit >= largest:
-            return max(largest, 1)
+            return largest
         # A multiple, because the loop pads every CPU batch to one.
-        return max(fit - fit % CPU_BATCH_MULTIPLE, 1)
+        return power_of_two(fit) if is_gpu else max(fit - fit % CPU_BATCH_MULTIPLE, 1)
 
     def _try_out(self, batch: int) -> None:
         """Run one optimization step and one forward pass of the measurement, in fp32.

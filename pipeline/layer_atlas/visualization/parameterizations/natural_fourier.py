@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from layer_atlas.config.inputs import Find, nowhere
 from layer_atlas.config.parameterizations import NaturalFourier
@@ -45,14 +45,18 @@ class Octaves:
         # Energy as a contribution to the mean square of a colour's values.
         weight = multiplicity(width, torch.device("cpu"))[:, 0] / (height * width)
         energy = (spectrum.magnitudes((height, width), colours) * lens).square() * weight
-        masks = torch.nn.functional.one_hot(number, 1 - coarsest).permute(2, 0, 1).float()
+        masks = nn.functional.one_hot(number, 1 - coarsest).permute(2, 0, 1).float()
         natural = (energy.unsqueeze(1) * masks).sum(dim=(2, 3))
         (alone,) = torch.where(self_conjugate(width // 2 + 1, width))
         self.alone = alone.to(device)
         """Columns that are their own conjugates."""
         self.number, self.weight = number.flatten().to(device), weight.to(device)
-        self.masks = masks.to(device)
-        """(N, H, W // 2 + 1), 1 where a coefficient belongs to the octave."""
+        self.size = number.shape
+        # Coarse octaves have few rows. These come first, and only they are read for an octave.
+        order = torch.arange(height).minimum(height - torch.arange(height)).argsort(stable=True)
+        self.order, self.back = order.to(device), order.argsort().to(device)
+        self.masks = [_without_last_rows(mask[order]).to(device) for mask in masks]
+        """For each octave (H', W // 2 + 1), 1 where a coefficient of the first rows is in it."""
         self.natural = self.over_colours(natural[None] * (colours / natural.sum()))[0].to(device)
         """(C, N), mean square of photographs' values with a contrast of 1; in the first octave that
         of all colours together."""
@@ -60,8 +64,12 @@ class Octaves:
     def sums(self, per_coefficient: Tensor) -> Tensor:
         """Sum (B, C, H, W // 2 + 1) over each octave: (B, C, N)."""
         # Axis by axis and octave by octave: a product of matrices rounds differently by its size.
-        octaves = [(per_coefficient * mask).sum(dim=3).sum(dim=2) for mask in self.masks]
-        return torch.stack(octaves, dim=2)
+        ordered = per_coefficient.index_select(2, self.order)
+        octaves = [(ordered[:, :, : len(mask)] * mask).sum(dim=3) for mask in self.masks]
+        missing = [len(self.order) - len(mask) for mask in self.masks]
+        rows = [nn.functional.pad(sums, (0, n)) for sums, n in zip(octaves, missing, strict=True)]
+        # Back in their order, which decides how the sum over rows rounds.
+        return torch.stack(rows, dim=2).index_select(3, self.back).sum(dim=3)
 
     def over_colours(self, per_octave: Tensor) -> Tensor:
         """Replace the first octave of each colour (B, C, N) by its sum over the colours."""
@@ -71,7 +79,13 @@ class Octaves:
     def spread(self, per_octave: Tensor) -> Tensor:
         """Give each coefficient the number of its octave: (B, C, N) to (B, C, H, W // 2 + 1)."""
         spread = per_octave.index_select(2, self.number)
-        return spread.view(*per_octave.shape[:2], *self.masks.shape[1:])
+        return spread.view(*per_octave.shape[:2], *self.size)
+
+
+def _without_last_rows(mask: Tensor) -> Tensor:
+    """The mask up to its last row that is not 0."""
+    (there,) = torch.where(mask.any(dim=1))
+    return mask[: int(there[-1]) + 1].contiguous() if len(there) else mask[:0]
 
 
 class _NaturalContrast(torch.autograd.Function):

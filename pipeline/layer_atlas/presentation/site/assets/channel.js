@@ -264,7 +264,7 @@ function elsewhere(place, model, layer, data, row) {
     .models.filter((each) => each.architecture === model.architecture)
     .flatMap((other) => other.layers.filter(matches).map((each) => counterpart(place, other, each)));
   if (networks.length < 2) return [];
-  const likeness = ({ name }) => data.likeness[name]?.[row] ?? null;
+  const similarity = ({ name }) => data.similarity[name]?.[row] ?? null;
   const weights = (each) => (each.weights === model.weights ? " same weights" : " other weights");
   const here = networks.findIndex(({ name }) => name === model.name);
   const links = networks
@@ -281,15 +281,15 @@ function elsewhere(place, model, layer, data, row) {
             "span.caption",
             {},
             element("span.label", {}, each.name),
-            element("span.quiet", {}, likeness(each)?.toFixed(2) ?? weights(each)),
+            element("span.quiet", {}, similarity(each)?.toFixed(2) ?? weights(each)),
           ),
         ),
       ),
     );
   const title = `${layer.noun === "class" ? "Class" : "Channel"} ${channel} in networks of the same architecture`;
-  const words = "Number: likeness, the correlation of the channel’s responses to the same photographs.";
-  const note = networks.some((each) => likeness(each) !== null) ? element("p.note", {}, words) : null;
-  return [section(title, slider(networks, here, likeness), element("ul.elsewhere", {}, ...links), note)];
+  const words = "Number: similarity, the correlation of the channel’s responses to the same photographs.";
+  const note = networks.some((each) => similarity(each) !== null) ? element("p.note", {}, words) : null;
+  return [section(title, slider(networks, here, similarity), element("ul.elsewhere", {}, ...links), note)];
 }
 
 // A channel of another network, whose picture comes when the data of its layer are there.
@@ -297,11 +297,12 @@ function counterpart(place, other, layer) {
   const { channel } = place;
   const picture = () => {
     const made = element("span.picture", { "--aspect": layer.image[0] / layer.image[1] });
-    layerAtlas.load(`${layer.folder}/layer`).then((data) => {
+    const fill = (data) => {
       const image = thumbnail(layer, data, data.channels.indexOf(channel), {});
       image.setAttribute("aria-label", `${other.name}: ${image.getAttribute("aria-label")}`);
       made.replaceWith(image);
-    });
+    };
+    layerAtlas.load(`${layer.folder}/layer`).then(fill, () => made.classList.add("empty"));
     return made;
   };
   const href = route({ model: other.name, layer: layer.name, channel });
@@ -309,12 +310,12 @@ function counterpart(place, other, layer) {
 }
 
 // One network after the other, in the order of the atlas: checkpoints as training went on.
-function slider(networks, here, likeness) {
+function slider(networks, here, similarity) {
   const shown = element("div.shown", {});
   const said = element("output", { for: "network" });
   const words = (n) => {
     if (n === here) return "this network";
-    return likeness(networks[n]) === null ? "" : `likeness ${likeness(networks[n]).toFixed(2)}`;
+    return similarity(networks[n]) === null ? "" : `similarity ${similarity(networks[n]).toFixed(2)}`;
   };
   const input = element("input", {
     type: "range",
