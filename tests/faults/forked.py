@@ -43,8 +43,8 @@ class ForkedWorker:
     def poll(self) -> int | None:
         return self._process.exitcode
 
-    def wait(self) -> int:
-        self._process.join()
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
         assert self._process.exitcode is not None
         return self._process.exitcode
 

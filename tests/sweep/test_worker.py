@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from forked import ForkedWorker
 from runs import TINY
 from toys import composed, make_recipe, make_result, make_series, stored_arrays
 
@@ -24,6 +25,7 @@ from layer_atlas.plan.plan import flops_per_job
 from layer_atlas.store.files import write_json
 from layer_atlas.store.folder import OutputFolder, prepare
 from layer_atlas.store.shards import commit
+from layer_atlas.sweep.executors.base import WORKER_COMMAND
 from layer_atlas.sweep.heartbeat import DEVICE_VARIABLE, Heartbeat
 from layer_atlas.sweep.run import prepare_plan
 from layer_atlas.sweep.stages import Sweep, stages
@@ -167,11 +169,32 @@ class RealWorker:
         }
         write_json(folder.bundle(TAG), bundle)
 
-    def start(self, *program: str, device: str = "cpu") -> "subprocess.Popen[str]":
-        argv = [sys.executable, *(program or ("-m", "layer_atlas", "worker"))]
-        argv += [str(self.folder.root), str(self.folder.bundle(TAG))]
+    def start(self) -> ForkedWorker:
+        """Start the worker as a fork of a process that has imported what it needs."""
+        with open(self.folder.log(TAG), "ab") as log:
+            return ForkedWorker(
+                self._paths(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._variables("cpu"),
+                start_new_session=True,
+            )
+
+    def run_from_nothing(self, *program: str, device: str = "cpu") -> tuple[int, int, str]:
+        """Run the worker as its executors do; returns process id, exit code and what it said."""
+        argv = [sys.executable, *(program or WORKER_COMMAND[1:]), *self._paths()]
+        variables, said = self._variables(device), subprocess.PIPE
+        process = subprocess.Popen(argv, stderr=said, text=True, env=variables)
+        _, text = process.communicate(timeout=PATIENCE)
+        return process.pid, process.returncode, text
+
+    def _paths(self) -> list[str]:
+        return [str(self.folder.root), str(self.folder.bundle(TAG))]
+
+    def _variables(self, device: str) -> dict[str, str]:
         cpu = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", DEVICE_VARIABLE: device}
-        return subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, env={**os.environ, **cpu})
+        return {**os.environ, **cpu}
 
     def heartbeat(self) -> dict[str, Any]:
         try:
@@ -205,9 +228,8 @@ def worker(folder: OutputFolder) -> RealWorker:
 def test_a_worker_without_the_gpu_that_it_is_to_use_leaves_before_its_first_task(
     worker: RealWorker, device: str
 ) -> None:
-    process = worker.start(device=device)
-    _, said = process.communicate(timeout=PATIENCE)
-    assert process.returncode == EXIT_NO_DEVICE
+    _, code, said = worker.run_from_nothing(device=device)
+    assert code == EXIT_NO_DEVICE
     assert "is to use a GPU, and cannot: " in said.splitlines()[-1]
     assert "NVIDIA driver" in said or "CUDA" in said
     assert worker.heartbeat()["tick"] == 0
@@ -228,12 +250,11 @@ sys.exit(worker.main(sys.argv[1:]))
 def test_after_a_failed_capture_a_fresh_process_does_the_bundle_in_its_place(
     worker: RealWorker,
 ) -> None:
-    process = worker.start("-c", _CAPTURE_FAILS)
-    _, said = process.communicate(timeout=PATIENCE)
-    assert process.returncode == EXIT_OK
+    pid, code, said = worker.run_from_nothing("-c", _CAPTURE_FAILS)
+    assert code == EXIT_OK
     assert "not permitted when stream is capturing; starting again without CUDA graphs" in said
     assert len(worker.whole()) == len(worker.shards)
-    assert worker.heartbeat()["pid"] == process.pid
+    assert worker.heartbeat()["pid"] == pid
 
 
 def test_nothing_of_a_layer_is_in_memory_when_the_next_is_measured(
@@ -298,7 +319,7 @@ def test_kill_9_leaves_whole_shards_alone(folder: OutputFolder) -> None:
     worker = RealWorker(folder, "image_size=192", "optimizer.steps=1")
     process = worker.start()
     worker.wait_until_made(2)
-    process.kill()
+    os.kill(process.pid, signal.SIGKILL)
     assert process.wait(PATIENCE) == -signal.SIGKILL
     before = worker.whole()
     assert len(before) < 8
@@ -320,9 +341,7 @@ def test_drain_finishes_the_shards_in_the_making(folder: OutputFolder) -> None:
 
 def test_a_disk_that_fails_ends_the_worker_with_one_line(worker: RealWorker) -> None:
     worker.folder.store.touch()
-    process = worker.start()
-    _, said = process.communicate(timeout=PATIENCE)
-    assert process.returncode == EXIT_IO
+    assert worker.start().wait(PATIENCE) == EXIT_IO
     # The driver quotes what is left of the log once routine records are dropped.
-    (line,) = without_routine(said).splitlines()
+    (line,) = without_routine(worker.folder.log(TAG).read_text()).splitlines()
     assert line.startswith("cannot write")
