@@ -2,13 +2,15 @@
 
     python scripts/benchmark_site.py
     python scripts/benchmark_site.py --layers 15 --channels 2048 --size 128 --no-browser
+    python scripts/benchmark_site.py --channels 256 --targets 65536 --size 32 --map pca
 
 Makes layers of so many channels in a temporary folder, with images of random texture. Shards, atlas
 and site are written by the package's own means, the latter two by commands in processes of their
 own. Then Chromium opens the first layer, in three windows, as it is and sorted, each in a browser
 that was just started: when are all tiles in the window shown, and when as sharp as they will be?
 And for how long do tiles stay blank while the wheel is turned to the end? All this is seen on the
-frames that the browser shows, not asked of the page.
+frames that the browser shows, not asked of the page. With `--targets` the images are of so many
+directions of the layer; with `--map` their similarity map is opened instead.
 """
 
 import argparse
@@ -24,7 +26,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
-from benchmarks.screencast import first_view, scroll
+from benchmarks.screencast import first_view, map_view, scroll
 from numpy.typing import NDArray
 
 from layer_atlas.config.compose import with_config
@@ -64,7 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         made = _measure("site", [*overrides, "collate.site=true"])
         site = Path(root) / "site" / "site"
         _report(args, collated, made, site)
-        if args.browser:
+        if args.browser and args.map != "none":
+            _open_map(site / "index.html")
+        elif args.browser:
             _browse(site / "index.html")
     return 0
 
@@ -74,6 +78,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=1)
     parser.add_argument("--channels", type=int, default=2048)
     parser.add_argument("--size", type=int, default=128, help="of images, in pixels")
+    parser.add_argument("--targets", type=int, help="random directions; default: channels")
+    parser.add_argument("--map", choices=("none", "umap", "pca"), default="none")
     parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
     parser.add_argument("--browser", action=argparse.BooleanOptionalAction, default=True)
     return parser.parse_args(argv)
@@ -82,7 +88,15 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def _overrides(args: argparse.Namespace, root: str) -> list[str]:
     network = f"args: {{layers: {args.layers}, channels: {args.channels}}}"
     target = "target: benchmarks.finished.wide_network"
+    directions = []
+    if args.targets:
+        path = Path(root) / "directions.npy"
+        rows = np.random.default_rng(1).normal(size=(args.targets, args.channels))
+        np.save(path, rows.astype(np.float32))
+        directions = ["objective=direction", f"objective.vectors={path}"]
     return [
+        *directions,
+        f"collate.map={args.map}",
         f"output_root={root}",
         "name=site",
         f"models=[{{name: wide, {target}, {network}, weights: none, input_size: {args.size}}}]",
@@ -164,12 +178,22 @@ def _report(args: argparse.Namespace, collated: Measured, made: Measured, site: 
     code = sum(path.stat().st_size for path in own if path.name != "index.js")
     total = sum(path.stat().st_size for path in files)
     out = io.StringIO()
-    print(f"{args.layers * args.channels} images of {args.size} px", file=out)
+    print(f"{args.layers * (args.targets or args.channels)} images of {args.size} px", file=out)
     print(f"atlas and montages: {collated.seconds:.1f} s, {collated.megabytes:.0f} MB", file=out)
     print(f"site: {made.seconds:.1f} s, {made.megabytes:.0f} MB of memory", file=out)
     print(f"site on disk: {total / 1e6:.1f} MB in {len(files)} files", file=out)
     print(f"own code: {code / 1e3:.1f} kB", file=out, end="")
     print(out.getvalue(), flush=True)
+
+
+def _open_map(index: Path) -> None:
+    for size in WINDOWS:
+        views = [map_view(index, "#/wide/layer0?view=map", size) for _ in range(_TIMES)]
+        seconds, megabytes, frame = (
+            statistics.median(values) for values in zip(*map(astuple, views), strict=True)
+        )
+        words = f"map in {size[0]} x {size[1]}: all points after {seconds:.2f} s"
+        print(f"{words}, {megabytes:.0f} MB; drawn anew in {1000 * frame:.0f} ms", flush=True)
 
 
 def _browse(index: Path) -> None:

@@ -91,6 +91,45 @@ class _Film:
         return _Frame(about["timestamp"], about["scrollOffsetY"], pixels)
 
 
+@dataclass(frozen=True)
+class MapView:
+    """How a browser opened a map."""
+
+    seconds: float
+    """From the start of the navigation until all points were painted."""
+    megabytes: float
+    """Memory of the page's process; pages that it shares with others count in parts."""
+    frame: float
+    """Seconds of drawing all points once more."""
+
+
+def map_view(index: Path, address: str, size: tuple[int, int]) -> MapView:
+    """Open a similarity map in a browser that was just started."""
+    painted = "now.wall?.small?.complete && now.wall.small.naturalWidth > 0"
+    drawn = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+    again = (
+        "(() => { const t = performance.now(); now.wall.draw(); return performance.now() - t })()"
+    )
+    with _page(size) as page:
+        begun = time.monotonic()
+        page.goto(f"{index.as_uri()}{address}")
+        page.wait_for_function(painted)
+        page.evaluate(drawn)
+        seconds = time.monotonic() - begun
+        frame = page.evaluate(again) / 1000
+        assert page.context.browser is not None
+        session = page.context.browser.new_browser_cdp_session()
+        processes = session.send("SystemInfo.getProcessInfo")["processInfo"]
+        pages = [process["id"] for process in processes if process["type"] == "renderer"]
+        return MapView(seconds, max(map(_megabytes, pages)), frame)
+
+
+def _megabytes(pid: int) -> float:
+    """Proportional set size of a process."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+
+
 @contextmanager
 def _page(size: tuple[int, int]) -> Iterator[Page]:
     """A page of a browser that was just started, in a window of so many pixels."""

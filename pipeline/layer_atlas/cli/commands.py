@@ -190,7 +190,7 @@ def site(config: Config) -> int:
     folder = _folder(config)
     ensure_atlas(folder)
     with locked(folder):
-        print_result(str(make_site(folder, config.collate.names)))
+        print_result(str(make_site(folder, config.collate.names, config.collate.map)))
     return EXIT_OK
 
 

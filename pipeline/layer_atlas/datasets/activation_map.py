@@ -7,7 +7,6 @@ is to the mean of its cell. The coordinates of samples and the means of cells st
 After Carter et al. 2019, "Activation Atlas" (Distill, doi:10.23915/distill.00015).
 """
 
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,6 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layer_atlas.config.objectives import ActivationAtlasObjective
+from layer_atlas.datasets.projection import (
+    FEWEST_FOR_UMAP,
+    fit_umap,
+    in_unit_square,
+    principal_axes,
+    project,
+)
 from layer_atlas.datasets.samples import MOST_CLASSES, SampleReader
 from layer_atlas.datasets.statistics_files import SCHEMA, read_product, write_arrays
 from layer_atlas.datasets.tasks import LayerSamples, StatisticsBlock
@@ -29,10 +35,6 @@ CELL_CLASSES = 8
 
 FITTED = 50_000
 """Samples that the projection is fitted to; it takes all others along."""
-TRIMMED = 0.01
-"""Fraction of the samples beyond either end of an axis, which are moved to the end: a few outliers
-would leave most cells of a grid empty."""
-_FEWEST_FOR_UMAP = 8
 
 
 # --- the map -------------------------------------------------------------------------------------
@@ -111,7 +113,7 @@ def map_of(
     place = _projection(np.concatenate(fitted), moments, settings)
     points = [np.zeros((0, 2), np.float32)]
     points += [place(block["index"], block["vector"], chosen) for block in blocks]
-    position = _in_unit_square(np.concatenate(points))
+    position = in_unit_square(np.concatenate(points))
     cell = cells_of(position, settings.grid)
     target, inverse = np.unique(cell, return_inverse=True)
     inverse = inverse.reshape(cell.shape)
@@ -196,23 +198,17 @@ class _projection:  # noqa: N801 - a function that is fitted
     ) -> None:
         self.fitted = 0
         self.reducer: Any = None
-        # UMAP needs neighbours, and fewer samples than these fill no map anyway.
-        if settings.projection == "umap" and len(fitted) >= _FEWEST_FOR_UMAP:
-            self.reducer = _umap(fitted, settings)
+        if settings.projection == "umap" and len(fitted) >= FEWEST_FOR_UMAP:
+            self.reducer = fit_umap(fitted, settings.neighbours, settings.seed)
         else:
-            self.mean = moments.mean
-            axes = np.linalg.eigh(moments.covariance)[1][:, ::-1][:, :2]
-            # The sign of an eigenvector is arbitrary; its largest number is made positive.
-            largest = axes[np.abs(axes).argmax(axis=0), range(axes.shape[1])]
-            self.axes = axes * np.where(largest < 0, -1.0, 1.0)
+            self.mean, self.axes = moments.mean, principal_axes(moments.covariance)
 
     def __call__(
         self, index: NDArray[np.int64], vectors: NDArray[np.float32], chosen: NDArray[np.int64]
     ) -> NDArray[np.float32]:
         """Points of a block of samples; blocks must come in the order of the fit."""
         if self.reducer is None:
-            points = (vectors.astype(np.float64) - self.mean) @ self.axes
-            return np.pad(points, ((0, 0), (0, 2 - points.shape[1]))).astype(np.float32)
+            return project(vectors, self.mean, self.axes)
         known = np.isin(index, chosen)
         points = np.zeros((len(index), 2), np.float32)
         points[known] = self.reducer.embedding_[self.fitted : self.fitted + known.sum()]
@@ -220,31 +216,6 @@ class _projection:  # noqa: N801 - a function that is fitted
         if not known.all():
             points[~known] = self.reducer.transform(vectors[~known])
         return points
-
-
-def _umap(fitted: NDArray[np.float32], settings: ActivationAtlasObjective) -> Any:
-    from umap import UMAP
-
-    reducer = UMAP(
-        n_neighbors=min(settings.neighbours, len(fitted) - 1),
-        min_dist=0.1,
-        metric="cosine",
-        random_state=settings.seed,
-        n_jobs=1,  # several threads would add up in another order every time
-    )
-    with warnings.catch_warnings():
-        # Of its own choices: how it starts, and that one thread is slower.
-        warnings.simplefilter("ignore")
-        return reducer.fit(fitted)
-
-
-def _in_unit_square(points: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Stretch points to the unit square, without a few outliers at each end of both axes."""
-    if not len(points):
-        return points
-    low, high = np.quantile(points, [TRIMMED, 1 - TRIMMED], axis=0)
-    stretched = np.clip((points - low) / np.maximum(high - low, 1e-12), 0, 1)
-    return np.asarray(stretched, np.float32)
 
 
 def _cell_sums(

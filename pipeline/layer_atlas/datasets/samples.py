@@ -3,7 +3,6 @@
 The position is drawn by the worker; the images that count are readable and have finite activations.
 """
 
-import importlib.util
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -14,6 +13,7 @@ from PIL import Image
 from layer_atlas.config.objectives import ActivationAtlasObjective
 from layer_atlas.datasets.image_files import as_jpeg, joined, parted
 from layer_atlas.datasets.listing import Listing
+from layer_atlas.datasets.projection import check_umap
 from layer_atlas.datasets.sources import DatasetImages
 from layer_atlas.datasets.statistics_files import read_product
 from layer_atlas.datasets.tasks import LayerSamples, StatisticsBlock
@@ -38,11 +38,8 @@ def check_atlas(objective: ActivationAtlasObjective, dataset_images: DatasetImag
     Raises:
         UserError: a package is missing, or there are no images of a class.
     """
-    if objective.projection == "umap" and importlib.util.find_spec("umap") is None:
-        raise UserError(
-            "objective.projection=umap needs the package umap-learn: pip install "
-            "'layer-atlas[maps]', or take objective.projection=pca."
-        )
+    if objective.projection == "umap":
+        check_umap("objective.projection")
     if objective.classes is None:
         return
     known = {class_of(entry.path) for entry in dataset_images.entries()} - {""}

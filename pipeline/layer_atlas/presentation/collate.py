@@ -75,7 +75,7 @@ def make_atlas(folder: OutputFolder, settings: CollateSettings, content: str | N
             collate(folder, settings)
     if settings.site:
         with step("collating: site"):
-            make_site(folder, settings.names)
+            make_site(folder, settings.names, settings.map)
 
 
 def ensure_atlas(folder: OutputFolder) -> None:

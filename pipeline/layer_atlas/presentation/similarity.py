@@ -3,7 +3,9 @@
 Responses are standardized by channel of the layer, so that loud channels do not outvote the others.
 """
 
+import math
 from collections.abc import Iterator
+from typing import Literal
 
 import h5py
 import numpy as np
@@ -11,6 +13,13 @@ from numpy.typing import NDArray
 
 from layer_atlas.atlas.reader import Layer
 from layer_atlas.datasets.evidence import standardised, unit_rows
+from layer_atlas.datasets.projection import (
+    FEWEST_FOR_UMAP,
+    fit_umap,
+    in_unit_square,
+    principal_axes,
+    project,
+)
 
 Distances = NDArray[np.float64]
 """Distances (n, n): one minus the cosine, symmetric, 0 to 2."""
@@ -102,6 +111,38 @@ def nearest(layer: Layer, lead: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDA
     return rows, cosines
 
 
+NEIGHBOURS_OF_UMAP = 15
+"""Targets of similar response that UMAP keeps together; its own default."""
+
+
+def lay_out(
+    layer: Layer, lead: NDArray[np.intp], projection: Literal["umap", "pca"]
+) -> NDArray[np.float32]:
+    """Lay the targets of a layer out in two dimensions, those of similar response side by side.
+
+    Args:
+        layer: a layer of C targets.
+        lead: the seed whose image represents each (C,).
+        projection: `umap`, or `pca` for the two directions of largest variance.
+    Returns: x and y in [0, 1] of each target (C, 2), y downwards; NaN where there is no image.
+    """
+    points = np.full((len(lead), 2), np.nan, np.float32)
+    if "response" not in layer:
+        return points
+    rows = np.concatenate([block for _, block in _Responses(layer, lead).blocks()])
+    made = (rows != 0).any(axis=1)
+    vectors = rows[made]
+    if projection == "umap" and len(vectors) >= FEWEST_FOR_UMAP:
+        found = np.asarray(fit_umap(vectors, NEIGHBOURS_OF_UMAP, seed=0).embedding_, np.float32)
+    else:
+        mean = vectors.mean(axis=0, dtype=np.float64)
+        covariance = vectors.T.astype(np.float64) @ vectors / max(len(vectors), 1)
+        axes = principal_axes(covariance - np.outer(mean, mean))
+        found = project(vectors, mean, axes)
+    points[made] = in_unit_square(found)
+    return points
+
+
 def _keep_best(
     rows: NDArray[np.intp],
     cosines: NDArray[np.float32],
@@ -109,6 +150,10 @@ def _keep_best(
     alike: NDArray[np.float32],
 ) -> None:
     """Merge a block of cosines into the best rows and cosines so far, best first."""
+    if alike.shape[1] > rows.shape[1]:
+        # Sorting all would take most of the time. The last ones may be any of equal cosines.
+        chosen = np.sort(np.argpartition(-alike, rows.shape[1], axis=1)[:, : rows.shape[1]], axis=1)
+        columns, alike = columns[chosen], np.take_along_axis(alike, chosen, axis=1)
     every = np.concatenate([cosines, alike], axis=1)
     names = np.concatenate([rows, np.broadcast_to(columns, alike.shape)], axis=1)
     best = np.argsort(-every, axis=1, kind="stable")[:, : rows.shape[1]]
@@ -123,7 +168,8 @@ class _Responses:
         self._data: h5py.Dataset = layer.dataset("response")
         self._lead, self._variants = lead, bool(layer.variants)
         width = int(self._data.shape[-1])
-        self._rows = max(1, _BLOCK_BYTES // (4 * width))
+        # Neither a block nor the cosines of two are larger.
+        self._rows = max(1, min(_BLOCK_BYTES // (4 * width), math.isqrt(_BLOCK_BYTES // 4)))
         self._mean, self._std = self._moments(width)
         self._whole = self._unit(0, len(lead)) if len(lead) <= self._rows else None
 

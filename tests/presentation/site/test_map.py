@@ -197,7 +197,7 @@ def test_dragging_moves_the_map_and_chooses_nothing(
     after = seen_cells(visit, gallery)
     assert after != before
     assert places(after).items() <= expected(arrays, 12).items()
-    assert "cell=" not in visit.hash
+    assert "chosen=" not in visit.hash
     assert visit.texts(".cellinfo") == ["Choose a cell to see what is in it."]
 
 
@@ -211,7 +211,7 @@ def test_a_cell_tells_its_photographs_classes_and_channels(
         sized.go(at(LAYER, query=f"grid={arrays['cell_grid'][row]}"))
         sized.page.click(f'.cell[data-row="{row}"]')
         sized.until("document.querySelector('.cellinfo h2')")
-        assert f"cell={number}" in sized.hash
+        assert f"chosen={number}" in sized.hash
         picture, within_ = ".cellinfo > .picture", ".cellinfo"
     else:
         sized.go(at(LAYER, number))
@@ -260,7 +260,7 @@ def test_arrows_go_to_the_nearest_cell_that_way(visit: Visit, arrays: dict[str, 
         here = there
     visit.page.keyboard.press("Enter")
     visit.until("document.querySelector('.cellinfo h2')")
-    assert f"cell={arrays['channel'][here]}" in visit.hash
+    assert f"chosen={arrays['channel'][here]}" in visit.hash
 
 
 def test_cells_are_also_tiles(visit: Visit) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import h5py
 import numpy as np
@@ -15,6 +15,7 @@ from layer_atlas.atlas.reader import Atlas, Layer, Model, open_atlas
 from layer_atlas.config.objectives import Objective
 from layer_atlas.config.recipe import LARGEST_IMAGE, Recipe
 from layer_atlas.config.records import build, digest
+from layer_atlas.datasets.projection import check_umap
 from layer_atlas.errors import UserError
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.presentation.similarity import SIMILAR, nearest
@@ -37,8 +38,16 @@ from layer_atlas.presentation.site.files import (
     write_images,
     write_strip,
 )
-from layer_atlas.presentation.site.map import cell_record, map_data, write_samples
+from layer_atlas.presentation.site.map import (
+    cell_record,
+    map_data,
+    points_data,
+    write_samples,
+)
 from layer_atlas.store.folder import OutputFolder, safe_name
+
+Projection = Literal["none", "umap", "pca"]
+"""Of similarity maps."""
 
 _HERE = Path(__file__).parent
 _ASSETS, _LAYOUT = _HERE / "assets", _HERE.parent / "layout"
@@ -47,12 +56,16 @@ _DIGITS = 16
 
 _SCRIPTS = (
     *("data", "elements", "routes", "order", "tiles", "curve"),
-    *("overview", "grid", "map", "channel", "search", "help", "start"),
+    *("overview", "grid", "plane", "map", "points", "channel", "search", "help", "start"),
 )
 """Parts of `site.js`, in order: browsers load one file much sooner than many."""
 
 
-def make_site(folder: OutputFolder, names: Mapping[str, str] | None = None) -> Path:
+def make_site(
+    folder: OutputFolder,
+    names: Mapping[str, str] | None = None,
+    projection: Projection = "none",
+) -> Path:
     """Make the site of an atlas, unless it is there; returns its first page.
 
     Only one layer's sheet is in memory at a time, whatever the number of images.
@@ -60,23 +73,28 @@ def make_site(folder: OutputFolder, names: Mapping[str, str] | None = None) -> P
     Args:
         folder: has the atlas.
         names: names of layers for readers, as `collate.names` has them.
+        projection: of similarity maps, as `collate.map` has it.
     Raises:
-        UserError: there is no atlas, or it is not one.
+        UserError: there is no atlas, or it is not one, or UMAP is not installed.
         StorageError: the disk is full or fails.
     """
+    if projection == "umap":
+        check_umap("collate.map")
     page = folder.site / "index.html"
     with open_atlas(folder.atlas) as atlas:
-        name = _identity(folder, atlas, names)
+        name = _identity(folder, atlas, names, projection)
         if folder_of(folder.site) == name and is_complete(folder.site / name):
             return page
         with site_files(folder.site / name) as files:
-            _write_all(files, atlas, folder.root.name, names)
+            _write_all(files, atlas, folder.root.name, names, projection)
     put_up(folder.site, name, _page(folder.root.name, name))
     return page
 
 
-def _identity(folder: OutputFolder, atlas: Atlas, names: Mapping[str, str] | None) -> str:
-    """Digest that differs for another atlas, other names and other code."""
+def _identity(
+    folder: OutputFolder, atlas: Atlas, names: Mapping[str, str] | None, projection: Projection
+) -> str:
+    """Digest that differs for another atlas, other names or maps, and other code."""
     code = hashlib.sha256()
     # The layout paints the site's pictures, so that its code is part of the identity too.
     files = (path for folder in (_HERE, _LAYOUT) for path in folder.rglob("*.*"))
@@ -84,6 +102,7 @@ def _identity(folder: OutputFolder, atlas: Atlas, names: Mapping[str, str] | Non
         code.update(path.read_bytes())
     made_of: list[Any] = [atlas.content or atlas.created, folder.root.name, code.hexdigest()]
     made_of += [dict(names)] if names else []
+    made_of += [projection] if projection != "none" else []
     return digest(made_of)[:_DIGITS]
 
 
@@ -94,7 +113,13 @@ def _page(title: str, folder: str) -> str:
     return page.render(title=title, folder=folder)
 
 
-def _write_all(files: SiteFiles, atlas: Atlas, title: str, names: Mapping[str, str] | None) -> None:
+def _write_all(
+    files: SiteFiles,
+    atlas: Atlas,
+    title: str,
+    names: Mapping[str, str] | None,
+    projection: Projection,
+) -> None:
     for name in ("style.css", "icon.svg"):
         files.write(name, (_ASSETS / name).read_bytes())
     files.write("site.js", b"\n".join((_ASSETS / f"{n}.js").read_bytes() for n in _SCRIPTS))
@@ -104,7 +129,7 @@ def _write_all(files: SiteFiles, atlas: Atlas, title: str, names: Mapping[str, s
         layers = []
         for layer in model.layers.values():
             place = f"{number:03}-{safe_name(layer.name)}"
-            layers.append(_write_layer(files, place, layer.called(names)))
+            layers.append(_write_layer(files, place, layer.called(names), projection))
             number += 1
         models.append({**_model_facts(model), "layers": layers})
     about = {"title": title, "created": atlas.created, "models": models}
@@ -133,12 +158,16 @@ def _architecture(source: str) -> str:
     return source.partition(".")[0] if source.startswith("timm/") else callable_name
 
 
-def _write_layer(files: SiteFiles, folder: str, layer: Layer) -> dict[str, Any]:
+def _write_layer(
+    files: SiteFiles, folder: str, layer: Layer, projection: Projection
+) -> dict[str, Any]:
     """Write the files of a layer; returns its record in the overview."""
     check(layer)
     strip = _write_strip(files, folder, layer)
     write_images(files, folder, layer)
-    files.write(f"{folder}/layer.js", script(f"{folder}/layer", layer_data(layer)))
+    points = None if projection == "none" else points_data(layer, projection)
+    data = {**layer_data(layer), "points": points}
+    files.write(f"{folder}/layer.js", script(f"{folder}/layer", data))
     for number, block in channel_blocks(layer):
         name = f"{folder}/channels-{number}"
         files.write(f"{name}.js", script(name, block))

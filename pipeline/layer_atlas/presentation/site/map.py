@@ -1,6 +1,6 @@
-"""The map of an activation atlas on a site: its cells, what each holds, pictures of its samples."""
+"""Maps on a site: the cells of an activation atlas and what each holds; targets by similarity."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from layer_atlas.presentation.layout.grid import Cells
 from layer_atlas.presentation.layout.page import Tile
 from layer_atlas.presentation.layout.pillow import PillowCanvas
 from layer_atlas.presentation.montages.map_picture import fractions
+from layer_atlas.presentation.similarity import lay_out
 from layer_atlas.presentation.site.files import SiteFiles, numbers
 
 _PICTURE = 96
@@ -45,6 +46,18 @@ def map_data(layer: Layer) -> dict[str, Any] | None:
         "source": str(layer.facts["dataset_source"]),
         "across": _across(layer),
     }
+
+
+_PLACES = 10_000
+"""Steps of a coordinate: finer than any screen."""
+
+
+def points_data(layer: Layer, projection: Literal["umap", "pca"]) -> dict[str, Any]:
+    """The similarity map of a layer: `x` and `y` of each row, 0 to 10,000; -1: no image."""
+    places = lay_out(layer, layer.leads(), projection)
+    steps = np.where(np.isfinite(places), np.round(places * _PLACES), -1).astype(int)
+    x, y = steps.T.tolist()
+    return {"x": x, "y": y, "steps": _PLACES, "projection": projection}
 
 
 def cell_record(layer: Layer, row: int) -> dict[str, Any]:

@@ -225,7 +225,9 @@ function toolbar(place, layer, data, wall) {
       "",
       (name) => go({ where: written([...filters(options), { name, least: "", most: "" }]) }),
     ),
-    data.map ? element("a.switch", { href: route({ ...place, options: {} }) }, "Map") : null,
+    data.map || data.points
+      ? element("a.switch", { href: route({ ...place, options: data.map ? {} : { view: "map" } }) }, "Map")
+      : null,
     size(wall),
   );
 }

@@ -86,6 +86,7 @@ function fillView(view, place, target, data, block, before) {
   else if (!target.layer) overview(view, place, target);
   else if (place.channel !== undefined) channelView(view, place, target, data, block);
   else if (data.map && place.options.view !== "tiles") now.wall = mapView(view, place, target, data);
+  else if (data.points && place.options.view === "map") now.wall = pointsView(view, place, target, data);
   else now.wall = gridView(view, place, target, data);
   const heading = view.querySelector("h1").textContent;
   const { title } = layerAtlas.known("index");

@@ -1,0 +1,161 @@
+// The similarity map of a layer: targets of similar response lie side by side.
+"use strict";
+
+const PART_OF_AREA = 0.5;
+const SPRITE = 40;
+const MOST_ELEMENTS = 400;
+const LARGEST_POINT = 160;
+
+const PROJECTIONS = { umap: "UMAP", pca: "two principal components" };
+
+function pointsView(view, place, { model, layer }, data) {
+  const map = new PointMap(layer, data, place);
+  const { projection } = data.points;
+  const about = `${layer.noun === "channel" ? "Channels" : "Targets"} of similar response to the images side by side, by ${PROJECTIONS[projection]}`;
+  view.append(
+    element(
+      "div.heading",
+      {},
+      element("h1", { title: moduleName(layer) }, layer.title),
+      element("p.facts", {}, about),
+      element("p.facts", {}, [layer.targets, model.about].filter(Boolean).join(" · ")),
+    ),
+    planeToolbar(map, null, element("a.switch", { href: route({ ...place, options: {} }) }, "All as tiles")),
+    element("div.atlas", {}, map.frame, map.panel),
+  );
+  map.start(`Choose one to see it in large.`);
+  return map;
+}
+
+// Far away, points are drawn on a canvas from the one picture that holds all images in small; close by
+// each is an element with its tile.
+class PointMap extends Plane {
+  constructor(layer, data, place) {
+    super(layer, data, place, `Map of ${plural(layer.noun)}`);
+    const { x, y, steps } = data.points;
+    this.rows = data.channels.map((_, row) => row).filter((row) => x[row] >= 0);
+    this.xs = Float32Array.from(x, (value) => value / steps);
+    this.ys = Float32Array.from(y, (value) => value / steps);
+    this.focus = this.chosen >= 0 ? this.chosen : this.rows[0];
+    this.canvas = element("canvas", { "aria-hidden": "true" });
+    this.ground.before(this.canvas);
+    this.made = new Map();
+    this.small = new Image();
+    this.small.onload = () => this.draw();
+    if (this.rows.length) this.small.src = sheets.preview(layer, data, this.rows[0], {});
+  }
+
+  // Points grow more slowly than the map, so that close ones come apart.
+  get size() {
+    const alone = Math.sqrt(PART_OF_AREA / Math.max(1, this.rows.length));
+    return Math.min(LARGEST_POINT, Math.max(4, (alone * this.side) / Math.sqrt(this.zoom)));
+  }
+
+  get mostZoom() {
+    return Math.max(4, Math.sqrt(this.rows.length));
+  }
+
+  *spots() {
+    for (const row of this.rows) yield [row, this.xs[row], this.ys[row]];
+  }
+
+  elementOf(row) {
+    return this.made.get(row);
+  }
+
+  draw() {
+    this.hold();
+    const { side, size, frame } = this;
+    const [left, top] = this.corner;
+    // A margin, so that points at the edge of the map are whole.
+    const at = (row) => [
+      size / 2 + left + this.xs[row] * (side - size),
+      size / 2 + top + this.ys[row] * (side - size),
+    ];
+    const near = (x, y) => x > -size && y > -size && x < frame.clientWidth + size && y < frame.clientHeight + size;
+    const seen = this.rows.filter((row) => near(...at(row)));
+    const asElements = size >= SPRITE && seen.length <= MOST_ELEMENTS;
+    this.paint(asElements ? [] : seen, at, size);
+    const kept = new Set(asElements ? seen : []);
+    if (this.focus !== undefined) kept.add(this.focus);
+    if (this.chosen >= 0 && this.xs[this.chosen] >= 0) kept.add(this.chosen);
+    for (const [row, made] of this.made) {
+      if (!kept.has(row)) {
+        made.remove();
+        this.made.delete(row);
+      }
+    }
+    for (const row of kept) {
+      const made = this.made.get(row) || this.make(row);
+      const [x, y] = at(row).map((middle) => Math.round(middle - size / 2));
+      Object.assign(made.style, { left: `${x}px`, top: `${y}px`, width: `${size}px`, height: `${size}px` });
+      made.tabIndex = row === this.focus ? 0 : -1;
+    }
+    this.count.textContent = counted(this.rows.length, this.layer.noun);
+  }
+
+  paint(rows, at, size) {
+    const { canvas, frame, small, data } = this;
+    const sharp = devicePixelRatio || 1;
+    canvas.width = Math.round(frame.clientWidth * sharp);
+    canvas.height = Math.round(frame.clientHeight * sharp);
+    if (!small.complete || !small.naturalWidth) return;
+    const context = canvas.getContext("2d");
+    context.scale(sharp, sharp);
+    const columns = data.previewColumns;
+    const lines = Math.ceil(data.channels.length / columns);
+    const [width, height] = [small.naturalWidth / columns, small.naturalHeight / lines];
+    for (const row of rows) {
+      const [x, y] = at(row);
+      const from = [(row % columns) * width, Math.floor(row / columns) * height, width, height];
+      context.drawImage(small, ...from, Math.round(x - size / 2), Math.round(y - size / 2), size, size);
+    }
+  }
+
+  make(row) {
+    const { data, layer } = this;
+    const made = element(
+      "a.cell",
+      {
+        href: route({ ...this.place, channel: data.channels[row], options: {} }),
+        "aria-label": data.labels[row],
+        "aria-current": row === this.chosen ? "true" : null,
+        "data-row": row,
+        "--fraction": 1,
+        title: data.labels[row],
+      },
+      thumbnail(layer, data, row, {}),
+    );
+    this.ground.append(made);
+    this.made.set(row, made);
+    return made;
+  }
+
+  hit(event) {
+    const known = super.hit(event);
+    if (known !== undefined) return known;
+    const [dx, dy] = this.at(event);
+    const [x, y] = [dx + this.frame.clientWidth / 2, dy + this.frame.clientHeight / 2];
+    const { side, size } = this;
+    const [left, top] = this.corner;
+    let found;
+    // The last one drawn lies on top.
+    for (const row of this.rows) {
+      const right = Math.abs(size / 2 + left + this.xs[row] * (side - size) - x) <= size / 2;
+      if (right && Math.abs(size / 2 + top + this.ys[row] * (side - size) - y) <= size / 2) found = row;
+    }
+    return found;
+  }
+
+  async tell(row) {
+    const { layer, data, place } = this;
+    const block = await this.block(row);
+    if (this.chosen !== row) return;
+    const href = route({ ...place, channel: data.channels[row], options: {} });
+    this.panel.replaceChildren(
+      element("h2", {}, element("a", { href }, data.labels[row])),
+      thumbnail(layer, data, row, {}),
+      ...alike({ ...place, options: {} }, layer, data, block, row - block.first),
+    );
+  }
+}
