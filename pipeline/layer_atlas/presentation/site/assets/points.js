@@ -4,6 +4,7 @@
 const PART_OF_AREA = 0.5;
 const SPRITE = 40;
 const MOST_ELEMENTS = 400;
+const SMALLEST_POINT = 6;
 const LARGEST_POINT = 160;
 
 const PROJECTIONS = { umap: "UMAP", pca: "two principal components" };
@@ -27,6 +28,20 @@ function pointsView(view, place, { model, layer }, data) {
   return map;
 }
 
+// Rows without those that others cover, the last ones lying on top: of thousands few can be seen.
+function onTop(rows, at, step) {
+  const taken = new Set();
+  const kept = [];
+  for (let n = rows.length - 1; n >= 0; n--) {
+    const [x, y] = at(rows[n]);
+    const place = Math.floor(x / step) * 65536 + Math.floor(y / step);
+    if (taken.has(place)) continue;
+    taken.add(place);
+    kept.push(rows[n]);
+  }
+  return kept.reverse();
+}
+
 // Far away, points are drawn on a canvas from the one picture that holds all images in small; close by
 // each is an element with its tile.
 class PointMap extends Plane {
@@ -48,7 +63,7 @@ class PointMap extends Plane {
   // Points grow more slowly than the map, so that close ones come apart.
   get size() {
     const alone = Math.sqrt(PART_OF_AREA / Math.max(1, this.rows.length));
-    return Math.min(LARGEST_POINT, Math.max(4, (alone * this.side) / Math.sqrt(this.zoom)));
+    return Math.min(LARGEST_POINT, Math.max(SMALLEST_POINT, (alone * this.side) / Math.sqrt(this.zoom)));
   }
 
   get mostZoom() {
@@ -72,7 +87,8 @@ class PointMap extends Plane {
       size / 2 + left + this.xs[row] * (side - size),
       size / 2 + top + this.ys[row] * (side - size),
     ];
-    const near = (x, y) => x > -size && y > -size && x < frame.clientWidth + size && y < frame.clientHeight + size;
+    const [right, bottom] = [frame.clientWidth + size, frame.clientHeight + size];
+    const near = (x, y) => x > -size && y > -size && x < right && y < bottom;
     const seen = this.rows.filter((row) => near(...at(row)));
     const asElements = size >= SPRITE && seen.length <= MOST_ELEMENTS;
     this.paint(asElements ? [] : seen, at, size);
@@ -105,7 +121,7 @@ class PointMap extends Plane {
     const columns = data.previewColumns;
     const lines = Math.ceil(data.channels.length / columns);
     const [width, height] = [small.naturalWidth / columns, small.naturalHeight / lines];
-    for (const row of rows) {
+    for (const row of onTop(rows, at, (3 * size) / 4)) {
       const [x, y] = at(row);
       const from = [(row % columns) * width, Math.floor(row / columns) * height, width, height];
       context.drawImage(small, ...from, Math.round(x - size / 2), Math.round(y - size / 2), size, size);
