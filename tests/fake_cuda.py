@@ -193,6 +193,8 @@ OBJECTIVES: dict[str, o.Objective] = {
     "inversion": o.InversionObjective(photograph=PICTURE),
     "accentuation": o.AccentuationObjective(photograph=PICTURE),
     "prototype": o.PrototypeObjective(top=2),
+    # Without a map every cell has the same direction.
+    "activation atlas": o.ActivationAtlasObjective(grid=(2,)),
 }
 OPTIMIZERS = {
     "adam": Adam(steps=6, leaky_steps=2),

@@ -47,6 +47,7 @@ NEEDED = {
     "executor=custom": ["executor.target=mymodule.Mine"],
     "figure=again": ["figure.path=figure.pdf"],
     "figure=composite": ["figure.panels=[{name: traces}]"],
+    "objective=activation_atlas": ["dataset=folder", "dataset.path=photos"],
     "objective=joint": ["objective.terms=[{layer: conv1}, {layer: conv2, weight: -1}]"],
 }
 """What some choices cannot do without."""

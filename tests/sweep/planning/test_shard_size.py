@@ -7,8 +7,7 @@ from toys import composed, layer_info, make_plan
 
 from layer_atlas.plan.jobs import LayerInfo
 from layer_atlas.plan.plan import Plan
-from layer_atlas.sweep.planning.devices import WorkerDevice
-from layer_atlas.sweep.planning.planner import _shard_size
+from layer_atlas.sweep.planning import planner
 
 
 def plan_of(*layers: LayerInfo) -> Plan:
@@ -17,7 +16,7 @@ def plan_of(*layers: LayerInfo) -> Plan:
 
 def shard_size(plan: Plan, devices: int, *overrides: str) -> int:
     net = "models=[{name: toy, target: toys.none}]"
-    return _shard_size(composed(net, *overrides), plan.models, [WorkerDevice("cuda:0")] * devices)
+    return planner.shard_size(composed(net, *overrides), plan.models, ["cuda:0"] * devices)
 
 
 def heavy(channels: int) -> LayerInfo:
