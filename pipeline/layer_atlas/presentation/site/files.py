@@ -4,8 +4,8 @@ A site is `index.html` and the folder that it names. The folder is written first
 last, atomically: until then the site is the previous one.
 
 Pages opened from disk may load scripts and nothing else, so data are scripts that call
-`layerAtlas.take(name, value)`. A value is JSON in ASCII without `<`, `>` and `&`: no text from a
-network or a file name can end the script or begin a tag.
+`layerAtlas.take(name, JSON.parse(text))`. The text is JSON in ASCII without `<`, `>` and `&`: no
+text from a network or a file name can end the script or begin a tag.
 
 Dataset images have one picture per target: a row of the strongest, below it their saliency where
 the atlas has it, then a row of the weakest.
@@ -153,7 +153,8 @@ def script(name: str, value: Any) -> bytes:
     Raises:
         ValueError: a number in it is not finite.
     """
-    return f"layerAtlas.take({_json(name)}, {_json(value)});\n".encode("ascii")
+    # Browsers read a long JSON text in half the time that they read the same value as a script.
+    return f"layerAtlas.take({_json(name)}, JSON.parse({_json(_json(value))}));\n".encode("ascii")
 
 
 def _json(value: Any) -> str:

@@ -47,7 +47,7 @@ from layer_atlas.presentation.site.map import (
 from layer_atlas.store.folder import OutputFolder, safe_name
 
 Projection = Literal["none", "umap", "pca"]
-"""Of similarity maps."""
+"""The projection of similarity maps, as `collate.map` has it."""
 
 _HERE = Path(__file__).parent
 _ASSETS, _LAYOUT = _HERE / "assets", _HERE.parent / "layout"

@@ -118,6 +118,8 @@ class PointMap extends Plane {
     if (!small.complete || !small.naturalWidth) return;
     const context = canvas.getContext("2d");
     context.scale(sharp, sharp);
+    // Smoothing takes most of the time of thousands of images, and shows in none so small.
+    context.imageSmoothingEnabled = size * sharp > 12;
     const columns = data.previewColumns;
     const lines = Math.ceil(data.channels.length / columns);
     const [width, height] = [small.naturalWidth / columns, small.naturalHeight / lines];
