@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from layer_atlas.config.objectives import ActivationAtlasObjective
-from layer_atlas.datasets import activation_map, samples
+from layer_atlas.datasets import activation_map, projection
 from layer_atlas.datasets.activation_map import (
     ActivationMap,
     cells_of,
@@ -224,7 +224,7 @@ def test_mistakes_are_named_before_anything_is_computed(monkeypatch: pytest.Monk
         check_atlas(settings(classes=("cat",)), some)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="lie in none"):
         check_atlas(settings(classes=("cat",)), Photographs("1.png"))  # type: ignore[arg-type]
-    monkeypatch.setattr(samples.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(projection.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"layer-atlas\[maps\].*projection=pca"):
         check_atlas(settings(projection="umap"), some)  # type: ignore[arg-type]
 
