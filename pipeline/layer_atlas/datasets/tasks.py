@@ -9,7 +9,7 @@ saliency maps.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from layer_atlas.config.datasets import SaliencyMethod
 from layer_atlas.config.objectives import ActivationAtlasObjective
@@ -45,20 +45,29 @@ class LayerStatistics:
     """Whether non-spatial tokens (class token, registers) are part of the activations."""
     has_fields: bool = True
     """Whether receptive fields are part of them; a judge's images are never cut to one."""
+    block_shelf: ClassVar[str] = "photographs"
+    """Folder of the files of blocks, within the layer's."""
 
     @property
     def layer(self) -> str:
         """Name of the layer."""
         return self.info.name
 
-    @cached_property
-    def identity(self) -> dict[str, Any]:
-        """The plain data that keys are digests of, without the images."""
+    @property
+    def shown(self) -> dict[str, Any]:
+        """What is shown dataset images, and how: the part of keys that all of a layer share."""
         return {
             "network": plain(self.network),
             "layer": self.layer,
             "image_size": self.image_size,
             "keep_prefix_tokens": self.keep_prefix_tokens,
+        }
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """The plain data that keys are digests of, without the images."""
+        return {
+            **self.shown,
             "stride": self.plan.stride,
             "top": self.plan.top,
             "bottom": self.plan.bottom,
@@ -90,7 +99,7 @@ class LayerStatistics:
     def block(self, start: int, dataset_images: str) -> Product:
         """Return the file of a block, by the digest of its part of the listing."""
         key = digest({**self.identity, "start": start, "photographs": dataset_images})
-        return Product(self.model, self.layer, key, "photographs")
+        return Product(self.model, self.layer, key, self.block_shelf)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,15 +111,13 @@ class LayerSamples(LayerStatistics):
 
     objective: ActivationAtlasObjective
     has_fields: bool = False
+    block_shelf: ClassVar[str] = "samples"
 
     @cached_property
     def identity(self) -> dict[str, Any]:
         """The plain data that keys of blocks are digests of, without the images."""
         return {
-            "network": plain(self.network),
-            "layer": self.layer,
-            "image_size": self.image_size,
-            "keep_prefix_tokens": self.keep_prefix_tokens,
+            **self.shown,
             "seed": self.objective.seed,
             "labels": self.objective.labels,
             "version": SAMPLES_VERSION,
@@ -123,11 +130,6 @@ class LayerSamples(LayerStatistics):
         settings = plain(replace(self.objective, maps=None, cosine_power=0.0))
         identity = {**self.identity, "listing": self.plan.listing, "block": self.plan.block}
         return Product(self.model, self.layer, digest({**identity, "map": settings}), "map")
-
-    def block(self, start: int, dataset_images: str) -> Product:
-        """Return the file of a block, by the digest of its part of the listing."""
-        key = digest({**self.identity, "start": start, "photographs": dataset_images})
-        return Product(self.model, self.layer, key, "samples")
 
 
 @dataclass(frozen=True)

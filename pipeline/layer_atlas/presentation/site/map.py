@@ -3,7 +3,6 @@
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from layer_atlas.atlas.reader import Layer
 from layer_atlas.presentation.layout.grid import Cells
@@ -64,7 +63,7 @@ def cell_record(layer: Layer, row: int) -> dict[str, Any]:
     """What a cell of a map holds: its place, classes, strongest channels, and its samples."""
     channels = layer.dataset("cell_channel")[row].tolist()
     values = numbers(np.asarray(layer.dataset("cell_channel_value")[row]), _DIGITS)
-    samples = layer.dataset("cell_member")[row].tolist()
+    samples, files = (layer.dataset(f"cell_{name}")[row] for name in ("member", "jpeg"))
     classes = layer.cell_classes(layer.channels[row]).items()
     return {
         **{name: int(layer.dataset(f"cell_{name}")[row]) for name in ("grid", "row", "column")},
@@ -72,8 +71,8 @@ def cell_record(layer: Layer, row: int) -> dict[str, Any]:
         "channels": list(map(list, zip(channels, values, strict=True))),
         "samples": [
             {"slot": slot, "path": _path(layer, sample)}
-            for slot, sample in enumerate(samples)
-            if sample >= 0 and slot in _pictures(layer, row)
+            for slot, (sample, file) in enumerate(zip(samples.tolist(), files, strict=True))
+            if sample >= 0 and len(file)
         ],
     }
 
@@ -88,18 +87,13 @@ def write_samples(files: SiteFiles, folder: str, layer: Layer, row: int) -> None
     across = _across(layer)
     cells = Cells((0, 0), (_PICTURE, _PICTURE), across)
     canvas = PillowCanvas(cells.size(across), _GROUND)
-    for slot, pixels in _pictures(layer, row).items():
+    for slot, pixels in layer.sample_pictures(layer.channels[row]).items():
         canvas.tile(Tile(cells.box(slot), pixels))
     files.write_picture(f"{folder}/{samples_name(row)}", canvas.picture, 80)
 
 
 def _across(layer: Layer) -> int:
     return int(layer.dataset("cell_jpeg").shape[1])
-
-
-def _pictures(layer: Layer, row: int) -> dict[int, NDArray[np.uint8]]:
-    """The pictures (H, W, 3) of a cell's samples, by their slots; some images have none."""
-    return layer.sample_pictures(layer.channels[row])
 
 
 def _path(layer: Layer, sample: int) -> str:

@@ -24,8 +24,6 @@ from typing import Any
 from layer_atlas.processes import PARENT_VARIABLE, die_with
 from layer_atlas.sweep.executors.base import WORKER_COMMAND
 
-logger = logging.getLogger(__name__)
-
 _MALLOC_OPTIONS = {
     "MALLOC_TRIM_THRESHOLD_": -1,
     "MALLOC_TOP_PAD_": -2,

@@ -32,11 +32,6 @@ function mapView(view, place, { model, layer }, data) {
 class CellMap extends Plane {
   constructor(layer, data, place) {
     super(layer, data, place, "Map of cells");
-    this.made = new Map();
-  }
-
-  elementOf(row) {
-    return this.made.get(row);
   }
 
   get grid() {
@@ -66,7 +61,7 @@ class CellMap extends Plane {
 
   draw() {
     this.hold();
-    const { side, frame, grid, places } = this;
+    const { side, frame, grid, places, data } = this;
     const cell = side / grid.side;
     const [left, top] = this.corner;
     const span = (offset, length) => [
@@ -84,14 +79,9 @@ class CellMap extends Plane {
     }
     if (!places.has(this.focus)) this.focus = [...seen, ...places.keys()][0];
     if (this.focus !== undefined) seen.add(this.focus);
-    for (const [row, made] of this.made) {
-      if (!seen.has(row)) {
-        made.remove();
-        this.made.delete(row);
-      }
-    }
+    this.keepOnly(seen);
     for (const row of [...seen].sort((a, b) => places.get(a) - places.get(b))) {
-      const made = this.made.get(row) || this.make(row, grid);
+      const made = this.elementOf(row) || this.link(row, cellWords(data, row, grid), data.map.fraction[row], data.map.label[row]);
       const place = places.get(row);
       // Whole pixels: cells touch and none has a blurred edge.
       const x0 = Math.round(left + (place % grid.side) * cell);
@@ -103,28 +93,6 @@ class CellMap extends Plane {
       made.tabIndex = row === this.focus ? 0 : -1;
     }
     this.count.textContent = `${grid.side} × ${grid.side} cells, ${places.size.toLocaleString("en")} of them populated`;
-  }
-
-  make(row, grid) {
-    const { data, layer } = this;
-    const picture = thumbnail(layer, data, row, {});
-    const label = data.map.label[row];
-    const made = element(
-      "a.cell",
-      {
-        href: route({ ...this.place, channel: data.channels[row], options: {} }),
-        "aria-label": cellWords(data, row, grid),
-        "aria-current": row === this.chosen ? "true" : null,
-        "data-row": row,
-        "--fraction": data.map.fraction[row],
-        title: cellWords(data, row, grid),
-      },
-      picture,
-      label ? element("span.label", { "aria-hidden": "true" }, label) : null,
-    );
-    this.ground.append(made);
-    this.made.set(row, made);
-    return made;
   }
 
   use(side) {

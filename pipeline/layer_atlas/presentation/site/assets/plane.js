@@ -5,7 +5,7 @@
 // is. The address keeps both, so that a view can be sent to somebody.
 //
 // A map adds `draw()`, `mostZoom`, `spots()`, which yields [row, x, y] of all that can have the focus,
-// `elementOf(row)`, and `tell(row)`, which fills the panel.
+// and `tell(row)`, which fills the panel.
 class Plane {
   constructor(layer, data, place, words) {
     Object.assign(this, { layer, data, place });
@@ -15,6 +15,7 @@ class Plane {
     this.frame = element("div.plane", { role: "group", "aria-label": words }, this.ground);
     this.panel = element("aside.cellinfo", { "aria-label": "Chosen" });
     this.count = element("span.quiet", { role: "status" });
+    this.made = new Map();
     this.pointers = new Map();
     this.focus = undefined;
     const asked = Number(place.options.chosen ?? NaN);
@@ -61,6 +62,41 @@ class Plane {
     };
     this.x = along(this.x, this.frame.clientWidth);
     this.y = along(this.y, this.frame.clientHeight);
+  }
+
+  // --- elements ---
+
+  elementOf(row) {
+    return this.made.get(row);
+  }
+
+  keepOnly(rows) {
+    for (const [row, made] of this.made) {
+      if (rows.has(row)) continue;
+      made.remove();
+      this.made.delete(row);
+    }
+  }
+
+  // A link with the image of a row, which fills a part of it.
+  link(row, words, fraction, label = "") {
+    const { data, layer } = this;
+    const made = element(
+      "a.cell",
+      {
+        href: route({ ...this.place, channel: data.channels[row], options: {} }),
+        "aria-label": words,
+        "aria-current": row === this.chosen ? "true" : null,
+        "data-row": row,
+        "--fraction": fraction,
+        title: words,
+      },
+      thumbnail(layer, data, row, {}),
+      label ? element("span.label", { "aria-hidden": "true" }, label) : null,
+    );
+    this.ground.append(made);
+    this.made.set(row, made);
+    return made;
   }
 
   // --- what moves it ---

@@ -54,7 +54,6 @@ class PointMap extends Plane {
     this.focus = this.chosen >= 0 ? this.chosen : this.rows[0];
     this.canvas = element("canvas", { "aria-hidden": "true" });
     this.ground.before(this.canvas);
-    this.made = new Map();
     this.small = new Image();
     this.small.onload = () => this.draw();
     if (this.rows.length) this.small.src = sheets.preview(layer, data, this.rows[0], {});
@@ -74,10 +73,6 @@ class PointMap extends Plane {
     for (const row of this.rows) yield [row, this.xs[row], this.ys[row]];
   }
 
-  elementOf(row) {
-    return this.made.get(row);
-  }
-
   draw() {
     this.hold();
     const { side, size, frame } = this;
@@ -95,14 +90,9 @@ class PointMap extends Plane {
     const kept = new Set(asElements ? seen : []);
     if (this.focus !== undefined) kept.add(this.focus);
     if (this.chosen >= 0 && this.xs[this.chosen] >= 0) kept.add(this.chosen);
-    for (const [row, made] of this.made) {
-      if (!kept.has(row)) {
-        made.remove();
-        this.made.delete(row);
-      }
-    }
+    this.keepOnly(kept);
     for (const row of kept) {
-      const made = this.made.get(row) || this.make(row);
+      const made = this.elementOf(row) || this.link(row, this.data.labels[row], 1);
       const [x, y] = at(row).map((middle) => Math.round(middle - size / 2));
       Object.assign(made.style, { left: `${x}px`, top: `${y}px`, width: `${size}px`, height: `${size}px` });
       made.tabIndex = row === this.focus ? 0 : -1;
@@ -128,25 +118,6 @@ class PointMap extends Plane {
       const from = [(row % columns) * width, Math.floor(row / columns) * height, width, height];
       context.drawImage(small, ...from, Math.round(x - size / 2), Math.round(y - size / 2), size, size);
     }
-  }
-
-  make(row) {
-    const { data, layer } = this;
-    const made = element(
-      "a.cell",
-      {
-        href: route({ ...this.place, channel: data.channels[row], options: {} }),
-        "aria-label": data.labels[row],
-        "aria-current": row === this.chosen ? "true" : null,
-        "data-row": row,
-        "--fraction": 1,
-        title: data.labels[row],
-      },
-      thumbnail(layer, data, row, {}),
-    );
-    this.ground.append(made);
-    this.made.set(row, made);
-    return made;
   }
 
   hit(event) {
