@@ -64,13 +64,13 @@ COLLATED: dict[str, tuple[str, str, str, Check]] = {
     ),
     "numbers from one": (
         MONTAGE,
-        "target_label(recipe, view.layer, target) for target in targets",
+        "target_label(recipe, view.layer, target, given[target]) for target in targets",
         "target_label(recipe, view.layer, target + 1) for target in targets",
         words_of("variants"),
     ),
     "places for numbers": (
         MONTAGE,
-        "target_label(recipe, view.layer, target) for target in targets",
+        "target_label(recipe, view.layer, target, given[target]) for target in targets",
         "target_label(recipe, view.layer, i) for i, target in enumerate(targets)",
         words_of("variants"),
     ),

@@ -4,7 +4,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +19,7 @@ from layer_atlas.errors import UserError, unknown
 from layer_atlas.plan.environment import Environment, parse_environment
 from layer_atlas.plan.jobs import STATUS, WITHOUT_IMAGE, named
 from layer_atlas.plan.labels import given_name
-from layer_atlas.plan.targets import Sampling
+from layer_atlas.plan.targets import Sampling, TargetSpace
 
 _COMPARABLE = ("agreement", "selectivity")
 """Defaults in order of preference. Percentiles compare too, but optimized images tie at 100."""
@@ -120,8 +120,8 @@ class Layer:
 
     model: Model
     group: h5py.Group
-    given_name: str = ""
-    """Name for readers, in place of that of the module."""
+    given: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Names of layers and labels of channels for readers, as `collate.names` has them."""
 
     @property
     def name(self) -> str:
@@ -129,18 +129,22 @@ class Layer:
         return name_of(self.group)
 
     @property
+    def given_name(self) -> str:
+        """Name for readers in place of that of the module; empty if none is given."""
+        return given_name(self.given, self.model.name, self.name)
+
+    @property
     def reader_name(self) -> str:
         """Name for readers: the one that was given, or that of the module."""
         return self.given_name or self.name
 
     def called(self, names: Mapping[str, str] | None) -> "Layer":
-        """The layer under the name that readers know.
+        """The layer under the names that readers know it and its channels by.
 
         Args:
-            names: by `model/layer`, which goes first, or by layer.
+            names: by `model/layer`, which goes first, or by layer; of channels by `layer:17`.
         """
-        given = given_name(names, self.model.name, self.name)
-        return replace(self, given_name=given) if given else self
+        return replace(self, given=names) if names else self
 
     @property
     def title(self) -> str:
@@ -196,7 +200,7 @@ class Layer:
     @property
     def has_names(self) -> bool:
         """Whether channels have labels besides their indices: class names, combinations."""
-        return bool(self.channel_names) or "part_channel" in self
+        return bool(self.channel_names) or "part_channel" in self or any(self.given_labels)
 
     @property
     def job_shape(self) -> tuple[int, ...]:
@@ -207,10 +211,29 @@ class Layer:
     @cached_property
     def labels(self) -> list[str]:
         """Labels of the channels, such as `5`, `207 golden retriever` or `3+17` (a combination)."""
+        names = self.channel_names or [""] * len(self.channels)
+        columns = zip(self.numbers, self.given_labels, names, strict=True)
+        return [f"{number} {given or name}".rstrip() for number, given, name in columns]
+
+    @cached_property
+    def numbers(self) -> list[str]:
+        """Numbers of the channels as texts, such as `5` or `3+17` (a combination)."""
         if "part_channel" in self:
             return ["+".join(map(str, parts)) for parts in self["part_channel"].tolist()]
-        names = self.channel_names or [""] * len(self.channels)
-        return [f"{k} {name}".rstrip() for k, name in zip(self.channels, names, strict=True)]
+        return list(map(str, self.channels))
+
+    @cached_property
+    def given_labels(self) -> list[str]:
+        """Labels of a user's own for the channels; empty where none is given."""
+        return [given_name(self.given, self.model.name, self.name, n) for n in self.numbers]
+
+    @property
+    def target_space(self) -> TargetSpace:
+        """The targets that labels may be given to, as far as the atlas knows them."""
+        if "part_channel" in self:
+            return TargetSpace(tuple((self["part_channel"].max(axis=0, initial=0) + 1).tolist()))
+        known = _whole(self.facts.get("n_targets", self.facts.get("n_channels")))
+        return TargetSpace((max(known, 1 + max(self.channels, default=0)),))
 
     @property
     def has_images(self) -> bool:

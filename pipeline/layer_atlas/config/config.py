@@ -139,7 +139,12 @@ class CollateSettings(Record):
     two directions of largest variance. `none` makes no such maps."""
     names: dict[str, str] | None = None
     """Names of layers for readers, in montages, sheets and site, and in figures that set none: by
-    module or by `MODEL/MODULE`, such as `{features.12.expand3x3: fire 9}`."""
+    module or by `MODEL/MODULE`, such as `{features.12.expand3x3: fire 9}`; of channels by
+    `MODULE:CHANNEL`."""
+    labels: str | None = None
+    """CSV file with labels of channels, in columns `layer`, `channel` and `label`, and `model`
+    where one label is not for all models. Labels stand beside the channels' numbers wherever
+    `names` do, and are checked before anything is computed."""
 
 
 _ADD_PHOTOGRAPHS = "add dataset=folder dataset.path=photos, or take"

@@ -1,16 +1,16 @@
 """The labels of targets, layers and networks in pictures and tables, and how many there are."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from layer_atlas.config.objectives import ActivationAtlasObjective, JointObjective
 from layer_atlas.config.recipe import Recipe
-from layer_atlas.errors import sanitize
+from layer_atlas.errors import UserError, sanitize, unknown
 from layer_atlas.plan.environment import Environment
 from layer_atlas.plan.jobs import AS_CONSTRUCTED, UNTRAINED, Origin, named, preprocessing_words
 from layer_atlas.plan.plan import LayerPlan, ModelPlan, Plan
-from layer_atlas.plan.targets import Sampling, counted, least_targets, plural
+from layer_atlas.plan.targets import Sampling, TargetSpace, counted, least_targets, plural
 
 _SHOWN_LAYERS = 3
 
@@ -64,30 +64,65 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN_LAYERS]) + (f" and {more} more" if more > 0 else "")
 
 
-def target_label(recipe: Recipe, layer: LayerPlan, target: int) -> str:
-    """Return the number of a target, and its name if it has one."""
+def target_label(recipe: Recipe, layer: LayerPlan, target: int, given: str = "") -> str:
+    """Return the number of a target, and its name if it has one; a given one goes first."""
     word = target_word(recipe, layer)
-    return word if word == "whole layer" else layer.target_space.label(target)
+    return word if word == "whole layer" else layer.target_space.label(target, given)
 
 
-def target_name(recipe: Recipe, layer: LayerPlan, target: int) -> str:
+def target_name(recipe: Recipe, layer: LayerPlan, target: int, given: str = "") -> str:
     """Return a target with its word: `channel 5`, `channels 3+17`, `class 207 golden retriever`."""
-    word, label = target_word(recipe, layer), target_label(recipe, layer, target)
+    word, label = target_word(recipe, layer), target_label(recipe, layer, target, given)
     if word == "whole layer":
         return label
     return f"channels {label}" if word == "combination" else f"{word} {label}"
 
 
-def given_name(names: Mapping[str, str] | None, model: str, layer: str) -> str:
-    """Return the name that readers know a layer by; empty where none is given.
+def given_name(names: Mapping[str, str] | None, model: str, layer: str, numbers: str = "") -> str:
+    """Return the name that readers know a layer or a target by; empty where none is given.
 
     Args:
-        names: by `model/layer`, which goes first, or by layer.
+        names: by `model/layer`, which goes first, or by layer; of targets by `layer:17`.
         model: label of the model.
         layer: name of the module.
+        numbers: of a target, as `TargetSpace.numbers` writes them; empty for the layer itself.
     """
-    names = names or {}
-    return names.get(f"{model}/{layer}", names.get(layer, ""))
+    names, place = names or {}, f"{layer}:{numbers}" if numbers else layer
+    return names.get(f"{model}/{place}", names.get(place, ""))
+
+
+def check_names(
+    names: Iterable[str],
+    layers: Mapping[tuple[str, str], TargetSpace],
+    setting: Callable[[str], str],
+) -> None:
+    """Check that there is a layer or a target for every name.
+
+    Args:
+        names: what has a name, as `given_name` takes it.
+        layers: the targets of each layer, by model and layer.
+        setting: words where a name is given, for messages.
+    Raises:
+        UserError: a layer or a target that is not there, with the nearest that are.
+    """
+    spaces: dict[str, list[TargetSpace]] = {}
+    for (model, layer), space in layers.items():
+        for place in (layer, f"{model}/{layer}"):
+            spaces.setdefault(place, []).append(space)
+    for name in names:
+        place, colon, numbers = name.rpartition(":")
+        if name in spaces:
+            continue
+        if not colon or place not in spaces:
+            unknown_layer = place if numbers.isdigit() else name
+            known = {layer for _, layer in layers}
+            raise unknown(f"layer of {setting(name)}", unknown_layer, known)
+        if not any(space.has(numbers) for space in spaces[place]):
+            last = max((space.sizes for space in spaces[place]), key=len)
+            within = " + ".join(f"0 to {size - 1}" for size in last)
+            raise UserError(
+                f"{setting(name)} names channel {numbers!r} of {place}, which has {within}."
+            )
 
 
 def layer_title(model: ModelPlan, layer: LayerPlan) -> str:

@@ -52,17 +52,26 @@ class TargetSpace:
             number = number * size + part
         return number
 
-    def label(self, target: int) -> str:
-        """Return the label of a target in pictures.
+    def label(self, target: int, given: str = "") -> str:
+        """Return the label of a target in pictures; a given one replaces the name of a class.
 
-        >>> TargetSpace((8, 10)).label(37)
-        '3+7'
+        >>> TargetSpace((8, 10)).label(37), TargetSpace((8, 10)).label(37, "dog and ball")
+        ('3+7', '3+7 dog and ball')
         """
-        return f"{target} {self.names[target]}" if self.names else self.numbers(target)
+        name = given or (self.names[target] if self.names else "")
+        return f"{self.numbers(target)} {name}".rstrip()
 
     def numbers(self, target: int) -> str:
         """Return the name of a target in file names: its channels alone."""
         return "+".join(map(str, self.parts(target)))
+
+    def has(self, numbers: str) -> bool:
+        """Whether there is a target of these numbers, as `numbers` writes them."""
+        parts = numbers.split("+")
+        if len(parts) != len(self.sizes) or not all(p.isascii() and p.isdigit() for p in parts):
+            return False
+        sized = zip(parts, self.sizes, strict=True)
+        return all(int(part) < size and part == str(int(part)) for part, size in sized)
 
 
 def select_targets(selection: Any, targets: TargetSpace, where: str) -> tuple[int, ...]:

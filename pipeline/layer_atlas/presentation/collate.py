@@ -37,12 +37,12 @@ from layer_atlas.presentation.montages.evidence_pages import n_pages, write_page
 from layer_atlas.presentation.montages.map_picture import map_paths, write_maps
 from layer_atlas.presentation.montages.montage import (
     animation_paths,
-    check_names,
     check_snapshots,
     montage_bytes,
     write_animations,
     write_montage,
 )
+from layer_atlas.presentation.names import with_labels
 from layer_atlas.presentation.site.make import make_site
 from layer_atlas.processes import ProcessDied, die_with, die_with_parent, run_apart, usable_cores
 from layer_atlas.store.files import read_object, write_json
@@ -70,6 +70,9 @@ def make_atlas(folder: OutputFolder, settings: CollateSettings, content: str | N
         UserError: the list of dataset images is gone or unreadable, or animations are requested
             of a sweep without snapshots.
     """
+    # As long as a file of labels is only named, a change in it could not be noticed.
+    if settings.labels:
+        settings = with_labels(settings, plan_of(read_manifest(folder)))
     if content is None or not is_current(folder, content, settings):
         with step("collating: atlas and montages"):
             collate(folder, settings)
@@ -135,7 +138,7 @@ def collate_here(folder: OutputFolder, settings: CollateSettings) -> None:
     """Write pictures and atlas."""
     manifest = read_manifest(folder)
     plan = plan_of(manifest)
-    check_names(settings, plan)
+    settings = with_labels(settings, plan)
     check_snapshots(settings, min(model.recipe.snapshots for model in plan.models))
     views = list(layer_views(folder, plan))
     if not all(view.layer.targets for view in views):

@@ -23,7 +23,8 @@ from layer_atlas.plan.plan import (
     without_paths,
 )
 from layer_atlas.presentation.collate import content_of, make_atlas
-from layer_atlas.presentation.montages.montage import check_names, check_snapshots
+from layer_atlas.presentation.montages.montage import check_snapshots
+from layer_atlas.presentation.names import with_labels
 from layer_atlas.store.folder import (
     OutputFolder,
     keep_inputs,
@@ -78,6 +79,8 @@ def run(config: Config, collate: Collate = make_atlas) -> RunResult:
         with locked(folder):  # a second run is refused here, not after minutes of planning
             _clean_up(folder)
     plan, devices = prepare_plan(config)
+    # The file of labels may be gone when the images are made.
+    pictures = with_labels(config.collate, plan)
     sweep = Sweep(config, plan, folder, devices)
     prepare(folder, bytes_needed(plan, sweep.shard_index.missing()))
     with locked(folder), run_log(folder.logs):
@@ -88,7 +91,7 @@ def run(config: Config, collate: Collate = make_atlas) -> RunResult:
         timings = {"planning": time.monotonic() - started}
         outcome = Outcome()
         sweep = _find_targets(sweep, timings, outcome)
-        _make_and_collate(sweep, collate, timings, outcome)
+        _make_and_collate(sweep, pictures, collate, timings, outcome)
         if not outcome.is_cut_short:
             timings["total"] = time.monotonic() - started
             times = device_times(devices, outcome.times, timings["total"])
@@ -134,7 +137,7 @@ def prepare_plan(config: Config) -> tuple[Plan, list[str]]:
     if config.versions == "strict":
         folder = output_folder(config.output_root, config.name)
         plan = with_one_environment(plan, folder, config.executor, devices)
-    check_names(config.collate, plan)
+    with_labels(config.collate, plan)
     names = [device.name for device in devices]
     return with_maps(plan, config, output_folder(config.output_root, config.name), names), names
 
@@ -202,10 +205,13 @@ def _find_targets(sweep: Sweep, timings: dict[str, float], outcome: Outcome) -> 
 
 
 def _make_and_collate(
-    sweep: Sweep, collate: Collate, timings: dict[str, float], outcome: Outcome
+    sweep: Sweep,
+    settings: CollateSettings,
+    collate: Collate,
+    timings: dict[str, float],
+    outcome: Outcome,
 ) -> None:
     """Do what is missing and collate; repeat where a corrupt file was set aside."""
-    settings = sweep.config.collate
     for _ in range(_ROUNDS):
         _set_outdated_aside(sweep)
         worked = [_do(stage, sweep, timings, outcome) for stage in stages(sweep)]

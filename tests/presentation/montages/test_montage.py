@@ -16,7 +16,8 @@ from layer_atlas.errors import UserError
 from layer_atlas.plan.plan import Plan
 from layer_atlas.plan.targets import TargetSpace
 from layer_atlas.presentation.layout.grid import Layout, plan_layout
-from layer_atlas.presentation.montages.montage import check_names, draw_montage, write_montage
+from layer_atlas.presentation.montages.montage import draw_montage, write_montage
+from layer_atlas.presentation.names import with_labels
 from layer_atlas.store.folder import OutputFolder
 
 
@@ -210,11 +211,11 @@ def test_a_heading_has_the_name_that_readers_know(tmp_path: Path) -> None:
         folder = OutputFolder(tmp_path / str(len(pictures)))
         fill_store(folder, plan)
         settings = CollateSettings(names=names)
-        check_names(settings, plan)
+        assert with_labels(settings, plan) == settings
         pictures.append(np.asarray(draw_montage(view_of(folder, plan), settings).picture))
     assert np.array_equal(*pictures)
     with pytest.raises(UserError, match=r"unknown layer of collate.names 'features.12'"):
-        check_names(CollateSettings(names={"features.12": "fire 9"}), plan)
+        with_labels(CollateSettings(names={"features.12": "fire 9"}), plan)
 
 
 def test_corrupt_shard_is_shown_as_missing(folder: OutputFolder) -> None:

@@ -17,6 +17,7 @@ from layer_atlas.presentation.figures.files import (
     files_of,
     provenance_of,
     read_provenance,
+    with_names_shown,
 )
 from layer_atlas.presentation.figures.latex import figure_environment, merged_bibliography
 from layer_atlas.presentation.figures.methods import texts_of
@@ -71,6 +72,7 @@ def _draw(folder: OutputFolder, atlas: Atlas, settings: FigureSettings) -> list[
         )
     with style(settings):
         rendered = KINDS[settings.name](atlas, settings)
+        settings = with_names_shown(settings, rendered)
         provenance = provenance_of(folder.root.name, atlas, settings, rendered)
         title = settings.title or f"{settings.name} of {folder.root.name}"
         files, pages = files_of(rendered.pages, settings.formats, title, provenance.text)

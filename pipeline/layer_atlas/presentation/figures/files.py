@@ -13,7 +13,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from importlib import metadata
 from typing import Any
@@ -236,6 +236,19 @@ def provenance_of(
         },
         versions={"layer-atlas": __version__, **_versions()},
     )
+
+
+def with_names_shown(settings: FigureSettings, rendered: RenderedFigure) -> FigureSettings:
+    """Return settings with the labels of shown channels alone: a network may have a million."""
+    layers = {place for one in rendered.selections for place in (one.layer.name, one.layer.title)}
+    shown = {
+        f"{place}:{one.layer.numbers[one.layer.row(channel)]}"
+        for one in rendered.selections
+        for channel in one.channels
+        for place in (one.layer.name, one.layer.title)
+    }
+    kept = {k: v for k, v in (settings.names or {}).items() if ":" not in k or k in layers | shown}
+    return replace(settings, names=kept or None) if settings.names else settings
 
 
 def _places(rendered: RenderedFigure) -> list[str]:

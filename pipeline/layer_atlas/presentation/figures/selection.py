@@ -15,6 +15,7 @@ from layer_atlas.atlas.reader import Atlas, Layer
 from layer_atlas.config.figures import BracketedFigure, FigureSettings, Group
 from layer_atlas.errors import UserError, unknown
 from layer_atlas.plan.jobs import STATUS
+from layer_atlas.plan.labels import check_names
 from layer_atlas.plan.targets import TargetSpace, select_targets
 from layer_atlas.presentation.figures.brackets import Tree
 from layer_atlas.presentation.similarity import distances, farthest, medoid
@@ -297,15 +298,17 @@ def chosen_layers(atlas: Atlas, settings: FigureSettings) -> list[Layer]:
 
 def _checked(atlas: Atlas, settings: FigureSettings, chosen: list[Layer]) -> list[Layer]:
     """The chosen layers, if no two of a model have one name, and every name is of a layer."""
-    known = [name for layer in atlas.values() for name in (layer.name, layer.title)]
-    for name in settings.names or ():
-        if name not in known:
-            raise unknown("layer of figure.names", name, [layer.name for layer in chosen])
+    check_names(settings.names or (), spaces_of(atlas), lambda _: "figure.names")
     names = [(x.model.name, x.called(settings.names).reader_name) for x in chosen]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise UserError(f"figure.names calls two layers of {twice[0]} {twice[1]!r}.")
     return chosen
+
+
+def spaces_of(atlas: Atlas) -> dict[tuple[str, str], TargetSpace]:
+    """The targets of each layer of an atlas that can have names, by model and layer."""
+    return {(layer.model.name, layer.name): layer.target_space for layer in atlas.values()}
 
 
 def _matches(layer: Layer, pattern: str) -> bool:

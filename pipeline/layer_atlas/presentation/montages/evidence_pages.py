@@ -19,7 +19,7 @@ from layer_atlas.presentation.montages.evidence_sheet import (
     pages,
     rows_per_page,
 )
-from layer_atlas.presentation.montages.montage import with_reader_name
+from layer_atlas.presentation.montages.montage import label_given, with_reader_name
 from layer_atlas.store.files import write_atomically
 
 _FACTS = {
@@ -104,7 +104,8 @@ def _pages(view: LayerView, tile: int, names: Mapping[str, str] | None) -> Itera
             targets = sampling_of(view.plan, view.model, view.layer).words()
             facts = (targets, weights_words(view.model), view.model.recipe.summary(), source)
             subtitle = "; ".join(filter(None, facts))
-            rows = [_row(group, row) for row in page]
+            labels = [label_given(view, names, view.layer.targets[row]) for row in page]
+            rows = [_row(group, row, label) for row, label in zip(page, labels, strict=True)]
             yield draw_sheet(title, subtitle, rows, tile, _notes(group)).png()
 
 
@@ -112,7 +113,7 @@ def _notes(group: h5py.Group) -> tuple[str, ...]:
     return tuple(note for name, note in _NOTES.items() if name in group)
 
 
-def _row(group: h5py.Group, row: int) -> EvidenceRow:
+def _row(group: h5py.Group, row: int, label: str) -> EvidenceRow:
     """Read what a sheet shows of one target."""
     dataset = group["dataset"]
     seeds = _seeds(group, row)
@@ -128,6 +129,7 @@ def _row(group: h5py.Group, row: int) -> EvidenceRow:
         weakest=_dataset_images(dataset, "bottom_jpeg", row, images.shape[1]),
         boxes=dataset["top_view_box"][row, : len(strongest)],
         facts=_facts(group, row),
+        label=label,
     )
 
 

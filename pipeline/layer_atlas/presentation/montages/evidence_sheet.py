@@ -34,6 +34,8 @@ from layer_atlas.presentation.layout.pillow import FONT, SMALLEST, PillowCanvas
 
 MOST_IMAGES = 3
 """Seeds shown of a target."""
+_LABEL_SIZE, _WIDEST_LABEL = 16, 200
+"""Size of letters at which labels are cut, and the pixels that are left of them."""
 _NARROWEST = 400
 """Pixels of a sheet's width; title and legend need some."""
 
@@ -58,6 +60,8 @@ class EvidenceRow:
     strongest, right and bottom outside. Framed where they are less than the whole."""
     facts: Mapping[str, str]
     """Short names and values for the caption, in order."""
+    label: str = ""
+    """The target's label for readers, if it has one."""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.images) <= MOST_IMAGES or len(self.fates) != len(self.images):
@@ -357,7 +361,7 @@ def _caption_width(rows: Sequence[EvidenceRow], scale: Scale) -> float:
 
 
 def _number(row: EvidenceRow) -> str:
-    return f"channel {row.target}"
+    return f"channel {row.target} {FONT.shortened(row.label, _LABEL_SIZE, _WIDEST_LABEL)}".rstrip()
 
 
 def _text(box: Box, words: str, size: int, colour: str = INK, align: Align = "left") -> Text:

@@ -25,7 +25,7 @@ from layer_atlas.atlas.display import colours_shown, in_colour
 from layer_atlas.atlas.gather import LayerView
 from layer_atlas.config.config import CollateSettings
 from layer_atlas.config.recipe import snapshot_steps
-from layer_atlas.errors import UserError, unknown
+from layer_atlas.errors import UserError
 from layer_atlas.plan.jobs import FATES, UNTRAINED, WITHOUT_IMAGE
 from layer_atlas.plan.labels import (
     given_name,
@@ -35,7 +35,7 @@ from layer_atlas.plan.labels import (
     target_name,
     weights_words,
 )
-from layer_atlas.plan.plan import LayerPlan, Plan
+from layer_atlas.plan.plan import LayerPlan
 from layer_atlas.presentation.layout.grid import Layout, choose_columns, fewest_rows, plan_layout
 from layer_atlas.presentation.layout.page import FAINT, Text, Tile
 from layer_atlas.presentation.layout.pillow import FONT, SMALLEST, PillowCanvas
@@ -70,7 +70,7 @@ def draw_montage(view: LayerView, settings: CollateSettings) -> PillowCanvas:
     layer = with_reader_name(view, settings.names)
     for text in layout.heading(layer_title(view.model, layer), facts):
         canvas.text(text)
-    for text in _labels(view, layout, status):
+    for text in _labels(view, layout, status, settings.names):
         canvas.text(text)
     for grid, seed in enumerate(view.plan.seeds) if layout.grids > 1 else ():
         canvas.text(layout.grid_title(grid, f"seed {seed}"))
@@ -83,13 +83,10 @@ def with_reader_name(view: LayerView, names: Mapping[str, str] | None) -> LayerP
     return replace(view.layer, info=replace(view.layer.info, name=given)) if given else view.layer
 
 
-def check_names(settings: CollateSettings, plan: Plan) -> None:
-    """Raise UserError where a name is given to a layer that the plan does not have."""
-    layers = [(model.label, layer.info.name) for model in plan.models for layer in model.layers]
-    known = {place for label, name in layers for place in (name, f"{label}/{name}")}
-    for name in settings.names or ():
-        if name not in known:
-            raise unknown("layer of collate.names", name, {name for _, name in layers})
+def label_given(view: LayerView, names: Mapping[str, str] | None, target: int) -> str:
+    """The label that readers know a target of a view by; empty where none is given."""
+    numbers = view.layer.target_space.numbers(target)
+    return given_name(names, view.model.label, view.layer.info.name, numbers)
 
 
 def _draw_tiles(canvas: PillowCanvas, view: LayerView, layout: Layout) -> NDArray[np.uint8]:
@@ -138,12 +135,18 @@ def variant_labels(view: LayerView, width: float = math.inf) -> list[str]:
     return FONT.without_common_word([f"image {name}" for name in names], SMALLEST, width)
 
 
-def _labels(view: LayerView, layout: Layout, status: NDArray[np.uint8]) -> Iterator[Text]:
+def _labels(
+    view: LayerView,
+    layout: Layout,
+    status: NDArray[np.uint8],
+    names: Mapping[str, str] | None,
+) -> Iterator[Text]:
     """All texts below images: names of variants, seeds, then targets."""
     fates = np.vectorize(lambda code: FATES.get(code, ""), otypes=[object])(status)
     yield from _image_labels(view, layout, fates)
     recipe, targets = view.model.recipe, view.layer.targets
-    labels = [target_label(recipe, view.layer, target) for target in targets]
+    given = {target: label_given(view, names, target) for target in targets}
+    labels = [target_label(recipe, view.layer, target, given[target]) for target in targets]
     # Long names are cut short rather than made as small as can be.
     size = FONT.size(labels, layout.room, layout.letters, max(SMALLEST, 0.7 * layout.letters))
     for position, words in enumerate(labels):
@@ -225,7 +228,8 @@ def write_animations(view: LayerView, settings: CollateSettings) -> None:
         columns = (jobs.rows.tolist(), jobs.arrays["status"].tolist(), jobs.arrays["snapshot"])
         for row, code, images in zip(*columns, strict=True):
             for variant, frames in enumerate(images.reshape(-1, *images.shape[-4:])):
-                animation = _animation(view, frames, (row, jobs.seed_index, variant), code)
+                image = (row, jobs.seed_index, variant)
+                animation = _animation(view, frames, image, code, settings.names)
                 for path in _paths(view, settings, row, jobs.seed_index, variant):
                     write_atomically(path, _ENCODERS[path.suffix](animation, settings))
                     written.add(path)
@@ -260,13 +264,17 @@ def _paths(
 
 
 def _animation(
-    view: LayerView, frames: NDArray[np.uint8], image: tuple[int, int, int], status: int
+    view: LayerView,
+    frames: NDArray[np.uint8],
+    image: tuple[int, int, int],
+    status: int,
+    names: Mapping[str, str] | None,
 ) -> Animation:
     row, seed_index, variant = image
     recipe, target = view.model.recipe, view.layer.targets[row]
     title = [
-        layer_title(view.model, view.layer),
-        target_name(recipe, view.layer, target),
+        layer_title(view.model, with_reader_name(view, names)),
+        target_name(recipe, view.layer, target, label_given(view, names, target)),
         f"seed {view.plan.seeds[seed_index]}",
         *([variant_labels(view)[variant]] if view.variants else []),
     ]
