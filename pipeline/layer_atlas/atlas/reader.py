@@ -27,6 +27,7 @@ from layer_atlas.atlas.display import listed
 from layer_atlas.atlas.frames import comparison, joined_frames
 from layer_atlas.atlas.layers import SHOWN, Layer, Model, groups
 from layer_atlas.errors import UserError, unknown
+from layer_atlas.plan.targets import TargetSpace
 from layer_atlas.store.folder import OutputFolder
 
 __all__ = ["Atlas", "Layer", "Model", "open_atlas"]
@@ -164,6 +165,11 @@ class Atlas(Mapping[str, Layer]):
 
     def __len__(self) -> int:
         return len(self._layers)
+
+    @property
+    def target_spaces(self) -> dict[tuple[str, str], TargetSpace]:
+        """The targets of each layer that names can be given to, by model and layer."""
+        return {(layer.model.name, layer.name): layer.target_space for layer in self.values()}
 
     @property
     def config(self) -> str:

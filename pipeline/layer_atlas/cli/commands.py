@@ -16,7 +16,7 @@ from layer_atlas import __version__
 from layer_atlas.cli.help import command_help, overview
 from layer_atlas.config.config import Config, ModelConfig
 from layer_atlas.config.executors import LocalSettings
-from layer_atlas.config.inputs import user_path
+from layer_atlas.config.inputs import user_file, user_path
 from layer_atlas.config.records import list_choices
 from layer_atlas.errors import (
     EXIT_FAILED_JOBS,
@@ -184,13 +184,16 @@ def compare(config: Config, *words: str) -> int:
 
 def site(config: Config) -> int:
     """Make the site to browse the atlas with, from the store alone."""
-    from layer_atlas.presentation.collate import ensure_atlas
-    from layer_atlas.presentation.site.make import make_site
+    from layer_atlas.presentation.collate import ensure_atlas, site_settings
+    from layer_atlas.presentation.site.make import make_site, take_notes
 
     folder = _folder(config)
     ensure_atlas(folder)
     with locked(folder):
-        print_result(str(make_site(folder, config.collate.names, config.collate.map)))
+        if config.notes is not None:
+            take_notes(folder, user_file(config.notes, "the file of notes"))
+        settings = site_settings(folder, config.collate)
+        print_result(str(make_site(folder, settings.names, settings.map)))
     return EXIT_OK
 
 

@@ -228,6 +228,9 @@ class Config(Record):
     """What `atlas figure` draws."""
     export: ExportSettings = field(default_factory=ExportSettings)
     """What `atlas export` writes."""
+    notes: str | None = None
+    """File of notes, tags and favourites that a site exported, for `atlas site` to make part of the
+    site. They stay in the output folder, so that later sites have them too."""
     versions: Literal["any", "strict"] = "any"
     """Which images count as done when a sweep is resumed. `any` takes images of all versions and
     devices, and reports a mixture. `strict` makes an image again if it was made with another

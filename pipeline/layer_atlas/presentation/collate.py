@@ -25,6 +25,7 @@ import yaml
 
 from layer_atlas.atlas.gather import LayerView, layer_views
 from layer_atlas.atlas.hdf5 import write_atlas
+from layer_atlas.atlas.reader import open_atlas
 from layer_atlas.config.config import CollateSettings
 from layer_atlas.config.records import build, canonical_json, digest, plain
 from layer_atlas.errors import EXIT_IO, EXIT_OK, EXIT_USER_ERROR, StorageError, UserError
@@ -42,7 +43,7 @@ from layer_atlas.presentation.montages.montage import (
     write_animations,
     write_montage,
 )
-from layer_atlas.presentation.names import with_labels
+from layer_atlas.presentation.names import named, with_labels
 from layer_atlas.presentation.site.make import make_site
 from layer_atlas.processes import ProcessDied, die_with, die_with_parent, run_apart, usable_cores
 from layer_atlas.store.files import read_object, write_json
@@ -98,6 +99,20 @@ def ensure_atlas(folder: OutputFolder) -> None:
         how = build(CollateSettings, manifest["config"]["collate"], "collate")
         with locked(folder):
             make_atlas(folder, summary.settings if summary else how)
+
+
+def site_settings(folder: OutputFolder, asked: CollateSettings) -> CollateSettings:
+    """Return settings for the site of an atlas, where those of its collation fill what is not set.
+
+    Raises:
+        UserError: a name or a label of what the atlas does not have.
+    """
+    with open_atlas(folder.atlas) as atlas:
+        names = named(asked.names, asked.labels, atlas.target_spaces)
+    summary = read_summary(folder)
+    before = summary.settings if summary else asked
+    projection = before.map if asked.map == "none" else asked.map
+    return replace(asked, names=names or before.names, labels=None, map=projection)
 
 
 def collate(folder: OutputFolder, settings: CollateSettings) -> None:

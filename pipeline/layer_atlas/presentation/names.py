@@ -1,17 +1,19 @@
-"""What readers call layers and channels: the names of a config, with the labels of a file."""
+"""What readers call layers and channels, and note on them: names, labels of a file, notes."""
 
 import csv
 import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from layer_atlas.config.config import CollateSettings
 from layer_atlas.config.inputs import user_file
+from layer_atlas.config.records import Record, build, require
 from layer_atlas.errors import UserError, unknown
 from layer_atlas.plan.labels import check_names
 from layer_atlas.plan.plan import Plan
 from layer_atlas.plan.targets import TargetSpace
-from layer_atlas.store.files import CorruptFile, read_at_most
+from layer_atlas.store.files import CorruptFile, read_at_most, read_object
 
 _COLUMNS = ("layer", "channel", "label")
 _MOST_BYTES = 2**26
@@ -118,3 +120,60 @@ def _rows(file: str) -> Iterator[_Label]:
             yield label
     except (OSError, UnicodeDecodeError, csv.Error, CorruptFile) as error:
         raise UserError(f"collate.labels={file!r} is no readable CSV file: {error}.") from error
+
+
+# --- notes ---------------------------------------------------------------------------------------
+
+NOTES_SCHEMA = "layer-atlas-notes/1"
+_LONGEST_NOTE = 10_000
+_LONGEST_TAG = 60
+
+
+@dataclass(frozen=True)
+class Note(Record):
+    """What a reader notes on a channel."""
+
+    note: str = ""
+    tags: tuple[str, ...] = ()
+    favourite: bool = False
+
+    def check(self) -> None:
+        """Check the lengths of the texts."""
+        require(len(self.note) <= _LONGEST_NOTE, f"a note of {len(self.note)} characters.")
+        for tag in self.tags:
+            require(0 < len(tag) <= _LONGEST_TAG and "," not in tag, f"the tag {tag!r}.")
+
+
+@dataclass(frozen=True)
+class Notes(Record):
+    """The notes of a file that a site exported."""
+
+    schema: str
+    notes: dict[str, Note]
+    """By `model/layer:channel`."""
+    atlas: str = ""
+    title: str = ""
+    exported: str = field(default="")
+
+    def check(self) -> None:
+        """Check the schema."""
+        require(self.schema == NOTES_SCHEMA, f"a file of {self.schema!r}, not {NOTES_SCHEMA!r}.")
+
+
+def read_notes(path: Path, layers: Mapping[tuple[str, str], TargetSpace]) -> dict[str, Note]:
+    """Read notes by their places in an atlas.
+
+    Args:
+        path: the file.
+        layers: the targets of each layer, by model and layer.
+    Raises:
+        UserError: it is no such file, or has notes on what is not there.
+    """
+    try:
+        found = build(Notes, read_object(path, _MOST_BYTES), "notes")
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(
+            f"notes={str(path)!r} is no file of notes that a site exported: {error}."
+        ) from error
+    check_names(found.notes, layers, lambda _: f"notes={str(path)!r}")
+    return found.notes

@@ -40,6 +40,8 @@ class OutputFolder:
         self.montages = root / "montages"
         self.figures = root / "figures"
         self.site = root / "site"
+        self.notes = root / "notes.json"
+        """Notes on channels that `atlas site notes=FILE` took in."""
         self.export = root / "export"
         self.store = root / "store"
         self.failures = root / "failures"

@@ -23,11 +23,22 @@ _PARTS = ("config", "plan", "versions", "timings")
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "h5py", "pillow", "hydra-core")
 
 
-def write_manifest(folder: OutputFolder, config: Config, plan: Plan, devices: list[str]) -> None:
-    """Write the manifest, before anything is computed. Raises StorageError."""
+def write_manifest(
+    folder: OutputFolder, config: Config, plan: Plan, devices: list[str], command: str = ""
+) -> None:
+    """Write the manifest, before anything is computed. Raises StorageError.
+
+    Args:
+        folder: the output folder.
+        config: of the run.
+        plan: of the run.
+        devices: that it uses.
+        command: the command line that began it; empty where a program did.
+    """
     manifest = {
         "schema": SCHEMA,
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": command,
         "config": plain(config),
         "plan": plain(plan),
         "devices": devices,

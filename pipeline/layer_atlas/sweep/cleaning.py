@@ -56,7 +56,7 @@ KINDS = {
     "figures": r"figures/[^/]+",
     "exports": r"export/(export\.json|metadata\.(parquet|jsonl|csv)|images/.+\.(png|webp))",
     "sites": r"site/(index\.html|[0-9a-f]{16}/.+)",
-    "atlas and manifest": r"atlas\.(h5|json)|manifest\.json|lock",
+    "atlas and manifest": r"atlas\.(h5|json)|manifest\.json|notes\.json|lock",
 }
 """Every kind of file that an output folder holds, by its path; in the order of removal."""
 
@@ -148,7 +148,7 @@ class NeededFiles:
         # Without its plan, nobody knows which files of a skipped model are wanted: all are kept.
         self.skipped_models = {safe_name(model.model) for model in plan.skipped_models}
         self.layers = {folder.layer(v.model.label, v.layer.info.name): v for v in views}
-        self.paths = {folder.atlas, folder.summary, folder.manifest, folder.lock}
+        self.paths = {folder.atlas, folder.summary, folder.manifest, folder.notes, folder.lock}
         for view in views:
             self.paths.update(*(located for _, _, located in view.located()))
             layer = view.model.label, view.layer.info.name

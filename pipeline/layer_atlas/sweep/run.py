@@ -36,6 +36,7 @@ from layer_atlas.store.lock import locked
 from layer_atlas.store.manifest import add_timings, plan_of, read_manifest, versions, write_manifest
 from layer_atlas.store.quarantine import quarantined, read_failures
 from layer_atlas.sweep.executors import check_target, open_executor
+from layer_atlas.sweep.executors.warm import command_line
 from layer_atlas.sweep.monitor import Bar
 from layer_atlas.sweep.scheduler import Outcome, Scheduler, device_times
 from layer_atlas.sweep.stages import Finished, Stage, StatisticsStage, Sweep, stages
@@ -85,7 +86,7 @@ def run(config: Config, collate: Collate = make_atlas) -> RunResult:
     prepare(folder, bytes_needed(plan, sweep.shard_index.missing()))
     with locked(folder), run_log(folder.logs):
         incomplete = _log_plan(plan, devices)
-        write_manifest(folder, config, plan, devices)
+        write_manifest(folder, config, plan, devices, command_line())
         keep_inputs(folder, plan.inputs)
         _write_listing(sweep)
         timings = {"planning": time.monotonic() - started}
@@ -194,7 +195,7 @@ def _find_targets(sweep: Sweep, timings: dict[str, float], outcome: Outcome) -> 
         plan = with_maps(sweep.plan, sweep.config, folder, sweep.devices)
         sweep = Sweep(sweep.config, plan, folder, sweep.devices, sweep.health)
         prepare(folder, bytes_needed(plan, sweep.shard_index.missing()))
-        write_manifest(folder, sweep.config, plan, list(sweep.devices))
+        write_manifest(folder, sweep.config, plan, list(sweep.devices), command_line())
         keep_inputs(folder, plan.inputs)
     if missing := lacks_maps(sweep.plan):
         raise UserError(

@@ -298,17 +298,12 @@ def chosen_layers(atlas: Atlas, settings: FigureSettings) -> list[Layer]:
 
 def _checked(atlas: Atlas, settings: FigureSettings, chosen: list[Layer]) -> list[Layer]:
     """The chosen layers, if no two of a model have one name, and every name is of a layer."""
-    check_names(settings.names or (), spaces_of(atlas), lambda _: "figure.names")
+    check_names(settings.names or (), atlas.target_spaces, lambda _: "figure.names")
     names = [(x.model.name, x.called(settings.names).reader_name) for x in chosen]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise UserError(f"figure.names calls two layers of {twice[0]} {twice[1]!r}.")
     return chosen
-
-
-def spaces_of(atlas: Atlas) -> dict[tuple[str, str], TargetSpace]:
-    """The targets of each layer of an atlas that can have names, by model and layer."""
-    return {(layer.model.name, layer.name): layer.target_space for layer in atlas.values()}
 
 
 def _matches(layer: Layer, pattern: str) -> bool:

@@ -113,7 +113,7 @@ def _notes(group: h5py.Group) -> tuple[str, ...]:
     return tuple(note for name, note in _NOTES.items() if name in group)
 
 
-def _row(group: h5py.Group, row: int, label: str) -> EvidenceRow:
+def _row(group: h5py.Group, row: int, label: str = "") -> EvidenceRow:
     """Read what a sheet shows of one target."""
     dataset = group["dataset"]
     seeds = _seeds(group, row)

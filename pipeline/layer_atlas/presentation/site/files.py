@@ -52,6 +52,8 @@ _MOST_BYTES = 2**20
 """Largest size of a first page."""
 _MOST_LISTED = 2**28
 """Bytes of a listing: some millions of files."""
+_MOST_TAKEN = 2**24
+"""Bytes of a montage that a site has too: to be sent, it must stay small."""
 _WAITING = 4
 """Most tasks that wait for a thread; some hold a picture in memory."""
 
@@ -82,6 +84,19 @@ class SiteFiles:
         buffer = io.BytesIO()
         picture.save(buffer, "JPEG", quality=quality)
         self.write(name, buffer.getvalue())
+
+    def take(self, name: str, path: Path) -> bool:
+        """Have a file of the output folder in the site too, unless it is not there or too large.
+
+        Returns: whether it is in the site. Raises StorageError.
+        """
+        try:
+            size = path.stat().st_size if path.is_file() else _MOST_TAKEN + 1
+        except OSError:
+            return False
+        if size <= _MOST_TAKEN:
+            self.write(name, path.read_bytes())
+        return size <= _MOST_TAKEN
 
     def submit(self, task: Callable[[], None]) -> None:
         """Have a thread write some pictures before `finish` returns. Raises StorageError."""

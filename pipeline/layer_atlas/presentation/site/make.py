@@ -14,11 +14,13 @@ from layer_atlas.atlas.layers import default_ranking
 from layer_atlas.atlas.reader import Atlas, Layer, Model, open_atlas
 from layer_atlas.config.objectives import Objective
 from layer_atlas.config.recipe import LARGEST_IMAGE, Recipe
-from layer_atlas.config.records import build, digest
+from layer_atlas.config.records import build, digest, plain
 from layer_atlas.datasets.projection import check_umap
 from layer_atlas.errors import UserError
 from layer_atlas.plan.jobs import STATUS
+from layer_atlas.presentation.names import NOTES_SCHEMA, Note, read_notes
 from layer_atlas.presentation.similarity import SIMILAR, nearest
+from layer_atlas.presentation.site.about import about_data
 from layer_atlas.presentation.site.files import (
     COLUMNS,
     PER_SHEET,
@@ -44,7 +46,9 @@ from layer_atlas.presentation.site.map import (
     points_data,
     write_samples,
 )
+from layer_atlas.store.files import write_json
 from layer_atlas.store.folder import OutputFolder, safe_name
+from layer_atlas.store.manifest import read_manifest
 
 Projection = Literal["none", "umap", "pca"]
 """The projection of similarity maps, as `collate.map` has it."""
@@ -55,8 +59,20 @@ _DIGITS = 16
 """Digits of the digest that names the folder of a site."""
 
 _SCRIPTS = (
-    *("data", "elements", "routes", "order", "tiles", "curve"),
-    *("overview", "grid", "plane", "map", "points", "channel", "search", "help", "start"),
+    *("data", "elements", "routes", "notes", "order", "tiles", "curve"),
+    *(
+        "overview",
+        "about",
+        "filters",
+        "grid",
+        "plane",
+        "map",
+        "points",
+        "channel",
+        "search",
+        "help",
+    ),
+    "start",
 )
 """Parts of `site.js`, in order: browsers load one file much sooner than many."""
 
@@ -82,19 +98,36 @@ def make_site(
         check_umap("collate.map")
     page = folder.site / "index.html"
     with open_atlas(folder.atlas) as atlas:
-        name = _identity(folder, atlas, names, projection)
+        notes = read_notes(folder.notes, atlas.target_spaces) if folder.notes.exists() else {}
+        name = _identity(folder, atlas, names, projection, notes)
         if folder_of(folder.site) == name and is_complete(folder.site / name):
             return page
         with site_files(folder.site / name) as files:
-            _write_all(files, atlas, folder.root.name, names, projection)
+            _write_all(files, atlas, folder, names, projection, notes)
     put_up(folder.site, name, _page(folder.root.name, name))
     return page
 
 
+def take_notes(folder: OutputFolder, file: Path) -> None:
+    """Keep a file of notes in the output folder, for its sites.
+
+    Raises:
+        UserError: it is no such file, or has notes on what the atlas does not have.
+        StorageError: the disk is full or fails.
+    """
+    with open_atlas(folder.atlas) as atlas:
+        notes = read_notes(file, atlas.target_spaces)
+    write_json(folder.notes, {"schema": NOTES_SCHEMA, "notes": plain(notes)})
+
+
 def _identity(
-    folder: OutputFolder, atlas: Atlas, names: Mapping[str, str] | None, projection: Projection
+    folder: OutputFolder,
+    atlas: Atlas,
+    names: Mapping[str, str] | None,
+    projection: Projection,
+    notes: Mapping[str, Note],
 ) -> str:
-    """Digest that differs for another atlas, other names or maps, and other code."""
+    """Digest that differs for another atlas, other names, maps or notes, and other code."""
     code = hashlib.sha256()
     # The layout paints the site's pictures, so that its code is part of the identity too.
     files = (path for folder in (_HERE, _LAYOUT) for path in folder.rglob("*.*"))
@@ -103,6 +136,7 @@ def _identity(
     made_of: list[Any] = [atlas.content or atlas.created, folder.root.name, code.hexdigest()]
     made_of += [dict(names)] if names else []
     made_of += [projection] if projection != "none" else []
+    made_of += [plain(notes)] if notes else []
     return digest(made_of)[:_DIGITS]
 
 
@@ -116,24 +150,49 @@ def _page(title: str, folder: str) -> str:
 def _write_all(
     files: SiteFiles,
     atlas: Atlas,
-    title: str,
+    folder: OutputFolder,
     names: Mapping[str, str] | None,
     projection: Projection,
+    notes: Mapping[str, Note],
 ) -> None:
     for name in ("style.css", "icon.svg"):
         files.write(name, (_ASSETS / name).read_bytes())
     files.write("site.js", b"\n".join((_ASSETS / f"{n}.js").read_bytes() for n in _SCRIPTS))
     number = 0
     models = []
+    named: dict[str, list[tuple[int, str]]] = {}
     for model in atlas.models.values():
         layers = []
         for layer in model.layers.values():
             place = f"{number:03}-{safe_name(layer.name)}"
-            layers.append(_write_layer(files, place, layer.called(names), projection))
+            layer = layer.called(names)
+            layers.append(_write_layer(files, place, layer, projection))
+            layers[-1]["montage"] = files.take(
+                f"{place}/montage.png", folder.montage(model.name, layer.name)
+            )
+            named[place] = _named_channels(layer)
             number += 1
         models.append({**_model_facts(model), "layers": layers})
-    about = {"title": title, "created": atlas.created, "models": models}
-    files.write("index.js", script("index", about))
+    title = folder.root.name
+    weights = [[model["name"], model["weights"]] for model in models]
+    index = {
+        "title": title,
+        "created": atlas.created,
+        # A wider or newer atlas of the same networks keeps the notes of a browser.
+        "identity": digest([title, weights])[:_DIGITS],
+        "notes": plain(notes),
+        "models": models,
+    }
+    files.write("index.js", script("index", index))
+    manifest = read_manifest(folder) if folder.manifest.exists() else {}
+    files.write("about.js", script("about", about_data(atlas, names, manifest)))
+    files.write("names.js", script("names", named))
+
+
+def _named_channels(layer: Layer) -> list[tuple[int, str]]:
+    """The channels whose labels are more than a number, for the search."""
+    numbered = zip(layer.channels, layer.labels, layer.numbers, strict=True)
+    return [(channel, label) for channel, label, number in numbered if label != number]
 
 
 def _model_facts(model: Model) -> dict[str, Any]:
@@ -257,6 +316,7 @@ def layer_data(layer: Layer) -> dict[str, Any]:
     height, width = image_size(layer)
     words = {code: word for word, code in STATUS.items()}
     return {
+        "place": layer.title,
         "channels": layer.channels,
         "labels": layer.labels,
         "seeds": layer.seeds,

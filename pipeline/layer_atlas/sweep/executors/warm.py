@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import logging
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -136,6 +137,11 @@ def declare_command() -> None:
     """
     global _is_command
     _is_command = True
+
+
+def command_line() -> str:
+    """The command line of this process; empty in a program that is none."""
+    return shlex.join(["atlas", *sys.argv[1:]]) if _is_command else ""
 
 
 def fork_warm_parent() -> None:

@@ -28,6 +28,7 @@ function channelView(view, place, { model, layer }, data, block) {
         {},
         statistics(place, layer, data, row),
         ascent(data, block, inBlock, seed, variant),
+        notesSection(data, row),
       ),
       element(
         "div.context",

@@ -19,7 +19,8 @@ function gridView(view, place, { model, layer }, data) {
       element("p.facts", {}, [layer.targets, model.about].filter(Boolean).join(" · ")),
     ),
     toolbar(place, layer, data, wall),
-    element("p.count", { role: "status" }, many),
+    ...meaningsOf(data, place.options),
+    element("div.counts", {}, element("p.count", { role: "status" }, many), downloads(place, model, layer, data, rows)),
     rows.length ? wall.list : element("p.notice", {}, `No ${layer.noun} is like that.`),
   );
   wall.start();
@@ -126,6 +127,7 @@ class Wall {
         "span.caption",
         {},
         element("span.label", {}, data.labels[row]),
+        noteMarks(data, row),
         this.values ? element("span.quiet", {}, brief(this.values[row])) : null,
       ),
     );
@@ -192,14 +194,14 @@ class Wall {
 function toolbar(place, layer, data, wall) {
   const { options } = place;
   const go = (changes) => location.assign(route({ ...place, options: { ...options, ...changes } }));
-  const names = data.statistics.map((each) => each.name);
+  const noted = notes.here(data);
   const pick = (label, key, entries) =>
     choice(label, entries, options[key] || "", (value) => go({ [key]: value }));
   const words = [...new Set(data.status.flat())].sort();
   return element(
     "div.toolbar",
     { role: "group", "aria-label": "Order and filters" },
-    pick("Sort", "sort", [["", layer.noun], ...names.map((name) => [name, worded(name)])]),
+    pick("Sort", "sort", [["", layer.noun], ...statisticEntries(data, options.sort)]),
     element(
       "button.plain",
       {
@@ -218,10 +220,11 @@ function toolbar(place, layer, data, wall) {
       ? pick("Variant", "variant", data.variants.map((name, n) => [n ? name : "", name]))
       : null,
     words.length > 1 ? pick("Status", "fate", [["", "all"], ...words.map((word) => [word, word])]) : null,
-    ...filters(options).map((filter, n) => filterBox(filter, n, options, go)),
+    noted.length || options.mark ? pick("Notes", "mark", markEntries(noted)) : null,
+    ...filters(options).map((filter, n) => filterBox(filter, n, data, options, go)),
     choice(
       "Filter",
-      [["", "add …"], ...names.map((name) => [name, worded(name)])],
+      [["", "add …"], ...statisticEntries(data)],
       "",
       (name) => go({ where: written([...filters(options), { name, least: "", most: "" }]) }),
     ),
@@ -235,6 +238,13 @@ function toolbar(place, layer, data, wall) {
 // Channels go up by their numbers, and down by what they score, unless told.
 const upwards = (options) => (options.sort ? Boolean(options.up) : !options.up);
 
+const markEntries = (noted) => [
+  ["", "all"],
+  ["favourite", "favourites"],
+  ["note", "with a note"],
+  ...notes.tags(noted).map((tag) => [`tag:${tag}`, `tag ${tag}`]),
+];
+
 function choice(label, entries, chosen, act) {
   const select = element(
     "select",
@@ -242,37 +252,6 @@ function choice(label, entries, chosen, act) {
     ...entries.map(([value, words]) => element("option", { value, selected: value === chosen }, words)),
   );
   return element("label.choice", {}, element("span.quiet", {}, label), select);
-}
-
-function filterBox(filter, n, options, go) {
-  const change = (changes) => {
-    const list = filters(options);
-    if (changes) Object.assign(list[n], changes);
-    else list.splice(n, 1);
-    go({ where: written(list) });
-  };
-  const bound = (key, words) =>
-    element("input", {
-      type: "number",
-      step: "any",
-      value: filter[key],
-      placeholder: words,
-      "aria-label": `${worded(filter.name)}, ${words}`,
-      onchange: (event) => change({ [key]: event.target.value }),
-    });
-  return element(
-    "span.filter",
-    { role: "group", "aria-label": `Filter by ${worded(filter.name)}` },
-    element("span.quiet", {}, worded(filter.name)),
-    bound("least", "least"),
-    element("span", { "aria-hidden": "true" }, "–"),
-    bound("most", "most"),
-    element(
-      "button.plain",
-      { type: "button", "aria-label": `Remove the filter by ${worded(filter.name)}`, onclick: () => change(null) },
-      "×",
-    ),
-  );
 }
 
 function size(wall) {

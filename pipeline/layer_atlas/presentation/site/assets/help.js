@@ -2,12 +2,13 @@
 "use strict";
 
 const KEYS = [
-  ["/", "search; layer3.0.conv1:17 goes to channel 17"],
+  ["/", "search; layer3.0.conv1 17 goes to channel 17"],
   ["← → ↑ ↓", "from tile to tile; from channel to channel"],
   ["Enter", "open what has the focus"],
   ["Escape", "back: channel, layer, model, atlas"],
   ["Home End", "first and last tile"],
   ["+ − 0", "on a map: closer, farther, the whole"],
+  ["f", "make a channel a favourite, or no longer"],
   ["t", "dark, light, or as the system has it"],
   ["?", "this help"],
 ];

@@ -40,6 +40,7 @@ const written = (list) =>
 function ordered(data, options) {
   let rows = data.channels.map((_, row) => row);
   if (options.fate) rows = rows.filter((row) => fate(data, row, options) === options.fate);
+  if (options.mark) rows = rows.filter((row) => notes.isMarked(notes.of(notes.place(data, row)), options.mark));
   for (const { name, least, most } of filters(options)) {
     const values = column(data, name, options);
     if (values) rows = rows.filter((row) => within(values[row], least, most));

@@ -1,4 +1,5 @@
-// Search: layers by any part of their names, and channels behind a colon.
+// Search: layers by any part of their names, channels behind a colon or a blank, and channels by number,
+// by class or label, and by what is noted on them.
 "use strict";
 
 const MOST_FOUND = 12;
@@ -7,11 +8,48 @@ const MOST_FOUND = 12;
 function meanings(text, place, target) {
   const wanted = text.trim().toLowerCase();
   if (!wanted) return [];
-  const colon = wanted.lastIndexOf(":");
-  const [name, number] = colon < 0 ? [wanted, ""] : [wanted.slice(0, colon), wanted.slice(colon + 1)];
-  const found = [...channelsHere(wanted, place, target), ...layersCalled(wanted, "")];
-  if (colon >= 0 && /^\d+$/.test(number)) found.unshift(...layersCalled(name, number));
-  return found.slice(0, MOST_FOUND);
+  const [, name, number] = /^(.*)[:\s]\s*(\d+)$/.exec(wanted) || [];
+  const found = [
+    ...(number ? layersCalled(name.trim(), number) : []),
+    ...channelsHere(wanted, place, target),
+    ...layersCalled(wanted, ""),
+    ...channelsNoted(wanted),
+    ...channelsNamed(wanted),
+    ...(/^\d+$/.test(wanted) ? layersCalled("", wanted) : []),
+  ];
+  const addresses = new Set();
+  return found.filter(([, , address]) => !addresses.has(address) && addresses.add(address)).slice(0, MOST_FOUND);
+}
+
+// Channels with this in their notes or tags, in any layer.
+function channelsNoted(wanted) {
+  return notes
+    .all()
+    .map(([place, { note, tags }]) => [place, [note, ...tags].find((text) => text.toLowerCase().includes(wanted))])
+    .filter(([place, text]) => text && notes.target(place))
+    .map(([place, text]) => {
+      const { model, layer, channel } = notes.target(place);
+      const words = `${layer.title}:${place.slice(place.lastIndexOf(":") + 1)}`;
+      return [words, `noted: ${text}`, route({ model: model.name, layer: layer.name, channel })];
+    });
+}
+
+// Channels of any layer by the name of their class or their label, once these are there.
+function channelsNamed(wanted) {
+  const found = [];
+  const named = layerAtlas.known("names");
+  if (!named) return found;
+  for (const model of layerAtlas.known("index").models) {
+    for (const layer of model.layers) {
+      for (const [channel, label] of named[layer.folder] || []) {
+        if (found.length >= MOST_FOUND) return found;
+        if (label.toLowerCase().includes(wanted)) {
+          found.push([label, `${layer.noun} of ${layer.title}`, route({ model: model.name, layer: layer.name, channel })]);
+        }
+      }
+    }
+  }
+  return found;
 }
 
 function layersCalled(name, number) {
@@ -34,6 +72,7 @@ function layersCalled(name, number) {
 // 0 for the very name, more for less of it, null for none of it.
 function likeness(name, model, layer) {
   const full = `${model}/${layer}`;
+  if (name === "") return 4;
   if (name === layer || name === full) return 0;
   if (layer.endsWith(`.${name}`)) return 1;
   if (layer.startsWith(name)) return 2;
@@ -64,8 +103,8 @@ class Search {
       id: "search",
       type: "search",
       role: "combobox",
-      placeholder: "layer:channel",
-      "aria-label": "Search for a layer, or layer:channel",
+      placeholder: "layer, channel, note",
+      "aria-label": "Search for layers, channels, classes, labels and notes",
       "aria-expanded": "false",
       "aria-controls": "found",
       "aria-autocomplete": "list",
@@ -73,7 +112,11 @@ class Search {
       spellcheck: "false",
       oninput: () => this.look(),
       onkeydown: (event) => this.key(event),
-      onfocus: () => this.look(),
+      onfocus: () => {
+        this.look();
+        // Names of thousands of classes are needed by those alone who search.
+        layerAtlas.load("names").then(() => this.input === document.activeElement && this.look());
+      },
       onblur: () => this.close(),
     });
     this.box = element("div.search", { role: "search" }, this.input, this.list);

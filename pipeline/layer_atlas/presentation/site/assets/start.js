@@ -13,11 +13,13 @@ function remembered(name) {
   }
 }
 
+// Whether it is remembered; else it holds until the page is closed.
 function remember(name, value) {
   try {
     localStorage.setItem(`layer-atlas-${name}`, value);
+    return true;
   } catch {
-    // it holds until the page is closed
+    return false;
   }
 }
 
@@ -71,6 +73,7 @@ async function show() {
 
 // The data that a view needs.
 async function loaded(place, target) {
+  if (isAbout(place, target)) return [await layerAtlas.load("about")];
   if (!target || !target.layer) return [];
   if (place.channel === undefined) sheets.expect(target.layer);
   const data = await layerAtlas.load(`${target.layer.folder}/layer`);
@@ -83,6 +86,7 @@ async function loaded(place, target) {
 
 function fillView(view, place, target, data, block, before) {
   if (!target || block === null) nothing(view);
+  else if (isAbout(place, target)) aboutView(view, data);
   else if (!target.layer) overview(view, place, target);
   else if (place.channel !== undefined) channelView(view, place, target, data, block);
   else if (data.map && place.options.view !== "tiles") now.wall = mapView(view, place, target, data);
@@ -118,6 +122,8 @@ function refocus() {
   return Boolean(again);
 }
 
+const isAbout = (place, target) => Boolean(target && !target.model && place.options.view === "about");
+
 function nothing(view) {
   view.append(
     element("h1", {}, "Not in this atlas"),
@@ -136,6 +142,7 @@ function showCrumbs(place, target) {
     steps.push([target.layer.title, route({ model, layer, options })]);
     if (place.channel !== undefined) steps.push([String(place.channel), location.hash]);
   }
+  if (isAbout(place, target)) steps.push(["About", location.hash]);
   const last = steps.length - 1;
   const links = steps.map(([words, href], n) =>
     element("li", {}, element("a", { href, "aria-current": n === last ? "page" : null }, words)),
@@ -156,6 +163,7 @@ const ACTIONS = {
   "/": () => search.input.focus(),
   "?": () => help.showModal(),
   t: turnTheme,
+  f: () => document.getElementById("favourite")?.click(),
   Escape: () => location.assign(up()),
   ArrowLeft: () => step("previous"),
   ArrowRight: () => step("next"),
@@ -180,6 +188,7 @@ addEventListener("keydown", (event) => {
 
 document.getElementById("tools").append(
   search.box,
+  element("a.plain", { href: "#/?view=about", id: "about" }, "About"),
   themeButton,
   element("button.plain", { type: "button", id: "keys", "aria-label": "Keys", title: "Keys (?)", onclick: () => help.showModal() }, "?"),
 );
