@@ -119,6 +119,18 @@ class LayerPlan(Record):
 
 
 @dataclass(frozen=True)
+class ModuleInfo(Record):
+    """A module of a network, whether images are made for it or not."""
+
+    name: str
+    """Dotted name."""
+    module_type: str
+    """Class of the module."""
+    shape: tuple[int, ...]
+    """Shape of its output without the batch."""
+
+
+@dataclass(frozen=True)
 class ModelPlan(Record):
     """The part of a plan that one network has."""
 
@@ -139,6 +151,8 @@ class ModelPlan(Record):
     """Whether it only judges the images of others."""
     categories: tuple[str, ...] = setting((), late=True)
     """Names of its classes, where a map labels cells by them."""
+    modules: tuple[ModuleInfo, ...] = setting((), late=True)
+    """All modules with channels in the order of the forward pass, to show where layers lie."""
 
     def check(self) -> None:
         """Check layers against each other, and the size of a picture."""

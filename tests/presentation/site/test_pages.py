@@ -24,6 +24,7 @@ VIEWS = {
     "hostile channel": at(HOSTILE, 2),
     "missing channel": at(A, 140),
     "nothing": "#/toy/none",
+    "about": "#/?view=about",
 }
 
 

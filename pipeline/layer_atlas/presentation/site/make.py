@@ -18,6 +18,7 @@ from layer_atlas.config.records import build, digest, plain
 from layer_atlas.datasets.projection import check_umap
 from layer_atlas.errors import UserError
 from layer_atlas.plan.jobs import STATUS
+from layer_atlas.plan.plan import ModuleInfo
 from layer_atlas.presentation.names import NOTES_SCHEMA, Note, read_notes
 from layer_atlas.presentation.similarity import SIMILAR, nearest
 from layer_atlas.presentation.site.about import about_data
@@ -158,6 +159,7 @@ def _write_all(
     for name in ("style.css", "icon.svg"):
         files.write(name, (_ASSETS / name).read_bytes())
     files.write("site.js", b"\n".join((_ASSETS / f"{n}.js").read_bytes() for n in _SCRIPTS))
+    manifest = read_manifest(folder) if folder.manifest.exists() else {}
     number = 0
     models = []
     named: dict[str, list[tuple[int, str]]] = {}
@@ -172,7 +174,8 @@ def _write_all(
             )
             named[place] = _named_channels(layer)
             number += 1
-        models.append({**_model_facts(model), "layers": layers})
+        modules = _modules(manifest, model.name)
+        models.append({**_model_facts(model), "modules": modules, "layers": layers})
     title = folder.root.name
     weights = [[model["name"], model["weights"]] for model in models]
     index = {
@@ -184,9 +187,18 @@ def _write_all(
         "models": models,
     }
     files.write("index.js", script("index", index))
-    manifest = read_manifest(folder) if folder.manifest.exists() else {}
     files.write("about.js", script("about", about_data(atlas, names, manifest)))
     files.write("names.js", script("names", named))
+
+
+def _modules(manifest: Mapping[str, Any], label: str) -> list[list[Any]]:
+    """The modules of a network in order, each its name, type and shape; none if not known."""
+    try:
+        (model,) = (each for each in manifest["plan"]["models"] if each["label"] == label)
+        modules = [build(ModuleInfo, module) for module in model.get("modules", ())]
+    except (KeyError, TypeError, ValueError, UserError):  # an atlas from elsewhere
+        return []
+    return [[each.name, each.module_type, list(each.shape)] for each in modules]
 
 
 def _named_channels(layer: Layer) -> list[tuple[int, str]]:

@@ -38,6 +38,7 @@ from layer_atlas.plan.plan import (
     LayerPlan,
     LayerRef,
     ModelPlan,
+    ModuleInfo,
     Plan,
     SkippedModel,
     flops_per_job,
@@ -191,7 +192,8 @@ class _Planner:
         )
         layers = tuple(self._with_batch(layer, recipe, [model]) for layer in layers)
         plan = _model_plan(model.network, recipe, layers, note)
-        return replace(plan, features=_feature_source(model.network, recipe.regularizers))
+        features = _feature_source(model.network, recipe.regularizers)
+        return replace(plan, features=features, modules=tuple(map(_module, model.layers)))
 
     def plan_joint(self, objective: JointObjective, models: list[InspectedModel]) -> ModelPlan:
         """Plan one layer that stands for all terms of an objective: that of the first term."""
@@ -354,6 +356,10 @@ def _further_layers(
     named = model.choose(objective.layers) if objective.layers else None
     chosen = layers_at_depths(layer, model.layers) if named is None else named
     return [other for other in chosen if other.name != layer.name]
+
+
+def _module(layer: LayerInfo) -> ModuleInfo:
+    return ModuleInfo(layer.name, layer.module_type, layer.shape)
 
 
 def _model_plan(

@@ -120,7 +120,7 @@ function cell(value) {
 function figureCommand(place, model, layer, data, rows) {
   const { options } = place;
   const settings = [
-    `name=${layerAtlas.known("index").title}`,
+    `name=${hydra(layerAtlas.known("index").title)}`,
     "figure=images",
     `figure.models=[${hydra(model.name)}]`,
     `figure.layers=[${hydra(globbed(layer.name))}]`,

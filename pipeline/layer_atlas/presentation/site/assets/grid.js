@@ -38,11 +38,14 @@ class Wall {
     this.focus = 0;
     this.onscroll = () => this.fill(innerHeight);
     this.onresize = () => this.measure();
+    this.onprint = () => this.fill(Infinity);
   }
 
   start() {
     addEventListener("scroll", this.onscroll, { passive: true });
     addEventListener("resize", this.onresize);
+    addEventListener("beforeprint", this.onprint);
+    addEventListener("afterprint", this.onscroll);
     this.list.addEventListener("keydown", (event) => this.key(event));
     this.measure();
     const there = () => this.list.isConnected;
@@ -52,6 +55,8 @@ class Wall {
   stop() {
     removeEventListener("scroll", this.onscroll);
     removeEventListener("resize", this.onresize);
+    removeEventListener("beforeprint", this.onprint);
+    removeEventListener("afterprint", this.onscroll);
   }
 
   resize(wanted) {

@@ -151,7 +151,7 @@ function notesSection(data, row) {
     placeholder: "comma between them",
     oninput: () => change({ tags: [...new Set(tagged.value.split(",").map((tag) => tag.trim().slice(0, LONGEST_TAG)).filter(Boolean))] }),
   });
-  const text = element("textarea", { id: "note", rows: 3, maxlength: LONGEST_NOTE, oninput: () => change({ note: text.value }) });
+  const text = element("textarea", { id: "note", rows: 3, placeholder: "what it may stand for", maxlength: LONGEST_NOTE, oninput: () => change({ note: text.value }) });
   text.value = note;
   return element(
     "section.notes",

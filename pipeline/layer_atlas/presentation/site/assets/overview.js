@@ -35,32 +35,83 @@ function stack(model, named) {
       ? element("h2", {}, element("a", { href: route({ model: model.name }) }, model.name))
       : null,
     element("p.facts", {}, about.join(" · ")),
-    spectrum(model),
-    element("ol.stack", {}, ...model.layers.map((layer) => floor(model, layer))),
+    element("ol.stack", {}, ...network(model)),
   );
 }
 
-// The forward pass as a line, each layer as long as its share of FLOPs. A layer within another one is
-// part of that one's share, and has no length of its own.
-function spectrum(model) {
-  const within = (layer) => model.layers.some((each) => layer.name.startsWith(`${each.name}.`));
-  const outer = model.layers.filter((layer) => !within(layer));
-  const shares = outer.map((layer) => layer.share || 0);
-  const rest = Math.max(0, 1 - shares.reduce((sum, each) => sum + each, 0));
-  if (!shares.some(Boolean)) return null;
-  const parts = outer.map((layer, place) =>
-    element("span", { "--share": shares[place], title: `${layer.title} ${share(shares[place])}` }),
-  );
-  return element(
-    "div.spectrum",
-    { "aria-hidden": "true" },
-    ...parts,
-    rest > 0.001 ? element("span.rest", { "--share": rest, title: `other layers ${share(rest)}` }) : null,
-  );
+// The network from input to output: stages, in them the layers with images, and between these what else
+// the forward pass goes through.
+function network(model) {
+  const layers = new Map(model.layers.map((layer) => [layer.name, layer]));
+  const shown = model.layers.map((layer) => floor(model, layer));
+  if (!model.modules.length) return shown;
+  const names = model.modules.map(([name]) => name);
+  const stageOf = stages(names);
+  const isLeaf = leaves(names);
+  const made = [];
+  let stage = null;
+  let between = [];
+  const flush = () => {
+    if (between.length) made.push(passage(between));
+    between = [];
+  };
+  for (const module of model.modules) {
+    const [name, type, shape] = module;
+    const layer = layers.get(name);
+    if (!layer && !isLeaf(name)) continue;
+    if (stageOf(name) !== stage) {
+      flush();
+      stage = stageOf(name);
+      if (stage !== name) made.push(element("li.stage", {}, element("span.name", {}, stage), whole(model, stage)));
+    }
+    if (layer) {
+      flush();
+      made.push(floor(model, layer));
+      layers.delete(name);
+    } else between.push([name, type, shape]);
+  }
+  flush();
+  // Of joint objectives, and of layers that no module stands for.
+  return [...made, ...[...layers.values()].map((layer) => floor(model, layer))];
+}
+
+// The type and shape of a stage that is a module itself.
+function whole(model, stage) {
+  const found = model.modules.find(([name]) => name === stage);
+  return found ? element("span.quiet", {}, [found[1], found[2].join(" × ")].join(" · ")) : null;
+}
+
+// A stage is the first part of a name, or the first two where one part holds most of the network.
+function stages(names) {
+  const first = (name) => name.split(".")[0];
+  const counts = new Map();
+  for (const name of names) counts.set(first(name), (counts.get(first(name)) || 0) + 1);
+  const isMost = (name) => counts.get(first(name)) > 0.6 * names.length && counts.get(first(name)) > 12;
+  return (name) => (isMost(name) ? name.split(".").slice(0, 2).join(".") : first(name));
+}
+
+// Whether a module has none within it.
+function leaves(names) {
+  const parents = new Set(names.flatMap((name) => name.split(".").map((_, n, parts) => parts.slice(0, n).join("."))));
+  return (name) => !parents.has(name);
+}
+
+const MOST_PASSED = 12;
+
+// Modules without images, one after the other, with shapes where these change.
+function passage(modules) {
+  let before = null;
+  const words = modules.slice(0, MOST_PASSED).map(([name, type, shape]) => {
+    const size = shape.join(" × ");
+    const text = size === before ? type : `${type} ${size}`;
+    before = size;
+    return element("span", { title: `${name}: ${size}` }, text);
+  });
+  if (modules.length > MOST_PASSED) words.push(element("span", {}, `${modules.length - MOST_PASSED} more`));
+  return element("li.passage", {}, ...words);
 }
 
 function floor(model, layer) {
-  const largest = Math.max(...model.layers.map((each) => each.share || 0), 1e-9);
   const [width, height] = layer.strip.tile;
   return element(
     "li",
@@ -92,12 +143,7 @@ function floor(model, layer) {
         element("span.quiet", {}, amount(layer)),
         layer.share === null
           ? null
-          : element(
-              "span.flops",
-              {},
-              element("span.gauge", { "--part": layer.share / largest, "aria-hidden": "true" }),
-              element("span.quiet", {}, `${share(layer.share)} of FLOPs`),
-            ),
+          : element("span.quiet", {}, `${share(layer.share)} of FLOPs`),
       ),
     ),
   );

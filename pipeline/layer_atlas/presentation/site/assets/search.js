@@ -13,9 +13,9 @@ function meanings(text, place, target) {
     ...(number ? layersCalled(name.trim(), number) : []),
     ...channelsHere(wanted, place, target),
     ...layersCalled(wanted, ""),
+    ...(/^\d+$/.test(wanted) ? layersCalled("", wanted) : []),
     ...channelsNoted(wanted),
     ...channelsNamed(wanted),
-    ...(/^\d+$/.test(wanted) ? layersCalled("", wanted) : []),
   ];
   const addresses = new Set();
   return found.filter(([, , address]) => !addresses.has(address) && addresses.add(address)).slice(0, MOST_FOUND);
