@@ -1,7 +1,7 @@
 """The page about an atlas: what its images are, how they were made, whose network, how to cite."""
 
+import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from layer_atlas.atlas.reader import Atlas, Layer, Model
@@ -17,6 +17,8 @@ _WHAT = (
     "activation is no measure of quality. Where a data set was seen, agreement and the photographs "
     "beside an image show whether natural images support it.",
 )
+_MOST_LAYERS = 20
+"""Layers that are named one by one."""
 _LICENCES = {
     "demo": "The demo network and its weights belong to Layer Atlas (Apache License 2.0).",
     "torchvision/": "The code of torchvision is under the BSD 3-Clause License. Published weights "
@@ -46,7 +48,7 @@ def about_data(atlas: Atlas, names: Mapping[str, str] | None, manifest: Mapping[
     """
     layers = [layer.called(names) for layer in atlas.values()]
     methods, works, bibtex = _methods(atlas, layers)
-    command = str(manifest.get("command", "")).replace(str(Path.home()), "~")
+    command = _without_folders(str(manifest.get("command", "")))
     return {
         "what": [*_WHAT, *_shown(layers)],
         "methods": methods,
@@ -68,14 +70,20 @@ def about_data(atlas: Atlas, names: Mapping[str, str] | None, manifest: Mapping[
     }
 
 
+def _without_folders(text: str) -> str:
+    """Shorten absolute paths to their last part: a site is published, and a disk is not.
+
+    >>> _without_folders("atlas run dataset.path=/home/me/photos 'layers=[a/b]'")
+    "atlas run dataset.path=…/photos 'layers=[a/b]'"
+    """
+    return re.sub(r"(?<![\w.*~/-])~?/(?:[^/\s'\"\],]+/)*(?=[^/\s'\"\],])", "…/", text)
+
+
 def _shown(layers: list[Layer]) -> Iterator[str]:
     """Say which targets of which layers there are."""
-    words: dict[str, list[str]] = {}
-    for layer in layers:
-        words.setdefault(layer.sampling.words(), []).append(layer.reader_name)
-    for sampled, names in words.items():
-        some = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-        yield f"Shown: {sampled} ({some})."
+    words = [layer.sampling.words(layer.reader_name) for layer in layers]
+    more = len(words) - _MOST_LAYERS
+    yield f"Shown: {'; '.join(words[:_MOST_LAYERS])}{f'; and {more} more layers' * (more > 0)}."
 
 
 def _methods(atlas: Atlas, layers: list[Layer]) -> tuple[list[str], list[str], list[str]]:
@@ -123,7 +131,7 @@ def _dataset(layers: list[Layer]) -> Iterator[str]:
         group = layer.group.get("dataset")
         if group is not None:
             facts = dict(group.attrs)
-            source = str(facts.get("source", ""))
+            source = _without_folders(str(facts.get("source", "")))
             number = f"{int(facts.get('photographs', 0)):,}"
             yield f"Data set: {number} photographs{f' ({source})' if source else ''}."
 

@@ -60,9 +60,11 @@ function network(model) {
     const layer = layers.get(name);
     if (!layer && !isLeaf(name)) continue;
     if (stageOf(name) !== stage) {
-      flush();
       stage = stageOf(name);
-      if (stage !== name) made.push(element("li.stage", {}, element("span.name", {}, stage), whole(model, stage)));
+      if (stage !== name) {
+        flush();
+        made.push(element("li.stage", {}, element("span.name", {}, stage), whole(model, stage)));
+      }
     }
     if (layer) {
       flush();
