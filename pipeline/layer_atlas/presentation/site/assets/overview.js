@@ -55,9 +55,19 @@ function network(model) {
     if (between.length) made.push(passage(between));
     between = [];
   };
+  // What a module returns comes after all that is within it.
+  const around = [];
+  const leave = (name) => {
+    while (around.length && !name.startsWith(`${around.at(-1).name}.`)) {
+      flush();
+      made.push(floor(model, around.pop()));
+    }
+  };
   for (const module of model.modules) {
     const [name, type, shape] = module;
     const layer = layers.get(name);
+    layers.delete(name);
+    leave(name);
     if (!layer && !isLeaf(name)) continue;
     if (stageOf(name) !== stage) {
       stage = stageOf(name);
@@ -66,12 +76,13 @@ function network(model) {
         made.push(element("li.stage", {}, element("span.name", {}, stage), whole(model, stage)));
       }
     }
-    if (layer) {
+    if (layer && !isLeaf(name)) around.push(layer);
+    else if (layer) {
       flush();
       made.push(floor(model, layer));
-      layers.delete(name);
     } else between.push([name, type, shape]);
   }
+  leave("");
   flush();
   // Of joint objectives, and of layers that no module stands for.
   return [...made, ...[...layers.values()].map((layer) => floor(model, layer))];
