@@ -94,7 +94,7 @@ def test_what_is_made_from_the_store_knows_no_model_and_no_worker() -> None:
         ["plan.plan"],
         ["presentation.collate", "presentation.montages.montage"],
         ["presentation.montages.evidence_pages", "atlas.hdf5"],
-        ["presentation.figures", "atlas.reader"],
+        ["presentation.figures.make", "atlas.reader"],
         ["presentation.site.make", "presentation.similarity"],
         ["datasets.evidence", "datasets.statistics", "datasets.statistics_files"],
         ["sweep.scheduler", "sweep.stages", "store.shards"],

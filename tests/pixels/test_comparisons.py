@@ -15,7 +15,7 @@ from layer_atlas.atlas.comparison import (
 )
 from layer_atlas.config.figures import ComparisonFigure
 from layer_atlas.errors import UserError
-from layer_atlas.presentation.figures import make_figure
+from layer_atlas.presentation.figures.make import make_figure
 from layer_atlas.store.folder import OutputFolder
 from tests.pixels.drawings import Figure, Pixels
 from tests.pixels.test_figure_images import below

@@ -14,7 +14,7 @@ from layer_atlas.config.figures import (
     ResponsesFigure,
     TracesFigure,
 )
-from layer_atlas.presentation.figures import make_figure
+from layer_atlas.presentation.figures.make import make_figure
 from layer_atlas.store.folder import OutputFolder
 from tests.pixels.drawings import Axes, Figure, Picture
 from tests.pixels.noisy import add_photographs, fill, plan_of, recipe_of

@@ -17,7 +17,7 @@ from layer_atlas.errors import UserError
 from layer_atlas.plan.plan import Plan
 from layer_atlas.plan.targets import TargetSpace
 from layer_atlas.presentation.collate import make_atlas, read_summary
-from layer_atlas.presentation.figures import make_figure
+from layer_atlas.presentation.figures.make import make_figure
 from layer_atlas.presentation.montages.montage import draw_montage
 from layer_atlas.presentation.names import with_labels
 from layer_atlas.store.folder import OutputFolder

@@ -12,7 +12,7 @@ from layer_atlas.config.figures import TracesFigure
 from layer_atlas.errors import UserError
 from layer_atlas.presentation import collate as atlas
 from layer_atlas.presentation.collate import content_of, ensure_atlas, make_atlas
-from layer_atlas.presentation.figures import make_figure
+from layer_atlas.presentation.figures.make import make_figure
 from layer_atlas.presentation.site.files import folder_of
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import write_manifest

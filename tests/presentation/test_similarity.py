@@ -5,8 +5,8 @@ from itertools import chain, pairwise
 import numpy as np
 import pytest
 
-from layer_atlas.presentation.figures.brackets import Tree
 from layer_atlas.presentation.similarity import (
+    Tree,
     closest,
     distances,
     farthest,

@@ -161,7 +161,7 @@ def collate(config: Config) -> int:
 def figure(config: Config) -> int:
     """Draw a figure from the store alone."""
     try:
-        from layer_atlas.presentation.figures import make_figure
+        from layer_atlas.presentation.figures.make import make_figure
     except ImportError as error:
         raise UserError(f"figures need `pip install 'layer-atlas[figures]'` ({error}).") from None
     from layer_atlas.presentation.collate import ensure_atlas

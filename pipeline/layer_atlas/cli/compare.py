@@ -112,7 +112,7 @@ def _figure(config: Config, sides: Sides) -> list[str]:
         logger.warning("no figure is drawn: %s has no atlas yet", missing)
         return []
     try:
-        from layer_atlas.presentation.figures import make_figure
+        from layer_atlas.presentation.figures.make import make_figure
 
         for folder in (sides.one, sides.other):
             ensure_atlas(folder)

@@ -122,7 +122,11 @@ Writes figures/compare-B.h5 in the folder of A (`matrix`: with the correlations 
 Made from atlas.h5 alone, after collating if that is outdated; needs no model and no GPU.
 `atlas run` ends with it unless `collate.site=false`. Open site/index.html from disk, or put the
 folder site/ on any web host.""",
-        (("site name=demo", "prints the page to open"),),
+        (
+            ("site name=demo", "prints the page to open"),
+            ("site name=demo notes=demo-notes.json", "with notes that a site exported"),
+            ("site name=demo collate.labels=labels.csv", "with labels of channels"),
+        ),
     ),
     "export": Page(
         "write a table and image files for other tools",

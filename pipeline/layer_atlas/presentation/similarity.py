@@ -5,6 +5,8 @@ Responses are standardized by channel of the layer, so that loud channels do not
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import h5py
@@ -28,6 +30,8 @@ NEIGHBOURS = 12
 SIMILAR = 0.5
 """Cosine from which on targets are called similar: more than half of their standardized responses
 point the same way."""
+_MOST_ORDERED = 1000
+"""Leaves; the optimal order of more would take minutes, so the clustering's order is kept."""
 _BLOCK_BYTES = 2**25
 _STILL = 1e-6
 """Standard deviation below which a response does not distinguish images: sums in single steps of
@@ -210,3 +214,55 @@ class _Responses:
             block = self._data[(*place, 0) if self._variants else place]
             responses[lead == seed] = block[lead == seed]
         return responses
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A hierarchical clustering of n targets by average linkage."""
+
+    apart: Distances
+
+    @cached_property
+    def links(self) -> NDArray[np.float64]:
+        """Merges (n - 1, 4) as in scipy: two nodes, their distance, their number of leaves."""
+        # Scipy is an extra, and takes half a second to import: only figures need it.
+        from scipy.cluster.hierarchy import linkage, optimal_leaf_ordering
+        from scipy.spatial.distance import squareform
+
+        flat = squareform(self.apart, checks=False)
+        links: NDArray[np.float64] = linkage(flat, "average")
+        if len(links) >= _MOST_ORDERED:
+            return links
+        ordered: NDArray[np.float64] = optimal_leaf_ordering(links, flat)
+        return ordered
+
+    @cached_property
+    def order(self) -> list[int]:
+        """All n leaves, ordered so that neighbours are similar (Bar-Joseph et al. 2001)."""
+        from scipy.cluster.hierarchy import leaves_list
+
+        return [0] if len(self.apart) == 1 else leaves_list(self.links).tolist()
+
+    def clusters(self, count: int) -> list[list[int]]:
+        """Cut the tree into so many groups or fewer, in order."""
+        if len(self.apart) == 1:
+            return [[0]]
+        from scipy.cluster.hierarchy import fcluster
+
+        labels = fcluster(self.links, count, "maxclust")
+        groups: dict[int, list[int]] = {}
+        for leaf in self.order:
+            groups.setdefault(int(labels[leaf]), []).append(leaf)
+        return list(groups.values())
+
+    def forks(self) -> list[list[tuple[float, float]]]:
+        """Each fork as four points (position in the order, distance), for drawing."""
+        n = len(self.apart)
+        position = dict(zip(self.order, range(n), strict=True))
+        nodes = [(float(position[leaf]), 0.0) for leaf in range(n)]
+        forks = []
+        for a, b, height, _ in self.links if n > 1 else ():
+            (left, low), (right, other) = sorted((nodes[int(a)], nodes[int(b)]))
+            forks.append([(left, low), (left, height), (right, height), (right, other)])
+            nodes.append(((left + right) / 2, float(height)))
+        return forks

@@ -25,9 +25,9 @@ from layer_atlas.config.objectives import LogitObjective, PrototypeObjective
 from layer_atlas.config.recipe import Recipe
 from layer_atlas.plan.jobs import UNTRAINED, Origin
 from layer_atlas.plan.targets import DRAW, TargetSpace, select_targets
-from layer_atlas.presentation.figures import KINDS
 from layer_atlas.presentation.figures.captions import SCALES
 from layer_atlas.presentation.figures.latex import escaped
+from layer_atlas.presentation.figures.make import KINDS
 from layer_atlas.presentation.figures.methods import texts_of
 from layer_atlas.presentation.layout.figure import style
 

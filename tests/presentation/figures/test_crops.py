@@ -15,8 +15,8 @@ from layer_atlas.config.config import ModelConfig
 from layer_atlas.config.figures import ImagesFigure
 from layer_atlas.errors import UserError
 from layer_atlas.models.load import load_network
-from layer_atlas.presentation.figures import KINDS
 from layer_atlas.presentation.figures.image_content import dataset_images_of
+from layer_atlas.presentation.figures.make import KINDS
 
 SIDE = 32
 FIELD = {"conv1": 7, "conv2": 19}

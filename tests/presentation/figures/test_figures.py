@@ -25,8 +25,9 @@ from layer_atlas.config.figures import (
     TracesFigure,
 )
 from layer_atlas.errors import UserError
-from layer_atlas.presentation.figures import KINDS
-from layer_atlas.presentation.figures.files import RenderedFigure, RenderedPage
+from layer_atlas.presentation.figures.files import RenderedPage
+from layer_atlas.presentation.figures.make import KINDS
+from layer_atlas.presentation.figures.selection import RenderedFigure
 from layer_atlas.presentation.layout.figure import FigureCanvas, style
 
 LONG = "features.denseblock4.denselayer16.conv2"

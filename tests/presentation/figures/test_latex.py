@@ -11,7 +11,6 @@ from pylatexenc.latexwalker import LatexEnvironmentNode, LatexMacroNode, LatexNo
 
 from layer_atlas.config.figures import Group, ImagesFigure, TracesFigure
 from layer_atlas.errors import UserError
-from layer_atlas.presentation.figures import BIBLIOGRAPHY, make_figure
 from layer_atlas.presentation.figures.latex import (
     bibtex,
     figure_environment,
@@ -20,6 +19,7 @@ from layer_atlas.presentation.figures.latex import (
     own_key,
     with_cites,
 )
+from layer_atlas.presentation.figures.make import BIBLIOGRAPHY, make_figure
 from layer_atlas.presentation.figures.works import (
     AUTHORS,
     architecture_title,

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from layer_atlas.presentation.figures.brackets import Tree, tree_lines
+from layer_atlas.presentation.figures.brackets import tree_lines
 from layer_atlas.presentation.layout.page import Point
+from layer_atlas.presentation.similarity import Tree
 
 
 def tree_of(places: list[float]) -> Tree:

@@ -6,21 +6,15 @@ broken into lines as far as there is room, its letters become smaller, and at la
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import groupby
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.cluster.hierarchy import fcluster, leaves_list, linkage, optimal_leaf_ordering
-from scipy.spatial.distance import squareform
 
 from layer_atlas.presentation.layout.figure import FigureCanvas, PageSpec
 from layer_atlas.presentation.layout.page import Lines, Point
-from layer_atlas.presentation.similarity import Distances
+from layer_atlas.presentation.similarity import Tree
 
 _MOST_LINES = 3
-_MOST_ORDERED = 1000
-"""Leaves; the optimal order of more would take minutes, so the clustering's order is kept."""
 _BELOW = 0.25
 """Room below the first fork, as a fraction of that between the first and the last."""
 _STEP = 0.25
@@ -136,47 +130,6 @@ def _long(spec: PageSpec, bracket: Bracket) -> float:
 def _lines(spec: PageSpec, bracket: Bracket) -> int:
     """Number of lines that a name has room for."""
     return max(1, (bracket.room - spec.gap) // spec.font.line(spec.format.small))
-
-
-@dataclass(frozen=True)
-class Tree:
-    """A hierarchical clustering of n targets by average linkage."""
-
-    apart: Distances
-
-    @cached_property
-    def links(self) -> NDArray[np.float64]:
-        """Merges (n - 1, 4) as in scipy: two nodes, their distance, their number of leaves."""
-        flat = squareform(self.apart, checks=False)
-        links: NDArray[np.float64] = linkage(flat, "average")
-        return optimal_leaf_ordering(links, flat) if len(links) < _MOST_ORDERED else links
-
-    @cached_property
-    def order(self) -> list[int]:
-        """All n leaves, ordered so that neighbours are similar (Bar-Joseph et al. 2001)."""
-        return [0] if len(self.apart) == 1 else leaves_list(self.links).tolist()
-
-    def clusters(self, count: int) -> list[list[int]]:
-        """Cut the tree into so many groups or fewer, in order."""
-        if len(self.apart) == 1:
-            return [[0]]
-        labels = fcluster(self.links, count, "maxclust")
-        groups: dict[int, list[int]] = {}
-        for leaf in self.order:
-            groups.setdefault(int(labels[leaf]), []).append(leaf)
-        return list(groups.values())
-
-    def forks(self) -> list[list[tuple[float, float]]]:
-        """Each fork as four points (position in the order, distance), for drawing."""
-        n = len(self.apart)
-        position = dict(zip(self.order, range(n), strict=True))
-        nodes = [(float(position[leaf]), 0.0) for leaf in range(n)]
-        forks = []
-        for a, b, height, _ in self.links if n > 1 else ():
-            (left, low), (right, other) = sorted((nodes[int(a)], nodes[int(b)]))
-            forks.append([(left, low), (left, height), (right, height), (right, other)])
-            nodes.append(((left + right) / 2, float(height)))
-        return forks
 
 
 def tree_lines(

@@ -17,10 +17,14 @@ from layer_atlas.config.figures import ComparisonFigure, FigureSettings, ImagesF
 from layer_atlas.config.recipe import Recipe
 from layer_atlas.config.records import build
 from layer_atlas.errors import UserError
-from layer_atlas.presentation.figures.files import RenderedFigure
 from layer_atlas.presentation.figures.image_content import Content, ImageRef, ImageRow, Section
 from layer_atlas.presentation.figures.image_figure import draw_page, grid_of
-from layer_atlas.presentation.figures.selection import LayerData, Selection, chosen_layers
+from layer_atlas.presentation.figures.selection import (
+    LayerData,
+    RenderedFigure,
+    Selection,
+    chosen_layers,
+)
 from layer_atlas.presentation.layout.figure import FigureCanvas, PageSpec
 
 

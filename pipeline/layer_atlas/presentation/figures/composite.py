@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from layer_atlas.atlas.reader import Atlas
 from layer_atlas.config.figures import CompositeFigure, FigureSettings
 from layer_atlas.errors import UserError
-from layer_atlas.presentation.figures.files import RenderedFigure
 from layer_atlas.presentation.figures.image_figure import draw_images
 from layer_atlas.presentation.figures.plots import draw_histograms, draw_traces
 from layer_atlas.presentation.figures.profile import draw_profile
 from layer_atlas.presentation.figures.response_matrix import draw_responses
+from layer_atlas.presentation.figures.selection import RenderedFigure
 from layer_atlas.presentation.layout.figure import FigureCanvas, PagePart, PageSpec
 from layer_atlas.presentation.layout.page import Box
 

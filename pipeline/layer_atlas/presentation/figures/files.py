@@ -34,24 +34,8 @@ from layer_atlas.config.figures import AgainFigure, FigureSettings, Format
 from layer_atlas.config.inputs import user_file
 from layer_atlas.config.records import build, canonical_json, plain
 from layer_atlas.errors import UserError, unknown
-from layer_atlas.presentation.figures.selection import Selection
+from layer_atlas.presentation.figures.selection import RenderedFigure
 from layer_atlas.presentation.layout.figure import FigureCanvas
-
-
-@dataclass(frozen=True)
-class RenderedFigure:
-    """A figure whose pages are drawn one by one, as they are read."""
-
-    pages: Iterator[FigureCanvas]
-    caption: str
-    """Caption in a few sentences."""
-    methods: tuple[str, ...]
-    """Sentences on how targets were chosen and ordered and numbers computed."""
-    selections: tuple[Selection, ...]
-    """The layers and their channels."""
-    letters: tuple[str, ...] = ()
-    """Letter of the panel of each selection; none: the figure has no panels."""
-
 
 _CREATOR = "Layer Atlas"
 

@@ -23,7 +23,6 @@ from layer_atlas.presentation.figures.captions import (
     bracketed_caption,
     bracketed_notes,
 )
-from layer_atlas.presentation.figures.files import RenderedFigure
 from layer_atlas.presentation.figures.image_content import (
     MARKS,
     Content,
@@ -31,7 +30,12 @@ from layer_atlas.presentation.figures.image_content import (
     Texts,
     dataset_images_of,
 )
-from layer_atlas.presentation.figures.selection import LayerData, choose_bracketed, chosen_layers
+from layer_atlas.presentation.figures.selection import (
+    LayerData,
+    RenderedFigure,
+    choose_bracketed,
+    chosen_layers,
+)
 from layer_atlas.presentation.layout.figure import HAIR, FigureCanvas, PagePart, PageSpec
 from layer_atlas.presentation.layout.page import FAINT, INK, Box, Lines, Tile
 from layer_atlas.presentation.layout.strips import (

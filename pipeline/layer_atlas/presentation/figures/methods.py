@@ -22,7 +22,6 @@ from layer_atlas.plan.jobs import STATUS, UNTRAINED
 from layer_atlas.plan.labels import mixture
 from layer_atlas.plan.targets import counted
 from layer_atlas.presentation.figures.captions import network_name, noun_of
-from layer_atlas.presentation.figures.files import RenderedFigure
 from layer_atlas.presentation.figures.latex import (
     bibtex,
     escaped,
@@ -31,7 +30,7 @@ from layer_atlas.presentation.figures.latex import (
     own_key,
     with_cites,
 )
-from layer_atlas.presentation.figures.selection import Selection
+from layer_atlas.presentation.figures.selection import RenderedFigure, Selection
 from layer_atlas.presentation.figures.works import cited, dataset_works, network_works
 
 DATASET = "dataset"

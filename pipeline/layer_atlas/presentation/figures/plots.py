@@ -17,10 +17,10 @@ from layer_atlas.presentation.figures.captions import (
     scale_notes,
     selection_methods,
 )
-from layer_atlas.presentation.figures.files import RenderedFigure
 from layer_atlas.presentation.figures.panels import Panels, legend, number_text
 from layer_atlas.presentation.figures.selection import (
     LayerData,
+    RenderedFigure,
     Selection,
     choose,
     chosen_layers,

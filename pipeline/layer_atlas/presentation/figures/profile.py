@@ -14,9 +14,13 @@ from layer_atlas.atlas.reader import Atlas
 from layer_atlas.config.figures import ProfileFigure
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.presentation.figures.captions import SCALES, draw_methods, shown_caption
-from layer_atlas.presentation.figures.files import RenderedFigure
 from layer_atlas.presentation.figures.panels import Panels, legend, number_text
-from layer_atlas.presentation.figures.selection import LayerData, Selection, chosen_layers
+from layer_atlas.presentation.figures.selection import (
+    LayerData,
+    RenderedFigure,
+    Selection,
+    chosen_layers,
+)
 from layer_atlas.presentation.layout.figure import (
     COLOURS,
     POINTS_PER_INCH,

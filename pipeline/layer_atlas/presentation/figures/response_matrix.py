@@ -27,9 +27,9 @@ from layer_atlas.presentation.figures.captions import (
     layer_name,
     similarity_caption,
 )
-from layer_atlas.presentation.figures.files import RenderedFigure
 from layer_atlas.presentation.figures.selection import (
     LayerData,
+    RenderedFigure,
     Selection,
     choose_bracketed,
     chosen_layers,

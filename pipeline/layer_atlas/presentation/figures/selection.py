@@ -1,11 +1,11 @@
 """Selection of the layers and channels of a figure, with their order and brackets."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,10 @@ from layer_atlas.errors import UserError, unknown
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.plan.labels import check_names
 from layer_atlas.plan.targets import TargetSpace, select_targets
-from layer_atlas.presentation.figures.brackets import Tree
-from layer_atlas.presentation.similarity import distances, farthest, medoid
+from layer_atlas.presentation.similarity import Tree, distances, farthest, medoid
+
+if TYPE_CHECKING:
+    from layer_atlas.presentation.layout.figure import FigureCanvas
 
 _NO_STATISTICS = ("status", "start", "made_with", "channel", "best_seed", "best_seed_index")
 _FORMS = (
@@ -343,6 +345,21 @@ class Selection:
         names = [str(number) for number, members in enumerate(clusters, 1) for _ in members]
         names += [""] * (len(self.channels) - len(names))
         return replace(self, groups=tuple(names))
+
+
+@dataclass(frozen=True)
+class RenderedFigure:
+    """A figure whose pages are drawn one by one, as they are read."""
+
+    pages: "Iterator[FigureCanvas]"
+    caption: str
+    """Caption in a few sentences."""
+    methods: tuple[str, ...]
+    """Sentences on how targets were chosen and ordered and numbers computed."""
+    selections: tuple[Selection, ...]
+    """The layers and their channels."""
+    letters: tuple[str, ...] = ()
+    """Letter of the panel of each selection; none: the figure has no panels."""
 
 
 def titles_of(selections: Sequence[Selection]) -> list[str]:

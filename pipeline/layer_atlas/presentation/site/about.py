@@ -8,6 +8,8 @@ from layer_atlas.atlas.reader import Atlas, Layer, Model
 from layer_atlas.config.recipe import Recipe
 from layer_atlas.config.records import build
 from layer_atlas.errors import UserError
+from layer_atlas.presentation.figures.methods import texts_of
+from layer_atlas.presentation.figures.selection import LayerData, RenderedFigure, Selection
 
 _WHAT = (
     "Each image was made by gradient ascent: it starts from noise and is changed step by step "
@@ -88,13 +90,6 @@ def _shown(layers: list[Layer]) -> Iterator[str]:
 
 def _methods(atlas: Atlas, layers: list[Layer]) -> tuple[list[str], list[str], list[str]]:
     """The methods section of figures, the works that it cites, and their BibTeX entries."""
-    try:
-        # Figures are an extra; without it the recipe in words has to do.
-        from layer_atlas.presentation.figures.files import RenderedFigure
-        from layer_atlas.presentation.figures.methods import texts_of
-        from layer_atlas.presentation.figures.selection import LayerData, Selection
-    except ImportError:
-        return _recipes(layers), [], []
     shown = tuple(Selection(LayerData(layer), tuple(layer.channels)) for layer in layers)
     try:
         texts = texts_of(atlas, RenderedFigure(iter(()), "", (), shown))

@@ -52,8 +52,8 @@ _MOST_BYTES = 2**20
 """Largest size of a first page."""
 _MOST_LISTED = 2**28
 """Bytes of a listing: some millions of files."""
-_MOST_TAKEN = 2**24
-"""Bytes of a montage that a site has too: to be sent, it must stay small."""
+_MOST_TAKEN = 2**25
+"""Bytes of all montages that a site has too: to be sent, it must stay small."""
 _WAITING = 4
 """Most tasks that wait for a thread; some hold a picture in memory."""
 
@@ -64,6 +64,7 @@ class SiteFiles:
     def __init__(self, root: Path, pool: ThreadPoolExecutor) -> None:
         self.root, self._pool = root, pool
         self._sizes: dict[str, int] = {}
+        self._room = _MOST_TAKEN
         self._waiting: deque[Future[None]] = deque()
 
     def write(self, name: str, data: bytes) -> None:
@@ -86,17 +87,17 @@ class SiteFiles:
         self.write(name, buffer.getvalue())
 
     def take(self, name: str, path: Path) -> bool:
-        """Have a file of the output folder in the site too, unless it is not there or too large.
+        """Have a file of the output folder in the site too, if it exists and there is room for it.
 
         Returns: whether it is in the site. Raises StorageError.
         """
         try:
-            size = path.stat().st_size if path.is_file() else _MOST_TAKEN + 1
-        except OSError:
+            data = read_at_most(path, self._room)
+        except (OSError, CorruptFile):
             return False
-        if size <= _MOST_TAKEN:
-            self.write(name, path.read_bytes())
-        return size <= _MOST_TAKEN
+        self._room -= len(data)
+        self.write(name, data)
+        return True
 
     def submit(self, task: Callable[[], None]) -> None:
         """Have a thread write some pictures before `finish` returns. Raises StorageError."""
