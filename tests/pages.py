@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import pytest
+
 HOSTILE = (
     "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=2>"
     "'\"><b>&amp;\u2028\n{{7*7}} javascript:" + "n" * 180
@@ -114,3 +116,18 @@ class Visit:
     def loaded(self, name: str) -> Any:
         """What a data script handed over."""
         return self.page.evaluate(f"layerAtlas.load({json.dumps(name)})")
+
+
+def violations(visit: Visit, theme: str) -> list[str]:
+    """What axe-core finds wrong with what is shown; themes differ in colours alone."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="NOT TESTED: no axe")
+    # It would ask for the style sheet again, which the page's policy forbids.
+    options: dict[str, Any] = {"preload": False, "resultTypes": ["violations"]}
+    if theme == "dark":
+        options["runOnly"] = {"type": "rule", "values": ["color-contrast", "link-in-text-block"]}
+    results = axe.Axe().run(visit.page, options=options)
+    return [
+        f"{each['id']}: {node['html'][:200]}"
+        for each in results.response["violations"]
+        for node in each["nodes"]
+    ]

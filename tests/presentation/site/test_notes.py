@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from atlases import made_up
-from pages import HOSTILE, Visit, at
+from pages import HOSTILE, Visit, at, violations
 from runs import atlas_here
-from test_pages import violations
 from toys import composed
 
 from layer_atlas.atlas.reader import Atlas
@@ -270,3 +269,28 @@ def test_a_grid_prints_all_its_tiles_without_controls(visit: Visit) -> None:
     visit.page.evaluate("dispatchEvent(new Event('afterprint'))")
     visit.page.emulate_media(media="screen")
     assert visit.page.locator(".wall li").count() < 150
+
+
+# --- for everybody, everywhere --------------------------------------------------------------------
+
+VIEWS = {
+    "about": ("#/?view=about", ""),
+    "filters": (at(A, query="sort=agreement&where=agreement:0.2:;activation::"), ""),
+    "taken away": (at(A), "document.querySelector('.downloads').open = true"),
+    "channel": (at(A, 17), ""),
+}
+
+
+@pytest.mark.parametrize(
+    ("width", "theme"), [(360, "light"), (360, "dark"), (1280, "light"), (3840, "dark")]
+)
+def test_new_parts_keep_nobody_out_and_fit(visit: Visit, width: int, theme: Any) -> None:
+    visit.page.set_viewport_size({"width": width, "height": 800})
+    visit.page.emulate_media(color_scheme=theme)
+    write_note(visit, 17, "hatched", "curve")
+    visit.page.click("#favourite")
+    for name, (address, act) in VIEWS.items():
+        visit.go(address)
+        visit.page.evaluate(act or "0")
+        assert violations(visit, theme) == [], name
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= width, name

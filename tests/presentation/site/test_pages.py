@@ -9,7 +9,7 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from pages import HOSTILE, PHOTOGRAPH, Visit, at
+from pages import HOSTILE, PHOTOGRAPH, Visit, at, violations
 from PIL import Image
 
 from layer_atlas.atlas.reader import Atlas, Layer
@@ -321,21 +321,6 @@ def test_no_view_keeps_anybody_out(visit: Visit, theme: str) -> None:
     visit.press("Escape")
     visit.page.fill("#search", "block")
     assert violations(visit, theme) == []
-
-
-def violations(visit: Visit, theme: str) -> list[str]:
-    """What axe-core finds wrong with what is shown; themes differ in colours alone."""
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="NOT TESTED: no axe")
-    # It would ask for the style sheet again, which the page's policy forbids.
-    options: dict[str, Any] = {"preload": False, "resultTypes": ["violations"]}
-    if theme == "dark":
-        options["runOnly"] = {"type": "rule", "values": ["color-contrast", "link-in-text-block"]}
-    results = axe.Axe().run(visit.page, options=options)
-    return [
-        f"{each['id']}: {node['html'][:200]}"
-        for each in results.response["violations"]
-        for node in each["nodes"]
-    ]
 
 
 @pytest.mark.parametrize("width", [360, 1280, 3840])
