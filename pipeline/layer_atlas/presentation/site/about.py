@@ -14,7 +14,7 @@ from layer_atlas.presentation.figures.selection import LayerData, RenderedFigure
 _WHAT = (
     "Each image was made by gradient ascent: it starts from noise and is changed step by step "
     "until its target, mostly one channel of a layer, responds to it strongly. This is feature "
-    "visualization by activation maximization. No image is a photograph, unless it says so.",
+    "visualization by activation maximization. Only images called photographs are photographs.",
     "An image shows what excites its target, which is not all that the target does. A high "
     "activation is no measure of quality. Where a data set was seen, agreement and the photographs "
     "beside an image show whether natural images support it.",
@@ -82,7 +82,7 @@ def _without_folders(text: str) -> str:
 
 
 def _shown(layers: list[Layer]) -> Iterator[str]:
-    """Say which targets of which layers there are."""
+    """Name the targets that are shown, layer by layer."""
     words = [layer.sampling.words(layer.reader_name) for layer in layers]
     more = len(words) - _MOST_LAYERS
     yield f"Shown: {'; '.join(words[:_MOST_LAYERS])}{f'; and {more} more layers' * (more > 0)}."
