@@ -160,8 +160,19 @@ class Notes(Record):
         require(self.schema == NOTES_SCHEMA, f"a file of {self.schema!r}, not {NOTES_SCHEMA!r}.")
 
 
-def read_notes(path: Path, layers: Mapping[tuple[str, str], TargetSpace]) -> dict[str, Note]:
-    """Read notes by their places in an atlas.
+def read_notes(path: Path) -> dict[str, Note]:
+    """Read notes by their places. Raises UserError if the file is none of notes."""
+    try:
+        found = build(Notes, read_object(path, _MOST_BYTES), "notes")
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(
+            f"notes={str(path)!r} is no file of notes that a site exported: {error}."
+        ) from error
+    return found.notes
+
+
+def notes_for(path: Path, layers: Mapping[tuple[str, str], TargetSpace]) -> dict[str, Note]:
+    """Read notes on an atlas, by `model/layer:channel`.
 
     Args:
         path: the file.
@@ -169,11 +180,12 @@ def read_notes(path: Path, layers: Mapping[tuple[str, str], TargetSpace]) -> dic
     Raises:
         UserError: it is no such file, or has notes on what is not there.
     """
-    try:
-        found = build(Notes, read_object(path, _MOST_BYTES), "notes")
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(
-            f"notes={str(path)!r} is no file of notes that a site exported: {error}."
-        ) from error
-    check_names(found.notes, layers, lambda _: f"notes={str(path)!r}")
-    return found.notes
+    notes = read_notes(path)
+    check_names(notes, layers, lambda _: f"notes={str(path)!r}")
+    found: dict[str, Note] = {}
+    for place, note in notes.items():
+        layer, _, numbers = place.rpartition(":")
+        # A place without a model is meant in all of them; a layer may be called as a place is.
+        titles = [f"{m}/{name}" for m, name in layers if layer in (name, f"{m}/{name}")]
+        found |= {f"{title}:{numbers}": note for title in titles}
+    return found

@@ -304,3 +304,11 @@ def test_empty_squares_are_told_from_white_photographs() -> None:
     tile: Tile = planned([row]).tiles[0]
     assert tile.pixels is None
     assert not (cut(drawn([row]), tile.box) == 255).all(axis=2).any()
+
+
+def test_a_label_stands_beside_the_number_and_is_cut_where_it_is_long() -> None:
+    rows = [replace(make_row(7), label="curves"), replace(make_row(8), label="w" * 200)]
+    words = [text.words for text in planned(rows).texts if text.words.startswith("channel")]
+    assert words[0] == "channel 7 curves"
+    assert words[1].startswith("channel 8 www")
+    assert len(words[1]) < 60

@@ -127,6 +127,14 @@ def test_the_command_bakes_notes_into_this_site_and_later_ones(
     )
     assert code == 2
     assert "names channel '6' of a, which has 0 to 5" in said
+    # Of another atlas in the same folder, notes without a place wait.
+    made_up(own.root, {"c": 2})
+    assert atlas_here("site", *place)[0] == 0
+    (index,) = own.site.glob("*/index.js")
+    assert "curves" not in index.read_text()
+    made_up(own.root, {"a": 6, "b": 3})
+    assert atlas_here("site", *place)[0] == 0
+    assert (own.site / "index.html").read_text() == first
     (tmp_path / "m.json").write_text('{"schema": "other"}')
     code, said = atlas_here("site", *place, f"notes={tmp_path / 'm.json'}")
     assert code == 2
@@ -136,7 +144,7 @@ def test_the_command_bakes_notes_into_this_site_and_later_ones(
 @pytest.fixture
 def labelled(browser: Any, own: OutputFolder, tmp_path: Path) -> Iterator[Visit]:
     """A site with a hostile label and a hostile note."""
-    take_notes(own, notes_file(tmp_path / "n.json", **{"toy/a_2": {"note": HOSTILE}}))
+    take_notes(own, notes_file(tmp_path / "n.json", a_2={"note": HOSTILE}))
     names = {"a": "stem", "toy/b:1": f"dogs {HOSTILE}", "a:4": "left curves"}
     visit = Visit.begin(browser, make_site(own, names))
     visit.reset()

@@ -1,6 +1,7 @@
 """Make the site of an output folder: its pages, the data of its layers, when it is made again."""
 
 import hashlib
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -19,7 +20,7 @@ from layer_atlas.datasets.projection import check_umap
 from layer_atlas.errors import UserError
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.plan.plan import ModuleInfo
-from layer_atlas.presentation.names import NOTES_SCHEMA, Note, read_notes
+from layer_atlas.presentation.names import NOTES_SCHEMA, Note, notes_for, read_notes
 from layer_atlas.presentation.similarity import SIMILAR, nearest
 from layer_atlas.presentation.site.about import about_data
 from layer_atlas.presentation.site.files import (
@@ -50,6 +51,8 @@ from layer_atlas.presentation.site.map import (
 from layer_atlas.store.files import write_json
 from layer_atlas.store.folder import OutputFolder, safe_name
 from layer_atlas.store.manifest import read_manifest
+
+logger = logging.getLogger(__name__)
 
 Projection = Literal["none", "umap", "pca"]
 """The projection of similarity maps, as `collate.map` has it."""
@@ -99,7 +102,7 @@ def make_site(
         check_umap("collate.map")
     page = folder.site / "index.html"
     with open_atlas(folder.atlas) as atlas:
-        notes = read_notes(folder.notes, atlas.target_spaces) if folder.notes.exists() else {}
+        notes = _notes(folder, atlas)
         name = _identity(folder, atlas, names, projection, notes)
         if folder_of(folder.site) == name and is_complete(folder.site / name):
             return page
@@ -117,8 +120,29 @@ def take_notes(folder: OutputFolder, file: Path) -> None:
         StorageError: the disk is full or fails.
     """
     with open_atlas(folder.atlas) as atlas:
-        notes = read_notes(file, atlas.target_spaces)
+        notes = notes_for(file, atlas.target_spaces)
     write_json(folder.notes, {"schema": NOTES_SCHEMA, "notes": plain(notes)})
+
+
+def _notes(folder: OutputFolder, atlas: Atlas) -> dict[str, Note]:
+    """The notes of an output folder that this atlas has a place for.
+
+    A later atlas may have other layers, and a run must not fail at its end over a note.
+    """
+    if not folder.notes.exists():
+        return {}
+    try:
+        notes = read_notes(folder.notes)
+    except UserError as error:
+        logger.warning("the site has no notes: %s", error)
+        return {}
+    layers = {layer.title: set(layer.numbers) for layer in atlas.values()}
+    parts = {place: place.rpartition(":") for place in notes}
+    return {
+        place: notes[place]
+        for place, (title, _, numbers) in parts.items()
+        if numbers in layers.get(title, ())
+    }
 
 
 def _identity(
