@@ -158,13 +158,15 @@ def test_targets_are_called_what_they_are_and_counted_of_what_is_known(visit: Vi
     assert visit.texts(".count") == ["4 directions"]
 
 
-def test_a_layer_within_another_is_no_further_part_of_the_forward_pass(visit: Visit) -> None:
-    shares = visit.page.eval_on_selector_all(
-        ".model:first-of-type .spectrum span",
-        "(all) => all.map((each) => Number(each.style.getPropertyValue('--share')))",
-    )
-    assert shares == [pytest.approx(0.9998)]
-    assert ">99.9 % of FLOPs" in visit.texts(".floor .share")[0]
+def test_a_layer_within_another_has_its_own_part_and_none_that_adds_up(visit: Visit) -> None:
+    shares = visit.texts(".model:first-of-type .floor .share")
+    assert [text.split("channels")[-1] for text in shares] == [
+        ">99.9 % of FLOPs",
+        *[text.split("direction")[-1].lstrip("s") for text in shares[1:]],
+    ]
+    assert shares[1].endswith("50.0 % of FLOPs")
+    # Lengths side by side would claim that parts of one pass add up.
+    assert visit.page.locator(".floor .gauge, .spectrum").count() == 0
 
 
 def test_a_seed_leads_by_agreement_only_where_there_is_any(
