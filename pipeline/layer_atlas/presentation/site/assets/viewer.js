@@ -160,7 +160,7 @@ class Viewer {
     const box = partial(item.box, size);
     this.note.textContent = over.note?.(box, size) ?? (box ? "Frame: the receptive field of its largest response." : "");
     this.plane.show(size, [picture, over.element].filter(Boolean), box, view === "crop" && box);
-    this.shown = `${item.id}.${view}`;
+    this.dialog.dataset.shown = `${item.id}.${view}`;
   }
 
   key(event) {
@@ -172,7 +172,7 @@ class Viewer {
 
   closed() {
     keepAddress(this.place);
-    this.shown = null;
+    delete this.dialog.dataset.shown;
     const [first] = this.openers.values();
     (this.openers.get(this.items[this.at]?.id) || first)?.focus();
   }
