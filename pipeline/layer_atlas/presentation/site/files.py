@@ -330,7 +330,7 @@ class _Series:
             if self.named is not None:
                 name = image_name(self.layer, self.named, row, self.which)
                 picture = resampled(pixels, self.large)
-                self.files.write_picture(f"{self.folder}/{name}", picture, 90)
+                self.files.write_picture(f"{self.folder}/{name}", picture)
         number = rows.start // PER_SHEET
         self.files.write_picture(f"{self.folder}/{sheet_name(*self.which, number)}", sheet.picture)
 
