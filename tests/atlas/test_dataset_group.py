@@ -247,9 +247,7 @@ def test_examples_of_earlier_versions_have_no_activation_maps(folder: OutputFold
     (first, *_) = tasks = list(examples_of_layer(statistics, model.layers[0], plan.shard_size))
     assert len(tasks) > 1
     old = examples(statistics, first.targets)
-    write_arrays(
-        folder, first.products[0], {n: a for n, a in old.items() if "activation" not in n}
-    )
+    write_arrays(folder, first.products[0], {n: a for n, a in old.items() if "activation" not in n})
     collated(folder, plan)
     with h5py.File(folder.atlas) as file:
         bounds = file["toy/conv/dataset/top_activation_bounds"]

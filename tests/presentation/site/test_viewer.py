@@ -57,9 +57,10 @@ def pictures() -> Pixels:
 
 
 def _photograph(dataset: h5py.Group) -> None:
-    for place, pixels in zip(np.ndindex(COUNT, SHOWN), pictures().reshape(-1, SIDE, SIDE, 3)):
+    every = pictures()
+    for place in np.ndindex(COUNT, SHOWN):
         buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "JPEG", quality=95, subsampling=0)
+        Image.fromarray(every[place]).save(buffer, "JPEG", quality=95, subsampling=0)
         dataset["top_jpeg"][place] = np.frombuffer(buffer.getvalue(), np.uint8)
     paths = [[f"a/photo {k}-{n}.jpg" for n in range(SHOWN)] for k in range(COUNT)]
     dataset.create_dataset("top_path", data=paths, dtype=h5py.string_dtype())
@@ -229,7 +230,7 @@ def test_images_come_closer_and_move_by_wheel_keys_buttons_fingers_and_mouse(vis
     page.click("#farther")
     assert width() == pytest.approx(fitting, abs=1)
     touch = """([id, type, x, y]) => document.querySelector(".viewer .plane").dispatchEvent(
-      new PointerEvent(type, { pointerId: id, pointerType: "touch", clientX: x, clientY: y, bubbles: true }))"""
+      new PointerEvent(type, { pointerId: id, clientX: x, clientY: y, bubbles: true }))"""
     page.evaluate("Element.prototype.setPointerCapture = () => {}")
     for id_, kind, x in ((5, "down", 600), (6, "down", 680), (5, "move", 560), (6, "move", 720)):
         page.evaluate(touch, [id_, f"pointer{kind}", x, 400])
@@ -262,7 +263,7 @@ def test_viewer_card_and_meaning_keep_nobody_out(visit: Visit, theme: str) -> No
 
 
 def card(visit: Visit, channel: int) -> Box:
-    """The card of a tile: in the window, beside the tile, with the tile's numbers and photograph."""
+    """The card of a tile: in the window, beside the tile, with its numbers and photograph."""
     visit.page.wait_for_selector(".glance:not([hidden]) img")
     (box,) = boxes(visit, ".glance")
     (tile,) = boxes(visit, f".wall .tile[data-row='{channel}']")
@@ -309,9 +310,7 @@ def test_the_card_comes_with_the_keyboard_and_goes_with_escape(visit: Visit) -> 
     assert visit.hash == at(LAYER)
 
 
-def test_a_long_touch_shows_the_card_and_opens_nothing(
-    browser: Any, browsed: OutputFolder
-) -> None:
+def test_a_long_touch_shows_the_card_and_opens_nothing(browser: Any, browsed: OutputFolder) -> None:
     context = browser.new_context(viewport={"width": 390, "height": 700}, has_touch=True)
     page = context.new_page()
     visit = Visit(page, (browsed.site / "index.html").as_uri(), browsed.site.as_uri())

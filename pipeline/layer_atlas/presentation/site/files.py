@@ -19,6 +19,7 @@ import math
 import os
 import re
 import shutil
+import zlib
 from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -85,8 +86,10 @@ class SiteFiles:
     def write_picture(self, name: str, picture: Image.Image, quality: int = 82) -> None:
         """Write a picture as a JPEG or PNG file, by its name. Raises StorageError."""
         buffer = io.BytesIO()
-        how: dict[str, Any] = {"compress_level": 6} if name.endswith(".png") else {}
-        picture.save(buffer, "PNG" if how else "JPEG", **(how or {"quality": quality}))
+        if name.endswith(".png"):
+            picture.save(buffer, "PNG", compress_type=zlib.Z_RLE)  # as small, twice as fast
+        else:
+            picture.save(buffer, "JPEG", quality=quality)
         self.write(name, buffer.getvalue())
 
     def write_once(self, name: str, data: bytes) -> None:

@@ -75,11 +75,7 @@ class Viewer {
     this.note = element("p.note", { role: "status" });
     this.views = element("div.views", { role: "group", "aria-label": "View" });
     this.count = element("span.quiet", { role: "status" });
-    // Browsers save no file for a page from disk: they open it beside the page, under its name.
-    const onDisk = location.protocol === "file:";
-    this.save = onDisk
-      ? element("a.button", { id: "save", target: "_blank", rel: "noopener", title: "Opens the file, to be saved" }, "Save")
-      : element("a.button", { id: "save" }, "Save");
+    this.save = element("span", {});
     const button = (id, words, sign, act) =>
       element("button.plain", { type: "button", id, "aria-label": words, title: words, onclick: act }, sign);
     const several = items.length > 1;
@@ -141,8 +137,7 @@ class Viewer {
     this.title.textContent = item.words;
     this.facts.textContent = item.facts;
     this.count.textContent = `${at + 1} of ${this.items.length}`;
-    this.save.hidden = !item.source;
-    if (item.source) Object.assign(this.save, { href: item.source, download: item.name });
+    this.save.replaceChildren(item.source ? saveLink(item) : "");
     const names = Object.keys(item.layers);
     const tabs = names.length ? ["", ...names] : [];
     const tab = (name) =>
@@ -176,6 +171,13 @@ class Viewer {
     const [first] = this.openers.values();
     (this.openers.get(this.items[this.at]?.id) || first)?.focus();
   }
+}
+
+// Browsers save no file for a page from disk: they open it beside the page, under its name.
+function saveLink({ source, name }) {
+  const onDisk = { target: "_blank", rel: "noopener", title: "Opens the file, to be saved" };
+  const how = location.protocol === "file:" ? onDisk : { download: name };
+  return element("a.button", { id: "save", href: source, ...how }, "Save");
 }
 
 // A box that is part of an image; null for all of it.
