@@ -2,7 +2,7 @@
 "use strict";
 
 const MOST_MAGNIFIED = 48; // screen pixels per pixel of an image
-const SQUARE = 8; // from here on pixels are seen as squares, and not as a blur
+const SQUARE = 8; // from here on what is enlarged shows its pixels as squares
 const VEIL = 0.82; // of black over what does not activate
 
 // An image, or a region of it, that fills its frame; what is laid over it covers it exactly.
@@ -43,7 +43,7 @@ class ImagePlane extends Plane {
     const [left, top, right, bottom] = this.cropped || [0, 0, width, height];
     const inset = [top, width - right, height - bottom, left].map((edge) => `${edge * scale}px`).join(" ");
     for (const each of this.layers) {
-      each.classList.toggle("squares", scale >= SQUARE);
+      each.classList.toggle("squares", this.zoom > 1 && scale >= SQUARE);
       put(each, [x, y, x + width * scale, y + height * scale]);
       each.style.clipPath = this.cropped ? `inset(${inset})` : "";
     }
