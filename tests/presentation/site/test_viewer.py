@@ -71,7 +71,19 @@ def _photograph(dataset: h5py.Group) -> None:
     dataset["top_activation_bounds"] = np.tile(np.float32(BOUNDS), (COUNT, SHOWN, 1))
 
 
-@pytest.fixture(params=[(w, t) for w in WIDTHS for t in THEMES], ids=lambda p: f"{p[0]}-{p[1]}")
+QUICK = {(360, "light"), (1280, "dark"), (3840, "light")}
+EVERYWHERE = [
+    pytest.param(
+        (width, theme),
+        id=f"{width}-{theme}",
+        marks=() if (width, theme) in QUICK else pytest.mark.slow,
+    )
+    for width in WIDTHS
+    for theme in THEMES
+]
+
+
+@pytest.fixture(params=EVERYWHERE)
 def anywhere(request: pytest.FixtureRequest, visit: Visit) -> Visit:
     width, theme = request.param
     visit.page.set_viewport_size({"width": width, "height": WIDTHS[width]})
