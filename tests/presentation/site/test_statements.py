@@ -160,10 +160,7 @@ def test_targets_are_called_what_they_are_and_counted_of_what_is_known(visit: Vi
 
 def test_a_layer_within_another_has_its_own_part_and_none_that_adds_up(visit: Visit) -> None:
     shares = visit.texts(".model:first-of-type .floor .share")
-    assert [text.split("channels")[-1] for text in shares] == [
-        ">99.9 % of FLOPs",
-        *[text.split("direction")[-1].lstrip("s") for text in shares[1:]],
-    ]
+    assert shares[0].endswith(">99.9 % of FLOPs")
     assert shares[1].endswith("50.0 % of FLOPs")
     # Lengths side by side would claim that parts of one pass add up.
     assert visit.page.locator(".floor .gauge, .spectrum").count() == 0

@@ -34,6 +34,7 @@ class Wall {
     Object.assign(this, { layer, data, rows, place });
     this.values = place.options.sort ? column(data, place.options.sort, place.options) : null;
     this.list = element("ul.wall", { "aria-label": "Channels" });
+    this.glance = new Glance(layer, data, place, this.list);
     this.made = new Map();
     this.focus = 0;
     this.onscroll = () => this.fill(innerHeight);
@@ -47,6 +48,7 @@ class Wall {
     addEventListener("beforeprint", this.onprint);
     addEventListener("afterprint", this.onscroll);
     this.list.addEventListener("keydown", (event) => this.key(event));
+    this.glance.start();
     this.measure();
     const there = () => this.list.isConnected;
     sheets.wantAll(this.layer, this.data, this.rows, this.place.options, there);
@@ -57,6 +59,7 @@ class Wall {
     removeEventListener("resize", this.onresize);
     removeEventListener("beforeprint", this.onprint);
     removeEventListener("afterprint", this.onscroll);
+    this.glance.stop();
   }
 
   resize(wanted) {
@@ -125,7 +128,7 @@ class Wall {
       {
         href: route({ ...this.place, channel: data.channels[row] }),
         tabindex: place === this.focus ? "0" : "-1",
-        title: data.labels[row],
+        "data-row": row,
       },
       picture,
       element(
