@@ -5,19 +5,10 @@ const HISTOGRAM = { width: 150, height: 30, bins: 25 };
 const LONG_TAIL = 30;
 const CLICK = 0.02;
 
-// Statistics by which channels differ; another one orders nothing and excludes nothing.
-function telling(data) {
-  data.telling ||= data.statistics.filter(({ values }) => {
-    const known = values.flat(2).filter((value) => value !== null);
-    return known.some((value) => value !== known[0]);
-  });
-  return data.telling;
-}
-
-// Names for a list to choose from: those that tell channels apart, and one that is chosen already.
+// Names for a list to choose from: a constant orders nothing, and stays where it is chosen already.
 const statisticEntries = (data, chosen = "") =>
   data.statistics
-    .filter((each) => telling(data).includes(each) || each.name === chosen)
+    .filter((each) => !isConstant(data, each) || each.name === chosen)
     .map(({ name }) => [name, worded(name)]);
 
 // What the statistics mean that order and filter the grid; a finger has no tooltip.
