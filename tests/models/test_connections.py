@@ -75,7 +75,7 @@ def full(conv: nn.Conv2d) -> NDArray[np.float64]:
 
 def chained(after: NDArray[np.float64], before: NDArray[np.float64]) -> NDArray[np.float64]:
     """The kernel of one convolution of stride 1 after another."""
-    (k, m, h, w), (_, c, y, x) = after.shape, before.shape
+    (k, _, h, w), (_, c, y, x) = after.shape, before.shape
     whole = np.zeros((k, c, h + y - 1, w + x - 1))
     for i, j in np.ndindex(h, w):
         whole[:, :, i : i + y, j : j + x] += np.einsum("km,mcyx->kcyx", after[:, :, i, j], before)

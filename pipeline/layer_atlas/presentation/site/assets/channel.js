@@ -34,6 +34,7 @@ function channelView(view, place, { model, layer }, data, block) {
         {},
         ...(data.map ? cellSections(layer, data, row, block.cell[inBlock]) : []),
         ...evidence(layer, data, block, row, inBlock),
+        ...connections(model, layer, data, block.connections[inBlock]),
         ...alike(place, layer, data, block, inBlock),
         ...elsewhere(place, model, layer, data, row),
       ),
