@@ -357,6 +357,26 @@ def test_a_gate_has_no_weights_and_what_lies_beside_it_has() -> None:
     )
 
 
+def test_a_path_through_another_layer_does_not_count() -> None:
+    class Beside(nn.Module):
+        """A sum of a layer and a gated one that reads it."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.inner, self.out = (nn.Conv2d(n, 4, 1) for n in (3, 4, 4))
+
+        def forward(self, images: Tensor) -> Tensor:
+            x = self.stem(images)
+            y = self.inner(x)
+            return self.out(x + y * y.sigmoid())
+
+    network = made(Beside)
+    got = found(network, "out", "stem", "inner")
+    assert got.sources == ("stem",)
+    assert list(got.refused) == ["inner"]
+    assert np.array_equal(dense(got, "stem", 4), full(network.out))
+
+
 @pytest.mark.parametrize(
     ("between", "words"),
     [
