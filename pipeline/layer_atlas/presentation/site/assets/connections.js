@@ -35,20 +35,20 @@ function connected(model, layer, [number, channel, weight, part, width, levels])
   const other = model.layers[number];
   const where = other.name === layer.name ? "" : `${other.title} `;
   const sum = `${weight < 0 ? "−" : "+"}${brief(Math.abs(weight))}`;
-  const words = `${where}${channel}: weight ${sum}, ${share(part)}`;
+  const title = `${where}${channel}: weights that add up to ${sum}, ${share(part)} of all in absolute terms`;
   const content = [
     element("span.pair", {}, pictureOf(other, channel), kernel(width, levels)),
     element(
       "span.caption",
-      { "aria-hidden": "true" },
+      {},
       element("span.label", {}, `${where}${channel}`),
       element("span.quiet", {}, `${sum} · ${share(part)}`),
     ),
   ];
   // A channel that the atlas has no image of has no page.
-  if (!holds(other, channel)) return element("span.tile", { role: "img", "aria-label": words }, ...content);
+  if (!holds(other, channel)) return element("span.tile", { title }, ...content);
   const href = route({ model: model.name, layer: other.name, channel });
-  return element("a.tile", { href, "aria-label": words, title: words }, ...content);
+  return element("a.tile", { href, title }, ...content);
 }
 
 // The image of a channel of another layer, which comes when the data of that layer are there.
