@@ -145,7 +145,7 @@ def connections_of(
     """
     objective = model.recipe.objective
     of_channels = objective.target_word in ("channel", "class")
-    single = len(layer.target_space.sizes) == 1 and not layer.others
+    single = len(layer.target_space.sizes) == 1  # rather than a combination of channels
     others = tuple(other.info.name for other in model.layers if other.info.name != layer.info.name)
     if not (most and others and targets and of_channels and single):
         return None
