@@ -242,7 +242,7 @@ def content_of(plan: Plan, views: Sequence[LayerView]) -> str:
     given_up = [
         shard.key for view in views for _, shard in view.left() if shard.key in view.given_up
     ]
-    dataset_images = [view.dataset_images_done() for view in views]
+    dataset_images = [view.products_done() for view in views]
     return digest([plain(plan), odd, given_up, dataset_images])
 
 

@@ -23,6 +23,7 @@ from layer_atlas.plan.plan import ModuleInfo
 from layer_atlas.presentation.names import NOTES_SCHEMA, Note, notes_for, read_notes
 from layer_atlas.presentation.similarity import SIMILAR, nearest
 from layer_atlas.presentation.site.about import about_data
+from layer_atlas.presentation.site.connections import SiteConnections
 from layer_atlas.presentation.site.files import (
     COLUMNS,
     PER_SHEET,
@@ -64,8 +65,8 @@ _DIGITS = 16
 
 _SCRIPTS = (
     *("data", "elements", "routes", "notes", "order", "tiles", "curve"),
-    *("overview", "about", "filters", "grid", "plane", "map", "points", "viewer", "channel"),
-    *("search", "help", "start"),
+    *("overview", "about", "filters", "grid", "plane", "map", "points", "viewer"),
+    *("connections", "channel", "search", "help", "start"),
 )
 """Parts of `site.js`, in order: browsers load one file much sooner than many."""
 
@@ -375,6 +376,7 @@ def layer_data(layer: Layer) -> dict[str, Any]:
         "similarity": _similarity(layer),
         "photographs": DatasetImages(layer).facts(),
         "map": map_data(layer),
+        "refused": layer.connections.refused,
     }
 
 
@@ -397,7 +399,7 @@ def _statistics(layer: Layer) -> Iterator[dict[str, Any]]:
 def channel_blocks(layer: Layer) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the further data of targets' pages, in blocks of as many targets as a sheet has."""
     rows, cosines = nearest(layer, layer.leads())
-    dataset_images = DatasetImages(layer)
+    dataset_images, connected = DatasetImages(layer), SiteConnections(layer)
     for block in _blocks(layer):
         here = slice(block.start, block.stop)
         yield (
@@ -410,6 +412,7 @@ def channel_blocks(layer: Layer) -> Iterator[tuple[int, dict[str, Any]]]:
                 "photographs": list(map(dataset_images.records, block))
                 if dataset_images.across
                 else [],
+                "connections": list(map(connected.record, block)),
                 "cell": [cell_record(layer, row) for row in block] if layer.has_map else [],
             },
         )
