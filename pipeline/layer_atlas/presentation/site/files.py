@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from layer_atlas.atlas.reader import Layer
+from layer_atlas.config.objectives import MOST_STRONGEST
 from layer_atlas.errors import StorageError
 from layer_atlas.plan.jobs import WITHOUT_IMAGE
 from layer_atlas.presentation.layout.grid import Cells
@@ -363,7 +364,8 @@ class DatasetImages:
         """Number of images in the longest row."""
         names = [name for name in ("top", "bottom") if name in self.rows]
         shapes = [self.layer.dataset(f"dataset/{name}_jpeg").shape for name in names]
-        return min(_MOST_DATASET_IMAGES, max((int(shape[1]) for shape in shapes), default=0))
+        most = MOST_STRONGEST if "facet" in self.layer else _MOST_DATASET_IMAGES
+        return min(most, max((int(shape[1]) for shape in shapes), default=0))
 
     def facts(self) -> dict[str, Any] | None:
         """Rows, columns and tile size of the pictures for the scripts; None if there are none."""
@@ -374,8 +376,9 @@ class DatasetImages:
     def records(self, row: int) -> dict[str, Any]:
         """Describe the dataset images in a target's picture, by their slots in a row.
 
-        Returns: `top` and `bottom`, lists of `slot`, `path`, `score` and `salient`, whether there
-            is a map; and `constant`, the response to all images of the data set if it is the same.
+        Returns: `top` and `bottom`, lists of `slot`, `path`, `score`, `salient`, whether there is a
+            map, and `facet`, by which images are ordered if they have one; and `constant`, the
+            response to all images of the data set if it is the same.
         """
         ends = [name for name in ("top", "bottom") if name in self.rows]
         slots: dict[str, Any] = {name: self._slots(name, row) for name in ends}
@@ -384,15 +387,24 @@ class DatasetImages:
     def _slots(self, end: str, row: int) -> list[dict[str, Any]]:
         paths, scores = self._row(f"{end}_path", row), self._row(f"{end}_score", row)
         maps = self.layer.dataset("dataset/top_saliency").shape[1] if self._has_maps else 0
+        facets = self._facets(row) if end == "top" else {}
         return [
             {
                 "slot": slot,
                 "path": str(paths[slot], "utf-8", "replace") if slot < len(paths) else "",
                 "score": numbers(scores)[slot] if slot < len(scores) else None,
                 "salient": end == "top" and slot < maps,
+                **({"facet": facets[slot]} if slot in facets else {}),
             }
-            for slot in self._filled(end, row)
+            for slot in sorted(self._filled(end, row), key=lambda slot: facets.get(slot, 0))
         ]
+
+    def _facets(self, row: int) -> dict[int, int]:
+        """The facet of each slot; those of all seeds are the same, where an image was made."""
+        if "facet" not in self.layer:
+            return {}
+        facets = np.asarray(self.layer.dataset("facet")[row]).max(axis=0)
+        return {slot: int(facet) for slot, facet in enumerate(facets) if facet}
 
     def _filled(self, end: str, row: int) -> list[int]:
         """Slots that have an image: an unreadable file leaves its slot empty."""

@@ -206,14 +206,14 @@ function photographs(layer, facts, slots, end, row) {
     lay(made, [part(source, place, count, facts.across)]);
     return made;
   };
-  const figures = slots.map(({ slot, path, score, salient }) => {
+  const figures = slots.map(({ slot, path, score, salient, facet }) => {
     const name = path || `photograph ${slot + 1}`;
     return element(
       "li",
       {},
       cut(slot, end, name),
       salient ? cut(slot, "saliency", `What counts in ${name}`) : null,
-      element("span.caption", {}, element("span.quiet", {}, score === null ? "" : brief(score))),
+      element("span.caption", {}, facet ? `facet ${facet} ` : null, element("span.quiet", {}, score === null ? "" : brief(score))),
     );
   });
   return element("ul.photographs", {}, ...figures);
