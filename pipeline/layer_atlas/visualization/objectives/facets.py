@@ -166,7 +166,7 @@ def _k_means(products: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
     """Cluster rows by their inner products (N, N); returns clusters (N,) and the error ().
 
     The first centres are rows, far ones more likely by the draws (k,) in [0, 1): k-means++ of
-    Arthur & Vassilvitskii 2007. A cluster that loses all its rows stays empty or starts anew from 0.
+    Arthur & Vassilvitskii 2007. A cluster that loses all its rows has its centre at zero.
     """
     n, count = len(products), len(draws)
     chosen = (draws[:1] * n).long()
