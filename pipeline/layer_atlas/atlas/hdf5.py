@@ -38,6 +38,7 @@ from layer_atlas.atlas.dataset_group import (
 from layer_atlas.atlas.gather import LayerView, StoredJobs, layer_views
 from layer_atlas.atlas.layers import own
 from layer_atlas.atlas.map_datasets import write_map
+from layer_atlas.atlas.words import add_words
 from layer_atlas.config.records import canonical_json, plain
 from layer_atlas.datasets.evidence import STRONGEST
 from layer_atlas.errors import EXIT_OK, StorageError
@@ -146,6 +147,7 @@ def _write_layer(file: h5py.File, view: LayerView) -> None:
     texts = [UNKNOWN if known is None else as_text(known.text) for known in environments]
     add_scale(group, "environment", texts)
     _write_evidence(group, view, status)
+    add_words(group, view)
 
 
 def _runs(rows: NDArray[np.intp]) -> Iterator[tuple[slice, slice]]:

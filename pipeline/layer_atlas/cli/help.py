@@ -136,6 +136,18 @@ confirm (`yes`: without asking). docs/formats.md explains every column.""",
             ("export name=demo export.format=csv export.images=none", "the numbers alone"),
         ),
     ),
+    "label": Page(
+        "propose labels for channels from a vocabulary, and search channels by words",
+        """\
+Embeds the strongest dataset images and the optimized images of each channel by an encoder of your
+own, and compares them with the words of a vocabulary. Labels are proposals: atlas and site show
+each with its score, its margin, the encoder and the images that it is by. labels.csv has the best
+one of each channel, to be corrected. labels.search prints the channels that fit a text.""",
+        (
+            ("label name=mine labels.encoder=mymodule.clip labels.vocabulary=words.txt", "propose"),
+            ("label labels.encoder=mymodule.clip 'labels.search=[dog fur]'", "search by words"),
+        ),
+    ),
     "verify": Page(
         "check shard digests, the atlas, and a sample of activations",
         """\

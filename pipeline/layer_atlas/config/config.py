@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from layer_atlas.config.datasets import DatasetConfig, SaliencyMethod
 from layer_atlas.config.executors import ExecutorSettings
-from layer_atlas.config.export import ExportSettings
+from layer_atlas.config.export import ExportSettings, LabelSettings
 from layer_atlas.config.figures import Figure, ImagesFigure
 from layer_atlas.config.inputs import checkpoints_in
 from layer_atlas.config.objectives import JointObjective, Objective, StrongestImagesObjective
@@ -223,6 +223,8 @@ class Config(Record):
     """What `atlas figure` draws."""
     export: ExportSettings = field(default_factory=ExportSettings)
     """What `atlas export` writes."""
+    labels: LabelSettings = field(default_factory=LabelSettings)
+    """What `atlas label` proposes and searches for."""
     versions: Literal["any", "strict"] = "any"
     """Which images count as done when a sweep is resumed. `any` takes images of all versions and
     devices, and reports a mixture. `strict` makes an image again if it was made with another

@@ -26,6 +26,7 @@ function channelView(view, place, { model, layer }, data, block) {
       element(
         "div.numbers",
         {},
+        proposedLabels(data, block, inBlock),
         statistics(place, layer, data, row),
         ascent(data, block, inBlock, seed, variant),
       ),

@@ -9,7 +9,7 @@ function meanings(text, place, target) {
   if (!wanted) return [];
   const colon = wanted.lastIndexOf(":");
   const [name, number] = colon < 0 ? [wanted, ""] : [wanted.slice(0, colon), wanted.slice(colon + 1)];
-  const found = [...channelsHere(wanted, place, target), ...layersCalled(wanted, "")];
+  const found = [...channelsHere(wanted, place, target), ...layersCalled(wanted, ""), ...channelsProposed(wanted)];
   if (colon >= 0 && /^\d+$/.test(number)) found.unshift(...layersCalled(name, number));
   return found.slice(0, MOST_FOUND);
 }
