@@ -438,12 +438,16 @@ _COSINE = "cosine of its embedding with those of the {}, averaged over them"
 def add_words(group: h5py.Group, view: LayerView) -> None:
     """Add the group `words` to a layer, if words are proposed for its images."""
     found = read_words(view)
-    if found is None:
-        return
+    if found is not None:
+        add_layer_words(group, found, view.targets)
+
+
+def add_layer_words(group: h5py.Group, found: LayerWords, targets: NDArray[np.int64]) -> None:
+    """Add the group `words` to a layer of these targets; one without words has none."""
     inner = group.create_group("words", track_order=True)
     inner.attrs.update(attributes_of(found.facts))
     rows = {target: row for row, target in enumerate(found.targets.tolist())}
-    order = np.asarray([rows.get(target, -1) for target in view.targets.tolist()])
+    order = np.asarray([rows.get(target, -1) for target in targets.tolist()])
     if found.words:
         add_scale(inner, "word", list(map(as_text, found.words)))
     for source, proposals in found.proposals.items():

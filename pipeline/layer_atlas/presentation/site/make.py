@@ -344,7 +344,7 @@ _MOST_FOUND, _FOUND_PER_WORD = 40_000, 8
 def words_data(atlas: Atlas, names: Mapping[str, str] | None) -> dict[str, Any] | None:
     """The channels that are most like each word of the vocabulary; None if there is none.
 
-    Cosines are in thousandths. Dataset images go before optimized ones.
+    Cosines are in thousandths, and positive. Dataset images go before optimized ones.
     """
     labelled = [layer for layer in atlas.values() if layer.label_sources]
     if not labelled:
@@ -364,7 +364,7 @@ def words_data(atlas: Atlas, names: Mapping[str, str] | None) -> dict[str, Any] 
         [
             [int(at[i]), int(channel[word, i]), round(1000 * float(score[word, i]))]
             for i in chosen.tolist()
-            if channel[word, i] >= 0
+            if channel[word, i] >= 0 and score[word, i] > 0
         ]
         for word, chosen in enumerate(best)
     ]

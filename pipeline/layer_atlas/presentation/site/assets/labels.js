@@ -10,9 +10,9 @@ function proposedLabels(data, block, inBlock) {
   const lists = Object.entries(block.words[inBlock]).map(([source, { labels, margin }]) => {
     const lines = labels.map(([word, score]) => element("tr", {}, element("th", { scope: "row" }, word), element("td", {}, brief(score))));
     return element(
-      "table",
+      "table.proposed",
       {},
-      element("caption", {}, `By its ${LABEL_SOURCES[source]}, the first ${brief(margin)} before the next`),
+      element("caption", {}, `By its ${LABEL_SOURCES[source]}, margin ${brief(margin)}`),
       element("thead.unseen", {}, element("tr", {}, ...["Label", "Cosine"].map((words) => element("th", { scope: "col" }, words)))),
       element("tbody", {}, ...lines),
     );
@@ -31,7 +31,7 @@ function channelsProposed(wanted) {
   return words.slice(0, MOST_FOUND).flatMap((word) =>
     data.found[word].map(([at, channel, score]) => {
       const [model, layer, title, source] = data.layers[at];
-      const note = `“${data.words[word]}” proposed by ${data.encoder}, cosine ${brief(score / 1000)} by ${LABEL_SOURCES[source]}`;
+      const note = `“${data.words[word]}” ${brief(score / 1000)}, proposed by ${data.encoder} by ${LABEL_SOURCES[source]}`;
       return [`${title}:${channel}`, note, route({ model, layer, channel })];
     }),
   );
