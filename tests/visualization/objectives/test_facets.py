@@ -137,3 +137,14 @@ def test_each_image_excites_the_channel_and_shows_its_own_facet() -> None:
     green, blue = arrays["image"][0].reshape(2, -1, 3).mean(axis=1) / 255.0
     assert green[GREEN] > green[BLUE] + 0.1
     assert blue[BLUE] > blue[GREEN] + 0.1
+
+
+def test_the_recipe_says_that_images_are_made_by_photographs() -> None:
+    recipe = replace(make_recipe(), objective=FacetsObjective(layers=("conv2",)))
+    assert "facets by photographs (facet 1, facet 2, facet 3, facet 4)" in recipe.summary()
+    said = recipe.describe()
+    assert "cluster of its strongest photographs" in said
+    assert "36 photographs per channel" in said
+    assert "4 clusters" in said
+    assert "in conv2" in said
+    assert "Goh et al. 2021" in said

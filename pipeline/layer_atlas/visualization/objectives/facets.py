@@ -153,8 +153,7 @@ def clusters(features: Tensor, count: int, seed: int) -> Tensor:
     products, n = rows @ rows.mT, len(rows)
     generator = torch.Generator().manual_seed(seed)
     draws = torch.rand(_STARTS, count, generator=generator, dtype=torch.float64)
-    attempts = [_k_means(products, draw) for draw in draws.to(rows.device)]
-    assigned, errors = (torch.stack(parts) for parts in zip(*attempts, strict=True))
+    assigned, errors = _k_means(products, draws.to(rows.device))
     (best,) = assigned.index_select(0, errors.argmin()[None])
     is_member = F.one_hot(best, count)
     sizes, first = is_member.sum(dim=0), is_member.argmax(dim=0)
@@ -163,29 +162,35 @@ def clusters(features: Tensor, count: int, seed: int) -> Tensor:
 
 
 def _k_means(products: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-    """Cluster rows by their inner products (N, N); returns clusters (N,) and the error ().
+    """Cluster rows by their inner products (N, N), from S starts: clusters (S, N), errors (S,).
 
-    The first centres are rows, far ones more likely by the draws (k,) in [0, 1): k-means++ of
+    The first centres are rows, far ones more likely by the draws (S, k) in [0, 1): k-means++ of
     Arthur & Vassilvitskii 2007. A cluster that loses all its rows has its centre at zero.
     """
-    n, count = len(products), len(draws)
-    chosen = (draws[:1] * n).long()
-    for draw in draws[1:]:
-        ends = _distances(products, F.one_hot(chosen, n).mT).amin(dim=1).cumsum(dim=0)
-        last = torch.searchsorted(ends, draw * ends[-1:], right=True).clamp_max(n - 1)
-        chosen = torch.cat([chosen, last])
+    n, count = len(products), draws.shape[1]
+    chosen = (draws[:, :1] * n).long()
+    for draw in draws.T[1:, :, None]:
+        ends = _distances(products, F.one_hot(chosen, n).mT).amin(dim=2).cumsum(dim=1)
+        last = torch.searchsorted(ends, draw * ends[:, -1:], right=True).clamp_max(n - 1)
+        chosen = torch.cat([chosen, last], dim=1)
     is_member = F.one_hot(chosen, n).mT
     for _ in range(_ROUNDS):
-        is_member = F.one_hot(_distances(products, is_member).argmin(dim=1), count)
-    nearest, assigned = _distances(products, is_member).min(dim=1)
-    return assigned, nearest.sum()
+        is_member = F.one_hot(_distances(products, is_member).argmin(dim=2), count)
+    nearest, assigned = _distances(products, is_member).min(dim=2)
+    return assigned, nearest.sum(dim=1)
 
 
 def _distances(products: Tensor, is_member: Tensor) -> Tensor:
-    """Squared distances (N, k) of rows from the means of clusters, by inner products (N, N)."""
-    weights = is_member / is_member.sum(dim=0).clamp_min(1)
+    """Squared distances (S, N, k) of rows from the means of clusters (S, N, k).
+
+    Args:
+        products: (N, N) inner products of the rows.
+        is_member: 1 where a row is in a cluster, else 0.
+    """
+    weights = is_member / is_member.sum(dim=1, keepdim=True).clamp_min(1)
     weights = weights.to(products.dtype)
     across = products @ weights
-    squares = products.diagonal()[:, None] - 2.0 * across + (weights * across).sum(dim=0)
+    squares = products.diagonal()[:, None] - 2.0 * across
+    squares = squares + (weights * across).sum(dim=1, keepdim=True)
     # Rounding must not make a row nearer to itself than 0.
     return squares.clamp_min(0.0)
