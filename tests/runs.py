@@ -208,8 +208,11 @@ def driven_here(command: str, root: Path, *overrides: str) -> tuple[int, str]:
 
 
 def run_here(root: Path, *overrides: str) -> int:
-    """`atlas run` with one worker, which is this process: seconds faster than starting any."""
-    config = replace(composed(*overrides), output_root=str(root))
+    """`atlas run` with one worker, which is this process: seconds faster than starting any.
+
+    There is a site only if the overrides ask for it: few tests look at one.
+    """
+    config = replace(composed("collate.site=false", *overrides), output_root=str(root))
     with pytest.MonkeyPatch.context() as patch, collating_here():
         patch.setattr(sweep, "open_executor", Here)
         return sweep.run(config).exit_code

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from runs import (
     assert_same_atlas,
+    atlas,
     atlas_here,
     kill_group,
     run_here,
@@ -186,6 +188,32 @@ def test_killed_runs_end_with_the_same_bits(made: Path, photographs: Path, tmp_p
     before = shards(tmp_path / "demo")
     assert run_here(tmp_path, *settings(photographs)) == 0
     assert before.items() <= shards(tmp_path / "demo").items(), "a committed file was made again"
+    assert_same_atlas(made / "atlas.h5", tmp_path / "demo/atlas.h5")
+
+
+@pytest.fixture(scope="module")
+def duration(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> float:
+    """Seconds that a sweep by the command line takes."""
+    began = time.monotonic()
+    code, said = atlas("run", tmp_path_factory.mktemp("timed"), *settings(photographs))
+    assert code == 0, said
+    return time.monotonic() - began
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("moment", range(5))
+def test_the_bits_are_the_same_after_a_kill_at_a_random_moment(
+    made: Path, photographs: Path, duration: float, tmp_path: Path, moment: int, workers: int
+) -> None:
+    """Killed at any moment: reading samples, laying out the map, optimizing, collating."""
+    fraction = np.random.default_rng([moment, workers]).random()
+    by = [f"executor.devices=[{','.join(['cpu'] * n)}]" for n in (workers, 3 - workers)]
+    process = start("run", tmp_path, *settings(photographs, by[0]))
+    time.sleep(fraction * duration)
+    kill_group(process)
+    code, said = atlas("run", tmp_path, *settings(photographs, by[1]))
+    assert code == 0, said
     assert_same_atlas(made / "atlas.h5", tmp_path / "demo/atlas.h5")
 
 

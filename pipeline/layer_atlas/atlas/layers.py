@@ -240,7 +240,7 @@ class Layer:
 
     def __contains__(self, name: str) -> bool:
         """Whether there is a dataset of this name, such as `agreement` or `dataset/top_score`."""
-        return isinstance(own(self.group, name), h5py.Dataset)
+        return self._found(name) is not None
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         """A whole dataset. Raises UserError with the nearest names if there is none."""
@@ -248,10 +248,21 @@ class Layer:
 
     def dataset(self, name: str) -> h5py.Dataset:
         """A dataset to read in parts. Raises UserError as `[]` does."""
-        dataset = own(self.group, name)
-        if not isinstance(dataset, h5py.Dataset):
+        dataset = self._found(name)
+        if dataset is None:
             raise unknown(f"dataset of {self.title}", name, self.names)
         return dataset
+
+    def _found(self, name: str) -> h5py.Dataset | None:
+        # A site asks for the same few names once per channel, and the file is walked each time.
+        if name not in self._known:
+            item = own(self.group, name)
+            self._known[name] = item if isinstance(item, h5py.Dataset) else None
+        return self._known[name]
+
+    @cached_property
+    def _known(self) -> dict[str, h5py.Dataset | None]:
+        return {}
 
     @property
     def names(self) -> list[str]:

@@ -161,6 +161,7 @@ def test_collation_ends_with_the_site_if_one_is_wanted(stored: OutputFolder) -> 
 
 def test_a_run_that_was_cut_short_before_its_site_makes_it_next_time(tmp_path: Path) -> None:
     small = ("optimizer.steps=2", "image_size=16", "layers=[conv2]", "channels='0:6'")
+    small += ("collate.site=true",)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SiteFiles, "finish", full)
         with pytest.raises(StorageError, match="No space left"):
