@@ -366,7 +366,7 @@ def read_words(view: LayerView) -> LayerWords | None:
             dict(file.record["facts"]), arrays["target"], words, _parts(arrays, words)
         )
     except (OSError, CorruptFile, ValueError, TypeError, KeyError) as error:
-        logger.warning("%s is left out, as it cannot be read: %s", path, error)
+        logger.warning("%s is skipped, as it cannot be read: %s", path, error)
         return None
 
 

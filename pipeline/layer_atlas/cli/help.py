@@ -144,8 +144,8 @@ own, and compares them with the words of a vocabulary. Labels are proposals: atl
 each with its score, its margin, the encoder and the images that it is by. labels.csv has the best
 one of each channel, to be corrected. labels.search prints the channels that fit a text.""",
         (
-            ("label name=mine labels.encoder=mymodule.clip labels.vocabulary=words.txt", "propose"),
-            ("label labels.encoder=mymodule.clip 'labels.search=[dog fur]'", "search by words"),
+            ("label labels.encoder=mymodule.clip labels.vocabulary=words.txt", "propose"),
+            ("label labels.encoder=mymodule.clip 'labels.search=[dog fur]'", "search"),
         ),
     ),
     "verify": Page(

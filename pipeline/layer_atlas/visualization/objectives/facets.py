@@ -26,13 +26,13 @@ class Facets(Objective):
 
     The images are clustered by their features p: in each layer the activations are averaged over
     positions in proportion to the target's response there, so that the background does not count.
-    f_v is the cosine of p - m and m_v - m, averaged over layers, times the mean |s| of the job: m_v
-    is the mean of p over the images of facet v, and m the mean of all m_v. The target itself is no
-    feature.
+    f_v is the cosine of p - m and d_v, averaged over layers, times the mean |s| of the job. m is
+    the mean of p over all the images, and d_v that of (p - m) / |p - m| over those of facet v. The
+    target itself is no feature.
 
     Goh et al. 2021, "Multimodal Neurons", add the product of a lower layer's activations, their
     gradient and the weights of a linear probe of the facet. Here the target's response takes the
-    place of the gradient, and a difference of means that of the probe, so that a step needs no
+    place of the gradient, and the mean of a cluster that of the probe, so that a step needs no
     second backward pass and facets no labels. The first layer is the target's own.
     """
 
@@ -66,11 +66,11 @@ class Facets(Objective):
         whole = images[filled_up(len(images), images.device)]
         maps = [a[: len(images)].float() for a in self._context.activations(whole)]
         features = self._features(maps, target.expand(len(images)))
+        means = [rows.mean(dim=0, keepdim=True) for rows in features]
         # Layers count alike, and so do weak and strong responses.
-        centred = [F.normalize(rows - rows.mean(dim=0)) for rows in features]
-        members = clusters(torch.cat(centred, dim=1), self.variants, self.seed)
-        parts = [facet_directions(rows, members, self.variants) for rows in features]
-        means, directions = zip(*parts, strict=True)
+        units = [F.normalize(rows - mean) for rows, mean in zip(features, means, strict=True)]
+        members = clusters(torch.cat(units, dim=1), self.variants, self.seed)
+        directions = [facet_directions(rows, members, self.variants) for rows in units]
         return [*means, *directions, members]
 
     def _features(self, activations: Activations, targets: Tensor) -> list[Tensor]:
@@ -119,25 +119,18 @@ def cosine(left: Tensor, right: Tensor) -> Tensor:
     return (left * right).sum(dim=1) / norms.clamp_min(_LEAST**4).sqrt()
 
 
-def facet_directions(features: Tensor, members: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return the mean of the facets' mean features, and the direction of each facet from there.
-
-    Facets count alike in the mean, whatever their sizes: a small one is not to be shown as what is
-    left of a large one.
+def facet_directions(features: Tensor, members: Tensor, count: int) -> Tensor:
+    """Return the direction of the mean features of each facet, of length 1.
 
     Args:
         features: (N, K).
         members: (N,) the number of each row's facet, from 1 on.
         count: number of facets V.
-    Returns: (1, K) and, of length 1, (V, K); zeros for facets without images.
+    Returns: (V, K); zeros for facets without images.
     """
     is_member = F.one_hot(members.long() - 1, count).to(features.dtype)
-    sizes = is_member.sum(dim=0)[:, None]
     # A sum rather than a matrix product, whose rounding may depend on threads.
-    sums = (is_member[:, :, None] * features[:, None]).sum(dim=0)
-    means, has_images = sums / sizes.clamp_min(1.0), (sizes > 0.0).to(features.dtype)
-    mean = (means * has_images).sum(dim=0, keepdim=True) / has_images.sum()
-    return mean, F.normalize((means - mean) * has_images)
+    return F.normalize((is_member[:, :, None] * features[:, None]).sum(dim=0))
 
 
 def clusters(features: Tensor, count: int, seed: int) -> Tensor:
