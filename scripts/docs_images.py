@@ -30,6 +30,7 @@ FIGURE_DPI = 130
 QUALITY = 88
 TEXTURES_PER_CLASS = 12
 
+_PLAIN = ("collate.site=false", "collate.columns=4", "collate.gap=8")
 _PICTURE = re.compile(r"!\[[^]]*\]\((images/\S+?)\)")
 _COMMAND = re.compile(r"^ {4}(\S.*=.*)$", re.MULTILINE)
 _FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -112,7 +113,7 @@ class Studio:
         size = [] if "models=[demo]" in picture.command else ["image_size=128"]
         if any(word.startswith("experiment=") for word in command):
             size = [] if "experiment=deepdream" in command else size
-        self._atlas("run", f"name={picture.name}", *size, *command, "collate.site=false")
+        self._atlas("run", f"name={picture.name}", *size, *command, *_PLAIN)
         folder = self.work / picture.name
         if in_table:
             (source,) = self._images(folder)
@@ -137,8 +138,9 @@ class Studio:
     def _images(self, folder: Path) -> list[Image.Image]:
         from layer_atlas import open_atlas
 
-        (layer,) = open_atlas(folder).layers
-        return [layer.lead(channel) for channel in layer.channels]
+        with open_atlas(folder) as atlas:
+            (layer,) = (atlas[title] for title in atlas)
+            return [Image.fromarray(layer.lead(channel)) for channel in layer.channels]
 
     def _atlas(self, *arguments: str) -> None:
         argv = [sys.executable, "-P", "-m", "layer_atlas", *arguments, f"output_root={self.work}"]

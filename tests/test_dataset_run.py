@@ -228,6 +228,13 @@ def test_pictures_are_views_of_the_strongest_with_maps_and_sheets(
         group = file["demo/conv2/dataset"]
         assert group["top_saliency"].shape == (40, 4, 32, 32)
         assert group["top_saliency"][:].any(axis=(2, 3)).mean() > 0.9
+        levels, bounds = group["top_activation"][:], group["top_activation_bounds"][:]
+        row, column = np.moveaxis(group["top_position"][:, :4], -1, 0)
+        k, n = np.indices(row.shape)
+        assert (levels[k, n, row, column] == 255)[bounds[..., 1] > bounds[..., 0]].all()
+        values = levels / 255 * np.diff(bounds)[..., None] + bounds[..., :1, None]
+        means = values.mean(axis=(2, 3))
+        assert means == pytest.approx(group["top_score"][:, :4], rel=0.02, abs=0.01)
         for name in ("top", "bottom"):
             for k, n in np.ndindex(40, 4):
                 index = int(group[f"{name}_index"][k, n])

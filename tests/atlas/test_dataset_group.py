@@ -84,7 +84,18 @@ def examples(statistics: LayerStatistics, channels: tuple[int, ...]) -> dict[str
         "picture_index": index,
         **joined(files),
         "saliency": maps.astype(np.uint8),
+        **activation_maps(statistics, told),
     }
+
+
+def activation_maps(statistics: LayerStatistics, told: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Maps of the number of each picture, of a layer that has maps."""
+    sides = statistics.info.map_size
+    if min(sides) == 1:
+        return {}
+    levels = np.broadcast_to(told[..., None, None], (*told.shape, *sides)).astype(np.uint8)
+    bounds = np.stack([told, told + 1], axis=-1).astype(np.float32)
+    return {"activation": levels, "activation_bounds": bounds}
 
 
 def make_photographed(
@@ -222,6 +233,26 @@ def test_pictures_lie_at_their_channels(atlas: Path) -> None:
         assert np.array_equal(opened(group["top_jpeg"][:])[..., 3, 4, 1], told)
         assert np.array_equal(opened(group["bottom_jpeg"][:])[..., 3, 4, 1], told + 90)
         assert np.array_equal(group["top_saliency"][..., 3, 4], told[:, :1] + 1)
+        assert np.array_equal(group["top_activation"][..., 1, 1], told)
+        assert np.array_equal(group["top_activation_bounds"][..., 0], told)
+
+
+def test_examples_of_earlier_versions_have_no_activation_maps(folder: OutputFolder) -> None:
+    """Beside newer ones their channels have bounds that are no numbers."""
+    plan = make_photographed(folder, "conv")
+    fill_store(folder, plan)
+    fill(folder, plan)
+    (model,) = plan.models
+    (statistics,) = all_statistics(model, plan.dataset_plan)
+    (first, *_) = tasks = list(examples_of_layer(statistics, model.layers[0], plan.shard_size))
+    assert len(tasks) > 1
+    old = examples(statistics, first.targets)
+    write_arrays(folder, first.products[0], {n: a for n, a in old.items() if "activation" not in n})
+    collated(folder, plan)
+    with h5py.File(folder.atlas) as file:
+        bounds = file["toy/conv/dataset/top_activation_bounds"]
+        known = np.isin(file["toy/conv/channel"][:], first.targets)
+        assert np.isnan(bounds[:]).all(axis=(1, 2)).tolist() == known.tolist()
 
 
 def test_kinds_of_which_none_is_kept_are_left_out(folder: OutputFolder) -> None:

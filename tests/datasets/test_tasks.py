@@ -109,6 +109,24 @@ def test_files_lie_on_shelves_of_their_own() -> None:
     assert (examples.model, examples.layer, examples.shelf) == ("toy", "block.conv", "examples")
 
 
+@pytest.mark.parametrize(
+    ("shape", "axis", "name", "size"),
+    [
+        ((8, 112, 14), 1, "conv", (28, 14)),
+        ((5, 7, 8), 3, "last", (5, 7)),
+        ((49, 8), 2, "tokens", (7, 7)),
+        ((50, 8), 2, "tokens", None),
+        ((8,), 1, "fc", None),
+        ((8, 49, 49), 1, "layers.0.attention.attention_map", None),
+    ],
+)
+def test_activation_maps_are_kept_small_and_of_layers_with_places(
+    shape: tuple[int, ...], axis: int, name: str, size: tuple[int, int] | None
+) -> None:
+    info = layer_info(name, 8, shape=shape, channel_axis=axis)
+    assert Examples(replace(STUDY, info=info), (0,), None).map_size == size
+
+
 # --- cutting -------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """Montages as they lie on disk: which image stands where, and what is written at it."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -180,5 +181,16 @@ def test_the_title_counts_what_there_is(tmp_path: Path) -> None:
     title = "5 of 40 channels  ·  1 dead, 1 diverged, 1 failed, 1 missing  ·  "
     head = (0, 0, made.picture.shape[1], tiles(made.picture)[0][1])
     recipe = "channel, fourier, adam 12 steps, 96 px, fp32"
-    names = ["toy  ·  conv", f"{title}{recipe}", title.replace("1 dead", "2 dead") + recipe]
-    assert [word.words for word in texts(made.picture, head, names)] == names[:2]
+    facts = f"{title}{recipe}"
+    names = ["toy  ·  conv", *parts(facts), *parts(facts.replace("1 dead", "2 dead"))]
+    first, *lines = [word.words for word in texts(made.picture, head, names)]
+    assert first == names[0]
+    # A line may end at a separator, which is not drawn there.
+    assert re.sub(r"\W+", " ", " ".join(map(str, lines))) == re.sub(r"\W+", " ", facts)
+
+
+def parts(facts: str) -> list[str]:
+    """What a line of a heading may have of its facts: all of them, or up to or from some word."""
+    breaks = [found.span() for found in re.finditer(r" +", facts)]
+    lines = {facts, *(facts[:a] for a, _ in breaks), *(facts[b:] for _, b in breaks)}
+    return sorted({line.strip(" ·") for line in lines})

@@ -22,7 +22,12 @@ from layer_atlas.models.load import load_network
 from layer_atlas.visualization import rng, saliency
 from layer_atlas.visualization.objectives.base import picked
 from layer_atlas.visualization.optimization.renderer import Renderer
-from layer_atlas.visualization.saliency import check_available, normalised, saliency_maps
+from layer_atlas.visualization.saliency import (
+    activation_maps,
+    check_available,
+    normalised,
+    saliency_maps,
+)
 from tests.models.test_real_network import SHARED, WEIGHTS
 
 METHODS: list[SaliencyMethod] = [
@@ -152,6 +157,19 @@ def test_closed_relu_gives_a_map_of_zeros() -> None:
 
 
 # --- normalisation -------------------------------------------------------------------------------
+
+
+def test_activation_maps_are_the_channels_own_and_lose_no_peak() -> None:
+    """A layer that answers with the pixels: channel c of an image is its colour c."""
+    images, channels = dataset_images(19, 12), torch.arange(19) % 3
+
+    def pixels(images: Tensor) -> tuple[Tensor]:
+        return (images.flatten(2),)
+
+    own = images[torch.arange(19), channels]
+    assert torch.equal(activation_maps(pixels, images, channels, (12, 12), (12, 12)), own)
+    small = activation_maps(pixels, images, channels, (12, 12), (4, 6))
+    assert torch.equal(small, own.view(19, 4, 3, 6, 2).amax(dim=(2, 4)))
 
 
 def test_few_bright_pixels_do_not_darken_the_rest() -> None:

@@ -322,6 +322,20 @@ def _path(listing: Listing, index: int) -> str:
 # --- examples ------------------------------------------------------------------------------------
 
 _KINDS = {"strongest": "top_jpeg", "weakest": "bottom_jpeg"}
+_MAPS = {
+    "saliency": "top_saliency",
+    "activation": "top_activation",
+    "activation_bounds": "top_activation_bounds",
+}
+_OF_MAPS = {
+    "top_saliency": (("y", "x"), "saliency: which pixels of the view drive the channel's response"),
+    "top_activation": (
+        ("map_y", "map_x"),
+        "activation map of the channel on the view, 0 to 255 between its bounds",
+    ),
+    "top_activation_bounds": (("bound",), "activations of 0 and 255 in the activation map"),
+}
+"""Axes after channel and rank, and meaning."""
 
 
 def _write_examples(dataset: h5py.Group, view: LayerView) -> None:
@@ -330,8 +344,9 @@ def _write_examples(dataset: h5py.Group, view: LayerView) -> None:
         rows = view.rows_of(arrays["target"])
         for kind, name in _KINDS.items():
             _write_jpegs(dataset, name, len(view.targets), rows, _jpegs(arrays, kind))
-        if "saliency" in arrays:
-            _write_maps(dataset, len(view.targets), rows, arrays["saliency"])
+        for part, name in _MAPS.items():
+            if part in arrays:
+                _write_maps(dataset, name, len(view.targets), rows, arrays[part])
 
 
 def _jpegs(arrays: Arrays, kind: str) -> NDArray[Any]:
@@ -363,17 +378,21 @@ def _write_jpegs(
 
 
 def _write_maps(
-    dataset: h5py.Group, n_channels: int, rows: NDArray[np.intp], maps: NDArray[np.uint8]
+    dataset: h5py.Group, name: str, n_channels: int, rows: NDArray[np.intp], maps: NDArray[Any]
 ) -> None:
-    name = "top_saliency"
     if name not in dataset:
-        shape, chunks = (n_channels, *maps.shape[1:]), (1, 1, *maps.shape[2:])
+        axes, meaning = _OF_MAPS[name]
+        shape, chunks = (n_channels, *maps.shape[1:]), (1, *maps.shape[1:])
         # Maps are mostly dark: unlike images they compress well.
         how = {"chunks": chunks, "compression": "gzip", "fletcher32": True}
-        dataset.create_dataset(name, shape, "u1", **how)
-        add_scale(dataset, f"{name}_rank", np.arange(shape[1]))
-        meaning = "saliency: which pixels of the view drive the channel's response"
-        label(dataset, name, ["channel", f"{name}_rank", "y", "x"], meaning)
+        # NaN: blocks of targets whose examples are of an earlier version have no maps.
+        how["fillvalue"] = np.nan if maps.dtype.kind == "f" else 0
+        dataset.create_dataset(name, shape, maps.dtype, **how)
+        scales = {f"{name}_rank": shape[1], **dict(zip(axes, shape[2:], strict=True))}
+        for scale, length in scales.items():
+            if scale not in dataset and scale not in dataset.parent:
+                add_scale(dataset, scale, np.arange(length))
+        label(dataset, name, ["channel", *scales], meaning)
     dataset[name][rows] = maps
 
 

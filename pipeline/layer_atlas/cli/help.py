@@ -1,5 +1,6 @@
 """Help texts: the overview of `atlas`, and one page per command."""
 
+import textwrap
 from dataclasses import dataclass
 
 
@@ -178,7 +179,7 @@ Layer Atlas: feature visualization of every channel of every layer of a vision m
 atlas COMMAND [file.yaml] [setting=value ...]
 {first}
 
-Also: {others}.
+{others}
 `atlas COMMAND --help` explains a command, `atlas run --help settings` every setting.
 
 -v, --verbose   debug messages with time and logger      -q, --quiet   results, warnings
@@ -194,7 +195,7 @@ def overview() -> str:
         for name in _FIRST
     )
     others = ", ".join(name for name in PAGES if name not in _FIRST)
-    return _OVERVIEW.format(first=first, others=others)
+    return _OVERVIEW.format(first=first, others=textwrap.fill(f"Also: {others}.", 90))
 
 
 def command_help(command: str) -> str:

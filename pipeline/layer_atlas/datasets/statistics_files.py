@@ -257,7 +257,10 @@ def statistics_specs(statistics: LayerStatistics) -> dict[str, ArraySpec]:
 
 
 def example_specs(task: Examples) -> dict[str, ArraySpec]:
-    """Dataset images of some targets, as JPEG files back to back, and their saliency."""
+    """Dataset images of some targets, as JPEG files back to back, and maps of the strongest.
+
+    Files of earlier versions have no activation maps.
+    """
     plan, n, size = task.statistics.plan, len(task.targets), task.statistics.image_size
     pictures = AtMost(2 * n * plan.examples, "pictures")
     maps = min(task.saliency.dataset_images if task.saliency else 0, plan.examples)
@@ -270,6 +273,17 @@ def example_specs(task: Examples) -> dict[str, ArraySpec]:
         "picture_end": ArraySpec("i8", (pictures,)),
         "picture": ArraySpec("u1", (AtMost(pictures.length * _JPEG_BYTES * size**2, "bytes"),)),
         "saliency": ArraySpec("u1", (n, AtMost(maps, "maps"), size, size), required=False),
+        **_activation_specs(task),
+    }
+
+
+def _activation_specs(task: Examples) -> dict[str, ArraySpec]:
+    """Activation maps of the strongest, 0 to 255 between the bounds of each map."""
+    kept, n = task.map_size or (0, 0), len(task.targets)
+    shown = AtMost(task.statistics.plan.examples, "strongest")
+    return {
+        "activation": ArraySpec("u1", (n, shown, *kept), required=False),
+        "activation_bounds": ArraySpec("f4", (n, shown, 2), required=False),
     }
 
 

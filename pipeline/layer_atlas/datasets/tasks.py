@@ -27,6 +27,12 @@ SAMPLES_VERSION = 1
 _OF_FIELDS = ("network", "layer", "image_size", "keep_prefix_tokens", "version")
 """Parts of the identity of dataset statistics that receptive fields depend on."""
 
+_MOST_CELLS = 28
+"""Cells per side of an activation map that is kept: less than a kilobyte."""
+
+_PAIRS = ("attention_map", "attn_drop")
+"""Modules whose positions are pairs of tokens, and no places on an image."""
+
 _MOST_CHANNELS = 64
 """Largest number of channels in a task of examples: all of its images are in memory at a time."""
 
@@ -204,6 +210,13 @@ class Examples:
         """SHA-256 of the statistics, the channels, and the settings of saliency maps."""
         settings = {"examples": self.statistics.plan.examples, "saliency": plain(self.saliency)}
         return digest({"study": self.statistics.product.key, "channels": self.targets, **settings})
+
+    @property
+    def map_size(self) -> tuple[int, int] | None:
+        """Height and width of the activation maps that are kept; None if the layer has no maps."""
+        height, width = (min(side, _MOST_CELLS) for side in self.statistics.info.map_size)
+        pairs = self.statistics.layer.rpartition(".")[2] in _PAIRS
+        return None if pairs or min(height, width) == 1 else (height, width)
 
     @property
     def products(self) -> tuple[Product]:

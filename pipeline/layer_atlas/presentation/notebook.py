@@ -38,12 +38,13 @@ class Layer(reader.Layer):
         rows, size = [self.row(channel) for channel in chosen], self.dataset("image").shape[-3:-1]
         settings = CollateSettings(tile=tile, columns=columns)
         variants = max(1, len(self.variants))
-        layout = plan_layout(len(chosen), len(self.seeds), size, settings, variants)
-        canvas = PillowCanvas(layout.size)
         shown = self.sampling
         if channels is not None:
             shown = replace(shown, asked=chosen, targets=sorted(set(chosen)))
-        for text in layout.heading(f"{self.model.title}  ·  {self.name}", [shown.words()]):
+        words = shown.words()
+        layout = plan_layout(len(chosen), len(self.seeds), size, settings, variants, words)
+        canvas = PillowCanvas(layout.size)
+        for text in layout.heading(f"{self.model.title}  ·  {self.name}", [words]):
             canvas.text(text)
         labels = [self.labels[row] for row in rows]
         letters = FONT.size(labels, layout.room, layout.letters, SMALLEST)

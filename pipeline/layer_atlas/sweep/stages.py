@@ -355,13 +355,14 @@ class ExamplesStage(Stage):
         return [task for task in left if self.sweep.has_finished(task.statistics)]
 
     def seconds(self, task: Examples) -> float:
-        """Estimate mostly by reading; a saliency map costs about as much as a few steps."""
+        """Estimate by reading and maps; a saliency map costs about as much as a few steps."""
         reading = 2 * self.dataset_plan.examples * READING_SECONDS
         return (reading + self._map_seconds[task.model, task.statistics.layer]) * task.units
 
     @cached_property
     def _map_seconds(self) -> dict[tuple[str, str], float]:
-        passes = 2.0 * maps_per_channel(self.dataset_plan)
+        # There and back for saliency, there for activation maps.
+        passes = 2.0 * maps_per_channel(self.dataset_plan) + self.dataset_plan.examples
         return self.sweep.seconds_by_layer(lambda layer, recipe: passes * layer.info.flops_before)
 
 

@@ -1,4 +1,4 @@
-"""Saliency maps: the pixels of a dataset image that a channel responds to.
+"""Saliency maps: the pixels of a dataset image that a channel responds to; its activation maps.
 
 Simonyan et al. 2014, "Deep Inside Convolutional Networks" (arXiv 1312.6034), section 3: the
 gradient of a score with respect to the pixels, its absolute value, the maximum over the colours.
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_max_pool2d
 
 from layer_atlas.config.datasets import (
     IntegratedGradients,
@@ -91,6 +92,34 @@ def saliency_maps(
     # The sign is dropped after the method: SmoothGrad averages signed gradients.
     attributions = methods[type(settings)](score, dataset_images, channels, settings, keys)
     return normalised(attributions.abs().amax(dim=1))
+
+
+def activation_maps(
+    activations: Forward,
+    dataset_images: Tensor,
+    channels: Tensor,
+    map_size: tuple[int, int],
+    kept: tuple[int, int],
+) -> Tensor:
+    """Compute the activation map of each dataset image's channel, at the size that is kept.
+
+    Args:
+        activations: as for `saliency_maps`.
+        dataset_images: (n, 3, H, W) in [0, 1], float32.
+        channels: (n,) int64, one per image.
+        map_size: height and width of the layer's maps.
+        kept: height and width of the maps to return; each cell keeps its maximum, so that no peak
+            is lost.
+    Returns: (n, h, w) float32.
+    """
+    maps = []
+    for start in range(0, len(dataset_images), BATCH):
+        images, targets = (part[start : start + BATCH] for part in (dataset_images, channels))
+        rows = filled_up(len(images), images.device, BATCH)
+        with torch.no_grad():
+            responses = picked(activations(images[rows])[0], targets[rows])[: len(images)]
+        maps.append(adaptive_max_pool2d(responses.view(-1, 1, *map_size), kept)[:, 0])
+    return torch.cat(maps)
 
 
 def normalised(maps: Tensor) -> Tensor:

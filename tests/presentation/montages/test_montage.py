@@ -16,7 +16,12 @@ from layer_atlas.errors import UserError
 from layer_atlas.plan.plan import Plan
 from layer_atlas.plan.targets import TargetSpace
 from layer_atlas.presentation.layout.grid import Layout, plan_layout
-from layer_atlas.presentation.montages.montage import check_names, draw_montage, write_montage
+from layer_atlas.presentation.montages.montage import (
+    check_names,
+    draw_montage,
+    montage_layout,
+    write_montage,
+)
 from layer_atlas.store.folder import OutputFolder
 
 
@@ -46,7 +51,7 @@ def test_every_tile_is_in_its_place(
     fill_store(folder, plan)
     settings = CollateSettings(seeds=arrangement)
     picture = np.asarray(draw_montage(view_of(folder, plan), settings).picture)
-    layout = plan_layout(n, seeds, (16, 16), settings)
+    layout = montage_layout(view_of(folder, plan), settings)
     assert (picture.shape[1], picture.shape[0]) == layout.size
     corners = {}
     for channel, seed in product(range(n), range(seeds)):
@@ -107,14 +112,14 @@ def test_large_images_are_shown_smaller(folder: OutputFolder) -> None:
     plan = plan_of(4, size=64)
     fill_store(folder, plan)
     picture = np.asarray(draw_montage(view_of(folder, plan), CollateSettings(tile=32)).picture)
-    layout = plan_layout(4, 1, (64, 64), CollateSettings(tile=32))
+    layout = montage_layout(view_of(folder, plan), CollateSettings(tile=32))
     assert layout.tile == (32, 32)
     x, y = layout.tile_corner(3, 0)
     assert (picture[y : y + 32, x : x + 32] == 30).all()
 
 
 def label_of(picture: Image.Image, plan: Plan, channel: int) -> Image.Image:
-    layout = plan_layout(len(plan.models[0].layers[0].targets), 1, (64, 64), CollateSettings())
+    layout = montage_layout(view_of(OutputFolder(Path("none")), plan), CollateSettings())
     x, y = layout.tile_corner(channel, 0)
     return picture.crop(
         (x, y + layout.tile[1], x + layout.cell[0], y + layout.tile[1] + layout.line)
@@ -139,7 +144,7 @@ def test_fate_of_a_job_is_written_at_its_tile(folder: OutputFolder) -> None:
     assert [has_red_ink(label) for label in labels] == [c in fates for c in range(6)]
     assert all(has_ink(label) for label in labels)  # every channel has its number
     assert len({label.tobytes() for label in labels}) == 6
-    layout = plan_layout(6, 1, (64, 64), CollateSettings())
+    layout = montage_layout(view_of(folder, plan), CollateSettings())
     for channel in range(6):
         x, y = layout.tile_corner(channel, 0)
         tile = np.asarray(picture)[y : y + 64, x : x + 64]
@@ -160,7 +165,7 @@ def test_labels_stay_within_their_cell(folder: OutputFolder) -> None:
     with_word = np.asarray(draw_montage(view_of(folder, plan), settings).picture)
     fill_store(folder, plan)
     without = np.asarray(draw_montage(view_of(folder, plan), settings).picture)
-    layout = plan_layout(9, 1, (16, 16), settings)
+    layout = montage_layout(view_of(folder, plan), settings)
     x, y = layout.tile_corner(1, 0)
     neighbour = np.s_[y + layout.tile[1] : y + layout.tile[1] + layout.line, x:]
     assert np.array_equal(with_word[neighbour], without[neighbour])
@@ -170,7 +175,7 @@ def test_title_names_model_layer_and_what_became_of_the_jobs(folder: OutputFolde
     plan = plan_of(4)
     fill_store(folder, plan)
     picture = draw_montage(view_of(folder, plan), CollateSettings()).picture
-    layout = plan_layout(4, 1, (16, 16), CollateSettings())
+    layout = montage_layout(view_of(folder, plan), CollateSettings())
     title = (0, 0, layout.size[0], layout.header)
     renamed = replace(plan, models=(replace(plan.models[0], label="another"),))
     fill_store(folder, renamed)
@@ -224,7 +229,7 @@ def test_corrupt_shard_is_shown_as_missing(folder: OutputFolder) -> None:
     view = view_of(folder, plan)
     picture = np.asarray(draw_montage(view, CollateSettings()).picture)
     assert view.corrupt == [paths[1]]
-    layout = plan_layout(3, 1, (16, 16), CollateSettings())
+    layout = montage_layout(view_of(folder, plan), CollateSettings())
     shown = []
     for channel in range(3):
         x, y = layout.tile_corner(channel, 0)
@@ -243,7 +248,7 @@ def test_variants_stand_side_by_side_in_the_order_of_seeds(
     plan = make_plan(layer_info("conv", 3), seeds=(0, 1), recipe=BOTH)
     fill_store(folder, plan)
     picture = np.asarray(draw_montage(view_of(folder, plan), settings).picture)
-    layout = plan_layout(3, 2, (64, 64), settings, 2)
+    layout = montage_layout(view_of(folder, plan), settings)
     for channel, seed in product(range(3), range(2)):
         (x0, y0), (x1, y1) = (layout.tile_corner(channel, seed, v) for v in range(2))
         assert y0 == y1
@@ -263,7 +268,7 @@ def test_every_variant_has_its_caption(folder: OutputFolder) -> None:
     plan = make_plan(layer_info("conv", 2), recipe=BOTH)
     fill_store(folder, plan)
     picture = draw_montage(view_of(folder, plan), CollateSettings()).picture
-    layout = plan_layout(2, 1, (64, 64), CollateSettings(), 2)
+    layout = montage_layout(view_of(folder, plan), CollateSettings())
     told = [captions(picture, layout, p, 0, v).tobytes() for p in range(2) for v in range(2)]
     assert told[0] == told[2] != told[1] == told[3]
 
@@ -278,7 +283,7 @@ def test_the_fate_of_each_seed_is_told_where_it_stands(
     fill_store(folder, second, {1: "dead"})
     plan = replace(first, seeds=(0, 1))
     picture = draw_montage(view_of(folder, plan), settings).picture
-    layout = plan_layout(2, 2, (64, 64), settings, 2)
+    layout = montage_layout(view_of(folder, plan), settings)
     red = {}
     for place, seed in product(range(2), range(2)):
         x, y = layout.tile_corner(place, seed)
@@ -297,7 +302,7 @@ def test_long_names_are_cut_short_rather_than_run_into_each_other(
     fill_store(folder, plan)
     settings = CollateSettings(columns=4)
     picture = np.asarray(draw_montage(view_of(folder, plan), settings).picture)
-    layout = plan_layout(4, 1, (size, size), settings)
+    layout = montage_layout(view_of(folder, plan), settings)
     for place in range(4):
         x, y = layout.line_corner(-1, place)
         assert (picture[y : y + layout.line, x + layout.room + 1 : x + layout.cell[0]] == 255).all()
@@ -311,5 +316,5 @@ def test_images_of_any_number_of_colours_are_shown(
     plan = make_plan(layer_info("conv", 2), recipe=make_recipe(), colours=colours)
     fill_store(folder, plan)
     picture = np.asarray(draw_montage(view_of(folder, plan), CollateSettings()).picture)
-    x, y = plan_layout(2, 1, (16, 16), CollateSettings()).tile_corner(1)
+    x, y = montage_layout(view_of(folder, plan), CollateSettings()).tile_corner(1)
     assert picture[y, x].tolist() == [0 if band is None else 10 for band in shown]

@@ -19,7 +19,7 @@ from layer_atlas.errors import UserError
 from layer_atlas.plan.plan import Plan
 from layer_atlas.plan.targets import TargetSpace
 from layer_atlas.presentation.collate import collate_here, content_of, is_current
-from layer_atlas.presentation.layout.grid import plan_layout
+from layer_atlas.presentation.layout.grid import SEPARATOR, plan_layout
 from layer_atlas.presentation.montages.montage import (
     Animation,
     draw_strip,
@@ -86,7 +86,8 @@ def test_frames_stand_over_their_steps() -> None:
         np.asarray(draw_strip(f, CollateSettings()).picture) for f in (animation, renumbered)
     ]
     rows, columns = np.nonzero((pictures[0] != pictures[1]).any(axis=2))
-    layout = plan_layout(4, 1, (64, 64), CollateSettings(columns=4))
+    facts = SEPARATOR.join(animation.facts)
+    layout = plan_layout(4, 1, (64, 64), CollateSettings(columns=4), facts=facts)
     x, y = layout.tile_corner(1)
     assert x <= columns.min() <= columns.max() < x + 64
     assert y + 64 < rows.min() <= rows.max() < y + 64 + layout.line

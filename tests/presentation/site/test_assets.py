@@ -34,9 +34,9 @@ def test_every_call_between_scripts_has_the_arguments_of_its_function() -> None:
     ("script", "call", "instead", "told"),
     [
         (
-            "channel.js",
-            "part(source, place, count, facts.across)",
-            "part(place, 9)",
+            "tiles.js",
+            "part(source, row - first, count, data.columns)",
+            "part(row, 9)",
             "part takes 4",
         ),
         ("tiles.js", "sheets.ready(preview)", "sheets.ready()", "sheets.ready takes 1"),

@@ -19,6 +19,9 @@ from layer_atlas.presentation.layout.pillow import FONT, SMALLEST
 _NARROWEST = 480
 """Pixels of a picture's width; a title needs some."""
 _LARGEST_SCALE = 160.0
+_MOST_FACT_LINES = 3
+SEPARATOR = "  ·  "
+"""Stands between the facts of a heading."""
 """Letters that go with images of this side, in pixels, are large enough for any image."""
 
 
@@ -99,6 +102,8 @@ class Layout:
     """Images of a block, side by side."""
     grids: int
     gap: int
+    facts: str = ""
+    """What the heading says below its title, as far as the height of the heading depends on it."""
 
     @property
     def scale(self) -> float:
@@ -113,7 +118,24 @@ class Layout:
     @property
     def header(self) -> int:
         """Height of the heading."""
-        return 2 * self.gap + max(34, round(self.scale * 0.42))
+        further = (self.fact_lines - 1) * FONT.line(self._small)
+        return 2 * self.gap + max(34, round(self.scale * 0.42)) + further
+
+    @property
+    def fact_lines(self) -> int:
+        """Lines of the heading below its title."""
+        lines = FONT.wrapped(self.facts, self._small, self._width - 4 * self.gap, _MOST_FACT_LINES)
+        return max(1, len(lines))
+
+    @property
+    def _title(self) -> int:
+        """Size of the letters of the title."""
+        return max(14, round(self.scale * 0.19))
+
+    @property
+    def _small(self) -> int:
+        """Size of the letters below the title."""
+        return max(13, round(self._title * 0.62))
 
     @property
     def block(self) -> int:
@@ -156,8 +178,11 @@ class Layout:
     @property
     def size(self) -> tuple[int, int]:
         """Width and height of the whole picture."""
-        width = 2 * self.gap + self.columns * self.cell[0]
-        return max(width, _NARROWEST), self.header + self.grids * self.grid_height + 2 * self.gap
+        return self._width, self.header + self.grids * self.grid_height + 2 * self.gap
+
+    @property
+    def _width(self) -> int:
+        return max(2 * self.gap + self.columns * self.cell[0], _NARROWEST)
 
     def tile_box(self, position: int, seed_index: int = 0, variant: int = 0) -> Box:
         """The box of the image of a cell, by its place in the grid, seed and variant."""
@@ -181,12 +206,16 @@ class Layout:
 
     def heading(self, title: str, facts: Iterable[str]) -> Iterator[Text]:
         """A title, and below it in small letters the facts that are not empty."""
-        left, right = 2 * self.gap, self.size[0] - 2 * self.gap
-        size = max(14, round(self.scale * 0.19))
-        small, middle = max(13, round(size * 0.62)), self.gap + FONT.line(size)
-        yield Text((left, self.gap, right, middle), title, size, SMALLEST)
-        below = (left, middle, right, middle + FONT.line(small))
-        yield Text(below, "  ·  ".join(filter(None, facts)), small, SMALLEST, FAINT)
+        left, right = 2 * self.gap, self._width - 2 * self.gap
+        small, top = self._small, self.gap + FONT.line(self._title)
+        yield Text((left, self.gap, right, top), title, self._title, SMALLEST)
+        words = SEPARATOR.join(filter(None, facts))
+        for line in FONT.wrapped(words, small, right - left, self.fact_lines):
+            below = (left, top, right, top + FONT.line(small))
+            # Wrapping leaves one blank at each side of a separator; none ends a line.
+            shown = line.strip(" ·").replace(" · ", SEPARATOR)
+            yield Text(below, shown, small, SMALLEST, FAINT)
+            top = below[3]
 
     def grid_title(self, grid: int, words: str) -> Text:
         """The line above one of several grids."""
@@ -225,7 +254,12 @@ class Layout:
 
 
 def plan_layout(
-    n: int, seeds: int, image_size: tuple[int, int], settings: CollateSettings, variants: int = 1
+    n: int,
+    seeds: int,
+    image_size: tuple[int, int],
+    settings: CollateSettings,
+    variants: int = 1,
+    facts: str = "",
 ) -> Layout:
     """Choose columns and tile size for n cells: about a square, and never too large to open.
 
@@ -235,6 +269,7 @@ def plan_layout(
         image_size: height and width.
         settings: how the picture is to look.
         variants: number of images of each seed.
+        facts: what the heading will say below its title, or as much as is known.
     """
     blocks, grids = (1, seeds) if settings.seeds == "grid" else (seeds, 1)
     largest = max(16, min(max(image_size), settings.tile))
@@ -244,7 +279,7 @@ def plan_layout(
         columns = settings.columns or _columns(n, tile, blocks * variants, grids, settings.gap)
         columns = min(n, columns)
         rows = math.ceil(n / columns)
-        layout = Layout(tile, columns, rows, blocks, variants, grids, settings.gap)
+        layout = Layout(tile, columns, rows, blocks, variants, grids, settings.gap, facts)
         if max(layout.size) <= LARGEST_SIDE:
             break
     return layout

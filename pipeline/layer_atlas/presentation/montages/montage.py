@@ -36,11 +36,20 @@ from layer_atlas.plan.labels import (
     weights_words,
 )
 from layer_atlas.plan.plan import LayerPlan, Plan
-from layer_atlas.presentation.layout.grid import Layout, choose_columns, fewest_rows, plan_layout
+from layer_atlas.presentation.layout.grid import (
+    SEPARATOR,
+    Layout,
+    choose_columns,
+    fewest_rows,
+    plan_layout,
+)
 from layer_atlas.presentation.layout.page import FAINT, Text, Tile
 from layer_atlas.presentation.layout.pillow import FONT, SMALLEST, PillowCanvas
 from layer_atlas.store.files import write_atomically
 from layer_atlas.store.folder import OutputFolder
+
+_OTHER_FACTS = "12 dead, 3 failed"
+"""Room for what a heading says of images that came to nothing, which is known after the layout."""
 
 
 def write_montage(folder: OutputFolder, view: LayerView, settings: CollateSettings) -> None:
@@ -51,22 +60,27 @@ def write_montage(folder: OutputFolder, view: LayerView, settings: CollateSettin
 
 def montage_bytes(view: LayerView, settings: CollateSettings) -> int:
     """Memory that drawing the montage of a layer takes."""
-    width, height = _layout(view, settings).size
+    width, height = montage_layout(view, settings).size
     return 4 * width * height
 
 
-def _layout(view: LayerView, settings: CollateSettings) -> Layout:
+def montage_layout(view: LayerView, settings: CollateSettings) -> Layout:
+    """Lay out the montage of a layer."""
     n, seeds, variants = len(view.targets), len(view.plan.seeds), math.prod(view.variants)
-    return plan_layout(n, seeds, view.image_size, settings, variants)
+    known = SEPARATOR.join(filter(None, [_targets(view), *layer_facts(view), _OTHER_FACTS]))
+    return plan_layout(n, seeds, view.image_size, settings, variants, known)
+
+
+def _targets(view: LayerView) -> str:
+    return sampling_of(view.plan, view.model, view.layer).words()
 
 
 def draw_montage(view: LayerView, settings: CollateSettings) -> PillowCanvas:
     """Draw the montage of a layer."""
-    layout = _layout(view, settings)
+    layout = montage_layout(view, settings)
     canvas = PillowCanvas(layout.size)
     status = _draw_tiles(canvas, view, layout)
-    targets = sampling_of(view.plan, view.model, view.layer).words()
-    facts = [targets, _fates(status), *layer_facts(view), _environments(view)]
+    facts = [_targets(view), _fates(status), *layer_facts(view), _environments(view)]
     layer = with_reader_name(view, settings.names)
     for text in layout.heading(layer_title(view.model, layer), facts):
         canvas.text(text)
@@ -280,7 +294,8 @@ def draw_strip(animation: Animation, settings: CollateSettings) -> PillowCanvas:
     # About twice as wide as high where they are many.
     most = max(_FRAMES_PER_ROW, math.isqrt(2 * n))
     arranged = replace(settings, columns=choose_columns([n], fewest_rows(n, most)))
-    layout = plan_layout(n, 1, (height, width), arranged)
+    facts = SEPARATOR.join(filter(None, animation.facts))
+    layout = plan_layout(n, 1, (height, width), arranged, facts=facts)
     canvas = PillowCanvas(layout.size)
     for text in layout.heading(animation.title, animation.facts):
         canvas.text(text)

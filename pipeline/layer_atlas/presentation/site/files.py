@@ -7,23 +7,27 @@ Pages opened from disk may load scripts and nothing else, so data are scripts th
 `layerAtlas.take(name, JSON.parse(text))`. The text is JSON in ASCII without `<`, `>` and `&`: no
 text from a network or a file name can end the script or begin a tag.
 
-Dataset images have one picture per target: a row of the strongest, below it their saliency where
-the atlas has it, then a row of the weakest.
+Images that readers enlarge and save are files of their own, named after what they show. Dataset
+images are the files of the atlas, each once for all layers; the saliency of a target's strongest
+is a sheet of tiles.
 """
 
+import hashlib
 import io
 import json
 import math
 import os
 import re
 import shutil
+import zlib
+from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -46,6 +50,7 @@ from layer_atlas.store.files import (
     write_atomically,
     write_json,
 )
+from layer_atlas.store.folder import safe_name
 
 _LISTING = "files.json"
 _ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&"}
@@ -64,6 +69,7 @@ class SiteFiles:
         self.root, self._pool = root, pool
         self._sizes: dict[str, int] = {}
         self._waiting: deque[Future[None]] = deque()
+        self._once: set[str] = set()
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file, and wait until it is on the disk. Raises StorageError."""
@@ -79,10 +85,19 @@ class SiteFiles:
         self._sizes[name] = len(data)
 
     def write_picture(self, name: str, picture: Image.Image, quality: int = 82) -> None:
-        """Write a picture as a JPEG file, and wait for it. Raises StorageError."""
+        """Write a picture as a JPEG or PNG file, by its name. Raises StorageError."""
         buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=quality)
+        if name.endswith(".png"):
+            picture.save(buffer, "PNG", compress_type=zlib.Z_RLE)  # as small, twice as fast
+        else:
+            picture.save(buffer, "JPEG", quality=quality)
         self.write(name, buffer.getvalue())
+
+    def write_once(self, name: str, data: bytes) -> None:
+        """Have a thread write a file that several layers have, unless it is written."""
+        if name not in self._once:
+            self._once.add(name)
+            self.submit(partial(self.write, name, data))
 
     def submit(self, task: Callable[[], None]) -> None:
         """Have a thread write some pictures before `finish` returns. Raises StorageError."""
@@ -199,7 +214,11 @@ _DATASET_TILE = 128
 _MOST_DATASET_IMAGES = 9
 """Dataset images in a row."""
 _LARGEST = 1024
-"""Longer side in pixels of an image on its own."""
+"""Longer side in pixels of an image on its own, but for PNG files."""
+_LOSSLESS_BYTES = 2**25
+"""Bytes of all images of a layer up to which its files are PNG: about 200 images of 224 pixels."""
+_ALWAYS_ALONE = 96
+"""Longer side in pixels from which images have files of their own in layers of any size."""
 _GROUND = "#808080"
 
 
@@ -215,9 +234,20 @@ def image_size(layer: Layer) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def has_large(layer: Layer) -> bool:
-    """Whether images are larger than their tiles, and have files of their own."""
-    return max(image_size(layer)) > TILE
+def image_files(layer: Layer) -> dict[str, Any] | None:
+    """Name the files of a layer's images: the browser's scripts make the same names of it.
+
+    Returns: `stem`, `suffix` (`png` as stored, or `jpg`), the `variants` in names; None if images
+        have no files of their own, as the tiny ones of large layers.
+    """
+    lossless = layer.dataset("image").size <= _LOSSLESS_BYTES
+    if not lossless and max(image_size(layer)) < _ALWAYS_ALONE:
+        return None
+    return {
+        "stem": safe_name(f"{layer.model.name}-{layer.name}"),
+        "suffix": "png" if lossless else "jpg",
+        "variants": list(map(safe_name, layer.variants)),
+    }
 
 
 def sheet_name(seed: int, variant: int, number: int) -> str:
@@ -230,9 +260,18 @@ def preview_name(seed: int, variant: int) -> str:
     return f"preview-{seed}-{variant}.jpg"
 
 
-def large_name(row: int, seed: int, variant: int) -> str:
-    """Name of the file of an image on its own; the browser's scripts know it too."""
-    return f"image-{row}-{seed}-{variant}.jpg"
+def image_name(layer: Layer, named: dict[str, Any], row: int, which: tuple[int, int]) -> str:
+    """Name of the file of an image on its own: `resnet50-layer3-17-seed0.png`.
+
+    Args:
+        layer: the layer.
+        named: its names, as `image_files` has them.
+        row: the target's place in the layer.
+        which: places of seed and variant.
+    """
+    seed, variant = which
+    parts = [named["stem"], str(layer.channels[row]), f"seed{layer.seeds[seed]}"]
+    return "-".join([*parts, *named["variants"][variant : variant + 1]]) + f".{named['suffix']}"
 
 
 def preview_columns(layer: Layer) -> int:
@@ -254,7 +293,7 @@ class _Mosaic:
 
 
 def write_images(files: SiteFiles, folder: str, layer: Layer) -> None:
-    """Write all images of a layer: on sheets, in small on a preview, and large ones alone, too.
+    """Write all images of a layer: on sheets, in small on a preview, and most of them alone, too.
 
     Threads draw a sheet each, with one image of it in memory at a time.
     """
@@ -269,8 +308,10 @@ class _Series:
     def __init__(self, files: SiteFiles, folder: str, layer: Layer, which: tuple[int, int]) -> None:
         self.files, self.folder, self.layer, self.which = files, folder, layer, which
         # Asked of the file once: threads would wait for each other in the HDF5 library.
-        self.tile, self.large = tile_size(layer), fitted(image_size(layer), _LARGEST)
-        self.has_large = has_large(layer)
+        self.tile, self.named = tile_size(layer), image_files(layer)
+        lossless = self.named is not None and self.named["suffix"] == "png"
+        height, width = image_size(layer)
+        self.large = (width, height) if lossless else fitted((height, width), _LARGEST)
         self.preview = _Mosaic(len(layer.channels), preview_columns(layer), _preview_tile(layer))
 
     def write(self) -> None:
@@ -290,9 +331,10 @@ class _Series:
             tile = np.asarray(resampled(pixels, self.tile))
             sheet.put(row - rows.start, tile)
             self.preview.put(row, tile)
-            if self.has_large:
-                name = f"{self.folder}/{large_name(row, *self.which)}"
-                self.files.write_picture(name, resampled(pixels, self.large))
+            if self.named is not None:
+                name = image_name(self.layer, self.named, row, self.which)
+                picture = resampled(pixels, self.large)
+                self.files.write_picture(f"{self.folder}/{name}", picture)
         number = rows.start // PER_SHEET
         self.files.write_picture(f"{self.folder}/{sheet_name(*self.which, number)}", sheet.picture)
 
@@ -342,9 +384,9 @@ def write_strip(
 # --- dataset images ------------------------------------------------------------------------------
 
 
-def dataset_images_name(row: int) -> str:
-    """Name of the file of a target's dataset images; the browser's scripts know it too."""
-    return f"photographs-{row}.jpg"
+def saliency_name(row: int) -> str:
+    """Name of the sheet of a target's saliency; the browser's scripts know it too."""
+    return f"saliency-{row}.jpg"
 
 
 @dataclass(frozen=True)
@@ -354,49 +396,62 @@ class DatasetImages:
     layer: Layer
 
     @cached_property
-    def rows(self) -> list[str]:
-        """Rows of each picture: `top`, `saliency`, `bottom`, as far as the atlas has them."""
-        names = {"top": "top_jpeg", "saliency": "top_saliency", "bottom": "bottom_jpeg"}
-        return [row for row, name in names.items() if f"dataset/{name}" in self.layer]
+    def ends(self) -> list[Literal["top", "bottom"]]:
+        """`top`, `bottom`, as far as the atlas has them."""
+        return [end for end in ("top", "bottom") if f"dataset/{end}_jpeg" in self.layer]
 
     @cached_property
     def across(self) -> int:
-        """Number of images in the longest row."""
-        names = [name for name in ("top", "bottom") if name in self.rows]
-        shapes = [self.layer.dataset(f"dataset/{name}_jpeg").shape for name in names]
+        """Largest number of images of an end."""
+        shapes = [self.layer.dataset(f"dataset/{end}_jpeg").shape for end in self.ends]
         most = MOST_STRONGEST if "facet" in self.layer else _MOST_DATASET_IMAGES
         return min(most, max((int(shape[1]) for shape in shapes), default=0))
 
+    @cached_property
+    def salient(self) -> int:
+        """Number of the strongest that have saliency."""
+        if "dataset/top_saliency" not in self.layer or "top" not in self.ends:
+            return 0
+        return min(self.across, int(self.layer.dataset("dataset/top_saliency").shape[1]))
+
+    @cached_property
+    def map_size(self) -> list[int]:
+        """Height and width of activation maps; empty if there are none."""
+        names = ("dataset/top_activation", "dataset/top_activation_bounds")
+        if not all(name in self.layer for name in names):
+            return []
+        return [int(side) for side in self.layer.dataset(names[0]).shape[2:]]
+
     def facts(self) -> dict[str, Any] | None:
-        """Rows, columns and tile size of the pictures for the scripts; None if there are none."""
-        if not self.across:
-            return None
-        return {"rows": self.rows, "across": self.across, "tile": _DATASET_TILE}
+        """The number of maps and their size for the scripts; None if there are no images."""
+        return {"salient": self.salient, "map": self.map_size} if self.across else None
 
     def records(self, row: int) -> dict[str, Any]:
-        """Describe the dataset images in a target's picture, by their slots in a row.
+        """Describe the dataset images of a target, by their slots in a row.
 
-        Returns: `top` and `bottom`, lists of `slot`, `path`, `score`, `salient`, whether there is a
-            map, and `facet`, by which images are ordered if they have one; and `constant`, the
-            response to all images of the data set if it is the same.
+        Returns: `top` and `bottom`, lists of `slot`, `path`, `file`, `score`, `salient` (whether
+            there is saliency), `box`, the receptive field of the largest response in the file, and
+            `facet`, by which images are ordered if they have one; and `constant`, the response to
+            all images of the data set if it is the same.
         """
-        ends = [name for name in ("top", "bottom") if name in self.rows]
-        slots: dict[str, Any] = {name: self._slots(name, row) for name in ends}
+        slots: dict[str, Any] = {end: self._slots(end, row) for end in self.ends}
         return {**slots, "constant": self._constant(row)}
 
     def _slots(self, end: str, row: int) -> list[dict[str, Any]]:
-        paths, scores = self._row(f"{end}_path", row), self._row(f"{end}_score", row)
-        maps = self.layer.dataset("dataset/top_saliency").shape[1] if self._has_maps else 0
+        scores, boxes = (self._row(f"{end}_{name}", row) for name in ("score", "view_box"))
         facets = self._facets(row) if end == "top" else {}
+        images = sorted(self._images(end, row), key=lambda image: facets.get(image[0], 0))
         return [
             {
                 "slot": slot,
-                "path": str(paths[slot], "utf-8", "replace") if slot < len(paths) else "",
+                "path": path,
+                "file": _file_name(path, data),
                 "score": numbers(scores)[slot] if slot < len(scores) else None,
-                "salient": end == "top" and slot < maps,
+                "salient": end == "top" and slot < self.salient,
+                "box": boxes[slot].tolist() if slot < len(boxes) else None,
                 **({"facet": facets[slot]} if slot in facets else {}),
             }
-            for slot in sorted(self._filled(end, row), key=lambda slot: facets.get(slot, 0))
+            for slot, path, data in images
         ]
 
     def _facets(self, row: int) -> dict[int, int]:
@@ -406,19 +461,21 @@ class DatasetImages:
         facets = np.asarray(self.layer.dataset("facet")[row]).max(axis=0)
         return {slot: int(facet) for slot, facet in enumerate(facets) if facet}
 
-    def _filled(self, end: str, row: int) -> list[int]:
-        """Slots that have an image: an unreadable file leaves its slot empty."""
-        files = self._row(f"{end}_jpeg", row)[: self.across]
-        return [slot for slot, file in enumerate(files) if len(file)]
+    def _images(self, end: str, row: int) -> Iterator[tuple[int, str, bytes]]:
+        """Yield slot, path and file of a target's images; an unreadable one leaves its slot empty.
+
+        An image without a path is called by its number.
+        """
+        paths = self._row(f"{end}_path", row)
+        for slot, data in enumerate(self._row(f"{end}_jpeg", row)[: self.across]):
+            if len(data):
+                known = str(paths[slot], "utf-8", "replace") if slot < len(paths) else ""
+                yield slot, known, data.tobytes()
 
     def _row(self, name: str, row: int) -> NDArray[Any]:
         """The values of a channel in an HDF5 dataset, one per image; empty without it."""
         known = f"dataset/{name}" in self.layer
         return np.asarray(self.layer.dataset(f"dataset/{name}")[row]) if known else np.empty(0)
-
-    @property
-    def _has_maps(self) -> bool:
-        return "saliency" in self.rows
 
     def _constant(self, row: int) -> float | None:
         if not {"min", "max"} <= self._extremes.keys():
@@ -433,30 +490,47 @@ class DatasetImages:
         return {name: self.layer[f"dataset/{name}"] for name in names}
 
     def write(self, files: SiteFiles, folder: str, row: int) -> None:
-        """Write the picture of a target. Raises StorageError."""
-        cells = Cells((0, 0), (_DATASET_TILE, _DATASET_TILE), self.across)
-        canvas = PillowCanvas(cells.size(self.across * len(self.rows)), _GROUND)
-        for down, tiles in enumerate(self._tiles(row)):
-            for slot, pixels in tiles:
-                canvas.tile(Tile(cells.box(down * self.across + slot), pixels))
-        name = f"{folder}/{dataset_images_name(row)}"
+        """Write the images of a target that no other has, and its saliency. Raises StorageError."""
+        channel = self.layer.channels[row]
+        for end in self.ends:
+            # Decoded for its own sake: what is no JPEG file does not get into the site.
+            pictures = self.layer.dataset_images(channel, end)[: self.across]
+            images = list(self._images(end, row))
+            for _, path, data in images:
+                files.write_once(_file_name(path, data), data)
+            if end == "top" and self.salient:
+                slots = {slot: pixels for (slot, *_), pixels in zip(images, pictures, strict=False)}
+                self._write_saliency(files, folder, row, slots)
+
+    def _write_saliency(
+        self, files: SiteFiles, folder: str, row: int, pictures: dict[int, NDArray[np.uint8]]
+    ) -> None:
+        cells = Cells((0, 0), (_DATASET_TILE, _DATASET_TILE), self.salient)
+        canvas = PillowCanvas(cells.size(self.salient), _GROUND)
+        maps = self.layer.dataset("dataset/top_saliency")[row]
+        for slot, pixels in pictures.items():
+            if slot < self.salient:
+                canvas.tile(Tile(cells.box(slot), overlay(pixels, maps[slot])))
+        name = f"{folder}/{saliency_name(row)}"
         files.submit(partial(files.write_picture, name, canvas.picture, 80))
 
-    def _tiles(self, row: int) -> list[list[tuple[int, NDArray[np.uint8]]]]:
-        """The images of each row of the picture, with their slots."""
-        rows = {"top": self._pictures("top", row), "bottom": self._pictures("bottom", row)}
-        if self._has_maps:
-            maps = self.layer.dataset("dataset/top_saliency")[row]
-            rows["saliency"] = [
-                (slot, overlay(pixels, maps[slot]))
-                for slot, pixels in rows["top"]
-                if slot < len(maps)
-            ]
-        return [rows[name] for name in self.rows]
+    def maps(self, rows: range) -> dict[str, Any]:
+        """The activation maps of some targets' strongest images, for the scripts.
 
-    def _pictures(
-        self, end: Literal["top", "bottom"], row: int
-    ) -> list[tuple[int, NDArray[np.uint8]]]:
-        # The reader skips empty slots too.
-        pictures = self.layer.dataset_images(self.layer.channels[row], end)[: self.across]
-        return list(zip(self._filled(end, row), pictures, strict=False))
+        Returns: `first`, the row of the first target; and for every target and slot `bounds`, the
+            activations of 0 and 255, and `maps` in base64, row by row from the top.
+        """
+        inside = slice(rows.start, rows.stop)
+        levels = np.asarray(self.layer.dataset("dataset/top_activation")[inside])
+        bounds = np.asarray(self.layer.dataset("dataset/top_activation_bounds")[inside])
+        return {
+            "first": rows.start,
+            "bounds": numbers(bounds, 4),
+            "maps": [[b64encode(level.tobytes()).decode() for level in row] for row in levels],
+        }
+
+
+def _file_name(path: str, data: bytes) -> str:
+    """Name of the file of a dataset image in the site: its own, and digits of its content."""
+    stem = safe_name(PurePosixPath(path).stem or "image")[:48]
+    return f"photographs/{stem}-{hashlib.sha256(data).hexdigest()[:12]}.jpg"

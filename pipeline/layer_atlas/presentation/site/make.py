@@ -26,7 +26,7 @@ from layer_atlas.presentation.site.files import (
     DatasetImages,
     SiteFiles,
     folder_of,
-    has_large,
+    image_files,
     image_size,
     is_complete,
     numbers,
@@ -56,7 +56,8 @@ _DIGITS = 16
 
 _SCRIPTS = (
     *("data", "elements", "routes", "order", "tiles", "curve"),
-    *("overview", "grid", "plane", "map", "points", "channel", "labels", "search", "help", "start"),
+    *("overview", "grid", "plane", "map", "points", "viewer", "channel"),
+    *("labels", "search", "help", "start"),
 )
 """Parts of `site.js`, in order: browsers load one file much sooner than many."""
 
@@ -174,12 +175,27 @@ def _write_layer(
     for number, block in channel_blocks(layer):
         name = f"{folder}/channels-{number}"
         files.write(f"{name}.js", script(name, block))
-    dataset_images = DatasetImages(layer)
-    for row in range(len(layer.channels) if dataset_images.across else 0):
-        dataset_images.write(files, folder, row)
+    write_dataset_images(files, folder, layer)
     for row in range(len(layer.channels) if layer.has_map else 0):
         write_samples(files, folder, layer, row)
     return {**layer_facts(layer), "folder": folder, "strip": strip}
+
+
+def write_dataset_images(files: SiteFiles, folder: str, layer: Layer) -> None:
+    """Write the dataset images of all targets of a layer, and maps in blocks of targets."""
+    dataset_images = DatasetImages(layer)
+    for row in range(len(layer.channels) if dataset_images.across else 0):
+        dataset_images.write(files, folder, row)
+    for rows in _blocks(layer) if dataset_images.map_size else ():
+        name = f"{folder}/maps-{rows.start // PER_SHEET}"
+        files.write(f"{name}.js", script(name, dataset_images.maps(rows)))
+
+
+def _blocks(layer: Layer) -> Iterator[range]:
+    """Yield the rows of a layer in blocks of as many targets as a sheet has."""
+    count = len(layer.channels)
+    for start in range(0, count, PER_SHEET):
+        yield range(start, min(start + PER_SHEET, count))
 
 
 def _write_strip(files: SiteFiles, folder: str, layer: Layer) -> dict[str, Any]:
@@ -274,7 +290,7 @@ def layer_data(layer: Layer) -> dict[str, Any]:
         "columns": COLUMNS,
         "perSheet": PER_SHEET,
         "previewColumns": preview_columns(layer),
-        "large": has_large(layer),
+        "files": image_files(layer),
         "similarity": _similarity(layer),
         "photographs": DatasetImages(layer).facts(),
         "map": map_data(layer),
@@ -302,24 +318,20 @@ def channel_blocks(layer: Layer) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the further data of targets' pages, in blocks of as many targets as a sheet has."""
     rows, cosines = nearest(layer, layer.leads())
     dataset_images = DatasetImages(layer)
-    for start in range(0, len(layer.channels), PER_SHEET):
-        here = slice(start, min(start + PER_SHEET, len(layer.channels)))
+    for block in _blocks(layer):
+        here = slice(block.start, block.stop)
         yield (
-            start // PER_SHEET,
+            block.start // PER_SHEET,
             {
-                "first": start,
+                "first": block.start,
                 "similar": list(map(_similar, rows[here], cosines[here])),
                 "step": layer["trace_step"].tolist() if "trace_step" in layer else [],
                 "trace": _traces(layer, here),
-                "photographs": [dataset_images.records(row) for row in range(here.start, here.stop)]
+                "photographs": list(map(dataset_images.records, block))
                 if dataset_images.across
                 else [],
-                "cell": [cell_record(layer, row) for row in range(here.start, here.stop)]
-                if layer.has_map
-                else [],
-                "words": [label_record(layer, row) for row in range(here.start, here.stop)]
-                if layer.label_sources
-                else [],
+                "cell": [cell_record(layer, row) for row in block] if layer.has_map else [],
+                "words": [label_record(layer, row) for row in block] if layer.label_sources else [],
             },
         )
 
@@ -449,12 +461,15 @@ def _arrays(layer: Layer) -> Iterator[_Array]:
     yield _Array("similarity", "f", channels, 1)
     yield _Array("other_model", "O", (), 1)
     yield _Array("dataset/top_saliency", "u", channels, 3)
+    yield _Array("dataset/top_activation", "u", channels, 3)
+    yield _Array("dataset/top_activation_bounds", "f", channels, 2)
     for name in ("min", "max"):
         yield _Array(f"dataset/{name}", "f", channels)
     for end in ("top", "bottom"):
         yield _Array(f"dataset/{end}_jpeg", "O", channels, 1)
         yield _Array(f"dataset/{end}_path", "O", channels, 1)
         yield _Array(f"dataset/{end}_score", "f", channels, 1)
+        yield _Array(f"dataset/{end}_view_box", "i", channels, 2)
 
 
 def _check_array(dataset: h5py.Dataset, wanted: _Array, title: str) -> None:

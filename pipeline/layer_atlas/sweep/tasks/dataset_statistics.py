@@ -36,7 +36,7 @@ from layer_atlas.store.files import Arrays
 from layer_atlas.sweep.tasks import Bundle, ImageCache, WorkerContext
 from layer_atlas.visualization import rng
 from layer_atlas.visualization.optimization.memory import if_it_fits
-from layer_atlas.visualization.saliency import saliency_maps
+from layer_atlas.visualization.saliency import activation_maps, saliency_maps
 
 BATCH = 64
 """Images per forward pass; the length of a block is a multiple of it."""
@@ -327,7 +327,7 @@ class ExamplesBundle(DatasetBundle):
 
 
 class ExampleWriter:
-    """Picks the dataset images of channels, and computes their saliency maps."""
+    """Picks the dataset images of channels, and computes their saliency and activation maps."""
 
     def __init__(self, context: WorkerContext, bundle: ExamplesBundle) -> None:
         self.context = context
@@ -351,6 +351,8 @@ class ExampleWriter:
         if task.saliency is not None and images:
             mapped = arrays["strongest_index"][:, : task.saliency.dataset_images]
             arrays["saliency"] = self._maps(task, task.saliency, mapped, images)
+        if task.map_size is not None and images:
+            arrays |= self._activations(task, task.map_size, arrays["strongest_index"], images)
         self.context.committer.submit([task.key], lambda: self._commit(task, arrays, images))
         busy = heartbeat.facts["busy"] + time.monotonic() - begun
         heartbeat.tick(done=heartbeat.facts["done"] + task.units, busy=busy)
@@ -359,18 +361,39 @@ class ExampleWriter:
         self, task: Examples, method: SaliencyMethod, shown: NDArray[np.int64], images: Images
     ) -> NDArray[np.uint8]:
         """Saliency maps (n, s, H, W) of the images `shown` (n, s) of each channel."""
+        pixels, channels = self._inputs(task, shown, images)
+        keys = rng.keys(_map_keys(task, shown), channels.device)
+        forward = self.forward(task.statistics.layer)
+        maps = saliency_maps(forward, pixels, channels, method, keys)
+        rounded = (maps * 255.0).round().to(torch.uint8).cpu().numpy()
+        return rounded.reshape(*shown.shape, *rounded.shape[1:])
+
+    def _activations(
+        self, task: Examples, kept: tuple[int, int], shown: NDArray[np.int64], images: Images
+    ) -> Arrays:
+        """Activation maps (n, s, h, w) of the images `shown` (n, s), in 8 bits, and their bounds.
+
+        The bounds (n, s, 2) are the values of 0 and 255; NaN where a rank has no image.
+        """
+        pixels, channels = self._inputs(task, shown, images)
+        forward, info = self.forward(task.statistics.layer), task.statistics.info
+        maps = activation_maps(forward, pixels, channels, info.map_size, kept)
+        flat = maps.cpu().numpy().reshape(*shown.shape, -1)
+        bounds = np.stack([flat.min(axis=-1), flat.max(axis=-1)], axis=-1)
+        width = np.maximum(bounds[..., 1:] - bounds[..., :1], np.finfo(np.float32).tiny)
+        levels = np.rint((flat - bounds[..., :1]) / width * 255.0).astype(np.uint8)
+        bounds[~np.isin(shown, list(images))] = np.nan
+        return {"activation": levels.reshape(*shown.shape, *kept), "activation_bounds": bounds}
+
+    def _inputs(
+        self, task: Examples, shown: NDArray[np.int64], images: Images
+    ) -> tuple[Tensor, Tensor]:
+        """The images `shown` (n, s) of each channel, (n s, C, H, W), and the channels (n s,)."""
         device = self.context.renderer.device
         black = np.zeros_like(next(iter(images.values())))
         pixels = np.stack([images.get(index, black) for index in shown.ravel().tolist()])
-        maps = saliency_maps(
-            self.forward(task.statistics.layer),
-            recoloured(from_bytes(torch.from_numpy(pixels)).to(device), self.colours),
-            torch.tensor(np.repeat(task.targets, shown.shape[1]), device=device),
-            method,
-            rng.keys(_map_keys(task, shown), device),
-        )
-        rounded = (maps * 255.0).round().to(torch.uint8).cpu().numpy()
-        return rounded.reshape(*shown.shape, *rounded.shape[1:])
+        inputs = recoloured(from_bytes(torch.from_numpy(pixels)).to(device), self.colours)
+        return inputs, torch.tensor(np.repeat(task.targets, shown.shape[1]), device=device)
 
     def _commit(self, task: Examples, arrays: Arrays, images: Images) -> None:
         files = joined([as_jpeg(image) for image in images.values()])

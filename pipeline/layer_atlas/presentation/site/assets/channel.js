@@ -2,11 +2,14 @@
 "use strict";
 
 function channelView(view, place, { model, layer }, data, block) {
+  const { open } = place;
+  delete place.open; // no other address of the page has it
   const row = data.channels.indexOf(place.channel);
   const { options } = place;
   const seed = seedOf(data, row, options);
   const variant = variantOf(data, options);
   const inBlock = row - block.first;
+  const viewer = new Viewer(place, channelItems(layer, data, row, block.photographs[inBlock]));
   view.append(
     element(
       "div.heading",
@@ -20,7 +23,7 @@ function channelView(view, place, { model, layer }, data, block) {
       element(
         "div.images",
         {},
-        portrait(layer, data, row, seed, variant),
+        portrait(viewer, layer, data, row, seed, variant),
         ...others(place, layer, data, row, seed, variant),
       ),
       element(
@@ -34,12 +37,14 @@ function channelView(view, place, { model, layer }, data, block) {
         "div.context",
         {},
         ...(data.map ? cellSections(layer, data, row, block.cell[inBlock]) : []),
-        ...evidence(layer, data, block, row, inBlock),
+        ...evidence(viewer, layer, data, block, row, inBlock),
         ...alike(place, layer, data, block, inBlock),
         ...elsewhere(place, model, layer, data, row),
       ),
     ),
+    viewer.dialog,
   );
+  if (open) viewer.open(open);
 }
 
 const section = (title, ...content) => element("section", {}, element("h2", {}, title), ...content);
@@ -70,19 +75,19 @@ function neighbours(place, data, row) {
 
 // --- images ---------------------------------------------------------------------------------------
 
-function portrait(layer, data, row, seed, variant) {
+function portrait(viewer, layer, data, row, seed, variant) {
   const options = { seed: String(data.seeds[seed]), variant: data.variants[variant] };
-  const word = fate(data, row, options);
-  const [width, height] = data.image;
   const made = thumbnail(layer, data, row, options);
   made.classList.add("portrait");
-  if (!data.large || !hasImage(word)) return made;
-  const source = layerAtlas.address(`${layer.folder}/image-${row}-${seed}-${variant}.jpg`);
-  made.removeAttribute("role");
-  made.removeAttribute("aria-label");
-  const words = [data.labels[row], called(data, seed, variant), word === "ok" ? "" : word].filter(Boolean).join(", ");
-  made.append(element("img", { src: source, alt: words, width, height }));
-  return made;
+  if (!hasImage(fate(data, row, options))) return made;
+  const { id, words, source } = imageItem(layer, data, row, seed, variant);
+  if (source) {
+    const [width, height] = data.image;
+    made.removeAttribute("role");
+    made.removeAttribute("aria-label");
+    made.append(element("img", { src: source, alt: words, width, height }));
+  }
+  return viewer.opener(id, { title: "Enlarge" }, made);
 }
 
 // What sets an image apart from others of its channel: seed 7, negative.
@@ -114,18 +119,25 @@ function others(place, layer, data, row, seed, variant) {
 
 function statistics(place, layer, data, row) {
   const { seed, variant } = place.options;
-  const lines = data.statistics.map(({ name, meaning, ranked }) => {
-    const values = column(data, name, place.options);
-    const rank = ranked ? rankOf(values, row) : null;
-    const address = route({ model: place.model, layer: place.layer, options: { sort: name, seed, variant } });
-    return element(
-      "tr",
-      {},
-      element("th", { scope: "row" }, element("a", { href: address, title: meaning }, worded(name))),
-      element("td", {}, brief(values[row])),
-      element("td", {}, rank === null ? null : rankMark(rank, layer)),
-    );
-  });
+  const value = ({ name }) => brief(column(data, name, place.options)[row]);
+  const lines = data.statistics
+    .filter((each) => !isConstant(data, each))
+    .map((each) => {
+      const { name, ranked } = each;
+      const values = column(data, name, place.options);
+      const rank = ranked ? rankOf(values, row) : null;
+      const address = route({ model: place.model, layer: place.layer, options: { sort: name, seed, variant } });
+      return element(
+        "tr",
+        {},
+        element("th", { scope: "row" }, element("a", { href: address, title: each.meaning }, worded(name))),
+        element("td", {}, value(each)),
+        element("td", {}, rank === null ? null : rankMark(rank, layer)),
+        element("td", {}, meaningButton(each)),
+      );
+    });
+  const constant = data.statistics.filter((each) => isConstant(data, each));
+  const same = constant.flatMap((each, n) => [n ? ", " : "", meaningButton(each, `${worded(each.name)} ${value(each)}`)]);
   return section(
     "Statistics",
     element(
@@ -134,11 +146,47 @@ function statistics(place, layer, data, row) {
       element(
         "thead.unseen",
         {},
-        element("tr", {}, ...["Statistic", "Value", "Rank"].map((words) => element("th", { scope: "col" }, words))),
+        element("tr", {}, ...["Statistic", "Value", "Rank", "Meaning"].map((words) => element("th", { scope: "col" }, words))),
       ),
       element("tbody", {}, ...lines),
     ),
+    same.length ? element("p.note.constant", {}, `The same for every ${layer.noun}: `, ...same, ".") : null,
+    ...data.statistics.map((each) => meaningBox(each, ranked(each))),
   );
+  function ranked(each) {
+    const rank = each.ranked ? rankOf(column(data, each.name, place.options), row) : null;
+    return rank && `Here ${value(each)}, ${rankWords(rank, layer)}.`;
+  }
+}
+
+// Whether a statistic is the same in the whole layer, and so says nothing of a channel.
+function isConstant(data, statistic) {
+  statistic.constant ??= data.channels.length > 1 && same([statistic.values].flat(Infinity));
+  return statistic.constant;
+}
+
+const same = (values) => values.every((value) => value === values[0]);
+
+const meaningId = (name) => `meaning-${name.replace(/\W/g, "-")}`;
+
+function meaningButton({ name }, words = null) {
+  const label = words ? null : `What ${worded(name)} is`;
+  const kind = words ? "button.words" : "button.plain.what";
+  return element(kind, { type: "button", popovertarget: meaningId(name), "aria-label": label }, words || "?");
+}
+
+function meaningBox({ name, meaning }, rank) {
+  const id = meaningId(name);
+  const made = element(
+    "div.meaning",
+    { id, popover: "auto", role: "note", "aria-label": worded(name) },
+    element("p", {}, element("strong", {}, worded(name)), `: ${meaning}`),
+    rank ? element("p.quiet", {}, rank) : null,
+  );
+  made.addEventListener("toggle", ({ newState }) => {
+    if (newState === "open") beside(made, document.querySelector(`[popovertarget="${id}"]`).getBoundingClientRect());
+  });
+  return made;
 }
 
 // How many of the channels that have a value have less, as much, and more; null if all are equal.
@@ -178,9 +226,8 @@ function ascent(data, block, inBlock, seed, variant) {
 
 const TITLES = { top: "Photographs that excite it most", bottom: "Photographs that excite it least" };
 
-function evidence(layer, data, block, row, inBlock) {
-  const facts = data.photographs;
-  if (!facts) return [];
+function evidence(viewer, layer, data, block, row, inBlock) {
+  if (!data.photographs) return [];
   const found = block.photographs[inBlock];
   if (found.constant !== null) {
     const words = `All photographs excite it alike (${brief(found.constant)}): none stands out.`;
@@ -188,7 +235,7 @@ function evidence(layer, data, block, row, inBlock) {
   }
   return ["top", "bottom"]
     .filter((end) => found[end] && found[end].length)
-    .map((end) => section(TITLES[end], photographs(layer, facts, found[end], end, row), tied(found[end])));
+    .map((end) => section(TITLES[end], photographs(viewer, layer, data, found[end], end, row), tied(found[end])));
 }
 
 // Photographs of one score are in no order, and there may be more of them.
@@ -198,26 +245,26 @@ function tied(slots) {
   return element("p.note", {}, "All of these excite it alike; others may as well.");
 }
 
-function photographs(layer, facts, slots, end, row) {
-  const source = layerAtlas.address(`${layer.folder}/photographs-${row}.jpg`);
-  const count = facts.across * facts.rows.length;
-  const cut = (slot, kind, words) => {
-    const made = element("span.photograph", { role: "img", "aria-label": words, title: words });
-    const place = facts.rows.indexOf(kind) * facts.across + slot;
-    lay(made, [part(source, place, count, facts.across)]);
-    return made;
-  };
-  const figures = slots.map(({ slot, path, score, salient, facet }) => {
+function photographs(viewer, layer, data, slots, end, row) {
+  const figures = slots.map(({ slot, path, file, score, salient, facet }, rank) => {
     const name = path || `photograph ${slot + 1}`;
+    const image = element("img", { src: layerAtlas.address(file), alt: name, loading: "lazy" });
     return element(
       "li",
       {},
-      cut(slot, end, name),
-      salient ? cut(slot, "saliency", `What counts in ${name}`) : null,
+      viewer.opener(`${end}${rank + 1}`, { class: "photograph", title: name }, image),
+      salient ? whatCounts(layer, data, row, slot, name) : null,
       element("span.caption", {}, facet ? `facet ${facet} ` : null, element("span.quiet", {}, score === null ? "" : brief(score))),
     );
   });
   return element("ul.photographs", {}, ...figures);
+}
+
+function whatCounts(layer, data, row, slot, name) {
+  const words = `What counts in ${name}`;
+  const made = element("span.photograph", { role: "img", "aria-label": words, title: words });
+  lay(made, [saliencyPart(layer, data, row, slot)]);
+  return made;
 }
 
 // --- other channels -------------------------------------------------------------------------------

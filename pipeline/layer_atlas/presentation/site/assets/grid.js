@@ -33,6 +33,7 @@ class Wall {
     Object.assign(this, { layer, data, rows, place });
     this.values = place.options.sort ? column(data, place.options.sort, place.options) : null;
     this.list = element("ul.wall", { "aria-label": "Channels" });
+    this.glance = new Glance(layer, data, place, this.list);
     this.made = new Map();
     this.focus = 0;
     this.onscroll = () => this.fill(innerHeight);
@@ -43,6 +44,7 @@ class Wall {
     addEventListener("scroll", this.onscroll, { passive: true });
     addEventListener("resize", this.onresize);
     this.list.addEventListener("keydown", (event) => this.key(event));
+    this.glance.start();
     this.measure();
     const there = () => this.list.isConnected;
     sheets.wantAll(this.layer, this.data, this.rows, this.place.options, there);
@@ -51,6 +53,7 @@ class Wall {
   stop() {
     removeEventListener("scroll", this.onscroll);
     removeEventListener("resize", this.onresize);
+    this.glance.stop();
   }
 
   resize(wanted) {
@@ -119,7 +122,7 @@ class Wall {
       {
         href: route({ ...this.place, channel: data.channels[row] }),
         tabindex: place === this.focus ? "0" : "-1",
-        title: data.labels[row],
+        "data-row": row,
       },
       picture,
       element(

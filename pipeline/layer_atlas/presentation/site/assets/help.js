@@ -7,7 +7,8 @@ const KEYS = [
   ["Enter", "open what has the focus"],
   ["Escape", "back: channel, layer, model, atlas"],
   ["Home End", "first and last tile"],
-  ["+ − 0", "on a map: closer, farther, the whole"],
+  ["+ − 0", "on a map or an image: closer, farther, the whole"],
+  ["PageUp PageDown", "in an enlarged image: previous, next"],
   ["t", "dark, light, or as the system has it"],
   ["?", "this help"],
 ];

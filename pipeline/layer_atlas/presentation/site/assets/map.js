@@ -29,7 +29,7 @@ function mapView(view, place, { model, layer }, data) {
   return map;
 }
 
-class CellMap extends Plane {
+class CellMap extends ChannelPlane {
   constructor(layer, data, place) {
     super(layer, data, place, "Map of cells");
   }

@@ -1,41 +1,28 @@
-// A plane that one moves over and comes closer to: what all maps have in common.
+// A plane that one moves over and comes closer to: what maps and enlarged images have in common.
 "use strict";
 
-// What can be seen: the centre in parts of the map, and how many times larger than the frame the map
-// is. The address keeps both, so that a view can be sent to somebody.
+// What can be seen: the centre in parts of the plane's side, and how many times larger it is than it
+// has to be to fit its region into the frame.
 //
-// A map adds `draw()`, `mostZoom`, `spots()`, which yields [row, x, y] of all that can have the focus,
-// and `tell(row)`, which fills the panel.
+// It adds `draw()`, `mostZoom`, `step(dx, dy)` for arrow keys, and may keep what is seen in `keep()`.
 class Plane {
-  constructor(layer, data, place, words) {
-    Object.assign(this, { layer, data, place });
-    const [x = 0.5, y = 0.5, zoom = 1] = (place.options.at || "").split(",").filter(Boolean).map(Number);
-    Object.assign(this, { x, y, zoom: zoom >= 1 ? zoom : 1 });
+  constructor(words) {
+    Object.assign(this, { x: 0.5, y: 0.5, zoom: 1, region: [0, 0, 1, 1] });
     this.ground = element("div.ground", {});
     this.frame = element("div.plane", { role: "group", "aria-label": words }, this.ground);
-    this.panel = element("aside.cellinfo", { "aria-label": "Chosen" });
-    this.count = element("span.quiet", { role: "status" });
-    this.made = new Map();
     this.pointers = new Map();
-    this.focus = undefined;
-    const asked = Number(place.options.chosen ?? NaN);
-    this.chosen = data.channels.indexOf(asked);
     this.onresize = () => this.draw();
   }
 
-  start(hint) {
+  listen() {
     addEventListener("resize", this.onresize);
     const { frame } = this;
     frame.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
     frame.addEventListener("pointerdown", (event) => this.down(event));
     frame.addEventListener("pointermove", (event) => this.move(event));
     for (const end of ["pointerup", "pointercancel"]) frame.addEventListener(end, (event) => this.up(event));
-    frame.addEventListener("click", (event) => this.click(event));
     frame.addEventListener("keydown", (event) => this.key(event));
     frame.addEventListener("dragstart", (event) => event.preventDefault());
-    this.draw();
-    if (this.chosen >= 0) this.tell(this.chosen);
-    else this.panel.append(element("p.note", {}, hint));
   }
 
   stop() {
@@ -44,59 +31,27 @@ class Plane {
 
   // --- geometry ---
 
-  // Side of the whole map in pixels.
+  // Side of the whole plane in pixels.
   get side() {
-    return Math.min(this.frame.clientWidth, this.frame.clientHeight) * this.zoom;
+    const [left, top, right, bottom] = this.region;
+    const fitting = Math.min(this.frame.clientWidth / (right - left), this.frame.clientHeight / (bottom - top));
+    return fitting * this.zoom;
   }
 
-  // Where the map's first corner is in the frame.
+  // Where the plane's first corner is in the frame.
   get corner() {
     return [this.frame.clientWidth / 2 - this.x * this.side, this.frame.clientHeight / 2 - this.y * this.side];
   }
 
   hold() {
     this.zoom = Math.min(this.mostZoom, Math.max(1, this.zoom));
-    const along = (at, length) => {
-      const half = Math.min(0.5, length / this.side / 2);
-      return Math.min(1 - half, Math.max(half, at));
+    const along = (at, length, from, to) => {
+      const half = Math.min((to - from) / 2, length / this.side / 2);
+      return Math.min(to - half, Math.max(from + half, at));
     };
-    this.x = along(this.x, this.frame.clientWidth);
-    this.y = along(this.y, this.frame.clientHeight);
-  }
-
-  // --- elements ---
-
-  elementOf(row) {
-    return this.made.get(row);
-  }
-
-  keepOnly(rows) {
-    for (const [row, made] of this.made) {
-      if (rows.has(row)) continue;
-      made.remove();
-      this.made.delete(row);
-    }
-  }
-
-  // A link with the image of a row, which fills a part of it.
-  link(row, words, fraction, label = "") {
-    const { data, layer } = this;
-    const made = element(
-      "a.cell",
-      {
-        href: route({ ...this.place, channel: data.channels[row], options: {} }),
-        "aria-label": words,
-        "aria-current": row === this.chosen ? "true" : null,
-        "data-row": row,
-        "--fraction": fraction,
-        title: words,
-      },
-      thumbnail(layer, data, row, {}),
-      label ? element("span.label", { "aria-hidden": "true" }, label) : null,
-    );
-    this.ground.append(made);
-    this.made.set(row, made);
-    return made;
+    const [left, top, right, bottom] = this.region;
+    this.x = along(this.x, this.frame.clientWidth, left, right);
+    this.y = along(this.y, this.frame.clientHeight, top, bottom);
   }
 
   // --- what moves it ---
@@ -118,7 +73,8 @@ class Plane {
   }
 
   whole() {
-    Object.assign(this, { x: 0.5, y: 0.5, zoom: 1 });
+    const [left, top, right, bottom] = this.region;
+    Object.assign(this, { x: (left + right) / 2, y: (top + bottom) / 2, zoom: 1 });
     this.moved();
   }
 
@@ -127,14 +83,7 @@ class Plane {
     this.keep();
   }
 
-  keep() {
-    const at = [this.x, this.y, this.zoom].map((value) => Number(value.toFixed(4))).join(",");
-    const chosen = this.chosen >= 0 ? String(this.data.channels[this.chosen]) : "";
-    this.place.options = { ...this.place.options, at: at === "0.5,0.5,1" ? "" : at, chosen };
-    // No new view: the address alone follows.
-    history.replaceState(null, "", route(this.place));
-    now.address = location.hash;
-  }
+  keep() {}
 
   wheel(event) {
     event.preventDefault();
@@ -172,6 +121,92 @@ class Plane {
     if (this.dragged) this.keep();
   }
 
+  key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+    const zooms = { "+": 1.6, "=": 1.6, "-": 1 / 1.6 };
+    if (event.key in steps) this.step(...steps[event.key]);
+    else if (event.key in zooms) this.zoomBy(zooms[event.key]);
+    else if (event.key === "0") this.whole();
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+}
+
+// No new view: the address alone follows.
+function keepAddress(place) {
+  history.replaceState(null, "", route(place));
+  now.address = location.hash;
+}
+
+// A map: a plane with the images of channels on it. The address keeps what can be seen, so that a view
+// can be sent to somebody.
+//
+// A map adds `spots()`, which yields [row, x, y] of all that can have the focus, and `tell(row)`, which
+// fills the panel.
+class ChannelPlane extends Plane {
+  constructor(layer, data, place, words) {
+    super(words);
+    Object.assign(this, { layer, data, place });
+    const [x = 0.5, y = 0.5, zoom = 1] = (place.options.at || "").split(",").filter(Boolean).map(Number);
+    Object.assign(this, { x, y, zoom: zoom >= 1 ? zoom : 1 });
+    this.panel = element("aside.cellinfo", { "aria-label": "Chosen" });
+    this.count = element("span.quiet", { role: "status" });
+    this.made = new Map();
+    this.focus = undefined;
+    const asked = Number(place.options.chosen ?? NaN);
+    this.chosen = data.channels.indexOf(asked);
+  }
+
+  start(hint) {
+    this.listen();
+    this.frame.addEventListener("click", (event) => this.click(event));
+    this.draw();
+    if (this.chosen >= 0) this.tell(this.chosen);
+    else this.panel.append(element("p.note", {}, hint));
+  }
+
+  elementOf(row) {
+    return this.made.get(row);
+  }
+
+  keepOnly(rows) {
+    for (const [row, made] of this.made) {
+      if (rows.has(row)) continue;
+      made.remove();
+      this.made.delete(row);
+    }
+  }
+
+  // A link with the image of a row, which fills a part of it.
+  link(row, words, fraction, label = "") {
+    const { data, layer } = this;
+    const made = element(
+      "a.cell",
+      {
+        href: route({ ...this.place, channel: data.channels[row], options: {} }),
+        "aria-label": words,
+        "aria-current": row === this.chosen ? "true" : null,
+        "data-row": row,
+        "--fraction": fraction,
+        title: words,
+      },
+      thumbnail(layer, data, row, {}),
+      label ? element("span.label", { "aria-hidden": "true" }, label) : null,
+    );
+    this.ground.append(made);
+    this.made.set(row, made);
+    return made;
+  }
+
+  keep() {
+    const at = [this.x, this.y, this.zoom].map((value) => Number(value.toFixed(4))).join(",");
+    const chosen = this.chosen >= 0 ? String(this.data.channels[this.chosen]) : "";
+    this.place.options = { ...this.place.options, at: at === "0.5,0.5,1" ? "" : at, chosen };
+    keepAddress(this.place);
+  }
+
   click(event) {
     const row = this.hit(event);
     if (this.dragged) event.preventDefault();
@@ -184,18 +219,6 @@ class Plane {
   hit(event) {
     const cell = event.target.closest(".cell");
     return cell ? Number(cell.dataset.row) : undefined;
-  }
-
-  key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-    const zooms = { "+": 1.6, "=": 1.6, "-": 1 / 1.6 };
-    if (event.key in steps) this.step(...steps[event.key]);
-    else if (event.key in zooms) this.zoomBy(zooms[event.key]);
-    else if (event.key === "0") this.whole();
-    else return;
-    event.preventDefault();
-    event.stopPropagation();
   }
 
   // To the nearest in a direction: near its line before near.
@@ -251,17 +274,24 @@ class Plane {
   }
 }
 
-function planeToolbar(plane, ...more) {
+// What comes closer and goes farther, for those without a wheel.
+function zoomButtons(plane, what) {
   const button = (id, words, sign, act) =>
     element("button.plain", { type: "button", id, "aria-label": words, title: words, onclick: act }, sign);
+  return [
+    button("closer", "Closer (+)", "+", () => plane.zoomBy(1.6)),
+    button("farther", "Farther (−)", "−", () => plane.zoomBy(1 / 1.6)),
+    button("whole", `The whole ${what} (0)`, "⤢", () => plane.whole()),
+  ];
+}
+
+function planeToolbar(plane, ...more) {
   const [before, after] = more;
   return element(
     "div.toolbar",
     { role: "group", "aria-label": "Map" },
     before,
-    button("closer", "Closer (+)", "+", () => plane.zoomBy(1.6)),
-    button("farther", "Farther (−)", "−", () => plane.zoomBy(1 / 1.6)),
-    button("whole", "The whole map (0)", "⤢", () => plane.whole()),
+    ...zoomButtons(plane, "map"),
     plane.count,
     after,
   );

@@ -44,7 +44,7 @@ function onTop(rows, at, step) {
 
 // Far away, points are drawn on a canvas from the one picture that holds all images in small; close by
 // each is an element with its tile.
-class PointMap extends Plane {
+class PointMap extends ChannelPlane {
   constructor(layer, data, place) {
     super(layer, data, place, `Map of ${plural(layer.noun)}`);
     const { x, y, steps } = data.points;

@@ -168,7 +168,8 @@ function step(id) {
 }
 
 addEventListener("keydown", (event) => {
-  const writing = event.target.closest("input, select, textarea, dialog");
+  const open = document.querySelector(":popover-open"); // Escape closes it, and no more
+  const writing = open || event.target.closest("input, select, textarea, dialog");
   if (event.defaultPrevented || writing || event.ctrlKey || event.metaKey || event.altKey) return;
   const action = ACTIONS[event.key];
   if (!action) return;

@@ -1,4 +1,4 @@
-// Images, as parts of sheets of tiles.
+// Images, as parts of sheets of tiles, and what a tile says at a glance.
 "use strict";
 
 const sheets = (() => {
@@ -105,4 +105,134 @@ function lay(made, backgrounds) {
   made.style.backgroundImage = all("image");
   made.style.backgroundSize = all("size");
   made.style.backgroundPosition = all("position");
+}
+
+// --- at a glance ----------------------------------------------------------------------------------
+
+const GLANCED = ["activation", "agreement", "agreement_rank", "percentile", "recognisability", "selectivity"];
+const GLANCE_AFTER = 350; // milliseconds
+const LONG_TOUCH = 450;
+
+// Beside a tile that is pointed at, has the focus or is touched for long: its numbers, and the
+// photograph that excites it most.
+class Glance {
+  constructor(layer, data, place, list) {
+    Object.assign(this, { layer, data, place, list });
+    this.card = element("div.glance", { id: "glance", role: "tooltip", hidden: true });
+    this.onaway = () => this.hide();
+  }
+
+  start() {
+    const { list } = this;
+    list.after(this.card);
+    const tile = (event) => event.target.closest(".tile");
+    const soon = (event, after) => tile(event) && tile(event) !== this.tile && this.later(tile(event), after);
+    list.addEventListener("pointerover", (event) => event.pointerType === "mouse" && soon(event, GLANCE_AFTER));
+    list.addEventListener("pointerout", (event) => {
+      if (event.pointerType === "mouse" && !tile(event)?.contains(event.relatedTarget)) this.hide();
+    });
+    list.addEventListener("focusin", (event) => event.target.matches(":focus-visible") && soon(event, GLANCE_AFTER));
+    list.addEventListener("focusout", this.onaway);
+    list.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape" || this.card.hidden) return;
+      this.hide();
+      event.stopPropagation();
+    });
+    // A long touch is no tap: it neither opens the link nor its menu.
+    list.addEventListener("pointerdown", (event) => {
+      this.held = false;
+      this.touched = event.pointerType === "touch";
+      if (this.touched) this.later(tile(event), LONG_TOUCH);
+    });
+    for (const end of ["pointerup", "pointercancel"]) list.addEventListener(end, () => clearTimeout(this.waiting));
+    list.addEventListener("contextmenu", (event) => this.touched && event.preventDefault());
+    list.addEventListener("click", (event) => {
+      if (this.held) event.preventDefault();
+      this.held = false;
+    });
+    addEventListener("scroll", this.onaway, { passive: true });
+    addEventListener("pointerdown", this.onaway, { capture: true });
+  }
+
+  stop() {
+    this.hide();
+    removeEventListener("scroll", this.onaway);
+    removeEventListener("pointerdown", this.onaway, { capture: true });
+  }
+
+  later(tile, after) {
+    this.hide();
+    if (!tile) return;
+    this.tile = tile;
+    this.waiting = setTimeout(() => this.show(tile), after);
+  }
+
+  hide() {
+    clearTimeout(this.waiting);
+    this.tile?.removeAttribute("aria-describedby");
+    this.tile = null;
+    this.card.hidden = true;
+  }
+
+  show(tile) {
+    if (!tile.isConnected) return;
+    this.held = this.touched;
+    const row = Number(tile.dataset.row);
+    this.card.replaceChildren(...this.words(row));
+    this.card.hidden = false;
+    tile.setAttribute("aria-describedby", "glance");
+    beside(this.card, tile.getBoundingClientRect());
+  }
+
+  words(row) {
+    const { data, place } = this;
+    const word = fate(data, row, place.options);
+    const wanted = [place.options.sort, ...GLANCED];
+    const known = data.statistics.filter((each) => wanted.includes(each.name) && !isConstant(data, each));
+    known.sort((a, b) => wanted.indexOf(a.name) - wanted.indexOf(b.name));
+    const numbers = known.flatMap(({ name }) => [
+      element("dt", {}, worded(name)),
+      element("dd", {}, brief(column(data, name, place.options)[row])),
+    ]);
+    return [
+      element(
+        "div.facts",
+        {},
+        element("strong", {}, data.labels[row], word === "ok" ? "" : `, ${word}`),
+        numbers.length ? element("dl", {}, ...numbers) : null,
+      ),
+      data.photographs ? this.photograph(row) : "",
+    ];
+  }
+
+  // Its place is kept until it is there, so that nothing moves.
+  photograph(row) {
+    const frame = element("span.photograph", {});
+    const words = element("span.quiet", {}, "strongest photograph");
+    layerAtlas.load(`${this.layer.folder}/channels-${Math.floor(row / this.data.perSheet)}`).then(
+      ({ first, photographs }) => {
+        const strongest = photographs[row - first]?.top?.[0];
+        if (strongest) frame.append(element("img", { src: layerAtlas.address(strongest.file), alt: strongest.path }));
+        else words.textContent = "no photograph";
+      },
+      () => {},
+    );
+    return element("div.strongest", {}, frame, words);
+  }
+}
+
+// Put a box beside another in the window, where it covers nothing of it.
+function beside(made, { left, top, right, bottom }) {
+  const gap = 8;
+  const { offsetWidth: width, offsetHeight: height } = made;
+  const [wide, tall] = [document.documentElement.clientWidth, innerHeight];
+  const within = (at, length, room) => Math.max(gap, Math.min(at, room - length - gap));
+  const places = [
+    [right + gap, within(top, height, tall), right + gap + width <= wide],
+    [left - gap - width, within(top, height, tall), left - gap - width >= 0],
+    [within(left, width, wide), bottom + gap, bottom + gap + height <= tall],
+    [within(left, width, wide), top - gap - height, true],
+  ];
+  const [x, y] = places.find(([, , fits]) => fits);
+  Object.assign(made.style, { left: `${x}px`, top: `${y}px` });
 }
