@@ -118,7 +118,7 @@ def _notes(group: h5py.Group) -> tuple[str, ...]:
     return tuple(note for name, note in _NOTES.items() if name in group)
 
 
-def _row(group: h5py.Group, row: int, facet: int) -> EvidenceRow:
+def _row(group: h5py.Group, row: int, facet: int = 0) -> EvidenceRow:
     """Read what a sheet shows of one target, or of one facet of it with its dataset images."""
     dataset = group["dataset"]
     seeds = _seeds(group, row)
