@@ -36,6 +36,7 @@ TINY = (
     "image_size=32",
     "layers=[conv1,conv2]",
     "shard_size=8",
+    "connections=0",
     "executor.devices=[cpu,cpu]",
 )
 """A sweep of 64 jobs in 8 shards that takes seconds."""

@@ -20,6 +20,7 @@ SWEEP = (
     "image_size=32",
     "layers=[conv1,conv2]",
     "shard_size=8",
+    "connections=0",
     "executor.devices=[cpu]",
 )
 """64 images in 8 shards."""

@@ -29,6 +29,7 @@ SWEEP = (
     "optimizer.steps=6",
     "optimizer.leaky_steps=2",
     "shard_size=4",
+    "connections=0",
     "batch_size=4",
     "executor.devices=[cpu]",
 )

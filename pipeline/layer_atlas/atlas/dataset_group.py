@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from layer_atlas.atlas.gather import LayerView
 from layer_atlas.config.recipe import recorded_steps, snapshot_steps
+from layer_atlas.config.records import canonical_json
 from layer_atlas.datasets.evidence import (
     STRONGEST,
     agreement,
@@ -42,6 +43,7 @@ from layer_atlas.datasets.statistics_files import DatasetEvidence
 from layer_atlas.errors import UserError
 from layer_atlas.plan.labels import judge_name
 from layer_atlas.plan.plan import DatasetPlan, LayerPlan
+from layer_atlas.store.connections import Connections
 from layer_atlas.store.files import Arrays
 
 _JOB = ("channel", "seed")
@@ -67,6 +69,42 @@ _PER_DATASET_IMAGE = {
     "box": "its receptive field: left, top, right, bottom in pixels of the dataset image",
     "view_box": "the same in pixels of the view that the network saw",
 }
+
+
+# --- weights between channels ---------------------------------------------------------------------
+
+_CONNECTIONS = {
+    "source": ("layer that the incoming channel is of, as an index in source_layer; -1: none", ()),
+    "channel": ("its number in that layer; -1: none", ()),
+    "weight": ("sum of the weights of its kernel", ()),
+    "share": ("L1 norm of its kernel, as a fraction of that of all incoming channels", ()),
+    "kernel": ("weight at each offset from the central position", ("kernel_y", "kernel_x")),
+}
+
+
+def write_connections(group: h5py.Group, found: Connections) -> None:
+    """Add the group `connections`: the strongest incoming channels of each channel.
+
+    The first half of `incoming` are those of positive weights, the second half the others, the
+    strongest first. Layers without weights and what is not linear about them are in the attribute
+    `refused`.
+    """
+    if not found.sources and not found.refused:
+        return
+    inner = group.create_group("connections")
+    inner.attrs["refused"] = as_text(canonical_json(found.refused))
+    inner.attrs["stride"] = found.stride
+    if not found.sources:
+        return
+    add_scale(inner, "source_layer", [as_text(name) for name in found.sources])
+    add_scale(inner, "incoming", np.arange(found.channel.shape[1]))
+    for axis, side in zip(("kernel_y", "kernel_x"), found.kernel.shape[2:], strict=True):
+        # Offsets in positions of the earlier layer.
+        add_scale(inner, axis, (np.arange(side) - side // 2) * found.stride)
+    for name, (meaning, axes) in _CONNECTIONS.items():
+        # `channel` itself is the name of the axis of the channels that they lead to.
+        place = "incoming_channel" if name == "channel" else name
+        add_dataset(inner, place, found.arrays[name], ("channel", "incoming", *axes), meaning)
 
 
 # --- evidence per image --------------------------------------------------------------------------

@@ -24,6 +24,11 @@ _PLACE = ("layer", "channel", "seed", "variant")
 """Columns that identify the image of a row of a comparison."""
 
 
+def make_frame(columns: Mapping[str, Any]) -> "pandas.DataFrame":
+    """Make a table of columns. Raises UserError without pandas."""
+    return _pandas().DataFrame(columns)
+
+
 def layer_frame(layer: "Layer") -> "pandas.DataFrame":
     """Make the table of `Layer.to_frame`. Raises UserError without pandas."""
     return _pandas().DataFrame(layer_columns(layer))

@@ -28,6 +28,12 @@ from layer_atlas.datasets.tasks import (
 from layer_atlas.plan.environment import Environment
 from layer_atlas.plan.jobs import FATES, STATUS, Shard, Task
 from layer_atlas.plan.plan import LayerPlan, ModelPlan, Plan
+from layer_atlas.store.connections import (
+    Connections,
+    LayerConnections,
+    connections_of,
+    read_connections,
+)
 from layer_atlas.store.files import Arrays, ArraySpec, CorruptFile, set_aside
 from layer_atlas.store.folder import OutputFolder, safe_name
 from layer_atlas.store.quarantine import quarantined, read_failures
@@ -216,9 +222,28 @@ class LayerView:
             return None
         return (evidence.stats.max > evidence.stats.min)[self.targets]
 
-    def dataset_images_done(self) -> list[str]:
-        """Keys of the committed files of the dataset: statistics, examples, judgements."""
-        products = [self.statistics.product] if self.statistics else []
+    @cached_property
+    def connections_task(self) -> LayerConnections | None:
+        """The task of the weights between this layer and those before it, if they are wanted."""
+        targets, most = self.layer.targets, self.plan.connections
+        return connections_of(self.model, self.layer, targets, most)
+
+    def connections(self) -> Connections | None:
+        """Read the weights between this layer and those before it; `None` if there are none."""
+        if self.connections_task is None:
+            return None
+        try:
+            return read_connections(self.folder, self.connections_task)
+        except FileNotFoundError:
+            return None
+        except CorruptFile:
+            self.corrupt.append(self.folder.product(self.connections_task.product))
+            return None
+
+    def products_done(self) -> list[str]:
+        """Keys of the committed files besides shards: of the dataset, judgements, weights."""
+        products = [self.connections_task.product] if self.connections_task else []
+        products += [self.statistics.product] if self.statistics else []
         products += [self.judge.product] if self.judge else []
         judgings = judgings_of(self.plan, self.model, self.layer)
         tasks: list[Task] = [*self._examples(), *judgings]

@@ -30,6 +30,7 @@ from layer_atlas.atlas.dataset_group import (
     as_text,
     colour_axis,
     label,
+    write_connections,
     write_dataset,
     write_evidence,
     write_recognisability,
@@ -243,6 +244,9 @@ def _write_evidence(group: h5py.Group, view: LayerView, status: NDArray[np.uint8
     if view.samples is not None:
         with contextlib.suppress(FileNotFoundError):
             write_map(group, view, view.samples)
+    connections = view.connections()
+    if connections is not None:
+        write_connections(group, connections)
     if view.model.recipe.objective.of_channels:
         write_selectivity(group, view)
     plan, evidence = view.plan.dataset_plan, view.evidence()

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from layer_atlas.atlas.connections import LayerConnections
 from layer_atlas.atlas.display import in_colour, sheet
 from layer_atlas.atlas.frames import labelled_arrays, layer_frame
 from layer_atlas.errors import UserError, unknown
@@ -502,6 +503,12 @@ class Layer:
         best = np.max(np.where(np.isfinite(values), values, -np.inf), axis=1)
         # Stable: ties keep the order of channels, so that figures are reproducible.
         return [self.channels[row] for row in np.argsort(-best, kind="stable")[:count]]
+
+    @cached_property
+    def connections(self) -> LayerConnections:
+        """The strongest weights between its channels and those of other layers."""
+        group = own(self.group, "connections")
+        return LayerConnections(self, dict(group.attrs) if isinstance(group, h5py.Group) else {})
 
     def to_frame(self) -> "pandas.DataFrame":
         """All statistics as a table: a row for each image, a column for each statistic.

@@ -29,6 +29,7 @@ from layer_atlas.config.records import Record, build, require, setting
 from layer_atlas.errors import UserError, nearest_first
 
 LARGEST_SHARD = 4096
+MOST_CONNECTIONS = 64
 
 
 def check_scale(name: str, values: Sequence[float]) -> None:
@@ -214,6 +215,9 @@ class Config(Record):
     saliency: SaliencyMethod | None
     """Saliency maps of the strongest dataset images; null makes none. Needs `pip install
     'layer-atlas[saliency]'`."""
+    connections: int = setting(12, at_least=0, at_most=MOST_CONNECTIONS)
+    """Number of incoming channels whose weights are kept of each channel, of positive weights and
+    as many of negative ones, from the layers of the sweep before it; 0 computes no weights."""
     judge: ModelConfig | None = None
     """Another network, with one of its layers, that judges the recognisability of images: a mapping
     with the keys of `models[]`, such as `{name: resnet50, layers: [layer4]}`. It sees the images

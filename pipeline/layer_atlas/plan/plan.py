@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from layer_atlas.config.config import LARGEST_SHARD
+from layer_atlas.config.config import LARGEST_SHARD, MOST_CONNECTIONS
 from layer_atlas.config.datasets import SaliencyMethod
 from layer_atlas.config.objectives import (
     MOST_STRONGEST,
@@ -257,6 +257,8 @@ class Plan(Record):
     judge: ModelPlan | None = None
     """The network that judges recognisability, with its one layer, of which no target is planned.
     """
+    connections: int = setting(0, at_least=0, at_most=MOST_CONNECTIONS, late=True)
+    """Number of incoming channels of each sign that are kept of each channel."""
 
     def check(self) -> None:
         """Check that labels and seeds differ, and that no model is without layers."""

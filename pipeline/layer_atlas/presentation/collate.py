@@ -225,7 +225,7 @@ def content_of(plan: Plan, views: Sequence[LayerView]) -> str:
     given_up = [
         shard.key for view in views for _, shard in view.left() if shard.key in view.given_up
     ]
-    dataset_images = [view.dataset_images_done() for view in views]
+    dataset_images = [view.products_done() for view in views]
     words = list(map(words_key, views))
     # Without any the digest is that of atlases before there were words.
     return digest([plain(plan), odd, given_up, dataset_images, *([words] if any(words) else [])])

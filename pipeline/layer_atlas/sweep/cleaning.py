@@ -21,6 +21,7 @@ from layer_atlas.plan.jobs import Task
 from layer_atlas.plan.plan import Plan
 from layer_atlas.plan.targets import counted
 from layer_atlas.presentation.site.files import folder_of
+from layer_atlas.store.connections import all_connections
 from layer_atlas.store.files import CorruptFile
 from layer_atlas.store.folder import OutputFolder, safe_name
 from layer_atlas.store.manifest import plan_of
@@ -42,6 +43,7 @@ KINDS = {
     "shards": rf"store/{_LAYER}/{_KEY}{_SUFFIX}",
     "statistics of photographs": rf"store/{_LAYER}/(study|fields|photographs)/{_KEY}{_SUFFIX}",
     "examples of photographs": rf"store/{_LAYER}/examples/{_KEY}{_SUFFIX}",
+    "weights between channels": rf"store/{_LAYER}/connections/{_KEY}{_SUFFIX}",
     "features of judged images": rf"store/{_LAYER}/judged/{_KEY}{_SUFFIX}",
     "corrupt files, set aside": (
         rf"store/{_LAYER}/([a-z]+/)?{_KEY}{_SUFFIX}\.corrupt-[0-9a-f]{{8}}"
@@ -156,6 +158,7 @@ class NeededFiles:
             self.paths.update([folder.montage(*layer), folder.words(*layer), folder.labels])
             self.paths.update(folder.sheets(*layer), folder.animations(*layer))
         self.paths.update(_dataset_files(folder, plan), _open_failures(folder))
+        self.paths.update(folder.product(task.product) for task in all_connections(plan))
         self.paths.add(folder.site / "index.html")
         if name := folder_of(folder.site):
             self.paths.update((folder.site / name).rglob("*"))

@@ -22,6 +22,7 @@ UNIT_OF_KIND = {
     "statistics": "photographs",
     "examples": "examples",
     "judge": "judged",
+    "connections": "connected",
 }
 """What `done` counts, by the kind of a bundle."""
 

@@ -46,6 +46,7 @@ from layer_atlas.plan.plan import (
     flops_per_job,
     flops_per_second,
 )
+from layer_atlas.store.connections import LayerConnections, all_connections
 from layer_atlas.store.files import CorruptFile
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.resume import DoneIndex
@@ -219,12 +220,14 @@ class Stage(ABC):
 
 def stages(sweep: Sweep) -> list[Stage]:
     """The stages of a sweep, in order."""
-    dataset_plan = sweep.plan.dataset_plan
+    dataset_plan, connected = sweep.plan.dataset_plan, all_connections(sweep.plan)
+    weights = [ConnectionsStage(sweep, connected)] if connected else []
     if dataset_plan is None:
-        return [OptimizationStage(sweep)]
+        return [OptimizationStage(sweep), *weights]
     return [
         StatisticsStage(sweep, dataset_plan),
         OptimizationStage(sweep),
+        *weights,
         ExamplesStage(sweep, dataset_plan),
         *([JudgeStage(sweep, judge)] if (judge := judge_of(sweep.plan)) else []),
     ]
@@ -334,6 +337,31 @@ class StatisticsStage(Stage):
     @cached_property
     def _listing(self) -> Listing:
         return Listing(self.sweep.folder.listing(self.dataset_plan.listing))
+
+
+class ConnectionsStage(Stage):
+    """The weights between the layers of each network are computed, layer by layer."""
+
+    name, kind, unit = "connections", "connections", "channels"
+
+    def __init__(self, sweep: Sweep, tasks: Sequence[LayerConnections]) -> None:
+        super().__init__(sweep)
+        self.tasks, self.total = tasks, sum(task.units for task in tasks)
+
+    def missing(self) -> list[LayerConnections]:
+        """The layers without a file of weights."""
+        return [task for task in self.tasks if not self.sweep.folder.is_done(task)]
+
+    def seconds(self, task: LayerConnections) -> float:
+        """Estimate by FLOPs: a backward pass of the layer for each channel."""
+        return task.units * task.info.flops / self.sweep.flops_per_second
+
+    def bundle(self, tasks: Sequence[LayerConnections]) -> dict[str, Any]:
+        """Bundle all layers of the model, as any of them may lie before those of the tasks."""
+        model = self.sweep.model(tasks[0].model)
+        layers = tuple(replace(layer, targets=(), space=None) for layer in model.layers)
+        plan, most = plain(replace(model, layers=layers)), self.sweep.plan.connections
+        return {**super().bundle(tasks), "plan": plan, "most": most}
 
 
 class ExamplesStage(Stage):

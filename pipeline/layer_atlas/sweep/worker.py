@@ -32,6 +32,7 @@ from layer_atlas.store.folder import OutputFolder
 from layer_atlas.sweep.executors.base import WORKER_COMMAND
 from layer_atlas.sweep.heartbeat import Heartbeat
 from layer_atlas.sweep.tasks import Bundle, Committer, Drained, open_context
+from layer_atlas.sweep.tasks.connections import ConnectionsBundle
 from layer_atlas.sweep.tasks.dataset_statistics import ExamplesBundle, StatisticsBundle
 from layer_atlas.sweep.tasks.judge import JudgeBundle
 from layer_atlas.sweep.tasks.optimize import OptimizationBundle
@@ -44,6 +45,7 @@ BUNDLES: dict[str, type[Bundle]] = {
     "statistics": StatisticsBundle,
     "examples": ExamplesBundle,
     "judge": JudgeBundle,
+    "connections": ConnectionsBundle,
 }
 """Kinds of bundles, by the `kind` in the bundle's file."""
 

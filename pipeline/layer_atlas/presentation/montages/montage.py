@@ -49,7 +49,7 @@ from layer_atlas.store.files import write_atomically
 from layer_atlas.store.folder import OutputFolder
 
 _OTHER_FACTS = "12 dead, 3 failed"
-"""Room for what a heading says of images that came to nothing, which is known after the layout."""
+"""Leaves room for the images that came to nothing: they are counted after the layout."""
 
 
 def write_montage(folder: OutputFolder, view: LayerView, settings: CollateSettings) -> None:

@@ -462,10 +462,7 @@ class DatasetImages:
         return {slot: int(facet) for slot, facet in enumerate(facets) if facet}
 
     def _images(self, end: str, row: int) -> Iterator[tuple[int, str, bytes]]:
-        """Yield slot, path and file of a target's images; an unreadable one leaves its slot empty.
-
-        An image without a path is called by its number.
-        """
+        """Yield slot, path (empty if unknown) and file; an unreadable image leaves its slot out."""
         paths = self._row(f"{end}_path", row)
         for slot, data in enumerate(self._row(f"{end}_jpeg", row)[: self.across]):
             if len(data):

@@ -19,6 +19,7 @@ from layer_atlas.datasets.projection import check_umap
 from layer_atlas.errors import UserError
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.presentation.similarity import SIMILAR, nearest
+from layer_atlas.presentation.site.connections import SiteConnections
 from layer_atlas.presentation.site.files import (
     COLUMNS,
     PER_SHEET,
@@ -56,8 +57,8 @@ _DIGITS = 16
 
 _SCRIPTS = (
     *("data", "elements", "routes", "order", "tiles", "curve"),
-    *("overview", "grid", "plane", "map", "points", "viewer", "channel"),
-    *("labels", "search", "help", "start"),
+    *("overview", "grid", "plane", "map", "points", "viewer"),
+    *("connections", "channel", "labels", "search", "help", "start"),
 )
 """Parts of `site.js`, in order: browsers load one file much sooner than many."""
 
@@ -294,7 +295,7 @@ def layer_data(layer: Layer) -> dict[str, Any]:
         "similarity": _similarity(layer),
         "photographs": DatasetImages(layer).facts(),
         "map": map_data(layer),
-        "words": layer.label_facts if layer.label_sources else None,
+        "refused": layer.connections.refused,
     }
 
 
@@ -317,7 +318,7 @@ def _statistics(layer: Layer) -> Iterator[dict[str, Any]]:
 def channel_blocks(layer: Layer) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the further data of targets' pages, in blocks of as many targets as a sheet has."""
     rows, cosines = nearest(layer, layer.leads())
-    dataset_images = DatasetImages(layer)
+    dataset_images, connected = DatasetImages(layer), SiteConnections(layer)
     for block in _blocks(layer):
         here = slice(block.start, block.stop)
         yield (
@@ -330,6 +331,7 @@ def channel_blocks(layer: Layer) -> Iterator[tuple[int, dict[str, Any]]]:
                 "photographs": list(map(dataset_images.records, block))
                 if dataset_images.across
                 else [],
+                "connections": list(map(connected.record, block)),
                 "cell": [cell_record(layer, row) for row in block] if layer.has_map else [],
                 "words": [label_record(layer, row) for row in block] if layer.label_sources else [],
             },

@@ -124,6 +124,7 @@ def make_plan(
         tuple(model for model in planned if isinstance(model, SkippedModel)),
         config.channels,
         judge,
+        config.connections,
     )
 
 

@@ -38,6 +38,7 @@ function channelView(view, place, { model, layer }, data, block) {
         {},
         ...(data.map ? cellSections(layer, data, row, block.cell[inBlock]) : []),
         ...evidence(viewer, layer, data, block, row, inBlock),
+        ...connections(model, layer, data, block.connections[inBlock]),
         ...alike(place, layer, data, block, inBlock),
         ...elsewhere(place, model, layer, data, row),
       ),
