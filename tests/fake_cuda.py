@@ -193,6 +193,7 @@ OBJECTIVES: dict[str, o.Objective] = {
     "inversion": o.InversionObjective(photograph=PICTURE),
     "accentuation": o.AccentuationObjective(photograph=PICTURE),
     "prototype": o.PrototypeObjective(top=2),
+    "facets": o.FacetsObjective(top=2, facets=2),
     # Without a map every cell has the same direction.
     "activation atlas": o.ActivationAtlasObjective(grid=(2,)),
 }

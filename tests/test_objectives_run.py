@@ -321,6 +321,57 @@ def test_prototypes_are_of_their_photographs_and_measured_like_channels(
 DECIDED = ("image", "activation", "trace", "response", "status")
 
 
+def test_facets_are_variants_that_know_their_photographs(tmp_path: Path, album: Path) -> None:
+    settings = ("objective.top=6", "objective.facets=2", "dataset.examples=2", "seeds=[0,1]")
+    sweep = (
+        *(*CONV5, "channels=[2,9,17,30,41]", "name=facets", "objective=facets", *settings),
+        *("dataset=folder", f"dataset.path={album}", "montage=evidence"),
+    )
+    assert run_here(tmp_path, *sweep) == EXIT_OK
+    found = layer(tmp_path, "facets")
+    assert found["image"].shape[:3] == (5, 2, 2)
+    assert found["variant"].tolist() == [b"facet 1", b"facet 2"]
+    mean = found["response"][np.arange(5), :, :, found["channel"]]
+    assert np.allclose(found["activation"], mean, atol=1e-5)
+    # Clusters are of photographs: no seed decides them, and the first is the larger one.
+    assert found["facet"].shape == (5, 2, 6)
+    assert (found["facet"][:, 0] == found["facet"][:, 1]).all()
+    sizes = [(found["facet"] == number).sum(axis=2) for number in (1, 2)]
+    assert (sizes[0] >= sizes[1]).all()
+    assert (sizes[1] > 0).all()
+    with h5py.File(tmp_path / "facets" / "atlas.h5") as file:
+        assert [len(jpeg) > 0 for jpeg in file["demo/conv5/dataset/top_jpeg"][0]] == [True] * 6
+        assert "agreement" not in file["demo/conv5"]  # it is of one image per job
+    assert list((tmp_path / "facets" / "montages").rglob("*.png"))
+    code, said = atlas_here("verify", tmp_path, *sweep)
+    assert (code, "0 problems" in said) == (0, True), said
+
+    # A lost shard is made again with the same bits, whatever its size.
+    kept = shards(tmp_path / "facets")
+    lost = sorted((tmp_path / "facets" / "store").glob("demo/conv5/*.safetensors"))[0]
+    before = lost.read_bytes()
+    lost.unlink()
+    assert run_here(tmp_path, *sweep) == EXIT_OK
+    assert set(shards(tmp_path / "facets")) == set(kept)
+    assert _tensors(lost.read_bytes()) == _tensors(before)
+    assert run_here(tmp_path, *sweep, "shard_size=2", "batch_size=1", "name=other") == EXIT_OK
+    other = layer(tmp_path, "other")
+    assert all(np.array_equal(other[n], found[n], equal_nan=True) for n in (*DECIDED, "facet"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["dataset=folder"], "set dataset.top=36"),
+        (["dataset=folder", "objective.top=3"], "objective.top=3 photographs cannot make 4"),
+        (["dataset=folder", "dataset.top=36", "judge={name: demo, layers: [conv5]}"], "judge=null"),
+    ],
+)
+def test_facets_that_cannot_be_are_refused(overrides: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        composed("objective=facets", *overrides)
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [

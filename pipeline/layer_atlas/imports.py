@@ -19,25 +19,35 @@ _ALIKE = 0.6
 """Ratio of the common letters of two names from which one may be a misspelling of the other."""
 
 
-def import_callable(name: str, setting: str, purpose: str) -> Callable[..., Any]:
-    """The callable that a dotted name stands for; modules in the current folder are found too.
+def import_value(name: str, setting: str, purpose: str) -> Any:
+    """The value that a dotted name stands for; modules in the current folder are found too.
 
     Args:
         name: such as `package.module.function`, `package.Class.method` or `module:Class.method`.
         setting: where the name was given, for messages.
         purpose: what it is called for, as in "a callable that returns the network".
     Raises:
-        UserError: it cannot be imported, or is no callable.
+        UserError: it cannot be imported.
     """
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
-        value = _resolve(name)
+        return _resolve(name)
     except (Exception, SystemExit) as error:
         raise UserError(
             f"{setting} {name!r} cannot be imported: {str(error) or repr(error)}. Give the dotted "
             f"name of a callable {purpose}; modules in the current folder are found too."
         ) from error
+
+
+def import_callable(name: str, setting: str, purpose: str) -> Callable[..., Any]:
+    """The callable that a dotted name stands for.
+
+    Args: those of `import_value`.
+    Raises:
+        UserError: it cannot be imported, or is no callable.
+    """
+    value = import_value(name, setting, purpose)
     if isinstance(value, ModuleType):
         own = [n for n in _public(value) if _is_from(value, n)] or _public(value)
         some = ", ".join(nearest_first(name.rpartition(".")[2], own)[:_SHOWN])

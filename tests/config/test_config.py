@@ -34,6 +34,7 @@ NEEDED = {
     "init=dataset": ["dataset=folder"],
     "quality=natural": ["dataset=folder"],
     "objective=prototype": ["dataset=folder"],
+    "objective=facets": ["dataset=folder", "dataset.top=36"],
     **{f"saliency={name}": ["dataset=folder"] for name in METHODS},
     **{f"objective={name}": ["objective.photograph=photo.jpg"] for name in OF_PHOTOGRAPHS},
     "init=photograph": ["init.photograph=photo.jpg"],
@@ -75,7 +76,10 @@ def test_what_must_be_given_is_told(choice: str, key: str) -> None:
         composed(choice)
 
 
-@pytest.mark.parametrize("choice", ["saliency=vanilla", "init=dataset", "objective=prototype"])
+ABOUT_PHOTOGRAPHS = ["saliency=vanilla", "init=dataset", "objective=prototype", "objective=facets"]
+
+
+@pytest.mark.parametrize("choice", ABOUT_PHOTOGRAPHS)
 def test_what_is_about_photographs_needs_some(choice: str) -> None:
     with pytest.raises(UserError, match="add dataset=folder"):
         composed(choice)

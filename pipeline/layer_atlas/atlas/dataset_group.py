@@ -501,6 +501,8 @@ def _scales(view: LayerView) -> dict[str, ArrayLike]:
     }
     if view.variants:
         scales["variant"] = list(recipe.objective.variant_names)
+    if "facet" in view.specs:
+        scales["dataset_image"] = np.arange(recipe.objective.dataset_images)
     if recipe.snapshots:
         scales["step"] = np.asarray(snapshot_steps(recipe), dtype=np.int64)
     if parts > 1:

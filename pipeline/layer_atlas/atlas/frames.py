@@ -49,6 +49,9 @@ def layer_columns(layer: "Layer") -> dict[str, Any]:
     if layer.variants:
         columns["variant"] = np.asarray(layer.variants, object)[rows[2].ravel()]
     columns["status"] = [_WORDS.get(int(code), "") for code in _per_image(layer.status, shape)]
+    for source in layer.label_sources:
+        best = layer.dataset(f"words/{source}_label").asstr()[:, 0]
+        columns[f"words_{source}_label"] = np.asarray(best, object)[rows[0].ravel()]
     for name in layer.statistics:
         columns[column_name(name)] = _per_image(layer[name], shape)
     return columns

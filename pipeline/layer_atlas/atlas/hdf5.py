@@ -39,6 +39,7 @@ from layer_atlas.atlas.dataset_group import (
 from layer_atlas.atlas.gather import LayerView, StoredJobs, layer_views
 from layer_atlas.atlas.layers import own
 from layer_atlas.atlas.map_datasets import write_map
+from layer_atlas.atlas.words import add_words
 from layer_atlas.config.records import canonical_json, plain
 from layer_atlas.datasets.evidence import STRONGEST
 from layer_atlas.errors import EXIT_OK, StorageError
@@ -70,10 +71,11 @@ _MEANING = {
     "alpha": "accumulated gradient during ascent, as a map of opacity",
     "part_activation": "response of each part of a target that consists of several",
     "snapshot": "the image after so many steps",
+    "facet": "number of the facet of each of the channel's strongest dataset images, from 1 on",
     "made_with": "index in `environment`; 0: unknown",
 }
 
-_OF_JOBS = frozenset({"status", "start", "made_with"})
+_OF_JOBS = frozenset({"status", "start", "made_with", "facet"})
 """Datasets of jobs, without an axis of variants."""
 
 _FURTHER_AXES = {
@@ -83,6 +85,7 @@ _FURTHER_AXES = {
     "trace": ("trace_step",),
     "response": ("response_channel",),
     "alpha": ("y", "x"),
+    "facet": ("dataset_image",),
 }
 
 
@@ -145,6 +148,7 @@ def _write_layer(file: h5py.File, view: LayerView) -> None:
     texts = [UNKNOWN if known is None else as_text(known.text) for known in environments]
     add_scale(group, "environment", texts)
     _write_evidence(group, view, status)
+    add_words(group, view)
 
 
 def _runs(rows: NDArray[np.intp]) -> Iterator[tuple[slice, slice]]:
@@ -230,10 +234,8 @@ def image_chunks(name: str, shape: tuple[int, ...]) -> tuple[int, ...] | None:
 
 def _further_axes(view: LayerView, name: str) -> list[str]:
     """The axes of a dataset after those of the jobs."""
-    if name in _OF_JOBS:
-        return []
     axes = [colour_axis(view) if axis == "colour" else axis for axis in _FURTHER_AXES.get(name, ())]
-    return ["variant", *axes] if view.variants else axes
+    return ["variant", *axes] if view.variants and name not in _OF_JOBS else axes
 
 
 def _write_evidence(group: h5py.Group, view: LayerView, status: NDArray[np.uint8]) -> None:
@@ -250,7 +252,8 @@ def _write_evidence(group: h5py.Group, view: LayerView, status: NDArray[np.uint8
     plan, evidence = view.plan.dataset_plan, view.evidence()
     if plan is None or evidence is None:
         return
-    if len(evidence.stats.rows) >= STRONGEST:
+    # Agreement is of the one image of a job.
+    if len(evidence.stats.rows) >= STRONGEST and view.model.recipe.objective.of_channels:
         write_evidence(group, view, evidence.stats)
     write_dataset(group, view, plan, evidence)
     write_recognisability(group, view, evidence.stats)

@@ -380,6 +380,33 @@ class Layer:
         files = self.dataset(f"dataset/{end}_jpeg")[self.row(channel)]
         return [_jpeg(file.tobytes()) for file in files if len(file)]
 
+    def proposed_labels(self, channel: int) -> dict[str, list[tuple[str, float]]]:
+        """Labels that an encoder proposes for a channel, the best first, with their scores.
+
+        Returns: by the images that it goes by, `dataset` and `optimized`, as far as `atlas label`
+            had such; empty without it. The attributes of the group `words` name the encoder.
+        Raises UserError if there is no such channel.
+        """
+        row, found = self.row(channel), dict[str, list[tuple[str, float]]]()
+        for source in self.label_sources:
+            texts = self.dataset(f"words/{source}_label").asstr()[row]
+            scores = self.dataset(f"words/{source}_label_score")[row]
+            pairs = zip(texts.tolist(), scores.tolist(), strict=True)
+            found[source] = [(text, score) for text, score in pairs if text]
+        return found
+
+    @property
+    def label_sources(self) -> list[str]:
+        """The kinds of images by which labels are proposed: `dataset`, `optimized`."""
+        return [s for s in ("dataset", "optimized") if f"words/{s}_label" in self]
+
+    @property
+    def label_facts(self) -> dict[str, str]:
+        """By whom the channels were embedded: `encoder`, `vocabulary`, `prompt` and others."""
+        words = own(self.group, "words")
+        is_there = isinstance(words, h5py.Group)
+        return {k: str(v) for k, v in words.attrs.items()} if is_there else {}
+
     def sample_pictures(self, cell: int) -> dict[int, NDArray[np.uint8]]:
         """Pictures (H, W, 3) of the samples closest to the mean of a cell of a map, by their rank.
 

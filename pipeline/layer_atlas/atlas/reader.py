@@ -26,11 +26,12 @@ from layer_atlas.atlas.comparison import Similarity, compare_layers, paired_laye
 from layer_atlas.atlas.display import listed
 from layer_atlas.atlas.frames import comparison, joined_frames
 from layer_atlas.atlas.layers import SHOWN, Layer, Model, groups
+from layer_atlas.atlas.words import Encoder, Match, search
 from layer_atlas.errors import UserError, unknown
 from layer_atlas.plan.targets import TargetSpace
 from layer_atlas.store.folder import OutputFolder
 
-__all__ = ["Atlas", "Layer", "Model", "open_atlas"]
+__all__ = ["Atlas", "Layer", "Match", "Model", "open_atlas"]
 
 if TYPE_CHECKING:
     import pandas
@@ -247,6 +248,28 @@ class Atlas(Mapping[str, Layer]):
         """
         one, two = (OutputFolder(atlas.path.resolve().parent) for atlas in (self, other))
         return dict(compare_layers(paired_layers(one, two, models, layers)))
+
+    def search(
+        self,
+        text: str,
+        encoder: Encoder,
+        source: str = "dataset",
+        most: int = 20,
+        prompt: str = "{}",
+    ) -> list[Match]:
+        """Search channels by words, once `atlas label` has embedded them.
+
+        Args:
+            text: any words.
+            encoder: the one that embedded the channels.
+            source: images to compare with: `dataset` or `optimized`.
+            most: number of channels.
+            prompt: what the encoder is given for the text.
+        Returns: channels with their scores, the best first.
+        Raises:
+            UserError: no channel has an embedding, or they are of another encoder.
+        """
+        return search(self._layers, text, encoder, source, most, prompt)
 
     def _repr_html_(self) -> str:
         """HTML for notebooks: the first images of each layer."""

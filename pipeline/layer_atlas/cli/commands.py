@@ -214,6 +214,15 @@ def export(config: Config, *words: str) -> int:
     return EXIT_OK
 
 
+def label(config: Config) -> int:
+    """Propose labels for channels by an encoder of images and texts, and search by words."""
+    with step("loading PyTorch"):
+        from layer_atlas.presentation.label import label_run
+
+    print_result(label_run(_folder(config), config.labels))
+    return EXIT_OK
+
+
 def verify(config: Config, *words: str) -> int:
     """Check digests, the atlas, and a sample of activations."""
     with step("loading PyTorch"):
@@ -294,17 +303,18 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "compare": compare,
     "site": site,
     "export": export,
+    "label": label,
     "verify": verify,
     "clean": clean,
 }
 _MAKING = ("run", "plan")
 """Commands whose `name` may be that of a new run."""
 
-_READING = ("status", "failures", "retry", "collate", "figure", "site", "export", "verify")
+_READING = ("status", "failures", "retry", "collate", "figure", "site", "export", "label", "verify")
 """Commands that take the only run where no name is given; `clean`, which removes files, does not.
 """
 
-_SLOW = ("run", "plan", "layers", "collate", "figure", "compare", "site", "export", "verify")
+_SLOW = ("run", "plan", "layers", "compare", *_READING[3:])
 """Commands that begin with a line that names their subject."""
 
 WORDS = {

@@ -1,5 +1,6 @@
 """Help texts: the overview of `atlas`, and one page per command."""
 
+import textwrap
 from dataclasses import dataclass
 
 
@@ -140,6 +141,18 @@ confirm (`yes`: without asking). docs/formats.md explains every column.""",
             ("export name=demo export.format=csv export.images=none", "the numbers alone"),
         ),
     ),
+    "label": Page(
+        "propose labels for channels from a vocabulary, and search channels by words",
+        """\
+Embeds the strongest dataset images and the optimized images of each channel by an encoder of your
+own, and compares them with the words of a vocabulary. Labels are proposals: atlas and site show
+each with its score, its margin, the encoder and the images that it is by. labels.csv has the best
+one of each channel, to be corrected. labels.search prints the channels that fit a text.""",
+        (
+            ("label labels.encoder=mymodule.clip labels.vocabulary=words.txt", "propose"),
+            ("label labels.encoder=mymodule.clip 'labels.search=[dog fur]'", "search"),
+        ),
+    ),
     "verify": Page(
         "check shard digests, the atlas, and a sample of activations",
         """\
@@ -170,7 +183,7 @@ Layer Atlas: feature visualization of every channel of every layer of a vision m
 atlas COMMAND [file.yaml] [setting=value ...]
 {first}
 
-Also: {others}.
+{others}
 `atlas COMMAND --help` explains a command, `atlas run --help settings` every setting.
 
 -v, --verbose   debug messages with time and logger      -q, --quiet   results, warnings
@@ -186,7 +199,7 @@ def overview() -> str:
         for name in _FIRST
     )
     others = ", ".join(name for name in PAGES if name not in _FIRST)
-    return _OVERVIEW.format(first=first, others=others)
+    return _OVERVIEW.format(first=first, others=textwrap.fill(f"Also: {others}.", 90))
 
 
 def command_help(command: str) -> str:

@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from layer_atlas.config.datasets import DatasetConfig, SaliencyMethod
 from layer_atlas.config.executors import ExecutorSettings
-from layer_atlas.config.export import ExportSettings
+from layer_atlas.config.export import ExportSettings, LabelSettings
 from layer_atlas.config.figures import Figure, ImagesFigure
 from layer_atlas.config.inputs import checkpoints_in
-from layer_atlas.config.objectives import JointObjective, Objective, PrototypeObjective
+from layer_atlas.config.objectives import JointObjective, Objective, StrongestImagesObjective
 from layer_atlas.config.optimizers import Optimizer
 from layer_atlas.config.parameterizations import Mask, Parameterization
 from layer_atlas.config.recipe import (
@@ -235,6 +235,8 @@ class Config(Record):
     notes: str | None = None
     """File of notes, tags and favourites that a site exported, for `atlas site` to make part of the
     site. They stay in the output folder, so that later sites have them too."""
+    labels: LabelSettings = field(default_factory=LabelSettings)
+    """What `atlas label` proposes and searches for."""
     versions: Literal["any", "strict"] = "any"
     """Which images count as done when a sweep is resumed. `any` takes images of all versions and
     devices, and reports a mixture. `strict` makes an image again if it was made with another
@@ -255,9 +257,10 @@ class Config(Record):
             which = "init=dataset, as in quality=natural, starts from photographs"
             raise ValueError(f"{which}: {_ADD_PHOTOGRAPHS} init=noise or another quality.")
         self._check_start()
-        self._check_prototype()
+        self._check_strongest()
         self._check_atlas()
-        compared = self.objective.of_channels or self.objective.of_dataset
+        objective = self.objective
+        compared = objective.of_channels or objective.of_dataset or objective.dataset_images
         if self.dataset is not None and not compared:
             raise ValueError(
                 "photographs are compared with images of channels, which "
@@ -288,17 +291,23 @@ class Config(Record):
                 "take octaves=none or another parameterization."
             )
 
-    def _check_prototype(self) -> None:
-        if not isinstance(self.objective, PrototypeObjective):
+    def _check_strongest(self) -> None:
+        if not isinstance(self.objective, StrongestImagesObjective):
             return
         if self.dataset is None:
             raise ValueError(
-                f"objective=prototype matches photographs: {_ADD_PHOTOGRAPHS} objective=channel."
+                f"objective={self.objective.name} matches photographs: {_ADD_PHOTOGRAPHS} "
+                "objective=channel."
             )
         if self.objective.top > self.dataset.top:
             raise ValueError(
                 f"objective.top={self.objective.top} photographs of each channel are more than "
                 f"the {self.dataset.top} that are kept: set dataset.top={self.objective.top}."
+            )
+        if self.judge is not None and self.objective.variants > 1:
+            raise ValueError(
+                f"a judge looks at one image per channel, and objective={self.objective.name} "
+                "makes several: take judge=null."
             )
 
     def _check_atlas(self) -> None:

@@ -11,8 +11,15 @@ from layer_atlas.config.records import Choice, Record, Reference, register, requ
 
 Sign = Literal["positive", "negative", "both"]
 
+MOST_STRONGEST = 64
+"""Largest number of a target's strongest dataset images that an objective is about."""
+
 CARTER_2019 = Reference(
     "Carter et al. 2019", "Activation atlas. Distill, doi:10.23915/distill.00015."
+)
+GOH_2021 = Reference(
+    "Goh et al. 2021",
+    "Multimodal neurons in artificial neural networks. Distill, doi:10.23915/distill.00030.",
 )
 GORGUN_2025 = Reference(
     "Görgün et al. 2025",
@@ -31,6 +38,11 @@ MAHENDRAN_2015 = Reference(
 MORDVINTSEV_2015 = Reference(
     "Mordvintsev et al. 2015",
     "Inceptionism: going deeper into neural networks. Google Research blog, 17 June 2015.",
+)
+NGUYEN_2016 = Reference(
+    "Nguyen et al. 2016b",
+    "Multifaceted feature visualization: uncovering the different types of features learned by "
+    "each neuron in deep neural networks. ICML workshop, arXiv:1602.03616.",
 )
 OLAH_2017 = Reference(
     "Olah et al. 2017", "Feature visualization. Distill, doi:10.23915/distill.00007."
@@ -463,15 +475,11 @@ class AccentuationObjective(_OfPhotograph):
     """Weight of the rest of the layer's staying as it was, relative to the channel's response."""
 
 
-@register
 @dataclass(frozen=True)
-class PrototypeObjective(Objective):
-    """The similarity to the channel's strongest photographs in how activations are distributed."""
+class StrongestImagesObjective(Objective):
+    """Base of objectives about the target's strongest dataset images, in several layers."""
 
-    references = (GORGUN_2025,)
-    from_images = "like photographs"
-    name: str = "prototype"
-    top: int = setting(9, at_least=1, at_most=64, phrase="{} photograph(s) per channel")
+    top: int = setting(9, at_least=1, at_most=MOST_STRONGEST, phrase="{} photograph(s) per channel")
     """Number of the channel's strongest dataset images, at most `dataset.top`."""
     layers: tuple[str, ...] = setting((), phrase="")
     """Globs over the names of the layers to match, besides the channel's own. The default is a
@@ -485,15 +493,77 @@ class PrototypeObjective(Objective):
         return self.top
 
     @property
+    def _others(self) -> str:
+        return ", ".join(map(str, self.layers)) or "layers before it"
+
+
+@register
+@dataclass(frozen=True)
+class PrototypeObjective(StrongestImagesObjective):
+    """The similarity to the channel's strongest photographs in how activations are distributed."""
+
+    references = (GORGUN_2025,)
+    from_images = "like photographs"
+    name: str = "prototype"
+
+    @property
     def lead(self) -> str:
         """What is followed, with the layers."""
         return (
             "the similarity to the channel's strongest photographs in how the activations of each "
             "channel are distributed, where the target responds, in its layer and in "
-            f"{', '.join(map(str, self.layers)) or 'layers before it'}"
+            f"{self._others}"
         )
 
     @property
     def of_channels(self) -> bool:
         """The score of an image, which is followed indirectly, is the channel's mean response."""
         return True
+
+
+@register
+@dataclass(frozen=True)
+class FacetsObjective(StrongestImagesObjective):
+    """The mean response of a channel, for each facet of its strongest photographs."""
+
+    references = (GOH_2021, NGUYEN_2016)
+    from_images = "by photographs"
+    name: str = "facets"
+    top: int = setting(
+        36, at_least=2, at_most=MOST_STRONGEST, phrase="{} photograph(s) per channel"
+    )
+    """Number of the channel's strongest dataset images that are clustered, at most `dataset.top`.
+    All of them are kept as pictures, whatever `dataset.examples` is."""
+    facets: int = setting(4, at_least=2, at_most=16, phrase="{} clusters")
+    """Number of clusters of these images, and of images per channel: one for each facet."""
+    weight: float = setting(4.0, at_least=0, phrase="a weight of the facet of {}")
+    """Weight of the similarity to the facet, relative to the channel's response."""
+    seed: int = setting(0, at_least=0, at_most=2**32 - 1, phrase="the seed {} of clustering")
+    """Random seed of the clustering. All `seeds` of a sweep share the facets."""
+
+    def check(self) -> None:
+        """Check that there are images for every facet."""
+        require(
+            self.top >= self.facets,
+            f"objective.top={self.top} photographs cannot make {self.facets} facets: set "
+            f"objective.top={self.facets} or more.",
+        )
+
+    @property
+    def variants(self) -> int:
+        """Images per job: one per facet."""
+        return self.facets
+
+    @property
+    def variant_names(self) -> tuple[str, ...]:
+        """The number of each facet, that of the most images first."""
+        return tuple(f"facet {number}" for number in range(1, self.facets + 1))
+
+    @property
+    def lead(self) -> str:
+        """What is followed, with the layers."""
+        return (
+            "the mean response of a channel and the similarity to one facet of it, which is a "
+            "cluster of its strongest photographs by the activations where the target responds, "
+            f"in its layer and in {self._others}"
+        )

@@ -304,7 +304,8 @@ class ShardResult:
     activation_robust, activation_max, high_frequency and clipped (n,) float32, trace (n, T) float32
     with trace_step (T,), response (n, K) float32; where it is asked for alpha (n, H, W) uint8,
     part_activation (n, parts) float32, snapshot (n, N, H, W, C) uint8 with snapshot_step (N,). All
-    from image on have an axis V after the first if a job has several variants."""
+    from image on have an axis V after the first if a job has several variants. Of facets also the
+    facet of each dataset image (n, N) uint8."""
     facts: dict[str, Any] = field(default_factory=dict)
     """How the shard was made: seconds, environment. Comparisons leave it out."""
 

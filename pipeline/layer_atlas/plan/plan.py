@@ -10,8 +10,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from layer_atlas.config.config import LARGEST_SHARD, MOST_CONNECTIONS
-from layer_atlas.config.datasets import MOST_PHOTOGRAPHS, SaliencyMethod
-from layer_atlas.config.objectives import JointObjective, Objective, PrototypeObjective
+from layer_atlas.config.datasets import SaliencyMethod
+from layer_atlas.config.objectives import (
+    MOST_STRONGEST,
+    JointObjective,
+    Objective,
+    StrongestImagesObjective,
+)
 from layer_atlas.config.recipe import Recipe, snapshot_count
 from layer_atlas.config.records import Record, require, setting
 from layer_atlas.plan.environment import Environment
@@ -165,7 +170,8 @@ class ModelPlan(Record):
         one = math.prod(self.recipe.image_size) * self.colours
         require(one < LARGEST_PICTURE, f"pictures of {one} bytes.")
         objective = self.recipe.objective
-        if not isinstance(objective, PrototypeObjective):  # which may find none before a layer
+        # Which may find none before a layer.
+        if not isinstance(objective, StrongestImagesObjective):
             terms = len(objective.terms) if isinstance(objective, JointObjective) else 1
             several = all(len(layer.others) == terms - 1 for layer in self.layers)
             require(several, f"layers that are not read {terms} together.")
@@ -232,7 +238,7 @@ class DatasetPlan(Record):
     """Number of dataset images per channel that are kept of those with the smallest responses."""
     reference: int = setting(at_least=1)
     """Approximate number of dataset images of which all responses are kept."""
-    examples: int = setting(at_least=0, at_most=MOST_PHOTOGRAPHS)
+    examples: int = setting(at_least=0, at_most=MOST_STRONGEST)
     """Number of the top and of the bottom images that are kept as pictures."""
     saliency: SaliencyMethod | None
     """Method of the saliency maps of the top images; `None` makes none."""

@@ -26,6 +26,7 @@ import yaml
 from layer_atlas.atlas.gather import LayerView, layer_views
 from layer_atlas.atlas.hdf5 import write_atlas
 from layer_atlas.atlas.reader import open_atlas
+from layer_atlas.atlas.words import words_key
 from layer_atlas.config.config import CollateSettings
 from layer_atlas.config.records import build, canonical_json, digest, plain
 from layer_atlas.errors import EXIT_IO, EXIT_OK, EXIT_USER_ERROR, StorageError, UserError
@@ -243,7 +244,9 @@ def content_of(plan: Plan, views: Sequence[LayerView]) -> str:
         shard.key for view in views for _, shard in view.left() if shard.key in view.given_up
     ]
     dataset_images = [view.products_done() for view in views]
-    return digest([plain(plan), odd, given_up, dataset_images])
+    words = list(map(words_key, views))
+    # Without any the digest is that of atlases before there were words.
+    return digest([plain(plan), odd, given_up, dataset_images, *([words] if any(words) else [])])
 
 
 _MOST_BYTES = 2**29

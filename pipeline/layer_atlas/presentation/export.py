@@ -165,6 +165,9 @@ def table_columns(layers: Iterable[Layer]) -> dict[str, Column]:
         for name, description in layer.statistics.items():
             kind = "number" if layer.dataset(name).dtype.kind == "f" else "integer"
             columns.setdefault(column_name(name), Column(kind, description))
+        for source in layer.label_sources:
+            meaning = layer.attributes(f"words/{source}_label")["description"]
+            columns[f"words_{source}_label"] = Column("text", f"{meaning}; the best one")
         lists |= {column_name(name): c for name, c in _STRONGEST.items() if name in layer}
     return columns | lists
 

@@ -43,6 +43,7 @@ class OutputFolder:
         self.notes = root / "notes.json"
         """Notes on channels that `atlas site notes=FILE` took in."""
         self.export = root / "export"
+        self.labels = root / "labels.csv"
         self.store = root / "store"
         self.failures = root / "failures"
         self.retried = self.failures / "retried"
@@ -100,6 +101,10 @@ class OutputFolder:
     def montage(self, model: str, layer: str) -> Path:
         """Montage of a layer."""
         return self.montages / safe_name(model) / f"{safe_name(layer)}.png"
+
+    def words(self, model: str, layer: str) -> Path:
+        """Words that an encoder proposes for the channels of a layer."""
+        return self.root / "words" / safe_name(model) / f"{safe_name(layer)}{SUFFIX}"
 
     def map(self, model: str, layer: str, side: int) -> Path:
         """Map of a layer, in a grid of so many cells per side."""

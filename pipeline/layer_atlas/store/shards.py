@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from layer_atlas.config.config import LARGEST_SHARD
+from layer_atlas.config.objectives import FacetsObjective, Objective
 from layer_atlas.config.recipe import recorded_steps, snapshot_steps
 from layer_atlas.plan.environment import Environment, environment_in
 from layer_atlas.plan.jobs import STATUS, Shard, ShardResult
@@ -172,7 +173,14 @@ def job_specs(model: ModelPlan, layer: LayerPlan) -> dict[str, ArraySpec]:
             for name, shape in floats.items()
         },
         **{name: ArraySpec("u1", (*variants, *shape)) for name, shape in images.items()},
+        **_facet_specs(recipe.objective),
     }
+
+
+def _facet_specs(objective: Objective) -> dict[str, ArraySpec]:
+    if not isinstance(objective, FacetsObjective):
+        return {}
+    return {"facet": ArraySpec("u1", (objective.top,), range(1, objective.facets + 1))}
 
 
 def shard_specs(model: ModelPlan, layer: LayerPlan, n: int) -> dict[str, ArraySpec]:

@@ -56,6 +56,7 @@ KINDS = {
     "files of Slurm jobs": r"logs/slurm/([0-9_]+_(submitted\.pkl|log\.out)|[0-9a-f]{32}\.pkl)",
     "unfinished files": rf"(.*/)?\.[^/]*\.tmp|logs/{_WORKER}\.(heartbeat|exit)\.tmp",
     "figures": r"figures/[^/]+",
+    "words of channels": rf"words/{_LAYER}{_SUFFIX}|labels\.csv",
     "exports": r"export/(export\.json|metadata\.(parquet|jsonl|csv)|images/.+\.(png|webp))",
     "sites": r"site/(index\.html|[0-9a-f]{16}/.+)",
     "atlas and manifest": r"atlas\.(h5|json)|manifest\.json|notes\.json|lock",
@@ -154,7 +155,7 @@ class NeededFiles:
         for view in views:
             self.paths.update(*(located for _, _, located in view.located()))
             layer = view.model.label, view.layer.info.name
-            self.paths.add(folder.montage(*layer))
+            self.paths.update([folder.montage(*layer), folder.words(*layer), folder.labels])
             self.paths.update(folder.sheets(*layer), folder.animations(*layer))
         self.paths.update(_dataset_files(folder, plan), _open_failures(folder))
         self.paths.update(folder.product(task.product) for task in all_connections(plan))

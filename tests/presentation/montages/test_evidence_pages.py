@@ -1,5 +1,6 @@
 """Sheets from the atlas: a row per channel, as many pages as it takes, and no old ones."""
 
+import io
 from pathlib import Path
 
 import h5py
@@ -9,6 +10,7 @@ from PIL import Image
 from toys import fill_store
 
 from layer_atlas.atlas.gather import LayerView
+from layer_atlas.datasets.image_files import as_jpeg
 from layer_atlas.presentation.montages.evidence_pages import _row, n_pages, overlay, write_pages
 from layer_atlas.store.folder import OutputFolder
 from tests.atlas.test_dataset_group import collated, fill, make_photographed
@@ -97,3 +99,27 @@ def test_where_photographs_are_unknown_there_is_no_sheet(folder: OutputFolder) -
         assert n_pages(file["toy/conv"], TILE) == 0
     write_pages(view, TILE)
     assert sheets(view) == []
+
+
+def test_a_row_of_a_facet_has_its_image_its_members_and_its_numbers() -> None:
+    files = [as_jpeg(np.full((8, 8, 3), 40 * rank, np.uint8)) for rank in range(5)]
+    with h5py.File(io.BytesIO(), "w") as file:
+        file["channel"], file["seed"], file["variant"] = [7], [0], [b"facet 1", b"facet 2"]
+        file["status"] = np.zeros((1, 1), np.uint8)
+        file["image"] = np.stack([np.full((8, 8, 3), 9 * v, np.uint8) for v in (1, 2)])[None, None]
+        file["activation"] = np.asarray([[[1.5, 2.5]]], np.float32)
+        file["facet"] = np.asarray([[[1, 2, 1, 1, 2]]], np.uint8)
+        dataset = file.create_group("dataset")
+        dataset["top_view_box"] = np.asarray([[[0, 0, rank + 1, 8] for rank in range(5)]])
+        dataset.create_dataset("top_jpeg", (1, 5), dtype=h5py.vlen_dtype(np.uint8))
+        for rank, jpeg in enumerate(files):
+            dataset["top_jpeg"][0, rank] = jpeg
+        rows = [_row(file, 0, facet) for facet in (0, 1)]
+    assert [int(row.images[0][0, 0, 0]) for row in rows] == [9, 18]
+    for row, members in zip(rows, ([0, 2, 3], [1, 4]), strict=True):
+        assert row.strongest.mean(axis=(1, 2, 3)) == pytest.approx([40 * m for m in members], abs=2)
+        assert row.boxes[:, 2].tolist() == [m + 1 for m in members]
+    assert [dict(row.facts) for row in rows] == [
+        {"facet": "1", "images": "3", "activation": "1.5"},
+        {"facet": "2", "images": "2", "activation": "2.5"},
+    ]

@@ -18,6 +18,7 @@ from layer_atlas.config.objectives import (
     CustomObjective,
     DirectionObjective,
     DiversityObjective,
+    FacetsObjective,
     InterpolationObjective,
     InversionObjective,
     JointObjective,
@@ -27,6 +28,7 @@ from layer_atlas.config.objectives import (
     Objective,
     ProbabilityObjective,
     PrototypeObjective,
+    StrongestImagesObjective,
     Term,
 )
 from layer_atlas.config.parameterizations import Fourier, Parameterization, Pixel
@@ -56,6 +58,7 @@ OBJECTIVES: dict[str, Objective] = {
     "inversion": InversionObjective(photograph=PHOTOGRAPH),
     "accentuation": AccentuationObjective(photograph=PHOTOGRAPH),
     "prototype": PrototypeObjective(top=3),
+    "facets": FacetsObjective(top=3, facets=2),
 }
 
 
@@ -91,7 +94,7 @@ def make_bench(
             LayerRef("demo", network.identity, layers["conv3"]),
             LayerRef("other", other.identity, layers["conv5"]),
         ]
-    if isinstance(objective, PrototypeObjective):
+    if isinstance(objective, StrongestImagesObjective):
         taps = [LayerRef("demo", network.identity, layers[name]) for name in ("conv2", "conv3")]
     others = {"other": other} if isinstance(objective, JointObjective) else {}
     find = (files / "x").with_name

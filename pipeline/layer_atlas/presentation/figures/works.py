@@ -256,6 +256,8 @@ AUTHORS = {
     "Fel et al. 2023": "Fel, Thomas and Boissin, Thibaut and Boutin, Victor and Picard, Agustin "
     "and Novello, Paul and Colin, Julien and Linsley, Drew and Rousseau, Tom and Cadène, Rémi and "
     "Goetschalckx, Lore and Gardes, Laurent and Serre, Thomas",
+    "Goh et al. 2021": "Goh, Gabriel and Cammarata, Nick and Voss, Chelsea and Carter, Shan and "
+    "Petrov, Michael and Schubert, Ludwig and Radford, Alec and Olah, Chris",
     "Gonzalez 1985": "Gonzalez, Teofilo F.",
     "Görgün et al. 2025": "Görgün, Ada and Schiele, Bernt and Fischer, Jonas",
     "Hamblin et al. 2024": "Hamblin, Chris and Fel, Thomas and Saha, Srijani and Konkle, Talia and "
@@ -288,6 +290,7 @@ AUTHORS = {
     "and Olah, Chris",
     "Nguyen et al. 2016": "Nguyen, Anh and Dosovitskiy, Alexey and Yosinski, Jason and Brox, "
     "Thomas and Clune, Jeff",
+    "Nguyen et al. 2016b": "Nguyen, Anh and Yosinski, Jason and Clune, Jeff",
     "Olah et al. 2017": "Olah, Chris and Mordvintsev, Alexander and Schubert, Ludwig",
     "Radosavovic et al. 2020": "Radosavovic, Ilija and Kosaraju, Raj Prateek and Girshick, Ross "
     "and He, Kaiming and Dollár, Piotr",

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layer_atlas.atlas.gather import LayerView
+from layer_atlas.config.datasets import MOST_PHOTOGRAPHS
 from layer_atlas.datasets.image_files import from_jpeg
 from layer_atlas.plan.jobs import FATES, WITHOUT_IMAGE, named
 from layer_atlas.plan.labels import sampling_of, weights_words
@@ -86,9 +87,14 @@ def n_pages(group: h5py.Group, tile: int) -> int:
 
 
 def _cut(group: h5py.Group, tile: int) -> list[range]:
-    """The rows of each sheet."""
-    facts = len(_FACTS) + (len(group["seed"]) > 1)
-    return pages(len(group["channel"]), rows_per_page(tile, facts))
+    """The rows of each sheet, which number the targets, or the facets of each."""
+    facts = len(_FACTS) + (len(group["seed"]) > 1) + 2 * ("facet" in group)
+    return pages(len(group["channel"]) * _facets(group), rows_per_page(tile, facts))
+
+
+def _facets(group: h5py.Group) -> int:
+    """Rows per target: one for each facet, or one."""
+    return len(group["variant"]) if "facet" in group else 1
 
 
 def _pages(view: LayerView, tile: int, names: Mapping[str, str] | None) -> Iterator[bytes]:
@@ -104,8 +110,9 @@ def _pages(view: LayerView, tile: int, names: Mapping[str, str] | None) -> Itera
             targets = sampling_of(view.plan, view.model, view.layer).words()
             facts = (targets, weights_words(view.model), view.model.recipe.summary(), source)
             subtitle = "; ".join(filter(None, facts))
-            labels = [label_given(view, names, view.layer.targets[row]) for row in page]
-            rows = [_row(group, row, label) for row, label in zip(page, labels, strict=True)]
+            cells = [divmod(row, _facets(group)) for row in page]
+            labels = [label_given(view, names, view.layer.targets[row]) for row, _ in cells]
+            rows = [_row(group, *cell, label) for cell, label in zip(cells, labels, strict=True)]
             yield draw_sheet(title, subtitle, rows, tile, _notes(group)).png()
 
 
@@ -113,24 +120,41 @@ def _notes(group: h5py.Group) -> tuple[str, ...]:
     return tuple(note for name, note in _NOTES.items() if name in group)
 
 
-def _row(group: h5py.Group, row: int, label: str = "") -> EvidenceRow:
-    """Read what a sheet shows of one target."""
+def _row(group: h5py.Group, row: int, facet: int = 0, label: str = "") -> EvidenceRow:
+    """Read what a sheet shows of one target, or of one facet of it with its dataset images."""
     dataset = group["dataset"]
     seeds = _seeds(group, row)
     status, images = group["status"][row, seeds], group["image"][row, seeds]
     made = ~np.isin(status, WITHOUT_IMAGE)
-    strongest = _dataset_images(dataset, "top_jpeg", row, images.shape[1])
+    facts, side = _facts(group, row, facet), images.shape[-2]
+    strongest = _dataset_images(dataset, "top_jpeg", row, side)
+    overlays = _overlays(dataset, row, strongest)
+    boxes = dataset["top_view_box"][row, : len(strongest)]
+    if "facet" in group:
+        members = _members(group, row, facet)
+        images = images[:, facet]
+        facts = {"facet": str(facet + 1), "images": str(len(members)), **facts}
+        members = members[members < len(strongest)][:MOST_PHOTOGRAPHS]
+        strongest, boxes = strongest[members], boxes[members]
+        if overlays is not None:
+            overlays = overlays[members[members < len(overlays)]]
     return EvidenceRow(
         target=int(group["channel"][row]),
         images=tuple(image if there else None for image, there in zip(images, made, strict=True)),
         fates=tuple(FATES.get(int(code), "") for code in status),
         strongest=strongest,
-        overlays=_overlays(dataset, row, strongest),
-        weakest=_dataset_images(dataset, "bottom_jpeg", row, images.shape[1]),
-        boxes=dataset["top_view_box"][row, : len(strongest)],
-        facts=_facts(group, row),
+        overlays=overlays,
+        weakest=_dataset_images(dataset, "bottom_jpeg", row, side)[:MOST_PHOTOGRAPHS],
+        boxes=boxes,
+        facts=facts,
         label=label,
     )
+
+
+def _members(group: h5py.Group, row: int, facet: int) -> NDArray[np.intp]:
+    """Ranks of the dataset images of a facet; no seed decides them."""
+    members: NDArray[np.intp] = np.flatnonzero(group["facet"][row].max(axis=0) == facet + 1)
+    return members
 
 
 def _dataset_images(dataset: h5py.Group, name: str, row: int, size: int) -> NDArray[np.uint8]:
@@ -160,9 +184,10 @@ def _best(group: h5py.Group, row: int) -> int:
     return max(0, int(group["best_seed_index"][row])) if "best_seed_index" in group else 0
 
 
-def _facts(group: h5py.Group, row: int) -> dict[str, str]:
+def _facts(group: h5py.Group, row: int, facet: int) -> dict[str, str]:
     seed = _best(group, row)
-    values: dict[str, Any] = {name: group[name][row, seed] for name in _FACTS if name in group}
+    known = {name: group[name] for name in _FACTS if name in group}
+    values: dict[str, Any] = {k: v[(row, seed, facet)[: v.ndim]] for k, v in known.items()}
     facts = {
         name.removeprefix("agreement_"): _FACTS[name].format(value)
         for name, value in values.items()

@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from layer_atlas.atlas.reader import Layer
+from layer_atlas.config.objectives import MOST_STRONGEST
 from layer_atlas.errors import StorageError
 from layer_atlas.plan.jobs import WITHOUT_IMAGE
 from layer_atlas.presentation.layout.grid import Cells
@@ -419,7 +420,8 @@ class DatasetImages:
     def across(self) -> int:
         """Largest number of images of an end."""
         shapes = [self.layer.dataset(f"dataset/{end}_jpeg").shape for end in self.ends]
-        return min(_MOST_DATASET_IMAGES, max((int(shape[1]) for shape in shapes), default=0))
+        most = MOST_STRONGEST if "facet" in self.layer else _MOST_DATASET_IMAGES
+        return min(most, max((int(shape[1]) for shape in shapes), default=0))
 
     @cached_property
     def salient(self) -> int:
@@ -444,14 +446,17 @@ class DatasetImages:
         """Describe the dataset images of a target, by their slots in a row.
 
         Returns: `top` and `bottom`, lists of `slot`, `path`, `file`, `score`, `salient` (whether
-            there is saliency) and `box`, the receptive field of the largest response in the file;
-            and `constant`, the response to all images of the data set if it is the same.
+            there is saliency), `box`, the receptive field of the largest response in the file, and
+            `facet`, by which images are ordered if they have one; and `constant`, the response to
+            all images of the data set if it is the same.
         """
         slots: dict[str, Any] = {end: self._slots(end, row) for end in self.ends}
         return {**slots, "constant": self._constant(row)}
 
     def _slots(self, end: str, row: int) -> list[dict[str, Any]]:
         scores, boxes = (self._row(f"{end}_{name}", row) for name in ("score", "view_box"))
+        facets = self._facets(row) if end == "top" else {}
+        images = sorted(self._images(end, row), key=lambda image: facets.get(image[0], 0))
         return [
             {
                 "slot": slot,
@@ -460,9 +465,17 @@ class DatasetImages:
                 "score": numbers(scores)[slot] if slot < len(scores) else None,
                 "salient": end == "top" and slot < self.salient,
                 "box": boxes[slot].tolist() if slot < len(boxes) else None,
+                **({"facet": facets[slot]} if slot in facets else {}),
             }
-            for slot, path, data in self._images(end, row)
+            for slot, path, data in images
         ]
+
+    def _facets(self, row: int) -> dict[int, int]:
+        """The facet of each slot; those of all seeds are the same, where an image was made."""
+        if "facet" not in self.layer:
+            return {}
+        facets = np.asarray(self.layer.dataset("facet")[row]).max(axis=0)
+        return {slot: int(facet) for slot, facet in enumerate(facets) if facet}
 
     def _images(self, end: str, row: int) -> Iterator[tuple[int, str, bytes]]:
         """Yield slot, path (empty if unknown) and file; an unreadable image leaves its slot out."""

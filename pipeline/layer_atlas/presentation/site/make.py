@@ -66,7 +66,7 @@ _DIGITS = 16
 _SCRIPTS = (
     *("data", "elements", "routes", "notes", "order", "tiles", "curve"),
     *("overview", "about", "filters", "grid", "plane", "map", "points", "viewer"),
-    *("connections", "channel", "search", "help", "start"),
+    *("connections", "channel", "labels", "search", "help", "start"),
 )
 """Parts of `site.js`, in order: browsers load one file much sooner than many."""
 
@@ -190,7 +190,7 @@ def _write_all(
             number += 1
         modules = _modules(manifest, model.name)
         models.append({**_model_facts(model), "modules": modules, "layers": layers})
-    title = folder.root.name
+    title, words = folder.root.name, words_data(atlas, names)
     weights = [[model["name"], model["weights"]] for model in models]
     index = {
         "title": title,
@@ -199,10 +199,13 @@ def _write_all(
         "identity": digest([title, weights])[:_DIGITS],
         "notes": plain(notes),
         "models": models,
+        "words": words is not None,
     }
     files.write("index.js", script("index", index))
     files.write("about.js", script("about", about_data(atlas, names, manifest)))
     files.write("names.js", script("names", named))
+    if words is not None:
+        files.write("words.js", script("words", words))
 
 
 def _modules(manifest: Mapping[str, Any], label: str) -> list[list[Any]]:
@@ -414,8 +417,65 @@ def channel_blocks(layer: Layer) -> Iterator[tuple[int, dict[str, Any]]]:
                 else [],
                 "connections": list(map(connected.record, block)),
                 "cell": [cell_record(layer, row) for row in block] if layer.has_map else [],
+                "words": [label_record(layer, row) for row in block] if layer.label_sources else [],
             },
         )
+
+
+def label_record(layer: Layer, row: int) -> dict[str, Any]:
+    """The labels that are proposed for a target, by each kind of its images."""
+    found = layer.proposed_labels(layer.channels[row])
+    return {
+        source: {
+            "labels": [[word, round(score, 3)] for word, score in labels],
+            "margin": numbers(layer.dataset(f"words/{source}_margin")[row : row + 1], 3)[0],
+        }
+        for source, labels in found.items()
+        if labels
+    }
+
+
+_MOST_FOUND, _FOUND_PER_WORD = 40_000, 8
+"""Channels that the search by words has in all, and for each word."""
+
+
+def words_data(atlas: Atlas, names: Mapping[str, str] | None) -> dict[str, Any] | None:
+    """The channels that are most like each word of the vocabulary; None if there is none.
+
+    Cosines are in thousandths, and positive. Dataset images go before optimized ones.
+    """
+    labelled = [layer for layer in atlas.values() if layer.label_sources]
+    if not labelled:
+        return None
+    facts = labelled[0].label_facts
+    # Those of another encoder or vocabulary do not compare.
+    layers = [layer for layer in labelled if layer.label_facts == facts]
+    sources = [layer.label_sources[0] for layer in layers]
+    pairs = list(zip(layers, sources, strict=True))
+    channels = [layer[f"words/{source}_channel"] for layer, source in pairs]
+    score = np.concatenate([layer[f"words/{s}_channel_score"] for layer, s in pairs], axis=1)
+    channel = np.concatenate(channels, axis=1)
+    at = np.repeat(np.arange(len(layers)), [array.shape[1] for array in channels])
+    most = max(1, min(_FOUND_PER_WORD, _MOST_FOUND // max(len(channel), 1)))
+    best = np.argsort(-np.nan_to_num(score, nan=-9.0), axis=1, kind="stable")[:, :most]
+    found = [
+        [
+            [int(at[i]), int(channel[word, i]), round(1000 * float(score[word, i]))]
+            for i in chosen.tolist()
+            if channel[word, i] >= 0 and score[word, i] > 0
+        ]
+        for word, chosen in enumerate(best)
+    ]
+    called = [layer.called(names) for layer in layers]
+    return {
+        "encoder": facts["encoder"],
+        "words": layers[0].dataset("words/word").asstr()[()].tolist(),
+        "layers": [
+            [layer.model.name, layer.name, layer.reader_name, source]
+            for layer, source in zip(called, sources, strict=True)
+        ],
+        "found": found,
+    }
 
 
 def _similar(rows: NDArray[np.intp], cosines: NDArray[np.float32]) -> dict[str, Any]:

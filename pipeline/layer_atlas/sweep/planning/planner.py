@@ -12,11 +12,12 @@ from layer_atlas.config.inputs import Inputs
 from layer_atlas.config.objectives import (
     ActivationAtlasObjective,
     DirectionObjective,
+    FacetsObjective,
     JointObjective,
     LogitObjective,
     Objective,
     ProbabilityObjective,
-    PrototypeObjective,
+    StrongestImagesObjective,
 )
 from layer_atlas.config.recipe import ALGORITHM_VERSIONS, DatasetInit, Recipe, Regularizers
 from layer_atlas.config.records import digest, plain
@@ -147,7 +148,7 @@ def _with_dataset(config: Config, listing: str) -> Config:
     init, objective = config.init, config.objective
     if isinstance(init, DatasetInit):
         init = replace(init, dataset=listing)
-    if isinstance(objective, PrototypeObjective):
+    if isinstance(objective, StrongestImagesObjective):
         objective = replace(objective, dataset=listing)
     return replace(config, init=init, objective=objective)
 
@@ -352,7 +353,7 @@ def _further_layers(
     objective: Objective, layer: LayerInfo, model: InspectedModel
 ) -> list[LayerInfo]:
     """Return the layers that an objective reads besides a target's own. Raises UserError."""
-    if not isinstance(objective, PrototypeObjective):
+    if not isinstance(objective, StrongestImagesObjective):
         return []
     named = model.choose(objective.layers) if objective.layers else None
     chosen = layers_at_depths(layer, model.layers) if named is None else named
@@ -504,6 +505,8 @@ def plan_dataset(config: Config) -> DatasetPlan | None:
     if settings is None:
         return None
     dataset_images = open_dataset(settings)
+    # Facets are understood by the images that they are made of.
+    of_facets = config.objective.top if isinstance(config.objective, FacetsObjective) else 0
     # Unreadable images are skipped later, which would leave nothing of a folder of other files.
     _check_readable(dataset_images, settings.source)
     listing, count = look_through(dataset_images.entries())
@@ -514,7 +517,7 @@ def plan_dataset(config: Config) -> DatasetPlan | None:
         top=settings.top,
         bottom=settings.bottom,
         reference=settings.reference,
-        examples=min(settings.examples, max(settings.top, settings.bottom)),
+        examples=max(of_facets, min(settings.examples, max(settings.top, settings.bottom))),
         saliency=config.saliency,
     )
 

@@ -83,6 +83,10 @@ class Objective(ABC):
         """
         return ()
 
+    def records(self, references: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return what of the references is stored with each job, by name: tensors (n, ...)."""
+        return {}
+
     def parts(self, activations: Activations, targets: Tensor) -> Tensor | None:
         """Return the response of each part of a composite target: (B, parts) float32."""
         return None

@@ -155,6 +155,7 @@ class LayerRenderer:
             if not len(dead):
                 break
             self._revive(rows, jobs.select(dead), dead, start, lambda step: on_step(last))
+        rows |= self.objective.records(jobs.references)
         arrays: dict[str, NDArray[Any]] = {name: row.cpu().numpy() for name, row in rows.items()}
         arrays["trace_step"] = torch.tensor(recorded_steps(recipe)).numpy()
         # Steps are the same for every job, so they are stored once, not per row.

@@ -29,6 +29,7 @@ function channelView(view, place, { model, layer }, data, block) {
       element(
         "div.numbers",
         {},
+        proposedLabels(data, block, inBlock),
         statistics(place, layer, data, row),
         ascent(data, block, inBlock, seed, variant),
         notesSection(data, row),
@@ -247,7 +248,7 @@ function tied(slots) {
 }
 
 function photographs(viewer, layer, data, slots, end, row) {
-  const figures = slots.map(({ slot, path, file, score, salient }, rank) => {
+  const figures = slots.map(({ slot, path, file, score, salient, facet }, rank) => {
     const name = path || `photograph ${slot + 1}`;
     const image = element("img", { src: layerAtlas.address(file), alt: name, loading: "lazy" });
     return element(
@@ -255,7 +256,7 @@ function photographs(viewer, layer, data, slots, end, row) {
       {},
       viewer.opener(`${end}${rank + 1}`, { class: "photograph", title: name }, image),
       salient ? whatCounts(layer, data, row, slot, name) : null,
-      element("span.caption", {}, element("span.quiet", {}, score === null ? "" : brief(score))),
+      element("span.caption", {}, facet ? `facet ${facet} ` : null, element("span.quiet", {}, score === null ? "" : brief(score))),
     );
   });
   return element("ul.photographs", {}, ...figures);

@@ -16,6 +16,7 @@ function meanings(text, place, target) {
     ...(/^\d+$/.test(wanted) ? layersCalled("", wanted) : []),
     ...channelsNoted(wanted),
     ...channelsNamed(wanted),
+    ...channelsProposed(wanted),
   ];
   const addresses = new Set();
   return found.filter(([, , address]) => !addresses.has(address) && addresses.add(address)).slice(0, MOST_FOUND);
