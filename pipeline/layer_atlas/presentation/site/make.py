@@ -379,6 +379,7 @@ def layer_data(layer: Layer) -> dict[str, Any]:
         "similarity": _similarity(layer),
         "photographs": DatasetImages(layer).facts(),
         "map": map_data(layer),
+        "words": layer.label_facts if layer.label_sources else None,
         "refused": layer.connections.refused,
     }
 
