@@ -2,15 +2,18 @@
 
     python scripts/docs_images.py --photographs FOLDER [--weights FILE] [--only PATTERN]
 
-Reads docs/figures.md and docs/objectives.md: a picture is that of the nearest command above it,
-and a table of three pictures is its row of three layers. Sweeps are kept in `--work` and resumed,
-so a changed page costs what is new on it. `--weights` are those of SqueezeNet 1.1, for a machine
-that cannot download them; `--photographs` are natural images, for prototypes.
+Reads docs/figures.md and docs/objectives.md: a picture is that of the nearest command above it.
+Tables have the same objective in three layers of SqueezeNet, such as `layer12`. `images/site.webp`
+is a screenshot of the site of `evidence`, and needs playwright and chromium. Sweeps are kept in
+`--work` and resumed, so a changed page costs what is new on it. `--weights` are those of SqueezeNet
+1.1, for a machine that cannot download them; `--photographs` are natural images, for prototypes.
 """
 
 import argparse
+import io
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,11 +30,14 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 
 FIGURE_DPI = 130
+SITE, SITE_CHANNEL, SITE_SIZE = "images/site.webp", "demo/conv6:16", (1200, 760)
 QUALITY = 88
 TEXTURES_PER_CLASS = 12
 
-_PLAIN = ("collate.site=false", "collate.columns=4", "collate.gap=8")
+_WIDE = {"diversity": 2, "facets": 2, "interpolation": 1}
+"""Channels in a row where each has several images; elsewhere four."""
 _PICTURE = re.compile(r"!\[[^]]*\]\((images/\S+?)\)")
+_IN_TABLE = re.compile(r"(caricature|inversion|layer)(\d+)")
 _COMMAND = re.compile(r"^ {4}(\S.*=.*)$", re.MULTILINE)
 _FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -64,6 +70,8 @@ def main() -> None:
             if fnmatch(picture.path, given.only):
                 print(picture.path, shlex.join(picture.command), flush=True)
                 make(picture)
+    if fnmatch(SITE, given.only):
+        studio.site()
 
 
 def pictures(page: Path) -> Iterator[Picture]:
@@ -74,8 +82,12 @@ def pictures(page: Path) -> Iterator[Picture]:
     commands += [(found.start(), found[1]) for found in re.finditer(r"`atlas figure (\S+)`", text)]
     for found in _PICTURE.finditer(text):
         if not found[1].startswith("images/fidelity"):
-            above = max(c for c in commands if c[0] < found.start())
-            yield Picture(found[1], tuple(shlex.split(above[1])))
+            above = [shlex.split(line) for at, line in sorted(commands) if at < found.start()]
+            in_table = _IN_TABLE.fullmatch(Path(found[1]).stem)
+            if in_table:
+                above = [words for words in above if f"objective={in_table[1]}" in words]
+                above[-1][0] = f"layers=[features.{in_table[2]}]"
+            yield Picture(found[1], tuple(above[-1]))
 
 
 class Studio:
@@ -104,36 +116,53 @@ class Studio:
         ]
         if not any(word.startswith("models=") for word in command):
             command.append(f"models=[{self.network}]")
-        in_table = re.fullmatch(r"(caricature|inversion|layer)(\d+)", picture.name)
-        if in_table:
-            command = [word for word in command if not word.startswith(("layers=", "objective="))]
-            command += [f"layers=[features.{in_table[2]}]", f"objective={in_table[1]}"]
-            if in_table[1] == "layer":
-                command = [word for word in command if "photograph" not in word]
-        size = [] if "models=[demo]" in picture.command else ["image_size=128"]
-        if any(word.startswith("experiment=") for word in command):
-            size = [] if "experiment=deepdream" in command else size
-        self._atlas("run", f"name={picture.name}", *size, *command, *_PLAIN)
+        has_own_size = {"models=[demo]", "experiment=deepdream"} & {*picture.command}
+        size = [] if has_own_size else ["image_size=128"]
+        columns = _WIDE.get(picture.name, 4)
+        look = ("collate.site=false", f"collate.columns={columns}", "collate.gap=8")
+        self._atlas("run", f"name={picture.name}", *size, *command, *look)
         folder = self.work / picture.name
-        if in_table:
+        if _IN_TABLE.fullmatch(picture.name):
             (source,) = self._images(folder)
             source.save(DOCS / picture.path, quality=QUALITY, method=6)
             return
-        strips = sorted(folder.rglob("*.strip.png")) or sorted((folder / "montages").rglob("*.png"))
-        _save(strips[0], picture)
+        drawn = (
+            path for kind in ("animations", "montages") for path in (folder / kind).rglob("*.png")
+        )
+        _save(next(drawn), picture)
 
     def figure(self, picture: Picture) -> None:
         """Make a picture of docs/figures.md: a figure of one of the sweeps of the page."""
-        if not self._has_sweeps:
-            for arguments in _sweeps(DOCS / "figures.md"):
-                self._atlas(*arguments)
-            self._has_sweeps = True
+        self._run_sweeps_of_figures()
         file = f"figure.file={picture.name}"
         self._atlas(
             "figure", *picture.command, "figure.formats=[png]", f"figure.dpi={FIGURE_DPI}", file
         )
         (source,) = sorted(self.work.rglob(f"{picture.name}.png"))
         _save(source, picture)
+
+    def site(self) -> None:
+        """Take a screenshot of the page of a channel."""
+        from playwright.sync_api import sync_playwright
+
+        self._run_sweeps_of_figures()
+        page = (self.work / "evidence/site/index.html").as_uri()
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
+            width, height = SITE_SIZE
+            tab = browser.new_page(viewport={"width": width, "height": height})
+            tab.goto(f"{page}#/{SITE_CHANNEL}")
+            tab.wait_for_selector("section:has-text('Strongest inputs') .tile, canvas")
+            tab.wait_for_load_state("networkidle")
+            picture = Image.open(io.BytesIO(tab.screenshot()))
+            browser.close()
+        picture.convert("RGB").save(DOCS / SITE, quality=QUALITY, method=6)
+
+    def _run_sweeps_of_figures(self) -> None:
+        if not self._has_sweeps:
+            for arguments in _sweeps(DOCS / "figures.md"):
+                self._atlas(*arguments)
+            self._has_sweeps = True
 
     def _images(self, folder: Path) -> list[Image.Image]:
         from layer_atlas import open_atlas

@@ -479,7 +479,9 @@ def test_a_script_needs_no_guard_and_shows_progress(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Net/second: 2 channels" in done.stdout
-    assert done.stderr.startswith(
+    # A slow machine also names the step that it is busy with.
+    lines = [line for line in done.stderr.splitlines() if not line.endswith(" so far")]
+    assert "\n".join(lines).startswith(
         "checking: Net\nmodel: Net, weights of the module in memory; mean"
     )
     assert "Warning" not in done.stderr

@@ -38,7 +38,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "lbfgs": {"schedule": "linear"},
     "generator": {"target": "mine.build", "weights": "w.pth", "latent": (8,)},
 }
-WORK = re.compile(r"[A-Z][\w-]+(?: et al\.| & [A-Z]\w+)? \d{4}")
+WORK = re.compile(r"[A-Z][\w-]+(?: et al\.| & [A-Z]\w+)? \d{4}[a-z]?")
 
 
 def made(record: Any) -> Any:
@@ -118,6 +118,7 @@ CHANGED: dict[str, Any] = {
     "target": "mine.other",
     "latent": (9,),
     "levels": 5,
+    "top": 12,
     "terms": (Term("a"), Term("b", weight=2.0)),
     "output": (-2.0, 2.0),
     "bounds": (-2.0, 2.0),

@@ -23,6 +23,7 @@ from layer_atlas.presentation.figures.make import BIBLIOGRAPHY, make_figure
 from layer_atlas.presentation.figures.works import (
     AUTHORS,
     architecture_title,
+    cited,
     known_references,
     network_works,
 )
@@ -159,7 +160,7 @@ def test_every_work_has_an_entry_that_says_what_its_reference_says(work: object)
     ((key, fields),) = entries(bibtex(work)).items()  # type: ignore[arg-type]
     assert key == key_of(work)  # type: ignore[arg-type]
     assert key.isascii()
-    assert fields["year"] == work.cite[-4:]
+    assert fields["year"] == work.cite.removesuffix("b")[-4:]
     first = fields["author"].split(" and ")[0].partition(",")[0]
     assert work.cite.startswith(first)
     n = len(fields["author"].split(" and "))
@@ -224,3 +225,12 @@ def test_a_bibliography_keeps_what_other_figures_cite() -> None:
     assert list(found) == ["a", "b", "c"]
     assert found["b"]["title"] == "New"
     assert merged_bibliography(second, []) == second
+
+
+def test_works_of_one_author_and_year_are_told_apart() -> None:
+    both = {work.cite: work for work in known_references()}
+    first, second = both["Nguyen et al. 2016"], both["Nguyen et al. 2016b"]
+    assert cited("as before (Nguyen et al. 2016b)") == [second]
+    assert cited("as before (Nguyen et al. 2016; Nguyen et al. 2016b)") == [first, second]
+    assert key_of(first) != key_of(second)
+    assert "year = {2016}" in bibtex(second)

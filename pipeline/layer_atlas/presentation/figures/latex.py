@@ -50,9 +50,14 @@ def key_of(work: Reference) -> str:
     >>> key_of(Reference("Olah et al. 2017", "Feature visualization. Distill."))
     'olah2017feature'
     """
-    author, year = work.cite.split(" ")[0], work.cite[-4:]
+    author, year = work.cite.split(" ")[0], _year(work)
     word = next(w for w in re.findall(r"\w+", work.entry) if len(w) > 3)
     return re.sub(r"[^a-z0-9]", "", _ascii(author + year + word).lower())
+
+
+def _year(work: Reference) -> str:
+    """Its year, without the letter that tells works of one author and year apart."""
+    return str(re.findall(r"\d{4}", work.cite)[-1])
 
 
 def _ascii(text: str) -> str:
@@ -83,7 +88,7 @@ def bibtex(work: Reference) -> str:
     elif venue or "eprint" in fields:
         # Styles that know no `eprint` still print where the work is.
         fields["howpublished"] = venue or f"arXiv:{fields['eprint']}"
-    return entry_text(kind, key_of(work), {**fields, "year": work.cite[-4:]})
+    return entry_text(kind, key_of(work), {**fields, "year": _year(work)})
 
 
 def network_entry(key: str, title: str, note: str) -> str:

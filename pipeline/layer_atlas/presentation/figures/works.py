@@ -379,4 +379,5 @@ def dataset_works(source: str) -> list[Reference]:
 
 def cited(text: str) -> list[Reference]:
     """List the works that a text cites by author and year, in order of their names."""
-    return [work for work in known_references() if work.cite in text]
+    # `2016` is no citation where the text has `2016b`.
+    return [w for w in known_references() if re.search(rf"{re.escape(w.cite)}(?!\w)", text)]

@@ -12,9 +12,10 @@ from layer_atlas.presentation.figures.methods import texts_of
 from layer_atlas.presentation.figures.selection import LayerData, RenderedFigure, Selection
 
 _WHAT = (
-    "Each image was made by gradient ascent: it starts from noise and is changed step by step "
-    "until its target, mostly one channel of a layer, responds to it strongly. This is feature "
-    "visualization by activation maximization. Only images called photographs are photographs.",
+    "Each image was made by gradient ascent: it starts from noise, unless the recipe below names a "
+    "photograph, and is changed step by step so that its target, mostly one channel of a layer, "
+    "responds to it more strongly. This is feature visualization by activation maximization. Only "
+    "images called photographs are from a data set.",
     "An image shows what excites its target, which is not all that the target does. A high "
     "activation is no measure of quality. Where a data set was seen, agreement and the photographs "
     "beside an image show whether natural images support it.",
