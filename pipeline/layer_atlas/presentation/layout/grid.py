@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from layer_atlas.config.config import CollateSettings
 from layer_atlas.presentation.layout.page import (
@@ -121,9 +122,9 @@ class Layout:
         further = (self.fact_lines - 1) * FONT.line(self._small)
         return 2 * self.gap + max(34, round(self.scale * 0.42)) + further
 
-    @property
+    @cached_property
     def fact_lines(self) -> int:
-        """Lines of the heading below its title."""
+        """Lines of the heading below its title; every tile's place depends on them."""
         lines = FONT.wrapped(self.facts, self._small, self._width - 4 * self.gap, _MOST_FACT_LINES)
         return max(1, len(lines))
 
