@@ -24,6 +24,7 @@ from layer_atlas.store.files import (
     ArraySpec,
     AtMost,
     CorruptFile,
+    aside_if_corrupt,
     conforming,
     largest_file,
     read_at_most,
@@ -78,12 +79,9 @@ def read_product(folder: OutputFolder, product: Product, specs: Mapping[str, Arr
         FileNotFoundError: there is no file.
     """
     path = folder.product(product)
-    try:
+    with aside_if_corrupt(path):
         data = read_at_most(path, largest_file(specs.values()))
         return conforming(files.decode(data, SCHEMA).arrays, specs)
-    except CorruptFile as error:
-        set_aside(path)
-        raise CorruptFile(f"{path}: {error}") from error
 
 
 def merge_statistics(

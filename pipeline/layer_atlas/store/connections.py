@@ -20,10 +20,10 @@ from layer_atlas.store.files import (
     ArraySpec,
     AtMost,
     CorruptFile,
+    aside_if_corrupt,
     conforming,
     largest_file,
     read_at_most,
-    set_aside,
     write_atomically,
 )
 from layer_atlas.store.folder import OutputFolder
@@ -186,7 +186,7 @@ def read_connections(folder: OutputFolder, task: LayerConnections) -> Connection
         CorruptFile: their file was set aside, to be computed again.
     """
     path, specs = folder.product(task.product), _specs(task)
-    try:
+    with aside_if_corrupt(path):
         file = files.decode(read_at_most(path, largest_file(specs.values())), SCHEMA)
         arrays = conforming(file.arrays, specs)
         sources, refused, stride = (
@@ -201,9 +201,6 @@ def read_connections(folder: OutputFolder, task: LayerConnections) -> Connection
             raise CorruptFile("its record is not that of its arrays")
         reasons = {name: str(reason) for name, reason in refused.items()}
         return Connections(tuple(map(str, sources)), **arrays, stride=stride, refused=reasons)
-    except CorruptFile as error:
-        set_aside(path)
-        raise CorruptFile(f"{path}: {error}") from error
 
 
 def _specs(task: LayerConnections) -> dict[str, ArraySpec]:

@@ -85,6 +85,16 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
+@contextlib.contextmanager
+def aside_if_corrupt(path: Path) -> Iterator[None]:
+    """Set a file aside if reading it raises CorruptFile, and name it in the error."""
+    try:
+        yield
+    except CorruptFile as error:
+        set_aside(path)
+        raise CorruptFile(f"{path}: {error}") from error
+
+
 def read_at_most(path: Path, most: int) -> bytes:
     """Read a file of at most so many bytes.
 

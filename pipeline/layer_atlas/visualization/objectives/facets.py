@@ -8,20 +8,15 @@ from torch.nn import functional as F
 
 from layer_atlas.config.objectives import FacetsObjective
 from layer_atlas.config.records import implements
-from layer_atlas.models.numerics import filled_up
-from layer_atlas.visualization.objectives.base import (
-    Activations,
-    Objective,
-    ObjectiveContext,
-    picked,
-)
+from layer_atlas.visualization.objectives.base import Activations, ObjectiveContext, picked
+from layer_atlas.visualization.objectives.prototype import StrongestImages
 
 _STARTS, _ROUNDS = 16, 30
 _LEAST = 1e-6
 
 
 @implements(FacetsObjective)
-class Facets(Objective):
+class Facets(StrongestImages):
     """A channel by the facets of its strongest images: s = mean_l a[k, l], maximizing s + w * f_v.
 
     The images are clustered by their features p: in each layer the activations are averaged over
@@ -33,17 +28,12 @@ class Facets(Objective):
     Goh et al. 2021, "Multimodal Neurons", add the product of a lower layer's activations, their
     gradient and the weights of a linear probe of the facet. Here the target's response takes the
     place of the gradient, and the mean of a cluster that of the probe, so that a step needs no
-    second backward pass and facets no labels. The first layer is the target's own.
+    second backward pass and facets no labels.
     """
 
     def __init__(self, record: FacetsObjective, context: ObjectiveContext) -> None:
-        self.sizes, self.n_layers = (context.layers[0].n_channels,), len(context.layers)
+        super().__init__(record, context)
         self.variants, self.weight, self.seed = record.facets, record.weight, record.seed
-        self._context = context
-
-    def responses(self, activations: Activations, targets: Tensor) -> Tensor:
-        """Return the channel at each position: (B, L) float32."""
-        return picked(activations[0], targets)
 
     @torch.no_grad()
     def references(self, dataset_images: Tensor | None, targets: Tensor) -> tuple[Tensor, ...]:
@@ -62,9 +52,7 @@ class Facets(Objective):
         return tuple(torch.stack(part) for part in zip(*rows, strict=True))
 
     def _of_images(self, images: Tensor, target: Tensor) -> list[Tensor]:
-        images = images.to(self._context.device)
-        whole = images[filled_up(len(images), images.device)]
-        maps = [a[: len(images)].float() for a in self._context.activations(whole)]
+        maps = self._maps(images)
         features = self._features(maps, target.expand(len(images)))
         means = [rows.mean(dim=0, keepdim=True) for rows in features]
         # Layers count alike, and so do weak and strong responses.
@@ -75,16 +63,12 @@ class Facets(Objective):
 
     def _features(self, activations: Activations, targets: Tensor) -> list[Tensor]:
         """Average activations (B, K, L) where the targets respond: (B, K) for each layer."""
-        response = picked(activations[0], targets).detach()
-        weights = response.nan_to_num(0.0, 0.0, 0.0).clamp_min(0.0)
+        weights = self._positive(picked(activations[0], targets).detach())
         # Where a target responds nowhere, all positions count alike.
         weights = torch.where(weights.amax(dim=1, keepdim=True) > 0.0, weights, 1.0)
-        own, features = self._context.layers[0], []
+        features = []
         for activation, layer in zip(activations, self._context.layers, strict=True):
-            here = weights
-            if layer.positions != own.positions:
-                here = weights.view(-1, 1, *own.map_size)
-                here = F.interpolate(here, layer.map_size, mode="bilinear").flatten(1)
+            here = self._resampled(weights, layer)
             here = here / here.sum(dim=1, keepdim=True).clamp_min(1e-12)
             features.append((activation.float() * here[:, None]).sum(dim=2))
         # The channel rises in all facets alike.

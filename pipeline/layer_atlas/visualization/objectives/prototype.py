@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from layer_atlas.config.objectives import PrototypeObjective
+from layer_atlas.config.objectives import PrototypeObjective, StrongestImagesObjective
 from layer_atlas.config.records import implements
 from layer_atlas.models.numerics import filled_up
 from layer_atlas.plan.jobs import LayerInfo
@@ -24,8 +24,41 @@ DEPTHS = (0.25, 0.5, 0.75)
 _LARGEST_WEIGHT = 2**20
 
 
+class StrongestImages(Objective):
+    """A channel beside the activations of its strongest dataset images in several layers.
+
+    The score stays the channel's response, as dataset images have it. The first layer is the
+    target's own.
+    """
+
+    def __init__(self, record: StrongestImagesObjective, context: ObjectiveContext) -> None:
+        self.sizes, self.n_layers = (context.layers[0].n_channels,), len(context.layers)
+        self._context = context
+
+    def responses(self, activations: Activations, targets: Tensor) -> Tensor:
+        """Return the channel at each position: (B, L) float32."""
+        return picked(activations[0], targets)
+
+    def _maps(self, images: Tensor) -> list[Tensor]:
+        """Return the activations of images (N, C, H, W): (N, K, L) float32 per layer."""
+        images = images.to(self._context.device)
+        whole = images[filled_up(len(images), images.device)]
+        return [a[: len(images)].float() for a in self._context.activations(whole)]
+
+    def _positive(self, response: Tensor) -> Tensor:
+        return response.nan_to_num(0.0, 0.0, 0.0).clamp_min(0.0)
+
+    def _resampled(self, weights: Tensor, layer: LayerInfo) -> Tensor:
+        """Return weights (B, L) of the target's positions at those of a layer."""
+        own = self._context.layers[0]
+        if layer.positions == own.positions:
+            return weights
+        maps = weights.view(-1, 1, *own.map_size)
+        return F.interpolate(maps, layer.map_size, mode="bilinear").flatten(1)
+
+
 @implements(PrototypeObjective)
-class Prototype(Objective):
+class Prototype(StrongestImages):
     """An image like the target's strongest dataset images: s = mean_l a[k, l], maximizing -d.
 
     d is the mean, over the layers, of |sort(a) - r|**2 / |r|**2, where `sort` orders the values of
@@ -35,18 +68,7 @@ class Prototype(Objective):
     2503.22399), who weight channels by their relevance to the target. Here positions have weights:
     the sample is from all images together, in proportion to the target's response there, so that it
     is of what the target responds to and not of the background.
-
-    The score stays the channel's response, as dataset images have it. The first layer is the
-    target's own.
     """
-
-    def __init__(self, record: PrototypeObjective, context: ObjectiveContext) -> None:
-        self.sizes, self.n_layers = (context.layers[0].n_channels,), len(context.layers)
-        self._context = context
-
-    def responses(self, activations: Activations, targets: Tensor) -> Tensor:
-        """Return the channel at each position: (B, L) float32."""
-        return picked(activations[0], targets)
 
     @torch.no_grad()
     def references(self, dataset_images: Tensor | None, targets: Tensor) -> tuple[Tensor, ...]:
@@ -64,16 +86,10 @@ class Prototype(Objective):
 
     def _samples(self, images: Tensor, target: int) -> list[Tensor]:
         """Return a sorted sample of the activations of images (N, C, H, W): (K, L) per layer."""
-        images = images.to(self._context.device)
-        whole = images[filled_up(len(images), images.device)]
-        maps = [a[: len(images)].float() for a in self._context.activations(whole)]
-        response = maps[0][:, target].nan_to_num(0.0, 0.0, 0.0).clamp_min(0.0)
-        own, samples = self._context.layers[0], []
+        maps, samples = self._maps(images), []
+        response = self._positive(maps[0][:, target])
         for activation, layer in zip(maps, self._context.layers, strict=True):
-            weights = response
-            if layer.positions != own.positions:
-                weights = response.view(-1, 1, *own.map_size)
-                weights = F.interpolate(weights, layer.map_size, mode="bilinear").flatten(1)
+            weights = self._resampled(response, layer)
             pooled = activation.transpose(0, 1).flatten(1)
             chosen = pooled[:, sampled(weights.flatten(), layer.positions)]
             samples.append(chosen.sort(dim=1).values)
