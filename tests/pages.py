@@ -61,7 +61,7 @@ class Visit:
         """Back to a first visit."""
         self.wrong.clear()
         self.page.set_viewport_size({"width": 1280, "height": 800})
-        self.page.emulate_media(color_scheme="light")
+        self.page.emulate_media(media="screen", color_scheme="light")
         self.page.goto("about:blank")
         self.page.goto(self.home)
         self.page.evaluate("localStorage.clear()")

@@ -264,7 +264,8 @@ def test_a_grid_prints_all_its_tiles_without_controls(visit: Visit) -> None:
     visit.page.set_viewport_size({"width": 500, "height": 400})
     visit.go(at(A))
     visit.page.emulate_media(media="print", color_scheme="dark")
-    visit.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    for event in ("beforeprint", "resize", "scroll"):
+        visit.page.evaluate(f"dispatchEvent(new Event('{event}'))")
     assert visit.page.locator(".wall li").count() == 150
     assert not visit.page.locator(".toolbar").is_visible()
     tops = visit.page.evaluate(

@@ -37,16 +37,18 @@ class Wall {
     this.glance = new Glance(layer, data, place, this.list);
     this.made = new Map();
     this.focus = 0;
+    this.printing = false;
     this.onscroll = () => this.fill(innerHeight);
     this.onresize = () => this.measure();
-    this.onprint = () => this.fill(Infinity);
+    this.onprint = () => this.print(true);
+    this.onprinted = () => this.print(false);
   }
 
   start() {
     addEventListener("scroll", this.onscroll, { passive: true });
     addEventListener("resize", this.onresize);
     addEventListener("beforeprint", this.onprint);
-    addEventListener("afterprint", this.onscroll);
+    addEventListener("afterprint", this.onprinted);
     this.list.addEventListener("keydown", (event) => this.key(event));
     this.glance.start();
     this.measure();
@@ -58,7 +60,7 @@ class Wall {
     removeEventListener("scroll", this.onscroll);
     removeEventListener("resize", this.onresize);
     removeEventListener("beforeprint", this.onprint);
-    removeEventListener("afterprint", this.onscroll);
+    removeEventListener("afterprint", this.onprinted);
     this.glance.stop();
   }
 
@@ -93,14 +95,21 @@ class Wall {
     sheets.allReady(this.layer, this.data, shown, this.place.options).then(() => afterFrame(this.onscroll));
   }
 
+  // Paper has no window: a scroll or a resize on the way to the printer must not take tiles away.
+  print(printing) {
+    this.printing = printing;
+    this.fill(innerHeight);
+  }
+
   // The first channel in the window, by its place.
   first() {
     const above = -this.list.getBoundingClientRect().top;
     return above > 0 ? Math.floor(above / this.step) * this.columns : 0;
   }
 
-  // Make the tiles in the window, and those in a margin above and below it.
-  fill(margin) {
+  // Make the tiles in the window, and those in a margin above and below it; all of them for paper.
+  fill(around) {
+    const margin = this.printing ? Infinity : around;
     const top = -this.list.getBoundingClientRect().top;
     const from = Math.max(0, Math.floor((top - margin) / this.step)) * this.columns;
     const to = Math.min(
