@@ -24,8 +24,8 @@ from layer_atlas.store.folder import OutputFolder
 
 KEPT_CLASSES = 32
 """Classes of each sample whose attribution is kept: those that its activation supports most."""
-THUMBNAIL = 96
-"""Pixels of a side of the picture that is kept of each image."""
+THUMBNAIL = 160
+"""Pixels of a side of the picture that is kept of each image, which sites enlarge: 12 kB."""
 MOST_CLASSES = 2**20
 """Classes of a network; a file that names more is made up."""
 

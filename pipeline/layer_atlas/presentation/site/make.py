@@ -47,7 +47,7 @@ from layer_atlas.presentation.site.map import (
     cell_record,
     map_data,
     points_data,
-    write_samples,
+    write_photographs,
 )
 from layer_atlas.store.files import write_json
 from layer_atlas.store.folder import OutputFolder, safe_name
@@ -261,7 +261,7 @@ def _write_layer(
         files.write(f"{name}.js", script(name, block))
     write_dataset_images(files, folder, layer)
     for row in range(len(layer.channels) if layer.has_map else 0):
-        write_samples(files, folder, layer, row)
+        write_photographs(files, layer, row)
     return {**layer_facts(layer), "folder": folder, "strip": strip}
 
 
@@ -533,6 +533,7 @@ def _arrays(layer: Layer) -> Iterator[_Array]:
     channels = (len(layer.channels),)
     jobs = (*channels, len(layer.seeds))
     images = (*jobs, len(layer.variants)) if layer.variants else jobs
+    samples = layer.dataset("sample_path").shape if "sample_path" in layer else ()
     yield _Array("status", "u", jobs)
     yield _Array("image", "u", images, 3)
     yield _Array("trace", "f", images, 1)
@@ -545,6 +546,8 @@ def _arrays(layer: Layer) -> Iterator[_Array]:
     yield _Array("cell_channel_value", "f", channels, 1)
     yield _Array("cell_member", "i", channels, 1)
     yield _Array("cell_jpeg", "O", channels, 1)
+    for name, kind, axes in (("view_box", "i", 1), ("row", "i", 0), ("column", "i", 0)):
+        yield _Array(f"sample_{name}", kind, samples, axes)
     yield _Array("similarity", "f", channels, 1)
     yield _Array("other_model", "O", (), 1)
     yield _Array("dataset/top_saliency", "u", channels, 3)
