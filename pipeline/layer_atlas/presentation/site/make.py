@@ -176,7 +176,7 @@ def _write_all(
     manifest = read_manifest(folder) if folder.manifest.exists() else {}
     number = 0
     models = []
-    named: dict[str, list[tuple[int, str]]] = {}
+    named: dict[str, list[list[Any]]] = {}
     for model in atlas.models.values():
         layers = []
         for layer in model.layers.values():
@@ -218,10 +218,18 @@ def _modules(manifest: Mapping[str, Any], label: str) -> list[list[Any]]:
     return [[each.name, each.module_type, list(each.shape)] for each in modules]
 
 
-def _named_channels(layer: Layer) -> list[tuple[int, str]]:
-    """The channels whose labels are more than a number, for the search."""
-    numbered = zip(layer.channels, layer.labels, layer.numbers, strict=True)
-    return [(channel, label) for channel, label, number in numbered if label != number]
+def _named_channels(layer: Layer) -> list[list[Any]]:
+    """The channels whose labels are more than a number, for the search.
+
+    Returns: number and label of each, and the name of the class that a label of the user's hides.
+    """
+    names = layer.channel_names or [""] * len(layer.channels)
+    columns = (layer.channels, layer.labels, layer.numbers, layer.given_labels, names)
+    return [
+        [channel, label, *([name] if given and name else [])]
+        for channel, label, number, given, name in zip(*columns, strict=True)
+        if label != number
+    ]
 
 
 def _model_facts(model: Model) -> dict[str, Any]:
