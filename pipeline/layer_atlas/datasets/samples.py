@@ -13,7 +13,7 @@ from PIL import Image
 from layer_atlas.config.objectives import ActivationAtlasObjective
 from layer_atlas.datasets.image_files import as_jpeg, joined, parted
 from layer_atlas.datasets.listing import Listing
-from layer_atlas.datasets.projection import check_umap
+from layer_atlas.datasets.projection import check_projection
 from layer_atlas.datasets.sources import DatasetImages
 from layer_atlas.datasets.statistics_files import read_product
 from layer_atlas.datasets.tasks import LayerSamples, StatisticsBlock
@@ -38,8 +38,7 @@ def check_atlas(objective: ActivationAtlasObjective, dataset_images: DatasetImag
     Raises:
         UserError: a package is missing, or there are no images of a class.
     """
-    if objective.projection == "umap":
-        check_umap("objective.projection")
+    check_projection(objective.projection, "objective.projection")
     if objective.classes is None:
         return
     known = {class_of(entry.path) for entry in dataset_images.entries()} - {""}

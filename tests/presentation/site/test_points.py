@@ -74,7 +74,9 @@ def test_principal_components_are_those_of_standardized_responses(browsed: Outpu
         assert abs(along) > 0.99
 
 
-@pytest.mark.parametrize("projection", ["pca", pytest.param("umap", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "projection", ["pca", "tsne", pytest.param("umap", marks=pytest.mark.slow)]
+)
 def test_targets_of_similar_response_lie_together(browsed: OutputFolder, projection: Any) -> None:
     with open_atlas(browsed.atlas) as atlas:
         layer = atlas[MANY]

@@ -16,7 +16,7 @@ from layer_atlas.atlas.reader import Atlas, Layer, Model, open_atlas
 from layer_atlas.config.objectives import Objective
 from layer_atlas.config.recipe import LARGEST_IMAGE, Recipe
 from layer_atlas.config.records import build, digest, plain
-from layer_atlas.datasets.projection import check_umap
+from layer_atlas.datasets.projection import Projection, check_projection
 from layer_atlas.errors import UserError
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.plan.plan import ModuleInfo
@@ -55,9 +55,6 @@ from layer_atlas.store.manifest import read_manifest
 
 logger = logging.getLogger(__name__)
 
-Projection = Literal["none", "umap", "pca"]
-"""The projection of similarity maps, as `collate.map` has it."""
-
 _HERE = Path(__file__).parent
 _ASSETS, _LAYOUT = _HERE / "assets", _HERE.parent / "layout"
 _DIGITS = 16
@@ -74,7 +71,7 @@ _SCRIPTS = (
 def make_site(
     folder: OutputFolder,
     names: Mapping[str, str] | None = None,
-    projection: Projection = "none",
+    projection: Projection | Literal["none"] = "none",
 ) -> Path:
     """Make the site of an atlas, unless it is there; returns its first page.
 
@@ -85,11 +82,11 @@ def make_site(
         names: names of layers for readers, as `collate.names` has them.
         projection: of similarity maps, as `collate.map` has it.
     Raises:
-        UserError: there is no atlas, or it is not one, or UMAP is not installed.
+        UserError: there is no atlas, or it is not one, or what `projection` needs is not
+            installed.
         StorageError: the disk is full or fails.
     """
-    if projection == "umap":
-        check_umap("collate.map")
+    check_projection(projection, "collate.map")
     page = folder.site / "index.html"
     with open_atlas(folder.atlas) as atlas:
         notes = _notes(folder, atlas)
@@ -139,7 +136,7 @@ def _identity(
     folder: OutputFolder,
     atlas: Atlas,
     names: Mapping[str, str] | None,
-    projection: Projection,
+    projection: Projection | Literal["none"],
     notes: Mapping[str, Note],
 ) -> str:
     """Digest that differs for another atlas, other names, maps or notes, and other code."""
@@ -167,7 +164,7 @@ def _write_all(
     atlas: Atlas,
     folder: OutputFolder,
     names: Mapping[str, str] | None,
-    projection: Projection,
+    projection: Projection | Literal["none"],
     notes: Mapping[str, Note],
 ) -> None:
     for name in ("style.css", "icon.svg"):
@@ -255,7 +252,7 @@ def _architecture(source: str) -> str:
 
 
 def _write_layer(
-    files: SiteFiles, folder: str, layer: Layer, projection: Projection
+    files: SiteFiles, folder: str, layer: Layer, projection: Projection | Literal["none"]
 ) -> dict[str, Any]:
     """Write the files of a layer; returns its record in the overview."""
     check(layer)

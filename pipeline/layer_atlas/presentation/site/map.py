@@ -1,11 +1,12 @@
 """Maps on a site: the cells of an activation atlas and what each holds; targets by similarity."""
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from layer_atlas.atlas.reader import Layer
+from layer_atlas.datasets.projection import Projection
 from layer_atlas.presentation.montages.map_picture import fractions
 from layer_atlas.presentation.similarity import lay_out
 from layer_atlas.presentation.site.files import SiteFiles, numbers, photograph_name
@@ -47,7 +48,7 @@ _PLACES = 10_000
 """Steps of a coordinate: finer than any screen."""
 
 
-def points_data(layer: Layer, projection: Literal["umap", "pca"]) -> dict[str, Any]:
+def points_data(layer: Layer, projection: Projection) -> dict[str, Any]:
     """The similarity map of a layer: `x` and `y` of each row, 0 to 10,000; -1: no image."""
     places = lay_out(layer, layer.leads(), projection)
     steps = np.where(np.isfinite(places), np.round(places * _PLACES), -1).astype(int)

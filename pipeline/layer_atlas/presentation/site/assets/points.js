@@ -7,7 +7,7 @@ const MOST_ELEMENTS = 400;
 const SMALLEST_POINT = 6;
 const LARGEST_POINT = 160;
 
-const PROJECTIONS = { umap: "UMAP", pca: "two principal components" };
+const PROJECTIONS = { umap: "UMAP", tsne: "t-SNE", pca: "two principal components" };
 
 function pointsView(view, place, { model, layer }, data) {
   const map = new PointMap(layer, data, place);
