@@ -28,7 +28,7 @@ from benchmarks.judging import Judge  # noqa: E402
 from benchmarks.reporting import gather_facts, report  # noqa: E402
 from benchmarks.rounds import Entry, measure  # noqa: E402
 from benchmarks.systems import (  # noqa: E402
-    FailedTask,
+    Case,
     Floor,
     Lucent,
     Ours,
@@ -256,7 +256,7 @@ def _entries(
     benches = {p: Renderer(network, plan.recipe, device) for p, plan in prepared.plans.items()}
     recipe = next(iter(prepared.plans.values())).recipe
     for info, channels, few in prepared.layers:
-        case = FailedTask(network, info, args.image_size, device)
+        case = Case(network, info, args.image_size, device)
         floor = Floor(case, recipe, args.batch) if "floor" in systems else None
         for preset, plan in prepared.plans.items() if "ours" in systems else ():
             ours = Ours(benches[preset], plan, case, preset, args.batch)
@@ -269,7 +269,7 @@ def _entries(
             yield Entry(system, case, few, few)
 
 
-def _others(args: argparse.Namespace, case: FailedTask, systems: Sequence[str]) -> Iterator[System]:
+def _others(args: argparse.Namespace, case: Case, systems: Sequence[str]) -> Iterator[System]:
     makers: list[Callable[[], System]] = []
     if "torch-dreams" in systems:
         makers += [partial(TorchDreams, case, batch) for batch in args.torch_dreams_batch]
