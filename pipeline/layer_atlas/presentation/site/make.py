@@ -370,7 +370,7 @@ def layer_data(layer: Layer) -> dict[str, Any]:
         "labels": layer.labels,
         "seeds": layer.seeds,
         "variants": layer.variants,
-        "status": [[words.get(code, "failed") for code in row] for row in layer.status.tolist()],
+        "status": [words.get(code, "failed") for code in layer.status.ravel().tolist()],
         "lead": layer.leads().tolist(),
         "leads": "best agreement" if "best_seed_index" in layer else "first that is ok",
         "similar": SIMILAR,
@@ -398,11 +398,18 @@ def _similarity(layer: Layer) -> dict[str, list[Any]]:
 
 
 def _statistics(layer: Layer) -> Iterator[dict[str, Any]]:
-    """Yield every statistic: its meaning and its values, nested as its axes are."""
+    """Yield every statistic: its meaning and its values, those of a channel one after another."""
     for name, meaning in layer.statistics.items():
-        values = numbers(layer[name])
-        ranked = name not in _NAMES
-        yield {"name": name, "meaning": meaning, "values": values, "ranked": ranked}
+        values = layer[name]
+        yield {
+            "name": name,
+            "meaning": meaning,
+            # Flat, by seed and variant as far as it has such: arrays in arrays of 65,536 channels
+            # take a browser ten times the memory.
+            "values": numbers(values.ravel()),
+            "axes": values.ndim - 1,
+            "ranked": name not in _NAMES,
+        }
 
 
 def channel_blocks(layer: Layer) -> Iterator[tuple[int, dict[str, Any]]]:

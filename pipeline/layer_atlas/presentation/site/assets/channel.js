@@ -163,7 +163,7 @@ function statistics(place, layer, data, row) {
 
 // Whether a statistic is the same in the whole layer, and so says nothing of a channel.
 function isConstant(data, statistic) {
-  statistic.constant ??= data.channels.length > 1 && same([statistic.values].flat(Infinity));
+  statistic.constant ??= data.channels.length > 1 && same(statistic.values);
   return statistic.constant;
 }
 
