@@ -73,12 +73,12 @@ class Prepared:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    args = _arguments(argv)
+    args = arguments(argv)
     if args.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # lucent takes a GPU wherever it sees one
     try:
         systems, skipped = _available(args.systems)
-        prepared = _prepare(args)
+        prepared = prepare(args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 # --- what is asked for ---------------------------------------------------------------------------
 
 
-def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -158,7 +158,7 @@ def _missing(system: str) -> str | None:
     return None
 
 
-def _prepare(args: argparse.Namespace) -> Prepared:
+def prepare(args: argparse.Namespace) -> Prepared:
     """Compose the configs as the command line does, load the network; raises UserError."""
     found = find_devices(LocalSettings(devices=args.device))[0]
     device = found.name

@@ -169,6 +169,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return root, said
 
 
+@pytest.mark.slow
 def test_proposed_labels_are_those_of_the_images_that_they_are_by(
     labelled: tuple[Path, str],
 ) -> None:
@@ -221,6 +222,7 @@ def test_the_table_has_the_best_label_of_each_channel(labelled: tuple[Path, str]
         assert atlas["conv5"].called(given).given_labels == [word for word, _ in best]
 
 
+@pytest.mark.slow
 def test_words_outlive_collation_and_are_left_out_once_images_are_others(
     labelled: tuple[Path, str],
 ) -> None:
