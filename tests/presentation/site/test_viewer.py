@@ -304,7 +304,9 @@ def test_a_tile_that_is_pointed_at_shows_its_numbers_and_strongest_photograph(
     said = dict(zip(anywhere.texts(".glance dt"), anywhere.texts(".glance dd"), strict=True))
     data = anywhere.loaded("000-large/layer")
     (values,) = [each["values"] for each in data["statistics"] if each["name"] == "activation"]
-    assert float(said["activation"].replace(",", "")) == pytest.approx(values[5 * len(SEEDS) + 1], rel=0.01)
+    assert float(said["activation"].replace(",", "")) == pytest.approx(
+        values[5 * len(SEEDS) + 1], rel=0.01
+    )
     anywhere.page.mouse.move(1, 1)
     assert anywhere.page.locator(".glance:not([hidden])").count() == 0
 
