@@ -10,11 +10,10 @@ from typing import Any, Literal
 
 from layer_atlas.config.datasets import DatasetConfig, SaliencyMethod
 from layer_atlas.config.executors import ExecutorSettings
-from layer_atlas.config.export import ExportSettings, LabelSettings
-from layer_atlas.config.figures import Figure, ImagesFigure
 from layer_atlas.config.inputs import checkpoints_in
 from layer_atlas.config.objectives import JointObjective, Objective, StrongestImagesObjective
 from layer_atlas.config.optimizers import Optimizer
+from layer_atlas.config.outputs import ExportSettings, Figure, ImagesFigure, LabelSettings
 from layer_atlas.config.parameterizations import Mask, Parameterization
 from layer_atlas.config.recipe import (
     LARGEST_IMAGE,

@@ -12,9 +12,8 @@ from PIL import Image
 
 from layer_atlas.config.objectives import ActivationAtlasObjective
 from layer_atlas.datasets.image_files import as_jpeg, joined, parted
-from layer_atlas.datasets.listing import Listing
 from layer_atlas.datasets.projection import check_umap
-from layer_atlas.datasets.sources import DatasetImages
+from layer_atlas.datasets.sources import DatasetImages, Listing
 from layer_atlas.datasets.statistics_files import read_product
 from layer_atlas.datasets.tasks import LayerSamples, StatisticsBlock
 from layer_atlas.errors import UserError, unknown

@@ -27,10 +27,12 @@ from layer_atlas.models.architectures import (
 from layer_atlas.models.checkpoints import Checkpoint, in_memory
 from layer_atlas.models.code import code_digest
 from layer_atlas.models.containment import tensors_of
-from layer_atlas.models.inputs import feed, fixed_inputs, inputs_of
-from layer_atlas.models.preprocessing import (
+from layer_atlas.models.inputs import (
     GIVEN,
     Preprocessing,
+    feed,
+    fixed_inputs,
+    inputs_of,
     resolve_preprocessing,
 )
 from layer_atlas.models.weights import (

@@ -17,7 +17,7 @@ from layer_atlas.config.records import build, canonical_json, implements, plain
 from layer_atlas.errors import UserError
 from layer_atlas.imports import import_callable, import_planned, source_digest
 from layer_atlas.models.architectures import build_module
-from layer_atlas.models.resample import resized
+from layer_atlas.models.pixels import resized
 from layer_atlas.models.weights import load_state, read_weights
 from layer_atlas.visualization.parameterizations.base import Parameterization, Shape, normal, rows
 
