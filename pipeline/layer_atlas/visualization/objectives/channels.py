@@ -40,12 +40,12 @@ class Channel(Objective):
     def __init__(
         self, record: ChannelObjective | LogitObjective, context: ObjectiveContext
     ) -> None:
-        self.sizes = (context.layers[0].n_channels,)
+        super().__init__(record, context)
         self.signs = Signs(record.sign, context.device)
 
     def responses(self, activations: Activations, targets: Tensor) -> Tensor:
         """Return the channel at each position: (B, L) float32."""
-        return self.signs(picked(activations[0], targets))
+        return self.signs(super().responses(activations, targets))
 
 
 @implements(NeuronObjective)
@@ -59,10 +59,9 @@ class Neuron(Objective):
     """
 
     def __init__(self, record: NeuronObjective, context: ObjectiveContext) -> None:
-        layer = context.layers[0]
-        self.sizes = (layer.n_channels,)
+        super().__init__(record, context)
         self.signs = Signs(record.sign, context.device)
-        self.position = _position_index(record.position, layer)
+        self.position = _position_index(record.position, context.layers[0])
 
     def responses(self, activations: Activations, targets: Tensor) -> Tensor:
         """Return the channel at the position: (B, 1) float32."""
@@ -91,9 +90,6 @@ class Probability(Objective):
     probability near 0 the probability itself has no gradient. Olah et al. 2017, section
     "Optimization objectives", has both.
     """
-
-    def __init__(self, record: ProbabilityObjective, context: ObjectiveContext) -> None:
-        self.sizes = (context.layers[0].n_channels,)
 
     def responses(self, activations: Activations, targets: Tensor) -> Tensor:
         """Return the probability of the class at each position: (B, L) float32."""
@@ -166,12 +162,8 @@ class Diversity(Objective):
     """
 
     def __init__(self, record: DiversityObjective, context: ObjectiveContext) -> None:
-        self.sizes = (context.layers[0].n_channels,)
+        super().__init__(record, context)
         self.variants, self.weight = record.variants, record.weight
-
-    def responses(self, activations: Activations, targets: Tensor) -> Tensor:
-        """Return the channel at each position: (B, L) float32."""
-        return picked(activations[0], targets)
 
     def surrogate(self, activations: Activations, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the scores (B,) and the scores minus the similarity (B,), float32."""

@@ -111,10 +111,6 @@ class Accentuation(_ReferenceObjective):
         super().__init__(record.photograph, context)
         self.sizes, self.weight = (context.layers[0].n_channels,), record.faithfulness
 
-    def responses(self, activations: Activations, targets: Tensor) -> Tensor:
-        """Return the channel at each position: (B, L) float32."""
-        return picked(activations[0], targets)
-
     def surrogate(self, activations: Activations, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the scores (B,) and the scores minus the distance (B,), float32."""
         score = self.score(activations, targets)

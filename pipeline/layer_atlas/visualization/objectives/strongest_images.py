@@ -36,12 +36,8 @@ class StrongestImages(Objective):
     """
 
     def __init__(self, record: StrongestImagesObjective, context: ObjectiveContext) -> None:
-        self.sizes, self.n_layers = (context.layers[0].n_channels,), len(context.layers)
-        self._context = context
-
-    def responses(self, activations: Activations, targets: Tensor) -> Tensor:
-        """Return the channel at each position: (B, L) float32."""
-        return picked(activations[0], targets)
+        super().__init__(record, context)
+        self.n_layers, self._context = len(context.layers), context
 
     def _maps(self, images: Tensor) -> list[Tensor]:
         """Return the activations of images (N, C, H, W): (N, K, L) float32 per layer."""

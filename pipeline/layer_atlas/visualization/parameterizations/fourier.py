@@ -90,9 +90,7 @@ class FourierImages(ValueImages):
 
     amplitude: Tensor
 
-    def __init__(
-        self, config: Fourier | NaturalFourier, shape: Shape, keys: Tensor, find: Find = nowhere
-    ) -> None:
+    def __init__(self, config: Fourier, shape: Shape, keys: Tensor, find: Find = nowhere) -> None:
         super().__init__()
         colours, height, self.width = shape
         self.contrast, self.initial_sd = config.contrast, config.initial_sd

@@ -1,9 +1,9 @@
 """Transforms: random, differentiable views of the images, drawn per sample and step.
 
 `draw_views` draws all random numbers of an optimization at once, as one small tensor. `apply_views`
-transforms the images by the numbers of one step. The transforms are a chain of parts (`geometry` has
-their contract): one warp for everything that moves pixels, then colours, blur, noise and cutout. A
-part with neutral ranges takes no numbers and no time.
+transforms the images by the numbers of one step. The transforms are a chain of parts (`geometry`
+has their contract): one warp for everything that moves pixels, then colours, blur, noise and
+cutout. A part with neutral ranges takes no numbers and no time.
 """
 
 import torch
