@@ -69,6 +69,21 @@ def print_error(message: object) -> None:
         print(message, file=sys.stderr)
 
 
+def reason(error: BaseException) -> str:
+    """Return the first line of an error's message, or its kind where it has none, for a message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def kind_and_reason(error: BaseException) -> str:
+    """Return the kind of an error and the first line of its message, for a message."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+
+
+def nearest(value: str, choices: Iterable[str], most: int = 8) -> str:
+    """List the choices that are the most similar to a value, for a message."""
+    return ", ".join(nearest_first(value, choices)[:most])
+
+
 def nearest_first(value: str, choices: Iterable[str]) -> list[str]:
     """Sort `choices`, the most similar to `value` first.
 

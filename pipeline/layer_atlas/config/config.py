@@ -25,7 +25,7 @@ from layer_atlas.config.recipe import (
     Transforms,
 )
 from layer_atlas.config.records import Record, build, require, setting
-from layer_atlas.errors import UserError, nearest_first
+from layer_atlas.errors import UserError, nearest
 
 LARGEST_SHARD = 4096
 MOST_CONNECTIONS = 64
@@ -333,8 +333,8 @@ class Config(Record):
                     f"the term of layer {term.layer!r} must name its model: {', '.join(labels)}."
                 )
             if term.model and term.model not in labels:
-                nearest = ", ".join(nearest_first(term.model, labels))
-                raise ValueError(f"a term names model {term.model!r}; models has: {nearest}.")
+                known = nearest(term.model, labels, most=len(labels))
+                raise ValueError(f"a term names model {term.model!r}; models has: {known}.")
         # A model without a term would be loaded for nothing.
         idle = set(labels) - {term.model or labels[0] for term in objective.terms}
         if idle:

@@ -26,7 +26,7 @@ from PIL import Image
 from layer_atlas.config.datasets import DatasetConfig, FolderDataset, TorchvisionDataset
 from layer_atlas.config.inputs import user_path
 from layer_atlas.datasets.image_files import open_image
-from layer_atlas.errors import UserError, nearest_first, unknown
+from layer_atlas.errors import UserError, nearest, reason, unknown
 from layer_atlas.store.files import written_atomically
 
 _LINES_PER_MARK = 64
@@ -237,7 +237,7 @@ def _open_folder(settings: FolderDataset) -> FolderImages:
     root = user_path(settings.path, "dataset.path")
     if not root.exists():
         folders = [path.name for path in root.parent.glob("*") if path.is_dir()]
-        near = ", ".join(nearest_first(root.name, folders)[:8])
+        near = nearest(root.name, folders)
         raise UserError(
             f"dataset.path={settings.path!r} does not exist; give a folder of images."
             + (f" Folders beside it: {near}." if near else "")
@@ -305,7 +305,7 @@ def _open_torchvision(settings: TorchvisionDataset) -> TorchvisionImages:
     except Exception as error:
         raise UserError(
             f"the first image of dataset.dataset={settings.dataset!r} cannot be read: "
-            f"{_reason(error)}."
+            f"{reason(error).rstrip('.')}."
         ) from error
     return dataset_images
 
@@ -338,7 +338,8 @@ def _build(settings: TorchvisionDataset) -> Any:
         if "download" in inspect.signature(make).parameters and not args.get("download"):
             remedy = " To download it: 'dataset.args={..., download: true}'."
         raise UserError(
-            f"dataset.dataset={settings.dataset!r} cannot be opened: {_reason(error)}.{remedy}"
+            f"dataset.dataset={settings.dataset!r} cannot be opened: "
+            f"{reason(error).rstrip('.')}.{remedy}"
         ) from error
 
 
@@ -355,8 +356,3 @@ def _image_datasets() -> dict[str, Any]:
         and name not in _WITHOUT_IMAGES
         and not _PAIRS & {base.__name__ for base in cls.__mro__}
     }
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return (text[0] if text else type(error).__name__)[:200].rstrip(".")

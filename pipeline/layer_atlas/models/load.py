@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from layer_atlas.config.config import ModelConfig
 from layer_atlas.config.inputs import WEIGHTS_PARTS, WEIGHTS_SUFFIXES, user_file, user_path
-from layer_atlas.errors import UnusableFile, UserError, unknown
+from layer_atlas.errors import UnusableFile, UserError, reason, unknown
 from layer_atlas.models.architectures import (
     TIMM,
     Blueprint,
@@ -269,10 +269,9 @@ def _state(blueprint: Blueprint, weights: str, config: ModelConfig) -> Checkpoin
                 f"{str(blueprint.cached())!r}, the published weights of {config.name!r}, cannot be "
                 "read; delete the file, and it will be downloaded again."
             ) from error
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UserError(
-            f"the published weights of {config.name!r} cannot be downloaded ({reason}). Fetch them "
-            f"on a machine with access ({blueprint.address}) and name the file: "
+            f"the published weights of {config.name!r} cannot be downloaded ({reason(error)}). "
+            f"Fetch them on a machine with access ({blueprint.address}) and name the file: "
             "weights=path/to/file.pth; or weights=none."
         ) from error
 

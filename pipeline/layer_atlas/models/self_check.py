@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layer_atlas.errors import UserError
+from layer_atlas.errors import UserError, kind_and_reason
 from layer_atlas.models.activations import main_tensor, plain_activations
 from layer_atlas.models.containment import contained, restored
 from layer_atlas.models.forwards import CopyingForward, HookedForward, disagreement, probe_gradient
@@ -72,12 +72,8 @@ def takes_no_batches(network: Network, error: Exception) -> UserError:
     """Return the error for a network that fails on several images, or on one after others."""
     return UserError(
         f"model {network.label!r} does not take images one by one and in batches of any size: "
-        f"{_first_line(error)}."
+        f"{kind_and_reason(error)}."
     )
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
 
 
 def check_gradient(
@@ -111,7 +107,7 @@ def check_gradient(
     except Exception as error:
         raise UserError(
             f"model {network.label!r} cannot be optimised, as its backward pass fails: "
-            f"{_first_line(error)}. Choose other layers, or change the code of the network."
+            f"{kind_and_reason(error)}. Choose other layers, or change the code of the network."
         ) from error
 
 

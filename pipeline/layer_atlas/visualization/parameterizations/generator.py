@@ -14,7 +14,7 @@ from layer_atlas.config.inputs import Find
 from layer_atlas.config.parameterizations import Generator
 from layer_atlas.config.parameterizations import Parameterization as Config
 from layer_atlas.config.records import build, canonical_json, implements, plain
-from layer_atlas.errors import UserError
+from layer_atlas.errors import UserError, kind_and_reason
 from layer_atlas.imports import import_callable, import_planned, source_digest
 from layer_atlas.models.architectures import build_module
 from layer_atlas.models.pixels import resized
@@ -107,10 +107,9 @@ def _dry_run(network: nn.Module, config: Generator, colours: int, device: torch.
     try:
         output: Any = network(latents)
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise UserError(
             f"{_SETTING}={config.target!r} does not take latents of {list(latents.shape)} "
-            f"({reason}). Set parameterization.latent to the shape of one."
+            f"({kind_and_reason(error)}). Set parameterization.latent to the shape of one."
         ) from error
     if not isinstance(output, Tensor) or output.ndim != 4 or output.shape[:2] != (2, colours):
         shape = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
