@@ -3,7 +3,7 @@
 import contextlib
 import errno
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 EXIT_OK = 0
@@ -77,6 +77,11 @@ def reason(error: BaseException) -> str:
 def kind_and_reason(error: BaseException) -> str:
     """Return the kind of an error and the first line of its message, for a message."""
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+
+
+def first_of(names: Sequence[str], most: int = 5) -> str:
+    """List the first of some names, for a message."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def nearest(value: str, choices: Iterable[str], most: int = 8) -> str:

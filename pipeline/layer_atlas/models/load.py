@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from layer_atlas.config.config import ModelConfig
 from layer_atlas.config.inputs import WEIGHTS_PARTS, WEIGHTS_SUFFIXES, user_file, user_path
-from layer_atlas.errors import UnusableFile, UserError, reason, unknown
+from layer_atlas.errors import UnusableFile, UserError, first_of, reason, unknown
 from layer_atlas.models.architectures import (
     TIMM,
     Blueprint,
@@ -231,11 +231,10 @@ def check_weights(network: Network, layer: LayerInfo, activation: Tensor) -> Non
     """
     if not network.missing or not torch.isnan(activation).any():
         return
-    shown = ", ".join(network.missing[:5]) + (", ..." if len(network.missing) > 5 else "")
     raise UnusableFile(
         f"layer {layer.name!r} of model {network.label!r} needs tensors that its weights file lacks"
-        f" or has in another shape (missing: {shown}). Choose layers that lie before them, build "
-        "the network as it was trained (args), or give a complete file."
+        f" or has in another shape (missing: {first_of(network.missing)}). Choose layers that lie "
+        "before them, build the network as it was trained (args), or give a complete file."
     )
 
 

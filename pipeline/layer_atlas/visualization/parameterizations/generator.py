@@ -14,7 +14,7 @@ from layer_atlas.config.inputs import Find
 from layer_atlas.config.parameterizations import Generator
 from layer_atlas.config.parameterizations import Parameterization as Config
 from layer_atlas.config.records import build, canonical_json, implements, plain
-from layer_atlas.errors import UserError, kind_and_reason
+from layer_atlas.errors import UserError, first_of, kind_and_reason
 from layer_atlas.imports import import_callable, import_planned, source_digest
 from layer_atlas.models.architectures import build_module
 from layer_atlas.models.pixels import resized
@@ -95,7 +95,7 @@ def _with_weights(config: Generator, weights: Path) -> nn.Module:
     if missing:
         raise UserError(
             f"weights {str(weights)!r} do not fit or lack tensors of {_SETTING}={config.target!r}: "
-            f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}."
+            f"{first_of(missing)}."
         )
     return network
 
