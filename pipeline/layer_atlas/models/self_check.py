@@ -145,12 +145,8 @@ def _message(network: Network, layers: Sequence[LayerInfo], fault: _Fault) -> st
         f"layer {bad[0]!r}{many} of model {network.label!r} {fault.what}"
         f"{': ' + fault.cause if fault.cause else ''}. An image optimized for it would depend on "
         "more than its channel. "
-        + (
-            f"Choose other layers, such as {first_of(others)}"
-            if others
-            else "Choose layers before that"
-        )
-        + ", or change the code of the network."
+        f"Choose {f'other layers, such as {first_of(others)}' if others else 'layers before that'}"
+        ", or change the code of the network."
     )
 
 
