@@ -99,6 +99,7 @@ def trained() -> Case:
     return Case(studied(layer, dataset_images()), made(layer))
 
 
+@pytest.mark.slow
 def test_images_agree_with_the_photographs_of_their_own_channel_and_hardly_with_others(
     trained: Case,
 ) -> None:
@@ -135,6 +136,7 @@ def test_noise_agrees_with_no_channel(trained: Case) -> None:
     assert np.median(rank) > 0.25 * K
 
 
+@pytest.mark.slow
 def test_agreement_does_not_find_out_fine_grained_images_but_their_high_frequencies_do(
     trained: Case,
 ) -> None:
@@ -145,6 +147,7 @@ def test_agreement_does_not_find_out_fine_grained_images_but_their_high_frequenc
     assert trained.made["high_frequency"].mean() < 0.2
 
 
+@pytest.mark.slow
 def test_agreement_is_high_in_a_random_network_too_but_there_it_is_so_with_any_channel(
     trained: Case,
 ) -> None:

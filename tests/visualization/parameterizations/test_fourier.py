@@ -150,6 +150,7 @@ def test_colours_share_the_energy_of_the_coarsest_octave_alone() -> None:
     assert (share[:, 0] < 0.5).all()
 
 
+@pytest.mark.slow
 def test_the_gradient_is_that_of_the_scaling() -> None:
     octaves = Octaves((3, 10, 12), torch.device("cpu"))
     octaves.masks = [mask.double() for mask in octaves.masks]
