@@ -54,8 +54,12 @@ class FigureSettings(Figure):
         """Check that no format is named twice, and that names can be drawn."""
         require(len(set(self.formats)) == len(self.formats), "formats must differ.")
         for layer, name in (self.names or {}).items():
-            drawable = bool(name.strip()) and name.isprintable()
-            require(drawable, f"the name of {layer} must be a text on one line, not {name!r}.")
+            _check_drawable(f"the name of {layer}", name)
+
+
+def _check_drawable(what: str, text: str) -> None:
+    is_drawable = bool(text.strip()) and text.isprintable()
+    require(is_drawable, f"{what} must be a text on one line, not {text!r}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +83,7 @@ class Group(Record):
 
     def check(self) -> None:
         """Check that the name can be drawn."""
-        named = bool(self.name.strip()) and self.name.isprintable()
-        require(named, f"the name of a group must be a text on one line, not {self.name!r}.")
+        _check_drawable("the name of a group", self.name)
 
 
 @dataclass(frozen=True, kw_only=True)

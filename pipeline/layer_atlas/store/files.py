@@ -262,11 +262,7 @@ def read_record(path: Path, schema: str) -> dict[str, Any]:
         OSError: the file does not exist or cannot be read.
     """
     with open(path, "rb") as file:
-        return _parse_header(_read_header(file), schema)[1]
-
-
-def _read_header(file: IO[bytes]) -> bytes:
-    return file.read(_header_length(file.read(_LENGTH)))
+        return _parse_header(file.read(_header_length(file.read(_LENGTH))), schema)[1]
 
 
 def _header_length(field: bytes) -> int:
