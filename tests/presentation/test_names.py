@@ -12,7 +12,7 @@ from toys import composed, fill_store, layer_info, make_plan
 from layer_atlas.atlas.gather import layer_views
 from layer_atlas.atlas.reader import open_atlas
 from layer_atlas.config.config import CollateSettings
-from layer_atlas.config.figures import TracesFigure
+from layer_atlas.config.outputs import TracesFigure
 from layer_atlas.errors import UserError
 from layer_atlas.plan.plan import Plan
 from layer_atlas.plan.targets import TargetSpace

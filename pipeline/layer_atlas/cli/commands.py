@@ -289,24 +289,13 @@ def _with_only_run(config: Config) -> Config:
     return replace(config, name=runs[0]) if runs else config
 
 
-COMMANDS: dict[str, Callable[..., int]] = {
-    "run": run,
-    "plan": plan,
-    "layers": layers,
-    "objectives": objectives,
-    "parameterizations": parameterizations,
-    "status": status,
-    "failures": failures,
-    "retry": retry,
-    "collate": collate,
-    "figure": figure,
-    "compare": compare,
-    "site": site,
-    "export": export,
-    "label": label,
-    "verify": verify,
-    "clean": clean,
-}
+_COMMANDS: Sequence[Callable[..., int]] = (
+    *(run, plan, layers, objectives, parameterizations, status, failures, retry, collate, figure),
+    *(compare, site, export, label, verify, clean),
+)
+COMMANDS = {command.__name__: command for command in _COMMANDS}
+"""The commands by their names."""
+
 _MAKING = ("run", "plan")
 """Commands whose `name` may be that of a new run."""
 

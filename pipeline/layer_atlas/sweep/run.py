@@ -8,9 +8,8 @@ from pathlib import Path
 
 from layer_atlas.config.config import CollateSettings, Config
 from layer_atlas.config.executors import SlurmSettings
-from layer_atlas.datasets.listing import Listing, write_listing
 from layer_atlas.datasets.projection import check_umap
-from layer_atlas.datasets.sources import open_dataset
+from layer_atlas.datasets.sources import Listing, open_dataset, write_listing
 from layer_atlas.errors import EXIT_FAILED_JOBS, EXIT_OK, UserError
 from layer_atlas.logs import remove_old_logs, run_log
 from layer_atlas.plan.jobs import Task

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from layer_atlas.config.config import Config, ModelConfig
 from layer_atlas.config.inputs import user_file
 from layer_atlas.config.objectives import JointObjective
-from layer_atlas.datasets.pictures import picture_size
+from layer_atlas.datasets.image_files import picture_size
 from layer_atlas.errors import UnusableFile, UserError
 from layer_atlas.logs import step
 from layer_atlas.models.activations import OUTPUT, match_layers

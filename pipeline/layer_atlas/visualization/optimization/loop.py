@@ -16,8 +16,8 @@ from torch import Tensor
 
 from layer_atlas.config.inputs import Find, nowhere
 from layer_atlas.config.recipe import Recipe, snapshot_steps, trace_steps
-from layer_atlas.models.colours import to_bytes
 from layer_atlas.models.forwards import Forward
+from layer_atlas.models.pixels import to_bytes
 from layer_atlas.visualization import rng
 from layer_atlas.visualization.gradients import LeakyGradient, PolyphaseStem
 from layer_atlas.visualization.objectives import Objective
