@@ -199,7 +199,7 @@ def site(config: Config) -> int:
 
 def export(config: Config, *words: str) -> int:
     """Write the atlas as a table and image files for other tools."""
-    from layer_atlas.presentation.collate import ensure_atlas
+    from layer_atlas.presentation.collate import ensure_atlas, site_settings
     from layer_atlas.presentation.export import check_export, export_atlas, has_export
 
     folder = _folder(config)
@@ -210,7 +210,8 @@ def export(config: Config, *words: str) -> int:
     check_export(target, config.export, may_replace)
     ensure_atlas(folder)
     with locked(folder), step("exporting"):
-        print_result(export_atlas(folder.atlas, target, config.export))
+        names = site_settings(folder, config.collate).names
+        print_result(export_atlas(folder.atlas, target, config.export, names))
     return EXIT_OK
 
 

@@ -133,10 +133,10 @@ class CollateSettings(Record):
     `webp` file, or `both`."""
     site: bool = True
     """Whether to make a site to browse the atlas with."""
-    map: Literal["none", "umap", "pca"] = "none"
+    map: Literal["none", "umap", "tsne", "pca"] = "none"
     """Projection of the layers' similarity maps on the site, which lay targets of similar response
-    side by side: `umap` keeps neighbours together and needs `layer-atlas[maps]`; `pca` shows the
-    two directions of largest variance. `none` makes no such maps."""
+    side by side: `umap` and `tsne` keep neighbours together and need `layer-atlas[maps]`; `pca`
+    shows the two directions of largest variance. `none` makes no such maps."""
     names: dict[str, str] | None = None
     """Names of layers for readers, in montages, sheets and site, and in figures that set none: by
     module or by `MODEL/MODULE`, such as `{features.12.expand3x3: fire 9}`; of channels by

@@ -218,11 +218,12 @@ class ActivationAtlasObjective(Objective):
     grid: tuple[int, ...] = setting((20,), at_least=1, at_most=_LARGEST_GRID, phrase="")
     """Cells per side of each grid over the map. 10, 20, 40 and 80 suit datasets from a thousand to
     a million images."""
-    projection: Literal["umap", "pca"] = setting("umap", phrase="a map by {}")
-    """How activations are laid out in two dimensions. `umap` keeps neighbours together and needs
-    `pip install 'layer-atlas[maps]'`; `pca` shows the two directions of largest variance."""
+    projection: Literal["umap", "tsne", "pca"] = setting("umap", phrase="a map by {}")
+    """How activations are laid out in two dimensions. `umap` and `tsne` keep neighbours together
+    and need `pip install 'layer-atlas[maps]'`; `pca` shows the two directions of largest variance.
+    """
     neighbours: int = setting(15, at_least=2, at_most=200, phrase="{} neighbours")
-    """Number of nearest activations that `umap` keeps together."""
+    """Number of nearest activations that `umap` keeps together, and perplexity of `tsne`."""
     seed: int = setting(0, at_least=0, at_most=2**32 - 1, phrase="the seed {}")
     """Random seed of the positions at which activations are taken, and of the projection."""
     least: int = setting(1, at_least=1, phrase="at least {} activation(s) per cell")

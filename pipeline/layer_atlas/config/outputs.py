@@ -67,9 +67,10 @@ class ChannelFigure(FigureSettings):
     """Base of figures that distinguish channels."""
 
     channels: Any = "all"
-    """Channels of each layer: `all`, a range `"0:64"`, a list of numbers or class names,
-    `{random: n, seed: s}`, `{top: n}`, `{bottom: n, by: agreement}`, `{diverse: n}` or
-    `{representatives: n}`. `by` defaults to agreement or selectivity."""
+    """Channels of each layer: `all`, a range `"0:64"`, a list of numbers, class names or labels,
+    `{label: "curve*"}` for a glob over class names and labels, `{random: n, seed: s}`, `{top: n}`,
+    `{bottom: n, by: agreement}`, `{diverse: n}` or `{representatives: n}`. `by` defaults to
+    agreement or selectivity."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from layer_atlas.config.objectives import ActivationAtlasObjective
 from layer_atlas.datasets.image_files import as_jpeg, joined, parted
-from layer_atlas.datasets.projection import check_umap
+from layer_atlas.datasets.projection import check_projection
 from layer_atlas.datasets.sources import DatasetImages, Listing
 from layer_atlas.datasets.statistics_files import ProductReader
 from layer_atlas.datasets.tasks import LayerSamples, StatisticsBlock
@@ -23,8 +23,8 @@ from layer_atlas.store.folder import OutputFolder
 
 KEPT_CLASSES = 32
 """Classes of each sample whose attribution is kept: those that its activation supports most."""
-THUMBNAIL = 96
-"""Pixels of a side of the picture that is kept of each image."""
+THUMBNAIL = 160
+"""Pixels of a side of the picture that is kept of each image, which sites enlarge: 12 kB."""
 MOST_CLASSES = 2**20
 """Classes of a network; a file that names more is made up."""
 
@@ -37,8 +37,7 @@ def check_atlas(objective: ActivationAtlasObjective, dataset_images: DatasetImag
     Raises:
         UserError: a package is missing, or there are no images of a class.
     """
-    if objective.projection == "umap":
-        check_umap("objective.projection")
+    check_projection(objective.projection, "objective.projection")
     if objective.classes is None:
         return
     known = {class_of(entry.path) for entry in dataset_images.entries()} - {""}

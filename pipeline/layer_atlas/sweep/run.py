@@ -8,7 +8,7 @@ from pathlib import Path
 
 from layer_atlas.config.config import CollateSettings, Config
 from layer_atlas.config.executors import SlurmSettings
-from layer_atlas.datasets.projection import check_umap
+from layer_atlas.datasets.projection import check_projection
 from layer_atlas.datasets.sources import Listing, open_dataset, write_listing
 from layer_atlas.errors import EXIT_FAILED_JOBS, EXIT_OK, UserError
 from layer_atlas.logs import remove_old_logs, run_log
@@ -127,8 +127,7 @@ def prepare_plan(config: Config) -> tuple[Plan, list[str]]:
     from layer_atlas.sweep.planning.maps import with_maps
 
     check_snapshots(config.collate, config.snapshots)
-    if config.collate.map == "umap":
-        check_umap("collate.map")
+    check_projection(config.collate.map, "collate.map")
     check_target(config.executor)
     devices, earlier = find_devices(config.executor), _earlier(config)
     plan = make_plan(config, inspect_models(config), devices, earlier)

@@ -220,10 +220,11 @@ class SamplingPass(DatasetPass):
                 rows = places[name], found.vector, found.attribution
                 place, vector, scores = (t[: len(index)].cpu().numpy() for t in rows)
                 parts[name].append(sample_arrays(index, place, vector, scores, pictures))
-        return {
+        files = {
             s.block(block.start, block.dataset_images): joined_samples(parts[name])
             for name, s in samples.items()
         }
+        return {**files, **self._fields(block, infos)}
 
     def _places(self, info: LayerInfo, samples: LayerSamples, entries: Sequence[Entry]) -> Tensor:
         """Draw a flat position for each image of a batch, padded to a whole one: (BATCH,) int64.
