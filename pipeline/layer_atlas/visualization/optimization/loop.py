@@ -313,7 +313,7 @@ class _Batch:
         (gradient,) = torch.autograd.grad(scalar, self.parameters)
         # The sum is not finite if any number is not; unlike `all` it reads the gradient once.
         finite = torch.isfinite(scores.detach()) & torch.isfinite(gradient.sum(dim=1))
-        gradient = gradient.nan_to_num_(0.0, 0.0, 0.0).mul_(finite[:, None])
+        gradient = gradient.masked_fill_(~finite[:, None], 0.0)
         clip = self.recipe.regularizers.clip
         self.parameters.grad = clipped(gradient, clip) if clip > 0 else gradient
         return finite

@@ -95,30 +95,32 @@ class _NaturalContrast(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, coefficients: Tensor, octaves: Octaves) -> Tensor:
-        coefficients = hermitian(coefficients, octaves.alone)
+    def forward(ctx: Any, parameters: Tensor, amplitude: Tensor, octaves: Octaves) -> Tensor:
+        coefficients = hermitian_(parameters * amplitude, octaves.alone)
         squares = coefficients.square().sum(dim=4) * octaves.weight
         energy = octaves.over_colours(octaves.sums(squares))
         gain = (octaves.natural / energy.clamp_min(_LEAST_ENERGY)).sqrt()
         gains = octaves.spread(gain)
-        ctx.save_for_backward(coefficients, energy, gain, gains)
+        ctx.save_for_backward(coefficients, energy, gain, gains, amplitude)
         ctx.octaves = octaves
         return coefficients * gains.unsqueeze(-1)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        coefficients, energy, gain, gains = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        coefficients, energy, gain, gains, amplitude = ctx.saved_tensors
         octaves: Octaves = ctx.octaves
         by_gain = octaves.over_colours(octaves.sums((grads[0] * coefficients).sum(dim=4)))
         # gain = (natural / energy) ** 1/2, and energy is quadratic in the coefficients.
         by_energy = octaves.spread(by_gain * gain / energy.clamp_min(_LEAST_ENERGY))
-        direct = grads[0] * gains.unsqueeze(-1)
-        by_contrast = coefficients * (by_energy * octaves.weight).unsqueeze(-1)
-        return hermitian(direct - by_contrast, octaves.alone), None
+        # In place wherever a tensor is read for the last time: memory is the bottleneck.
+        gradient = grads[0] * gains.unsqueeze(-1)
+        # Not `addcmul_`, which rounds once where these two round twice.
+        gradient.sub_(coefficients * (by_energy * octaves.weight).unsqueeze(-1))
+        return hermitian_(gradient, octaves.alone).mul_(amplitude), None, None
 
 
-def hermitian(coefficients: Tensor, columns: Tensor) -> Tensor:
-    """Return the part of real-FFT coefficients that an image has: (B, C, H, W // 2 + 1, 2).
+def hermitian_(coefficients: Tensor, columns: Tensor) -> Tensor:
+    """Keep the part of real-FFT coefficients (B, C, H, W // 2 + 1, 2) that an image has, in place.
 
     In a column that is its own conjugate, coefficients come in conjugate pairs. The rest of what
     such a column holds is lost in an inverse FFT, and must not count as energy.
@@ -130,7 +132,7 @@ def hermitian(coefficients: Tensor, columns: Tensor) -> Tensor:
     pairs = coefficients.index_select(3, columns)
     real, imaginary = pairs.flip(2).roll(1, dims=2).unbind(dim=4)
     conjugates = torch.stack((real, -imaginary), dim=4)
-    return coefficients.index_copy(3, columns, (pairs + conjugates) / 2.0)
+    return coefficients.index_copy_(3, columns, (pairs + conjugates) / 2.0)
 
 
 @implements(NaturalFourier)
@@ -156,6 +158,6 @@ class NaturalFourierImages(FourierImages):
 
     def values(self) -> Tensor:
         """Return the values of the images: (B, C, H, W)."""
-        coefficients = rows(self.coefficients, self.shape) * self.amplitude
-        scaled: Tensor = _NaturalContrast.apply(coefficients, self.octaves)
+        coefficients = rows(self.coefficients, self.shape)
+        scaled: Tensor = _NaturalContrast.apply(coefficients, self.amplitude, self.octaves)
         return inverse_fft(scaled, self.gain, self.width)
