@@ -28,7 +28,7 @@ from benchmarks.judging import Judge  # noqa: E402
 from benchmarks.reporting import gather_facts, report  # noqa: E402
 from benchmarks.rounds import Entry, measure  # noqa: E402
 from benchmarks.systems import (  # noqa: E402
-    FailedTask,
+    Case,
     Floor,
     Lucent,
     Ours,
@@ -73,12 +73,12 @@ class Prepared:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    args = _arguments(argv)
+    args = arguments(argv)
     if args.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # lucent takes a GPU wherever it sees one
     try:
         systems, skipped = _available(args.systems)
-        prepared = _prepare(args)
+        prepared = prepare(args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 # --- what is asked for ---------------------------------------------------------------------------
 
 
-def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -158,7 +158,7 @@ def _missing(system: str) -> str | None:
     return None
 
 
-def _prepare(args: argparse.Namespace) -> Prepared:
+def prepare(args: argparse.Namespace) -> Prepared:
     """Compose the configs as the command line does, load the network; raises UserError."""
     found = find_devices(LocalSettings(devices=args.device))[0]
     device = found.name
@@ -256,7 +256,7 @@ def _entries(
     benches = {p: Renderer(network, plan.recipe, device) for p, plan in prepared.plans.items()}
     recipe = next(iter(prepared.plans.values())).recipe
     for info, channels, few in prepared.layers:
-        case = FailedTask(network, info, args.image_size, device)
+        case = Case(network, info, args.image_size, device)
         floor = Floor(case, recipe, args.batch) if "floor" in systems else None
         for preset, plan in prepared.plans.items() if "ours" in systems else ():
             ours = Ours(benches[preset], plan, case, preset, args.batch)
@@ -269,7 +269,7 @@ def _entries(
             yield Entry(system, case, few, few)
 
 
-def _others(args: argparse.Namespace, case: FailedTask, systems: Sequence[str]) -> Iterator[System]:
+def _others(args: argparse.Namespace, case: Case, systems: Sequence[str]) -> Iterator[System]:
     makers: list[Callable[[], System]] = []
     if "torch-dreams" in systems:
         makers += [partial(TorchDreams, case, batch) for batch in args.torch_dreams_batch]

@@ -155,7 +155,7 @@ def test_what_is_assumed_is_printed_with_the_remedy() -> None:
 
 def test_interpolation_is_named_where_dataset_images_differ() -> None:
     def words(interpolation: str) -> str:
-        return preprocessing_words([0.5], [0.25], 64, Origin(interpolation=interpolation))
+        return preprocessing_words([0.5], [0.25], (64, 64), Origin(interpolation=interpolation))
 
     assert "interpolation" not in words("")
     assert words("bilinear").endswith("trained with bilinear interpolation")

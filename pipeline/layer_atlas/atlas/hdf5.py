@@ -166,6 +166,7 @@ def _layer_group(file: h5py.File, view: LayerView) -> h5py.Group:
     # In the order of the plan, which for layers is the order of the network.
     group = file.create_group(view.group, track_order=True)
     network, size = model.network, model.input_size
+    seen, origin = model.seen_size
     sampling = sampling_of(view.plan, model, view.layer)
     attributes = {
         group.parent: {
@@ -175,10 +176,11 @@ def _layer_group(file: h5py.File, view: LayerView) -> h5py.Group:
             "code_sha256": network.code,
             "note": model.note,
             "weights": weights_words(model),
-            "preprocessing": preprocessing_words(network.mean, network.std, *model.seen_size),
+            "preprocessing": preprocessing_words(network.mean, network.std, seen, origin),
             "mean": network.mean,
             "std": network.std,
             "input_size": size,
+            "seen_size": seen,
         },
         group: {
             "name": info.name,

@@ -232,7 +232,7 @@ def _model_facts(model: Model) -> dict[str, Any]:
         "architecture": _architecture(str(facts.get("source", ""))),
         "weights": str(facts.get("weights_sha256", "")),
         "about": model.weights,
-        "size": whole(facts.get("input_size", 0)),
+        "size": [whole(side) for side in np.atleast_1d(facts.get("seen_size", []))],
     }
 
 
