@@ -505,6 +505,8 @@ def _path_names(
 
     What works for all layers in one pass, and for the deepest group alone, works for each.
     """
+    if len(groups) == 1:
+        return [choose(groups[0]).name]
     every = {layer.name: layer for group in groups for layer in group}
     deepest = max(groups, key=lambda group: group[0].flops_before)
     together, alone = choose(list(every.values())).name, choose(deepest).name
