@@ -4,7 +4,7 @@
     python scripts/train_small_models.py --network cifar --seed 2 --out cifar.safetensors
     python scripts/train_small_models.py --drawings drawings/
 
-`vit` is a plain vision transformer of timm for images of 96 px, `cifar` a residual network for
+`vit` is a small vision transformer of timm for images of 96 px, `cifar` a residual network for
 images of 32 px, as networks for CIFAR are. Both are trained without adversarial examples, unlike
 the demo network: nothing about them is made for feature visualization. `--drawings` writes
 held-out drawings and `classes.json`, for `--photos` and `--classes` of `judge_recipes.py`, whose
@@ -19,7 +19,9 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from demo_textures import SIZE, draw
@@ -40,17 +42,40 @@ WARM_UP = 0.1
 # --- networks ------------------------------------------------------------------------------------
 
 
+class Stem(nn.Sequential):
+    """Four convolutions instead of one of the size of a patch, as Xiao et al. 2021: learns faster.
+
+    Arguments are those of the patch embedding of timm.
+    """
+
+    def __init__(
+        self, img_size: int, patch_size: int, in_chans: int, embed_dim: int, **_: Any
+    ) -> None:
+        widths = [in_chans, embed_dim // 8, embed_dim // 4, embed_dim // 2, embed_dim]
+        convs: list[nn.Module] = []
+        for inner, outer in pairwise(widths):
+            conv = nn.Conv2d(inner, outer, 3, stride=2, padding=1, bias=False)
+            convs += [conv, nn.BatchNorm2d(outer), nn.ReLU()]
+        super().__init__(*convs, nn.Flatten(2))
+        self.num_patches = (img_size // patch_size) ** 2
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Images (B, 3, H, W) -> tokens (B, T, D)."""
+        return super().forward(input).transpose(1, 2)
+
+
 def vit() -> nn.Module:
-    """A transformer with a class token on 64 patches of 12 px, as plain as the first ones were."""
-    # Training sees a random half of the patches: that is enough of a texture, and costs less.
+    """A transformer of four blocks on the mean of 36 tokens, each of 16 px."""
     return VisionTransformer(
         img_size=SIZE,
-        patch_size=12,
+        patch_size=16,
         embed_dim=128,
         depth=4,
         num_heads=4,
         num_classes=len(CLASSES),
-        patch_drop_rate=0.5,
+        class_token=False,
+        global_pool="avg",
+        embed_layer=Stem,
     )
 
 
@@ -99,7 +124,7 @@ class Kind:
     learning_rate: float
 
 
-KINDS = {"vit": Kind(vit, SIZE, 8, 6, 32, 1e-3), "cifar": Kind(cifar, 32, 8, 6, 32, 5e-3)}
+KINDS = {"vit": Kind(vit, SIZE, 8, 5, 32, 1e-3), "cifar": Kind(cifar, 32, 8, 6, 32, 5e-3)}
 
 
 # --- training ------------------------------------------------------------------------------------
