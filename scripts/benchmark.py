@@ -28,7 +28,7 @@ from benchmarks.judging import Judge  # noqa: E402
 from benchmarks.reporting import gather_facts, report  # noqa: E402
 from benchmarks.rounds import Entry, measure  # noqa: E402
 from benchmarks.systems import (  # noqa: E402
-    FailedTask,
+    Case,
     Floor,
     Lucent,
     LucentInTime,
@@ -79,12 +79,12 @@ class Prepared:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    args = _arguments(argv)
+    args = arguments(argv)
     if args.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # lucent takes a GPU wherever it sees one
     try:
         systems, skipped = _available(args.systems)
-        prepared = _prepare(args)
+        prepared = prepare(args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 # --- what is asked for ---------------------------------------------------------------------------
 
 
-def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -164,7 +164,7 @@ def _missing(system: str) -> str | None:
     return None
 
 
-def _prepare(args: argparse.Namespace) -> Prepared:
+def prepare(args: argparse.Namespace) -> Prepared:
     """Compose the configs as the command line does, load the network; raises UserError."""
     found = find_devices(LocalSettings(devices=args.device))[0]
     device = found.name
@@ -262,7 +262,7 @@ def _entries(
     benches = {p: Renderer(network, plan.recipe, device) for p, plan in prepared.plans.items()}
     recipe = next(iter(prepared.plans.values())).recipe
     for info, channels, few in prepared.layers:
-        case = FailedTask(network, info, args.image_size, device)
+        case = Case(network, info, args.image_size, device)
         floor = Floor(case, recipe, args.batch) if "floor" in systems else None
         own: list[Entry] = []
         for preset, plan in prepared.plans.items() if "ours" in systems else ():
@@ -278,7 +278,7 @@ def _entries(
 
 
 def _others(
-    args: argparse.Namespace, case: FailedTask, systems: Sequence[str], own: Sequence[Entry]
+    args: argparse.Namespace, case: Case, systems: Sequence[str], own: Sequence[Entry]
 ) -> Iterator[System]:
     makers: list[Callable[[], System]] = []
     if "torch-dreams" in systems:

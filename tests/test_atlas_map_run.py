@@ -180,6 +180,7 @@ def test_verify_measures_cells_again(made: Path) -> None:
     assert "0 problems" in said
 
 
+@pytest.mark.slow
 def test_killed_runs_end_with_the_same_bits(made: Path, photographs: Path, tmp_path: Path) -> None:
     """Killed while images are optimized, and finished by one worker in blocks of another order."""
     process = start("run", tmp_path, *settings(photographs, "batch_size=3"))
@@ -229,6 +230,7 @@ def test_a_damaged_map_is_made_again(made: Path, photographs: Path, tmp_path: Pa
     assert_same_atlas(made / "atlas.h5", copy / "atlas.h5")
 
 
+@pytest.mark.slow
 def test_another_layer_makes_no_image_again(made: Path, photographs: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(made, tmp_path / "demo"))
     before = shards(copy)

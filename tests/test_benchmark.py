@@ -50,6 +50,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
     return result, done.stdout + done.stderr, out
 
 
+@pytest.mark.slow
 def test_every_system_has_its_rows(measured: tuple[dict[str, Any], str, Path]) -> None:
     rows = {(row["layer"], row["system"], row["set"]) for row in measured[0]["rows"]}
     wanted = [("ours draft", "all"), ("ours draft", "shared"), ("floor", "none")]
@@ -116,6 +117,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence[str]], int]:
     return importlib.import_module("benchmark").main  # type: ignore[no-any-return]
 
 
+@pytest.mark.slow
 def test_photographs_are_optional(
     tmp_path: Path, command: Callable[[Sequence[str]], int], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -147,3 +149,21 @@ def test_a_mistake_is_told_before_anything_is_measured(
     assert command([*SMALL, *asked, "--out", str(tmp_path / "out")]) == 2
     assert told in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_step_is_divided_into_its_parts_beside_the_floor(capsys: Any) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SCRIPT.parent))
+        profile_step = importlib.import_module("profile_step")
+        patch.setattr(profile_step, "ROUNDS", 3)
+        assert profile_step.main([*SMALL, *SHORT, *STEPS, "--systems", "ours"]) == 0
+        assert profile_step.main([*SMALL, "--ours", "no such quality"]) == 2
+    said = capsys.readouterr()
+    assert "no such quality" in said.err
+    rows = [line.split("|")[1:4] for line in said.out.splitlines() if line.startswith("| ")]
+    for layer, *parts in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
+        assert "8 images" in layer[0]
+        times = {name.strip(): float(ms) for name, ms, _ in parts}
+        assert float(parts[0][2]) == 1.0
+        assert min(times.values()) > 0
+        assert times["whole step"] > times["network, both ways"] / 2

@@ -218,6 +218,7 @@ def test_status_of_a_run_that_is_not_there_names_those_that_are(
     assert "Runs in 'outputs': other" in said
 
 
+@pytest.mark.slow
 def test_hydras_own_flags_work(atlas: Atlas, tmp_path: Path) -> None:
     code, said = atlas("run", "--help")
     assert code == 0

@@ -61,6 +61,7 @@ def test_what_is_done_is_not_done_again(made: Path) -> None:
     assert files(made) == before
 
 
+@pytest.mark.slow
 def test_a_corrupt_file_is_made_again_as_it_was(made: Path, tmp_path: Path) -> None:
     kept = tmp_path / "atlas.h5"
     kept.write_bytes((made / "atlas.h5").read_bytes())

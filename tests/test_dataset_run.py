@@ -145,6 +145,7 @@ def both(
     ]
 
 
+@pytest.mark.slow
 def test_statistics_are_those_of_the_photographs(both: tuple[BlockActivations, h5py.Group]) -> None:
     seen, layer = both
     dataset = layer["dataset"]
@@ -248,6 +249,7 @@ def test_pictures_are_views_of_the_strongest_with_maps_and_sheets(
 # --- the same bits -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_one_worker_finds_what_two_find(
     undisturbed: Path, dataset_images: Path, tmp_path: Path
 ) -> None:
@@ -293,6 +295,7 @@ def test_a_finished_sweep_computes_nothing(copy: Path, dataset_images: Path) -> 
     assert (copy / "atlas.h5").stat().st_mtime_ns == atlas_file
 
 
+@pytest.mark.slow
 def test_a_further_layer_is_studied_alone(
     undisturbed: Path, dataset_images: Path, tmp_path: Path
 ) -> None:
@@ -303,6 +306,7 @@ def test_a_further_layer_is_studied_alone(
     assert_same_atlas(undisturbed / "atlas.h5", tmp_path / "demo" / "atlas.h5")
 
 
+@pytest.mark.slow
 def test_what_is_corrupt_is_set_aside_told_and_made_again_in_one_run(
     undisturbed: Path, copy: Path, dataset_images: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -323,6 +327,7 @@ def test_what_is_corrupt_is_set_aside_told_and_made_again_in_one_run(
     assert_same_atlas(undisturbed / "atlas.h5", copy / "atlas.h5")
 
 
+@pytest.mark.slow
 def test_a_corrupt_study_that_collation_meets_is_in_the_atlas_of_the_same_run(
     undisturbed: Path, copy: Path, dataset_images: Path
 ) -> None:
@@ -332,6 +337,7 @@ def test_a_corrupt_study_that_collation_meets_is_in_the_atlas_of_the_same_run(
     assert_same_atlas(undisturbed / "atlas.h5", copy / "atlas.h5")
 
 
+@pytest.mark.slow
 def test_a_study_of_which_no_block_can_be_read_is_made_again(
     undisturbed: Path, copy: Path, dataset_images: Path
 ) -> None:
@@ -343,6 +349,7 @@ def test_a_study_of_which_no_block_can_be_read_is_made_again(
     assert_same_atlas(undisturbed / "atlas.h5", copy / "atlas.h5")
 
 
+@pytest.mark.slow
 def test_a_corrupt_study_that_examples_need_is_repaired(
     undisturbed: Path, copy: Path, dataset_images: Path
 ) -> None:
@@ -354,6 +361,7 @@ def test_a_corrupt_study_that_examples_need_is_repaired(
     assert_same_atlas(undisturbed / "atlas.h5", copy / "atlas.h5")
 
 
+@pytest.mark.slow
 def test_a_damaged_list_of_photographs_is_written_again(
     undisturbed: Path, copy: Path, dataset_images: Path
 ) -> None:
@@ -365,6 +373,7 @@ def test_a_damaged_list_of_photographs_is_written_again(
     assert_same_atlas(undisturbed / "atlas.h5", copy / "atlas.h5")
 
 
+@pytest.mark.slow
 def test_another_photograph_makes_another_study(
     copy: Path, dataset_images: Path, tmp_path: Path
 ) -> None:
@@ -391,6 +400,7 @@ def test_another_photograph_makes_another_study(
 # --- other sweeps --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_images_start_from_the_photograph_that_the_channel_answers_to_most(
     dataset_images: Path, tmp_path: Path
 ) -> None:
@@ -404,6 +414,7 @@ def test_images_start_from_the_photograph_that_the_channel_answers_to_most(
         assert np.median(apart) < 12, "the images are not the photographs that they start from"
 
 
+@pytest.mark.slow
 def test_a_dataset_of_torchvision(tmp_path: Path) -> None:
     fake = ("dataset=torchvision", "dataset.dataset=FakeData", "layers=[conv1]")
     args = "dataset.args={{size: 100, image_size: [3,{0},{0}]}}"
@@ -418,6 +429,7 @@ def test_a_dataset_of_torchvision(tmp_path: Path) -> None:
     assert len(files(tmp_path / "demo", "study")) == 2
 
 
+@pytest.mark.slow
 def test_three_photographs_are_too_few_to_agree_with(tmp_path: Path) -> None:
     for i in range(3):
         picture(tmp_path / "few" / f"{i}.png", i)
@@ -452,6 +464,7 @@ def test_a_folder_in_which_nothing_can_be_read_is_a_mistake(tmp_path: Path) -> N
 # --- commands ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_commands_on_a_sweep_with_photographs(
     undisturbed: Path, copy: Path, dataset_images: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -467,6 +480,7 @@ def test_commands_on_a_sweep_with_photographs(
     assert shards(copy) == before
 
 
+@pytest.mark.slow
 def test_collation_needs_neither_photographs_nor_network(undisturbed: Path, copy: Path) -> None:
     sheet = copy / "montages/demo/conv2.evidence-001.png"
     before = sheet.read_bytes()
@@ -477,6 +491,7 @@ def test_collation_needs_neither_photographs_nor_network(undisturbed: Path, copy
     assert_same_atlas(undisturbed / "atlas.h5", copy / "atlas.h5")
 
 
+@pytest.mark.slow
 def test_collation_without_the_list_of_photographs_says_what_is_missing(
     copy: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -55,6 +55,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_page_is_built_and_needs_no_network(site: Path) -> None:
     pages = {path.stem: path.read_text() for path in site.glob("*.html")}
     assert {*(path.stem for path in DOCS.glob("*.md")), "overview"} <= pages.keys()
@@ -124,6 +125,7 @@ def test_python_runs_as_it_stands(
     assert "damaged" not in said
 
 
+@pytest.mark.slow
 def test_the_page_on_python_runs_from_its_first_line_to_its_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -219,6 +221,7 @@ def copy_of_the_package(folder: Path) -> Path:
     return package
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "name", "record", "code", "words"),
     [
@@ -277,6 +280,7 @@ def test_the_example_in_the_package(
     assert words in told.stdout
 
 
+@pytest.mark.slow
 def test_the_example_of_an_executor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "prefixed.py").write_text(example("class Prefixed"))

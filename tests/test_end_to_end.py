@@ -44,6 +44,7 @@ def test_there_is_a_montage_per_layer(sweep: Path) -> None:
             assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 100
 
 
+@pytest.mark.slow
 def test_collate_rebuilds_everything_from_the_store_alone(sweep: Path) -> None:
     folder = sweep / "demo"
     before = (folder / "montages" / "demo" / "conv1.png").read_bytes()
@@ -74,6 +75,7 @@ def test_verify_sees_an_atlas_that_does_not_match_its_store(sweep: Path, tmp_pat
     assert "demo/conv1/activation of channel 3 differs from its shard" in said
 
 
+@pytest.mark.slow
 def test_collate_mends_a_damaged_atlas(sweep: Path) -> None:
     file = sweep / "demo" / "atlas.h5"
     data = bytearray(file.read_bytes())
@@ -86,6 +88,7 @@ def test_collate_mends_a_damaged_atlas(sweep: Path) -> None:
     assert atlas_here("verify", sweep)[0] == 0
 
 
+@pytest.mark.slow
 def test_verify_tells_an_atlas_of_another_plan(sweep: Path, tmp_path: Path) -> None:
     small = (*TINY, "layers=[conv1]")
     assert run_here(tmp_path, *small, "channels='0:4'") == 0
@@ -104,6 +107,7 @@ def test_status_counts_what_is_done(sweep: Path) -> None:
     assert "no process is at work" in said
 
 
+@pytest.mark.slow
 def test_plan_tells_and_writes_nothing(sweep: Path, tmp_path: Path) -> None:
     code, said = atlas("plan", tmp_path, *TINY)
     assert code == 0
@@ -114,6 +118,7 @@ def test_plan_tells_and_writes_nothing(sweep: Path, tmp_path: Path) -> None:
     assert "128, of which 88 are missing" in said
 
 
+@pytest.mark.slow
 def test_layers_lists_every_layer(tmp_path: Path) -> None:
     code, said = atlas("layers", tmp_path)
     assert code == 0

@@ -53,6 +53,7 @@ def configured(sweep: Sweep) -> Config | None:
         return None
 
 
+@pytest.mark.slow
 def test_any_values_make_a_config_or_one_message() -> None:
     outcomes: Counter[bool] = Counter()
 
@@ -69,6 +70,7 @@ def test_any_values_make_a_config_or_one_message() -> None:
     assert min(outcomes[True], outcomes[False]) > 50, outcomes
 
 
+@pytest.mark.slow
 def test_any_sweep_is_planned_or_told() -> None:
     outcomes: Counter[bool] = Counter()
 

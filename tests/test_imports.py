@@ -55,6 +55,7 @@ def room(module: str) -> str:
     return module.split(".")[1]
 
 
+@pytest.mark.slow
 def test_no_two_modules_import_each_other_by_any_detour() -> None:
     graph = {module: imports_of_the_package(module) for module in MODULES}
     assert len(list(TopologicalSorter(graph).static_order())) == len(MODULES)
@@ -137,6 +138,7 @@ def test_a_module_of_a_user_may_be_called_pipeline(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_network_of_ones_own_is_planned_without_torchs_compiler() -> None:
     """The compiler takes as long to import as torch itself, and torchvision imports it."""
     code = """

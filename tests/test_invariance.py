@@ -91,6 +91,7 @@ def _restore_threads() -> object:
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_bits_do_not_depend_on_batch_size_order_or_threads(recipe: Recipe) -> None:
     renderer = make_bench(recipe)
@@ -117,6 +118,7 @@ def test_seeds_and_channels_get_images_of_their_own() -> None:
     assert np.abs(images[0] - images[2]).mean() > 5
 
 
+@pytest.mark.slow
 def test_bits_do_not_depend_on_workers_shards_or_selection(tmp_path: Path) -> None:
     overrides = [o for o in TINY if not o.startswith(("executor", "shard_size"))]
     two_workers = ("executor.devices=[cpu,cpu]", "shard_size=8")

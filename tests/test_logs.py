@@ -129,6 +129,7 @@ def test_a_message_cannot_forge_a_line_or_drive_the_terminal(
 # --- flags ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flag", ["-v", "--verbose", "hydra.verbose=true", "variable"])
 def test_every_way_to_ask_for_details_gives_them(
     flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -170,6 +171,7 @@ def test_the_version_is_that_of_the_package(
 # --- files ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_that_succeeds_leaves_its_log_and_those_of_its_workers(tmp_path: Path) -> None:
     code, said = atlas("run", tmp_path, *TINY)
     assert code == 0, said

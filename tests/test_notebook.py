@@ -22,6 +22,7 @@ def outputs(book: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
     return [out for cell in book.cells for out in cell.get("outputs", ())]
 
 
+@pytest.mark.slow
 def test_the_first_notebook_visualizes_a_network_in_five_lines(tmp_path: Path) -> None:
     book = executed("own_network.ipynb", tmp_path)
     _, first, *_ = (cell for cell in book.cells if cell.cell_type == "code")

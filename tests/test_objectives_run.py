@@ -38,6 +38,7 @@ def photograph(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_an_image_for_channels_of_two_networks(tmp_path: Path) -> None:
     pairs = "channels=[[3,7],[5,9]]"
     assert run_here(tmp_path, *TWO_MODELS, pairs, "name=joint") == EXIT_OK
@@ -55,6 +56,7 @@ def test_an_image_for_channels_of_two_networks(tmp_path: Path) -> None:
     assert (code, "0 problems" in said, "3 activations measured again" in said) == (0, True, True)
 
 
+@pytest.mark.slow
 def test_the_rows_of_a_matrix_are_swept_as_channels(tmp_path: Path) -> None:
     matrix = np.random.default_rng(0).normal(size=(6, 64)).astype(np.float32)
     np.save(tmp_path / "basis.npy", matrix)
@@ -76,6 +78,7 @@ def test_the_rows_of_a_matrix_are_swept_as_channels(tmp_path: Path) -> None:
     assert shards(tmp_path / "a") == made
 
 
+@pytest.mark.slow
 def test_variants_have_an_axis_of_their_own(tmp_path: Path) -> None:
     both = (*CONV5, "channels=[2,9]", "objective.sign=both", "snapshots=2", "seeds=[0,1]")
     assert run_here(tmp_path, *both, "name=both") == EXIT_OK
@@ -91,6 +94,7 @@ def test_variants_have_an_axis_of_their_own(tmp_path: Path) -> None:
     assert atlas_here("verify", tmp_path, *both, "name=both")[0] == EXIT_OK
 
 
+@pytest.mark.slow
 def test_images_for_one_channel_differ_more_with_diversity(tmp_path: Path) -> None:
     likeness = []
     for weight in (0.0, 5.0):
@@ -103,6 +107,7 @@ def test_images_for_one_channel_differ_more_with_diversity(tmp_path: Path) -> No
     assert likeness[1] < likeness[0]
 
 
+@pytest.mark.slow
 def test_octaves_make_rectangles_with_pictures_on_the_way(tmp_path: Path) -> None:
     sweep = (*CONV5, "image_size=[48,80]", "objective=layer", "octaves=four", "snapshots=4")
     assert run_here(tmp_path, *sweep, "name=dream") == EXIT_OK
@@ -128,6 +133,7 @@ def test_a_dream_is_as_large_as_its_photograph_and_begins_with_it(
     assert sorted(path.suffix for path in animations.iterdir()) == [".png", ".webp"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["caricature", "inversion", "accentuation"])
 def test_objectives_about_a_photograph_keep_a_copy(
     name: str, photograph: Path, tmp_path: Path
@@ -238,6 +244,7 @@ def test_images_have_as_many_colours_as_the_network_takes(
     assert found["status"].max() == 0
 
 
+@pytest.mark.slow
 def test_photographs_are_grey_for_a_network_that_sees_grey(tmp_path: Path) -> None:
     noise = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()
@@ -256,6 +263,7 @@ def test_photographs_are_grey_for_a_network_that_sees_grey(tmp_path: Path) -> No
     assert np.isfinite(found["agreement"]).all()
 
 
+@pytest.mark.slow
 def test_an_objective_with_arguments_of_its_own_is_verified(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,6 +293,7 @@ def _tensors(shard: bytes) -> bytes:
     return shard[8 + int.from_bytes(shard[:8], "little") :]
 
 
+@pytest.mark.slow
 def test_prototypes_are_of_their_photographs_and_measured_like_channels(
     tmp_path: Path, album: Path
 ) -> None:
@@ -321,6 +330,7 @@ def test_prototypes_are_of_their_photographs_and_measured_like_channels(
 DECIDED = ("image", "activation", "trace", "response", "status")
 
 
+@pytest.mark.slow
 def test_facets_are_variants_that_know_their_photographs(tmp_path: Path, album: Path) -> None:
     settings = ("objective.top=6", "objective.facets=2", "dataset.examples=2", "seeds=[0,1]")
     sweep = (

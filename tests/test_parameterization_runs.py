@@ -115,6 +115,7 @@ def chosen(choice: str) -> list[str]:
     return overrides
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", ["pyramid", "cppn", "generator"])
 def test_a_sweep_within_a_mask(choice: str, tmp_path: Path) -> None:
     mask = ("mask=picture", f"mask.area={find(AREA)}", f"mask.picture={find(PICTURE)}")

@@ -85,6 +85,7 @@ def show(model: nn.Module, **settings: Any) -> Visualization:
 # --- visualize -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_one_call_gives_images_statistics_and_a_contact_sheet(net: nn.Module) -> None:
     result = show(net, layers=["first.0", "second"], channels=range(3), seeds=[0, 7])
     assert result.images["first.0"].shape == (3, 2, 16, 16, 3)
@@ -98,6 +99,7 @@ def test_one_call_gives_images_statistics_and_a_contact_sheet(net: nn.Module) ->
     assert list(result.models) == ["Net"]
 
 
+@pytest.mark.slow
 def test_the_bits_are_those_of_a_sweep_that_builds_the_network_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,6 +155,7 @@ def state_of_torch() -> list[Any]:
     ]
 
 
+@pytest.mark.slow
 def test_module_and_program_are_left_as_they_were_and_training_goes_on(net: nn.Module) -> None:
     def step(model: nn.Module) -> list[float]:
         torch.manual_seed(1)
@@ -187,11 +190,13 @@ def test_module_and_program_are_left_as_they_were_and_training_goes_on(net: nn.M
     assert net.training
 
 
+@pytest.mark.slow
 def test_dropout_and_batch_norm_of_a_module_in_training_are_those_of_eval(net: nn.Module) -> None:
     trained = show(net.train()).images["first.0"]
     assert np.array_equal(trained, show(net.eval()).images["first.0"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "around",
     [
@@ -208,6 +213,7 @@ def test_what_surrounds_the_call_does_not_matter(net: nn.Module, around: Any) ->
     assert np.array_equal(images, expected)
 
 
+@pytest.mark.slow
 def test_a_program_in_float64_gets_the_same(net: nn.Module) -> None:
     expected = show(net, layers="second").images["second"]
     torch.set_default_dtype(torch.float64)
@@ -218,6 +224,7 @@ def test_a_program_in_float64_gets_the_same(net: nn.Module) -> None:
         torch.set_default_dtype(torch.float32)
 
 
+@pytest.mark.slow
 def test_modules_that_can_be_neither_pickled_nor_copied(net: nn.Module, tmp_path: Path) -> None:
     expected = show(net, layers="second").images["second"]
     net.note = lambda x: x  # type: ignore[assignment]
@@ -231,12 +238,14 @@ def test_modules_that_can_be_neither_pickled_nor_copied(net: nn.Module, tmp_path
     net.log.close()  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_wrapped_and_compiled_modules_are_unwrapped(net: nn.Module) -> None:
     expected = show(net).images["first.0"]
     assert np.array_equal(show(nn.DataParallel(net)).images["first.0"], expected)
     assert np.array_equal(show(torch.compile(net)).images["first.0"], expected)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_it_works_in_another_thread(net: nn.Module) -> None:
     found: list[Visualization] = []
     thread = threading.Thread(target=lambda: found.append(show(net)))
@@ -245,6 +254,7 @@ def test_it_works_in_another_thread(net: nn.Module) -> None:
     assert np.array_equal(found[0].images["first.0"], show(net).images["first.0"])
 
 
+@pytest.mark.slow
 def test_preprocessing_is_never_assumed_in_silence(
     net: nn.Module, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -260,6 +270,7 @@ def test_preprocessing_is_never_assumed_in_silence(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_ranges_arrays_and_numbers_choose_channels(net: nn.Module) -> None:
     def chosen(channels: Any) -> list[int]:
         return show(net, channels=channels)["first.0"].channels
@@ -270,6 +281,7 @@ def test_ranges_arrays_and_numbers_choose_channels(net: nn.Module) -> None:
     assert chosen(np.int64(3)) == [3]
 
 
+@pytest.mark.slow
 def test_a_choice_and_its_values_stand_together(net: nn.Module) -> None:
     result = show(net, channels=0, objective={"name": "channel", "sign": "both"})
     assert result["first.0"].variants == ["positive", "negative"]
@@ -372,6 +384,7 @@ def test_ctrl_c_stops_at_the_next_step(net: nn.Module, tmp_path: Path) -> None:
 # --- temporary folders ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_folder_lives_as_long_as_the_result_unless_it_is_saved(
     net: nn.Module, tmp_path: Path
 ) -> None:
@@ -405,6 +418,7 @@ def sweep(root: Path, model: Any, **settings: Any) -> layer_atlas.run:  # type: 
     return layer_atlas.run({**given, "collate": {"site": False}, **settings})
 
 
+@pytest.mark.slow
 def test_a_sweep_of_a_module_in_memory_resumes_with_the_same_module_alone(
     net: nn.Module, tmp_path: Path
 ) -> None:
@@ -431,6 +445,7 @@ def test_a_sweep_of_a_module_in_memory_resumes_with_the_same_module_alone(
         sweep(tmp_path, net, layers="second")
 
 
+@pytest.mark.slow
 def test_a_run_takes_a_mapping_a_file_or_a_config(tmp_path: Path) -> None:
     settings = {"name": "d", "output_root": str(tmp_path), "layers": ["conv1"], "channels": "0:2"}
     small = {**QUICK, "collate.site": False, "executor.devices": ["cpu"]}
@@ -458,6 +473,7 @@ def test_modules_in_memory_do_not_leave_this_process(net: nn.Module, tmp_path: P
         layer_atlas.run({"models": [{"target": net, "args": {"a": 1}}], "output_root": tmp_path})
 
 
+@pytest.mark.slow
 def test_another_process_says_that_the_module_was_in_memory(net: nn.Module, tmp_path: Path) -> None:
     assert sweep(tmp_path, net).exit_code == 0
     model = "models=[{name: mine, target: 'memory:mine'}]"
@@ -469,6 +485,7 @@ def test_another_process_says_that_the_module_was_in_memory(net: nn.Module, tmp_
 # --- scripts -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_script_needs_no_guard_and_shows_progress(tmp_path: Path) -> None:
     code = (
         f"{NET}\nimport layer_atlas\n"

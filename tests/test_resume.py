@@ -17,6 +17,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "demo"
 
 
+@pytest.mark.slow
 def test_a_finished_sweep_computes_nothing(undisturbed: Path) -> None:
     before = shards(undisturbed)
     atlas_file = (undisturbed / "atlas.h5").stat().st_mtime_ns

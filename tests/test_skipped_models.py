@@ -102,6 +102,7 @@ def test_planning_leaves_the_model_out_and_says_why(case: str, tmp_path: Path) -
     assert not (tmp_path / "demo").exists()
 
 
+@pytest.mark.slow
 def test_the_others_are_made_and_the_model_is_tried_again(useless: Path, tmp_path: Path) -> None:
     small = ("optimizer.steps=1", "optimizer.starts=1", "channels=[0,3]", *TINY[2:])
     atlas_here("run", tmp_path, *small, "name=alone")

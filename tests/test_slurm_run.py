@@ -45,6 +45,7 @@ def jobs(slurm: MiniSlurm) -> list[str]:
     return slurm.ask("squeue", "--noheader", "--array", "--format=%i").split()
 
 
+@pytest.mark.slow
 def test_a_sweep_left_to_itself_is_taken_up_and_a_cancelled_job_made_good(
     undisturbed: Path, tmp_path: Path, slurm: MiniSlurm
 ) -> None:

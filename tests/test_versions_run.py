@@ -54,6 +54,7 @@ def in_sweep(command: str, root: Path, *overrides: str) -> str:
     return said
 
 
+@pytest.mark.slow
 def test_every_report_says_that_versions_are_mixed(root: Path) -> None:
     for command in (("run", *SWEEP), ("status",), ("verify",)):
         said = in_sweep(command[0], root, *command[1:])
@@ -83,6 +84,7 @@ def test_the_atlas_says_of_each_image_what_it_was_made_with(root: Path) -> None:
         assert "made_with" not in read["demo/conv2"].statistics
 
 
+@pytest.mark.slow
 def test_strict_makes_exactly_those_again_and_all_is_as_if_fresh(root: Path) -> None:
     before = shards(root / "mixed")
     said = in_sweep("plan", root, *SWEEP, "versions=strict")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from benchmarks.systems import FailedTask, Made, System, Unit, units
+from benchmarks.systems import Case, Made, System, Unit, units
 
 
 @dataclass
@@ -14,7 +14,7 @@ class Entry:
     """One system on one layer, and all that was seen of it so far."""
 
     system: System
-    case: FailedTask
+    case: Case
     channels: tuple[int, ...]
     """Those that this system makes."""
     shared: tuple[int, ...]

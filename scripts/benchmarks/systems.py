@@ -39,7 +39,7 @@ _FLOOR_SECONDS, _FLOOR_CALLS = 0.1, 5
 
 
 @dataclass(frozen=True)
-class FailedTask:
+class Case:
     """What all systems get alike: a network, one of its layers, an image size, a device."""
 
     network: Network
@@ -171,7 +171,7 @@ class Floor:
     label = "floor"
     steps = 1
 
-    def __init__(self, case: FailedTask, recipe: Recipe, batch: int) -> None:
+    def __init__(self, case: Case, recipe: Recipe, batch: int) -> None:
         self.device, self.batch = case.device, batch
         with pytorch_defaults():
             self._bare = _bare_step(case, recipe, batch)
@@ -199,7 +199,7 @@ class Floor:
             self.step()
 
 
-def _bare_step(case: FailedTask, recipe: Recipe, batch: int) -> Callable[[], Tensor]:
+def _bare_step(case: Case, recipe: Recipe, batch: int) -> Callable[[], Tensor]:
     dtype = DTYPES[recipe.precision]
     module = converted(case.network.fresh(), case.device, dtype, channels_last=True)
     size = (case.image_size, case.image_size)
@@ -231,7 +231,7 @@ class Ours:
     """This project under one quality preset."""
 
     def __init__(
-        self, renderer: Renderer, plan: ModelPlan, case: FailedTask, preset: str, batch: int
+        self, renderer: Renderer, plan: ModelPlan, case: Case, preset: str, batch: int
     ) -> None:
         self.label, self.batch = f"ours {preset}", batch
         self.plan, self.case = plan, case
@@ -294,7 +294,7 @@ class _FromImageNet(nn.Module):
         return self.output(self.network(images * self.scale + self.shift))
 
 
-def _as_others_take_it(case: FailedTask) -> tuple[nn.Module, str]:
+def _as_others_take_it(case: Case) -> tuple[nn.Module, str]:
     """A network of their own on the device, and the name of the layer in it."""
     module = copy.deepcopy(case.network.module).float().to(case.device)
     layer, same = case.info.name, (case.network.mean, case.network.std)
@@ -322,7 +322,7 @@ class Lucent:
     label = "lucent"
     batch = 1
 
-    def __init__(self, case: FailedTask) -> None:
+    def __init__(self, case: Case) -> None:
         from lucent.optvis import param, render
 
         self.param, self.render, self.case = param, render, case
@@ -376,7 +376,7 @@ class LucentInTime(Lucent):
 
     label = "lucent-in-time"
 
-    def __init__(self, case: FailedTask, seconds: Callable[[], float]) -> None:
+    def __init__(self, case: Case, seconds: Callable[[], float]) -> None:
         super().__init__(case)
         self.seconds = seconds
 
@@ -404,7 +404,7 @@ class _Interrupt:
 class TorchDreams:
     """torch-dreams in its batched mode."""
 
-    def __init__(self, case: FailedTask, batch: int) -> None:
+    def __init__(self, case: Case, batch: int) -> None:
         from torch_dreams import Dreamer
 
         self.label, self.batch, self.case = f"torch-dreams B={batch}", batch, case

@@ -40,6 +40,7 @@ def atlas_is_made_again(folder: OutputFolder, **changes: object) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_what_is_up_to_date_stays(collated: OutputFolder) -> None:
     summary = read_summary(collated)
     assert summary is not None
@@ -52,6 +53,7 @@ def shorter(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "harm",
     [
@@ -70,10 +72,12 @@ def test_what_is_not_is_made_again(collated: OutputFolder, harm: object) -> None
     assert not atlas_is_made_again(collated)
 
 
+@pytest.mark.slow
 def test_other_settings_make_another_atlas(collated: OutputFolder) -> None:
     assert atlas_is_made_again(collated, tile=64)
 
 
+@pytest.mark.slow
 def test_an_atlas_that_met_a_corrupt_shard_is_made_again(collated: OutputFolder) -> None:
     path = next(collated.store.rglob("*.safetensors"))
     shorter(path)
@@ -83,6 +87,7 @@ def test_an_atlas_that_met_a_corrupt_shard_is_made_again(collated: OutputFolder)
     assert atlas_is_made_again(collated)
 
 
+@pytest.mark.slow
 def test_what_was_given_up_since_is_in_the_atlas(collated: OutputFolder) -> None:
     shard = next(PLAN.shards())
     collated.shard(shard).unlink()
@@ -100,6 +105,7 @@ def test_a_painter_that_is_killed_is_told(collated: OutputFolder) -> None:
         paint(list(layer_views(collated, PLAN)), _die)
 
 
+@pytest.mark.slow
 def test_a_child_that_dies_is_told_by_its_signal(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "atlas.h5")
     folder = OutputFolder(tmp_path)
@@ -108,6 +114,7 @@ def test_a_child_that_dies_is_told_by_its_signal(tmp_path: Path) -> None:
         run_apart("compare-here", str(tmp_path), "1")
 
 
+@pytest.mark.slow
 def test_what_a_child_tells_the_user_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no run in"):
         run_apart("collate-here", str(tmp_path / "nothing"), "{}")

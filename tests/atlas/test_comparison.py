@@ -228,6 +228,7 @@ def test_two_models_of_an_atlas_are_compared(tmp_path: Path) -> None:
     assert found["block.conv"].by_index == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_once", [1, 2**29])
 def test_an_atlas_has_the_similarity_between_its_models(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int

@@ -164,6 +164,7 @@ def test_positions_are_rows_and_columns(atlas: Path, name: str) -> None:
             assert not group["top_position"][..., 0].any()
 
 
+@pytest.mark.slow
 def test_xarray_gives_labelled_arrays(atlas: Path, name: str) -> None:
     where = {"engine": "h5netcdf", "group": f"toy/{name}/dataset"}
     with xarray.open_dataset(atlas, **where) as data:
@@ -201,6 +202,7 @@ def test_odd_names_are_told_as_best_they_can_be(atlas: Path) -> None:
         assert group.attrs["photographs"] == N - 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unreadable", [(), range(120), range(N)], ids=len)
 def test_any_number_of_unreadable_photographs_is_counted(
     folder: OutputFolder, unreadable: Any

@@ -32,6 +32,7 @@ def layer(folder: Path) -> Layer:
     return open_atlas(folder)["demo/conv2"]
 
 
+@pytest.mark.slow
 def test_layers_are_found_by_model_and_name_in_order(folder: Path) -> None:
     with open_atlas(folder / "atlas.h5") as atlas:
         assert list(atlas) == ["demo/conv1", "demo/conv2"]
@@ -129,6 +130,7 @@ def test_a_montage_shows_the_chosen_images_in_order(
         layer.montage([77])
 
 
+@pytest.mark.slow
 def test_similar_channels_respond_alike_to_their_images(tmp_path: Path) -> None:
     assert run_here(tmp_path, *SMALL) == 0
     layer = open_atlas(tmp_path / "demo")["conv2"]

@@ -167,6 +167,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return root, said
 
 
+@pytest.mark.slow
 def test_proposed_labels_are_those_of_the_images_that_they_are_by(
     labelled: tuple[Path, str],
 ) -> None:
@@ -215,6 +216,7 @@ def test_the_table_has_the_best_label_of_each_channel(labelled: tuple[Path, str]
     assert [float(row["score"]) for row in rows] == pytest.approx([s for _, s in best], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_words_outlive_collation_and_are_left_out_once_images_are_others(
     labelled: tuple[Path, str],
 ) -> None:

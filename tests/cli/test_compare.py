@@ -27,6 +27,7 @@ def said(capsys: pytest.CaptureFixture[str], code: int, *arguments: str) -> str:
     return err if code else out
 
 
+@pytest.mark.slow
 def test_two_runs_are_compared_by_index_and_by_match(
     runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -45,6 +46,7 @@ def test_two_runs_are_compared_by_index_and_by_match(
     assert "by 60 images of folder photos" in text
 
 
+@pytest.mark.slow
 def test_folders_and_two_models_of_a_run_are_compared_too(
     runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -174,6 +174,7 @@ def build():
 """
 
 
+@pytest.mark.slow
 def test_the_story_of_a_task_that_fails_until_it_is_mended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,6 +216,7 @@ def test_the_story_of_a_task_that_fails_until_it_is_mended(
 # --- a sweep that runs ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_running_sweep_is_seen_from_outside(tmp_path: Path) -> None:
     slow = ("optimizer.steps=120", "batch_size=8", "executor.devices=[cpu]")
     process = start("run", tmp_path, *TINY, *slow)

@@ -256,6 +256,7 @@ def test_verbose_loggers_are_those_that_hydra_verbose_names(
     assert logging.getLogger().level == logging.DEBUG
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "names"),
     [

@@ -124,6 +124,7 @@ def test_choosing_another_group_member_replaces_the_whole_group() -> None:
     )
 
 
+@pytest.mark.slow
 def test_models_are_names_or_mappings_and_inherit_what_they_do_not_say() -> None:
     config = composed(
         "models=[resnet18,{name: vgg11, label: mine, weights: none, layers: [features.0]}]",

@@ -166,6 +166,7 @@ def test_percentile_counts_photographs_below_and_half_of_the_equal_ones() -> Non
     assert placed(dataset_stats, 2, 2.5, 4, 5, channel=1) == [62.5, 75, 87.5, 100]
 
 
+@pytest.mark.slow
 def test_only_an_image_above_every_photograph_of_the_dataset_reaches_100() -> None:
     # The kept photographs end at 1, the dataset at 9.
     dataset_stats = studied([0, 1, 9], [True, True, False])

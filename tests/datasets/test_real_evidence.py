@@ -47,7 +47,7 @@ pytestmark = pytest.mark.skipif(
 
 
 @dataclass(frozen=True)
-class FailedTask:
+class Case:
     """Images of 16 channels, what the layer answers to them, and what it answers to photographs."""
 
     dataset_stats: DatasetStats
@@ -94,13 +94,14 @@ def made(layer: LayerRenderer) -> dict[str, NDArray[Any]]:
 
 
 @pytest.fixture(scope="module")
-def trained() -> FailedTask:
+def trained() -> Case:
     layer = renderer(str(WEIGHTS))
-    return FailedTask(studied(layer, dataset_images()), made(layer))
+    return Case(studied(layer, dataset_images()), made(layer))
 
 
+@pytest.mark.slow
 def test_images_agree_with_the_photographs_of_their_own_channel_and_hardly_with_others(
-    trained: FailedTask,
+    trained: Case,
 ) -> None:
     agrees, rank = trained.agreement()
     shuffled = np.abs([trained.agreement(turn)[0] for turn in range(1, len(CHANNELS))])
@@ -112,7 +113,7 @@ def test_images_agree_with_the_photographs_of_their_own_channel_and_hardly_with_
 
 
 def test_made_images_excite_their_channel_more_than_photographs_do_and_others_little(
-    trained: FailedTask,
+    trained: Case,
 ) -> None:
     place = percentile(trained.dataset_stats, trained.made["activation"], CHANNELS)
     assert np.median(place) == 100
@@ -126,30 +127,32 @@ def test_made_images_excite_their_channel_more_than_photographs_do_and_others_li
     assert np.allclose(percentile(trained.dataset_stats, quartiles[1], CHANNELS)[live], 75, atol=1)
 
 
-def test_noise_agrees_with_no_channel(trained: FailedTask) -> None:
+def test_noise_agrees_with_no_channel(trained: Case) -> None:
     shape = (len(CHANNELS), SIZE, SIZE, 3)
     noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     measured = renderer(str(WEIGHTS)).measure(noise, CHANNELS.tolist())
-    agrees, rank = FailedTask(trained.dataset_stats, measured).agreement()
+    agrees, rank = Case(trained.dataset_stats, measured).agreement()
     assert np.abs(agrees).mean() < 0.2
     assert np.median(rank) > 0.25 * K
 
 
+@pytest.mark.slow
 def test_agreement_does_not_find_out_fine_grained_images_but_their_high_frequencies_do(
-    trained: FailedTask,
+    trained: Case,
 ) -> None:
     free = Recipe(**{**vars(STANDARD), "parameterization": Pixel(), "transforms": STILL})
-    grainy = FailedTask(trained.dataset_stats, made(renderer(str(WEIGHTS), free)))
+    grainy = Case(trained.dataset_stats, made(renderer(str(WEIGHTS), free)))
     assert grainy.agreement()[0].mean() > 0.3
     assert grainy.made["high_frequency"].mean() > 0.5
     assert trained.made["high_frequency"].mean() < 0.2
 
 
+@pytest.mark.slow
 def test_agreement_is_high_in_a_random_network_too_but_there_it_is_so_with_any_channel(
-    trained: FailedTask,
+    trained: Case,
 ) -> None:
     layer = renderer("none")
-    random = FailedTask(studied(layer, dataset_images()), made(layer))
+    random = Case(studied(layer, dataset_images()), made(layer))
     assert random.agreement()[0].mean() > 0.5
     assert random.with_others() > 0.5 * random.agreement()[0].mean()
     assert trained.with_others() < 0.5 * trained.agreement()[0].mean()

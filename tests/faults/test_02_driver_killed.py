@@ -5,6 +5,7 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
 from runs import atlas_here, shards, start
 from sweeps import (
     N_OF_FIRST,
@@ -20,6 +21,7 @@ from sweeps import (
 )
 
 
+@pytest.mark.slow
 def test_its_workers_die_with_it_and_the_next_run_goes_on(
     undisturbed: Path, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
 from runs import atlas_here, finish, shards
 from sweeps import (
     N_OF_FIRST,
@@ -34,6 +35,7 @@ def test_the_first_finishes_the_shard_in_progress_and_leaves(
     check_rest(undisturbed, folder, n_done=N_OF_FIRST + 1)
 
 
+@pytest.mark.slow
 def test_the_second_stops_at_once(undisturbed: Path, tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     with held_driver(tmp_path) as (driver, worker):

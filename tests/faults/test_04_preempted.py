@@ -23,6 +23,7 @@ from sweeps import (
 SIGNALS = [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "number",
     [
@@ -68,6 +69,7 @@ def test_a_worker_alone_leaves_and_another_takes_over_uncharged(
     assert_nothing_lost(undisturbed, folder, seen)
 
 
+@pytest.mark.slow
 def test_the_driver_leaves_while_it_plans(tmp_path: Path) -> None:
     process = start("run", tmp_path, *SWEEP, "models=[{name: troubled, target: slow.build}]")
     (tmp_path / "slow.py").write_text(SLOW)

@@ -82,6 +82,7 @@ def check_finished(
     assert_nothing_lost(undisturbed, folder, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pages_left", [0, 2])
 def test_full_while_shards_are_written(disk: Path, pages_left: int, undisturbed: Path) -> None:
     folder = disk / "demo"
@@ -101,6 +102,7 @@ def test_full_while_shards_are_written(disk: Path, pages_left: int, undisturbed:
     check_finished(code, said, folder, undisturbed, before)
 
 
+@pytest.mark.slow
 def test_full_while_manifest_montages_and_atlas_are_written(disk: Path, undisturbed: Path) -> None:
     folder = disk / "demo"
     before = unfinished(undisturbed, folder, n_missing=0)

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import pytest
 from runs import atlas_here, shards
 from sweeps import SWEEP, assert_nothing_lost, unfinished
 
@@ -10,6 +11,7 @@ LENGTHS = (0, 1, 100, 600, 5000, -1)
 """Nothing, within the header and the arrays, and all but a byte."""
 
 
+@pytest.mark.slow
 def test_they_are_set_aside_and_made_again(undisturbed: Path, tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     unfinished(undisturbed, folder, n_missing=0)

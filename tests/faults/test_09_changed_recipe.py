@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import pytest
 from runs import assert_same_atlas, atlas_here, shards
 from sweeps import SWEEP, assert_nothing_lost, unfinished
 
 OTHER = "optimizer.learning_rate=0.06"
 
 
+@pytest.mark.slow
 def test_nothing_made_by_the_old_one_passes_for_the_new(undisturbed: Path, tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     before = unfinished(undisturbed, folder, n_missing=0)

@@ -4,6 +4,7 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
 import torch
 import troubled
 from runs import assert_same_atlas, atlas_here, shards
@@ -20,6 +21,7 @@ def write_weights(number: int) -> None:
     os.utime("weights.pth", (0, 0))
 
 
+@pytest.mark.slow
 def test_nothing_made_with_the_old_ones_passes_for_the_new(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     write_weights(1)

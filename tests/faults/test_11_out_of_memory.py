@@ -3,6 +3,7 @@
 import resource
 from pathlib import Path
 
+import pytest
 import torch
 from sweeps import assert_nothing_lost, failures, run_forked, trouble
 from torch import Tensor
@@ -28,6 +29,7 @@ def warnings(folder: Path) -> list[str]:
     return without_routine(text).splitlines()
 
 
+@pytest.mark.slow
 def test_the_batch_is_halved_once_for_the_layer(undisturbed: Path, tmp_path: Path) -> None:
     """Two groups of three shards: the second must know what the first found out."""
     folder = tmp_path / "demo"

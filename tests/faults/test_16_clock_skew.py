@@ -31,6 +31,7 @@ exec {python} "$@"
 DAY = 86400.0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("faketime"), reason="NO SKEWED CLOCK WAS TRIED: no faketime")
 def test_workers_ahead_and_behind(
     undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -47,6 +47,7 @@ def test_of_a_killed_process(undisturbed: Path, tmp_path: Path) -> None:
     check_taken_over(folder, undisturbed, f"process {process.pid} on {lock._this_process().host}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change", [{"boot": "an earlier one"}, {"host": "gone"}], ids=["boot", "host"]
 )

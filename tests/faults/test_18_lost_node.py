@@ -73,6 +73,7 @@ def check_outcome(undisturbed: Path, folder: Path, before: dict[str, tuple[int, 
     assert code == 0, said
 
 
+@pytest.mark.slow
 def test_its_worker_is_replaced(undisturbed: Path, tmp_path: Path) -> None:
     folder, before = tmp_path / "demo", {}
 

@@ -50,6 +50,7 @@ def run_late(root: Path, late: float, monkeypatch: pytest.MonkeyPatch) -> list[s
     return Elsewhere.bundles
 
 
+@pytest.mark.slow
 def test_a_shard_that_is_seen_late_is_waited_for(
     undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+import pytest
 from runs import atlas, atlas_here
 from sweeps import (
     SWEEP,
@@ -34,6 +35,7 @@ def leave_stale(folder: Path) -> None:
         (folder / name).write_bytes(b"half of it")
 
 
+@pytest.mark.slow
 def test_those_of_killed_writers_are_swept(undisturbed: Path, tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     unfinished(undisturbed, folder)
@@ -44,6 +46,7 @@ def test_those_of_killed_writers_are_swept(undisturbed: Path, tmp_path: Path) ->
     assert_nothing_lost(undisturbed, folder)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_refused_sweeps_nothing(undisturbed: Path, tmp_path: Path) -> None:
     folder = tmp_path / "demo"
 

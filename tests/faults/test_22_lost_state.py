@@ -4,6 +4,7 @@ import shutil
 import time
 from pathlib import Path
 
+import pytest
 from runs import atlas_here, shards
 from sweeps import (
     SWEEP,
@@ -37,6 +38,7 @@ def wait_then_crawl(x: Tensor) -> None:
     time.sleep(0.03)
 
 
+@pytest.mark.slow
 def test_while_it_runs(undisturbed: Path, tmp_path: Path) -> None:
     folder, before = tmp_path / "demo", {}
 

@@ -206,6 +206,7 @@ FAST = (
 """Families of different kinds, which go through every time."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[] if n in FAST else pytest.mark.slow) for n in FAMILIES]
 )

@@ -132,6 +132,7 @@ class AttendsAside(nn.Module):
         return self.aside(tokens), self.attention(tokens, tokens, tokens)[0]
 
 
+@pytest.mark.slow
 def test_layer_that_returns_a_tuple_is_traced_too(monkeypatch: pytest.MonkeyPatch) -> None:
     # As the workbench has it: else attention takes another way where a hook looks at it.
     monkeypatch.setattr("torch.backends.mha._is_fastpath_enabled", False)

@@ -203,6 +203,7 @@ def test_a_file_that_runs_code_is_refused(tmp_path: Path) -> None:
         load_network(entry(inputs={"timestep": str(tmp_path / "x.pt")}))
 
 
+@pytest.mark.slow
 def test_a_run_and_verify_work_with_them(tmp_path: Path) -> None:
     settings = (
         "name=x",

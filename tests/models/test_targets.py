@@ -132,6 +132,7 @@ def test_errors_name_the_longest_part_that_exists(
         assert word in str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_working_folder_counts_without_being_on_the_path(folder: Path) -> None:
     code = (
         "from layer_atlas.imports import import_callable\n"

@@ -31,6 +31,7 @@ def test_segmentation_comes_with_its_preprocessing_and_names() -> None:
     assert len(network.categories) == 21
 
 
+@pytest.mark.slow
 def test_detection_normalises_inside_and_sees_images_as_they_are() -> None:
     network = load("fasterrcnn_mobilenet_v3_large_fpn")
     assert (network.mean, network.std) == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -49,6 +50,7 @@ def detector() -> nn.Module:
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "layer", "build"),
     [
@@ -95,6 +97,7 @@ def made_up(module: nn.Module, variance: float) -> dict[str, Tensor]:
         }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "args", "layer"),
     [

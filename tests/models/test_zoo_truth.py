@@ -16,6 +16,7 @@ FAST = (*("squeezenet1_1", "timm/lcnet_035", "timm/deit_tiny_distilled_patch16_2
 """Small ones of different kinds, which go through every time."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[] if n in FAST else pytest.mark.slow) for n in zoo.ZOO]
 )

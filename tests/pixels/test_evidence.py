@@ -217,6 +217,7 @@ def test_pages_go_on_where_the_last_one_ended(
     check_tiles(sheets)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [(0,)])
 def test_numbers_are_those_of_the_channel(
     seeds: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -224,6 +225,7 @@ def test_numbers_are_those_of_the_channel(
     check_numbers(sheets_in(tmp_path, monkeypatch, seeds=seeds), seeds)
 
 
+@pytest.mark.slow
 def test_of_many_seeds_the_one_with_the_numbers_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,6 +251,7 @@ def squared(path: Path, side: int) -> Pixels:
         return np.asarray(middle.resize((side, side), Image.Resampling.BICUBIC))
 
 
+@pytest.mark.slow
 def test_photographs_on_sheets_are_the_files_that_the_atlas_names(tmp_path: Path) -> None:
     draw, dataset_images = np.random.default_rng(0), tmp_path / "photographs"
     dataset_images.mkdir()

@@ -113,6 +113,7 @@ def made(layer: str, channel: int, seed: int) -> bool:
 # --- which image ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_wrapped_channels_are_those_that_are_written_below_them(world: World) -> None:
     check_wrapped(world)
 
@@ -161,6 +162,7 @@ AXES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axes", AXES.values(), ids=AXES)
 def test_rows_and_columns_show_what_they_are_called(axes: dict[str, Any], tall: World) -> None:
     check_axes(tall, axes)
@@ -205,6 +207,7 @@ def check_axes(tall: World, axes: dict[str, Any]) -> None:
         assert width / height == pytest.approx(32 / 48, rel=0.02)
 
 
+@pytest.mark.slow
 def test_pages_go_on_where_the_last_one_ended(world: World) -> None:
     check_pages(world)
 
@@ -262,6 +265,7 @@ def check_order(world: World, statistic: str) -> None:
 GROUPS = {"curves": (17, 3), "eyes": (39,), "fur": (4, 9, 38)}
 
 
+@pytest.mark.slow
 def test_brackets_hold_the_channels_of_their_groups(world: World) -> None:
     check_groups(world)
 

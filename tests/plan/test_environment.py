@@ -32,6 +32,7 @@ def test_an_environment_is_read_back_as_it_was_written(environment: Environment)
     assert environment_in({"environment": plain(environment)}) == environment
 
 
+@pytest.mark.slow
 @given(st.recursive(st.none() | st.integers() | st.text(), lambda s: st.lists(s) | TABLES))
 def test_what_is_no_environment_is_unknown(value: Any) -> None:
     assert environment_in({"environment": value}) is None
@@ -70,6 +71,7 @@ def test_this_process_is_of_the_torch_and_processor_that_it_has() -> None:
     assert environment_here(None, []).device is None
 
 
+@pytest.mark.slow
 def test_a_processor_that_is_used_otherwise_is_another_device() -> None:
     code = "from layer_atlas.plan.environment import *; print(environment_here('cpu', []).text)"
     told = subprocess.run(

@@ -88,6 +88,7 @@ def test_a_batch_holds_fewer_jobs_the_more_pictures_they_have() -> None:
     assert jobs_at_once(large, 3) * picture_bytes(large, 3) <= 2**28
 
 
+@pytest.mark.slow
 def test_shards_are_no_larger_than_memory_bears() -> None:
     config = composed("image_size=512", "snapshots=1", "layers=[conv1]", "channels='0:8'")
     plan = plan_of(config, inspect_models(config), find_devices(LocalSettings(devices="cpu")))

@@ -179,6 +179,7 @@ def test_columns_of_parquet_carry_their_descriptions(atlas: Path, tmp_path: Path
     assert str(schema.field("dataset_top_score").type).startswith("list<")
 
 
+@pytest.mark.slow
 def test_the_command_asks_before_it_replaces(
     atlas: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -101,6 +101,7 @@ def test_an_atlas_is_read_and_drawn_with_labels(tmp_path: Path) -> None:
         assert not layer.target_space.has("4")
 
 
+@pytest.mark.slow
 def test_a_collation_takes_labels_and_hands_them_to_figures(tmp_path: Path) -> None:
     folder = OutputFolder(tmp_path / "run")
     plan = make_plan(layer_info("conv", 6))

@@ -47,6 +47,7 @@ def content(folder: OutputFolder) -> str:
     return content_of(PLAN, list(layer_views(folder, PLAN)))
 
 
+@pytest.mark.slow
 def test_the_site_is_made_if_one_is_wanted(stored: OutputFolder) -> None:
     make_atlas(stored, WITHOUT)
     assert stored.atlas.exists()
@@ -55,6 +56,7 @@ def test_the_site_is_made_if_one_is_wanted(stored: OutputFolder) -> None:
     assert folder_of(stored.site)
 
 
+@pytest.mark.slow
 def test_figures_take_the_names_of_layers_that_the_montages_have(stored: OutputFolder) -> None:
     make_atlas(stored, replace(WITHOUT, names={"block.conv": "first block"}))
     for figure, name in (
@@ -68,6 +70,7 @@ def test_figures_take_the_names_of_layers_that_the_montages_have(stored: OutputF
         make_atlas(stored, replace(WITHOUT, names={"cnov": "first block"}))
 
 
+@pytest.mark.slow
 def test_what_is_of_this_content_stays(
     stored: OutputFolder, collations: list[CollateSettings]
 ) -> None:
@@ -81,6 +84,7 @@ def test_what_is_of_this_content_stays(
     assert collations == [WITHOUT, wider, wider]
 
 
+@pytest.mark.slow
 def test_with_an_atlas_of_other_shards_the_site_is_made_anew_too(
     stored: OutputFolder, collations: list[CollateSettings]
 ) -> None:

@@ -50,6 +50,7 @@ def judged(
     return json.loads((out / "judged.json").read_text())["judged"], out
 
 
+@pytest.mark.slow
 def test_every_layer_and_its_control_has_a_column_for_photographs_and_recipes(
     judged: tuple[dict[str, Any], Path],
 ) -> None:

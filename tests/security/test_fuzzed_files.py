@@ -209,6 +209,7 @@ def test_resealed_files_of_studies_are_corrupt_or_can_be_used(
     assert corrupt > 15
 
 
+@pytest.mark.slow
 def test_collation_sets_aside_resealed_mutations_or_shows_them(folder: OutputFolder) -> None:
     path = fill_store(folder, PLAN)[0]
     for seed in range(40):

@@ -220,6 +220,7 @@ def test_an_atlas_that_was_written_anew_is_the_same(made: OutputFolder) -> None:
 # --- files that take the library down ------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_reader_that_dies_is_told(made: OutputFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     # As one that the HDF5 library takes down; the alarm comes while the child still starts.
     monkeypatch.setattr(compare_module, "TIME_LIMIT", 1)

@@ -111,6 +111,7 @@ def test_files_that_are_more_than_settings_are_told(
     assert_one_message(told)
 
 
+@pytest.mark.slow
 def test_a_folder_of_settings_is_used(atlas: Said, tmp_path: Path) -> None:
     folder = tmp_path / "it's, [mine]"
     (folder / "experiment").mkdir(parents=True)
@@ -144,6 +145,7 @@ def test_other_interpolations_are_told(text: str) -> None:
 # --- several jobs --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_several_jobs_are_composed_before_the_first_is_run(atlas: Said, tmp_path: Path) -> None:
     code, said = atlas("layers", "-m", "image_size=24,32", "name=a")
     assert code == 0

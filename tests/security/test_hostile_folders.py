@@ -125,6 +125,7 @@ def test_no_command_follows_links_that_lead_out(
     assert contents(mine) == before
 
 
+@pytest.mark.slow
 def test_the_folder_itself_may_be_a_link_and_links_within_it_are_fine(
     received: OutputFolder, tmp_path: Path
 ) -> None:
@@ -151,6 +152,7 @@ def test_pipes_are_not_waited_for(received: OutputFolder, place: str) -> None:
 # --- code ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_verify_runs_no_code_that_only_the_manifest_names(
     tmp_path: Path, marker: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +178,7 @@ def build(where):
 """
 
 
+@pytest.mark.slow
 def test_verify_runs_code_that_the_user_names_with_the_same_arguments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -385,6 +388,7 @@ def test_records_of_workers_that_no_worker_writes_do_no_harm(
         assert said.replace("\n", "").isprintable()
 
 
+@pytest.mark.slow
 def test_collation_minds_no_other_record_than_the_manifest(received: OutputFolder) -> None:
     for path in (received.lock, received.summary, received.failure("0" * 64, 1)):
         path.write_bytes(b"[" * 100_000)
@@ -412,6 +416,7 @@ def test_workers_to_take_up_again_have_names(received: OutputFolder, where: Any)
 # --- files that are longer than the disk ---------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("bounded")
 def test_a_shard_of_a_terabyte_of_nothing_is_set_aside(received: OutputFolder) -> None:
     path = next(received.store.rglob("*.safetensors"))
@@ -454,6 +459,7 @@ def test_lists_of_photographs_that_are_none_are_told(tmp_path: Path, line: bytes
         Listing(tmp_path / "list.jsonl").block(0, 1)
 
 
+@pytest.mark.slow
 def test_a_shard_of_another_sweep_is_set_aside(received: OutputFolder, tmp_path: Path) -> None:
     other = make(tmp_path / "other", make_plan(channels=(0, 1, 2), seeds=(1,), shard_size=2))
     mine, theirs = (sorted(folder.store.rglob("*.safetensors")) for folder in (received, other))

@@ -87,6 +87,7 @@ def collated(tmp_path_factory: pytest.TempPathFactory) -> OutputFolder:
     return folder
 
 
+@pytest.mark.slow
 def test_nothing_is_written_outside_the_output_folder(collated: OutputFolder) -> None:
     outside = collated.root.parent.parent
     made = [path for path in outside.rglob("*") if path.is_file()]
@@ -154,6 +155,7 @@ def build():
 """
 
 
+@pytest.mark.slow
 def test_layers_of_a_users_module_may_be_called_anything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toys import layer_info, make_plan
@@ -34,6 +35,7 @@ def missing(index: DoneIndex) -> list[Shard]:
     return list(index.missing(SHARDS))
 
 
+@pytest.mark.slow
 @given(MADE)
 @settings(max_examples=30, deadline=None)
 def test_exactly_the_shards_of_others_are_made_again_and_none_is_lost(

@@ -188,6 +188,7 @@ def test_nothing_is_cleaned_while_workers_may_be_writing(folder: OutputFolder, p
 # --- the command ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_cleaning_changes_no_atlas_and_leaves_nothing_to_compute(tmp_path: Path) -> None:
     narrow = (*TINY, "layers=[conv1]", "channels='3:21'", "shard_size=5")
     assert run_here(tmp_path, *TINY) == 0

@@ -43,6 +43,7 @@ def says(script: Path, body: str) -> None:
     script.write_text(textwrap.dedent(head) + textwrap.dedent(body))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_without_a_gpu_the_real_child_reports_the_reason_of_torch() -> None:
     (tried,) = try_gpus([0])

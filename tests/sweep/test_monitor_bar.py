@@ -112,11 +112,13 @@ def on_a_terminal(level: str) -> str:
 BAR = r"images on 2 x cpu .*█.* 10/10 channels \[.*, 0 s left, busy \d+ %\]"
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_a_bar() -> None:
     last = on_a_terminal("info").split("\r")[-2]
     assert re.search(BAR, last), last
 
 
+@pytest.mark.slow
 def test_bar_and_log_lines_do_not_tear_each_other() -> None:
     # Everything from a line's beginning to its end is either the bar or a record.
     rows = [row for line in on_a_terminal("info").split("\n") for row in line.split("\r") if row]
@@ -124,6 +126,7 @@ def test_bar_and_log_lines_do_not_tear_each_other() -> None:
     assert records == [f"warning: shard {i} is corrupt" for i in range(1, 6)]
 
 
+@pytest.mark.slow
 def test_a_quiet_terminal_gets_warnings_and_no_bar() -> None:
     rows = on_a_terminal("warning").splitlines()
     assert rows == [f"warning: shard {i} is corrupt" for i in range(1, 6)]

@@ -64,6 +64,7 @@ def made_and_verified(folder: Path, patch: pytest.MonkeyPatch | None = None) -> 
     return atlas_here("verify", folder, *SWEEP)
 
 
+@pytest.mark.slow
 def test_what_is_right_is_found_right(folder: Path) -> None:
     code, said = made_and_verified(folder)
     assert code == 0, said
@@ -109,6 +110,7 @@ BREAKS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("break_it", BREAKS, ids=lambda f: f.__name__)
 def test_what_is_broken_is_found(
     break_it: Callable[[pytest.MonkeyPatch], None], folder: Path
@@ -123,6 +125,7 @@ def test_what_is_broken_is_found(
     assert "a plain hook measures" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "break_it",
     [b for b in BREAKS if b is not with_axes_mixed_up],
@@ -141,6 +144,7 @@ def test_what_is_broken_is_not_used(
         assert code == 0, said
 
 
+@pytest.mark.slow
 def test_edited_code_is_found(folder: Path) -> None:
     assert run_here(folder, *SWEEP) == 0
     (folder / "broken_net.py").write_text(SOURCE.replace("torch.relu(", "torch.tanh("))

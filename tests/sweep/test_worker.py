@@ -223,6 +223,7 @@ def worker(folder: OutputFolder) -> RealWorker:
     return RealWorker(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 @pytest.mark.parametrize("device", ["cuda:0", "node7 cuda:3"])
 def test_a_worker_without_the_gpu_that_it_is_to_use_leaves_before_its_first_task(
@@ -247,6 +248,7 @@ sys.exit(worker.main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_after_a_failed_capture_a_fresh_process_does_the_bundle_in_its_place(
     worker: RealWorker,
 ) -> None:
@@ -278,6 +280,7 @@ def test_nothing_of_a_layer_is_in_memory_when_the_next_is_measured(
     assert alive == [[], []]
 
 
+@pytest.mark.slow
 def test_a_worker_commits_all_and_tells_how_long_it_was_busy(worker: RealWorker) -> None:
     assert worker.start().wait(PATIENCE) == EXIT_OK
     assert len(worker.whole()) == len(worker.shards) == 8
@@ -291,6 +294,7 @@ def test_a_worker_commits_all_and_tells_how_long_it_was_busy(worker: RealWorker)
 MADE, WRITTEN = ("optimizer.steps=100",), ("image_size=192", "optimizer.steps=1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "times"),
     [
@@ -328,6 +332,7 @@ def test_kill_9_leaves_whole_shards_alone(folder: OutputFolder) -> None:
     assert len(worker.whole()) == 8
 
 
+@pytest.mark.slow
 def test_drain_finishes_the_shards_in_the_making(folder: OutputFolder) -> None:
     worker = RealWorker(folder, "optimizer.steps=100")
     process = worker.start()

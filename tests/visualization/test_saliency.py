@@ -336,6 +336,7 @@ def test_missing_captum_is_told_with_the_extra_that_brings_it(
         check_available(SmoothGrad())
 
 
+@pytest.mark.slow
 def test_captum_is_imported_by_those_who_ask_for_maps_alone() -> None:
     code = "import sys, layer_atlas.visualization.saliency; assert 'captum' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

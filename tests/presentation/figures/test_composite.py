@@ -107,6 +107,7 @@ def _panels(settings: CompositeFigure) -> Any:
     return (_inheriting(settings, panel) for panel in settings.panels)
 
 
+@pytest.mark.slow
 def test_a_panel_is_the_figure_that_it_would_be_alone(atlas: Atlas) -> None:
     """Curves have the same values, in the place of the panel."""
     alone, together = TracesFigure(dpi=100, layers=("conv",)), figure(layout=("ab", "cd"))
@@ -140,6 +141,7 @@ def test_captions_and_methods_name_the_panels(atlas: Atlas) -> None:
     assert "Of the images of 20 channels, none failed." in methods
 
 
+@pytest.mark.slow
 def test_a_composite_figure_is_made_again_byte_for_byte(tmp_path: Path) -> None:
     made_up(tmp_path / "toy", {"conv": 6})
     folder = OutputFolder(tmp_path / "toy")

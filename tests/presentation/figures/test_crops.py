@@ -64,6 +64,7 @@ def field(layer: str, pixels: np.ndarray, channel: int) -> tuple[int, int, int, 
     return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIELD)
 def test_a_crop_is_the_receptive_field_of_the_largest_response(
     atlas: Atlas, photographs: Path, name: str

@@ -103,6 +103,7 @@ def test_every_file_says_how_it_is_made_again(folder: OutputFolder, name: str) -
     assert "matplotlib" in found.versions
 
 
+@pytest.mark.slow
 def test_a_figure_made_again_is_the_same_byte_for_byte(folder: OutputFolder) -> None:
     names = [path.name for path in folder.figures.iterdir() if path.name.startswith("images")]
     before = {name: read(folder, name) for name in names}
@@ -195,6 +196,7 @@ def test_values_are_as_plain_as_they_may_be() -> None:
     assert hydra_value("true") == '"true"'
 
 
+@pytest.mark.slow
 def test_several_pages_are_one_pdf_and_numbered_pictures(folder: OutputFolder) -> None:
     many: dict[str, Any] = {"file": "many", "formats": ("pdf", "png"), "dpi": 72, "width": 2.0}
     make_figure(folder, ImagesFigure(**many, height=2.5))
@@ -242,6 +244,7 @@ def test_no_path_of_the_machine_is_published(folder: OutputFolder) -> None:
         assert str(folder.root.parent).encode() not in path.read_bytes(), path
 
 
+@pytest.mark.slow
 def test_from_a_run_to_a_figure_by_the_command_line(tmp_path: Path) -> None:
     small = ("optimizer.steps=2", "image_size=16", "layers=[conv1]", "channels='0:6'")
     small += ("collate.tile=64",)  # how montages look has nothing to do with figures
@@ -263,6 +266,7 @@ def test_from_a_run_to_a_figure_by_the_command_line(tmp_path: Path) -> None:
     assert "there is no run in" in said
 
 
+@pytest.mark.slow
 def test_an_atlas_from_elsewhere_is_enough(tmp_path: Path) -> None:
     made_up(tmp_path / "given", {"conv": 3})
     code, said = atlas_here("figure", tmp_path, "name=given", "figure.font=Nonesuch")

@@ -154,6 +154,7 @@ def test_no_words_overlap_in_any_figure(small: Atlas, settings: FigureSettings) 
         check(sheet, numbers=isinstance(settings, ResponsesFigure))
 
 
+@pytest.mark.slow
 def test_responses_of_very_many_channels(large: Atlas) -> None:
     (sheet,) = sheets(large, ResponsesFigure(channels="0:1200", order="index"))
     check(sheet)
@@ -171,6 +172,7 @@ def test_ticks_of_histograms_have_room_however_far_they_reach(tmp_path: Path) ->
     assert {"0", "10", "1000"} <= set(check(sheet))
 
 
+@pytest.mark.slow
 def test_names_of_many_layers_have_room(tmp_path: Path) -> None:
     layers = {f"features.block{i // 9}.layer{i % 9}.conv": 2 for i in range(40)}
     atlas = open_atlas(made_up(tmp_path, layers))
@@ -203,6 +205,7 @@ def test_images_reach_the_page_pixel_by_pixel(small: Atlas, dpi: int) -> None:
     assert np.array_equal(page[height - top : height - bottom, left:right], image.get_array())
 
 
+@pytest.mark.slow
 def test_pictures_fill_most_of_the_page(large: Atlas) -> None:
     (sheet,) = sheets(large, ImagesFigure(channels="0:100"))
     boxes, (width, height) = pictures(sheet), sheet.size

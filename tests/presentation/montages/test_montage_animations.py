@@ -75,6 +75,7 @@ def test_a_strip_has_every_frame_in_reading_order(n: int) -> None:
     assert rows == 1 if n <= 10 else 1 < rows <= n / 5
 
 
+@pytest.mark.slow
 def test_a_strip_of_thousands_of_frames_can_be_opened() -> None:
     assert max(draw_strip(a_film(3000, (64, 64)), CollateSettings()).picture.size) <= 12_000
 
@@ -170,6 +171,7 @@ def with_manifest(folder: OutputFolder, recipe: Recipe) -> Plan:
     return plan
 
 
+@pytest.mark.slow
 def test_a_missing_film_is_noticed(folder: OutputFolder) -> None:
     plan = with_manifest(folder, FILMED)
     collate_here(folder, BOTH)
@@ -193,6 +195,7 @@ RUN = ("layers=[conv1]", "channels=[0,5]", "optimizer.steps=4", "optimizer.leaky
 RUN += ("image_size=[24,32]", "snapshots=2", "objective.sign=both", "executor.devices=[cpu]")
 
 
+@pytest.mark.slow
 def test_a_sweep_with_films_from_end_to_end(tmp_path: Path) -> None:
     assert run_here(tmp_path, *RUN, "collate.animations=both") == 0
     folder = OutputFolder(tmp_path / "demo")

@@ -137,6 +137,7 @@ def test_impossible_weights_are_refused(
 # --- in a browser ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_picture_is_that_of_the_channel_it_names(
     visit: Visit, gallery: Gallery[tuple[str, int]]
 ) -> None:

@@ -41,6 +41,7 @@ def browsed(tmp_path_factory: pytest.TempPathFactory, labelled: LayerWords) -> O
     return folder
 
 
+@pytest.mark.slow
 def test_a_channel_shows_what_is_proposed_by_whom_and_by_which_images(
     visit: Visit, labelled: LayerWords
 ) -> None:

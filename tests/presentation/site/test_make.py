@@ -61,6 +61,7 @@ def test_what_is_up_to_date_stays(copied: OutputFolder) -> None:
     assert state(copied) == before
 
 
+@pytest.mark.slow
 def test_of_another_atlas_it_is_made_again_in_place_of_the_old(copied: OutputFolder) -> None:
     make_site(copied)
     first = shown(copied)
@@ -73,6 +74,7 @@ def test_of_another_atlas_it_is_made_again_in_place_of_the_old(copied: OutputFol
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "harm",
     [
@@ -90,6 +92,7 @@ def test_what_is_damaged_is_made_again(copied: OutputFolder, harm: object) -> No
     shown(copied)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0, 0.3, 0.9])
 def test_who_dies_on_the_way_leaves_the_site_from_before(
     copied: OutputFolder, share: float, monkeypatch: pytest.MonkeyPatch
@@ -152,6 +155,7 @@ def atlas(command: str, folder: OutputFolder, *overrides: str) -> int:
     return atlas_here(command, folder.root.parent, f"name={folder.root.name}", *overrides)[0]
 
 
+@pytest.mark.slow
 def test_collation_ends_with_the_site_if_one_is_wanted(stored: OutputFolder) -> None:
     assert atlas("collate", stored, "collate.site=false") == 0
     assert not stored.site.exists()
@@ -159,6 +163,7 @@ def test_collation_ends_with_the_site_if_one_is_wanted(stored: OutputFolder) -> 
     shown(stored)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_short_before_its_site_makes_it_next_time(tmp_path: Path) -> None:
     small = ("optimizer.steps=2", "image_size=16", "layers=[conv2]", "channels='0:6'")
     small += ("collate.site=true",)
@@ -178,6 +183,7 @@ def full(files: SiteFiles) -> None:
     raise StorageError("cannot write: No space left on device")
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_for_the_site_fails_the_command(
     stored: OutputFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

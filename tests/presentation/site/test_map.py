@@ -163,6 +163,7 @@ def test_cells_lie_where_they_are_on_the_map_and_thin_ones_are_smaller(
     assert np.all(np.diff(np.asarray(sizes)[order]) >= -1)
 
 
+@pytest.mark.slow
 def test_closer_is_finer_and_the_address_shows_the_same_again(
     visit: Visit, arrays: dict[str, Any], gallery: Gallery[int]
 ) -> None:
@@ -273,6 +274,7 @@ def test_cells_are_also_tiles(visit: Visit) -> None:
     assert boxes(visit, ".plane")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("width", "height"), [(360, 740), (1280, 800), (3840, 2160)])
 def test_axe_finds_nothing_and_nothing_sticks_out(

@@ -104,6 +104,7 @@ def test_the_other_networks_stand_beside_a_channel_with_their_similarity(
         assert sized.texts(".elsewhere .quiet") == wanted
 
 
+@pytest.mark.slow
 def test_a_slider_goes_through_the_networks_by_keys(
     sized: Visit, arrays: dict[str, Any], gallery: Gallery[Any]
 ) -> None:
@@ -124,6 +125,7 @@ def test_a_slider_goes_through_the_networks_by_keys(
     sized.until("location.hash === '#/step_20/conv:3'")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_view_is_accessible_and_fits(sized: Visit, scheme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")

@@ -39,6 +39,7 @@ def downloaded(visit: Visit, selector: str) -> str:
 # --- notes ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_notes_stay_in_the_browser_and_mark_filter_and_find_their_channels(visit: Visit) -> None:
     write_note(visit, 17, "hatched curves", "curve, left")
     visit.press("Tab")
@@ -111,6 +112,7 @@ def notes_file(path: Path, **notes: dict[str, Any]) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_command_bakes_notes_into_this_site_and_later_ones(
     own: OutputFolder, tmp_path: Path
 ) -> None:
@@ -153,6 +155,7 @@ def labelled(browser: Any, own: OutputFolder, tmp_path: Path) -> Iterator[Visit]
     assert visit.wrong == []
 
 
+@pytest.mark.slow
 def test_labels_and_notes_of_the_site_are_shown_found_and_inert(labelled: Visit) -> None:
     labelled.go(at("a"))
     labels = labelled.page.locator(".wall .label").all_inner_texts()
@@ -290,6 +293,7 @@ VIEWS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("width", "theme"), [(360, "light"), (360, "dark"), (1280, "light"), (3840, "dark")]
 )

@@ -46,6 +46,7 @@ def seen(browser: Any, collated: OutputFolder) -> Iterator[Visit]:
     assert visit.wrong == []
 
 
+@pytest.mark.slow
 def test_layers_stand_where_the_network_has_them(seen: Visit) -> None:
     assert seen.texts(".stack > li .name, .passage span") == [
         *("Conv2d 8 × 16 × 16", "MaxPool2d 8 × 8 × 8"),
@@ -59,11 +60,13 @@ def test_layers_stand_where_the_network_has_them(seen: Visit) -> None:
     assert seen.page.locator("a.floor").count() == 2
 
 
+@pytest.mark.slow
 def test_the_about_page_has_the_command_without_the_folders_of_a_disk(seen: Visit) -> None:
     seen.go("#/?view=about")
     assert seen.page.input_value("#command") == "atlas run name=x dataset.path=…/ph"
 
 
+@pytest.mark.slow
 def test_a_site_that_is_made_again_keeps_the_names_of_the_collation(
     collated: OutputFolder,
 ) -> None:

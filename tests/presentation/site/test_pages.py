@@ -57,6 +57,7 @@ CHANNELS = (0, 9, 77, 127)
 """Places on sheets of 64; each family of channels is of another grey."""
 
 
+@pytest.mark.slow
 def test_the_tile_of_a_channel_is_its_image(visit: Visit, atlas: Atlas) -> None:
     for channel in CHANNELS:
         visit.go(at(A, channel, "seed=0"))
@@ -64,6 +65,7 @@ def test_the_tile_of_a_channel_is_its_image(visit: Visit, atlas: Atlas) -> None:
         assert shown(visit) == pytest.approx(atlas["toy/block.a"].pixels(channel).mean(), abs=6)
 
 
+@pytest.mark.slow
 def test_until_its_sheet_is_there_it_is_shown_in_small(
     browser: object, browsed: OutputFolder, atlas: Atlas, tmp_path: Path
 ) -> None:
@@ -102,6 +104,7 @@ def test_what_became_of_jobs_is_told_in_words(visit: Visit) -> None:
     assert visit.page.locator(".portrait.empty").count() == 1
 
 
+@pytest.mark.slow
 def test_every_link_leads_somewhere(visit: Visit) -> None:
     """All links of all views, as far as these are alike."""
     seen: set[str] = set()
@@ -159,6 +162,7 @@ def test_every_statistic_sorts_as_in_the_atlas(
     assert first[:20] == list(map(str, visit.rows()[:20]))
 
 
+@pytest.mark.slow
 def test_every_statistic_filters_as_in_the_atlas(visit: Visit, atlas: Atlas) -> None:
     layer = atlas["toy/block.a"]
     for name in layer.statistics:
@@ -170,6 +174,7 @@ def test_every_statistic_filters_as_in_the_atlas(visit: Visit, atlas: Atlas) -> 
         assert visit.rows() == wanted.tolist(), name
 
 
+@pytest.mark.slow
 def test_order_and_filters_are_chosen_by_hand_and_kept_in_the_address(visit: Visit) -> None:
     page = visit.page
     visit.go(at(A))
@@ -211,6 +216,7 @@ def test_pages_go_from_channel_to_channel_in_the_order_of_the_grid(visit: Visit)
 # --- keys and search ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_keyboard_reaches_everything(visit: Visit) -> None:
     visit.press("/")
     visit.page.keyboard.type("block.a:17")
@@ -309,6 +315,7 @@ def test_the_page_itself_forbids_requests_and_foreign_code(visit: Visit) -> None
 # --- for everybody, everywhere --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_no_view_keeps_anybody_out(visit: Visit, theme: str) -> None:
     visit.page.emulate_media(color_scheme=theme)
@@ -323,6 +330,7 @@ def test_no_view_keeps_anybody_out(visit: Visit, theme: str) -> None:
     assert violations(visit, theme) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [360, 1280, 3840])
 def test_every_view_fits_every_window(visit: Visit, width: int, tmp_path: Path) -> None:
     visit.page.set_viewport_size({"width": width, "height": 800})

@@ -170,6 +170,7 @@ def _shown(arrays: dict[str, Any], name: str, rows: Any, series: tuple[int | Non
     return [None if row in MISSING else wanted(layer, row, *series) for row in rows]
 
 
+@pytest.mark.slow
 def test_every_tile_of_a_grid_is_the_image_of_its_channel_seed_and_variant(
     sized: Visit, arrays: dict[str, Any], galleries: dict[str, Any]
 ) -> None:
@@ -182,6 +183,7 @@ def test_every_tile_of_a_grid_is_the_image_of_its_channel_seed_and_variant(
             assert [tile for _, tile in found.values()] == _shown(arrays, name, rows, series)
 
 
+@pytest.mark.slow
 def test_grids_that_are_sorted_and_filtered_show_the_images_and_values_of_their_channels(
     sized: Visit, arrays: dict[str, Any], galleries: dict[str, Any]
 ) -> None:
@@ -201,6 +203,7 @@ def test_grids_that_are_sorted_and_filtered_show_the_images_and_values_of_their_
         assert said == pytest.approx(robust[rows].tolist(), rel=0.005, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_small_previews_are_the_images_too(
     browser: Any,
     browsed: OutputFolder,
@@ -277,6 +280,7 @@ def _aspect(box: tuple[float, float, float, float]) -> float:
     return (box[2] - box[0]) / (box[3] - box[1])
 
 
+@pytest.mark.slow
 def test_every_photograph_is_the_one_that_is_named(sized: Visit, browsed: OutputFolder) -> None:
     """The strongest and the weakest, each in its slot with its score, and what counts in it."""
     pictures = dataset_images()

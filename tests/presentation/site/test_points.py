@@ -58,6 +58,7 @@ def places(browsed: OutputFolder, name: str) -> Any:
 # --- where they lie -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_principal_components_are_those_of_standardized_responses(browsed: OutputFolder) -> None:
     with h5py.File(browsed.atlas) as file:
         responses = file["toy"][FEW]["response"][:, 0].astype(float)
@@ -114,6 +115,7 @@ def overlap(a: Any, b: Any) -> bool:
     return bool(a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3])
 
 
+@pytest.mark.slow
 def test_close_by_every_element_shows_the_image_of_its_row(
     visit: Visit, galleries: dict[str, Gallery[int]]
 ) -> None:
@@ -189,6 +191,7 @@ def test_the_address_of_a_map_shows_it_again_and_tiles_lead_to_it(visit: Visit) 
     assert visit.texts(".cellinfo h2") == chosen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("width", "height"), [(360, 740), (1280, 800), (3840, 2160)])
 def test_axe_finds_nothing_and_nothing_sticks_out(

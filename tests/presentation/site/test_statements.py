@@ -83,6 +83,7 @@ def number(text: str) -> float:
 # --- numbers --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [None, 0])
 def test_every_statistic_has_its_value_and_its_rank(
     visit: Visit, arrays: dict[str, Any], seed: int | None

@@ -124,6 +124,7 @@ def colours(picture: Pixels, across: int = 6) -> Any:
 # --- the viewer -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_enlarged_image_has_the_colours_of_the_atlas(anywhere: Visit) -> None:
     open_(anywhere, 4, "seed7")
     shown = seen(anywhere)
@@ -135,6 +136,7 @@ def test_an_enlarged_image_has_the_colours_of_the_atlas(anywhere: Visit) -> None
     assert wide <= anywhere.page.viewport_size["width"]
 
 
+@pytest.mark.slow
 def test_photographs_are_seen_whole_cropped_and_under_their_activation(anywhere: Visit) -> None:
     photograph = pictures()[2, 1]
     open_(anywhere, 2, "top2")
@@ -249,6 +251,7 @@ def test_images_come_closer_and_move_by_wheel_keys_buttons_fingers_and_mouse(vis
     assert width() == pytest.approx(2 * fitting, abs=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theme", THEMES)
 def test_viewer_card_and_meaning_keep_nobody_out(visit: Visit, theme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="NOT TESTED: no axe")
@@ -294,6 +297,7 @@ def card(visit: Visit, channel: int) -> Box:
     return box
 
 
+@pytest.mark.slow
 def test_a_tile_that_is_pointed_at_shows_its_numbers_and_strongest_photograph(
     anywhere: Visit,
 ) -> None:
@@ -322,6 +326,7 @@ def test_the_card_comes_with_the_keyboard_and_goes_with_escape(visit: Visit) -> 
     assert visit.hash == at(LAYER)
 
 
+@pytest.mark.slow
 def test_a_long_touch_shows_the_card_and_opens_nothing(browser: Any, browsed: OutputFolder) -> None:
     context = browser.new_context(viewport={"width": 390, "height": 700}, has_touch=True)
     page = context.new_page()

@@ -97,6 +97,7 @@ def is_alive(pid: int) -> bool:
 # --- a worker's life -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_exit_codes_and_output_of_several_workers(executor: RayExecutor, tmp_path: Path) -> None:
     codes = {f"w{code}": code for code in (0, 7, 75)}
     jobs = [
@@ -146,6 +147,7 @@ def test_a_worker_on_a_gpu_sees_the_one_that_ray_gave_it(head: Cluster, tmp_path
     assert told["OMP_NUM_THREADS"] == "2"
 
 
+@pytest.mark.slow
 def test_stop_asks_and_kill_ends(executor: RayExecutor, tmp_path: Path) -> None:
     asked, ended = (python(executor, tmp_path / tag, POLITE) for tag in ("asked", "ended"))
     pids = [numbers_in(tmp_path / tag)[0] for tag in ("asked", "ended")]
@@ -158,6 +160,7 @@ def test_stop_asks_and_kill_ends(executor: RayExecutor, tmp_path: Path) -> None:
         assert_gone(pid)
 
 
+@pytest.mark.slow
 def test_what_finds_no_place_waits_and_can_be_called_off(
     executor: RayExecutor, tmp_path: Path
 ) -> None:
@@ -173,6 +176,7 @@ def test_what_finds_no_place_waits_and_can_be_called_off(
     executor.kill(holders)
 
 
+@pytest.mark.slow
 def test_the_end_of_a_worker_frees_its_share(executor: RayExecutor, tmp_path: Path) -> None:
     for number in range(2):
         jobs = [python(executor, tmp_path / f"{number}{i}", "pass") for i in (0, 1)]

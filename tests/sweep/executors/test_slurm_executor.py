@@ -100,6 +100,7 @@ def wait_for(true: Callable[[], bool], timeout: float = 30) -> None:
 # --- the ordinary way ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_workers_run_as_an_array_and_their_exit_codes_are_told(logs: Path) -> None:
     executor = open_slurm(logs)
     ends = ["print('hello')", "import sys; sys.exit(3)", "import os; os.kill(os.getpid(), 9)"]
@@ -114,6 +115,7 @@ def test_workers_run_as_an_array_and_their_exit_codes_are_told(logs: Path) -> No
     assert left == {f"{handle.job_id}_0_log.out" for handle in handles[1:]}
 
 
+@pytest.mark.slow
 def test_a_worker_is_told_its_threads_and_its_device_and_not_of_a_job_around_its_driver(
     logs: Path, slurm: MiniSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,6 +140,7 @@ def test_a_worker_is_told_its_threads_and_its_device_and_not_of_a_job_around_its
     assert {os.environ[name] for name in around} == {"100"}
 
 
+@pytest.mark.slow
 def test_every_job_has_a_gpu_of_its_own(logs: Path) -> None:
     executor = open_slurm(logs, gpus=1)
     tell = "import os, time; print(os.environ['CUDA_VISIBLE_DEVICES']); time.sleep(1)"
@@ -146,6 +149,7 @@ def test_every_job_has_a_gpu_of_its_own(logs: Path) -> None:
     assert sorted(log(logs, handle) for handle in handles) == ["0\n", "1\n"]
 
 
+@pytest.mark.slow
 def test_an_array_that_is_longer_than_the_site_allows_is_cut_and_no_more_run_at_once(
     logs: Path, tmp_path: Path
 ) -> None:
@@ -193,6 +197,7 @@ def lives(logs: Path) -> Path:
     return marks
 
 
+@pytest.mark.slow
 def test_a_worker_that_slurm_tells_to_leave_goes_on_later(logs: Path, slurm: MiniSlurm) -> None:
     """By the signal of time limits and preemption; that these send it is seen in slow tests."""
     deaf = (
@@ -221,6 +226,7 @@ def test_a_stopped_worker_leaves_for_good_and_one_that_waits_too(logs: Path) -> 
 # --- coming back ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_another_process_takes_workers_up_by_their_handles(logs: Path) -> None:
     first = open_slurm(logs, jobs=3)
     codes = [SLEEP, "import sys; sys.exit(4)", SLEEP]
@@ -250,6 +256,7 @@ def test_a_job_that_slurm_has_forgotten_ended_as_was_written_down(logs: Path) ->
     assert "no longer in the queue" in states[unknown.tag].reason
 
 
+@pytest.mark.slow
 def test_while_slurm_does_not_answer_jobs_are_as_they_were(
     logs: Path,
     slurm: MiniSlurm,
@@ -274,6 +281,7 @@ def test_while_slurm_does_not_answer_jobs_are_as_they_were(
     assert wait(executor, handles)[0].reason == "CANCELLED"
 
 
+@pytest.mark.slow
 def test_squeue_is_asked_once_for_all_and_less_and_less_often(
     logs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,6 +333,7 @@ def test_what_sbatch_refuses_is_told_in_its_words_with_a_remedy(
     assert not list((logs / "slurm").iterdir()), "what was not submitted is left"
 
 
+@pytest.mark.slow
 def test_what_is_refused_while_others_run_is_offered_again(
     logs: Path, slurm: MiniSlurm, caplog: pytest.LogCaptureFixture
 ) -> None:

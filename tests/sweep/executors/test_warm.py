@@ -96,6 +96,7 @@ def log(tmp_path: Path) -> Path:
     return tmp_path / "log"
 
 
+@pytest.mark.slow
 def test_a_worker_finds_what_one_that_starts_from_nothing_finds(log: Path) -> None:
     assert told("tell", "wait", log) == "7"
     found = json.loads(log.read_text())
@@ -111,16 +112,19 @@ def test_a_worker_finds_what_one_that_starts_from_nothing_finds(log: Path) -> No
     assert found["variables"]["LAYER_ATLAS_PARENT"] == str(found["parent"])
 
 
+@pytest.mark.slow
 def test_each_worker_adds_to_its_log(log: Path) -> None:
     assert told("tell", "twice", log) == "7 7"
     assert len(log.read_text().splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_a_worker_that_fails_says_why_in_its_log(log: Path) -> None:
     assert told("fail", "wait", log) == "1"
     assert "RuntimeError: as planned" in log.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "number"), [("terminate", 15), ("kill", 9)])
 def test_a_worker_that_is_stopped_ends_by_the_signal(how: str, number: int, log: Path) -> None:
     assert told("sleep", how, log) == str(-number)
@@ -132,6 +136,7 @@ def test_a_worker_that_is_stopped_ends_by_the_signal(how: str, number: int, log:
         os.kill(child, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_all_die_with_their_driver(log: Path) -> None:
     process = driver("sleep", "orphan", log)
     assert process.stdout is not None
@@ -146,6 +151,7 @@ def test_all_die_with_their_driver(log: Path) -> None:
     os.kill(child, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_warm_parent_that_is_killed_takes_its_workers_along_and_is_not_asked_again(
     log: Path,
 ) -> None:

@@ -70,6 +70,7 @@ def keys(plan: Plan) -> list[str]:
 PRIOR = "regularizers.feature_statistics=3"
 
 
+@pytest.mark.slow
 def test_the_plan_says_where_the_statistics_are_from(album: Path) -> None:
     net = (WITH_NORMS, "image_size=16", "layers=['3']")
     assert notices(planned(*SWEEP)) == notices(planned(*SWEEP, *shown(album)))
@@ -81,6 +82,7 @@ def test_the_plan_says_where_the_statistics_are_from(album: Path) -> None:
     assert "feature statistics of net are those of its batch norms" in said
 
 
+@pytest.mark.slow
 def test_the_dataset_is_part_of_the_keys_only_where_it_decides_pixels(album: Path) -> None:
     net = (WITH_NORMS, "image_size=16", "layers=['3']")
     assert keys(planned(*SWEEP)) == keys(planned(*SWEEP, *shown(album)))
@@ -113,6 +115,7 @@ def test_a_norm_that_low_precision_cannot_compute_is_found_while_planning() -> N
         make_plan(config, inspect_models(config), [WorkerDevice("cpu")])
 
 
+@pytest.mark.slow
 def test_a_sweep_measures_its_photographs_and_is_resumed_to_the_bit(
     tmp_path: Path, album: Path
 ) -> None:

@@ -74,6 +74,7 @@ def test_networks_that_take_other_sizes_see_images_as_they_are() -> None:
     assert model.network.fixed_size is None
 
 
+@pytest.mark.slow
 def test_image_that_is_too_small_for_a_network_of_any_size_is_refused() -> None:
     message = told("alexnet", "image_size=24", "layers=[features.0]")
     assert "cannot take images of 24 x 24 px" in message
@@ -93,6 +94,7 @@ def test_octaves_of_a_network_that_takes_its_own_size_alone_are_resized() -> Non
     assert (model.recipe.image_size, model.network.fixed_size) == ((32, 32), 32)
 
 
+@pytest.mark.slow
 def test_octave_that_a_network_does_not_take_is_refused() -> None:
     message = told(
         "alexnet", "image_size=96", "layers=[features.0]", "octaves={count: 3, scale: 2}"

@@ -129,6 +129,7 @@ def made(objective: Record) -> dict[str, np.ndarray]:
     return bench.make([key], [RED], dataset_images=half_and_half())
 
 
+@pytest.mark.slow
 def test_each_image_excites_the_channel_and_shows_its_own_facet() -> None:
     plain, arrays = made(ChannelObjective()), made(FacetsObjective(facets=2, top=6, weight=1.0))
     assert arrays["facet"].tolist() == [[1, 2, 2, 1, 2, 1]]

@@ -1,6 +1,6 @@
 """Every kind of step on a GPU that is not there: captured, without waits, copies or CPU tensors.
 
-The program `fake_cuda.py` says how, and what it cannot see. Most cases take seconds: `--slow`.
+The program `fake_cuda.py` says how, and what it cannot see. Most cases are slow: `--slow`.
 """
 
 import json
@@ -35,6 +35,7 @@ def check(names: list[str]) -> dict[str, dict[str, Any]]:
     return dict(json.loads(done.stdout))
 
 
+@pytest.mark.slow
 def test_steps_are_captured_unless_they_wait() -> None:
     found = check(QUICK)
     for name in QUICK:

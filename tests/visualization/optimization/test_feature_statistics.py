@@ -114,6 +114,7 @@ def penalties(pixels: np.ndarray) -> Tensor:
     return statistics.penalty([output.flatten(2) for output in outputs])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_images_keep_nearer_to_the_statistics_the_larger_the_weight(precision: str) -> None:
     channels = list(range(6))
@@ -184,6 +185,7 @@ def deviation(pixels: np.ndarray) -> float:
     return float(found.square().mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_without_batch_norms_images_keep_near_to_what_is_usual_in_pictures(precision: str) -> None:
     found = [

@@ -461,6 +461,7 @@ def test_mistakes_are_told_with_place_and_value(overrides: str, told: list[str])
         assert words in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_sweep_by_lbfgs_has_the_same_bits_in_other_batches(tmp_path: Path) -> None:
     small = (*(o for o in TINY if "steps" not in o), "layers=[conv2]", "channels='0:10'")
     lbfgs = ("optimizer=lbfgs", "optimizer.steps=2", "optimizer.leaky_steps=1")

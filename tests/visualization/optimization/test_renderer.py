@@ -40,6 +40,7 @@ def make(recipe: Recipe, channels: list[int], first: int = 0) -> dict[str, NDArr
     return bench_of(recipe).make(keys, channels)
 
 
+@pytest.mark.slow
 def test_a_job_that_some_starts_reach_lives_and_tells_which_start_it_was() -> None:
     no_leak = {"leaky_slope": 0.0}
     once = make(recipe_of(starts=1, **no_leak), [SOMETIMES] * 16)
@@ -78,6 +79,7 @@ def test_jobs_that_live_at_once_are_made_once() -> None:
     assert steps[30:] == [*range(30), *[29] * 90], "a worker at it must not seem to hang"
 
 
+@pytest.mark.slow
 def test_starts_of_batch_mates_do_not_matter() -> None:
     recipe = recipe_of(leaky_slope=0.0, starts=3)
     channels = [SOMETIMES, LIVE, NEVER, SOMETIMES, SOMETIMES, LIVE, SOMETIMES, SOMETIMES]

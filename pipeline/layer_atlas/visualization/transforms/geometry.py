@@ -83,7 +83,10 @@ def _grid(images: Tensor, maps: Tensor) -> Tensor:
         return points
     # Clamped, because points at or behind the horizon have no position; `_area` masks them.
     depth = _at_pixels(maps[:, 2], images).clamp_min(1e-3)
-    return points.div_(depth.unsqueeze(-1))
+    # Each by itself: a division that repeats a depth for both is not vectorized on a CPU.
+    for coordinates in points.unbind(-1):
+        coordinates.div_(depth)
+    return points
 
 
 def _at_pixels(coefficients: Tensor, images: Tensor) -> Tensor:

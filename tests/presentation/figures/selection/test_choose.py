@@ -23,6 +23,7 @@ def chosen(layer: Layer, selection: Any, order: str = "chosen") -> list[int]:
     return list(choose(LayerData(layer), selection, order).channels)
 
 
+@pytest.mark.slow
 def test_orders(layer: Layer, activations: dict[int, float]) -> None:
     assert chosen(layer, [9, 4, 30], "index") == [4, 9, 30]
     ranked = sorted([9, 4, 30], key=lambda channel: -activations[channel])
