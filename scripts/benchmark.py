@@ -31,6 +31,7 @@ from benchmarks.systems import (  # noqa: E402
     Case,
     Floor,
     Lucent,
+    LucentInTime,
     Ours,
     System,
     TorchDreams,
@@ -49,10 +50,15 @@ from layer_atlas.sweep.planning import InspectedModel, inspect_models, make_plan
 from layer_atlas.sweep.planning.devices import find_devices  # noqa: E402
 from layer_atlas.visualization.optimization.renderer import Renderer  # noqa: E402
 
-SYSTEMS = ("ours", "lucent", "torch-dreams", "floor")
-PACKAGES = {"lucent": ("torch-lucent", "lucent"), "torch-dreams": ("torch_dreams", "torch_dreams")}
+SYSTEMS = ("ours", "lucent", "lucent-in-time", "torch-dreams", "floor")
+PACKAGES = {
+    "lucent": ("torch-lucent", "lucent"),
+    "lucent-in-time": ("torch-lucent", "lucent"),
+    "torch-dreams": ("torch_dreams", "torch_dreams"),
+}
 """Distribution and module of each system that is not ours."""
 REMEDY = "pip install 'layer-atlas[bench]'"
+CPU_SECONDS = "cpu_seconds_per_channel"
 FEW = 8
 """So many channels the slow systems get unless told otherwise."""
 
@@ -258,23 +264,29 @@ def _entries(
     for info, channels, few in prepared.layers:
         case = Case(network, info, args.image_size, device)
         floor = Floor(case, recipe, args.batch) if "floor" in systems else None
+        own: list[Entry] = []
         for preset, plan in prepared.plans.items() if "ours" in systems else ():
             ours = Ours(benches[preset], plan, case, preset, args.batch)
             same = plan.recipe.precision == recipe.precision
             ours.floor = floor if same else None
-            yield Entry(ours, case, channels, few)
+            own.append(Entry(ours, case, channels, few))
+        yield from own
         if floor is not None:
             yield Entry(floor, case, (0,), ())
-        for system in _others(args, case, systems):
+        for system in _others(args, case, systems, own):
             yield Entry(system, case, few, few)
 
 
-def _others(args: argparse.Namespace, case: Case, systems: Sequence[str]) -> Iterator[System]:
+def _others(
+    args: argparse.Namespace, case: Case, systems: Sequence[str], own: Sequence[Entry]
+) -> Iterator[System]:
     makers: list[Callable[[], System]] = []
     if "torch-dreams" in systems:
         makers += [partial(TorchDreams, case, batch) for batch in args.torch_dreams_batch]
     if "lucent" in systems:
         makers.append(partial(Lucent, case))
+    if "lucent-in-time" in systems and own:
+        makers.append(partial(LucentInTime, case, lambda: own[-1].timings[CPU_SECONDS][-1]))
     for make in makers:
         if case.info.channel_axis == 1:
             yield make()

@@ -10,7 +10,8 @@
 Each recipe is a name and Hydra overrides. The images of the layer `output` are those of classes.
 Prints a Markdown table per layer, one recipe to a column, beside what the target's own photographs
 reach. Writes all numbers, also those of single images, to `judged.json`, a contact sheet per layer,
-and every image as a file for `blind_naming.py`. `docs/fidelity.md` explains the measures.
+and every image as a file for `blind_naming.py`. `--images` judges those of another tool alike.
+`docs/fidelity.md` explains the measures.
 """
 
 import argparse
@@ -29,11 +30,17 @@ sys.path.insert(0, str(ROOT / "pipeline"))
 import numpy as np  # noqa: E402
 from judges.making import Maker, PlannedRecipe, Planner  # noqa: E402
 from judges.networks import Features, JudgeNetwork  # noqa: E402
-from judges.photographs import DatasetImages, read_classes, read_photographs  # noqa: E402
+from judges.photographs import (  # noqa: E402
+    DatasetImages,
+    read_classes,
+    read_images,
+    read_photographs,
+)
 from judges.sheets import labelled_rows  # noqa: E402
 from judges.verdicts import NINE, STRONGEST_PHOTOGRAPH, LayerJudges, Verdict  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 from PIL import Image  # noqa: E402
+from torch import Tensor  # noqa: E402
 
 from layer_atlas.errors import EXIT_OK, EXIT_USER_ERROR, UserError  # noqa: E402
 from layer_atlas.models.activations import OUTPUT  # noqa: E402
@@ -50,6 +57,8 @@ class Subject:
     """Empty, or what distinguishes it from the network that the user is about."""
     recipes: Mapping[str, Mapping[str, PlannedRecipe]]
     """By name and layer."""
+    images: Mapping[str, Mapping[str, Tensor]]
+    """(n, H, W, 3) that other tools made, by name and layer."""
 
 
 @dataclass
@@ -64,7 +73,7 @@ class Judged:
 def main(argv: Sequence[str] | None = None) -> int:
     args = _arguments(argv)
     try:
-        _check_names([name for name, _ in args.recipes])
+        _check_names([name for name, _ in [*args.recipes, *args.images]])
         judges, subjects, targets = _prepared(args)
         judged: dict[str, Any] = {}
         for title, layer in _judge_all(args, judges, subjects, targets):
@@ -109,6 +118,13 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--observer", action="append", default=[], help="an entry whose `layers` name one layer")
     add("--random-weights", help="entry of the same architecture with random weights, a control")
     add("--seeds", type=lambda text: [int(word) for word in text.split(",")], default=[0])
+    add(
+        "--images",
+        action="append",
+        default=[],
+        type=_images,
+        help="NAME=FOLDER with LAYER/TARGET.png that another tool made, judged after the recipes",
+    )
     add("--pictures", type=int, default=10, help="how many targets the contact sheets show")
     add("--out", type=Path, required=True)
     add("recipes", nargs="+", type=_recipe, help="NAME='OVERRIDES'")
@@ -121,6 +137,11 @@ def _recipe(text: str) -> tuple[str, str]:
     if not equals or not re.fullmatch(r"[\w .,+-]*\w[\w .,+-]*", name):
         raise argparse.ArgumentTypeError(f"{text!r} is no NAME='OVERRIDES'")
     return name, overrides
+
+
+def _images(text: str) -> tuple[str, Path]:
+    name, folder = _recipe(text)
+    return name, Path(folder)
 
 
 # --- preparation ---------------------------------------------------------------------------------
@@ -147,12 +168,20 @@ def _prepared(
     models = {"": (args.model, args.weights)}
     if args.random_weights:
         models[RANDOM] = (args.random_weights, args.weights)
-    subjects = [Subject(title, _plans(args, *model, layers)) for title, model in models.items()]
-    planned = next(iter(subjects[0].recipes.values()))
+    plans = {title: _plans(args, *model, layers) for title, model in models.items()}
+    planned = next(iter(plans[""].values()))
     pairs = zip(layers, selections, strict=True)
     targets = {
         layer: select_targets(text, planned[layer].space(layer), layer) for layer, text in pairs
     }
+    others = {
+        name: {
+            layer: read_images(folder / layer, chosen, args.image_size)
+            for layer, chosen in targets.items()
+        }
+        for name, folder in args.images
+    }
+    subjects = [Subject(t, plans[t], {} if t else others) for t in models]
     _check_classes(classifiers, targets.get(OUTPUT, ()))
     for judge in classifiers:
         judge(photographs.pixels[:1])  # its weights may lack the last layer
@@ -190,8 +219,7 @@ def _judge_all(
     """Yield the title of each layer and its numbers as plain data, once they are printed."""
     for subject in subjects:
         for layer, channels in targets.items():
-            recipes = {name: plans[layer] for name, plans in subject.recipes.items()}
-            judged = _judge_layer(args, judges, recipes, layer, channels)
+            judged = _judge_layer(args, judges, subject, layer, channels)
             title = ", ".join(filter(None, [layer, subject.title]))
             print(f"\n{title}: {len(channels)} targets\n\n{table(judged.columns)}", flush=True)
             _draw(args, title, channels, judged.pictures)
@@ -202,13 +230,13 @@ def _judge_all(
 def _judge_layer(
     args: argparse.Namespace,
     judges: Judges,
-    recipes: Mapping[str, PlannedRecipe],
+    subject: Subject,
     layer: str,
     channels: Sequence[int],
 ) -> Judged:
     judged, of_layer = Judged(), None
-    for name, recipe in recipes.items():
-        maker = Maker(recipe, layer, judges.photographs.pixels)
+    for name, recipes in subject.recipes.items():
+        maker = Maker(recipes[layer], layer, judges.photographs.pixels)
         if of_layer is None:
             of_layer = _layer_judges(judges, maker, layer, channels)
             judged.columns = dict(of_layer.photographs)
@@ -220,6 +248,10 @@ def _judge_layer(
         images = made["image"].reshape(len(args.seeds), len(channels), *made["image"].shape[1:])
         judged.pictures[name] = images[0]
         print(f"{layer}: {name} is judged", file=sys.stderr)
+    for name, layers in subject.images.items():
+        assert of_layer is not None  # there is a recipe
+        judged.columns[name] = of_layer.judge(maker.measured(channels, layers[layer]), 1)
+        judged.pictures[name] = layers[layer].numpy()
     return judged
 
 

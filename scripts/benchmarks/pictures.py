@@ -12,7 +12,12 @@ from benchmarks.judging import Judge
 from benchmarks.rounds import Entry
 
 MOST_COLUMNS = 8
-_COLOURS = {"ours": "#0b6e4f", "torch-dreams": "#b3541e", "lucent": "#4a4e9c"}
+_COLOURS = {
+    "ours": "#0b6e4f",
+    "torch-dreams": "#b3541e",
+    "lucent": "#4a4e9c",
+    "lucent-in-time": "#8a8dc4",
+}
 
 
 # --- plot ----------------------------------------------------------------------------------------

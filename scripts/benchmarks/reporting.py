@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from judges.photographs import DatasetImages
+from PIL import Image
 
 from benchmarks.judging import Judge, finite, summarised
 from benchmarks.pictures import contact_sheet, plot
@@ -42,7 +43,17 @@ def report(
         print(f"\nhigh-frequency fraction of the photographs: {share:.3f}")
     plot(rows, out / "benchmark.png")
     contact_sheet(entries, judges, verdicts, out / "contact_sheet.png")
+    _write_images(entries, out / "images")
     print(f"\nwrote {', '.join(sorted(str(path) for path in out.glob('*.*')))}")
+
+
+def _write_images(entries: Sequence[Entry], folder: Path) -> None:
+    """Write every image as SYSTEM/LAYER/CHANNEL.png, as `judge_recipes.py --images` reads them."""
+    for entry in entries:
+        into = folder / entry.system.label / entry.case.info.name
+        for channel, pixels in entry.images.items():
+            into.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.numpy()).save(into / f"{channel}.png")
 
 
 # --- rows ----------------------------------------------------------------------------------------
@@ -57,9 +68,11 @@ def _rows(entry: Entry, verdicts: dict[int, dict[str, float | bool]]) -> list[di
         "steps": entry.system.steps,
         **{name: _spread(values) for name, values in entry.timings.items()},
     }
+    if "steps_in_time" in row:
+        row["steps"] = round(row["steps_in_time"]["median"])
     if "seconds_per_channel" in row:
         seconds = entry.timings["seconds_per_channel"]
-        row["ms_per_channel_step"] = _spread(s * 1000 / entry.system.steps for s in seconds)
+        row["ms_per_channel_step"] = _spread(s * 1000 / row["steps"] for s in seconds)
     if not verdicts:
         return [{**row, "set": "none", "channels": []}]
     sets = {"all": entry.channels, "shared": entry.shared}
@@ -116,7 +129,8 @@ def _raw(entry: Entry, verdicts: dict[int, dict[str, float | bool]]) -> dict[str
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as aligned text: medians, and the range of the timings in brackets."""
     others = sorted({name for row in rows for name in row.get("speed_up", {})})
-    heads = ["layer", "system", "channels", "batch", "steps", "s/channel", "+ statistics"]
+    heads = ["layer", "system", "channels", "batch", "steps", "s/channel", "CPU s/channel"]
+    heads += ["+ statistics"]
     heads += ["ms/channel-step", "x floor", "dead", "robust", "high freq", "agreement", "rank"]
     heads += [f"vs {name}" for name in others]
     lines = [heads, *(_cells(row, others) for row in rows)]
@@ -135,7 +149,7 @@ def _cells(row: dict[str, Any], others: Sequence[str]) -> list[str]:
     channels = {"all": f"all {count}", "shared": f"shared {count}", "none": "-"}[row["set"]]
     cells = [row["layer"], row["system"], channels, str(row["batch"])]
     cells.append(str(row["steps"]) if count else "-")
-    cells += [_range(row.get("seconds_per_channel"))]
+    cells += [_range(row.get("seconds_per_channel")), _range(row.get("cpu_seconds_per_channel"))]
     cells += [_range(row.get("seconds_per_channel_with_statistics"))]
     cells += [_range(row.get("ms_per_channel_step")), _range(row.get("step_over_floor"))]
     cells += [str(row.get("dead", "-")), _number(row.get("robust_activation"))]

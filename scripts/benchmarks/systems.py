@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from layer_atlas.config.recipe import Recipe
+from layer_atlas.models.activations import OUTPUT
 from layer_atlas.models.architectures import IMAGENET_MEAN, IMAGENET_STD
-from layer_atlas.models.colours import to_bytes
 from layer_atlas.models.forwards import Instance
 from layer_atlas.models.load import DTYPES, Network, converted
+from layer_atlas.models.pixels import to_bytes
 from layer_atlas.plan.jobs import LayerInfo, Series
 from layer_atlas.plan.plan import ModelPlan
 from layer_atlas.visualization import rng
@@ -96,13 +97,21 @@ def units(channels: Sequence[int], batch: int) -> list[Unit]:
     ]
 
 
-def timed(function: Callable[[], T], device: torch.device) -> tuple[T, float]:
+class Seconds(float):
+    """Seconds of the clock, and of the processor: on a busy machine only the second compare."""
+
+    cpu: float = 0.0
+
+
+def timed(function: Callable[[], T], device: torch.device) -> tuple[T, Seconds]:
     """What a function returns, and the seconds until the device was done with it."""
     _wait(device)
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), time.process_time()
     result = function()
     _wait(device)
-    return result, time.perf_counter() - started
+    seconds = Seconds(time.perf_counter() - started)
+    seconds.cpu = time.process_time() - cpu
+    return result, seconds
 
 
 def _wait(device: torch.device) -> None:
@@ -245,6 +254,7 @@ class Ours:
         arrays, whole = timed(lambda: self.renderer.make(keys, unit.channels), device)
         timings = {
             "seconds_per_channel": optimized / self.batch,
+            "cpu_seconds_per_channel": optimized.cpu / self.batch,
             "seconds_per_channel_with_statistics": whole / self.batch,
         }
         if before and after:
@@ -267,27 +277,31 @@ class Ours:
 
 
 class _FromImageNet(nn.Module):
-    """A network behind inputs that are normalised as for ImageNet, as the others assume."""
+    """A network behind inputs that are normalised as for ImageNet, as the others assume.
+
+    Its output is that of a module, because the others find layers by names of modules.
+    """
 
     def __init__(self, network: Network, module: nn.Module) -> None:
         super().__init__()
-        self.network = module
+        self.network, self.output = module, nn.Identity()
         old, new = (torch.tensor(IMAGENET_MEAN), torch.tensor(network.mean))
         old_std, new_std = torch.tensor(IMAGENET_STD), torch.tensor(network.std)
         self.register_buffer("scale", (old_std / new_std).view(1, 3, 1, 1))
         self.register_buffer("shift", ((old - new) / new_std).view(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> Any:
-        return self.network(images * self.scale + self.shift)
+        return self.output(self.network(images * self.scale + self.shift))
 
 
 def _as_others_take_it(case: Case) -> tuple[nn.Module, str]:
     """A network of their own on the device, and the name of the layer in it."""
     module = copy.deepcopy(case.network.module).float().to(case.device)
-    if (case.network.mean, case.network.std) == (IMAGENET_MEAN, IMAGENET_STD):
-        return module, case.info.name
+    layer, same = case.info.name, (case.network.mean, case.network.std)
+    if layer != OUTPUT and same == (IMAGENET_MEAN, IMAGENET_STD):
+        return module, layer
     wrapped = _FromImageNet(case.network, module).to(case.device)
-    return wrapped.eval(), f"network.{case.info.name}"
+    return wrapped.eval(), layer if layer == OUTPUT else f"network.{layer}"
 
 
 def _seed_everything(seed: int) -> None:
@@ -314,33 +328,77 @@ class Lucent:
         self.param, self.render, self.case = param, render, case
         self.module, layer = _as_others_take_it(case)
         self.layer = layer.replace(".", "_")
-        self.thresholds = inspect.signature(render.render_vis).parameters["thresholds"].default
-        self.steps = int(max(self.thresholds))
+        thresholds = inspect.signature(render.render_vis).parameters["thresholds"].default
+        self.steps = int(max(thresholds))
 
     def warm_up(self) -> None:
         """A few steps do all that happens once."""
-        self._image(0, (2,))
+        self._image(0, 2)
 
     def make(self, unit: Unit) -> Made:
         """One image at its defaults, of the wanted size."""
+        return self._made(unit)
+
+    def _made(self, unit: Unit, on_step: Callable[[], None] = lambda: None) -> Made:
         _seed_everything(unit.channels[0])
         image, seconds = timed(
-            lambda: self._image(unit.channels[0], self.thresholds), self.case.device
+            lambda: self._image(unit.channels[0], self.steps, on_step), self.case.device
         )
         pixels = to_bytes(torch.from_numpy(image).movedim(-1, 1))
-        return Made(pixels, {"seconds_per_channel": seconds})
+        timings = {"seconds_per_channel": seconds, "cpu_seconds_per_channel": seconds.cpu}
+        return Made(pixels, timings)
 
-    def _image(self, channel: int, thresholds: tuple[int, ...]) -> Any:
+    def _image(self, channel: int, steps: int, on_step: Callable[[], None] = lambda: None) -> Any:
         _unhook(self.module)
+
+        def start() -> tuple[Any, Callable[[], Tensor]]:
+            parameters, image = self.param.image(self.case.image_size)
+            return parameters, lambda: (on_step(), image())[1]
+
         with pytorch_defaults():
             return self.render.render_vis(
                 self.module,
                 f"{self.layer}:{channel}",
-                param_f=lambda: self.param.image(self.case.image_size),
-                thresholds=thresholds,
+                param_f=start,
+                thresholds=(steps,),
                 progress=False,
                 show_image=False,
             )[-1]
+
+
+class LucentInTime(Lucent):
+    """The same, stopped at the processor time that this project took per image.
+
+    Args:
+        case: what all systems get.
+        seconds: returns those seconds, once they are known.
+    """
+
+    label = "lucent-in-time"
+
+    def __init__(self, case: Case, seconds: Callable[[], float]) -> None:
+        super().__init__(case)
+        self.seconds = seconds
+
+    def make(self, unit: Unit) -> Made:
+        """The image after the last step that ends in time."""
+        clock = _Interrupt(self.seconds())
+        made = self._made(unit, clock)
+        return Made(made.pixels, {**made.timings, "steps_in_time": max(clock.calls - 2, 1)})
+
+
+class _Interrupt:
+    """Interrupts lucent once as a user would by Ctrl+C; it then returns the image as it is."""
+
+    def __init__(self, seconds: float) -> None:
+        self.until, self.calls = time.process_time() + seconds, 0
+
+    def __call__(self) -> None:
+        if self.until and time.process_time() > self.until:
+            self.until = 0.0
+            raise KeyboardInterrupt
+        # One call asks for the size, one for each step, one for the result.
+        self.calls += 1
 
 
 class TorchDreams:
@@ -364,7 +422,8 @@ class TorchDreams:
         _seed_everything(unit.channels[0])
         images, seconds = timed(lambda: self._images(unit.channels, self.steps), self.case.device)
         pixels = to_bytes(images[: unit.wanted]).cpu()
-        return Made(pixels, {"seconds_per_channel": seconds / self.batch})
+        cpu = {"cpu_seconds_per_channel": seconds.cpu / self.batch}
+        return Made(pixels, {"seconds_per_channel": seconds / self.batch, **cpu})
 
     def _images(self, channels: list[int], steps: int) -> Tensor:
         from torch_dreams.batched_image_param import BatchedAutoImageParam

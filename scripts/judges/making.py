@@ -17,13 +17,14 @@ from judges.networks import mean_responses
 from layer_atlas.config.config import Config
 from layer_atlas.errors import UserError
 from layer_atlas.models.activations import OUTPUT
-from layer_atlas.models.colours import from_bytes
 from layer_atlas.models.normalization import FEATURE_IMAGES
+from layer_atlas.models.pixels import from_bytes
 from layer_atlas.plan.jobs import LayerInfo, Series, joined
 from layer_atlas.plan.plan import ModelPlan
 from layer_atlas.plan.targets import TargetSpace
 from layer_atlas.sweep.planning import InspectedModel, inspect_models, make_plan
 from layer_atlas.sweep.planning.devices import WorkerDevice
+from layer_atlas.visualization.optimization.image_statistics import measure
 from layer_atlas.visualization.optimization.renderer import LayerRenderer, Renderer
 
 BATCH = 32
@@ -157,6 +158,19 @@ class Maker:
         jobs = [(row, target, seed) for seed in seeds for row, target in enumerate(targets)]
         blocks = (jobs[i : i + BATCH] for i in range(0, len(jobs), BATCH))
         return joined([self._make(block, photographs) for block in blocks])
+
+    def measured(self, targets: Sequence[int], pixels: Tensor) -> dict[str, NDArray[Any]]:
+        """Measure images that another tool made.
+
+        Args:
+            targets: n targets.
+            pixels: (n, H, W, 3) uint8, an image for each.
+        Returns: the same arrays; `seconds` are NaN.
+        """
+        layer, target = self.renderer, torch.tensor(targets)
+        found = measure(layer.exact, layer.objective, pixels, target, layer.robust)
+        arrays = {name: values.cpu().numpy() for name, values in found.items()}
+        return {**arrays, "image": pixels.numpy(), "seconds": np.full(len(targets), np.nan)}
 
     def _make(
         self, jobs: Sequence[tuple[int, int, int]], photographs: Tensor | None

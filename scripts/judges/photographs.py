@@ -2,12 +2,14 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from layer_atlas.datasets.evidence import STRONGEST
@@ -49,6 +51,30 @@ def read_photographs(folder: Path, size: int) -> DatasetImages:
         )
     names, pixels = zip(*read, strict=True)
     return DatasetImages(torch.from_numpy(np.stack(pixels)), names, len(views) - len(read))
+
+
+def read_images(folder: Path, targets: Sequence[int], size: int) -> Tensor:
+    """Read the images that another tool made of a layer's targets: TARGET.png in a folder.
+
+    Returns: (n, size, size, 3) uint8.
+    Raises:
+        UserError: an image is missing, unreadable or of another size.
+    """
+    read = []
+    for target in targets:
+        file = folder / f"{target}.png"
+        try:
+            with Image.open(file) as image:
+                read.append(np.asarray(image.convert("RGB")))
+        except OSError as error:
+            raise UserError(
+                f"--images: {file} cannot be read ({error}); give a folder with LAYER/TARGET.png "
+                "for every layer and target, as `benchmark.py` writes them."
+            ) from error
+        if read[-1].shape != (size, size, 3):
+            height, width, _ = read[-1].shape
+            raise UserError(f"--images: {file} has {width}x{height} pixels; judged are {size}.")
+    return torch.from_numpy(np.stack(read))
 
 
 def read_classes(file: Path, names: tuple[str, ...]) -> NDArray[np.int64]:

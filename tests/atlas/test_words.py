@@ -13,7 +13,7 @@ from torch import Tensor
 
 from layer_atlas.atlas import words
 from layer_atlas.atlas.reader import open_atlas
-from layer_atlas.config.export import LabelSettings
+from layer_atlas.config.outputs import LabelSettings
 from layer_atlas.errors import EXIT_OK, UserError
 from layer_atlas.presentation.names import named
 

@@ -21,8 +21,8 @@ from layer_atlas.datasets.activation_map import (
     cells_of,
     map_of,
 )
-from layer_atlas.datasets.listing import Entry
 from layer_atlas.datasets.samples import KEPT_CLASSES, check_atlas
+from layer_atlas.datasets.sources import Entry
 from layer_atlas.errors import UserError
 from layer_atlas.models.activations import Sampler, module_of
 from layer_atlas.models.introspection import describe_layers

@@ -14,7 +14,7 @@ from PIL import Image
 
 from layer_atlas.atlas.reader import open_atlas
 from layer_atlas.cli.commands import main
-from layer_atlas.config.export import ExportSettings
+from layer_atlas.config.outputs import ExportSettings
 from layer_atlas.errors import UserError
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.presentation.export import check_export, export_atlas, has_export

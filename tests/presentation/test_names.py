@@ -13,7 +13,7 @@ from layer_atlas.atlas.gather import layer_views
 from layer_atlas.atlas.reader import open_atlas
 from layer_atlas.atlas.words import LayerWords, propose, write_csv
 from layer_atlas.config.config import CollateSettings
-from layer_atlas.config.figures import TracesFigure
+from layer_atlas.config.outputs import TracesFigure
 from layer_atlas.errors import UserError
 from layer_atlas.plan.plan import Plan
 from layer_atlas.plan.targets import TargetSpace

@@ -140,6 +140,20 @@ def test_a_start_from_the_strongest_photograph_is_in_no_query(
     assert used.argmax(axis=1).tolist() == responses.argmax(axis=0).tolist()
 
 
+def test_images_of_another_tool_are_judged_like_those_of_a_recipe(
+    judged: tuple[dict[str, Any], Path], photographs: Path, tmp_path: Path
+) -> None:
+    ours, made = judged[0]["conv4"]["columns"]["short"]["each"], judged[1] / "images" / "short"
+    options = ("--layers", "conv4", "--channels", "0:12:4", "--images", f"other={made}")
+    asked = command(photographs, tmp_path, *options, f"short={SHORT}")
+    assert judge_recipes.main(asked) == 0
+    result = json.loads((tmp_path / "judged.json").read_text())["judged"]["conv4"]
+    other = result["columns"]["other"]["each"]
+    for name in ("agreement", "rank", "activation", "robust activation", "clipped"):
+        assert other[name] == pytest.approx(ours[name][: len(TARGETS["conv4"])])
+    assert other["CPU seconds"] == [None] * 3
+
+
 @pytest.mark.parametrize(
     ("options", "reported"),
     [
@@ -151,6 +165,8 @@ def test_a_start_from_the_strongest_photograph_is_in_no_query(
         (("--channels", "0:3", "a="), "1 selections for 2 layers"),
         (("a=", "a=quality=draft"), "the name 'a' is taken"),
         (("nine photographs=",), "the name 'nine photographs' is taken"),
+        (("--images", "a=.", "a="), "the name 'a' is taken"),
+        (("--images", "b=none", "a="), "none/conv4/0.png cannot be read"),
     ],
 )
 def test_a_mistake_is_reported_before_anything_is_made(

@@ -20,24 +20,22 @@ from layer_atlas.config.recipe import recorded_steps, snapshot_steps
 from layer_atlas.config.records import canonical_json
 from layer_atlas.datasets.evidence import (
     STRONGEST,
-    agreement,
-    best_seed,
-    make_reference,
-    percentile,
-    selectivity,
-)
-from layer_atlas.datasets.image_files import parted
-from layer_atlas.datasets.listing import Listing
-from layer_atlas.datasets.recognisability import (
     FeatureSpace,
     Queries,
+    agreement,
+    best_seed,
     choose,
     choose_shuffled,
     distinctive,
     draw_queries,
     feature_space,
+    make_reference,
+    percentile,
+    selectivity,
     strongest_references,
 )
+from layer_atlas.datasets.image_files import parted
+from layer_atlas.datasets.sources import Listing
 from layer_atlas.datasets.statistics import QUANTILES, DatasetStats
 from layer_atlas.datasets.statistics_files import DatasetEvidence
 from layer_atlas.errors import UserError

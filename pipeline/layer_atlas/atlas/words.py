@@ -27,8 +27,8 @@ from layer_atlas.atlas.dataset_group import TEXT, add_dataset, add_scale, as_tex
 from layer_atlas.atlas.display import in_colour
 from layer_atlas.atlas.gather import LayerView
 from layer_atlas.atlas.layers import Layer
-from layer_atlas.config.export import LabelSettings
 from layer_atlas.config.inputs import user_file
+from layer_atlas.config.outputs import LabelSettings
 from layer_atlas.config.records import canonical_json, digest, plain
 from layer_atlas.errors import UserError
 from layer_atlas.imports import import_value, source_digest

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from layer_atlas.config.datasets import SaliencyMethod
 from layer_atlas.config.objectives import ActivationAtlasObjective
 from layer_atlas.config.records import digest, plain
-from layer_atlas.datasets.listing import Listing
+from layer_atlas.datasets.sources import Listing
 from layer_atlas.plan.jobs import LayerInfo, NetworkIdentity, Product, Shard
 from layer_atlas.plan.plan import DatasetPlan, LayerPlan, ModelPlan, Plan
 

@@ -24,7 +24,7 @@ from PIL import Image
 from layer_atlas.atlas.display import in_colour
 from layer_atlas.atlas.frames import column_name, layer_columns
 from layer_atlas.atlas.reader import Atlas, Layer, open_atlas
-from layer_atlas.config.export import ExportSettings
+from layer_atlas.config.outputs import ExportSettings
 from layer_atlas.errors import UserError
 from layer_atlas.plan.jobs import STATUS, WITHOUT_IMAGE
 from layer_atlas.plan.targets import counted

@@ -18,7 +18,7 @@ from layer_atlas.atlas.words import (
     write_words,
 )
 from layer_atlas.config.config import CollateSettings
-from layer_atlas.config.export import LabelSettings
+from layer_atlas.config.outputs import LabelSettings
 from layer_atlas.config.records import build
 from layer_atlas.errors import UserError
 from layer_atlas.logs import step

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from layer_atlas.atlas.gather import LayerView, layer_views
-from layer_atlas.datasets.listing import Listing
+from layer_atlas.datasets.sources import Listing
 from layer_atlas.datasets.tasks import all_statistics, blocks_of, examples_of, judgings_of
 from layer_atlas.errors import StorageError, UserError
 from layer_atlas.logs import latest_logs

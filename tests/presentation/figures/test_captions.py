@@ -13,7 +13,8 @@ from toys import make_recipe
 
 from layer_atlas import open_atlas
 from layer_atlas.atlas.reader import Atlas, Layer
-from layer_atlas.config.figures import (
+from layer_atlas.config.objectives import LogitObjective, PrototypeObjective
+from layer_atlas.config.outputs import (
     FigureSettings,
     Group,
     ImagesFigure,
@@ -21,7 +22,6 @@ from layer_atlas.config.figures import (
     ResponsesFigure,
     TracesFigure,
 )
-from layer_atlas.config.objectives import LogitObjective, PrototypeObjective
 from layer_atlas.config.recipe import Recipe
 from layer_atlas.plan.jobs import UNTRAINED, Origin
 from layer_atlas.plan.targets import DRAW, TargetSpace, select_targets

@@ -16,7 +16,7 @@ from runs import atlas_here
 from toys import composed
 
 from layer_atlas.atlas.reader import Atlas
-from layer_atlas.config.figures import ImagesFigure
+from layer_atlas.config.outputs import ImagesFigure
 from layer_atlas.presentation.site.make import make_site, take_notes
 from layer_atlas.store.folder import OutputFolder
 

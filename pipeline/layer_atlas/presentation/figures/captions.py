@@ -10,7 +10,7 @@ import numpy as np
 
 from layer_atlas.atlas.layers import is_on_own_scale
 from layer_atlas.atlas.reader import Model
-from layer_atlas.config.figures import BracketedFigure, Group
+from layer_atlas.config.outputs import BracketedFigure, Group
 from layer_atlas.config.records import listed
 from layer_atlas.plan.jobs import UNTRAINED
 from layer_atlas.plan.targets import DRAW, counted, joint_words, plural

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from layer_atlas.atlas.layers import default_ranking
 from layer_atlas.atlas.reader import Atlas, Layer
-from layer_atlas.config.figures import BracketedFigure, FigureSettings, Group
+from layer_atlas.config.outputs import BracketedFigure, FigureSettings, Group
 from layer_atlas.errors import UserError, unknown
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.plan.labels import check_names
