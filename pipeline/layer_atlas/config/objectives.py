@@ -231,7 +231,7 @@ class ActivationAtlasObjective(Objective):
     classes: tuple[str, ...] | None = setting(None, needs="not be empty", phrase="")
     """Only the dataset images of these classes, which are the names of the folders that the images
     lie in. The default is all images."""
-    labels: bool = setting(True, phrase="labels of classes")
+    labels: bool = setting(True, phrase="")
     """Whether cells are labelled by the classes that they support most, if the network's output is
     one score per class. Takes two further forward passes per image and layer."""
     ridge: float = setting(1.0, above=0, at_most=10, phrase="a ridge of {} in the whitening")
@@ -244,6 +244,11 @@ class ActivationAtlasObjective(Objective):
     is."""
     maps: dict[str, str] | None = setting(None, phrase="", late=True)
     """Digest of the map of each layer. The planner fills it in."""
+
+    def clauses(self) -> dict[str, str]:
+        """The settings that are on; principal axes keep no neighbours together."""
+        unused = {"neighbours"} if self.projection == "pca" else set()
+        return {name: words for name, words in super().clauses().items() if name not in unused}
 
     def check(self) -> None:
         """Check that grids differ."""

@@ -74,12 +74,13 @@ class NaturalFourier(Fourier):
     Within an octave, `decay_power` decides how far a step moves each coefficient.
     """
 
-    phrase = (
-        "Fourier coefficients in decorrelated colours, with the contrast of each octave and colour "
-        "fixed to that of photographs"
-    )
+    phrase = "Fourier coefficients in decorrelated colours"
     name: str = "natural_fourier"
-    contrast: float = setting(2.0, above=0, phrase="a contrast of {}")
+    contrast: float = setting(
+        2.0,
+        above=0,
+        phrase="the octaves of each colour in the proportions of photographs at a contrast of {}",
+    )
     """Root mean square of the values of every rendered sample, where 0 is mid-grey; natural images
     have about 2.5."""
 
