@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from layer_atlas.models.colours import fixed_contrast, from_colours
+from layer_atlas.models.pixels import fixed_contrast, from_colours
 from layer_atlas.visualization.spectrum import polar_mean
 
 SIDE = 224

@@ -12,6 +12,7 @@ import inspect
 import json
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -147,6 +148,7 @@ def _literals(hint: Any) -> Iterator[str]:
             yield from _literals(part)
 
 
+@cache
 def _sentences(record: type) -> dict[str, str]:
     """The docstring of every field of a record, those of its bases included."""
     found: dict[str, str] = {}

@@ -32,8 +32,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from train_demo_model import BLOCK, HELD_OUT, Drawings, Settings, normalise
 
-from layer_atlas.models.colours import to_bytes
 from layer_atlas.models.demo import CLASSES
+from layer_atlas.models.pixels import to_bytes
 
 WARM_UP = 0.1
 """Fraction of the updates in which the learning rate rises."""

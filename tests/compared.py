@@ -14,7 +14,7 @@ from toys import fill_store, fill_study, layer_info, make_listing, make_plan
 from layer_atlas.atlas.gather import layer_views
 from layer_atlas.atlas.hdf5 import write_atlas
 from layer_atlas.config.records import plain
-from layer_atlas.datasets.listing import Listing
+from layer_atlas.datasets.sources import Listing
 from layer_atlas.datasets.statistics_files import merge_statistics
 from layer_atlas.datasets.tasks import all_statistics, blocks_of
 from layer_atlas.plan.plan import Plan

@@ -131,3 +131,10 @@ def violations(visit: Visit, theme: str) -> list[str]:
         for each in results.response["violations"]
         for node in each["nodes"]
     ]
+
+
+def check_access(visit: Visit, theme: str = "light") -> None:
+    """Check that what is shown keeps nobody out, and that nothing sticks out of the window."""
+    assert violations(visit, theme) == []
+    page = visit.page
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0

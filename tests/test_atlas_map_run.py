@@ -30,6 +30,9 @@ from layer_atlas.datasets.views import read_view
 from layer_atlas.errors import UserError
 from layer_atlas.models.load import load_network
 from layer_atlas.presentation.layout.page import resampled
+from layer_atlas.store.folder import OutputFolder
+from layer_atlas.store.manifest import read_manifest
+from layer_atlas.sweep.cleaning import KINDS, look_through
 
 SIDE = 32
 CLASSES = ("cats", "dogs", "trees")
@@ -110,6 +113,29 @@ def test_the_atlas_holds_what_plain_hooks_measure(made: Path, photographs: Path,
         assert layer.labels[row] == f"{cell} {layer.channel_names[row]}"
     assert set(np.unique(layer["sample_cell"])) - {-1} == set(layer.channels)
     assert layer.cell_classes(layer.channels[0]), "the demo network has classes"
+
+
+def test_boxes_of_samples_are_all_that_their_activations_depend_on(made: Path) -> None:
+    net, seen = load_network(ModelConfig(name="demo")), list[torch.Tensor]()
+    layer, boxes = open_atlas(made)["conv2"], open_atlas(made)["conv2"]["sample_view_box"]
+    assert layer.facts["view_size"] == SIDE
+    height, width = layer.facts["map_size"]
+    net.module.eval().get_submodule("conv2").register_forward_hook(lambda m, a, o: seen.append(o))
+
+    def known(sample: int, box: NDArray[np.int32]) -> bool:
+        """Whether the activation is a number if only a box of the image has numbers."""
+        pixels = torch.full((1, 3, SIDE, SIDE), torch.nan)
+        left, top, right, bottom = box.tolist()
+        pixels[..., top:bottom, left:right] = 0.5
+        net.module(pixels)
+        row, column = (int(layer[f"sample_{name}"][sample]) for name in ("row", "column"))
+        assert seen[-1].shape[2:] == (height, width)
+        return bool(seen[-1][0, :, row, column].isfinite().all())
+
+    for sample in range(0, len(boxes), 9):
+        assert known(sample, boxes[sample])
+        for smaller in ([1, 0, 0, 0], [0, 1, 0, 0], [0, 0, -1, 0], [0, 0, 0, -1]):
+            assert not known(sample, boxes[sample] + smaller)
 
 
 def test_cells_have_their_place_in_a_grid(made: Path) -> None:
@@ -216,6 +242,17 @@ def test_the_bits_are_the_same_after_a_kill_at_a_random_moment(
     code, said = atlas("run", tmp_path, *settings(photographs, by[1]))
     assert code == 0, said
     assert_same_atlas(made / "atlas.h5", tmp_path / "demo/atlas.h5")
+
+
+def test_samples_of_other_settings_are_unneeded_and_those_of_the_map_are_not(
+    made: Path, tmp_path: Path
+) -> None:
+    folder = OutputFolder(Path(shutil.copytree(made, tmp_path / "demo")))
+    stale = folder.root / "store/demo/conv5/samples" / f"{'0' * 64}.safetensors"
+    stale.write_bytes(b"")
+    found = look_through(folder, read_manifest(folder))
+    assert found.removable.pop("statistics of photographs") == [stale]
+    assert not {kind for kind in found.removable if "store" in KINDS[kind]}
 
 
 def test_a_damaged_map_is_made_again(made: Path, photographs: Path, tmp_path: Path) -> None:

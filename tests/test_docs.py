@@ -22,7 +22,7 @@ from layer_atlas import __version__
 from layer_atlas.atlas.hdf5 import SCHEMA as ATLAS_SCHEMA
 from layer_atlas.cli.commands import COMMANDS, split_words
 from layer_atlas.config.compose import with_config
-from layer_atlas.config.export import ExportSettings
+from layer_atlas.config.outputs import ExportSettings
 from layer_atlas.config.recipe import ALGORITHM_VERSIONS
 from layer_atlas.datasets.statistics_files import SCHEMA as STUDY_SCHEMA
 from layer_atlas.errors import EXIT_OK

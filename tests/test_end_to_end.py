@@ -75,6 +75,39 @@ def test_verify_sees_an_atlas_that_does_not_match_its_store(sweep: Path, tmp_pat
     assert "demo/conv1/activation of channel 3 differs from its shard" in said
 
 
+@pytest.mark.parametrize("damaged", ["selectivity", "x", "attrs"])
+def test_verify_sees_damage_of_what_no_shard_holds_and_the_next_run_mends_it(
+    sweep: Path, tmp_path: Path, damaged: str
+) -> None:
+    shutil.copytree(sweep / "demo", tmp_path / "demo")
+    with h5py.File(tmp_path / "demo" / "atlas.h5", "r+") as file:
+        layer = file["demo/conv2"]
+        if damaged == "attrs":
+            layer.attrs["recipe"] = layer.attrs["recipe"].replace("natural", "notural")
+        else:
+            layer[damaged][1] += 1
+    code, said = atlas_here("verify", tmp_path)
+    assert (code, "1 problem" in said) == (1, True), said
+    assert "atlas.h5 is not the file that was written" in said
+    assert "the next run makes what is damaged again" in said
+    assert run_here(tmp_path, *TINY, "seeds=[0,3]", "channels='0:10'") == 0
+    code, said = atlas_here("verify", tmp_path)
+    assert (code, "0 problems" in said) == (0, True), said
+
+
+def test_a_damaged_shard_is_no_image_of_unknown_versions(sweep: Path, tmp_path: Path) -> None:
+    shutil.copytree(sweep / "demo", tmp_path / "demo")
+    shard = next((tmp_path / "demo" / "store").rglob("*.safetensors"))
+    data = bytearray(shard.read_bytes())
+    data[-9] ^= 1
+    shard.write_bytes(data)
+    code, said = atlas_here("verify", tmp_path)
+    assert code == 1
+    assert "corrupt shard set aside" in said
+    assert "missing; run it again" in said
+    assert "environments" not in said
+
+
 @pytest.mark.slow
 def test_collate_mends_a_damaged_atlas(sweep: Path) -> None:
     file = sweep / "demo" / "atlas.h5"

@@ -153,3 +153,34 @@ assert not {"torch._dynamo", "torchvision"} & sys.modules.keys()
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_the_first_steps_of_a_worker_import_nothing_more() -> None:
+    """Sympy alone takes 0.9 s, and torch imports it for what looks harmless."""
+    code = """
+import sys, torch
+from layer_atlas.config.config import ModelConfig
+from layer_atlas.config.objectives import ChannelObjective, DirectionObjective
+from layer_atlas.config.optimizers import Adam
+from layer_atlas.config.parameterizations import NaturalFourier
+from layer_atlas.config.recipe import Recipe, Transforms
+from layer_atlas.models.introspection import describe_layers
+from layer_atlas.models.load import load_network
+from layer_atlas.sweep import worker
+from layer_atlas.visualization.optimization.renderer import Renderer
+network = load_network(ModelConfig("demo"))
+info = describe_layers(network.module, network.example((32, 32)))[0]
+for objective in (ChannelObjective(), DirectionObjective()):
+    recipe = Recipe(
+        objective=objective,
+        parameterization=NaturalFourier(),
+        transforms=Transforms(),
+        optimizer=Adam(steps=2),
+        image_size=(32, 32),
+        precision="fp32",
+    )
+    Renderer(network, recipe, torch.device("cpu")).layer(info).make(["0" * 64], [0])
+    assert not {"sympy", "torch._dynamo"} & sys.modules.keys()
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

@@ -17,7 +17,7 @@ from layer_atlas.config.config import ModelConfig
 from layer_atlas.config.inputs import Inputs
 from layer_atlas.config.parameterizations import Cppn, Generator, Maco, NaturalFourier, Pyramid
 from layer_atlas.config.recipe import PhotographInit, Recipe, Regularizers
-from layer_atlas.datasets.pictures import read_picture
+from layer_atlas.datasets.image_files import read_picture
 from layer_atlas.errors import UserError
 from layer_atlas.imports import source_digest
 from layer_atlas.models.introspection import describe_layers
@@ -122,7 +122,7 @@ def test_a_sweep_within_a_mask(choice: str, tmp_path: Path) -> None:
     assert run_here(tmp_path, *SWEEP, *chosen(choice), *mask, "name=a") == 0
     with h5py.File(tmp_path / "a" / "atlas.h5") as atlas:
         images = atlas["demo/conv1/image"][:, 0] / 255.0
-    picture = read_picture(find(PICTURE), 3, (24, 32))[0].permute(1, 2, 0).numpy()
+    picture = read_picture(find(PICTURE), 3, (24, 32))[0].transpose(1, 2, 0)
     assert np.abs(images - picture)[:, :, :8].max() < 1 / 255
     assert np.abs(images - picture)[:, :, -8:].mean() > 0.05
     kept = {path.name for path in (tmp_path / "a" / "inputs").iterdir()}

@@ -19,7 +19,7 @@ from layer_atlas.config.optimizers import Adam
 from layer_atlas.config.parameterizations import Fourier, Pixel
 from layer_atlas.config.recipe import Recipe, Transforms, recorded_steps, snapshot_steps
 from layer_atlas.config.records import plain
-from layer_atlas.datasets.listing import Entry, Listing, look_through, write_listing
+from layer_atlas.datasets.sources import Entry, Listing, look_through, write_listing
 from layer_atlas.datasets.statistics import summarise
 from layer_atlas.datasets.statistics_files import write_arrays
 from layer_atlas.datasets.tasks import LayerStatistics, blocks_of

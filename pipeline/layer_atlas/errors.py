@@ -3,7 +3,7 @@
 import contextlib
 import errno
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 EXIT_OK = 0
@@ -67,6 +67,26 @@ def print_error(message: object) -> None:
     """Print to standard error, which a parent process reads; ignores a full disk behind it."""
     with contextlib.suppress(OSError):
         print(message, file=sys.stderr)
+
+
+def reason(error: BaseException) -> str:
+    """Return the first line of an error's message, or its kind where it has none, for a message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def kind_and_reason(error: BaseException) -> str:
+    """Return the kind of an error and the first line of its message, for a message."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+
+
+def first_of(names: Sequence[str], most: int = 5) -> str:
+    """List the first of some names, for a message."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def nearest(value: str, choices: Iterable[str], most: int = 8) -> str:
+    """List the choices that are the most similar to a value, for a message."""
+    return ", ".join(nearest_first(value, choices)[:most])
 
 
 def nearest_first(value: str, choices: Iterable[str]) -> list[str]:

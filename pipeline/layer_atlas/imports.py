@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from layer_atlas.errors import UserError, nearest_first
+from layer_atlas.errors import UserError, nearest
 
 _SHOWN = 3
 _ALIKE = 0.6
@@ -50,7 +50,7 @@ def import_callable(name: str, setting: str, purpose: str) -> Callable[..., Any]
     value = import_value(name, setting, purpose)
     if isinstance(value, ModuleType):
         own = [n for n in _public(value) if _is_from(value, n)] or _public(value)
-        some = ", ".join(nearest_first(name.rpartition(".")[2], own)[:_SHOWN])
+        some = nearest(name.rpartition(".")[2], own, _SHOWN)
         inside = f", such as {some}" if some else ""
         raise UserError(f"{setting} {name!r} is a module; name a callable in it{inside}.")
     if not callable(value):

@@ -92,12 +92,14 @@ class TerminalHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record, above the progress bar if there is one."""
-        # Whoever draws a bar has imported tqdm, which takes a tenth of a second.
-        if (tqdm := sys.modules.get("tqdm")) is None:
+        # Whoever draws a bar has imported tqdm, which takes a tenth of a second. While another
+        # thread is importing it, it is there without its contents.
+        bars = getattr(sys.modules.get("tqdm"), "tqdm", None)
+        if bars is None:
             print_error(self.format(record))
         else:
             with contextlib.suppress(OSError):
-                tqdm.tqdm.write(self.format(record), file=sys.stderr)
+                bars.write(self.format(record), file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from layer_atlas.config.recipe import Recipe
 from layer_atlas.models.activations import OUTPUT
 from layer_atlas.models.architectures import IMAGENET_MEAN, IMAGENET_STD
-from layer_atlas.models.colours import to_bytes
 from layer_atlas.models.forwards import Instance
 from layer_atlas.models.load import DTYPES, Network, converted
+from layer_atlas.models.pixels import to_bytes
 from layer_atlas.plan.jobs import LayerInfo, Series
 from layer_atlas.plan.plan import ModelPlan
 from layer_atlas.visualization import rng

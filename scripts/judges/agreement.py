@@ -10,10 +10,10 @@ from layer_atlas.datasets.evidence import (
     STRONGEST,
     Reference,
     agreement,
+    is_held_out,
     make_reference,
     standardised,
 )
-from layer_atlas.datasets.recognisability import is_held_out
 from layer_atlas.datasets.statistics import strongest
 
 

@@ -17,8 +17,8 @@ from judges.networks import mean_responses
 from layer_atlas.config.config import Config
 from layer_atlas.errors import UserError
 from layer_atlas.models.activations import OUTPUT
-from layer_atlas.models.colours import from_bytes
 from layer_atlas.models.normalization import FEATURE_IMAGES
+from layer_atlas.models.pixels import from_bytes
 from layer_atlas.plan.jobs import LayerInfo, Series, joined
 from layer_atlas.plan.plan import ModelPlan
 from layer_atlas.plan.targets import TargetSpace

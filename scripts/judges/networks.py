@@ -11,11 +11,10 @@ from torch import Tensor
 from judges.composing import compose
 from layer_atlas.errors import UserError
 from layer_atlas.models.activations import OUTPUT, Observer, match_layers
-from layer_atlas.models.colours import from_bytes, recoloured
 from layer_atlas.models.forwards import Forward
 from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.load import load_network
-from layer_atlas.models.resample import resized
+from layer_atlas.models.pixels import from_bytes, recoloured, resized
 
 _AT_ONCE = 32
 _CPU = torch.device("cpu")

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from layer_atlas.datasets.recognisability import FeatureSpace
+from layer_atlas.datasets.evidence import FeatureSpace
 
 
 def recognised(

@@ -15,8 +15,7 @@ from judges.networks import Features, JudgeNetwork
 from judges.recognition import own_photograph_rank, recognised
 from judges.reproducibility import seed_similarity
 from judges.spectrum import OCTAVES, octave_ratios
-from layer_atlas.datasets.evidence import standardised
-from layer_atlas.datasets.recognisability import (
+from layer_atlas.datasets.evidence import (
     FeatureSpace,
     Queries,
     choose,
@@ -24,6 +23,7 @@ from layer_atlas.datasets.recognisability import (
     draw_queries,
     feature_space,
     resemblance,
+    standardised,
     strongest_references,
 )
 from layer_atlas.plan.jobs import STATUS

@@ -18,7 +18,7 @@ from layer_atlas.atlas.hdf5 import write_atlas
 from layer_atlas.config.datasets import VanillaSaliency
 from layer_atlas.datasets.evidence import agreement, make_reference, percentile
 from layer_atlas.datasets.image_files import as_jpeg, joined
-from layer_atlas.datasets.listing import Listing
+from layer_atlas.datasets.sources import Listing
 from layer_atlas.datasets.statistics_files import merge_statistics, read_evidence, write_arrays
 from layer_atlas.datasets.tasks import LayerStatistics, all_statistics, blocks_of, examples_of_layer
 from layer_atlas.plan.jobs import STATUS, LayerInfo

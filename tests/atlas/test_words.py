@@ -13,8 +13,9 @@ from torch import Tensor
 
 from layer_atlas.atlas import words
 from layer_atlas.atlas.reader import open_atlas
-from layer_atlas.config.export import LabelSettings
+from layer_atlas.config.outputs import LabelSettings
 from layer_atlas.errors import EXIT_OK, UserError
+from layer_atlas.presentation.names import named
 
 COLOURS = {
     "red": (1.0, 0.0, 0.0),
@@ -24,6 +25,7 @@ COLOURS = {
     "white": (1.0, 1.0, 1.0),
     "black": (0.0, 0.0, 0.0),
 }
+
 HERE = "tests.atlas.test_words"
 
 
@@ -214,6 +216,10 @@ def test_the_table_has_the_best_label_of_each_channel(labelled: tuple[Path, str]
         best = [atlas["conv5"].proposed_labels(c)["dataset"][0] for c in range(5)]
     assert [row["label"] for row in rows] == [word for word, _ in best]
     assert [float(row["score"]) for row in rows] == pytest.approx([s for _, s in best], abs=1e-4)
+    # As it is, or corrected, it is a file of labels for a collation.
+    with open_atlas(root / "colours") as atlas:
+        given = named(None, str(root / "colours" / "labels.csv"), atlas.target_spaces)
+        assert atlas["conv5"].called(given).given_labels == [word for word, _ in best]
 
 
 @pytest.mark.slow

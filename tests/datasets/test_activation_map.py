@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy.spatial.distance import pdist
+from threadpoolctl import threadpool_limits
 from torch import nn
 
 from layer_atlas.config.objectives import ActivationAtlasObjective
@@ -19,8 +21,8 @@ from layer_atlas.datasets.activation_map import (
     cells_of,
     map_of,
 )
-from layer_atlas.datasets.listing import Entry
 from layer_atlas.datasets.samples import KEPT_CLASSES, check_atlas
+from layer_atlas.datasets.sources import Entry
 from layer_atlas.errors import UserError
 from layer_atlas.models.activations import Sampler, module_of
 from layer_atlas.models.introspection import describe_layers
@@ -203,6 +205,39 @@ def test_umap_takes_others_along(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.allclose(made.position, np.clip((points - low) / (high - low), 0, 1), atol=1e-5)
 
 
+def test_tsne_keeps_kinds_together_from_known_axes_to_the_same_bits() -> None:
+    pytest.importorskip("sklearn")
+    draw, kind = np.random.default_rng(0), np.arange(90) % 3
+    centres = np.eye(3, K, dtype=np.float32) * 4
+    rows = centres[kind] + 0.3 * draw.normal(size=(90, K)).astype(np.float32)
+    # Lengths must not matter: it goes by cosine.
+    rows *= draw.uniform(0.1, 10, (90, 1)).astype(np.float32)
+    fitted = projection.fit_neighbours("tsne", rows, 10, 0)
+    assert fitted is not None
+    points = fitted.embedding_
+    middles = np.stack([points[kind == k].mean(axis=0) for k in range(3)])
+    apart = np.linalg.norm(points[:, None] - middles, axis=2)
+    assert (apart.argmin(axis=1) == kind).all()
+    assert np.take_along_axis(apart, kind[:, None], 1).max() < 0.5 * pdist(middles).min()
+    with threadpool_limits(2):
+        again = projection.fit_neighbours("tsne", rows, 10, 0)
+    assert again is not None
+    assert again.embedding_.tobytes() == points.tobytes()
+    # Others lie on the most similar of them, more of them than are compared at once.
+    others = np.tile(rows * 3, (4, 1))
+    assert (fitted.transform(others) == np.tile(points, (4, 1))).all()
+
+
+def test_a_map_by_tsne_takes_others_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sklearn")
+    monkeypatch.setattr(activation_map, "FITTED", 60)
+    made = map_of(Blocks(vectors(120), 50), settings(projection="tsne"), K)
+    assert len(made.index) == 120
+    assert len(np.unique(made.position, axis=0)) <= 60
+    assert made.position.min() == 0
+    assert made.position.max() == 1
+
+
 # --- messages ------------------------------------------------------------------------------------
 
 
@@ -227,6 +262,9 @@ def test_mistakes_are_named_before_anything_is_computed(monkeypatch: pytest.Monk
     monkeypatch.setattr(projection.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"layer-atlas\[maps\].*projection=pca"):
         check_atlas(settings(projection="umap"), some)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"scikit-learn.*layer-atlas\[maps\].*projection=pca"):
+        check_atlas(settings(projection="tsne"), some)  # type: ignore[arg-type]
+    check_atlas(settings(projection="pca"), some)  # type: ignore[arg-type]
 
 
 # --- samples -------------------------------------------------------------------------------------

@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 from torchvision.io import ImageReadMode, decode_gif, decode_jpeg, decode_png
 
-from layer_atlas.datasets.listing import Entry
-from layer_atlas.datasets.pictures import picture_size, read_picture
-from layer_atlas.datasets.sources import FolderImages
+from layer_atlas.datasets.image_files import picture_size, read_picture
+from layer_atlas.datasets.sources import Entry, FolderImages
 from layer_atlas.datasets.views import read_view
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
@@ -74,10 +73,10 @@ def seen(tmp_path: Path, data: bytes, name: str = "a.png") -> Pixels:
     path.write_bytes(data)
     view = read_view(FolderImages(tmp_path), 0, Entry(name, len(data)), SIDE)
     assert view.pixels is not None, view.reason
-    picture = read_picture(path, 3, (SIDE, SIDE))[0].permute(1, 2, 0).numpy()
+    picture = read_picture(path, 3, (SIDE, SIDE))[0].transpose(1, 2, 0)
     given = np.round(picture * 255).astype(np.int64)
     assert np.array_equal(given, view.pixels)
-    grey = np.round(read_picture(path, 1, (SIDE, SIDE))[0, 0].numpy() * 255)
+    grey = np.round(read_picture(path, 1, (SIDE, SIDE))[0, 0] * 255)
     assert np.abs(grey - given @ [0.299, 0.587, 0.114]).max() <= 1
     return given
 

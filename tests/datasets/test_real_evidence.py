@@ -21,9 +21,9 @@ from layer_atlas.config.parameterizations import Fourier, Pixel
 from layer_atlas.config.recipe import Recipe, Transforms
 from layer_atlas.datasets.evidence import agreement, make_reference, percentile, selectivity
 from layer_atlas.datasets.statistics import DatasetStats, merge, summarise
-from layer_atlas.models.colours import from_bytes
 from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.load import load_network
+from layer_atlas.models.pixels import from_bytes
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.visualization.optimization.renderer import LayerRenderer, Renderer
 from tests.models.test_real_network import SHARED, WEIGHTS

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from toys import IDENTITY, fill_study, layer_info, make_listing
 
-from layer_atlas.datasets.listing import Listing
+from layer_atlas.datasets.sources import Listing
 from layer_atlas.datasets.statistics_files import (
     SCHEMA,
     DatasetEvidence,

@@ -7,7 +7,7 @@ import pytest
 from toys import IDENTITY, layer_info, make_listing, make_plan, make_recipe, make_study_plan
 
 from layer_atlas.config.datasets import SmoothGrad, VanillaSaliency
-from layer_atlas.datasets.listing import Listing
+from layer_atlas.datasets.sources import Listing
 from layer_atlas.datasets.tasks import (
     Examples,
     LayerStatistics,

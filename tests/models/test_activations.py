@@ -10,9 +10,9 @@ from toys import colour_reader, example, layer_of, make_recipe, random_network
 
 from layer_atlas.config.config import ModelConfig
 from layer_atlas.models.activations import ChannelActivations, Observer, normalised
-from layer_atlas.models.colours import from_bytes
 from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.load import Network, load_network
+from layer_atlas.models.pixels import from_bytes
 from layer_atlas.plan.jobs import LayerInfo
 from layer_atlas.visualization.optimization.renderer import Renderer
 

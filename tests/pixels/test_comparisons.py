@@ -13,7 +13,7 @@ from layer_atlas.atlas.comparison import (
     encode_comparison,
     paired_layers,
 )
-from layer_atlas.config.figures import ComparisonFigure
+from layer_atlas.config.outputs import ComparisonFigure
 from layer_atlas.errors import UserError
 from layer_atlas.presentation.figures.make import make_figure
 from layer_atlas.store.folder import OutputFolder

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from runs import opened
 
-from layer_atlas.config.figures import Group, ImagesFigure
+from layer_atlas.config.outputs import Group, ImagesFigure
 from layer_atlas.presentation.figures.make import make_figure
 from layer_atlas.store.folder import OutputFolder
 from tests.pixels.drawings import Figure, Picture, Pixels, Words, pdf_pictures

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from layer_atlas.config.figures import (
+from layer_atlas.config.outputs import (
     FigureSettings,
     HistogramsFigure,
     ProfileFigure,

@@ -119,6 +119,14 @@ def test_random_weights_are_named_wherever_a_network_is() -> None:
         "toy, untrained (random weights); mean (0.5, 0.5, 0.5), std (0.25, 0.25, 0.25): given; "
         "input size 16 px: image_size in the config"
     )
+    known = replace(model, origin=Origin("", "given", "given", "its preset"))
+    assert network_lines(replace(make_plan(), models=(known,)))[0].endswith(
+        "input size 16 px: image_size in the config, trained at 64 px (its preset)"
+    )
+    fixed = replace(raw, network=replace(raw.network, fixed_size=224))
+    assert network_lines(replace(make_plan(), models=(fixed,)))[0].endswith(
+        "input size 224 px: assumed, images are resized to it"
+    )
     tap = LayerRef("other", IDENTITY, layer_info("c"), Origin("weights from file w.pth"))
     both = replace(raw, layers=(replace(raw.layers[0], others=(tap,)),), recipe=_joint())
     assert weights_words(both) == f"toy: {UNTRAINED}; other: weights from file w.pth"

@@ -14,7 +14,7 @@ from PIL import Image
 
 from layer_atlas.atlas.reader import open_atlas
 from layer_atlas.cli.commands import main
-from layer_atlas.config.export import ExportSettings
+from layer_atlas.config.outputs import ExportSettings
 from layer_atlas.errors import UserError
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.presentation.export import check_export, export_atlas, has_export
@@ -40,11 +40,13 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def exported(atlas: Path, target: Path, **settings: Any) -> list[dict[str, Any]]:
+def exported(
+    atlas: Path, target: Path, names: dict[str, str] | None = None, **settings: Any
+) -> list[dict[str, Any]]:
     """Export, and the rows of the table as plain values."""
     chosen = ExportSettings(**settings)
     check_export(target, chosen, may_replace=False)
-    export_atlas(atlas, target, chosen)
+    export_atlas(atlas, target, chosen, names)
     table = target / f"metadata.{chosen.format}"
     if chosen.format == "parquet":
         parquet = pytest.importorskip("pyarrow.parquet")
@@ -57,7 +59,7 @@ def exported(atlas: Path, target: Path, **settings: Any) -> list[dict[str, Any]]
 
 def _parsed(row: dict[str, str]) -> dict[str, Any]:
     """Values of a row of CSV; numbers and lists are JSON."""
-    texts = ("file_name", "model", "layer", "label", "variant", "status")
+    texts = ("file_name", "model", "layer", "label", "given_label", "variant", "status")
     values = {k: v if k in texts else json.loads(v) for k, v in row.items() if v}
     return {**dict.fromkeys(row), **values}
 
@@ -96,6 +98,21 @@ def test_every_row_has_the_numbers_of_the_atlas(atlas: Path, tmp_path: Path, kin
             assert row["file_name"] is None
             assert ("selectivity" in layer) == (row["layer"] == "block.a")
         assert all(row["selectivity"] is None for row in rows if row["layer"] == EVIL)
+
+
+def test_labels_of_a_users_own_are_a_column_of_their_own(
+    atlas: Path, tmp_path: Path, kind: str
+) -> None:
+    names = {"block.a": "stem", "block.a:5": "curves, left", "toy/block.a:7": "dogs"}
+    plain = exported(atlas, tmp_path / "plain", format=kind, images="none")
+    assert {row["given_label"] for row in plain} == {None}
+    rows = exported(atlas, tmp_path / "out", names, format=kind, images="none")
+    given = {(row["layer"], row["channel"]): row["given_label"] or "" for row in rows}
+    assert {k: v for k, v in given.items() if v} == {
+        ("block.a", 5): "curves, left",
+        ("block.a", 7): "dogs",
+    }
+    assert [{**row, "given_label": None} for row in rows] == plain
 
 
 @pytest.mark.parametrize("images", ["png", "webp"])

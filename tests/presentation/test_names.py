@@ -11,8 +11,9 @@ from toys import composed, fill_store, layer_info, make_plan
 
 from layer_atlas.atlas.gather import layer_views
 from layer_atlas.atlas.reader import open_atlas
+from layer_atlas.atlas.words import LayerWords, propose, write_csv
 from layer_atlas.config.config import CollateSettings
-from layer_atlas.config.figures import TracesFigure
+from layer_atlas.config.outputs import TracesFigure
 from layer_atlas.errors import UserError
 from layer_atlas.plan.plan import Plan
 from layer_atlas.plan.targets import TargetSpace
@@ -117,6 +118,18 @@ def test_a_collation_takes_labels_and_hands_them_to_figures(tmp_path: Path) -> N
     provenance = (folder.figures / "traces.provenance.json").read_text()
     assert '"conv:3":"curves"' in provenance.replace(" ", "")
     assert "dogs" not in provenance  # of a million labels, those shown are enough
+
+
+def test_what_was_proposed_is_a_file_of_labels(tmp_path: Path) -> None:
+    pairs = {"targets": TargetSpace((6, 6)), "channels": (8, 23)}
+    plan = make_plan(layer_info("conv", 6), **pairs)
+    (view,) = layer_views(OutputFolder(tmp_path / "run"), plan)
+    directions = np.eye(3, dtype=np.float32)
+    proposals = {"optimized": propose(directions[[2, 0]], directions, 1)}
+    found = LayerWords({}, np.asarray([8, 23]), ("a dog", 'dots, "large"', "curve"), proposals)
+    assert write_csv(tmp_path / "labels.csv", [(view, found)]) == 2
+    settings = with_labels(CollateSettings(labels=str(tmp_path / "labels.csv")), plan)
+    assert settings.names == {"toy/conv:1+2": "curve", "toy/conv:3+5": "a dog"}
 
 
 def test_a_run_refuses_a_label_before_it_computes(tmp_path: Path) -> None:

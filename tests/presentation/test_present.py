@@ -8,7 +8,7 @@ from toys import composed, fill_store, make_plan
 
 from layer_atlas.atlas.gather import layer_views
 from layer_atlas.config.config import CollateSettings
-from layer_atlas.config.figures import TracesFigure
+from layer_atlas.config.outputs import TracesFigure
 from layer_atlas.errors import UserError
 from layer_atlas.presentation import collate as atlas
 from layer_atlas.presentation.collate import content_of, ensure_atlas, make_atlas

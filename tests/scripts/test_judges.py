@@ -14,7 +14,7 @@ from judges.reproducibility import seed_similarity
 from judges.spectrum import OCTAVES, octave_ratios
 from numpy.typing import NDArray
 
-from layer_atlas.datasets.recognisability import feature_space
+from layer_atlas.datasets.evidence import feature_space
 from layer_atlas.errors import UserError
 
 DRAW = np.random.default_rng(0)

@@ -31,7 +31,7 @@ from layer_atlas.atlas.hdf5 import write_atlas
 from layer_atlas.config.config import CollateSettings
 from layer_atlas.config.datasets import VanillaSaliency
 from layer_atlas.datasets.image_files import as_jpeg, joined
-from layer_atlas.datasets.listing import Listing
+from layer_atlas.datasets.sources import Listing
 from layer_atlas.datasets.statistics_files import (
     merge_statistics,
     read_evidence,

@@ -16,7 +16,7 @@ from toys import composed, fill_store, make_plan, make_recipe
 
 from layer_atlas.cli.commands import COMMANDS
 from layer_atlas.config.config import CollateSettings
-from layer_atlas.datasets.listing import Listing
+from layer_atlas.datasets.sources import Listing
 from layer_atlas.errors import UserError
 from layer_atlas.logs import terminal_logging
 from layer_atlas.plan.plan import Plan

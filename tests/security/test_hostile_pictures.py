@@ -11,10 +11,8 @@ import pytest
 from bombs import lying_jpeg, lying_webp, png, saved
 from PIL import EpsImagePlugin, Image
 
-from layer_atlas.datasets.image_files import MOST_PIXELS
-from layer_atlas.datasets.listing import Entry
-from layer_atlas.datasets.pictures import picture_size, read_picture
-from layer_atlas.datasets.sources import FolderImages
+from layer_atlas.datasets.image_files import MOST_PIXELS, picture_size, read_picture
+from layer_atlas.datasets.sources import Entry, FolderImages
 from layer_atlas.datasets.views import View, read_view, stream_views
 from layer_atlas.errors import UserError
 

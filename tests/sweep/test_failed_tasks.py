@@ -17,7 +17,7 @@ from toys import (
     make_result,
 )
 
-from layer_atlas.datasets.listing import Listing
+from layer_atlas.datasets.sources import Listing
 from layer_atlas.datasets.tasks import all_statistics, blocks_of, examples_of
 from layer_atlas.errors import UserError
 from layer_atlas.plan.plan import Plan

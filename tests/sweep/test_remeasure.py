@@ -183,7 +183,7 @@ def test_nothing_is_shared_with_the_forward() -> None:
         for name in imported
         if name.startswith(("layer_atlas.models", "layer_atlas.visualization", "layer_atlas.sweep"))
     }
-    loading = {"layer_atlas.models.load", "layer_atlas.models.resample"}
+    loading = {"layer_atlas.models.load", "layer_atlas.models.pixels"}
     assert computing == {*loading, "layer_atlas.visualization.objectives"}
 
 

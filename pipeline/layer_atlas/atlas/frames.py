@@ -4,6 +4,7 @@ Columns and arrays carry the names of `Layer.statistics`, with `_` for `/`: `dat
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,8 +44,12 @@ def layer_columns(layer: "Layer") -> dict[str, Any]:
         "layer": layer.name,
         "channel": np.asarray(layer.channels)[rows[0].ravel()],
     }
-    if layer.has_names:
-        columns["label"] = np.asarray(layer.labels, object)[rows[0].ravel()]
+    # What the atlas knows and what its user says are columns of their own: nothing is hidden.
+    own = replace(layer, given={})
+    if own.has_names:
+        columns["label"] = np.asarray(own.labels, object)[rows[0].ravel()]
+    if any(layer.given_labels):
+        columns["given_label"] = np.asarray(layer.given_labels, object)[rows[0].ravel()]
     columns["seed"] = np.asarray(layer.seeds)[rows[1].ravel()]
     if layer.variants:
         columns["variant"] = np.asarray(layer.variants, object)[rows[2].ravel()]

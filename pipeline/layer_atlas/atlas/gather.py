@@ -244,6 +244,7 @@ class LayerView:
         """Keys of the committed files besides shards: of the dataset, judgements, weights."""
         products = [self.connections_task.product] if self.connections_task else []
         products += [self.statistics.product] if self.statistics else []
+        products += self.samples.products if self.samples else ()
         products += [self.judge.product] if self.judge else []
         judgings = judgings_of(self.plan, self.model, self.layer)
         tasks: list[Task] = [*self._examples(), *judgings]

@@ -10,6 +10,7 @@ from layer_atlas.atlas.dataset_group import TEXT, add_dataset, add_scale, as_tex
 from layer_atlas.atlas.gather import LayerView
 from layer_atlas.datasets.activation_map import ActivationMap, read_map
 from layer_atlas.datasets.samples import SampleReader
+from layer_atlas.datasets.statistics_files import field_specs, read_product
 from layer_atlas.datasets.tasks import LayerSamples, blocks_of
 
 CELL_CHANNELS = 8
@@ -36,18 +37,27 @@ def write_map(group: h5py.Group, view: LayerView, samples: LayerSamples) -> None
     """Add the map of a layer: its cells along `channel`, its samples along `sample`.
 
     Raises:
-        FileNotFoundError: the map is not made yet.
-        CorruptFile: its file was set aside.
+        FileNotFoundError: the map or the receptive fields are not made yet.
+        CorruptFile: a file of them was set aside.
     """
     made = read_map(view.folder, samples)
+    # Read before anything is written: without either there is no map.
+    assert samples.field is not None
+    boxes = read_product(view.folder, samples.field, field_specs(samples))["box"]
     rows = np.searchsorted(made.target, view.targets)
     _write_cells(group, view, samples, made, rows)
     _write_classes(group, view, made, rows)
     reader = SampleReader(view.folder, samples, ())
     reader.blocks = list(blocks_of((samples,), reader.listing))
     _write_samples(group, view, samples, made, reader)
+    add_scale(group, "edge", np.arange(boxes.shape[1]))
+    box = boxes[made.place].astype(np.int32)
+    meaning = "receptive field of the activation: left, top, right, bottom in pixels of the view"
+    add_dataset(group, "sample_view_box", box, ("sample", "edge"), meaning)
     _write_members(group, made, reader)
     group.attrs["photographs"] = len(made.index)
+    group.attrs["view_size"] = samples.image_size
+    group.attrs["map_size"] = np.asarray(samples.info.map_size)
     group.attrs["dataset_source"] = as_text(samples.plan.source)
 
 

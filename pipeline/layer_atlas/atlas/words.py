@@ -27,8 +27,8 @@ from layer_atlas.atlas.dataset_group import TEXT, add_dataset, add_scale, as_tex
 from layer_atlas.atlas.display import in_colour
 from layer_atlas.atlas.gather import LayerView
 from layer_atlas.atlas.layers import Layer
-from layer_atlas.config.export import LabelSettings
 from layer_atlas.config.inputs import user_file
+from layer_atlas.config.outputs import LabelSettings
 from layer_atlas.config.records import canonical_json, digest, plain
 from layer_atlas.errors import UserError
 from layer_atlas.imports import import_value, source_digest
@@ -402,28 +402,29 @@ def _parts(arrays: Arrays, words: Sequence[str]) -> dict[str, Proposals]:
     return found
 
 
-def write_csv(path: Path, layers: Sequence[tuple[str, str, LayerWords]]) -> int:
+def write_csv(path: Path, layers: Sequence[tuple[LayerView, LayerWords]]) -> int:
     """Write the best label of each channel, to be corrected and given as `collate.labels`.
 
     Labels by dataset images go before those by optimized ones: there is one line per channel.
 
     Args:
         path: the file.
-        layers: model, layer and words of each.
+        layers: each with its words.
     Returns: number of labels.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["model", "layer", "channel", "label", "score", "margin", "by"])
     count = 0
-    for model, layer, found in layers:
-        for row, target in enumerate(found.targets.tolist()):
+    for view, found in layers:
+        place = [view.model.label, view.layer.info.name]
+        for row, target in enumerate(map(view.layer.target_space.numbers, found.targets.tolist())):
             for source, proposals in found.proposals.items():
                 if proposals.label.shape[1] and proposals.label[row, 0] >= 0:
                     word = found.words[proposals.label[row, 0]]
                     numbers = (proposals.score[row, 0], proposals.margin[row])
                     rounded = [f"{value:.4f}" for value in numbers]
-                    writer.writerow([model, layer, target, word, *rounded, SOURCES[source]])
+                    writer.writerow([*place, target, word, *rounded, SOURCES[source]])
                     count += 1
                     break
     files.write_atomically(path, text.getvalue().encode())

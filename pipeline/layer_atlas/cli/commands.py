@@ -36,7 +36,11 @@ from layer_atlas.processes import Preempted, stop_on_signal
 from layer_atlas.store.folder import OutputFolder, output_folder
 from layer_atlas.store.lock import locked
 from layer_atlas.store.manifest import read_manifest, runs_in
-from layer_atlas.sweep.executors.warm import declare_command, fork_warm_parent
+from layer_atlas.sweep.executors.warm import (
+    declare_command,
+    fork_warm_parent,
+    import_for_workers,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -49,13 +53,15 @@ def print_result(text: str) -> None:
 def run(config: Config) -> int:
     """Optimise what is missing, then collate."""
     with step("loading PyTorch"):
-        from layer_atlas.cli.tables import summary, workers_left
         from layer_atlas.sweep import run as sweep
 
+        import_for_workers()
     if isinstance(config.executor, LocalSettings):
-        fork_warm_parent()
+        fork_warm_parent()  # after the step, which has a thread of its own
     stop_on_signal()
     result = sweep.run(config)
+    from layer_atlas.cli.tables import summary, workers_left
+
     if result.workers_left:
         print_result(workers_left(result.folder, result.workers_left))
     elif result.is_collated:
@@ -199,7 +205,7 @@ def site(config: Config) -> int:
 
 def export(config: Config, *words: str) -> int:
     """Write the atlas as a table and image files for other tools."""
-    from layer_atlas.presentation.collate import ensure_atlas
+    from layer_atlas.presentation.collate import ensure_atlas, site_settings
     from layer_atlas.presentation.export import check_export, export_atlas, has_export
 
     folder = _folder(config)
@@ -210,7 +216,8 @@ def export(config: Config, *words: str) -> int:
     check_export(target, config.export, may_replace)
     ensure_atlas(folder)
     with locked(folder), step("exporting"):
-        print_result(export_atlas(folder.atlas, target, config.export))
+        names = site_settings(folder, config.collate).names
+        print_result(export_atlas(folder.atlas, target, config.export, names))
     return EXIT_OK
 
 
@@ -289,24 +296,13 @@ def _with_only_run(config: Config) -> Config:
     return replace(config, name=runs[0]) if runs else config
 
 
-COMMANDS: dict[str, Callable[..., int]] = {
-    "run": run,
-    "plan": plan,
-    "layers": layers,
-    "objectives": objectives,
-    "parameterizations": parameterizations,
-    "status": status,
-    "failures": failures,
-    "retry": retry,
-    "collate": collate,
-    "figure": figure,
-    "compare": compare,
-    "site": site,
-    "export": export,
-    "label": label,
-    "verify": verify,
-    "clean": clean,
-}
+_COMMANDS: Sequence[Callable[..., int]] = (
+    *(run, plan, layers, objectives, parameterizations, status, failures, retry, collate, figure),
+    *(compare, site, export, label, verify, clean),
+)
+COMMANDS = {command.__name__: command for command in _COMMANDS}
+"""The commands by their names."""
+
 _MAKING = ("run", "plan")
 """Commands whose `name` may be that of a new run."""
 

@@ -16,7 +16,7 @@ from layer_atlas.atlas.comparison import (
 )
 from layer_atlas.cli.tables import table
 from layer_atlas.config.config import Config
-from layer_atlas.config.figures import ComparisonFigure
+from layer_atlas.config.outputs import ComparisonFigure
 from layer_atlas.errors import UserError
 from layer_atlas.logs import step
 from layer_atlas.presentation.collate import ensure_atlas

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from layer_atlas.config.config import Config
 from layer_atlas.datasets.tasks import all_statistics, judgings_of
 from layer_atlas.errors import UserError, sanitize
-from layer_atlas.plan.jobs import LayerInfo, Shard
+from layer_atlas.plan.jobs import LayerInfo, Shard, seen_size
 from layer_atlas.plan.labels import (
     coarse_judgements,
     count_images,
@@ -118,8 +118,9 @@ def _layers_of(model: "InspectedModel", config: Config) -> str:
     if network.fixed_size is not None:
         title += f", resized to {network.fixed_size} px"
     header = ("", "layer", "type", "channels", "shape", "FLOPs", "calls")
-    numbers = (network.mean, network.std, network.input_size, network.origin)
-    return f"{title}\n{network_line(network.label, *numbers)}\n\n{table(header, rows, left=3)}"
+    seen = seen_size(network.fixed_size, network.input_size, model.image_size, network.origin)
+    line = network_line(network.label, network.mean, network.std, *seen)
+    return f"{title}\n{line}\n\n{table(header, rows, left=3)}"
 
 
 def _shape(info: LayerInfo) -> str:

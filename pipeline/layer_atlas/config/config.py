@@ -10,11 +10,10 @@ from typing import Any, Literal
 
 from layer_atlas.config.datasets import DatasetConfig, SaliencyMethod
 from layer_atlas.config.executors import ExecutorSettings
-from layer_atlas.config.export import ExportSettings, LabelSettings
-from layer_atlas.config.figures import Figure, ImagesFigure
 from layer_atlas.config.inputs import checkpoints_in
 from layer_atlas.config.objectives import JointObjective, Objective, StrongestImagesObjective
 from layer_atlas.config.optimizers import Optimizer
+from layer_atlas.config.outputs import ExportSettings, Figure, ImagesFigure, LabelSettings
 from layer_atlas.config.parameterizations import Mask, Parameterization
 from layer_atlas.config.recipe import (
     LARGEST_IMAGE,
@@ -26,7 +25,7 @@ from layer_atlas.config.recipe import (
     Transforms,
 )
 from layer_atlas.config.records import Record, build, require, setting
-from layer_atlas.errors import UserError, nearest_first
+from layer_atlas.errors import UserError, nearest
 
 LARGEST_SHARD = 4096
 MOST_CONNECTIONS = 64
@@ -134,10 +133,10 @@ class CollateSettings(Record):
     `webp` file, or `both`."""
     site: bool = True
     """Whether to make a site to browse the atlas with."""
-    map: Literal["none", "umap", "pca"] = "none"
+    map: Literal["none", "umap", "tsne", "pca"] = "none"
     """Projection of the layers' similarity maps on the site, which lay targets of similar response
-    side by side: `umap` keeps neighbours together and needs `layer-atlas[maps]`; `pca` shows the
-    two directions of largest variance. `none` makes no such maps."""
+    side by side: `umap` and `tsne` keep neighbours together and need `layer-atlas[maps]`; `pca`
+    shows the two directions of largest variance. `none` makes no such maps."""
     names: dict[str, str] | None = None
     """Names of layers for readers, in montages, sheets and site, and in figures that set none: by
     module or by `MODEL/MODULE`, such as `{features.12.expand3x3: fire 9}`; of channels by
@@ -248,48 +247,48 @@ class Config(Record):
         differ = len(set(self.seeds)) == len(self.seeds)
         require(differ, f"seeds must differ, not {list(self.seeds)}.")
         self._check_image_size()
-        if self.dataset is None and self.saliency is not None:
-            raise ValueError(f"saliency maps are of photographs: {_ADD_PHOTOGRAPHS} saliency=none.")
-        if self.dataset is None and self.judge is not None:
-            which = "a judge chooses between photographs"
-            raise ValueError(f"{which}: {_ADD_PHOTOGRAPHS} judge=null.")
-        if self.dataset is None and isinstance(self.init, DatasetInit):
-            which = "init=dataset, as in quality=natural, starts from photographs"
-            raise ValueError(f"{which}: {_ADD_PHOTOGRAPHS} init=noise or another quality.")
+        objective = self.objective
+        starts_from = "init=dataset, as in quality=natural, starts from photographs"
+        for is_set, reader, without in (
+            (self.saliency is not None, "saliency maps are of photographs", "saliency=none"),
+            (self.judge is not None, "a judge chooses between photographs", "judge=null"),
+            (isinstance(self.init, DatasetInit), starts_from, "init=noise or another quality"),
+        ):
+            has_photographs = self.dataset is not None or not is_set
+            require(has_photographs, f"{reader}: {_ADD_PHOTOGRAPHS} {without}.")
         self._check_start()
         self._check_strongest()
         self._check_atlas()
-        objective = self.objective
         compared = objective.of_channels or objective.of_dataset or objective.dataset_images
-        if self.dataset is not None and not compared:
-            raise ValueError(
-                "photographs are compared with images of channels, which "
-                f"objective={self.objective.name} as it is set does not make: take dataset=none."
-            )
-        if self.octaves is not None and not self.objective.of_any_size:
-            raise ValueError(
-                f"octaves optimise at several sizes, and objective={self.objective.name} is about "
-                "one: take octaves=none."
-            )
-        if isinstance(self.objective, JointObjective):
-            self._check_terms(self.objective)
+        require(
+            self.dataset is None or bool(compared),
+            "photographs are compared with images of channels, which "
+            f"objective={objective.name} as it is set does not make: take dataset=none.",
+        )
+        require(
+            self.octaves is None or objective.of_any_size,
+            f"octaves optimise at several sizes, and objective={objective.name} is about one: "
+            "take octaves=none.",
+        )
+        if isinstance(objective, JointObjective):
+            self._check_terms(objective)
 
     def _check_start(self) -> None:
         # Every start but noise, and every octave but the first, needs the parameters of a picture.
         if not self.parameterization.from_noise_alone:
             return
         chosen = self.parameterization.name
-        if not isinstance(self.init, NoiseInit):
-            raise ValueError(
-                f"parameterization={chosen} starts from noise alone: what gives a picture back is "
-                f"not known. Take init=noise instead of init={self.init.name}, and "
-                "not quality=natural; or another parameterization."
-            )
-        if self.octaves is not None:
-            raise ValueError(
-                f"octaves start from pictures, and parameterization={chosen} from noise alone: "
-                "take octaves=none or another parameterization."
-            )
+        require(
+            isinstance(self.init, NoiseInit),
+            f"parameterization={chosen} starts from noise alone: what gives a picture back is not "
+            f"known. Take init=noise instead of init={self.init.name}, and not quality=natural; "
+            "or another parameterization.",
+        )
+        require(
+            self.octaves is None,
+            f"octaves start from pictures, and parameterization={chosen} from noise alone: take "
+            "octaves=none or another parameterization.",
+        )
 
     def _check_strongest(self) -> None:
         if not isinstance(self.objective, StrongestImagesObjective):
@@ -299,32 +298,34 @@ class Config(Record):
                 f"objective={self.objective.name} matches photographs: {_ADD_PHOTOGRAPHS} "
                 "objective=channel."
             )
-        if self.objective.top > self.dataset.top:
-            raise ValueError(
-                f"objective.top={self.objective.top} photographs of each channel are more than "
-                f"the {self.dataset.top} that are kept: set dataset.top={self.objective.top}."
-            )
-        if self.judge is not None and self.objective.variants > 1:
-            raise ValueError(
-                f"a judge looks at one image per channel, and objective={self.objective.name} "
-                "makes several: take judge=null."
-            )
+        require(
+            self.objective.top <= self.dataset.top,
+            f"objective.top={self.objective.top} photographs of each channel are more than the "
+            f"{self.dataset.top} that are kept: set dataset.top={self.objective.top}.",
+        )
+        require(
+            self.judge is None or self.objective.variants == 1,
+            f"a judge looks at one image per channel, and objective={self.objective.name} makes "
+            "several: take judge=null.",
+        )
 
     def _check_atlas(self) -> None:
         """Check that the images of a map's cells ask for nothing that only channels have."""
         if not self.objective.of_dataset:
             return
         name = f"objective={self.objective.name}"
-        if self.dataset is None:
-            raise ValueError(f"{name} maps photographs: {_ADD_PHOTOGRAPHS} objective=channel.")
-        if isinstance(self.init, DatasetInit):
-            which = "init=dataset, as in quality=natural, starts from photographs of a channel"
-            raise ValueError(f"{which}, and {name} has none: take init=noise or another quality.")
-        if self.saliency is not None or self.judge is not None:
-            raise ValueError(
-                f"a judge and saliency maps are about photographs of channels, and {name} has "
-                "cells: take judge=null saliency=none."
-            )
+        missing = f"{name} maps photographs: {_ADD_PHOTOGRAPHS} objective=channel."
+        require(self.dataset is not None, missing)
+        require(
+            not isinstance(self.init, DatasetInit),
+            "init=dataset, as in quality=natural, starts from photographs of a channel, and "
+            f"{name} has none: take init=noise or another quality.",
+        )
+        require(
+            self.saliency is None and self.judge is None,
+            f"a judge and saliency maps are about photographs of channels, and {name} has cells: "
+            "take judge=null saliency=none.",
+        )
 
     def _check_terms(self, objective: JointObjective) -> None:
         labels = [model.title for model in self.models]
@@ -334,14 +335,13 @@ class Config(Record):
                     f"the term of layer {term.layer!r} must name its model: {', '.join(labels)}."
                 )
             if term.model and term.model not in labels:
-                nearest = ", ".join(nearest_first(term.model, labels))
-                raise ValueError(f"a term names model {term.model!r}; models has: {nearest}.")
+                known = nearest(term.model, labels, most=len(labels))
+                raise ValueError(f"a term names model {term.model!r}; models has: {known}.")
         # A model without a term would be loaded for nothing.
         idle = set(labels) - {term.model or labels[0] for term in objective.terms}
-        if idle:
-            raise ValueError(f"no term of the objective is of model {min(idle)!r}.")
-        if self.layers is not None:
-            raise ValueError("objective=joint names its layers in its terms; remove layers=...")
+        require(not idle, f"no term of the objective is of model {min(idle, default='')!r}.")
+        in_terms = "objective=joint names its layers in its terms; remove layers=..."
+        require(self.layers is None, in_terms)
 
     @property
     def photograph(self) -> str | None:
@@ -350,19 +350,17 @@ class Config(Record):
         return next((path for path in paths if path), None)
 
     def _check_image_size(self) -> None:
-        if self.image_size == "photograph":
-            if self.photograph is None:
-                raise ValueError(
-                    "image_size=photograph needs one: init=photograph init.photograph=photo.jpg, "
-                    "or an objective about a photograph."
-                )
-            return
+        require(
+            self.image_size != "photograph" or self.photograph is not None,
+            "image_size=photograph needs one: init=photograph init.photograph=photo.jpg, or an "
+            "objective about a photograph.",
+        )
         sides = self.image_size if isinstance(self.image_size, tuple) else (1, 1)
-        if self.dataset is not None and sides[0] != sides[1]:
-            raise ValueError(
-                f"photographs are shown as squares, so images must be squares too: give one number "
-                f"instead of image_size={list(sides)}, or dataset=none."
-            )
+        require(
+            self.dataset is None or sides[0] == sides[1],
+            "photographs are shown as squares, so images must be squares too: give one number "
+            f"instead of image_size={list(sides)}, or dataset=none.",
+        )
 
 
 def config_folder() -> Path:

@@ -6,6 +6,14 @@ from typing import Any
 from layer_atlas.config.objectives import SIMONYAN_2014
 from layer_atlas.config.records import Choice, Reference, register, setting
 
+SMILKOV_2017 = Reference(
+    "Smilkov et al. 2017", "SmoothGrad: removing noise by adding noise. arXiv:1706.03825."
+)
+SUNDARARAJAN_2017 = Reference(
+    "Sundararajan et al. 2017",
+    "Axiomatic attribution for deep networks. ICML, arXiv:1703.01365.",
+)
+
 MOST_PHOTOGRAPHS = 9
 """Largest number of strongest, or of weakest, dataset images of a channel on a sheet of evidence.
 """
@@ -89,11 +97,7 @@ class VanillaSaliency(SaliencyMethod):
 class SmoothGrad(SaliencyMethod):
     """Saliency by the mean gradient over noisy copies."""
 
-    references = (
-        Reference(
-            "Smilkov et al. 2017", "SmoothGrad: removing noise by adding noise. arXiv:1706.03825."
-        ),
-    )
+    references = (SMILKOV_2017,)
     name: str = "smoothgrad"
     samples: int = setting(16, at_least=1)
     """Number of noisy copies per map."""
@@ -107,12 +111,7 @@ class SmoothGrad(SaliencyMethod):
 class IntegratedGradients(SaliencyMethod):
     """Saliency by the gradients on the way from a black image to the dataset image."""
 
-    references = (
-        Reference(
-            "Sundararajan et al. 2017",
-            "Axiomatic attribution for deep networks. ICML, arXiv:1703.01365.",
-        ),
-    )
+    references = (SUNDARARAJAN_2017,)
     name: str = "integrated_gradients"
     steps: int = setting(32, at_least=1)
     """Number of points on the way at which gradients are taken."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from layer_atlas.config.records import Choice, register, setting
+from layer_atlas.config.records import Choice, register, require, setting
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,10 @@ class RaySettings(_Cluster):
 
     def check(self) -> None:
         """Check the form of the address."""
-        if self.address not in ("local", "auto") and self.host_and_port is None:
-            raise ValueError(
-                f"address must be local, auto, HOST:PORT or ray://HOST:10001, not {self.address!r}."
-            )
+        require(
+            self.address in ("local", "auto") or self.host_and_port is not None,
+            f"address must be local, auto, HOST:PORT or ray://HOST:10001, not {self.address!r}.",
+        )
 
     @property
     def most_workers(self) -> int:
@@ -146,15 +146,14 @@ class SlurmSettings(_Cluster):
 
     def check(self) -> None:
         """Check the notice against the time limit, and the options against those of workers."""
-        if self.notice_seconds >= 60 * self.minutes:
-            raise ValueError(
-                f"notice_seconds must be less than the time limit, {60 * self.minutes} s, not "
-                f"{self.notice_seconds}."
-            )
+        require(
+            self.notice_seconds < 60 * self.minutes,
+            f"notice_seconds must be less than the time limit, {60 * self.minutes} s, not "
+            f"{self.notice_seconds}.",
+        )
         # With these options changed, jobs could not be found or preempted.
-        taken = _OWN_OPTIONS & self.sbatch_options.keys()
-        if taken:
-            raise ValueError(f"options must leave {min(taken)} alone: workers depend on it.")
+        taken = min(_OWN_OPTIONS & self.sbatch_options.keys(), default=None)
+        require(taken is None, f"options must leave {taken} alone: workers depend on it.")
 
     @property
     def most_workers(self) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from layer_atlas.errors import UserError, nearest_first
+from layer_atlas.errors import UserError, nearest
 
 T = TypeVar("T")
 
@@ -68,7 +68,7 @@ def user_file(text: str, what: str) -> Path:
 def _beside(path: Path) -> str:
     """Files in the same folder that the user may have meant."""
     names = [p.name for p in path.parent.glob("*") if p.suffix == path.suffix and p.is_file()]
-    return f" Beside it: {', '.join(nearest_first(path.name, names)[:8])}." if names else ""
+    return f" Beside it: {nearest(path.name, names)}." if names else ""
 
 
 WEIGHTS_SUFFIXES = (

@@ -64,6 +64,10 @@ class Objective(Choice, family="objective"):
     """What a target is: `channel`, `class`, `direction` or `whole layer`."""
     from_images: ClassVar[str] = ""
     """How a label mentions dataset images that the score is about; empty if it is about none."""
+    of_dataset: ClassVar[bool] = False
+    """Whether the targets themselves are found in a dataset, before any image is made."""
+    of_any_size: ClassVar[bool] = True
+    """Whether the score means the same for images of other sizes, as octaves need."""
 
     @property
     def dataset_images(self) -> int:
@@ -74,16 +78,6 @@ class Objective(Choice, family="objective"):
     def of_channels(self) -> bool:
         """Whether a dataset image's score for a target is the mean response of a channel."""
         return False
-
-    @property
-    def of_dataset(self) -> bool:
-        """Whether the targets themselves are found in a dataset, before any image is made."""
-        return False
-
-    @property
-    def of_any_size(self) -> bool:
-        """Whether the score means the same for images of other sizes, as octaves need."""
-        return True
 
     def of_layer(self, layer: str) -> "Objective":
         """The objective as far as it concerns one layer, which the keys of its images name."""
@@ -136,13 +130,9 @@ class _Signed(Objective):
         return ("positive", "negative") if self.sign == "both" else (self.sign,)
 
 
-@register
 @dataclass(frozen=True)
-class ChannelObjective(_Signed):
-    """The mean response of a channel over all positions."""
-
-    references = (OLAH_2017,)
-    name: str = "channel"
+class _OfChannel(_Signed):
+    """Base of objectives of the mean response of a channel."""
 
     @property
     def of_channels(self) -> bool:
@@ -152,19 +142,24 @@ class ChannelObjective(_Signed):
 
 @register
 @dataclass(frozen=True)
+class ChannelObjective(_OfChannel):
+    """The mean response of a channel over all positions."""
+
+    references = (OLAH_2017,)
+    name: str = "channel"
+
+
+@register
+@dataclass(frozen=True)
 class NeuronObjective(_Signed):
     """The response of a channel at one position."""
 
     references = (OLAH_2017,)
+    of_any_size = False  # the position lies elsewhere on a map of another size
     name: str = "neuron"
     position: tuple[int, int] | None = setting(None, phrase="")
     """Row and column of the neuron on the layer's map, counted from 0; the default is the centre.
     """
-
-    @property
-    def of_any_size(self) -> bool:
-        """A position lies elsewhere on a map of another size."""
-        return False
 
     @property
     def _where(self) -> str:
@@ -218,15 +213,17 @@ class ActivationAtlasObjective(Objective):
 
     references = (CARTER_2019,)
     target_word = "cell"
+    of_dataset = True  # cells hold activations of its images
     name: str = "activation_atlas"
     grid: tuple[int, ...] = setting((20,), at_least=1, at_most=_LARGEST_GRID, phrase="")
     """Cells per side of each grid over the map. 10, 20, 40 and 80 suit datasets from a thousand to
     a million images."""
-    projection: Literal["umap", "pca"] = setting("umap", phrase="a map by {}")
-    """How activations are laid out in two dimensions. `umap` keeps neighbours together and needs
-    `pip install 'layer-atlas[maps]'`; `pca` shows the two directions of largest variance."""
+    projection: Literal["umap", "tsne", "pca"] = setting("umap", phrase="a map by {}")
+    """How activations are laid out in two dimensions. `umap` and `tsne` keep neighbours together
+    and need `pip install 'layer-atlas[maps]'`; `pca` shows the two directions of largest variance.
+    """
     neighbours: int = setting(15, at_least=2, at_most=200, phrase="{} neighbours")
-    """Number of nearest activations that `umap` keeps together."""
+    """Number of nearest activations that `umap` keeps together, and perplexity of `tsne`."""
     seed: int = setting(0, at_least=0, at_most=2**32 - 1, phrase="the seed {}")
     """Random seed of the positions at which activations are taken, and of the projection."""
     least: int = setting(1, at_least=1, phrase="at least {} activation(s) per cell")
@@ -262,11 +259,6 @@ class ActivationAtlasObjective(Objective):
             f"photographs{of} in {grids} cells"
         )
 
-    @property
-    def of_dataset(self) -> bool:
-        """Whether the targets are found in a dataset: the cells that hold activations of it."""
-        return True
-
     def of_layer(self, layer: str) -> "ActivationAtlasObjective":
         """The objective with the map of one layer alone: others decide none of its pixels."""
         known = self.maps or {}
@@ -285,18 +277,13 @@ class ActivationAtlasObjective(Objective):
 
 @register
 @dataclass(frozen=True)
-class LogitObjective(_Signed):
+class LogitObjective(_OfChannel):
     """The score of a class before the softmax."""
 
     references = (SIMONYAN_2014,)
     own_layers = ("output",)
     target_word = "class"
     name: str = "logit"
-
-    @property
-    def of_channels(self) -> bool:
-        """Whether a dataset image's score is the mean response: not where it is minimised."""
-        return self.sign == "positive"
 
 
 @register
@@ -431,13 +418,10 @@ class InterpolationObjective(_Several):
 class _OfPhotograph(Objective):
     """Base of objectives about one photograph."""
 
+    of_any_size = False  # the layer's activations of the photograph are those at one size
+
     photograph: str = setting("", needs="name one: objective.photograph=photo.jpg", file="picture")
     """The image file. Transparent parts are shown on white."""
-
-    @property
-    def of_any_size(self) -> bool:
-        """The layer's activations of the photograph are those at one size."""
-        return False
 
 
 @register

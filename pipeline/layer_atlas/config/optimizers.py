@@ -7,6 +7,21 @@ from layer_atlas.config.records import Choice, Reference, register, require, set
 
 Schedule = Literal["constant", "linear", "cosine"]
 
+KINGMA_2015 = Reference(
+    "Kingma & Ba 2015",
+    "Adam: a method for stochastic optimization. ICLR, arXiv:1412.6980.",
+)
+LOSHCHILOV_2019 = Reference(
+    "Loshchilov & Hutter 2019",
+    "Decoupled weight decay regularization. ICLR, arXiv:1711.05101.",
+)
+DOZAT_2016 = Reference("Dozat 2016", "Incorporating Nesterov momentum into Adam. ICLR workshop.")
+LIU_1989 = Reference(
+    "Liu & Nocedal 1989",
+    "On the limited memory BFGS method for large scale optimization. Mathematical "
+    "Programming 45, 503-528.",
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer(Choice, family="optimizer"):
@@ -85,12 +100,7 @@ class _Moments(_FirstOrder):
 class Adam(_Moments):
     """Adam."""
 
-    references = (
-        Reference(
-            "Kingma & Ba 2015",
-            "Adam: a method for stochastic optimization. ICLR, arXiv:1412.6980.",
-        ),
-    )
+    references = (KINGMA_2015,)
     phrase = "Adam"
     name: str = "adam"
 
@@ -100,12 +110,7 @@ class Adam(_Moments):
 class AdamW(_Moments):
     """Adam with decoupled weight decay."""
 
-    references = (
-        Reference(
-            "Loshchilov & Hutter 2019",
-            "Decoupled weight decay regularization. ICLR, arXiv:1711.05101.",
-        ),
-    )
+    references = (LOSHCHILOV_2019,)
     phrase = "AdamW"
     name: str = "adamw"
     weight_decay: float = setting(0.01, at_least=0, phrase="a decoupled weight decay of {}")
@@ -118,9 +123,7 @@ class AdamW(_Moments):
 class NAdam(_Moments):
     """Adam with Nesterov's momentum."""
 
-    references = (
-        Reference("Dozat 2016", "Incorporating Nesterov momentum into Adam. ICLR workshop."),
-    )
+    references = (DOZAT_2016,)
     phrase = "NAdam"
     name: str = "nadam"
     momentum_decay: float = setting(0.004, at_least=0, phrase="a momentum decay of {}")
@@ -155,13 +158,7 @@ class LBFGS(Optimizer):
     length. Where a score stays at 0 and only a leak leads on, it takes whole steps instead.
     """
 
-    references = (
-        Reference(
-            "Liu & Nocedal 1989",
-            "On the limited memory BFGS method for large scale optimization. Mathematical "
-            "Programming 45, 503-528.",
-        ),
-    )
+    references = (LIU_1989,)
     phrase = "L-BFGS"
     name: str = "lbfgs"
     learning_rate: float = setting(1.0, above=0, phrase="a learning rate of {}")

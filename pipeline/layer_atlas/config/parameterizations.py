@@ -14,6 +14,21 @@ from layer_atlas.config.records import Choice, Record, Reference, register, requ
 _MOST_LATENTS = 2**24
 """As many as the largest image has pixels."""
 
+FEL_2023 = Reference(
+    "Fel et al. 2023",
+    "Unlocking feature visualization for deeper networks with magnitude constrained "
+    "optimization. NeurIPS, arXiv:2306.06805.",
+)
+BURT_1983 = Reference(
+    "Burt & Adelson 1983",
+    "The Laplacian pyramid as a compact image code. IEEE Transactions on Communications "
+    "31, 532-540.",
+)
+NGUYEN_2016_GENERATORS = Reference(
+    "Nguyen et al. 2016",
+    "Synthesizing the preferred inputs for neurons in neural networks via deep generator "
+    "networks. NeurIPS, arXiv:1605.09304.",
+)
 MORDVINTSEV_2018 = Reference(
     "Mordvintsev et al. 2018",
     "Differentiable image parameterizations. Distill, doi:10.23915/distill.00012.",
@@ -53,22 +68,17 @@ class Fourier(Parameterization):
 
 @register
 @dataclass(frozen=True)
-class NaturalFourier(Parameterization):
-    """Fourier coefficients in decorrelated colours, each octave at the contrast of photographs."""
+class NaturalFourier(Fourier):
+    """Fourier coefficients in decorrelated colours, each octave at the contrast of photographs.
 
-    references = (OLAH_2017,)
+    Within an octave, `decay_power` decides how far a step moves each coefficient.
+    """
+
     phrase = (
         "Fourier coefficients in decorrelated colours, with the contrast of each octave and colour "
         "fixed to that of photographs"
     )
     name: str = "natural_fourier"
-    decay_power: float = setting(
-        1.5, at_least=0, phrase="amplitudes divided by the frequency to the power of {}"
-    )
-    """The amplitude of a coefficient falls as frequency ** -decay_power. Within an octave this
-    decides how far a step moves each coefficient."""
-    initial_sd: float = setting(0.3, above=0, phrase="an initial root mean square of {}")
-    """Root mean square of the initial coefficients. Small values leave channels dead."""
     contrast: float = setting(2.0, above=0, phrase="a contrast of {}")
     """Root mean square of the values of every rendered sample, where 0 is mid-grey; natural images
     have about 2.5."""
@@ -89,13 +99,7 @@ class Pixel(Parameterization):
 class Maco(Parameterization):
     """Fourier phases, with magnitudes fixed to those of photographs (MACO)."""
 
-    references = (
-        Reference(
-            "Fel et al. 2023",
-            "Unlocking feature visualization for deeper networks with magnitude constrained "
-            "optimization. NeurIPS, arXiv:2306.06805.",
-        ),
-    )
+    references = (FEL_2023,)
     phrase = "Fourier phases, with magnitudes fixed to those of photographs"
     name: str = "maco"
     contrast: float = setting(2.0, above=0, phrase="a contrast of {}")
@@ -107,13 +111,7 @@ class Maco(Parameterization):
 class Pyramid(Parameterization):
     """A Laplacian pyramid: a sum of levels, each with twice the resolution of the one before."""
 
-    references = (
-        Reference(
-            "Burt & Adelson 1983",
-            "The Laplacian pyramid as a compact image code. IEEE Transactions on Communications "
-            "31, 532-540.",
-        ),
-    )
+    references = (BURT_1983,)
     phrase = "a Laplacian pyramid"
     name: str = "pyramid"
     levels: int = setting(6, at_least=1, at_most=12, phrase="{} level(s)")
@@ -155,13 +153,7 @@ class Generator(Parameterization):
     """The latents of a network that generates images: a learned prior."""
 
     from_noise_alone = True
-    references = (
-        Reference(
-            "Nguyen et al. 2016",
-            "Synthesizing the preferred inputs for neurons in neural networks via deep generator "
-            "networks. NeurIPS, arXiv:1605.09304.",
-        ),
-    )
+    references = (NGUYEN_2016_GENERATORS,)
     name: str = "generator"
     target: str = setting("", needs="not be empty", phrase="")
     """Dotted name of a callable that returns the network (`mypackage.prior.build`)."""

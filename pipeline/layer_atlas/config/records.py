@@ -201,7 +201,8 @@ class Record:
     @property
     def lead(self) -> str:
         """What the record is, in the middle of a sentence and without its settings."""
-        return self.phrase or _uncapitalised(description(type(self)))
+        text = description(type(self))
+        return self.phrase or text[:1].lower() + text[1:]
 
     def clauses(self) -> dict[str, str]:
         """The words for each setting that is on, by the name of the setting."""
@@ -229,10 +230,6 @@ def listed(words: Collection[str]) -> str:
 def description(cls: type) -> str:
     """Return the first sentence of a record's docstring, without the full stop."""
     return (inspect.getdoc(cls) or "").partition("\n\n")[0].replace("\n", " ").removesuffix(".")
-
-
-def _uncapitalised(text: str) -> str:
-    return text[:1].lower() + text[1:]
 
 
 def _check_value(field: "dataclasses.Field[Any]", value: Any) -> None:

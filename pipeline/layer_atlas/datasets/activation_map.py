@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from layer_atlas.config.objectives import ActivationAtlasObjective
 from layer_atlas.datasets.projection import (
-    FEWEST_FOR_UMAP,
-    fit_umap,
+    fit_neighbours,
     in_unit_square,
     principal_axes,
     project,
@@ -197,10 +196,9 @@ class _projection:  # noqa: N801 - a function that is fitted
         self, fitted: NDArray[np.float32], moments: _Moments, settings: ActivationAtlasObjective
     ) -> None:
         self.fitted = 0
-        self.reducer: Any = None
-        if settings.projection == "umap" and len(fitted) >= FEWEST_FOR_UMAP:
-            self.reducer = fit_umap(fitted, settings.neighbours, settings.seed)
-        else:
+        how = (settings.projection, fitted, settings.neighbours, settings.seed)
+        self.reducer = fit_neighbours(*how)
+        if self.reducer is None:
             self.mean, self.axes = moments.mean, principal_axes(moments.covariance)
 
     def __call__(

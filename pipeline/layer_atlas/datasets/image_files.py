@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from layer_atlas.errors import UserError
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 """Permitted file contents, whatever the file's name. Other decoders of Pillow may run programs."""
@@ -176,3 +178,43 @@ def joined(files: Sequence[NDArray[np.uint8]]) -> dict[str, NDArray[np.int64] | 
 def parted(picture: NDArray[np.uint8], picture_end: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
     """Split what `joined` concatenated."""
     return np.split(picture, picture_end)[:-1]
+
+
+# --- input images of recipes ----------------------------------------------------------------------
+
+
+def read_picture(path: Path, colours: int, size: tuple[int, int]) -> NDArray[np.float32]:
+    """Read the centre of an image file at a given size: (1, C, H, W) in [0, 1].
+
+    Args:
+        path: an image file, decoded by `as_rgb`.
+        colours: C; 3 is RGB, 1 is grey, and any other number repeats the grey image.
+        size: height and width in pixels.
+    Raises:
+        UserError: the file is not an image.
+    """
+    image = _decoded(path, "RGB" if colours == 3 else "L")
+    # Cropped, not distorted: features keep their aspect ratio.
+    fitted = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.LANCZOS)
+    pixels = np.asarray(fitted, np.float32) / np.float32(255.0)
+    planes = pixels.transpose(2, 0, 1) if colours == 3 else np.tile(pixels, (colours, 1, 1))
+    return np.ascontiguousarray(planes[None])
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Return the height and width of an image file; raises UserError."""
+    width, height = _decoded(path, "L").size
+    return height, width
+
+
+def _decoded(path: Path, mode: str) -> Image.Image:
+    """Decode an image file upright, in one of Pillow's modes."""
+    try:
+        with open_image(path) as image:
+            check_pixels(image)
+            return as_rgb(image).convert(mode)
+    except Exception as error:
+        reason = "it is no image" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise UserError(
+            f"picture {str(path)!r} cannot be read: {reason}. Give a JPEG, PNG or WebP file."
+        ) from error

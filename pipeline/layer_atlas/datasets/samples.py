@@ -4,7 +4,7 @@ The position is drawn by the worker; the images that count are readable and have
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,20 +12,19 @@ from PIL import Image
 
 from layer_atlas.config.objectives import ActivationAtlasObjective
 from layer_atlas.datasets.image_files import as_jpeg, joined, parted
-from layer_atlas.datasets.listing import Listing
-from layer_atlas.datasets.projection import check_umap
-from layer_atlas.datasets.sources import DatasetImages
-from layer_atlas.datasets.statistics_files import read_product
+from layer_atlas.datasets.projection import check_projection
+from layer_atlas.datasets.sources import DatasetImages, Listing
+from layer_atlas.datasets.statistics_files import ProductReader
 from layer_atlas.datasets.tasks import LayerSamples, StatisticsBlock
 from layer_atlas.errors import UserError, unknown
 from layer_atlas.plan.jobs import Product
-from layer_atlas.store.files import Arrays, ArraySpec, AtMost, CorruptFile
+from layer_atlas.store.files import Arrays, ArraySpec, AtMost
 from layer_atlas.store.folder import OutputFolder
 
 KEPT_CLASSES = 32
 """Classes of each sample whose attribution is kept: those that its activation supports most."""
-THUMBNAIL = 96
-"""Pixels of a side of the picture that is kept of each image."""
+THUMBNAIL = 160
+"""Pixels of a side of the picture that is kept of each image, which sites enlarge: 12 kB."""
 MOST_CLASSES = 2**20
 """Classes of a network; a file that names more is made up."""
 
@@ -38,8 +37,7 @@ def check_atlas(objective: ActivationAtlasObjective, dataset_images: DatasetImag
     Raises:
         UserError: a package is missing, or there are no images of a class.
     """
-    if objective.projection == "umap":
-        check_umap("objective.projection")
+    check_projection(objective.projection, "objective.projection")
     if objective.classes is None:
         return
     known = {class_of(entry.path) for entry in dataset_images.entries()} - {""}
@@ -118,15 +116,15 @@ def sample_specs(samples: LayerSamples, block: StatisticsBlock) -> dict[str, Arr
     }
 
 
-class SampleReader:
+class SampleReader(ProductReader):
     """Reads the samples of a layer, one block in memory at a time."""
 
     def __init__(
         self, folder: OutputFolder, samples: LayerSamples, blocks: Iterable[StatisticsBlock]
     ) -> None:
-        self.folder, self.samples, self.blocks = folder, samples, list(blocks)
+        super().__init__(folder)
+        self.samples, self.blocks = samples, list(blocks)
         self.listing = Listing(folder.listing(samples.plan.listing))
-        self.corrupt: list[Path] = []
 
     @property
     def are_all_there(self) -> bool:
@@ -136,27 +134,21 @@ class SampleReader:
     def __iter__(self) -> Iterator[Arrays]:
         """Yield the samples of each block, of the chosen classes alone, without pictures."""
         for block in self.blocks:
-            arrays = self.read(block)
+            arrays = self._samples(block)
             if arrays is not None:
                 chosen = self._chosen(arrays["index"])
                 once = {"classes", "picture", "picture_end"}
                 yield {k: v if k in once else v[chosen] for k, v in arrays.items()}
 
-    def read(self, block: StatisticsBlock) -> Arrays | None:
-        """Read a block; `None` if its file is corrupt, which is set aside and listed."""
-        product = self._product(block)
-        try:
-            return read_product(self.folder, product, sample_specs(self.samples, block))
-        except CorruptFile:
-            self.corrupt.append(self.folder.product(product))
-            return None
+    def _samples(self, block: StatisticsBlock) -> Arrays | None:
+        return self.read(self._product(block), sample_specs(self.samples, block))
 
     def pictures(self, wanted: NDArray[np.int64]) -> dict[int, NDArray[np.uint8]]:
         """Return the pictures of some images, as JPEG files by their index in the listing."""
         found: dict[int, NDArray[np.uint8]] = {}
         for block in self.blocks:
             inside = wanted[(wanted >= block.start) & (wanted < block.stop)]
-            arrays = self.read(block) if len(inside) else None
+            arrays = self._samples(block) if len(inside) else None
             if arrays is not None:
                 sheets = parted(arrays["picture"], arrays["picture_end"])
                 known = dict(zip(arrays["index"].tolist(), sheets, strict=True))

@@ -1,25 +1,140 @@
-"""Sources of dataset images: folders of image files, and torchvision datasets.
+"""Sources of dataset images: folders of image files, torchvision datasets, and their listings.
 
 A dataset has two methods: one lists its images in an order that is the same on every machine, one
 opens a single image. `views` crops and resizes images to the network's input.
+
+A listing has the images of a dataset in one file, a JSON line for each. Image k is line k, whatever
+happens to the dataset's folder in the meantime. A listing of a million images is opened in a second
+and read in blocks; it is never in memory as a whole.
 """
 
 import contextlib
+import hashlib
 import inspect
+import json
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 from PIL import Image
 
 from layer_atlas.config.datasets import DatasetConfig, FolderDataset, TorchvisionDataset
 from layer_atlas.config.inputs import user_path
 from layer_atlas.datasets.image_files import open_image
-from layer_atlas.datasets.listing import Entry
-from layer_atlas.errors import UserError, nearest_first, unknown
+from layer_atlas.errors import UserError, nearest, reason, unknown
+from layer_atlas.store.files import written_atomically
+
+_LINES_PER_MARK = 64
+_READ_AT_ONCE = 2**20
+
+
+class Entry(NamedTuple):
+    """An image of a dataset: the properties that identify it."""
+
+    path: str
+    """Path of the file, relative to the dataset's folder; or a title: CIFAR10(train=False)[3]."""
+    size: int
+    """Size of the file in bytes; 0 where there is no file."""
+
+
+def write_listing(entries: Iterable[Entry], path: Path) -> None:
+    """Write a listing atomically.
+
+    Args:
+        entries: consumed once, in order, one at a time.
+        path: path of the file.
+    Raises:
+        StorageError: the disk is full, read-only or otherwise fails.
+    """
+    with written_atomically(path) as file:
+        for entry in entries:
+            file.write(_line(entry))
+
+
+def look_through(entries: Iterable[Entry]) -> tuple[str, int]:
+    """Return the digest and length of the listing of these images, without writing it."""
+    sha, count = hashlib.sha256(), 0
+    for entry in entries:
+        sha.update(_line(entry))
+        count += 1
+    return sha.hexdigest(), count
+
+
+def _line(entry: Entry) -> bytes:
+    # In ASCII: names with invalid text or line breaks are escaped, and survive the round trip.
+    return json.dumps(entry).encode("ascii") + b"\n"
+
+
+def _no_listing(path: Path, why: object) -> str:
+    return f"{str(path)!r} is not a readable listing of images ({why}); delete it and run again."
+
+
+class Listing:
+    """A listing on disk, read in blocks.
+
+    Raises:
+        UserError: the file cannot be read, or is not a listing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._marks = np.zeros(0, np.int64)
+        self.count = 0
+        """Number of images."""
+        self.digest = ""
+        """SHA-256 (hex) of the file."""
+        try:
+            self._scan()
+        except OSError as error:
+            raise UserError(f"cannot read the listing {str(path)!r}: {error.strerror}.") from error
+
+    def _scan(self) -> None:
+        """Compute the digest, the number of lines, and the offset of every 64th line."""
+        sha, starts, position = hashlib.sha256(), [np.zeros(1, np.int64)], 0
+        with open(self.path, "rb") as file:
+            while piece := file.read(_READ_AT_ONCE):
+                sha.update(piece)
+                ends = np.flatnonzero(np.frombuffer(piece, np.uint8) == ord("\n"))
+                # Later reads are by line: a file without line breaks would exhaust the memory.
+                if len(ends) == 0 and len(piece) == _READ_AT_ONCE:
+                    raise UserError(_no_listing(self.path, "a line without end"))
+                # Index of the first line end in this piece after which a marked line begins.
+                first = -(self.count + 1) % _LINES_PER_MARK
+                starts.append(position + ends[first::_LINES_PER_MARK] + 1)
+                self.count += len(ends)
+                position += len(piece)
+        self._marks, self.digest = np.concatenate(starts), sha.hexdigest()
+
+    def block(self, start: int, stop: int) -> list[Entry]:
+        """Return the images from `start` up to, but excluding, `stop` or the end of the listing.
+
+        Raises:
+            UserError: the file cannot be read, or is not a listing.
+        """
+        stop = min(stop, self.count)
+        if not 0 <= start < stop:
+            return []
+        mark, skipped = divmod(start, _LINES_PER_MARK)
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(self._marks[mark])
+                lines = list(islice(file, skipped, skipped + stop - start))
+            return [Entry(str(path), int(size)) for path, size in map(json.loads, lines)]
+        except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise UserError(_no_listing(self.path, error)) from error
+
+    def digest_of(self, start: int, stop: int) -> str:
+        """Return the SHA-256 (hex) of the lines of some images. Raises UserError."""
+        return look_through(self.block(start, stop))[0]
+
+
+# --- datasets -------------------------------------------------------------------------------------
+
 
 SUFFIXES = frozenset({".jpeg", ".jpg", ".png", ".webp"})
 """Files with these suffixes, in any case, are images of a folder."""
@@ -122,7 +237,7 @@ def _open_folder(settings: FolderDataset) -> FolderImages:
     root = user_path(settings.path, "dataset.path")
     if not root.exists():
         folders = [path.name for path in root.parent.glob("*") if path.is_dir()]
-        near = ", ".join(nearest_first(root.name, folders)[:8])
+        near = nearest(root.name, folders)
         raise UserError(
             f"dataset.path={settings.path!r} does not exist; give a folder of images."
             + (f" Folders beside it: {near}." if near else "")
@@ -190,7 +305,7 @@ def _open_torchvision(settings: TorchvisionDataset) -> TorchvisionImages:
     except Exception as error:
         raise UserError(
             f"the first image of dataset.dataset={settings.dataset!r} cannot be read: "
-            f"{_reason(error)}."
+            f"{reason(error).rstrip('.')}."
         ) from error
     return dataset_images
 
@@ -223,7 +338,8 @@ def _build(settings: TorchvisionDataset) -> Any:
         if "download" in inspect.signature(make).parameters and not args.get("download"):
             remedy = " To download it: 'dataset.args={..., download: true}'."
         raise UserError(
-            f"dataset.dataset={settings.dataset!r} cannot be opened: {_reason(error)}.{remedy}"
+            f"dataset.dataset={settings.dataset!r} cannot be opened: "
+            f"{reason(error).rstrip('.')}.{remedy}"
         ) from error
 
 
@@ -240,8 +356,3 @@ def _image_datasets() -> dict[str, Any]:
         and name not in _WITHOUT_IMAGES
         and not _PAIRS & {base.__name__ for base in cls.__mro__}
     }
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return (text[0] if text else type(error).__name__)[:200].rstrip(".")

@@ -197,14 +197,12 @@ def _largest(key: NDArray[np.int64], most: int) -> NDArray[np.intp]:
     n = key.shape[1]
     # A partial sort first: it is linear in the number of images.
     candidates = (
-        np.argpartition(key, n - most, axis=1)[:, n - most :] if 0 < most < n else _all(key)
+        np.argpartition(key, n - most, axis=1)[:, n - most :]
+        if 0 < most < n
+        else np.tile(np.arange(n, dtype=np.intp), (len(key), 1))
     )
     order = np.argsort(np.take_along_axis(key, candidates, axis=1), axis=1)[:, ::-1][:, :most]
     return np.take_along_axis(candidates, order, axis=1)
-
-
-def _all(key: NDArray[np.int64]) -> NDArray[np.intp]:
-    return np.tile(np.arange(key.shape[1], dtype=np.intp), (len(key), 1))
 
 
 def _key(score: NDArray[np.float32], index: NDArray[np.int64]) -> NDArray[np.int64]:

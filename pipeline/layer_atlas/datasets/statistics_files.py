@@ -25,9 +25,7 @@ from layer_atlas.store.files import (
     AtMost,
     CorruptFile,
     aside_if_corrupt,
-    conforming,
-    largest_file,
-    read_at_most,
+    read_checked,
     set_aside,
     write_atomically,
 )
@@ -80,8 +78,7 @@ def read_product(folder: OutputFolder, product: Product, specs: Mapping[str, Arr
     """
     path = folder.product(product)
     with aside_if_corrupt(path):
-        data = read_at_most(path, largest_file(specs.values()))
-        return conforming(files.decode(data, SCHEMA).arrays, specs)
+        return read_checked(path, SCHEMA, specs)[1]
 
 
 def merge_statistics(
@@ -97,7 +94,7 @@ def merge_statistics(
     field = statistics.field
     if not all(map(folder.exists, [*([field] if field else []), *parts])):
         return []
-    reader = _Reader(folder, statistics)
+    reader = _BlockReader(folder, statistics)
     boxes = _no_boxes(statistics) if field is None else reader.read(field, field_specs(statistics))
     summaries = reader.summaries(parts)
     first = next(summaries, None)
@@ -114,12 +111,28 @@ def merge_statistics(
     return reader.corrupt
 
 
-class _Reader:
-    """Reads blocks; collects their corrupt files, and the sizes of their dataset images."""
+class ProductReader:
+    """Reads products, and collects those that are corrupt."""
+
+    def __init__(self, folder: OutputFolder) -> None:
+        self.folder = folder
+        self.corrupt: list[Path] = []
+
+    def read(self, product: Product, specs: Mapping[str, ArraySpec]) -> Arrays | None:
+        """Read the arrays of a file; `None` if it was corrupt."""
+        try:
+            return read_product(self.folder, product, specs)
+        except CorruptFile:
+            self.corrupt.append(self.folder.product(product))
+            return None
+
+
+class _BlockReader(ProductReader):
+    """Reads the blocks of a layer; collects the sizes of their dataset images."""
 
     def __init__(self, folder: OutputFolder, statistics: LayerStatistics) -> None:
-        self.folder, self.statistics = folder, statistics
-        self.corrupt: list[Path] = []
+        super().__init__(folder)
+        self.statistics = statistics
         self.sizes: list[NDArray[np.int32]] = []
 
     def summaries(self, parts: Mapping[Product, StatisticsBlock]) -> Iterator[Arrays]:
@@ -129,14 +142,6 @@ class _Reader:
             if arrays is not None:
                 self.sizes.append(arrays.pop("size"))
                 yield arrays
-
-    def read(self, product: Product, specs: Mapping[str, ArraySpec]) -> Arrays | None:
-        """Read the arrays of a file; `None` if it was corrupt."""
-        try:
-            return read_product(self.folder, product, specs)
-        except CorruptFile:
-            self.corrupt.append(self.folder.product(product))
-            return None
 
 
 def _no_boxes(statistics: LayerStatistics) -> Arrays:

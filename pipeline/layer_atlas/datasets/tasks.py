@@ -14,14 +14,14 @@ from typing import Any, ClassVar
 from layer_atlas.config.datasets import SaliencyMethod
 from layer_atlas.config.objectives import ActivationAtlasObjective
 from layer_atlas.config.records import digest, plain
-from layer_atlas.datasets.listing import Listing
+from layer_atlas.datasets.sources import Listing
 from layer_atlas.plan.jobs import LayerInfo, NetworkIdentity, Product, Shard
 from layer_atlas.plan.plan import DatasetPlan, LayerPlan, ModelPlan, Plan
 
 STUDY_VERSION = 1
 """Version of the algorithm; increased with every code change that affects the statistics."""
 
-SAMPLES_VERSION = 1
+SAMPLES_VERSION = 2
 """The same for the samples of activations, and for the maps that are made of them."""
 
 _OF_FIELDS = ("network", "layer", "image_size", "keep_prefix_tokens", "version")
@@ -116,7 +116,6 @@ class LayerSamples(LayerStatistics):
     """
 
     objective: ActivationAtlasObjective
-    has_fields: bool = False
     block_shelf: ClassVar[str] = "samples"
 
     @cached_property

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from layer_atlas.datasets.image_files import as_rgb, check_pixels, is_on_its_side
-from layer_atlas.datasets.listing import Entry
-from layer_atlas.datasets.sources import DatasetImages
+from layer_atlas.datasets.sources import DatasetImages, Entry
 
 _AHEAD = 64
 """Number of views prepared ahead of the consumer: two batches of the network."""

@@ -6,7 +6,8 @@ A layer is a module of the network, or the network's own output. Its activation 
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import chain
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from layer_atlas.errors import UserError, unknown
-from layer_atlas.models.containment import contained
+from layer_atlas.models.containment import attached, contained
 from layer_atlas.models.load import Network
 from layer_atlas.models.numerics import filled_up
 from layer_atlas.plan.jobs import LayerInfo
@@ -127,19 +128,21 @@ def _reduce_each(
 
         return hook
 
-    handles = [module_of(network, i.name).register_forward_hook(note(i)) for i in layers]
-    try:
-        # Leaving a forward midway skips whatever it would restore at its end, such as a default
-        # dtype.
-        with contained():
-            network(inputs)
-    except StopForward:
-        pass
-    finally:
-        # Hooks must go even after an error: the same module serves the next layers.
-        for handle in handles:
-            handle.remove()
+    hooks = (module_of(network, i.name).register_forward_hook(note(i)) for i in layers)
+    # Leaving a forward midway skips whatever it would restore at its end, such as a default dtype.
+    with suppress(StopForward), attached(hooks), contained():
+        network(inputs)
     return reduced
+
+
+def check_called(layers: Iterable[LayerInfo], found: Container[str]) -> None:
+    """Check that a forward pass called layers.
+
+    Raises:
+        RuntimeError: it did not call one of them.
+    """
+    if silent := [layer.name for layer in layers if layer.name not in found]:
+        raise RuntimeError(f"layer {silent[0]!r} was not called for these images.")
 
 
 def plain_activations(
@@ -186,17 +189,20 @@ class Observer:
         Raises:
             RuntimeError: this pass did not call one of the layers.
         """
-        count = len(inputs)
-        whole = filled_up(count, inputs.device)
-        # Indexing copies, and most batches need no padding.
-        batch = inputs[whole] if len(whole) > count else inputs
+        count, batch = len(inputs), inputs[_padded(inputs)]
         responses = reduce_layers(self.network, self.layers, batch, _reduce_positions)
-        if silent := [layer.name for layer in self.layers if layer.name not in responses]:
-            raise RuntimeError(f"layer {silent[0]!r} was not called for these images.")
+        check_called(self.layers, responses)
         return {
             name: ChannelActivations(r.mean[:count], r.peak[:count], r.place[:count])
             for name, r in responses.items()
         }
+
+
+def _padded(inputs: Tensor) -> Tensor | slice:
+    """Return the rows of a batch, filled up as in the optimization."""
+    rows = filled_up(len(inputs), inputs.device)
+    # Indices copy, a slice does not, and most batches need no padding.
+    return rows if len(rows) > len(inputs) else slice(None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,9 +242,8 @@ class Sampler:
             inputs: normalised images (B, C, H, W).
             places: flat position of each image by layer name: (B,) int64.
         """
-        count = len(inputs)
-        whole = filled_up(count, inputs.device)
-        batch = inputs[whole] if len(whole) > count else inputs
+        count, whole = len(inputs), _padded(inputs)
+        batch = inputs[whole]
         at = {name: place.to(inputs.device)[whole] for name, place in places.items()}
         vectors = _reduce_each(
             self.network, self.layers, batch, lambda activation, name: _at(activation, at[name])
@@ -274,12 +279,9 @@ class Sampler:
             _scale_at(changed, layer, places, factor)
             return changed if tensor is output else output
 
-        handle = module_of(self.network, layer.name).register_forward_hook(scale)
-        try:
-            with contained():
-                scores = main_tensor(self.network(batch))
-        finally:
-            handle.remove()
+        hook = module_of(self.network, layer.name).register_forward_hook(scale)
+        with attached([hook]), contained():
+            scores = main_tensor(self.network(batch))
         return scores.float() if scores is not None and scores.ndim == 2 else None
 
 

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layer_atlas.errors import UnusableFile
+from layer_atlas.errors import UnusableFile, kind_and_reason
 from layer_atlas.models.pickles import Foreign, Hostile, Storage, as_bytes, outline, walk
 
 T = TypeVar("T")
@@ -93,9 +93,8 @@ def explained(path: Path, do: Callable[[], T], expected: str) -> T:
             f"{str(path)!r} is cut short or is no weights file. Expected {expected}."
         ) from error
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise UnusableFile(
-            f"{str(path)!r} is not a readable file ({reason}). Expected {expected}."
+            f"{str(path)!r} is not a readable file ({kind_and_reason(error)}). Expected {expected}."
         ) from error
 
 

@@ -14,6 +14,7 @@ has no linear part that is the same for all images: it gets no weights, but a re
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +23,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from layer_atlas.models.activations import StopForward, channels_first, main_tensor, module_of
-from layer_atlas.models.containment import contained
+from layer_atlas.models.activations import (
+    StopForward,
+    channels_first,
+    check_called,
+    main_tensor,
+    module_of,
+)
+from layer_atlas.models.containment import attached, contained
 from layer_atlas.plan.jobs import LayerInfo
 from layer_atlas.store.connections import LARGEST_GRID, Connections, no_connections
 
@@ -450,20 +457,12 @@ def _run(
             found.append(tensor)
             raise StopForward
 
-    handles = [
-        module_of(network, info.name).register_forward_hook(hook(info))
-        for info in candidates
-        if info.name != target.name
-    ]
-    handles.append(module_of(network, target.name).register_forward_hook(stop))
-    try:
-        with contained(), torch.enable_grad():
-            network(inputs)
-    except StopForward:
-        pass
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not found:
-        raise RuntimeError(f"layer {target.name!r} was not called for these images.")
+    others = {info.name: hook(info) for info in candidates if info.name != target.name}
+    hooks = (
+        module_of(network, name).register_forward_hook(called)
+        for name, called in {**others, target.name: stop}.items()
+    )
+    with suppress(StopForward), attached(hooks), contained(), torch.enable_grad():
+        network(inputs)
+    check_called([target], [target.name] if found else [])
     return found[0]

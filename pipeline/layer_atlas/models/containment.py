@@ -9,7 +9,7 @@ import os
 import random
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 _Setting = tuple[Callable[[], Any], Callable[[Any], Any]]
 
@@ -93,6 +94,17 @@ def restored(network: nn.Module) -> Iterator[None]:
         for tensor, value in numbers:
             if not torch.equal(tensor, value):  # a needless write would invalidate autograd graphs
                 tensor.copy_(value)
+
+
+@contextmanager
+def attached(handles: Iterable[RemovableHandle]) -> Iterator[None]:
+    """Remove hooks on exit, also after an error: the same module serves the next layers."""
+    hooks = list(handles)
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def tensors_of(network: nn.Module) -> list[Tensor]:

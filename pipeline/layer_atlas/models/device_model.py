@@ -16,7 +16,6 @@ from layer_atlas.models.activations import (
     normalised,
     plain_activations,
 )
-from layer_atlas.models.colours import from_bytes, recoloured
 from layer_atlas.models.containment import restored
 from layer_atlas.models.forwards import (
     TOLERANCE,
@@ -41,8 +40,8 @@ from layer_atlas.models.normalization import (
     places_of_norms,
 )
 from layer_atlas.models.numerics import fingerprint, is_same, make_arithmetic_explicit
+from layer_atlas.models.pixels import from_bytes, recoloured, resized, sources
 from layer_atlas.models.receptive_fields import receptive_fields
-from layer_atlas.models.resample import resized, sources
 from layer_atlas.plan.jobs import LayerInfo
 
 Observe = Callable[[Tensor], dict[str, ChannelActivations]]

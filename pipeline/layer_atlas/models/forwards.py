@@ -16,7 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from layer_atlas.models.activations import channels_first, main_tensor, reduce_layers
+from layer_atlas.errors import kind_and_reason
+from layer_atlas.models.activations import (
+    channels_first,
+    check_called,
+    main_tensor,
+    reduce_layers,
+)
 from layer_atlas.models.containment import contained
 from layer_atlas.models.graph import Trace, simplify, trace
 from layer_atlas.plan.jobs import LayerInfo
@@ -26,15 +32,6 @@ Forward = Callable[[Tensor], tuple[Tensor, ...]]
 
 Activations = Sequence[Tensor]
 """Activations of layers, each (B, K, L)."""
-
-
-@dataclass(frozen=True)
-class Path:
-    """A named way to compute activations."""
-
-    name: str
-    """Name in reports, such as `traced, simplified, channels_last`."""
-    forward: Forward
 
 
 @dataclass(frozen=True)
@@ -80,8 +77,7 @@ class HookedForward:
         # The operation after a layer may overwrite its output, unless the forward ends right there.
         keep = Tensor.clone if len(self.distinct) > 1 else _identity
         activations = reduce_layers(self.network, self.distinct, x, keep)
-        if silent := [layer.name for layer in self.distinct if layer.name not in activations]:
-            raise RuntimeError(f"layer {silent[0]!r} was not called for these images.")
+        check_called(self.distinct, activations)
         return tuple(activations[layer.name] for layer in self.layers)
 
 
@@ -130,6 +126,15 @@ def _tensor_of(output: Any) -> Tensor:
 # --- agreement -----------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Path:
+    """A named way to compute activations."""
+
+    name: str
+    """Name in reports, such as `traced, simplified, channels_last`."""
+    forward: Forward
+
+
 class NoPathAgrees(Exception):
     """No way to compute the activations of some layers agrees with the plain one."""
 
@@ -159,7 +164,7 @@ def fastest_that_agrees(
             error_norm = _largest_disagreement(forward, images, expected)
             gradient_error = _gradient_error(probe_gradient(forward, images), gradient)
         except Exception as error:  # noqa: BLE001 - a path that cannot run is not used
-            reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            reason = kind_and_reason(error)
             continue
         if error_norm > TOLERANCE[dtype]:
             reason = f"activations are off by {100 * error_norm:.2g} %"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from layer_atlas.models.activations import OUTPUT, main_tensor
-from layer_atlas.models.containment import restored
+from layer_atlas.models.containment import attached, restored
 from layer_atlas.plan.jobs import LayerInfo
 
 Shape = tuple[int, ...]
@@ -108,15 +108,12 @@ def _observe(
         if any(tokens := _fixed_tokens(tensor)):
             found.fixed[module] = tokens
 
-    with restored(network):
-        handles = [module.register_forward_hook(note) for module in network.modules()]
+    hooks = (module.register_forward_hook(note) for module in network.modules())
+    with restored(network), attached(hooks):
         try:
             network(inputs)
         except Exception:  # noqa: BLE001 - many networks reject images of another size
             return False
-        finally:
-            for handle in handles:
-                handle.remove()
     return True
 
 
@@ -319,12 +316,8 @@ class _Observer:
         for module in self.names:
             handles.append(module.register_forward_pre_hook(self._before))
             handles.append(module.register_forward_hook(self._after, with_kwargs=True))
-        try:
-            with self.counter:
-                yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        with attached(handles), self.counter:
+            yield
 
     def _before(self, module: nn.Module, args: Any) -> None:
         self.flops_at_entry[module] = self.counter.total

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from layer_atlas.config.config import ModelConfig
 from layer_atlas.config.inputs import WEIGHTS_PARTS, WEIGHTS_SUFFIXES, user_file, user_path
-from layer_atlas.errors import UnusableFile, UserError, unknown
+from layer_atlas.errors import UnusableFile, UserError, first_of, reason, unknown
 from layer_atlas.models.architectures import (
     TIMM,
     Blueprint,
@@ -27,10 +27,12 @@ from layer_atlas.models.architectures import (
 from layer_atlas.models.checkpoints import Checkpoint, in_memory
 from layer_atlas.models.code import code_digest
 from layer_atlas.models.containment import tensors_of
-from layer_atlas.models.inputs import feed, fixed_inputs, inputs_of
-from layer_atlas.models.preprocessing import (
+from layer_atlas.models.inputs import (
     GIVEN,
     Preprocessing,
+    feed,
+    fixed_inputs,
+    inputs_of,
     resolve_preprocessing,
 )
 from layer_atlas.models.weights import (
@@ -229,11 +231,10 @@ def check_weights(network: Network, layer: LayerInfo, activation: Tensor) -> Non
     """
     if not network.missing or not torch.isnan(activation).any():
         return
-    shown = ", ".join(network.missing[:5]) + (", ..." if len(network.missing) > 5 else "")
     raise UnusableFile(
         f"layer {layer.name!r} of model {network.label!r} needs tensors that its weights file lacks"
-        f" or has in another shape (missing: {shown}). Choose layers that lie before them, build "
-        "the network as it was trained (args), or give a complete file."
+        f" or has in another shape (missing: {first_of(network.missing)}). Choose layers that lie "
+        "before them, build the network as it was trained (args), or give a complete file."
     )
 
 
@@ -267,10 +268,9 @@ def _state(blueprint: Blueprint, weights: str, config: ModelConfig) -> Checkpoin
                 f"{str(blueprint.cached())!r}, the published weights of {config.name!r}, cannot be "
                 "read; delete the file, and it will be downloaded again."
             ) from error
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UserError(
-            f"the published weights of {config.name!r} cannot be downloaded ({reason}). Fetch them "
-            f"on a machine with access ({blueprint.address}) and name the file: "
+            f"the published weights of {config.name!r} cannot be downloaded ({reason(error)}). "
+            f"Fetch them on a machine with access ({blueprint.address}) and name the file: "
             "weights=path/to/file.pth; or weights=none."
         ) from error
 

@@ -6,8 +6,7 @@ these images, without any data. Where there are no batch norms, the distribution
 measured.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from layer_atlas.models.activations import OUTPUT, main_tensor, module_of, reduce_layers
-from layer_atlas.models.containment import restored
+from layer_atlas.models.containment import attached, restored
 from layer_atlas.models.numerics import filled_up
 from layer_atlas.plan.jobs import LayerInfo
 
@@ -56,23 +55,13 @@ class BatchNorms:
         self._parts: dict[nn.Module, list[tuple[str, Tensor]]] = {}
         self._found: list[NormalizedLayer] = []
         self._found_before: dict[str, int] = {}
-        with restored(network), torch.no_grad(), self._hooked():
+        hooks = (m.register_forward_hook(self._note, with_kwargs=True) for m in self._names)
+        with restored(network), torch.no_grad(), attached(hooks):
             network(inputs)
 
     def before(self, layer: str) -> list[NormalizedLayer]:
         """Return the norms that ran before the first call of a layer ended, in order."""
         return self._found[: self._found_before.get(layer, 0)]
-
-    @contextmanager
-    def _hooked(self) -> Iterator[None]:
-        handles = [
-            module.register_forward_hook(self._note, with_kwargs=True) for module in self._names
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _note(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         name, tensor = self._names[module], main_tensor(output)

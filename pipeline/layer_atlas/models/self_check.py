@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layer_atlas.errors import UserError
+from layer_atlas.errors import UserError, first_of, kind_and_reason
 from layer_atlas.models.activations import main_tensor, plain_activations
 from layer_atlas.models.containment import contained, restored
 from layer_atlas.models.forwards import CopyingForward, HookedForward, disagreement, probe_gradient
@@ -72,12 +72,8 @@ def takes_no_batches(network: Network, error: Exception) -> UserError:
     """Return the error for a network that fails on several images, or on one after others."""
     return UserError(
         f"model {network.label!r} does not take images one by one and in batches of any size: "
-        f"{_first_line(error)}."
+        f"{kind_and_reason(error)}."
     )
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
 
 
 def check_gradient(
@@ -111,7 +107,7 @@ def check_gradient(
     except Exception as error:
         raise UserError(
             f"model {network.label!r} cannot be optimised, as its backward pass fails: "
-            f"{_first_line(error)}. Choose other layers, or change the code of the network."
+            f"{kind_and_reason(error)}. Choose other layers, or change the code of the network."
         ) from error
 
 
@@ -144,14 +140,13 @@ class _Fault:
 def _message(network: Network, layers: Sequence[LayerInfo], fault: _Fault) -> str:
     bad = [layer.name for layer in layers if layer.name in fault.layers]
     others = [layer.name for layer in layers if layer.name not in fault.layers]
-    shown = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
     many = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
     return (
         f"layer {bad[0]!r}{many} of model {network.label!r} {fault.what}"
         f"{': ' + fault.cause if fault.cause else ''}. An image optimized for it would depend on "
         "more than its channel. "
-        + (f"Choose other layers, such as {shown}" if others else "Choose layers before that")
-        + ", or change the code of the network."
+        f"Choose {f'other layers, such as {first_of(others)}' if others else 'layers before that'}"
+        ", or change the code of the network."
     )
 
 

@@ -7,7 +7,7 @@ commits whole or not at all.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 from typing import Any, Protocol
@@ -131,17 +131,44 @@ class Origin:
 UNKNOWN = Origin()
 
 
+def seen_size(
+    only: int | None, trained: int, image_size: tuple[int, int], origin: Origin
+) -> tuple[tuple[int, int], Origin]:
+    """Return the size of what a network gets for an image, and the sources with that of the size.
+
+    Args:
+        only: the only height and width that the network takes; `None` if it takes any.
+        trained: the height and width that it was trained with, as far as its origin knows.
+        image_size: height and width of the image.
+        origin: the sources of its preprocessing.
+    """
+    if only is not None:
+        size, notes = (only, only), ["images are resized to it"] * (image_size != (only, only))
+    elif image_size == (trained, trained):
+        return image_size, origin
+    else:
+        size, source = image_size, origin.input_size
+        is_known = source and not source.endswith("assumed")
+        notes = [f"trained at {trained} px ({source})"] * bool(is_known)
+        origin = replace(origin, input_size="image_size in the config")
+    return size, replace(origin, input_size=", ".join(filter(None, [origin.input_size, *notes])))
+
+
 def preprocessing_words(
-    mean: Sequence[float], std: Sequence[float], input_size: int | None, origin: Origin
+    mean: Sequence[float],
+    std: Sequence[float],
+    input_size: tuple[int, int] | None,
+    origin: Origin,
 ) -> str:
     """Describe mean, standard deviation and input size with their sources.
 
-    >>> preprocessing_words([0.5], [0.25], 64, Origin("", "given", "assumed", "assumed"))
+    >>> preprocessing_words([0.5], [0.25], (64, 64), Origin("", "given", "assumed", "assumed"))
     'mean (0.5): given; std (0.25), input size 64 px: assumed'
     """
     values = [(f"mean {_numbers(mean)}", origin.mean), (f"std {_numbers(std)}", origin.std)]
     if input_size is not None:
-        values.append((f"input size {input_size} px", origin.input_size))
+        sides = " x ".join(map(str, dict.fromkeys(input_size)))
+        values.append((f"input size {sides} px", origin.input_size))
     words = "; ".join(
         ", ".join(text for text, _ in some) + (f": {source}" if source else "")
         for source, some in groupby(values, key=lambda value: value[1])

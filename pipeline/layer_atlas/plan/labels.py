@@ -161,15 +161,19 @@ def network_lines(plan: Plan) -> list[str]:
     lines = {}
     for model in plan.dataset_models:
         for label, network in model.networks.items():
-            size, origin = network.fixed_size, model.origins[label]
-            if label == model.label:
-                size, origin = model.seen_size
-            lines[label] = network_line(label, network.mean, network.std, size, origin)
+            only = network.fixed_size
+            size = None if only is None else (only, only)
+            seen = model.seen_size if label == model.label else (size, model.origins[label])
+            lines[label] = network_line(label, network.mean, network.std, *seen)
     return list(lines.values())
 
 
 def network_line(
-    label: str, mean: Sequence[float], std: Sequence[float], size: int | None, origin: Origin
+    label: str,
+    mean: Sequence[float],
+    std: Sequence[float],
+    size: tuple[int, int] | None,
+    origin: Origin,
 ) -> str:
     """Word the weights of a network, what was loaded of them, and its preprocessing."""
     weights = f", {origin.weights}" if origin.weights else ""

@@ -20,7 +20,15 @@ from layer_atlas.config.objectives import (
 from layer_atlas.config.recipe import Recipe, snapshot_count
 from layer_atlas.config.records import Record, require, setting
 from layer_atlas.plan.environment import Environment
-from layer_atlas.plan.jobs import UNKNOWN, LayerInfo, NetworkIdentity, Origin, Series, Shard
+from layer_atlas.plan.jobs import (
+    UNKNOWN,
+    LayerInfo,
+    NetworkIdentity,
+    Origin,
+    Series,
+    Shard,
+    seen_size,
+)
 from layer_atlas.plan.targets import TargetSpace, is_ascending
 
 FLOPS_PER_SECOND = {"cpu": 4e10, "cuda": 2e13}
@@ -182,14 +190,10 @@ class ModelPlan(Record):
         return len(self.network.mean)
 
     @property
-    def seen_size(self) -> tuple[int, Origin]:
-        """The size of the network's inputs, with its source; that of the images if it is assumed
-        and they have another."""
-        height, width = self.recipe.image_size
-        is_other = self.origin.input_size.endswith("assumed") and height != self.input_size
-        if not is_other or height != width:
-            return self.input_size, self.origin
-        return height, replace(self.origin, input_size="image_size in the config")
+    def seen_size(self) -> tuple[tuple[int, int], Origin]:
+        """Height and width of what the network gets for an image, and the source of that size."""
+        only, trained = self.network.fixed_size, self.input_size
+        return seen_size(only, trained, self.recipe.image_size, self.origin)
 
     @property
     def networks(self) -> dict[str, NetworkIdentity]:

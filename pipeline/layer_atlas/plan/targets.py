@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import Any
 
-from layer_atlas.errors import UserError, nearest_first
+from layer_atlas.errors import UserError, nearest
 
 
 @dataclass(frozen=True)
@@ -148,9 +148,9 @@ def _named(name: str, names: tuple[str, ...]) -> int:
     """Return the class of a name, however it is capitalised."""
     same = [i for i, other in enumerate(names) if other.lower() == name.lower()]
     if not same:
-        shown = ", ".join(nearest_first(name, set(names))[:8])
         raise UserError(
-            f"class {name!r} is not among the {len(names)} classes; the nearest are: {shown}."
+            f"class {name!r} is not among the {len(names)} classes; the nearest are: "
+            f"{nearest(name, set(names))}."
         )
     # ImageNet has two classes called "crane".
     if len(same) > 1:

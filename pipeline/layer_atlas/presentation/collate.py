@@ -5,6 +5,8 @@ the driver must be there to report it. The summary of an atlas is a small JSON f
 beside it. Reading it needs no HDF5, so checking whether an atlas is up to date is fast and safe.
 """
 
+import contextlib
+import hashlib
 import json
 import logging
 import multiprocessing
@@ -290,6 +292,8 @@ class AtlasSummary:
     """Paths of some of these."""
     mixture: str = ""
     """A sentence on the environments that made the images, if there are several."""
+    atlas_sha256: str = ""
+    """Digest of the file, by which damage is found in any part of it; empty in earlier versions."""
 
 
 def write_summary(
@@ -311,7 +315,39 @@ def write_summary(
             unreadable_paths=some,
             mixture=_mixture(views),
         )
-    write_json(folder.summary, plain(summary))
+    write_json(folder.summary, plain(replace(summary, atlas_sha256=_digest_of(folder))))
+
+
+def _digest_of(folder: OutputFolder) -> str:
+    with folder.atlas.open("rb") as atlas:
+        return hashlib.file_digest(atlas, "sha256").hexdigest()
+
+
+def changes(folder: OutputFolder) -> list[str]:
+    """Find whether the atlas is no longer the file that was written: a sentence if so.
+
+    A comparison with the store cannot see all damage, as statistics and configs are not in it.
+
+    Raises:
+        StorageError: the atlas cannot be read.
+    """
+    try:
+        summary = build(AtlasSummary, read_object(folder.summary, _MOST_BYTES))
+        same = folder.atlas.stat().st_size == summary.atlas_bytes
+        same = same and summary.atlas_sha256 in ("", _digest_of(folder))
+    except FileNotFoundError:
+        return []
+    except (ValueError, TypeError, OverflowError, UserError):
+        return [f"{folder.summary} cannot be read"]
+    except OSError as error:
+        raise StorageError(f"cannot read {folder.atlas}: {error.strerror}") from error
+    return [] if same else [f"{folder.atlas} is not the file that was written"]
+
+
+def forget(folder: OutputFolder) -> None:
+    """Make the next run or collation write the atlas again, where the folder can be written to."""
+    with contextlib.suppress(OSError):
+        folder.summary.unlink(missing_ok=True)
 
 
 def read_summary(folder: OutputFolder) -> AtlasSummary | None:

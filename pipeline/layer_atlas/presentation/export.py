@@ -24,7 +24,7 @@ from PIL import Image
 from layer_atlas.atlas.display import in_colour
 from layer_atlas.atlas.frames import column_name, layer_columns
 from layer_atlas.atlas.reader import Atlas, Layer, open_atlas
-from layer_atlas.config.export import ExportSettings
+from layer_atlas.config.outputs import ExportSettings
 from layer_atlas.errors import UserError
 from layer_atlas.plan.jobs import STATUS, WITHOUT_IMAGE
 from layer_atlas.plan.targets import counted
@@ -56,6 +56,7 @@ _FIXED = {
     "layer": Column("text", "dotted name of the module"),
     "channel": Column("integer", "index of the channel, or of another target"),
     "label": Column("text", "number and name where channels are classes or combinations"),
+    "given_label": Column("text", "label of the user's own, by `collate.labels` or `names`"),
     "seed": Column("integer", "random seed"),
     "variant": Column("text", "which of the images of a channel and seed, where there are several"),
     "status": Column("text", "ok, dead, silent, diverged, failed or missing"),
@@ -97,13 +98,16 @@ def has_export(target: Path) -> bool:
         return False
 
 
-def export_atlas(path: Path, target: Path, settings: ExportSettings) -> str:
+def export_atlas(
+    path: Path, target: Path, settings: ExportSettings, names: Mapping[str, str] | None = None
+) -> str:
     """Write an atlas as a table and image files; returns what was written.
 
     Args:
         path: the atlas.
         target: the folder; an earlier export in it is replaced.
         settings: formats.
+        names: labels of channels, as `collate.names` has them.
     Raises:
         OSError: the disk is full or fails.
     """
@@ -120,7 +124,7 @@ def export_atlas(path: Path, target: Path, settings: ExportSettings) -> str:
             write = stack.enter_context(_WRITERS[settings.format](table, columns))
             pool = stack.enter_context(ThreadPoolExecutor(usable_cores()))
             for layer in atlas.values():
-                for block in layer_rows(layer, settings.images):
+                for block in layer_rows(layer.called(names), settings.images):
                     rows += len(block)
                     images += _write_images(layer, block, target, settings, pool)
                     write([{name: row.get(name) for name in columns} for row in block])

@@ -18,7 +18,7 @@ from layer_atlas.atlas.words import (
     write_words,
 )
 from layer_atlas.config.config import CollateSettings
-from layer_atlas.config.export import LabelSettings
+from layer_atlas.config.outputs import LabelSettings
 from layer_atlas.config.records import build
 from layer_atlas.errors import UserError
 from layer_atlas.logs import step
@@ -103,9 +103,9 @@ def _collate(folder: OutputFolder) -> None:
 
 def _report(folder: OutputFolder, found: Sequence[tuple[LayerView, LayerWords]]) -> Iterator[str]:
     """Write the table of labels, and yield what was proposed."""
-    rows = [(view.model.label, view.layer.info.name, words) for view, words in found]
-    count = write_csv(folder.labels, rows)
-    for model, layer, words in rows:
+    count = write_csv(folder.labels, found)
+    for view, words in found:
+        place = f"{view.model.label}/{view.layer.info.name}"
         for source, proposals in words.proposals.items():
             known = proposals.label[:, 0] >= 0
             some = [
@@ -118,7 +118,7 @@ def _report(folder: OutputFolder, found: Sequence[tuple[LayerView, LayerWords]])
                     strict=False,
                 )
             ]
-            yield f"{model}/{layer}, by the {SOURCES[source]}: {', '.join(some)}, ..."
+            yield f"{place}, by the {SOURCES[source]}: {', '.join(some)}, ..."
     yield (
         f"{counted(count, 'proposed label')} (cosine, margin to the next label): {folder.labels}; "
         "once corrected, collate.labels=FILE shows them as yours"

@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import h5py
 import numpy as np
@@ -16,8 +15,8 @@ from numpy.typing import NDArray
 from layer_atlas.atlas.reader import Layer
 from layer_atlas.datasets.evidence import standardised, unit_rows
 from layer_atlas.datasets.projection import (
-    FEWEST_FOR_UMAP,
-    fit_umap,
+    Projection,
+    fit_neighbours,
     in_unit_square,
     principal_axes,
     project,
@@ -115,19 +114,17 @@ def nearest(layer: Layer, lead: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDA
     return rows, cosines
 
 
-NEIGHBOURS_OF_UMAP = 15
-"""Targets of similar response that UMAP keeps together; its own default."""
+_TOGETHER = 15
+"""Targets of similar response that UMAP and t-SNE keep together; the default of the former."""
 
 
-def lay_out(
-    layer: Layer, lead: NDArray[np.intp], projection: Literal["umap", "pca"]
-) -> NDArray[np.float32]:
+def lay_out(layer: Layer, lead: NDArray[np.intp], projection: Projection) -> NDArray[np.float32]:
     """Lay the targets of a layer out in two dimensions, those of similar response side by side.
 
     Args:
         layer: a layer of C targets.
         lead: the seed whose image represents each (C,).
-        projection: `umap`, or `pca` for the two directions of largest variance.
+        projection: `umap`, `tsne`, or `pca` for the two directions of largest variance.
     Returns: x and y in [0, 1] of each target (C, 2), y downwards; NaN where there is no image.
     """
     points = np.full((len(lead), 2), np.nan, np.float32)
@@ -136,8 +133,9 @@ def lay_out(
     rows = np.concatenate([block for _, block in _Responses(layer, lead).blocks()])
     made = (rows != 0).any(axis=1)
     vectors = rows[made]
-    if projection == "umap" and len(vectors) >= FEWEST_FOR_UMAP:
-        found = np.asarray(fit_umap(vectors, NEIGHBOURS_OF_UMAP, seed=0).embedding_, np.float32)
+    fitted = fit_neighbours(projection, vectors, _TOGETHER, seed=0)
+    if fitted is not None:
+        found = np.asarray(fitted.embedding_, np.float32)
     else:
         mean = vectors.mean(axis=0, dtype=np.float64)
         covariance = vectors.T.astype(np.float64) @ vectors / max(len(vectors), 1)

@@ -21,9 +21,7 @@ from layer_atlas.store.files import (
     AtMost,
     CorruptFile,
     aside_if_corrupt,
-    conforming,
-    largest_file,
-    read_at_most,
+    read_checked,
     write_atomically,
 )
 from layer_atlas.store.folder import OutputFolder
@@ -187,11 +185,8 @@ def read_connections(folder: OutputFolder, task: LayerConnections) -> Connection
     """
     path, specs = folder.product(task.product), _specs(task)
     with aside_if_corrupt(path):
-        file = files.decode(read_at_most(path, largest_file(specs.values())), SCHEMA)
-        arrays = conforming(file.arrays, specs)
-        sources, refused, stride = (
-            file.record.get(name) for name in ("sources", "refused", "stride")
-        )
+        record, arrays = read_checked(path, SCHEMA, specs)
+        sources, refused, stride = (record.get(name) for name in ("sources", "refused", "stride"))
         known = set(task.candidates)
         if not isinstance(sources, list) or not all(name in known for name in map(str, sources)):
             raise CorruptFile("it names other layers")

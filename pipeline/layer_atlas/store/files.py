@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,6 +124,19 @@ def read_object(path: Path, most: int = 2**24) -> dict[str, Any]:
         return parse_object(read_at_most(path, most))
     except CorruptFile as error:
         raise ValueError(str(error)) from error
+
+
+def read_checked(
+    path: Path, schema: str, specs: Mapping[str, "ArraySpec"]
+) -> tuple[dict[str, Any], "Arrays"]:
+    """Read the record of a checksummed file, and its arrays that have a spec.
+
+    Raises:
+        CorruptFile: the file is damaged, or its arrays do not conform.
+        OSError: it does not exist or cannot be read.
+    """
+    file = decode(read_at_most(path, largest_file(specs.values())), schema)
+    return file.record, conforming(file.arrays, specs)
 
 
 Arrays = dict[str, NDArray[Any]]
@@ -249,11 +262,7 @@ def read_record(path: Path, schema: str) -> dict[str, Any]:
         OSError: the file does not exist or cannot be read.
     """
     with open(path, "rb") as file:
-        return _parse_header(_read_header(file), schema)[1]
-
-
-def _read_header(file: IO[bytes]) -> bytes:
-    return file.read(_header_length(file.read(_LENGTH)))
+        return _parse_header(file.read(_header_length(file.read(_LENGTH))), schema)[1]
 
 
 def _header_length(field: bytes) -> int:
@@ -301,8 +310,7 @@ def _arrays(table: Mapping[str, Any], body: memoryview) -> Arrays:
 # --- specs ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class AtMost:
+class AtMost(NamedTuple):
     """A side of an array that may be shorter; sides of one name must have one length."""
 
     length: int

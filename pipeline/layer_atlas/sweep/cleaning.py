@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from layer_atlas.atlas.gather import LayerView, layer_views
-from layer_atlas.datasets.listing import Listing
+from layer_atlas.datasets.sources import Listing
 from layer_atlas.datasets.tasks import all_statistics, blocks_of, examples_of, judgings_of
 from layer_atlas.errors import StorageError, UserError
 from layer_atlas.logs import latest_logs
@@ -35,13 +35,14 @@ _KEY = "[0-9a-f]{64}"
 _SUFFIX = r"\.(safetensors|h5)"
 """Nothing needs files in the HDF5 format of earlier versions."""
 _WORKER = "worker-[0-9a-f]{8}"
+_OF_DATASET = "study|fields|photographs|samples|map"
 _LAYER = "(?P<model>[^/]+)/(?P<layer>[^/]+?)"
 
 KINDS = {
     "montages and sheets": rf"montages/{_LAYER}(\.evidence-\d+)?\.png",
     "animations": rf"animations/{_LAYER}/[^/]+\.(png|webp)",
     "shards": rf"store/{_LAYER}/{_KEY}{_SUFFIX}",
-    "statistics of photographs": rf"store/{_LAYER}/(study|fields|photographs)/{_KEY}{_SUFFIX}",
+    "statistics of photographs": rf"store/{_LAYER}/({_OF_DATASET})/{_KEY}{_SUFFIX}",
     "examples of photographs": rf"store/{_LAYER}/examples/{_KEY}{_SUFFIX}",
     "weights between channels": rf"store/{_LAYER}/connections/{_KEY}{_SUFFIX}",
     "features of judged images": rf"store/{_LAYER}/judged/{_KEY}{_SUFFIX}",

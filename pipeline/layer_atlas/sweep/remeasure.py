@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from layer_atlas.atlas.gather import LayerView
 from layer_atlas.config.config import Config
 from layer_atlas.models.load import Network, load_network
-from layer_atlas.models.resample import resized
+from layer_atlas.models.pixels import resized
 from layer_atlas.plan.jobs import STATUS, LayerInfo
 from layer_atlas.plan.plan import ModelPlan
 from layer_atlas.visualization.objectives import ObjectiveContext, make_objective

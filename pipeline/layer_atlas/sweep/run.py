@@ -8,9 +8,8 @@ from pathlib import Path
 
 from layer_atlas.config.config import CollateSettings, Config
 from layer_atlas.config.executors import SlurmSettings
-from layer_atlas.datasets.listing import Listing, write_listing
-from layer_atlas.datasets.projection import check_umap
-from layer_atlas.datasets.sources import open_dataset
+from layer_atlas.datasets.projection import check_projection
+from layer_atlas.datasets.sources import Listing, open_dataset, write_listing
 from layer_atlas.errors import EXIT_FAILED_JOBS, EXIT_OK, UserError
 from layer_atlas.logs import remove_old_logs, run_log
 from layer_atlas.plan.jobs import Task
@@ -22,7 +21,6 @@ from layer_atlas.plan.plan import (
     bytes_needed,
     without_paths,
 )
-from layer_atlas.presentation.collate import content_of, make_atlas
 from layer_atlas.presentation.montages.montage import check_snapshots
 from layer_atlas.presentation.names import with_labels
 from layer_atlas.store.folder import (
@@ -64,7 +62,14 @@ Collate = Callable[[OutputFolder, CollateSettings, str], None]
 """Makes an atlas of the shards that are there, by settings of its pictures, with a content."""
 
 
-def run(config: Config, collate: Collate = make_atlas) -> RunResult:
+def _make_atlas(folder: OutputFolder, settings: CollateSettings, content: str) -> None:
+    # Imported once the images are there: workers need not wait for HDF5 and what draws montages.
+    from layer_atlas.presentation.collate import make_atlas
+
+    make_atlas(folder, settings, content)
+
+
+def run(config: Config, collate: Collate = _make_atlas) -> RunResult:
     """Make the atlas that a config describes, or what is missing of it.
 
     Args:
@@ -128,8 +133,7 @@ def prepare_plan(config: Config) -> tuple[Plan, list[str]]:
     from layer_atlas.sweep.planning.maps import with_maps
 
     check_snapshots(config.collate, config.snapshots)
-    if config.collate.map == "umap":
-        check_umap("collate.map")
+    check_projection(config.collate.map, "collate.map")
     check_target(config.executor)
     devices, earlier = find_devices(config.executor), _earlier(config)
     plan = make_plan(config, inspect_models(config), devices, earlier)
@@ -213,6 +217,8 @@ def _make_and_collate(
     outcome: Outcome,
 ) -> None:
     """Do what is missing and collate; repeat where a corrupt file was set aside."""
+    from layer_atlas.presentation.collate import content_of
+
     for _ in range(_ROUNDS):
         _set_outdated_aside(sweep)
         worked = [_do(stage, sweep, timings, outcome) for stage in stages(sweep)]

@@ -18,7 +18,7 @@ from layer_atlas.config.config import Config
 from layer_atlas.config.recipe import Recipe
 from layer_atlas.config.records import plain
 from layer_atlas.datasets.activation_map import make_map
-from layer_atlas.datasets.listing import Listing
+from layer_atlas.datasets.sources import Listing
 from layer_atlas.datasets.statistics_files import merge_statistics, read_evidence
 from layer_atlas.datasets.tasks import (
     Examples,

@@ -12,6 +12,7 @@ from layer_atlas.errors import UserError, sanitize
 from layer_atlas.logs import step
 from layer_atlas.plan.labels import count_images
 from layer_atlas.plan.plan import Plan
+from layer_atlas.presentation.collate import changes, forget
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import plan_of, read_manifest
 from layer_atlas.sweep.monitor import mixture_in_store
@@ -31,7 +32,8 @@ class Verification:
 def verify(folder: OutputFolder, untrusted: Sequence[str] = ()) -> Verification:
     """Verify an output folder, by the config that it was made with.
 
-    Corrupt shards are set aside, so that the next run computes them again.
+    Corrupt shards are set aside, so that the next run computes them again. It writes an atlas
+    again that is damaged or does not agree with them.
 
     Args:
         folder: the output folder.
@@ -43,12 +45,16 @@ def verify(folder: OutputFolder, untrusted: Sequence[str] = ()) -> Verification:
     """
     manifest = read_manifest(folder)
     plan = plan_of(manifest)
-    views = list(layer_views(folder, plan))
     if not folder.atlas.exists():
         raise UserError(f"there is no {folder.atlas} yet; `atlas collate name=...` makes it.")
-    checked = plan.n_jobs - sum(shard.units for view in views for _, shard in view.left())
     with step("comparing the atlas with its shards"):
-        problems = compare(folder)
+        problems = [*compare(folder), *changes(folder)]
+    damaged = bool(problems)
+    if damaged:
+        forget(folder)
+    # Listed after the comparison, which sets corrupt shards aside.
+    views = list(layer_views(folder, plan))
+    checked = plan.n_jobs - sum(shard.units for view in views for _, shard in view.left())
     if checked < plan.n_jobs:
         problems.append(f"{count_images(plan, plan.n_jobs - checked)} missing; run it again")
     if untrusted:
@@ -61,8 +67,10 @@ def verify(folder: OutputFolder, untrusted: Sequence[str] = ()) -> Verification:
             f"{again.count} activations measured again by plain hooks on networks loaded afresh, "
             f"largest difference {100 * again.worst:.3g} %"
         )
-    compared = f"{count_images(plan, checked)}: shards and atlas compared, {len(problems)} problems"
-    return Verification([compared, measured, *mixture_in_store(plan, views)], problems)
+    found = f"{len(problems)} problem{'s' * (len(problems) != 1)}"
+    compared = f"{count_images(plan, checked)}: shards and atlas compared, {found}"
+    remedy = ["the next run makes what is damaged again"] * damaged
+    return Verification([compared, measured, *mixture_in_store(plan, views), *remedy], problems)
 
 
 def code_only_in_manifest(config: Config, manifest: dict[str, Any]) -> list[str]:

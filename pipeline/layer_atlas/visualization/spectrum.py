@@ -2,7 +2,7 @@
 
 MACO keeps the mean spectrum fixed, and noise can start from it. `scripts/measure_spectrum.py`
 measured it once; the package stores it on a polar grid, from which it is resampled for any image
-size. It describes values in decorrelated colours before the sigmoid (`colours.from_colours`), each
+size. It describes values in decorrelated colours before the sigmoid (`pixels.from_colours`), each
 photograph scaled to a root mean square of 1.
 """
 

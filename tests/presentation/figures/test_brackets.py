@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from layer_atlas.config.figures import ImagesFigure
+from layer_atlas.config.outputs import ImagesFigure
 from layer_atlas.presentation.figures.brackets import (
     Bracket,
     bracket_room,

@@ -13,7 +13,8 @@ from toys import make_recipe
 
 from layer_atlas import open_atlas
 from layer_atlas.atlas.reader import Atlas, Layer
-from layer_atlas.config.figures import (
+from layer_atlas.config.objectives import LogitObjective, PrototypeObjective
+from layer_atlas.config.outputs import (
     FigureSettings,
     Group,
     ImagesFigure,
@@ -21,7 +22,6 @@ from layer_atlas.config.figures import (
     ResponsesFigure,
     TracesFigure,
 )
-from layer_atlas.config.objectives import LogitObjective, PrototypeObjective
 from layer_atlas.config.recipe import Recipe
 from layer_atlas.plan.jobs import UNTRAINED, Origin
 from layer_atlas.plan.targets import DRAW, TargetSpace, select_targets
@@ -84,13 +84,15 @@ SAMPLED = f"{DRAWN} of {WIDTH} channels of layer conv of toy (random weights) dr
         ),
         ({"random": 5, "seed": 2}, f"5 channels drawn at random (seed 2) from {SAMPLED}"),
         ({"diverse": 4}, f"the 4 most dissimilar channels among {SAMPLED}"),
+        ({"label": "curve*"}, f"the channel labelled 'curve*' among {SAMPLED}"),
         ([CHANNELS[0], CHANNELS[4]], f"2 channels chosen by hand from {SAMPLED}"),
     ],
 )
 def test_captions_and_methods_say_how_channels_came_to_be_shown(
     atlas: Atlas, selection: Any, shown: str
 ) -> None:
-    caption, latex, methods = words(atlas, ImagesFigure(channels=selection))
+    names = {f"conv:{CHANNELS[1]}": "curves"}
+    caption, latex, methods = words(atlas, ImagesFigure(channels=selection, names=names))
     assert caption.startswith(f"Feature visualizations of {shown}.")
     assert latex.startswith(rf"\caption{{Feature visualizations of {shown}.")
     assert f"The figure shows {shown}. {DRAW}" in methods

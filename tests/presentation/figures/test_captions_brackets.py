@@ -9,8 +9,8 @@ from toys import make_recipe
 
 from layer_atlas import open_atlas
 from layer_atlas.atlas.reader import Atlas
-from layer_atlas.config.figures import Group, ImagesFigure
 from layer_atlas.config.objectives import LogitObjective
+from layer_atlas.config.outputs import Group, ImagesFigure
 from layer_atlas.config.recipe import Recipe
 from layer_atlas.plan.targets import TargetSpace
 from layer_atlas.presentation.figures.captions import (

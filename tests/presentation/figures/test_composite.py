@@ -17,7 +17,7 @@ from toys import composed
 from layer_atlas import open_atlas
 from layer_atlas.atlas.reader import Atlas
 from layer_atlas.config.compose import with_config
-from layer_atlas.config.figures import (
+from layer_atlas.config.outputs import (
     AgainFigure,
     ComparisonFigure,
     CompositeFigure,

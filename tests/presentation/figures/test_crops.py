@@ -12,7 +12,7 @@ from runs import run_here
 from layer_atlas import open_atlas
 from layer_atlas.atlas.reader import Atlas
 from layer_atlas.config.config import ModelConfig
-from layer_atlas.config.figures import ImagesFigure
+from layer_atlas.config.outputs import ImagesFigure
 from layer_atlas.errors import UserError
 from layer_atlas.models.load import load_network
 from layer_atlas.presentation.figures.image_content import dataset_images_of

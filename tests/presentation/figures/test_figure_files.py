@@ -17,7 +17,7 @@ from PIL import Image
 from runs import atlas_here, run_here
 from toys import composed
 
-from layer_atlas.config.figures import (
+from layer_atlas.config.outputs import (
     AgainFigure,
     FigureSettings,
     Group,

@@ -15,7 +15,7 @@ from toys import make_recipe
 
 from layer_atlas import open_atlas
 from layer_atlas.atlas.reader import Atlas
-from layer_atlas.config.figures import (
+from layer_atlas.config.outputs import (
     FigureSettings,
     Group,
     HistogramsFigure,

@@ -9,7 +9,7 @@ from toys import make_recipe
 
 from layer_atlas import open_atlas
 from layer_atlas.atlas.reader import Atlas
-from layer_atlas.config.figures import Group, ImagesFigure
+from layer_atlas.config.outputs import Group, ImagesFigure
 from layer_atlas.presentation.figures.brackets import Bracket
 from layer_atlas.presentation.figures.image_content import Content
 from layer_atlas.presentation.figures.image_figure import (

@@ -11,8 +11,8 @@ from toys import make_recipe
 
 from layer_atlas import open_atlas
 from layer_atlas.atlas.reader import Atlas
-from layer_atlas.config.figures import Group, ImagesFigure
 from layer_atlas.config.objectives import ChannelObjective
+from layer_atlas.config.outputs import Group, ImagesFigure
 from layer_atlas.errors import UserError
 from layer_atlas.presentation.figures.image_content import Content, Line, Section, short_number
 from layer_atlas.presentation.figures.selection import LayerData, choose_bracketed, chosen_layers

@@ -9,7 +9,7 @@ import pytest
 from atlases import add_photographs, made_up
 from pylatexenc.latexwalker import LatexEnvironmentNode, LatexMacroNode, LatexNode, LatexWalker
 
-from layer_atlas.config.figures import Group, ImagesFigure, TracesFigure
+from layer_atlas.config.outputs import Group, ImagesFigure, TracesFigure
 from layer_atlas.errors import UserError
 from layer_atlas.presentation.figures.latex import (
     bibtex,

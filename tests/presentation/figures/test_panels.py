@@ -2,7 +2,7 @@
 
 import pytest
 
-from layer_atlas.config.figures import TracesFigure
+from layer_atlas.config.outputs import TracesFigure
 from layer_atlas.presentation.figures.panels import Panels, legend
 from layer_atlas.presentation.layout.figure import PageSpec, style
 

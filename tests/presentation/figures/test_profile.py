@@ -10,7 +10,7 @@ from figure_pages import check
 
 from layer_atlas import open_atlas
 from layer_atlas.atlas.reader import Atlas
-from layer_atlas.config.figures import ProfileFigure
+from layer_atlas.config.outputs import ProfileFigure
 from layer_atlas.errors import UserError
 from layer_atlas.presentation.figures.profile import (
     DEAD,

@@ -12,8 +12,8 @@ from matplotlib.text import Text
 from toys import make_recipe
 
 from layer_atlas import open_atlas
-from layer_atlas.config.figures import ResponsesFigure
 from layer_atlas.config.objectives import InterpolationObjective
+from layer_atlas.config.outputs import ResponsesFigure
 from layer_atlas.errors import UserError
 from layer_atlas.plan.targets import TargetSpace
 from layer_atlas.presentation.figures.response_matrix import (

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from numpy.typing import NDArray
 
-from layer_atlas.config.figures import ImagesFigure
+from layer_atlas.config.outputs import ImagesFigure
 from layer_atlas.presentation.layout.figure import PageSpec, style
 from layer_atlas.presentation.layout.grid import Cells
 from layer_atlas.presentation.layout.page import Box, Lines, Page, Text, Tile, fitted_size, paint

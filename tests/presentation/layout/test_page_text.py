@@ -4,7 +4,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from layer_atlas.config.figures import TracesFigure
+from layer_atlas.config.outputs import TracesFigure
 from layer_atlas.errors import UserError
 from layer_atlas.presentation.layout.figure import FontMetrics, check_font, style
 

@@ -1,10 +1,12 @@
 """Proposed labels on the site: whose they are, by what, and the search by words."""
 
+from typing import Any
+
 import h5py
 import numpy as np
 import pytest
 from atlases import made_up
-from pages import Visit, at
+from pages import Visit, at, check_access
 
 from layer_atlas.atlas.words import LayerWords, add_layer_words, propose
 from layer_atlas.presentation.site.make import make_site
@@ -75,6 +77,18 @@ def test_words_of_the_vocabulary_find_channels(visit: Visit, labelled: LayerWord
     visit.page.keyboard.press("Enter")
     visit.page.wait_for_selector("section:has-text('Proposed labels')")
     assert visit.page.url.endswith(at(LAYER, int(found.channel[0, 0])))
+
+
+@pytest.mark.parametrize(("width", "theme"), [(360, "light"), (1280, "light"), (1280, "dark")])
+def test_proposals_keep_nobody_out_and_fit(visit: Visit, width: int, theme: Any) -> None:
+    visit.page.set_viewport_size({"width": width, "height": 800})
+    visit.page.emulate_media(color_scheme=theme)
+    visit.go(at(LAYER, 5))
+    assert visit.texts("section table.proposed caption")
+    check_access(visit, theme)
+    visit.page.fill("#search", "blue")
+    visit.page.wait_for_selector("#found li:has-text('proposed')")
+    check_access(visit, theme)
 
 
 def test_a_word_of_no_vocabulary_finds_nothing(visit: Visit) -> None:

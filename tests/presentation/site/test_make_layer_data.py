@@ -38,8 +38,11 @@ def test_values_are_those_of_the_atlas_to_the_last_bit(layer: Layer) -> None:
     assert [data["perSheet"], data["columns"], data["tile"]] == [64, 8, [16, 16]]
     assert data["previewColumns"] == 2
     for told in data["statistics"]:
-        values = np.asarray(told["values"], dtype=layer[told["name"]].dtype)
-        assert np.array_equal(values, layer[told["name"]]), told["name"]
+        kept = layer[told["name"]]
+        assert told["axes"] == kept.ndim - 1
+        values = np.asarray(told["values"], dtype=kept.dtype)
+        assert np.array_equal(values, kept.ravel()), told["name"]
+    assert np.asarray(data["status"]).reshape(layer.status.shape).tolist() == [["ok"] * 2] * 3
 
 
 def test_channels_have_their_curves(layer: Layer) -> None:

@@ -3,6 +3,8 @@
 import shutil
 from collections.abc import Iterator
 
+import h5py
+import numpy as np
 import pytest
 from atlases import made_up
 from pages import Visit, at
@@ -17,13 +19,16 @@ STEM = "the <b>stem</b>"
 @pytest.fixture
 def copied(folder: OutputFolder) -> OutputFolder:
     made_up(folder.root, {"a": 6, "b": 3}, (0,))
+    with h5py.File(folder.atlas, "a") as file:
+        texts = np.asarray(["tench", "<b>hen", "hen of the woods"], object)
+        file["toy"]["b"].create_dataset("channel_name", data=texts, dtype=h5py.string_dtype())
     shutil.rmtree(folder.store)
     return folder
 
 
 @pytest.fixture
 def named(browser: object, copied: OutputFolder) -> Iterator[Visit]:
-    visit = Visit.begin(browser, make_site(copied, {"a": STEM}))
+    visit = Visit.begin(browser, make_site(copied, {"a": STEM, "b:1": "feathers"}))
     visit.reset()
     yield visit
     visit.end()
@@ -40,6 +45,20 @@ def test_headings_crumbs_and_search_have_the_name_for_readers(named: Visit) -> N
     named.go(at("a", 2))
     assert named.texts("main h1 .of") == [STEM]
     assert named.texts(".crumbs a")[-2:] == [STEM, "2"]
+
+
+def test_a_channel_is_found_by_its_label_and_by_the_class_that_it_is(named: Visit) -> None:
+    named.go("#/")
+    for wanted, lines in {
+        "feath": ["1 feathers\nclass “<b>hen” of b"],
+        "HEN": ["1 feathers\nclass “<b>hen” of b", "2 hen of the woods\nclass of b"],
+    }.items():
+        named.page.fill("#search", wanted)
+        named.page.wait_for_selector("#found li:has-text('of b')")
+        found = named.page.locator("#found li").all_inner_texts()
+        assert found == [line.replace("class", "channel") for line in lines]
+    named.page.keyboard.press("Enter")
+    named.until(f"location.hash === '{at('b', 1)}'")
 
 
 def test_names_make_another_site_of_the_same_atlas(copied: OutputFolder) -> None:

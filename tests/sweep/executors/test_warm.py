@@ -16,7 +16,7 @@ from layer_atlas.sweep.executors.base import WORKER_COMMAND, environment
 from layer_atlas.sweep.executors.warm import start_warm
 
 DRIVER = """
-import json, os, pathlib, resource, subprocess, sys, time
+import gc, json, os, pathlib, resource, subprocess, sys, time
 import torch
 from layer_atlas.sweep import worker
 from layer_atlas.sweep.executors import warm
@@ -28,6 +28,7 @@ def tell(argv):
         "session": os.getsid(0), "pid": os.getpid(), "threads": torch.get_num_threads(),
         "path": sys.path, "folder": os.getcwd(),
         "name": pathlib.Path("/proc/self/comm").read_text(),
+        "frozen": gc.get_freeze_count(), "collects": gc.isenabled(),
     }))
     return 7
 
@@ -106,6 +107,8 @@ def test_a_worker_finds_what_one_that_starts_from_nothing_finds(log: Path) -> No
     assert found["folder"] == str(Path.cwd())
     assert found["name"].strip() == "atlas worker"
     assert "" not in found["path"]
+    assert found["frozen"] > 100_000, "collections look through all of torch"
+    assert found["collects"]
     expected = environment("cpu", 3)
     for name in ("MALLOC_MMAP_MAX_", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "PATH"):
         assert found["variables"][name] == expected[name]

@@ -17,7 +17,7 @@ from layer_atlas.config.objectives import (
 from layer_atlas.config.objectives import (
     Objective as Record,
 )
-from layer_atlas.datasets.pictures import read_picture
+from layer_atlas.datasets.image_files import read_picture
 from layer_atlas.errors import UserError
 from layer_atlas.visualization.objectives import Objective, make_objective
 
@@ -42,7 +42,7 @@ def objective_of(record: Record) -> Objective:
 
 def seen(path: Path) -> Tensor:
     with torch.no_grad():
-        return activations(read_picture(path, 3, (16, 16)))[0]
+        return activations(torch.from_numpy(read_picture(path, 3, (16, 16))))[0]
 
 
 ZERO = torch.tensor([0])

@@ -13,7 +13,7 @@ from layer_atlas.config.objectives import (
     Objective as Record,
 )
 from layer_atlas.visualization.objectives import Objective, make_objective
-from layer_atlas.visualization.objectives.variants import gram_cosines
+from layer_atlas.visualization.objectives.channels import gram_cosines
 
 K, L = 3, 4
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from toys import layer_of, make_recipe, random_network
 
 from layer_atlas.config.recipe import Regularizers
-from layer_atlas.models.colours import from_bytes
 from layer_atlas.models.load import Network
 from layer_atlas.models.normalization import BatchNorms, NormalizedLayer
+from layer_atlas.models.pixels import from_bytes
 from layer_atlas.visualization.optimization.regularizers import FeatureStatistics, moments
 from layer_atlas.visualization.optimization.renderer import LayerRenderer, Renderer
 

@@ -10,8 +10,8 @@ from toys import BLUE, GREEN, RED, channel_mean, colour_reader, layer_of, make_r
 
 from layer_atlas.config.parameterizations import Pixel
 from layer_atlas.config.recipe import Transforms
-from layer_atlas.models.colours import from_bytes, to_bytes
 from layer_atlas.models.load import Network
+from layer_atlas.models.pixels import from_bytes, to_bytes
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.visualization import rng
 from layer_atlas.visualization.optimization.image_statistics import (

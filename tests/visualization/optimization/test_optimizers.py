@@ -20,7 +20,7 @@ from layer_atlas.config.optimizers import LBFGS, SGD, Adam, AdamW, NAdam, Optimi
 from layer_atlas.config.parameterizations import Fourier, Pixel
 from layer_atlas.config.recipe import Recipe, Regularizers, Transforms
 from layer_atlas.errors import UserError
-from layer_atlas.models.colours import to_colours
+from layer_atlas.models.pixels import to_colours
 from layer_atlas.visualization import rng
 from layer_atlas.visualization.optimization.loop import GradientAscent, Jobs, OptimizedBatch
 from layer_atlas.visualization.optimization.optimizers import (

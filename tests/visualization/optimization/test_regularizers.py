@@ -11,7 +11,7 @@ from toys import channel_mean, make_recipe, random_network
 
 from layer_atlas.config.parameterizations import Fourier, Maco, Parameterization, Pixel, Pyramid
 from layer_atlas.config.recipe import Recipe, Regularizers, Transforms
-from layer_atlas.models.colours import fixed_contrast
+from layer_atlas.models.pixels import fixed_contrast
 from layer_atlas.visualization import rng
 from layer_atlas.visualization.optimization.loop import GradientAscent, Jobs, OptimizedBatch
 from layer_atlas.visualization.optimization.regularizers import (

@@ -13,8 +13,8 @@ from toys import layer_of, make_recipe, pointwise
 
 from layer_atlas.config.parameterizations import Fourier, Maco, Pixel
 from layer_atlas.config.recipe import DatasetInit, Recipe
-from layer_atlas.models.colours import from_colours
 from layer_atlas.models.load import Network
+from layer_atlas.models.pixels import from_colours
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.visualization.optimization.job_status import of_whole_jobs
 from layer_atlas.visualization.optimization.renderer import LayerRenderer, Renderer

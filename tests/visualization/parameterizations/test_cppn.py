@@ -11,7 +11,7 @@ from layer_atlas.config.config import Config
 from layer_atlas.config.parameterizations import Cppn
 from layer_atlas.config.recipe import SpectrumInit
 from layer_atlas.errors import UserError
-from layer_atlas.models.colours import fixed_contrast
+from layer_atlas.models.pixels import fixed_contrast
 from layer_atlas.visualization.parameterizations.base import Shape
 from layer_atlas.visualization.parameterizations.cppn import (
     CppnImages,

@@ -17,7 +17,7 @@ from layer_atlas.config.parameterizations import Fourier, Generator, Mask
 from layer_atlas.config.recipe import SpectrumInit
 from layer_atlas.errors import UserError
 from layer_atlas.imports import source_digest
-from layer_atlas.models.resample import resized
+from layer_atlas.models.pixels import resized
 from layer_atlas.visualization.parameterizations import check_parameterization
 from layer_atlas.visualization.parameterizations.generator import GeneratorImages, with_source
 from tests.visualization.parameterizations.test_parameterizations import climb, climber_of

@@ -31,7 +31,7 @@ from layer_atlas.config.recipe import (
     SpectrumInit,
     Transforms,
 )
-from layer_atlas.datasets.pictures import read_picture
+from layer_atlas.datasets.image_files import read_picture
 from layer_atlas.visualization import rng, spectrum
 from layer_atlas.visualization.optimization.loop import (
     GradientAscent,
@@ -220,7 +220,8 @@ def test_what_was_once_encoded_is_given_back(config: Config, shape: Shape) -> No
 @every_shape
 def test_a_start_from_one_photograph_is_that_of_every_job(config: Config, shape: Shape) -> None:
     images = images_of(config, shape, init=PhotographInit(photograph=PICTURE))
-    picture = read_picture(find(PICTURE), shape[0], shape[1:]).expand(len(KEYS), -1, -1, -1)
+    picture = torch.from_numpy(read_picture(find(PICTURE), shape[0], shape[1:]))
+    picture = picture.expand(len(KEYS), -1, -1, -1)
     expected = images_of(config, shape, init=DatasetInit(), dataset_images=picture)
     assert torch.equal(images(), expected())
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from layer_atlas.atlas.layers import is_on_own_scale
 from layer_atlas.atlas.reader import Model
-from layer_atlas.config.figures import BracketedFigure, Group
+from layer_atlas.config.outputs import BracketedFigure, Group
 from layer_atlas.config.records import listed
 from layer_atlas.plan.jobs import UNTRAINED
 from layer_atlas.plan.targets import DRAW, counted, joint_words, plural
@@ -85,6 +85,7 @@ def _of_one_layer(selection: Selection, asked: Any) -> str:
     some = counted(n, noun)
     the = f"the {some}" if n > 1 else f"the {noun}"
     words = {
+        "label": f"{the} labelled {_label(asked)!r} among",
         "random": f"{some} drawn at random (seed {_seed(asked)}) from",
         "top": f"{the} with the largest {_by([selection], asked)} among",
         "bottom": f"{the} with the smallest {_by([selection], asked)} among",
@@ -154,6 +155,7 @@ def way_caption(selections: Sequence[Selection], asked: Any) -> str:
     if not way:
         return ""
     words = {
+        "label": f"those labelled {_label(asked)!r}",
         "random": f"drawn at random (seed {_seed(asked)})",
         "top": f"those with the largest {_by(selections, asked)}",
         "bottom": f"those with the smallest {_by(selections, asked)}",
@@ -165,6 +167,10 @@ def way_caption(selections: Sequence[Selection], asked: Any) -> str:
 
 def _seed(asked: Any) -> Any:
     return asked.get("seed", 0) if isinstance(asked, Mapping) else 0
+
+
+def _label(asked: Any) -> str:
+    return str(asked["label"]) if way_of(asked) == "label" else ""
 
 
 def _by(selections: Sequence[Selection], asked: Any) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from layer_atlas.atlas.comparison import SCHEMA
 from layer_atlas.atlas.layers import groups
 from layer_atlas.atlas.reader import Atlas, Layer, open_atlas
-from layer_atlas.config.figures import ComparisonFigure, FigureSettings, ImagesFigure
+from layer_atlas.config.outputs import ComparisonFigure, FigureSettings, ImagesFigure
 from layer_atlas.config.recipe import Recipe
 from layer_atlas.config.records import build
 from layer_atlas.errors import UserError

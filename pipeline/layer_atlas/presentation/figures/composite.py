@@ -9,7 +9,7 @@ from string import ascii_lowercase
 from matplotlib.figure import Figure
 
 from layer_atlas.atlas.reader import Atlas
-from layer_atlas.config.figures import CompositeFigure, FigureSettings
+from layer_atlas.config.outputs import CompositeFigure, FigureSettings
 from layer_atlas.errors import UserError
 from layer_atlas.presentation.figures.image_figure import draw_images
 from layer_atlas.presentation.figures.plots import draw_histograms, draw_traces

@@ -30,8 +30,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from layer_atlas import __version__
 from layer_atlas.atlas.reader import Atlas
-from layer_atlas.config.figures import AgainFigure, FigureSettings, Format
 from layer_atlas.config.inputs import user_file
+from layer_atlas.config.outputs import AgainFigure, FigureSettings, Format
 from layer_atlas.config.records import build, canonical_json, plain
 from layer_atlas.errors import UserError, unknown
 from layer_atlas.presentation.figures.selection import RenderedFigure

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layer_atlas.atlas.reader import Layer
-from layer_atlas.config.figures import Axis, ImagesFigure
+from layer_atlas.config.outputs import Axis, ImagesFigure
 from layer_atlas.errors import UserError, unknown
 from layer_atlas.presentation.figures.selection import LayerData, Selection
 

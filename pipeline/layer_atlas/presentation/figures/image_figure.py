@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import cached_property
 
 from layer_atlas.atlas.reader import Atlas
-from layer_atlas.config.figures import ImagesFigure
+from layer_atlas.config.outputs import ImagesFigure
 from layer_atlas.errors import UserError
 from layer_atlas.presentation.figures.brackets import (
     Bracket,

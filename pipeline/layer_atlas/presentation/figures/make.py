@@ -9,7 +9,7 @@ from pathlib import Path
 import scipy.cluster.hierarchy  # noqa: F401 - what is not installed is reported before drawing
 
 from layer_atlas.atlas.reader import Atlas, open_atlas
-from layer_atlas.config.figures import AgainFigure, Figure, FigureSettings
+from layer_atlas.config.outputs import AgainFigure, Figure, FigureSettings
 from layer_atlas.errors import UserError
 from layer_atlas.presentation.collate import read_summary
 from layer_atlas.presentation.figures.comparison import draw_comparison

@@ -9,7 +9,7 @@ from matplotlib.collections import LineCollection
 from numpy.typing import NDArray
 
 from layer_atlas.atlas.reader import Atlas
-from layer_atlas.config.figures import HistogramsFigure, TracesFigure
+from layer_atlas.config.outputs import HistogramsFigure, TracesFigure
 from layer_atlas.config.records import listed
 from layer_atlas.errors import UserError
 from layer_atlas.presentation.figures.captions import (

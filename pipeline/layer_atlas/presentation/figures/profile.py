@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from layer_atlas.atlas.layers import is_on_own_scale
 from layer_atlas.atlas.reader import Atlas
-from layer_atlas.config.figures import ProfileFigure
+from layer_atlas.config.outputs import ProfileFigure
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.presentation.figures.captions import SCALES, draw_methods, shown_caption
 from layer_atlas.presentation.figures.panels import Panels, legend, number_text

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from layer_atlas.atlas.reader import Atlas, Layer
-from layer_atlas.config.figures import ResponsesFigure
+from layer_atlas.config.outputs import ResponsesFigure
 from layer_atlas.errors import UserError
 from layer_atlas.presentation.figures.brackets import (
     Bracket,

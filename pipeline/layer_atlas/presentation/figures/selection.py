@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from layer_atlas.atlas.layers import default_ranking
 from layer_atlas.atlas.reader import Atlas, Layer
-from layer_atlas.config.figures import BracketedFigure, FigureSettings, Group
+from layer_atlas.config.outputs import BracketedFigure, FigureSettings, Group
 from layer_atlas.errors import UserError, unknown
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.plan.labels import check_names
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 _NO_STATISTICS = ("status", "start", "made_with", "channel", "best_seed", "best_seed_index")
 _FORMS = (
-    "give all, a range such as '0:64', a list such as [3,17], {random: 32}, "
-    "{top: 16}, {bottom: 16, by: agreement}, {diverse: 16} or {representatives: 16}"
+    "give all, a range such as '0:64', a list such as [3,17] or [golden retriever], "
+    "{label: 'curve*'}, {random: 32}, {top: 16}, {bottom: 16, by: agreement}, {diverse: 16} or "
+    "{representatives: 16}"
 )
 
 
@@ -181,7 +182,7 @@ class _Selection:
             return self._combinations(asked)
         if isinstance(asked, str) and ":" in asked:
             return self._range(asked)
-        return [self._channel(item) for item in self._listed()]
+        return [channel for item in self._listed() for channel in self._called(item)]
 
     def _not_understood(self) -> UserError:
         return UserError(f"{self.where}={self.asked!r} is not understood; {_FORMS}.")
@@ -204,15 +205,25 @@ class _Selection:
             raise UserError(f"{self.where}={asked!r} selects no channel of {title}.")
         return channels
 
-    def _channel(self, item: int | str) -> int:
-        """A channel by its number, or a class by its name, however that is capitalised."""
-        layer, names = self.layer, [name.lower() for name in self.layer.channel_names]
-        if isinstance(item, str):
-            if item.lower() not in names:
-                known = layer.channel_names
-                raise unknown(f"{self.where} of {layer.title}", item, known, f"Or {_FORMS}.")
-            return layer.channels[names.index(item.lower())]
-        return layer.channels[layer.row(item)]
+    def _called(self, item: int | str) -> list[int]:
+        """A channel by its number, or those of a class name or label, however capitalised."""
+        if isinstance(item, int):
+            return [self.layer.channels[self.layer.row(item)]]
+        return self._labelled(lambda text: text.lower() == item.lower(), item)
+
+    def _labelled(self, fits: Callable[[str], bool], asked: str) -> list[int]:
+        """The channels of which a class name or a label fits, in the order of the atlas."""
+        layer, texts = self.layer, [self.layer.given_labels, self.layer.channel_names]
+        found = {
+            channel
+            for column in texts
+            for channel, text in zip(layer.channels, column, strict=False)
+            if text and fits(text)
+        }
+        if not found:
+            known = dict.fromkeys(text for column in texts for text in column if text)
+            raise unknown(f"{self.where} of {layer.title}", asked, known, f"Or {_FORMS}.")
+        return [channel for channel in layer.channels if channel in found]
 
     def _combinations(self, asked: Sequence[Any]) -> list[int]:
         """Combinations of channels by those that they consist of."""
@@ -228,7 +239,10 @@ class _Selection:
         return [known[tuple(parts)] for parts in asked]
 
     def _by_what_is_known(self, asked: dict[str, Any]) -> list[int]:
-        """A number of channels by their statistics or similarity."""
+        """A number of channels by their statistics or similarity, or those of a label."""
+        if set(asked) == {"label"} and isinstance(asked["label"], str):
+            pattern = asked["label"].lower()
+            return self._labelled(lambda text: fnmatchcase(text.lower(), pattern), asked["label"])
         way, by = way_of(asked), ranking_of(self.data, asked)
         ways: dict[str, Callable[[int], list[int]]] = {
             "random": lambda n: _random(self.layer, n, asked.get("seed", 0)),

@@ -23,7 +23,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.textpath import text_to_path
 from numpy.typing import NDArray
 
-from layer_atlas.config.figures import FigureSettings
+from layer_atlas.config.outputs import FigureSettings
 from layer_atlas.errors import UserError, unknown
 from layer_atlas.presentation.layout.page import (
     ALARM,

@@ -461,7 +461,7 @@ class DatasetImages:
             {
                 "slot": slot,
                 "path": path,
-                "file": _file_name(path, data),
+                "file": photograph_name(path, data),
                 "score": numbers(scores)[slot] if slot < len(scores) else None,
                 "salient": end == "top" and slot < self.salient,
                 "box": boxes[slot].tolist() if slot < len(boxes) else None,
@@ -510,7 +510,7 @@ class DatasetImages:
             pictures = self.layer.dataset_images(channel, end)[: self.across]
             images = list(self._images(end, row))
             for _, path, data in images:
-                files.write_once(_file_name(path, data), data)
+                files.write_once(photograph_name(path, data), data)
             if end == "top" and self.salient:
                 slots = {slot: pixels for (slot, *_), pixels in zip(images, pictures, strict=False)}
                 self._write_saliency(files, folder, row, slots)
@@ -543,7 +543,7 @@ class DatasetImages:
         }
 
 
-def _file_name(path: str, data: bytes) -> str:
+def photograph_name(path: str, data: bytes) -> str:
     """Name of the file of a dataset image in the site: its own, and digits of its content."""
     stem = safe_name(PurePosixPath(path).stem or "image")[:48]
     return f"photographs/{stem}-{hashlib.sha256(data).hexdigest()[:12]}.jpg"

@@ -16,7 +16,7 @@ from layer_atlas.atlas.reader import Atlas, Layer, Model, open_atlas
 from layer_atlas.config.objectives import Objective
 from layer_atlas.config.recipe import LARGEST_IMAGE, Recipe
 from layer_atlas.config.records import build, digest, plain
-from layer_atlas.datasets.projection import check_umap
+from layer_atlas.datasets.projection import Projection, check_projection
 from layer_atlas.errors import UserError
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.plan.plan import ModuleInfo
@@ -47,16 +47,13 @@ from layer_atlas.presentation.site.map import (
     cell_record,
     map_data,
     points_data,
-    write_samples,
+    write_photographs,
 )
 from layer_atlas.store.files import write_json
 from layer_atlas.store.folder import OutputFolder, safe_name
 from layer_atlas.store.manifest import read_manifest
 
 logger = logging.getLogger(__name__)
-
-Projection = Literal["none", "umap", "pca"]
-"""The projection of similarity maps, as `collate.map` has it."""
 
 _HERE = Path(__file__).parent
 _ASSETS, _LAYOUT = _HERE / "assets", _HERE.parent / "layout"
@@ -74,7 +71,7 @@ _SCRIPTS = (
 def make_site(
     folder: OutputFolder,
     names: Mapping[str, str] | None = None,
-    projection: Projection = "none",
+    projection: Projection | Literal["none"] = "none",
 ) -> Path:
     """Make the site of an atlas, unless it is there; returns its first page.
 
@@ -85,11 +82,11 @@ def make_site(
         names: names of layers for readers, as `collate.names` has them.
         projection: of similarity maps, as `collate.map` has it.
     Raises:
-        UserError: there is no atlas, or it is not one, or UMAP is not installed.
+        UserError: there is no atlas, or it is not one, or what `projection` needs is not
+            installed.
         StorageError: the disk is full or fails.
     """
-    if projection == "umap":
-        check_umap("collate.map")
+    check_projection(projection, "collate.map")
     page = folder.site / "index.html"
     with open_atlas(folder.atlas) as atlas:
         notes = _notes(folder, atlas)
@@ -139,7 +136,7 @@ def _identity(
     folder: OutputFolder,
     atlas: Atlas,
     names: Mapping[str, str] | None,
-    projection: Projection,
+    projection: Projection | Literal["none"],
     notes: Mapping[str, Note],
 ) -> str:
     """Digest that differs for another atlas, other names, maps or notes, and other code."""
@@ -167,7 +164,7 @@ def _write_all(
     atlas: Atlas,
     folder: OutputFolder,
     names: Mapping[str, str] | None,
-    projection: Projection,
+    projection: Projection | Literal["none"],
     notes: Mapping[str, Note],
 ) -> None:
     for name in ("style.css", "icon.svg"):
@@ -176,7 +173,7 @@ def _write_all(
     manifest = read_manifest(folder) if folder.manifest.exists() else {}
     number = 0
     models = []
-    named: dict[str, list[tuple[int, str]]] = {}
+    named: dict[str, list[list[Any]]] = {}
     for model in atlas.models.values():
         layers = []
         for layer in model.layers.values():
@@ -218,10 +215,18 @@ def _modules(manifest: Mapping[str, Any], label: str) -> list[list[Any]]:
     return [[each.name, each.module_type, list(each.shape)] for each in modules]
 
 
-def _named_channels(layer: Layer) -> list[tuple[int, str]]:
-    """The channels whose labels are more than a number, for the search."""
-    numbered = zip(layer.channels, layer.labels, layer.numbers, strict=True)
-    return [(channel, label) for channel, label, number in numbered if label != number]
+def _named_channels(layer: Layer) -> list[list[Any]]:
+    """The channels whose labels are more than a number, for the search.
+
+    Returns: number and label of each, and the name of the class that a label of the user's hides.
+    """
+    names = layer.channel_names or [""] * len(layer.channels)
+    columns = (layer.channels, layer.labels, layer.numbers, layer.given_labels, names)
+    return [
+        [channel, label, *([name] if given and name else [])]
+        for channel, label, number, given, name in zip(*columns, strict=True)
+        if label != number
+    ]
 
 
 def _model_facts(model: Model) -> dict[str, Any]:
@@ -232,7 +237,7 @@ def _model_facts(model: Model) -> dict[str, Any]:
         "architecture": _architecture(str(facts.get("source", ""))),
         "weights": str(facts.get("weights_sha256", "")),
         "about": model.weights,
-        "size": whole(facts.get("input_size", 0)),
+        "size": [whole(side) for side in np.atleast_1d(facts.get("seen_size", []))],
     }
 
 
@@ -247,7 +252,7 @@ def _architecture(source: str) -> str:
 
 
 def _write_layer(
-    files: SiteFiles, folder: str, layer: Layer, projection: Projection
+    files: SiteFiles, folder: str, layer: Layer, projection: Projection | Literal["none"]
 ) -> dict[str, Any]:
     """Write the files of a layer; returns its record in the overview."""
     check(layer)
@@ -261,7 +266,7 @@ def _write_layer(
         files.write(f"{name}.js", script(name, block))
     write_dataset_images(files, folder, layer)
     for row in range(len(layer.channels) if layer.has_map else 0):
-        write_samples(files, folder, layer, row)
+        write_photographs(files, layer, row)
     return {**layer_facts(layer), "folder": folder, "strip": strip}
 
 
@@ -365,7 +370,7 @@ def layer_data(layer: Layer) -> dict[str, Any]:
         "labels": layer.labels,
         "seeds": layer.seeds,
         "variants": layer.variants,
-        "status": [[words.get(code, "failed") for code in row] for row in layer.status.tolist()],
+        "status": [words.get(code, "failed") for code in layer.status.ravel().tolist()],
         "lead": layer.leads().tolist(),
         "leads": "best agreement" if "best_seed_index" in layer else "first that is ok",
         "similar": SIMILAR,
@@ -393,11 +398,18 @@ def _similarity(layer: Layer) -> dict[str, list[Any]]:
 
 
 def _statistics(layer: Layer) -> Iterator[dict[str, Any]]:
-    """Yield every statistic: its meaning and its values, nested as its axes are."""
+    """Yield every statistic: its meaning and its values, those of a channel one after another."""
     for name, meaning in layer.statistics.items():
-        values = numbers(layer[name])
-        ranked = name not in _NAMES
-        yield {"name": name, "meaning": meaning, "values": values, "ranked": ranked}
+        values = layer[name]
+        yield {
+            "name": name,
+            "meaning": meaning,
+            # Flat, by seed and variant as far as it has such: arrays in arrays of 65,536 channels
+            # take a browser ten times the memory.
+            "values": numbers(values.ravel()),
+            "axes": values.ndim - 1,
+            "ranked": name not in _NAMES,
+        }
 
 
 def channel_blocks(layer: Layer) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -533,6 +545,7 @@ def _arrays(layer: Layer) -> Iterator[_Array]:
     channels = (len(layer.channels),)
     jobs = (*channels, len(layer.seeds))
     images = (*jobs, len(layer.variants)) if layer.variants else jobs
+    samples = layer.dataset("sample_path").shape if "sample_path" in layer else ()
     yield _Array("status", "u", jobs)
     yield _Array("image", "u", images, 3)
     yield _Array("trace", "f", images, 1)
@@ -545,6 +558,8 @@ def _arrays(layer: Layer) -> Iterator[_Array]:
     yield _Array("cell_channel_value", "f", channels, 1)
     yield _Array("cell_member", "i", channels, 1)
     yield _Array("cell_jpeg", "O", channels, 1)
+    for name, kind, axes in (("view_box", "i", 1), ("row", "i", 0), ("column", "i", 0)):
+        yield _Array(f"sample_{name}", kind, samples, axes)
     yield _Array("similarity", "f", channels, 1)
     yield _Array("other_model", "O", (), 1)
     yield _Array("dataset/top_saliency", "u", channels, 3)

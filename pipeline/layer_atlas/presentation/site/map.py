@@ -1,20 +1,16 @@
 """Maps on a site: the cells of an activation atlas and what each holds; targets by similarity."""
 
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from layer_atlas.atlas.reader import Layer
-from layer_atlas.presentation.layout.grid import Cells
-from layer_atlas.presentation.layout.page import Tile
-from layer_atlas.presentation.layout.pillow import PillowCanvas
+from layer_atlas.datasets.projection import Projection
 from layer_atlas.presentation.montages.map_picture import fractions
 from layer_atlas.presentation.similarity import lay_out
-from layer_atlas.presentation.site.files import SiteFiles, numbers
+from layer_atlas.presentation.site.files import SiteFiles, numbers, photograph_name
 
-_PICTURE = 96
-"""Side of the picture of a sample in pixels."""
-_GROUND = "#808080"
 _DIGITS = 4
 
 
@@ -43,7 +39,8 @@ def map_data(layer: Layer) -> dict[str, Any] | None:
         "label": [next(iter(layer.cell_classes(channel)), "") for channel in layer.channels],
         "photographs": int(layer.facts["photographs"]),
         "source": str(layer.facts["dataset_source"]),
-        "across": _across(layer),
+        "view": int(layer.facts.get("view_size", 0)),
+        "positions": [int(side) for side in layer.facts.get("map_size", ())],
     }
 
 
@@ -51,7 +48,7 @@ _PLACES = 10_000
 """Steps of a coordinate: finer than any screen."""
 
 
-def points_data(layer: Layer, projection: Literal["umap", "pca"]) -> dict[str, Any]:
+def points_data(layer: Layer, projection: Projection) -> dict[str, Any]:
     """The similarity map of a layer: `x` and `y` of each row, 0 to 10,000; -1: no image."""
     places = lay_out(layer, layer.leads(), projection)
     steps = np.where(np.isfinite(places), np.round(places * _PLACES), -1).astype(int)
@@ -63,38 +60,38 @@ def cell_record(layer: Layer, row: int) -> dict[str, Any]:
     """What a cell of a map holds: its place, classes, strongest channels, and its samples."""
     channels = layer.dataset("cell_channel")[row].tolist()
     values = numbers(np.asarray(layer.dataset("cell_channel_value")[row]), _DIGITS)
-    samples, files = (layer.dataset(f"cell_{name}")[row] for name in ("member", "jpeg"))
     classes = layer.cell_classes(layer.channels[row]).items()
     return {
         **{name: int(layer.dataset(f"cell_{name}")[row]) for name in ("grid", "row", "column")},
         "classes": [[name, float(f"{value:.{_DIGITS}g}")] for name, value in classes],
         "channels": list(map(list, zip(channels, values, strict=True))),
         "samples": [
-            {"slot": slot, "path": _path(layer, sample)}
-            for slot, (sample, file) in enumerate(zip(samples.tolist(), files, strict=True))
-            if sample >= 0 and len(file)
+            {"path": path, "file": photograph_name(path, data), **_where(layer, sample)}
+            for sample, path, data in _members(layer, row)
         ],
     }
 
 
-def samples_name(row: int) -> str:
-    """Name of the file with the samples of a cell; the browser's scripts know it too."""
-    return f"samples-{row}.jpg"
+def write_photographs(files: SiteFiles, layer: Layer, row: int) -> None:
+    """Write the photographs of a cell that no other has. Raises StorageError."""
+    # Decoded for its own sake: what is no JPEG file does not get into the site.
+    layer.sample_pictures(layer.channels[row])
+    for _, path, data in _members(layer, row):
+        files.write_once(photograph_name(path, data), data)
 
 
-def write_samples(files: SiteFiles, folder: str, layer: Layer, row: int) -> None:
-    """Write the pictures of a cell's samples, side by side. Raises StorageError."""
-    across = _across(layer)
-    cells = Cells((0, 0), (_PICTURE, _PICTURE), across)
-    canvas = PillowCanvas(cells.size(across), _GROUND)
-    for slot, pixels in layer.sample_pictures(layer.channels[row]).items():
-        canvas.tile(Tile(cells.box(slot), pixels))
-    files.write_picture(f"{folder}/{samples_name(row)}", canvas.picture, 80)
+def _members(layer: Layer, row: int) -> Iterator[tuple[int, str, bytes]]:
+    """Yield number, path and picture of the samples closest to the mean of a cell."""
+    samples, pictures = (layer.dataset(f"cell_{name}")[row] for name in ("member", "jpeg"))
+    for sample, picture in zip(samples.tolist(), pictures, strict=True):
+        if sample >= 0 and len(picture):
+            path = str(layer.dataset("sample_path")[sample], "utf-8", "replace")
+            yield sample, path, picture.tobytes()
 
 
-def _across(layer: Layer) -> int:
-    return int(layer.dataset("cell_jpeg").shape[1])
-
-
-def _path(layer: Layer, sample: int) -> str:
-    return str(layer.dataset("sample_path")[sample], "utf-8", "replace")
+def _where(layer: Layer, sample: int) -> dict[str, Any]:
+    """The position of a sample on the layer's map, and its receptive field in the view."""
+    if "sample_view_box" not in layer:  # an atlas of an earlier version
+        return {}
+    row, column = (int(layer.dataset(f"sample_{name}")[sample]) for name in ("row", "column"))
+    return {"at": [row, column], "box": layer.dataset("sample_view_box")[sample].tolist()}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from layer_atlas.config.config import Config, ModelConfig
 from layer_atlas.config.inputs import user_file
 from layer_atlas.config.objectives import JointObjective
-from layer_atlas.datasets.pictures import picture_size
+from layer_atlas.datasets.image_files import picture_size
 from layer_atlas.errors import UnusableFile, UserError
 from layer_atlas.logs import step
 from layer_atlas.models.activations import OUTPUT, match_layers
@@ -505,6 +505,8 @@ def _path_names(
 
     What works for all layers in one pass, and for the deepest group alone, works for each.
     """
+    if len(groups) == 1:
+        return [choose(groups[0]).name]
     every = {layer.name: layer for group in groups for layer in group}
     deepest = max(groups, key=lambda group: group[0].flops_before)
     together, alone = choose(list(every.values())).name, choose(deepest).name

@@ -21,9 +21,8 @@ from layer_atlas.config.objectives import (
 )
 from layer_atlas.config.recipe import ALGORITHM_VERSIONS, DatasetInit, Recipe, Regularizers
 from layer_atlas.config.records import digest, plain
-from layer_atlas.datasets.listing import look_through
 from layer_atlas.datasets.samples import check_atlas
-from layer_atlas.datasets.sources import DatasetImages, open_dataset
+from layer_atlas.datasets.sources import DatasetImages, look_through, open_dataset
 from layer_atlas.datasets.views import read_view
 from layer_atlas.errors import UserError
 from layer_atlas.logs import step
@@ -64,7 +63,7 @@ from layer_atlas.visualization.objectives import ObjectiveContext, make_objectiv
 from layer_atlas.visualization.objectives.base import not_yet
 from layer_atlas.visualization.objectives.custom import with_source
 from layer_atlas.visualization.objectives.directions import RANDOM_DIRECTIONS
-from layer_atlas.visualization.objectives.prototype import layers_at_depths
+from layer_atlas.visualization.objectives.strongest_images import layers_at_depths
 from layer_atlas.visualization.parameterizations import check_parameterization
 from layer_atlas.visualization.parameterizations.generator import (
     with_source as with_generator_source,

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from layer_atlas.config.config import ModelConfig
 from layer_atlas.config.datasets import DatasetConfig
-from layer_atlas.datasets.listing import Listing
-from layer_atlas.datasets.sources import open_dataset
+from layer_atlas.datasets.sources import Listing, open_dataset
 from layer_atlas.datasets.statistics_files import read_evidence
 from layer_atlas.datasets.tasks import LayerStatistics
 from layer_atlas.datasets.views import stream_views

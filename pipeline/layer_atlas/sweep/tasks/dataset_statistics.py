@@ -19,17 +19,16 @@ from torch import Tensor
 from layer_atlas.config.datasets import DatasetConfig, SaliencyMethod
 from layer_atlas.config.records import digest
 from layer_atlas.datasets.image_files import as_jpeg, joined
-from layer_atlas.datasets.listing import Entry, Listing
 from layer_atlas.datasets.samples import joined_samples, sample_arrays
-from layer_atlas.datasets.sources import open_dataset
+from layer_atlas.datasets.sources import Entry, Listing, open_dataset
 from layer_atlas.datasets.statistics import DatasetStats, summarise
 from layer_atlas.datasets.statistics_files import write_arrays
 from layer_atlas.datasets.tasks import Examples, LayerSamples, StatisticsBlock, statistics_of
 from layer_atlas.datasets.views import View, stream_views
 from layer_atlas.models.activations import ChannelActivations, SampledActivations
-from layer_atlas.models.colours import from_bytes, recoloured
 from layer_atlas.models.device_model import Observe, Sample
 from layer_atlas.models.forwards import Forward
+from layer_atlas.models.pixels import from_bytes, recoloured
 from layer_atlas.plan.jobs import LayerInfo, Product
 from layer_atlas.plan.plan import DatasetPlan
 from layer_atlas.store.files import Arrays
@@ -221,10 +220,11 @@ class SamplingPass(DatasetPass):
                 rows = places[name], found.vector, found.attribution
                 place, vector, scores = (t[: len(index)].cpu().numpy() for t in rows)
                 parts[name].append(sample_arrays(index, place, vector, scores, pictures))
-        return {
+        files = {
             s.block(block.start, block.dataset_images): joined_samples(parts[name])
             for name, s in samples.items()
         }
+        return {**files, **self._fields(block, infos)}
 
     def _places(self, info: LayerInfo, samples: LayerSamples, entries: Sequence[Entry]) -> Tensor:
         """Draw a flat position for each image of a batch, padded to a whole one: (BATCH,) int64.

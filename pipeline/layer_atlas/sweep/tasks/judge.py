@@ -13,9 +13,8 @@ from torch import Tensor
 from layer_atlas.atlas.gather import LayerView
 from layer_atlas.datasets.statistics_files import write_arrays
 from layer_atlas.datasets.tasks import Judging, statistics_of
-from layer_atlas.models.colours import from_bytes, to_bytes
 from layer_atlas.models.device_model import Observe
-from layer_atlas.models.resample import resized
+from layer_atlas.models.pixels import from_bytes, resized, to_bytes
 from layer_atlas.plan.jobs import Shard
 from layer_atlas.plan.plan import ModelPlan, Plan, required_environments
 from layer_atlas.store.resume import DoneIndex

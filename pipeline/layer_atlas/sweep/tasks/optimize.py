@@ -15,8 +15,8 @@ from torch import Tensor
 from layer_atlas.config.records import plain
 from layer_atlas.datasets.tasks import statistics_of
 from layer_atlas.errors import UserError
-from layer_atlas.models.colours import from_bytes, recoloured
 from layer_atlas.models.normalization import FEATURE_IMAGES
+from layer_atlas.models.pixels import from_bytes, recoloured
 from layer_atlas.plan.environment import Environment, environment_here
 from layer_atlas.plan.jobs import Series, Shard, ShardResult, joined
 from layer_atlas.plan.plan import LayerPlan, ModelPlan, flops_per_job

@@ -15,7 +15,6 @@ With V variants per job a batch holds whole jobs, sample b being variant b % V o
 variants of one job may depend on each other.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from layer_atlas.config import objectives as records
 from layer_atlas.config.inputs import Find
 from layer_atlas.plan.jobs import LayerInfo
 
@@ -55,15 +55,18 @@ def not_yet(images: Tensor) -> Activations:
     raise LookupError("no network is at hand while a sweep is planned")
 
 
-class Objective(ABC):
-    """A function of activations that returns scores."""
+class Objective:
+    """A function of activations that returns scores; by default the mean response of a channel."""
 
     sizes: tuple[int, ...]
     """Number of targets; for combinations, the number of each part."""
 
-    @abstractmethod
+    def __init__(self, record: records.Objective, context: ObjectiveContext) -> None:
+        self.sizes = (context.layers[0].n_channels,)
+
     def responses(self, activations: Activations, targets: Tensor) -> Tensor:
         """Return the response of each sample's target at each position: (B, L) float32."""
+        return picked(activations[0], targets)
 
     def score(self, activations: Activations, targets: Tensor) -> Tensor:
         """Return the scores (B,), float32."""
@@ -121,8 +124,15 @@ class _Picked(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         # Every operation of the backward pass would convert another layout.
         (index,) = ctx.saved_tensors
-        gradient = torch.zeros_like(ctx.template, device=grads[0].device)
+        gradient = empty_as(ctx.template, grads[0].device).zero_()
         return gradient.scatter_(1, index, grads[0].unsqueeze(1)), None
+
+
+def empty_as(template: Tensor, device: torch.device) -> Tensor:
+    """Allocate a tensor with shape, strides and dtype of a meta tensor."""
+    # Not `torch.empty_like`, which imports sympy for meta tensors: 0.9 s before the first step.
+    shape, strides = template.shape, template.stride()
+    return torch.empty_strided(shape, strides, dtype=template.dtype, device=device)
 
 
 class Signs:

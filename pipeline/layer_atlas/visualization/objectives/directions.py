@@ -21,6 +21,7 @@ from layer_atlas.visualization.objectives.base import (
     Objective,
     ObjectiveContext,
     Signs,
+    empty_as,
 )
 
 logger = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ class _Along(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (direction,) = ctx.saved_tensors
-        gradient = torch.empty_like(ctx.template, device=grads[0].device)
+        gradient = empty_as(ctx.template, grads[0].device)
         return gradient.copy_(grads[0][:, None, :] * direction[:, :, None]), None
 
 

@@ -11,7 +11,7 @@ from layer_atlas.config.objectives import (
     InversionObjective,
 )
 from layer_atlas.config.records import implements
-from layer_atlas.datasets.pictures import read_picture
+from layer_atlas.datasets.image_files import read_picture
 from layer_atlas.visualization.objectives.base import (
     LEAST_COSINE,
     Activations,
@@ -31,7 +31,7 @@ class _ReferenceObjective(Objective):
 
     def __init__(self, reference_image: str, context: ObjectiveContext) -> None:
         path = context.find(reference_image)
-        self._image = read_picture(path, context.colours, context.size)
+        self._image = torch.from_numpy(read_picture(path, context.colours, context.size))
         self._context = context
 
     @cached_property
@@ -110,10 +110,6 @@ class Accentuation(_ReferenceObjective):
     def __init__(self, record: AccentuationObjective, context: ObjectiveContext) -> None:
         super().__init__(record.photograph, context)
         self.sizes, self.weight = (context.layers[0].n_channels,), record.faithfulness
-
-    def responses(self, activations: Activations, targets: Tensor) -> Tensor:
-        """Return the channel at each position: (B, L) float32."""
-        return picked(activations[0], targets)
 
     def surrogate(self, activations: Activations, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the scores (B,) and the scores minus the distance (B,), float32."""

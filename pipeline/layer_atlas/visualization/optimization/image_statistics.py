@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from layer_atlas.config.recipe import Transforms
-from layer_atlas.models.colours import from_bytes
 from layer_atlas.models.forwards import Forward
+from layer_atlas.models.pixels import from_bytes
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.visualization import rng
 from layer_atlas.visualization.objectives import Objective

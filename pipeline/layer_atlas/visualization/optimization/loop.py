@@ -9,15 +9,15 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from layer_atlas.config.inputs import Find, nowhere
 from layer_atlas.config.recipe import Recipe, snapshot_steps, trace_steps
-from layer_atlas.models.colours import to_bytes
 from layer_atlas.models.forwards import Forward
+from layer_atlas.models.pixels import to_bytes
 from layer_atlas.visualization import rng
 from layer_atlas.visualization.gradients import LeakyGradient, PolyphaseStem
 from layer_atlas.visualization.objectives import Objective
@@ -309,13 +309,31 @@ class _Batch:
 
     def _set_gradient(self, rendered: Tensor, at_image: Tensor, scores: Tensor) -> Tensor:
         """Set the parameters' gradient, zero where it is not finite; return where it is: (B,)."""
-        (gradient,) = torch.autograd.grad(rendered, self.parameters, at_image)
+        scalar = _WithGradient.apply(rendered, at_image)
+        (gradient,) = torch.autograd.grad(scalar, self.parameters)
         # The sum is not finite if any number is not; unlike `all` it reads the gradient once.
         finite = torch.isfinite(scores.detach()) & torch.isfinite(gradient.sum(dim=1))
-        gradient = gradient.nan_to_num_(0.0, 0.0, 0.0).mul_(finite[:, None])
+        gradient = gradient.masked_fill_(~finite[:, None], 0.0)
         clip = self.recipe.regularizers.clip
         self.parameters.grad = clipped(gradient, clip) if clip > 0 else gradient
         return finite
+
+
+class _WithGradient(torch.autograd.Function):
+    """A scalar whose gradient at the images is a given one.
+
+    `torch.autograd.grad` takes a gradient to start from as well, but imports sympy to compare its
+    shape: 0.9 s before the first step.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, gradient: Tensor) -> Tensor:
+        ctx.gradient = gradient  # not an input that is saved: it is needed once, and has no graph
+        return images.new_empty(())
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return ctx.gradient, None
 
 
 @dataclass(frozen=True)

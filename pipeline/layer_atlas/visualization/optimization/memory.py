@@ -15,7 +15,10 @@ _GPU_FRACTION = 0.8
 _CPU_FRACTION = 0.5
 """Fraction of the free memory that a batch may use."""
 
-_SMALL, _LARGE = 8, 16
+_GPU_TRIALS = (8, 16)
+_CPU_TRIALS = (2, 4)
+"""Batches whose memory is compared. What a CPU keeps for the backward pass grows evenly from the
+second sample on; a GPU's workspaces do not."""
 
 _OUT_OF_MEMORY = (
     "can't allocate memory",
@@ -57,8 +60,9 @@ def bytes_per_sample(run: Callable[[int], Any], device: torch.device) -> float:
         device: device of the run.
     """
     # The difference of two sizes cancels what does not grow with the batch, such as weights.
-    peak = _gpu_peak if device.type == "cuda" else _cpu_peak
-    return max((peak(run, _LARGE) - peak(run, _SMALL)) / (_LARGE - _SMALL), 1.0)
+    is_gpu = device.type == "cuda"
+    peak, (small, large) = (_gpu_peak, _GPU_TRIALS) if is_gpu else (_cpu_peak, _CPU_TRIALS)
+    return max((peak(run, large) - peak(run, small)) / (large - small), 1.0)
 
 
 def samples_that_fit(sample_bytes: float, device: torch.device) -> int:

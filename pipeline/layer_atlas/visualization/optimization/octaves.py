@@ -12,7 +12,7 @@ from torch import Tensor
 
 from layer_atlas.config.recipe import Octaves, Recipe
 from layer_atlas.models.forwards import Forward
-from layer_atlas.models.resample import resized
+from layer_atlas.models.pixels import resized
 from layer_atlas.visualization import rng
 from layer_atlas.visualization.objectives import Objective
 from layer_atlas.visualization.optimization.loop import (

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from layer_atlas.models.colours import from_colours, to_colours
+from layer_atlas.models.pixels import from_colours, to_colours
 from layer_atlas.visualization import rng
 
 Shape = tuple[int, int, int]

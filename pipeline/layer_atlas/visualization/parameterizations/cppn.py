@@ -11,11 +11,11 @@ from torch.nn.functional import pad
 from layer_atlas.config.inputs import Find, nowhere
 from layer_atlas.config.parameterizations import Cppn
 from layer_atlas.config.records import implements
-from layer_atlas.models.colours import fixed_contrast
+from layer_atlas.models.pixels import fixed_contrast
 from layer_atlas.visualization.parameterizations.base import Shape, ValueImages, normal, split
 
 _CACHE_LINE = 16
-"""Numbers in a cache line; pixels are padded to whole ones, for the reason given in `resample`."""
+"""Numbers in a cache line; pixels are padded to whole ones, for the reason given in `pixels`."""
 
 _EDGE = 3.0**0.5
 """Half width of the uniform distribution with a standard deviation of 1."""

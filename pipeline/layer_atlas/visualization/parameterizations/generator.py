@@ -14,10 +14,10 @@ from layer_atlas.config.inputs import Find
 from layer_atlas.config.parameterizations import Generator
 from layer_atlas.config.parameterizations import Parameterization as Config
 from layer_atlas.config.records import build, canonical_json, implements, plain
-from layer_atlas.errors import UserError
+from layer_atlas.errors import UserError, first_of, kind_and_reason
 from layer_atlas.imports import import_callable, import_planned, source_digest
 from layer_atlas.models.architectures import build_module
-from layer_atlas.models.resample import resized
+from layer_atlas.models.pixels import resized
 from layer_atlas.models.weights import load_state, read_weights
 from layer_atlas.visualization.parameterizations.base import Parameterization, Shape, normal, rows
 
@@ -95,7 +95,7 @@ def _with_weights(config: Generator, weights: Path) -> nn.Module:
     if missing:
         raise UserError(
             f"weights {str(weights)!r} do not fit or lack tensors of {_SETTING}={config.target!r}: "
-            f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}."
+            f"{first_of(missing)}."
         )
     return network
 
@@ -107,10 +107,9 @@ def _dry_run(network: nn.Module, config: Generator, colours: int, device: torch.
     try:
         output: Any = network(latents)
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise UserError(
             f"{_SETTING}={config.target!r} does not take latents of {list(latents.shape)} "
-            f"({reason}). Set parameterization.latent to the shape of one."
+            f"({kind_and_reason(error)}). Set parameterization.latent to the shape of one."
         ) from error
     if not isinstance(output, Tensor) or output.ndim != 4 or output.shape[:2] != (2, colours):
         shape = list(output.shape) if isinstance(output, Tensor) else type(output).__name__

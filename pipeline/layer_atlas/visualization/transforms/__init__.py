@@ -1,17 +1,16 @@
 """Transforms: random, differentiable views of the images, drawn per sample and step.
 
 `draw_views` draws all random numbers of an optimization at once, as one small tensor. `apply_views`
-transforms the images by the numbers of one step. The transforms are a chain of parts (`part` has
-their contract): one warp for everything that moves pixels, then colours, blur, noise and cutout. A
-part with neutral ranges takes no numbers and no time.
+transforms the images by the numbers of one step. The transforms are a chain of parts (`geometry`
+has their contract): one warp for everything that moves pixels, then colours, blur, noise and
+cutout. A part with neutral ranges takes no numbers and no time.
 """
 
 import torch
 from torch import Tensor
 
 from layer_atlas.config.recipe import Transforms
-from layer_atlas.visualization.transforms.geometry import Geometry
-from layer_atlas.visualization.transforms.part import Part, Size
+from layer_atlas.visualization.transforms.geometry import Geometry, Part, Size
 from layer_atlas.visualization.transforms.photometry import Blur, Colours, Cutout, Noise
 
 _PARTS: tuple[Part, ...] = (Geometry(), Colours(), Blur(), Noise(), Cutout())

@@ -1,14 +1,16 @@
-"""Geometric transforms: jitter, scale, rotation, crop, perspective and flip in one map.
+"""Transforms: their contract, and the geometric ones, all in one map.
 
-A map takes the view's coordinates to the image's, both in [-1, 1] along each axis. The view is made
-from the image in this order: a crop fills the view; the view is shifted, rotated and scaled;
-perspective is applied; it is flipped.
+Jitter, scale, rotation, crop, perspective and flip make one map, which takes the coordinates of the
+view to those of the image, both in [-1, 1] along each axis. The view is made from the image in this
+order: a crop fills the view; the view is shifted, rotated and scaled; perspective is applied; it is
+flipped.
 
 One bilinear resampling applies the whole map. The image is continued by reflection, so no border
 appears.
 """
 
 import math
+from abc import ABC, abstractmethod
 from functools import cache
 from typing import Any
 
@@ -16,9 +18,56 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from layer_atlas.config.recipe import Transforms
+from layer_atlas.config.recipe import Range, Transforms
 from layer_atlas.visualization import rng
-from layer_atlas.visualization.transforms.part import Part, Size, between
+
+# --- the contract ---------------------------------------------------------------------------------
+
+
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
+
+class Part(ABC):
+    """One transform of the images before the network.
+
+    Its random numbers are a row per sample and step, drawn beforehand on the CPU from its own
+    stream: so views have the same bits on every device, and the numbers of one part do not depend
+    on the other active parts.
+    """
+
+    @abstractmethod
+    def columns(self, config: Transforms) -> int:
+        """Return the number of random numbers that it needs; 0 means that it is off."""
+
+    @abstractmethod
+    def draw(self, config: Transforms, keys: Tensor, steps: int, size: Size) -> Tensor:
+        """Draw its numbers for images of that size: (B, steps, columns) float32.
+
+        Args:
+            config: the ranges.
+            keys: (B, 2) int64 on the CPU, random keys of the jobs.
+            steps: number of steps.
+            size: height and width of the images in pixels.
+        """
+
+    @abstractmethod
+    def apply(self, config: Transforms, images: Tensor, numbers: Tensor) -> Tensor:
+        """Transform the images (B, C, H, W) by the numbers (B, columns) of one step.
+
+        It is differentiable in the images, treats each by its own numbers alone, and never waits
+        for the device.
+        """
+
+
+def between(limits: Range, u: Tensor) -> Tensor:
+    """Map uniform numbers of (0, 1) to a range."""
+    low, high = limits
+    return low + (high - low) * u
+
+
+# --- the map --------------------------------------------------------------------------------------
+
 
 _NEGLIGIBLE_SCALE = 1.2
 """Up to this magnification, little of a view's gradient is lost without gathering."""

@@ -7,8 +7,15 @@ from torch import Tensor
 
 from layer_atlas.config.recipe import Range, Transforms
 from layer_atlas.visualization import rng
-from layer_atlas.visualization.transforms.geometry import centres, distances, reach, spread
-from layer_atlas.visualization.transforms.part import Part, Size, between
+from layer_atlas.visualization.transforms.geometry import (
+    Part,
+    Size,
+    between,
+    centres,
+    distances,
+    reach,
+    spread,
+)
 
 _UNCHANGED: Range = (1.0, 1.0)
 _NONE: Range = (0.0, 0.0)

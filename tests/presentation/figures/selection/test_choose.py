@@ -8,7 +8,7 @@ import pytest
 from atlases import FAMILIES
 
 from layer_atlas.atlas.reader import Atlas, Layer
-from layer_atlas.config.figures import FigureSettings, Group, ImagesFigure
+from layer_atlas.config.outputs import FigureSettings, Group, ImagesFigure
 from layer_atlas.errors import UserError
 from layer_atlas.presentation.figures.selection import (
     LayerData,

@@ -97,6 +97,28 @@ def test_classes_by_name_and_combinations_by_their_parts(tmp_path: Path) -> None
     assert chosen(layer, [[3, 5]]) == [23]
 
 
+def test_labels_choose_all_their_channels_beside_names_of_classes(tmp_path: Path) -> None:
+    recipe = make_recipe()
+    classes = made_up(
+        tmp_path,
+        {"output": 6},
+        recipe=Recipe(**{**vars(recipe), "objective": LogitObjective()}),
+        targets=TargetSpace((6,), tuple(f"Class {i}" for i in range(6))),
+    )
+    layer = open_atlas(classes)["toy/output"].called(
+        {"output:1": "Curve, left", "toy/output:4": "curve, right", "output:5": "Dogs"}
+    )
+    assert chosen(layer, {"label": "curve*"}) == [1, 4]
+    assert chosen(layer, {"label": "*s*"}) == [0, 1, 2, 3, 4, 5], "a label hides no class"
+    assert chosen(layer, {"label": "class 5"}) == [5]
+    assert chosen(layer, ["dogs", 0, "class 4"]) == [5, 0, 4]
+    assert chosen(layer, "CURVE, LEFT") == [1]
+    with pytest.raises(UserError, match=r"curv.*Curve, left"):
+        chosen(layer, {"label": "curv"})
+    same = layer.called({"output:2": "dogs", "output:0": "Dogs"})
+    assert chosen(same, ["dogs"]) == [0, 2]
+
+
 @pytest.mark.parametrize(
     ("selection", "told"),
     [
@@ -110,6 +132,8 @@ def test_classes_by_name_and_combinations_by_their_parts(tmp_path: Path) -> None
         ([[1, 2]], "single channels"),
         ([], "is not understood"),
         ([1.5], "is not understood"),
+        ({"label": 3}, "is not understood"),
+        ({"label": "a", "by": "activation"}, "is not understood"),
     ],
 )
 def test_what_cannot_be_chosen_is_told(layer: Layer, selection: Any, told: str) -> None:

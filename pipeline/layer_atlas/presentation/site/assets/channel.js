@@ -9,7 +9,7 @@ function channelView(view, place, { model, layer }, data, block) {
   const seed = seedOf(data, row, options);
   const variant = variantOf(data, options);
   const inBlock = row - block.first;
-  const viewer = new Viewer(place, channelItems(layer, data, row, block.photographs[inBlock]));
+  const viewer = new Viewer(place, channelItems(layer, data, row, block.photographs[inBlock], block.cell[inBlock]));
   view.append(
     element(
       "div.heading",
@@ -37,7 +37,7 @@ function channelView(view, place, { model, layer }, data, block) {
       element(
         "div.context",
         {},
-        ...(data.map ? cellSections(layer, data, row, block.cell[inBlock]) : []),
+        ...(data.map ? cellSections(viewer, data, row, block.cell[inBlock]) : []),
         ...evidence(viewer, layer, data, block, row, inBlock),
         ...connections(model, layer, data, block.connections[inBlock]),
         ...alike(place, layer, data, block, inBlock),
@@ -163,7 +163,7 @@ function statistics(place, layer, data, row) {
 
 // Whether a statistic is the same in the whole layer, and so says nothing of a channel.
 function isConstant(data, statistic) {
-  statistic.constant ??= data.channels.length > 1 && same([statistic.values].flat(Infinity));
+  statistic.constant ??= data.channels.length > 1 && same(statistic.values);
   return statistic.constant;
 }
 

@@ -214,7 +214,7 @@ function toolbar(place, layer, data, wall) {
   const noted = notes.here(data);
   const pick = (label, key, entries) =>
     choice(label, entries, options[key] || "", (value) => go({ [key]: value }));
-  const words = [...new Set(data.status.flat())].sort();
+  const words = [...new Set(data.status)].sort();
   return element(
     "div.toolbar",
     { role: "group", "aria-label": "Order and filters" },

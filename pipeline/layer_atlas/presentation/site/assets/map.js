@@ -6,6 +6,8 @@ const MOST_CELL = 640;
 const LABELLED = 84;
 
 function mapView(view, place, { model, layer }, data) {
+  const { open } = place;
+  delete place.open; // no other address of the page has it
   const map = new CellMap(layer, data, place);
   const grids = data.map.grids.map(({ side }) => [String(side), `${side} × ${side}`]);
   const shape = layer.shape.length ? `activations ${layer.shape.join(" × ")}` : "";
@@ -25,7 +27,7 @@ function mapView(view, place, { model, layer }, data) {
     ),
     element("div.atlas", {}, map.frame, map.panel),
   );
-  map.start("Choose a cell to see what is in it.");
+  map.start("Choose a cell to see what is in it.", open);
   return map;
 }
 
@@ -110,17 +112,20 @@ class CellMap extends ChannelPlane {
 
   // --- what is in a cell ---
 
-  async tell(row) {
-    const { layer, data } = this;
+  async tell(row, open) {
+    const { layer, data, place } = this;
     const block = await this.block(row);
     if (this.chosen !== row) return;
     const record = block.cell[row - block.first];
-    const href = route({ ...this.place, channel: data.channels[row], options: {} });
+    const href = route({ ...place, channel: data.channels[row], options: {} });
+    const viewer = new Viewer(place, sampleItems(layer, data, row, record));
     this.panel.replaceChildren(
       element("h2", {}, element("a", { href }, placeWords(record.row, record.column, record.grid))),
       thumbnail(layer, data, row, {}),
-      ...cellSections(layer, data, row, record),
+      ...cellSections(viewer, data, row, record),
+      viewer.dialog,
     );
+    if (open) viewer.open(open);
   }
 }
 
@@ -134,12 +139,10 @@ function cellWords(data, row, { side, rows }) {
 }
 
 // The photographs, classes and channels of a cell.
-function cellSections(layer, data, row, { classes, channels, samples }) {
-  const source = layerAtlas.address(`${layer.folder}/samples-${row}.jpg`);
-  const pictures = samples.map(({ slot, path }) => {
-    const made = element("span.photograph", { role: "img", "aria-label": path, title: path });
-    lay(made, [part(source, slot, data.map.across, data.map.across)]);
-    return element("li", {}, made);
+function cellSections(viewer, data, row, { classes, channels, samples }) {
+  const pictures = samples.map(({ path, file }, rank) => {
+    const image = element("img", { src: layerAtlas.address(file), alt: path, loading: "lazy" });
+    return element("li", {}, viewer.opener(sampleId(rank), { class: "photograph", title: path }, image));
   });
   const count = data.map.count[row];
   const held = count === 1 ? "The activation of one photograph." : `Activations of ${counted(count, "photograph")}.`;

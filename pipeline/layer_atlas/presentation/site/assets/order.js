@@ -12,15 +12,15 @@ const variantOf = (data, options) => Math.max(0, data.variants.indexOf(options.v
 function column(data, name, options) {
   const statistic = data.statistics.find((each) => each.name === name);
   if (!statistic) return null;
-  const variant = variantOf(data, options);
-  return statistic.values.map((value, row) => {
-    if (!Array.isArray(value)) return value;
-    const ofSeed = value[seedOf(data, row, options)];
-    return Array.isArray(ofSeed) ? ofSeed[variant] : ofSeed;
-  });
+  const { values, axes } = statistic;
+  if (!axes) return values;
+  const variants = axes > 1 ? data.variants.length : 1;
+  const variant = axes > 1 ? variantOf(data, options) : 0;
+  const seeds = data.seeds.length;
+  return data.channels.map((_, row) => values[(row * seeds + seedOf(data, row, options)) * variants + variant]);
 }
 
-const fate = (data, row, options) => data.status[row][seedOf(data, row, options)];
+const fate = (data, row, options) => data.status[row * data.seeds.length + seedOf(data, row, options)];
 
 // Filters are written as statistic:least:most, one after the other, with `;` between.
 function filters(options) {

@@ -24,7 +24,7 @@ function stack(model, named) {
   const about = [
     model.source === model.name ? "" : model.source,
     model.about,
-    model.size ? `network input ${pixels([model.size, model.size])}` : "",
+    model.size.length ? `network input ${pixels(model.size)}` : "",
     `images ${[...new Set(model.layers.map((layer) => pixels(layer.image)))].join(", ")}`,
     model.weights ? `weights ${model.weights.slice(0, 12)}` : "",
   ].filter(Boolean);

@@ -159,11 +159,11 @@ class ChannelPlane extends Plane {
     this.chosen = data.channels.indexOf(asked);
   }
 
-  start(hint) {
+  start(hint, open) {
     this.listen();
     this.frame.addEventListener("click", (event) => this.click(event));
     this.draw();
-    if (this.chosen >= 0) this.tell(this.chosen);
+    if (this.chosen >= 0) this.tell(this.chosen, open);
     else this.panel.append(element("p.note", {}, hint));
   }
 

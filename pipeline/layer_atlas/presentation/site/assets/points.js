@@ -7,7 +7,7 @@ const MOST_ELEMENTS = 400;
 const SMALLEST_POINT = 6;
 const LARGEST_POINT = 160;
 
-const PROJECTIONS = { umap: "UMAP", pca: "two principal components" };
+const PROJECTIONS = { umap: "UMAP", tsne: "t-SNE", pca: "two principal components" };
 
 function pointsView(view, place, { model, layer }, data) {
   const map = new PointMap(layer, data, place);
@@ -101,13 +101,17 @@ class PointMap extends ChannelPlane {
   }
 
   paint(rows, at, size) {
-    const { canvas, frame, small, data } = this;
+    const { canvas, small, data } = this;
     const sharp = devicePixelRatio || 1;
-    canvas.width = Math.round(frame.clientWidth * sharp);
-    canvas.height = Math.round(frame.clientHeight * sharp);
-    if (!small.complete || !small.naturalWidth) return;
+    // No larger than what there is of the map: in a large window a canvas takes most of the memory.
+    const [left, top, across, down] = rows.length ? this.visible() : [0, 0, 0, 0];
+    Object.assign(canvas.style, { left: `${left}px`, top: `${top}px`, width: `${across}px`, height: `${down}px` });
+    canvas.width = Math.round(across * sharp);
+    canvas.height = Math.round(down * sharp);
+    if (!rows.length || !small.complete || !small.naturalWidth) return;
     const context = canvas.getContext("2d");
     context.scale(sharp, sharp);
+    context.translate(-left, -top);
     // Smoothing takes most of the time of thousands of images, and shows in none so small.
     context.imageSmoothingEnabled = size * sharp > 12;
     const columns = data.previewColumns;
@@ -118,6 +122,14 @@ class PointMap extends ChannelPlane {
       const from = [(row % columns) * width, Math.floor(row / columns) * height, width, height];
       context.drawImage(small, ...from, Math.round(x - size / 2), Math.round(y - size / 2), size, size);
     }
+  }
+
+  // The part of the map that lies in the frame: left, top, width and height.
+  visible() {
+    const lengths = [this.frame.clientWidth, this.frame.clientHeight];
+    const from = this.corner.map((edge) => Math.max(0, Math.floor(edge)));
+    const to = this.corner.map((edge, n) => Math.min(lengths[n], Math.ceil(edge + this.side)));
+    return [...from, ...to.map((edge, n) => Math.max(0, edge - from[n]))];
   }
 
   hit(event) {

@@ -42,10 +42,12 @@ function channelsNamed(wanted) {
   if (!named) return found;
   for (const model of layerAtlas.known("index").models) {
     for (const layer of model.layers) {
-      for (const [channel, label] of named[layer.folder] || []) {
+      // The name of a class that has a label is known by either.
+      for (const [channel, label, name] of named[layer.folder] || []) {
         if (found.length >= MOST_FOUND) return found;
-        if (label.toLowerCase().includes(wanted)) {
-          found.push([label, `${layer.noun} of ${layer.title}`, route({ model: model.name, layer: layer.name, channel })]);
+        if ([label, name].some((text) => text?.toLowerCase().includes(wanted))) {
+          const what = name ? `${layer.noun} “${name}”` : layer.noun;
+          found.push([label, `${what} of ${layer.title}`, route({ model: model.name, layer: layer.name, channel })]);
         }
       }
     }

@@ -63,9 +63,9 @@ class ImagePlane extends Plane {
 }
 
 // A dialog for some images. Each has an `id` for the address, `words` to be called by, `facts`, the
-// `picture()` that shows it, its `size` in pixels if that is known, `source` and `name` of its file, the
-// receptive field as `box`, and `layers`: what can be laid over it, by name, as functions that return
-// an element and a note.
+// `picture()` that shows it, its `size` in pixels if that is known, `source` and `name` of its file, a
+// part of it as `box` that is `framed`, and `layers`: what can be laid over it, by name, as functions
+// that return an element and a note.
 class Viewer {
   constructor(place, items) {
     Object.assign(this, { place, items, openers: new Map(), turn: 0 });
@@ -153,7 +153,7 @@ class Viewer {
     if (turn !== this.turn) return;
     const size = item.size || [picture.naturalWidth || 1, picture.naturalHeight || 1];
     const box = partial(item.box, size);
-    this.note.textContent = over.note?.(box, size) ?? (box ? "Frame: the receptive field of its largest response." : "");
+    this.note.textContent = over.note?.(box, size) ?? (box ? `Frame: ${item.framed}.` : "");
     this.plane.show(size, [picture, over.element].filter(Boolean), box, view === "crop" && box);
     this.dialog.dataset.shown = `${item.id}.${view}`;
   }
@@ -222,7 +222,7 @@ function photographItem(layer, data, row, end, record, rank) {
   const { slot, path, file, score, salient, box } = record;
   const ends = { top: "strongest", bottom: "weakest" };
   const layers = {};
-  if (box) layers.crop = () => ({ note: cropNote });
+  if (box) layers.crop = () => ({ note: cropNote("its largest response") });
   if (end === "top" && data.photographs.map.length) layers.activation = () => activationLayer(layer, data, row, slot);
   if (salient) layers.saliency = () => saliencyLayer(layer, data, row, slot);
   return {
@@ -233,14 +233,45 @@ function photographItem(layer, data, row, end, record, rank) {
     source: layerAtlas.address(file),
     name: file.slice(file.indexOf("/") + 1),
     box,
+    framed: "the receptive field of its largest response",
     layers,
   };
 }
 
-function cropNote(box, size) {
-  if (!box) return "The receptive field of its largest response is the whole image.";
+// Of what: its largest response.
+const cropNote = (of) => (box, size) => {
+  if (!box) return `The receptive field of ${of} is the whole image.`;
   const [left, top, right, bottom] = box;
-  return `The receptive field of its largest response, ${pixels([right - left, bottom - top])} of ${pixels(size)}.`;
+  return `The receptive field of ${of}, ${pixels([right - left, bottom - top])} of ${pixels(size)}.`;
+};
+
+const sampleId = (rank) => `sample${rank + 1}`;
+
+// The photographs of a cell of an activation atlas, each of which has one activation there.
+const sampleItems = (layer, data, row, { samples }) =>
+  samples.map((sample, rank) => sampleItem(layer, data, row, sample, rank));
+
+// Framed is what the activation can depend on, or where that is all of the image, its position.
+function sampleItem(layer, data, row, { path, file, at, box }, rank) {
+  const { view, positions } = data.map;
+  const field = partial(box, [view, view]);
+  const [y, x] = at || [];
+  const [height, width] = positions;
+  const words = at ? `row ${y + 1}, column ${x + 1} of ${height} × ${width}` : "";
+  const position = at && [x / width, y / height, (x + 1) / width, (y + 1) / height].map((edge) => edge * view);
+  const whole = "what it depends on is the whole image";
+  return {
+    id: sampleId(rank),
+    words: `${layer.title} ${data.labels[row]}: photograph ${rank + 1}`,
+    facts: [words && `activation at ${words}`, path].filter(Boolean).join(" · "),
+    picture: () => element("img", { src: layerAtlas.address(file), alt: path }),
+    size: view ? [view, view] : null,
+    source: layerAtlas.address(file),
+    name: file.slice(file.indexOf("/") + 1),
+    box: field || position,
+    framed: field ? "the receptive field of its activation" : `the position of its activation; ${whole}`,
+    layers: field ? { crop: () => ({ note: cropNote("its activation") }) } : {},
+  };
 }
 
 // Where the channel is active, the image is clear; elsewhere it is dark.
@@ -280,7 +311,7 @@ const saliencyPart = (layer, data, row, slot) => {
 };
 
 // All images of a channel, in the order of its page.
-function channelItems(layer, data, row, record) {
+function channelItems(layer, data, row, record, cell) {
   const items = [];
   data.seeds.forEach((number, seed) => {
     for (let variant = 0; variant < Math.max(1, data.variants.length); variant++) {
@@ -288,6 +319,7 @@ function channelItems(layer, data, row, record) {
       if (hasImage(fate(data, row, options))) items.push(imageItem(layer, data, row, seed, variant));
     }
   });
+  if (cell) items.push(...sampleItems(layer, data, row, cell));
   for (const end of record ? ["top", "bottom"] : []) {
     (record[end] || []).forEach((each, rank) => items.push(photographItem(layer, data, row, end, each, rank)));
   }

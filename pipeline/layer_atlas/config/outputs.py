@@ -1,7 +1,4 @@
-"""The figures: what is shown, how it is laid out, and which files it becomes.
-
-How each is drawn is in `presentation.figures`.
-"""
+"""What is made of a finished run: figures, tables and images for other tools, labels."""
 
 from dataclasses import dataclass, fields
 from string import ascii_lowercase
@@ -57,8 +54,12 @@ class FigureSettings(Figure):
         """Check that no format is named twice, and that names can be drawn."""
         require(len(set(self.formats)) == len(self.formats), "formats must differ.")
         for layer, name in (self.names or {}).items():
-            drawable = bool(name.strip()) and name.isprintable()
-            require(drawable, f"the name of {layer} must be a text on one line, not {name!r}.")
+            _check_drawable(f"the name of {layer}", name)
+
+
+def _check_drawable(what: str, text: str) -> None:
+    is_drawable = bool(text.strip()) and text.isprintable()
+    require(is_drawable, f"{what} must be a text on one line, not {text!r}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +67,10 @@ class ChannelFigure(FigureSettings):
     """Base of figures that distinguish channels."""
 
     channels: Any = "all"
-    """Channels of each layer: `all`, a range `"0:64"`, a list of numbers or class names,
-    `{random: n, seed: s}`, `{top: n}`, `{bottom: n, by: agreement}`, `{diverse: n}` or
-    `{representatives: n}`. `by` defaults to agreement or selectivity."""
+    """Channels of each layer: `all`, a range `"0:64"`, a list of numbers, class names or labels,
+    `{label: "curve*"}` for a glob over class names and labels, `{random: n, seed: s}`, `{top: n}`,
+    `{bottom: n, by: agreement}`, `{diverse: n}` or `{representatives: n}`. `by` defaults to
+    agreement or selectivity."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +84,7 @@ class Group(Record):
 
     def check(self) -> None:
         """Check that the name can be drawn."""
-        named = bool(self.name.strip()) and self.name.isprintable()
-        require(named, f"the name of a group must be a text on one line, not {self.name!r}.")
+        _check_drawable("the name of a group", self.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,3 +304,54 @@ class AgainFigure(Figure):
     name: str = "again"
     path: str
     """File of the figure (.pdf, .svg, .png, .tiff), or the `.provenance.json` beside it."""
+
+
+# --- what `atlas export` writes, and `atlas label` proposes ---------------------------------------
+
+
+@dataclass(frozen=True)
+class ExportSettings(Record):
+    """A table with a row per image, and the images as files."""
+
+    format: Literal["parquet", "jsonl", "csv"] = "parquet"
+    """Format of the table. `parquet` needs `pip install 'layer-atlas[export]'`; `jsonl` has a JSON
+    object per line; in `csv` lists are JSON."""
+    images: Literal["png", "webp", "none"] = "png"
+    """Format of the image files, both without loss; `none` writes the table alone."""
+    folder: str | None = None
+    """Folder that is written; the default is `export` in the output folder."""
+
+
+@dataclass(frozen=True)
+class LabelSettings(Record):
+    """Labels that an encoder of images and texts proposes for channels, and search by words."""
+
+    encoder: str = ""
+    """Dotted name of an object with `encode_images` (a batch (N, 3, H, W) in [0, 1] to (N, D)) and
+    `encode_texts` (a list of M texts to (M, D)), or of a callable that returns one."""
+    args: dict[str, Any] | None = None
+    """Keyword arguments of the callable; the default is none."""
+    vocabulary: str | None = None
+    """Text file with a label on each line, of which the best ones are proposed. null makes the
+    embeddings of channels alone, which are enough for `labels.search`."""
+    prompt: str = "{}"
+    """Text that the encoder is given for a label, such as `a photo of a {}`."""
+    kept: int = setting(5, at_least=1, at_most=64)
+    """Number of labels per channel that are kept."""
+    image_size: int = setting(224, at_least=1, at_most=4096)
+    """Height and width of the images that the encoder is given, in pixels."""
+    batch_size: int = setting(32, at_least=1)
+    """Largest number of images that the encoder is given at once."""
+    search: tuple[str, ...] = ()
+    """Texts to search for: the channels whose images are most like each are printed. Labels that
+    are there already are kept, where no vocabulary is named."""
+    source: Literal["dataset", "optimized"] = "dataset"
+    """Images that `labels.search` compares with the texts: the channels' strongest dataset images,
+    or the optimized ones."""
+
+    def check(self) -> None:
+        """Check that the prompt has room for a label."""
+        require(
+            self.prompt.count("{}") == 1 and self.prompt.count("{") == 1,
+            f"labels.prompt={self.prompt!r} needs one {{}}, where the label goes.",
+        )

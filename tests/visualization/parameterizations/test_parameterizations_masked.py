@@ -25,14 +25,14 @@ from torch import Tensor
 from layer_atlas.config.parameterizations import Fourier, Mask, Pixel
 from layer_atlas.config.parameterizations import Parameterization as Config
 from layer_atlas.config.recipe import DatasetInit, PhotographInit
-from layer_atlas.datasets.pictures import read_picture
+from layer_atlas.datasets.image_files import read_picture
 from layer_atlas.errors import UserError
 from layer_atlas.visualization.parameterizations import check_parameterization
 from layer_atlas.visualization.parameterizations.base import Shape
 
 
 def mask_of(shape: Shape) -> Tensor:
-    return read_picture(find(AREA), 1, shape[1:])[0, 0]
+    return torch.from_numpy(read_picture(find(AREA), 1, shape[1:]))[0, 0]
 
 
 @every_member
@@ -41,7 +41,8 @@ def test_inside_is_the_image_outside_the_picture_and_between_a_mixture(
     config: Config, shape: Shape
 ) -> None:
     masked, bare = (images_of(config, shape, mask=mask)() for mask in (MASK, None))
-    picture, mask = read_picture(find(PICTURE), shape[0], shape[1:]), mask_of(shape)
+    picture = torch.from_numpy(read_picture(find(PICTURE), shape[0], shape[1:]))
+    mask = mask_of(shape)
     assert torch.equal(masked[..., mask == 0], picture.expand_as(bare)[..., mask == 0])
     assert torch.equal(masked[..., mask == 1], bare[..., mask == 1])
     assert torch.allclose(masked, mask * bare + (1 - mask) * picture)

@@ -14,7 +14,7 @@ from layer_atlas.config.objectives import Objective as Record
 from layer_atlas.config.parameterizations import Pixel
 from layer_atlas.models.load import Network
 from layer_atlas.visualization.objectives import make_objective
-from layer_atlas.visualization.objectives.facets import clusters, cosine, facet_directions
+from layer_atlas.visualization.objectives.strongest_images import clusters, cosine, facet_directions
 from layer_atlas.visualization.optimization.renderer import Renderer
 
 RED, GREEN, BLUE = 0, 1, 2

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from layer_atlas.datasets.recognisability import (
+from layer_atlas.datasets.evidence import (
     choose,
     choose_shuffled,
     draw_queries,

@@ -16,7 +16,7 @@ from layer_atlas.plan.labels import network_lines, notices
 from layer_atlas.sweep.planning import inspect_models, make_plan
 from layer_atlas.sweep.planning.devices import WorkerDevice
 
-ENTRY = "target: tests.models.test_preprocessing.plain, weights: none, layers: ['0']"
+ENTRY = "target: tests.models.test_inputs_preprocessing.plain, weights: none, layers: ['0']"
 
 
 def plain() -> nn.Module:
@@ -38,7 +38,7 @@ def carrying() -> nn.Module:
 
 def load(kind: str = "plain", **entry: Any) -> Network:
     return load_network(
-        ModelConfig("net", target=f"tests.models.test_preprocessing.{kind}", **entry)
+        ModelConfig("net", target=f"tests.models.test_inputs_preprocessing.{kind}", **entry)
     )
 
 
@@ -155,7 +155,7 @@ def test_what_is_assumed_is_printed_with_the_remedy() -> None:
 
 def test_interpolation_is_named_where_dataset_images_differ() -> None:
     def words(interpolation: str) -> str:
-        return preprocessing_words([0.5], [0.25], 64, Origin(interpolation=interpolation))
+        return preprocessing_words([0.5], [0.25], (64, 64), Origin(interpolation=interpolation))
 
     assert "interpolation" not in words("")
     assert words("bilinear").endswith("trained with bilinear interpolation")

@@ -16,7 +16,7 @@ from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.load import Network
 from layer_atlas.plan.plan import LayerRef
 from layer_atlas.visualization.objectives import Objective, make_objective
-from layer_atlas.visualization.objectives.prototype import (
+from layer_atlas.visualization.objectives.strongest_images import (
     distance,
     layers_at_depths,
     matched,

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from toys import composed
 
-from layer_atlas.config.figures import (
+from layer_atlas.config.outputs import (
     AgainFigure,
     CompositeFigure,
     FigureSettings,
