@@ -49,7 +49,7 @@ OLAH_2017 = Reference(
 )
 SIMONYAN_2014 = Reference(
     "Simonyan et al. 2014",
-    "Deep inside convolutional networks: visualising image classification models and saliency "
+    "Deep inside convolutional networks: visualizing image classification models and saliency "
     "maps. ICLR workshop, arXiv:1312.6034.",
 )
 
@@ -106,10 +106,10 @@ class Objective(Choice, family="objective"):
 
 @dataclass(frozen=True)
 class _Signed(Objective):
-    """Base of objectives that can be minimised as well."""
+    """Base of objectives that can be minimized as well."""
 
     sign: Sign = setting("positive", phrase="")
-    """`positive` maximises the response, `negative` minimises it, and `both` makes an image of each
+    """`positive` maximizes the response, `negative` minimizes it, and `both` makes an image of each
     and shows them side by side."""
 
     @property
@@ -136,7 +136,7 @@ class _OfChannel(_Signed):
 
     @property
     def of_channels(self) -> bool:
-        """Whether a dataset image's score is the mean response: not where it is minimised."""
+        """Whether a dataset image's score is the mean response: not where it is minimized."""
         return self.sign == "positive"
 
 
@@ -341,7 +341,7 @@ class Term(Record):
     model: str = ""
     """Label of the model; the default is the only model of the sweep."""
     weight: float = 1.0
-    """Factor of the channel's response; below 0 the response is minimised."""
+    """Factor of the channel's response; below 0 the response is minimized."""
     network: str = ""
     """Digest of the network's identity. The planner fills it in."""
 

@@ -1,4 +1,4 @@
-"""The parameterizations: what is optimised, and the mask that limits it to a part of an image.
+"""The parameterizations: what is optimized, and the mask that limits it to a part of an image.
 
 How they are rendered is in `visualization.parameterizations`. "Values" are images in decorrelated
 colours before the sigmoid.
@@ -37,7 +37,7 @@ MORDVINTSEV_2018 = Reference(
 
 @dataclass(frozen=True)
 class Parameterization(Choice, family="parameterization"):
-    """The tensors that are optimised and become an image."""
+    """The tensors that are optimized and become an image."""
 
     from_noise_alone: ClassVar[bool] = False
     """Whether no parameters can be found for a given picture."""
