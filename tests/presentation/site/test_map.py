@@ -133,9 +133,10 @@ def expected(arrays: dict[str, Any], side: int) -> dict[str, int]:
     """The row of every cell of a grid, by the words that name its place."""
     rows = np.flatnonzero(arrays["cell_grid"] == side)
     return {
-        f"Row {arrays['cell_row'][row] + 1}, column {arrays['cell_column'][row] + 1} "
-        f"of {side} × {side}": int(row)
-        for row in rows
+        f"{side}:r{down}c{right}, row {down} and column {right} of {side} × {side}": int(row)
+        for row, down, right in zip(
+            rows, arrays["cell_row"][rows], arrays["cell_column"][rows], strict=True
+        )
     }
 
 

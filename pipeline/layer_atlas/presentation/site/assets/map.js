@@ -129,7 +129,9 @@ class CellMap extends ChannelPlane {
   }
 }
 
-const placeWords = (row, column, side) => `Row ${row + 1}, column ${column + 1} of ${side} × ${side}`;
+// By the name that the cell has everywhere, and in words.
+const placeWords = (row, column, side) =>
+  `${side}:r${row}c${column}, row ${row} and column ${column} of ${side} × ${side}, from 0`;
 
 function cellWords(data, row, { side, rows }) {
   const place = rows.indexOf(row);
