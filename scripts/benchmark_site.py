@@ -144,7 +144,7 @@ def _made_up(shard: Shard, width: int, rng: np.random.Generator) -> ShardResult:
 def _textures(
     n: int, size: tuple[int, int], rng: np.random.Generator
 ) -> Iterator[NDArray[np.uint8]]:
-    """Coloured noise whose spectrum falls as that of optimised images, in their contrast."""
+    """Coloured noise whose spectrum falls as that of optimized images, in their contrast."""
     height, width = size
     down, across = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
     fall = np.maximum(np.hypot(down, across), 1 / max(size)) ** -1.5

@@ -68,7 +68,7 @@ def main() -> None:
     """Measure on the GPU, or on the CPU if the command line asks for it."""
     device = torch.device(sys.argv[1] if len(sys.argv) > 1 else "cuda")
     # A CPU without hardware for bf16 multiplies it at a fraction of the rate of its convolutions,
-    # which oneDNN converts: a fraction of that says nothing.
+    # which oneDNN converts: part of such a rate would be no bound.
     precision = resolve_precision("auto", [WorkerDevice(device.type)])
     rate = gemm_rate(device, precision)
     facts = {"gemm_flops_per_second": rate, **step_rate(device, precision)}

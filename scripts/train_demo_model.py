@@ -142,8 +142,8 @@ def opponent(colours: Tensor) -> Tensor:
 
 def normalise(images: Tensor) -> Tensor:
     mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
-    normalised: Tensor = (images - mean) / std
-    return normalised.contiguous(memory_format=torch.channels_last)
+    normalized: Tensor = (images - mean) / std
+    return normalized.contiguous(memory_format=torch.channels_last)
 
 
 def minibatches(settings: Settings) -> Iterator[Batch]:

@@ -42,6 +42,9 @@ WARM_UP = 0.1
 # --- networks ------------------------------------------------------------------------------------
 
 
+MEAN_OF_TOKENS: dict[str, Any] = {"class_token": False, "global_pool": "avg"}
+
+
 class Stem(nn.Sequential):
     """Four convolutions instead of one of the size of a patch, as Xiao et al. 2021: learns faster.
 
@@ -73,8 +76,7 @@ def vit() -> nn.Module:
         depth=4,
         num_heads=4,
         num_classes=len(CLASSES),
-        class_token=False,
-        global_pool="avg",
+        **MEAN_OF_TOKENS,
         embed_layer=Stem,
     )
 

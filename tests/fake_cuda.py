@@ -145,10 +145,10 @@ def waits(activations: Tensor, channel: Tensor) -> Tensor:
 
 
 DEMO = ModelConfig("demo", weights="none")
-NORMALISED = ModelConfig("norms", target="fake_cuda.normalised")
+NORMALISED = ModelConfig("norms", target="fake_cuda.normalized")
 
 
-def normalised() -> nn.Module:
+def normalized() -> nn.Module:
     """A network with batch norms before its last layer."""
     first = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()
     return nn.Sequential(*first, nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3))
@@ -202,7 +202,7 @@ OPTIMIZERS = {
     "adamw": AdamW(steps=6, leaky_steps=2),
     "nadam": NAdam(steps=6, leaky_steps=2, weight_decay=0.01),
     "sgd": SGD(steps=6, leaky_steps=2, weight_decay=0.01),
-    "sgd plain": SGD(steps=6, leaky_steps=2, momentum=0.0, normalised=False),
+    "sgd plain": SGD(steps=6, leaky_steps=2, momentum=0.0, normalized=False),
     "lbfgs": LBFGS(steps=2, leaky_steps=1, evaluations=3),
 }
 TRANSFORMS = {"robust": Transforms(), "light": LIGHT, "none": STILL, "every": EVERY_TRANSFORM}

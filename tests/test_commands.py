@@ -144,7 +144,7 @@ def lazy():
         (["target=lazy"], "lazy modules"),
     ],
 )
-def test_a_network_that_cannot_be_optimised_is_told_before_it_fails(
+def test_a_network_that_cannot_be_optimized_is_told_before_it_fails(
     atlas: Atlas, tmp_path: Path, overrides: list[str], message: str
 ) -> None:
     (tmp_path / "networks_of_mine.py").write_text(NETWORKS)
@@ -222,12 +222,12 @@ def test_status_of_a_run_that_is_not_there_names_those_that_are(
 def test_hydras_own_flags_work(atlas: Atlas, tmp_path: Path) -> None:
     code, said = atlas("run", "--help")
     assert code == 0
-    assert said.startswith("atlas run: optimise the missing images")
+    assert said.startswith("atlas run: optimize the missing images")
     assert "`atlas run --help settings` lists the settings" in said
     assert len(said.splitlines()) <= 24, "the examples must be on the first screen"
     code, said = atlas("run", "--help", "settings")
     assert code == 0
-    assert said.startswith("atlas run: optimise the missing images")
+    assert said.startswith("atlas run: optimize the missing images")
     assert "quality: draft, natural, paper, standard" in said
     assert "powered by Hydra" not in said
     code, said = atlas("run", "--cfg", "job", "quality=draft")

@@ -1,6 +1,7 @@
 """Weights between channels in a sweep: computed once, kept, made again, and on no other's way."""
 
 import json
+import shutil
 from pathlib import Path
 
 import h5py
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from runs import TINY, assert_same_atlas, atlas_here, run_here
 
+from layer_atlas.atlas.hdf5 import compare
 from layer_atlas.atlas.reader import open_atlas
 from layer_atlas.models.demo import DemoNet
 from layer_atlas.store.folder import OutputFolder
@@ -78,6 +80,22 @@ def test_a_corrupt_file_is_made_again_as_it_was(made: Path, tmp_path: Path) -> N
     assert not aside.exists()
     assert path.exists()
     assert atlas_here("verify", made.parent)[0] == 0
+
+
+def test_verify_finds_weights_that_are_not_those_of_their_file(made: Path, tmp_path: Path) -> None:
+    copy = OutputFolder(Path(shutil.copytree(made, tmp_path / "demo")))
+    assert compare(copy) == []
+    with h5py.File(copy.atlas, "a") as file:
+        file["demo/conv2/connections/weight"][4, 1] += 1
+        file["demo/conv2/connections/incoming_channel"][2, 0] += 1
+    assert compare(copy) == [
+        "demo/conv2/connections/incoming_channel of channel 2 differs from its file",
+        "demo/conv2/connections/weight of channel 4 differs from its file",
+    ]
+    with h5py.File(copy.atlas, "a") as file:
+        del file["demo/conv2/connections/kernel"]
+    (problem,) = [text for text in compare(copy) if "kernel" in text]
+    assert "demo/conv2/connections cannot be read: there is no 'kernel' of float32" in problem
 
 
 def test_weights_are_added_to_images_that_are_there(made: Path, tmp_path: Path) -> None:

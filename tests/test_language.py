@@ -38,7 +38,7 @@ PHRASES = (
     (r"likeness(es)?", "similarity"),
     (r"zoom(s|ed|ing)?", "scale"),
     (r"shares? of", "fraction of"),
-    (r"(?<!\")class_token|class_tokens_kept", "keep_prefix_tokens, prefix_tokens"),
+    (r"(?<!\")class_token(?!=)|class_tokens_kept", "keep_prefix_tokens, prefix_tokens"),
     # The field's names: the parts.
     (r"workbench(es)?|layer_?bench(es)?", "DeviceModel, LayerRenderer"),
     (r"survey(s|ed|ing)?", "inspection, introspection"),

@@ -90,7 +90,7 @@ def hooked(network: nn.Module, layer: str, inputs: Tensor) -> Tensor:
     return kept[0]
 
 
-def normalised(picture: NDArray[Any], mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def normalized(picture: NDArray[Any], mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """A picture (H, W, C) uint8 as an input (1, C, H, W)."""
     values = (picture / 255.0 - np.asarray(mean)) / np.asarray(std)
     return torch.from_numpy(values).permute(2, 0, 1)[None].float().contiguous()
@@ -129,7 +129,7 @@ class Made:
         for channel, picture, stored in zip(
             self.channels, self.rows["image"], self.rows["activation"], strict=True
         ):
-            inputs = normalised(picture, self.network.mean, self.network.std)
+            inputs = normalized(picture, self.network.mean, self.network.std)
             activation = hooked(network, info.name, inputs)
             units = activation.movedim(info.batch_axis, 0)[0]
             units = units.movedim(axis - 1, 0).reshape(units.shape[axis - 1], -1)[:, prefix:]

@@ -277,7 +277,7 @@ class Ours:
 
 
 class _FromImageNet(nn.Module):
-    """A network behind inputs that are normalised as for ImageNet, as the others assume.
+    """A network behind inputs that are normalized as for ImageNet, as the others assume.
 
     Its output is that of a module, because the others find layers by names of modules.
     """

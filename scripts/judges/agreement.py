@@ -12,7 +12,7 @@ from layer_atlas.datasets.evidence import (
     agreement,
     is_held_out,
     make_reference,
-    standardised,
+    standardized,
 )
 from layer_atlas.datasets.statistics import strongest
 
@@ -72,6 +72,6 @@ def agreement_judge(responses: NDArray[np.float32]) -> AgreementJudge:
         held_out[strongest(responses[held_out], min(STRONGEST, len(held_out)))],
     )
     means = (responses[some].mean(axis=1, dtype=np.float64) for some in chosen)
-    templates = (standardised(mean, reference.mean, reference.std) for mean in means)
+    templates = (standardized(mean, reference.mean, reference.std) for mean in means)
     others = (replace(reference, templates=template) for template in templates)
     return AgreementJudge(responses, reference, *others)

@@ -9,12 +9,12 @@ from layer_atlas.datasets.evidence import unit_rows
 def seed_similarity(
     responses: NDArray[np.float64], targets: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Compare the images of different seeds in the standardised responses of their layer.
+    """Compare the images of different seeds in the standardized responses of their layer.
 
     The targets of both images are excluded, so an image gains nothing by reaching its own.
 
     Args:
-        responses: (S, n, K) standardised mean response of each channel to the image of each seed
+        responses: (S, n, K) standardized mean response of each channel to the image of each seed
             and target.
         targets: (n,) the target channels.
     Returns:

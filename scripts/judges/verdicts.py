@@ -23,7 +23,7 @@ from layer_atlas.datasets.evidence import (
     draw_queries,
     feature_space,
     resemblance,
-    standardised,
+    standardized,
     strongest_references,
 )
 from layer_atlas.plan.jobs import STATUS
@@ -231,7 +231,7 @@ class LayerJudges:
         if n_seeds == 1:
             return {}
         mean, std = self.agreement.strongest.mean, self.agreement.strongest.std
-        of_seeds = standardised(responses, mean, std).reshape(n_seeds, len(self.targets), -1)
+        of_seeds = standardized(responses, mean, std).reshape(n_seeds, len(self.targets), -1)
         same, different = seed_similarity(of_seeds, self.targets)
         return {"similarity of two seeds": same, "similarity of two targets": different}
 

@@ -9,6 +9,7 @@ import pytest
 from toys import make_recipe
 
 from layer_atlas.config.objectives import (
+    ActivationAtlasObjective,
     ChannelObjective,
     JointObjective,
     NeuronObjective,
@@ -128,8 +129,9 @@ CHANGED: dict[str, Any] = {
     **dict.fromkeys(("beta1", "beta2", "momentum", "flip", "perspective", "jitter"), 0.6),
 }
 """Another value of settings for which `changed` finds none."""
-UNSAID = {"name", "source", "dataset", "vectors", "photograph", "weights", "maps"}
-"""Settings that are digests of files or code, or name a part of a file."""
+UNSAID = {"name", "source", "dataset", "vectors", "photograph", "weights", "maps", "labels"}
+"""Settings that are digests of files or code, name a part of a file, or ask for what may not be
+there."""
 PARTS = {"objective": Objective, "parameterization": Parameterization, "optimizer": Optimizer}
 PARTS |= {"init": Init, "transforms": Transforms, "regularizers": Regularizers}
 
@@ -186,3 +188,8 @@ def test_every_setting_that_decides_pixels_is_in_the_text(
 )
 def test_what_else_decides_pixels_is_in_the_text(change: dict[str, Any]) -> None:
     assert text(replace(make_recipe(), **change)) != text(make_recipe())
+
+
+def test_principal_axes_have_no_neighbours() -> None:
+    assert "15 neighbours" in ActivationAtlasObjective().describe()
+    assert "neighbours" not in ActivationAtlasObjective(projection="pca").describe()

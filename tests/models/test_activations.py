@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from toys import colour_reader, example, layer_of, make_recipe, random_network
 
 from layer_atlas.config.config import ModelConfig
-from layer_atlas.models.activations import ChannelActivations, Observer, normalised
+from layer_atlas.models.activations import ChannelActivations, Observer, normalized
 from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.load import Network, load_network
 from layer_atlas.models.pixels import from_bytes
@@ -154,7 +154,7 @@ def views(count: int) -> Tensor:
 def test_means_are_those_of_the_workbench(demo: Network) -> None:
     layers = chosen(demo, "conv2", "conv5")
     renderer = Renderer(demo, make_recipe(image_size=SIZE), torch.device("cpu"))
-    answers = Observer(renderer.network.plain, layers)(normalised(views(16), demo))
+    answers = Observer(renderer.network.plain, layers)(normalized(views(16), demo))
     for info in layers:
         with torch.no_grad():
             expected = renderer.network.exact_path([info]).forward(from_bytes(views(16)))[0]
@@ -164,7 +164,7 @@ def test_means_are_those_of_the_workbench(demo: Network) -> None:
 
 def test_inputs_are_those_of_the_workbench_to_the_bit(demo: Network) -> None:
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (demo.mean, demo.std))
-    inputs = normalised(views(3), demo)
+    inputs = normalized(views(3), demo)
     assert torch.equal(inputs, (from_bytes(views(3)) - mean) / std)
     assert inputs.is_contiguous(memory_format=torch.channels_last)
 
@@ -172,7 +172,7 @@ def test_inputs_are_those_of_the_workbench_to_the_bit(demo: Network) -> None:
 def test_bits_do_not_depend_on_the_batch_or_on_threads(demo: Network) -> None:
     layers = chosen(demo, "conv1", "conv2", "conv5", "conv6")
     network = demo.module.to(memory_format=torch.channels_last)
-    observer, inputs = Observer(network, layers), normalised(views(40), demo)
+    observer, inputs = Observer(network, layers), normalized(views(40), demo)
     reference, before = observer(inputs), torch.get_num_threads()
     try:
         for threads in (1, 2):

@@ -237,7 +237,7 @@ def check_images(layer: h5py.Group) -> None:
 
 
 def check_forwards(network: Network, family: Family) -> None:
-    """The forward that is optimised, simplified or not, is that of the network."""
+    """The forward that is optimized, simplified or not, is that of the network."""
     example = network.example((family.image_size, family.image_size))
     layers = {layer.name: layer for layer in describe_layers(network.module, example)}
     with torch.no_grad():

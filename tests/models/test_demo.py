@@ -33,12 +33,12 @@ def network() -> DemoNet:
 
 @pytest.fixture(scope="module")
 def samples(textures: ModuleType) -> tuple[Tensor, Tensor]:
-    """Five fresh, normalised samples of every class, and their labels."""
+    """Five fresh, normalized samples of every class, and their labels."""
     batch = textures.draw(5, torch.Generator().manual_seed(987_654_321))
-    return normalised(batch.images), batch.labels
+    return normalized(batch.images), batch.labels
 
 
-def normalised(images: Tensor) -> Tensor:
+def normalized(images: Tensor) -> Tensor:
     return (images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 

@@ -11,7 +11,7 @@ import torch
 from runs import driven_here, run_here
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from truths import TOLERANCE, built, hooked, made, normalised, planned
+from truths import TOLERANCE, built, hooked, made, normalized, planned
 
 import layer_atlas
 from layer_atlas.config.config import ModelConfig
@@ -221,7 +221,7 @@ def test_a_run_and_verify_work_with_them(tmp_path: Path) -> None:
     plain.given = {"timestep": TIME}
     network = load_network(entry())
     for channel, image in enumerate(images):
-        true = hooked(plain, "last", normalised(image, network.mean, network.std))[0, channel]
+        true = hooked(plain, "last", normalized(image, network.mean, network.std))[0, channel]
         assert float(activation[channel]) == pytest.approx(float(true.mean()), rel=1e-3, abs=1e-5)
 
 
@@ -241,7 +241,7 @@ def test_modules_in_memory_take_them_as_tensors() -> None:
     plain.load_state_dict(network.state_dict())
     plain.given = {"timestep": TIME}
     layer = found["last"]
-    inputs = normalised(layer.images[0, 0], [0.5] * 3, [0.25] * 3)
+    inputs = normalized(layer.images[0, 0], [0.5] * 3, [0.25] * 3)
     true = hooked(plain, "last", inputs)[0, 1].mean()
     assert float(layer["activation"][0, 0]) == pytest.approx(float(true), rel=1e-3)
     assert not network._forward_pre_hooks

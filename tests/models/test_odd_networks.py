@@ -318,7 +318,7 @@ REFUSED: dict[str, tuple[str, list[str]]] = {
     "SharesAcrossInstances": ("conv2", ["layer 'conv2' of model 'm'", "depends on"]),
     # the way to the image
     "MindsGradients": ("conv2", ["model 'm'", "gradient"]),
-    "BackwardRaises": ("conv2", ["model 'm' cannot be optimised", "no way back"]),
+    "BackwardRaises": ("conv2", ["model 'm' cannot be optimized", "no way back"]),
     "NoGradient": ("conv2", ["no gradient reaches the image from layer 'conv2'"]),
     "StopsGradients": ("conv2", ["no gradient reaches the image from layer 'conv2'"]),
     "Inference": ("conv2", ["no gradient reaches the image from layer 'conv2'"]),
@@ -360,7 +360,7 @@ def bf16(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("bf16")
-def test_what_runs_in_bf16_is_optimised_in_it() -> None:
+def test_what_runs_in_bf16_is_optimized_in_it() -> None:
     (result,) = made(entry("Plain", "conv2"), "auto")
     assert (result.plan.recipe.precision, result.plan.note) == ("bf16", "")
     assert result.difference(odd.Plain) < TOLERANCE
@@ -371,10 +371,10 @@ FP32_ONLY = ["FFT", "ComplexFilter", "FloatInside", "FloatConstant", "DoubleInsi
 
 @pytest.mark.usefixtures("bf16")
 @pytest.mark.parametrize("name", FP32_ONLY)
-def test_what_does_not_is_optimised_in_fp32_and_says_so(name: str) -> None:
+def test_what_does_not_is_optimized_in_fp32_and_says_so(name: str) -> None:
     (result,) = made(entry(name, "conv2"), "auto")
     assert result.plan.recipe.precision == "fp32"
-    assert "m is optimised in fp32: bf16 does not do" in result.plan.note
+    assert "m is optimized in fp32: bf16 does not do" in result.plan.note
     assert result.difference(getattr(odd, name)) < TOLERANCE
 
 
@@ -382,5 +382,5 @@ def test_what_does_not_is_optimised_in_fp32_and_says_so(name: str) -> None:
 def test_bf16_that_was_asked_for_is_refused_with_the_remedy(name: str) -> None:
     with pytest.raises(UserError) as caught:
         planned(entry(name, "conv2"), "bf16")
-    for words in ("model 'm' cannot be optimised in bf16", "Set precision=fp32, or auto"):
+    for words in ("model 'm' cannot be optimized in bf16", "Set precision=fp32, or auto"):
         assert words in str(caught.value)

@@ -68,6 +68,9 @@ def test_channels_stand_beside_their_counterpart_and_their_match(
         for k in shown
         for image in (("base", k), ("shuffled", k), ("shuffled", int(similarity.match[k])))
     ]
+    methods = (folders[0].figures / "comparison.methods.md").read_text()
+    with h5py.File(folders[1].atlas) as file:
+        assert file["toy"].attrs["weights_sha256"][:12] in methods.partition("shuffled: ")[2]
     written = [below(picture, page.words) for picture in pictures]
     assert written == [
         text

@@ -138,7 +138,7 @@ def test_what_is_broken_is_not_used(
     with pytest.MonkeyPatch.context() as patch:
         break_it(patch)
         code, said = atlas_here("run", folder, *SWEEP)
-    assert code == 0 or "cannot be optimised in fp32: activations are off by" in said
+    assert code == 0 or "cannot be optimized in fp32: activations are off by" in said
     if code == 0:
         code, said = atlas_here("verify", folder, *SWEEP)
         assert code == 0, said

@@ -25,7 +25,7 @@ from layer_atlas.visualization.optimization.renderer import Renderer
 from layer_atlas.visualization.saliency import (
     activation_maps,
     check_available,
-    normalised,
+    normalized,
     saliency_maps,
 )
 from tests.models.test_real_network import SHARED, WEIGHTS
@@ -97,7 +97,7 @@ def test_integrated_gradients_of_a_linear_network_are_weight_times_image() -> No
     weight = torch.randn(1, 3, 9, 9, generator=torch.Generator().manual_seed(0))
     images = dataset_images(2, 9)
     maps = maps_of(Weighted(weight), images, [0, 0], IntegratedGradients(steps=3))
-    assert torch.allclose(maps, normalised((weight * images).abs().amax(dim=1)), atol=1e-6)
+    assert torch.allclose(maps, normalized((weight * images).abs().amax(dim=1)), atol=1e-6)
 
 
 def test_what_integrated_gradients_attribute_adds_up_to_the_score() -> None:
@@ -137,7 +137,7 @@ def test_smoothgrad_is_captums_noise_tunnel_under_the_same_noise(
     inner = {"nt_type": "smoothgrad", "nt_samples": samples, "stdevs": spread, "abs": False}
     expected = tunnel.attribute(image[None].requires_grad_(), **inner)
     maps = maps_of(network, image.detach()[None], [4], SmoothGrad(samples=samples, noise=0.2))
-    assert torch.allclose(maps, normalised(expected.detach().abs().amax(dim=1)), atol=1e-5)
+    assert torch.allclose(maps, normalized(expected.detach().abs().amax(dim=1)), atol=1e-5)
 
 
 def test_noise_is_a_share_of_the_photographs_range() -> None:
@@ -175,19 +175,19 @@ def test_activation_maps_are_the_channels_own_and_lose_no_peak() -> None:
 def test_few_bright_pixels_do_not_darken_the_rest() -> None:
     maps = torch.ones(1, 20, 20)
     maps[0, 0, :3] = 1000.0
-    assert torch.equal(normalised(maps), torch.ones(1, 20, 20))
+    assert torch.equal(normalized(maps), torch.ones(1, 20, 20))
 
 
 def test_thin_maps_are_scaled_by_their_maximum() -> None:
     maps = torch.zeros(1, 20, 20)
     maps[0, 3, 4], maps[0, 5, 6] = 8.0, 2.0
-    assert normalised(maps)[0, [3, 5, 0], [4, 6, 0]].tolist() == [1.0, 0.25, 0.0]
+    assert normalized(maps)[0, [3, 5, 0], [4, 6, 0]].tolist() == [1.0, 0.25, 0.0]
 
 
 def test_maps_that_are_not_finite_become_zeros_and_leave_others_alone() -> None:
     maps = torch.ones(3, 4, 4)
     maps[0, 1, 1], maps[1, 2, 2] = torch.nan, torch.inf
-    assert normalised(maps).amax(dim=(1, 2)).tolist() == [0.0, 0.0, 1.0]
+    assert normalized(maps).amax(dim=(1, 2)).tolist() == [0.0, 0.0, 1.0]
 
 
 # --- one map depends on nothing else -------------------------------------------------------------
@@ -269,7 +269,7 @@ def test_map_of_a_vector_layer_is_the_gradient_of_the_class_score() -> None:
     (scores[0, 3] + scores[1, 1]).backward()
     assert wanted.grad is not None
     maps = maps_of(responses, images, [3, 1], Vanilla())
-    assert torch.allclose(maps, normalised(wanted.grad.abs().amax(dim=1)), atol=1e-4)
+    assert torch.allclose(maps, normalized(wanted.grad.abs().amax(dim=1)), atol=1e-4)
     assert (maps.amax(dim=(1, 2)) == 1).all()
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from layer_atlas.atlas.dataset_group import add_dataset, add_scale, as_text
 from layer_atlas.atlas.gather import LayerView
-from layer_atlas.datasets.evidence import STRONGEST, standardised
+from layer_atlas.datasets.evidence import STRONGEST, standardized
 from layer_atlas.datasets.statistics import DatasetStats
 from layer_atlas.datasets.statistics_files import read_evidence
 from layer_atlas.datasets.tasks import LayerStatistics, statistics_of
@@ -117,7 +117,7 @@ def _standardised_blocks(
     moments = [_moments(rows) for rows in responses]
     for start in range(0, len(responses[0]), _AT_ONCE):
         block = slice(start, start + _AT_ONCE)
-        yield tuple(standardised(r[block], *m) for r, m in zip(responses, moments, strict=True))
+        yield tuple(standardized(r[block], *m) for r, m in zip(responses, moments, strict=True))
 
 
 def _moments(rows: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

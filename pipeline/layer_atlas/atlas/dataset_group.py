@@ -73,7 +73,7 @@ _PER_DATASET_IMAGE = {
 
 _CONNECTIONS = {
     "source": ("layer that the incoming channel is of, as an index in source_layer; -1: none", ()),
-    "channel": ("its number in that layer; -1: none", ()),
+    "incoming_channel": ("its number in that layer; -1: none", ()),
     "weight": ("sum of the weights of its kernel", ()),
     "share": ("L1 norm of its kernel, as a fraction of that of all incoming channels", ()),
     "kernel": ("weight at each offset from the central position", ("kernel_y", "kernel_x")),
@@ -99,10 +99,16 @@ def write_connections(group: h5py.Group, found: Connections) -> None:
     for axis, side in zip(("kernel_y", "kernel_x"), found.kernel.shape[2:], strict=True):
         # Offsets in positions of the earlier layer.
         add_scale(inner, axis, (np.arange(side) - side // 2) * found.stride)
-    for name, (meaning, axes) in _CONNECTIONS.items():
-        # `channel` itself is the name of the axis of the channels that they lead to.
-        place = "incoming_channel" if name == "channel" else name
-        add_dataset(inner, place, found.arrays[name], ("channel", "incoming", *axes), meaning)
+    for name, array in connection_arrays(found).items():
+        meaning, axes = _CONNECTIONS[name]
+        add_dataset(inner, name, array, ("channel", "incoming", *axes), meaning)
+
+
+def connection_arrays(found: Connections) -> Arrays:
+    """The arrays of the group `connections`, by their names there."""
+    # `channel` itself is the name of the axis of the channels that they lead to.
+    renamed = {"channel": "incoming_channel"}
+    return {renamed.get(name, name): array for name, array in found.arrays.items()}
 
 
 # --- evidence per image --------------------------------------------------------------------------

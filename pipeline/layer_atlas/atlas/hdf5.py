@@ -29,6 +29,7 @@ from layer_atlas.atlas.dataset_group import (
     add_scale,
     as_text,
     colour_axis,
+    connection_arrays,
     label,
     write_connections,
     write_dataset,
@@ -325,8 +326,30 @@ def _compare_layer(atlas: h5py.File, view: LayerView, time_limit: int) -> Iterat
                 yield f"{name}/{dataset} cannot be read: {error}"
                 continue
             for row in rows:
-                target = target_name(view.model.recipe, view.layer, view.layer.targets[row])
-                yield f"{name}/{dataset} of {target} differs from its shard"
+                yield f"{name}/{dataset} of {_named(view, row)} differs from its shard"
+    signal.alarm(time_limit)
+    try:
+        for dataset, row in _differing_connections(group, view):
+            yield f"{name}/{dataset} of {_named(view, row)} differs from its file"
+    except _UNREADABLE as error:
+        yield f"{name}/connections cannot be read: {error}"
+
+
+def _named(view: LayerView, row: int) -> str:
+    return target_name(view.model.recipe, view.layer, view.layer.targets[row])
+
+
+def _differing_connections(group: h5py.Group, view: LayerView) -> Iterator[tuple[str, int]]:
+    """The weights between channels that are not as in their file: dataset and row."""
+    found = view.connections()
+    if found is None or not found.sources:
+        return
+    for name, array in connection_arrays(found).items():
+        dataset = own(group, f"connections/{name}")
+        if getattr(dataset, "shape", None) != array.shape or dataset.dtype != array.dtype:
+            raise ValueError(f"there is no {name!r} of {array.dtype} {array.shape} in this file")
+        same = np.equal(dataset[()], array).reshape(len(array), -1).all(axis=1)
+        yield from ((f"connections/{name}", row) for row in np.flatnonzero(~same).tolist())
 
 
 def _is_of(group: h5py.Group, view: LayerView) -> bool:

@@ -51,7 +51,7 @@ def print_result(text: str) -> None:
 
 
 def run(config: Config) -> int:
-    """Optimise what is missing, then collate."""
+    """Optimize what is missing, then collate."""
     with step("loading PyTorch"):
         from layer_atlas.sweep import run as sweep
 

@@ -18,9 +18,9 @@ class Page:
 
 PAGES = {
     "run": Page(
-        "optimise the missing images, then collate; run again to resume",
+        "optimize the missing images, then collate; run again to resume",
         """\
-Plans the sweep models x layers x channels x seeds, optimises every image that the output folder
+Plans the sweep models x layers x channels x seeds, optimizes every image that the output folder
 lacks, and collates them. Stop it at any time: the same command resumes. Ctrl-C finishes the shards
 in progress, a second Ctrl-C stops at once. A YAML file holds settings: `quality: draft` in it
 chooses a group, and the command line overrides it.

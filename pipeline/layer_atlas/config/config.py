@@ -195,7 +195,7 @@ class Config(Record):
     objective: Objective
     """The score that gradient ascent raises."""
     parameterization: Parameterization
-    """The tensors that are optimised and become an image."""
+    """The tensors that are optimized and become an image."""
     init: Init
     """The image that optimization starts from."""
     mask: Mask | None
@@ -207,7 +207,7 @@ class Config(Record):
     optimizer: Optimizer
     """How the image follows the gradient."""
     octaves: Octaves | None
-    """Growing sizes at which images are optimised; null optimises at one size."""
+    """Growing sizes at which images are optimized; null optimizes at one size."""
     snapshots: int = setting(at_least=0)
     """Number of steps between images that are kept; 0 keeps the finished image alone."""
     executor: ExecutorSettings
@@ -267,7 +267,7 @@ class Config(Record):
         )
         require(
             self.octaves is None or objective.of_any_size,
-            f"octaves optimise at several sizes, and objective={objective.name} is about one: "
+            f"octaves optimize at several sizes, and objective={objective.name} is about one: "
             "take octaves=none.",
         )
         if isinstance(objective, JointObjective):

@@ -49,7 +49,7 @@ OLAH_2017 = Reference(
 )
 SIMONYAN_2014 = Reference(
     "Simonyan et al. 2014",
-    "Deep inside convolutional networks: visualising image classification models and saliency "
+    "Deep inside convolutional networks: visualizing image classification models and saliency "
     "maps. ICLR workshop, arXiv:1312.6034.",
 )
 
@@ -106,10 +106,10 @@ class Objective(Choice, family="objective"):
 
 @dataclass(frozen=True)
 class _Signed(Objective):
-    """Base of objectives that can be minimised as well."""
+    """Base of objectives that can be minimized as well."""
 
     sign: Sign = setting("positive", phrase="")
-    """`positive` maximises the response, `negative` minimises it, and `both` makes an image of each
+    """`positive` maximizes the response, `negative` minimizes it, and `both` makes an image of each
     and shows them side by side."""
 
     @property
@@ -136,7 +136,7 @@ class _OfChannel(_Signed):
 
     @property
     def of_channels(self) -> bool:
-        """Whether a dataset image's score is the mean response: not where it is minimised."""
+        """Whether a dataset image's score is the mean response: not where it is minimized."""
         return self.sign == "positive"
 
 
@@ -231,7 +231,7 @@ class ActivationAtlasObjective(Objective):
     classes: tuple[str, ...] | None = setting(None, needs="not be empty", phrase="")
     """Only the dataset images of these classes, which are the names of the folders that the images
     lie in. The default is all images."""
-    labels: bool = setting(True, phrase="labels of classes")
+    labels: bool = setting(True, phrase="")
     """Whether cells are labelled by the classes that they support most, if the network's output is
     one score per class. Takes two further forward passes per image and layer."""
     ridge: float = setting(1.0, above=0, at_most=10, phrase="a ridge of {} in the whitening")
@@ -244,6 +244,11 @@ class ActivationAtlasObjective(Objective):
     is."""
     maps: dict[str, str] | None = setting(None, phrase="", late=True)
     """Digest of the map of each layer. The planner fills it in."""
+
+    def clauses(self) -> dict[str, str]:
+        """The settings that are on; principal axes keep no neighbours together."""
+        unused = {"neighbours"} if self.projection == "pca" else set()
+        return {name: words for name, words in super().clauses().items() if name not in unused}
 
     def check(self) -> None:
         """Check that grids differ."""
@@ -336,7 +341,7 @@ class Term(Record):
     model: str = ""
     """Label of the model; the default is the only model of the sweep."""
     weight: float = 1.0
-    """Factor of the channel's response; below 0 the response is minimised."""
+    """Factor of the channel's response; below 0 the response is minimized."""
     network: str = ""
     """Digest of the network's identity. The planner fills it in."""
 

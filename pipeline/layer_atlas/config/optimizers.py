@@ -140,7 +140,7 @@ class SGD(_FirstOrder):
     """Fraction of the last step that is added to the next."""
     nesterov: bool = setting(False, phrase="Nesterov's momentum")
     """Whether momentum is applied before it is updated (Sutskever et al. 2013)."""
-    normalised: bool = setting(True, phrase="normalised gradients")
+    normalized: bool = setting(True, phrase="normalized gradients")
     """Whether each image's gradient is scaled to a root mean square of 1. Then one step size means
     the same for channels that respond with 0.1 and with 100, and clipping has no effect."""
 

@@ -1,4 +1,4 @@
-"""The parameterizations: what is optimised, and the mask that limits it to a part of an image.
+"""The parameterizations: what is optimized, and the mask that limits it to a part of an image.
 
 How they are rendered is in `visualization.parameterizations`. "Values" are images in decorrelated
 colours before the sigmoid.
@@ -37,7 +37,7 @@ MORDVINTSEV_2018 = Reference(
 
 @dataclass(frozen=True)
 class Parameterization(Choice, family="parameterization"):
-    """The tensors that are optimised and become an image."""
+    """The tensors that are optimized and become an image."""
 
     from_noise_alone: ClassVar[bool] = False
     """Whether no parameters can be found for a given picture."""
@@ -74,12 +74,13 @@ class NaturalFourier(Fourier):
     Within an octave, `decay_power` decides how far a step moves each coefficient.
     """
 
-    phrase = (
-        "Fourier coefficients in decorrelated colours, with the contrast of each octave and colour "
-        "fixed to that of photographs"
-    )
+    phrase = "Fourier coefficients in decorrelated colours"
     name: str = "natural_fourier"
-    contrast: float = setting(2.0, above=0, phrase="a contrast of {}")
+    contrast: float = setting(
+        2.0,
+        above=0,
+        phrase="the octaves of each colour in the proportions of photographs at a contrast of {}",
+    )
     """Root mean square of the values of every rendered sample, where 0 is mid-grey; natural images
     have about 2.5."""
 

@@ -312,7 +312,7 @@ class Recipe(Record):
             f"from {self.init.describe()}."
         )
         # Every setting below is in the text, which a test checks field by field.
-        yield f"They were optimised by {self.optimizer.describe()}."
+        yield f"They were optimized by {self.optimizer.describe()}."
         if self.octaves is not None:
             yield (
                 f"The optimization was repeated at {self.octaves.count} sizes, each "

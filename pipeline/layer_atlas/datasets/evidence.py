@@ -46,7 +46,7 @@ class Reference:
     std: NDArray[np.float64]
     """(K,) sample standard deviation; 0 for a channel with constant responses."""
     templates: NDArray[np.float64]
-    """(K, K): row k is the mean standardised response to channel k's strongest dataset images."""
+    """(K, K): row k is the mean standardized response to channel k's strongest dataset images."""
 
 
 def make_reference(rows: NDArray[np.float32]) -> Reference:
@@ -66,11 +66,11 @@ def make_reference(rows: NDArray[np.float32]) -> Reference:
     for start in range(0, len(templates), _AT_ONCE):
         block = slice(start, start + _AT_ONCE)
         dataset_images = rows[strongest(rows[:, block], STRONGEST)]
-        templates[block] = standardised(dataset_images.mean(axis=1, dtype=np.float64), mean, std)
+        templates[block] = standardized(dataset_images.mean(axis=1, dtype=np.float64), mean, std)
     return Reference(mean, std, templates)
 
 
-def standardised(
+def standardized(
     responses: NDArray[Any], mean: NDArray[np.float64], std: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return responses (n, K) in standard deviations from the mean; 0 for constant channels."""
@@ -91,7 +91,7 @@ def agreement(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Compare a layer's responses to images with its responses to dataset images.
 
-    Both are vectors in the layer's standardised response space without the target channel.
+    Both are vectors in the layer's standardized response space without the target channel.
 
     Args:
         reference: the layer's reference.
@@ -112,7 +112,7 @@ def agreement(
         size = block.stop - start
         images, targets = np.zeros((_AT_ONCE, n_channels)), np.zeros(_AT_ONCE, np.intp)
         # The last block is padded with zero rows, and their results are cut off.
-        images[:size] = standardised(response[block], reference.mean, reference.std)
+        images[:size] = standardized(response[block], reference.mean, reference.std)
         targets[:size] = channels[block]
         cosines = _cosines(reference.templates, squares, images, targets)[:size]
         own = cosines[np.arange(size), targets[:size]]
@@ -227,11 +227,11 @@ class FeatureSpace:
     std: NDArray[np.float64]
     """(D,) its standard deviation; a constant feature has no part in a similarity."""
     dataset_images: NDArray[np.float64]
-    """(N, D) features of the dataset images, standardised, each row of length 1."""
+    """(N, D) features of the dataset images, standardized, each row of length 1."""
 
     def unit(self, features: NDArray[Any]) -> NDArray[np.float64]:
         """Standardise features (n, D) and scale each row to length 1."""
-        return unit_rows(standardised(features, self.mean, self.std))
+        return unit_rows(standardized(features, self.mean, self.std))
 
     def cosines(self, features: NDArray[Any]) -> NDArray[np.float64]:
         """Return the similarity (n, N) of images with features (n, D) to each dataset image."""
@@ -243,7 +243,7 @@ def feature_space(features: NDArray[Any]) -> FeatureSpace:
     """Make the space of the features (N, D) of dataset images."""
     mean = features.mean(axis=0, dtype=np.float64)
     std = features.std(axis=0, ddof=1, dtype=np.float64)
-    return FeatureSpace(mean, std, unit_rows(standardised(features, mean, std)))
+    return FeatureSpace(mean, std, unit_rows(standardized(features, mean, std)))
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def reduce_layers(
     Args:
         network: a network in eval mode.
         layers: layers described for this network.
-        inputs: normalised images (B, C, H, W).
+        inputs: normalized images (B, C, H, W).
         reduce: function of an activation (B, K, L).
     Returns: results by layer name, without the layers that this pass did not call.
     """
@@ -185,7 +185,7 @@ class Observer:
         """Return the responses by layer name.
 
         Args:
-            inputs: normalised images (B, C, H, W).
+            inputs: normalized images (B, C, H, W).
         Raises:
             RuntimeError: this pass did not call one of the layers.
         """
@@ -239,7 +239,7 @@ class Sampler:
         """Return what is read of each layer, by its name.
 
         Args:
-            inputs: normalised images (B, C, H, W).
+            inputs: normalized images (B, C, H, W).
             places: flat position of each image by layer name: (B,) int64.
         """
         count, whole = len(inputs), _padded(inputs)
@@ -303,7 +303,7 @@ def _scale_at(activation: Tensor, layer: LayerInfo, places: Tensor, factor: floa
     last[(torch.arange(len(view), device=view.device), *index)] *= factor
 
 
-def normalised(pixels: Tensor, network: Network) -> Tensor:
+def normalized(pixels: Tensor, network: Network) -> Tensor:
     """Convert views (B, H, W, C) uint8 to channels-last inputs (B, C, H, W) of a network.
 
     The bits equal the inputs that `DeviceModel` gives to a network in fp32.

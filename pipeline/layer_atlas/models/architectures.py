@@ -60,7 +60,7 @@ _OTHER_KINDS = {
     "video": ("takes video", "Wrap it in a module of your own that repeats the image, as target"),
     "optical_flow": ("takes two images", "Wrap it in a module of your own, as target"),
 }
-"""Kinds of torchvision networks that do not take images or cannot be optimised."""
+"""Kinds of torchvision networks that do not take images or cannot be optimized."""
 
 
 @dataclass(frozen=True)
@@ -267,7 +267,7 @@ def _check_name(name: str) -> None:
     kind = zoo.get_model_builder(name).__module__.split(".")[2]
     what, remedy = _OTHER_KINDS[kind]
     raise UserError(
-        f"model {name!r} of torchvision {what}; a sweep optimises images. "
+        f"model {name!r} of torchvision {what}; a sweep optimizes images. "
         f"{remedy.format(plain=name.removeprefix('quantized_'))}."
     )
 

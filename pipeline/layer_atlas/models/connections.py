@@ -120,7 +120,7 @@ def sources_of(
         network: a network in eval mode; it is restored afterwards.
         target: the layer.
         candidates: layers that may lie before it.
-        example: normalised input (1, C, H, W).
+        example: normalized input (1, C, H, W).
     """
     marks: dict[Node, LayerInfo] = {}
 
@@ -173,7 +173,7 @@ def connections(
         network: a network in eval mode.
         target: the layer.
         candidates: layers that may lie before it.
-        example: normalised input (1, C, H, W).
+        example: normalized input (1, C, H, W).
         channels: of the target.
         most: largest number of incoming channels with positive, and with negative weights.
     """

@@ -38,7 +38,7 @@ class ConvReLU(nn.Conv2d):
 
 
 class DemoNet(nn.Module):
-    """RGB images in [0, 1], normalised by `MEAN` and `STD`, (B, 3, H, W) -> logits (B, 40).
+    """RGB images in [0, 1], normalized by `MEAN` and `STD`, (B, 3, H, W) -> logits (B, 40).
 
     The training script folds batch norm into the convolutions. Pooling averages: max pooling passes
     gradients to single pixels only and leaves a grid in images of gradient ascent.

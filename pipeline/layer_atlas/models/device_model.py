@@ -13,7 +13,7 @@ from layer_atlas.models.activations import (
     Observer,
     SampledActivations,
     Sampler,
-    normalised,
+    normalized,
     plain_activations,
 )
 from layer_atlas.models.containment import restored
@@ -108,7 +108,7 @@ class DeviceModel:
         observe = Observer(instance.module, layers)
         # Views are channels-last already: without resizing or recolouring they need no transpose.
         if self.network.fixed_size is None and len(self.network.mean) == 3 and in_layout:
-            return lambda views: observe(normalised(views.to(self.device), self.network))
+            return lambda views: observe(normalized(views.to(self.device), self.network))
         return lambda views: observe(self._inputs(self._images(views), instance))
 
     def sampler(self, layers: Sequence[LayerInfo], labels: bool) -> Sample:
@@ -267,8 +267,8 @@ class _Normalised(torch.autograd.Function):
         layout: torch.memory_format,
     ) -> Tensor:
         ctx.save_for_backward(std)
-        normalised = (images - mean).div_(std).to(dtype)
-        return normalised.contiguous(memory_format=layout)
+        normalized = (images - mean).div_(std).to(dtype)
+        return normalized.contiguous(memory_format=layout)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:

@@ -74,7 +74,7 @@ def second_run(network: nn.Module, example: Tensor) -> SecondRun:
 
     Args:
         network: a network in eval mode; it is restored afterwards.
-        example: normalised input (1, C, H, W).
+        example: normalized input (1, C, H, W).
     """
     _, colours, height, width = example.shape
     # Height and width grow by different amounts, so that a transposed map is recognised.
@@ -236,7 +236,7 @@ def _normalized_axis(
 
 
 _EVEN = 0.05
-"""Largest relative deviation of the sizes of normalised vectors; a norm's epsilon causes some."""
+"""Largest relative deviation of the sizes of normalized vectors; a norm's epsilon causes some."""
 
 
 def describe_layers(
@@ -248,7 +248,7 @@ def describe_layers(
 
     Args:
         network: a network in eval mode.
-        example: normalised input (1, C, H, W).
+        example: normalized input (1, C, H, W).
         keep_prefix_tokens: whether non-spatial tokens stay part of activations.
     """
     observer = _Observer(network, not keep_prefix_tokens, second_run(network, example))

@@ -426,5 +426,5 @@ def check_kind(network: nn.Module, label: str) -> None:
     else:
         return
     raise UserError(
-        f"model {label!r} is {what}: its layers cannot be hooked or optimised; {remedy}."
+        f"model {label!r} is {what}: its layers cannot be hooked or optimized; {remedy}."
     )

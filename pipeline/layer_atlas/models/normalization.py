@@ -1,6 +1,6 @@
 """Feature statistics: what a network expects at its batch norms, or shows on dataset images.
 
-In eval mode a batch norm standardises each channel by the running mean and variance of the training
+In eval mode a batch norm standardizes each channel by the running mean and variance of the training
 images, then scales and shifts it. So its weights describe the distribution of its output over
 these images, without any data. Where there are no batch norms, the distribution of other layers is
 measured.
@@ -42,7 +42,7 @@ class BatchNorms:
 
     Args:
         network: a network in eval mode; it is restored afterwards.
-        inputs: normalised images (B, C, H, W), on the device of the network.
+        inputs: normalized images (B, C, H, W), on the device of the network.
     """
 
     def __init__(self, network: nn.Module, inputs: Tensor) -> None:
@@ -95,7 +95,7 @@ def _is_batch_norm(module: nn.Module) -> bool:
 def _normalized(
     norm: nn.Module, x: Tensor, outputs: Sequence[tuple[str, Tensor]]
 ) -> list[NormalizedLayer]:
-    """Find the output that is the normalised input: of the norm, or of a part if it does more.
+    """Find the output that is the normalized input: of the norm, or of a part if it does more.
 
     timm's norms, for instance, contain the activation after them.
     """
@@ -168,7 +168,7 @@ def measured(
     Args:
         network: a network in eval mode.
         layers: the layers.
-        batches: normalised images (B, C, H, W), of which each batch is padded on a CPU.
+        batches: normalized images (B, C, H, W), of which each batch is padded on a CPU.
     """
     sums: dict[str, Tensor] = {}
     count = 0

@@ -39,7 +39,7 @@ def receptive_fields(
         network: a network in eval mode, preferably on a CPU: some GPU kernels work on tiles and
             propagate NaN to neighbours.
         layers: layers described for this network and images of this size.
-        example: normalised input (1, C, H, W).
+        example: normalized input (1, C, H, W).
     Returns: by layer name, (L, 4) int64: left, top, right, bottom of every position, row by row;
         right and bottom are exclusive.
     """

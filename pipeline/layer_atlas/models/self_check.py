@@ -106,7 +106,7 @@ def check_gradient(
         probe_gradient(CopyingForward(HookedForward(other, layers)), probes)
     except Exception as error:
         raise UserError(
-            f"model {network.label!r} cannot be optimised, as its backward pass fails: "
+            f"model {network.label!r} cannot be optimized, as its backward pass fails: "
             f"{kind_and_reason(error)}. Choose other layers, or change the code of the network."
         ) from error
 

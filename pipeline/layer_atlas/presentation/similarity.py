@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layer_atlas.atlas.reader import Layer
-from layer_atlas.datasets.evidence import standardised, unit_rows
+from layer_atlas.datasets.evidence import standardized, unit_rows
 from layer_atlas.datasets.projection import (
     Projection,
     fit_neighbours,
@@ -39,7 +39,7 @@ equal numbers round to about that."""
 
 def standardised_columns(responses: NDArray[np.float64]) -> NDArray[np.float64]:
     """Responses (n, K) in standard deviations from each column's mean; 0 where it is constant."""
-    return standardised(responses, responses.mean(axis=0), responses.std(axis=0))
+    return standardized(responses, responses.mean(axis=0), responses.std(axis=0))
 
 
 def distances(responses: NDArray[np.float64]) -> Distances:
@@ -200,7 +200,7 @@ class _Responses:
         """Rows (n, K) of length 1; zeros where there is no image."""
         raw = self._raw(start, stop)
         made = np.isfinite(raw).all(axis=1, keepdims=True)
-        rows = standardised(np.where(made, raw, self._mean), self._mean, self._std)
+        rows = standardized(np.where(made, raw, self._mean), self._mean, self._std)
         return unit_rows(rows).astype(np.float32)
 
     def _raw(self, start: int, stop: int) -> NDArray[np.float32]:

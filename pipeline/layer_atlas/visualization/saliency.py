@@ -74,7 +74,7 @@ def saliency_maps(
         channels: (n,) int64, one per image.
         settings: the method.
         keys: (n, 2) int64 from `rng.keys`, for methods that draw; on the images' device.
-    Returns: (n, H, W) float32 in [0, 1], see `normalised`.
+    Returns: (n, H, W) float32 in [0, 1], see `normalized`.
     """
 
     def score(images: Tensor, channels: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ def saliency_maps(
     }
     # The sign is dropped after the method: SmoothGrad averages signed gradients.
     attributions = methods[type(settings)](score, dataset_images, channels, settings, keys)
-    return normalised(attributions.abs().amax(dim=1))
+    return normalized(attributions.abs().amax(dim=1))
 
 
 def activation_maps(
@@ -122,7 +122,7 @@ def activation_maps(
     return torch.cat(maps)
 
 
-def normalised(maps: Tensor) -> Tensor:
+def normalized(maps: Tensor) -> Tensor:
     """Scale each map (n, H, W) by its 99th percentile and clip it: (n, H, W) in [0, 1].
 
     A map that is zero in more than 99 of 100 pixels is scaled by its maximum. A map of zeros stays

@@ -145,7 +145,7 @@ def test_the_curve_names_the_steps_that_were_recorded(visit: Visit, browsed: Out
 def test_the_size_of_the_input_and_of_the_images_are_both_named(visit: Visit) -> None:
     facts = visit.texts(".model > .facts")
     assert len(facts) == 4
-    assert all("network input 224 × 224 px" in text for text in facts)
+    assert all("network input 16 × 16 px" in text for text in facts)
     assert all("images 16 × 16 px" in text for text in facts)
 
 

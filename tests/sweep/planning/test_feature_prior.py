@@ -111,7 +111,7 @@ def test_a_norm_that_low_precision_cannot_compute_is_found_while_planning() -> N
         == "bf16"
     )
     config = composed("weights=none", *low, PRIOR)
-    with pytest.raises(UserError, match="cannot be optimised in bf16"):
+    with pytest.raises(UserError, match="cannot be optimized in bf16"):
         make_plan(config, inspect_models(config), [WorkerDevice("cpu")])
 
 

@@ -49,7 +49,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "nadam": {"optimizer": NAdam(steps=12, leaky_steps=6, weight_decay=0.01)},
     "adamw": {"optimizer": AdamW(steps=12, leaky_steps=6)},
     "sgd": {"optimizer": SGD(steps=12, leaky_steps=6, weight_decay=0.01)},
-    "sgd as it is": {"optimizer": SGD(steps=12, momentum=0.0, normalised=False)},
+    "sgd as it is": {"optimizer": SGD(steps=12, momentum=0.0, normalized=False)},
     "spectrum": {"parameterization": Fourier(), "init": SpectrumInit()},
     "every transform": {"transforms": EVERY_TRANSFORM},
 }

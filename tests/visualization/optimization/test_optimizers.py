@@ -44,7 +44,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "adamw": AdamW(),
     "nadam": NAdam(weight_decay=1e-5),
     "sgd": SGD(),
-    "sgd as it is": SGD(momentum=0.0, normalised=False, learning_rate=2000.0),
+    "sgd as it is": SGD(momentum=0.0, normalized=False, learning_rate=2000.0),
     "sgd with nesterov": SGD(momentum=0.9, nesterov=True, weight_decay=0.01),
     "lbfgs": LBFGS(evaluations=4),
 }
@@ -235,8 +235,8 @@ def test_adam_moves_by_its_step_size_and_decays_what_is_asked() -> None:
     [
         (Adam(weight_decay=0.1), partial(torch.optim.Adam, weight_decay=0.1, eps=1e-12)),
         (AdamW(weight_decay=0.1), partial(torch.optim.AdamW, weight_decay=0.1, eps=1e-12)),
-        (SGD(momentum=0.9, normalised=False), partial(torch.optim.SGD, momentum=0.9)),
-        (SGD(momentum=0.0, normalised=False), partial(torch.optim.SGD, momentum=0.0)),
+        (SGD(momentum=0.9, normalized=False), partial(torch.optim.SGD, momentum=0.9)),
+        (SGD(momentum=0.0, normalized=False), partial(torch.optim.SGD, momentum=0.0)),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
@@ -273,7 +273,7 @@ def test_nadam_follows_the_formula() -> None:
 
 
 def test_sgd_follows_the_gradient_and_goes_on_with_its_momentum() -> None:
-    plain = {"normalised": False, **CONSTANT}
+    plain = {"normalized": False, **CONSTANT}
     assert first_steps(SGD(momentum=0.0, **plain), [2.0, 3.0]) == pytest.approx([0.7, 1.0])
     assert first_steps(SGD(momentum=0.5, **plain), [2.0, 3.0]) == pytest.approx([0.7, 1.1])
     ahead = SGD(momentum=0.5, nesterov=True, **plain)
@@ -326,7 +326,7 @@ def test_step_sizes_of_the_schedule_are_those_of_the_ascent(steps: int, moved: f
 
 
 def test_clipping_bounds_the_step_of_each_sample() -> None:
-    settings = SGD(steps=1, momentum=0.0, normalised=False, learning_rate=2.0)
+    settings = SGD(steps=1, momentum=0.0, normalized=False, learning_rate=2.0)
     recipe = replace(recipe_of(settings, Pixel()), regularizers=Regularizers(clip=1e-3))
     loop = climber_of(recipe, colour_reader())
     loop.optimize(Jobs(KEYS[:2], torch.tensor([RED, GREEN])))
@@ -344,7 +344,7 @@ def test_a_row_has_the_same_bits_in_any_company_on_any_number_of_threads(
     optimizer: Optimizer,
 ) -> None:
     optimizer = replace(optimizer, leaky_steps=1)
-    if isinstance(optimizer, SGD) and not optimizer.normalised:
+    if isinstance(optimizer, SGD) and not optimizer.normalized:
         optimizer = replace(optimizer, learning_rate=0.01)
     threads = torch.get_num_threads()
     together = Hill(optimizer, list(range(16))).climb(3)

@@ -20,7 +20,7 @@ from layer_atlas.presentation.similarity import closest, distances, loneliest
 
 SIMILARITY = (
     "The similarity of two channels is the cosine between the responses of the whole layer to "
-    "their images, each channel's responses standardised."
+    "their images, each channel's responses standardized."
 )
 SCALES = "Activations of different channels are on different scales."
 BY_SIMILARITY = {"diverse", "representatives"}

@@ -19,6 +19,7 @@ from layer_atlas.config.records import build
 from layer_atlas.errors import UserError
 from layer_atlas.presentation.figures.image_content import Content, ImageRef, ImageRow, Section
 from layer_atlas.presentation.figures.image_figure import draw_page, grid_of
+from layer_atlas.presentation.figures.methods import network_caption
 from layer_atlas.presentation.figures.selection import (
     LayerData,
     RenderedFigure,
@@ -54,11 +55,15 @@ class ComparedChannels:
         images = (_image(self.one, channel), _image(self.other, channel), matched)
         texts = (
             (),
-            (f"{self.similarity[channel]:.2f}",),
-            (f"{match}: {self.match_similarity[channel]:.2f}",) if match >= 0 else (),
+            (_correlation(self.similarity[channel]),),
+            (f"{match}: {_correlation(self.match_similarity[channel])}",) if match >= 0 else (),
         )
         label = self.one.layer.labels[self.one.layer.row(channel)]
         return ImageRow(label, images, texts, texts, "")
+
+
+def _correlation(value: float) -> str:
+    return f"{round(float(value), 2) + 0.0:.2f}"  # never a negative zero
 
 
 def _image(data: LayerData, channel: int) -> ImageRef:
@@ -208,8 +213,16 @@ def _caption(
         f"The number below an image is the correlation with the channel of {one}, in the mean "
         f"responses to {images} dataset images; the number before it is the channel that matches."
     )
-    if any(len(section.strips) for section in content.sections):
+    rows = [row for section in content.sections for row in section.strips]
+    if rows:
         yield "Channels that changed most have the lowest correlation with that of the same index."
+    if any(row.images[-1] is None for row in rows):
+        yield f"The place of a match that has no image in {other} is empty."
+    for layer in compared:
+        with_images = len(layer.shown)
+        if with_images < len(layer.similarity):
+            name = layer.one.layer.reader_name
+            yield f"Of {name}, {with_images} of {len(layer.similarity)} channels have images here."
 
 
 def _methods(
@@ -220,6 +233,8 @@ def _methods(
         "dataset images, and matched one to one so that the sum of correlations is largest "
         "(Kuhn 1955)."
     )
+    networks = dict.fromkeys(network_caption(layer.other.layer.model) for layer in compared)
+    yield f"{titles[1]}: {'; '.join(networks)}."
     recipes = {str(layer.other.layer.recipe) for layer in compared}
     if recipes <= {str(layer.one.layer.recipe) for layer in compared}:
         yield f"Images of {titles[1]} were made in the same way."

@@ -264,7 +264,7 @@ def _dataset_images(selections: Sequence[Selection], citations: Citations) -> st
     made_from = f"; images were made from the {used} strongest" if used else ""
     return (
         f"The layers' responses to {counted(count, 'dataset image')}{citations.of_dataset(layer)} "
-        "were recorded. The median agreement, that is, the cosine between the layer's standardised "
+        "were recorded. The median agreement, that is, the cosine between the layer's standardized "
         f"responses to an image and to the channel's {STRONGEST} strongest dataset images, without "
         f"the channel itself, is {np.nanmedian(values):.2f}{made_from}."
     )

@@ -22,7 +22,9 @@ from layer_atlas.presentation.similarity import Tree, distances, farthest, medoi
 if TYPE_CHECKING:
     from layer_atlas.presentation.layout.figure import FigureCanvas
 
-_NO_STATISTICS = ("status", "start", "made_with", "channel", "best_seed", "best_seed_index")
+_NO_RANKING = ("start", "best_seed")
+"""Numbers of random starts and seeds, of which none is more than another."""
+
 _FORMS = (
     "give all, a range such as '0:64', a list such as [3,17] or [golden retriever], "
     "{label: 'curve*'}, {random: 32}, {top: 16}, {bottom: 16, by: agreement}, {diverse: 16} or "
@@ -59,16 +61,7 @@ class LayerData:
     @cached_property
     def statistics(self) -> list[str]:
         """Names of the statistics with a number for every channel."""
-        layer, images = self.layer, (len(self.layer.seeds), len(self.layer.variants))
-        # By seed and variant, by seed, or by channel alone.
-        shapes = [(len(layer.channels), *images[:axes]) for axes in range(3)]
-        return [
-            name
-            for name in layer.names
-            if layer.dataset(name).shape in shapes
-            and layer.dataset(name).dtype.kind in "fi"
-            and name not in _NO_STATISTICS
-        ]
+        return [name for name in self.layer.statistics if name not in _NO_RANKING]
 
     def values(self, name: str) -> NDArray[np.float64]:
         """A statistic (C,) of the images; raises UserError for one that is not there."""

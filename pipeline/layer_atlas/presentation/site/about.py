@@ -51,7 +51,7 @@ def about_data(atlas: Atlas, names: Mapping[str, str] | None, manifest: Mapping[
     """
     layers = [layer.called(names) for layer in atlas.values()]
     methods, works, bibtex = _methods(atlas, layers)
-    command = _without_folders(str(manifest.get("command", "")))
+    command = without_folders(str(manifest.get("command", "")))
     return {
         "what": [*_WHAT, *_shown(layers)],
         "methods": methods,
@@ -73,10 +73,10 @@ def about_data(atlas: Atlas, names: Mapping[str, str] | None, manifest: Mapping[
     }
 
 
-def _without_folders(text: str) -> str:
+def without_folders(text: str) -> str:
     """Shorten absolute paths to their last part: a site is published, and a disk is not.
 
-    >>> _without_folders("atlas run dataset.path=/home/me/photos 'layers=[a/b]'")
+    >>> without_folders("atlas run dataset.path=/home/me/photos 'layers=[a/b]'")
     "atlas run dataset.path=…/photos 'layers=[a/b]'"
     """
     return re.sub(r"(?<![\w.*~/-])~?/(?:[^/\s'\"\],]+/)*(?=[^/\s'\"\],])", "…/", text)
@@ -127,7 +127,7 @@ def _dataset(layers: list[Layer]) -> Iterator[str]:
         group = layer.group.get("dataset")
         if group is not None:
             facts = dict(group.attrs)
-            source = _without_folders(str(facts.get("source", "")))
+            source = without_folders(str(facts.get("source", "")))
             number = f"{int(facts.get('photographs', 0)):,}"
             yield f"Data set: {number} photographs{f' ({source})' if source else ''}."
 

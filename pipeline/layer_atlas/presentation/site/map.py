@@ -9,6 +9,7 @@ from layer_atlas.atlas.reader import Layer
 from layer_atlas.datasets.projection import Projection
 from layer_atlas.presentation.montages.map_picture import fractions
 from layer_atlas.presentation.similarity import lay_out
+from layer_atlas.presentation.site.about import without_folders
 from layer_atlas.presentation.site.files import SiteFiles, numbers, photograph_name
 
 _DIGITS = 4
@@ -38,7 +39,7 @@ def map_data(layer: Layer) -> dict[str, Any] | None:
         "count": layer["cell_count"].tolist(),
         "label": [next(iter(layer.cell_classes(channel)), "") for channel in layer.channels],
         "photographs": int(layer.facts["photographs"]),
-        "source": str(layer.facts["dataset_source"]),
+        "source": without_folders(str(layer.facts["dataset_source"])),
         "view": int(layer.facts.get("view_size", 0)),
         "positions": [int(side) for side in layer.facts.get("map_size", ())],
     }

@@ -468,11 +468,11 @@ def _choose_paths(
             deepest = max(layers, key=lambda layer: layer.flops_before)
             if tried == "fp32" or not may_fall_back or is_worth_it(device, deepest):
                 return tried, paths, note
-            note = f"{label} is optimised in fp32, which is as fast as {tried} here"
+            note = f"{label} is optimized in fp32, which is as fast as {tried} here"
         except NoPathAgrees as error:
             remedy = "" if tried == "fp32" else " Set precision=fp32, or auto."
-            refusal = f"model {label!r} cannot be optimised in {tried}: {error}.{remedy}"
-            note = f"{label} is optimised in fp32: {tried} does not do ({error})"
+            refusal = f"model {label!r} cannot be optimized in {tried}: {error}.{remedy}"
+            note = f"{label} is optimized in fp32: {tried} does not do ({error})"
     raise UserError(refusal)
 
 

@@ -260,7 +260,7 @@ class _SGD(FirstOrder):
             maximize=True,
             is_first_step=False,
         )
-        self._is_normalised = settings.normalised
+        self._is_normalised = settings.normalized
 
     @property
     def state(self) -> dict[str, Tensor]:

@@ -89,7 +89,7 @@ def high_frequency(images: Tensor) -> Tensor:
 class FeatureStatistics:
     """Deviation of features from their distribution over the training images, per sample.
 
-    With m and v the mean and variance over positions of a channel that a batch norm standardised
+    With m and v the mean and variance over positions of a channel that a batch norm standardized
     by its running statistics, R is the mean of m**2 + 0.1 * (log v)**2 over channels, averaged over
     the batch norms before the layer. Without batch norms the statistics are those of dataset
     images. With s the surrogate of the objective, the optimization

@@ -1,4 +1,4 @@
-"""Parameterizations: the tensors that are optimised; the contract is in `base`.
+"""Parameterizations: the tensors that are optimized; the contract is in `base`.
 
 `make_parameterization` adds what a recipe has besides: the initial state, and a mask. Every module
 of this package is imported, so that a class with `@implements(Record)` is known.

@@ -64,7 +64,7 @@ class Colours(Part):
 class Blur(Part):
     """A Gaussian of some width in pixels, truncated at three widths.
 
-    At the border, the weights inside the image are normalised to a sum of 1.
+    At the border, the weights inside the image are normalized to a sum of 1.
     """
 
     def columns(self, config: Transforms) -> int:

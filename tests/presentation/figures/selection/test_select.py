@@ -41,6 +41,13 @@ def test_the_top_and_the_bottom_of_a_statistic(layer: Layer, activations: dict[i
     assert 7 not in chosen(layer, {"top": 39})  # has no image, so it comes last
 
 
+@pytest.mark.parametrize("axis", ["response_channel", "channel", "seed", "best_seed"])
+def test_the_coordinates_of_an_axis_are_no_statistic(layer: Layer, axis: str) -> None:
+    assert axis not in LayerData(layer).statistics
+    with pytest.raises(UserError, match="unknown statistic"):
+        chosen(layer, {"top": 3, "by": axis})
+
+
 def test_random_channels_are_the_same_every_time_and_more_add_to_fewer(layer: Layer) -> None:
     few, many = chosen(layer, {"random": 5}), chosen(layer, {"random": 20})
     assert few == chosen(layer, {"random": 5})

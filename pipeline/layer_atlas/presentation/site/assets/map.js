@@ -166,7 +166,7 @@ function cellSections(viewer, data, row, { classes, channels, samples }) {
       "Mean activation in the cell.",
       channels.map(([channel, value]) => [`channel ${channel}`, value]),
     ),
-  ];
+  ].filter(Boolean);
 }
 
 function bar(name, value, most) {
