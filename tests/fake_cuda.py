@@ -24,6 +24,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -234,6 +235,33 @@ CASES = {
         {"regularizers": Regularizers(feature_statistics=1.0)}, "5", NORMALISED
     ),
 }
+
+
+def _paired() -> dict[str, Case]:
+    """Cases in which every two members of different factors meet; all products are 10,368.
+
+    Every objective meets every parameterization; the other factors are dealt over these pairs.
+    """
+    cases = {}
+    for (i, (name, objective)), (j, member) in product(
+        enumerate(OBJECTIVES.items()), enumerate(FAMILY)
+    ):
+        transforms = list(TRANSFORMS)[(i + j) % 4]
+        optimizer = list(OPTIMIZERS)[(i + j + j // 3) % 6]
+        precision = ("bf16", "fp32")[(i // 2 + j // 2 + i * j // 3) % 2]
+        changes = {
+            "objective": objective,
+            "parameterization": for_colours(member, 3),
+            "transforms": TRANSFORMS[transforms],
+            "optimizer": OPTIMIZERS[optimizer],
+            "precision": precision,
+        }
+        label = f"{name}, {member.name} {j}, {transforms}, {optimizer}, {precision}"
+        cases[label] = Case(changes, _layer(objective))
+    return cases
+
+
+PAIRED = _paired()
 
 
 # --- the device ----------------------------------------------------------------------------------
@@ -518,7 +546,8 @@ def _forget_cached() -> None:
 def main(names: list[str]) -> None:
     """Check cases and print what became of each, as JSON."""
     sys.modules.setdefault("fake_cuda", sys.modules["__main__"])
-    print(json.dumps({name: asdict(check(CASES[name])) for name in names or CASES}))
+    cases = {**CASES, **PAIRED}
+    print(json.dumps({name: asdict(check(cases[name])) for name in names or CASES}))
 
 
 if __name__ == "__main__":

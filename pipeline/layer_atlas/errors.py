@@ -69,14 +69,18 @@ def print_error(message: object) -> None:
         print(message, file=sys.stderr)
 
 
+_MOST = 400
+"""Characters of another library's message that are repeated in one of ours."""
+
+
 def reason(error: BaseException) -> str:
     """Return the first line of an error's message, or its kind where it has none, for a message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:_MOST]
 
 
 def kind_and_reason(error: BaseException) -> str:
     """Return the kind of an error and the first line of its message, for a message."""
-    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    return f"{type(error).__name__}: {error}".splitlines()[0][:_MOST]
 
 
 def first_of(names: Sequence[str], most: int = 5) -> str:

@@ -8,13 +8,14 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from layer_atlas.config.records import FAMILIES
-from tests.fake_cuda import CASES
+from tests.fake_cuda import CASES, FAMILY, OBJECTIVES, OPTIMIZERS, PAIRED, TRANSFORMS
 
 PROGRAM = Path(__file__).parents[2] / "fake_cuda.py"
 QUICK = [
@@ -53,10 +54,25 @@ def test_every_kind_of_step_is_captured(part: int) -> None:
         assert_captured(name, found)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(12))
+def test_every_pair_of_kinds_is_captured(part: int) -> None:
+    for name, found in check(list(PAIRED)[part::12]).items():
+        assert_captured(name, found)
+
+
+def test_every_two_members_of_different_factors_meet_in_a_case() -> None:
+    factors = ("objective", "parameterization", "transforms", "optimizer", "precision")
+    members = len(OBJECTIVES), len(FAMILY), len(TRANSFORMS), len(OPTIMIZERS), 2
+    rows = [tuple(case.changes[factor] for factor in factors) for case in PAIRED.values()]
+    for a, b in combinations(range(len(factors)), 2):
+        assert len({(row[a], row[b]) for row in rows}) == members[a] * members[b]
+
+
 def assert_captured(name: str, found: dict[str, Any]) -> None:
     assert found["error"] == "", f"{name}: {found['trace']}"
     assert (found["stage"], found["forbidden"]) == ("done", []), name
-    if CASES[name].is_captured:
+    if {**CASES, **PAIRED}[name].is_captured:
         assert found["captured"] >= 2, name  # with the leak and without
         assert "no CUDA graph" not in found["said"]
     else:

@@ -15,7 +15,7 @@ from layer_atlas.config.config import Config, ModelConfig
 from layer_atlas.config.inputs import user_file
 from layer_atlas.config.objectives import JointObjective
 from layer_atlas.datasets.image_files import picture_size
-from layer_atlas.errors import UnusableFile, UserError
+from layer_atlas.errors import UnusableFile, UserError, reason
 from layer_atlas.logs import step
 from layer_atlas.models.activations import OUTPUT, match_layers
 from layer_atlas.models.containment import contained, restored
@@ -147,10 +147,10 @@ def _describe(
         if takes(network, own) and not takes(network, (2 * own[0], 2 * own[1])):
             fixed = replace(network, fixed_size=network.input_size)
             return fixed, describe_layers(network.module, network.example(own), keep_prefix_tokens)
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        why = reason(error)
         if size != sizes[-1]:
-            reason += "; octaves.count and octaves.scale give images of this size"
-        raise UserError(why_it_does_not_run(network, size, reason)) from error
+            why += "; octaves.count and octaves.scale give images of this size"
+        raise UserError(why_it_does_not_run(network, size, why)) from error
     return network, layers
 
 
