@@ -280,6 +280,7 @@ def test_another_layer_makes_no_image_again(made: Path, photographs: Path, tmp_p
     assert all("/conv6/" in name for name in new)
 
 
+@pytest.mark.slow
 def test_a_class_has_an_atlas_of_its_own(photographs: Path, tmp_path: Path) -> None:
     overrides = settings(photographs, "layers=[conv5]", "objective.classes=[cats,trees]")
     assert run_here(tmp_path, *overrides) == 0

@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
+
 SCRIPT = Path(__file__).parents[1] / "scripts" / "benchmark.py"
 SMALL = ("--layers", "conv2,conv4", "--channels", "0:8;0:16:2", "--image-size", "24")
 SHORT = ("--batch", "8", "--repeats", "2", "--device", "cpu")
@@ -50,7 +53,6 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
     return result, done.stdout + done.stderr, out
 
 
-@pytest.mark.slow
 def test_every_system_has_its_rows(measured: tuple[dict[str, Any], str, Path]) -> None:
     rows = {(row["layer"], row["system"], row["set"]) for row in measured[0]["rows"]}
     wanted = [("ours draft", "all"), ("ours draft", "shared"), ("floor", "none")]
@@ -117,7 +119,6 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence[str]], int]:
     return importlib.import_module("benchmark").main  # type: ignore[no-any-return]
 
 
-@pytest.mark.slow
 def test_photographs_are_optional(
     tmp_path: Path, command: Callable[[Sequence[str]], int], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -32,6 +32,9 @@ from layer_atlas.errors import UserError
 from layer_atlas.models.load import load_network
 from layer_atlas.store.folder import OutputFolder
 
+pytestmark = pytest.mark.slow
+
+
 JUDGE = "judge={name: demo, weights: none, layers: [conv4]}"
 COUNT = 60
 
@@ -57,7 +60,6 @@ def judged(dataset_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return root / "demo"
 
 
-@pytest.mark.slow
 def test_the_summary_names_it_with_its_ceiling_and_chance(judged: Path) -> None:
     lines = summary(OutputFolder(judged)).splitlines()
     (line,) = [line for line in lines if line.startswith("  judged")]
@@ -162,7 +164,6 @@ def test_recognisability_is_the_choice_of_another_network(
         assert ceiling[k] == pytest.approx(choices(similar[k], responses[:, k]), abs=0.021)
 
 
-@pytest.mark.slow
 def test_a_judge_can_be_added_later_and_no_image_is_made_again(
     judged: Path, dataset_images: Path, tmp_path: Path
 ) -> None:
@@ -176,14 +177,12 @@ def test_a_judge_can_be_added_later_and_no_image_is_made_again(
     assert_same_atlas(judged / "atlas.h5", tmp_path / "demo" / "atlas.h5")
 
 
-@pytest.mark.slow
 def test_two_workers_find_the_same(judged: Path, dataset_images: Path, tmp_path: Path) -> None:
     code, said = atlas("run", tmp_path, *with_dataset(dataset_images, JUDGE, "seeds=[0,1]"))
     assert code == 0, said
     assert_same_atlas(judged / "atlas.h5", tmp_path / "demo" / "atlas.h5")
 
 
-@pytest.mark.slow
 def test_a_sweep_killed_while_it_is_judged_ends_in_the_same_atlas(
     judged: Path, dataset_images: Path, tmp_path: Path
 ) -> None:
@@ -197,7 +196,6 @@ def test_a_sweep_killed_while_it_is_judged_ends_in_the_same_atlas(
     assert_same_atlas(judged / "atlas.h5", tmp_path / "demo" / "atlas.h5")
 
 
-@pytest.mark.slow
 def test_a_corrupt_judgement_is_made_again(
     judged: Path, dataset_images: Path, tmp_path: Path
 ) -> None:
@@ -212,7 +210,6 @@ def test_a_corrupt_judgement_is_made_again(
     assert_same_atlas(judged / "atlas.h5", copy / "atlas.h5")
 
 
-@pytest.mark.slow
 def test_a_shard_that_is_found_corrupt_is_made_again_before_it_is_judged(
     judged: Path, dataset_images: Path, tmp_path: Path
 ) -> None:
@@ -251,7 +248,6 @@ def test_a_run_without_the_judge_says_what_it_drops(
     assert "is dropped from the atlas: add judge=... to keep it" in said
 
 
-@pytest.mark.slow
 def test_an_atlas_without_a_judgement_that_was_missing_is_made_again(
     judged: Path, dataset_images: Path, tmp_path: Path
 ) -> None:
@@ -269,7 +265,6 @@ def test_an_atlas_without_a_judgement_that_was_missing_is_made_again(
     assert_same_atlas(judged / "atlas.h5", copy / "atlas.h5")
 
 
-@pytest.mark.slow
 def test_clean_keeps_what_the_judge_saw(judged: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(judged, tmp_path / "demo"))
     code, said = atlas("clean", tmp_path, "yes")
@@ -279,7 +274,6 @@ def test_clean_keeps_what_the_judge_saw(judged: Path, tmp_path: Path) -> None:
     assert kept == {path.relative_to(judged) for path in judged.glob("store/*/*/*/*.safetensors")}
 
 
-@pytest.mark.slow
 def test_an_image_is_not_tested_on_the_dataset_image_that_it_started_from(
     dataset_images: Path, tmp_path: Path
 ) -> None:

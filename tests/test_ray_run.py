@@ -20,6 +20,9 @@ from runs import (
     without_busy,
 )
 
+pytestmark = pytest.mark.slow
+
+
 SMALL = (
     *("optimizer.leaky_steps=2", "image_size=32", "layers=[conv1,conv2]"),
     *("channels='0:16'", "shard_size=8", "batch_size=8", "connections=0"),
@@ -85,7 +88,6 @@ def test_one_command_starts_ray_makes_the_same_atlas_and_says_nothing_of_ray(
     assert_same_atlas(tmp_path / "ray/demo/atlas.h5", tmp_path / "here/demo/atlas.h5")
 
 
-@pytest.mark.slow
 def test_a_killed_ray_process_costs_the_shard_in_the_making_one_attempt(
     head: Cluster, undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -101,7 +103,6 @@ def test_a_killed_ray_process_costs_the_shard_in_the_making_one_attempt(
     assert_same_atlas(undisturbed / "atlas.h5", folder / "atlas.h5")
 
 
-@pytest.mark.slow
 def test_ctrl_c_drains_and_a_killed_driver_leaves_no_worker_behind(
     head: Cluster, undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -131,7 +132,6 @@ def test_ctrl_c_drains_and_a_killed_driver_leaves_no_worker_behind(
     assert_same_atlas(undisturbed / "atlas.h5", folder / "atlas.h5")
 
 
-@pytest.mark.slow
 def test_sigterm_reaches_the_workers(head: Cluster, tmp_path: Path) -> None:
     process = start("run", tmp_path, *LONG, *alone_at(head))
     wait_for_shards(tmp_path / "demo", 1)

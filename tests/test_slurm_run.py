@@ -20,6 +20,9 @@ from runs import (
 from layer_atlas.store.files import write_json
 from layer_atlas.store.folder import OutputFolder
 
+pytestmark = pytest.mark.slow
+
+
 ON_SLURM = ("executor=slurm", "executor.gpus=0", "executor.cpus=1", "executor.memory_gb=1")
 SWEEP = (*TINY[:-1], "optimizer.steps=200")
 """TINY names devices, which only local executors have; long enough to be disturbed."""
@@ -45,7 +48,6 @@ def jobs(slurm: MiniSlurm) -> list[str]:
     return slurm.ask("squeue", "--noheader", "--array", "--format=%i").split()
 
 
-@pytest.mark.slow
 def test_a_sweep_left_to_itself_is_taken_up_and_a_cancelled_job_made_good(
     undisturbed: Path, tmp_path: Path, slurm: MiniSlurm
 ) -> None:

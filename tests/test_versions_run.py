@@ -14,6 +14,9 @@ from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import plan_of, read_manifest
 from tests.environments import made_by, pretend
 
+pytestmark = pytest.mark.slow
+
+
 SWEEP = (
     "optimizer.steps=4",
     "optimizer.leaky_steps=2",
@@ -54,7 +57,6 @@ def in_sweep(command: str, root: Path, *overrides: str) -> str:
     return said
 
 
-@pytest.mark.slow
 def test_every_report_says_that_versions_are_mixed(root: Path) -> None:
     for command in (("run", *SWEEP), ("status",), ("verify",)):
         said = in_sweep(command[0], root, *command[1:])
@@ -84,7 +86,6 @@ def test_the_atlas_says_of_each_image_what_it_was_made_with(root: Path) -> None:
         assert "made_with" not in read["demo/conv2"].statistics
 
 
-@pytest.mark.slow
 def test_strict_makes_exactly_those_again_and_all_is_as_if_fresh(root: Path) -> None:
     before = shards(root / "mixed")
     said = in_sweep("plan", root, *SWEEP, "versions=strict")
@@ -118,7 +119,6 @@ def test_a_worker_with_other_versions_than_wanted_makes_nothing(tmp_path: Path) 
     assert "versions=strict wants images made with" in said or "failed" in said
 
 
-@pytest.mark.slow
 def test_processors_used_otherwise_are_told_apart_in_real_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -206,6 +206,7 @@ def test_proposed_labels_are_those_of_the_images_that_they_are_by(
     assert f"  {found[0].score:6.3f}  demo/conv5:{found[0].channel}" in said
 
 
+@pytest.mark.slow
 def test_the_table_has_the_best_label_of_each_channel(labelled: tuple[Path, str]) -> None:
     root, _ = labelled
     with open(root / "colours" / "labels.csv", newline="") as file:

@@ -52,6 +52,7 @@ def test_a_file_chooses_groups_and_sets_values(here: Path) -> None:
     assert (config.optimizer.leaky_steps, config.name) == (3, "mine")
 
 
+@pytest.mark.slow
 def test_the_command_line_beats_the_file_and_the_file_its_choices(here: Path) -> None:
     (here / "sub").mkdir()
     (here / "sub" / "my.yml").write_text("quality: draft\noptimizer: {steps: 64}\n")
@@ -99,6 +100,7 @@ def test_a_choice_and_its_values_may_stand_together_in_a_file(here: Path) -> Non
     assert config.collate.gap == 3
 
 
+@pytest.mark.slow
 def test_settings_given_in_python_are_those_of_a_file(here: Path) -> None:
     (here / "my.yaml").write_text(
         "quality: draft\nlayers: conv1\noptimizer: {steps: 7}\nseeds: 3\n"
@@ -194,6 +196,7 @@ def test_what_would_execute_code_is_refused(here: Path, hydra: str, flags: list[
 # --- Hydra's own settings and flags --------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_folders_of_config_files_are_found_by_flag_and_by_search_path(here: Path) -> None:
     (here / "more" / "quality").mkdir(parents=True)
     text = "# @package _global_\noptimizer: {steps: 7}\n"

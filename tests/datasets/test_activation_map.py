@@ -205,6 +205,7 @@ def test_umap_takes_others_along(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.allclose(made.position, np.clip((points - low) / (high - low), 0, 1), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_tsne_keeps_kinds_together_from_known_axes_to_the_same_bits() -> None:
     pytest.importorskip("sklearn")
     draw, kind = np.random.default_rng(0), np.arange(90) % 3

@@ -112,6 +112,7 @@ def test_images_agree_with_the_photographs_of_their_own_channel_and_hardly_with_
     assert agrees.mean() > 2 * trained.with_others() + 0.1
 
 
+@pytest.mark.slow
 def test_made_images_excite_their_channel_more_than_photographs_do_and_others_little(
     trained: Case,
 ) -> None:

@@ -17,7 +17,9 @@ from sweeps import (
 )
 
 
-@pytest.mark.parametrize(("batch_size", "n_making"), [(4, 1), (12, 3)])
+@pytest.mark.parametrize(
+    ("batch_size", "n_making"), [(4, 1), pytest.param(12, 3, marks=pytest.mark.slow)]
+)
 def test_another_worker_goes_on_and_what_was_in_the_making_alone_is_charged(
     batch_size: int, n_making: int, undisturbed: Path, tmp_path: Path
 ) -> None:

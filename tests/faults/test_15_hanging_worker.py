@@ -71,8 +71,11 @@ def not_for_ever() -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("fault", "says_where"),
-    [(hang, True), (deadlock, True), (stop, False)],
-    ids=["in Python", "in C", "stopped"],
+    [
+        pytest.param(hang, True, id="in Python"),
+        pytest.param(deadlock, True, id="in C", marks=pytest.mark.slow),
+        pytest.param(stop, False, id="stopped", marks=pytest.mark.slow),
+    ],
 )
 def test_it_is_noticed_sent_away_and_replaced(
     fault: Callable[[Tensor], None], says_where: bool, undisturbed: Path, tmp_path: Path

@@ -14,6 +14,7 @@ SHARED = Path(os.environ.get("LAYER_ATLAS_SHARED", Path(__file__).parents[3] / "
 WEIGHTS = SHARED / "weights" / "squeezenet1_1_imagenet_features.safetensors"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not WEIGHTS.exists(), reason=f"no weights at {WEIGHTS}")
 def test_no_channel_of_a_deep_layer_stays_dead(tmp_path: Path) -> None:
     overrides = ("models=[squeezenet1_1]", f"weights={WEIGHTS}", "layers=[features.12]")

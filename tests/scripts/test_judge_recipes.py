@@ -13,6 +13,9 @@ from PIL import Image
 
 from layer_atlas.datasets.evidence import agreement, make_reference
 
+pytestmark = pytest.mark.slow
+
+
 COUNT = 40
 TARGETS = {"conv4": [0, 4, 8], "output": [0, 1]}
 COLUMNS = ["strongest photograph", "nine photographs", "short", "start"]
@@ -50,7 +53,6 @@ def judged(
     return json.loads((out / "judged.json").read_text())["judged"], out
 
 
-@pytest.mark.slow
 def test_every_layer_and_its_control_has_a_column_for_photographs_and_recipes(
     judged: tuple[dict[str, Any], Path],
 ) -> None:

@@ -29,6 +29,7 @@ def flat_drawings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(script, "drawings", drawings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", script.KINDS)
 def test_a_network_learns_and_follows_its_seed(name: str) -> None:
     kind = script.KINDS[name]

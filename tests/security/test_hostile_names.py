@@ -97,6 +97,7 @@ def test_nothing_is_written_outside_the_output_folder(collated: OutputFolder) ->
         assert re.fullmatch(r"[\w.+@=~-]+", path.name, re.ASCII), path
 
 
+@pytest.mark.slow
 def test_every_picture_is_drawn(collated: OutputFolder) -> None:
     assert len(list(collated.montages.rglob("*.png"))) == len(NAMES)
     animations = [*collated.root.rglob("animations/*/*/*.png")]

@@ -154,6 +154,7 @@ def test_edited_code_is_found(folder: Path) -> None:
     assert "the code of model 'net' is not that which the images were made with" in said
 
 
+@pytest.mark.slow
 def test_images_of_edited_code_are_made_anew(folder: Path) -> None:
     assert run_here(folder, *SWEEP) == 0
     (folder / "broken_net.py").write_text(SOURCE.replace("torch.relu(", "torch.tanh("))
@@ -162,6 +163,7 @@ def test_images_of_edited_code_are_made_anew(folder: Path) -> None:
     assert (code, "images    6, of which 6 are missing" in said) == (0, True), said
 
 
+@pytest.mark.slow
 def test_a_network_that_computes_something_else_with_the_same_code_is_refused(
     folder: Path,
 ) -> None:

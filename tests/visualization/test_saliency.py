@@ -298,6 +298,7 @@ def test_a_map_of_a_real_network_is_where_the_object_is() -> None:
 # --- config and captum ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_method_composes_with_the_defaults_of_its_record() -> None:
     assert composed().saliency is None
     assert composed("saliency=none").saliency is None

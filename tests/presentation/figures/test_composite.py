@@ -67,6 +67,7 @@ LAYOUTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", LAYOUTS, ids=lambda s: f"{s.width}-{'.'.join(s.rows)}")
 def test_letters_stand_outside_panels_and_nothing_overlaps(
     atlas: Atlas, settings: CompositeFigure

@@ -83,6 +83,7 @@ def test_a_crop_is_the_receptive_field_of_the_largest_response(
     assert max(sides) == FIELD[name]
 
 
+@pytest.mark.slow
 def test_the_caption_says_that_images_are_cropped(atlas: Atlas) -> None:
     whole, cropped = (
         KINDS["images"](atlas, ImagesFigure(crop=crop)).caption for crop in (False, True)

@@ -151,6 +151,7 @@ def test_names_of_groups_are_escaped_in_latex_and_told_in_the_methods(
     assert "Brackets mark z curves & \\lines #1 (3, 17); a" in methods
 
 
+@pytest.mark.slow
 def test_a_changed_atlas_is_told(folder: OutputFolder, tmp_path: Path) -> None:
     text = read(folder, "images.provenance.json").decode().replace('"digest"', '"other"')
     (tmp_path / "p.json").write_text(text)

@@ -156,6 +156,7 @@ def test_every_picture_is_that_of_the_channel_it_names(
     assert links == [at(FIRST, 4), at(FIRST, 5), at(BESIDE, 4)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_kernel_has_the_colours_of_its_signs(visit: Visit, scheme: str) -> None:
     visit.page.emulate_media(color_scheme=scheme)

@@ -79,6 +79,7 @@ def test_words_of_the_vocabulary_find_channels(visit: Visit, labelled: LayerWord
     assert visit.page.url.endswith(at(LAYER, int(found.channel[0, 0])))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "theme"), [(360, "light"), (1280, "light"), (1280, "dark")])
 def test_proposals_keep_nobody_out_and_fit(visit: Visit, width: int, theme: Any) -> None:
     visit.page.set_viewport_size({"width": width, "height": 800})

@@ -66,6 +66,7 @@ def test_notes_stay_in_the_browser_and_mark_filter_and_find_their_channels(visit
     assert visit.page.get_attribute("#favourite", "aria-pressed") == "false"
 
 
+@pytest.mark.slow
 def test_notes_leave_as_a_file_and_come_back(visit: Visit, tmp_path: Path) -> None:
     write_note(visit, 3, 'dead "one"', "odd")
     file = tmp_path / "notes.json"

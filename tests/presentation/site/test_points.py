@@ -130,6 +130,7 @@ def test_close_by_every_element_shows_the_image_of_its_row(
     assert MISSING not in seen
 
 
+@pytest.mark.slow
 def test_far_away_the_canvas_shows_each_image_at_its_place(
     visit: Visit, browsed: OutputFolder, galleries: dict[str, Gallery[int]]
 ) -> None:
@@ -176,6 +177,7 @@ def test_a_click_on_the_canvas_chooses_what_lies_there(
     assert galleries[SPREAD].seen(crop(screenshot(visit), picture)) == chosen
 
 
+@pytest.mark.slow
 def test_the_address_of_a_map_shows_it_again_and_tiles_lead_to_it(visit: Visit) -> None:
     visit.go(at(FEW))
     visit.page.click(".switch")

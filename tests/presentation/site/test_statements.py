@@ -199,6 +199,7 @@ def test_where_no_channel_is_similar_the_best_cosine_is_stated(
     assert f"No channel is similar (best cosine: {best:.2f})." in visit.texts(".note")
 
 
+@pytest.mark.slow
 def test_a_channel_is_elsewhere_only_in_networks_of_the_same_architecture(visit: Visit) -> None:
     visit.go(at(A, 5))
     assert visit.texts(".elsewhere li") == ["twin other weights"]

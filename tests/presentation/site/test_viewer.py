@@ -164,6 +164,7 @@ def test_photographs_are_seen_whole_cropped_and_under_their_activation(anywhere:
     ]
 
 
+@pytest.mark.slow
 def test_a_receptive_field_that_is_the_whole_image_is_said_to_be(visit: Visit) -> None:
     open_(visit, 2, "top1.crop")
     assert visit.texts(".viewer > .note") == [
@@ -311,6 +312,7 @@ def test_a_tile_that_is_pointed_at_shows_its_numbers_and_strongest_photograph(
     assert anywhere.page.locator(".glance:not([hidden])").count() == 0
 
 
+@pytest.mark.slow
 def test_the_card_comes_with_the_keyboard_and_goes_with_escape(visit: Visit) -> None:
     visit.go(at(LAYER))
     visit.press("ArrowRight", "ArrowRight")

@@ -17,6 +17,9 @@ from layer_atlas.errors import UserError
 from layer_atlas.sweep.executors.base import State, WorkerJob, WorkerSpec
 from layer_atlas.sweep.executors.ray import JOIN_SECONDS, RayExecutor, open_cluster
 
+pytestmark = pytest.mark.slow
+
+
 TELL = "import json, os; print(json.dumps({**os.environ, 'cwd': os.getcwd()}))"
 POLITE = """
 import os, signal, sys, time
@@ -97,7 +100,6 @@ def is_alive(pid: int) -> bool:
 # --- a worker's life -----------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_exit_codes_and_output_of_several_workers(executor: RayExecutor, tmp_path: Path) -> None:
     codes = {f"w{code}": code for code in (0, 7, 75)}
     jobs = [
@@ -147,7 +149,6 @@ def test_a_worker_on_a_gpu_sees_the_one_that_ray_gave_it(head: Cluster, tmp_path
     assert told["OMP_NUM_THREADS"] == "2"
 
 
-@pytest.mark.slow
 def test_stop_asks_and_kill_ends(executor: RayExecutor, tmp_path: Path) -> None:
     asked, ended = (python(executor, tmp_path / tag, POLITE) for tag in ("asked", "ended"))
     pids = [numbers_in(tmp_path / tag)[0] for tag in ("asked", "ended")]
@@ -160,7 +161,6 @@ def test_stop_asks_and_kill_ends(executor: RayExecutor, tmp_path: Path) -> None:
         assert_gone(pid)
 
 
-@pytest.mark.slow
 def test_what_finds_no_place_waits_and_can_be_called_off(
     executor: RayExecutor, tmp_path: Path
 ) -> None:
@@ -176,7 +176,6 @@ def test_what_finds_no_place_waits_and_can_be_called_off(
     executor.kill(holders)
 
 
-@pytest.mark.slow
 def test_the_end_of_a_worker_frees_its_share(executor: RayExecutor, tmp_path: Path) -> None:
     for number in range(2):
         jobs = [python(executor, tmp_path / f"{number}{i}", "pass") for i in (0, 1)]
@@ -206,7 +205,6 @@ def test_a_node_that_lacks_the_program_says_so(executor: RayExecutor, tmp_path: 
     assert "No such file or directory: '/no/such/python'" in end.reason
 
 
-@pytest.mark.slow
 def test_nodes_that_join_are_used_and_what_was_on_a_lost_one_is_told_lost(
     head: Cluster, executor: RayExecutor, tmp_path: Path
 ) -> None:
@@ -275,7 +273,6 @@ def test_ray_leaves_signals_as_they_are(head: Cluster) -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-@pytest.mark.slow
 def test_what_is_no_ray_cluster_is_refused_within_the_promised_time() -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         begun = time.monotonic()
@@ -284,13 +281,11 @@ def test_what_is_no_ray_cluster_is_refused_within_the_promised_time() -> None:
     assert time.monotonic() - begun < JOIN_SECONDS + 10
 
 
-@pytest.mark.slow
 def test_a_cluster_of_another_version_is_refused() -> None:
     with cluster(version="2.0.1") as old, pytest.raises(UserError, match=r"Ray: 2\.0\.1"):
         open_cluster(settings(old.address))
 
 
-@pytest.mark.slow
 def test_through_a_ray_client_a_worker_is_run_stopped_and_lost(
     head: Cluster, tmp_path: Path
 ) -> None:

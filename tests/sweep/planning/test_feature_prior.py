@@ -93,6 +93,7 @@ def test_the_dataset_is_part_of_the_keys_only_where_it_decides_pixels(album: Pat
     assert before != keys(planned(*SWEEP, PRIOR, *shown(album)))
 
 
+@pytest.mark.slow
 def test_methods_name_the_photographs(album: Path) -> None:
     (model,) = planned(*SWEEP, PRIOR, *shown(album)).models
     assert "distribution over photographs (weight 3; Yin et al. 2020)" in model.recipe.describe()

@@ -127,6 +127,7 @@ def test_the_bench_resizes_what_the_network_sees() -> None:
     assert torch.equal(answers.mean, seen.mean(dim=2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_bits_of_attention_depend_on_no_batch_no_thread_and_no_gradient(precision: str) -> None:
     layer = f"{ATTENTION}.self_attention"
@@ -162,6 +163,7 @@ def test_receptive_fields_are_in_pixels_of_the_image() -> None:
     assert fields[ATTENTION].tolist() == [[0, 0, 64, 64]] * 16
 
 
+@pytest.mark.slow
 def test_photographs_pass_through_a_network_of_one_size(tmp_path: Path) -> None:
     for i in range(12):
         picture(tmp_path / "photos" / f"{i}.png", i)
@@ -179,6 +181,7 @@ def test_photographs_pass_through_a_network_of_one_size(tmp_path: Path) -> None:
 # --- class tokens --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_prefix_tokens_are_left_out_unless_they_are_asked_for() -> None:
     layers = f"layers=[{ATTENTION}]"
     without, with_it = (planned(VIT, layers, f"keep_prefix_tokens={x}") for x in ("false", "true"))
