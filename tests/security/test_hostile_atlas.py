@@ -17,6 +17,10 @@ from toys import composed, fill_store, make_plan, make_recipe
 from layer_atlas.atlas import hdf5 as compare_module
 from layer_atlas.atlas.gather import layer_views
 from layer_atlas.atlas.hdf5 import compare, write_atlas
+from layer_atlas.config.config import CollateSettings
+from layer_atlas.config.records import plain
+from layer_atlas.presentation.collate import AtlasSummary, changes
+from layer_atlas.store.files import write_json
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import write_manifest
 
@@ -242,3 +246,12 @@ def test_damaged_atlases_are_told(made: OutputFolder, n: int) -> None:
     problems = compare(made)
     assert problems
     assert all("Traceback" not in problem for problem in problems)
+
+
+def test_a_pipe_in_the_place_of_an_atlas_is_not_read_for_its_digest(made: OutputFolder) -> None:
+    settings = CollateSettings()
+    summary = AtlasSummary("content", settings, 0, (), {}, None, 0, (), atlas_sha256="0" * 64)
+    write_json(made.summary, plain(summary))
+    made.atlas.unlink()
+    os.mkfifo(made.atlas)
+    assert changes(made) == [f"{made.atlas} is not the file that was written"]

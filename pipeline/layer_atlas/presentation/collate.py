@@ -333,7 +333,8 @@ def changes(folder: OutputFolder) -> list[str]:
     """
     try:
         summary = build(AtlasSummary, read_object(folder.summary, _MOST_BYTES))
-        same = folder.atlas.stat().st_size == summary.atlas_bytes
+        # No other kind of file may be read: a pipe of somebody else's never ends.
+        same = folder.atlas.is_file() and folder.atlas.stat().st_size == summary.atlas_bytes
         same = same and summary.atlas_sha256 in ("", _digest_of(folder))
     except FileNotFoundError:
         return []
