@@ -553,6 +553,12 @@ def test_a_head_for_other_classes_is_ignored_unless_a_layer_needs_it(tmp_path: P
     assert "fc.weight is [9, 4] in the file and [5, 4] in the network" in str(caught.value)
 
 
+def test_the_same_tensors_by_another_prefix_are_no_choice(tmp_path: Path) -> None:
+    features = {name: tensor for name, tensor in MINE.items() if name.startswith("block.")}
+    torch.save(features, tmp_path / "w.pth")
+    assert "fits as well" not in load(tmp_path / "w.pth").origin.loaded
+
+
 def load_and_check(path: Path, layer: str) -> None:
     network = load(path)
     infos = {i.name: i for i in describe_layers(network.module, network.example((8, 8)))}

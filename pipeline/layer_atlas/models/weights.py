@@ -216,7 +216,9 @@ def _some(names: Iterable[str]) -> str:
 def _summary(fits: Sequence["Fit"], count: int, missing: Sequence[str]) -> str:
     """Word what was taken, of what else was in the file, and what is missing."""
     fit, *others = fits
-    alike = [o for o in others if o.agreeing >= _ALIKE * fit.agreeing and o.head != fit.head]
+    # The same tensors by another prefix are no choice.
+    others = [o for o in others if o.head != fit.head and o.names != fit.names]
+    alike = [o for o in others if o.agreeing >= _ALIKE * fit.agreeing]
     rivals = {
         (o.strip, "weights_prefix") if o.key == fit.key else (o.key or ".", "weights_key"): None
         for o in alike
