@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runs import assert_same_atlas, atlas, finish, shards, start
+from runs import assert_same_atlas, finish, shards, start
 from sweeps import command, working
 
 SWEEP = (
@@ -78,7 +78,7 @@ class Soak:
         self._look()
         if code:
             self.complaints.append(f"the last run ended with {code}: {said}")
-        code, said = atlas("run", self.root / "undisturbed", *self.sweep)
+        code, said = finish(start("run", self.root / "undisturbed", *self.sweep), timeout=3600)
         assert code == 0, said
         try:
             whole = self.root / "undisturbed" / "demo" / "atlas.h5"
