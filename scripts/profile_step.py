@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 import benchmark
 import torch
-from benchmarks.systems import Case, Floor, pytorch_defaults
+from benchmarks.systems import Case, Floor, pytorch_defaults, wait
 from torch import Tensor
 
 from layer_atlas.errors import EXIT_OK, EXIT_USER_ERROR, UserError
@@ -73,13 +73,11 @@ def medians(parts: Parts, device: torch.device) -> dict[str, float]:
 
 
 def _milliseconds(part: Callable[[], object], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
     clock = time.perf_counter if device.type == "cuda" else time.process_time
+    wait(device)
     started = clock()
     part()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    wait(device)
     return (clock() - started) * 1000
 
 

@@ -105,16 +105,17 @@ class Seconds(float):
 
 def timed(function: Callable[[], T], device: torch.device) -> tuple[T, Seconds]:
     """What a function returns, and the seconds until the device was done with it."""
-    _wait(device)
+    wait(device)
     started, cpu = time.perf_counter(), time.process_time()
     result = function()
-    _wait(device)
+    wait(device)
     seconds = Seconds(time.perf_counter() - started)
     seconds.cpu = time.process_time() - cpu
     return result, seconds
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Wait until a GPU is done with what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -142,16 +142,18 @@ def seen_size(
         image_size: height and width of the image.
         origin: the sources of its preprocessing.
     """
+    source = origin.input_size
     if only is not None:
-        size, notes = (only, only), ["images are resized to it"] * (image_size != (only, only))
+        size, words = (only, only), [source]
+        if image_size != size:
+            words.append("images are resized to it")
     elif image_size == (trained, trained):
         return image_size, origin
     else:
-        size, source = image_size, origin.input_size
-        is_known = source and not source.endswith("assumed")
-        notes = [f"trained at {trained} px ({source})"] * bool(is_known)
-        origin = replace(origin, input_size="image_size in the config")
-    return size, replace(origin, input_size=", ".join(filter(None, [origin.input_size, *notes])))
+        size, words = image_size, ["image_size in the config"]
+        if source and not source.endswith("assumed"):
+            words.append(f"trained at {trained} px ({source})")
+    return size, replace(origin, input_size=", ".join(filter(None, words)))
 
 
 def preprocessing_words(

@@ -134,14 +134,19 @@ def test_the_sample_is_of_what_the_channel_responds_to() -> None:
     assert torch.equal(own, ascending(own))
 
 
-def test_references_of_a_job_do_not_depend_on_the_others() -> None:
-    objective = objective_of("2", "0")
-    images, targets = torch.rand(5, 3, 3, 8, 8), torch.tensor([4, 0, 4, 2, 1])
+def assert_jobs_are_apart(objective: Objective, images: Tensor, targets: Tensor) -> None:
+    """Assert that the references of each job are those that it has alone."""
     together = objective.references(images, targets)
-    for b in range(5):
+    for b in range(len(images)):
         alone = objective.references(images[b : b + 1], targets[b : b + 1])
         for one, all_of_them in zip(alone, together, strict=True):
             assert torch.equal(one[0], all_of_them[b])
+
+
+def test_references_of_a_job_do_not_depend_on_the_others() -> None:
+    objective = objective_of("2", "0")
+    images, targets = torch.rand(5, 3, 3, 8, 8), torch.tensor([4, 0, 4, 2, 1])
+    assert_jobs_are_apart(objective, images, targets)
 
 
 def test_the_score_is_that_of_the_channel_and_the_surrogate_counts_layers_alike() -> None:

@@ -16,6 +16,7 @@ from layer_atlas.models.load import Network
 from layer_atlas.visualization.objectives import make_objective
 from layer_atlas.visualization.objectives.strongest_images import clusters, cosine, facet_directions
 from layer_atlas.visualization.optimization.renderer import Renderer
+from tests.visualization.objectives.test_strongest_images import assert_jobs_are_apart
 
 RED, GREEN, BLUE = 0, 1, 2
 
@@ -103,11 +104,7 @@ def test_references_of_a_job_do_not_depend_on_the_others() -> None:
     objective, _ = facets_of()
     images = torch.rand(5, 6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     targets = torch.tensor([0, 1, 2, 1, 0])
-    together = objective.references(images, targets)
-    for b in range(5):
-        alone = objective.references(images[b : b + 1], targets[b : b + 1])
-        for one, all_of_them in zip(alone, together, strict=True):
-            assert torch.equal(one[0], all_of_them[b])
+    assert_jobs_are_apart(objective, images, targets)
 
 
 def test_without_photographs_there_are_no_facets() -> None:
