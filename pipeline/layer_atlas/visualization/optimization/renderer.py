@@ -24,8 +24,11 @@ from layer_atlas.plan.jobs import STATUS, LayerInfo
 from layer_atlas.plan.plan import GPU_BATCH, LayerRef, most_jobs, power_of_two
 from layer_atlas.visualization import rng
 from layer_atlas.visualization.objectives import ObjectiveContext, make_objective
-from layer_atlas.visualization.optimization.image_statistics import measure
-from layer_atlas.visualization.optimization.job_status import of_whole_jobs, status_of
+from layer_atlas.visualization.optimization.image_statistics import (
+    measure,
+    status_of,
+    status_of_jobs,
+)
 from layer_atlas.visualization.optimization.loop import (
     Jobs,
     OptimizationLoop,
@@ -211,7 +214,7 @@ class LayerRenderer:
                 rows[name] = record
         rows = {name: self._of_jobs(row) for name, row in rows.items()}
         # Padding rows are removed last, after everything that reads whole jobs.
-        rows["status"] = of_whole_jobs(status, self.recipe.variants)
+        rows["status"] = status_of_jobs(status, self.recipe.variants)
         rows["target"] = filled.targets
         return {name: row[:n] for name, row in rows.items()}
 
