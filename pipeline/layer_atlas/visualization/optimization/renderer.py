@@ -33,13 +33,13 @@ from layer_atlas.visualization.optimization.loop import (
     Jobs,
     OptimizationLoop,
     initial_images,
+    make_loop,
 )
 from layer_atlas.visualization.optimization.memory import (
     bytes_per_sample,
     if_it_fits,
     samples_that_fit,
 )
-from layer_atlas.visualization.optimization.octaves import make_loop
 from layer_atlas.visualization.optimization.regularizers import FeatureStatistics
 
 CPU_BATCH = 32

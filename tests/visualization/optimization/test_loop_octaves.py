@@ -10,8 +10,7 @@ from toys import channel_mean, colour_reader, make_recipe
 from layer_atlas.config.parameterizations import NaturalFourier, Pixel
 from layer_atlas.config.recipe import DatasetInit, Octaves, recorded_steps, snapshot_steps
 from layer_atlas.visualization import rng
-from layer_atlas.visualization.optimization.loop import Jobs
-from layer_atlas.visualization.optimization.octaves import make_loop, octave_sizes
+from layer_atlas.visualization.optimization.loop import Jobs, make_loop, octave_sizes
 
 JOBS = Jobs(rng.keys([f"{i:016x}" + "0" * 48 for i in range(1, 4)]), torch.tensor([0, 1, 2]))
 RECIPE = replace(make_recipe(Pixel(), image_size=(20, 32), steps=4), octaves=Octaves(3, 2.0))
