@@ -42,7 +42,7 @@ from layer_atlas.plan.jobs import LayerInfo, Product, Shard
 from layer_atlas.plan.plan import DatasetPlan, ModelPlan, Plan, required_environments
 from layer_atlas.store.files import Arrays
 from layer_atlas.store.resume import DoneIndex
-from layer_atlas.sweep.tasks import Bundle, ImageCache, WorkerContext
+from layer_atlas.sweep.tasks import Bundle, Commit, ImageCache, LayerTargets, WorkerContext
 from layer_atlas.sweep.tasks.optimize import ShardRequest
 from layer_atlas.visualization import rng
 from layer_atlas.visualization.optimization.memory import if_it_fits
@@ -309,18 +309,10 @@ Images = dict[int, NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
-class ExamplesRequest:
-    """Channels of a layer."""
-
-    layer: str
-    targets: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class ExamplesBundle(DatasetBundle):
     """Examples of one model's channels, layers back to back."""
 
-    requests: tuple[ExamplesRequest, ...]
+    requests: tuple[LayerTargets, ...]
 
     def run(self, context: WorkerContext) -> None:
         """Pick and commit the missing examples.
@@ -334,9 +326,7 @@ class ExamplesBundle(DatasetBundle):
             Examples(statistics_of(self.plan, r.layer, plan), r.targets, plan.saliency)
             for r in self.requests
         )
-        for task in context.until_drained(tasks):
-            if not context.folder.is_done(task):
-                writer.run(task)
+        context.do(tasks, writer.pick)
 
 
 class ExampleWriter:
@@ -351,11 +341,8 @@ class ExampleWriter:
         # Truncating the network may take longer than the maps of a few channels.
         self.forward = lru_cache(maxsize=1)(self._forward)
 
-    def run(self, task: Examples) -> None:
-        """Do one task and have it committed; raises errors of earlier commits."""
-        heartbeat = self.context.heartbeat
-        heartbeat.begin([task])
-        begun = time.monotonic()
+    def pick(self, task: Examples) -> Commit:
+        """Pick the images of one task, and compute their maps."""
         arrays = _pick(task, self.cache.dataset_stats(task.statistics))
         shown = np.concatenate([arrays[f"{name}_index"].ravel() for name in _RANKINGS])
         images = self.cache.images(shown.tolist())
@@ -366,9 +353,7 @@ class ExampleWriter:
             arrays["saliency"] = self._maps(task, task.saliency, mapped, images)
         if task.map_size is not None and images:
             arrays |= self._activations(task, task.map_size, arrays["strongest_index"], images)
-        self.context.committer.submit([task.key], lambda: self._commit(task, arrays, images))
-        busy = heartbeat.facts["busy"] + time.monotonic() - begun
-        heartbeat.tick(done=heartbeat.facts["done"] + task.units, busy=busy)
+        return partial(self._commit, task, arrays, images)
 
     def _maps(
         self, task: Examples, method: SaliencyMethod, shown: NDArray[np.int64], images: Images
@@ -460,20 +445,16 @@ class JudgeBundle(DatasetBundle):
         (layer,) = self.plan.layers
         observe = context.renderer.network.observer([layer.info])
         index = DoneIndex(context.folder, required_environments([self.judged]))
-        for task in context.until_drained(self.tasks()):
-            if context.folder.is_done(task):
-                continue
-            context.heartbeat.begin([task])
-            started, facts = time.monotonic(), context.heartbeat.facts
-            busy, done = facts["busy"], facts["done"]
+
+        def judge(task: Judging) -> Commit | None:
             images = self._images(context, index, task.shard)
             if images is None:
                 logger.warning("%s is corrupt and was set aside, to be made again", task.shard)
-                continue
-            features = self._features(observe, images)
-            commit = partial(_commit, context, task, features)
-            context.committer.submit([task.key], commit)
-            context.heartbeat.tick(done=done + task.units, busy=busy + time.monotonic() - started)
+                return None
+            arrays = {"feature": self._features(observe, images)}
+            return partial(write_arrays, context.folder, task.products[0], arrays)
+
+        context.do(self.tasks(), judge)
 
     def tasks(self) -> list[Judging]:
         """The tasks, in order."""
@@ -514,7 +495,3 @@ class JudgeBundle(DatasetBundle):
         views[: len(pixels)] = to_bytes(resized(images, size))
         (response,) = observe_in_parts(observe, views).values()
         return response.mean[: len(pixels)].cpu().numpy()
-
-
-def _commit(context: WorkerContext, task: Judging, features: NDArray[np.float32]) -> None:
-    write_arrays(context.folder, task.products[0], {"feature": features})
