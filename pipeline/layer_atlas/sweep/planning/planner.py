@@ -21,7 +21,7 @@ from layer_atlas.config.objectives import (
 )
 from layer_atlas.config.recipe import ALGORITHM_VERSIONS, DatasetInit, Recipe, Regularizers
 from layer_atlas.config.records import digest, plain
-from layer_atlas.datasets.samples import check_atlas
+from layer_atlas.datasets.activation_map import check_atlas
 from layer_atlas.datasets.sources import DatasetImages, look_through, open_dataset
 from layer_atlas.datasets.views import read_view
 from layer_atlas.errors import UserError

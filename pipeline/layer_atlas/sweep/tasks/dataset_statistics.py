@@ -21,8 +21,8 @@ from torch import Tensor
 from layer_atlas.atlas.gather import LayerView
 from layer_atlas.config.datasets import DatasetConfig, SaliencyMethod
 from layer_atlas.config.records import digest
+from layer_atlas.datasets.activation_map import joined_samples, sample_arrays
 from layer_atlas.datasets.image_files import as_jpeg, joined
-from layer_atlas.datasets.samples import joined_samples, sample_arrays
 from layer_atlas.datasets.sources import Entry, Listing, open_dataset
 from layer_atlas.datasets.statistics import DatasetStats, summarise
 from layer_atlas.datasets.statistics_files import write_arrays
