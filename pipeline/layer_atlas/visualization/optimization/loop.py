@@ -124,29 +124,43 @@ def initial_images(
     return images
 
 
+@dataclass(frozen=True)
+class Scores:
+    """The scores of images, and what the optimization maximizes."""
+
+    forward: Forward
+    """The network up to the layers; it must treat every sample independently."""
+    objective: Objective
+    """Scores of the activations."""
+    prior: FeatureStatistics | None = None
+    """Prior of feature statistics; the forward returns its layers after the others."""
+
+    def __call__(
+        self, images: Tensor, targets: Tensor, references: Sequence[Tensor] = ()
+    ) -> tuple[Tensor, Tensor]:
+        """Return the scores (B,) and surrogates (B,) of views (B, C, H, W)."""
+        activations = self.forward(images)
+        if self.prior is None:
+            return self.objective.surrogate((*activations, *references), targets)
+        read = activations[: -self.prior.n_layers]
+        scores, surrogate = self.objective.surrogate((*read, *references), targets)
+        features = activations[-self.prior.n_layers :]
+        return scores, self.prior.regularized(surrogate, read, features)
+
+
 class GradientAscent:
     """Optimizes images for one layer by gradient ascent, a batch of samples at a time.
 
     Batches of the same size share tensors and, on a GPU, the CUDA graphs of their steps.
 
     Args:
-        forward: the network up to the layers; must treat every sample independently.
-        objective: scores of the activations.
+        scores: what is maximized.
         recipe: the recipe.
         start: builds the initial images; `initial_images` with its further arguments bound.
-        prior: prior of feature statistics; the forward returns its layers after the others.
     """
 
-    def __init__(
-        self,
-        forward: Forward,
-        objective: Objective,
-        recipe: Recipe,
-        start: Start = initial_images,
-        prior: FeatureStatistics | None = None,
-    ) -> None:
-        self.scores = Scores(forward, objective, prior)
-        self.recipe, self.start = recipe, start
+    def __init__(self, scores: Scores, recipe: Recipe, start: Start = initial_images) -> None:
+        self.scores, self.recipe, self.start = scores, recipe, start
         self._batch: _Batch | None = None
 
     def optimize(
@@ -170,27 +184,6 @@ class GradientAscent:
             self._batch = None  # freed before the new batch is allocated
             self._batch = _Batch(self.scores, self.recipe, self.start, jobs)
         return self._batch
-
-
-@dataclass(frozen=True)
-class Scores:
-    """The scores of images, and what the optimization maximizes."""
-
-    forward: Forward
-    objective: Objective
-    prior: FeatureStatistics | None = None
-
-    def __call__(
-        self, images: Tensor, targets: Tensor, references: Sequence[Tensor] = ()
-    ) -> tuple[Tensor, Tensor]:
-        """Return the scores (B,) and surrogates (B,) of views (B, C, H, W)."""
-        activations = self.forward(images)
-        if self.prior is None:
-            return self.objective.surrogate((*activations, *references), targets)
-        read = activations[: -self.prior.n_layers]
-        scores, surrogate = self.objective.surrogate((*read, *references), targets)
-        features = activations[-self.prior.n_layers :]
-        return scores, self.prior.regularized(surrogate, read, features)
 
 
 class _Batch:
@@ -366,23 +359,14 @@ def opacity(attribution: Tensor) -> Tensor:
 # --- octaves --------------------------------------------------------------------------------------
 
 
-def make_loop(
-    forward: Forward,
-    objective: Objective,
-    recipe: Recipe,
-    start: Start = initial_images,
-    prior: FeatureStatistics | None = None,
-) -> OptimizationLoop:
+def make_loop(scores: Scores, recipe: Recipe, start: Start = initial_images) -> OptimizationLoop:
     """Build the optimization loop of a recipe; see `GradientAscent` for the arguments."""
-
-    def ascent(recipe: Recipe) -> GradientAscent:
-        return GradientAscent(forward, objective, recipe, start, prior)
-
     if recipe.octaves is None:
-        return ascent(recipe)
+        return GradientAscent(scores, recipe, start)
     sizes = octave_sizes(recipe.octaves, recipe.image_size)
     octaves = [replace(recipe, image_size=size, octaves=None) for size in sizes]
-    return OctaveAscent(recipe, list(map(ascent, octaves)), start)
+    loops = [GradientAscent(scores, octave, start) for octave in octaves]
+    return OctaveAscent(recipe, loops, start)
 
 
 def octave_sizes(octaves: Octaves, size: tuple[int, int]) -> list[tuple[int, int]]:

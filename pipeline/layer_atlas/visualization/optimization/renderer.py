@@ -32,6 +32,7 @@ from layer_atlas.visualization.optimization.image_statistics import (
 from layer_atlas.visualization.optimization.loop import (
     Jobs,
     OptimizationLoop,
+    Scores,
     initial_images,
     make_loop,
 )
@@ -224,7 +225,7 @@ class LayerRenderer:
         return rows if variants == 1 else rows.reshape(-1, variants, *rows.shape[1:])
 
     def _loop_for(self, recipe: Recipe) -> OptimizationLoop:
-        return make_loop(self.fast, self.objective, recipe, self.start, self.prior)
+        return make_loop(Scores(self.fast, self.objective, self.prior), recipe, self.start)
 
     def measure(self, pixels: NDArray[Any], channels: Sequence[int]) -> dict[str, NDArray[Any]]:
         """Measure stored images of some targets again: (n, H, W, C) uint8, or (n, V, H, W, C)."""
