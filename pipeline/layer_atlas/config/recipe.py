@@ -5,6 +5,7 @@ There is one frozen record per choice of a family. Every field is part of every 
 record lives in the module of its family.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import ClassVar
@@ -223,6 +224,39 @@ class Octaves(Record):
     """Factor between a size and the one before."""
 
 
+@dataclass(frozen=True)
+class Growth(Record):
+    """Coarse to fine: the image grows during the optimization."""
+
+    sides: tuple[float, ...] = setting((), above=0, below=1)
+    """Sides of the smaller images that come first, as fractions of the final side. Empty: none."""
+    steps: tuple[float, ...] = setting((), above=0, below=1)
+    """Fraction of the steps that each of them gets. The other steps are at the final size."""
+
+    def check(self) -> None:
+        """Check that there is a fraction of the steps for each size, and some for the last."""
+        sides, steps = list(self.sides), list(self.steps)
+        require(
+            len(sides) == len(steps),
+            f"growth.sides={sides} and growth.steps={steps} must have as many numbers.",
+        )
+        ascending = sides == sorted(set(sides))
+        require(ascending, f"growth.sides={sides} must be in ascending order.")
+        require(sum(steps) < 1, f"growth.steps={steps} must leave steps for the final size.")
+
+    def stages(self, size: tuple[int, int], steps: int) -> list[tuple[tuple[int, int], range]]:
+        """Return height and width of each size that has steps, and its steps, the smallest first.
+
+        >>> Growth((0.5,), (0.4,)).stages((64, 100), 10)
+        [((32, 50), range(0, 4)), ((64, 100), range(4, 10))]
+        """
+        # Rounded: the sum of fractions such as 0.1 may lie just below a whole number.
+        ends = [math.floor(round(sum(self.steps[: n + 1]) * steps, 6)) for n in range(len(self.steps))]
+        sides = [(round(size[0] * side), round(size[1] * side)) for side in self.sides]
+        ranges = map(range, [0, *ends], [*ends, steps])
+        return [(side, of) for side, of in zip([*sides, size], ranges, strict=True) if of]
+
+
 # --- the recipe ----------------------------------------------------------------------------------
 
 LARGEST_IMAGE = 4096
@@ -250,6 +284,8 @@ class Recipe(Record):
     init: Init = NoiseInit()
     mask: Mask | None = None
     octaves: Octaves | None = None
+    growth: Growth = setting(Growth(), late=True)
+    """Sizes at which the image is optimized before its own."""
     snapshots: int = setting(0, at_least=0)
     """Number of steps between images that are kept; 0 keeps the finished image alone."""
     keep_prefix_tokens: bool = False
