@@ -8,6 +8,7 @@ record lives in the module of its family.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from itertools import accumulate
 from typing import ClassVar
 
 from layer_atlas.config.objectives import MORDVINTSEV_2015, Objective
@@ -251,10 +252,18 @@ class Growth(Record):
         [((32, 50), range(0, 4)), ((64, 100), range(4, 10))]
         """
         # Rounded: the sum of fractions such as 0.1 may lie just below a whole number.
-        ends = [math.floor(round(sum(self.steps[: n + 1]) * steps, 6)) for n in range(len(self.steps))]
-        sides = [(round(size[0] * side), round(size[1] * side)) for side in self.sides]
+        ends = [math.floor(round(sum_ * steps, 6)) for sum_ in accumulate(self.steps)]
         ranges = map(range, [0, *ends], [*ends, steps])
-        return [(side, of) for side, of in zip([*sides, size], ranges, strict=True) if of]
+        return [(of, n) for of, n in zip([*self.sizes(size), size], ranges, strict=True) if n]
+
+    def sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
+        """Return height and width of the smaller images, the smallest first."""
+        return [(round(size[0] * side), round(size[1] * side)) for side in self.sides]
+
+    def relative_cost(self, size: tuple[int, int], steps: int) -> float:
+        """Return the cost of steps beside that of as many at the final size, by their pixels."""
+        pixels = sum(math.prod(of) * len(n) for of, n in self.stages(size, steps))
+        return pixels / (math.prod(size) * steps)
 
 
 # --- the recipe ----------------------------------------------------------------------------------
@@ -324,8 +333,8 @@ class Recipe(Record):
 
     def summary(self) -> str:
         """Describe the recipe on one line, with the photographs that images are made from."""
-        height, width = self.image_size
-        size = f"{height}" if height == width else f"{width} x {height}"
+        sizes = dict.fromkeys(_pixels(of) for of, _ in (self._stages[0], self._stages[-1]))
+        size = " to ".join(sizes)
         start = f" {self.init.from_images}" if self.init.from_images else ""
         like = f" {self.objective.from_images}" if self.objective.from_images else ""
         steps = self.total_steps
@@ -355,6 +364,8 @@ class Recipe(Record):
                 f"{self.octaves.scale:g} times as large as the one before "
                 f"({self.octaves.references[0].cite})."
             )
+        if len(self._stages) > 1:
+            yield self._growth_sentence()
         views = listed(self.transforms.clauses().values())
         seen = f"each image through a random view: {views}" if views else "the images as they were"
         yield f"{'At each step the' if views else 'The'} network saw {seen}."
@@ -366,6 +377,14 @@ class Recipe(Record):
         number_format = _PRECISIONS.get(self.precision, self.precision)
         yield f"The network ran in {number_format} (algorithm version {self.algorithm})."
 
+    @property
+    def _stages(self) -> list[tuple[tuple[int, int], range]]:
+        return self.growth.stages(self.image_size, self.optimizer.steps)
+
+    def _growth_sentence(self) -> str:
+        *first, last = [f"{len(n)} at {h} x {w} pixels" for (h, w), n in self._stages]
+        return f"Images grew, coarse to fine: steps were {', '.join(first)} and {last}."
+
     def _variants(self) -> str:
         """The names of the variants, in parentheses; empty for one usual image."""
         names = self.objective.variant_names
@@ -376,6 +395,11 @@ class Recipe(Record):
             return f" ({len(names)} images)"
         shown = names if len(names) <= _SHOWN_VARIANTS else (names[0], "...", names[-1])
         return f" ({', '.join(shown)})"
+
+
+def _pixels(size: tuple[int, int]) -> str:
+    height, width = size
+    return f"{height}" if height == width else f"{width} x {height}"
 
 
 _SHOWN_VARIANTS = 5
