@@ -260,6 +260,10 @@ class Growth(Record):
         """Return height and width of the smaller images, the smallest first."""
         return [(round(size[0] * side), round(size[1] * side)) for side in self.sides]
 
+    def relative_memory(self, size: tuple[int, int]) -> float:
+        """Return the memory of batches of all sizes beside that of the final one, by pixels."""
+        return sum(map(math.prod, [*self.sizes(size), size])) / math.prod(size)
+
     def relative_cost(self, size: tuple[int, int], steps: int) -> float:
         """Return the cost of steps beside that of as many at the final size, by their pixels."""
         pixels = sum(math.prod(of) * len(n) for of, n in self.stages(size, steps))

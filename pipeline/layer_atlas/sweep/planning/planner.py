@@ -250,10 +250,11 @@ class _Planner:
         """The growth of images, or none where something is about one size; see `Config.growth`."""
         growth = self.config.growth
         sizes = growth.sizes(models[0].image_size)
+        # A network that is given every image at its own size sees no smaller ones.
         possible = self.config.can_grow and all(
-            min(size) >= SMALLEST_IMAGE and takes(of.network, of.network.seen_size(size))
+            network.fixed_size is None and min(size) >= SMALLEST_IMAGE and takes(network, size)
             for size in sizes
-            for of in models
+            for network in (model.network for model in models)
         )
         return growth if possible else Growth()
 

@@ -256,6 +256,8 @@ class LayerRenderer:
         sample = if_it_fits(lambda: bytes_per_sample(self._try_out, self.device))
         if sample is None:  # if this is too much as well, the sweep halves the batch
             return min(CPU_BATCH_MULTIPLE, largest)
+        if is_gpu:  # where the CUDA graphs of every size keep their memory
+            sample *= self.recipe.growth.relative_memory(self.recipe.image_size)
         fit = samples_that_fit(sample, self.device)
         if fit >= largest:
             return largest
