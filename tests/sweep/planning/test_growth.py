@@ -15,7 +15,7 @@ from layer_atlas.sweep.planning.devices import WorkerDevice
 VIT = "{name: vit, target: tests.models.test_prefix_tokens.small_vit, input_size: 32}"
 """Takes images of 32 px alone."""
 
-DEFAULT = Growth(sides=(0.5, 0.71), steps=(0.4, 0.3))
+DEFAULT = Growth(sides=(0.5, 0.71), steps=(0.3, 0.3))
 DEMO = ("demo", "layers=[conv5]")
 
 
@@ -42,7 +42,7 @@ def test_steps_at_small_sizes_are_planned_as_the_fraction_that_they_cost() -> No
     ratio = flops_per_job(growing.layers[0], growing.recipe) / flops_per_job(
         whole.layers[0], whole.recipe
     )
-    assert 0.5 < ratio < 0.65
+    assert 0.6 < ratio < 0.7
 
 
 @pytest.mark.parametrize(
