@@ -262,12 +262,12 @@ class _Batch:
         return device.type == "cuda" and enough and are_graphs_on()
 
     def _captured(self, jobs: Jobs) -> Graphs | None:
-        """Capture the step as CUDA graphs, with and without the leak."""
-        both = (True, False)
+        """Capture the step as CUDA graphs, with and without the leak where there are such steps."""
+        kinds = sorted({self.recipe.optimizer.leaks(number) for number in self.steps}, reverse=True)
         self.view.copy_(self.views[0])
-        for leaky in both:
+        for leaky in kinds:
             self._update(leaky)  # warm-up: libraries initialise themselves here
-        graphs = capture(self._update, both)
+        graphs = capture(self._update, kinds)
         self.restart(jobs)  # undoes the warm-up steps
         return graphs
 
