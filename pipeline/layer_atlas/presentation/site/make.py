@@ -63,7 +63,7 @@ _DIGITS = 16
 _SCRIPTS = (
     *("data", "elements", "routes", "notes", "order", "tiles", "curve"),
     *("overview", "about", "filters", "grid", "plane", "map", "points", "viewer"),
-    *("connections", "channel", "labels", "search", "help", "start"),
+    *("connections", "networks", "channel", "labels", "search", "help", "start"),
 )
 """Parts of `site.js`, in order: browsers load one file much sooner than many."""
 
@@ -149,6 +149,8 @@ def _identity(
     made_of += [dict(names)] if names else []
     made_of += [projection] if projection != "none" else []
     made_of += [plain(notes)] if notes else []
+    # A later collation may add these to an atlas of the same content, where scipy is there by then.
+    made_of += ["match"] if any("match" in layer for layer in atlas.values()) else []
     return digest(made_of)[:_DIGITS]
 
 
@@ -389,12 +391,29 @@ def layer_data(layer: Layer) -> dict[str, Any]:
     }
 
 
-def _similarity(layer: Layer) -> dict[str, list[Any]]:
-    """Similarity of the channels to those of each other model, by its label."""
+def _similarity(layer: Layer) -> dict[str, dict[str, list[Any]]]:
+    """How alike the channels are to those of each other model, by its label.
+
+    Returns: similarities in hundredths, rounded as in figures: by `index` to the channel of the
+        same number; and where the atlas has best matches, `match`, their numbers (-1: none), and
+        `matched`, the similarities to them.
+    """
     if "similarity" not in layer or "other_model" not in layer:
         return {}
-    others = layer.dataset("other_model").asstr(errors="replace")[()]
-    return dict(zip(map(str, others), numbers(layer["similarity"].T, 3), strict=False))
+    others = map(str, layer.dataset("other_model").asstr(errors="replace")[()])
+    columns = {"index": list(map(_hundredths, layer["similarity"].T))}
+    if "match" in layer and "match_similarity" in layer:
+        columns["match"] = layer["match"].T.tolist()
+        columns["matched"] = list(map(_hundredths, layer["match_similarity"].T))
+    names = columns.keys()
+    each = zip(*columns.values(), strict=False)
+    return {other: dict(zip(names, of, strict=True)) for other, of in zip(others, each, strict=False)}
+
+
+def _hundredths(values: NDArray[np.float32]) -> list[int | None]:
+    """Similarities in hundredths, None for NaN: whole numbers, which a browser rounds no more."""
+    # Exact: a float32 times 100 has fewer digits than a float64.
+    return [round(100 * value) if np.isfinite(value) else None for value in values.tolist()]
 
 
 def _statistics(layer: Layer) -> Iterator[dict[str, Any]]:
@@ -561,6 +580,8 @@ def _arrays(layer: Layer) -> Iterator[_Array]:
     for name, kind, axes in (("view_box", "i", 1), ("row", "i", 0), ("column", "i", 0)):
         yield _Array(f"sample_{name}", kind, samples, axes)
     yield _Array("similarity", "f", channels, 1)
+    yield _Array("match", "i", channels, 1)
+    yield _Array("match_similarity", "f", channels, 1)
     yield _Array("other_model", "O", (), 1)
     yield _Array("dataset/top_saliency", "u", channels, 3)
     yield _Array("dataset/top_activation", "u", channels, 3)

@@ -145,7 +145,7 @@ class Wall {
         {},
         element("span.label", {}, data.labels[row]),
         noteMarks(data, row),
-        this.values ? element("span.quiet", {}, brief(this.values[row])) : null,
+        this.values ? element("span.quiet", {}, stated(this.place.options.sort, this.values[row])) : null,
       ),
     );
     const made = element(

@@ -192,7 +192,7 @@ class Glance {
     known.sort((a, b) => wanted.indexOf(a.name) - wanted.indexOf(b.name));
     const numbers = known.flatMap(({ name }) => [
       element("dt", {}, worded(name)),
-      element("dd", {}, brief(column(data, name, place.options)[row])),
+      element("dd", {}, stated(name, column(data, name, place.options)[row])),
     ]);
     return [
       element(
