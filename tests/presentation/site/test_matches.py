@@ -203,12 +203,13 @@ def test_what_has_no_match_or_no_image_is_stated(visit: Visit, browsed: OutputFo
     [("similarity", "similarity to other"), ("match_similarity", "best match in other")],
 )
 def test_a_layer_is_sorted_and_filtered_by_similarity(
-    visit: Visit, browsed: OutputFolder, name: str, words: str
+    visit: Visit, browsed: OutputFolder, gallery: Gallery[Any], name: str, words: str
 ) -> None:
     with h5py.File(browsed.atlas) as file:
         group = file["toy"][LAYER]
         others = group["other_model"].asstr()[()].tolist()
         values = _hundredths(group[name][:, others.index("other")])
+        match = group["match"][:, others.index("other")].tolist()
     known = [k for k, value in enumerate(values) if value is not None]
     wanted = sorted(known, key=lambda k: values[k])
     visit.go(f"#/toy/{LAYER}")
@@ -220,7 +221,19 @@ def test_a_layer_is_sorted_and_filtered_by_similarity(
     visit.settle()
     assert visit.rows()[: len(wanted)] == wanted
     shown = visit.texts(".wall .quiet")
-    assert shown[: len(wanted)] == [f"{values[k] / 100:.2f}" for k in wanted]
+    numbers = [f"{values[k] / 100:.2f}" for k in wanted]
+    if name == "match_similarity":
+        numbers = [f"{match[k]}: {number}" for k, number in zip(wanted, numbers, strict=True)]
+    assert shown[: len(wanted)] == numbers
+    # Beside a tile, its channel in the other network.
+    visit.page.locator(".wall .tile").first.focus()
+    visit.press("ArrowRight")
+    visit.until("!document.querySelector('.glance').hidden")
+    visit.until("document.querySelector('.glance .picture[role=img]')")
+    visit.until(SHEETS_LAID)
+    (picture,) = crops(screenshot(visit), boxes(visit, ".glance .picture"))
+    row = wanted[1]
+    assert gallery.seen(picture) == ("other", match[row] if name != "similarity" else row)
     visit.go(f"#/toy/{LAYER}?where={name}/other:0.2:")
     assert visit.rows() == [k for k in known if values[k] >= 20]
     # A network of any name can be told from the bounds of a filter.
@@ -256,7 +269,7 @@ def test_without_dataset_evidence_there_is_no_choice(browser: Any, bare: OutputF
         visit.go(at(2, query))
         visit.until(FILLED)
         assert visit.page.locator(".ways").count() == 0
-        assert captions(visit) == {name: " same weights" for name in NETWORKS[1:]}
+        assert captions(visit) == dict.fromkeys(NETWORKS[1:], " same weights")
     assert visit.wrong == []
     visit.end()
 

@@ -394,24 +394,28 @@ def layer_data(layer: Layer) -> dict[str, Any]:
 def _similarity(layer: Layer) -> dict[str, dict[str, list[Any]]]:
     """How alike the channels are to those of each other model, by its label.
 
-    Returns: similarities in hundredths, rounded as in figures: by `index` to the channel of the
-        same number; and where the atlas has best matches, `match`, their numbers (-1: none), and
-        `matched`, the similarities to them.
+    Returns: in hundredths, rounded as in figures, the similarity to the channel of the same number
+        by `index`; and where the atlas has best matches, their numbers as `match` (-1: none), and
+        the similarity to them, `matched`.
     """
-    if "similarity" not in layer or "other_model" not in layer:
+    if "other_model" not in layer:
         return {}
-    others = map(str, layer.dataset("other_model").asstr(errors="replace")[()])
-    columns = {"index": list(map(_hundredths, layer["similarity"].T))}
-    if "match" in layer and "match_similarity" in layer:
-        columns["match"] = layer["match"].T.tolist()
-        columns["matched"] = list(map(_hundredths, layer["match_similarity"].T))
-    names = columns.keys()
-    each = zip(*columns.values(), strict=False)
-    return {other: dict(zip(names, of, strict=True)) for other, of in zip(others, each, strict=False)}
+    names = {"index": "similarity", "match": "match", "matched": "match_similarity"}
+    known = {key: layer[name] for key, name in names.items() if name in layer}
+    others = layer.dataset("other_model").asstr(errors="replace")[()]
+    return {
+        str(other): {key: _hundredths(values[:, number]) for key, values in known.items()}
+        for number, other in enumerate(others)
+    }
 
 
-def _hundredths(values: NDArray[np.float32]) -> list[int | None]:
-    """Similarities in hundredths, None for NaN: whole numbers, which a browser rounds no more."""
+def _hundredths(values: NDArray[Any]) -> list[int | None]:
+    """Similarities in hundredths, None for NaN: whole numbers, which a browser rounds no more.
+
+    What are whole numbers already, such as those of channels, stays as it is.
+    """
+    if values.dtype.kind != "f":
+        return list(values.tolist())
     # Exact: a float32 times 100 has fewer digits than a float64.
     return [round(100 * value) if np.isfinite(value) else None for value in values.tolist()]
 
@@ -579,10 +583,11 @@ def _arrays(layer: Layer) -> Iterator[_Array]:
     yield _Array("cell_jpeg", "O", channels, 1)
     for name, kind, axes in (("view_box", "i", 1), ("row", "i", 0), ("column", "i", 0)):
         yield _Array(f"sample_{name}", kind, samples, axes)
-    yield _Array("similarity", "f", channels, 1)
-    yield _Array("match", "i", channels, 1)
-    yield _Array("match_similarity", "f", channels, 1)
     yield _Array("other_model", "O", (), 1)
+    others = layer.dataset("other_model").shape[:1] if "other_model" in layer else ()
+    for name, kind in (("similarity", "f"), ("match", "i"), ("match_similarity", "f")):
+        if others:
+            yield _Array(name, kind, (*channels, *others))
     yield _Array("dataset/top_saliency", "u", channels, 3)
     yield _Array("dataset/top_activation", "u", channels, 3)
     yield _Array("dataset/top_activation_bounds", "f", channels, 2)

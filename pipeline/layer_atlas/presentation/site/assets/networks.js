@@ -7,18 +7,17 @@ const slid = { page: "", network: "" };
 // Between other layers neither a number nor a match relates anything.
 function elsewhere(place, model, layer, data, row) {
   if (!["channel", "class"].includes(layer.noun)) return [];
-  const isAlike = (each) => ["name", "type", "of", "noun"].every((key) => each[key] === layer[key]);
   const networks = layerAtlas
     .known("index")
     .models.filter((each) => each.architecture === model.architecture)
-    .flatMap((network) => network.layers.filter(isAlike).map((each) => ({ network, layer: each })));
+    .flatMap((network) => sameLayers(network, layer));
   const canMatch = networks.some(({ network }) => data.similarity[network.name]?.match);
   const byMatch = canMatch && place.options.by === "match";
   const related = ({ name }) => (byMatch && name !== model.name ? matched : sameNumber)(data, row, name, place.channel);
   const shown = networks
     .map((each) => ({ ...each, ...related(each.network) }))
     .filter((each) => byMatch || holds(each.layer, each.channel))
-    .map((each) => counterpart(place, model, each));
+    .map((each) => counterpart(model, each, place.options.by));
   const here = shown.findIndex(({ name }) => name === model.name);
   if (shown.length < 2 && !canMatch) return [];
   const noun = layer.noun === "class" ? "Class" : "Channel";
@@ -32,6 +31,12 @@ function elsewhere(place, model, layer, data, row) {
     ),
   ];
 }
+
+// The layer of a network that is the same as one of another, if there is one.
+const sameLayers = (network, layer) =>
+  network.layers
+    .filter((each) => ["name", "type", "of", "noun"].every((key) => each[key] === layer[key]))
+    .map((each) => ({ network, layer: each }));
 
 const SIMILARITY = "similarity, the correlation of the channels’ responses to the same photographs";
 const WAYS = {
@@ -75,10 +80,9 @@ function matched(data, row, name) {
 const holds = (layer, channel) => (layer.some ? layer.some.includes(channel) : channel < layer.channels);
 
 // A channel of another network, whose picture comes when the data of its layer are there.
-function counterpart(place, model, { network, layer, channel, similarity, isMatch }) {
+function counterpart(model, { network, layer, channel, similarity, isMatch }, by) {
   const { name } = network;
   const there = channel !== null && holds(layer, channel);
-  const { by } = place.options;
   const picture = () => {
     const made = element("span.picture", { "--aspect": layer.image[0] / layer.image[1] });
     if (!there) {
@@ -187,3 +191,15 @@ function withNetworks(data) {
 
 // A value of a statistic: similarities are known to two decimals.
 const stated = (name, value) => (networkWords(name) && value !== null ? value.toFixed(2) : brief(value));
+
+// The channel of the other network by which a layer is sorted, for one of its own; null without any.
+function sortedBy(layer, data, row, sort = "") {
+  const [, relation, label] = sort.match(OF_NETWORK) ?? [];
+  const { models } = layerAtlas.known("index");
+  const [found] = models.filter(({ name }) => relation && name === decoded(label)).flatMap((each) => sameLayers(each, layer));
+  if (!found) return null;
+  const { name } = found.network;
+  const channel = data.channels[row];
+  const related = relation === "similarity" ? sameNumber(data, row, name, channel) : matched(data, row, name);
+  return counterpart(found.network, { ...found, ...related }, "");
+}
