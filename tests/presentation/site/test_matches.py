@@ -321,6 +321,16 @@ def test_hundredths_are_rounded_as_figures_round_them() -> None:
 # --- for everybody --------------------------------------------------------------------------------
 
 
+def test_paper_has_the_matches_without_the_choice(visit: Visit, gallery: Gallery[Any]) -> None:
+    visit.go(at(3, "by=match"))
+    visit.until(FILLED)
+    visit.to_paper()
+    assert visit.page.locator(".ways, .networks").filter(visible=True).count() == 0
+    assert visit.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    assert seen(visit, gallery)[0] == ("shuffled", MATCH[3])
+    assert captions(visit)["shuffled"] == f"{MATCH[3]}: 1.00"
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_choice_is_accessible_and_fits(sized: Visit, scheme: str) -> None:
     sized.page.emulate_media(color_scheme=scheme)
