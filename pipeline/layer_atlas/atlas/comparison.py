@@ -362,7 +362,7 @@ def _comparable(views: Sequence[LayerView]) -> Iterator[list[LayerView]]:
 
 
 def has_similarities(views: Sequence[LayerView]) -> bool:
-    """Whether an atlas of these layers says how alike channels are to those of other models."""
+    """Whether an atlas of these layers compares channels with those of other models."""
     return any(True for _ in _comparable(views))
 
 

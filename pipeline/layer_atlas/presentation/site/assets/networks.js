@@ -153,8 +153,8 @@ function slider({ model, layer, channel }, networks, here) {
 // --- in a layer -----------------------------------------------------------------------------------
 
 const RELATIONS = {
-  similarity: { column: "index", words: "similarity to", channel: "the same number" },
-  match_similarity: { column: "matched", words: "best match in", channel: "its best match" },
+  similarity: { column: "index", words: "similarity to", channel: "the channel of the same number" },
+  match_similarity: { column: "matched", words: "best match in", channel: "the matched channel" },
 };
 const OF_NETWORK = new RegExp(`^(${Object.keys(RELATIONS).join("|")})/(.*)$`, "s");
 
