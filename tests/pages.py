@@ -108,7 +108,7 @@ class Visit:
 
     def printed_pages(self) -> int:
         """Print the page to a PDF file, and count the pages of that."""
-        self.page.emulate_media(media="null", color_scheme="dark")  # what is emulated is printed too
+        self.page.emulate_media(media="null", color_scheme="dark")  # else that is printed
         data = self.page.pdf(prefer_css_page_size=True)
         return len(re.findall(rb"/Type\s*/Page\b", data))
 
