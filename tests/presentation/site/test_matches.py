@@ -17,7 +17,8 @@ from layer_atlas.config.outputs import ComparisonFigure
 from layer_atlas.plan.plan import Plan
 from layer_atlas.presentation.figures.comparison import _correlation
 from layer_atlas.presentation.figures.make import make_figure
-from layer_atlas.presentation.site.make import _hundredths, make_site
+from layer_atlas.presentation.site.make import make_site
+from layer_atlas.presentation.site.networks import hundredths
 from layer_atlas.store.folder import OutputFolder
 from tests.pixels.drawings import Figure
 from tests.pixels.test_figure_images import below
@@ -208,7 +209,7 @@ def test_a_layer_is_sorted_and_filtered_by_similarity(
     with h5py.File(browsed.atlas) as file:
         group = file["toy"][LAYER]
         others = group["other_model"].asstr()[()].tolist()
-        values = _hundredths(group[name][:, others.index("other")])
+        values = hundredths(group[name][:, others.index("other")])
         match = group["match"][:, others.index("other")].tolist()
     known = [k for k, value in enumerate(values) if value is not None]
     wanted = sorted(known, key=lambda k: values[k])
@@ -314,7 +315,7 @@ def test_hundredths_are_rounded_as_figures_round_them() -> None:
     some = [0.125, 0.155, 0.375, -0.001, -0.995, 0.005, 1, -1, np.nan]
     values = np.concatenate([some, np.random.default_rng(0).uniform(-1, 1, 2000)])
     values = values.astype(np.float32)
-    shown = [None if v is None else f"{v / 100:.2f}" for v in _hundredths(values)]
+    shown = [None if v is None else f"{v / 100:.2f}" for v in hundredths(values)]
     assert shown == [_correlation(v) if np.isfinite(v) else None for v in values]
 
 

@@ -49,6 +49,7 @@ from layer_atlas.presentation.site.map import (
     points_data,
     write_photographs,
 )
+from layer_atlas.presentation.site.networks import network_similarity
 from layer_atlas.store.files import write_json
 from layer_atlas.store.folder import OutputFolder, safe_name
 from layer_atlas.store.manifest import read_manifest
@@ -383,41 +384,12 @@ def layer_data(layer: Layer) -> dict[str, Any]:
         "perSheet": PER_SHEET,
         "previewColumns": preview_columns(layer),
         "files": image_files(layer),
-        "similarity": _similarity(layer),
+        "similarity": network_similarity(layer),
         "photographs": DatasetImages(layer).facts(),
         "map": map_data(layer),
         "words": layer.label_facts if layer.label_sources else None,
         "refused": layer.connections.refused,
     }
-
-
-def _similarity(layer: Layer) -> dict[str, dict[str, list[Any]]]:
-    """How alike the channels are to those of each other model, by its label.
-
-    Returns: in hundredths, rounded as in figures, the similarity to the channel of the same number
-        by `index`; and where the atlas has best matches, their numbers as `match` (-1: none), and
-        the similarity to them, `matched`.
-    """
-    if "other_model" not in layer:
-        return {}
-    names = {"index": "similarity", "match": "match", "matched": "match_similarity"}
-    known = {key: layer[name] for key, name in names.items() if name in layer}
-    others = layer.dataset("other_model").asstr(errors="replace")[()]
-    return {
-        str(other): {key: _hundredths(values[:, number]) for key, values in known.items()}
-        for number, other in enumerate(others)
-    }
-
-
-def _hundredths(values: NDArray[Any]) -> list[int | None]:
-    """Similarities in hundredths, None for NaN: whole numbers, which a browser rounds no more.
-
-    What are whole numbers already, such as those of channels, stays as it is.
-    """
-    if values.dtype.kind != "f":
-        return list(values.tolist())
-    # Exact: a float32 times 100 has fewer digits than a float64.
-    return [round(100 * value) if np.isfinite(value) else None for value in values.tolist()]
 
 
 def _statistics(layer: Layer) -> Iterator[dict[str, Any]]:
