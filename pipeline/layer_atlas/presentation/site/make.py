@@ -49,6 +49,7 @@ from layer_atlas.presentation.site.map import (
     points_data,
     write_photographs,
 )
+from layer_atlas.presentation.site.networks import network_similarity
 from layer_atlas.store.files import write_json
 from layer_atlas.store.folder import OutputFolder, safe_name
 from layer_atlas.store.manifest import read_manifest
@@ -63,7 +64,7 @@ _DIGITS = 16
 _SCRIPTS = (
     *("data", "elements", "routes", "notes", "order", "tiles", "curve"),
     *("overview", "about", "filters", "grid", "plane", "map", "points", "viewer"),
-    *("connections", "channel", "labels", "search", "help", "start"),
+    *("connections", "networks", "channel", "labels", "search", "help", "start"),
 )
 """Parts of `site.js`, in order: browsers load one file much sooner than many."""
 
@@ -149,6 +150,8 @@ def _identity(
     made_of += [dict(names)] if names else []
     made_of += [projection] if projection != "none" else []
     made_of += [plain(notes)] if notes else []
+    # A later collation may add these to an atlas of the same content, where scipy is there by then.
+    made_of += ["match"] if any("match" in layer for layer in atlas.values()) else []
     return digest(made_of)[:_DIGITS]
 
 
@@ -381,20 +384,12 @@ def layer_data(layer: Layer) -> dict[str, Any]:
         "perSheet": PER_SHEET,
         "previewColumns": preview_columns(layer),
         "files": image_files(layer),
-        "similarity": _similarity(layer),
+        "similarity": network_similarity(layer),
         "photographs": DatasetImages(layer).facts(),
         "map": map_data(layer),
         "words": layer.label_facts if layer.label_sources else None,
         "refused": layer.connections.refused,
     }
-
-
-def _similarity(layer: Layer) -> dict[str, list[Any]]:
-    """Similarity of the channels to those of each other model, by its label."""
-    if "similarity" not in layer or "other_model" not in layer:
-        return {}
-    others = layer.dataset("other_model").asstr(errors="replace")[()]
-    return dict(zip(map(str, others), numbers(layer["similarity"].T, 3), strict=False))
 
 
 def _statistics(layer: Layer) -> Iterator[dict[str, Any]]:
@@ -560,8 +555,11 @@ def _arrays(layer: Layer) -> Iterator[_Array]:
     yield _Array("cell_jpeg", "O", channels, 1)
     for name, kind, axes in (("view_box", "i", 1), ("row", "i", 0), ("column", "i", 0)):
         yield _Array(f"sample_{name}", kind, samples, axes)
-    yield _Array("similarity", "f", channels, 1)
     yield _Array("other_model", "O", (), 1)
+    others = layer.dataset("other_model").shape[:1] if "other_model" in layer else ()
+    for name, kind in (("similarity", "f"), ("match", "i"), ("match_similarity", "f")):
+        if others:
+            yield _Array(name, kind, (*channels, *others))
     yield _Array("dataset/top_saliency", "u", channels, 3)
     yield _Array("dataset/top_activation", "u", channels, 3)
     yield _Array("dataset/top_activation_bounds", "f", channels, 2)
