@@ -10,7 +10,7 @@ reason, is inspected anew.
 import hashlib
 import platform
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,17 +42,22 @@ class Inspection:
     def __init__(
         self, network: Network, device: torch.device, question: Mapping[str, Any] | None
     ) -> None:
-        facts = None if question is None else _facts(network, device)
-        self._question = facts and {**facts, **(question or {})}
+        self.network, self.device, self.question = network, device, question
 
     def recall(self, kind: type[T]) -> T | None:
         """Return the kept answer, a record of class `kind`; `None` if there is none."""
-        return None if self._question is None else kept.recall(self._question, kind)
+        return self._whole and kept.recall(self._whole, kind)
 
     def keep(self, answer: Any) -> None:
         """Keep a record as the answer."""
-        if self._question is not None:
-            kept.keep(self._question, answer)
+        if self._whole is not None:
+            kept.keep(self._whole, answer)
+
+    @cached_property
+    def _whole(self) -> dict[str, Any] | None:
+        """The question with all that every answer about the network depends on."""
+        facts = None if self.question is None else _facts(self.network, self.device)
+        return facts and {**facts, **(self.question or {})}
 
 
 def may_be_kept(network: Network) -> bool:
