@@ -78,11 +78,9 @@ def recall(question: Mapping[str, Any], kind: type[T]) -> T | None:
 def keep(question: Mapping[str, Any], answer: Any) -> None:
     """Keep a record as the answer to a question, if the folder can be written."""
     folder = cache_folder()
-    values = plain(answer)
-    # What would come back as anything else is not kept.
-    if folder is None or build(type(answer), values) != answer:
+    if folder is None or not _comes_back(answer):
         return
-    key = digest(question)
+    key, values = digest(question), plain(answer)
     entry = {"schema": SCHEMA, "question": key, "sha256": digest(values), "answer": values}
     try:
         write_json(_file(folder, key), entry)
@@ -90,6 +88,14 @@ def keep(question: Mapping[str, Any], answer: Any) -> None:
         logger.debug("an answer is not kept: %s", error)
         return
     _remove_oldest(_file(folder, key).parent)
+
+
+def _comes_back(answer: Any) -> bool:
+    """Whether a record is the same once it was written and read."""
+    try:
+        return bool(build(type(answer), plain(answer)) == answer)
+    except UserError:  # such as a number out of bounds
+        return False
 
 
 def _file(folder: Path, key: str) -> Path:
