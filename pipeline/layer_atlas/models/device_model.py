@@ -1,8 +1,8 @@
 """A network on a device: images in, activations of layers out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ from layer_atlas.models.forwards import (
     Forward,
     HookedForward,
     Instance,
-    NamedPaths,
+    NamedPath,
     Path,
     agrees,
     fastest_that_agrees,
@@ -200,14 +200,15 @@ class DeviceModel:
         inspection.keep(ChosenPath(path.name))
         return path
 
-    def _paths(self, layers: Sequence[LayerInfo], dtype: torch.dtype) -> NamedPaths:
+    def _paths(self, layers: Sequence[LayerInfo], dtype: torch.dtype) -> Iterator[NamedPath]:
         # A generator, in the order of speed: an instance is converted only when no faster path
-        # agreed. The defaults of the lambda bind the loop variables.
-        return (
-            (name, lambda make=make, instance=instance: self._from_images(make(), instance))
-            for instance in (self._instance(dtype, layout) for layout in (True, False))
-            for name, make in instance.paths(layers)
-        )
+        # agreed.
+        for instance in (self._instance(dtype, layout) for layout in (True, False)):
+            for name, make in instance.paths(layers):
+                yield name, partial(self._built, make, instance)
+
+    def _built(self, make: Callable[[], Forward], instance: Instance) -> Forward:
+        return self._from_images(make(), instance)
 
     def _inspection_of_path(self, layers: Sequence[LayerInfo], dtype: torch.dtype) -> Inspection:
         question = {

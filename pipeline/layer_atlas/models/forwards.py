@@ -135,8 +135,8 @@ class Path:
     forward: Forward
 
 
-NamedPaths = Iterable[tuple[str, Callable[[], Forward]]]
-"""Name and factory of each path, fastest first."""
+NamedPath = tuple[str, Callable[[], Forward]]
+"""The name of a path, and its factory."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class NoPathAgrees(Exception):
 
 
 def fastest_that_agrees(
-    paths: NamedPaths,
+    paths: Iterable[NamedPath],
     images: Tensor,
     expected: Activations,
     gradient: Tensor,
@@ -160,7 +160,7 @@ def fastest_that_agrees(
     """Return the first path that reproduces the activations and gradient of the untouched network.
 
     Args:
-        paths: the paths to try.
+        paths: the paths to try, fastest first.
         images: probe images (B, C, H, W).
         expected: the layers' activations for them, by plain hooks in fp32.
         gradient: `probe_gradient` by plain hooks.
@@ -186,7 +186,7 @@ def fastest_that_agrees(
     raise NoPathAgrees(reason)
 
 
-def path_of_name(paths: NamedPaths, name: str) -> Path | None:
+def path_of_name(paths: Iterable[NamedPath], name: str) -> Path | None:
     """Return the path of a name; `None` if there is none, or it cannot be built."""
     make = next((make for own, make in paths if own == name), None)
     try:

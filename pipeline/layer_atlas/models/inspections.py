@@ -46,7 +46,7 @@ class Inspection:
 
     def recall(self, kind: type[T]) -> T | None:
         """Return the kept answer, a record of class `kind`; `None` if there is none."""
-        return self._whole and kept.recall(self._whole, kind)
+        return None if self._whole is None else kept.recall(self._whole, kind)
 
     def keep(self, answer: Any) -> None:
         """Keep a record as the answer."""

@@ -111,9 +111,8 @@ class _Description:
 
 def _is_builtin_function(value: Any) -> bool:
     """Return whether a value is a function of a compiled module, rather than an object's method."""
-    owners = type(None) | type | types.ModuleType
     is_builtin = isinstance(value, types.BuiltinFunctionType)
-    return is_builtin and isinstance(value.__self__, owners)
+    return is_builtin and isinstance(value.__self__, type(None) | type | types.ModuleType)
 
 
 def _name(value: Any) -> str:
