@@ -218,7 +218,9 @@ class DeviceModel:
             # The planner asks before it knows the paths.
             "layers": [plain(replace(layer, path="")) for layer in layers],
         }
-        return Inspection(self.network, self.device, question)
+        # On GPUs it is compared by every worker, whose device may be faulty.
+        is_kept = self.device.type == "cpu"
+        return Inspection(self.network, self.device, question if is_kept else None)
 
     def _from_images(self, forward: Forward, instance: Instance) -> Forward:
         """Wrap a forward so that it takes images (B, C, H, W) in [0, 1]."""
