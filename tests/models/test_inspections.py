@@ -252,6 +252,18 @@ def test_what_a_network_does_shows(how: str, monkeypatch: pytest.MonkeyPatch) ->
     assert (behaviour_of(network, example) is None) == (how == "failure")
 
 
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.bool, torch.int64, torch.float64])
+def test_numbers_of_any_kind_count(dtype: torch.dtype) -> None:
+    class Kind(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x > 0).to(dtype)
+
+    network = nn.Sequential(Kind())
+    one, other = (behaviour_of(network, sign * torch.ones(1, 3, 2, 2)) for sign in (1, -1))
+    assert None not in (one, other)
+    assert one != other
+
+
 def test_looking_at_a_network_leaves_no_trace() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train()
     before = network[1].running_mean.clone()

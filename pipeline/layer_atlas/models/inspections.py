@@ -110,8 +110,10 @@ def behaviour_of(network: nn.Module, example: Tensor) -> str | None:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             tensor = main_tensor(output)
             if tensor is not None:
+                numbers = tensor.detach()
+                numbers = numbers.abs() if numbers.is_complex() else numbers.float()
                 # As text: the norm may be infinite.
-                norm = repr(float(tensor.detach().abs().float().norm()))
+                norm = repr(float(numbers.norm()))
                 calls.append((name, list(tensor.shape), norm, tensor.requires_grad))
 
         return hook

@@ -391,8 +391,27 @@ class EarlierChecks:
     note: str = ""
 
 
-Further = Callable[[DeviceModel, LayerInfo], Sequence[LayerInfo]]
-"""Returns the layers that a worker reads together with a layer, in one pass."""
+@dataclass(frozen=True)
+class ReadTogether:
+    """The layers that a worker reads together with a layer, in one pass."""
+
+    others: Mapping[str, Sequence[LayerInfo]] = field(default_factory=dict)
+    """Further layers of the objective, by the name of the layer."""
+    with_prior: bool = False
+    """Whether images are held to expected statistics of features."""
+    has_images: bool = False
+    """Whether there are dataset images to measure these on."""
+
+    def group(self, device: DeviceModel, layer: LayerInfo) -> list[LayerInfo]:
+        """Return the layer and those that are read with it."""
+        prior = device.feature_layers(layer, self.has_images) if self.with_prior else []
+        return [layer, *self.others.get(layer.name, ()), *prior]
+
+    @property
+    def question(self) -> list[Any]:
+        """All that decides the groups of a network, as plain data."""
+        names = {name: [layer.name for layer in layers] for name, layers in self.others.items()}
+        return [names, self.with_prior, self.has_images]
 
 
 @dataclass(frozen=True)
@@ -417,7 +436,7 @@ def check_layers(
     precision: str,
     may_fall_back: bool,
     earlier: EarlierChecks,
-    further: Further = lambda device, layer: (),
+    together: ReadTogether = ReadTogether(),
     is_worth_it: Callable[[DeviceModel, LayerInfo], bool] = _always,
 ) -> CheckedLayers:
     """Check some layers of a network.
@@ -429,7 +448,7 @@ def check_layers(
         may_fall_back: whether to fall back to fp32 if no path in that precision agrees with the
             network.
         earlier: results that stand; only the fingerprints are computed again.
-        further: the layers that are read together with each.
+        together: the layers that are read together with each.
         is_worth_it: whether the precision is faster than fp32 for a layer; if not, and there is a
             choice, it is fp32.
     Raises:
@@ -449,40 +468,37 @@ def check_layers(
     # Paths of an earlier run stand: all images of a sweep are made along the same paths.
     if all(paths):
         return CheckedLayers(tuple(_with_paths(layers, paths)), precision, earlier.note)
-    how = _Precision(precision, may_fall_back, is_worth_it)
-    groups = [[layer, *further(device, layer)] for layer in layers]
-    inspection = _inspection_of_checks(model, groups, how)
+    how = _How(precision, may_fall_back, together, is_worth_it)
+    inspection = _inspection_of_checks(model, layers, how)
     if known := inspection.recall(CheckedLayers):
         return known
-    checked = _checked(model, device, groups, how, means)
+    checked = _checked(model, device, layers, how, means)
     inspection.keep(checked)
     return checked
 
 
 @dataclass(frozen=True)
-class _Precision:
-    """How the precision of the optimization is chosen."""
+class _How:
+    """How precision and paths are chosen, as in `check_layers`."""
 
-    wanted: str
+    precision: str
     may_fall_back: bool
+    together: ReadTogether
     is_worth_it: Callable[[DeviceModel, LayerInfo], bool]
 
 
 def _inspection_of_checks(
-    model: InspectedModel, groups: Sequence[Sequence[LayerInfo]], how: _Precision
+    model: InspectedModel, layers: Sequence[LayerInfo], how: _How
 ) -> Inspection:
-    """Word the checks of some layers, each with those that are read together with it.
-
-    The layers have the fingerprints that were just computed.
-    """
+    """Word the checks of some layers, which have the fingerprints that were just computed."""
     question = {
         "asked": "checks",
         "behaviour": model.behaviour,
         "label": model.network.label,  # notes name it
         "image_size": list(model.image_size),
-        "layers": [plain(layer) for layer, *_ in groups],
-        "groups": [[layer.name for layer in group] for group in groups],
-        "precision": [how.wanted, how.may_fall_back, how.is_worth_it.__name__],
+        "layers": [plain(layer) for layer in layers],
+        "together": how.together.question,
+        "precision": [how.precision, how.may_fall_back, how.is_worth_it.__name__],
         "threads": torch.get_num_threads(),
     }
     return Inspection(model.network, _CPU, question if model.behaviour else None)
@@ -491,22 +507,22 @@ def _inspection_of_checks(
 def _checked(
     model: InspectedModel,
     device: DeviceModel,
-    groups: Sequence[Sequence[LayerInfo]],
-    how: _Precision,
+    layers: Sequence[LayerInfo],
+    how: _How,
     means: str,
 ) -> CheckedLayers:
-    """Check layers, each with those that are read together with it, and choose their paths.
+    """Check layers and choose their paths.
 
     Args:
         model: the network.
         device: the network on the CPU.
-        groups: each begins with a wanted layer.
-        how: the precision.
+        layers: with their fingerprints.
+        how: how precision and paths are chosen.
         means: the note on means that never change.
     Raises:
         UserError: a layer cannot be optimized.
     """
-    network, layers = model.network, [layer for layer, *_ in groups]
+    network = model.network
     seen = network.seen_size(model.image_size)
     output = next((layer for layer in model.layers if layer.name == OUTPUT), None)
     stored = f"the weights of {network.label} are {network.stored_as}; it is run in fp32"
@@ -517,7 +533,7 @@ def _checked(
     ]
     check_gradient(network, device.plain, layers, seen)
     # The same choice that workers make, so that a layer without a path is refused here.
-    precision, paths, fallback = _choose_paths(device, groups, how)
+    precision, paths, fallback = _choose_paths(device, layers, how)
     note = "; ".join(filter(None, [fallback, *notes]))
     return CheckedLayers(tuple(_with_paths(layers, paths)), precision, note)
 
@@ -558,17 +574,18 @@ def _compare(network: Network, layers: Sequence[LayerInfo], earlier: EarlierChec
 
 
 def _choose_paths(
-    device: DeviceModel, groups: Sequence[Sequence[LayerInfo]], how: _Precision
+    device: DeviceModel, layers: Sequence[LayerInfo], how: _How
 ) -> tuple[str, list[str], str]:
-    """Choose a precision and the paths to groups of layers; returns a note about a fallback too."""
+    """Choose a precision and the paths to some layers; returns a note about a fallback too."""
     label, note = device.network.label, ""
-    choices = [(how.wanted, device.fast_path)]
-    if how.wanted != "fp32" and how.may_fall_back:
+    groups = [how.together.group(device, layer) for layer in layers]
+    choices = [(how.precision, device.fast_path)]
+    if how.precision != "fp32" and how.may_fall_back:
         choices.append(("fp32", device.exact_path))
     for tried, choose in choices:
         try:
             paths = _path_names(choose, groups)
-            deepest = max((layer for layer, *_ in groups), key=lambda layer: layer.flops_before)
+            deepest = max(layers, key=lambda layer: layer.flops_before)
             if tried == "fp32" or not how.may_fall_back or how.is_worth_it(device, deepest):
                 return tried, paths, note
             note = f"{label} is optimized in fp32, which is as fast as {tried} here"
