@@ -35,6 +35,7 @@ from layer_atlas.models.inputs import (
     inputs_of,
     resolve_preprocessing,
 )
+from layer_atlas.models.memory import MEMORY
 from layer_atlas.models.weights import (
     Loaded,
     is_weights_file,
@@ -81,6 +82,8 @@ class Network:
     """
     code: str = ""
     """Digest of the network's source code."""
+    is_in_memory: bool = field(default=True, compare=False)
+    """Whether a program made it, so that it may hold what no digest shows."""
     stored_as: str = ""
     """Number format of its weights if that is not fp32; the network runs in fp32 anyway."""
     build: Callable[[], nn.Module] | None = field(default=None, compare=False, repr=False)
@@ -191,6 +194,7 @@ def load_network(config: ModelConfig) -> Network:
         source=blueprint.source,
         weights_sha256=weights_digest(module),
         code=code_digest(module, blueprint.factory),
+        is_in_memory=(config.target or "").startswith(MEMORY),
         stored_as=", ".join(
             sorted(str(f).removeprefix("torch.") for f in formats - {torch.float32})
         ),

@@ -27,7 +27,6 @@ from layer_atlas.datasets.views import read_view
 from layer_atlas.errors import UserError
 from layer_atlas.logs import step
 from layer_atlas.models.activations import match_layers
-from layer_atlas.models.device_model import DeviceModel
 from layer_atlas.models.load import Network
 from layer_atlas.models.normalization import FEATURE_IMAGES, has_batch_norms
 from layer_atlas.plan.jobs import LayerInfo
@@ -53,6 +52,7 @@ from layer_atlas.sweep.planning.inspection import (
     CheckedLayers,
     EarlierChecks,
     InspectedModel,
+    ReadTogether,
     check_layers,
     check_some_are_left,
     inspect_judge,
@@ -228,15 +228,11 @@ class _Planner:
     ) -> CheckedLayers:
         plan, may_fall_back = self.earlier, self.config.precision == "auto"
         earlier = _earlier_checks(plan, model, precision)
-        with_prior, has_images = self.config.regularizers.feature_statistics > 0, bool(self.listing)
-
-        def further(device: DeviceModel, layer: LayerInfo) -> list[LayerInfo]:
-            prior = device.feature_layers(layer, has_images) if with_prior else []
-            return [*others.get(layer.name, ()), *prior]
-
+        with_prior = self.config.regularizers.feature_statistics > 0
+        together = ReadTogether(others, with_prior, has_images=bool(self.listing))
         with step(f"checking {counted(len(wanted), 'layer')} of {model.network.label}"):
             how = {"is_worth_it": is_faster_than_fp32} if is_timed else {}
-            return check_layers(model, wanted, precision, may_fall_back, earlier, further, **how)
+            return check_layers(model, wanted, precision, may_fall_back, earlier, together, **how)
 
     def _notes_before(self, model: InspectedModel) -> dict[str, str]:
         """The note of an earlier run of this sweep by the precision that it chose, if it did.
