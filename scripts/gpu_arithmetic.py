@@ -16,7 +16,7 @@ from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.load import DTYPES, load_network
 from layer_atlas.sweep.planning.devices import WorkerDevice, resolve_precision
 from layer_atlas.visualization import rng
-from layer_atlas.visualization.optimization.loop import GradientAscent, Jobs
+from layer_atlas.visualization.optimization.loop import GradientAscent, Jobs, Scores
 from layer_atlas.visualization.optimization.renderer import Renderer
 
 
@@ -56,7 +56,7 @@ def step_rate(device: torch.device, precision: str) -> dict[str, float]:
     layers = describe_layers(network.module, network.example((size, size)))
     info = next(layer for layer in layers if layer.name == "layer4.2.conv3")
     renderer = Renderer(network, recipe, device).layer(info)
-    loop = GradientAscent(renderer.fast, renderer.objective, recipe)
+    loop = GradientAscent(Scores(renderer.fast, renderer.objective), recipe)
     keys = rng.keys([f"{i:016x}" + "0" * 48 for i in range(batch)], device)
     jobs = Jobs(keys, torch.arange(batch, device=device))
     took = seconds(lambda: loop.optimize(jobs), device)

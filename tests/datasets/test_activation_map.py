@@ -17,11 +17,12 @@ from torch import nn
 from layer_atlas.config.objectives import ActivationAtlasObjective
 from layer_atlas.datasets import activation_map, projection
 from layer_atlas.datasets.activation_map import (
+    KEPT_CLASSES,
     ActivationMap,
     cells_of,
+    check_atlas,
     map_of,
 )
-from layer_atlas.datasets.samples import KEPT_CLASSES, check_atlas
 from layer_atlas.datasets.sources import Entry
 from layer_atlas.errors import UserError
 from layer_atlas.models.activations import Sampler, module_of

@@ -13,9 +13,9 @@ from torch import nn
 
 from layer_atlas.config.config import ModelConfig
 from layer_atlas.models import code, inspections
+from layer_atlas.models.architectures import in_memory
 from layer_atlas.models.inspections import Inspection, behaviour_of
 from layer_atlas.models.load import Network, load_network
-from layer_atlas.models.memory import in_memory
 
 CPU = torch.device("cpu")
 SOURCE = """

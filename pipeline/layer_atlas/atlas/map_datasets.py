@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from layer_atlas.atlas.dataset_group import TEXT, add_dataset, add_scale, as_text, label
 from layer_atlas.atlas.gather import LayerView
-from layer_atlas.datasets.activation_map import ActivationMap, read_map
-from layer_atlas.datasets.samples import SampleReader
+from layer_atlas.datasets.activation_map import ActivationMap, SampleReader, read_map
 from layer_atlas.datasets.statistics_files import field_specs, read_product
 from layer_atlas.datasets.tasks import LayerSamples, blocks_of
 

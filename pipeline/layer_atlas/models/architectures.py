@@ -1,11 +1,16 @@
 """Architectures: a name in the config resolved to a network without weights, plus its metadata.
 
 A name is `demo`, one of torchvision's (classification, segmentation, detection), one of timm's
-(`timm/...`), or the dotted path of a callable that returns the network.
+(`timm/...`), the dotted path of a callable that returns the network, or the address of a module in
+memory. A config is plain data, so it names such a module by an address, `memory:LABEL`, which only
+the process that holds it can resolve. The program keeps its module as it is: the sweep works on
+copies of a snapshot, which is taken on the CPU when the module is handed over.
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +24,6 @@ from layer_atlas.config.records import canonical_json
 from layer_atlas.errors import UserError, unknown
 from layer_atlas.imports import import_callable
 from layer_atlas.models.containment import contained
-from layer_atlas.models.memory import MEMORY, class_name, copied, is_compiled, snapshot
 from layer_atlas.models.weights import is_weights_file
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -29,6 +33,9 @@ _UNCHANGED_MEAN, _UNCHANGED_STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 TIMM = "timm/"
 """Prefix of the names of timm's networks."""
+
+MEMORY = "memory:"
+"""Beginning of the address of a module in memory."""
 
 # Arguments that torchvision's builders set when they load published weights. The state dict alone
 # does not determine them: `transform_input`, for example, changes pixels and has no parameter.
@@ -150,7 +157,7 @@ def build_module(
 
 def _as_written(module: nn.Module) -> nn.Module:
     """Undo compilation of a network: hooks do not fire in compiled code."""
-    while is_compiled(module):
+    while _is_compiled(module):
         module = module._orig_mod  # type: ignore[assignment]
     for part in module.modules():
         # `module.compile()` makes no wrapper: it only sets this attribute, which `__call__` uses.
@@ -391,14 +398,126 @@ def _from_target(config: ModelConfig, target: str) -> Blueprint:
     )
 
 
+# --- modules in memory ----------------------------------------------------------------------------
+
+
+_SHARED = ("trainer", "_trainer")
+"""Attributes that copies share with the program's module: a trainer holds the training data."""
+
+_snapshots: dict[str, nn.Module] = {}
+
+
 def _from_memory(config: ModelConfig, address: str) -> Blueprint:
-    module = snapshot(address, config.title)
+    module = _snapshot(address, config.title)
     return Blueprint(
-        source=class_name(module),
-        build=lambda: copied(module),
+        source=_class_name(module),
+        build=lambda: _copied(module),
         published=None,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         input_size=224,
         trained="weights of the module in memory",
     )
+
+
+@contextmanager
+def in_memory(modules: Mapping[str, nn.Module]) -> Iterator[None]:
+    """Make modules known by their addresses for the time of a sweep.
+
+    Args:
+        modules: modules of the program by address; they are copied now.
+    """
+    _snapshots.update({address: _copied(_unwrapped(m)) for address, m in modules.items()})
+    try:
+        yield
+    finally:
+        for address in modules:
+            _snapshots.pop(address, None)
+
+
+def _snapshot(address: str, label: str) -> nn.Module:
+    """Return the snapshot of a module by its address.
+
+    Raises:
+        UserError: this process has no such module.
+    """
+    if address not in _snapshots:
+        raise UserError(
+            f"model {label!r} was a module in memory of the Python process that made its images; "
+            "hand it over again with layer_atlas.run, or name a callable that returns it as target."
+        )
+    return _snapshots[address]
+
+
+def _class_name(module: nn.Module) -> str:
+    """Dotted name of the class of a module: the source that `target` has for the same class."""
+    cls = type(module)
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """Take a module out of what parallelizes or compiles it."""
+    while True:
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            module = module.module
+        elif _is_compiled(module):
+            module = module._orig_mod  # type: ignore[assignment]
+        else:
+            return module
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    """Whether a module is what `torch.compile` wraps around another."""
+    # Importing it takes as long as torch itself, and nothing is compiled without it.
+    dynamo = sys.modules.get("torch._dynamo")
+    return dynamo is not None and isinstance(module, dynamo.OptimizedModule)
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    """Copy a module, its tensors to the CPU; attributes that cannot be copied are shared."""
+    memo: dict[int, Any] = {}
+    for part in module.modules():
+        for name, value in vars(part).items():
+            _remember_tensors(value, memo)
+            if name in _SHARED:
+                memo[id(value)] = value
+    try:
+        return copy.deepcopy(module, dict(memo))
+    except Exception:  # noqa: BLE001 - attributes may be of any class
+        _remember_uncopyable(module, memo)
+    try:
+        return copy.deepcopy(module, memo)
+    except Exception as error:
+        raise UserError(
+            f"a {type(module).__name__} in memory cannot be copied ({type(error).__name__}: "
+            f"{error}); name a callable that builds it as target."
+        ) from error
+
+
+def _remember_tensors(value: Any, memo: dict[int, Any]) -> None:
+    """Note copies of tensors, also of results of computations, which `deepcopy` refuses."""
+    if isinstance(value, Tensor):
+        # Tensors of some kinds cannot be copied so: lazy ones, those on the meta device.
+        with suppress(Exception), torch.no_grad():
+            number = value.detach().to("cpu", copy=True)
+            is_parameter = isinstance(value, nn.Parameter)
+            memo.setdefault(id(value), nn.Parameter(number, False) if is_parameter else number)
+    elif isinstance(value, list | tuple | set):
+        for item in value:
+            _remember_tensors(item, memo)
+    elif isinstance(value, dict):
+        for item in value.values():
+            _remember_tensors(item, memo)
+
+
+def _remember_uncopyable(module: nn.Module, memo: dict[int, Any]) -> None:
+    """Note attributes that cannot be copied, such as locks and open files, as shared."""
+    for part in module.modules():
+        for name, value in vars(part).items():
+            if name == "_modules" or isinstance(value, nn.Module):
+                continue
+            try:
+                # On a copy of the memo: what fails leaves half-made objects behind.
+                copy.deepcopy(value, dict(memo))
+            except Exception:  # noqa: BLE001
+                memo[id(value)] = value

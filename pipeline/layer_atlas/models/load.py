@@ -18,6 +18,7 @@ from layer_atlas.config.config import ModelConfig
 from layer_atlas.config.inputs import WEIGHTS_PARTS, WEIGHTS_SUFFIXES, user_file, user_path
 from layer_atlas.errors import UnusableFile, UserError, first_of, reason, unknown
 from layer_atlas.models.architectures import (
+    MEMORY,
     TIMM,
     Blueprint,
     build_module,
@@ -35,7 +36,6 @@ from layer_atlas.models.inputs import (
     inputs_of,
     resolve_preprocessing,
 )
-from layer_atlas.models.memory import MEMORY
 from layer_atlas.models.weights import (
     Loaded,
     is_weights_file,

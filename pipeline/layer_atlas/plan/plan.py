@@ -5,11 +5,11 @@ config + facts about the layers  ->  Plan  ->  shards
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from layer_atlas.config.config import LARGEST_SHARD, MOST_CONNECTIONS
+from layer_atlas.config.config import LARGEST_SHARD, MOST_CONNECTIONS, Config
 from layer_atlas.config.datasets import SaliencyMethod
 from layer_atlas.config.objectives import (
     MOST_STRONGEST,
@@ -393,6 +393,20 @@ def most_jobs(recipe: Recipe, colours: int, samples: int) -> int:
     used = max(recipe.dataset_images_used, 1)
     pictures, dataset_images = jobs_at_once(recipe, colours), _DATASET_IMAGES_AT_ONCE // used
     return max(1, min(samples // recipe.variants, pictures, dataset_images))
+
+
+def shard_size(config: Config, models: Sequence[ModelPlan], devices: Sequence[str]) -> int:
+    """Return the jobs per shard: so few that every device has work that is worth a worker."""
+    # A worker holds the images of a whole shard in memory.
+    most = min(config.shard_size, *(jobs_at_once(m.recipe, m.colours) for m in models))
+    layers = [(model, layer) for model in models for layer in model.layers]
+    jobs = len(config.seeds) * sum(len(layer.targets) for _, layer in layers)
+    flops = len(config.seeds) * sum(
+        len(layer.targets) * flops_per_job(layer, model.recipe) for model, layer in layers
+    )
+    seconds = flops / flops_per_second(devices)
+    workers = min(len(devices), 1 + int(seconds / START_SECONDS))
+    return max(1, min(most, math.ceil(jobs / workers)))
 
 
 def gpu_batch(recipe: Recipe, colours: int, targets: int, values: int, gpu_bytes: int) -> int:

@@ -34,8 +34,8 @@ from layer_atlas.errors import (
     UserError,
 )
 from layer_atlas.logs import program_logging
+from layer_atlas.models.architectures import MEMORY, in_memory
 from layer_atlas.models.containment import contained
-from layer_atlas.models.memory import MEMORY, in_memory
 from layer_atlas.presentation.collate import make_atlas, write_atlas_alone
 from layer_atlas.presentation.notebook import Atlas, open_atlas
 from layer_atlas.store.files import write_json

@@ -1,9 +1,15 @@
-"""The GPUs of this machine: tried, not counted.
+"""GPUs that do not compute: each is tried before a sweep, and its failures are counted during it.
 
 A GPU that the driver lists may not compute: the driver is too old, this torch has no kernels for
 it, another process holds it, or it is broken. So each runs a kernel before anything is planned for
 it. That happens in a child process: the process that plans and schedules never initialises CUDA,
 which would cost memory on every GPU, and a broken one can take the process with it.
+
+During a sweep, a broken device must not use up the attempts at all tasks. A task that is at fault
+ends workers on any device; a broken device ends workers with any task. So a device that has failed
+twice in a row gets no more work, unless it is the last one; and the attempts that it has cost are
+given back. If a task that it failed at fails elsewhere too, that failure is no longer held against
+the device.
 """
 
 import json
@@ -12,7 +18,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from layer_atlas.config.records import build, parse_object, plain
@@ -124,6 +130,57 @@ def _answers(indices: Sequence[int]) -> tuple[list[Gpu], str]:
 def _parsed(output: bytes) -> list[Gpu]:
     lines = output.decode(errors="replace").splitlines(keepends=True)
     return [build(Gpu, parse_object(line)) for line in lines if line.endswith("\n")]
+
+
+# --- failures during a sweep ----------------------------------------------------------------------
+
+
+FAILURES_IN_A_ROW = 2
+"""Failures without a success in between, after which a device is suspected."""
+
+
+@dataclass
+class DeviceHealth:
+    """The failures of each device since its last success."""
+
+    excluded: dict[str, str] = field(default_factory=dict)
+    """Devices that get no more work, with the reason."""
+    _failures: dict[str, list[frozenset[str]]] = field(default_factory=dict)
+    """Keys of the tasks at which each device failed, failure by failure."""
+    _failed_on: dict[str, set[str]] = field(default_factory=dict)
+    """Devices that each task has failed on, successes or not."""
+
+    def record_success(self, device: str) -> None:
+        """Record that a device has finished a task."""
+        self._failures.pop(device, None)
+
+    def record_failure(self, device: str, tasks: frozenset[str]) -> None:
+        """Record that a worker on a device ended with some tasks in progress."""
+        for task in tasks:
+            self._failed_on.setdefault(task, set()).add(device)
+        self._failures.setdefault(device, []).append(tasks)
+        for failures in self._failures.values():
+            failures[:] = [failed for failed in failures if not any(map(self._is_at_fault, failed))]
+
+    def is_suspected(self, device: str) -> bool:
+        """Whether a device has failed so often in a row that it may be broken."""
+        return len(self._failures.get(device, [])) >= FAILURES_IN_A_ROW
+
+    def exclude(self, device: str, reason: str) -> frozenset[str]:
+        """Give a device no more work; returns the tasks that it failed at, and no other device."""
+        self.excluded[device] = reason
+        return frozenset(task for task, devices in self._failed_on.items() if devices == {device})
+
+    def restored(self) -> list[str]:
+        """Take back devices that were excluded for failures of tasks; returns them."""
+        sound = [device for device in self.excluded if not self._failures.get(device)]
+        for device in sound:
+            del self.excluded[device]
+        return sound
+
+    def _is_at_fault(self, task: str) -> bool:
+        """Whether a task has failed on several devices, for which none of them is at fault."""
+        return len(self._failed_on.get(task, ())) > 1
 
 
 # --- the child process ---------------------------------------------------------------------------

@@ -129,8 +129,8 @@ def _log_plan(plan: Plan, devices: Sequence[str]) -> int:
 def prepare_plan(config: Config) -> tuple[Plan, list[str]]:
     """Plan the sweep and find its devices; raises UserError. Writes nothing."""
     from layer_atlas.sweep.planning import inspect_models, make_plan
+    from layer_atlas.sweep.planning.dataset import with_maps
     from layer_atlas.sweep.planning.devices import find_devices, with_one_environment
-    from layer_atlas.sweep.planning.maps import with_maps
 
     check_snapshots(config.collate, config.snapshots)
     check_projection(config.collate.map, "collate.map")
@@ -187,7 +187,7 @@ def _find_targets(sweep: Sweep, timings: dict[str, float], outcome: Outcome) -> 
     Raises:
         UserError: parts of the dataset failed again and again.
     """
-    from layer_atlas.sweep.planning.maps import lacks_maps, with_maps
+    from layer_atlas.sweep.planning.dataset import lacks_maps, with_maps
 
     dataset_plan, folder = sweep.plan.dataset_plan, sweep.folder
     for _ in range(_ROUNDS):

@@ -34,9 +34,8 @@ from layer_atlas.store.files import write_atomically, write_json
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.manifest import write_excluded_devices
 from layer_atlas.store.quarantine import put_back
-from layer_atlas.sweep.device_health import FAILURES_IN_A_ROW
 from layer_atlas.sweep.executors.base import WORKER_COMMAND, DeviceChooser, Executor, WorkerSpec
-from layer_atlas.sweep.gpus import trouble_of_device
+from layer_atlas.sweep.gpus import FAILURES_IN_A_ROW, trouble_of_device
 from layer_atlas.sweep.stages import Stage
 from layer_atlas.sweep.workers import (
     Worker,

@@ -50,7 +50,7 @@ from layer_atlas.store.connections import LayerConnections, all_connections
 from layer_atlas.store.files import CorruptFile
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.resume import DoneIndex
-from layer_atlas.sweep.device_health import DeviceHealth
+from layer_atlas.sweep.gpus import DeviceHealth
 
 logger = logging.getLogger(__name__)
 

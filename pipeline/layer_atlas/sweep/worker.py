@@ -33,8 +33,7 @@ from layer_atlas.sweep.executors.base import WORKER_COMMAND
 from layer_atlas.sweep.heartbeat import Heartbeat
 from layer_atlas.sweep.tasks import Bundle, Committer, Drained, open_context
 from layer_atlas.sweep.tasks.connections import ConnectionsBundle
-from layer_atlas.sweep.tasks.dataset_statistics import ExamplesBundle, StatisticsBundle
-from layer_atlas.sweep.tasks.judge import JudgeBundle
+from layer_atlas.sweep.tasks.dataset_statistics import ExamplesBundle, JudgeBundle, StatisticsBundle
 from layer_atlas.sweep.tasks.optimize import OptimizationBundle
 from layer_atlas.visualization.optimization.cuda_graphs import GRAPHS_VARIABLE, CaptureFailed
 

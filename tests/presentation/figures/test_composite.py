@@ -29,8 +29,7 @@ from layer_atlas.config.outputs import (
 )
 from layer_atlas.errors import UserError
 from layer_atlas.presentation.figures.composite import _inheriting, placed_panels
-from layer_atlas.presentation.figures.files import command_of
-from layer_atlas.presentation.figures.make import KINDS, make_figure
+from layer_atlas.presentation.figures.make import KINDS, command_of, make_figure
 from layer_atlas.presentation.figures.methods import texts_of
 from layer_atlas.presentation.layout.figure import PageSpec, style
 from layer_atlas.store.folder import OutputFolder

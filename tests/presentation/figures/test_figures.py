@@ -25,8 +25,7 @@ from layer_atlas.config.outputs import (
     TracesFigure,
 )
 from layer_atlas.errors import UserError
-from layer_atlas.presentation.figures.files import RenderedPage
-from layer_atlas.presentation.figures.make import KINDS
+from layer_atlas.presentation.figures.make import KINDS, RenderedPage
 from layer_atlas.presentation.figures.selection import RenderedFigure
 from layer_atlas.presentation.layout.figure import FigureCanvas, style
 

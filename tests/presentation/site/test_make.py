@@ -132,7 +132,8 @@ def test_other_code_makes_it_again(copied: OutputFolder, monkeypatch: pytest.Mon
     make_site(copied)
     first = shown(copied)
     monkeypatch.setattr(make, "_HERE", make._HERE.parent / "collate")
-    assert first.name not in make._identity(copied, make.open_atlas(copied.atlas), None, "none", {})
+    extras = make._Extras(copied, None, "none", {})
+    assert first.name not in make._identity(make.open_atlas(copied.atlas), extras)
 
 
 def test_own_code_is_small(copied: OutputFolder) -> None:

@@ -16,7 +16,7 @@ from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.load import load_network
 from layer_atlas.visualization import rng
 from layer_atlas.visualization.optimization.cuda_graphs import capture
-from layer_atlas.visualization.optimization.loop import GradientAscent, Jobs, OptimizedBatch
+from layer_atlas.visualization.optimization.loop import GradientAscent, Jobs, OptimizedBatch, Scores
 from layer_atlas.visualization.optimization.renderer import LayerRenderer, Renderer
 
 pytestmark = [
@@ -65,7 +65,7 @@ def test_replayed_steps_give_the_bits_of_eager_steps(
     renderer = make_bench(recipe)
     for numbers in (range(16), range(16, 32)):  # the second batch replays from its first step
         replayed = climb(renderer.loop, numbers)
-        eager = GradientAscent(renderer.fast, renderer.objective, recipe, renderer.start)
+        eager = GradientAscent(Scores(renderer.fast, renderer.objective), recipe, renderer.start)
         eager._start(_jobs(range(16))).graphs = None
         expected = climb(eager, numbers)
         assert torch.equal(replayed.images, expected.images)

@@ -12,7 +12,7 @@ from toys import BLUE, GREEN, RED, STILL, channel_mean, colour_reader, make_reci
 from layer_atlas.config.parameterizations import Fourier, Pixel
 from layer_atlas.config.recipe import Recipe, Transforms, trace_steps
 from layer_atlas.visualization import rng
-from layer_atlas.visualization.optimization.loop import GradientAscent, Jobs, OptimizedBatch
+from layer_atlas.visualization.optimization.loop import GradientAscent, Jobs, OptimizedBatch, Scores
 
 KEYS = rng.keys([f"{i:016x}" + "0" * 48 for i in range(1, 5)])
 QUIET = Pixel(initial_sd=0.05)
@@ -21,7 +21,7 @@ QUIET = Pixel(initial_sd=0.05)
 def climb(network: nn.Module, recipe: Recipe, channels: list[int], **more: Any) -> OptimizedBatch:
     keys = more.pop("keys", KEYS[: len(channels)])
     objective = channel_mean()
-    loop = GradientAscent(lambda images: (network(images).flatten(2),), objective, recipe)
+    loop = GradientAscent(Scores(lambda images: (network(images).flatten(2),), objective), recipe)
     return loop.optimize(Jobs(keys, torch.tensor(channels)), **more)
 
 
@@ -187,7 +187,7 @@ def test_a_batch_is_freed_as_soon_as_it_is_replaced() -> None:
     recipe, keys = make_recipe(Pixel(), steps=2), torch.stack([KEYS[0]] * 4)
     network = colour_reader()
     objective = channel_mean()
-    loop = GradientAscent(lambda images: (network(images).flatten(2),), objective, recipe)
+    loop = GradientAscent(Scores(lambda images: (network(images).flatten(2),), objective), recipe)
     gc.disable()
     try:
         loop.optimize(Jobs(keys, torch.zeros(4, dtype=torch.int64)))

@@ -22,7 +22,7 @@ from layer_atlas.config.recipe import Recipe, Regularizers, Transforms
 from layer_atlas.errors import UserError
 from layer_atlas.models.pixels import to_colours
 from layer_atlas.visualization import rng
-from layer_atlas.visualization.optimization.loop import GradientAscent, Jobs, OptimizedBatch
+from layer_atlas.visualization.optimization.loop import GradientAscent, Jobs, OptimizedBatch, Scores
 from layer_atlas.visualization.optimization.optimizers import (
     BatchOptimizer,
     FirstOrder,
@@ -52,7 +52,9 @@ each = pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
 
 
 def climber_of(recipe: Recipe, network: nn.Module) -> GradientAscent:
-    return GradientAscent(lambda images: (network(images).flatten(2),), channel_mean(), recipe)
+    return GradientAscent(
+        Scores(lambda images: (network(images).flatten(2),), channel_mean()), recipe
+    )
 
 
 def climb(recipe: Recipe, channels: list[int], network: nn.Module = PURE_COLOURS) -> OptimizedBatch:

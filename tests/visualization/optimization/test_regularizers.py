@@ -13,7 +13,7 @@ from layer_atlas.config.parameterizations import Fourier, Maco, Parameterization
 from layer_atlas.config.recipe import Recipe, Regularizers, Transforms
 from layer_atlas.models.pixels import fixed_contrast
 from layer_atlas.visualization import rng
-from layer_atlas.visualization.optimization.loop import GradientAscent, Jobs, OptimizedBatch
+from layer_atlas.visualization.optimization.loop import GradientAscent, Jobs, OptimizedBatch, Scores
 from layer_atlas.visualization.optimization.regularizers import (
     blur,
     blur_width,
@@ -65,9 +65,7 @@ def climb(
     network = toy()
     recipe = recipe_of(regularizers, parameterization or Pixel())
     loop = GradientAscent(
-        lambda images: (factor * network(images).flatten(2),),
-        channel_mean(),
-        recipe,
+        Scores(lambda images: (factor * network(images).flatten(2),), channel_mean()), recipe
     )
     return loop.optimize(Jobs(keys, torch.tensor(channels)))
 
@@ -212,7 +210,7 @@ def test_batch_mates_never_matter(parameterization: Pixel | Fourier) -> None:
         objective = channel_mean()
         recipe = recipe_of(SOME, parameterization)
         loop = GradientAscent(
-            lambda images: (torch.relu(images - 0.2).flatten(2),), objective, recipe
+            Scores(lambda images: (torch.relu(images - 0.2).flatten(2),), objective), recipe
         )
         return loop.optimize(Jobs(keys, torch.tensor(channels))).images
 

@@ -16,7 +16,7 @@ from layer_atlas.config.recipe import DatasetInit, Recipe
 from layer_atlas.models.load import Network
 from layer_atlas.models.pixels import from_colours
 from layer_atlas.plan.jobs import STATUS
-from layer_atlas.visualization.optimization.job_status import of_whole_jobs
+from layer_atlas.visualization.optimization.image_statistics import status_of_jobs
 from layer_atlas.visualization.optimization.renderer import LayerRenderer, Renderer
 
 LIVE, SOMETIMES, HARD, NEVER = range(4)
@@ -134,5 +134,5 @@ def test_photographs_are_where_their_jobs_start() -> None:
 def test_a_job_is_dead_if_all_its_images_are_and_diverged_if_any_is() -> None:
     ok, dead, diverged = (STATUS[word] for word in ("ok", "dead", "diverged"))
     each = torch.tensor([ok, dead, dead, dead, dead, diverged, ok, ok], dtype=torch.uint8)
-    assert of_whole_jobs(each, 2).tolist() == [ok, dead, diverged, ok]
-    assert torch.equal(of_whole_jobs(each, 1), each)
+    assert status_of_jobs(each, 2).tolist() == [ok, dead, diverged, ok]
+    assert torch.equal(status_of_jobs(each, 1), each)

@@ -37,6 +37,7 @@ from layer_atlas.visualization.optimization.loop import (
     GradientAscent,
     Jobs,
     OptimizedBatch,
+    Scores,
     initial_images,
 )
 from layer_atlas.visualization.parameterizations.base import Shape
@@ -152,7 +153,7 @@ def climber_of(config: Config, shape: Shape, mask: Mask | None) -> GradientAscen
     )
     start = partial(initial_images, colours=shape[0], find=find)
     return GradientAscent(
-        lambda images: (network(images).flatten(2),), channel_mean(), recipe, start
+        Scores(lambda images: (network(images).flatten(2),), channel_mean()), recipe, start
     )
 
 

@@ -1,55 +1,48 @@
-"""Make the site of an output folder: its pages, the data of its layers, when it is made again."""
+"""Make the site of an output folder: its pages, their files, and when it is made again."""
 
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import h5py
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from numpy.typing import NDArray
 
 from layer_atlas.atlas.layers import default_ranking
 from layer_atlas.atlas.reader import Atlas, Layer, Model, open_atlas
-from layer_atlas.config.objectives import Objective
-from layer_atlas.config.recipe import LARGEST_IMAGE, Recipe
+from layer_atlas.config.recipe import LARGEST_IMAGE
 from layer_atlas.config.records import build, digest, plain
 from layer_atlas.datasets.projection import Projection, check_projection
 from layer_atlas.errors import UserError
-from layer_atlas.plan.jobs import STATUS
 from layer_atlas.plan.plan import ModuleInfo
 from layer_atlas.presentation.names import NOTES_SCHEMA, Note, notes_for, read_notes
-from layer_atlas.presentation.similarity import SIMILAR, nearest
 from layer_atlas.presentation.site.about import about_data
-from layer_atlas.presentation.site.connections import SiteConnections
 from layer_atlas.presentation.site.files import (
-    COLUMNS,
     PER_SHEET,
     STRIP,
     DatasetImages,
     SiteFiles,
     folder_of,
-    image_files,
-    image_size,
     is_complete,
-    numbers,
-    preview_columns,
     put_up,
     script,
     site_files,
-    tile_size,
     write_images,
     write_strip,
 )
-from layer_atlas.presentation.site.map import (
-    cell_record,
-    map_data,
+from layer_atlas.presentation.site.layer_data import (
+    blocks,
+    channel_blocks,
+    layer_data,
+    layer_facts,
     points_data,
+    whole,
+    words_data,
     write_photographs,
 )
-from layer_atlas.presentation.site.networks import network_similarity
 from layer_atlas.store.files import write_json
 from layer_atlas.store.folder import OutputFolder, safe_name
 from layer_atlas.store.manifest import read_manifest
@@ -67,6 +60,19 @@ _SCRIPTS = (
     *("connections", "networks", "channel", "labels", "search", "help", "start"),
 )
 """Parts of `site.js`, in order: browsers load one file much sooner than many."""
+
+
+@dataclass(frozen=True)
+class _Extras:
+    """What a site is made of besides an atlas."""
+
+    folder: OutputFolder
+    names: Mapping[str, str] | None
+    """Names of layers for readers."""
+    projection: Projection | Literal["none"]
+    """The projection of similarity maps."""
+    notes: Mapping[str, Note]
+    """Notes by the places that they are on."""
 
 
 def make_site(
@@ -90,12 +96,12 @@ def make_site(
     check_projection(projection, "collate.map")
     page = folder.site / "index.html"
     with open_atlas(folder.atlas) as atlas:
-        notes = _notes(folder, atlas)
-        name = _identity(folder, atlas, names, projection, notes)
+        extras = _Extras(folder, names, projection, _notes(folder, atlas))
+        name = _identity(atlas, extras)
         if folder_of(folder.site) == name and is_complete(folder.site / name):
             return page
         with site_files(folder.site / name) as files:
-            _write_all(files, atlas, folder, names, projection, notes)
+            _write_all(files, atlas, extras)
     put_up(folder.site, name, _page(folder.root.name, name))
     return page
 
@@ -133,23 +139,18 @@ def _notes(folder: OutputFolder, atlas: Atlas) -> dict[str, Note]:
     }
 
 
-def _identity(
-    folder: OutputFolder,
-    atlas: Atlas,
-    names: Mapping[str, str] | None,
-    projection: Projection | Literal["none"],
-    notes: Mapping[str, Note],
-) -> str:
+def _identity(atlas: Atlas, extras: _Extras) -> str:
     """Digest that differs for another atlas, other names, maps or notes, and other code."""
     code = hashlib.sha256()
     # The layout paints the site's pictures, so that its code is part of the identity too.
     files = (path for folder in (_HERE, _LAYOUT) for path in folder.rglob("*.*"))
     for path in sorted(path for path in files if path.suffix != ".pyc"):
         code.update(path.read_bytes())
-    made_of: list[Any] = [atlas.content or atlas.created, folder.root.name, code.hexdigest()]
-    made_of += [dict(names)] if names else []
-    made_of += [projection] if projection != "none" else []
-    made_of += [plain(notes)] if notes else []
+    title = extras.folder.root.name
+    made_of: list[Any] = [atlas.content or atlas.created, title, code.hexdigest()]
+    made_of += [dict(extras.names)] if extras.names else []
+    made_of += [extras.projection] if extras.projection != "none" else []
+    made_of += [plain(extras.notes)] if extras.notes else []
     # A later collation may add these to an atlas of the same content, where scipy is there by then.
     made_of += ["match"] if any("match" in layer for layer in atlas.values()) else []
     return digest(made_of)[:_DIGITS]
@@ -162,14 +163,8 @@ def _page(title: str, folder: str) -> str:
     return page.render(title=title, folder=folder)
 
 
-def _write_all(
-    files: SiteFiles,
-    atlas: Atlas,
-    folder: OutputFolder,
-    names: Mapping[str, str] | None,
-    projection: Projection | Literal["none"],
-    notes: Mapping[str, Note],
-) -> None:
+def _write_all(files: SiteFiles, atlas: Atlas, extras: _Extras) -> None:
+    folder, names = extras.folder, extras.names
     for name in ("style.css", "icon.svg"):
         files.write(name, (_ASSETS / name).read_bytes())
     files.write("site.js", b"\n".join((_ASSETS / f"{n}.js").read_bytes() for n in _SCRIPTS))
@@ -182,7 +177,7 @@ def _write_all(
         for layer in model.layers.values():
             place = f"{number:03}-{safe_name(layer.name)}"
             layer = layer.called(names)
-            layers.append(_write_layer(files, place, layer, projection))
+            layers.append(_write_layer(files, place, layer, extras.projection))
             layers[-1]["montage"] = files.take(
                 f"{place}/montage.png", folder.montage(model.name, layer.name)
             )
@@ -197,7 +192,7 @@ def _write_all(
         "created": atlas.created,
         # A wider or newer atlas of the same networks keeps the notes of a browser.
         "identity": digest([title, weights])[:_DIGITS],
-        "notes": plain(notes),
+        "notes": plain(extras.notes),
         "models": models,
         "words": words is not None,
     }
@@ -278,16 +273,9 @@ def write_dataset_images(files: SiteFiles, folder: str, layer: Layer) -> None:
     dataset_images = DatasetImages(layer)
     for row in range(len(layer.channels) if dataset_images.across else 0):
         dataset_images.write(files, folder, row)
-    for rows in _blocks(layer) if dataset_images.map_size else ():
+    for rows in blocks(layer) if dataset_images.map_size else ():
         name = f"{folder}/maps-{rows.start // PER_SHEET}"
         files.write(f"{name}.js", script(name, dataset_images.maps(rows)))
-
-
-def _blocks(layer: Layer) -> Iterator[range]:
-    """Yield the rows of a layer in blocks of as many targets as a sheet has."""
-    count = len(layer.channels)
-    for start in range(0, count, PER_SHEET):
-        yield range(start, min(start + PER_SHEET, count))
 
 
 def _write_strip(files: SiteFiles, folder: str, layer: Layer) -> dict[str, Any]:
@@ -299,210 +287,10 @@ def _write_strip(files: SiteFiles, folder: str, layer: Layer) -> dict[str, Any]:
     return {"count": len(rows), "tile": list(tile)}
 
 
-_TRACE_DIGITS = 5
-_MOST_COLOURS = 64
-_NAMES = frozenset({"best_seed", "start"})
-"""Statistics whose numbers are names, which have no order."""
-
-
-def layer_facts(layer: Layer) -> dict[str, Any]:
-    """The record of a layer in the overview."""
-    facts = layer.facts
-    return {
-        "name": layer.name,
-        "title": layer.reader_name,
-        "type": str(facts.get("module_type", "")),
-        "shape": [whole(side) for side in np.ravel(facts.get("activation_shape", ()))],
-        "share": _finite(facts.get("flops_share")),
-        "channels": len(layer.channels),
-        "some": None if layer.channels == list(range(len(layer.channels))) else layer.channels,
-        "of": _all_targets(layer),
-        "noun": target_noun(layer),
-        "image": list(image_size(layer))[::-1],
-        "recipe": recipe_words(layer),
-        "targets": layer.sampling.words(),
-    }
-
-
-def target_noun(layer: Layer) -> str:
-    """The kind of a layer's targets: `channel`, `class`, `direction` and so on."""
-    if "part_channel" in layer:
-        return "combination"
-    objective = layer.recipe.get("objective")
-    if not isinstance(objective, dict):
-        return "channel"
-    if objective.get("name") == "custom" and not objective.get("per_channel", True):
-        return "whole layer"
-    record = Objective.choices.get(str(objective.get("name")), Objective)
-    return str(record.target_word)
-
-
-def _all_targets(layer: Layer) -> int | None:
-    """Number of targets of a layer; None where that is not its number of channels."""
-    if target_noun(layer) not in ("channel", "class"):
-        return None
-    return whole(layer.facts.get("n_channels")) or len(layer.channels)
-
-
-def recipe_words(layer: Layer) -> str:
-    """The recipe of a layer's images; empty where it is not of this version."""
-    try:
-        return build(Recipe, layer.recipe).summary()
-    except (UserError, KeyError, ValueError):
-        return ""
-
-
-def whole(value: Any) -> int:
-    """An attribute as a whole number; 0 for anything else."""
-    return int(value) if np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iu" else 0
-
-
-def _finite(value: Any) -> float | None:
-    number = np.asarray(value)
-    known = number.ndim == 0 and number.dtype.kind == "f" and np.isfinite(number)
-    return float(number) if known else None
-
-
-def layer_data(layer: Layer) -> dict[str, Any]:
-    """The data of a layer's grid: statistics of all targets, and where their tiles are."""
-    height, width = image_size(layer)
-    words = {code: word for word, code in STATUS.items()}
-    return {
-        "place": layer.title,
-        "channels": layer.channels,
-        "labels": layer.labels,
-        "seeds": layer.seeds,
-        "variants": layer.variants,
-        "status": [words.get(code, "failed") for code in layer.status.ravel().tolist()],
-        "lead": layer.leads().tolist(),
-        "leads": "best agreement" if "best_seed_index" in layer else "first that is ok",
-        "similar": SIMILAR,
-        "statistics": list(_statistics(layer)),
-        "image": [width, height],
-        "tile": list(tile_size(layer)),
-        "columns": COLUMNS,
-        "perSheet": PER_SHEET,
-        "previewColumns": preview_columns(layer),
-        "files": image_files(layer),
-        "similarity": network_similarity(layer),
-        "photographs": DatasetImages(layer).facts(),
-        "map": map_data(layer),
-        "words": layer.label_facts if layer.label_sources else None,
-        "refused": layer.connections.refused,
-    }
-
-
-def _statistics(layer: Layer) -> Iterator[dict[str, Any]]:
-    """Yield every statistic: its meaning and its values, those of a channel one after another."""
-    for name, meaning in layer.statistics.items():
-        values = layer[name]
-        yield {
-            "name": name,
-            "meaning": meaning,
-            # Flat, by seed and variant as far as it has such: arrays in arrays of 65,536 channels
-            # take a browser ten times the memory.
-            "values": numbers(values.ravel()),
-            "axes": values.ndim - 1,
-            "ranked": name not in _NAMES,
-        }
-
-
-def channel_blocks(layer: Layer) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the further data of targets' pages, in blocks of as many targets as a sheet has."""
-    rows, cosines = nearest(layer, layer.leads())
-    dataset_images, connected = DatasetImages(layer), SiteConnections(layer)
-    for block in _blocks(layer):
-        here = slice(block.start, block.stop)
-        yield (
-            block.start // PER_SHEET,
-            {
-                "first": block.start,
-                "similar": list(map(_similar, rows[here], cosines[here])),
-                "step": layer["trace_step"].tolist() if "trace_step" in layer else [],
-                "trace": _traces(layer, here),
-                "photographs": list(map(dataset_images.records, block))
-                if dataset_images.across
-                else [],
-                "connections": list(map(connected.record, block)),
-                "cell": [cell_record(layer, row) for row in block] if layer.has_map else [],
-                "words": [label_record(layer, row) for row in block] if layer.label_sources else [],
-            },
-        )
-
-
-def label_record(layer: Layer, row: int) -> dict[str, Any]:
-    """The labels that are proposed for a target, by each kind of its images."""
-    found = layer.proposed_labels(layer.channels[row])
-    return {
-        source: {
-            "labels": [[word, round(score, 3)] for word, score in labels],
-            "margin": numbers(layer.dataset(f"words/{source}_margin")[row : row + 1], 3)[0],
-        }
-        for source, labels in found.items()
-        if labels
-    }
-
-
-_MOST_FOUND, _FOUND_PER_WORD = 40_000, 8
-"""Channels that the search by words has in all, and for each word."""
-
-
-def words_data(atlas: Atlas, names: Mapping[str, str] | None) -> dict[str, Any] | None:
-    """The channels that are most like each word of the vocabulary; None if there is none.
-
-    Cosines are in thousandths, and positive. Dataset images go before optimized ones.
-    """
-    labelled = [layer for layer in atlas.values() if layer.label_sources]
-    if not labelled:
-        return None
-    facts = labelled[0].label_facts
-    # Those of another encoder or vocabulary do not compare.
-    layers = [layer for layer in labelled if layer.label_facts == facts]
-    sources = [layer.label_sources[0] for layer in layers]
-    pairs = list(zip(layers, sources, strict=True))
-    channels = [layer[f"words/{source}_channel"] for layer, source in pairs]
-    score = np.concatenate([layer[f"words/{s}_channel_score"] for layer, s in pairs], axis=1)
-    channel = np.concatenate(channels, axis=1)
-    at = np.repeat(np.arange(len(layers)), [array.shape[1] for array in channels])
-    most = max(1, min(_FOUND_PER_WORD, _MOST_FOUND // max(len(channel), 1)))
-    best = np.argsort(-np.nan_to_num(score, nan=-9.0), axis=1, kind="stable")[:, :most]
-    found = [
-        [
-            [int(at[i]), int(channel[word, i]), round(1000 * float(score[word, i]))]
-            for i in chosen.tolist()
-            if channel[word, i] >= 0 and score[word, i] > 0
-        ]
-        for word, chosen in enumerate(best)
-    ]
-    called = [layer.called(names) for layer in layers]
-    return {
-        "encoder": facts["encoder"],
-        "words": layers[0].dataset("words/word").asstr()[()].tolist(),
-        "layers": [
-            [layer.model.name, layer.name, layer.reader_name, source]
-            for layer, source in zip(called, sources, strict=True)
-        ],
-        "found": found,
-    }
-
-
-def _similar(rows: NDArray[np.intp], cosines: NDArray[np.float32]) -> dict[str, Any]:
-    """The targets that are similar to one, and the best cosine; None if it was not compared."""
-    alike = cosines >= SIMILAR
-    compared = np.isfinite(cosines) & (cosines != 0)  # 0: one of both has no image
-    best = numbers(cosines[compared].max(keepdims=True), 3)[0] if compared.any() else None
-    return {"rows": rows[alike].tolist(), "cosine": numbers(cosines[alike], 3), "best": best}
-
-
-def _traces(layer: Layer, here: slice) -> list[Any]:
-    """Traces (n, S, V, T)."""
-    if "trace" not in layer:
-        return []
-    traces = np.asarray(layer.dataset("trace")[here])
-    return numbers(traces if layer.variants else traces[:, :, None], _TRACE_DIGITS)
-
-
 # --- checks --------------------------------------------------------------------------------------
+
+
+_MOST_COLOURS = 64
 
 
 class _Array(NamedTuple):

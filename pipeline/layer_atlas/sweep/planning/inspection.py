@@ -35,7 +35,7 @@ from layer_atlas.models.self_check import (
 )
 from layer_atlas.plan.jobs import LayerInfo
 from layer_atlas.plan.plan import LARGEST_PICTURE, SkippedModel
-from layer_atlas.visualization.optimization.octaves import octave_sizes
+from layer_atlas.visualization.optimization.loop import octave_sizes
 
 SMALLEST_IMAGE = 4
 

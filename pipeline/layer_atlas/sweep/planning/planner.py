@@ -1,4 +1,4 @@
-"""From networks to plan: the recipe of every model, the targets of every layer, the dataset."""
+"""From networks to plan: the recipe of every model, the targets of every layer, the judge."""
 
 import math
 from collections.abc import Mapping, Sequence, Set
@@ -12,18 +12,14 @@ from layer_atlas.config.inputs import Inputs
 from layer_atlas.config.objectives import (
     ActivationAtlasObjective,
     DirectionObjective,
-    FacetsObjective,
     JointObjective,
     LogitObjective,
     Objective,
     ProbabilityObjective,
     StrongestImagesObjective,
 )
-from layer_atlas.config.recipe import ALGORITHM_VERSIONS, DatasetInit, Recipe, Regularizers
+from layer_atlas.config.recipe import ALGORITHM_VERSIONS, Recipe, Regularizers
 from layer_atlas.config.records import digest, plain
-from layer_atlas.datasets.samples import check_atlas
-from layer_atlas.datasets.sources import DatasetImages, look_through, open_dataset
-from layer_atlas.datasets.views import read_view
 from layer_atlas.errors import UserError
 from layer_atlas.logs import step
 from layer_atlas.models.activations import match_layers
@@ -32,23 +28,19 @@ from layer_atlas.models.normalization import FEATURE_IMAGES, has_batch_norms
 from layer_atlas.plan.jobs import LayerInfo
 from layer_atlas.plan.plan import (
     MOST_TARGETS,
-    START_SECONDS,
-    DatasetPlan,
     LayerPlan,
     LayerRef,
     ModelPlan,
     ModuleInfo,
     Plan,
     SkippedModel,
-    flops_per_job,
-    flops_per_second,
     gpu_batch,
-    jobs_at_once,
+    shard_size,
 )
 from layer_atlas.plan.targets import TargetSpace, counted, select_targets, spaced
+from layer_atlas.sweep.planning.dataset import plan_dataset, with_dataset
 from layer_atlas.sweep.planning.devices import WorkerDevice, gpu_memory, resolve_precision
 from layer_atlas.sweep.planning.inspection import (
-    SMALLEST_IMAGE,
     CheckedLayers,
     EarlierChecks,
     InspectedModel,
@@ -68,7 +60,6 @@ from layer_atlas.visualization.parameterizations import check_parameterization
 from layer_atlas.visualization.parameterizations.generator import (
     with_source as with_generator_source,
 )
-from layer_atlas.visualization.saliency import check_available
 
 NetworkLayer = tuple[Network, LayerInfo]
 
@@ -91,11 +82,8 @@ def make_plan(
     """
     with step("listing the dataset"):
         dataset_plan = plan_dataset(config)
-    if dataset_plan is not None and isinstance(config.objective, ActivationAtlasObjective):
-        assert config.dataset is not None
-        check_atlas(config.objective, open_dataset(config.dataset))
     if dataset_plan is not None:
-        config = _with_dataset(config, dataset_plan.listing)
+        config = with_dataset(config, dataset_plan.listing)
     listing = "" if dataset_plan is None else dataset_plan.listing
     precision = resolve_precision(config.precision, devices)
     planner = _Planner(config, precision, devices, earlier, listing)
@@ -126,30 +114,6 @@ def make_plan(
         judge,
         config.connections,
     )
-
-
-def shard_size(config: Config, models: Sequence[ModelPlan], devices: Sequence[str]) -> int:
-    """Return the jobs per shard: so few that every device has work that is worth a worker."""
-    # A worker holds the images of a whole shard in memory.
-    most = min(config.shard_size, *(jobs_at_once(m.recipe, m.colours) for m in models))
-    layers = [(model, layer) for model in models for layer in model.layers]
-    jobs = len(config.seeds) * sum(len(layer.targets) for _, layer in layers)
-    flops = len(config.seeds) * sum(
-        len(layer.targets) * flops_per_job(layer, model.recipe) for model, layer in layers
-    )
-    seconds = flops / flops_per_second(devices)
-    workers = min(len(devices), 1 + int(seconds / START_SECONDS))
-    return max(1, min(most, math.ceil(jobs / workers)))
-
-
-def _with_dataset(config: Config, listing: str) -> Config:
-    """Name the dataset by its content in what uses it, so that other images make other keys."""
-    init, objective = config.init, config.objective
-    if isinstance(init, DatasetInit):
-        init = replace(init, dataset=listing)
-    if isinstance(objective, StrongestImagesObjective):
-        objective = replace(objective, dataset=listing)
-    return replace(config, init=init, objective=objective)
 
 
 class _Planner:
@@ -487,44 +451,3 @@ def plan_judge(config: Config, models: Sequence[ModelPlan], earlier: Plan | None
     recipe = replace(models[0].recipe, image_size=judge.image_size, precision="fp32")
     layer = LayerPlan(checked.layers[0], ())
     return replace(_model_plan(judge.network, recipe, (layer,), checked.note), is_judge=True)
-
-
-# --- the dataset ---------------------------------------------------------------------------------
-
-
-def plan_dataset(config: Config) -> DatasetPlan | None:
-    """List the dataset images, if there are any; raises UserError."""
-    # A missing package is reported now rather than after hours of optimization.
-    check_available(config.saliency)
-    settings = config.dataset
-    if settings is None:
-        return None
-    dataset_images = open_dataset(settings)
-    # Facets are understood by the images that they are made of.
-    of_facets = config.objective.top if isinstance(config.objective, FacetsObjective) else 0
-    # Unreadable images are skipped later, which would leave nothing of a folder of other files.
-    _check_readable(dataset_images, settings.source)
-    listing, count = look_through(dataset_images.entries())
-    return DatasetPlan(
-        source=f"{settings.name} {settings.source}",
-        listing=listing,
-        count=count,
-        top=settings.top,
-        bottom=settings.bottom,
-        reference=settings.reference,
-        examples=max(of_facets, min(settings.examples, max(settings.top, settings.bottom))),
-        saliency=config.saliency,
-    )
-
-
-def _check_readable(dataset_images: DatasetImages, source: str) -> None:
-    """Check that one image can be read, in most cases the first; raises UserError."""
-    first = None
-    for index, entry in enumerate(dataset_images.entries()):
-        reason = read_view(dataset_images, index, entry, SMALLEST_IMAGE).reason
-        if reason is None:
-            return
-        first = first or f"of {entry.path!r}, {reason}"
-    raise UserError(
-        f"none of the photographs of {source!r} can be read: {first}. Give JPEG, PNG or WebP files."
-    )

@@ -4,6 +4,7 @@ They share the bundle, the worker around it, the committer and the images.
 """
 
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,7 +25,7 @@ from layer_atlas.datasets.tasks import LayerStatistics
 from layer_atlas.datasets.views import stream_views
 from layer_atlas.errors import NoDevice, UserError
 from layer_atlas.models.load import Network, load_network
-from layer_atlas.plan.jobs import NetworkIdentity
+from layer_atlas.plan.jobs import NetworkIdentity, Task
 from layer_atlas.plan.plan import DatasetPlan, ModelPlan
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.sweep.gpus import trouble_of
@@ -34,6 +35,10 @@ from layer_atlas.visualization.optimization.renderer import Renderer
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+AnyTask = TypeVar("AnyTask", bound=Task)
+
+Commit = Callable[[], None]
+"""Encodes and writes what was computed of a task."""
 
 
 class Committer:
@@ -59,7 +64,7 @@ class Committer:
         self._thread.shutdown()
         self._settle(0)
 
-    def submit(self, keys: Sequence[str], write: Callable[[], None]) -> None:
+    def submit(self, keys: Sequence[str], write: Commit) -> None:
         """Submit finished tasks, then wait while too many are unwritten.
 
         Args:
@@ -104,6 +109,37 @@ class WorkerContext:
             if self.folder.drain.exists():
                 raise Drained
             yield task
+
+    def do(self, tasks: Iterable[AnyTask], compute: Callable[[AnyTask], Commit | None]) -> None:
+        """Compute the tasks that are not done, one by one, and have each committed.
+
+        Args:
+            tasks: in order.
+            compute: returns what commits a task, or `None` to leave it to the driver.
+        Raises:
+            the error of an earlier commit.
+        """
+        heartbeat = self.heartbeat
+        for task in self.until_drained(tasks):
+            # Checked as late as possible: a worker thought to be lost may have done it.
+            if self.folder.is_done(task):
+                continue
+            heartbeat.begin([task])
+            started = time.monotonic()
+            commit = compute(task)
+            if commit is None:
+                continue
+            self.committer.submit([task.key], commit)
+            busy = heartbeat.facts["busy"] + time.monotonic() - started
+            heartbeat.tick(done=heartbeat.facts["done"] + task.units, busy=busy)
+
+
+@dataclass(frozen=True)
+class LayerTargets:
+    """What a bundle file has of a task: targets of a layer."""
+
+    layer: str
+    targets: tuple[int, ...]
 
 
 @dataclass(frozen=True)

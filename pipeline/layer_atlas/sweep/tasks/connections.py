@@ -1,7 +1,6 @@
 """Weights between channels: those of one layer after the other."""
 
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,17 +17,9 @@ from layer_atlas.store.connections import (
     no_connections,
     write_connections,
 )
-from layer_atlas.sweep.tasks import Bundle, WorkerContext
+from layer_atlas.sweep.tasks import Bundle, Commit, LayerTargets, WorkerContext
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ConnectionsRequest:
-    """Channels of a layer."""
-
-    layer: str
-    targets: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -37,7 +28,7 @@ class ConnectionsBundle(Bundle):
 
     most: int
     """Incoming channels per channel and sign."""
-    requests: tuple[ConnectionsRequest, ...]
+    requests: tuple[LayerTargets, ...]
 
     def run(self, context: WorkerContext) -> None:
         """Compute and commit the missing weights, layer by layer.
@@ -45,16 +36,12 @@ class ConnectionsBundle(Bundle):
         Raises:
             StorageError: the disk is full or fails.
         """
-        for task in context.until_drained(self.tasks()):
-            if context.folder.is_done(task):
-                continue
-            context.heartbeat.begin([task])
-            started, facts = time.monotonic(), context.heartbeat.facts
+
+        def compute(task: LayerConnections) -> Commit:
             found = _computed(context.renderer.network, task, self._others(task))
-            commit = partial(write_connections, context.folder, task, found)
-            context.committer.submit([task.key], commit)
-            busy = facts["busy"] + time.monotonic() - started
-            context.heartbeat.tick(done=facts["done"] + task.units, busy=busy)
+            return partial(write_connections, context.folder, task, found)
+
+        context.do(self.tasks(), compute)
 
     def tasks(self) -> list[LayerConnections]:
         """The tasks, in order."""

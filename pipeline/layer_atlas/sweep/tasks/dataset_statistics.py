@@ -1,13 +1,15 @@
 """Tasks over a dataset: statistics of the responses to all images, and examples cut out of a few.
 
 For the statistics every image is shown to all layers at once, block by block. The examples are the
-dataset images with the highest and lowest activations, cut to the view and mapped.
+dataset images with the highest and lowest activations, cut to the view and mapped. The judge, whose
+responses to the dataset are known, is shown the finished images too, shard by shard.
 """
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from itertools import islice
 from typing import Any
 
@@ -16,26 +18,37 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from layer_atlas.atlas.gather import LayerView
 from layer_atlas.config.datasets import DatasetConfig, SaliencyMethod
 from layer_atlas.config.records import digest
+from layer_atlas.datasets.activation_map import joined_samples, sample_arrays
 from layer_atlas.datasets.image_files import as_jpeg, joined
-from layer_atlas.datasets.samples import joined_samples, sample_arrays
 from layer_atlas.datasets.sources import Entry, Listing, open_dataset
 from layer_atlas.datasets.statistics import DatasetStats, summarise
 from layer_atlas.datasets.statistics_files import write_arrays
-from layer_atlas.datasets.tasks import Examples, LayerSamples, StatisticsBlock, statistics_of
+from layer_atlas.datasets.tasks import (
+    Examples,
+    Judging,
+    LayerSamples,
+    StatisticsBlock,
+    statistics_of,
+)
 from layer_atlas.datasets.views import View, stream_views
 from layer_atlas.models.activations import ChannelActivations, SampledActivations
 from layer_atlas.models.device_model import Observe, Sample
 from layer_atlas.models.forwards import Forward
-from layer_atlas.models.pixels import from_bytes, recoloured
-from layer_atlas.plan.jobs import LayerInfo, Product
-from layer_atlas.plan.plan import DatasetPlan
+from layer_atlas.models.pixels import from_bytes, recoloured, resized, to_bytes
+from layer_atlas.plan.jobs import LayerInfo, Product, Shard
+from layer_atlas.plan.plan import DatasetPlan, ModelPlan, Plan, required_environments
 from layer_atlas.store.files import Arrays
-from layer_atlas.sweep.tasks import Bundle, ImageCache, WorkerContext
+from layer_atlas.store.resume import DoneIndex
+from layer_atlas.sweep.tasks import Bundle, Commit, ImageCache, LayerTargets, WorkerContext
+from layer_atlas.sweep.tasks.optimize import ShardRequest
 from layer_atlas.visualization import rng
 from layer_atlas.visualization.optimization.memory import if_it_fits
 from layer_atlas.visualization.saliency import activation_maps, saliency_maps
+
+logger = logging.getLogger(__name__)
 
 BATCH = 64
 """Images per forward pass; the length of a block is a multiple of it."""
@@ -296,18 +309,10 @@ Images = dict[int, NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
-class ExamplesRequest:
-    """Channels of a layer."""
-
-    layer: str
-    targets: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class ExamplesBundle(DatasetBundle):
     """Examples of one model's channels, layers back to back."""
 
-    requests: tuple[ExamplesRequest, ...]
+    requests: tuple[LayerTargets, ...]
 
     def run(self, context: WorkerContext) -> None:
         """Pick and commit the missing examples.
@@ -321,9 +326,7 @@ class ExamplesBundle(DatasetBundle):
             Examples(statistics_of(self.plan, r.layer, plan), r.targets, plan.saliency)
             for r in self.requests
         )
-        for task in context.until_drained(tasks):
-            if not context.folder.is_done(task):
-                writer.run(task)
+        context.do(tasks, writer.pick)
 
 
 class ExampleWriter:
@@ -338,11 +341,8 @@ class ExampleWriter:
         # Truncating the network may take longer than the maps of a few channels.
         self.forward = lru_cache(maxsize=1)(self._forward)
 
-    def run(self, task: Examples) -> None:
-        """Do one task and have it committed; raises errors of earlier commits."""
-        heartbeat = self.context.heartbeat
-        heartbeat.begin([task])
-        begun = time.monotonic()
+    def pick(self, task: Examples) -> Commit:
+        """Pick the images of one task, and compute their maps."""
         arrays = _pick(task, self.cache.dataset_stats(task.statistics))
         shown = np.concatenate([arrays[f"{name}_index"].ravel() for name in _RANKINGS])
         images = self.cache.images(shown.tolist())
@@ -353,9 +353,7 @@ class ExampleWriter:
             arrays["saliency"] = self._maps(task, task.saliency, mapped, images)
         if task.map_size is not None and images:
             arrays |= self._activations(task, task.map_size, arrays["strongest_index"], images)
-        self.context.committer.submit([task.key], lambda: self._commit(task, arrays, images))
-        busy = heartbeat.facts["busy"] + time.monotonic() - begun
-        heartbeat.tick(done=heartbeat.facts["done"] + task.units, busy=busy)
+        return partial(self._commit, task, arrays, images)
 
     def _maps(
         self, task: Examples, method: SaliencyMethod, shown: NDArray[np.int64], images: Images
@@ -423,3 +421,77 @@ def _map_keys(task: Examples, shown: NDArray[np.int64]) -> list[str]:
         for channel, indices in zip(task.targets, shown.tolist(), strict=True)
         for index in indices
     ]
+
+
+# --- the judge ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class JudgeBundle(DatasetBundle):
+    """Shards of one model. The bundle's own plan is that of the judge."""
+
+    judged: ModelPlan
+    """The plan of the model that the images were made for, with the layers of the shards."""
+    requests: tuple[ShardRequest, ...]
+
+    def run(self, context: WorkerContext) -> None:
+        """Show the images of the missing tasks to the judge, and commit their features.
+
+        A task whose shard turns out to be corrupt is left: the driver makes the shard anew first.
+
+        Raises:
+            StorageError: the disk is full or fails.
+        """
+        (layer,) = self.plan.layers
+        observe = context.renderer.network.observer([layer.info])
+        index = DoneIndex(context.folder, required_environments([self.judged]))
+
+        def judge(task: Judging) -> Commit | None:
+            images = self._images(context, index, task.shard)
+            if images is None:
+                logger.warning("%s is corrupt and was set aside, to be made again", task.shard)
+                return None
+            arrays = {"feature": self._features(observe, images)}
+            return partial(write_arrays, context.folder, task.products[0], arrays)
+
+        context.do(self.tasks(), judge)
+
+    def tasks(self) -> list[Judging]:
+        """The tasks, in order."""
+        judge = statistics_of(self.plan, self.plan.layers[0].info.name, self.dataset_plan)
+        return [Judging(judge, request.shard(self.judged)) for request in self.requests]
+
+    def _images(
+        self, context: WorkerContext, index: DoneIndex, shard: Shard
+    ) -> NDArray[np.uint8] | None:
+        """Read the images (n, H, W, C) of a shard; `None` if one of its files is corrupt."""
+        layers = {layer.info.name: layer for layer in self.judged.layers}
+        layer = replace(layers[shard.series.layer], targets=shard.targets)
+        model = replace(self.judged, layers=(layer,))
+        plan = Plan((model,), (shard.series.seed,), len(shard.targets))
+        view = LayerView(context.folder, plan, model, layer, index)
+        height, width = view.image_size
+        images = np.zeros((len(shard.targets), height, width, view.colours), np.uint8)
+        read = np.zeros(len(images), np.bool_)
+        for jobs in view.stored_jobs():
+            images[jobs.rows] = jobs.arrays["image"]
+            read[jobs.rows] = True
+        return images if read.all() else None
+
+    def _features(self, observe: Observe, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The mean response (n, K) of each channel of the judge's layer to images."""
+        parts = [
+            self._observed(observe, torch.from_numpy(images[start : start + BATCH]))
+            for start in range(0, len(images), BATCH)
+        ]
+        return np.concatenate(parts)
+
+    def _observed(self, observe: Observe, pixels: Tensor) -> NDArray[np.float32]:
+        """The same of one batch, which is filled up: bits depend on the size of a batch."""
+        size = self.plan.recipe.image_size
+        images = from_bytes(pixels).expand(-1, 3, -1, -1)
+        views = torch.zeros(BATCH, *size, 3, dtype=torch.uint8)
+        # 8-bit at the judge's size, as it sees the dataset images.
+        views[: len(pixels)] = to_bytes(resized(images, size))
+        (response,) = observe_in_parts(observe, views).values()
+        return response.mean[: len(pixels)].cpu().numpy()

@@ -1,7 +1,10 @@
-"""Statistics of finished images, always computed on the stored 8-bit image.
+"""Statistics of finished images, always computed on the stored 8-bit image, and their status.
 
 They are of fp32, but for the 16 warped views of `activation_robust`. These run in the precision of
 the optimization: in fp32 they would take longer than the optimization of a deep layer.
+
+The status of a job is ok, dead (the target never responded), or diverged (not finite). The
+measurement finds dead candidates, the trace of the optimization confirms them.
 """
 
 import torch
@@ -13,6 +16,7 @@ from layer_atlas.models.pixels import from_bytes
 from layer_atlas.plan.jobs import STATUS
 from layer_atlas.visualization import rng
 from layer_atlas.visualization.objectives import Objective
+from layer_atlas.visualization.optimization.loop import OptimizedBatch
 from layer_atlas.visualization.spectrum import fine_frequencies
 from layer_atlas.visualization.transforms import apply_views, draw_views
 
@@ -117,3 +121,27 @@ def _small_warps(size: tuple[int, int], device: torch.device) -> Tensor:
     # A constant key: every image is measured under the same warps, in every sweep.
     key = rng.keys(["0" * 64], device)
     return draw_views(_SMALL_WARPS, key, ROBUST_VIEWS, size)
+
+
+# --- status ---------------------------------------------------------------------------------------
+
+
+def status_of(optimized: OptimizedBatch, measured: dict[str, Tensor]) -> Tensor:
+    """Return the status of each sample (B,) uint8; remove `status` from the measurements."""
+    status = measured.pop("status")
+    # A saturated channel responds equally to every view, but its trace has changed before.
+    moved = optimized.trace.amax(dim=1) != optimized.trace.amin(dim=1)
+    status = status.masked_fill((status == STATUS["dead"]) & moved, STATUS["ok"])
+    finite = optimized.finite & torch.isfinite(measured["activation"])
+    return status.masked_fill(~finite, STATUS["diverged"])
+
+
+def status_of_jobs(status: Tensor, variants: int) -> Tensor:
+    """Reduce the status of images (n * V,) to that of jobs (n,).
+
+    A job is `diverged` if any of its images is, and `dead` if all are.
+    """
+    per_image = status.view(-1, variants)
+    per_job = torch.where((per_image == STATUS["dead"]).all(dim=1), STATUS["dead"], STATUS["ok"])
+    diverged = (per_image == STATUS["diverged"]).any(dim=1)
+    return per_job.masked_fill(diverged, STATUS["diverged"]).to(status)

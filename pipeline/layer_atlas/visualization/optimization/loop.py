@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from layer_atlas.config.inputs import Find, nowhere
-from layer_atlas.config.recipe import Recipe, snapshot_steps, trace_steps
+from layer_atlas.config.recipe import Octaves, Recipe, snapshot_steps, trace_steps
 from layer_atlas.models.forwards import Forward
-from layer_atlas.models.pixels import to_bytes
+from layer_atlas.models.pixels import resized, to_bytes
 from layer_atlas.visualization import rng
 from layer_atlas.visualization.gradients import LeakyGradient, PolyphaseStem
 from layer_atlas.visualization.objectives import Objective
@@ -124,29 +124,43 @@ def initial_images(
     return images
 
 
+@dataclass(frozen=True)
+class Scores:
+    """The scores of images, and what the optimization maximizes."""
+
+    forward: Forward
+    """The network up to the layers; it must treat every sample independently."""
+    objective: Objective
+    """Scores of the activations."""
+    prior: FeatureStatistics | None = None
+    """Prior of feature statistics; the forward returns its layers after the others."""
+
+    def __call__(
+        self, images: Tensor, targets: Tensor, references: Sequence[Tensor] = ()
+    ) -> tuple[Tensor, Tensor]:
+        """Return the scores (B,) and surrogates (B,) of views (B, C, H, W)."""
+        activations = self.forward(images)
+        if self.prior is None:
+            return self.objective.surrogate((*activations, *references), targets)
+        read = activations[: -self.prior.n_layers]
+        scores, surrogate = self.objective.surrogate((*read, *references), targets)
+        features = activations[-self.prior.n_layers :]
+        return scores, self.prior.regularized(surrogate, read, features)
+
+
 class GradientAscent:
     """Optimizes images for one layer by gradient ascent, a batch of samples at a time.
 
     Batches of the same size share tensors and, on a GPU, the CUDA graphs of their steps.
 
     Args:
-        forward: the network up to the layers; must treat every sample independently.
-        objective: scores of the activations.
+        scores: what is maximized.
         recipe: the recipe.
         start: builds the initial images; `initial_images` with its further arguments bound.
-        prior: prior of feature statistics; the forward returns its layers after the others.
     """
 
-    def __init__(
-        self,
-        forward: Forward,
-        objective: Objective,
-        recipe: Recipe,
-        start: Start = initial_images,
-        prior: FeatureStatistics | None = None,
-    ) -> None:
-        self.scores = Scores(forward, objective, prior)
-        self.recipe, self.start = recipe, start
+    def __init__(self, scores: Scores, recipe: Recipe, start: Start = initial_images) -> None:
+        self.scores, self.recipe, self.start = scores, recipe, start
         self._batch: _Batch | None = None
 
     def optimize(
@@ -170,27 +184,6 @@ class GradientAscent:
             self._batch = None  # freed before the new batch is allocated
             self._batch = _Batch(self.scores, self.recipe, self.start, jobs)
         return self._batch
-
-
-@dataclass(frozen=True)
-class Scores:
-    """The scores of images, and what the optimization maximizes."""
-
-    forward: Forward
-    objective: Objective
-    prior: FeatureStatistics | None = None
-
-    def __call__(
-        self, images: Tensor, targets: Tensor, references: Sequence[Tensor] = ()
-    ) -> tuple[Tensor, Tensor]:
-        """Return the scores (B,) and surrogates (B,) of views (B, C, H, W)."""
-        activations = self.forward(images)
-        if self.prior is None:
-            return self.objective.surrogate((*activations, *references), targets)
-        read = activations[: -self.prior.n_layers]
-        scores, surrogate = self.objective.surrogate((*read, *references), targets)
-        features = activations[-self.prior.n_layers :]
-        return scores, self.prior.regularized(surrogate, read, features)
 
 
 class _Batch:
@@ -361,3 +354,91 @@ def opacity(attribution: Tensor) -> Tensor:
     rank = math.ceil(0.99 * flat.shape[1])
     full = flat.kthvalue(rank, dim=1).values.clamp_min(1e-30)
     return (attribution / full.view(-1, 1, 1)).clamp_(0.0, 1.0).mul_(255.0).round_().to(torch.uint8)
+
+
+# --- octaves --------------------------------------------------------------------------------------
+
+
+def make_loop(scores: Scores, recipe: Recipe, start: Start = initial_images) -> OptimizationLoop:
+    """Build the optimization loop of a recipe; see `GradientAscent` for the arguments."""
+    if recipe.octaves is None:
+        return GradientAscent(scores, recipe, start)
+    sizes = octave_sizes(recipe.octaves, recipe.image_size)
+    octaves = [replace(recipe, image_size=size, octaves=None) for size in sizes]
+    loops = [GradientAscent(scores, octave, start) for octave in octaves]
+    return OctaveAscent(recipe, loops, start)
+
+
+def octave_sizes(octaves: Octaves, size: tuple[int, int]) -> list[tuple[int, int]]:
+    """Return height and width of each octave, the smallest first.
+
+    >>> octave_sizes(Octaves(count=3, scale=2.0), (64, 100))
+    [(16, 25), (32, 50), (64, 100)]
+    """
+    powers = [octaves.scale**k for k in reversed(range(octaves.count))]
+    return [(round(size[0] / power), round(size[1] / power)) for power in powers]
+
+
+class OctaveAscent:
+    """Optimizes images octave by octave, so that they get details of every scale.
+
+    Mordvintsev et al. 2015, "Inceptionism": at each size the optimization starts from the initial
+    image plus the details that the smaller sizes added to it.
+
+    Args:
+        recipe: the recipe.
+        loops: the loop of each octave, the smallest first.
+        start: builds the initial images, in their final size.
+    """
+
+    def __init__(self, recipe: Recipe, loops: Sequence[GradientAscent], start: Start) -> None:
+        self.recipe, self.loops, self.start = recipe, loops, start
+
+    def optimize(
+        self, jobs: Jobs, on_step: Callable[[int], None] = lambda step: None
+    ) -> OptimizedBatch:
+        """Optimize as `GradientAscent.optimize` does; all records have the final image size."""
+        initial = self.start(self.recipe, jobs).values().detach()
+        added: Tensor | None = None
+        results: list[OptimizedBatch] = []
+        for number, loop in enumerate(self.loops):
+            size = loop.recipe.image_size
+            base = resized(initial, size)
+            start = base if added is None else base + resized(added, size)
+            # Own keys per octave: the same views at every size would repeat their artefacts.
+            keys = rng.derived(jobs.keys, rng.OCTAVE, number)
+            previous_steps = number * self.recipe.optimizer.steps
+            optimized = loop.optimize(
+                replace(jobs, keys=keys, values=start), _offset_steps(on_step, previous_steps)
+            )
+            # Only the difference is enlarged: enlarging the whole image would blur the initial one.
+            added = optimized.values - base
+            results.append(optimized)
+        return self._joined(results)
+
+    def _joined(self, results: list[OptimizedBatch]) -> OptimizedBatch:
+        """Combine the last octave's images with the records of all octaves."""
+        trace = torch.cat([optimized.trace for optimized in results], dim=1)
+        finite = torch.stack([optimized.finite for optimized in results]).all(dim=0)
+        return replace(results[-1], trace=trace, finite=finite, snapshot=self._snapshots(results))
+
+    def _snapshots(self, results: list[OptimizedBatch]) -> Tensor | None:
+        frames: list[Tensor] = []
+        for optimized in results:
+            if optimized.snapshot is None:
+                return None
+            # The first frame of an octave equals the last one of the octave before.
+            snapshot = optimized.snapshot[:, 1 if frames else 0 :]
+            frames.append(_enlarged(snapshot, self.recipe.image_size))
+        return torch.cat(frames, dim=1)
+
+
+def _offset_steps(on_step: Callable[[int], None], previous_steps: int) -> Callable[[int], None]:
+    return lambda step: on_step(previous_steps + step)
+
+
+def _enlarged(frames: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize images (B, N, h, w, C) uint8: (B, N, H, W, C) uint8."""
+    planes = frames.flatten(0, 1).permute(0, 3, 1, 2).float()
+    grown = resized(planes, size).clamp(0, 255).round().to(torch.uint8)
+    return grown.permute(0, 2, 3, 1).reshape(*frames.shape[:2], *size, -1)

@@ -26,19 +26,23 @@ from layer_atlas.plan.jobs import STATUS, LayerInfo
 from layer_atlas.plan.plan import GPU_BATCH, LayerRef, most_jobs, power_of_two
 from layer_atlas.visualization import rng
 from layer_atlas.visualization.objectives import ObjectiveContext, make_objective
-from layer_atlas.visualization.optimization.image_statistics import measure
-from layer_atlas.visualization.optimization.job_status import of_whole_jobs, status_of
+from layer_atlas.visualization.optimization.image_statistics import (
+    measure,
+    status_of,
+    status_of_jobs,
+)
 from layer_atlas.visualization.optimization.loop import (
     Jobs,
     OptimizationLoop,
+    Scores,
     initial_images,
+    make_loop,
 )
 from layer_atlas.visualization.optimization.memory import (
     bytes_per_sample,
     if_it_fits,
     samples_that_fit,
 )
-from layer_atlas.visualization.optimization.octaves import make_loop
 from layer_atlas.visualization.optimization.regularizers import FeatureStatistics
 
 CPU_BATCH = 32
@@ -214,7 +218,7 @@ class LayerRenderer:
                 rows[name] = record
         rows = {name: self._of_jobs(row) for name, row in rows.items()}
         # Padding rows are removed last, after everything that reads whole jobs.
-        rows["status"] = of_whole_jobs(status, self.recipe.variants)
+        rows["status"] = status_of_jobs(status, self.recipe.variants)
         rows["target"] = filled.targets
         return {name: row[:n] for name, row in rows.items()}
 
@@ -224,7 +228,7 @@ class LayerRenderer:
         return rows if variants == 1 else rows.reshape(-1, variants, *rows.shape[1:])
 
     def _loop_for(self, recipe: Recipe) -> OptimizationLoop:
-        return make_loop(self.fast, self.objective, recipe, self.start, self.prior)
+        return make_loop(Scores(self.fast, self.objective, self.prior), recipe, self.start)
 
     def measure(self, pixels: NDArray[Any], channels: Sequence[int]) -> dict[str, NDArray[Any]]:
         """Measure stored images of some targets again: (n, H, W, C) uint8, or (n, V, H, W, C)."""

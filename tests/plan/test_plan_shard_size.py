@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 from toys import composed, layer_info, make_plan
 
+from layer_atlas.plan import plan as module
 from layer_atlas.plan.jobs import LayerInfo
 from layer_atlas.plan.plan import Plan
-from layer_atlas.sweep.planning import planner
 
 
 def plan_of(*layers: LayerInfo) -> Plan:
@@ -16,7 +16,7 @@ def plan_of(*layers: LayerInfo) -> Plan:
 
 def shard_size(plan: Plan, devices: int, *overrides: str) -> int:
     net = "models=[{name: toy, target: toys.none}]"
-    return planner.shard_size(composed(net, *overrides), plan.models, ["cuda:0"] * devices)
+    return module.shard_size(composed(net, *overrides), plan.models, ["cuda:0"] * devices)
 
 
 def heavy(channels: int) -> LayerInfo:

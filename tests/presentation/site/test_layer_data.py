@@ -11,7 +11,7 @@ from toys import make_recipe
 
 from layer_atlas.atlas.reader import Layer, open_atlas
 from layer_atlas.config.objectives import ChannelObjective
-from layer_atlas.presentation.site.make import channel_blocks, layer_data, layer_facts
+from layer_atlas.presentation.site.layer_data import channel_blocks, layer_data, layer_facts
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The cells of activation atlases: targets that are known once a dataset was seen."""
+"""What the dataset decides in a plan: its listing, and the cells of activation maps."""
 
 import hashlib
 from collections.abc import Sequence
@@ -6,15 +6,76 @@ from dataclasses import replace
 from pathlib import Path
 
 from layer_atlas.config.config import Config
-from layer_atlas.config.objectives import ActivationAtlasObjective
-from layer_atlas.datasets.activation_map import read_map
+from layer_atlas.config.objectives import (
+    ActivationAtlasObjective,
+    FacetsObjective,
+    StrongestImagesObjective,
+)
+from layer_atlas.config.recipe import DatasetInit
+from layer_atlas.datasets.activation_map import check_atlas, read_map
+from layer_atlas.datasets.sources import DatasetImages, look_through, open_dataset
 from layer_atlas.datasets.tasks import LayerSamples, statistics_of
+from layer_atlas.datasets.views import read_view
 from layer_atlas.errors import UserError
-from layer_atlas.plan.plan import LayerPlan, ModelPlan, Plan
+from layer_atlas.plan.plan import DatasetPlan, LayerPlan, ModelPlan, Plan, shard_size
 from layer_atlas.plan.targets import select_targets, spaced
 from layer_atlas.store.files import CorruptFile
 from layer_atlas.store.folder import SUFFIX, OutputFolder
-from layer_atlas.sweep.planning.planner import shard_size
+from layer_atlas.sweep.planning.inspection import SMALLEST_IMAGE
+from layer_atlas.visualization.saliency import check_available
+
+
+def plan_dataset(config: Config) -> DatasetPlan | None:
+    """List the dataset images, if there are any; raises UserError."""
+    # A missing package is reported now rather than after hours of optimization.
+    check_available(config.saliency)
+    settings = config.dataset
+    if settings is None:
+        return None
+    dataset_images = open_dataset(settings)
+    # Facets are understood by the images that they are made of.
+    of_facets = config.objective.top if isinstance(config.objective, FacetsObjective) else 0
+    # Unreadable images are skipped later, which would leave nothing of a folder of other files.
+    _check_readable(dataset_images, settings.source)
+    if isinstance(config.objective, ActivationAtlasObjective):
+        check_atlas(config.objective, dataset_images)
+    listing, count = look_through(dataset_images.entries())
+    return DatasetPlan(
+        source=f"{settings.name} {settings.source}",
+        listing=listing,
+        count=count,
+        top=settings.top,
+        bottom=settings.bottom,
+        reference=settings.reference,
+        examples=max(of_facets, min(settings.examples, max(settings.top, settings.bottom))),
+        saliency=config.saliency,
+    )
+
+
+def _check_readable(dataset_images: DatasetImages, source: str) -> None:
+    """Check that one image can be read, in most cases the first; raises UserError."""
+    first = None
+    for index, entry in enumerate(dataset_images.entries()):
+        reason = read_view(dataset_images, index, entry, SMALLEST_IMAGE).reason
+        if reason is None:
+            return
+        first = first or f"of {entry.path!r}, {reason}"
+    raise UserError(
+        f"none of the photographs of {source!r} can be read: {first}. Give JPEG, PNG or WebP files."
+    )
+
+
+def with_dataset(config: Config, listing: str) -> Config:
+    """Name the dataset by its content in what uses it, so that other images make other keys."""
+    init, objective = config.init, config.objective
+    if isinstance(init, DatasetInit):
+        init = replace(init, dataset=listing)
+    if isinstance(objective, StrongestImagesObjective):
+        objective = replace(objective, dataset=listing)
+    return replace(config, init=init, objective=objective)
+
+
+# --- cells of activation maps: targets that are known once the dataset was seen -------------------
 
 
 def with_maps(plan: Plan, config: Config, folder: OutputFolder, devices: Sequence[str]) -> Plan:

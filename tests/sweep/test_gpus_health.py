@@ -17,8 +17,8 @@ from layer_atlas.store.folder import OutputFolder, prepare
 from layer_atlas.store.manifest import excluded_devices, read_manifest, write_manifest
 from layer_atlas.store.shards import commit
 from layer_atlas.sweep import scheduler as module
-from layer_atlas.sweep.device_health import DeviceHealth
 from layer_atlas.sweep.executors.base import DeviceChooser, State, WorkerJob, WorkerSpec
+from layer_atlas.sweep.gpus import DeviceHealth
 from layer_atlas.sweep.scheduler import Outcome, Scheduler
 from layer_atlas.sweep.stages import Sweep, stages
 

@@ -25,8 +25,12 @@ from layer_atlas.config.outputs import (
     ResponsesFigure,
 )
 from layer_atlas.errors import UserError
-from layer_atlas.presentation.figures.files import command_of, hydra_value, read_provenance
-from layer_atlas.presentation.figures.make import make_figure
+from layer_atlas.presentation.figures.make import (
+    command_of,
+    hydra_value,
+    make_figure,
+    read_provenance,
+)
 from layer_atlas.store.folder import OutputFolder
 
 FORMATS = ("pdf", "svg", "png", "tiff")

@@ -8,9 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from layer_atlas.config.recipe import Transforms
-from layer_atlas.visualization.transforms import apply_views, draw_views
-from layer_atlas.visualization.transforms.geometry import warp
-from tests.visualization.transforms.test_transforms import (
+from layer_atlas.visualization.transforms import apply_views, draw_views, warp
+from tests.visualization.test_transforms import (
     CROP,
     EVERY_MOVE,
     KEYS,

@@ -10,8 +10,7 @@ from toys import channel_mean, colour_reader, make_recipe
 from layer_atlas.config.parameterizations import NaturalFourier, Pixel
 from layer_atlas.config.recipe import DatasetInit, Octaves, recorded_steps, snapshot_steps
 from layer_atlas.visualization import rng
-from layer_atlas.visualization.optimization.loop import Jobs
-from layer_atlas.visualization.optimization.octaves import make_loop, octave_sizes
+from layer_atlas.visualization.optimization.loop import Jobs, Scores, make_loop, octave_sizes
 
 JOBS = Jobs(rng.keys([f"{i:016x}" + "0" * 48 for i in range(1, 4)]), torch.tensor([0, 1, 2]))
 RECIPE = replace(make_recipe(Pixel(), image_size=(20, 32), steps=4), octaves=Octaves(3, 2.0))
@@ -25,7 +24,11 @@ def climb(recipe=RECIPE):  # type: ignore[no-untyped-def]
         return (network(images).flatten(2),)
 
     steps: list[int] = []
-    return make_loop(forward, channel_mean(), recipe).optimize(JOBS, steps.append), seen, steps
+    return (
+        make_loop(Scores(forward, channel_mean()), recipe).optimize(JOBS, steps.append),
+        seen,
+        steps,
+    )
 
 
 def test_sizes_grow_to_that_of_the_image() -> None:
@@ -76,7 +79,7 @@ def test_octaves_begin_as_the_photographs_of_their_jobs(kind: Pixel | NaturalFou
         init=DatasetInit(dataset="d" * 64),
     )
     network = colour_reader()
-    loop = make_loop(lambda images: (network(images).flatten(2),), channel_mean(), recipe)
+    loop = make_loop(Scores(lambda images: (network(images).flatten(2),), channel_mean()), recipe)
     made = loop.optimize(replace(JOBS, dataset_images=photographs), lambda step: None)
     likeness = [
         torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1]

@@ -11,8 +11,7 @@ from toys import STILL
 
 from layer_atlas.config.recipe import Transforms
 from layer_atlas.visualization import rng
-from layer_atlas.visualization.transforms import apply_views, draw_views
-from layer_atlas.visualization.transforms.geometry import Geometry, warp
+from layer_atlas.visualization.transforms import Geometry, apply_views, draw_views, warp
 
 SIZE = 16
 KEYS = rng.keys([f"{i:016x}" + "0" * 48 for i in range(40)])
