@@ -1,6 +1,6 @@
 """Networks whose similarity is known, and output folders that hold their responses to images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,16 @@ def responses(chain: nn.Sequential) -> NDArray[np.float32]:
     return np.stack(seen)
 
 
-def stored(root: Path, rows: NDArray[Any], change: Callable[[Plan], Plan] = lambda p: p) -> Path:
-    """An output folder whose one layer has responded to images with these rows."""
+def stored(
+    root: Path,
+    rows: NDArray[Any],
+    change: Callable[[Plan], Plan] = lambda p: p,
+    others: Mapping[str, NDArray[Any]] | None = None,
+) -> Path:
+    """An output folder whose one layer has responded to images with these rows.
+
+    The layers of further models may have rows of their own, by the models' labels.
+    """
     folder = OutputFolder(root)
     names = (f"{k}.png" for k in range(len(rows)))
     plan = make_plan(layer_info(n_channels=rows.shape[1]))
@@ -69,8 +77,9 @@ def stored(root: Path, rows: NDArray[Any], change: Callable[[Plan], Plan] = lamb
     listing = Listing(folder.listing(plan.dataset_plan.listing))
     for model in plan.models:
         for statistics in all_statistics(model, plan.dataset_plan):
-            wide = np.zeros((len(rows), statistics.info.n_channels), np.float32)
-            wide[:, : rows.shape[1]] = rows[:, : wide.shape[1]]
+            own = (others or {}).get(model.label, rows)
+            wide = np.zeros((len(own), statistics.info.n_channels), np.float32)
+            wide[:, : own.shape[1]] = own[:, : wide.shape[1]]
             boxes = np.zeros((16, 4), np.int64)
             fill_study(folder, statistics, wide, np.zeros(wide.shape, np.int64), boxes)
             merge_statistics(folder, statistics, blocks_of((statistics,), listing))

@@ -214,8 +214,8 @@ OTHERS: dict[str, dict[str, Any]] = {
     "from the dataset": {"init": DatasetInit()},
     "octaves": {"octaves": Octaves(count=2, scale=1.4)},
     "growth": {
-        "growth": Growth(sides=(0.5,), steps=(0.5,)),
-        "optimizer": Adam(steps=12, leaky_steps=2),
+        "growth": Growth(sides=(0.5,), costs=(0.25,)),
+        "optimizer": Adam(steps=8, leaky_steps=2),
     },
     "snapshots": {"snapshots": 2},
     "odd size": {"image_size": (45, 67)},

@@ -1,6 +1,7 @@
 """Pages of a site in a real browser: what is asked of them, and what must not happen on them."""
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,19 @@ class Visit:
             self.page.evaluate("new Promise((done) => setTimeout(done, 20))")
             self.settle()
 
+    def to_paper(self) -> None:
+        """Lay the page out as a printer gets it: A4, within its margins; `reset` takes it back."""
+        self.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        self.page.emulate_media(media="print", color_scheme="dark")
+        self.page.set_viewport_size({"width": 703, "height": 1032})
+        self.page.evaluate("new Promise((done) => setTimeout(done, 50))")
+
+    def printed_pages(self) -> int:
+        """Print the page to a PDF file, and count the pages of that."""
+        self.page.emulate_media(media="null", color_scheme="dark")  # else that is printed
+        data = self.page.pdf(prefer_css_page_size=True)
+        return len(re.findall(rb"/Type\s*/Page\b", data))
+
     @property
     def hash(self) -> str:
         return str(self.page.evaluate("location.hash"))
@@ -116,6 +130,17 @@ class Visit:
     def loaded(self, name: str) -> Any:
         """What a data script handed over."""
         return self.page.evaluate(f"layerAtlas.load({json.dumps(name)})")
+
+
+CONTROLS = """[...document.querySelectorAll("button, select, input, summary, .switch, .hint")]
+  .filter((each) => each.checkVisibility()).map((each) => each.outerHTML)"""
+
+
+def check_paper(visit: Visit) -> None:
+    """Check that paper has no controls, and that nothing sticks out of it."""
+    assert visit.page.evaluate(CONTROLS) == []
+    assert visit.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    assert visit.page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
 
 
 def violations(visit: Visit, theme: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -252,6 +253,55 @@ def test_an_atlas_has_the_similarity_between_its_models(
                 "other_model",
             ]
             assert "similarity" not in layer.statistics
+
+
+def shuffled_twin(root: Path) -> tuple[OutputFolder, list[int]]:
+    """An atlas of a network and its twin of permuted channels, and the matches of the first."""
+    order = torch.randperm(CHANNELS, generator=torch.Generator().manual_seed(1))
+    twin = responses(permuted(network(3), order))
+    folder = collated(stored(root, responses(network(3)), two_models, {"twin": twin}))
+    return folder, np.argsort(order.numpy()).tolist()
+
+
+def test_an_atlas_has_the_best_matches_between_its_models(tmp_path: Path) -> None:
+    folder, wanted = shuffled_twin(tmp_path / "a")
+    with open_atlas(folder.atlas) as atlas:
+        found = atlas.similarity(atlas, ("toy", "twin"))["block.conv"]
+        toy, twin = (atlas[f"{model}/block.conv"] for model in ("toy", "twin"))
+        assert toy["match"][:, 0].tolist() == wanted
+        assert twin["match"][:, 0].tolist() == np.argsort(wanted).tolist()
+        assert toy["match"][:, 0].tolist() == found.match.tolist()
+        assert toy["match_similarity"][:, 0].tolist() == found.match_similarity.tolist()
+        assert twin["match_similarity"][:, 0] == pytest.approx(1, abs=1e-6)
+        for name in ("match", "match_similarity"):
+            axes = toy.dataset(name).dims
+            assert [axis.label for axis in axes] == ["channel", "other_model"]
+            assert name not in toy.statistics
+
+
+def test_matches_from_the_other_side_are_the_same() -> None:
+    rows = [responses(network(seed)) for seed in (3, 4)]
+    rows[0][:, 5] = 0.1
+    found = similarity_of(*map(stats, rows))
+    back, again = similarity_of(*map(stats, rows[::-1])), found.reversed
+    assert again.match.tolist() == back.match.tolist()
+    assert again.match_similarity == pytest.approx(back.match_similarity, abs=1e-6, nan_ok=True)
+    assert again.by_index == pytest.approx(back.by_index, abs=1e-6, nan_ok=True)
+
+
+@pytest.mark.parametrize("lacks", ["scipy", "time"])
+def test_an_atlas_without_best_matches_has_the_similarity_by_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacks: str
+) -> None:
+    if lacks == "scipy":
+        monkeypatch.setitem(sys.modules, "scipy.optimize", None)
+    else:
+        monkeypatch.setattr(comparison, "_MOST_MATCHED", CHANNELS**2 - 1)
+    folder, _ = shuffled_twin(tmp_path / "a")
+    with open_atlas(folder.atlas) as atlas:
+        layer = atlas["toy/block.conv"]
+        assert np.isfinite(layer["similarity"]).all()
+        assert "match" not in layer
 
 
 def test_atlases_without_a_dataset_are_compared_by_their_images(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ RECIPES = [
     *(replace(make_recipe(), objective=made(record)) for record in records_of(Objective)),
     *(replace(make_recipe(), parameterization=made(r)) for r in records_of(Parameterization)),
     *(replace(make_recipe(), optimizer=record()) for record in records_of(Optimizer)),
-    replace(make_recipe(steps=10), growth=Growth((0.5, 0.7), (0.4, 0.3))),
+    replace(make_recipe(steps=10), growth=Growth((0.5, 0.7), (0.125, 0.25))),
     replace(make_recipe(), octaves=Octaves(), mask=Mask(area="a.png", picture="b.png")),
 ]
 

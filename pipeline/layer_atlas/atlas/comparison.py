@@ -6,8 +6,10 @@ such evidence. Everything is read from the stores: no network runs.
 """
 
 import io
+import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import combinations
@@ -29,6 +31,8 @@ from layer_atlas.plan.plan import DatasetPlan, ModelPlan, Plan
 from layer_atlas.store.files import CorruptFile
 from layer_atlas.store.folder import OutputFolder, safe_name
 from layer_atlas.store.manifest import plan_of, read_manifest
+
+logger = logging.getLogger(__name__)
 
 SCHEMA = "layer-atlas-comparison/1"
 _AT_ONCE = 1024
@@ -60,6 +64,14 @@ class Similarity:
         """(K,) correlation of each channel with its match."""
         matched = self.matrix[np.arange(len(self.match)), self.match]
         return np.where(self.match >= 0, matched, np.nan).astype(np.float32)
+
+    @property
+    def reversed(self) -> "Similarity":
+        """The same, seen from the other model: its channels are matched to those of the one."""
+        matched = np.flatnonzero(self.match >= 0)
+        match = np.full_like(self.match, -1)
+        match[self.match[matched]] = matched
+        return Similarity(self.images, self.matrix.T, match)
 
 
 def similarity_of(one: DatasetStats, other: DatasetStats) -> Similarity:
@@ -136,17 +148,23 @@ def _finished(
 
 
 def _best_match(matrix: NDArray[np.float64]) -> NDArray[np.int64]:
+    # -2 is below every correlation: channels without one are left to each other.
+    rows, columns = _assignment()(np.nan_to_num(matrix, nan=-2.0), maximize=True)
+    match = np.full(len(matrix), -1, np.int64)
+    match[rows] = np.where(np.isfinite(matrix[rows, columns]), columns, -1)
+    return match
+
+
+def _assignment() -> Callable[..., tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """scipy's solver of the assignment problem. Raises UserError if scipy is not installed."""
     try:
         from scipy.optimize import linear_sum_assignment
     except ImportError as error:
         raise UserError(
             f"matching channels needs `pip install 'layer-atlas[figures]'` ({error})."
         ) from None
-    # -2 is below every correlation: channels without one are left to each other.
-    rows, columns = linear_sum_assignment(np.nan_to_num(matrix, nan=-2.0), maximize=True)
-    match = np.full(len(matrix), -1, np.int64)
-    match[rows] = np.where(np.isfinite(matrix[rows, columns]), columns, -1)
-    return match
+    solver: Callable[..., tuple[NDArray[np.intp], NDArray[np.intp]]] = linear_sum_assignment
+    return solver
 
 
 # --- what is compared ----------------------------------------------------------------------------
@@ -301,29 +319,91 @@ _AT_ONCE_BYTES = 2**29
 """Bytes of responses in memory while all models of an atlas are compared with each other."""
 
 
+_MOST_MATCHED = 2**26
+"""Pairs of channels, over all pairs of models of a layer, of which best matches are computed: those
+of six models of 2048 channels, or of 23 models of 512. Each takes a product over all images."""
+
+
 def write_similarities(file: h5py.File, views: Sequence[LayerView]) -> None:
     """Add to the layers of an atlas how alike channels are to those of its other models.
 
-    Layers of one name, type and width are compared, by index alone: the best matches of all pairs
-    of models would take hours.
+    Layers of one name, type and width are compared: by index, and by best match as far as
+    `_MOST_MATCHED` allows and scipy is installed.
     """
-    layers: dict[tuple[str, str, int], list[LayerView]] = {}
-    for view in views:
-        info = view.layer.info
-        if view.model.recipe.objective.of_channels:
-            layers.setdefault((info.name, info.module_type, info.n_channels), []).append(view)
-    for (_, _, width), same in layers.items():
-        if len(same) < 2 or any(view.statistics is None for view in same):
-            continue
-        similarity = _similarity_of_all(same, width)
+    for same in _comparable(views):
+        width = same[0].layer.info.n_channels
+        similarity, matches = _similarity_of_all(same, width), _matches_of_all(same, width)
         for number, view in enumerate(same):
             others = [other for other in range(len(same)) if other != number]
             group = file[view.group]
             labels = [as_text(same[other].model.label) for other in others]
             add_scale(group, "other_model", labels)
-            meaning = "correlation of responses to dataset images with the channel of other models"
-            values = similarity[number][others][:, view.targets].T
-            add_dataset(group, "similarity", values, ("channel", "other_model"), meaning)
+            for name, values, meaning in (
+                ("similarity", similarity, f"{_MEANING} with the channel of other models"),
+                *matches,
+            ):
+                shown = values[number][others][:, view.targets].T
+                add_dataset(group, name, shown, ("channel", "other_model"), meaning)
+
+
+_MEANING = "correlation of responses to dataset images"
+
+
+def _comparable(views: Sequence[LayerView]) -> Iterator[list[LayerView]]:
+    """Yield the layers of one name, type and width in several models, all with statistics."""
+    layers: dict[tuple[str, str, int], list[LayerView]] = {}
+    for view in views:
+        info = view.layer.info
+        if view.model.recipe.objective.of_channels:
+            layers.setdefault((info.name, info.module_type, info.n_channels), []).append(view)
+    for same in layers.values():
+        if len(same) > 1 and all(view.statistics is not None for view in same):
+            yield same
+
+
+def has_similarities(views: Sequence[LayerView]) -> bool:
+    """Whether an atlas of these layers compares channels with those of other models."""
+    return any(True for _ in _comparable(views))
+
+
+def _matches_of_all(
+    views: Sequence[LayerView], width: int
+) -> tuple[tuple[str, NDArray[Any], str], ...]:
+    """Best matches (M, M, K) of a layer in M models, and the similarities to them.
+
+    Returns: name, values and meaning of each; nothing where they are not computed.
+    """
+    layer = views[0].layer.info.name
+    pairs = len(views) * (len(views) - 1) // 2
+    if pairs * width**2 > _MOST_MATCHED:
+        what = f"{width} channels in {len(views)} models"
+        logger.info("%s: no best matches of %s, which would take long", layer, what)
+        return ()
+    try:
+        _assignment()
+    except UserError as error:
+        logger.info("%s: no best matches between models: %s", layer, error)
+        return ()
+    match = np.full((len(views), len(views), width), -1, np.int64)
+    similarity = np.full(match.shape, np.nan, np.float32)
+    for i, j, found in _compared_pairs(views):
+        for one, other, side in ((i, j, found), (j, i, found.reversed)):
+            match[one, other], similarity[one, other] = side.match, side.match_similarity
+    return (
+        ("match", match, "channel of the other model that is matched to it; -1: none"),
+        ("match_similarity", similarity, f"{_MEANING} with that channel"),
+    )
+
+
+def _compared_pairs(views: Sequence[LayerView]) -> Iterator[tuple[int, int, Similarity]]:
+    """Yield the similarity of all pairs; two models' responses are in memory at a time."""
+    for i, view in enumerate(views):
+        one = view.evidence()
+        for j, other_view in enumerate(views[i + 1 :], i + 1):
+            other = other_view.evidence()
+            if one is not None and other is not None:
+                with suppress(UserError):  # too few images in common
+                    yield i, j, similarity_of(one.stats, other.stats)
 
 
 def _similarity_of_all(views: Sequence[LayerView], width: int) -> NDArray[np.float32]:

@@ -230,44 +230,53 @@ class Growth(Record):
     """Coarse to fine: the image grows during the optimization."""
 
     sides: tuple[float, ...] = setting((), above=0, below=1)
-    """Sides of the smaller images that come first, as fractions of the final side. Empty: none."""
-    steps: tuple[float, ...] = setting((), above=0, below=1)
-    """Fraction of the steps that each of them gets. The other steps are at the final size."""
+    """Sides of the smaller images that come first, as fractions of the final side, and at least of
+    the network's own input size. Empty: none."""
+    costs: tuple[float, ...] = setting((), above=0, below=1)
+    """Fraction of the cost of `optimizer.steps` that each of them gets. A step costs as much as its
+    pixels: there are four steps at half the side for one at the final size."""
 
     def check(self) -> None:
-        """Check that there is a fraction of the steps for each size, and some for the last."""
-        sides, steps = list(self.sides), list(self.steps)
+        """Check that there is a cost for each size, and something left for the last."""
+        sides, costs = list(self.sides), list(self.costs)
         require(
-            len(sides) == len(steps),
-            f"growth.sides={sides} and growth.steps={steps} must have as many numbers.",
+            len(sides) == len(costs),
+            f"growth.sides={sides} and growth.costs={costs} must have as many numbers.",
         )
         ascending = sides == sorted(set(sides))
         require(ascending, f"growth.sides={sides} must be in ascending order.")
-        require(sum(steps) < 1, f"growth.steps={steps} must leave steps for the final size.")
+        require(sum(costs) < 1, f"growth.costs={costs} must leave steps for the final size.")
 
     def stages(self, size: tuple[int, int], steps: int) -> list[tuple[tuple[int, int], range]]:
         """Return height and width of each size that has steps, and its steps, the smallest first.
 
-        >>> Growth((0.5,), (0.4,)).stages((64, 100), 10)
-        [((32, 50), range(0, 4)), ((64, 100), range(4, 10))]
+        >>> Growth((0.5,), (0.2,)).stages((64, 100), 10)
+        [((32, 50), range(0, 8)), ((64, 100), range(8, 16))]
         """
-        # Rounded: the sum of fractions such as 0.1 may lie just below a whole number.
-        ends = [math.floor(round(sum_ * steps, 6)) for sum_ in accumulate(self.steps)]
-        ranges = map(range, [0, *ends], [*ends, steps])
-        return [(of, n) for of, n in zip([*self.sizes(size), size], ranges, strict=True) if n]
+        pairs = zip(self.sides, self.costs, strict=True)
+        counts = [round(cost * steps / side**2) for side, cost in pairs]
+        counts.append(max(1, steps - round(sum(self.costs) * steps)))
+        ends = list(accumulate(counts))
+        ranges = map(range, [0, *ends], ends)
+        return [(of, n) for of, n in zip([*self.sizes(size), size], ranges, strict=False) if n]
 
     def sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
         """Return height and width of the smaller images, the smallest first."""
         return [(round(size[0] * side), round(size[1] * side)) for side in self.sides]
 
+    def for_network(self, input_size: int, size: tuple[int, int]) -> "Growth":
+        """Return the growth of images for a network of an input size, without sizes not below.
+
+        In smaller images than a network was trained on, things would be smaller than it knows.
+        """
+        enlarged = max(1.0, input_size / min(size))
+        sides = [side * enlarged for side in self.sides]
+        kept = [(side, of) for side, of in zip(sides, self.costs, strict=True) if side < 1]
+        return Growth(tuple(side for side, _ in kept), tuple(of for _, of in kept))
+
     def relative_memory(self, size: tuple[int, int]) -> float:
         """Return the memory of batches of all sizes beside that of the final one, by pixels."""
         return sum(map(math.prod, [*self.sizes(size), size])) / math.prod(size)
-
-    def relative_cost(self, size: tuple[int, int], steps: int) -> float:
-        """Return the cost of steps beside that of as many at the final size, by their pixels."""
-        pixels = sum(math.prod(of) * len(n) for of, n in self.stages(size, steps))
-        return pixels / (math.prod(size) * steps)
 
 
 # --- the recipe ----------------------------------------------------------------------------------
@@ -323,8 +332,20 @@ class Recipe(Record):
 
     @property
     def total_steps(self) -> int:
-        """Steps of all octaves."""
+        """Steps at all sizes."""
+        if self.octaves is not None:
+            return self.cost_in_steps
+        return self.stages[-1][1].stop
+
+    @property
+    def cost_in_steps(self) -> int:
+        """Number of steps at the final size that cost as much as all steps."""
         return self.optimizer.steps * (self.octaves.count if self.octaves else 1)
+
+    @property
+    def stages(self) -> list[tuple[tuple[int, int], range]]:
+        """Height and width of each size without octaves, and its steps, the smallest first."""
+        return self.growth.stages(self.image_size, self.optimizer.steps)
 
     @property
     def dataset_images_used(self) -> int:
@@ -337,7 +358,7 @@ class Recipe(Record):
 
     def summary(self) -> str:
         """Describe the recipe on one line, with the photographs that images are made from."""
-        sizes = dict.fromkeys(_pixels(of) for of, _ in (self._stages[0], self._stages[-1]))
+        sizes = dict.fromkeys(_pixels(of) for of, _ in (self.stages[0], self.stages[-1]))
         size = " to ".join(sizes)
         start = f" {self.init.from_images}" if self.init.from_images else ""
         like = f" {self.objective.from_images}" if self.objective.from_images else ""
@@ -368,7 +389,7 @@ class Recipe(Record):
                 f"{self.octaves.scale:g} times as large as the one before "
                 f"({self.octaves.references[0].cite})."
             )
-        if len(self._stages) > 1:
+        if len(self.stages) > 1:
             yield self._growth_sentence()
         views = listed(self.transforms.clauses().values())
         seen = f"each image through a random view: {views}" if views else "the images as they were"
@@ -381,12 +402,8 @@ class Recipe(Record):
         number_format = _PRECISIONS.get(self.precision, self.precision)
         yield f"The network ran in {number_format} (algorithm version {self.algorithm})."
 
-    @property
-    def _stages(self) -> list[tuple[tuple[int, int], range]]:
-        return self.growth.stages(self.image_size, self.optimizer.steps)
-
     def _growth_sentence(self) -> str:
-        *first, last = [f"{len(n)} at {h} x {w} pixels" for (h, w), n in self._stages]
+        *first, last = [f"{len(n)} at {h} x {w} pixels" for (h, w), n in self.stages]
         return f"Images grew, coarse to fine: steps were {', '.join(first)} and {last}."
 
     def _variants(self) -> str:
@@ -417,10 +434,15 @@ def trace_steps(steps: int) -> list[int]:
 
 
 def recorded_steps(recipe: Recipe) -> list[int]:
-    """Return the steps of all octaves at which scores are recorded."""
-    steps = recipe.optimizer.steps
+    """Return the steps at which scores are recorded: of every octave, or of all sizes together."""
+    steps = _steps_of_a_run(recipe)
     starts = range(0, recipe.total_steps, steps)
     return [start + step for start in starts for step in trace_steps(steps)]
+
+
+def _steps_of_a_run(recipe: Recipe) -> int:
+    """Return the steps of an octave, or those of all sizes of an image that grows."""
+    return recipe.total_steps // (recipe.octaves.count if recipe.octaves else 1)
 
 
 def snapshot_steps(recipe: Recipe) -> list[int]:
@@ -428,7 +450,7 @@ def snapshot_steps(recipe: Recipe) -> list[int]:
 
     With octaves, the end of each octave is among them.
     """
-    steps, every = recipe.optimizer.steps, recipe.snapshots
+    steps, every = _steps_of_a_run(recipe), recipe.snapshots
     if not every:
         return []
     kept = [*range(every, steps, every), steps]
@@ -437,5 +459,5 @@ def snapshot_steps(recipe: Recipe) -> list[int]:
 
 def snapshot_count(recipe: Recipe) -> int:
     """Count the snapshots, which may be too many to list their steps."""
-    steps, every = recipe.optimizer.steps, recipe.snapshots
+    steps, every = _steps_of_a_run(recipe), recipe.snapshots
     return 1 + -(-steps // every) * (recipe.total_steps // steps) if every else 0

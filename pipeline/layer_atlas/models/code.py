@@ -33,7 +33,7 @@ def code_digest(network: nn.Module, factory: Callable[..., Any] | None = None) -
         network: the classes of its modules and their bases count.
         factory: the user's own callable that built it, if there is one.
     """
-    classes = {base for module in network.modules() for base in type(module).__mro__}
+    classes = _classes(network)
     roots = {cls.__module__ for cls in classes}
     if factory is not None:
         # A factory often lives outside the class's module and decides the architecture by its
@@ -46,6 +46,44 @@ def code_digest(network: nn.Module, factory: Callable[..., Any] | None = None) -
     # Sorted, because sets iterate in an order that differs between processes.
     listed = [sorted(own.items()), sorted(filter(None, packages)), sorted(loose)]
     return hashlib.sha256(repr(listed).encode()).hexdigest()
+
+
+def is_identified(network: nn.Module) -> bool:
+    """Return whether the digest covers every class of a network, by its source or by a version."""
+    return all(map(_is_covered, _classes(network)))
+
+
+def _is_covered(cls: type) -> bool:
+    top = cls.__module__.partition(".")[0]
+    is_of_python = top in sys.stdlib_module_names
+    # The list of packages comes last, as it takes 0.3 s to make.
+    return bool(
+        top in _UNCOUNTED
+        or is_of_python
+        or _own_source(cls.__module__)
+        or _loose(cls)
+        or _package(cls.__module__)
+    )
+
+
+def loaded_files(network: nn.Module) -> list[tuple[str, int, int]]:
+    """List the files of the packages that a network's classes come from, as far as imported.
+
+    Returns: names of modules, with size in bytes and time of the last change in ns. An installed
+        file that was edited in place shows here, while the version of its package is the same.
+    """
+    packages = {cls.__module__.partition(".")[0] for cls in _classes(network)} - _UNCOUNTED
+    names = sorted(name for name in sys.modules if name.partition(".")[0] in packages - {_THIS})
+    files = ((name, getattr(sys.modules[name], "__file__", None)) for name in names)
+    return [
+        (name, Path(file).stat().st_size, Path(file).stat().st_mtime_ns)
+        for name, file in files
+        if file and Path(file).is_file()
+    ]
+
+
+def _classes(network: nn.Module) -> set[type]:
+    return {base for module in network.modules() for base in type(module).__mro__}
 
 
 def _own_sources(roots: set[str]) -> dict[str, str]:

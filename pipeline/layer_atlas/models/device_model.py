@@ -1,12 +1,14 @@
 """A network on a device: images in, activations of layers out."""
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from layer_atlas.config.records import plain
 from layer_atlas.errors import UserError
 from layer_atlas.models.activations import (
     ChannelActivations,
@@ -19,15 +21,19 @@ from layer_atlas.models.activations import (
 from layer_atlas.models.containment import restored
 from layer_atlas.models.forwards import (
     TOLERANCE,
+    ChosenPath,
     CopyingForward,
     Forward,
     HookedForward,
     Instance,
+    NamedPath,
     Path,
     agrees,
     fastest_that_agrees,
+    path_of_name,
     probe_gradient,
 )
+from layer_atlas.models.inspections import Inspection
 from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.load import DTYPES, Network, converted
 from layer_atlas.models.normalization import (
@@ -182,15 +188,39 @@ class DeviceModel:
     # --- paths -----------------------------------------------------------------------------------
 
     def _path(self, layers: Sequence[LayerInfo], dtype: torch.dtype) -> Path:
+        # In either case it is shown on this device that the network is the planned one.
+        expected = self.expected(layers)
+        inspection = self._inspection_of_path(layers, dtype)
+        if known := inspection.recall(ChosenPath):
+            path = path_of_name(self._paths(layers, dtype), known.name)
+            if path and agrees(path.forward, self._probes, expected, TOLERANCE[dtype]):
+                return path
+        gradient, paths = self.expected_gradient(layers), self._paths(layers, dtype)
+        path = fastest_that_agrees(paths, self._probes, expected, gradient, dtype)
+        inspection.keep(ChosenPath(path.name))
+        return path
+
+    def _paths(self, layers: Sequence[LayerInfo], dtype: torch.dtype) -> Iterator[NamedPath]:
         # A generator, in the order of speed: an instance is converted only when no faster path
-        # agreed. The defaults of the lambda bind the loop variables.
-        paths = (
-            (name, lambda make=make, instance=instance: self._from_images(make(), instance))
-            for instance in (self._instance(dtype, layout) for layout in (True, False))
-            for name, make in instance.paths(layers)
-        )
-        expected, gradient = self.expected(layers), self.expected_gradient(layers)
-        return fastest_that_agrees(paths, self._probes, expected, gradient, dtype)
+        # agreed.
+        for instance in (self._instance(dtype, layout) for layout in (True, False)):
+            for name, make in instance.paths(layers):
+                yield name, partial(self._built, make, instance)
+
+    def _built(self, make: Callable[[], Forward], instance: Instance) -> Forward:
+        return self._from_images(make(), instance)
+
+    def _inspection_of_path(self, layers: Sequence[LayerInfo], dtype: torch.dtype) -> Inspection:
+        question = {
+            "asked": "path",
+            "size": list(self.size),
+            "dtype": str(dtype),
+            # The planner asks before it knows the paths.
+            "layers": [plain(replace(layer, path="")) for layer in layers],
+        }
+        # On GPUs it is compared by every worker, whose device may be faulty.
+        is_kept = self.device.type == "cpu"
+        return Inspection(self.network, self.device, question if is_kept else None)
 
     def _from_images(self, forward: Forward, instance: Instance) -> Forward:
         """Wrap a forward so that it takes images (B, C, H, W) in [0, 1]."""

@@ -135,12 +135,23 @@ class Path:
     forward: Forward
 
 
+NamedPath = tuple[str, Callable[[], Forward]]
+"""The name of a path, and its factory."""
+
+
+@dataclass(frozen=True)
+class ChosenPath:
+    """The path that was chosen for some layers, as the cache of inspections keeps it."""
+
+    name: str
+
+
 class NoPathAgrees(Exception):
     """No way to compute the activations of some layers agrees with the plain one."""
 
 
 def fastest_that_agrees(
-    paths: Iterable[tuple[str, Callable[[], Forward]]],
+    paths: Iterable[NamedPath],
     images: Tensor,
     expected: Activations,
     gradient: Tensor,
@@ -149,7 +160,7 @@ def fastest_that_agrees(
     """Return the first path that reproduces the activations and gradient of the untouched network.
 
     Args:
-        paths: (name, factory) of each path, fastest first.
+        paths: the paths to try, fastest first.
         images: probe images (B, C, H, W).
         expected: the layers' activations for them, by plain hooks in fp32.
         gradient: `probe_gradient` by plain hooks.
@@ -173,6 +184,15 @@ def fastest_that_agrees(
         else:
             return Path(name, forward)
     raise NoPathAgrees(reason)
+
+
+def path_of_name(paths: Iterable[NamedPath], name: str) -> Path | None:
+    """Return the path of a name; `None` if there is none, or it cannot be built."""
+    make = next((make for own, make in paths if own == name), None)
+    try:
+        return Path(name, make()) if make else None
+    except Exception:  # noqa: BLE001 - a path that cannot be built is not used
+        return None
 
 
 def agrees(forward: Forward, images: Tensor, expected: Activations, tolerance: float) -> bool:

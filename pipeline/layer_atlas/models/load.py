@@ -18,6 +18,7 @@ from layer_atlas.config.config import ModelConfig
 from layer_atlas.config.inputs import WEIGHTS_PARTS, WEIGHTS_SUFFIXES, user_file, user_path
 from layer_atlas.errors import UnusableFile, UserError, first_of, reason, unknown
 from layer_atlas.models.architectures import (
+    MEMORY,
     TIMM,
     Blueprint,
     build_module,
@@ -81,6 +82,8 @@ class Network:
     """
     code: str = ""
     """Digest of the network's source code."""
+    is_in_memory: bool = field(default=True, compare=False)
+    """Whether a program made it, so that it may hold what no digest shows."""
     stored_as: str = ""
     """Number format of its weights if that is not fp32; the network runs in fp32 anyway."""
     build: Callable[[], nn.Module] | None = field(default=None, compare=False, repr=False)
@@ -191,6 +194,7 @@ def load_network(config: ModelConfig) -> Network:
         source=blueprint.source,
         weights_sha256=weights_digest(module),
         code=code_digest(module, blueprint.factory),
+        is_in_memory=(config.target or "").startswith(MEMORY),
         stored_as=", ".join(
             sorted(str(f).removeprefix("torch.") for f in formats - {torch.float32})
         ),

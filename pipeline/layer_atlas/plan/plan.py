@@ -348,8 +348,7 @@ def without_paths(plan: Plan) -> Plan:
 
 def flops_per_job(layer: LayerPlan, recipe: Recipe) -> float:
     """Return the operations of one job: its steps forward and backward, their images, and views."""
-    cost = recipe.growth.relative_cost(recipe.image_size, recipe.optimizer.steps)
-    passes = recipe.total_steps * recipe.optimizer.passes_per_step * cost
+    passes = recipe.cost_in_steps * recipe.optimizer.passes_per_step
     of_network = _flops_of_pass(layer, recipe.objective) * (2.0 * passes + _MEASURED_VIEWS)
     of_images = math.prod(recipe.image_size) * _IMAGE_FLOPS * passes
     return recipe.variants * (of_network + of_images)

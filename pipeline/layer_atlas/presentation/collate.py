@@ -25,6 +25,7 @@ import h5py
 import numpy as np
 import yaml
 
+from layer_atlas.atlas.comparison import has_similarities
 from layer_atlas.atlas.gather import LayerView, layer_views
 from layer_atlas.atlas.hdf5 import write_atlas
 from layer_atlas.atlas.reader import open_atlas
@@ -247,8 +248,9 @@ def content_of(plan: Plan, views: Sequence[LayerView]) -> str:
     ]
     dataset_images = [view.products_done() for view in views]
     words = list(map(words_key, views))
-    # Without any the digest is that of atlases before there were words.
-    return digest([plain(plan), odd, given_up, dataset_images, *([words] if any(words) else [])])
+    # Without either the digest is that of atlases before there were words and best matches.
+    further = [*([words] if any(words) else []), *(["match"] if has_similarities(views) else [])]
+    return digest([plain(plan), odd, given_up, dataset_images, *further])
 
 
 _MOST_BYTES = 2**29

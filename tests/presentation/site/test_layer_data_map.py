@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 from atlases import made_up
-from pages import Visit, at, check_access
+from pages import Visit, at, check_access, check_paper
 from PIL import Image
 from screens import SHEETS_LAID, Box, Gallery, boxes, crop, distinct, screenshot
 
@@ -324,6 +324,77 @@ def test_cells_are_also_tiles(visit: Visit) -> None:
     visit.page.click(".switch")
     visit.settle()
     assert boxes(visit, ".plane")
+
+
+# --- paper ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", GRIDS)
+def test_a_page_has_the_whole_map_with_whole_labels(
+    sized: Visit, arrays: dict[str, Any], gallery: Gallery[int], side: int
+) -> None:
+    sized.go(at(LAYER, query=f"grid={side}"))
+    sized.to_paper()
+    check_paper(sized)
+    (frame,) = boxes(sized, ".plane")
+    assert frame[2] - frame[0] == pytest.approx(frame[3] - frame[1], abs=1)
+    assert frame[2] - frame[0] > 690
+    if side == GRIDS[0]:
+        assert sized.page.locator(".cell.labelled").count() == COARSE
+    assert sized.page.evaluate(CUT_LABELS) == []
+    shown = sized.page.eval_on_selector_all(
+        ".cell", "(all) => all.map((each) => +each.dataset.row)"
+    )
+    assert sorted(shown) == np.flatnonzero(arrays["cell_grid"] == side).tolist()
+    seen = places(seen_cells(sized, gallery))
+    # Those at the edge of the map touch the frame.
+    assert seen.items() <= expected(arrays, side).items()
+    assert len(seen) >= COARSE // 2
+    status = sized.page.locator(".toolbar [role=status]")
+    assert status.is_visible()
+    assert f"{side} × {side} cells" in status.inner_text()
+    assert sized.printed_pages() == 1
+    assert sized.page.locator(".plane.paper").count() == 0
+
+
+CUT_LABELS = """[...document.querySelectorAll(".cell.labelled .label")]
+  .filter((each) => each.scrollWidth > each.clientWidth)
+  .map((each) => each.textContent)"""
+
+
+def test_paper_shows_what_was_seen_of_a_map(
+    visit: Visit, arrays: dict[str, Any], gallery: Gallery[int]
+) -> None:
+    visit.go(at(LAYER, query="at=0.4,0.4,2.1"))
+    rows = "[...document.querySelectorAll('.cell')].map((each) => +each.dataset.row).sort()"
+    before = visit.page.evaluate(rows)
+    (frame,) = boxes(visit, ".plane")
+    visit.to_paper()
+    # As wide as the page, of the grid and the part that were on the screen.
+    assert visit.page.evaluate(rows) == before
+    (there,) = boxes(visit, ".plane")
+    ratio = [(box[2] - box[0]) / (box[3] - box[1]) for box in (frame, there)]
+    assert ratio[0] == pytest.approx(ratio[1], rel=0.01)
+    seen = places(seen_cells(visit, gallery))
+    assert len(seen) > 5
+    assert seen.items() <= expected(arrays, 12).items()
+    visit.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    visit.page.emulate_media(media="screen")
+    visit.page.set_viewport_size({"width": 1280, "height": 800})
+    visit.page.evaluate("new Promise((done) => setTimeout(done, 50))")
+    assert boxes(visit, ".plane") == [frame]
+
+
+def test_a_chosen_cell_is_on_the_same_page_as_its_map(visit: Visit, arrays: dict[str, Any]) -> None:
+    visit.go(at(LAYER, query=f"chosen={arrays['channel'][3]}"))
+    visit.page.wait_for_selector(".cellinfo h2")
+    assert visit.printed_pages() == 1
+    visit.to_paper()
+    check_paper(visit)
+    (picture,), (title,) = boxes(visit, ".cellinfo > .picture"), boxes(visit, ".cellinfo > h2")
+    assert picture[1] >= title[3]
+    for section in boxes(visit, ".cellinfo > section"):
+        assert section[0] >= picture[2]
 
 
 @pytest.mark.slow

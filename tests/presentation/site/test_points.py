@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 from atlases import FAMILIES, made_up
-from pages import Visit, at, check_access
+from pages import Visit, at, check_access, check_paper
 from screens import SHEETS_LAID, Gallery, boxes, crop, distinct, screenshot
 
 from layer_atlas.atlas.reader import open_atlas
@@ -134,15 +134,19 @@ def test_close_by_every_element_shows_the_image_of_its_row(
 def test_far_away_the_canvas_shows_each_image_at_its_place(
     visit: Visit, browsed: OutputFolder, galleries: dict[str, Gallery[int]]
 ) -> None:
-    found = places(browsed, SPREAD)
     visit.go(at(SPREAD, query="view=map&at=0.5,0.5,2"))
     visit.until("now.wall.small.complete && now.wall.small.naturalWidth")
     visit.page.evaluate("now.wall.draw()")
+    check_canvas(visit, places(browsed, SPREAD), galleries[SPREAD], 2)
+
+
+def check_canvas(visit: Visit, found: Any, gallery: Gallery[int], zoom: int) -> None:
+    """Check that points that nothing covers show their images at their places."""
     assert len(boxes(visit, ".cell")) <= 2, "these are not drawn on the canvas"
     shot = screenshot(visit)
     (frame,) = boxes(visit, ".plane")
     size = visit.page.evaluate("now.wall.size")
-    side = 2 * min(frame[2] - frame[0] - 2, frame[3] - frame[1] - 2)
+    side = zoom * min(frame[2] - frame[0] - 2, frame[3] - frame[1] - 2)
     middle = [(frame[0] + frame[2]) / 2, (frame[1] + frame[3]) / 2]
     centres = middle + (size / 2 + found * (side - size) - side / 2)
     seen = {}
@@ -151,10 +155,51 @@ def test_far_away_the_canvas_shows_each_image_at_its_place(
         # What is drawn later lies on top.
         later = np.abs(centres[row + 1 :] - centre).max(axis=1) < size
         if np.isfinite(centre).all() and inside(box, frame) and not later.any():
-            seen[row] = galleries[SPREAD].seen(crop(shot, box), 0.6)
+            seen[row] = gallery.seen(crop(shot, box), 0.6)
     assert len(seen) > 30
     wrong = {row: shown for row, shown in seen.items() if shown != row}
     assert len(wrong) <= 1, wrong  # the one with the focus is an element
+
+
+def test_a_page_has_the_whole_map_of_channels(
+    visit: Visit, browsed: OutputFolder, galleries: dict[str, Gallery[int]]
+) -> None:
+    visit.go(at(SPREAD, query="view=map"))
+    visit.until("now.wall.small.complete && now.wall.small.naturalWidth")
+    visit.to_paper()
+    check_paper(visit)
+    (frame,), (canvas,) = boxes(visit, ".plane"), boxes(visit, ".plane canvas")
+    assert frame[2] - frame[0] > 690
+    assert canvas == pytest.approx((frame[0] + 1, frame[1] + 1, frame[2] - 1, frame[3] - 1), abs=1)
+    # Fine enough for paper.
+    assert visit.page.evaluate("now.wall.canvas.width") > 2000
+    assert visit.printed_pages() == 1
+    assert visit.page.locator(".plane.paper").count() == 0
+    visit.reset()
+    visit.go(at(SPREAD, query="view=map&at=0.5,0.5,2"))
+    visit.until("now.wall.small.complete && now.wall.small.naturalWidth")
+    visit.to_paper()
+    check_canvas(visit, places(browsed, SPREAD), galleries[SPREAD], 2)
+
+
+def test_elements_of_a_map_of_channels_print_with_what_was_chosen(
+    visit: Visit, galleries: dict[str, Gallery[int]]
+) -> None:
+    visit.go(at(FEW, query="view=map&chosen=3"))
+    visit.page.wait_for_selector(".cellinfo h2")
+    visit.until(SHEETS_LAID)
+    visit.to_paper()
+    check_paper(visit)
+    (frame,) = boxes(visit, ".plane")
+    for box in boxes(visit, ".cell"):
+        assert box[0] >= frame[0] - 1
+        assert box[1] >= frame[1] - 1
+        assert box[2] <= frame[2] + 1
+        assert box[3] <= frame[3] + 1
+    assert elements(visit, galleries[FEW]).items() <= {k: k for k in range(12)}.items()
+    (picture,) = boxes(visit, ".cellinfo > .picture")
+    assert galleries[FEW].seen(crop(screenshot(visit), picture)) == 3
+    assert visit.printed_pages() == 1
 
 
 def test_a_click_on_the_canvas_chooses_what_lies_there(

@@ -15,7 +15,7 @@ from layer_atlas.sweep.planning.devices import WorkerDevice
 VIT = "{name: vit, target: tests.models.test_prefix_tokens.small_vit, input_size: 32}"
 """Takes images of 32 px alone."""
 
-DEFAULT = Growth(sides=(0.5, 0.71), steps=(0.3, 0.3))
+DEFAULT = Growth(sides=(0.5, 0.71), costs=(0.125, 0.25))
 DEMO = ("demo", "layers=[conv5]")
 
 
@@ -37,12 +37,16 @@ def test_images_grow_by_default() -> None:
     assert "48 to 96 px" in found.summary()
 
 
-def test_steps_at_small_sizes_are_planned_as_the_fraction_that_they_cost() -> None:
+def test_growth_does_not_change_what_a_sweep_costs() -> None:
     (growing,), (whole,) = planned(*DEMO).models, planned(*DEMO, "growth=none").models
-    ratio = flops_per_job(growing.layers[0], growing.recipe) / flops_per_job(
-        whole.layers[0], whole.recipe
-    )
-    assert 0.6 < ratio < 0.7
+    costs = [flops_per_job(plan.layers[0], plan.recipe) for plan in (growing, whole)]
+    assert costs[0] == costs[1]
+    assert growing.recipe.total_steps > whole.recipe.total_steps
+
+
+def test_sizes_are_fractions_of_the_input_size_of_the_network_at_least() -> None:
+    found = recipe(*DEMO, "image_size=60")
+    assert found.growth.sizes(found.image_size) == [(48, 48)]
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,9 @@ from layer_atlas.visualization.optimization.loop import (
 from layer_atlas.visualization.optimization.optimizers import learning_rate
 
 JOBS = Jobs(rng.keys([f"{i:016x}" + "0" * 48 for i in range(1, 4)]), torch.tensor([0, 1, 2]))
-GROWTH = Growth(sides=(0.25, 0.5), steps=(0.4, 0.3))
-RECIPE = replace(make_recipe(Pixel(), image_size=(20, 32), steps=10), growth=GROWTH)
+GROWTH = Growth(sides=(0.25, 0.5), costs=(0.05, 0.15))
+"""Of 5 steps 0.25 and 0.75 go to four and three small ones."""
+RECIPE = replace(make_recipe(Pixel(), image_size=(20, 32), steps=5), growth=GROWTH)
 
 
 def grown(recipe=RECIPE, jobs=JOBS):  # type: ignore[no-untyped-def]
@@ -40,24 +41,33 @@ def grown(recipe=RECIPE, jobs=JOBS):  # type: ignore[no-untyped-def]
     return loop.optimize(jobs, steps.append), seen, steps
 
 
-def test_each_size_gets_its_fraction_of_the_steps() -> None:
+def test_each_size_gets_the_steps_that_its_cost_buys() -> None:
     optimized, seen, steps = grown()
-    assert seen == [(5, 8)] * 4 + [(10, 16)] * 3 + [(20, 32)] * 3
-    assert steps == list(range(10))
+    assert seen == [(5, 8)] * 4 + [(10, 16)] * 3 + [(20, 32)] * 4
+    assert steps == list(range(11)) == list(range(RECIPE.total_steps))
     assert optimized.images.shape == (3, 3, 20, 32)
 
 
-@pytest.mark.parametrize("steps", range(1, 25))
-def test_all_steps_are_taken_and_the_last_ones_at_the_final_size(steps: int) -> None:
+@pytest.mark.parametrize("steps", range(1, 60))
+def test_the_cost_is_that_of_the_steps_asked_for(steps: int) -> None:
     stages = GROWTH.stages((20, 32), steps)
-    assert [n for _, of in stages for n in of] == list(range(steps))
+    numbers = [n for _, of in stages for n in of]
+    assert numbers == list(range(len(numbers)))
     assert stages[-1][0] == (20, 32)
     assert all(of for _, of in stages)
+    cost = sum(len(of) * size[0] * size[1] for size, of in stages) / (20 * 32)
+    # Whole steps of each size: half a step of each is lost or gained.
+    assert abs(cost - steps) <= 0.5 * (0.25**2 + 0.5**2 + 1)
 
 
-def test_fractions_that_binary_numbers_miss_give_whole_steps() -> None:
-    tenths = Growth(sides=(0.2, 0.3, 0.4), steps=(0.1, 0.1, 0.1))
-    assert [len(of) for _, of in tenths.stages((100, 100), 10)] == [1, 1, 1, 7]
+def test_images_never_have_less_than_a_fraction_of_what_the_network_was_trained_on() -> None:
+    growth = Growth(sides=(0.5, 0.7), costs=(0.1, 0.2))
+    assert growth.for_network(224, (224, 224)) == growth
+    assert growth.for_network(224, (448, 500)) == growth
+    small = growth.for_network(224, (128, 160))
+    assert small.sizes((128, 160)) == [(112, 140)]
+    assert small.costs == (0.1,)
+    assert growth.for_network(224, (100, 200)) == Growth()
 
 
 @pytest.mark.parametrize(
@@ -79,18 +89,19 @@ def test_sizes_that_do_not_grow_are_refused(
 def test_the_trace_and_the_pictures_are_of_all_sizes() -> None:
     recipe = replace(RECIPE, snapshots=2)
     optimized, *_ = grown(recipe)
-    assert recorded_steps(recipe) == list(range(10))
-    assert optimized.trace.shape == (3, 10)
-    assert snapshot_steps(recipe) == [0, 2, 4, 6, 8, 10]
-    assert optimized.snapshot.shape == (3, 6, 20, 32, 3)
+    assert recorded_steps(recipe) == list(range(11))
+    assert optimized.trace.shape == (3, 11)
+    assert snapshot_steps(recipe) == [0, 2, 4, 6, 8, 10, 11]
+    assert optimized.snapshot.shape == (3, 7, 20, 32, 3)
     last = (optimized.images.permute(0, 2, 3, 1) * 255).round().to(torch.uint8)
     assert torch.equal(optimized.snapshot[:, -1], last)
 
 
-def test_a_long_trace_is_recorded_at_the_same_steps_as_without_growth() -> None:
+def test_a_long_trace_has_its_ends() -> None:
     many = replace(RECIPE, optimizer=replace(RECIPE.optimizer, steps=100))
     optimized, *_ = grown(many)
     assert optimized.trace.shape == (3, len(recorded_steps(many)))
+    assert recorded_steps(many)[-1] == many.total_steps - 1 > 100
     assert torch.isfinite(optimized.trace).all()
     assert (optimized.trace[:, -1] > optimized.trace[:, 0]).all()
 
@@ -105,7 +116,8 @@ def test_step_sizes_go_on_from_size_to_size(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("layer_atlas.visualization.optimization.optimizers.learning_rate", rate)
     schedule = {"learning_rate": 0.5, "final_learning_rate": 0.1, "schedule": "cosine"}
     grown(replace(RECIPE, optimizer=replace(RECIPE.optimizer, **schedule)))
-    assert rates == [learning_rate(replace(RECIPE.optimizer, **schedule), n) for n in range(10)]
+    whole = replace(RECIPE.optimizer, steps=11, **schedule)
+    assert rates == [learning_rate(whole, n) for n in range(11)]
     assert rates == sorted(rates, reverse=True)
 
 

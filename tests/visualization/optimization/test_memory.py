@@ -72,6 +72,13 @@ def test_larger_images_take_more_memory() -> None:
     assert small > 48 * 48 * 3 * 4
 
 
+def test_the_smallest_batches_show_what_larger_ones_take() -> None:
+    renderer = make_bench(RECIPE)
+    two, sixteen = (memory._cpu_peak(renderer._try_out, batch) for batch in (2, 16))
+    sample = bytes_per_sample(renderer._try_out, CPU)
+    assert sample == pytest.approx((sixteen - two) / 14, rel=1e-6)
+
+
 def test_auto_batch_keeps_to_the_memory_and_to_whole_multiples(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

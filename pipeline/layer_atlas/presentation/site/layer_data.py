@@ -29,6 +29,7 @@ from layer_atlas.presentation.site.files import (
     preview_columns,
     tile_size,
 )
+from layer_atlas.presentation.site.networks import network_similarity
 
 _TRACE_DIGITS = 5
 _NAMES = frozenset({"best_seed", "start"})
@@ -114,20 +115,12 @@ def layer_data(layer: Layer) -> dict[str, Any]:
         "perSheet": PER_SHEET,
         "previewColumns": preview_columns(layer),
         "files": image_files(layer),
-        "similarity": _similarity(layer),
+        "similarity": network_similarity(layer),
         "photographs": DatasetImages(layer).facts(),
         "map": map_data(layer),
         "words": layer.label_facts if layer.label_sources else None,
         "refused": layer.connections.refused,
     }
-
-
-def _similarity(layer: Layer) -> dict[str, list[Any]]:
-    """Similarity of the channels to those of each other model, by its label."""
-    if "similarity" not in layer or "other_model" not in layer:
-        return {}
-    others = layer.dataset("other_model").asstr(errors="replace")[()]
-    return dict(zip(map(str, others), numbers(layer["similarity"].T, 3), strict=False))
 
 
 def _statistics(layer: Layer) -> Iterator[dict[str, Any]]:

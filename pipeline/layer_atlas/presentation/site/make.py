@@ -57,7 +57,7 @@ _DIGITS = 16
 _SCRIPTS = (
     *("data", "elements", "routes", "notes", "order", "tiles", "curve"),
     *("overview", "about", "filters", "grid", "plane", "map", "points", "viewer"),
-    *("connections", "channel", "labels", "search", "help", "start"),
+    *("connections", "networks", "channel", "labels", "search", "help", "start"),
 )
 """Parts of `site.js`, in order: browsers load one file much sooner than many."""
 
@@ -151,6 +151,8 @@ def _identity(atlas: Atlas, extras: _Extras) -> str:
     made_of += [dict(extras.names)] if extras.names else []
     made_of += [extras.projection] if extras.projection != "none" else []
     made_of += [plain(extras.notes)] if extras.notes else []
+    # A later collation may add these to an atlas of the same content, where scipy is there by then.
+    made_of += ["match"] if any("match" in layer for layer in atlas.values()) else []
     return digest(made_of)[:_DIGITS]
 
 
@@ -341,8 +343,11 @@ def _arrays(layer: Layer) -> Iterator[_Array]:
     yield _Array("cell_jpeg", "O", channels, 1)
     for name, kind, axes in (("view_box", "i", 1), ("row", "i", 0), ("column", "i", 0)):
         yield _Array(f"sample_{name}", kind, samples, axes)
-    yield _Array("similarity", "f", channels, 1)
     yield _Array("other_model", "O", (), 1)
+    others = layer.dataset("other_model").shape[:1] if "other_model" in layer else ()
+    for name, kind in (("similarity", "f"), ("match", "i"), ("match_similarity", "f")):
+        if others:
+            yield _Array(name, kind, (*channels, *others))
     yield _Array("dataset/top_saliency", "u", channels, 3)
     yield _Array("dataset/top_activation", "u", channels, 3)
     yield _Array("dataset/top_activation_bounds", "f", channels, 2)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from layer_atlas.config.config import Config, ModelConfig
 from layer_atlas.config.inputs import user_file
 from layer_atlas.config.objectives import JointObjective
+from layer_atlas.config.records import plain
 from layer_atlas.datasets.image_files import picture_size
 from layer_atlas.errors import UnusableFile, UserError, reason
 from layer_atlas.logs import step
@@ -22,6 +23,7 @@ from layer_atlas.models.containment import contained, restored
 from layer_atlas.models.device_model import DeviceModel
 from layer_atlas.models.forwards import NoPathAgrees, Path
 from layer_atlas.models.inputs import IMAGES, FixedInputs, inputs_of
+from layer_atlas.models.inspections import Inspection, behaviour_of, may_be_kept
 from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.load import Network, check_weights, load_network
 from layer_atlas.models.numerics import fingerprint, is_same
@@ -37,6 +39,9 @@ from layer_atlas.visualization.optimization.loop import octave_sizes
 
 SMALLEST_IMAGE = 4
 
+_CPU = torch.device("cpu")
+"""Where networks are inspected."""
+
 T = TypeVar("T")
 
 
@@ -49,6 +54,8 @@ class InspectedModel:
     """Height and width of the images."""
     layers: list[LayerInfo]
     """Every layer that has channels."""
+    behaviour: str | None = None
+    """Digest of what all modules return for an image; `None` where nothing is to be kept."""
 
     @property
     def example(self) -> Tensor:
@@ -110,9 +117,11 @@ def _inspect_model(model: ModelConfig, config: Config) -> InspectedModel:
     sizes = octave_sizes(config.octaves, size) if config.octaves else [size]
     # With octaves the network sees several sizes, and must take all of them.
     with step(f"finding the layers of {model.title}"):
-        network, layers = _describe(network, sizes, config.keep_prefix_tokens)
-    _check_categories(network, model, layers)
-    return InspectedModel(network, size, layers)
+        behaviour = _behaviour(network, size)
+        description = _description(network, sizes, config.keep_prefix_tokens, behaviour)
+    network = replace(network, fixed_size=description.fixed_size)
+    _check_categories(network, model, list(description.layers))
+    return InspectedModel(network, size, list(description.layers), behaviour)
 
 
 def _image_size(config: Config, network: Network) -> tuple[int, int]:
@@ -124,10 +133,50 @@ def _image_size(config: Config, network: Network) -> tuple[int, int]:
     return size if isinstance(size, tuple) else (size, size)
 
 
+@dataclass(frozen=True)
+class _Description:
+    """What a forward pass shows of a network."""
+
+    fixed_size: int | None
+    """Height and width in pixels of its input, if it takes no other."""
+    layers: tuple[LayerInfo, ...]
+
+
+def _behaviour(network: Network, size: tuple[int, int]) -> str | None:
+    """Compute a digest of what a network returns, for an image that it takes."""
+    if not may_be_kept(network):
+        return None
+    own = (network.input_size, network.input_size)
+    digests = (behaviour_of(network.module, network.example(sides)) for sides in (size, own))
+    return next(filter(None, digests), None)
+
+
+def _description(
+    network: Network,
+    sizes: Sequence[tuple[int, int]],
+    keep_prefix_tokens: bool,
+    behaviour: str | None,
+) -> _Description:
+    """Describe a network, or recall its description. Args and errors are those of `_describe`."""
+    question = {
+        "asked": "layers",
+        "behaviour": behaviour,
+        "sizes": [list(size) for size in sizes],
+        "input_size": network.input_size,
+        "keep_prefix_tokens": keep_prefix_tokens,
+    }
+    inspection = Inspection(network, _CPU, question if behaviour else None)
+    if known := inspection.recall(_Description):
+        return known
+    description = _describe(network, sizes, keep_prefix_tokens)
+    inspection.keep(description)
+    return description
+
+
 def _describe(
     network: Network, sizes: Sequence[tuple[int, int]], keep_prefix_tokens: bool
-) -> tuple[Network, list[LayerInfo]]:
-    """Describe the layers; returns the network too, which may take only its own input size.
+) -> _Description:
+    """Describe the layers of a network, which may take only its own input size.
 
     Args:
         network: as loaded.
@@ -145,13 +194,13 @@ def _describe(
         # A network that takes larger images merely cannot take ones as small as these. One that
         # takes no size but its own is given every image resized to that.
         if takes(network, own) and not takes(network, (2 * own[0], 2 * own[1])):
-            fixed = replace(network, fixed_size=network.input_size)
-            return fixed, describe_layers(network.module, network.example(own), keep_prefix_tokens)
+            layers = describe_layers(network.module, network.example(own), keep_prefix_tokens)
+            return _Description(network.input_size, tuple(layers))
         why = reason(error)
         if size != sizes[-1]:
             why += "; octaves.count and octaves.scale give images of this size"
         raise UserError(why_it_does_not_run(network, size, why)) from error
-    return network, layers
+    return _Description(None, tuple(layers))
 
 
 def _check_categories(network: Network, model: ModelConfig, layers: list[LayerInfo]) -> None:
@@ -342,20 +391,43 @@ class EarlierChecks:
     note: str = ""
 
 
-Further = Callable[[DeviceModel, LayerInfo], Sequence[LayerInfo]]
-"""Returns the layers that a worker reads together with a layer, in one pass."""
+@dataclass(frozen=True)
+class ReadTogether:
+    """The layers that a worker reads together with a layer, in one pass."""
+
+    others: Mapping[str, Sequence[LayerInfo]] = field(default_factory=dict)
+    """Further layers of the objective, by the name of the layer."""
+    with_prior: bool = False
+    """Whether images are held to expected statistics of features."""
+    has_images: bool = False
+    """Whether there are dataset images to measure these on."""
+
+    def group(self, device: DeviceModel, layer: LayerInfo) -> list[LayerInfo]:
+        """Return the layer and those that are read with it."""
+        prior = device.feature_layers(layer, self.has_images) if self.with_prior else []
+        return [layer, *self.others.get(layer.name, ()), *prior]
+
+    @property
+    def question(self) -> list[Any]:
+        """All that decides the groups of a network, as plain data."""
+        names = {name: [layer.name for layer in layers] for name, layers in self.others.items()}
+        return [names, self.with_prior, self.has_images]
 
 
 @dataclass(frozen=True)
 class CheckedLayers:
     """Layers that can be optimized."""
 
-    layers: list[LayerInfo]
+    layers: tuple[LayerInfo, ...]
     """With their paths and fingerprints."""
     precision: str
     """Precision of the optimization, by its name in a recipe."""
     note: str = ""
     """A sentence for the user, if the checks found something."""
+
+
+def _always(device: DeviceModel, layer: LayerInfo) -> bool:
+    return True
 
 
 def check_layers(
@@ -364,8 +436,8 @@ def check_layers(
     precision: str,
     may_fall_back: bool,
     earlier: EarlierChecks,
-    further: Further = lambda device, layer: (),
-    is_worth_it: Callable[[DeviceModel, LayerInfo], bool] = lambda device, layer: True,
+    together: ReadTogether = ReadTogether(),
+    is_worth_it: Callable[[DeviceModel, LayerInfo], bool] = _always,
 ) -> CheckedLayers:
     """Check some layers of a network.
 
@@ -376,7 +448,7 @@ def check_layers(
         may_fall_back: whether to fall back to fp32 if no path in that precision agrees with the
             network.
         earlier: results that stand; only the fingerprints are computed again.
-        further: the layers that are read together with each.
+        together: the layers that are read together with each.
         is_worth_it: whether the precision is faster than fp32 for a layer; if not, and there is a
             choice, it is fp32.
     Raises:
@@ -388,14 +460,69 @@ def check_layers(
         if 0 in info.shape:
             reason = f"layer {info.name!r} has no positions left"
             raise UserError(too_small(network, model.image_size, reason))
-    device = DeviceModel(network, precision, model.image_size, torch.device("cpu"))
+    device = DeviceModel(network, precision, model.image_size, _CPU)
     # Always computed: they show whether the network is still the same.
     layers, means = _with_fingerprints(network, device, wanted)
     _compare(network, layers, earlier)
     paths = [earlier.layers[x.name].path if x.name in earlier.layers else "" for x in layers]
     # Paths of an earlier run stand: all images of a sweep are made along the same paths.
     if all(paths):
-        return CheckedLayers(_with_paths(layers, paths), precision, earlier.note)
+        return CheckedLayers(tuple(_with_paths(layers, paths)), precision, earlier.note)
+    how = _How(precision, may_fall_back, together, is_worth_it)
+    inspection = _inspection_of_checks(model, layers, how)
+    if known := inspection.recall(CheckedLayers):
+        return known
+    checked = _checked(model, device, layers, how, means)
+    inspection.keep(checked)
+    return checked
+
+
+@dataclass(frozen=True)
+class _How:
+    """How precision and paths are chosen, as in `check_layers`."""
+
+    precision: str
+    may_fall_back: bool
+    together: ReadTogether
+    is_worth_it: Callable[[DeviceModel, LayerInfo], bool]
+
+
+def _inspection_of_checks(
+    model: InspectedModel, layers: Sequence[LayerInfo], how: _How
+) -> Inspection:
+    """Word the checks of some layers, which have the fingerprints that were just computed."""
+    question = {
+        "asked": "checks",
+        "behaviour": model.behaviour,
+        "label": model.network.label,  # notes name it
+        "image_size": list(model.image_size),
+        "layers": [plain(layer) for layer in layers],
+        "together": how.together.question,
+        "precision": [how.precision, how.may_fall_back, how.is_worth_it.__name__],
+        "threads": torch.get_num_threads(),
+    }
+    return Inspection(model.network, _CPU, question if model.behaviour else None)
+
+
+def _checked(
+    model: InspectedModel,
+    device: DeviceModel,
+    layers: Sequence[LayerInfo],
+    how: _How,
+    means: str,
+) -> CheckedLayers:
+    """Check layers and choose their paths.
+
+    Args:
+        model: the network.
+        device: the network on the CPU.
+        layers: with their fingerprints.
+        how: how precision and paths are chosen.
+        means: the note on means that never change.
+    Raises:
+        UserError: a layer cannot be optimized.
+    """
+    network = model.network
     seen = network.seen_size(model.image_size)
     output = next((layer for layer in model.layers if layer.name == OUTPUT), None)
     stored = f"the weights of {network.label} are {network.stored_as}; it is run in fp32"
@@ -406,11 +533,9 @@ def check_layers(
     ]
     check_gradient(network, device.plain, layers, seen)
     # The same choice that workers make, so that a layer without a path is refused here.
-    precision, paths, fallback = _choose_paths(
-        device, layers, precision, may_fall_back, further, is_worth_it
-    )
+    precision, paths, fallback = _choose_paths(device, layers, how)
     note = "; ".join(filter(None, [fallback, *notes]))
-    return CheckedLayers(_with_paths(layers, paths), precision, note)
+    return CheckedLayers(tuple(_with_paths(layers, paths)), precision, note)
 
 
 def _with_fingerprints(
@@ -449,24 +574,19 @@ def _compare(network: Network, layers: Sequence[LayerInfo], earlier: EarlierChec
 
 
 def _choose_paths(
-    device: DeviceModel,
-    layers: Sequence[LayerInfo],
-    precision: str,
-    may_fall_back: bool,
-    further: Further,
-    is_worth_it: Callable[[DeviceModel, LayerInfo], bool],
+    device: DeviceModel, layers: Sequence[LayerInfo], how: _How
 ) -> tuple[str, list[str], str]:
     """Choose a precision and the paths to some layers; returns a note about a fallback too."""
     label, note = device.network.label, ""
-    groups = [[layer, *further(device, layer)] for layer in layers]
-    choices = [(precision, device.fast_path)]
-    if precision != "fp32" and may_fall_back:
+    groups = [how.together.group(device, layer) for layer in layers]
+    choices = [(how.precision, device.fast_path)]
+    if how.precision != "fp32" and how.may_fall_back:
         choices.append(("fp32", device.exact_path))
     for tried, choose in choices:
         try:
             paths = _path_names(choose, groups)
             deepest = max(layers, key=lambda layer: layer.flops_before)
-            if tried == "fp32" or not may_fall_back or is_worth_it(device, deepest):
+            if tried == "fp32" or not how.may_fall_back or how.is_worth_it(device, deepest):
                 return tried, paths, note
             note = f"{label} is optimized in fp32, which is as fast as {tried} here"
         except NoPathAgrees as error:

@@ -23,7 +23,6 @@ from layer_atlas.config.records import digest, plain
 from layer_atlas.errors import UserError
 from layer_atlas.logs import step
 from layer_atlas.models.activations import match_layers
-from layer_atlas.models.device_model import DeviceModel
 from layer_atlas.models.load import Network
 from layer_atlas.models.normalization import FEATURE_IMAGES, has_batch_norms
 from layer_atlas.plan.jobs import LayerInfo
@@ -46,6 +45,7 @@ from layer_atlas.sweep.planning.inspection import (
     CheckedLayers,
     EarlierChecks,
     InspectedModel,
+    ReadTogether,
     check_layers,
     check_some_are_left,
     inspect_judge,
@@ -194,15 +194,11 @@ class _Planner:
     ) -> CheckedLayers:
         plan, may_fall_back = self.earlier, self.config.precision == "auto"
         earlier = _earlier_checks(plan, model, precision)
-        with_prior, has_images = self.config.regularizers.feature_statistics > 0, bool(self.listing)
-
-        def further(device: DeviceModel, layer: LayerInfo) -> list[LayerInfo]:
-            prior = device.feature_layers(layer, has_images) if with_prior else []
-            return [*others.get(layer.name, ()), *prior]
-
+        with_prior = self.config.regularizers.feature_statistics > 0
+        together = ReadTogether(others, with_prior, has_images=bool(self.listing))
         with step(f"checking {counted(len(wanted), 'layer')} of {model.network.label}"):
             how = {"is_worth_it": is_faster_than_fp32} if is_timed else {}
-            return check_layers(model, wanted, precision, may_fall_back, earlier, further, **how)
+            return check_layers(model, wanted, precision, may_fall_back, earlier, together, **how)
 
     def _notes_before(self, model: InspectedModel) -> dict[str, str]:
         """The note of an earlier run of this sweep by the precision that it chose, if it did.
@@ -248,8 +244,9 @@ class _Planner:
 
     def _growth(self, models: Sequence[InspectedModel]) -> Growth:
         """The growth of images, or none where something is about one size; see `Config.growth`."""
-        growth = self.config.growth
-        sizes = growth.sizes(models[0].image_size)
+        first = models[0]
+        growth = self.config.growth.for_network(first.network.input_size, first.image_size)
+        sizes = growth.sizes(first.image_size)
         # A network that is given every image at its own size sees no smaller ones.
         possible = self.config.can_grow and all(
             network.fixed_size is None and min(size) >= SMALLEST_IMAGE and takes(network, size)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from layer_atlas.config.inputs import Find, nowhere
-from layer_atlas.config.recipe import Octaves, Recipe, snapshot_steps, trace_steps
+from layer_atlas.config.recipe import Growth, Octaves, Recipe, snapshot_steps, trace_steps
 from layer_atlas.models.forwards import Forward
 from layer_atlas.models.pixels import resized, to_bytes
 from layer_atlas.visualization import rng
@@ -374,10 +374,16 @@ def opacity(attribution: Tensor) -> Tensor:
 def make_loop(scores: Scores, recipe: Recipe, start: Start = initial_images) -> OptimizationLoop:
     """Build the optimization loop of a recipe; see `GradientAscent` for the arguments."""
     if recipe.octaves is None:
-        stages = recipe.growth.stages(recipe.image_size, recipe.optimizer.steps)
+        # The schedule of a size is that of all steps, of which it takes its own.
+        whole = replace(recipe.optimizer, steps=recipe.total_steps)
         loops = [
-            GradientAscent(scores, replace(recipe, image_size=size), start, steps)
-            for size, steps in stages
+            GradientAscent(
+                scores,
+                replace(recipe, image_size=size, optimizer=whole, growth=Growth()),
+                start,
+                steps,
+            )
+            for size, steps in recipe.stages
         ]
         return loops[0] if len(loops) == 1 else GrowingAscent(recipe, loops, start)
     sizes = octave_sizes(recipe.octaves, recipe.image_size)

@@ -5,7 +5,7 @@ or processes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,8 +15,10 @@ from torch import Tensor
 
 from layer_atlas.config.inputs import Find, nowhere
 from layer_atlas.config.recipe import Growth, Recipe, recorded_steps, snapshot_steps
+from layer_atlas.config.records import plain
 from layer_atlas.models.device_model import DeviceModel
 from layer_atlas.models.forwards import Path
+from layer_atlas.models.inspections import Inspection
 from layer_atlas.models.load import Network
 from layer_atlas.models.numerics import CPU_BATCH_MULTIPLE, filled_up
 from layer_atlas.models.pixels import to_bytes
@@ -130,6 +132,7 @@ class LayerRenderer:
             device=self.device,
         )
         self.objective = make_objective(self.recipe.objective, context)
+        self.inspection = _inspection_of_memory(renderer, info, others, fast.name)
         self.loop = self._loop_for(self.recipe)
 
     def make(
@@ -253,7 +256,7 @@ class LayerRenderer:
         largest = most_jobs(self.recipe, self.colours, GPU_BATCH if is_gpu else CPU_BATCH)
         if is_gpu:
             largest = planned or power_of_two(largest)
-        sample = if_it_fits(lambda: bytes_per_sample(self._try_out, self.device))
+        sample = if_it_fits(self._sample_bytes)
         if sample is None:  # if this is too much as well, the sweep halves the batch
             return min(CPU_BATCH_MULTIPLE, largest)
         if is_gpu:  # where the CUDA graphs of every size keep their memory
@@ -263,6 +266,14 @@ class LayerRenderer:
             return largest
         # A multiple, because the loop pads every CPU batch to one.
         return power_of_two(fit) if is_gpu else max(fit - fit % CPU_BATCH_MULTIPLE, 1)
+
+    def _sample_bytes(self) -> float:
+        """Measure the peak memory of one more sample; on a CPU, where that never changes, once."""
+        if known := self.inspection.recall(SampleMemory):
+            return known.bytes
+        measured = bytes_per_sample(self._try_out, self.device)
+        self.inspection.keep(SampleMemory(measured))
+        return measured
 
     def _try_out(self, batch: int) -> None:
         """Run one optimization step and one forward pass of the measurement, in fp32.
@@ -280,6 +291,29 @@ class LayerRenderer:
         if self.device.type == "cuda":  # on a CPU what is saved for a backward pass counts alone
             with torch.no_grad():
                 self.exact(optimized.images)
+
+
+@dataclass(frozen=True)
+class SampleMemory:
+    """The peak memory of one more sample of a batch, as the cache of inspections keeps it."""
+
+    bytes: float
+
+
+def _inspection_of_memory(
+    renderer: Renderer, info: LayerInfo, others: Sequence[LayerRef], path: str
+) -> Inspection:
+    """Word what a sample of a layer takes on a CPU, by all that it depends on."""
+    question = {
+        "asked": "memory",
+        "recipe": plain(renderer.recipe),
+        "layers": [plain(layer) for layer in (info, *others)],
+        "path": path,
+    }
+    # Not where it depends on more: on other networks, on images, on the kernels of a GPU.
+    depends = renderer.others or renderer.recipe.regularizers.dataset
+    is_kept = renderer.device.type == "cpu" and not depends
+    return Inspection(renderer.network.network, renderer.device, question if is_kept else None)
 
 
 def _joint_path(

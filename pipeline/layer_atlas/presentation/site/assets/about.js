@@ -128,7 +128,7 @@ function figureCommand(place, model, layer, data, rows) {
   ];
   if (options.seed) settings.push(`figure.seeds=[${options.seed}]`);
   if (options.variant) settings.push(`figure.variants=[${hydra(options.variant)}]`);
-  if (options.sort) settings.push(`figure.tell=${hydra(options.sort)}`);
+  if (options.sort && !networkWords(options.sort)) settings.push(`figure.tell=${hydra(options.sort)}`);
   return ["atlas", "figure", ...settings.map(shell)].join(" ");
 }
 

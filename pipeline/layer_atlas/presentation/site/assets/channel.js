@@ -122,7 +122,8 @@ function others(place, layer, data, row, seed, variant) {
 function statistics(place, layer, data, row) {
   const { seed, variant } = place.options;
   const value = ({ name }) => brief(column(data, name, place.options)[row]);
-  const lines = data.statistics
+  const own = data.statistics.filter(({ network }) => !network);
+  const lines = own
     .filter((each) => !isConstant(data, each))
     .map((each) => {
       const { name, ranked } = each;
@@ -138,7 +139,7 @@ function statistics(place, layer, data, row) {
         element("td", {}, meaningButton(each)),
       );
     });
-  const constant = data.statistics.filter((each) => isConstant(data, each));
+  const constant = own.filter((each) => isConstant(data, each));
   const same = constant.flatMap((each, n) => [n ? ", " : "", meaningButton(each, `${worded(each.name)} ${value(each)}`)]);
   return section(
     "Statistics",
@@ -153,7 +154,7 @@ function statistics(place, layer, data, row) {
       element("tbody", {}, ...lines),
     ),
     same.length ? element("p.note.constant", {}, `The same for every ${layer.noun}: `, ...same, ".") : null,
-    ...data.statistics.map((each) => meaningBox(each, ranked(each))),
+    ...own.map((each) => meaningBox(each, ranked(each))),
   );
   function ranked(each) {
     const rank = each.ranked ? rankOf(column(data, each.name, place.options), row) : null;
@@ -301,90 +302,3 @@ function alike(place, layer, data, block, inBlock) {
   );
   return [section(title, element("ul.alike", {}, ...links), element("p.note", {}, note))];
 }
-
-// The channel of this number in the same layer of other networks of one architecture: between other
-// layers a number relates nothing.
-function elsewhere(place, model, layer, data, row) {
-  const { channel } = place;
-  if (!["channel", "class"].includes(layer.noun)) return [];
-  const matches = (each) =>
-    ["name", "type", "of", "noun"].every((key) => each[key] === layer[key]) && holds(each, channel);
-  const networks = layerAtlas
-    .known("index")
-    .models.filter((each) => each.architecture === model.architecture)
-    .flatMap((other) => other.layers.filter(matches).map((each) => counterpart(place, other, each)));
-  if (networks.length < 2) return [];
-  const similarity = ({ name }) => data.similarity[name]?.[row] ?? null;
-  const weights = (each) => (each.weights === model.weights ? " same weights" : " other weights");
-  const here = networks.findIndex(({ name }) => name === model.name);
-  const links = networks
-    .filter((each, n) => n !== here)
-    .map((each) =>
-      element(
-        "li",
-        {},
-        element(
-          "a.tile",
-          { href: each.href },
-          each.picture(),
-          element(
-            "span.caption",
-            {},
-            element("span.label", {}, each.name),
-            element("span.quiet", {}, similarity(each)?.toFixed(2) ?? weights(each)),
-          ),
-        ),
-      ),
-    );
-  const title = `${layer.noun === "class" ? "Class" : "Channel"} ${channel} in networks of the same architecture`;
-  const words = "Number: similarity, the correlation of the channel’s responses to the same photographs.";
-  const note = networks.some((each) => similarity(each) !== null) ? element("p.note", {}, words) : null;
-  return [section(title, slider(networks, here, similarity), element("ul.elsewhere", {}, ...links), note)];
-}
-
-// A channel of another network, whose picture comes when the data of its layer are there.
-function counterpart(place, other, layer) {
-  const { channel } = place;
-  const picture = () => {
-    const made = element("span.picture", { "--aspect": layer.image[0] / layer.image[1] });
-    const fill = (data) => {
-      const image = thumbnail(layer, data, data.channels.indexOf(channel), {});
-      image.setAttribute("aria-label", `${other.name}: ${image.getAttribute("aria-label")}`);
-      made.replaceWith(image);
-    };
-    layerAtlas.load(`${layer.folder}/layer`).then(fill, () => made.classList.add("empty"));
-    return made;
-  };
-  const href = route({ model: other.name, layer: layer.name, channel });
-  return { name: other.name, weights: other.weights, href, picture };
-}
-
-// One network after the other, in the order of the atlas: checkpoints as training went on.
-function slider(networks, here, similarity) {
-  const shown = element("div.shown", {});
-  const said = element("output", { for: "network" });
-  const words = (n) => {
-    if (n === here) return "this network";
-    return similarity(networks[n]) === null ? "" : `similarity ${similarity(networks[n]).toFixed(2)}`;
-  };
-  const input = element("input", {
-    type: "range",
-    id: "network",
-    min: 0,
-    max: networks.length - 1,
-    step: 1,
-    oninput: () => show(Number(input.value)),
-  });
-  function show(n) {
-    const { name, href, picture } = networks[n];
-    shown.replaceChildren(picture());
-    said.replaceChildren(element("a", { href }, name), ...(words(n) ? [` · ${words(n)}`] : []));
-    input.setAttribute("aria-valuetext", [name, words(n)].filter(Boolean).join(", "));
-  }
-  input.value = here;
-  show(here);
-  const label = element("label", { for: "network" }, `Network, of ${networks.length}`);
-  return element("div.networks", {}, shown, element("div.slide", {}, label, input, said));
-}
-
-const holds = (layer, channel) => (layer.some ? layer.some.includes(channel) : channel < layer.channels);

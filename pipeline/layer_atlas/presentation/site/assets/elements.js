@@ -50,6 +50,8 @@ const pixels = ([width, height]) => `${width} × ${height} px`;
 
 // `dataset/mean` and `activation_robust` in words.
 function worded(name) {
+  const ofNetwork = networkWords(name);
+  if (ofNetwork) return ofNetwork;
   const words = name.replace(/_/g, " ").replace(/^words\/(\w+) /, "proposed label by $1 images: ");
   return words.startsWith("dataset/") ? `photographs: ${words.slice(8)}` : words;
 }

@@ -145,7 +145,7 @@ class Wall {
         {},
         element("span.label", {}, data.labels[row]),
         noteMarks(data, row),
-        this.values ? element("span.quiet", {}, brief(this.values[row])) : null,
+        this.values ? element("span.quiet", {}, this.value(row)) : null,
       ),
     );
     const made = element(
@@ -161,6 +161,12 @@ class Wall {
     this.list.insertBefore(made, before);
     this.made.set(place, made);
     return made;
+  }
+
+  // What the order is by: of best matches also which they are.
+  value(row) {
+    const found = this.values[row] === null ? null : sortedBy(this.layer, this.data, row, this.place.options.sort);
+    return found?.caption ?? brief(this.values[row]);
   }
 
   key(event) {

@@ -4,6 +4,7 @@
 const LEAST_CELL = 72;
 const MOST_CELL = 640;
 const LABELLED = 84;
+const LABELLED_ON_PAPER = 54;
 
 function mapView(view, place, { model, layer }, data) {
   const { open } = place;
@@ -36,10 +37,22 @@ class CellMap extends ChannelPlane {
     super(layer, data, place, "Map of cells");
   }
 
+  // On paper the grid that was on the screen, whatever the size of the page.
   get grid() {
+    if (this.printed) return this.printed;
     const { grids } = this.data.map;
     const asked = grids.find(({ side }) => String(side) === this.place.options.grid);
     return asked || grids.findLast(({ side }) => this.side / side >= LEAST_CELL) || grids[0];
+  }
+
+  toPaper() {
+    this.printed = this.grid;
+    super.toPaper();
+  }
+
+  toScreen() {
+    this.printed = null;
+    super.toScreen();
   }
 
   // Where each row of the layer is in the grid.
@@ -91,7 +104,7 @@ class CellMap extends ChannelPlane {
       const x1 = Math.round(left + ((place % grid.side) + 1) * cell);
       const y1 = Math.round(top + (Math.floor(place / grid.side) + 1) * cell);
       Object.assign(made.style, { left: `${x0}px`, top: `${y0}px`, width: `${x1 - x0}px`, height: `${y1 - y0}px` });
-      made.classList.toggle("labelled", cell >= LABELLED);
+      made.classList.toggle("labelled", cell >= (this.isOnPaper ? LABELLED_ON_PAPER : LABELLED));
       made.tabIndex = row === this.focus ? 0 : -1;
     }
     this.count.textContent = `${grid.side} × ${grid.side} cells, ${places.size.toLocaleString("en")} of them populated`;

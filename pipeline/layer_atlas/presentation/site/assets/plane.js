@@ -157,14 +157,41 @@ class ChannelPlane extends Plane {
     this.focus = undefined;
     const asked = Number(place.options.chosen ?? NaN);
     this.chosen = data.channels.indexOf(asked);
+    this.onprint = () => this.toPaper();
+    this.onprinted = () => this.toScreen();
   }
 
   start(hint, open) {
     this.listen();
+    addEventListener("beforeprint", this.onprint);
+    addEventListener("afterprint", this.onprinted);
     this.frame.addEventListener("click", (event) => this.click(event));
     this.draw();
     if (this.chosen >= 0) this.tell(this.chosen, open);
-    else this.panel.append(element("p.note", {}, hint));
+    else this.panel.append(element("p.note.hint", {}, hint));
+  }
+
+  stop() {
+    super.stop();
+    removeEventListener("beforeprint", this.onprint);
+    removeEventListener("afterprint", this.onprinted);
+  }
+
+  // A page is of another width than a window: what is seen is laid out for it, the whole map as a square.
+  toPaper() {
+    const { clientWidth, clientHeight } = this.frame;
+    this.frame.style.setProperty("--tall", this.zoom > 1 ? clientHeight / clientWidth : 1);
+    this.frame.classList.add("paper");
+    this.draw();
+  }
+
+  toScreen() {
+    this.frame.classList.remove("paper");
+    this.draw();
+  }
+
+  get isOnPaper() {
+    return this.frame.classList.contains("paper");
   }
 
   elementOf(row) {

@@ -6,6 +6,7 @@ const SPRITE = 40;
 const MOST_ELEMENTS = 400;
 const SMALLEST_POINT = 6;
 const LARGEST_POINT = 160;
+const SHARP_ON_PAPER = 3; // dots for each pixel of the style sheet, of which 96 are an inch
 
 const PROJECTIONS = { umap: "UMAP", tsne: "t-SNE", pca: "two principal components" };
 
@@ -102,7 +103,7 @@ class PointMap extends ChannelPlane {
 
   paint(rows, at, size) {
     const { canvas, small, data } = this;
-    const sharp = devicePixelRatio || 1;
+    const sharp = this.isOnPaper ? SHARP_ON_PAPER : devicePixelRatio || 1;
     // No larger than what there is of the map: in a large window a canvas takes most of the memory.
     const [left, top, across, down] = rows.length ? this.visible() : [0, 0, 0, 0];
     Object.assign(canvas.style, { left: `${left}px`, top: `${top}px`, width: `${across}px`, height: `${down}px` });

@@ -76,7 +76,7 @@ async function loaded(place, target) {
   if (isAbout(place, target)) return [await layerAtlas.load("about")];
   if (!target || !target.layer) return [];
   if (place.channel === undefined) sheets.expect(target.layer);
-  const data = await layerAtlas.load(`${target.layer.folder}/layer`);
+  const data = withNetworks(await layerAtlas.load(`${target.layer.folder}/layer`));
   if (place.channel === undefined) return [data];
   const row = data.channels.indexOf(place.channel);
   if (row < 0) return [data, null];
@@ -101,6 +101,7 @@ function fillView(view, place, target, data, block, before) {
 // Where the window and the focus are after a change of view.
 function settle(place, before) {
   const same = before.model === place?.model && before.layer === place?.layer;
+  if (same && before.channel !== undefined && before.channel === place.channel && refocus()) return;
   if (now.wall && same && before.channel === undefined && refocus()) return;
   if (now.wall && same && before.channel !== undefined) return now.wall.showChannel(before.channel);
   scrollTo(0, 0);
@@ -108,15 +109,15 @@ function settle(place, before) {
   main.focus({ preventScroll: true });
 }
 
-// The control that changed a grid is made anew with it, and keeps the focus.
+// The control that changed a view is made anew with it, and keeps the focus.
 let control = "";
 addEventListener("focusin", (event) => {
-  if (event.target.closest(".toolbar")) control = event.target.id || event.target.getAttribute("aria-label");
+  if (event.target.closest(".toolbar, .ways")) control = event.target.id || event.target.getAttribute("aria-label");
   else control = "";
 });
 
 function refocus() {
-  const controls = [...main.querySelectorAll(".toolbar [id], .toolbar [aria-label]")];
+  const controls = [...main.querySelectorAll(":is(.toolbar, .ways) :is([id], [aria-label])")];
   const again = controls.find((each) => control && (each.id || each.getAttribute("aria-label")) === control);
   again?.focus({ preventScroll: true });
   return Boolean(again);

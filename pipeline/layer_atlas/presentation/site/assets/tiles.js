@@ -192,7 +192,7 @@ class Glance {
     known.sort((a, b) => wanted.indexOf(a.name) - wanted.indexOf(b.name));
     const numbers = known.flatMap(({ name }) => [
       element("dt", {}, worded(name)),
-      element("dd", {}, brief(column(data, name, place.options)[row])),
+      element("dd", {}, stated(name, column(data, name, place.options)[row])),
     ]);
     return [
       element(
@@ -201,8 +201,15 @@ class Glance {
         element("strong", {}, data.labels[row], word === "ok" ? "" : `, ${word}`),
         numbers.length ? element("dl", {}, ...numbers) : null,
       ),
-      data.photographs ? this.photograph(row) : "",
+      element("div.pictures", {}, this.network(row), data.photographs ? this.photograph(row) : null),
     ];
+  }
+
+  // The channel of another network that the layer is sorted by.
+  network(row) {
+    const found = sortedBy(this.layer, this.data, row, this.place.options.sort);
+    if (!found) return null;
+    return element("div.strongest", {}, found.picture(), element("span.quiet", {}, `${found.name} · ${found.words[0] ?? ""}`));
   }
 
   // Its place is kept until it is there, so that nothing moves.
