@@ -15,7 +15,7 @@ from layer_atlas.sweep.planning.devices import WorkerDevice
 VIT = "{name: vit, target: tests.models.test_prefix_tokens.small_vit, input_size: 32}"
 """Takes images of 32 px alone."""
 
-DEFAULT = Growth(sides=(0.5, 0.71), costs=(0.125, 0.25))
+DEFAULT = Growth(sides=(0.5, 0.71), costs=(0.12, 0.24))
 DEMO = ("demo", "layers=[conv5]")
 
 
