@@ -470,7 +470,7 @@ class OctaveAscent:
 
 
 def _without_start(optimized: OptimizedBatch) -> OptimizedBatch:
-    """Leave out the first intermediate image: it equals the last one of the octave before."""
+    """Drop the first intermediate image: it equals the last one of the octave before."""
     frames = optimized.snapshot
     return optimized if frames is None else replace(optimized, snapshot=frames[:, 1:])
 
