@@ -43,7 +43,12 @@ class Net(nn.Module):
         return self.gain * self.second(self.drop(self.first(x))).mean((2, 3))
 """
 
-QUICK: dict[str, Any] = {"image_size": 16, "optimizer.steps": 3, "optimizer.leaky_steps": 1}
+QUICK: dict[str, Any] = {
+    "image_size": 16,
+    "optimizer.steps": 3,
+    "optimizer.leaky_steps": 1,
+    "precision": "fp32",  # `auto` is what is faster at the time, and bits are compared
+}
 TRAINED: dict[str, Any] = {"mean": [0.5] * 3, "std": [0.25] * 3}
 
 
@@ -188,6 +193,53 @@ def test_module_and_program_are_left_as_they_were_and_training_goes_on(net: nn.M
         cudnn.benchmark = before_cudnn
     assert step(net) == step(undisturbed)
     assert net.training
+
+
+ALONE = """
+import sys
+import layer_atlas
+from torch import nn
+small = {"optimizer.steps": 1, "optimizer.starts": 1, "optimizer.leaky_steps": 0}
+given = {"mean": [0.5] * 3, "std": [0.25] * 3, "image_size": 16, **small}
+network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+"""
+
+
+def alone(code: str, folder: Path) -> None:
+    """Run Python in a process of its own, with its temporary files in a folder."""
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    command = [sys.executable, "-c", ALONE + code]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_visualizing_does_without_torchs_compiler(tmp_path: Path) -> None:
+    """It takes as long to import as torch itself, and leaves a temporary folder behind."""
+    code = """
+layer_atlas.visualize(network, "2", 0, **given)
+assert not {"torch._dynamo", "torch._inductor", "sympy"} & sys.modules.keys()
+"""
+    alone(code, tmp_path / "temporary")
+    assert not list((tmp_path / "temporary").iterdir()), "a folder is left behind"
+
+
+@pytest.mark.slow
+def test_a_network_that_brings_torchs_compiler_leaves_it_as_it_was(tmp_path: Path) -> None:
+    code = """
+import torch
+class Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = network
+
+    def forward(self, x):
+        return torch.compile(self.inner, backend="eager")(x)
+
+layer_atlas.visualize(Own(), "inner.2", 0, **given)
+from torch._dynamo import eval_frame
+assert eval_frame._stance.stance == "default"
+"""
+    alone(code, tmp_path / "temporary")
 
 
 @pytest.mark.slow

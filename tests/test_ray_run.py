@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 SMALL = (
     *("optimizer.leaky_steps=2", "image_size=32", "layers=[conv1,conv2]"),
-    *("channels='0:16'", "shard_size=8", "batch_size=8", "connections=0"),
+    *("channels='0:16'", "shard_size=8", "batch_size=8", "connections=0", "precision=fp32"),
 )
 """32 jobs in 4 shards."""
 QUICK, LONG = (*SMALL, "optimizer.steps=6"), (*SMALL, "optimizer.steps=200")

@@ -24,6 +24,7 @@ SWEEP = (
     "layers=[conv1,conv2]",
     "shard_size=8",
     "connections=0",
+    "precision=fp32",
     "executor.devices=[cpu]",
 )
 """64 images in 8 shards."""

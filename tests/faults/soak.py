@@ -24,7 +24,8 @@ from sweeps import command, working
 
 SWEEP = (
     *("image_size=32", "optimizer.steps=32", "layers=[conv1,conv2]", "shard_size=8"),
-    *("batch_size=8", "executor.devices=[cpu,cpu]", "executor.attempts=1000000"),
+    *("batch_size=8", "precision=fp32"),
+    *("executor.devices=[cpu,cpu]", "executor.attempts=1000000"),
 )
 """The demo network's first layers in shards of less than a second; eight of them per seed."""
 

@@ -30,6 +30,7 @@ SWEEP = (
     "optimizer.leaky_steps=2",
     "shard_size=4",
     "connections=0",
+    "precision=fp32",
     "batch_size=4",
     "executor.devices=[cpu]",
 )

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import weakref
 from typing import Any
@@ -29,7 +30,7 @@ from layer_atlas.sweep.executors.base import WORKER_COMMAND
 from layer_atlas.sweep.heartbeat import DEVICE_VARIABLE, Heartbeat
 from layer_atlas.sweep.run import prepare_plan
 from layer_atlas.sweep.stages import Sweep, stages
-from layer_atlas.sweep.tasks import Committer
+from layer_atlas.sweep.tasks import Committer, optimize
 from layer_atlas.sweep.worker import attempt, work
 from layer_atlas.visualization.optimization.renderer import LayerRenderer
 
@@ -267,12 +268,20 @@ def test_nothing_of_a_layer_is_in_memory_when_the_next_is_measured(
     prepare(folder, 0)
     alive: list[list[object]] = []
     renderers: list[weakref.ref[object]] = []
+    both_measured = threading.Event()
 
     def measured(self: LayerRenderer, planned: int) -> int:
         alive.append([ref() for ref in renderers if ref() is not None])
         renderers.append(weakref.ref(self.loop))
+        if len(renderers) == 2:
+            both_measured.set()
         return 2
 
+    def commit_late(folder: OutputFolder, shard: Shard, result: ShardResult) -> None:
+        assert both_measured.wait(PATIENCE)
+        commit(folder, shard, result)
+
+    monkeypatch.setattr(optimize, "commit", commit_late)
     monkeypatch.setattr(LayerRenderer, "auto_batch", measured)
     sweep = Sweep(config, plan, folder, ["cpu"])
     write_json(folder.bundle(TAG), stages(sweep)[0].bundle(list(plan.shards())))

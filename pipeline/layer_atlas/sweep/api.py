@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -282,16 +283,32 @@ def _torch_set_aside() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.callback(torch.backends.mha.set_fastpath_enabled, fastpath)
         stack.enter_context(contained())
-        # Compiled networks run as written meanwhile, whose hooks fire.
-        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(_run_as_written())
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         for kind in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
             stack.enter_context(torch.autocast(kind, enabled=False))
         torch.set_default_dtype(torch.float32)
         torch.set_default_device(None)
-        torch.use_deterministic_algorithms(False)
+        if torch.are_deterministic_algorithms_enabled():  # the setter imports the compiler
+            torch.use_deterministic_algorithms(False)
         yield
+
+
+@contextlib.contextmanager
+def _run_as_written() -> Iterator[None]:
+    """Run compiled networks as plain Python, whose hooks fire; restores the compiler on exit."""
+    if "torch._dynamo" in sys.modules:
+        with torch.compiler.set_stance("force_eager"):
+            yield
+        return
+    # Importing the compiler takes as long as torch itself, and leaves a temporary folder behind.
+    try:
+        yield
+    finally:
+        # The network's own code may have imported it, and loading has set it aside since.
+        if "torch._dynamo" in sys.modules:
+            torch.compiler.set_stance("default")
 
 
 # --- settings ------------------------------------------------------------------------------------

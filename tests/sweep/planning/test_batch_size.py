@@ -19,7 +19,7 @@ SMALL_GPU = WorkerDevice("cuda:0", memory=16 * GIGABYTES)
 
 
 def layers(devices: list[WorkerDevice], *overrides: str) -> tuple[LayerPlan, ...]:
-    config = composed(*TINY, "precision=fp32", "layers=[conv1,conv2]", *overrides)
+    config = composed(*TINY, "layers=[conv1,conv2]", *overrides)
     return make_plan(config, inspect_models(config), devices).models[0].layers
 
 

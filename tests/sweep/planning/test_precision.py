@@ -35,7 +35,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> dict[torch.dtype, float]:
 
 
 def plan(*overrides: str, device: WorkerDevice = CPU, earlier: Plan | None = None) -> Plan:
-    config = composed(*TINY, "channels=0:2", "layers=[conv2]", *overrides)
+    config = composed(*TINY, "precision=auto", "channels=0:2", "layers=[conv2]", *overrides)
     return make_plan(config, inspect_models(config), [device], earlier)
 
 

@@ -20,6 +20,7 @@ from layer_atlas.models.pixels import from_bytes, recoloured
 from layer_atlas.plan.environment import Environment, environment_here
 from layer_atlas.plan.jobs import Series, Shard, ShardResult, joined
 from layer_atlas.plan.plan import LayerPlan, ModelPlan, flops_per_job
+from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.shards import commit
 from layer_atlas.sweep.heartbeat import Heartbeat
 from layer_atlas.sweep.tasks import Bundle, ImageCache, WorkerContext
@@ -176,11 +177,9 @@ class ShardRunner:
             start, end = end, end + len(shard.targets)
             results.append(ShardResult(made.rows(slice(start, end)), facts))
         keys = [shard.key for shard in shards]
-        self.context.committer.submit(keys, lambda: self._commit(shards, results))
-
-    def _commit(self, shards: Sequence[Shard], results: Sequence[ShardResult]) -> None:
-        for shard, result in zip(shards, results, strict=True):
-            commit(self.context.folder, shard, result)
+        # Without `self`, whose renderer the next layer must not find in memory.
+        write = partial(_commit, self.context.folder, shards, results)
+        self.context.committer.submit(keys, write)
 
     def _make(self, jobs: list[tuple[str, int]]) -> dict[str, NDArray[Any]]:
         """Make jobs in batches; out of memory halves the batch size for the rest of the layer."""
@@ -216,6 +215,11 @@ class ShardRunner:
         arrays = self.renderer.make(keys, channels, on_step, self.strongest(channels))
         on_step(parts - 1)
         return arrays
+
+
+def _commit(folder: OutputFolder, shards: Sequence[Shard], results: Sequence[ShardResult]) -> None:
+    for shard, result in zip(shards, results, strict=True):
+        commit(folder, shard, result)
 
 
 def group_by_batch(shards: Sequence[Shard], batch_size: int) -> Iterator[list[Shard]]:
