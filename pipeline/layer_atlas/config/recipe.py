@@ -225,13 +225,17 @@ class Octaves(Record):
     """Factor between a size and the one before."""
 
 
+_LARGEST_SIDE = 0.8
+"""Fraction of the final side above which a size is not worth its change."""
+
+
 @dataclass(frozen=True)
 class Growth(Record):
     """Coarse to fine: the image grows during the optimization."""
 
     sides: tuple[float, ...] = setting((), above=0, below=1)
     """Sides of the smaller images that come first, as fractions of the final side, and at least of
-    the network's own input size. Empty: none."""
+    the network's own input size; those above 0.8 of the final side are skipped. Empty: none."""
     costs: tuple[float, ...] = setting((), above=0, below=1)
     """Fraction of the cost of `optimizer.steps` that each of them gets. A step costs as much as its
     pixels: there are four steps at half the side for one at the final size."""
@@ -265,14 +269,15 @@ class Growth(Record):
         return [(round(size[0] * side), round(size[1] * side)) for side in self.sides]
 
     def for_network(self, input_size: int, size: tuple[int, int]) -> "Growth":
-        """Return the growth of images for a network of an input size, without sizes not below.
+        """Return the growth of images for a network of an input size.
 
-        In smaller images than a network was trained on, things would be smaller than it knows.
+        In much smaller images than a network was trained on, things are smaller than it knows. So
+        small images grow less, or not at all.
         """
         enlarged = max(1.0, input_size / min(size))
-        sides = [side * enlarged for side in self.sides]
-        kept = [(side, of) for side, of in zip(sides, self.costs, strict=True) if side < 1]
-        return Growth(tuple(side for side, _ in kept), tuple(of for _, of in kept))
+        pairs = zip(self.sides, self.costs, strict=True)
+        kept = [(side * enlarged, cost) for side, cost in pairs if side * enlarged <= _LARGEST_SIDE]
+        return Growth(tuple(side for side, _ in kept), tuple(cost for _, cost in kept))
 
     def relative_memory(self, size: tuple[int, int]) -> float:
         """Return the memory of batches of all sizes beside that of the final one, by pixels."""

@@ -45,8 +45,9 @@ def test_growth_does_not_change_what_a_sweep_costs() -> None:
 
 
 def test_sizes_are_fractions_of_the_input_size_of_the_network_at_least() -> None:
-    found = recipe(*DEMO, "image_size=60")
+    found = recipe(*DEMO, "image_size=64")
     assert found.growth.sizes(found.image_size) == [(48, 48)]
+    assert recipe(*DEMO, "image_size=56").growth == Growth()
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from layer_atlas.visualization.optimization.loop import (
     Jobs,
     OptimizedBatch,
     Scores,
+    _Batch,
     make_loop,
 )
 from layer_atlas.visualization.optimization.optimizers import learning_rate
@@ -64,10 +65,10 @@ def test_images_never_have_less_than_a_fraction_of_what_the_network_was_trained_
     growth = Growth(sides=(0.5, 0.7), costs=(0.1, 0.2))
     assert growth.for_network(224, (224, 224)) == growth
     assert growth.for_network(224, (448, 500)) == growth
-    small = growth.for_network(224, (128, 160))
-    assert small.sizes((128, 160)) == [(112, 140)]
+    small = growth.for_network(224, (160, 200))
+    assert small.sizes((160, 200)) == [(112, 140)]
     assert small.costs == (0.1,)
-    assert growth.for_network(224, (100, 200)) == Growth()
+    assert growth.for_network(224, (128, 160)) == Growth()
 
 
 @pytest.mark.parametrize(
@@ -119,6 +120,19 @@ def test_step_sizes_go_on_from_size_to_size(monkeypatch: pytest.MonkeyPatch) -> 
     whole = replace(RECIPE.optimizer, steps=11, **schedule)
     assert rates == [learning_rate(whole, n) for n in range(11)]
     assert rates == sorted(rates, reverse=True)
+
+
+def test_gradients_may_leak_after_each_enlargement(monkeypatch: pytest.MonkeyPatch) -> None:
+    leaks: list[bool] = []
+    original = _Batch._update
+
+    def update(batch: _Batch, leaky: bool) -> torch.Tensor:
+        leaks.append(leaky)
+        return original(batch, leaky)
+
+    monkeypatch.setattr(_Batch, "_update", update)
+    grown(replace(RECIPE, optimizer=replace(RECIPE.optimizer, leaky_steps=2)))
+    assert leaks == [*(True, True, False, False), *(True, True, False), *(True, True, False, False)]
 
 
 def test_every_view_is_one_of_those_without_growth() -> None:

@@ -239,7 +239,7 @@ class _Batch:
         self.view.copy_(self.views[place])
         self.blur.fill_(blur_width(self.recipe.regularizers, number, settings.steps))
         self.optimizer_step.begin(number)
-        leaky = settings.leaks(number)
+        leaky = settings.leaks(place)  # an image that was just enlarged may have lost its response
         self.trace[place] = self.graphs.replay(leaky) if self.graphs else self._update(leaky)
 
     def result(self) -> OptimizedBatch:
@@ -263,7 +263,8 @@ class _Batch:
 
     def _captured(self, jobs: Jobs) -> Graphs | None:
         """Capture the step as CUDA graphs, with and without the leak where there are such steps."""
-        kinds = sorted({self.recipe.optimizer.leaks(number) for number in self.steps}, reverse=True)
+        leaks = self.recipe.optimizer.leaks
+        kinds = sorted({leaks(place) for place in range(len(self.steps))}, reverse=True)
         self.view.copy_(self.views[0])
         for leaky in kinds:
             self._update(leaky)  # warm-up: libraries initialise themselves here
