@@ -97,6 +97,7 @@ from layer_atlas.config.optimizers import LBFGS, SGD, Adam, AdamW, NAdam
 from layer_atlas.config.parameterizations import Fourier, NaturalFourier, Pixel, Pyramid
 from layer_atlas.config.recipe import (
     DatasetInit,
+    Growth,
     Octaves,
     PhotographInit,
     Recipe,
@@ -212,6 +213,10 @@ OTHERS: dict[str, dict[str, Any]] = {
     "from a photograph": {"init": PhotographInit(photograph=PICTURE)},
     "from the dataset": {"init": DatasetInit()},
     "octaves": {"octaves": Octaves(count=2, scale=1.4)},
+    "growth": {
+        "growth": Growth(sides=(0.5,), costs=(0.25,)),
+        "optimizer": Adam(steps=8, leaky_steps=2),
+    },
     "snapshots": {"snapshots": 2},
     "odd size": {"image_size": (45, 67)},
     "mask": {"mask": MASK},

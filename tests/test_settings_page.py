@@ -32,7 +32,7 @@ def test_every_setting_has_a_whole_sentence(key: str, meaning: str) -> None:
 @pytest.mark.parametrize(
     ("key", "default", "values"),
     [
-        ("optimizer.steps", "`48`", "1 or more"),
+        ("optimizer.steps", "`50`", "1 or more"),
         ("parameterization.levels", "`6`", "1 to 12"),
         ("transforms.crop", "`[1.0, 1.0]`", "0.05 to 1"),
         ("objective.sign", '`"positive"`', "`positive`, `negative`, `both`"),

@@ -19,6 +19,7 @@ from layer_atlas.config.objectives import (
 from layer_atlas.config.optimizers import LBFGS, SGD, Optimizer
 from layer_atlas.config.parameterizations import Generator, Mask, Parameterization
 from layer_atlas.config.recipe import (
+    Growth,
     Init,
     Octaves,
     Recipe,
@@ -54,6 +55,7 @@ RECIPES = [
     *(replace(make_recipe(), objective=made(record)) for record in records_of(Objective)),
     *(replace(make_recipe(), parameterization=made(r)) for r in records_of(Parameterization)),
     *(replace(make_recipe(), optimizer=record()) for record in records_of(Optimizer)),
+    replace(make_recipe(steps=10), growth=Growth((0.5, 0.7), (0.125, 0.25))),
     replace(make_recipe(), octaves=Octaves(), mask=Mask(area="a.png", picture="b.png")),
 ]
 
@@ -182,6 +184,7 @@ def test_every_setting_that_decides_pixels_is_in_the_text(
         {"keep_prefix_tokens": True},
         {"algorithm": 99},
         {"octaves": Octaves()},
+        {"growth": Growth((0.5,), (0.5,))},
         {"mask": Mask(area="a.png", picture="b.png")},
     ],
     ids=str,

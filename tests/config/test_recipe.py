@@ -9,13 +9,16 @@ from toys import make_recipe
 
 from layer_atlas.config.parameterizations import Fourier, Maco, Pixel
 from layer_atlas.config.recipe import (
+    Growth,
     Octaves,
+    Recipe,
     Regularizers,
     Transforms,
     snapshot_count,
     snapshot_steps,
     trace_steps,
 )
+from layer_atlas.config.records import build, plain
 
 OUT_OF_RANGE = [
     (Fourier, {"decay_power": -0.1}, "decay_power must be 0 or more, not -0.1"),
@@ -78,3 +81,34 @@ def test_trace_holds_at_most_33_steps_evenly_with_both_ends(steps: int) -> None:
     assert (recorded[0], recorded[-1]) == (0, steps - 1)
     gaps = {b - a for a, b in pairwise(recorded)}
     assert not gaps or (min(gaps) >= 1 and max(gaps) - min(gaps) <= 1)
+
+
+def test_growth_needs_the_memory_of_all_its_sizes() -> None:
+    growth = Growth(sides=(0.5,), costs=(0.5,))
+    assert growth.relative_memory((20, 40)) == 1.25
+    assert Growth().relative_memory((20, 40)) == 1.0
+
+
+def test_a_recipe_without_growth_has_the_key_of_one_before_there_was_any() -> None:
+    recipe = make_recipe()
+    assert "growth" not in plain(recipe)
+    assert plain(replace(recipe, growth=Growth((0.5,), (0.5,))))["growth"] == {
+        "sides": [0.5],
+        "costs": [0.5],
+    }
+    assert build(Recipe, plain(recipe)) == recipe
+
+
+@pytest.mark.parametrize(
+    ("steps", "size", "sentence"),
+    [
+        (10, "12 to 24 px", "steps were 8 at 12 x 12 pixels and 8 at 24 x 24 pixels."),
+        (1, "24 px", ""),
+    ],
+)
+def test_a_recipe_words_its_growth(steps: int, size: str, sentence: str) -> None:
+    plain_recipe = make_recipe(image_size=(24, 24), steps=steps)
+    recipe = replace(plain_recipe, growth=Growth((0.5,), (0.2 if steps > 1 else 0.1,)))
+    assert f", {size}, fp32" in recipe.summary()
+    assert sentence in recipe.describe()
+    assert ("grew" in recipe.describe()) == bool(sentence)

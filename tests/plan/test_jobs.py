@@ -11,7 +11,7 @@ import pytest
 from toys import IDENTITY, make_result, make_series
 
 from layer_atlas.config.parameterizations import Fourier, Pixel
-from layer_atlas.config.recipe import Octaves
+from layer_atlas.config.recipe import Growth, Octaves
 from layer_atlas.plan.jobs import Series, Shard
 
 SERIES = make_series()
@@ -34,7 +34,9 @@ def one_change_each(record: Any) -> Iterator[tuple[str, Any]]:
     """The record with one field changed, for every field at any depth."""
     for field in fields(record):
         value = getattr(record, field.name)
-        if is_dataclass(value):
+        if isinstance(value, Growth):  # its two fields go together
+            yield field.name, replace(record, growth=Growth((0.5,), (0.1,)))
+        elif is_dataclass(value):
             for place, inner in one_change_each(value):
                 yield f"{field.name}.{place}", replace(record, **{field.name: inner})
         else:
@@ -131,9 +133,8 @@ def test_every_field_of_network_layer_seed_and_recipe_changes_the_keys(place: st
 
 
 def test_the_fields_above_include_those_of_nested_records() -> None:
-    assert {"seed", "layer", "network.weights_sha256", "recipe.optimizer.leaky_slope"} < set(
-        CHANGES
-    )
+    some = {"seed", "layer", "network.weights_sha256", "recipe.optimizer.leaky_slope"}
+    assert some | {"recipe.growth"} < set(CHANGES)
 
 
 def test_label_is_not_part_of_the_identity() -> None:

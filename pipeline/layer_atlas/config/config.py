@@ -18,10 +18,12 @@ from layer_atlas.config.parameterizations import Mask, Parameterization
 from layer_atlas.config.recipe import (
     LARGEST_IMAGE,
     DatasetInit,
+    Growth,
     Init,
     NoiseInit,
     Octaves,
     Regularizers,
+    SpectrumInit,
     Transforms,
 )
 from layer_atlas.config.records import Record, build, require, setting
@@ -208,6 +210,10 @@ class Config(Record):
     """How the image follows the gradient."""
     octaves: Octaves | None
     """Growing sizes at which images are optimized; null optimizes at one size."""
+    growth: Growth
+    """Smaller sizes at which images from noise are optimized first. Images do not grow with
+    octaves, with parameterizations or objectives that are about one size (`cppn`, `neuron`), or if
+    the network takes no such small images."""
     snapshots: int = setting(at_least=0)
     """Number of steps between images that are kept; 0 keeps the finished image alone."""
     executor: ExecutorSettings
@@ -272,6 +278,16 @@ class Config(Record):
         )
         if isinstance(objective, JointObjective):
             self._check_terms(objective)
+
+    @property
+    def can_grow(self) -> bool:
+        """Whether images may have smaller sizes first, as far as networks do not matter."""
+        return (
+            self.octaves is None
+            and self.objective.of_any_size
+            and isinstance(self.init, NoiseInit | SpectrumInit)
+            and not self.parameterization.from_noise_alone
+        )
 
     def _check_start(self) -> None:
         # Every start but noise, and every octave but the first, needs the parameters of a picture.

@@ -5,8 +5,10 @@ There is one frozen record per choice of a family. Every field is part of every 
 record lives in the module of its family.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from itertools import accumulate
 from typing import ClassVar
 
 from layer_atlas.config.objectives import MORDVINTSEV_2015, Objective
@@ -223,6 +225,65 @@ class Octaves(Record):
     """Factor between a size and the one before."""
 
 
+_LARGEST_SIDE = 0.8
+"""Fraction of the final side above which a size is not worth its change."""
+
+
+@dataclass(frozen=True)
+class Growth(Record):
+    """Coarse to fine: the image grows during the optimization."""
+
+    sides: tuple[float, ...] = setting((), above=0, below=1)
+    """Sides of the smaller images that come first, as fractions of the final side, and at least of
+    the network's own input size; those above 0.8 of the final side are skipped. Empty: none."""
+    costs: tuple[float, ...] = setting((), above=0, below=1)
+    """Fraction of the cost of `optimizer.steps` that each of them gets. A step costs as much as its
+    pixels: there are four steps at half the side for one at the final size."""
+
+    def check(self) -> None:
+        """Check that there is a cost for each size, and something left for the last."""
+        sides, costs = list(self.sides), list(self.costs)
+        require(
+            len(sides) == len(costs),
+            f"growth.sides={sides} and growth.costs={costs} must have as many numbers.",
+        )
+        ascending = sides == sorted(set(sides))
+        require(ascending, f"growth.sides={sides} must be in ascending order.")
+        require(sum(costs) < 1, f"growth.costs={costs} must leave steps for the final size.")
+
+    def stages(self, size: tuple[int, int], steps: int) -> list[tuple[tuple[int, int], range]]:
+        """Return height and width of each size that has steps, and its steps, the smallest first.
+
+        >>> Growth((0.5,), (0.2,)).stages((64, 100), 10)
+        [((32, 50), range(0, 8)), ((64, 100), range(8, 16))]
+        """
+        pairs = zip(self.sides, self.costs, strict=True)
+        counts = [round(cost * steps / side**2) for side, cost in pairs]
+        counts.append(max(1, steps - round(sum(self.costs) * steps)))
+        ends = list(accumulate(counts))
+        ranges = map(range, [0, *ends], ends)
+        return [(of, n) for of, n in zip([*self.sizes(size), size], ranges, strict=False) if n]
+
+    def sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
+        """Return height and width of the smaller images, the smallest first."""
+        return [(round(size[0] * side), round(size[1] * side)) for side in self.sides]
+
+    def for_network(self, input_size: int, size: tuple[int, int]) -> "Growth":
+        """Return the growth of images for a network of an input size.
+
+        In much smaller images than a network was trained on, things are smaller than it knows. So
+        small images grow less, or not at all.
+        """
+        enlarged = max(1.0, input_size / min(size))
+        pairs = zip(self.sides, self.costs, strict=True)
+        kept = [(side * enlarged, cost) for side, cost in pairs if side * enlarged <= _LARGEST_SIDE]
+        return Growth(tuple(side for side, _ in kept), tuple(cost for _, cost in kept))
+
+    def relative_memory(self, size: tuple[int, int]) -> float:
+        """Return the memory of batches of all sizes beside that of the final one, by pixels."""
+        return sum(map(math.prod, [*self.sizes(size), size])) / math.prod(size)
+
+
 # --- the recipe ----------------------------------------------------------------------------------
 
 LARGEST_IMAGE = 4096
@@ -250,6 +311,8 @@ class Recipe(Record):
     init: Init = NoiseInit()
     mask: Mask | None = None
     octaves: Octaves | None = None
+    growth: Growth = setting(Growth(), late=True)
+    """Sizes at which the image is optimized before its own."""
     snapshots: int = setting(0, at_least=0)
     """Number of steps between images that are kept; 0 keeps the finished image alone."""
     keep_prefix_tokens: bool = False
@@ -274,8 +337,20 @@ class Recipe(Record):
 
     @property
     def total_steps(self) -> int:
-        """Steps of all octaves."""
+        """Steps at all sizes."""
+        if self.octaves is not None:
+            return self.cost_in_steps
+        return self.stages[-1][1].stop
+
+    @property
+    def cost_in_steps(self) -> int:
+        """Number of steps at the final size that cost as much as all steps."""
         return self.optimizer.steps * (self.octaves.count if self.octaves else 1)
+
+    @property
+    def stages(self) -> list[tuple[tuple[int, int], range]]:
+        """Height and width of each size without octaves, and its steps, the smallest first."""
+        return self.growth.stages(self.image_size, self.optimizer.steps)
 
     @property
     def dataset_images_used(self) -> int:
@@ -288,8 +363,8 @@ class Recipe(Record):
 
     def summary(self) -> str:
         """Describe the recipe on one line, with the photographs that images are made from."""
-        height, width = self.image_size
-        size = f"{height}" if height == width else f"{width} x {height}"
+        sizes = dict.fromkeys(_pixels(of) for of, _ in (self.stages[0], self.stages[-1]))
+        size = " to ".join(sizes)
         start = f" {self.init.from_images}" if self.init.from_images else ""
         like = f" {self.objective.from_images}" if self.objective.from_images else ""
         steps = self.total_steps
@@ -319,6 +394,8 @@ class Recipe(Record):
                 f"{self.octaves.scale:g} times as large as the one before "
                 f"({self.octaves.references[0].cite})."
             )
+        if len(self.stages) > 1:
+            yield self._growth_sentence()
         views = listed(self.transforms.clauses().values())
         seen = f"each image through a random view: {views}" if views else "the images as they were"
         yield f"{'At each step the' if views else 'The'} network saw {seen}."
@@ -329,6 +406,10 @@ class Recipe(Record):
             yield "Activations included the non-spatial tokens (class token, registers)."
         number_format = _PRECISIONS.get(self.precision, self.precision)
         yield f"The network ran in {number_format} (algorithm version {self.algorithm})."
+
+    def _growth_sentence(self) -> str:
+        *first, last = [f"{len(n)} at {h} x {w} pixels" for (h, w), n in self.stages]
+        return f"Images grew, coarse to fine: steps were {', '.join(first)} and {last}."
 
     def _variants(self) -> str:
         """The names of the variants, in parentheses; empty for one usual image."""
@@ -342,6 +423,11 @@ class Recipe(Record):
         return f" ({', '.join(shown)})"
 
 
+def _pixels(size: tuple[int, int]) -> str:
+    height, width = size
+    return f"{height}" if height == width else f"{width} x {height}"
+
+
 _SHOWN_VARIANTS = 5
 _TRACE_POINTS = 33
 
@@ -353,10 +439,15 @@ def trace_steps(steps: int) -> list[int]:
 
 
 def recorded_steps(recipe: Recipe) -> list[int]:
-    """Return the steps of all octaves at which scores are recorded."""
-    steps = recipe.optimizer.steps
+    """Return the steps at which scores are recorded: of every octave, or of all sizes together."""
+    steps = _steps_of_a_run(recipe)
     starts = range(0, recipe.total_steps, steps)
     return [start + step for start in starts for step in trace_steps(steps)]
+
+
+def _steps_of_a_run(recipe: Recipe) -> int:
+    """Return the steps of an octave, or those of all sizes of an image that grows."""
+    return recipe.total_steps // (recipe.octaves.count if recipe.octaves else 1)
 
 
 def snapshot_steps(recipe: Recipe) -> list[int]:
@@ -364,7 +455,7 @@ def snapshot_steps(recipe: Recipe) -> list[int]:
 
     With octaves, the end of each octave is among them.
     """
-    steps, every = recipe.optimizer.steps, recipe.snapshots
+    steps, every = _steps_of_a_run(recipe), recipe.snapshots
     if not every:
         return []
     kept = [*range(every, steps, every), steps]
@@ -373,5 +464,5 @@ def snapshot_steps(recipe: Recipe) -> list[int]:
 
 def snapshot_count(recipe: Recipe) -> int:
     """Count the snapshots, which may be too many to list their steps."""
-    steps, every = recipe.optimizer.steps, recipe.snapshots
+    steps, every = _steps_of_a_run(recipe), recipe.snapshots
     return 1 + -(-steps // every) * (recipe.total_steps // steps) if every else 0

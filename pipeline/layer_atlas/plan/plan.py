@@ -348,7 +348,7 @@ def without_paths(plan: Plan) -> Plan:
 
 def flops_per_job(layer: LayerPlan, recipe: Recipe) -> float:
     """Return the operations of one job: its steps forward and backward, their images, and views."""
-    passes = recipe.total_steps * recipe.optimizer.passes_per_step
+    passes = recipe.cost_in_steps * recipe.optimizer.passes_per_step
     of_network = _flops_of_pass(layer, recipe.objective) * (2.0 * passes + _MEASURED_VIEWS)
     of_images = math.prod(recipe.image_size) * _IMAGE_FLOPS * passes
     return recipe.variants * (of_network + of_images)
@@ -425,7 +425,9 @@ def gpu_batch(recipe: Recipe, colours: int, targets: int, values: int, gpu_bytes
     # Each activation and its gradient, in the precision of the network.
     of_network = 2 * values * (4 if recipe.precision == "fp32" else 2)
     of_image = math.prod(recipe.image_size) * colours * _BYTES_PER_IMAGE_VALUE
-    job = recipe.variants * (of_network + of_image)
+    # The CUDA graphs of every size keep their memory.
+    of_all_sizes = recipe.growth.relative_memory(recipe.image_size)
+    job = recipe.variants * (of_network + of_image) * of_all_sizes
     fitting = int(_BATCH_FRACTION * gpu_bytes / job)
     most = min(most_jobs(recipe, colours, GPU_BATCH), max(1, fitting))
     return min(power_of_two(most), 1 << (targets - 1).bit_length())

@@ -18,7 +18,7 @@ from layer_atlas.config.objectives import (
     ProbabilityObjective,
     StrongestImagesObjective,
 )
-from layer_atlas.config.recipe import ALGORITHM_VERSIONS, Recipe, Regularizers
+from layer_atlas.config.recipe import ALGORITHM_VERSIONS, Growth, Recipe, Regularizers
 from layer_atlas.config.records import digest, plain
 from layer_atlas.errors import UserError
 from layer_atlas.logs import step
@@ -41,6 +41,7 @@ from layer_atlas.plan.targets import TargetSpace, counted, select_targets, space
 from layer_atlas.sweep.planning.dataset import plan_dataset, with_dataset
 from layer_atlas.sweep.planning.devices import WorkerDevice, gpu_memory, resolve_precision
 from layer_atlas.sweep.planning.inspection import (
+    SMALLEST_IMAGE,
     CheckedLayers,
     EarlierChecks,
     InspectedModel,
@@ -50,6 +51,7 @@ from layer_atlas.sweep.planning.inspection import (
     inspect_judge,
     is_faster_than_fp32,
     or_skipped,
+    takes,
 )
 from layer_atlas.visualization.objectives import ObjectiveContext, make_objective
 from layer_atlas.visualization.objectives.base import not_yet
@@ -229,6 +231,7 @@ class _Planner:
                 init=config.init,
                 mask=config.mask,
                 octaves=config.octaves,
+                growth=self._growth(models),
                 snapshots=config.snapshots,
                 keep_prefix_tokens=config.keep_prefix_tokens,
                 algorithm=ALGORITHM_VERSIONS[precision],
@@ -238,6 +241,19 @@ class _Planner:
         recipe = self.inputs.resolved(recipe)
         check_parameterization(recipe, len(models[0].network.mean), self.inputs.find)
         return recipe
+
+    def _growth(self, models: Sequence[InspectedModel]) -> Growth:
+        """The growth of images, or none where something is about one size; see `Config.growth`."""
+        first = models[0]
+        growth = self.config.growth.for_network(first.network.input_size, first.image_size)
+        sizes = growth.sizes(first.image_size)
+        # A network that is given every image at its own size sees no smaller ones.
+        possible = self.config.can_grow and all(
+            network.fixed_size is None and min(size) >= SMALLEST_IMAGE and takes(network, size)
+            for size in sizes
+            for network in (model.network for model in models)
+        )
+        return growth if possible else Growth()
 
     def _regularizers(self, network: Network) -> Regularizers:
         """Name the dataset, if it is what the prior of feature statistics comes from."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from layer_atlas.config.inputs import Find, nowhere
-from layer_atlas.config.recipe import Octaves, Recipe, snapshot_steps, trace_steps
+from layer_atlas.config.recipe import Growth, Octaves, Recipe, snapshot_steps, trace_steps
 from layer_atlas.models.forwards import Forward
 from layer_atlas.models.pixels import resized, to_bytes
 from layer_atlas.visualization import rng
@@ -157,10 +157,18 @@ class GradientAscent:
         scores: what is maximized.
         recipe: the recipe.
         start: builds the initial images; `initial_images` with its further arguments bound.
+        steps: those of the recipe's steps that are taken; None: all.
     """
 
-    def __init__(self, scores: Scores, recipe: Recipe, start: Start = initial_images) -> None:
+    def __init__(
+        self,
+        scores: Scores,
+        recipe: Recipe,
+        start: Start = initial_images,
+        steps: range | None = None,
+    ) -> None:
         self.scores, self.recipe, self.start = scores, recipe, start
+        self.steps = range(recipe.optimizer.steps) if steps is None else steps
         self._batch: _Batch | None = None
 
     def optimize(
@@ -169,8 +177,8 @@ class GradientAscent:
         """Optimize an image for the target of each sample; see `OptimizationLoop`."""
         batch = self._start(jobs)
         snapshots_at = snapshot_steps(self.recipe)
-        frames = [batch.frame()] if snapshots_at else []
-        for step in range(self.recipe.optimizer.steps):
+        frames = [batch.frame()] if snapshots_at and self.steps.start == 0 else []
+        for step in self.steps:
             batch.step(step)
             on_step(step)
             if step + 1 in snapshots_at:
@@ -182,15 +190,17 @@ class GradientAscent:
             self._batch.restart(jobs)
         else:
             self._batch = None  # freed before the new batch is allocated
-            self._batch = _Batch(self.scores, self.recipe, self.start, jobs)
+            self._batch = _Batch(self.scores, self.recipe, self.start, jobs, self.steps)
         return self._batch
 
 
 class _Batch:
     """The tensors of a batch during its optimization."""
 
-    def __init__(self, scores: Scores, recipe: Recipe, start: Start, jobs: Jobs) -> None:
-        self.scores, self.recipe = scores, recipe
+    def __init__(
+        self, scores: Scores, recipe: Recipe, start: Start, jobs: Jobs, steps: range
+    ) -> None:
+        self.scores, self.recipe, self.steps = scores, recipe, steps
         keys = jobs.keys
         # Clones, because `restart` writes into them.
         self.targets = jobs.targets.clone()
@@ -225,16 +235,17 @@ class _Batch:
         """Run one optimization step for all samples."""
         settings = self.recipe.optimizer
         # Everything that differs between steps goes into fixed tensors, which the graphs read.
-        self.view.copy_(self.views[number])
+        place = number - self.steps.start
+        self.view.copy_(self.views[place])
         self.blur.fill_(blur_width(self.recipe.regularizers, number, settings.steps))
         self.optimizer_step.begin(number)
-        leaky = settings.leaks(number)
-        self.trace[number] = self.graphs.replay(leaky) if self.graphs else self._update(leaky)
+        leaky = settings.leaks(place)  # an image that was just enlarged may have lost its response
+        self.trace[place] = self.graphs.replay(leaky) if self.graphs else self._update(leaky)
 
     def result(self) -> OptimizedBatch:
         """Return the current images and the records of the optimization."""
-        recorded = trace_steps(self.recipe.optimizer.steps)
-        trace = self.trace[recorded].mT.contiguous()
+        recorded = [n for n in trace_steps(self.recipe.optimizer.steps) if n in self.steps]
+        trace = self.trace[[n - self.steps.start for n in recorded]].mT.contiguous()
         alpha = opacity(self.attribution) if self.recipe.parameterization.alpha else None
         with torch.no_grad():
             values = self.images.values().clone()
@@ -247,22 +258,24 @@ class _Batch:
 
     def _is_worth_capturing(self, device: torch.device) -> bool:
         # Capturing runs the step four times.
-        enough = self.recipe.optimizer.steps > 4 and not self.optimizer_step.waits
+        enough = len(self.steps) > 4 and not self.optimizer_step.waits
         return device.type == "cuda" and enough and are_graphs_on()
 
     def _captured(self, jobs: Jobs) -> Graphs | None:
-        """Capture the step as CUDA graphs, with and without the leak."""
-        both = (True, False)
+        """Capture the step as CUDA graphs, with and without the leak where there are such steps."""
+        leaks = self.recipe.optimizer.leaks
+        kinds = sorted({leaks(place) for place in range(len(self.steps))}, reverse=True)
         self.view.copy_(self.views[0])
-        for leaky in both:
+        for leaky in kinds:
             self._update(leaky)  # warm-up: libraries initialise themselves here
-        graphs = capture(self._update, both)
+        graphs = capture(self._update, kinds)
         self.restart(jobs)  # undoes the warm-up steps
         return graphs
 
     def _draw(self, keys: Tensor) -> Tensor:
         recipe = self.recipe
-        return draw_views(recipe.transforms, keys, recipe.optimizer.steps, recipe.image_size)
+        views = draw_views(recipe.transforms, keys, recipe.optimizer.steps, recipe.image_size)
+        return views[self.steps.start : self.steps.stop]
 
     def _update(self, leaky: bool) -> Tensor:
         """Run one step along the gradient; return the scores (B,) before it."""
@@ -356,13 +369,24 @@ def opacity(attribution: Tensor) -> Tensor:
     return (attribution / full.view(-1, 1, 1)).clamp_(0.0, 1.0).mul_(255.0).round_().to(torch.uint8)
 
 
-# --- octaves --------------------------------------------------------------------------------------
+# --- several sizes --------------------------------------------------------------------------------
 
 
 def make_loop(scores: Scores, recipe: Recipe, start: Start = initial_images) -> OptimizationLoop:
     """Build the optimization loop of a recipe; see `GradientAscent` for the arguments."""
     if recipe.octaves is None:
-        return GradientAscent(scores, recipe, start)
+        # The schedule of a size is that of all steps, of which it takes its own.
+        whole = replace(recipe.optimizer, steps=recipe.total_steps)
+        loops = [
+            GradientAscent(
+                scores,
+                replace(recipe, image_size=size, optimizer=whole, growth=Growth()),
+                start,
+                steps,
+            )
+            for size, steps in recipe.stages
+        ]
+        return loops[0] if len(loops) == 1 else GrowingAscent(recipe, loops, start)
     sizes = octave_sizes(recipe.octaves, recipe.image_size)
     octaves = [replace(recipe, image_size=size, octaves=None) for size in sizes]
     loops = [GradientAscent(scores, octave, start) for octave in octaves]
@@ -377,6 +401,35 @@ def octave_sizes(octaves: Octaves, size: tuple[int, int]) -> list[tuple[int, int
     """
     powers = [octaves.scale**k for k in reversed(range(octaves.count))]
     return [(round(size[0] / power), round(size[1] / power)) for power in powers]
+
+
+class GrowingAscent:
+    """Optimizes images that grow: coarse to fine.
+
+    A deep layer sees the whole of a small image, so that it becomes one object; each larger size
+    adds finer details to it. A step at half the side costs a quarter. Unlike with octaves, step
+    sizes and random views go on as if all steps had one size, and nothing of a size is repeated.
+
+    Args:
+        recipe: the recipe.
+        loops: the loop of each size, the smallest first.
+        start: builds the initial images, in their final size.
+    """
+
+    def __init__(self, recipe: Recipe, loops: Sequence[GradientAscent], start: Start) -> None:
+        self.recipe, self.loops, self.start = recipe, loops, start
+
+    def optimize(
+        self, jobs: Jobs, on_step: Callable[[int], None] = lambda step: None
+    ) -> OptimizedBatch:
+        """Optimize as `GradientAscent.optimize` does; all records have the final image size."""
+        values = self.start(self.recipe, jobs).values().detach()
+        results: list[OptimizedBatch] = []
+        for loop in self.loops:
+            smaller = replace(jobs, values=resized(values, loop.recipe.image_size))
+            results.append(loop.optimize(smaller, on_step))
+            values = results[-1].values
+        return _joined(results, self.recipe.image_size)
 
 
 class OctaveAscent:
@@ -413,24 +466,23 @@ class OctaveAscent:
             )
             # Only the difference is enlarged: enlarging the whole image would blur the initial one.
             added = optimized.values - base
-            results.append(optimized)
-        return self._joined(results)
+            results.append(_without_start(optimized) if results else optimized)
+        return _joined(results, self.recipe.image_size)
 
-    def _joined(self, results: list[OptimizedBatch]) -> OptimizedBatch:
-        """Combine the last octave's images with the records of all octaves."""
-        trace = torch.cat([optimized.trace for optimized in results], dim=1)
-        finite = torch.stack([optimized.finite for optimized in results]).all(dim=0)
-        return replace(results[-1], trace=trace, finite=finite, snapshot=self._snapshots(results))
 
-    def _snapshots(self, results: list[OptimizedBatch]) -> Tensor | None:
-        frames: list[Tensor] = []
-        for optimized in results:
-            if optimized.snapshot is None:
-                return None
-            # The first frame of an octave equals the last one of the octave before.
-            snapshot = optimized.snapshot[:, 1 if frames else 0 :]
-            frames.append(_enlarged(snapshot, self.recipe.image_size))
-        return torch.cat(frames, dim=1)
+def _without_start(optimized: OptimizedBatch) -> OptimizedBatch:
+    """Drop the first intermediate image: it equals the last one of the octave before."""
+    frames = optimized.snapshot
+    return optimized if frames is None else replace(optimized, snapshot=frames[:, 1:])
+
+
+def _joined(results: Sequence[OptimizedBatch], size: tuple[int, int]) -> OptimizedBatch:
+    """Combine the last size's images with the records of all sizes."""
+    trace = torch.cat([optimized.trace for optimized in results], dim=1)
+    finite = torch.stack([optimized.finite for optimized in results]).all(dim=0)
+    frames = [_enlarged(one.snapshot, size) for one in results if one.snapshot is not None]
+    snapshot = torch.cat(frames, dim=1) if frames else None
+    return replace(results[-1], trace=trace, finite=finite, snapshot=snapshot)
 
 
 def _offset_steps(on_step: Callable[[int], None], previous_steps: int) -> Callable[[int], None]:

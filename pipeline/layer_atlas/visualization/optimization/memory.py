@@ -16,9 +16,9 @@ _CPU_FRACTION = 0.5
 """Fraction of the free memory that a batch may use."""
 
 _GPU_TRIALS = (8, 16)
-_CPU_TRIALS = (2, 3)
+_CPU_TRIALS = (2, 16)
 """Batches whose memory is compared. What a CPU keeps for the backward pass grows evenly from the
-second sample on; a GPU's workspaces do not."""
+second sample on; a GPU's workspaces do not. The larger shows where memory does not even hold it."""
 
 _OUT_OF_MEMORY = (
     "can't allocate memory",

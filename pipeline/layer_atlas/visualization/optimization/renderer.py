@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from layer_atlas.config.inputs import Find, nowhere
-from layer_atlas.config.recipe import Recipe, recorded_steps, snapshot_steps
+from layer_atlas.config.recipe import Growth, Recipe, recorded_steps, snapshot_steps
 from layer_atlas.config.records import plain
 from layer_atlas.models.device_model import DeviceModel
 from layer_atlas.models.forwards import Path
@@ -259,6 +259,8 @@ class LayerRenderer:
         sample = if_it_fits(self._sample_bytes)
         if sample is None:  # if this is too much as well, the sweep halves the batch
             return min(CPU_BATCH_MULTIPLE, largest)
+        if is_gpu:  # where the CUDA graphs of every size keep their memory
+            sample *= self.recipe.growth.relative_memory(self.recipe.image_size)
         fit = samples_that_fit(sample, self.device)
         if fit >= largest:
             return largest
@@ -279,7 +281,7 @@ class LayerRenderer:
         One step is not captured as CUDA graphs, whose memory is that of the step.
         """
         steps = replace(self.recipe.optimizer, steps=1)
-        recipe = replace(self.recipe, optimizer=steps, octaves=None, snapshots=0)
+        recipe = replace(self.recipe, optimizer=steps, octaves=None, growth=Growth(), snapshots=0)
         keys = rng.keys(["0" * 64] * batch, self.device)
         targets = torch.zeros(batch, dtype=torch.int64, device=self.device)
         count = max(recipe.dataset_images_used, 1)
