@@ -28,6 +28,7 @@ from layer_atlas.plan.labels import (
     layer_title,
     mixture,
     notices,
+    recipe_lines,
     sampling_of,
     target_label,
     target_name,
@@ -206,3 +207,14 @@ def test_what_an_atlas_would_lose_is_named() -> None:
     assert "recognisability by layer8 of net is dropped from the atlas: add judge=..." in judge
     (dataset,) = dropped(bare, full)
     assert "dataset images are dropped from the atlas: add dataset=..." in dataset
+
+
+def test_a_plan_words_its_recipe_once_or_by_network() -> None:
+    (model,) = make_plan().models
+    other = replace(model, label="other")
+    assert recipe_lines(replace(make_plan(), models=(model, other))) == [model.recipe.summary()]
+    larger = replace(other, recipe=replace(model.recipe, image_size=(20, 24)))
+    assert recipe_lines(replace(make_plan(), models=(model, larger))) == [
+        f"{model.label}: {model.recipe.summary()}",
+        f"other: {larger.recipe.summary()}",
+    ]

@@ -21,6 +21,7 @@ from layer_atlas.plan.labels import (
     network_line,
     network_lines,
     notices,
+    recipe_lines,
     sampling_lines,
     targets_word,
 )
@@ -209,6 +210,7 @@ def plan_table(folder: OutputFolder, plan: Plan, devices: list[str], planning: f
     notes = [
         f"output    {folder.root}",
         *(f"model     {line}" for line in network_lines(plan)),
+        *(f"recipe    {line}" for line in recipe_lines(plan)),
         *(f"targets   {line}" for line in sampling_lines(plan)),
         f"devices   {', '.join(devices)}; precision {plan.models[0].recipe.precision}",
         f"images    {total}, of which {sum(row[-1] for row in rows)} are missing",

@@ -168,6 +168,14 @@ def network_lines(plan: Plan) -> list[str]:
     return list(lines.values())
 
 
+def recipe_lines(plan: Plan) -> list[str]:
+    """Word how the images are made: once, or for each network where that differs."""
+    summaries = {model.label: model.recipe.summary() for model in plan.models}
+    if len(set(summaries.values())) == 1:
+        return [next(iter(summaries.values()))]
+    return [sanitize(f"{label}: {summary}") for label, summary in summaries.items()]
+
+
 def network_line(
     label: str,
     mean: Sequence[float],

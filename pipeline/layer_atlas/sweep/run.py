@@ -13,7 +13,7 @@ from layer_atlas.datasets.sources import Listing, open_dataset, write_listing
 from layer_atlas.errors import EXIT_FAILED_JOBS, EXIT_OK, UserError
 from layer_atlas.logs import remove_old_logs, run_log
 from layer_atlas.plan.jobs import Task
-from layer_atlas.plan.labels import dropped, network_lines, notices
+from layer_atlas.plan.labels import dropped, network_lines, notices, recipe_lines
 from layer_atlas.plan.plan import (
     START_SECONDS,
     Plan,
@@ -120,6 +120,8 @@ def _log_plan(plan: Plan, devices: Sequence[str]) -> int:
     # Hours may follow: a user sees here whether it is the network that was meant.
     for line in network_lines(plan):
         logger.info("model: %s", line)
+    for line in recipe_lines(plan):
+        logger.info("recipe: %s", line)
     logger.debug("%d jobs on %s", plan.n_jobs, ", ".join(devices))
     for notice in notices(plan):
         logger.warning("%s", notice)
