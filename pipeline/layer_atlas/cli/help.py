@@ -36,7 +36,7 @@ Exit codes: 0 done, 1 some images failed, 2 a mistake in config or input, 74 the
     ),
     "plan": Page(
         "print models, layers, channels, estimated time and disk space of a run",
-        "Takes the settings of `atlas run`, loads the networks, and writes nothing.",
+        "Takes the settings of `atlas run`, loads the networks, and writes no output.",
         (
             ("plan models=[resnet50]", "all convolutions, with an estimate"),
             ("plan name=demo", "done and missing images of the demo"),
