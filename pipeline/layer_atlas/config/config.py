@@ -11,7 +11,12 @@ from typing import Any, Literal
 from layer_atlas.config.datasets import DatasetConfig, SaliencyMethod
 from layer_atlas.config.executors import ExecutorSettings
 from layer_atlas.config.inputs import checkpoints_in
-from layer_atlas.config.objectives import JointObjective, Objective, StrongestImagesObjective
+from layer_atlas.config.objectives import (
+    CustomObjective,
+    JointObjective,
+    Objective,
+    StrongestImagesObjective,
+)
 from layer_atlas.config.optimizers import Optimizer
 from layer_atlas.config.outputs import ExportSettings, Figure, ImagesFigure, LabelSettings
 from layer_atlas.config.parameterizations import Mask, Parameterization
@@ -212,8 +217,8 @@ class Config(Record):
     """Growing sizes at which images are optimized; null optimizes at one size."""
     growth: Growth
     """Smaller sizes at which images from noise are optimized first. Images do not grow with
-    octaves, with parameterizations or objectives that are about one size (`cppn`, `neuron`), or if
-    the network takes no such small images."""
+    octaves, with parameterizations or objectives that may be about one size (`cppn`, `neuron`,
+    `custom`), or if the network takes no such small images."""
     snapshots: int = setting(at_least=0)
     """Number of steps between images that are kept; 0 keeps the finished image alone."""
     executor: ExecutorSettings
@@ -285,6 +290,7 @@ class Config(Record):
         return (
             self.octaves is None
             and self.objective.of_any_size
+            and not isinstance(self.objective, CustomObjective)  # which may count positions
             and isinstance(self.init, NoiseInit | SpectrumInit)
             and not self.parameterization.from_noise_alone
         )

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import Tensor
 from toys import composed
 
 from layer_atlas.config.recipe import Growth, Recipe
@@ -17,6 +19,11 @@ VIT = "{name: vit, target: tests.models.test_prefix_tokens.small_vit, input_size
 
 DEFAULT = Growth(sides=(0.5, 0.71), costs=(0.12, 0.24))
 DEMO = ("demo", "layers=[conv5]")
+
+
+def middle(activations: Tensor, channel: Tensor) -> Tensor:
+    """The channel at the middle of a map of one size."""
+    return activations[torch.arange(len(channel)), channel, 1152]
 
 
 def planned(model: str, *overrides: str) -> Plan:
@@ -55,6 +62,7 @@ def test_sizes_are_fractions_of_the_input_size_of_the_network_at_least() -> None
     [
         ["growth=none"],
         ["objective=neuron"],
+        ["objective=custom", "objective.function=tests.sweep.planning.test_growth.middle"],
         ["octaves=four"],
         ["parameterization=cppn"],
         ["image_size=6"],
