@@ -121,7 +121,7 @@ def _log_plan(plan: Plan, devices: Sequence[str]) -> int:
     for line in network_lines(plan):
         logger.info("model: %s", line)
     for line in recipe_lines(plan):
-        logger.info("recipe: %s", line)
+        logger.debug("recipe: %s", line)
     logger.debug("%d jobs on %s", plan.n_jobs, ", ".join(devices))
     for notice in notices(plan):
         logger.warning("%s", notice)
