@@ -6,6 +6,7 @@ inputs and outputs stay there.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
@@ -403,12 +404,8 @@ def octave_sizes(octaves: Octaves, size: tuple[int, int]) -> list[tuple[int, int
     return [(round(size[0] / power), round(size[1] / power)) for power in powers]
 
 
-class GrowingAscent:
-    """Optimizes images that grow: coarse to fine.
-
-    A deep layer sees the whole of a small image, so that it becomes one object; each larger size
-    adds finer details to it. A step at half the side costs a quarter. Unlike with octaves, step
-    sizes and random views go on as if all steps had one size, and nothing of a size is repeated.
+class SizeBySize(ABC):
+    """Optimizes images at several sizes.
 
     Args:
         recipe: the recipe.
@@ -424,39 +421,49 @@ class GrowingAscent:
     ) -> OptimizedBatch:
         """Optimize as `GradientAscent.optimize` does; all records have the final image size."""
         values = self.start(self.recipe, jobs).values().detach()
+        return _joined(self._at_each_size(values, jobs, on_step), self.recipe.image_size)
+
+    @abstractmethod
+    def _at_each_size(
+        self, values: Tensor, jobs: Jobs, on_step: Callable[[int], None]
+    ) -> list[OptimizedBatch]:
+        """Optimize at each size, from initial values (B, C, H, W) of the final size."""
+
+
+class GrowingAscent(SizeBySize):
+    """Optimizes images that grow: coarse to fine.
+
+    A deep layer sees the whole of a small image, so that it becomes one object; each larger size
+    adds finer details to it. A step at half the side costs a quarter. Unlike with octaves, step
+    sizes and random views go on as if all steps had one size, and nothing of a size is repeated.
+    """
+
+    def _at_each_size(
+        self, values: Tensor, jobs: Jobs, on_step: Callable[[int], None]
+    ) -> list[OptimizedBatch]:
         results: list[OptimizedBatch] = []
         for loop in self.loops:
             smaller = replace(jobs, values=resized(values, loop.recipe.image_size))
             results.append(loop.optimize(smaller, on_step))
             values = results[-1].values
-        return _joined(results, self.recipe.image_size)
+        return results
 
 
-class OctaveAscent:
+class OctaveAscent(SizeBySize):
     """Optimizes images octave by octave, so that they get details of every scale.
 
     Mordvintsev et al. 2015, "Inceptionism": at each size the optimization starts from the initial
     image plus the details that the smaller sizes added to it.
-
-    Args:
-        recipe: the recipe.
-        loops: the loop of each octave, the smallest first.
-        start: builds the initial images, in their final size.
     """
 
-    def __init__(self, recipe: Recipe, loops: Sequence[GradientAscent], start: Start) -> None:
-        self.recipe, self.loops, self.start = recipe, loops, start
-
-    def optimize(
-        self, jobs: Jobs, on_step: Callable[[int], None] = lambda step: None
-    ) -> OptimizedBatch:
-        """Optimize as `GradientAscent.optimize` does; all records have the final image size."""
-        initial = self.start(self.recipe, jobs).values().detach()
+    def _at_each_size(
+        self, values: Tensor, jobs: Jobs, on_step: Callable[[int], None]
+    ) -> list[OptimizedBatch]:
         added: Tensor | None = None
         results: list[OptimizedBatch] = []
         for number, loop in enumerate(self.loops):
             size = loop.recipe.image_size
-            base = resized(initial, size)
+            base = resized(values, size)
             start = base if added is None else base + resized(added, size)
             # Own keys per octave: the same views at every size would repeat their artefacts.
             keys = rng.derived(jobs.keys, rng.OCTAVE, number)
@@ -467,7 +474,7 @@ class OctaveAscent:
             # Only the difference is enlarged: enlarging the whole image would blur the initial one.
             added = optimized.values - base
             results.append(_without_start(optimized) if results else optimized)
-        return _joined(results, self.recipe.image_size)
+        return results
 
 
 def _without_start(optimized: OptimizedBatch) -> OptimizedBatch:
