@@ -358,3 +358,9 @@ def make_sweep(plan: Plan, folder: OutputFolder, *overrides: str) -> Sweep:
     """A sweep of a plan of toys; its config knows how to load none of them."""
     config = composed("models=[{name: toy, target: toys.none}]", *overrides)
     return Sweep(config, plan, folder, ["cpu"])
+
+
+def correlations(images: torch.Tensor, others: torch.Tensor) -> list[torch.Tensor]:
+    """The correlation of each image with its counterpart, both (B, C, H, W)."""
+    pairs = zip(images.flatten(1), others.flatten(1), strict=True)
+    return [torch.corrcoef(torch.stack(pair))[0, 1] for pair in pairs]
