@@ -6,6 +6,7 @@ reads what it left.
 
 import importlib
 import logging
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ _HOMES = {
     "visualize": "sweep.api",
 }
 """Modules of the public names."""
+
+# Otherwise MKL sums a row in an order that depends on where in memory it lies, and so on its place in
+# a batch. It reads this before its first product, which only an import at the start precedes.
+os.environ.setdefault("MKL_CBWR", "AUTO")
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 

@@ -1,5 +1,8 @@
 """Fingerprints: the same for rounding, another for anything else."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor
@@ -38,3 +41,21 @@ def test_what_is_not_finite_says_nothing(value: float) -> None:
     spoilt[0, 0, 0] = value
     assert fingerprint(spoilt) == ()
     assert is_same((), fingerprint(ACTIVATION))
+
+
+PRODUCTS = """
+import layer_atlas
+import torch
+torch.manual_seed(0)
+for k, n in ((192, 25), (366, 30), (570, 47)):
+    row, matrix = torch.randn(1, 1, k), torch.randn(1, k, n)
+    together = torch.bmm(row.expand(8, -1, -1).contiguous(), matrix.expand(8, -1, -1).contiguous())
+    assert torch.equal(together, together[:1].expand_as(together)), (k, n)
+    rows = row[0].expand(8, -1).contiguous() @ matrix[0]
+    assert torch.equal(rows, rows[:1].expand_as(rows)), (k, n)
+"""
+
+
+def test_equal_rows_of_a_batch_have_equal_products() -> None:
+    # In a process of its own: the library reads its setting before its first product.
+    subprocess.run([sys.executable, "-c", PRODUCTS], check=True)

@@ -37,9 +37,6 @@ class Member:
     """A layer inside of a fused block, and a late one; default: as `layers_of` chooses."""
     prefix: tuple[int, int] = (0, 0)
     """Tokens that are no positions, in front of those of the image, at either layer."""
-    same_alone: bool = True
-    """Whether a channel has the same bits in each row of a batch. Kernels of torch round rows of an
-    odd number of channels differently, such as the 30 in the bottleneck of a gate."""
 
 
 def network(name: str) -> nn.Module:
@@ -193,8 +190,7 @@ def examine(name: str) -> Row:
     # Robust activations are not looked at, and would take most of the time.
     with patch.object(statistics, "ROBUST_VIEWS", 1):
         results = made(entry(name, chosen))
-        if ZOO[name].same_alone:
-            check_alone(results[-1])
+        check_alone(results[-1])
     assert {result.info.name for result in results} == set(chosen)
     differences = []
     for result in results:
@@ -318,7 +314,7 @@ _TIMM = {
     "deit_tiny_distilled_patch16_224": Member(64, _AT_64, prefix=(2, 2)),
     "eva02_tiny_patch14_224": Member(56, {"img_size": 56}, prefix=(1, 1)),
     "vit_small_patch14_reg4_dinov2": Member(56, {"img_size": 56}, prefix=(5, 5)),
-    "rexnet_100": Member(same_alone=False),
+    "rexnet_100": Member(),
     # Its attention is in windows, which are no layers: they keep images apart by chance alone.
     "davit_tiny": Member(layers=("stages.2.blocks.1.0.mlp.fc1", "stages.3.blocks.0.1.mlp.fc2")),
     # The class token comes in late.
