@@ -90,6 +90,8 @@ def test_a_batch_holds_fewer_jobs_the_more_pictures_they_have() -> None:
 
 @pytest.mark.slow
 def test_shards_are_no_larger_than_memory_bears() -> None:
-    config = composed("image_size=512", "snapshots=1", "layers=[conv1]", "channels='0:8'")
+    config = composed(
+        "image_size=512", "snapshots=1", "layers=[conv1]", "channels='0:8'", "growth=none"
+    )
     plan = plan_of(config, inspect_models(config), find_devices(LocalSettings(devices="cpu")))
     assert plan.shard_size == jobs_at_once(plan.models[0].recipe, 3) == 6

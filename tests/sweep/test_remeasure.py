@@ -42,6 +42,7 @@ SWEEP = (
     "layers=[last,mix]",
     "channels=[0,1,5]",
     "optimizer.steps=3",
+    "growth=none",
     "executor.devices=[cpu]",
     "collate.site=false",
 )
