@@ -17,8 +17,8 @@ from layer_atlas.config.outputs import ComparisonFigure
 from layer_atlas.plan.plan import Plan
 from layer_atlas.presentation.figures.comparison import _correlation
 from layer_atlas.presentation.figures.make import make_figure
+from layer_atlas.presentation.site.layer_data import hundredths
 from layer_atlas.presentation.site.make import make_site
-from layer_atlas.presentation.site.networks import hundredths
 from layer_atlas.store.folder import OutputFolder
 from tests.pixels.drawings import Figure
 from tests.pixels.test_figure_images import below
