@@ -7,7 +7,6 @@ import pytest
 from mini_slurm import MiniSlurm, mini_slurm
 
 from layer_atlas import logs
-from layer_atlas.store import cache
 from layer_atlas.store.folder import OutputFolder
 
 
@@ -20,14 +19,14 @@ def folder(tmp_path: Path) -> OutputFolder:
 def no_cache() -> Iterator[None]:
     """No answer of one test is that of another, nor of the user's own sweeps."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(cache.VARIABLE, "")
+        patch.setenv("LAYER_ATLAS_CACHE", "")
         yield
 
 
 @pytest.fixture
 def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of inspections of the test's own; returns the folder of its files."""
-    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv("LAYER_ATLAS_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "inspections"
 
 

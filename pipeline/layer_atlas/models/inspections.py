@@ -1,14 +1,23 @@
-"""What an inspection of a network depends on, so that its answer can be kept.
+"""Inspections of networks: what an answer depends on, and the cache that keeps it.
 
 An answer is kept under the network's identity and everything else that it may depend on: the
 versions and the device, the code of this package, the files that the network's classes come from,
 and what its modules consist of besides weights (their modes and attributes). Beside all that it is
 kept under what the network has just computed: a network that computes anything else, for whatever
 reason, is inspected anew.
+
+The question holds all of that, so that an answer is right or not found. It lies in the user's cache
+folder, in a file of its own that appears whole or not at all. The cache decides nothing but time:
+any file of it may be deleted, and one that is damaged or was written by somebody else counts as
+none.
 """
 
+import contextlib
 import hashlib
+import logging
+import os
 import platform
+import sys
 from collections.abc import Mapping
 from functools import cache, cached_property
 from pathlib import Path
@@ -18,14 +27,25 @@ import torch
 from torch import Tensor, nn
 
 import layer_atlas
-from layer_atlas.config.records import digest, plain
+from layer_atlas.config.records import build, digest, plain
+from layer_atlas.errors import StorageError, UserError
 from layer_atlas.models.activations import main_tensor
 from layer_atlas.models.code import is_identified, loaded_files
 from layer_atlas.models.containment import attached, contained, restored
 from layer_atlas.models.load import Network
 from layer_atlas.models.structure import structure_digest
 from layer_atlas.plan.environment import environment_here
-from layer_atlas.store import cache as kept
+from layer_atlas.store.files import read_object, write_json
+
+logger = logging.getLogger(__name__)
+
+CACHE_VARIABLE = "LAYER_ATLAS_CACHE"
+"""The folder of the cache; empty for none."""
+
+SCHEMA = "layer-atlas-inspection/1"
+
+_MOST_FILES = 1000
+"""Answers that are kept; the oldest make way."""
 
 T = TypeVar("T")
 
@@ -46,12 +66,12 @@ class Inspection:
 
     def recall(self, kind: type[T]) -> T | None:
         """Return the kept answer, a record of class `kind`; `None` if there is none."""
-        return None if self._whole is None else kept.recall(self._whole, kind)
+        return None if self._whole is None else recall(self._whole, kind)
 
     def keep(self, answer: Any) -> None:
         """Keep a record as the answer."""
         if self._whole is not None:
-            kept.keep(self._whole, answer)
+            keep(self._whole, answer)
 
     @cached_property
     def _whole(self) -> dict[str, Any] | None:
@@ -62,7 +82,7 @@ class Inspection:
 
 def may_be_kept(network: Network) -> bool:
     """Return whether answers about a network may be kept, as far as can be seen at once."""
-    return not network.is_in_memory and kept.cache_folder() is not None
+    return not network.is_in_memory and cache_folder() is not None
 
 
 def _facts(network: Network, device: torch.device) -> dict[str, Any] | None:
@@ -127,3 +147,87 @@ def behaviour_of(network: nn.Module, example: Tensor) -> str | None:
     except Exception:  # noqa: BLE001 - whoever inspects it meets the error, and reports it
         return None
     return digest(calls)
+
+
+# --- the cache -----------------------------------------------------------------------------------
+
+
+def cache_folder() -> Path | None:
+    """The folder of the cache, by the conventions of the platform; `None` for no cache."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    try:
+        if chosen is not None:
+            return Path(chosen).expanduser() if chosen.strip() else None
+        return _users_folder() / "layer-atlas"
+    except RuntimeError:  # a user without a home
+        return None
+
+
+def _users_folder() -> Path:
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    chosen = Path(os.environ.get("XDG_CACHE_HOME") or ".")
+    # The convention has it that relative paths are ignored.
+    return chosen if chosen.is_absolute() else Path.home() / ".cache"
+
+
+def recall(question: Mapping[str, Any], kind: type[T]) -> T | None:
+    """Return the kept answer to a question, a record of class `kind`; `None` if there is none."""
+    folder = cache_folder()
+    if folder is None:
+        return None
+    key = digest(question)
+    try:
+        values = read_object(_file(folder, key))
+        if (values["schema"], values["question"]) != (SCHEMA, key):
+            raise ValueError("it answers something else")
+        if values["sha256"] != digest(values["answer"]):
+            raise ValueError("it is damaged")
+        answer = build(kind, values["answer"])
+    except FileNotFoundError:
+        return None
+    # Whoever wrote it: what is no answer is found out again, and replaced.
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, UserError) as error:
+        logger.debug("kept answer %s is not used: %s", key[:8], error)
+        return None
+    logger.debug("kept answer %s is used: %s", key[:8], kind.__name__)
+    return answer
+
+
+def keep(question: Mapping[str, Any], answer: Any) -> None:
+    """Keep a record as the answer to a question, if the folder can be written."""
+    folder = cache_folder()
+    if folder is None or not _comes_back(answer):
+        return
+    key, values = digest(question), plain(answer)
+    entry = {"schema": SCHEMA, "question": key, "sha256": digest(values), "answer": values}
+    try:
+        write_json(_file(folder, key), entry)
+    except StorageError as error:
+        logger.debug("an answer is not kept: %s", error)
+        return
+    _remove_oldest(_file(folder, key).parent)
+
+
+def _comes_back(answer: Any) -> bool:
+    """Whether a record is the same once it was written and read."""
+    try:
+        return bool(build(type(answer), plain(answer)) == answer)
+    except UserError:  # such as a number out of bounds
+        return False
+
+
+def _file(folder: Path, key: str) -> Path:
+    return folder / "inspections" / f"{key}.json"
+
+
+def _remove_oldest(folder: Path) -> None:
+    # Other processes may remove the same files. A killed one leaves a temporary file.
+    with contextlib.suppress(OSError):
+        files = list(folder.iterdir())
+        if len(files) > _MOST_FILES:
+            files.sort(key=lambda path: path.stat().st_mtime)
+            for path in files[:-_MOST_FILES]:
+                path.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from layer_atlas.store import cache
+from layer_atlas.models import inspections
 
 QUESTION = {"of": "conv1", "size": [32, 32]}
 
@@ -36,27 +36,27 @@ def only_file(folder: Path) -> Path:
 
 
 def test_an_answer_comes_back_as_it_was(cache_folder: Path) -> None:
-    assert cache.recall(QUESTION, Answer) is None
+    assert inspections.recall(QUESTION, Answer) is None
     answer = Answer(1 / 3, ("ä", "\ud800"))
-    cache.keep(QUESTION, answer)
-    assert cache.recall(QUESTION, Answer) == answer
-    assert cache.recall({**QUESTION, "size": [32, 33]}, Answer) is None
+    inspections.keep(QUESTION, answer)
+    assert inspections.recall(QUESTION, Answer) == answer
+    assert inspections.recall({**QUESTION, "size": [32, 33]}, Answer) is None
 
 
 def test_without_a_folder_nothing_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv(cache.VARIABLE, "")
+    monkeypatch.setenv(inspections.CACHE_VARIABLE, "")
     monkeypatch.setenv("HOME", str(tmp_path))
-    cache.keep(QUESTION, Answer())
-    assert cache.recall(QUESTION, Answer) is None
+    inspections.keep(QUESTION, Answer())
+    assert inspections.recall(QUESTION, Answer) is None
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
     ("variables", "folder"),
     [
-        ({cache.VARIABLE: "/somewhere"}, "/somewhere"),
-        ({cache.VARIABLE: "~/here"}, "/home/me/here"),
-        ({cache.VARIABLE: " "}, None),
+        ({inspections.CACHE_VARIABLE: "/somewhere"}, "/somewhere"),
+        ({inspections.CACHE_VARIABLE: "~/here"}, "/home/me/here"),
+        ({inspections.CACHE_VARIABLE: " "}, None),
         ({"XDG_CACHE_HOME": "/fast"}, "/fast/layer-atlas"),
         ({"XDG_CACHE_HOME": "relative"}, "/home/me/.cache/layer-atlas"),
         ({}, "/home/me/.cache/layer-atlas"),
@@ -68,25 +68,25 @@ def test_the_folder_is_the_users(
 ) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("HOME", "/home/me")
-    for name in (cache.VARIABLE, "XDG_CACHE_HOME"):
+    for name in (inspections.CACHE_VARIABLE, "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert cache.cache_folder() == (folder and Path(folder))
+    assert inspections.cache_folder() == (folder and Path(folder))
 
 
 def test_other_platforms_have_other_folders(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(cache.VARIABLE)
+    monkeypatch.delenv(inspections.CACHE_VARIABLE)
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert cache.cache_folder() == Path("/home/me/Library/Caches/layer-atlas")
+    assert inspections.cache_folder() == Path("/home/me/Library/Caches/layer-atlas")
     monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setenv("LOCALAPPDATA", "/local")
-    assert cache.cache_folder() == Path("/local/layer-atlas")
+    assert inspections.cache_folder() == Path("/local/layer-atlas")
 
 
 def changed(**values: object) -> str:
-    return json.dumps({"schema": cache.SCHEMA, "sha256": "0" * 64, "answer": {}, **values})
+    return json.dumps({"schema": inspections.SCHEMA, "sha256": "0" * 64, "answer": {}, **values})
 
 
 @pytest.mark.parametrize(
@@ -106,11 +106,11 @@ def changed(**values: object) -> str:
 def test_a_file_that_is_no_answer_is_ignored_and_replaced(
     cache_folder: Path, content: bytes
 ) -> None:
-    cache.keep(QUESTION, Answer())
+    inspections.keep(QUESTION, Answer())
     only_file(cache_folder).write_bytes(content)
-    assert cache.recall(QUESTION, Answer) is None
-    cache.keep(QUESTION, Answer())
-    assert cache.recall(QUESTION, Answer) == Answer()
+    assert inspections.recall(QUESTION, Answer) is None
+    inspections.keep(QUESTION, Answer())
+    assert inspections.recall(QUESTION, Answer) == Answer()
 
 
 @pytest.mark.parametrize(
@@ -118,29 +118,29 @@ def test_a_file_that_is_no_answer_is_ignored_and_replaced(
     [("answer", {"number": 0.2, "names": ["a", "b"]}), ("question", "1" * 64), ("sha256", 3)],
 )
 def test_a_changed_answer_is_ignored(cache_folder: Path, key: str, value: object) -> None:
-    cache.keep(QUESTION, Answer())
+    inspections.keep(QUESTION, Answer())
     file = only_file(cache_folder)
     file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
-    assert cache.recall(QUESTION, Answer) is None
+    assert inspections.recall(QUESTION, Answer) is None
 
 
 def test_the_answer_to_another_question_does_not_pass_for_it(cache_folder: Path) -> None:
-    cache.keep(QUESTION, Answer(1.0))
+    inspections.keep(QUESTION, Answer(1.0))
     first = only_file(cache_folder)
-    cache.keep({"other": 1}, Answer(2.0))
+    inspections.keep({"other": 1}, Answer(2.0))
     (second,) = set(cache_folder.iterdir()) - {first}
     second.replace(first)
-    assert cache.recall(QUESTION, Answer) is None
+    assert inspections.recall(QUESTION, Answer) is None
 
 
 def test_an_answer_of_another_kind_is_ignored(cache_folder: Path) -> None:
-    cache.keep(QUESTION, Measured(1.0))
-    assert cache.recall(QUESTION, Answer) is None
+    inspections.keep(QUESTION, Measured(1.0))
+    assert inspections.recall(QUESTION, Answer) is None
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
 def test_what_would_not_come_back_is_not_kept(cache_folder: Path, value: float) -> None:
-    cache.keep(QUESTION, Measured(value))
+    inspections.keep(QUESTION, Measured(value))
     assert not cache_folder.exists()
 
 
@@ -148,35 +148,35 @@ def test_a_folder_that_cannot_be_written_does_no_harm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
-    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "file"))
-    cache.keep(QUESTION, Answer())
-    assert cache.recall(QUESTION, Answer) is None
+    monkeypatch.setenv(inspections.CACHE_VARIABLE, str(tmp_path / "file"))
+    inspections.keep(QUESTION, Answer())
+    assert inspections.recall(QUESTION, Answer) is None
 
 
 def test_the_oldest_answers_make_way(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "_MOST_FILES", 3)
+    monkeypatch.setattr(inspections, "_MOST_FILES", 3)
     for number in range(5):
-        cache.keep({"number": number}, Answer())
+        inspections.keep({"number": number}, Answer())
         for file in cache_folder.iterdir():  # one second older each
             then = file.stat().st_mtime - 1
             os.utime(file, (then, then))
-    there = [cache.recall({"number": number}, Answer) is not None for number in range(5)]
+    there = [inspections.recall({"number": number}, Answer) is not None for number in range(5)]
     assert there == [False, False, True, True, True]
 
 
 PROCESS = """
 import sys
-from layer_atlas.store import cache
+from layer_atlas.models import inspections
 from layer_atlas.config.records import plain
-from test_cache import Answer
+from test_inspections_cache import Answer
 
 for turn in range(100):
     for number in range(3):
         answer = Answer(float(number), ("x" * 20_000,))
-        found = cache.recall({"number": number}, Answer)
+        found = inspections.recall({"number": number}, Answer)
         assert found in (None, answer), "half an answer"
         assert found == answer or turn == 0, "an answer is gone"
-        cache.keep({"number": number}, answer)
+        inspections.keep({"number": number}, answer)
 """
 
 
@@ -189,7 +189,7 @@ def test_processes_that_write_at_once_read_whole_answers(cache_folder: Path) -> 
     ]
     while any(process.poll() is None for process in processes):
         # Nor does somebody who reads, or looks through the folder, meet anything but answers.
-        assert cache.recall({"number": 1}, Answer) in (None, Answer(1.0, ("x" * 20_000,)))
+        assert inspections.recall({"number": 1}, Answer) in (None, Answer(1.0, ("x" * 20_000,)))
         time.sleep(0.01)
     assert [(process.returncode, process.communicate()[1]) for process in processes] == 3 * [
         (0, b"")
