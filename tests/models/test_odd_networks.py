@@ -19,8 +19,8 @@ from truths import TOLERANCE, made, planned
 
 from layer_atlas.config.config import ModelConfig
 from layer_atlas.errors import UserError
+from layer_atlas.models.device_model import make_arithmetic_explicit
 from layer_atlas.models.load import Network, load_network
-from layer_atlas.models.numerics import make_arithmetic_explicit
 from layer_atlas.sweep.planning import inspection
 from layer_atlas.sweep.planning import planner as planning
 

@@ -15,6 +15,8 @@ from layer_atlas.models.activations import (
     Observer,
     SampledActivations,
     Sampler,
+    fingerprint,
+    is_same,
     normalized,
     plain_activations,
 )
@@ -45,7 +47,6 @@ from layer_atlas.models.normalization import (
     measured,
     places_of_norms,
 )
-from layer_atlas.models.numerics import fingerprint, is_same, make_arithmetic_explicit
 from layer_atlas.models.pixels import from_bytes, recoloured, resized, sources
 from layer_atlas.models.receptive_fields import receptive_fields
 from layer_atlas.plan.jobs import LayerInfo
@@ -304,3 +305,15 @@ class _Normalised(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
         (std,) = ctx.saved_tensors
         return grads[0].contiguous().float() / std, None, None, None, None
+
+
+def make_arithmetic_explicit() -> None:
+    """Make fp32 mean fp32 and kernels deterministic, whatever the library's defaults."""
+    # The fast path of attention runs without gradients only: it rounds differently, is slower, and
+    # does not call its submodules, so that their hooks do not fire.
+    torch.backends.mha.set_fastpath_enabled(False)
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    # Benchmarking picks kernels by timing, and so may differ from run to run.
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from layer_atlas.models.activations import OUTPUT, main_tensor, module_of, reduce_layers
+from layer_atlas.models.activations import OUTPUT, filled_up, main_tensor, module_of, reduce_layers
 from layer_atlas.models.containment import attached, restored
-from layer_atlas.models.numerics import filled_up
 from layer_atlas.plan.jobs import LayerInfo
 
 _SMALLEST_SCALE = 1e-2

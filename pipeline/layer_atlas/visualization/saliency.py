@@ -22,8 +22,8 @@ from layer_atlas.config.datasets import (
     VanillaSaliency,
 )
 from layer_atlas.errors import UserError
+from layer_atlas.models.activations import CPU_BATCH_MULTIPLE, filled_up
 from layer_atlas.models.forwards import Forward
-from layer_atlas.models.numerics import CPU_BATCH_MULTIPLE, filled_up
 from layer_atlas.visualization import rng
 from layer_atlas.visualization.gradients import PolyphaseStem
 from layer_atlas.visualization.objectives.base import picked

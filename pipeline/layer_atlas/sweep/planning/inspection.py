@@ -18,7 +18,7 @@ from layer_atlas.config.records import plain
 from layer_atlas.datasets.image_files import picture_size
 from layer_atlas.errors import UnusableFile, UserError, reason
 from layer_atlas.logs import step
-from layer_atlas.models.activations import OUTPUT, match_layers
+from layer_atlas.models.activations import OUTPUT, fingerprint, is_same, match_layers
 from layer_atlas.models.containment import contained, restored
 from layer_atlas.models.device_model import DeviceModel
 from layer_atlas.models.forwards import NoPathAgrees, Path
@@ -26,7 +26,6 @@ from layer_atlas.models.inputs import IMAGES, FixedInputs, inputs_of
 from layer_atlas.models.inspections import Inspection, behaviour_of, may_be_kept
 from layer_atlas.models.introspection import describe_layers
 from layer_atlas.models.load import Network, check_weights, load_network
-from layer_atlas.models.numerics import fingerprint, is_same
 from layer_atlas.models.self_check import (
     check_gradient,
     check_independence,

@@ -12,7 +12,7 @@ from layer_atlas.config.objectives import (
     StrongestImagesObjective,
 )
 from layer_atlas.config.records import implements
-from layer_atlas.models.numerics import filled_up
+from layer_atlas.models.activations import filled_up
 from layer_atlas.plan.jobs import LayerInfo
 from layer_atlas.visualization.objectives.base import (
     Activations,

@@ -16,11 +16,11 @@ from torch import Tensor
 from layer_atlas.config.inputs import Find, nowhere
 from layer_atlas.config.recipe import Growth, Recipe, recorded_steps, snapshot_steps
 from layer_atlas.config.records import plain
+from layer_atlas.models.activations import CPU_BATCH_MULTIPLE, filled_up
 from layer_atlas.models.device_model import DeviceModel
 from layer_atlas.models.forwards import Path
 from layer_atlas.models.inspections import Inspection
 from layer_atlas.models.load import Network
-from layer_atlas.models.numerics import CPU_BATCH_MULTIPLE, filled_up
 from layer_atlas.models.pixels import to_bytes
 from layer_atlas.plan.jobs import STATUS, LayerInfo
 from layer_atlas.plan.plan import GPU_BATCH, LayerRef, most_jobs, power_of_two

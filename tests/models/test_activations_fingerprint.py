@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from layer_atlas.models.numerics import fingerprint, is_same
+from layer_atlas.models.activations import fingerprint, is_same
 
 ACTIVATION = torch.rand(2, 40, 49, generator=torch.Generator().manual_seed(0)) ** 4
 
