@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from layer_atlas.config.config import ModelConfig
-from layer_atlas.models import code, inspections
+from layer_atlas.models import digests, inspections
 from layer_atlas.models.architectures import in_memory
 from layer_atlas.models.inspections import Inspection, behaviour_of
 from layer_atlas.models.load import Network, load_network
@@ -176,7 +176,7 @@ def test_an_installed_file_that_was_edited_counts(
     network = load_network(ModelConfig("squeezenet1_1", weights="none"))
     keep(network)
     assert recalled(network) == ANSWER
-    files = code.loaded_files(network.module)
+    files = digests.loaded_files(network.module)
     name = "torchvision.models.squeezenet"
     assert name in [file for file, *_ in files]
     edited = [(file, size, changed + (file == name)) for file, size, changed in files]
@@ -206,11 +206,11 @@ def test_nothing_is_kept_of_code_that_nothing_identifies(cache_folder: Path) -> 
         made = type("Net", (Net,), {"__module__": module})()
         return replace(load_network(ModelConfig("demo")), module=made)
 
-    assert not code.is_identified(network("nowhere").module)
+    assert not digests.is_identified(network("nowhere").module)
     keep(network("nowhere"))
     assert not cache_folder.exists()
-    assert code.is_identified(nn.ReLU())
-    assert code.is_identified(load_network(ModelConfig("demo")).module)
+    assert digests.is_identified(nn.ReLU())
+    assert digests.is_identified(load_network(ModelConfig("demo")).module)
 
 
 # --- what a network does just now ----------------------------------------------------------------

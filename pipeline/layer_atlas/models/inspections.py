@@ -30,10 +30,9 @@ import layer_atlas
 from layer_atlas.config.records import build, digest, plain
 from layer_atlas.errors import StorageError, UserError
 from layer_atlas.models.activations import main_tensor
-from layer_atlas.models.code import is_identified, loaded_files
 from layer_atlas.models.containment import attached, contained, restored
+from layer_atlas.models.digests import is_identified, loaded_files, structure_digest
 from layer_atlas.models.load import Network
-from layer_atlas.models.structure import structure_digest
 from layer_atlas.plan.environment import environment_here
 from layer_atlas.store.files import read_object, write_json
 

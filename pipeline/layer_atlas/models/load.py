@@ -26,8 +26,8 @@ from layer_atlas.models.architectures import (
     show_attention,
 )
 from layer_atlas.models.checkpoints import Checkpoint, in_memory
-from layer_atlas.models.code import code_digest
 from layer_atlas.models.containment import tensors_of
+from layer_atlas.models.digests import code_digest
 from layer_atlas.models.inputs import (
     GIVEN,
     Preprocessing,

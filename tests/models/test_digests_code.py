@@ -10,8 +10,8 @@ import timm
 from torch import nn
 from torchvision import models as zoo
 
-from layer_atlas.models import code
-from layer_atlas.models.code import code_digest
+from layer_atlas.models import digests
+from layer_atlas.models.digests import code_digest
 
 SOURCE = """
 from torch import nn
@@ -43,7 +43,7 @@ def digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         for name in ("own_net", "own_helper"):
             sys.modules.pop(name, None)
         importlib.invalidate_caches()
-        code._read.cache_clear()
+        digests._read.cache_clear()
         sys.dont_write_bytecode = True
         return code_digest(importlib.import_module("own_net").Net())
 
@@ -108,7 +108,7 @@ def test_modules_of_packages_are_found(tmp_path: Path, monkeypatch: pytest.Monke
     net = importlib.import_module("own_package").Net()
     digests = {code_digest(net)}
     for number, name in enumerate(files):
-        code._read.cache_clear()
+        digests._read.cache_clear()
         (tmp_path / name).write_text(f"{files[name]}\nMORE = {number}\n")
         digests.add(code_digest(net))
     assert len(digests) == len(files) + 1
@@ -118,9 +118,9 @@ def test_installed_packages_count_by_their_version(monkeypatch: pytest.MonkeyPat
     network = zoo.squeezenet1_1(weights=None)
     before = code_digest(network)
     assert code_digest(zoo.squeezenet1_1(weights=None)) == before
-    version = code.metadata.version
+    version = digests.metadata.version
     monkeypatch.setattr(
-        code.metadata, "version", lambda name: "0.0" if name == "torchvision" else version(name)
+        digests.metadata, "version", lambda name: "0.0" if name == "torchvision" else version(name)
     )
     assert code_digest(network) != before
     assert code_digest(nn.Conv2d(3, 2, 1)) == code_digest(nn.Conv2d(3, 2, 1))
@@ -134,7 +134,7 @@ def test_networks_of_different_packages_differ() -> None:
 
 def test_torch_itself_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     before = code_digest(nn.Conv2d(3, 2, 1))
-    monkeypatch.setattr(code.metadata, "version", lambda name: "0.0")
+    monkeypatch.setattr(digests.metadata, "version", lambda name: "0.0")
     assert code_digest(nn.Conv2d(3, 2, 1)) == before
 
 
@@ -146,6 +146,6 @@ def test_classes_typed_into_a_session_count_by_their_source(
     net = type("Net", (nn.Module,), {"__module__": "session"})()
     digests = set()
     for text in ("class Net: x = 1", "class Net: x = 2", "class Net:  x = 2  # two"):
-        monkeypatch.setattr(code.inspect, "getsource", lambda cls, text=text: text)
+        monkeypatch.setattr(digests.inspect, "getsource", lambda cls, text=text: text)
         digests.add(code_digest(net))
     assert len(digests) == 2

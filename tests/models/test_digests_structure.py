@@ -18,8 +18,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from layer_atlas.config.config import ModelConfig
+from layer_atlas.models.digests import structure_digest
 from layer_atlas.models.load import load_network
-from layer_atlas.models.structure import structure_digest
 
 Pair = namedtuple("Pair", "left right")
 Colour = Enum("Colour", "RED BLUE")
@@ -191,7 +191,7 @@ def test_other_processes_compute_the_same(name: str) -> None:
     code = (
         "from layer_atlas.config.config import ModelConfig\n"
         "from layer_atlas.models.load import load_network\n"
-        "from layer_atlas.models.structure import structure_digest\n"
+        "from layer_atlas.models.digests import structure_digest\n"
         f"print(structure_digest(load_network(ModelConfig({name!r}, weights='none')).module))"
     )
     done = subprocess.run(
