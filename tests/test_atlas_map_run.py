@@ -25,8 +25,7 @@ from toys import composed
 from layer_atlas import open_atlas
 from layer_atlas.config.config import ModelConfig
 from layer_atlas.datasets.activation_map import cells_of
-from layer_atlas.datasets.sources import FolderImages
-from layer_atlas.datasets.views import read_view
+from layer_atlas.datasets.sources import FolderImages, read_view
 from layer_atlas.errors import UserError
 from layer_atlas.models.load import load_network
 from layer_atlas.presentation.layout.page import resampled

@@ -29,8 +29,7 @@ from layer_atlas.atlas.frames import column_name
 from layer_atlas.cli import commands as commands
 from layer_atlas.config.config import ModelConfig
 from layer_atlas.datasets.evidence import agreement, make_reference
-from layer_atlas.datasets.sources import FolderImages
-from layer_atlas.datasets.views import read_view
+from layer_atlas.datasets.sources import FolderImages, read_view
 from layer_atlas.errors import UserError
 from layer_atlas.models.load import load_network
 

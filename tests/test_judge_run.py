@@ -26,8 +26,7 @@ from layer_atlas import open_atlas
 from layer_atlas.cli import commands
 from layer_atlas.cli.tables import summary
 from layer_atlas.config.config import ModelConfig
-from layer_atlas.datasets.sources import FolderImages
-from layer_atlas.datasets.views import read_view
+from layer_atlas.datasets.sources import FolderImages, read_view
 from layer_atlas.errors import UserError
 from layer_atlas.models.load import load_network
 from layer_atlas.store.folder import OutputFolder

@@ -13,8 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from layer_atlas.datasets.evidence import STRONGEST
-from layer_atlas.datasets.sources import FolderImages
-from layer_atlas.datasets.views import read_view
+from layer_atlas.datasets.sources import FolderImages, read_view
 from layer_atlas.errors import UserError
 from layer_atlas.visualization.optimization.image_statistics import high_frequency_share
 

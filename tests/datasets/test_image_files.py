@@ -18,8 +18,7 @@ from PIL import Image, ImageCms
 from torchvision.io import ImageReadMode, decode_gif, decode_jpeg, decode_png
 
 from layer_atlas.datasets.image_files import picture_size, read_picture
-from layer_atlas.datasets.sources import Entry, FolderImages
-from layer_atlas.datasets.views import read_view
+from layer_atlas.datasets.sources import Entry, FolderImages, read_view
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
 

@@ -12,8 +12,7 @@ from bombs import lying_jpeg, lying_webp, png, saved
 from PIL import EpsImagePlugin, Image
 
 from layer_atlas.datasets.image_files import MOST_PIXELS, picture_size, read_picture
-from layer_atlas.datasets.sources import Entry, FolderImages
-from layer_atlas.datasets.views import View, read_view, stream_views
+from layer_atlas.datasets.sources import Entry, FolderImages, View, read_view, stream_views
 from layer_atlas.errors import UserError
 
 pytestmark = [

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layer_atlas.datasets.image_files import from_jpeg, parted
+from layer_atlas.datasets.sources import to_original
 from layer_atlas.datasets.statistics import DatasetStats, Ranking, merge
 from layer_atlas.datasets.tasks import Examples, Judging, LayerStatistics, StatisticsBlock
-from layer_atlas.datasets.views import to_original
 from layer_atlas.plan.jobs import Product
 from layer_atlas.store import files
 from layer_atlas.store.files import (

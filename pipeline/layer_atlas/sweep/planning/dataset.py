@@ -13,9 +13,8 @@ from layer_atlas.config.objectives import (
 )
 from layer_atlas.config.recipe import DatasetInit
 from layer_atlas.datasets.activation_map import check_atlas, read_map
-from layer_atlas.datasets.sources import DatasetImages, look_through, open_dataset
+from layer_atlas.datasets.sources import DatasetImages, look_through, open_dataset, read_view
 from layer_atlas.datasets.tasks import LayerSamples, statistics_of
-from layer_atlas.datasets.views import read_view
 from layer_atlas.errors import UserError
 from layer_atlas.plan.plan import DatasetPlan, LayerPlan, ModelPlan, Plan, shard_size
 from layer_atlas.plan.targets import select_targets, spaced

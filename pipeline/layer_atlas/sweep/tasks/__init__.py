@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 
 from layer_atlas.config.config import ModelConfig
 from layer_atlas.config.datasets import DatasetConfig
-from layer_atlas.datasets.sources import Listing, open_dataset
+from layer_atlas.datasets.sources import Listing, open_dataset, stream_views
 from layer_atlas.datasets.statistics_files import read_evidence
 from layer_atlas.datasets.tasks import LayerStatistics
-from layer_atlas.datasets.views import stream_views
 from layer_atlas.errors import NoDevice, UserError
 from layer_atlas.models.load import Network, load_network
 from layer_atlas.plan.jobs import NetworkIdentity, Task

@@ -23,7 +23,7 @@ from layer_atlas.config.datasets import DatasetConfig, SaliencyMethod
 from layer_atlas.config.records import digest
 from layer_atlas.datasets.activation_map import joined_samples, sample_arrays
 from layer_atlas.datasets.image_files import as_jpeg, joined
-from layer_atlas.datasets.sources import Entry, Listing, open_dataset
+from layer_atlas.datasets.sources import Entry, Listing, View, open_dataset, stream_views
 from layer_atlas.datasets.statistics import DatasetStats, summarise
 from layer_atlas.datasets.statistics_files import write_arrays
 from layer_atlas.datasets.tasks import (
@@ -33,7 +33,6 @@ from layer_atlas.datasets.tasks import (
     StatisticsBlock,
     statistics_of,
 )
-from layer_atlas.datasets.views import View, stream_views
 from layer_atlas.models.activations import ChannelActivations, SampledActivations
 from layer_atlas.models.device_model import Observe, Sample
 from layer_atlas.models.forwards import Forward

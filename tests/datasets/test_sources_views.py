@@ -10,8 +10,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from layer_atlas.datasets.sources import Entry, FolderImages
-from layer_atlas.datasets.views import View, read_view, stream_views, to_original
+from layer_atlas.datasets.sources import (
+    Entry,
+    FolderImages,
+    View,
+    read_view,
+    stream_views,
+    to_original,
+)
 from tests.datasets.test_sources import picture
 
 SIZE = 32
