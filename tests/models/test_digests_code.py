@@ -106,12 +106,12 @@ def test_modules_of_packages_are_found(tmp_path: Path, monkeypatch: pytest.Monke
         (tmp_path / name).write_text(text)
     importlib.invalidate_caches()
     net = importlib.import_module("own_package").Net()
-    digests = {code_digest(net)}
+    different = {code_digest(net)}
     for number, name in enumerate(files):
         digests._read.cache_clear()
         (tmp_path / name).write_text(f"{files[name]}\nMORE = {number}\n")
-        digests.add(code_digest(net))
-    assert len(digests) == len(files) + 1
+        different.add(code_digest(net))
+    assert len(different) == len(files) + 1
 
 
 def test_installed_packages_count_by_their_version(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,8 +144,8 @@ def test_classes_typed_into_a_session_count_by_their_source(
     session = ModuleType("session")
     monkeypatch.setitem(sys.modules, "session", session)
     net = type("Net", (nn.Module,), {"__module__": "session"})()
-    digests = set()
+    different = set()
     for text in ("class Net: x = 1", "class Net: x = 2", "class Net:  x = 2  # two"):
         monkeypatch.setattr(digests.inspect, "getsource", lambda cls, text=text: text)
-        digests.add(code_digest(net))
-    assert len(digests) == 2
+        different.add(code_digest(net))
+    assert len(different) == 2
