@@ -19,6 +19,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,11 +30,12 @@ from torch import Tensor, nn
 import layer_atlas
 from layer_atlas.config.records import build, digest, plain
 from layer_atlas.errors import StorageError, UserError
-from layer_atlas.models.activations import main_tensor
+from layer_atlas.models.activations import main_tensor, match_layers
 from layer_atlas.models.containment import attached, contained, restored
 from layer_atlas.models.digests import is_identified, loaded_files, structure_digest
 from layer_atlas.models.load import Network
 from layer_atlas.plan.environment import environment_here
+from layer_atlas.plan.jobs import LayerInfo
 from layer_atlas.store.files import read_object, write_json
 
 logger = logging.getLogger(__name__)
@@ -47,6 +49,28 @@ _MOST_FILES = 1000
 """Answers that are kept; the oldest make way."""
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class InspectedModel:
+    """A loaded network and what one forward pass shows of it."""
+
+    network: Network
+    image_size: tuple[int, int]
+    """Height and width of the images."""
+    layers: list[LayerInfo]
+    """Every layer that has channels."""
+    behaviour: str | None = None
+    """Digest of what all modules return for an image; `None` where nothing is to be kept."""
+
+    @property
+    def example(self) -> Tensor:
+        """Normalised noise (1, C, H, W) of the size that the network is given."""
+        return self.network.example(self.network.seen_size(self.image_size))
+
+    def choose(self, patterns: tuple[str, ...]) -> list[LayerInfo]:
+        """The layers that the patterns match; raises UserError."""
+        return match_layers(patterns, self.layers, self.network.module, self.network.label)
 
 
 class Inspection:

@@ -1,22 +1,301 @@
-"""Self-check: the activations that a network computes for an image must depend on it alone.
+"""Self-check: which layers of a network can be optimized, along which paths, in which precision.
 
-Planning runs it with plain hooks on untouched instances. It compares the same image alone, again,
-within a batch, and after other images.
+The activations that a network computes for an image must depend on it alone. Plain hooks on
+untouched instances show that, before any path is compared with them: they compare the same image
+alone, again, within a batch, and after other images. All of it happens once, while a sweep is
+planned; workers go along the same paths.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from layer_atlas.config.records import plain
 from layer_atlas.errors import UserError, first_of, kind_and_reason
-from layer_atlas.models.activations import main_tensor, plain_activations
+from layer_atlas.models.activations import (
+    OUTPUT,
+    fingerprint,
+    is_same,
+    main_tensor,
+    plain_activations,
+)
 from layer_atlas.models.containment import contained, restored
-from layer_atlas.models.forwards import CopyingForward, HookedForward, disagreement, probe_gradient
-from layer_atlas.models.load import Network
+from layer_atlas.models.device_model import DeviceModel
+from layer_atlas.models.forwards import (
+    CopyingForward,
+    HookedForward,
+    NoPathAgrees,
+    Path,
+    disagreement,
+    probe_gradient,
+)
+from layer_atlas.models.inspections import InspectedModel, Inspection
+from layer_atlas.models.load import Network, check_weights
 from layer_atlas.plan.jobs import LayerInfo
+
+_CPU = torch.device("cpu")
+"""Where networks are checked."""
+
+
+@dataclass(frozen=True)
+class EarlierChecks:
+    """The results of earlier checks of the same network, at the same image size."""
+
+    layers: Mapping[str, LayerInfo] = field(default_factory=dict)
+    """By name; without a path where that is to be chosen anew."""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ReadTogether:
+    """The layers that a worker reads together with a layer, in one pass."""
+
+    others: Mapping[str, Sequence[LayerInfo]] = field(default_factory=dict)
+    """Further layers of the objective, by the name of the layer."""
+    with_prior: bool = False
+    """Whether images are held to expected statistics of features."""
+    has_images: bool = False
+    """Whether there are dataset images to measure these on."""
+
+    def group(self, device: DeviceModel, layer: LayerInfo) -> list[LayerInfo]:
+        """Return the layer and those that are read with it."""
+        prior = device.feature_layers(layer, self.has_images) if self.with_prior else []
+        return [layer, *self.others.get(layer.name, ()), *prior]
+
+    @property
+    def question(self) -> list[Any]:
+        """All that decides the groups of a network, as plain data."""
+        names = {name: [layer.name for layer in layers] for name, layers in self.others.items()}
+        return [names, self.with_prior, self.has_images]
+
+
+@dataclass(frozen=True)
+class CheckedLayers:
+    """Layers that can be optimized."""
+
+    layers: tuple[LayerInfo, ...]
+    """With their paths and fingerprints."""
+    precision: str
+    """Precision of the optimization, by its name in a recipe."""
+    note: str = ""
+    """A sentence for the user, if the checks found something."""
+
+
+def _always(device: DeviceModel, layer: LayerInfo) -> bool:
+    return True
+
+
+def check_layers(
+    model: InspectedModel,
+    wanted: Sequence[LayerInfo],
+    precision: str,
+    may_fall_back: bool,
+    earlier: EarlierChecks,
+    together: ReadTogether = ReadTogether(),
+    is_worth_it: Callable[[DeviceModel, LayerInfo], bool] = _always,
+) -> CheckedLayers:
+    """Check some layers of a network.
+
+    Args:
+        model: the network.
+        wanted: the layers.
+        precision: of the optimization.
+        may_fall_back: whether to fall back to fp32 if no path in that precision agrees with the
+            network.
+        earlier: results that stand; only the fingerprints are computed again.
+        together: the layers that are read together with each.
+        is_worth_it: whether the precision is faster than fp32 for a layer; if not, and there is a
+            choice, it is fp32.
+    Raises:
+        UserError: a layer cannot be optimized, or is not what it was.
+        UnusableFile: the weights file lacks tensors that a layer needs.
+    """
+    network = model.network
+    for info in wanted:
+        if 0 in info.shape:
+            reason = f"layer {info.name!r} has no positions left"
+            raise UserError(too_small(network, model.image_size, reason))
+    device = DeviceModel(network, precision, model.image_size, _CPU)
+    # Always computed: they show whether the network is still the same.
+    layers, means = _with_fingerprints(network, device, wanted)
+    _compare(network, layers, earlier)
+    paths = [earlier.layers[x.name].path if x.name in earlier.layers else "" for x in layers]
+    # Paths of an earlier run stand: all images of a sweep are made along the same paths.
+    if all(paths):
+        return CheckedLayers(tuple(_with_paths(layers, paths)), precision, earlier.note)
+    how = _How(precision, may_fall_back, together, is_worth_it)
+    inspection = _inspection_of_checks(model, layers, how)
+    if known := inspection.recall(CheckedLayers):
+        return known
+    checked = _checked(model, device, layers, how, means)
+    inspection.keep(checked)
+    return checked
+
+
+@dataclass(frozen=True)
+class _How:
+    """How precision and paths are chosen, as in `check_layers`."""
+
+    precision: str
+    may_fall_back: bool
+    together: ReadTogether
+    is_worth_it: Callable[[DeviceModel, LayerInfo], bool]
+
+
+def _inspection_of_checks(
+    model: InspectedModel, layers: Sequence[LayerInfo], how: _How
+) -> Inspection:
+    """Word the checks of some layers, which have the fingerprints that were just computed."""
+    question = {
+        "asked": "checks",
+        "behaviour": model.behaviour,
+        "label": model.network.label,  # notes name it
+        "image_size": list(model.image_size),
+        "layers": [plain(layer) for layer in layers],
+        "together": how.together.question,
+        "precision": [how.precision, how.may_fall_back, how.is_worth_it.__name__],
+        "threads": torch.get_num_threads(),
+    }
+    return Inspection(model.network, _CPU, question if model.behaviour else None)
+
+
+def _checked(
+    model: InspectedModel,
+    device: DeviceModel,
+    layers: Sequence[LayerInfo],
+    how: _How,
+    means: str,
+) -> CheckedLayers:
+    """Check layers and choose their paths.
+
+    Args:
+        model: the network.
+        device: the network on the CPU.
+        layers: with their fingerprints.
+        how: how precision and paths are chosen.
+        means: the note on means that never change.
+    Raises:
+        UserError: a layer cannot be optimized.
+    """
+    network = model.network
+    seen = network.seen_size(model.image_size)
+    output = next((layer for layer in model.layers if layer.name == OUTPUT), None)
+    stored = f"the weights of {network.label} are {network.stored_as}; it is run in fp32"
+    notes = [
+        stored if network.stored_as else "",
+        means,
+        check_independence(network, device.plain, layers, output, seen),
+    ]
+    check_gradient(network, device.plain, layers, seen)
+    # The same choice that workers make, so that a layer without a path is refused here.
+    precision, paths, fallback = _choose_paths(device, layers, how)
+    note = "; ".join(filter(None, [fallback, *notes]))
+    return CheckedLayers(tuple(_with_paths(layers, paths)), precision, note)
+
+
+def _with_fingerprints(
+    network: Network, device: DeviceModel, wanted: Sequence[LayerInfo]
+) -> tuple[list[LayerInfo], str]:
+    """Return the layers with their fingerprints, and a note on those whose means never change."""
+    try:
+        activations = device.expected(wanted)
+    except RuntimeError as error:
+        raise takes_no_batches(network, error) from error
+    for info, activation in zip(wanted, activations, strict=True):
+        check_weights(network, info, activation)
+    pairs = list(zip(wanted, activations, strict=True))
+    layers = [replace(info, fingerprint=fingerprint(activation)) for info, activation in pairs]
+    constant = [info.name for info, activation in pairs if has_constant_means(activation)]
+    if not constant:
+        return layers, ""
+    return layers, (
+        f"the mean of {constant[0]} over its positions is the same for every image, as behind a "
+        "softmax or a norm over positions, so that only objectives of one position can change it "
+        "(objective=neuron)"
+    )
+
+
+def _compare(network: Network, layers: Sequence[LayerInfo], earlier: EarlierChecks) -> None:
+    """Check that the network computes what it did; raises UserError."""
+    for layer in layers:
+        before = earlier.layers.get(layer.name)
+        if before is not None and not is_same(layer.fingerprint, before.fingerprint):
+            raise UserError(
+                f"layer {layer.name!r} of model {network.label!r} computes something else than "
+                "when this sweep was begun, with the same weights and code; perhaps a library that "
+                "it uses has changed. Images of both would be mixed: undo that, or give the sweep "
+                "another name."
+            )
+
+
+def _choose_paths(
+    device: DeviceModel, layers: Sequence[LayerInfo], how: _How
+) -> tuple[str, list[str], str]:
+    """Choose a precision and the paths to some layers; returns a note about a fallback too."""
+    label, note = device.network.label, ""
+    groups = [how.together.group(device, layer) for layer in layers]
+    choices = [(how.precision, device.fast_path)]
+    if how.precision != "fp32" and how.may_fall_back:
+        choices.append(("fp32", device.exact_path))
+    for tried, choose in choices:
+        try:
+            paths = _path_names(choose, groups)
+            deepest = max(layers, key=lambda layer: layer.flops_before)
+            if tried == "fp32" or not how.may_fall_back or how.is_worth_it(device, deepest):
+                return tried, paths, note
+            note = f"{label} is optimized in fp32, which is as fast as {tried} here"
+        except NoPathAgrees as error:
+            remedy = "" if tried == "fp32" else " Set precision=fp32, or auto."
+            refusal = f"model {label!r} cannot be optimized in {tried}: {error}.{remedy}"
+            note = f"{label} is optimized in fp32: {tried} does not do ({error})"
+    raise UserError(refusal)
+
+
+def _path_names(
+    choose: Callable[[Sequence[LayerInfo]], Path], groups: Sequence[Sequence[LayerInfo]]
+) -> list[str]:
+    """The names of the paths to groups of layers; workers choose them again, group by group.
+
+    What works for all layers in one pass, and for the deepest group alone, works for each.
+    """
+    if len(groups) == 1:
+        return [choose(groups[0]).name]
+    every = {layer.name: layer for group in groups for layer in group}
+    deepest = max(groups, key=lambda group: group[0].flops_before)
+    together, alone = choose(list(every.values())).name, choose(deepest).name
+    if together == alone:
+        return [alone] * len(groups)
+    return [choose(group).name for group in groups]
+
+
+def _with_paths(layers: Sequence[LayerInfo], paths: Sequence[str]) -> list[LayerInfo]:
+    return [replace(layer, path=path) for layer, path in zip(layers, paths, strict=True)]
+
+
+def too_small(network: Network, size: tuple[int, int], reason: str) -> str:
+    """Explain that images are too small for a network."""
+    return (
+        f"model {network.label!r} cannot take images of {size[0]} x {size[1]} px and "
+        f"{len(network.mean)} colours: {reason}. Set {_own_size(network)}; it must take a batch of "
+        "images with as many colours as mean and std have numbers."
+    )
+
+
+def _own_size(network: Network) -> str:
+    """Name the settings of the size of images, with the size that the network was trained on."""
+    if network.origin.input_size.startswith("ImageNet default"):
+        return (
+            f"models[].input_size to the size of its training images ({network.input_size} px is "
+            "assumed), or image_size"
+        )
+    return f"image_size (its own input size is {network.input_size})"
+
+
+# --- an image alone decides its activations, and gets a gradient from them -----------------------
+
 
 _ROUNDING = 1e-4
 """Largest disagreement in fp32 that is certainly rounding; beyond it, fp64 decides."""

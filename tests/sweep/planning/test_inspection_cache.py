@@ -17,11 +17,11 @@ from toys import composed
 from layer_atlas.config.config import Config
 from layer_atlas.config.records import plain
 from layer_atlas.errors import UserError
-from layer_atlas.models import device_model
+from layer_atlas.models import device_model, self_check
 from layer_atlas.models.device_model import DeviceModel
 from layer_atlas.plan.labels import notices
 from layer_atlas.plan.plan import Plan
-from layer_atlas.sweep.planning import inspect_models, inspection, make_plan
+from layer_atlas.sweep.planning import InspectedModel, inspect_models, inspection, make_plan
 from layer_atlas.sweep.planning.devices import WorkerDevice
 from layer_atlas.visualization.optimization import renderer
 from layer_atlas.visualization.optimization.renderer import Renderer
@@ -71,8 +71,9 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         monkeypatch.setattr(module, name, run)
 
-    for name in ("describe_layers", "check_independence", "check_gradient"):
-        counted(inspection, name)
+    counted(inspection, "describe_layers")
+    for name in ("check_independence", "check_gradient"):
+        counted(self_check, name)
     counted(device_model, "fastest_that_agrees")
     return ran
 
@@ -286,7 +287,7 @@ def test_damaged_answers_are_found_out_again(cache_folder: Path, checks: list[st
 def layer_renderer(plan: Plan) -> renderer.LayerRenderer:
     (model,) = plan.models
     (inspected,) = inspect_models(composed("image_size=32"))
-    assert isinstance(inspected, inspection.InspectedModel)
+    assert isinstance(inspected, InspectedModel)
     return Renderer(inspected.network, model.recipe, CPU).layer(model.layers[0].info)
 
 
@@ -315,7 +316,7 @@ def test_a_worker_still_finds_that_a_network_computes_something_else(cache_folde
     info = plan.models[0].layers[0].info
     off = replace(info, fingerprint=(2 * info.fingerprint[0], *info.fingerprint[1:]))
     (inspected,) = inspect_models(composed("image_size=32"))
-    assert isinstance(inspected, inspection.InspectedModel)
+    assert isinstance(inspected, InspectedModel)
     device = DeviceModel(inspected.network, "fp32", (32, 32), CPU)
     device.exact_path([info])
     with pytest.raises(UserError, match="computes something else"):

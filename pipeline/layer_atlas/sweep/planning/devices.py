@@ -1,7 +1,9 @@
 """Where workers run: the devices, the precision they compute in, and `versions=strict`."""
 
 import logging
+import math
 import platform
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +14,9 @@ import torch
 from layer_atlas.atlas.gather import layer_views
 from layer_atlas.config.executors import ExecutorSettings, InProcessSettings, LocalSettings
 from layer_atlas.errors import UserError
+from layer_atlas.models.device_model import DeviceModel
 from layer_atlas.plan.environment import Device, environment_here
+from layer_atlas.plan.jobs import LayerInfo
 from layer_atlas.plan.plan import Plan
 from layer_atlas.processes import usable_cores
 from layer_atlas.store.folder import OutputFolder
@@ -219,3 +223,25 @@ def _one_kind(devices: Sequence[WorkerDevice]) -> Device | None:
             f"executor.devices=[{devices[0].name}], or versions=any."
         )
     return first
+
+
+_TIMED_STEPS = 3
+_WORTH = 0.9
+"""Fraction of the time of fp32 that low precision may take; it costs digits."""
+
+
+def is_faster_than_fp32(device: DeviceModel, layer: LayerInfo) -> bool:
+    """Whether the precision of the optimization is faster, by steps of a few images.
+
+    It need not be: hardware multiplies bf16 fast, but networks of depthwise convolutions hardly
+    multiply.
+    """
+    seconds = {device.fast_path: math.inf, device.exact_path: math.inf}
+    paths = {choose: choose([layer]) for choose in seconds}
+    # In turns, and the best of each: other work on the machine delays both.
+    for _ in range(_TIMED_STEPS):
+        for choose, path in paths.items():
+            started = time.perf_counter()
+            device.step(path)
+            seconds[choose] = min(seconds[choose], time.perf_counter() - started)
+    return seconds[device.fast_path] < _WORTH * seconds[device.exact_path]

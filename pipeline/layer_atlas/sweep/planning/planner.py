@@ -23,8 +23,10 @@ from layer_atlas.config.records import digest, plain
 from layer_atlas.errors import UserError
 from layer_atlas.logs import step
 from layer_atlas.models.activations import match_layers
+from layer_atlas.models.inspections import InspectedModel
 from layer_atlas.models.load import Network
 from layer_atlas.models.normalization import FEATURE_IMAGES, has_batch_norms
+from layer_atlas.models.self_check import CheckedLayers, EarlierChecks, ReadTogether, check_layers
 from layer_atlas.plan.jobs import LayerInfo
 from layer_atlas.plan.plan import (
     MOST_TARGETS,
@@ -39,17 +41,16 @@ from layer_atlas.plan.plan import (
 )
 from layer_atlas.plan.targets import TargetSpace, counted, select_targets, spaced
 from layer_atlas.sweep.planning.dataset import plan_dataset, with_dataset
-from layer_atlas.sweep.planning.devices import WorkerDevice, gpu_memory, resolve_precision
+from layer_atlas.sweep.planning.devices import (
+    WorkerDevice,
+    gpu_memory,
+    is_faster_than_fp32,
+    resolve_precision,
+)
 from layer_atlas.sweep.planning.inspection import (
     SMALLEST_IMAGE,
-    CheckedLayers,
-    EarlierChecks,
-    InspectedModel,
-    ReadTogether,
-    check_layers,
     check_some_are_left,
     inspect_judge,
-    is_faster_than_fp32,
     or_skipped,
     takes,
 )
