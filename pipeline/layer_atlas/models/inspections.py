@@ -18,7 +18,7 @@ import logging
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -95,6 +95,14 @@ class Inspection:
         """Keep a record as the answer."""
         if self._whole is not None:
             keep(self._whole, answer)
+
+    def answered(self, kind: type[T], find: Callable[[], T]) -> T:
+        """Return the kept answer, or else find one and keep it."""
+        if known := self.recall(kind):
+            return known
+        found = find()
+        self.keep(found)
+        return found
 
     @cached_property
     def _whole(self) -> dict[str, Any] | None:

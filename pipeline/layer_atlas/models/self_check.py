@@ -128,11 +128,7 @@ def check_layers(
         return CheckedLayers(tuple(_with_paths(layers, paths)), precision, earlier.note)
     how = _How(precision, may_fall_back, together, is_worth_it)
     inspection = _inspection_of_checks(model, layers, how)
-    if known := inspection.recall(CheckedLayers):
-        return known
-    checked = _checked(model, device, layers, how, means)
-    inspection.keep(checked)
-    return checked
+    return inspection.answered(CheckedLayers, lambda: _checked(model, device, layers, how, means))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """Growth: images have smaller sizes first by default, wherever that is possible."""
 
+import functools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from torch import Tensor
 from toys import composed
 
 from layer_atlas.config.recipe import Growth, Recipe
+from layer_atlas.models.demo import DemoNet
 from layer_atlas.plan.plan import Plan, flops_per_job
 from layer_atlas.sweep.planning import inspect_models, make_plan
 from layer_atlas.sweep.planning.devices import WorkerDevice
@@ -84,3 +87,57 @@ def test_images_for_a_network_that_takes_one_size_do_not_grow() -> None:
     layers = "layers=[encoder.layers.encoder_layer_0]"
     for size in (32, 48):
         assert recipe(VIT, layers, f"image_size={size}").growth == Growth()
+
+
+# --- what is run to find that out ----------------------------------------------------------------
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Height and width of the images of every forward pass of the demo network."""
+    sizes: list[tuple[int, ...]] = []
+    forward = DemoNet.forward
+
+    @functools.wraps(forward)
+    def counted(network: DemoNet, x: Any) -> Any:
+        if isinstance(x, Tensor):  # a tracer runs no images
+            sizes.append(tuple(x.shape[2:]))
+        return forward(network, x)
+
+    monkeypatch.setattr(DemoNet, "forward", counted)
+    return sizes
+
+
+def test_a_second_plan_runs_no_more_images_for_growth(
+    seen: list[tuple[int, ...]], cache_folder: Path
+) -> None:
+    assert recipe(*DEMO).growth == DEFAULT
+    assert {(48, 48), (68, 68)} <= set(seen)
+    seen.clear()
+    assert recipe(*DEMO).growth == DEFAULT
+    # One pass for the behaviour of the network, one for the fingerprints of its layers.
+    assert seen == [(96, 96)] * 2
+    seen.clear()
+    # Other sizes are another question.
+    larger = recipe(*DEMO, "growth.sides=[0.5]", "growth.costs=[0.2]")
+    assert larger.growth == Growth((0.5,), (0.2,))
+    assert (48, 48) in seen
+
+
+def test_a_refusal_of_smaller_images_is_kept_too(
+    seen: list[tuple[int, ...]], cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = DemoNet.forward
+
+    @functools.wraps(forward)
+    def picky(network: DemoNet, x: Any) -> Any:
+        result = forward(network, x)
+        assert not isinstance(x, Tensor) or x.shape[2] >= 60
+        return result
+
+    monkeypatch.setattr(DemoNet, "forward", picky)
+    assert recipe(*DEMO).growth == Growth()
+    assert (48, 48) in seen
+    seen.clear()
+    assert recipe(*DEMO).growth == Growth()
+    assert set(seen) == {(96, 96)}

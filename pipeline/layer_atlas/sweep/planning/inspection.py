@@ -133,11 +133,7 @@ def _description(
         "keep_prefix_tokens": keep_prefix_tokens,
     }
     inspection = Inspection(network, _CPU, question if behaviour else None)
-    if known := inspection.recall(_Description):
-        return known
-    description = _describe(network, sizes, keep_prefix_tokens)
-    inspection.keep(description)
-    return description
+    return inspection.answered(_Description, lambda: _describe(network, sizes, keep_prefix_tokens))
 
 
 def _describe(
@@ -160,7 +156,7 @@ def _describe(
     except Exception as error:
         # A network that takes larger images merely cannot take ones as small as these. One that
         # takes no size but its own is given every image resized to that.
-        if takes(network, own) and not takes(network, (2 * own[0], 2 * own[1])):
+        if _takes(network, own) and not _takes(network, (2 * own[0], 2 * own[1])):
             layers = describe_layers(network.module, network.example(own), keep_prefix_tokens)
             return _Description(network.input_size, tuple(layers))
         why = reason(error)
@@ -168,6 +164,35 @@ def _describe(
             why += "; octaves.count and octaves.scale give images of this size"
         raise UserError(why_it_does_not_run(network, size, why)) from error
     return _Description(None, tuple(layers))
+
+
+@dataclass(frozen=True)
+class _Takes:
+    """Whether a network runs on images of all sizes in question."""
+
+    all_sizes: bool
+
+
+def takes_all(model: InspectedModel, sizes: Sequence[tuple[int, int]]) -> bool:
+    """Return whether a network sees images of further sizes as they are and runs on all of them.
+
+    Args:
+        model: the network, inspected at another size.
+        sizes: height and width of the images.
+    """
+    network = model.network
+    # A network that is given every image at its own size sees no others.
+    if not sizes or network.fixed_size is not None:
+        return not sizes
+    question = {
+        "asked": "sizes",
+        "behaviour": model.behaviour,
+        "sizes": [list(size) for size in sizes],
+    }
+    inspection = Inspection(network, _CPU, question if model.behaviour else None)
+    return inspection.answered(
+        _Takes, lambda: _Takes(all(_takes(network, size) for size in sizes))
+    ).all_sizes
 
 
 def _check_categories(network: Network, model: ModelConfig, layers: list[LayerInfo]) -> None:
@@ -188,7 +213,7 @@ _3D = (nn.Conv3d, nn.ConvTranspose3d, nn.BatchNorm3d, nn.MaxPool3d, nn.AvgPool3d
 
 
 @torch.no_grad()
-def takes(network: Network, size: tuple[int, int]) -> bool:
+def _takes(network: Network, size: tuple[int, int]) -> bool:
     """Whether a network runs on images of a size."""
     return _runs(network.module, network.example(size))
 
@@ -306,7 +331,7 @@ def _other_colours(network: Network, size: tuple[int, int]) -> str | None:
     # Only trying shows it: the convolution that is found first need not come first.
     other = replace(network, mean=(0.0,) * colours)
     own = (network.input_size, network.input_size)
-    if colours == len(network.mean) or not any(takes(other, sides) for sides in (size, own)):
+    if colours == len(network.mean) or not any(_takes(other, sides) for sides in (size, own)):
         return None
     mean, std = ([value] * colours for value in (0.5, 0.25))
     return (
@@ -322,6 +347,6 @@ _USUAL_SIZES = (28, 32, 64, 96, 112, 128, 160, 192, 224, 240, 256, 299, 384, 448
 def _another_size(network: Network) -> str:
     """Name a usual size that the network runs on, in a sentence after another; empty if none is."""
     for side in _USUAL_SIZES:
-        if takes(network, (side, side)):
+        if _takes(network, (side, side)):
             return f". It runs on {side} x {side} px: image_size={side}"
     return ""

@@ -52,7 +52,7 @@ from layer_atlas.sweep.planning.inspection import (
     check_some_are_left,
     inspect_judge,
     or_skipped,
-    takes,
+    takes_all,
 )
 from layer_atlas.visualization.objectives import ObjectiveContext, make_objective
 from layer_atlas.visualization.objectives.base import not_yet
@@ -248,13 +248,8 @@ class _Planner:
         first = models[0]
         growth = self.config.growth.for_network(first.network.input_size, first.image_size)
         sizes = growth.sizes(first.image_size)
-        # A network that is given every image at its own size sees no smaller ones.
-        possible = self.config.can_grow and all(
-            network.fixed_size is None and min(size) >= SMALLEST_IMAGE and takes(network, size)
-            for size in sizes
-            for network in (model.network for model in models)
-        )
-        return growth if possible else Growth()
+        possible = self.config.can_grow and all(min(size) >= SMALLEST_IMAGE for size in sizes)
+        return growth if possible and all(takes_all(m, sizes) for m in models) else Growth()
 
     def _regularizers(self, network: Network) -> Regularizers:
         """Name the dataset, if it is what the prior of feature statistics comes from."""

@@ -269,11 +269,9 @@ class LayerRenderer:
 
     def _sample_bytes(self) -> float:
         """Measure the peak memory of one more sample; on a CPU, where that never changes, once."""
-        if known := self.inspection.recall(SampleMemory):
-            return known.bytes
-        measured = bytes_per_sample(self._try_out, self.device)
-        self.inspection.keep(SampleMemory(measured))
-        return measured
+        return self.inspection.answered(
+            SampleMemory, lambda: SampleMemory(bytes_per_sample(self._try_out, self.device))
+        ).bytes
 
     def _try_out(self, batch: int) -> None:
         """Run one optimization step and one forward pass of the measurement, in fp32.
