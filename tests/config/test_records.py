@@ -175,12 +175,10 @@ class Shape(Choice, family="test_shape"):
     """A shape."""
 
 
-@register
-@dataclass(frozen=True)
+@register("square")
 class Square(Shape):
     """A square."""
 
-    name: str = "square"
     sides: tuple[int, ...] = setting((1,), at_least=1, phrase="{} side(s)")
     file: str = setting("", needs="name a file", file="picture")
 
@@ -207,7 +205,6 @@ def test_a_registered_record_is_a_choice_of_its_family() -> None:
 def test_two_records_of_one_name_are_refused() -> None:
     with pytest.raises(AssertionError, match="both called 'square'"):
 
-        @register
-        @dataclass(frozen=True)
+        @register("square")
         class Other(Shape):
-            name: str = "square"
+            """Another square."""

@@ -43,12 +43,10 @@ class DatasetConfig(Choice, family="dataset"):
         return self.name
 
 
-@register
-@dataclass(frozen=True, kw_only=True)
+@register("folder", kw_only=True)
 class FolderDataset(DatasetConfig):
     """Every .jpeg, .jpg, .png and .webp image of a folder, at any nesting."""
 
-    name: str = "folder"
     path: str = setting(needs="not be empty")
     """The folder of images."""
 
@@ -58,12 +56,10 @@ class FolderDataset(DatasetConfig):
         return self.path
 
 
-@register
-@dataclass(frozen=True, kw_only=True)
+@register("torchvision", kw_only=True)
 class TorchvisionDataset(DatasetConfig):
     """A dataset of torchvision."""
 
-    name: str = "torchvision"
     dataset: str
     """Name of a class of `torchvision.datasets`."""
     args: dict[str, Any] | None = None
@@ -83,22 +79,18 @@ class SaliencyMethod(Choice, family="saliency"):
     """Number of each channel's strongest dataset images that get a map."""
 
 
-@register
-@dataclass(frozen=True)
+@register("vanilla")
 class VanillaSaliency(SaliencyMethod):
     """Saliency by the gradient itself."""
 
     references = (SIMONYAN_2014,)
-    name: str = "vanilla"
 
 
-@register
-@dataclass(frozen=True)
+@register("smoothgrad")
 class SmoothGrad(SaliencyMethod):
     """Saliency by the mean gradient over noisy copies."""
 
     references = (SMILKOV_2017,)
-    name: str = "smoothgrad"
     samples: int = setting(16, at_least=1)
     """Number of noisy copies per map."""
     noise: float = setting(0.1, at_least=0.0, at_most=1.0)
@@ -106,12 +98,10 @@ class SmoothGrad(SaliencyMethod):
     silences some channels of deep layers, whose maps are then zeros."""
 
 
-@register
-@dataclass(frozen=True)
+@register("integrated_gradients")
 class IntegratedGradients(SaliencyMethod):
     """Saliency by the gradients on the way from a black image to the dataset image."""
 
     references = (SUNDARARAJAN_2017,)
-    name: str = "integrated_gradients"
     steps: int = setting(32, at_least=1)
     """Number of points on the way at which gradients are taken."""

@@ -39,25 +39,21 @@ class ExecutorSettings(Choice, family="executor"):
         return False
 
 
-@register
-@dataclass(frozen=True)
+@register("local")
 class LocalSettings(ExecutorSettings):
     """Worker processes on this machine, one per device."""
 
-    name: str = "local"
     devices: str | tuple[str, ...] = setting("auto", needs="name at least one device")
     """`auto` for all GPUs, or without a GPU one CPU worker per core (at most 8, 2 GB each); or a
     list such as `[cuda:0,cuda:1]` or `[cpu,cpu]`."""
 
 
-@register
-@dataclass(frozen=True)
+@register("in_process")
 class InProcessSettings(ExecutorSettings):
     """One worker within the driver's own process: no process to start, one device.
 
     For modules in memory, notebooks and debuggers. Ctrl-C drops the shard in progress."""
 
-    name: str = "in_process"
     device: str = setting("auto", needs="name a device")
     """`auto` for the first GPU, or the CPU where there is none; or `cpu`, `cuda:1`."""
 
@@ -85,12 +81,10 @@ class _Cluster(_Elsewhere):
     """Memory per worker, in GB (10^9 bytes)."""
 
 
-@register
-@dataclass(frozen=True)
+@register("ray")
 class RaySettings(_Cluster):
     """Tasks of a Ray cluster whose nodes share the output folder."""
 
-    name: str = "ray"
     address: str = "local"
     """`local` starts Ray on this machine, `auto` joins the cluster that this machine belongs to,
     and `HOST:PORT` or `ray://HOST:10001` joins another."""
@@ -119,12 +113,10 @@ class RaySettings(_Cluster):
             return None
 
 
-@register
-@dataclass(frozen=True)
+@register("slurm")
 class SlurmSettings(_Cluster):
     """Jobs of a Slurm cluster whose nodes share the output folder."""
 
-    name: str = "slurm"
     jobs: int = setting(8, at_least=1)
     """Largest number of jobs at once."""
     minutes: int = setting(240, at_least=1)
@@ -174,12 +166,10 @@ _OWN_OPTIONS = {"array", "dependency", "output", "error", "signal", "requeue", "
 """Options of sbatch by which jobs are found, preempted and queued again."""
 
 
-@register
-@dataclass(frozen=True)
+@register("custom")
 class CustomSettings(_Elsewhere):
     """Workers that the user's own code runs."""
 
-    name: str = "custom"
     target: str = setting("", needs="name a callable: executor.target=mymodule.Mine")
     """Dotted name of a callable that returns a `layer_atlas.sweep.executors.base.Executor`. It
     receives the workers' devices, as many as may run at once: `cpu` for each, or `cuda`."""

@@ -140,23 +140,19 @@ class _OfChannel(_Signed):
         return self.sign == "positive"
 
 
-@register
-@dataclass(frozen=True)
+@register("channel")
 class ChannelObjective(_OfChannel):
     """The mean response of a channel over all positions."""
 
     references = (OLAH_2017,)
-    name: str = "channel"
 
 
-@register
-@dataclass(frozen=True)
+@register("neuron")
 class NeuronObjective(_Signed):
     """The response of a channel at one position."""
 
     references = (OLAH_2017,)
     of_any_size = False  # the position lies elsewhere on a map of another size
-    name: str = "neuron"
     position: tuple[int, int] | None = setting(None, phrase="")
     """Row and column of the neuron on the layer's map, counted from 0; the default is the centre.
     """
@@ -177,14 +173,12 @@ class NeuronObjective(_Signed):
         return f"neuron at {self._where} of the map"
 
 
-@register
-@dataclass(frozen=True)
+@register("direction")
 class DirectionObjective(_Signed):
     """The mean response along a direction of the layer's channels."""
 
     references = (CARTER_2019,)
     target_word = "direction"
-    name: str = "direction"
     vectors: str = setting("", file="vectors")
     """File with a direction per row (.npy, .npz, .safetensors or .pt), or with a sparse
     autoencoder, whose decoder is found by its name. The default are 4,096 random directions."""
@@ -206,15 +200,13 @@ class DirectionObjective(_Signed):
 _LARGEST_GRID = 160
 
 
-@register
-@dataclass(frozen=True)
+@register("activation_atlas")
 class ActivationAtlasObjective(Objective):
     """The mean activation of a cell of a map of activations, as a whitened direction."""
 
     references = (CARTER_2019,)
     target_word = "cell"
     of_dataset = True  # cells hold activations of its images
-    name: str = "activation_atlas"
     grid: tuple[int, ...] = setting((20,), at_least=1, at_most=_LARGEST_GRID, phrase="")
     """Cells per side of each grid over the map. 10, 20, 40 and 80 suit datasets from a thousand to
     a million images."""
@@ -280,44 +272,36 @@ class ActivationAtlasObjective(Objective):
         )
 
 
-@register
-@dataclass(frozen=True)
+@register("logit")
 class LogitObjective(_OfChannel):
     """The score of a class before the softmax."""
 
     references = (SIMONYAN_2014,)
     own_layers = ("output",)
     target_word = "class"
-    name: str = "logit"
 
 
-@register
-@dataclass(frozen=True)
+@register("probability")
 class ProbabilityObjective(Objective):
     """The probability of a class, which is the softmax of the scores."""
 
     own_layers = ("output",)
     target_word = "class"
-    name: str = "probability"
 
 
-@register
-@dataclass(frozen=True)
+@register("layer")
 class LayerObjective(Objective):
     """The mean square of all responses of the layer (DeepDream)."""
 
     references = (MORDVINTSEV_2015,)
     target_word = "whole layer"
     phrase = "the mean square of all responses of the layer"
-    name: str = "layer"
 
 
-@register
-@dataclass(frozen=True)
+@register("custom")
 class CustomObjective(Objective):
     """A function of the user's own."""
 
-    name: str = "custom"
     function: str = setting("", needs="name one: objective.function=mymodule.score", phrase="")
     """Dotted name of a function from activations (B, C, positions) to scores (B,). A function with
     the parameter `channel` receives the channels (B,) too and makes an image per channel."""
@@ -352,13 +336,11 @@ class Term(Record):
         return f"{self.weight:g} x {self.layer}{model}"
 
 
-@register
-@dataclass(frozen=True)
+@register("joint")
 class JointObjective(Objective):
     """The weighted sum of the responses of channels of several layers or networks."""
 
     references = (OLAH_2017,)
-    name: str = "joint"
     terms: tuple[Term, ...] = setting((), phrase="")
     """The terms of the sum: a list of `{layer, model, weight}` of two or more. A target is a
     channel for each term."""
@@ -390,24 +372,20 @@ class _Several(Objective):
         return self.images
 
 
-@register
-@dataclass(frozen=True)
+@register("diversity")
 class DiversityObjective(_Several):
     """The mean response of a channel and the difference between its images."""
 
     references = (OLAH_2017,)
-    name: str = "diversity"
     weight: float = setting(1.0, at_least=0, phrase="a weight of the difference of {}")
     """Weight of the difference between the images, relative to the channel's response."""
 
 
-@register
-@dataclass(frozen=True)
+@register("interpolation")
 class InterpolationObjective(_Several):
     """A mixture of two channels, from one to the other, each image like its neighbours."""
 
     references = (OLAH_2017,)
-    name: str = "interpolation"
     images: int = setting(5, at_least=2, at_most=64, phrase="{} images")
     """Number of images from one channel to the other, both ends included."""
     alignment: float = setting(1.0, at_least=0, phrase="a weight of the similarity of {}")
@@ -429,13 +407,11 @@ class _OfPhotograph(Objective):
     """The image file. Transparent parts are shown on white."""
 
 
-@register
-@dataclass(frozen=True)
+@register("caricature")
 class CaricatureObjective(_OfPhotograph):
     """The similarity of the layer's activations to those of a photograph, exaggerated."""
 
     target_word = "whole layer"
-    name: str = "caricature"
     cosine_power: float = setting(
         1.0, at_least=0, phrase="the product with their cosine to the power {}"
     )
@@ -443,23 +419,19 @@ class CaricatureObjective(_OfPhotograph):
     is."""
 
 
-@register
-@dataclass(frozen=True)
+@register("inversion")
 class InversionObjective(_OfPhotograph):
     """The similarity of the layer's activations to those of a photograph."""
 
     references = (MAHENDRAN_2015,)
     target_word = "whole layer"
-    name: str = "inversion"
 
 
-@register
-@dataclass(frozen=True)
+@register("accentuation")
 class AccentuationObjective(_OfPhotograph):
     """The mean response of a channel in a photograph, the rest of the layer staying as it was."""
 
     references = (HAMBLIN_2024,)
-    name: str = "accentuation"
     faithfulness: float = setting(1.0, at_least=0, phrase="a weight of the rest of {}")
     """Weight of the rest of the layer's staying as it was, relative to the channel's response."""
 
@@ -486,14 +458,12 @@ class StrongestImagesObjective(Objective):
         return ", ".join(map(str, self.layers)) or "layers before it"
 
 
-@register
-@dataclass(frozen=True)
+@register("prototype")
 class PrototypeObjective(StrongestImagesObjective):
     """The similarity to the channel's strongest photographs in how activations are distributed."""
 
     references = (GORGUN_2025,)
     from_images = "like photographs"
-    name: str = "prototype"
 
     @property
     def lead(self) -> str:
@@ -510,14 +480,12 @@ class PrototypeObjective(StrongestImagesObjective):
         return True
 
 
-@register
-@dataclass(frozen=True)
+@register("facets")
 class FacetsObjective(StrongestImagesObjective):
     """The mean response of a channel, for each facet of its strongest photographs."""
 
     references = (GOH_2021, NGUYEN_2016)
     from_images = "by photographs"
-    name: str = "facets"
     top: int = setting(
         36, at_least=2, at_most=MOST_STRONGEST, phrase="{} photograph(s) per channel"
     )

@@ -95,47 +95,39 @@ class _Moments(_FirstOrder):
     """Decay of the mean of squared gradients."""
 
 
-@register
-@dataclass(frozen=True, kw_only=True)
+@register("adam", kw_only=True)
 class Adam(_Moments):
     """Adam."""
 
     references = (KINGMA_2015,)
     phrase = "Adam"
-    name: str = "adam"
 
 
-@register
-@dataclass(frozen=True, kw_only=True)
+@register("adamw", kw_only=True)
 class AdamW(_Moments):
     """Adam with decoupled weight decay."""
 
     references = (LOSHCHILOV_2019,)
     phrase = "AdamW"
-    name: str = "adamw"
     weight_decay: float = setting(0.01, at_least=0, phrase="a decoupled weight decay of {}")
     """Fraction, times the step size, by which each step shrinks the parameters (Fourier
     coefficients, pixels or phases)."""
 
 
-@register
-@dataclass(frozen=True, kw_only=True)
+@register("nadam", kw_only=True)
 class NAdam(_Moments):
     """Adam with Nesterov's momentum."""
 
     references = (DOZAT_2016,)
     phrase = "NAdam"
-    name: str = "nadam"
     momentum_decay: float = setting(0.004, at_least=0, phrase="a momentum decay of {}")
     """Speed at which the momentum rises to beta1 from half of it."""
 
 
-@register
-@dataclass(frozen=True, kw_only=True)
+@register("sgd", kw_only=True)
 class SGD(_FirstOrder):
     """Gradient steps with momentum."""
 
-    name: str = "sgd"
     momentum: float = setting(0.5, at_least=0, below=1, phrase="a momentum of {}")
     """Fraction of the last step that is added to the next."""
     nesterov: bool = setting(False, phrase="Nesterov's momentum")
@@ -149,8 +141,7 @@ class SGD(_FirstOrder):
         require(self.momentum > 0 or not self.nesterov, "nesterov needs a momentum above 0.")
 
 
-@register
-@dataclass(frozen=True, kw_only=True)
+@register("lbfgs", kw_only=True)
 class LBFGS(Optimizer):
     """L-BFGS with a strong Wolfe line search, for each image by itself.
 
@@ -160,7 +151,6 @@ class LBFGS(Optimizer):
 
     references = (LIU_1989,)
     phrase = "L-BFGS"
-    name: str = "lbfgs"
     learning_rate: float = setting(1.0, above=0, phrase="a learning rate of {}")
     """First length that a line search tries, where 1 is the quasi-Newton step."""
     final_learning_rate: float = setting(1.0, above=0, phrase="falling to {}")

@@ -121,12 +121,10 @@ class BracketedFigure(ChannelFigure):
         require(self.clusters is None, f"brackets are of groups or of clusters: {remedy}")
 
 
-@register
-@dataclass(frozen=True, kw_only=True)
+@register("images", kw_only=True)
 class ImagesFigure(BracketedFigure):
     """Images in rows and columns."""
 
-    name: str = "images"
     rows: Axis = "channels"
     """Axis down the page: `models`, `layers`, `channels`, `seeds`, `variants` or `steps`."""
     columns: Axis | None = None
@@ -178,30 +176,23 @@ class ImagesFigure(BracketedFigure):
         )
 
 
-@register
-@dataclass(frozen=True, kw_only=True)
+@register("traces", kw_only=True)
 class TracesFigure(ChannelFigure):
     """Score against step: a faint line per channel, and their median."""
 
-    name: str = "traces"
     scale: Literal["relative", "raw"] = "relative"
     """`relative` shows scores as a fraction of each channel's largest, `raw` as they were."""
 
 
-@register
-@dataclass(frozen=True, kw_only=True)
+@register("histograms", kw_only=True)
 class HistogramsFigure(ChannelFigure):
     """Histograms of the activations of images and of dataset images."""
 
-    name: str = "histograms"
 
-
-@register
-@dataclass(frozen=True, kw_only=True)
+@register("responses", kw_only=True)
 class ResponsesFigure(BracketedFigure):
     """The response of every channel of a layer to the image of every other."""
 
-    name: str = "responses"
     order: str = "similarity"
     """Order of channels, or within each group: `similarity` of response, `chosen`, `index`, or a
     statistic, largest first."""
@@ -211,23 +202,19 @@ class ResponsesFigure(BracketedFigure):
     """Whether to write the values into the matrix, where all of them have room."""
 
 
-@register
-@dataclass(frozen=True, kw_only=True)
+@register("profile", kw_only=True)
 class ProfileFigure(FigureSettings):
     """Statistics of all layers in their order: medians, quartiles and extremes across depth."""
 
-    name: str = "profile"
     statistics: tuple[str, ...] | None = setting(None, needs="not be empty")
     """Statistics to draw. The default is agreement, recognisability, selectivity, high_frequency,
     clipped and dead, as far as the atlas has them. One that never varies is excluded."""
 
 
-@register
-@dataclass(frozen=True, kw_only=True)
+@register("comparison", kw_only=True)
 class ComparisonFigure(FigureSettings):
     """The channels that differ most, and least, between two models, side by side."""
 
-    name: str = "comparison"
     path: str | None = None
     """File that `atlas compare` wrote, in `figures/`; the default is the only one there."""
     most: int = setting(6, at_least=0)
@@ -245,12 +232,10 @@ _OF_THE_WHOLE = ("file", "formats", "width", "height", "dpi", "font", "caption",
 """Settings of a composite figure that its panels share."""
 
 
-@register
-@dataclass(frozen=True, kw_only=True)
+@register("composite", kw_only=True)
 class CompositeFigure(FigureSettings):
     """Several figures as the panels of one, with letters."""
 
-    name: str = "composite"
     panels: tuple[FigureSettings, ...] = setting(needs="not be empty")
     """Panels a, b, c, ...: each a kind of figure with its settings, such as
     `{name: images, layers: [conv6], channels: {top: 8}}`. A panel without models, layers or names
@@ -296,12 +281,10 @@ class CompositeFigure(FigureSettings):
         return self.layout or tuple(ascii_lowercase[: len(self.panels)])
 
 
-@register
-@dataclass(frozen=True, kw_only=True)
+@register("again", kw_only=True)
 class AgainFigure(Figure):
     """A figure made before, drawn again from its provenance."""
 
-    name: str = "again"
     path: str
     """File of the figure (.pdf, .svg, .png, .tiff), or the `.provenance.json` beside it."""
 

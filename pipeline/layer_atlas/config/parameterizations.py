@@ -46,14 +46,12 @@ class Parameterization(Choice, family="parameterization"):
     """Whether the atlas keeps where the score's gradient fell, as a map of opacity."""
 
 
-@register
-@dataclass(frozen=True)
+@register("fourier")
 class Fourier(Parameterization):
     """Real-FFT coefficients in decorrelated colours, scaled by frequency, at a fixed contrast."""
 
     references = (OLAH_2017,)
     phrase = "Fourier coefficients in decorrelated colours"
-    name: str = "fourier"
     decay_power: float = setting(
         1.5, at_least=0, phrase="amplitudes divided by the frequency to the power of {}"
     )
@@ -66,8 +64,7 @@ class Fourier(Parameterization):
     have about 2.5."""
 
 
-@register
-@dataclass(frozen=True)
+@register("natural_fourier")
 class NaturalFourier(Fourier):
     """Fourier coefficients in decorrelated colours, each octave at the contrast of photographs.
 
@@ -75,7 +72,6 @@ class NaturalFourier(Fourier):
     """
 
     phrase = "Fourier coefficients in decorrelated colours"
-    name: str = "natural_fourier"
     contrast: float = setting(
         2.0,
         above=0,
@@ -85,36 +81,30 @@ class NaturalFourier(Fourier):
     have about 2.5."""
 
 
-@register
-@dataclass(frozen=True)
+@register("pixel")
 class Pixel(Parameterization):
     """Pixels in decorrelated colours."""
 
-    name: str = "pixel"
     initial_sd: float = setting(0.3, above=0, phrase="an initial standard deviation of {}")
     """Standard deviation of the initial values. A photograph to start from is taken as it is."""
 
 
-@register
-@dataclass(frozen=True)
+@register("maco")
 class Maco(Parameterization):
     """Fourier phases, with magnitudes fixed to those of photographs (MACO)."""
 
     references = (FEL_2023,)
     phrase = "Fourier phases, with magnitudes fixed to those of photographs"
-    name: str = "maco"
     contrast: float = setting(2.0, above=0, phrase="a contrast of {}")
     """Root mean square of the values of every rendered sample, where 0 is mid-grey."""
 
 
-@register
-@dataclass(frozen=True)
+@register("pyramid")
 class Pyramid(Parameterization):
     """A Laplacian pyramid: a sum of levels, each with twice the resolution of the one before."""
 
     references = (BURT_1983,)
     phrase = "a Laplacian pyramid"
-    name: str = "pyramid"
     levels: int = setting(6, at_least=1, at_most=12, phrase="{} level(s)")
     """Number of levels. The finest level has the image's own resolution."""
     decay_power: float = setting(
@@ -128,15 +118,13 @@ class Pyramid(Parameterization):
     """Root mean square of the values of every rendered sample, where 0 is mid-grey."""
 
 
-@register
-@dataclass(frozen=True)
+@register("cppn")
 class Cppn(Parameterization):
     """A small network from the coordinates of a pixel to its colours (CPPN)."""
 
     from_noise_alone = True
     references = (MORDVINTSEV_2018,)
     phrase = "a network from the coordinates of a pixel to its colours"
-    name: str = "cppn"
     layers: int = setting(8, at_least=1, at_most=64, phrase="{} hidden layer(s)")
     """Number of hidden layers."""
     units: int = setting(24, at_least=2, at_most=1024, phrase="{} units each")
@@ -148,14 +136,12 @@ class Cppn(Parameterization):
     """Root mean square of the values of every rendered sample, where 0 is mid-grey."""
 
 
-@register
-@dataclass(frozen=True)
+@register("generator")
 class Generator(Parameterization):
     """The latents of a network that generates images: a learned prior."""
 
     from_noise_alone = True
     references = (NGUYEN_2016_GENERATORS,)
-    name: str = "generator"
     target: str = setting("", needs="not be empty", phrase="")
     """Dotted name of a callable that returns the network (`mypackage.prior.build`)."""
     args: dict[str, Any] | None = setting(None, phrase="the arguments {}")

@@ -44,43 +44,34 @@ class Init(Choice, family="init"):
     """Number of the target's strongest dataset images that it needs."""
 
 
-@register
-@dataclass(frozen=True)
+@register("noise")
 class NoiseInit(Init):
     """Random values."""
 
-    name: str = "noise"
 
-
-@register
-@dataclass(frozen=True)
+@register("spectrum")
 class SpectrumInit(Init):
     """Random phases with the mean spectrum of photographs."""
 
     from_images = "from the spectrum of photographs"
-    name: str = "spectrum"
 
 
-@register
-@dataclass(frozen=True)
+@register("dataset")
 class DatasetInit(Init):
     """The dataset image that excites the channel most."""
 
     from_images = "from photographs"
     dataset_images = 1
     phrase = "the photograph that excites the channel most"
-    name: str = "dataset"
     dataset: str = setting("", phrase="")
     """Digest of the dataset. The planner fills it in."""
 
 
-@register
-@dataclass(frozen=True)
+@register("photograph")
 class PhotographInit(Init):
     """A photograph."""
 
     from_images = "from a photograph"
-    name: str = "photograph"
     photograph: str = setting("", needs="name one: init.photograph=photo.jpg", file="picture")
     """The image file. Its middle is cropped to the shape of the images and resized, and transparent
     parts are shown on white."""
@@ -308,7 +299,7 @@ class Recipe(Record):
     """Number format of the network during optimization: `fp32` or `bf16`. Everything else is fp32.
     """
     regularizers: Regularizers = Regularizers()
-    init: Init = NoiseInit()
+    init: Init = NoiseInit()  # noqa: RUF009 - a frozen record
     mask: Mask | None = None
     octaves: Octaves | None = None
     growth: Growth = setting(Growth(), late=True)

@@ -15,7 +15,17 @@ import textwrap
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    ClassVar,
+    Literal,
+    TypeVar,
+    Union,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from layer_atlas.errors import UserError, unknown
 
@@ -282,8 +292,8 @@ _IMPLEMENTATIONS: dict[type, Callable[..., Any]] = {}
 class Choice(Record):
     """Base of records among which a config chooses by `name`.
 
-    A family is a subclass with `family="key"`, its members are subclasses of that with a `name` and
-    the decorator `register`.
+    A family is a subclass with `family="key"`; its members are subclasses of that, with the
+    decorator `register`.
     """
 
     name: str = ""
@@ -302,12 +312,25 @@ class Choice(Record):
 ChoiceClass = TypeVar("ChoiceClass", bound=type[Choice])
 
 
-def register(cls: ChoiceClass) -> ChoiceClass:
-    """Make a record a choice of its family; a decorator above `@dataclass`."""
-    # Two records of one name would be one choice, and the loser would be silently ignored.
-    taken = cls.choices.setdefault(cls.name, cls)
-    assert taken is cls, f"{cls.__name__} and {taken.__name__} are both called {cls.name!r}"
-    return cls
+@dataclass_transform(frozen_default=True)
+def register(name: str, *, kw_only: bool = False) -> Callable[[ChoiceClass], ChoiceClass]:
+    """Make a class a record and a choice of its family; in place of `@dataclass`.
+
+    Args:
+        name: by which a config chooses it.
+        kw_only: whether values of its own fields are given by name alone.
+    """
+
+    def mark(cls: ChoiceClass) -> ChoiceClass:
+        # As if the class body began with `name: str = "..."`.
+        cls.__annotations__["name"], cls.name = str, name
+        dataclass(frozen=True, kw_only=kw_only)(cls)  # changes the class itself
+        # Two records of one name would be one choice, and the loser would be silently ignored.
+        taken = cls.choices.setdefault(name, cls)
+        assert taken is cls, f"{cls.__name__} and {taken.__name__} are both called {name!r}"
+        return cls
+
+    return mark
 
 
 def implements(*records: type[Choice]) -> Callable[[type[T]], type[T]]:
