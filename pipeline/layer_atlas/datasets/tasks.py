@@ -138,15 +138,30 @@ class LayerSamples(LayerStatistics):
 
 
 @dataclass(frozen=True)
-class StatisticsBlock:
-    """A task: some dataset images, processed by several layers of one model."""
+class ListingPart:
+    """Some images of a dataset, one after another."""
 
-    layer_statistics: tuple[LayerStatistics, ...]
     start: int
     """Index of the first image in the listing."""
     stop: int
+    """Index of the first image after the last."""
     dataset_images: str
     """Digest of this part of the listing."""
+
+
+@dataclass(frozen=True)
+class BlockRequest(ListingPart):
+    """What a bundle file has of a block."""
+
+    layers: tuple[str, ...]
+    """Names of the layers that see it."""
+
+
+@dataclass(frozen=True)
+class StatisticsBlock(ListingPart):
+    """A task: some dataset images, processed by several layers of one model."""
+
+    layer_statistics: tuple[LayerStatistics, ...]
 
     @property
     def model(self) -> str:
@@ -175,12 +190,9 @@ class StatisticsBlock:
 
     def request(self) -> dict[str, Any]:
         """Return the images and the layers of the task, as plain data."""
-        return {
-            "start": self.start,
-            "stop": self.stop,
-            "dataset_images": self.dataset_images,
-            "layers": [statistics.layer for statistics in self.layer_statistics],
-        }
+        layers = tuple(statistics.layer for statistics in self.layer_statistics)
+        request = BlockRequest(self.start, self.stop, self.dataset_images, layers)
+        return {**plain(request)}
 
     def __str__(self) -> str:
         return f"{self.model}, dataset images {self.start}-{self.stop - 1}"
@@ -306,7 +318,7 @@ def blocks_of(
     size = layer_statistics[0].plan.block
     for start in range(0, listing.count, size):
         stop = min(start + size, listing.count)
-        yield StatisticsBlock(layer_statistics, start, stop, listing.digest_of(start, stop))
+        yield StatisticsBlock(start, stop, listing.digest_of(start, stop), layer_statistics)
 
 
 def examples_of(plan: Plan, dataset_plan: DatasetPlan) -> Iterator[Examples]:

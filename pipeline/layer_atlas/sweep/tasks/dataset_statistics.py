@@ -27,6 +27,7 @@ from layer_atlas.datasets.sources import Entry, Listing, View, open_dataset, str
 from layer_atlas.datasets.statistics import DatasetStats, summarise
 from layer_atlas.datasets.statistics_files import write_arrays
 from layer_atlas.datasets.tasks import (
+    BlockRequest,
     Examples,
     Judging,
     LayerSamples,
@@ -51,16 +52,6 @@ logger = logging.getLogger(__name__)
 
 BATCH = 64
 """Images per forward pass; the length of a block is a multiple of it."""
-
-
-@dataclass(frozen=True)
-class BlockRequest:
-    """A block of images, and the layers that see it."""
-
-    start: int
-    stop: int
-    dataset_images: str
-    layers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -93,10 +84,10 @@ class StatisticsBundle(DatasetBundle):
         """The tasks, in order."""
         return [
             StatisticsBlock(
-                tuple(statistics_of(self.plan, layer, self.dataset_plan) for layer in r.layers),
                 r.start,
                 r.stop,
                 r.dataset_images,
+                tuple(statistics_of(self.plan, layer, self.dataset_plan) for layer in r.layers),
             )
             for r in self.requests
         ]
