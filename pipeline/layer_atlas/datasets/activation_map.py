@@ -227,23 +227,21 @@ class ActivationMap:
     """(P, classes kept) what the mean activation adds to their scores."""
 
 
-def make_map(
-    folder: OutputFolder, samples: LayerSamples, blocks: Iterable[StatisticsBlock]
-) -> list[Path]:
-    """Make the map of a layer, if all its samples are committed.
+def make_map(reader: SampleReader) -> list[Path]:
+    """Make the map of a layer from its samples, if all of them are committed.
 
     Returns: files that turned out to be corrupt; they are set aside, and nothing is made.
     Raises:
         StorageError: the disk is full or fails.
     """
-    reader = SampleReader(folder, samples, blocks)
     if not reader.are_all_there:
         return []
+    samples = reader.samples
     for _ in reader:  # finds corrupt files, before results of many passes depend on them
         pass
     if not reader.corrupt:
         made = map_of(reader, samples.objective, samples.info.n_channels)
-        write_arrays(folder, samples.product, {**vars(made)})
+        write_arrays(reader.folder, samples.product, {**vars(made)})
     return reader.corrupt
 
 

@@ -17,7 +17,7 @@ from layer_atlas.atlas.gather import LayerView, layer_views
 from layer_atlas.config.config import Config
 from layer_atlas.config.recipe import Recipe
 from layer_atlas.config.records import plain
-from layer_atlas.datasets.activation_map import make_map
+from layer_atlas.datasets.activation_map import SampleReader, make_map
 from layer_atlas.datasets.sources import Listing
 from layer_atlas.datasets.statistics_files import merge_statistics, read_evidence
 from layer_atlas.datasets.tasks import (
@@ -310,7 +310,7 @@ class StatisticsStage(Stage):
             for layer in statistics:
                 if isinstance(layer, LayerSamples):
                     with step(f"mapping {layer.model}/{layer.layer}"):
-                        corrupt += make_map(self.sweep.folder, layer, blocks)
+                        corrupt += make_map(SampleReader(self.sweep.folder, layer, blocks))
                 else:
                     corrupt += merge_statistics(self.sweep.folder, layer, blocks)
                 made += self.sweep.folder.exists(layer.product)

@@ -22,7 +22,6 @@ from layer_atlas.plan.jobs import Series, Shard, ShardResult, joined
 from layer_atlas.plan.plan import LayerPlan, ModelPlan, flops_per_job
 from layer_atlas.store.folder import OutputFolder
 from layer_atlas.store.shards import commit
-from layer_atlas.sweep.heartbeat import Heartbeat
 from layer_atlas.sweep.tasks import Bundle, ImageCache, WorkerContext
 from layer_atlas.visualization.optimization.memory import if_it_fits
 from layer_atlas.visualization.optimization.renderer import LayerRenderer
@@ -151,16 +150,11 @@ class ShardRunner:
     strongest: StrongestImages
     environment: Environment
 
-    @property
-    def heartbeat(self) -> Heartbeat:
-        """The worker's heartbeat."""
-        return self.context.heartbeat
-
     def run(self, shards: Sequence[Shard]) -> None:
         """Make some shards together and have each committed; raises errors of earlier commits."""
         if not shards:
             return
-        self.heartbeat.begin(shards)
+        self.context.heartbeat.begin(shards)
         started = time.monotonic()
         jobs = [(key, c) for s in shards for key, c in zip(s.job_keys, s.targets, strict=True)]
         # Shards that share a batch share its time.
@@ -198,14 +192,15 @@ class ShardRunner:
         return joined(parts)
 
     def _make_batch(self, batch: list[tuple[str, int]]) -> dict[str, NDArray[Any]]:
+        heartbeat = self.context.heartbeat
         # Kept aside, so that a batch that runs out of memory is not counted twice.
-        before = {name: self.heartbeat.facts[name] for name in ("done", "flops", "busy")}
+        before = {name: heartbeat.facts[name] for name in ("done", "flops", "busy")}
         parts = self.renderer.recipe.total_steps + 1  # measuring counts as one more step
         started = time.monotonic()
 
         def on_step(step: int) -> None:
             jobs = len(batch) * (step + 1) / parts
-            self.heartbeat.tick(
+            heartbeat.tick(
                 done=before["done"] + jobs,
                 flops=before["flops"] + jobs * self.flops,
                 busy=before["busy"] + time.monotonic() - started,
