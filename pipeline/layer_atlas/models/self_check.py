@@ -8,6 +8,7 @@ planned; workers go along the same paths.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -384,6 +385,61 @@ def check_gradient(
             f"model {network.label!r} cannot be optimized, as its backward pass fails: "
             f"{kind_and_reason(error)}. Choose other layers, or change the code of the network."
         ) from error
+
+
+@dataclass(frozen=True)
+class _SameAtSizes:
+    """Whether layers have the same channels at all sizes in question."""
+
+    is_so: bool
+
+
+def is_same_at(
+    model: InspectedModel, layers: Sequence[LayerInfo], sizes: Sequence[tuple[int, int]]
+) -> bool:
+    """Return whether layers have the same channels for images of other sizes.
+
+    A layer of flattened maps has other ones. A network that keeps what it computed for a size may
+    fail at the next, or compute something else.
+
+    Args:
+        model: the network, and the size of its images; it is restored afterwards.
+        layers: some of its layers.
+        sizes: other heights and widths, in the order of use.
+    """
+    # A network that is given every image at its own size sees no others.
+    if not sizes or model.network.fixed_size is not None:
+        return True
+    question = {
+        "asked": "sizes",
+        "behaviour": model.behaviour,
+        "sizes": [list(size) for size in (*sizes, model.image_size)],
+        "layers": [plain(layer) for layer in layers],
+    }
+    inspection = Inspection(model.network, _CPU, question if model.behaviour else None)
+    find = partial(_same_at_sizes, model.network, layers, sizes, model.image_size)
+    return inspection.answered(_SameAtSizes, find).is_so
+
+
+def _same_at_sizes(
+    network: Network,
+    layers: Sequence[LayerInfo],
+    others: Sequence[tuple[int, int]],
+    size: tuple[int, int],
+) -> _SameAtSizes:
+    def seen(sizes: Sequence[tuple[int, int]]) -> list[ActivationsByLayer]:
+        """Return what one instance computes for images of some sizes, one after the other."""
+        with restored(network.module), contained(seed=0), torch.no_grad():
+            return [plain_activations(network.module, layers, network.example(s)) for s in sizes]
+
+    try:
+        rising, falling = seen([*others, size]), seen([size, *reversed(others)])
+    except Exception:  # noqa: BLE001 - any failure is an answer
+        return _SameAtSizes(False)
+    channels = {layer.name: layer.n_channels for layer in layers}
+    same = all({name: a.shape[1] for name, a in at.items()} == channels for at in rising)
+    pairs = zip(rising, reversed(falling), strict=True)
+    return _SameAtSizes(same and not any(_differing(*pair, _ROUNDING) for pair in pairs))
 
 
 def has_constant_means(activation: Tensor) -> bool:

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from toys import composed
 
 from layer_atlas.config.recipe import Growth, Recipe
+from layer_atlas.errors import UserError
 from layer_atlas.models.demo import DemoNet
 from layer_atlas.plan.plan import Plan, flops_per_job
 from layer_atlas.sweep.planning import inspect_models, make_plan
@@ -89,6 +90,70 @@ def test_images_for_a_network_that_takes_one_size_do_not_grow() -> None:
         assert recipe(VIT, layers, f"image_size={size}").growth == Growth()
 
 
+# --- networks that are about one size ------------------------------------------------------------
+
+
+class Flattened(nn.Module):
+    """A layer of flattened maps has a channel per position, so other ones at another size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.flat = nn.Conv2d(3, 8, 5, stride=4), nn.Flatten()
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat: Tensor = self.flat(self.conv(x))
+        return flat.reshape(len(x), 8, -1).mean(-1)
+
+
+class KeepsPositions(nn.Module):
+    """Positions are computed for the first image, and interpolated for no other size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 8, 4, stride=4), nn.Conv2d(8, 8, 1)
+        self.positions: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        if self.positions is None:
+            self.positions = torch.linspace(0, 1, x.shape[2])[:, None]
+        mapped: Tensor = self.norm(x + self.positions)
+        return mapped
+
+
+class KeepsScale(KeepsPositions):
+    """The same, of a kind that fails at no size."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        self.positions = (
+            torch.tensor(float(x.shape[2])) if self.positions is None else self.positions
+        )
+        mapped: Tensor = self.norm(x * self.positions)
+        return mapped
+
+
+def entry(kind: type[nn.Module]) -> str:
+    return f"{{name: net, target: {__name__}.{kind.__name__}, input_size: 64}}"
+
+
+def test_images_do_not_grow_for_layers_that_have_other_channels_at_other_sizes() -> None:
+    assert recipe(entry(Flattened), "layers=[flat]").growth == Growth()
+    assert recipe(entry(Flattened), "layers=[conv,flat]").growth == Growth()
+    assert recipe(entry(Flattened), "layers=[conv]").growth == DEFAULT
+    with pytest.raises(UserError, match=r"octaves begin at .* other channels"):
+        recipe(entry(Flattened), "layers=[flat]", "octaves=four")
+    assert recipe(entry(Flattened), "layers=[conv]", "octaves=four").octaves is not None
+
+
+@pytest.mark.parametrize("kind", [KeepsPositions, KeepsScale])
+def test_images_do_not_grow_for_networks_that_keep_what_they_computed_for_a_size(
+    kind: type[nn.Module],
+) -> None:
+    assert recipe(entry(kind), "layers=[conv]").growth == DEFAULT
+    assert recipe(entry(kind), "layers=[norm]").growth == Growth()
+
+
 # --- what is run to find that out ----------------------------------------------------------------
 
 
@@ -131,9 +196,10 @@ def test_a_refusal_of_smaller_images_is_kept_too(
 
     @functools.wraps(forward)
     def picky(network: DemoNet, x: Any) -> Any:
-        result = forward(network, x)
-        assert not isinstance(x, Tensor) or x.shape[2] >= 60
-        return result
+        if isinstance(x, Tensor) and x.shape[2] < 60:
+            seen.append(tuple(x.shape[2:]))
+            raise ValueError("too small")
+        return forward(network, x)
 
     monkeypatch.setattr(DemoNet, "forward", picky)
     assert recipe(*DEMO).growth == Growth()

@@ -166,35 +166,6 @@ def _describe(
     return _Description(None, tuple(layers))
 
 
-@dataclass(frozen=True)
-class _Takes:
-    """Whether a network runs on images of all sizes in question."""
-
-    all_sizes: bool
-
-
-def takes_all(model: InspectedModel, sizes: Sequence[tuple[int, int]]) -> bool:
-    """Return whether a network sees images of further sizes as they are and runs on all of them.
-
-    Args:
-        model: the network, inspected at another size.
-        sizes: height and width of the images.
-    """
-    network = model.network
-    # A network that is given every image at its own size sees no others.
-    if not sizes or network.fixed_size is not None:
-        return not sizes
-    question = {
-        "asked": "sizes",
-        "behaviour": model.behaviour,
-        "sizes": [list(size) for size in sizes],
-    }
-    inspection = Inspection(network, _CPU, question if model.behaviour else None)
-    return inspection.answered(
-        _Takes, lambda: _Takes(all(_takes(network, size) for size in sizes))
-    ).all_sizes
-
-
 def _check_categories(network: Network, model: ModelConfig, layers: list[LayerInfo]) -> None:
     """Check that a categories file names as many classes as the output has; raises UserError."""
     names = len(network.categories)

@@ -26,7 +26,13 @@ from layer_atlas.models.activations import match_layers
 from layer_atlas.models.inspections import InspectedModel
 from layer_atlas.models.load import Network
 from layer_atlas.models.normalization import FEATURE_IMAGES, has_batch_norms
-from layer_atlas.models.self_check import CheckedLayers, EarlierChecks, ReadTogether, check_layers
+from layer_atlas.models.self_check import (
+    CheckedLayers,
+    EarlierChecks,
+    ReadTogether,
+    check_layers,
+    is_same_at,
+)
 from layer_atlas.plan.jobs import LayerInfo
 from layer_atlas.plan.plan import (
     MOST_TARGETS,
@@ -52,19 +58,20 @@ from layer_atlas.sweep.planning.inspection import (
     check_some_are_left,
     inspect_judge,
     or_skipped,
-    takes_all,
 )
 from layer_atlas.visualization.objectives import ObjectiveContext, make_objective
 from layer_atlas.visualization.objectives.base import not_yet
 from layer_atlas.visualization.objectives.custom import with_source
 from layer_atlas.visualization.objectives.directions import RANDOM_DIRECTIONS
 from layer_atlas.visualization.objectives.strongest_images import layers_at_depths
+from layer_atlas.visualization.optimization.loop import octave_sizes
 from layer_atlas.visualization.parameterizations import check_parameterization
 from layer_atlas.visualization.parameterizations.generator import (
     with_source as with_generator_source,
 )
 
 NetworkLayer = tuple[Network, LayerInfo]
+LayersOfModel = tuple[InspectedModel, Sequence[LayerInfo]]
 
 
 def make_plan(
@@ -150,7 +157,7 @@ class _Planner:
         # Why it was chosen is not found out again.
         sentences = [*before.get("fp32", "").split("; "), *checked.note.split("; ")]
         note = "; ".join(filter(None, dict.fromkeys(sentences)))
-        recipe = self._recipe(objective, [model], checked.precision)
+        recipe = self._recipe(objective, [(model, tuple(read.values()))], checked.precision)
         info = {layer.name: layer for layer in checked.layers}
         layers = tuple(
             self._resolve_targets(
@@ -167,8 +174,12 @@ class _Planner:
         """Plan one layer that stands for all terms of an objective: that of the first term."""
         layers = terms_of(objective, [(model.network, model.layers) for model in models])
         notes, checked_layers, precision = [], dict[str, dict[str, LayerInfo]](), self.precision
-        for model in models:
-            own = [layer for network, layer in layers if network is model.network]
+        own_layers = [
+            tuple(layer for network, layer in layers if network is model.network)
+            for model in models
+        ]
+        read = list(zip(models, own_layers, strict=True))
+        for model, own in read:
             checked = self._check(model, own, precision, {})
             precision = checked.precision  # what one network cannot do, none does
             notes.append(checked.note)
@@ -180,7 +191,7 @@ class _Planner:
             for term, (network, layer) in zip(objective.terms, layers, strict=True)
         )
         resolved = replace(objective, terms=terms)
-        recipe = self._recipe(resolved, models, precision)
+        recipe = self._recipe(resolved, read, precision)
         layer = self._with_batch(self._resolve_targets(recipe, layers), recipe, models)
         plan = _model_plan(layers[0][0], recipe, (layer,), "; ".join(filter(None, notes)))
         return replace(plan, features=_feature_source(layers[0][0], recipe.regularizers))
@@ -212,27 +223,32 @@ class _Planner:
         return {m.recipe.precision: m.note for m in models if m.network == identity}
 
     def _recipe(
-        self, objective: Objective, models: Sequence[InspectedModel], precision: str
+        self, objective: Objective, read: Sequence[LayersOfModel], precision: str
     ) -> Recipe:
         """Make the recipe of images for layers of some models.
 
+        Args:
+            objective: its names resolved.
+            read: the models, with the layers that are optimized or read with these.
+            precision: of the optimization.
         Raises:
             UserError: parts of it do not go together, or a file that it names cannot be used.
         """
-        config = self.config
+        config, model = self.config, read[0][0]
+        self._check_octaves(read)
         try:
             recipe = Recipe(
                 objective=objective,
                 parameterization=with_generator_source(config.parameterization),
                 transforms=config.transforms,
                 optimizer=config.optimizer,
-                image_size=models[0].image_size,
+                image_size=model.image_size,
                 precision=precision,
-                regularizers=self._regularizers(models[0].network),
+                regularizers=self._regularizers(model.network),
                 init=config.init,
                 mask=config.mask,
                 octaves=config.octaves,
-                growth=self._growth(models),
+                growth=self._growth(read),
                 snapshots=config.snapshots,
                 keep_prefix_tokens=config.keep_prefix_tokens,
                 algorithm=ALGORITHM_VERSIONS[precision],
@@ -240,16 +256,37 @@ class _Planner:
         except ValueError as error:
             raise UserError(str(error)) from error
         recipe = self.inputs.resolved(recipe)
-        check_parameterization(recipe, len(models[0].network.mean), self.inputs.find)
+        check_parameterization(recipe, len(model.network.mean), self.inputs.find)
         return recipe
 
-    def _growth(self, models: Sequence[InspectedModel]) -> Growth:
+    def _growth(self, read: Sequence[LayersOfModel]) -> Growth:
         """The growth of images, or none where something is about one size; see `Config.growth`."""
-        first = models[0]
+        first = read[0][0]
         growth = self.config.growth.for_network(first.network.input_size, first.image_size)
         sizes = growth.sizes(first.image_size)
-        possible = self.config.can_grow and all(min(size) >= SMALLEST_IMAGE for size in sizes)
-        return growth if possible and all(takes_all(m, sizes) for m in models) else Growth()
+        possible = (
+            self.config.can_grow
+            and all(min(size) >= SMALLEST_IMAGE for size in sizes)
+            and all(model.network.fixed_size is None for model, _ in read)
+            and all(is_same_at(model, layers, sizes) for model, layers in read)
+        )
+        return growth if possible else Growth()
+
+    def _check_octaves(self, read: Sequence[LayersOfModel]) -> None:
+        """Check that targets are the same at every size; raises UserError."""
+        octaves = self.config.octaves
+        if octaves is None:
+            return
+        for model, layers in read:
+            *smaller, _ = octave_sizes(octaves, model.image_size)
+            if not is_same_at(model, layers, smaller):
+                height, width = smaller[0]
+                raise UserError(
+                    f"octaves begin at {height} x {width} px, where layers of model "
+                    f"{model.network.label!r} have other channels than at "
+                    f"{model.image_size[0]} x {model.image_size[1]} px. Choose other layers, or "
+                    "set octaves=none."
+                )
 
     def _regularizers(self, network: Network) -> Regularizers:
         """Name the dataset, if it is what the prior of feature statistics comes from."""
