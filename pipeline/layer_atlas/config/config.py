@@ -218,7 +218,7 @@ class Config(Record):
     growth: Growth
     """Smaller sizes at which images from noise are optimized first. Images do not grow with
     octaves, with parameterizations or objectives that may be about one size (`cppn`, `neuron`,
-    `custom`), or if the network takes no such small images."""
+    `custom`), or if a layer does not have the same channels for images of all sizes."""
     snapshots: int = setting(at_least=0)
     """Number of steps between images that are kept; 0 keeps the finished image alone."""
     executor: ExecutorSettings
