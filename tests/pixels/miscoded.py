@@ -15,8 +15,7 @@ def miscoded(module: str, old: str, new: str) -> Iterator[None]:
     Functions stay the same objects, so that it does not matter who has imported them; constants of
     the module stay as they are.
     """
-    true = importlib.import_module(module)
-    source = inspect.getsource(true)
+    true, source = importlib.import_module(module), source_of(module)
     assert source.count(old) == 1, f"{old!r} is not one place of {module}"
     changed = compile(source.replace(old, new), true.__file__ or "", "exec")
     codes = dict(_codes(changed))
@@ -28,6 +27,11 @@ def miscoded(module: str, old: str, new: str) -> Iterator[None]:
     finally:
         for function, code in before.items():
             function.__code__ = code
+
+
+def source_of(module: str) -> str:
+    """The source of a module, by its name."""
+    return inspect.getsource(importlib.import_module(module))
 
 
 def _codes(code: CodeType) -> Iterator[tuple[str, CodeType]]:
