@@ -26,8 +26,8 @@ _HOMES = {
 }
 """Modules of the public names."""
 
-# Otherwise MKL sums a row in an order that depends on where in memory it lies, and so on its place in
-# a batch. It reads this before its first product, which only an import at the start precedes.
+# Otherwise MKL sums a row in an order that depends on where in memory it lies, and so on its place
+# in a batch. It reads this before its first product, which only an import at the start precedes.
 os.environ.setdefault("MKL_CBWR", "AUTO")
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
