@@ -75,8 +75,8 @@ def between(limits: Range, u: Tensor) -> Tensor:
 _NEGLIGIBLE_SCALE = 1.2
 """Up to this magnification, little of a view's gradient is lost without gathering."""
 
-_BEHIND = 0.4
-"""Depth below which a pixel of the image is masked as behind the view.
+_LEAST_DEPTH = 1e-3
+"""Lower bound of the depth of the image's pixels, seen from a view.
 
 Opposite corners of a view have depths with a sum of 2, so each is below 2. Seen from the image,
 everything in view therefore has a depth above 1/2.
@@ -114,7 +114,8 @@ class _Warp(torch.autograd.Function):
     def forward(ctx: Any, images: Tensor, maps: Tensor, scale: float) -> Tensor:
         ctx.save_for_backward(maps)
         ctx.scale = scale
-        return F.grid_sample(images, _grid(images, maps), padding_mode="reflection", **_BILINEAR)
+        grid = _grid(_points(images, maps))
+        return F.grid_sample(images, grid, padding_mode="reflection", **_BILINEAR)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
@@ -122,44 +123,30 @@ class _Warp(torch.autograd.Function):
         gradient = grads[0].contiguous()
         if ctx.scale > _NEGLIGIBLE_SCALE:
             gradient = spread(gradient, _tent(determinant, ctx.scale))
-        gradient = F.grid_sample(gradient, _grid(gradient, inverse), **_BILINEAR)
-        return gradient.div_(_area(gradient, inverse, determinant)), None, None
+        points = _points(gradient, inverse)
+        # The area of the image that a pixel of the view covers, at the image's pixels.
+        area = determinant.abs().view(-1, 1, 1, 1)
+        if points.shape[1] == 3:
+            # Points at the horizon have no position, and those behind it are none of the view's.
+            # With this depth both lie outside of the view, where the gradient is zero.
+            area = area * points[:, 2:].clamp_min_(_LEAST_DEPTH) ** 3
+        gradient = F.grid_sample(gradient, _grid(points), **_BILINEAR)
+        return gradient.div_(area), None, None
 
 
-def _grid(images: Tensor, maps: Tensor) -> Tensor:
-    """Return the position in the image of each pixel of the result: (B, H, W, 2)."""
-    # Points as complex numbers x + iy: one broadcast addition computes the whole grid.
-    plane = torch.view_as_complex(maps[:, :2].mT.contiguous())
-    points = torch.view_as_real(_at_pixels(plane, images))
-    if maps.shape[1] == 2:
-        return points
-    # Clamped, because points at or behind the horizon have no position; `_area` masks them.
-    depth = _at_pixels(maps[:, 2], images).clamp_min(1e-3)
-    # Each by itself: a division that repeats a depth for both is not vectorized on a CPU.
-    for coordinates in points.unbind(-1):
-        coordinates.div_(depth)
-    return points
-
-
-def _at_pixels(coefficients: Tensor, images: Tensor) -> Tensor:
-    """Evaluate linear functions a x + b y + c (B, 3) at each pixel's centre: (B, H, W)."""
+def _points(images: Tensor, maps: Tensor) -> Tensor:
+    """Map each pixel's centre: x, y and for homographies their depth, (B, 2 or 3, H, W)."""
     height, width = images.shape[-2:]
-    right, down, shift = coefficients.unsqueeze(-1).unbind(1)
+    right, down, shift = maps.unsqueeze(-1).unbind(2)
     columns = right * centres(width, images.device)
     rows = down * centres(height, images.device) + shift
-    return rows[:, :, None] + columns[:, None, :]
+    return rows[..., None] + columns[..., None, :]
 
 
-def _area(images: Tensor, inverse: Tensor, determinant: Tensor) -> Tensor:
-    """Return the area of the image that a pixel of the view covers, at the image's pixels.
-
-    Returns: (B, 1, 1, 1), or for homographies (B, 1, H, W), infinite behind the view.
-    """
-    everywhere = determinant.abs().view(-1, 1, 1, 1)
-    if inverse.shape[1] == 2:
-        return everywhere
-    depth = _at_pixels(inverse[:, 2], images).unsqueeze(1)
-    return (everywhere * depth**3).masked_fill_(depth < _BEHIND, math.inf)
+def _grid(points: Tensor) -> Tensor:
+    """Return the position of each point (B, H, W, 2), in the memory of the points."""
+    position, depth = points[:, :2], points[:, 2:]
+    return (position.div_(depth) if depth.shape[1] else position).permute(0, 2, 3, 1)
 
 
 def _inverted(maps: Tensor) -> tuple[Tensor, Tensor]:
