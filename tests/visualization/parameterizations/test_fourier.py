@@ -13,7 +13,7 @@ from layer_atlas.visualization.parameterizations.base import Shape
 from layer_atlas.visualization.parameterizations.fourier import (
     MacoImages,
     Octaves,
-    _NaturalContrast,
+    _NaturalImages,
     inverse_fft,
 )
 
@@ -153,13 +153,16 @@ def test_colours_share_the_energy_of_the_coarsest_octave_alone() -> None:
 @pytest.mark.slow
 def test_the_gradient_is_that_of_the_scaling() -> None:
     octaves = Octaves((3, 10, 12), torch.device("cpu"))
-    octaves.masks = [mask.double() for mask in octaves.masks]
-    octaves.natural, octaves.weight = octaves.natural.double(), octaves.weight.double()
+    octaves.weights, octaves.counts = (
+        [mask.double() for mask in masks] for masks in (octaves.weights, octaves.counts)
+    )
+    octaves.natural = octaves.natural.double()
     generator = torch.Generator().manual_seed(0)
     coefficients = torch.randn(2, 3, 10, 7, 2, generator=generator, dtype=torch.float64)
     amplitude = torch.rand(10, 7, 2, generator=generator, dtype=torch.float64) + 0.5
+    scale = amplitude * octaves.multiplicity / 2.0
     assert torch.autograd.gradcheck(
-        lambda x: _NaturalContrast.apply(x, amplitude, octaves), coefficients.requires_grad_()
+        lambda x: _NaturalImages.apply(x, scale, octaves, 2.5, 12), coefficients.requires_grad_()
     )
 
 

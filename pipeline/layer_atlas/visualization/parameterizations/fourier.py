@@ -1,6 +1,7 @@
 """Spectral parameterizations: scaled real-FFT coefficients, octaves at natural contrast, phases."""
 
 import math
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -45,10 +46,7 @@ class _InverseFFT(torch.autograd.Function):
     def forward(ctx: Any, coefficients: Tensor, amplitude: Tensor, width: int) -> Tensor:
         ctx.save_for_backward(amplitude)
         ctx.width = width
-        spectrum = torch.view_as_complex(coefficients * amplitude)
-        columns = torch.fft.ifft(spectrum, dim=-2, norm="ortho")
-        values: Tensor = torch.fft.irfft(columns, n=width, norm="ortho")
-        return values
+        return _two_passes(coefficients * amplitude, width)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
@@ -56,6 +54,13 @@ class _InverseFFT(torch.autograd.Function):
         # A column of the half spectrum also represents its conjugate, unless it is its own.
         weight = amplitude * multiplicity(ctx.width, amplitude.device)
         return torch.view_as_real(torch.fft.rfft2(grads[0], norm="ortho")) * weight, None, None
+
+
+def _two_passes(coefficients: Tensor, width: int) -> Tensor:
+    """Transform coefficients (B, C, H, W // 2 + 1, 2) to images (B, C, H, W)."""
+    columns = torch.fft.ifft(torch.view_as_complex(coefficients), dim=-2, norm="ortho")
+    values: Tensor = torch.fft.irfft(columns, n=width, norm="ortho")
+    return values
 
 
 @cache
@@ -163,32 +168,38 @@ class Octaves:
         energy = (spectrum.magnitudes((height, width), colours) * lens).square() * weight[:, 0]
         masks = nn.functional.one_hot(number, 1 - coarsest).permute(2, 0, 1).float()
         natural = (energy.unsqueeze(1) * masks).sum(dim=(2, 3))
-        (alone,) = torch.where(self_conjugate(width // 2 + 1, width))
-        self.alone = alone.to(device)
-        """Columns that are their own conjugates."""
-        # Twice, because an operation that repeats a number for the two parts of a coefficient is
-        # not vectorized on a CPU: five times as slow as reading it for each.
-        self.number = number.flatten().repeat_interleave(2).to(device)
-        self.weight = weight.to(device)
+        self.number = number.flatten().to(device)
         self.size = (*number.shape, 2)
+        self.share = 1.0 / (height * width)
         # Coarse octaves have few rows. These come first, and only they are read for an octave.
         order = torch.arange(height).minimum(height - torch.arange(height)).argsort(stable=True)
         self.order, self.back = order.to(device), order.argsort().to(device)
         self.masks = [_without_last_rows(mask[order]).to(device) for mask in masks]
         """For each octave (H', W // 2 + 1), 1 where a coefficient of the first rows is in it."""
+        self.multiplicity = multiplicity(width, device)
+        self.counts = [mask * self.multiplicity[:, 0] for mask in self.masks]
+        """The masks, counting coefficients of the full spectrum."""
+        self.weights = [mask * weight[:, 0].to(device) for mask in self.masks]
+        """The masks, with the weight of each coefficient's square in the mean square."""
         self.natural = self.over_colours(natural[None] * (colours / natural.sum()))[0].to(device)
         """(C, N), mean square of photographs' values with a contrast of 1; in the first octave that
         of all colours together."""
+        # A slice, in which coefficients can be changed in place.
+        self.alone = slice(0, None, max(width // 2, 1)) if width % 2 == 0 else slice(0, 1)
+        """Columns that are their own conjugates."""
+        self.opposite = (-torch.arange(height) % height).to(device)
+        self.conjugate = torch.tensor([1.0, -1.0]).to(device)
 
-    def sums(self, per_coefficient: Tensor) -> Tensor:
-        """Sum (B, C, H, W // 2 + 1) over each octave: (B, C, N)."""
+    def sums(self, per_coefficient: Tensor, masks: Sequence[Tensor]) -> Tensor:
+        """Sum (B, C, H, W // 2 + 1) over each octave, by its mask: (B, C, N)."""
         # Axis by axis and octave by octave: a product of matrices rounds differently by its size.
         ordered = per_coefficient.index_select(2, self.order)
-        octaves = [(ordered[:, :, : len(mask)] * mask).sum(dim=3) for mask in self.masks]
-        missing = [len(self.order) - len(mask) for mask in self.masks]
-        rows = [nn.functional.pad(sums, (0, n)) for sums, n in zip(octaves, missing, strict=True)]
+        rows = ordered.new_zeros(*ordered.shape[:2], len(masks), len(self.order))
+        for octave, mask in enumerate(masks):
+            n = len(mask)
+            torch.sum(ordered[:, :, :n] * mask, dim=3, out=rows[:, :, octave, :n])
         # Back in their order, which decides how the sum over rows rounds.
-        return torch.stack(rows, dim=2).index_select(3, self.back).sum(dim=3)
+        return rows.index_select(3, self.back).sum(dim=3)
 
     def over_colours(self, per_octave: Tensor) -> Tensor:
         """Replace the first octave of each colour (B, C, N) by its sum over the colours."""
@@ -198,7 +209,20 @@ class Octaves:
     def spread(self, per_octave: Tensor) -> Tensor:
         """Give each part of a coefficient the number of its octave: to (B, C, H, W // 2 + 1, 2)."""
         images = per_octave.shape[:2]
-        return per_octave.gather(2, self.number.expand(*images, -1)).view(*images, *self.size)
+        # Both parts at once, as one complex number.
+        both = torch.view_as_complex(per_octave.unsqueeze(-1).repeat(1, 1, 1, 2))
+        spread = both.gather(2, self.number.expand(*images, -1))
+        return torch.view_as_real(spread).view(*images, *self.size)
+
+    def add_conjugates_(self, coefficients: Tensor) -> Tensor:
+        """Add to the coefficients (B, C, H, W // 2 + 1, 2) of `alone` those that they represent.
+
+        In a column that is its own conjugate, coefficients come in conjugate pairs. The rest of
+        what such a column holds is lost in an inverse FFT, and must not count as energy.
+        """
+        columns = coefficients[:, :, :, self.alone]
+        columns.addcmul_(columns.index_select(2, self.opposite), self.conjugate)
+        return coefficients
 
 
 def _without_last_rows(mask: Tensor) -> Tensor:
@@ -207,54 +231,45 @@ def _without_last_rows(mask: Tensor) -> Tensor:
     return mask[: int(there[-1]) + 1].contiguous() if len(there) else mask[:0]
 
 
-class _NaturalContrast(torch.autograd.Function):
-    """Scale parameters by amplitudes, then each octave of each colour to the energy of photographs.
+class _NaturalImages(torch.autograd.Function):
+    """Scale parameters, then each octave of each colour to the energy of photographs; inverse FFT.
 
-    The gradient has no component that would only change the contrast of an octave.
+    The scale is the amplitude of each coefficient, halved where conjugates are added to it. The
+    gradient has no component that would only change the contrast of an octave.
     """
 
     @staticmethod
-    def forward(ctx: Any, parameters: Tensor, amplitude: Tensor, octaves: Octaves) -> Tensor:
-        coefficients = hermitian_(parameters * amplitude, octaves.alone)
-        squares = _over_parts(coefficients.square()) * octaves.weight[:, 0]
-        energy = octaves.over_colours(octaves.sums(squares))
-        gain = (octaves.natural / energy.clamp_min(_LEAST_ENERGY)).sqrt()
+    def forward(
+        ctx: Any, parameters: Tensor, scale: Tensor, octaves: Octaves, contrast: float, width: int
+    ) -> Tensor:
+        coefficients = octaves.add_conjugates_(parameters * scale)
+        squares = _over_parts(coefficients.square())
+        energy = octaves.over_colours(octaves.sums(squares, octaves.weights))
+        energy = energy.clamp_min_(_LEAST_ENERGY)
+        gain = (octaves.natural / energy).sqrt_()
         gains = octaves.spread(gain)
-        ctx.save_for_backward(amplitude, coefficients, energy, gain, gains)
-        ctx.octaves = octaves
-        return coefficients * gains
+        ctx.save_for_backward(scale, coefficients, energy, gain, gains)
+        ctx.octaves, ctx.contrast = octaves, contrast
+        return _two_passes((coefficients * gains).mul_(contrast), width)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        amplitude, coefficients, energy, gain, gains = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
+        scale, coefficients, energy, gain, gains = ctx.saved_tensors
         octaves: Octaves = ctx.octaves
-        by_gain = octaves.over_colours(octaves.sums(_over_parts(grads[0] * coefficients)))
+        gradient = torch.view_as_real(torch.fft.rfft2(grads[0], norm="ortho")).mul_(ctx.contrast)
+        products = _over_parts(gradient * coefficients)
+        by_gain = octaves.over_colours(octaves.sums(products, octaves.counts))
         # gain = (natural / energy) ** 1/2, and energy is quadratic in the coefficients.
-        by_energy = octaves.spread(by_gain * gain / energy.clamp_min(_LEAST_ENERGY))
-        by_contrast = by_energy.mul_(octaves.weight).mul_(coefficients)
-        direct = grads[0] * gains
-        return hermitian_(direct.sub_(by_contrast), octaves.alone).mul_(amplitude), None, None
+        by_energy = octaves.spread(by_gain * gain / energy * octaves.share)
+        gradient.mul_(gains).sub_(by_energy.mul_(coefficients))
+        # A column of the half spectrum also represents its conjugate, unless it is its own.
+        slope = scale * octaves.multiplicity
+        return octaves.add_conjugates_(gradient).mul_(slope), None, None, None, None
 
 
 def _over_parts(values: Tensor) -> Tensor:
     """Sum over real and imaginary parts, (..., 2): a reduction is twelve times as slow on a CPU."""
     return values[..., 0] + values[..., 1]
-
-
-def hermitian_(coefficients: Tensor, columns: Tensor) -> Tensor:
-    """Keep the part of real-FFT coefficients that an image has, in place.
-
-    In a column that is its own conjugate, coefficients come in conjugate pairs. The rest of what
-    such a column holds is lost in an inverse FFT, and must not count as energy.
-
-    Args:
-        coefficients: (B, C, H, W // 2 + 1, 2), real and imaginary parts.
-        columns: the columns that are their own conjugates.
-    """
-    pairs = coefficients.index_select(3, columns)
-    real, imaginary = pairs.flip(2).roll(1, dims=2).unbind(dim=4)
-    conjugates = torch.stack((real, -imaginary), dim=4)
-    return coefficients.index_copy_(3, columns, (pairs + conjugates) / 2.0)
 
 
 @implements(NaturalFourier)
@@ -269,20 +284,21 @@ class NaturalFourierImages(FourierImages):
     Parameters: coefficients (B, P), as in `FourierImages`.
     """
 
-    gain: Tensor
+    scale: Tensor
 
     def __init__(
         self, config: NaturalFourier, shape: Shape, keys: Tensor, find: Find = nowhere
     ) -> None:
         super().__init__(config, shape, keys)
         self.octaves = Octaves(shape, keys.device)
-        self.register_buffer("gain", torch.full((1, 1, 1), config.contrast).to(keys.device))
+        self.register_buffer("scale", self.amplitude * (self.octaves.multiplicity / 2.0))
 
     def values(self) -> Tensor:
         """Return the values of the images: (B, C, H, W)."""
-        parameters = rows(self.coefficients, self.shape)
-        scaled: Tensor = _NaturalContrast.apply(parameters, self.amplitude, self.octaves)
-        return inverse_fft(scaled, self.gain, self.width)
+        values: Tensor = _NaturalImages.apply(
+            rows(self.coefficients, self.shape), self.scale, self.octaves, self.contrast, self.width
+        )
+        return values
 
 
 # --- phases alone (MACO) --------------------------------------------------------------------------
