@@ -304,7 +304,7 @@ class _Normalised(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
         (std,) = ctx.saved_tensors
-        return grads[0].contiguous().float() / std, None, None, None, None
+        return grads[0].contiguous() / std, None, None, None, None
 
 
 def make_arithmetic_explicit() -> None:

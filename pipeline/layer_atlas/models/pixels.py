@@ -76,13 +76,13 @@ class _Sigmoid(torch.autograd.Function):
     """1 / (1 + exp(-x)), with bits that do not depend on a number's memory address.
 
     torch's own CPU sigmoid rounds differently at the end of a memory chunk, so that a sample's bits
-    would depend on its index in the batch.
+    would depend on its index in the batch; that of a GPU treats every number alike.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        # In place after the first operation: one allocation instead of four.
-        y = torch.neg(x).exp_().add_(1.0).reciprocal_()
+        # In place after the first operation: one allocation instead of four. On a GPU one pass.
+        y = x.sigmoid() if x.is_cuda else torch.neg(x).exp_().add_(1.0).reciprocal_()
         ctx.save_for_backward(y)
         return y
 

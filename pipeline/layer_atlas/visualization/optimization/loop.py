@@ -319,7 +319,7 @@ class _Batch:
         scalar = _WithGradient.apply(rendered, at_image)
         (gradient,) = torch.autograd.grad(scalar, self.parameters)
         # The sum is not finite if any number is not; unlike `all` it reads the gradient once.
-        finite = torch.isfinite(scores.detach()) & torch.isfinite(gradient.sum(dim=1))
+        finite = torch.isfinite(gradient.sum(dim=1).add_(scores.detach()))
         gradient = gradient.masked_fill_(~finite[:, None], 0.0)
         clip = self.recipe.regularizers.clip
         self.parameters.grad = clipped(gradient, clip) if clip > 0 else gradient
