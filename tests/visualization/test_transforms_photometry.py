@@ -13,7 +13,7 @@ from toys import STILL
 
 from layer_atlas.config.recipe import Transforms
 from layer_atlas.visualization import rng
-from layer_atlas.visualization.transforms import apply_views, draw_views
+from layer_atlas.visualization.transforms import _along, _convolved, apply_views, draw_views
 
 HEIGHT, WIDTH = 21, 27
 KEYS = rng.keys([f"{i:016x}" + "0" * 48 for i in range(40)])
@@ -108,6 +108,13 @@ def test_blur_is_that_of_torchvision_inside_and_keeps_one_grey_to_the_border() -
 def test_no_width_is_no_blur() -> None:
     images, config = dataset_images(2), replace(STILL, blur=(0.0, 2.0))
     assert torch.equal(apply_views(config, images, torch.zeros(2, 1)), images)
+
+
+@pytest.mark.parametrize("axis", [2, 3])
+@pytest.mark.parametrize("radius", [0, 1, 40])
+def test_the_convolutions_of_a_gpu_are_the_sums_of_a_cpu(axis: int, radius: int) -> None:
+    images, weights = dataset_images(4), torch.rand(4, radius + 1)
+    assert torch.allclose(_convolved(images, weights, axis), _along(images, weights, axis))
 
 
 def test_each_image_has_a_blur_of_its_own() -> None:

@@ -298,8 +298,10 @@ class _Normalised(torch.autograd.Function):
         layout: torch.memory_format,
     ) -> Tensor:
         ctx.save_for_backward(std)
-        normalized = (images - mean).div_(std).to(dtype)
-        return normalized.contiguous(memory_format=layout)
+        centred = images - mean
+        # Rounded to another dtype as it is divided.
+        rounded = centred if dtype == centred.dtype else torch.empty_like(centred, dtype=dtype)
+        return torch.div(centred, std, out=rounded).contiguous(memory_format=layout)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
