@@ -25,6 +25,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -125,6 +126,8 @@ FILES = (PICTURE, AREA, f"3-{WEIGHTS}")
 HELD_BACK = Regularizers(0.1, 0.1, 0.1, 0.1, blur=0.5, clip=1.0)
 LIGHT = Transforms(jitter=0.02, scale=(0.97, 1.03), rotate=2.0)
 STILL = Transforms(jitter=0.0, scale=(1.0, 1.0), rotate=0.0)
+FACTORS = (0.8, 1.2)
+ROBUST = Transforms(perspective=0.2, brightness=FACTORS, contrast=FACTORS, saturation=FACTORS)
 RECIPE = Recipe(
     objective=o.ChannelObjective(),
     parameterization=NaturalFourier(),
@@ -225,6 +228,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "held back pixels": {"regularizers": HELD_BACK, "parameterization": Pixel()},
     "held back pyramid": {"regularizers": HELD_BACK, "parameterization": Pyramid()},
     "fp32": {"precision": "fp32"},
+    "224 px": {"image_size": (224, 224), "transforms": ROBUST},
 }
 CASES = {
     "everything else": Case({}),
@@ -298,6 +302,8 @@ class Found:
     """What a capture must not do, with the line of the package."""
     kernels: int = 0
     """Kernels of the step that was captured last, at least."""
+    bytes: int = 0
+    """Bytes that these read and write: all of their operands and results."""
     said: str = ""
 
 
@@ -339,7 +345,7 @@ class Values(TorchDispatchMode):
 
 
 class Capture(TorchDispatchMode):
-    """Counts the kernels of a step, and refuses what a capture forbids."""
+    """Counts the kernels of a step and their bytes, and refuses what a capture forbids."""
 
     def __init__(self, found: Found) -> None:
         super().__init__()
@@ -361,12 +367,36 @@ class Capture(TorchDispatchMode):
             self._forbid(f"copies between devices: {name}")
         if devices == {"cpu"}:
             self._forbid(f"computes on the CPU: {name}")
-        self.found.kernels += name not in _WITHOUT_KERNEL
+        if name not in _WITHOUT_KERNEL:
+            self.found.kernels += 1
+            self.found.bytes += _moved(func, args, kwargs or {}, result)
         return result
 
     def _forbid(self, what: str) -> None:
         self.found.forbidden.append(f"{what} at {_line_of_package()}")
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+
+
+_READS_WHAT_IT_RETURNS = {"index_select", "gather", "index", "new_zeros", "zero_", "fill_", "copy_"}
+
+
+def _moved(func: Any, args: Any, kwargs: Any, result: Any) -> int:
+    """Return the bytes that a kernel reads and writes."""
+    given = {a.name: x for a, x in zip(func._schema.arguments, args, strict=False)} | kwargs
+    changed = [given.get(a.name) for a in func._schema.arguments if a.is_write]
+    read = [given.get(a.name) for a in func._schema.arguments if not a.is_out]
+    written = _size(result) or _size(changed)
+    is_partial = func._schema.name.partition("::")[2] in _READS_WHAT_IT_RETURNS
+    return written + (written if is_partial else _size(read))
+
+
+def _size(tensors: Any) -> int:
+    """Return the bytes of some tensors; numbers that an expanded one repeats count once."""
+    return sum(
+        x.element_size() * prod(n for n, stride in zip(x.shape, x.stride(), strict=True) if stride)
+        for x in tree_leaves(tensors)
+        if isinstance(x, Tensor)
+    )
 
 
 def _line_of_package() -> str:
@@ -416,7 +446,7 @@ def fake_gpu(found: Found) -> Iterator[None]:
 
     @contextlib.contextmanager
     def graph(graph: Graph, pool: Any = None) -> Iterator[None]:
-        found.kernels = 0
+        found.kernels = found.bytes = 0
         with Capture(found):
             yield
         found.captured += 1

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from layer_atlas.config.records import FAMILIES
-from tests.fake_cuda import CASES, FAMILY, OBJECTIVES, OPTIMIZERS, PAIRED, TRANSFORMS
+from tests.fake_cuda import BATCH, CASES, FAMILY, OBJECTIVES, OPTIMIZERS, PAIRED, TRANSFORMS
 
 PROGRAM = Path(__file__).parents[2] / "fake_cuda.py"
 QUICK = [
@@ -44,6 +44,14 @@ def test_steps_are_captured_unless_they_wait() -> None:
     said = found["objective custom that waits"]["said"]
     assert "no CUDA graph of a step, so slower steps: " in said
     assert "called a synchronizing CUDA operation" in said
+
+
+@pytest.mark.slow
+def test_a_step_takes_no_more_kernels_and_passes_than_it_did() -> None:
+    found = check(["224 px"])["224 px"]
+    one_image = BATCH * 3 * 224 * 224 * 4
+    assert found["kernels"] <= 214
+    assert found["bytes"] / one_image <= 162
 
 
 @pytest.mark.slow

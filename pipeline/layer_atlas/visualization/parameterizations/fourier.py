@@ -174,7 +174,11 @@ class Octaves:
         # Coarse octaves have few rows. These come first, and only they are read for an octave.
         order = torch.arange(height).minimum(height - torch.arange(height)).argsort(stable=True)
         self.order, self.back = order.to(device), order.argsort().to(device)
-        self.masks = [_without_last_rows(mask[order]).to(device) for mask in masks]
+        reach = [spectrum.HIGHEST * 2.0 ** (coarsest + n) for n in range(1, len(masks) + 1)]
+        self.masks = [
+            mask[order[: 2 * int(r * height) + 1]].to(device)
+            for mask, r in zip(masks, reach, strict=True)
+        ]
         """For each octave (H', W // 2 + 1), 1 where a coefficient of the first rows is in it."""
         self.multiplicity = multiplicity(width, device)
         self.counts = [mask * self.multiplicity[:, 0] for mask in self.masks]
@@ -223,12 +227,6 @@ class Octaves:
         columns = coefficients[:, :, :, self.alone]
         columns.addcmul_(columns.index_select(2, self.opposite), self.conjugate)
         return coefficients
-
-
-def _without_last_rows(mask: Tensor) -> Tensor:
-    """The mask up to its last row that is not 0."""
-    (there,) = torch.where(mask.any(dim=1))
-    return mask[: int(there[-1]) + 1].contiguous() if len(there) else mask[:0]
 
 
 class _NaturalImages(torch.autograd.Function):
