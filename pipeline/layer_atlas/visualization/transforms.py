@@ -379,17 +379,43 @@ class Colours(Part):
         return torch.stack(factors, dim=2)
 
     def apply(self, config: Transforms, images: Tensor, numbers: Tensor) -> Tensor:
-        """Change the colours; skip a factor that is always 1."""
-        brightness, contrast, saturation = numbers[:, :, None, None, None].unbind(1)
-        if config.brightness != _UNCHANGED:
-            images = images * brightness
-        if config.contrast != _UNCHANGED:
-            # Axis by axis: torch splits a full reduction among threads.
-            mean = _grey(images).mean(dim=3, keepdim=True).mean(dim=2, keepdim=True)
-            images = torch.lerp(mean, images, contrast)
-        if config.saturation != _UNCHANGED and images.shape[1] == 3:
-            images = torch.lerp(_grey(images), images, saturation)
-        return images
+        """Change the colours by one matrix for each image, and by its mean grey."""
+        brightness, contrast, saturation = numbers[:, :, None, None].unbind(1)
+        same, grey = _mixtures(images.shape[1], images.device, images.dtype)
+        factors = brightness * contrast
+        saturated = torch.lerp(grey, same, saturation) if len(same) == 3 else same
+        mixed: Tensor = _Mixed.apply(images, factors * saturated, (brightness - factors) * grey[:1])
+        return mixed
+
+
+class _Mixed(torch.autograd.Function):
+    """Colours M x + w m of colours x (C,) whose mean over the image is m: every colour gets w m.
+
+    Images are (B, C, H, W), M is (B, C, C) and w (B, 1, C).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, matrix: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(matrix, weight)
+        # Axis by axis: torch splits a full reduction among threads.
+        means = images.mean(dim=3).mean(dim=2, keepdim=True)
+        mixed = torch.bmm(matrix, images.flatten(2)).add_(weight @ means)
+        return mixed.view_as(images)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (matrix, weight), gradient = ctx.saved_tensors, grads[0]
+        means = gradient.mean(dim=3).mean(dim=2, keepdim=True).sum(dim=1, keepdim=True)
+        back = torch.bmm(matrix.mT, gradient.flatten(2)).add_(weight.mT * means)
+        return back.view_as(gradient), None, None
+
+
+@cache
+def _mixtures(colours: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return the matrices that leave colours as they are and make all of them grey: (C, C)."""
+    weights = [0.299, 0.587, 0.114] if colours == 3 else [1.0 / colours] * colours
+    grey = torch.tensor([weights] * colours, dtype=dtype)
+    return torch.eye(colours, dtype=dtype).to(device), grey.to(device)
 
 
 class Blur(Part):
@@ -462,14 +488,6 @@ class Cutout(Part):
             for axis, n in enumerate(images.shape[2:])
         )
         return images.masked_fill((down[:, :, None] & across[:, None, :]).unsqueeze(1), 0.5)
-
-
-def _grey(images: Tensor) -> Tensor:
-    """Return the grey image of each: (B, 1, H, W)."""
-    if images.shape[1] != 3:
-        return images.mean(dim=1, keepdim=True)
-    red, green, blue = torch.split(images, 1, dim=1)
-    return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
 # --- the chain of parts ---------------------------------------------------------------------------
