@@ -1,7 +1,6 @@
 """Spectral parameterizations: scaled real-FFT coefficients, octaves at natural contrast, phases."""
 
 import math
-from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -46,7 +45,7 @@ class _InverseFFT(torch.autograd.Function):
     def forward(ctx: Any, coefficients: Tensor, amplitude: Tensor, width: int) -> Tensor:
         ctx.save_for_backward(amplitude)
         ctx.width = width
-        return _two_passes(coefficients * amplitude, width)
+        return _two_passes(coefficients * amplitude, width, "ortho")
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
@@ -56,10 +55,10 @@ class _InverseFFT(torch.autograd.Function):
         return torch.view_as_real(torch.fft.rfft2(grads[0], norm="ortho")) * weight, None, None
 
 
-def _two_passes(coefficients: Tensor, width: int) -> Tensor:
+def _two_passes(coefficients: Tensor, width: int, norm: str) -> Tensor:
     """Transform coefficients (B, C, H, W // 2 + 1, 2) to images (B, C, H, W)."""
-    columns = torch.fft.ifft(torch.view_as_complex(coefficients), dim=-2, norm="ortho")
-    values: Tensor = torch.fft.irfft(columns, n=width, norm="ortho")
+    columns = torch.fft.ifft(torch.view_as_complex(coefficients), dim=-2, norm=norm)
+    values: Tensor = torch.fft.irfft(columns, n=width, norm=norm)
     return values
 
 
@@ -173,18 +172,16 @@ class Octaves:
         self.share = 1.0 / (height * width)
         # Coarse octaves have few rows. These come first, and only they are read for an octave.
         order = torch.arange(height).minimum(height - torch.arange(height)).argsort(stable=True)
-        self.order, self.back = order.to(device), order.argsort().to(device)
+        self.order = order.to(device)
+        self.multiplicity = multiplicity(width, device)
+        counts = (masks * multiplicity(width, torch.device("cpu"))[:, 0])[:, order]
         reach = [spectrum.HIGHEST * 2.0 ** (coarsest + n) for n in range(1, len(masks) + 1)]
         self.masks = [
-            mask[order[: 2 * int(r * height) + 1]].to(device)
-            for mask, r in zip(masks, reach, strict=True)
+            count[: 2 * int(r * height) + 1, : int(r * width) + 1].contiguous().to(device)
+            for count, r in zip(counts, reach, strict=True)
         ]
-        """For each octave (H', W // 2 + 1), 1 where a coefficient of the first rows is in it."""
-        self.multiplicity = multiplicity(width, device)
-        self.counts = [mask * self.multiplicity[:, 0] for mask in self.masks]
-        """The masks, counting coefficients of the full spectrum."""
-        self.weights = [mask * weight[:, 0].to(device) for mask in self.masks]
-        """The masks, with the weight of each coefficient's square in the mean square."""
+        """For each octave (H', K') the first rows and columns: the multiplicity of a coefficient
+        that is in it, else 0."""
         self.natural = self.over_colours(natural[None] * (colours / natural.sum()))[0].to(device)
         """(C, N), mean square of photographs' values with a contrast of 1; in the first octave that
         of all colours together."""
@@ -194,16 +191,16 @@ class Octaves:
         self.opposite = (-torch.arange(height) % height).to(device)
         self.conjugate = torch.tensor([1.0, -1.0]).to(device)
 
-    def sums(self, per_coefficient: Tensor, masks: Sequence[Tensor]) -> Tensor:
-        """Sum (B, C, H, W // 2 + 1) over each octave, by its mask: (B, C, N)."""
+    def sums(self, per_coefficient: Tensor) -> Tensor:
+        """Sum (B, C, H, W // 2 + 1), as in the full spectrum, over each octave: (B, C, N)."""
         # Axis by axis and octave by octave: a product of matrices rounds differently by its size.
         ordered = per_coefficient.index_select(2, self.order)
-        rows = ordered.new_zeros(*ordered.shape[:2], len(masks), len(self.order))
-        for octave, mask in enumerate(masks):
-            n = len(mask)
-            torch.sum(ordered[:, :, :n] * mask, dim=3, out=rows[:, :, octave, :n])
-        # Back in their order, which decides how the sum over rows rounds.
-        return rows.index_select(3, self.back).sum(dim=3)
+        rows = ordered.new_zeros(*ordered.shape[:2], len(self.masks), len(self.order))
+        for octave, mask in enumerate(self.masks):
+            height, width = mask.shape
+            there = ordered[:, :, :height, :width] * mask
+            torch.sum(there, dim=3, out=rows[:, :, octave, :height])
+        return rows.sum(dim=3)
 
     def over_colours(self, per_octave: Tensor) -> Tensor:
         """Replace the first octave of each colour (B, C, N) by its sum over the colours."""
@@ -241,25 +238,24 @@ class _NaturalImages(torch.autograd.Function):
         ctx: Any, parameters: Tensor, scale: Tensor, octaves: Octaves, contrast: float, width: int
     ) -> Tensor:
         coefficients = octaves.add_conjugates_(parameters * scale)
-        squares = _over_parts(coefficients.square())
-        energy = octaves.over_colours(octaves.sums(squares, octaves.weights))
-        energy = energy.clamp_min_(_LEAST_ENERGY)
-        gain = (octaves.natural / energy).sqrt_()
+        energy = octaves.sums(_over_parts(coefficients.square())).mul_(octaves.share)
+        energy = octaves.over_colours(energy).clamp_min_(_LEAST_ENERGY)
+        # With all factors of the images, also that of an orthonormal FFT.
+        gain = (octaves.natural / energy).sqrt_().mul_(contrast * octaves.share**0.5)
         gains = octaves.spread(gain)
         ctx.save_for_backward(scale, coefficients, energy, gain, gains)
-        ctx.octaves, ctx.contrast = octaves, contrast
-        return _two_passes((coefficients * gains).mul_(contrast), width)
+        ctx.octaves = octaves
+        return _two_passes(coefficients * gains, width, "forward")
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
         scale, coefficients, energy, gain, gains = ctx.saved_tensors
         octaves: Octaves = ctx.octaves
-        gradient = torch.view_as_real(torch.fft.rfft2(grads[0], norm="ortho")).mul_(ctx.contrast)
-        products = _over_parts(gradient * coefficients)
-        by_gain = octaves.over_colours(octaves.sums(products, octaves.counts))
+        gradient = torch.view_as_real(torch.fft.rfft2(grads[0]))
+        by_gain = octaves.over_colours(octaves.sums(_over_parts(gradient * coefficients)))
         # gain = (natural / energy) ** 1/2, and energy is quadratic in the coefficients.
         by_energy = octaves.spread(by_gain * gain / energy * octaves.share)
-        gradient.mul_(gains).sub_(by_energy.mul_(coefficients))
+        gradient.mul_(gains).addcmul_(by_energy, coefficients, value=-1.0)
         # A column of the half spectrum also represents its conjugate, unless it is its own.
         slope = scale * octaves.multiplicity
         return octaves.add_conjugates_(gradient).mul_(slope), None, None, None, None
