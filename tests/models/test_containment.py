@@ -19,6 +19,7 @@ def state_of_the_process() -> tuple[object, ...]:
         torch.get_default_dtype(),
         torch.get_default_device(),
         torch.is_grad_enabled(),
+        torch.get_deterministic_debug_mode(),
         torch.get_rng_state().sum().item(),
         random.getstate(),
         str(np.random.get_state()),
@@ -39,6 +40,19 @@ def test_everything_global_is_as_before(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), contained(seed=3):
         everything()
     assert state_of_the_process() == before
+
+
+@pytest.mark.parametrize("mode", ["default", "warn", "error"])
+def test_the_mode_of_deterministic_algorithms_is_as_before(mode: str) -> None:
+    before = torch.get_deterministic_debug_mode()
+    try:
+        torch.set_deterministic_debug_mode(mode)
+        known = state_of_the_process()
+        with contained():
+            torch.use_deterministic_algorithms(mode == "default")
+        assert state_of_the_process() == known
+    finally:
+        torch.set_deterministic_debug_mode(before)
 
 
 def test_a_seed_makes_random_numbers_the_same_every_time() -> None:

@@ -37,7 +37,8 @@ _SETTINGS: Sequence[_Setting] = (
     (torch.is_grad_enabled, torch.set_grad_enabled),
     (torch.get_num_threads, torch.set_num_threads),
     (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
-    (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
+    # Off, warnings or errors: three states, of which `use_deterministic_algorithms` sets two.
+    (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
     *map(_of_cudnn, ("benchmark", "deterministic", "allow_tf32")),
 )
 """Process-wide settings of torch's arithmetic, each as a getter and a setter."""
