@@ -50,8 +50,8 @@ def test_steps_are_captured_unless_they_wait() -> None:
 def test_a_step_takes_no_more_kernels_and_passes_than_it_did() -> None:
     found = check(["224 px"])["224 px"]
     one_image = BATCH * 3 * 224 * 224 * 4
-    assert found["kernels"] <= 189
-    assert found["bytes"] / one_image <= 123
+    assert found["kernels"] <= 193
+    assert found["bytes"] / one_image <= 125
 
 
 @pytest.mark.slow

@@ -248,3 +248,26 @@ def test_the_structure_of_a_photograph_is_given_back() -> None:
     others = torch.cosine_similarity(made, asked.roll(1, 0))
     assert (own > 0.5).all()
     assert (own > others + 0.3).all()
+
+
+# --- threads -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (3, 32, 32), (3, 45, 68), (3, 96, 96)], ids=str)
+@pytest.mark.parametrize("config", [Fourier(), NaturalFourier()], ids=lambda c: c.name)
+def test_images_and_gradients_have_the_same_bits_for_any_number_of_threads(
+    config: Fourier | NaturalFourier, shape: Shape
+) -> None:
+    def rendered(threads: int) -> tuple[Tensor, Tensor]:
+        torch.set_num_threads(threads)
+        images = images_of(config, shape)
+        values = images.values()
+        values.backward(torch.linspace(-1, 1, values.numel()).view_as(values))
+        return values.detach().clone(), only_parameter(images).grad.clone()
+
+    before = torch.get_num_threads()
+    try:
+        alone, together = rendered(1), rendered(4)
+    finally:
+        torch.set_num_threads(before)
+    assert all(map(torch.equal, alone, together))
