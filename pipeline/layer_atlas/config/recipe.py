@@ -215,6 +215,15 @@ class Octaves(Record):
     scale: float = setting(1.4, above=1, at_most=4)
     """Factor between a size and the one before."""
 
+    def sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
+        """Return height and width of each octave, the smallest first, that of the image last.
+
+        >>> Octaves(count=3, scale=2.0).sizes((64, 100))
+        [(16, 25), (32, 50), (64, 100)]
+        """
+        powers = [self.scale**k for k in reversed(range(self.count))]
+        return [(round(size[0] / power), round(size[1] / power)) for power in powers]
+
 
 _LARGEST_SIDE = 0.8
 """Fraction of the final side above which a size is not worth its change."""

@@ -10,7 +10,7 @@ from toys import channel_mean, colour_reader, correlations, make_recipe
 from layer_atlas.config.parameterizations import NaturalFourier, Pixel
 from layer_atlas.config.recipe import DatasetInit, Octaves, recorded_steps, snapshot_steps
 from layer_atlas.visualization import rng
-from layer_atlas.visualization.optimization.loop import Jobs, Scores, make_loop, octave_sizes
+from layer_atlas.visualization.optimization.loop import Jobs, Scores, make_loop
 
 JOBS = Jobs(rng.keys([f"{i:016x}" + "0" * 48 for i in range(1, 4)]), torch.tensor([0, 1, 2]))
 RECIPE = replace(make_recipe(Pixel(), image_size=(20, 32), steps=4), octaves=Octaves(3, 2.0))
@@ -32,7 +32,7 @@ def climb(recipe=RECIPE):  # type: ignore[no-untyped-def]
 
 
 def test_sizes_grow_to_that_of_the_image() -> None:
-    assert octave_sizes(Octaves(4, 1.4), (224, 160))[-1] == (224, 160)
+    assert Octaves(4, 1.4).sizes((224, 160))[-1] == (224, 160)
     _, seen, steps = climb()
     assert seen == [(5, 8)] * 4 + [(10, 16)] * 4 + [(20, 32)] * 4
     assert steps == list(range(12))

@@ -24,7 +24,6 @@ from layer_atlas.models.load import Network, load_network
 from layer_atlas.models.self_check import too_small
 from layer_atlas.plan.jobs import LayerInfo
 from layer_atlas.plan.plan import LARGEST_PICTURE, SkippedModel
-from layer_atlas.visualization.optimization.loop import octave_sizes
 
 SMALLEST_IMAGE = 4
 
@@ -81,7 +80,7 @@ def _inspect_model(model: ModelConfig, config: Config) -> InspectedModel:
             f"images of {size[0]} x {size[1]} px and {colours} colours are too large; choose a "
             "smaller image_size."
         )
-    sizes = octave_sizes(config.octaves, size) if config.octaves else [size]
+    sizes = config.octaves.sizes(size) if config.octaves else [size]
     # With octaves the network sees several sizes, and must take all of them.
     with step(f"finding the layers of {model.title}"):
         behaviour = _behaviour(network, size)

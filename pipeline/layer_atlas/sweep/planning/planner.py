@@ -64,7 +64,6 @@ from layer_atlas.visualization.objectives.base import not_yet
 from layer_atlas.visualization.objectives.custom import with_source
 from layer_atlas.visualization.objectives.directions import RANDOM_DIRECTIONS
 from layer_atlas.visualization.objectives.strongest_images import layers_at_depths
-from layer_atlas.visualization.optimization.loop import octave_sizes
 from layer_atlas.visualization.parameterizations import check_parameterization
 from layer_atlas.visualization.parameterizations.generator import (
     with_source as with_generator_source,
@@ -278,7 +277,7 @@ class _Planner:
         if octaves is None:
             return
         for model, layers in read:
-            *smaller, _ = octave_sizes(octaves, model.image_size)
+            *smaller, _ = octaves.sizes(model.image_size)
             if not is_same_at(model, layers, smaller):
                 height, width = smaller[0]
                 raise UserError(

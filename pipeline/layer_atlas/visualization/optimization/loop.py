@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from layer_atlas.config.inputs import Find, nowhere
-from layer_atlas.config.recipe import Growth, Octaves, Recipe, snapshot_steps, trace_steps
+from layer_atlas.config.recipe import Growth, Recipe, snapshot_steps, trace_steps
 from layer_atlas.models.forwards import Forward
 from layer_atlas.models.pixels import resized, to_bytes
 from layer_atlas.visualization import rng
@@ -388,20 +388,10 @@ def make_loop(scores: Scores, recipe: Recipe, start: Start = initial_images) -> 
             for size, steps in recipe.stages
         ]
         return loops[0] if len(loops) == 1 else GrowingAscent(recipe, loops, start)
-    sizes = octave_sizes(recipe.octaves, recipe.image_size)
+    sizes = recipe.octaves.sizes(recipe.image_size)
     octaves = [replace(recipe, image_size=size, octaves=None) for size in sizes]
     loops = [GradientAscent(scores, octave, start) for octave in octaves]
     return OctaveAscent(recipe, loops, start)
-
-
-def octave_sizes(octaves: Octaves, size: tuple[int, int]) -> list[tuple[int, int]]:
-    """Return height and width of each octave, the smallest first.
-
-    >>> octave_sizes(Octaves(count=3, scale=2.0), (64, 100))
-    [(16, 25), (32, 50), (64, 100)]
-    """
-    powers = [octaves.scale**k for k in reversed(range(octaves.count))]
-    return [(round(size[0] / power), round(size[1] / power)) for power in powers]
 
 
 class SizeBySize(ABC):
