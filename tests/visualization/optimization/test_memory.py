@@ -7,9 +7,17 @@ import pytest
 import torch
 from test_invariance import RECIPE, make_bench
 
+from layer_atlas.config.parameterizations import (
+    Fourier,
+    NaturalFourier,
+    Parameterization,
+    Pixel,
+)
 from layer_atlas.plan import plan
+from layer_atlas.visualization import rng
 from layer_atlas.visualization.optimization import memory
 from layer_atlas.visualization.optimization import renderer as bench_module
+from layer_atlas.visualization.optimization.loop import GradientAscent, Jobs
 from layer_atlas.visualization.optimization.memory import (
     bytes_per_sample,
     if_it_fits,
@@ -77,6 +85,21 @@ def test_the_smallest_batches_show_what_larger_ones_take() -> None:
     two, sixteen = (memory._cpu_peak(renderer._try_out, batch) for batch in (2, 16))
     sample = bytes_per_sample(renderer._try_out, CPU)
     assert sample == pytest.approx((sixteen - two) / 14, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", [Fourier(), NaturalFourier(), Pixel()], ids=lambda kind: kind.name)
+def test_what_autograd_saves_of_a_step_is_saved_going_forward(kind: Parameterization) -> None:
+    steps = dataclasses.replace(RECIPE.optimizer, steps=1)
+    recipe = dataclasses.replace(RECIPE, parameterization=kind, optimizer=steps)
+    renderer = make_bench(recipe)
+
+    def jobs(batch: int) -> Jobs:
+        keys = rng.keys([f"{number:064x}" for number in range(batch)], CPU)
+        return Jobs(keys, torch.zeros(batch, dtype=torch.int64))
+
+    forward, whole = (GradientAscent(renderer._scores, recipe) for _ in range(2))
+    peak = memory._cpu_peak(lambda batch: whole.optimize(jobs(batch)), 4)
+    assert memory._cpu_peak(lambda batch: forward.forward(jobs(batch)), 4) == peak > 0
 
 
 def test_auto_batch_keeps_to_the_memory_and_to_whole_multiples(

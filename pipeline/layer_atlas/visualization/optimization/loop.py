@@ -186,6 +186,10 @@ class GradientAscent:
                 frames.append(batch.frame())
         return replace(batch.result(), snapshot=torch.stack(frames, dim=1) if frames else None)
 
+    def forward(self, jobs: Jobs) -> None:
+        """Run the forward half of a step: all that autograd saves of a batch, it saves there."""
+        self._start(jobs).forward()
+
     def _start(self, jobs: Jobs) -> "_Batch":
         if self._batch is not None and len(self._batch.targets) == len(jobs.targets):
             self._batch.restart(jobs)
@@ -234,14 +238,14 @@ class _Batch:
 
     def step(self, number: int) -> None:
         """Run one optimization step for all samples."""
-        settings = self.recipe.optimizer
-        # Everything that differs between steps goes into fixed tensors, which the graphs read.
-        place = number - self.steps.start
-        self.view.copy_(self.views[place])
-        self.blur.fill_(blur_width(self.recipe.regularizers, number, settings.steps))
-        self.optimizer_step.begin(number)
-        leaky = settings.leaks(place)  # an image that was just enlarged may have lost its response
+        place = self._load(number)
+        # An image that was just enlarged may have lost its response.
+        leaky = self.recipe.optimizer.leaks(place)
         self.trace[place] = self.graphs.replay(leaky) if self.graphs else self._update(leaky)
+
+    def forward(self) -> None:
+        """Run the forward half of the first step."""
+        self._scores(self.images(), self.recipe.optimizer.leaks(self._load(self.steps.start)))
 
     def result(self) -> OptimizedBatch:
         """Return the current images and the records of the optimization."""
@@ -256,6 +260,17 @@ class _Batch:
     def frame(self) -> Tensor:
         """Return the current images: (B, H, W, C) uint8."""
         return to_bytes(self.images())
+
+    def _load(self, number: int) -> int:
+        """Load what differs between steps into fixed tensors, which the graphs read.
+
+        Returns: the place of the step among those of this batch.
+        """
+        place = number - self.steps.start
+        self.view.copy_(self.views[place])
+        self.blur.fill_(blur_width(self.recipe.regularizers, number, self.recipe.optimizer.steps))
+        self.optimizer_step.begin(number)
+        return place
 
     def _is_worth_capturing(self, device: torch.device) -> bool:
         # Capturing runs the step four times.

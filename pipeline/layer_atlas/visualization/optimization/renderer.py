@@ -32,6 +32,7 @@ from layer_atlas.visualization.optimization.image_statistics import (
     status_of_jobs,
 )
 from layer_atlas.visualization.optimization.loop import (
+    GradientAscent,
     Jobs,
     OptimizationLoop,
     Scores,
@@ -228,7 +229,11 @@ class LayerRenderer:
         return rows if variants == 1 else rows.reshape(-1, variants, *rows.shape[1:])
 
     def _loop_for(self, recipe: Recipe) -> OptimizationLoop:
-        return make_loop(Scores(self.fast, self.objective, self.prior), recipe, self.start)
+        return make_loop(self._scores, recipe, self.start)
+
+    @property
+    def _scores(self) -> Scores:
+        return Scores(self.fast, self.objective, self.prior)
 
     def measure(self, pixels: NDArray[Any], channels: Sequence[int]) -> dict[str, NDArray[Any]]:
         """Measure stored images of some targets again: (n, H, W, C) uint8, or (n, V, H, W, C)."""
@@ -274,7 +279,7 @@ class LayerRenderer:
         ).bytes
 
     def _try_out(self, batch: int) -> None:
-        """Run one optimization step and one forward pass of the measurement, in fp32.
+        """Take the memory of one optimization step and of one measurement in fp32.
 
         One step is not captured as CUDA graphs, whose memory is that of the step.
         """
@@ -285,10 +290,13 @@ class LayerRenderer:
         count = max(recipe.dataset_images_used, 1)
         dataset_images = torch.zeros(batch, count, self.colours, *recipe.image_size)
         jobs = self._jobs(keys, targets, dataset_images).with_variants(recipe.variants)
-        optimized = self._loop_for(recipe).optimize(jobs, lambda step: None)
-        if self.device.type == "cuda":  # on a CPU what is saved for a backward pass counts alone
-            with torch.no_grad():
-                self.exact(optimized.images)
+        loop = GradientAscent(self._scores, recipe, self.start)
+        if self.device.type == "cpu":  # where what is saved for a backward pass counts alone
+            loop.forward(jobs)
+            return
+        optimized = loop.optimize(jobs)
+        with torch.no_grad():
+            self.exact(optimized.images)
 
 
 @dataclass(frozen=True)
