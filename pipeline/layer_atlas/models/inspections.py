@@ -63,11 +63,6 @@ class InspectedModel:
     behaviour: str | None = None
     """Digest of what all modules return for an image; `None` where nothing is to be kept."""
 
-    @property
-    def example(self) -> Tensor:
-        """Normalised noise (1, C, H, W) of the size that the network is given."""
-        return self.network.example(self.network.seen_size(self.image_size))
-
     def choose(self, patterns: tuple[str, ...]) -> list[LayerInfo]:
         """The layers that the patterns match; raises UserError."""
         return match_layers(patterns, self.layers, self.network.module, self.network.label)

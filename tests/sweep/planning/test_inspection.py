@@ -222,7 +222,8 @@ def entry(colours: int, numbers: int | None = None) -> str:
 @pytest.mark.parametrize("colours", [1, 2, 5])
 def test_networks_of_any_number_of_colours_are_described(colours: int) -> None:
     (found,) = inspect_models(configured(entry(colours, colours), "image_size=32"))
-    assert found.example.shape == (1, colours, 32, 32)
+    seen = found.network.seen_size(found.image_size)
+    assert found.network.example(seen).shape == (1, colours, 32, 32)
     assert [layer.shape for layer in found.layers] == [(4, 30, 30)] * 3
 
 
