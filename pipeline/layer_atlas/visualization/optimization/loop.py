@@ -238,14 +238,16 @@ class _Batch:
 
     def step(self, number: int) -> None:
         """Run one optimization step for all samples."""
-        place = self._load(number)
+        place = number - self.steps.start
+        self._load(place)
         # An image that was just enlarged may have lost its response.
         leaky = self.recipe.optimizer.leaks(place)
         self.trace[place] = self.graphs.replay(leaky) if self.graphs else self._update(leaky)
 
     def forward(self) -> None:
         """Run the forward half of the first step."""
-        self._scores(self.images(), self.recipe.optimizer.leaks(self._load(self.steps.start)))
+        self._load(0)
+        self._scores(self.images(), self.recipe.optimizer.leaks(0))
 
     def result(self) -> OptimizedBatch:
         """Return the current images and the records of the optimization."""
@@ -261,16 +263,12 @@ class _Batch:
         """Return the current images: (B, H, W, C) uint8."""
         return to_bytes(self.images())
 
-    def _load(self, number: int) -> int:
-        """Load what differs between steps into fixed tensors, which the graphs read.
-
-        Returns: the place of the step among those of this batch.
-        """
-        place = number - self.steps.start
+    def _load(self, place: int) -> None:
+        """Load what differs between steps into fixed tensors, which the graphs read."""
+        number = self.steps.start + place
         self.view.copy_(self.views[place])
         self.blur.fill_(blur_width(self.recipe.regularizers, number, self.recipe.optimizer.steps))
         self.optimizer_step.begin(number)
-        return place
 
     def _is_worth_capturing(self, device: torch.device) -> bool:
         # Capturing runs the step four times.

@@ -291,12 +291,12 @@ class LayerRenderer:
         dataset_images = torch.zeros(batch, count, self.colours, *recipe.image_size)
         jobs = self._jobs(keys, targets, dataset_images).with_variants(recipe.variants)
         loop = GradientAscent(self._scores, recipe, self.start)
-        if self.device.type == "cpu":  # where what is saved for a backward pass counts alone
+        if self.device.type == "cuda":
+            optimized = loop.optimize(jobs)
+            with torch.no_grad():
+                self.exact(optimized.images)
+        else:  # where what is saved for a backward pass counts alone
             loop.forward(jobs)
-            return
-        optimized = loop.optimize(jobs)
-        with torch.no_grad():
-            self.exact(optimized.images)
 
 
 @dataclass(frozen=True)
